@@ -1,0 +1,640 @@
+//! The life of one attempt as a pure state machine: what happened or was asked goes in, what to do comes out.
+//!
+//! The monitor owns the only live copy, keeps it in the job's record after each change and carries out
+//! the effects. Three facts that look like one are told apart: the leader has exited, the process set is
+//! empty, the output is closed. They may come in any order, and the end needs the last two.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{BootInstant, Now, Timestamp};
+use crate::job::outcome::{Cause, Exit, ExitStatus, SentSignal, SpawnFailure, Termination};
+use crate::job::spec::{OutputPolicy, Scope, Spec, StopPolicy, WaitFor};
+use crate::job::{Signal, State};
+
+/// How long the end of the output is waited for once no process is left: somebody outside the job may
+/// hold the pipe for ever.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+
+/// The most stop signals that are remembered one by one.
+const SIGNALS_KEPT: usize = 16;
+
+/// The part of a spec that matters for as long as the job lives.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// How a stop goes.
+    pub stop: StopPolicy,
+    /// When the job counts as over.
+    pub wait_for: WaitFor,
+    /// How long it may run.
+    pub timeout: Option<Duration>,
+    /// What is kept of the output.
+    pub output: OutputPolicy,
+}
+
+impl From<&Spec> for Plan {
+    fn from(spec: &Spec) -> Self {
+        Self {
+            stop: spec.stop,
+            wait_for: spec.wait_for,
+            timeout: spec.timeout,
+            output: spec.output,
+        }
+    }
+}
+
+/// Where an attempt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The leader has been forked and has not executed the program yet.
+    Starting,
+    /// The program runs; its timeout, if any, strikes at `timeout_at`.
+    Running {
+        /// When the timeout strikes.
+        timeout_at: Option<BootInstant>,
+    },
+    /// Every process is stopped, and the timeout's clock with it.
+    Paused {
+        /// What is left of the timeout.
+        timeout_left: Option<Duration>,
+    },
+    /// The polite signal is out; the kill follows at `kill_at`.
+    Terminating {
+        /// When the grace period ends.
+        kill_at: BootInstant,
+    },
+    /// Every process gets SIGKILL, again and again, until none is left.
+    Killing,
+    /// No process is left; the rest of the output is awaited until `give_up_at`.
+    Draining {
+        /// When the rest is given up.
+        give_up_at: BootInstant,
+    },
+    /// Over.
+    Ended,
+}
+
+/// The first reason for which the end was asked. A later one changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ending {
+    /// Why; `None` where the request came after the leader had ended by itself.
+    pub cause: Option<Cause>,
+    /// Who.
+    pub requested_by: Option<String>,
+    /// In whose words.
+    pub reason: Option<String>,
+}
+
+/// What a client, a timer or a shutdown wants when it wants the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stop {
+    /// Why.
+    pub cause: Cause,
+    /// Who.
+    pub requested_by: Option<String>,
+    /// In whose words.
+    pub reason: Option<String>,
+    /// Instead of the plan's signal.
+    pub signal: Option<Signal>,
+    /// Instead of the plan's grace period.
+    pub grace: Option<Duration>,
+    /// No polite signal: kill at once.
+    pub force: bool,
+}
+
+impl Stop {
+    /// A stop for `cause` by the plan's own rules.
+    #[must_use]
+    pub fn for_cause(cause: Cause) -> Self {
+        Self {
+            cause,
+            requested_by: None,
+            reason: None,
+            signal: None,
+            grace: None,
+            force: false,
+        }
+    }
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The program was executed.
+    Started,
+    /// It could not be executed.
+    SpawnFailed(SpawnFailure),
+    /// The leader ended, and `remaining` other processes of the job were still there.
+    LeaderExited {
+        /// How it ended.
+        exit: Exit,
+        /// Live processes other than the leader.
+        remaining: u32,
+    },
+    /// No process of the job is left (waitpid(2) says `ECHILD`).
+    Emptied,
+    /// No more output can come.
+    OutputClosed,
+    /// The output limit was reached and the policy says stop.
+    OutputLimitReached,
+    /// Time passed.
+    Tick,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Send this signal to the processes in scope, then SIGCONT to those of them that are stopped.
+    Terminate {
+        /// What to send.
+        signal: Signal,
+        /// To whom.
+        scope: Scope,
+    },
+    /// Send this signal to every process that the last [`Effect::Terminate`] did not reach.
+    TerminateRest {
+        /// What to send.
+        signal: Signal,
+    },
+    /// Begin to kill every process; go on until the set is empty.
+    Kill,
+    /// The attempt is over.
+    Finish,
+}
+
+/// The answer to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
+    /// It is granted, with what is to be done for it.
+    Do(Option<Effect>),
+    /// What it asks for is so already.
+    Already,
+    /// It cannot be granted in this phase.
+    Refuse(Refusal),
+}
+
+/// Why a request is refused: right request, wrong phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// The program has not been executed yet.
+    #[error("the job has not started")]
+    NotStarted,
+    /// A stop is under way.
+    #[error("the job is stopping")]
+    Stopping,
+    /// No process is left that could be meant.
+    #[error("the job has finished")]
+    Finished,
+}
+
+/// One attempt from fork to end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Life {
+    plan: Plan,
+    phase: Phase,
+    started_at: Option<Timestamp>,
+    exit: Option<Exit>,
+    spawn_failure: Option<SpawnFailure>,
+    ending: Option<Ending>,
+    signals_sent: Vec<SentSignal>,
+    escalated: bool,
+    killed_leftovers: u32,
+    empty: bool,
+    output_closed: bool,
+    ended_at: Option<Timestamp>,
+}
+
+impl Life {
+    /// A life about to begin.
+    #[must_use]
+    pub fn new(plan: Plan) -> Self {
+        Self {
+            plan,
+            phase: Phase::Starting,
+            started_at: None,
+            exit: None,
+            spawn_failure: None,
+            ending: None,
+            signals_sent: Vec::new(),
+            escalated: false,
+            killed_leftovers: 0,
+            empty: false,
+            output_closed: false,
+            ended_at: None,
+        }
+    }
+
+    /// Takes in what happened. Late and repeated events are normal (a timer races an exit) and change nothing.
+    #[must_use]
+    pub fn on(&mut self, event: Event, now: Now) -> Option<Effect> {
+        match event {
+            Event::Started => self.on_started(now),
+            Event::SpawnFailed(failure) => self.on_spawn_failed(failure, now),
+            Event::LeaderExited { exit, remaining } => self.on_leader_exited(exit, remaining, now),
+            Event::Emptied => self.on_emptied(now),
+            Event::OutputClosed => self.on_output_closed(now),
+            Event::OutputLimitReached => {
+                match self.stop(Stop::for_cause(Cause::OutputLimit), now) {
+                    Verdict::Do(effect) => effect,
+                    Verdict::Already | Verdict::Refuse(_) => None,
+                }
+            }
+            Event::Tick => self.on_tick(now),
+        }
+    }
+
+    fn on_started(&mut self, now: Now) -> Option<Effect> {
+        match self.phase {
+            Phase::Starting => {
+                self.started_at = Some(now.wall);
+                self.phase = Phase::Running {
+                    timeout_at: self.plan.timeout.map(|timeout| now.boot.after(timeout)),
+                };
+                None
+            }
+            Phase::Running { .. }
+            | Phase::Paused { .. }
+            | Phase::Terminating { .. }
+            | Phase::Killing
+            | Phase::Draining { .. }
+            | Phase::Ended => None,
+        }
+    }
+
+    fn on_spawn_failed(&mut self, failure: SpawnFailure, now: Now) -> Option<Effect> {
+        match self.phase {
+            Phase::Starting => {
+                self.spawn_failure = Some(failure);
+                self.finish(now)
+            }
+            Phase::Running { .. }
+            | Phase::Paused { .. }
+            | Phase::Terminating { .. }
+            | Phase::Killing
+            | Phase::Draining { .. }
+            | Phase::Ended => None,
+        }
+    }
+
+    fn on_leader_exited(&mut self, exit: Exit, remaining: u32, now: Now) -> Option<Effect> {
+        match self.phase {
+            Phase::Ended => return None,
+            Phase::Starting
+            | Phase::Running { .. }
+            | Phase::Paused { .. }
+            | Phase::Terminating { .. }
+            | Phase::Killing
+            | Phase::Draining { .. } => {}
+        }
+        if self.exit.is_some() {
+            return None;
+        }
+        self.exit = Some(exit);
+        if remaining == 0 {
+            return None;
+        }
+        match self.phase {
+            Phase::Running { .. } | Phase::Paused { .. } => match self.plan.wait_for {
+                WaitFor::All => None,
+                WaitFor::Leader => {
+                    self.killed_leftovers = remaining;
+                    self.begin_stop(self.plan.stop.signal, self.plan.stop.grace, Scope::All, now)
+                }
+            },
+            Phase::Terminating { .. } => {
+                self.killed_leftovers = remaining;
+                Some(Effect::TerminateRest {
+                    signal: self.plan.stop.signal,
+                })
+            }
+            Phase::Killing => {
+                self.killed_leftovers = remaining;
+                None
+            }
+            Phase::Starting | Phase::Draining { .. } | Phase::Ended => None,
+        }
+    }
+
+    fn on_emptied(&mut self, now: Now) -> Option<Effect> {
+        match self.phase {
+            Phase::Starting | Phase::Draining { .. } | Phase::Ended => None,
+            Phase::Running { .. }
+            | Phase::Paused { .. }
+            | Phase::Terminating { .. }
+            | Phase::Killing => {
+                self.empty = true;
+                if self.output_closed {
+                    self.finish(now)
+                } else {
+                    self.phase = Phase::Draining {
+                        give_up_at: now.boot.after(DRAIN_LIMIT),
+                    };
+                    None
+                }
+            }
+        }
+    }
+
+    fn on_output_closed(&mut self, now: Now) -> Option<Effect> {
+        match self.phase {
+            Phase::Ended => None,
+            Phase::Draining { .. } => {
+                self.output_closed = true;
+                self.finish(now)
+            }
+            Phase::Starting
+            | Phase::Running { .. }
+            | Phase::Paused { .. }
+            | Phase::Terminating { .. }
+            | Phase::Killing => {
+                self.output_closed = true;
+                None
+            }
+        }
+    }
+
+    fn on_tick(&mut self, now: Now) -> Option<Effect> {
+        if self.wake_at().is_none_or(|at| at > now.boot) {
+            return None;
+        }
+        match self.phase {
+            Phase::Running { .. } => match self.stop(Stop::for_cause(Cause::Timeout), now) {
+                Verdict::Do(effect) => effect,
+                Verdict::Already | Verdict::Refuse(_) => None,
+            },
+            Phase::Terminating { .. } => {
+                self.escalated = true;
+                self.kill(now)
+            }
+            Phase::Draining { .. } => self.finish(now),
+            Phase::Starting | Phase::Paused { .. } | Phase::Killing | Phase::Ended => None,
+        }
+    }
+
+    /// Asks for the end. A repeat may shorten the grace period or force, never lengthen; what was asked
+    /// first stays the cause, and a leader that has ended by itself keeps its result.
+    pub fn stop(&mut self, stop: Stop, now: Now) -> Verdict {
+        let grace = if stop.force {
+            Duration::ZERO
+        } else {
+            stop.grace.unwrap_or(self.plan.stop.grace)
+        };
+        match self.phase {
+            Phase::Starting => Verdict::Refuse(Refusal::NotStarted),
+            Phase::Running { .. } | Phase::Paused { .. } => {
+                self.note_ending(&stop);
+                let signal = stop.signal.unwrap_or(self.plan.stop.signal);
+                let scope = if self.exit.is_some() {
+                    Scope::All
+                } else {
+                    self.plan.stop.scope
+                };
+                Verdict::Do(self.begin_stop(signal, grace, scope, now))
+            }
+            Phase::Terminating { kill_at } => {
+                self.note_ending(&stop);
+                let sooner = now.boot.after(grace);
+                if sooner >= kill_at || (!stop.force && stop.grace.is_none()) {
+                    Verdict::Already
+                } else if grace.is_zero() {
+                    Verdict::Do(self.kill(now))
+                } else {
+                    self.phase = Phase::Terminating { kill_at: sooner };
+                    Verdict::Do(None)
+                }
+            }
+            Phase::Killing | Phase::Draining { .. } => {
+                self.note_ending(&stop);
+                Verdict::Already
+            }
+            Phase::Ended => Verdict::Already,
+        }
+    }
+
+    fn note_ending(&mut self, stop: &Stop) {
+        if self.ending.is_some() {
+            return;
+        }
+        // With `all`, a job whose leader has ended still runs: there a stop is a stop.
+        let ended_by_itself = match self.phase {
+            Phase::Running { .. } | Phase::Paused { .. } => {
+                self.exit.is_some() && self.plan.wait_for == WaitFor::Leader
+            }
+            Phase::Starting
+            | Phase::Terminating { .. }
+            | Phase::Killing
+            | Phase::Draining { .. }
+            | Phase::Ended => true,
+        };
+        self.ending = Some(Ending {
+            cause: (!ended_by_itself).then_some(stop.cause),
+            requested_by: stop.requested_by.clone(),
+            reason: stop.reason.clone(),
+        });
+    }
+
+    fn begin_stop(
+        &mut self,
+        signal: Signal,
+        grace: Duration,
+        scope: Scope,
+        now: Now,
+    ) -> Option<Effect> {
+        if grace.is_zero() || (signal == Signal::KILL && scope == Scope::All) {
+            return self.kill(now);
+        }
+        self.phase = Phase::Terminating {
+            kill_at: now.boot.after(grace),
+        };
+        self.note_signal(signal, now);
+        Some(Effect::Terminate { signal, scope })
+    }
+
+    fn kill(&mut self, now: Now) -> Option<Effect> {
+        self.phase = Phase::Killing;
+        self.note_signal(Signal::KILL, now);
+        Some(Effect::Kill)
+    }
+
+    fn note_signal(&mut self, signal: Signal, now: Now) {
+        if self.signals_sent.len() < SIGNALS_KEPT {
+            self.signals_sent.push(SentSignal {
+                signal,
+                at: now.wall,
+            });
+        }
+    }
+
+    fn finish(&mut self, now: Now) -> Option<Effect> {
+        self.phase = Phase::Ended;
+        self.ended_at = Some(now.wall);
+        Some(Effect::Finish)
+    }
+
+    /// May a signal be sent to the job's processes now?
+    pub fn may_signal(&self) -> Verdict {
+        match self.phase {
+            Phase::Starting => Verdict::Refuse(Refusal::NotStarted),
+            Phase::Running { .. }
+            | Phase::Paused { .. }
+            | Phase::Terminating { .. }
+            | Phase::Killing => Verdict::Do(None),
+            Phase::Draining { .. } | Phase::Ended => Verdict::Refuse(Refusal::Finished),
+        }
+    }
+
+    /// Stops the timeout's clock. The monitor stops the processes.
+    pub fn pause(&mut self, now: Now) -> Verdict {
+        match self.phase {
+            Phase::Starting => Verdict::Refuse(Refusal::NotStarted),
+            Phase::Running { timeout_at } => {
+                self.phase = Phase::Paused {
+                    timeout_left: timeout_at.map(|at| at.remaining(now.boot)),
+                };
+                Verdict::Do(None)
+            }
+            Phase::Paused { .. } => Verdict::Already,
+            Phase::Terminating { .. } | Phase::Killing => Verdict::Refuse(Refusal::Stopping),
+            Phase::Draining { .. } | Phase::Ended => Verdict::Refuse(Refusal::Finished),
+        }
+    }
+
+    /// Lets the timeout's clock go on. The monitor wakes the processes.
+    pub fn resume(&mut self, now: Now) -> Verdict {
+        match self.phase {
+            Phase::Starting => Verdict::Refuse(Refusal::NotStarted),
+            Phase::Paused { timeout_left } => {
+                self.phase = Phase::Running {
+                    timeout_at: timeout_left.map(|left| now.boot.after(left)),
+                };
+                Verdict::Do(None)
+            }
+            Phase::Running { .. } => Verdict::Already,
+            Phase::Terminating { .. } | Phase::Killing => Verdict::Refuse(Refusal::Stopping),
+            Phase::Draining { .. } | Phase::Ended => Verdict::Refuse(Refusal::Finished),
+        }
+    }
+
+    /// When [`Event::Tick`] is due.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<BootInstant> {
+        match self.phase {
+            Phase::Running { timeout_at } => timeout_at,
+            Phase::Terminating { kill_at } => Some(kill_at),
+            Phase::Draining { give_up_at } => Some(give_up_at),
+            Phase::Starting | Phase::Paused { .. } | Phase::Killing | Phase::Ended => None,
+        }
+    }
+
+    /// When the timeout will strike, as long as it can.
+    #[must_use]
+    pub fn timeout_at(&self) -> Option<BootInstant> {
+        match self.phase {
+            Phase::Running { timeout_at } => timeout_at,
+            Phase::Starting
+            | Phase::Paused { .. }
+            | Phase::Terminating { .. }
+            | Phase::Killing
+            | Phase::Draining { .. }
+            | Phase::Ended => None,
+        }
+    }
+
+    /// The state that clients see. The terminal one depends on the spec too: see [`State::of_ended`].
+    #[must_use]
+    pub fn state(&self, success_exit_codes: &[u8]) -> State {
+        match self.phase {
+            Phase::Starting => State::Starting,
+            Phase::Running { .. } => State::Running,
+            Phase::Paused { .. } => State::Paused,
+            Phase::Terminating { .. } | Phase::Killing => State::Stopping,
+            Phase::Draining { .. } if self.signals_sent.is_empty() => State::Running,
+            Phase::Draining { .. } => State::Stopping,
+            Phase::Ended => State::of_ended(self.cause(), self.exit.as_ref(), success_exit_codes),
+        }
+    }
+
+    fn cause(&self) -> Cause {
+        if self.spawn_failure.is_some() {
+            return Cause::SpawnFailed;
+        }
+        if let Some(cause) = self.ending.as_ref().and_then(|ending| ending.cause) {
+            return cause;
+        }
+        match self.exit {
+            Some(Exit {
+                status: ExitStatus::Code(_),
+                ..
+            }) => Cause::Exited,
+            Some(Exit {
+                status: ExitStatus::Signal { .. },
+                oom_killed: Some(true),
+                ..
+            }) => Cause::OomKilled,
+            Some(Exit {
+                status: ExitStatus::Signal { .. },
+                ..
+            }) => Cause::Signaled,
+            None => Cause::MonitorLost,
+        }
+    }
+
+    /// How the attempt ended, once it has.
+    #[must_use]
+    pub fn termination(&self) -> Option<Termination> {
+        self.ended_at?;
+        Some(Termination {
+            cause: self.cause(),
+            requested_by: self
+                .ending
+                .as_ref()
+                .and_then(|ending| ending.requested_by.clone()),
+            reason: self
+                .ending
+                .as_ref()
+                .and_then(|ending| ending.reason.clone()),
+            signals_sent: self.signals_sent.clone(),
+            escalated: self.escalated,
+            killed_leftovers: self.killed_leftovers,
+        })
+    }
+
+    /// The plan it follows.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// When the program was executed.
+    #[must_use]
+    pub fn started_at(&self) -> Option<Timestamp> {
+        self.started_at
+    }
+
+    /// When the attempt was over.
+    #[must_use]
+    pub fn ended_at(&self) -> Option<Timestamp> {
+        self.ended_at
+    }
+
+    /// How the leader ended.
+    #[must_use]
+    pub fn exit(&self) -> Option<&Exit> {
+        self.exit.as_ref()
+    }
+
+    /// Why the program never ran.
+    #[must_use]
+    pub fn spawn_failure(&self) -> Option<&SpawnFailure> {
+        self.spawn_failure.as_ref()
+    }
+}

@@ -1,0 +1,69 @@
+//! Which jobs a list shows, and in which order.
+
+use crate::clock::Timestamp;
+use crate::job::selector::Selector;
+use crate::job::{Job, JobId, State};
+
+/// Conditions on jobs; the default lets every job pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// One of these states; empty for any.
+    pub states: Vec<State>,
+    /// Labels.
+    pub selector: Selector,
+    /// The name begins with this.
+    pub name_prefix: Option<String>,
+    /// Exactly this queue.
+    pub queue: Option<String>,
+    /// Created at or after.
+    pub created_after: Option<Timestamp>,
+    /// Created before.
+    pub created_before: Option<Timestamp>,
+}
+
+impl Filter {
+    /// Does this job pass?
+    #[must_use]
+    pub fn matches(&self, job: &Job) -> bool {
+        (self.states.is_empty() || self.states.contains(&job.state))
+            && self.selector.matches(&job.labels)
+            && self.name_prefix.as_deref().is_none_or(|prefix| {
+                job.name
+                    .as_deref()
+                    .is_some_and(|name| name.starts_with(prefix))
+            })
+            && self
+                .queue
+                .as_deref()
+                .is_none_or(|queue| job.spec.queue == queue)
+            && self
+                .created_after
+                .is_none_or(|moment| job.created_at >= moment)
+            && self
+                .created_before
+                .is_none_or(|moment| job.created_at < moment)
+    }
+}
+
+/// The order of a list. Ids ascend with the creation time, so the id is the sort key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// Newest first.
+    #[default]
+    CreatedDescending,
+    /// Oldest first.
+    CreatedAscending,
+}
+
+/// One page of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// Which jobs.
+    pub filter: Filter,
+    /// In which order.
+    pub order: Order,
+    /// Only jobs that come strictly after this one in that order.
+    pub after: Option<JobId>,
+    /// At most so many.
+    pub limit: usize,
+}
