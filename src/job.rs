@@ -5,8 +5,10 @@
 //! status codes and JSON of the API are known to `http` alone.
 
 pub mod id;
+pub mod label;
 pub mod life;
 pub mod outcome;
+pub mod parse;
 pub mod query;
 pub mod selector;
 pub mod signal;

@@ -1,10 +1,13 @@
 //! Procession runs commands over HTTP: each one in a session of its own, with a stop that is verified.
 //!
 //! ```text
-//!  main ─► supervisor, server, cli ─► config
-//!  server ─► http ─► manager ─► store, wire, output ─► job
-//!  supervisor ─► monitor ─► wire, output ─► job
+//!  main ─► cli ─► supervisor ─► server ─► http ─► manager ─► store ─► job
+//!                     └──────► monitor ─► record, output, wire ─► job
 //! ```
+//!
+//! `job` is pure. `sys` holds the unsafe code, `procfs` and `cgroup` what the kernel tells, `wire` the
+//! messages between the roles, `record` and `output` the files that they share.
+
 #[cfg(not(target_os = "linux"))]
 compile_error!(
     "Procession runs on Linux only: it stands on subreapers, pidfds, splice and cgroup v2"
@@ -12,8 +15,21 @@ compile_error!(
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("Procession supports x86-64 and arm64 only");
 
+mod cgroup;
+pub mod cli;
 pub mod clock;
+pub mod config;
+mod connections;
+pub mod http;
 pub mod job;
 pub mod manager;
+mod monitor;
 pub mod output;
+mod procfs;
+mod record;
+mod server;
+mod state_dir;
 pub mod store;
+mod supervisor;
+mod sys;
+mod wire;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `procession` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    procession::cli::run()
+}

@@ -1,14 +1,35 @@
 //! The job manager: admits, queues and launches jobs, mirrors what their monitors say, and is the only
 //! writer of the store. It knows no HTTP.
 
+mod adopt;
+mod link;
+mod mirror;
+mod processes;
+mod queue;
+mod resolve;
+mod retention;
+mod runner;
+mod shared;
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::cgroup::Home;
 use crate::clock::Timestamp;
 use crate::job::life::{Refusal, Stop};
-use crate::job::query::Query;
-use crate::job::spec::{Scope, Secrets};
-use crate::job::{Job, JobId, Signal, Spec};
+use crate::job::query::{Order, Query};
+use crate::job::spec::Scope;
+use crate::job::{Job, JobId, OutputTotals, Signal, Spec, State};
+use crate::store::Store;
+pub use processes::ProcessInfo;
+use runner::{Acceptance, Ask};
+use shared::Shared;
+pub(crate) use shared::SupervisorSaid;
 
 /// Who asks, such as `token:default` or `uid:1000`; recorded with what was asked.
 pub type Actor = String;
@@ -88,6 +109,9 @@ pub enum Unavailable {
         /// What was asked for.
         what: String,
     },
+    /// The job would run as root, and the service refuses that.
+    #[error("jobs that run as root are refused by this service; set `user`")]
+    RootDenied,
     /// cgroup v2 or one of its controllers is missing.
     #[error("{why}")]
     Containment {
@@ -138,33 +162,6 @@ pub struct Page {
     pub more: bool,
 }
 
-/// A live process of a job.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ProcessInfo {
-    /// Process id.
-    pub pid: i32,
-    /// Parent.
-    pub ppid: i32,
-    /// Process group.
-    pub pgid: i32,
-    /// Session.
-    pub sid: i32,
-    /// State letter of proc_pid_stat(5).
-    pub state: char,
-    /// Effective uid.
-    pub uid: u32,
-    /// Arguments; the command name in brackets where there are none.
-    pub command: Vec<String>,
-    /// CPU time in user mode.
-    pub user_cpu_seconds: f64,
-    /// CPU time in the kernel.
-    pub system_cpu_seconds: f64,
-    /// Resident set.
-    pub rss_bytes: u64,
-    /// When it started.
-    pub started_at: Timestamp,
-}
-
 /// What this instance is and can do; for `/info`.
 #[derive(Clone, Debug)]
 pub struct Info {
@@ -192,26 +189,156 @@ pub struct Info {
     pub draining: bool,
 }
 
+/// What the manager is started with.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) store: Store,
+    /// The socket to the supervisor.
+    pub(crate) supervisor: OwnedFd,
+    pub(crate) supervisor_pid: u32,
+    /// The directory of the jobs' directories.
+    pub(crate) jobs: OwnedFd,
+    pub(crate) boot_id: String,
+    pub(crate) cgroup: Option<Home>,
+    /// Why there is no cgroup.
+    pub(crate) no_cgroup: Option<String>,
+    pub(crate) restarts: u32,
+    pub(crate) max_running: usize,
+    pub(crate) max_queued: usize,
+    pub(crate) min_free_bytes: u64,
+    pub(crate) deny_root_jobs: bool,
+    pub(crate) work_dir: PathBuf,
+}
+
 /// A handle to the job manager; clones are the same manager.
 #[derive(Clone, Debug)]
-pub struct Manager {}
+pub struct Manager {
+    shared: Arc<Shared>,
+}
 
-#[expect(unused_variables, clippy::unused_async, reason = "signatures first")]
+/// The manager's own tasks; whoever started it drives them to their end.
+#[derive(Debug)]
+pub(crate) struct Tasks(mpsc::UnboundedReceiver<shared::Task>);
+
+impl Tasks {
+    /// Runs every task that the manager spawns, until the manager is told to shut down and the last of
+    /// them has ended.
+    pub(crate) async fn run(mut self) {
+        let mut running = tokio::task::JoinSet::new();
+        loop {
+            tokio::select! {
+                task = self.0.recv() => match task {
+                    Some(task) => drop(running.spawn(task)),
+                    None => break,
+                },
+                Some(ended) = running.join_next() => log_panic(&ended),
+            }
+        }
+        while let Some(ended) = running.join_next().await {
+            log_panic(&ended);
+        }
+    }
+}
+
+fn log_panic(ended: &Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a task of the job manager panicked: {error}");
+    }
+}
+
 impl Manager {
+    /// Starts a manager: takes over what earlier servers left, and accepts jobs from then on.
+    pub(crate) async fn start(setup: Setup) -> Result<(Self, Tasks), StartError> {
+        let (spawner, tasks) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared::new(setup, spawner)?);
+        adopt::take_over(&shared).await?;
+        retention::start(&shared);
+        Ok((Self { shared }, Tasks(tasks)))
+    }
+
+    /// Tells the supervisor that requests are accepted.
+    pub(crate) async fn announce_ready(&self) -> std::io::Result<()> {
+        self.shared.supervisor.ready().await
+    }
+
+    /// Waits until the supervisor says that the service ends; the jobs' tasks see to it from then on,
+    /// and [`Tasks::run`] ends with the last of them.
+    pub(crate) async fn supervisor_said(&self) -> SupervisorSaid {
+        self.shared.supervisor_said().await
+    }
+
+    /// The store, to be closed when everything else has ended.
+    pub(crate) fn store(&self) -> Store {
+        self.shared.store.clone()
+    }
+
     /// Accepts a job: durable when this returns, started where a slot was free. Dropping the future
     /// after the job is durable takes nothing back.
     pub async fn submit(&self, submission: Submission) -> Result<Submitted, SubmitError> {
-        todo!()
+        self.validate(&submission.spec).await?;
+        self.ready().map_err(|reason| match reason {
+            NotReady::Draining => SubmitError::Draining,
+            NotReady::NoRoom => SubmitError::NoRoom,
+        })?;
+        if !self.shared.admission().promise() {
+            return Err(SubmitError::QueueFull);
+        }
+        let Submission {
+            name,
+            labels,
+            mut spec,
+            actor,
+            idempotency,
+        } = submission;
+        let secrets = spec.secret_env.clone();
+        for value in spec.secret_env.0.values_mut() {
+            value.clear();
+        }
+        let job = Job {
+            id: JobId::generate(),
+            name,
+            labels,
+            created_by: actor,
+            spec: Arc::new(spec),
+            version: 1,
+            state: State::Queued,
+            message: None,
+            created_at: Timestamp::now(),
+            started_at: None,
+            finished_at: None,
+            expires_at: None,
+            deadline_at: None,
+            process: None,
+            attempt: 1,
+            exit: None,
+            termination: None,
+            spawn_failure: None,
+            usage: None,
+            output: OutputTotals::default(),
+            survivors: Vec::new(),
+        };
+        let (answer, answered) = oneshot::channel();
+        let runner = self.shared.enlist(job, false);
+        self.shared.spawn(runner.accept(Acceptance {
+            secrets,
+            idempotency,
+            answer,
+        }));
+        answered.await.unwrap_or(Err(SubmitError::Draining))
     }
 
-    /// Checks what [`Manager::submit`] would check, and does nothing.
+    /// Checks what [`Manager::submit`] would check of the spec, and does nothing.
     pub async fn validate(&self, spec: &Spec) -> Result<(), SubmitError> {
-        todo!()
+        Ok(self.shared.check(spec).await?)
     }
 
-    /// The job as it is now.
+    /// The job as it is now, with the output it has written up to now.
     pub async fn get(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
-        todo!()
+        let job = self.shared.get(id).await?;
+        if job.state.is_terminal() || job.process.is_none() {
+            return Ok(job);
+        }
+        Ok(self.shared.with_present_output(job).await)
     }
 
     /// The job once it is as wanted, or as it is when `limit` has passed.
@@ -221,22 +348,69 @@ impl Manager {
         until: Until,
         limit: Duration,
     ) -> Result<Arc<Job>, RequestError> {
-        todo!()
+        if let Some(mut state) = self.shared.watch(id) {
+            let reached = |job: &Arc<Job>| match until {
+                Until::Finished => job.state.is_terminal(),
+                Until::Started => !matches!(job.state, State::Queued | State::Starting),
+                Until::VersionAfter(version) => job.version > version,
+            };
+            // A closed channel is a job that has ended: its last state is still there.
+            let _ = timeout(limit, state.wait_for(reached)).await;
+        }
+        self.get(id).await
     }
 
     /// One page of jobs, live and finished.
     pub async fn list(&self, query: Query) -> Result<Page, RequestError> {
-        todo!()
+        let limit = query.limit;
+        // Live ones first: a job that ends in between is then in both, and never in neither.
+        let mut jobs = self.shared.live_jobs(&query);
+        let beyond = Query {
+            limit: limit.saturating_add(1),
+            ..query.clone()
+        };
+        let finished = self.shared.store.list(beyond).await?;
+        let known: std::collections::HashSet<JobId> = finished.iter().map(|job| job.id).collect();
+        jobs.retain(|job| !known.contains(&job.id));
+        jobs.extend(finished.into_iter().map(Arc::new));
+        match query.order {
+            Order::CreatedAscending => jobs.sort_unstable_by_key(|job| job.id),
+            Order::CreatedDescending => jobs.sort_unstable_by_key(|job| std::cmp::Reverse(job.id)),
+        }
+        let more = jobs.len() > limit;
+        jobs.truncate(limit);
+        Ok(Page { jobs, more })
     }
 
     /// Asks for the job's end; idempotent. Returns the job as it is after the request was taken in.
     pub async fn stop(&self, id: JobId, stop: Stop) -> Result<Arc<Job>, RequestError> {
-        todo!()
+        let asked = self.shared.ask(id, |reply| Ask::Stop(stop, reply)).await;
+        match asked {
+            // To end what has ended is granted.
+            Ok(_) | Err(RequestError::Refused(Refusal::Finished)) => self.get(id).await,
+            Err(error) => Err(error),
+        }
     }
 
-    /// Stops the job, waits for its end, then removes record and output.
+    /// Stops the job, waits for its end, then removes record and output. Once this has been polled, all
+    /// of it happens, whether the future is dropped or not.
     pub async fn purge(&self, id: JobId, stop: Stop) -> Result<(), RequestError> {
-        todo!()
+        let (answer, answered) = oneshot::channel();
+        let manager = self.clone();
+        self.shared.spawn(async move {
+            let _ = answer.send(manager.purge_now(id, stop).await);
+        });
+        answered.await.unwrap_or(Err(RequestError::MonitorGone))
+    }
+
+    async fn purge_now(&self, id: JobId, stop: Stop) -> Result<(), RequestError> {
+        let job = self.stop(id, stop).await?;
+        if !job.state.is_terminal()
+            && let Some(mut state) = self.shared.watch(id)
+        {
+            let _ = state.wait_for(|job| job.state.is_terminal()).await;
+        }
+        self.shared.purge(vec![id]).await
     }
 
     /// Sends a signal; returns how many processes it was delivered to.
@@ -246,26 +420,69 @@ impl Manager {
         signal: Signal,
         scope: Scope,
     ) -> Result<u32, RequestError> {
-        todo!()
+        self.shared
+            .ask(id, |reply| Ask::Signal(signal, scope, reply))
+            .await
     }
 
     /// The job's live processes.
     pub async fn processes(&self, id: JobId) -> Result<Vec<ProcessInfo>, RequestError> {
-        todo!()
+        let job = self.shared.get(id).await?;
+        match &job.process {
+            Some(process) if !job.state.is_terminal() => Ok(processes::of(process.clone()).await),
+            Some(_) | None => Ok(Vec::new()),
+        }
     }
 
     /// A reader of the job's output as kept now.
     pub async fn output(&self, id: JobId) -> Result<crate::output::Reader, RequestError> {
-        todo!()
+        self.shared.get(id).await?;
+        Ok(self
+            .shared
+            .output(id)
+            .await
+            .unwrap_or_else(crate::output::Reader::empty))
     }
 
     /// What this instance is and can do.
+    #[must_use]
     pub fn info(&self) -> Info {
-        todo!()
+        self.shared.info()
     }
 
     /// May new jobs come? `Err` says why not.
-    pub fn ready(&self) -> Result<(), &'static str> {
-        todo!()
+    pub fn ready(&self) -> Result<(), NotReady> {
+        self.shared.ready()
     }
+}
+
+/// Why no new job is accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotReady {
+    /// The service is ending, or was told to drain.
+    Draining,
+    /// The file system of the state directory has less free space than is kept free.
+    NoRoom,
+}
+
+impl NotReady {
+    /// The reason in one sentence.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Draining => "the service is draining",
+            Self::NoRoom => {
+                "the file system of the state directory has less free space than --min-free-bytes"
+            }
+        }
+    }
+}
+
+/// Why a manager could not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
 }

@@ -126,13 +126,10 @@ pub enum Event {
     Started,
     /// It could not be executed.
     SpawnFailed(SpawnFailure),
-    /// The leader ended, and `remaining` other processes of the job were still there.
-    LeaderExited {
-        /// How it ended.
-        exit: Exit,
-        /// Live processes other than the leader.
-        remaining: u32,
-    },
+    /// The leader ended like this.
+    LeaderExited(Exit),
+    /// The leader is gone, and so many other processes of the job are still there.
+    LeftBehind(u32),
     /// No process of the job is left (waitpid(2) says `ECHILD`).
     Emptied,
     /// No more output can come.
@@ -153,10 +150,12 @@ pub enum Effect {
         /// To whom.
         scope: Scope,
     },
-    /// Send this signal to every process that the last [`Effect::Terminate`] did not reach.
+    /// Send this signal to every process that [`Effect::Terminate`] did not reach.
     TerminateRest {
         /// What to send.
         signal: Signal,
+        /// Whom it did reach.
+        reached: Scope,
     },
     /// Begin to kill every process; go on until the set is empty.
     Kill,
@@ -233,7 +232,8 @@ impl Life {
         match event {
             Event::Started => self.on_started(now),
             Event::SpawnFailed(failure) => self.on_spawn_failed(failure, now),
-            Event::LeaderExited { exit, remaining } => self.on_leader_exited(exit, remaining, now),
+            Event::LeaderExited(exit) => self.on_leader_exited(exit),
+            Event::LeftBehind(remaining) => self.on_left_behind(remaining, now),
             Event::Emptied => self.on_emptied(now),
             Event::OutputClosed => self.on_output_closed(now),
             Event::OutputLimitReached => {
@@ -266,11 +266,15 @@ impl Life {
 
     fn on_spawn_failed(&mut self, failure: SpawnFailure, now: Now) -> Option<Effect> {
         match self.phase {
-            Phase::Starting => {
+            // `Killing` where a stop came before the program could be executed.
+            Phase::Starting | Phase::Killing
+                if self.started_at.is_none() && self.exit.is_none() =>
+            {
                 self.spawn_failure = Some(failure);
                 self.finish(now)
             }
-            Phase::Running { .. }
+            Phase::Starting
+            | Phase::Running { .. }
             | Phase::Paused { .. }
             | Phase::Terminating { .. }
             | Phase::Killing
@@ -279,21 +283,23 @@ impl Life {
         }
     }
 
-    fn on_leader_exited(&mut self, exit: Exit, remaining: u32, now: Now) -> Option<Effect> {
+    fn on_leader_exited(&mut self, exit: Exit) -> Option<Effect> {
         match self.phase {
-            Phase::Ended => return None,
             Phase::Starting
             | Phase::Running { .. }
             | Phase::Paused { .. }
             | Phase::Terminating { .. }
             | Phase::Killing
-            | Phase::Draining { .. } => {}
+            | Phase::Draining { .. } => {
+                self.exit.get_or_insert(exit);
+            }
+            Phase::Ended => {}
         }
-        if self.exit.is_some() {
-            return None;
-        }
-        self.exit = Some(exit);
-        if remaining == 0 {
+        None
+    }
+
+    fn on_left_behind(&mut self, remaining: u32, now: Now) -> Option<Effect> {
+        if self.exit.is_none() || remaining == 0 || self.killed_leftovers > 0 {
             return None;
         }
         match self.phase {
@@ -308,6 +314,7 @@ impl Life {
                 self.killed_leftovers = remaining;
                 Some(Effect::TerminateRest {
                     signal: self.plan.stop.signal,
+                    reached: self.plan.stop.scope,
                 })
             }
             Phase::Killing => {
@@ -383,7 +390,11 @@ impl Life {
             stop.grace.unwrap_or(self.plan.stop.grace)
         };
         match self.phase {
-            Phase::Starting => Verdict::Refuse(Refusal::NotStarted),
+            Phase::Starting => {
+                // The program has not run: there is nobody to be polite to.
+                self.note_ending(&stop);
+                Verdict::Do(self.kill(now))
+            }
             Phase::Running { .. } | Phase::Paused { .. } => {
                 self.note_ending(&stop);
                 let signal = stop.signal.unwrap_or(self.plan.stop.signal);

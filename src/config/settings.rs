@@ -1,0 +1,260 @@
+//! The table of settings, and the value that each has been given.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use self::Kind::{Many, One, Switch};
+use self::Preset::{Rule, Value};
+use crate::config::{ConfigError, ServeArgs};
+
+/// One setting: what it is called everywhere and what it does.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The key in the configuration file.
+    pub key: &'static str,
+    /// The flag of `procession serve`.
+    pub flag: &'static str,
+    /// The environment variable.
+    pub env: &'static str,
+    /// What stands for the value in help texts; empty for a switch.
+    pub value: &'static str,
+    /// How many values it takes.
+    pub kind: Kind,
+    /// Without any value.
+    pub default: Preset,
+    /// What it does, in one sentence.
+    pub what: &'static str,
+}
+
+/// How many values a setting takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Exactly one.
+    One,
+    /// Any number: a repeated flag, a list with commas in the environment, an array in the file.
+    Many,
+    /// `true` or `false`; the flag alone means `true`.
+    Switch,
+}
+
+/// The default of a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    /// This value, written as one would give it.
+    Value(&'static str),
+    /// It depends; the text says on what.
+    Rule(&'static str),
+}
+
+impl Preset {
+    /// For people.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Value(text) | Self::Rule(text) => text,
+        }
+    }
+}
+
+impl Setting {
+    /// The setting as a row of README's table.
+    #[must_use]
+    pub fn readme_row(&self) -> String {
+        let space = if self.value.is_empty() { "" } else { " " };
+        let default = match self.default {
+            Preset::Value(value) => format!("`{value}`"),
+            Preset::Rule(rule) => rule.to_owned(),
+        };
+        format!(
+            "| `{}{space}{}` | `{}` | {default} | {} |",
+            self.flag, self.value, self.env, self.what
+        )
+    }
+}
+
+/// Every setting that the configuration file can hold.
+#[rustfmt::skip] // A table is read by its columns.
+pub const SETTINGS: &[Setting] = &[
+    row("listen", "--listen", "PROCESSION_LISTEN", "ADDR", One, Value("127.0.0.1:8080"),
+        "Address and port to listen on; port 0 takes a free one."),
+    row("state_dir", "--state-dir", "PROCESSION_STATE_DIR", "DIR", One,
+        Rule("`/var/lib/procession` as root, else `$XDG_STATE_HOME/procession` or `~/.local/state/procession`"),
+        "Where jobs, their output and the token are kept."),
+    row("auth", "--auth", "PROCESSION_AUTH", "token|none", One, Value("token"),
+        "How clients prove who they are; none is possible on a loopback address only."),
+    row("max_running", "--max-running", "PROCESSION_MAX_RUNNING", "N", One, Value("256"),
+        "The most jobs that run at the same time; more wait in the queue."),
+    row("max_queued", "--max-queued", "PROCESSION_MAX_QUEUED", "N", One, Value("10000"),
+        "The most jobs that wait; more are refused with 429."),
+    row("on_shutdown", "--on-shutdown", "PROCESSION_ON_SHUTDOWN", "stop|leave", One,
+        Rule("`stop` as PID 1, else `leave`"),
+        "What becomes of running jobs when the service ends."),
+    row("shutdown_grace_seconds", "--shutdown-grace-seconds", "PROCESSION_SHUTDOWN_GRACE_SECONDS", "SECONDS", One, Value("8"),
+        "The most time a stopping service gives its jobs to end by themselves."),
+    row("min_free_bytes", "--min-free-bytes", "PROCESSION_MIN_FREE_BYTES", "BYTES", One, Value("1073741824"),
+        "With less free space than this for output, new jobs are refused with 507."),
+    row("max_body_bytes", "--max-body-bytes", "PROCESSION_MAX_BODY_BYTES", "BYTES", One, Value("1048576"),
+        "The largest request body; a larger one is refused with 413."),
+    row("log_format", "--log-format", "PROCESSION_LOG_FORMAT", "text|json", One,
+        Rule("`text` on a terminal, else `json`"),
+        "The form of log lines."),
+    row("log_level", "--log-level", "PROCESSION_LOG_LEVEL", "LEVEL", One, Value("info"),
+        "Which log lines are written: error, warn, info, debug or trace."),
+    row("deny_root_jobs", "--deny-root-jobs", "PROCESSION_DENY_ROOT_JOBS", "", Switch, Value("false"),
+        "Refuse jobs that would run as root."),
+    row("work_dir", "--work-dir", "PROCESSION_WORK_DIR", "DIR", One, Rule("`work` in the state directory"),
+        "The directory in which jobs start that name none."),
+    row("allowed_host", "--allowed-host", "PROCESSION_ALLOWED_HOST", "NAME", Many, Rule("none"),
+        "A name that the Host header may have besides loopback names and addresses; can be repeated."),
+];
+
+/// The one setting that the file cannot hold.
+pub const CONFIG_FILE: Setting = row(
+    "config",
+    "--config",
+    "PROCESSION_CONFIG",
+    "FILE",
+    One,
+    Rule("none"),
+    "A TOML file with settings; its keys are the flags in snake_case.",
+);
+
+const fn row(
+    key: &'static str,
+    flag: &'static str,
+    env: &'static str,
+    value: &'static str,
+    kind: Kind,
+    default: Preset,
+    what: &'static str,
+) -> Setting {
+    Setting {
+        key,
+        flag,
+        env,
+        value,
+        kind,
+        default,
+        what,
+    }
+}
+
+/// What a setting has been given, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Given {
+    pub(super) values: Vec<String>,
+    /// The flag, the variable, or the file and its key; for messages.
+    pub(super) origin: String,
+}
+
+/// The settings that were given, each from the source that wins.
+pub(super) struct Settings(BTreeMap<&'static str, Given>);
+
+impl Settings {
+    pub(super) fn new(args: &ServeArgs, file: Option<(&Path, &str)>) -> Result<Self, ConfigError> {
+        let mut given = match file {
+            Some((file, text)) => read_file(file, text)?,
+            None => BTreeMap::new(),
+        };
+        given.extend(args.given().map(|(key, given)| (key, given.clone())));
+        Ok(Self(given))
+    }
+
+    /// The value of a setting that has a [`Preset::Value`].
+    pub(super) fn one<T>(
+        &self,
+        key: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        if let Some(value) = self.optional(key, &read)? {
+            return Ok(value);
+        }
+        let default = SETTINGS
+            .iter()
+            .find(|setting| setting.key == key)
+            .expect("every setting that is read stands in the table")
+            .default;
+        Ok(read(default.as_str()).expect("a default is an allowed value"))
+    }
+
+    /// The value of a setting, if it was given.
+    pub(super) fn optional<T>(
+        &self,
+        key: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, ConfigError> {
+        let values = self.many(key, read)?;
+        Ok(values.into_iter().next_back())
+    }
+
+    /// Every value of a setting.
+    pub(super) fn many<T>(
+        &self,
+        key: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Vec<T>, ConfigError> {
+        let Some(given) = self.0.get(key) else {
+            return Ok(Vec::new());
+        };
+        let read = |text: &String| {
+            read(text).map_err(|fix| ConfigError::Value {
+                origin: given.origin.clone(),
+                fix,
+                given: text.clone(),
+            })
+        };
+        given.values.iter().map(read).collect()
+    }
+}
+
+fn read_file(file: &Path, text: &str) -> Result<BTreeMap<&'static str, Given>, ConfigError> {
+    let table: toml::Table = toml::from_str(text).map_err(|error| ConfigError::Syntax {
+        file: file.to_owned(),
+        line: line_of(text, error.span().map_or(0, |span| span.start)),
+        why: error.message().lines().collect::<Vec<_>>().join(", "),
+    })?;
+    let mut read = BTreeMap::new();
+    for (key, value) in table {
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
+            return Err(ConfigError::UnknownKey {
+                file: file.to_owned(),
+                key,
+            });
+        };
+        let origin = format!("{file:?}, {key}");
+        let values = match (setting.kind, &value) {
+            (Many, toml::Value::Array(items)) => items.iter().map(scalar).collect(),
+            (One | Many | Switch, _) => scalar(&value).map(|value| vec![value]),
+        };
+        let Some(values) = values else {
+            let fix = match setting.kind {
+                One => "must be a string or a number",
+                Many => "must be an array of strings",
+                Switch => "must be true or false",
+            };
+            return Err(ConfigError::Value {
+                origin,
+                fix: fix.to_owned(),
+                given: value.to_string(),
+            });
+        };
+        read.insert(setting.key, Given { values, origin });
+    }
+    Ok(read)
+}
+
+/// A value as one would write it for a flag.
+fn scalar(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Float(number) => Some(number.to_string()),
+        toml::Value::Boolean(value) => Some(value.to_string()),
+        toml::Value::Datetime(_) | toml::Value::Array(_) | toml::Value::Table(_) => None,
+    }
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    let before = text.bytes().take(at);
+    before.filter(|byte| *byte == b'\n').count() + 1
+}

@@ -1,0 +1,300 @@
+//! Precedence, rules and messages of the settings.
+
+use clap::Parser;
+
+use super::*;
+
+#[derive(Debug, Parser)]
+struct Serve {
+    #[command(flatten)]
+    args: ServeArgs,
+}
+
+fn args(flags: &[&str]) -> ServeArgs {
+    let line = ["serve"].iter().chain(flags);
+    Serve::try_parse_from(line).unwrap().args
+}
+
+fn surroundings() -> Surroundings {
+    Surroundings {
+        is_root: false,
+        home: Some("/home/ada".into()),
+        state_home: None,
+        current_dir: "/srv".into(),
+    }
+}
+
+fn with_flags(flags: &[&str]) -> Result<Config, ConfigError> {
+    resolve(&args(flags), None, &surroundings())
+}
+
+fn with_file(flags: &[&str], text: &str) -> Result<Config, ConfigError> {
+    resolve(
+        &args(flags),
+        Some((Path::new("/etc/p.toml"), text)),
+        &surroundings(),
+    )
+}
+
+#[test]
+fn without_settings_the_defaults_hold() {
+    let config = with_flags(&[]).unwrap();
+    assert_eq!(
+        config,
+        Config {
+            listen: "127.0.0.1:8080".parse().unwrap(),
+            state_dir: "/home/ada/.local/state/procession".into(),
+            auth: Auth::Token,
+            max_running: 256,
+            max_queued: 10_000,
+            on_shutdown: None,
+            shutdown_grace: Duration::from_secs(8),
+            min_free_bytes: 1 << 30,
+            max_body_bytes: 1 << 20,
+            log_format: None,
+            log_level: LogLevel::Info,
+            deny_root_jobs: false,
+            work_dir: "/home/ada/.local/state/procession/work".into(),
+            allowed_hosts: Vec::new(),
+        }
+    );
+    assert_eq!(config.on_shutdown(true), OnShutdown::Stop);
+    assert_eq!(config.on_shutdown(false), OnShutdown::Leave);
+}
+
+#[test]
+fn every_setting_can_be_given_by_flag_and_by_file() {
+    let flags = [
+        "--listen=[::1]:0",
+        "--state-dir=s",
+        "--auth=none",
+        "--max-running=1",
+        "--max-queued=0",
+        "--on-shutdown=stop",
+        "--shutdown-grace-seconds=0.5",
+        "--min-free-bytes=0",
+        "--max-body-bytes=2048",
+        "--log-format=json",
+        "--log-level=trace",
+        "--deny-root-jobs",
+        "--work-dir=/w",
+        "--allowed-host=A.example",
+        "--allowed-host=b.example",
+    ];
+    let file = r#"
+        listen = "[::1]:0"
+        state_dir = "s"
+        auth = "none"
+        max_running = 1
+        max_queued = 0
+        on_shutdown = "stop"
+        shutdown_grace_seconds = 0.5
+        min_free_bytes = 0
+        max_body_bytes = 2048
+        log_format = "json"
+        log_level = "trace"
+        deny_root_jobs = true
+        work_dir = "/w"
+        allowed_host = ["A.example", "b.example"]
+    "#;
+    let by_flags = with_flags(&flags).unwrap();
+    assert_eq!(by_flags.state_dir, Path::new("/srv/s"));
+    assert_eq!(by_flags.allowed_hosts, ["a.example", "b.example"]);
+    assert_eq!(by_flags.on_shutdown(false), OnShutdown::Stop);
+    assert!(by_flags.deny_root_jobs);
+    assert_eq!(with_file(&[], file).unwrap(), by_flags);
+    for setting in SETTINGS {
+        assert!(
+            file.contains(&format!("{} = ", setting.key)),
+            "{}",
+            setting.key
+        );
+    }
+}
+
+#[test]
+fn a_flag_wins_over_the_file() {
+    let file = "max_running = 7\nmax_queued = 7\ndeny_root_jobs = true\nallowed_host = \"a\"";
+    let config = with_file(
+        &[
+            "--max-running",
+            "9",
+            "--deny-root-jobs=false",
+            "--allowed-host=b,c",
+        ],
+        file,
+    )
+    .unwrap();
+    assert_eq!((config.max_running, config.max_queued), (9, 7));
+    assert!(!config.deny_root_jobs);
+    assert_eq!(config.allowed_hosts, ["b", "c"]);
+}
+
+#[test]
+fn the_state_directory_depends_on_who_runs_the_service() {
+    let state_dir = |surroundings: &Surroundings| {
+        resolve(&ServeArgs::default(), None, surroundings).map(|config| config.state_dir)
+    };
+    let with_xdg = |path: &str| Surroundings {
+        state_home: Some(path.into()),
+        ..surroundings()
+    };
+    assert_eq!(
+        state_dir(&with_xdg("/x")).unwrap(),
+        Path::new("/x/procession")
+    );
+    assert_eq!(
+        state_dir(&with_xdg("x")).unwrap(),
+        Path::new("/home/ada/.local/state/procession")
+    );
+    let root = Surroundings {
+        is_root: true,
+        ..with_xdg("/x")
+    };
+    assert_eq!(state_dir(&root).unwrap(), Path::new("/var/lib/procession"));
+    assert_eq!(
+        state_dir(&Surroundings::default()),
+        Err(ConfigError::NoStateDir)
+    );
+}
+
+#[test]
+fn without_auth_the_address_is_loopback() {
+    for listen in ["127.0.0.1:0", "127.8.8.8:1", "[::1]:80"] {
+        assert!(
+            with_flags(&["--auth=none", "--listen", listen]).is_ok(),
+            "{listen}"
+        );
+    }
+    for listen in [
+        "0.0.0.0:80",
+        "[::]:80",
+        "192.0.2.1:80",
+        "[::ffff:127.0.0.1]:80",
+    ] {
+        let error = with_flags(&["--auth=none", "--listen", listen]).unwrap_err();
+        assert!(
+            matches!(error, ConfigError::OpenToNetwork { .. }),
+            "{listen}: {error}"
+        );
+        assert!(with_flags(&["--listen", listen]).is_ok(), "{listen}");
+    }
+}
+
+#[test]
+fn what_is_not_allowed_is_refused_with_its_origin() {
+    for flag in [
+        "--listen=localhost:80",
+        "--listen=127.0.0.1",
+        "--listen=",
+        "--state-dir=",
+        "--auth=",
+        "--auth=None",
+        "--max-running=0",
+        "--max-running=100001",
+        "--max-running=1e3",
+        "--max-queued=-1",
+        "--on-shutdown=kill",
+        "--shutdown-grace-seconds=-1",
+        "--shutdown-grace-seconds=NaN",
+        "--shutdown-grace-seconds=inf",
+        "--min-free-bytes=1G",
+        "--max-body-bytes=1023",
+        "--log-format=xml",
+        "--log-level=loud",
+        "--deny-root-jobs=maybe",
+        "--work-dir=",
+        "--allowed-host=http://a",
+        "--allowed-host=a:80",
+        "--allowed-host=",
+    ] {
+        let error = with_flags(&[flag]).unwrap_err().to_string();
+        let name = flag.split('=').next().unwrap();
+        assert!(error.starts_with(&format!("{name}: must be")), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
+#[test]
+fn a_bad_file_is_refused_in_one_line() {
+    for (file, expected) in [
+        (
+            "max_running = \"\"",
+            "\"/etc/p.toml\", max_running: must be an integer from 1 to 100000, not \"\"",
+        ),
+        (
+            "listen = [\"x\"]",
+            "\"/etc/p.toml\", listen: must be a string or a number, not",
+        ),
+        ("auth = 2026-01-01", "\"/etc/p.toml\", auth: must be"),
+        (
+            "[allowed_host]\na = \"b\"",
+            "\"/etc/p.toml\", allowed_host: must be an array of strings",
+        ),
+        (
+            "max-running = 1",
+            "\"/etc/p.toml\": unknown key \"max-running\"; known keys: listen, state_dir,",
+        ),
+        ("config = \"x\"", "\"/etc/p.toml\": unknown key \"config\""),
+        (
+            "[serve]\nlisten = \"x\"",
+            "\"/etc/p.toml\": unknown key \"serve\"",
+        ),
+        ("\n\nlisten = ", "\"/etc/p.toml\", line 3: not valid TOML: "),
+        (
+            "listen = \"a\"\nlisten = \"b\"",
+            "\"/etc/p.toml\", line 2: not valid TOML: ",
+        ),
+    ] {
+        let error = with_file(&[], file).unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_refused() {
+    let error = load(&args(&["--config", "no/such.toml"]), &surroundings()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("cannot read the configuration file \"/srv/no/such.toml\": "),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_names_of_a_setting_agree() {
+    for setting in SETTINGS.iter().chain([&CONFIG_FILE]) {
+        assert_eq!(setting.flag, format!("--{}", setting.key.replace('_', "-")));
+        assert_eq!(
+            setting.env,
+            format!("PROCESSION_{}", setting.key.to_uppercase())
+        );
+        assert!(setting.what.ends_with('.'), "{}", setting.key);
+        assert!(
+            setting
+                .readme_row()
+                .starts_with(&format!("| `{}", setting.flag))
+        );
+    }
+}
+
+#[test]
+fn the_arguments_are_well_formed_and_read_the_environment() {
+    use clap::{Args, CommandFactory};
+    Serve::command().debug_assert();
+    let command = ServeArgs::augment_args(clap::Command::new("serve"));
+    for setting in SETTINGS.iter().chain([&CONFIG_FILE]) {
+        let arg = command
+            .get_arguments()
+            .find(|arg| arg.get_id() == setting.key)
+            .unwrap();
+        assert_eq!(arg.get_env(), Some(std::ffi::OsStr::new(setting.env)));
+    }
+    let help = Serve::command().render_help().to_string();
+    assert!(
+        help.contains("--max-running <N>") && help.contains("[default: 256]"),
+        "{help}"
+    );
+}

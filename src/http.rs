@@ -1,0 +1,118 @@
+//! The HTTP API: routes, guards, authentication, JSON views and problems.
+//!
+//! Only this module knows status codes, headers and JSON field names. It decides nothing about jobs:
+//! it turns requests into calls of the manager and answers into JSON. Handlers may be dropped at any
+//! await, so that none of them leaves anything half done.
+
+mod accept;
+mod auth;
+mod body;
+#[cfg(test)]
+mod contract;
+mod guards;
+mod jobs;
+mod log;
+mod output;
+mod page;
+mod problem;
+mod query;
+mod range;
+mod request_id;
+mod routes;
+mod service;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::HeaderValue;
+use axum::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::middleware;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
+use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
+
+pub use auth::{Access, PeerUid, Verifier};
+pub use problem::{ALL_CODES, ApiError, PROBLEM_JSON, Place, Violation};
+pub use view::{JobView, etag};
+
+use crate::job::parse::SpecLimits;
+use crate::manager::Manager;
+
+/// How callers over TCP are recognised. The unix socket goes by [`PeerUid`] in both modes.
+#[derive(Clone, Debug)]
+pub enum AuthMode {
+    /// By a bearer token.
+    Token {
+        /// Recognises it.
+        verifier: Verifier,
+    },
+    /// Not at all; for literal loopback addresses only, which whoever binds has to make sure of.
+    None,
+}
+
+/// What the API needs to know besides the manager.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How callers are recognised.
+    pub auth: AuthMode,
+    /// Names that `Host` may carry besides loopback names and addresses, without ports.
+    pub allowed_hosts: Vec<String>,
+    /// The most bytes of a JSON body that are read.
+    pub max_body_bytes: usize,
+    /// Bounds on what a job may be.
+    pub spec_limits: SpecLimits,
+    /// The uid of this process, which may use the unix socket.
+    pub uid: u32,
+    /// The program's version.
+    pub version: &'static str,
+    /// The commit it was built from, where that is known.
+    pub commit: Option<&'static str>,
+}
+
+/// What every handler can reach.
+#[derive(Clone, Debug)]
+struct Api {
+    manager: Manager,
+    settings: Arc<Settings>,
+}
+
+/// The whole API as a service: routes inside, and around them, from the outside in, request ids, the log,
+/// error bodies, the panic catcher and the guards.
+pub fn app(manager: Manager, settings: Settings) -> Router {
+    let api = Api {
+        manager,
+        settings: Arc::new(settings),
+    };
+    // A layer wraps those before it: read from the bottom up.
+    routes::router(&api)
+        .layer(middleware::from_fn_with_state(api, guards::guard))
+        .layer(CatchPanicLayer::custom(problem::panicked))
+        .layer(middleware::from_fn(problem::render))
+        .layer(SetResponseHeaderLayer::if_not_present(
+            CACHE_CONTROL,
+            HeaderValue::from_static("no-store"),
+        ))
+        // A browser that is shown a job's output must not take it for a page.
+        .layer(SetResponseHeaderLayer::overriding(
+            X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ))
+        .layer(SetResponseHeaderLayer::if_not_present(
+            CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; sandbox"),
+        ))
+        .layer(middleware::from_fn(log::line))
+        .layer(PropagateRequestIdLayer::new(request_id::HEADER))
+        .layer(SetRequestIdLayer::new(
+            request_id::HEADER,
+            request_id::MakeId,
+        ))
+        .layer(middleware::from_fn(request_id::only_tame))
+        .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION]))
+}

@@ -1,0 +1,442 @@
+//! `openapi.yaml` held against the code.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::routes::{self, Route};
+use super::service::OPENAPI;
+use super::view::JobView;
+use super::{ALL_CODES, Access};
+use crate::clock::Timestamp;
+use crate::job::outcome::{SentSignal, Stage};
+use crate::job::spec::{
+    EnvInherit, Limits, NameOrId, Program, Rlimit, RlimitResource, RlimitValue, Secrets, Stdin,
+    StdinData,
+};
+use crate::job::{
+    Cause, Exit, ExitStatus, Job, JobId, OutputTotals, Process, Signal, SpawnFailure, Spec, State,
+    Survivor, Termination, Usage, parse,
+};
+
+fn description() -> Value {
+    serde_norway::from_str(OPENAPI).unwrap()
+}
+
+/// The value itself, or what its `$ref` points at.
+fn resolved<'a>(root: &'a Value, value: &'a Value) -> &'a Value {
+    match value["$ref"].as_str() {
+        Some(pointer) => root.pointer(&pointer[1..]).expect(pointer),
+        None => value,
+    }
+}
+
+/// A validator for one schema of the description.
+fn schema(name: &str) -> jsonschema::Validator {
+    let mut root = description();
+    let document = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$ref": format!("#/components/schemas/{name}"),
+        "components": {"schemas": root["components"]["schemas"].take()},
+    });
+    jsonschema::options()
+        .with_draft(jsonschema::Draft::Draft202012)
+        .should_validate_formats(true)
+        .build(&document)
+        .unwrap()
+}
+
+#[track_caller]
+fn assert_valid(schema: &jsonschema::Validator, value: &Value) {
+    let errors: Vec<String> = schema
+        .iter_errors(value)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    assert!(errors.is_empty(), "{errors:#?}\n{value:#}");
+}
+
+#[test]
+fn the_description_has_the_routes_of_the_table_and_no_other() {
+    let root = description();
+    let mut described = BTreeSet::new();
+    for (path, item) in root["paths"].as_object().unwrap() {
+        for method in item.as_object().unwrap().keys() {
+            if method != "parameters" {
+                described.insert(format!("{} {path}", method.to_uppercase()));
+            }
+        }
+    }
+    let table: BTreeSet<String> = routes::table()
+        .iter()
+        .map(|route| format!("{} {}", route.method, route.path))
+        .collect();
+    assert_eq!(described, table);
+}
+
+fn operation<'a>(root: &'a Value, route: &Route) -> &'a Value {
+    &root["paths"][route.path][route.method.as_str().to_lowercase()]
+}
+
+#[test]
+fn the_description_has_the_access_words_of_the_table() {
+    let root = description();
+    for route in routes::table() {
+        let expected = match route.access {
+            Access::Public => json!([]),
+            word @ (Access::Metrics | Access::Read | Access::Operate | Access::Admin) => {
+                json!([{"bearer": [word.as_str()]}])
+            }
+        };
+        assert_eq!(
+            operation(&root, &route)["security"],
+            expected,
+            "{} {}",
+            route.method,
+            route.path
+        );
+    }
+}
+
+#[test]
+fn the_description_has_the_query_parameters_of_the_table() {
+    let root = description();
+    for route in routes::table() {
+        let described: BTreeSet<&str> = operation(&root, &route)["parameters"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|parameter| resolved(&root, parameter))
+            .filter(|parameter| parameter["in"] == "query")
+            .map(|parameter| parameter["name"].as_str().unwrap())
+            .collect();
+        let table: BTreeSet<&str> = route.query.iter().copied().collect();
+        assert_eq!(described, table, "{} {}", route.method, route.path);
+    }
+}
+
+#[test]
+fn every_operation_has_what_all_have() {
+    let root = description();
+    let mut ids = BTreeSet::new();
+    for route in routes::table() {
+        let operation = operation(&root, &route);
+        let id = operation["operationId"].as_str().unwrap();
+        assert!(ids.insert(id.to_owned()), "{id} comes twice");
+        assert!(operation["summary"].is_string(), "{id}");
+        let responses = operation["responses"].as_object().unwrap();
+        let mut needed = vec!["400", "403", "421"];
+        if route.access != Access::Public {
+            needed.push("401");
+        }
+        if route.path.contains("{id}") {
+            needed.push("404");
+        }
+        if operation["requestBody"].is_object() {
+            needed.extend(["408", "413", "415", "422"]);
+        }
+        for status in needed {
+            assert!(responses.contains_key(status), "{id} lacks {status}");
+        }
+        for (status, response) in responses {
+            let response = resolved(&root, response);
+            assert!(response["description"].is_string(), "{id} {status}");
+            if status.starts_with(['4', '5']) {
+                let schema = &response["content"][super::PROBLEM_JSON]["schema"]["$ref"];
+                assert_eq!(schema, "#/components/schemas/Problem", "{id} {status}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_description_has_every_code_and_no_other() {
+    let root = description();
+    let described = &root["components"]["schemas"]["ProblemCode"]["enum"];
+    assert_eq!(described, &json!(ALL_CODES));
+    let distinct: BTreeSet<_> = ALL_CODES.iter().collect();
+    assert_eq!(distinct.len(), ALL_CODES.len());
+    // Each is explained where an operation, a response or the introduction names it.
+    for code in ALL_CODES {
+        assert!(
+            OPENAPI.contains(&format!("`{code}`")),
+            "{code} is not explained"
+        );
+    }
+}
+
+#[test]
+fn the_description_has_every_state_and_cause() {
+    let root = description();
+    let schemas = &root["components"]["schemas"];
+    assert_eq!(schemas["State"]["enum"], json!(State::ALL));
+    let causes = [
+        Cause::Exited,
+        Cause::Signaled,
+        Cause::SpawnFailed,
+        Cause::Timeout,
+        Cause::Canceled,
+        Cause::OomKilled,
+        Cause::OutputLimit,
+        Cause::StartDeadline,
+        Cause::Shutdown,
+        Cause::MonitorLost,
+        Cause::SupervisorLost,
+        Cause::HostRebooted,
+    ];
+    assert_eq!(schemas["Cause"]["enum"], json!(causes));
+    for cause in causes {
+        let mut job = ended_job();
+        job.termination = Some(Termination::unasked(cause));
+        let view = serde_json::to_value(JobView::from(&job)).unwrap();
+        assert_eq!(view["state_reason"], json!(cause));
+    }
+}
+
+#[test]
+fn every_reference_leads_somewhere() {
+    fn walk(root: &Value, value: &Value) {
+        match value {
+            Value::Object(members) => {
+                resolved(root, value);
+                members.values().for_each(|member| walk(root, member));
+            }
+            Value::Array(items) => items.iter().for_each(|item| walk(root, item)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    let root = description();
+    walk(&root, &root);
+}
+
+#[test]
+fn every_schema_is_valid_and_so_are_its_examples() {
+    let root = description();
+    for (name, described) in root["components"]["schemas"].as_object().unwrap() {
+        jsonschema::meta::validate(described).unwrap();
+        let schema = schema(name);
+        for example in described["examples"].as_array().into_iter().flatten() {
+            assert_valid(&schema, example);
+        }
+    }
+    let new_jobs = &root["paths"]["/jobs"]["post"]["requestBody"]["content"]["application/json"];
+    for example in new_jobs["examples"].as_object().unwrap().values() {
+        assert!(parses(&example["value"]), "{example}");
+    }
+    for (path, name) in [
+        ("/paths/~1jobs/post/requestBody", "NewJob"),
+        (
+            "/paths/~1jobs~1{id}~1signal/post/requestBody",
+            "SignalRequest",
+        ),
+    ] {
+        let media = root
+            .pointer(&format!("{path}/content/application~1json"))
+            .unwrap();
+        for example in media["examples"].as_object().unwrap().values() {
+            assert_valid(&schema(name), &example["value"]);
+        }
+    }
+    let problem = schema("Problem");
+    for pointer in [
+        "/components/responses/InvalidQuery/content",
+        "/paths/~1jobs/post/responses/422/content",
+    ] {
+        let media = root.pointer(pointer).unwrap();
+        let examples = media[super::PROBLEM_JSON]["examples"].as_object().unwrap();
+        for example in examples.values() {
+            assert_valid(&problem, &example["value"]);
+        }
+    }
+}
+
+fn parses(body: &Value) -> bool {
+    let body = parse::parse_body(body.to_string().as_bytes()).unwrap();
+    parse::parse_submission(&body, &parse::SpecLimits::default()).is_ok()
+}
+
+#[test]
+fn the_schema_of_a_new_job_refuses_what_the_parser_refuses() {
+    let schema = schema("NewJob");
+    for good in [
+        json!({"command": ["true"]}),
+        json!({"script": "true", "shell": ["/bin/bash", "-c"], "rlimits": {"core": 0}}),
+        json!({"command": ["cat"], "stdin": {"mode": "data", "base64": "AA=="}, "stop": {"signal": 2}}),
+    ] {
+        assert_valid(&schema, &good);
+        assert!(parses(&good), "{good}");
+    }
+    for bad in [
+        json!({}),
+        json!({"command": []}),
+        json!({"command": ["true"], "script": "true"}),
+        json!({"command": ["true"], "shell": ["sh"]}),
+        json!({"command": ["true"], "comand": 1}),
+        json!({"command": ["true"], "stop": {"grace": 1}}),
+        json!({"command": ["true"], "timeout_seconds": 0}),
+        json!({"command": ["true"], "cwd": "tmp"}),
+        json!({"command": ["true"], "labels": {"-": "x"}}),
+    ] {
+        assert!(!schema.is_valid(&bad), "{bad}");
+        assert!(!parses(&bad), "{bad}");
+    }
+}
+
+fn queued_job() -> Job {
+    Job {
+        id: JobId::generate(),
+        name: None,
+        labels: BTreeMap::new(),
+        created_by: "token:default".to_owned(),
+        spec: Arc::new(Spec {
+            program: Program::Command {
+                command: vec!["true".to_owned()],
+            },
+            ..Spec::default()
+        }),
+        version: 1,
+        state: State::Queued,
+        message: None,
+        created_at: Timestamp::from_micros(1_700_000_000_000_000),
+        started_at: None,
+        finished_at: None,
+        expires_at: None,
+        deadline_at: None,
+        process: None,
+        attempt: 1,
+        exit: None,
+        termination: None,
+        spawn_failure: None,
+        usage: None,
+        output: OutputTotals::default(),
+        survivors: Vec::new(),
+    }
+}
+
+/// A job with every field set.
+fn ended_job() -> Job {
+    let moment = Timestamp::from_micros(1_700_000_000_123_456);
+    let soft_and_hard = Rlimit {
+        soft: RlimitValue::Value(0),
+        hard: RlimitValue::Unlimited,
+    };
+    Job {
+        name: Some("full".to_owned()),
+        labels: [("example.org/team".to_owned(), "data".to_owned())].into(),
+        spec: Arc::new(Spec {
+            program: Program::Script {
+                script: "exit 3".to_owned(),
+                shell: vec!["/bin/sh".to_owned(), "-c".to_owned()],
+            },
+            cwd: Some("/tmp".to_owned()),
+            env: [("A".to_owned(), "b".to_owned())].into(),
+            secret_env: Secrets([("TOKEN".to_owned(), "hunter2".to_owned())].into()),
+            env_inherit: EnvInherit::Names(vec!["PATH".to_owned()]),
+            user: Some(NameOrId::Name("nobody".to_owned())),
+            group: Some(NameOrId::Id(7)),
+            supplementary_groups: Some(vec![NameOrId::Id(8)]),
+            nice: Some(5),
+            oom_score_adj: Some(500),
+            cpu_affinity: Some(vec![0, 1]),
+            rlimits: [(RlimitResource::Core, soft_and_hard)].into(),
+            limits: Limits {
+                memory_bytes: Some(64 << 20),
+                cpu: Some(1.5),
+                pids: Some(10),
+            },
+            stdin: Stdin::Data(StdinData::Text("x".to_owned())),
+            timeout: Some(Duration::from_millis(1500)),
+            start_deadline: Some(Duration::from_secs(3)),
+            ..Spec::default()
+        }),
+        version: 9,
+        state: State::Failed,
+        message: Some("it failed".to_owned()),
+        started_at: Some(moment),
+        finished_at: Some(moment),
+        expires_at: Some(moment),
+        deadline_at: Some(moment),
+        process: Some(Process {
+            pid: 4711,
+            started_at: moment,
+            start_ticks: 1,
+            monitor_pid: 4710,
+            executable: Some("/bin/sh".to_owned()),
+            cgroup: Some("procession/x".to_owned()),
+        }),
+        exit: Some(Exit {
+            status: ExitStatus::Signal {
+                signal: Signal::KILL,
+                core_dumped: false,
+            },
+            at: moment,
+            oom_killed: None,
+        }),
+        termination: Some(Termination {
+            requested_by: Some("uid:0".to_owned()),
+            reason: Some("superseded".to_owned()),
+            signals_sent: vec![SentSignal {
+                signal: Signal::TERM,
+                at: moment,
+            }],
+            ..Termination::unasked(Cause::Canceled)
+        }),
+        spawn_failure: Some(SpawnFailure {
+            stage: Stage::Exec,
+            errno: 2,
+            message: "no such file".to_owned(),
+        }),
+        usage: Some(Usage::default()),
+        survivors: vec![Survivor {
+            pid: 9,
+            state: 'D',
+            uid: 0,
+            name: "dd".to_owned(),
+        }],
+        ..queued_job()
+    }
+}
+
+#[test]
+fn views_are_as_described_with_every_field_there() {
+    let root = description();
+    let schema = schema("Job");
+    for job in [queued_job(), ended_job()] {
+        let view = serde_json::to_value(JobView::from(&job)).unwrap();
+        assert_valid(&schema, &view);
+        assert!(!view.to_string().contains("hunter2"));
+        let described = root["components"]["schemas"]["Job"]["properties"].as_object();
+        let described: BTreeSet<_> = described.unwrap().keys().collect();
+        let shown: BTreeSet<_> = view.as_object().unwrap().keys().collect();
+        assert_eq!(shown, described);
+        let spec: BTreeSet<_> = view["spec"].as_object().unwrap().keys().cloned().collect();
+        let schemas = &root["components"]["schemas"];
+        let mut known: BTreeSet<String> = ["SpecCommon", "JobSpec"]
+            .into_iter()
+            .flat_map(|name| schemas[name]["properties"].as_object().unwrap().keys())
+            .cloned()
+            .collect();
+        match job.spec.program {
+            Program::Command { .. } => {
+                known.remove("script");
+                known.remove("shell");
+            }
+            Program::Script { .. } => {
+                known.remove("command");
+            }
+        }
+        assert_eq!(spec, known);
+    }
+}
+
+#[test]
+fn a_queued_job_waits_for_a_slot_and_a_running_one_for_nothing() {
+    let view = |job: &Job| serde_json::to_value(JobView::from(job)).unwrap();
+    assert_eq!(view(&queued_job())["state_reason"], "waiting_for_slot");
+    let running = Job {
+        state: State::Running,
+        ..queued_job()
+    };
+    assert_eq!(view(&running)["state_reason"], Value::Null);
+}

@@ -1,0 +1,401 @@
+//! Routes on the output of a job: the log of both streams, and each stream as a file.
+//!
+//! Bodies are read piece by piece as the client takes them, so that neither a large output nor a slow
+//! reader costs memory. What a client needs to go on is in the head of the answer.
+
+use std::io;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream;
+
+use super::jobs::InPath;
+use super::problem::ApiError;
+use super::query::Params;
+use super::range::{self, Wanted};
+use super::{Api, accept};
+use crate::job::OutputTotals;
+use crate::output::{Piece, Reader, Stream};
+
+/// The parameters of [`log`].
+pub(super) const LOG: &[&str] = &[
+    "stream",
+    "offset",
+    "tail_bytes",
+    "tail_lines",
+    "limit_bytes",
+];
+
+/// The media types that raw bytes are offered as.
+const OFFERED: &[&str] = &["text/plain", "application/octet-stream"];
+
+/// Bytes that are read at once.
+const PIECE: usize = 256 << 10;
+
+const FIRST_OFFSET: HeaderName = HeaderName::from_static("procession-first-offset");
+const NEXT_OFFSET: HeaderName = HeaderName::from_static("procession-next-offset");
+const FIRST_POSITION: HeaderName = HeaderName::from_static("procession-first-position");
+const COMPLETE: HeaderName = HeaderName::from_static("procession-output-complete");
+
+/// `GET /jobs/{id}/output`
+pub(super) async fn log(
+    State(api): State<Api>,
+    InPath(id): InPath,
+    mut params: Params,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let wish = Wish::of(&mut params);
+    params.finish()?;
+    let kind = accept::choose(&headers, OFFERED)?;
+    // Asked first: what is complete then is complete when the totals are read.
+    let complete = api.manager.get(id).await?.output.complete;
+    let reader = api.manager.output(id).await?;
+    let plan = off_thread(move || plan_log(reader, &wish, complete)).await??;
+    let mut response = raw(StatusCode::OK, kind, plan.complete);
+    set(&mut response, FIRST_OFFSET, plan.first);
+    set(&mut response, NEXT_OFFSET, plan.next);
+    if let Some(length) = plan.length {
+        set(&mut response, CONTENT_LENGTH, length);
+    }
+    *response.body_mut() = plan.stretch.into_body();
+    Ok(response)
+}
+
+/// `GET /jobs/{id}/output/stdout`
+pub(super) async fn stdout(
+    api: State<Api>,
+    id: InPath,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    one_stream(api, id, &method, headers, Stream::Stdout).await
+}
+
+/// `GET /jobs/{id}/output/stderr`
+pub(super) async fn stderr(
+    api: State<Api>,
+    id: InPath,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    one_stream(api, id, &method, headers, Stream::Stderr).await
+}
+
+async fn one_stream(
+    State(api): State<Api>,
+    InPath(id): InPath,
+    method: &Method,
+    mut headers: HeaderMap,
+    stream: Stream,
+) -> Result<Response, ApiError> {
+    // Ranges are defined for GET alone.
+    if method != Method::GET {
+        headers.remove(axum::http::header::RANGE);
+    }
+    let kind = accept::choose(&headers, OFFERED)?;
+    // Asked first: what is complete then is complete when the totals are read.
+    let complete = api.manager.get(id).await?.output.complete;
+    let reader = api.manager.output(id).await?;
+    let plan = off_thread(move || plan_stream(reader, stream, &headers, complete)).await??;
+    let status = if plan.range.is_some() {
+        StatusCode::PARTIAL_CONTENT
+    } else {
+        StatusCode::OK
+    };
+    let mut response = raw(status, kind, plan.complete);
+    set(&mut response, FIRST_POSITION, plan.first);
+    if let Some(range) = &plan.range {
+        let value = HeaderValue::from_str(range).expect("numbers");
+        response.headers_mut().insert(CONTENT_RANGE, value);
+    }
+    if let Some(length) = plan.length {
+        set(&mut response, CONTENT_LENGTH, length);
+    }
+    let bytes = HeaderValue::from_static("bytes");
+    response.headers_mut().insert(ACCEPT_RANGES, bytes);
+    *response.body_mut() = plan.stretch.into_body();
+    Ok(response)
+}
+
+fn raw(status: StatusCode, kind: &'static str, complete: bool) -> Response {
+    let kind = match kind {
+        "text/plain" => "text/plain; charset=utf-8",
+        other => other,
+    };
+    let complete = if complete { "true" } else { "false" };
+    (status, [(CONTENT_TYPE, kind)], [(COMPLETE, complete)]).into_response()
+}
+
+fn set(response: &mut Response, name: HeaderName, value: u64) {
+    response
+        .headers_mut()
+        .insert(name, HeaderValue::from(value));
+}
+
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| ApiError::Internal(format!("reading output: {error}")))
+}
+
+/// Which part of the log a client wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wish {
+    filter: Option<Stream>,
+    begin: Begin,
+    limit: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begin {
+    Oldest,
+    Offset(u64),
+    TailBytes(u64),
+    TailLines(u64),
+}
+
+impl Wish {
+    fn of(params: &mut Params) -> Self {
+        let filter = params
+            .parsed("stream", "stdout, stderr or all", |text| match text {
+                "stdout" => Some(Some(Stream::Stdout)),
+                "stderr" => Some(Some(Stream::Stderr)),
+                "all" => Some(None),
+                _ => None,
+            })
+            .flatten();
+        let begins = [
+            ("offset", params.integer("offset").map(Begin::Offset)),
+            (
+                "tail_bytes",
+                params.integer("tail_bytes").map(Begin::TailBytes),
+            ),
+            (
+                "tail_lines",
+                params.integer("tail_lines").map(Begin::TailLines),
+            ),
+        ];
+        let mut given = begins
+            .into_iter()
+            .filter_map(|(name, begin)| Some((name, begin?)));
+        let begin = given.next().map_or(Begin::Oldest, |(_, begin)| begin);
+        for (name, _) in given {
+            let detail = "give one of offset, tail_bytes and tail_lines";
+            params.refuse(name, "conflict", detail);
+        }
+        Self {
+            filter,
+            begin,
+            limit: params.integer("limit_bytes"),
+        }
+    }
+}
+
+/// A body to come and what its head says.
+struct Plan {
+    stretch: Stretch,
+    first: u64,
+    next: u64,
+    complete: bool,
+    length: Option<u64>,
+    range: Option<String>,
+}
+
+fn plan_log(mut reader: Reader, wish: &Wish, complete: bool) -> Result<Plan, ApiError> {
+    let failed = |error: io::Error| ApiError::io("reading output", &error);
+    let begin = match wish.begin {
+        Begin::Oldest => 0,
+        Begin::Offset(offset) => offset,
+        Begin::TailBytes(count) => reader.tail_bytes(count, wish.filter).map_err(failed)?,
+        Begin::TailLines(count) => reader.tail_lines(count, wish.filter).map_err(failed)?,
+    };
+    // Read after the beginning was found, so that a growing log ends after it.
+    let totals = reader.totals().map_err(failed)?;
+    let end = totals.next_offset;
+    if begin > end {
+        return Err(ApiError::RangeNotSatisfiable { length: end });
+    }
+    let first = begin.max(totals.first_offset);
+    let mut stretch = Stretch {
+        reader,
+        filter: wish.filter,
+        at: first,
+        end,
+        left: wish.limit.unwrap_or(u64::MAX),
+    };
+    let next = match (wish.filter, wish.limit) {
+        (_, None) => end,
+        (None, Some(limit)) => {
+            stretch.end = end.min(first.saturating_add(limit));
+            stretch.end
+        }
+        // Only reading tells how far so many bytes of one stream reach.
+        (Some(_), Some(limit)) => {
+            while stretch.next().map_err(failed)?.is_some() {}
+            let next = if stretch.left == 0 { stretch.at } else { end };
+            stretch.at = first;
+            stretch.left = limit;
+            next
+        }
+    };
+    // With a hole in it, the body is shorter than its ends tell.
+    let whole = wish.filter.is_none() && totals.dropped_bytes <= totals.first_offset;
+    Ok(Plan {
+        length: whole.then(|| stretch.end.saturating_sub(first)),
+        stretch,
+        first,
+        next,
+        complete: complete && next >= end,
+        range: None,
+    })
+}
+
+fn plan_stream(
+    mut reader: Reader,
+    stream: Stream,
+    headers: &HeaderMap,
+    complete: bool,
+) -> Result<Plan, ApiError> {
+    let failed = |error: io::Error| ApiError::io("reading output", &error);
+    let totals = reader.totals().map_err(failed)?;
+    let oldest = reader
+        .offset_of_stream_position(stream, 0)
+        .map_err(failed)?;
+    let length = kept_end(&mut reader, stream, length_of(&totals, stream)).map_err(failed)?;
+    let kept_from = oldest.position.min(length);
+    let (first, next, range) = match range::wanted(headers, kept_from, length) {
+        Wanted::Everything => (kept_from, length, None),
+        Wanted::Part { first, last } => {
+            let range = format!("bytes {first}-{last}/{length}");
+            (first, last + 1, Some(range))
+        }
+        Wanted::Nothing => return Err(ApiError::RangeNotSatisfiable { length }),
+    };
+    let at = if first < next {
+        let located = reader.offset_of_stream_position(stream, first);
+        located.map_err(failed)?.offset
+    } else {
+        totals.next_offset
+    };
+    let left = next - first;
+    Ok(Plan {
+        stretch: Stretch {
+            reader,
+            filter: Some(stream),
+            at,
+            end: totals.next_offset,
+            left,
+        },
+        first,
+        next,
+        complete: complete && next == length,
+        length: Some(left),
+        range,
+    })
+}
+
+/// The length of a stream of which `written` bytes were written, without what the output limit dropped at
+/// the end: that belongs to no file.
+fn kept_end(reader: &mut Reader, stream: Stream, written: u64) -> io::Result<u64> {
+    let Some(last) = written.checked_sub(1) else {
+        return Ok(0);
+    };
+    let located = reader.offset_of_stream_position(stream, last)?;
+    if located.position < last {
+        return Ok(located.position);
+    }
+    match reader.next(located.offset, Some(stream), 1)? {
+        Some(Piece::Gap { .. }) if located.position == last => Ok(last),
+        Some(Piece::Gap { .. } | Piece::Data { .. }) | None => Ok(written),
+    }
+}
+
+fn length_of(totals: &OutputTotals, stream: Stream) -> u64 {
+    match stream {
+        Stream::Stdout => totals.stdout_bytes,
+        Stream::Stderr => totals.stderr_bytes,
+    }
+}
+
+/// A part of a log that is being read.
+struct Stretch {
+    reader: Reader,
+    filter: Option<Stream>,
+    /// Where to read on.
+    at: u64,
+    /// Where to end.
+    end: u64,
+    /// How many bytes may still come.
+    left: u64,
+}
+
+impl Stretch {
+    fn next(&mut self) -> io::Result<Option<Bytes>> {
+        while self.at < self.end && self.left > 0 {
+            let max = usize::try_from(self.left).unwrap_or(PIECE).min(PIECE);
+            match self.reader.next(self.at, self.filter, max)? {
+                None => return Ok(None),
+                Some(Piece::Gap { to, .. }) => {
+                    // What the output limit drops at the end is a plain hole. What it drops in front of
+                    // a slow reader was promised in the head, and the body must not look whole.
+                    if to <= self.reader.totals()?.first_offset {
+                        return Err(io::Error::other("output was dropped before it was read"));
+                    }
+                    self.at = forward(self.at, to)?;
+                }
+                Some(Piece::Data {
+                    offset,
+                    mut bytes,
+                    next,
+                    ..
+                }) => {
+                    let room = self.end.saturating_sub(offset).min(self.left);
+                    let room = usize::try_from(room).unwrap_or(usize::MAX);
+                    let cut = room < bytes.len();
+                    bytes.truncate(room);
+                    let length = u64::try_from(bytes.len()).expect("usize has at most 64 bits");
+                    let next = if cut { offset + length } else { next };
+                    self.at = forward(self.at, next.max(self.at + u64::from(cut)))?;
+                    self.left -= length;
+                    if !bytes.is_empty() {
+                        return Ok(Some(bytes.into()));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn into_body(self) -> Body {
+        Body::from_stream(stream::try_unfold(self, async |mut stretch: Self| {
+            let read = tokio::task::spawn_blocking(move || {
+                let piece = stretch.next();
+                (stretch, piece)
+            });
+            let (stretch, piece) = read.await.map_err(io::Error::other)?;
+            // The status is out: all that is left is to break off, which the client sees.
+            let piece = piece.inspect_err(|error| {
+                tracing::warn!("broke off an answer with output: {error}");
+            })?;
+            Ok::<_, io::Error>(piece.map(|bytes| (bytes, stretch)))
+        }))
+    }
+}
+
+/// A reader that stood still would never end.
+fn forward(at: u64, next: u64) -> io::Result<u64> {
+    if next > at {
+        Ok(next)
+    } else {
+        Err(io::Error::other("the output index does not go forward"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,319 @@
+//! What is told for each error: status, code, texts, places and headers.
+
+use std::borrow::Cow;
+
+use axum::http::header::{ALLOW, CONTENT_RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+
+use super::{ApiError, Place, Violation};
+use crate::job::life::Refusal;
+
+impl ApiError {
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.class().0
+    }
+
+    /// The stable word that programs decide by.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        self.class().1
+    }
+
+    /// The same for every occurrence of this code.
+    #[must_use]
+    pub fn title(&self) -> &'static str {
+        self.class().2
+    }
+
+    fn class(&self) -> (StatusCode, &'static str, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::InvalidQuery(_) => (S::BAD_REQUEST, "invalid_query", "The query is not valid"),
+            Self::InvalidPageToken => (
+                S::BAD_REQUEST,
+                "invalid_page_token",
+                "The page token is not valid",
+            ),
+            Self::InvalidHeader(_) => (S::BAD_REQUEST, "invalid_header", "A header is not valid"),
+            Self::InvalidJson(_) => (S::BAD_REQUEST, "invalid_json", "The body is not JSON"),
+            Self::InvalidRequest(_) => (
+                S::BAD_REQUEST,
+                "invalid_request",
+                "The request cannot be read",
+            ),
+            Self::Unauthenticated => (
+                S::UNAUTHORIZED,
+                "unauthenticated",
+                "A valid token is needed",
+            ),
+            Self::Forbidden { .. } => (
+                S::FORBIDDEN,
+                "forbidden",
+                "The token's scope does not reach",
+            ),
+            Self::PeerNotAllowed => (
+                S::FORBIDDEN,
+                "peer_not_allowed",
+                "This user may not use the socket",
+            ),
+            Self::OriginNotAllowed => (
+                S::FORBIDDEN,
+                "origin_not_allowed",
+                "Requests from other origins are refused",
+            ),
+            Self::PrivilegeRequired { .. } => (
+                S::FORBIDDEN,
+                "privilege_required",
+                "The service lacks the privilege",
+            ),
+            Self::NotFound => (S::NOT_FOUND, "not_found", "There is nothing at this path"),
+            Self::JobNotFound => (S::NOT_FOUND, "job_not_found", "There is no such job"),
+            Self::MethodNotAllowed { .. } => (
+                S::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "The path has no such method",
+            ),
+            Self::NotAcceptable { .. } => (
+                S::NOT_ACCEPTABLE,
+                "not_acceptable",
+                "No acceptable media type is offered",
+            ),
+            Self::BodyTimeout => (
+                S::REQUEST_TIMEOUT,
+                "body_timeout",
+                "The body did not come in time",
+            ),
+            Self::Refused(Refusal::NotStarted) => {
+                (S::CONFLICT, "job_not_started", "The job has not started")
+            }
+            Self::Refused(Refusal::Stopping) => {
+                (S::CONFLICT, "job_stopping", "The job is stopping")
+            }
+            Self::Refused(Refusal::Finished) => {
+                (S::CONFLICT, "job_already_finished", "The job has finished")
+            }
+            Self::SignalFailed(_) => (S::CONFLICT, "signal_failed", "The signal could not be sent"),
+            Self::BodyTooLarge(_) => (
+                S::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                "The body is too large",
+            ),
+            Self::UnsupportedMediaType(_) => (
+                S::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "The body is of the wrong media type",
+            ),
+            Self::RangeNotSatisfiable { .. } => (
+                S::RANGE_NOT_SATISFIABLE,
+                "range_not_satisfiable",
+                "Nothing of the range exists",
+            ),
+            Self::HostNotAllowed => (
+                S::MISDIRECTED_REQUEST,
+                "host_not_allowed",
+                "The host is not allowed",
+            ),
+            Self::InvalidSpec(_) => (
+                S::UNPROCESSABLE_ENTITY,
+                "invalid_spec",
+                "The job specification is not valid",
+            ),
+            Self::InvalidBody(_) => (
+                S::UNPROCESSABLE_ENTITY,
+                "invalid_body",
+                "The body is not valid",
+            ),
+            Self::NoSuchUser { .. } => (
+                S::UNPROCESSABLE_ENTITY,
+                "no_such_user",
+                "There is no such user or group",
+            ),
+            Self::ContainmentUnavailable { .. } => (
+                S::UNPROCESSABLE_ENTITY,
+                "containment_unavailable",
+                "This host cannot limit a job that way",
+            ),
+            Self::KeyReused => (
+                S::UNPROCESSABLE_ENTITY,
+                "idempotency_key_reused",
+                "The idempotency key was used with another body",
+            ),
+            Self::QueueFull => (S::TOO_MANY_REQUESTS, "queue_full", "The queue is full"),
+            Self::Internal(_) => (S::INTERNAL_SERVER_ERROR, "internal", "Something went wrong"),
+            Self::Draining => (
+                S::SERVICE_UNAVAILABLE,
+                "draining",
+                "The service accepts no new jobs",
+            ),
+            Self::NotReady(_) => (
+                S::SERVICE_UNAVAILABLE,
+                "not_ready",
+                "The service is not ready",
+            ),
+            Self::MonitorUnavailable => (
+                S::SERVICE_UNAVAILABLE,
+                "monitor_unavailable",
+                "The job's monitor does not answer at present",
+            ),
+            Self::NoRoom => (
+                S::INSUFFICIENT_STORAGE,
+                "no_room",
+                "There is no room for output",
+            ),
+        }
+    }
+
+    /// A sentence on this occurrence; may be reworded at any time.
+    #[must_use]
+    pub fn detail(&self) -> Cow<'_, str> {
+        match self {
+            Self::InvalidQuery(errors) => counted(errors, "query parameter"),
+            Self::InvalidSpec(errors) | Self::InvalidBody(errors) => counted(errors, "field"),
+            Self::InvalidHeader(error) => error.detail.as_str().into(),
+            Self::InvalidJson(detail) => detail.as_str().into(),
+            Self::InvalidRequest(detail) | Self::NotReady(detail) => (*detail).into(),
+            Self::InvalidPageToken => {
+                "use a next_page_token of a list with the same filter and order".into()
+            }
+            Self::Unauthenticated => "send the header Authorization: Bearer TOKEN".into(),
+            Self::Forbidden { needed } => format!("the scope {needed} is needed").into(),
+            Self::PeerNotAllowed => {
+                "only the service's own user and root may use the unix socket".into()
+            }
+            Self::OriginNotAllowed => {
+                "a browser sent this request for a page of another origin".into()
+            }
+            Self::PrivilegeRequired { detail, .. }
+            | Self::NoSuchUser { detail, .. }
+            | Self::ContainmentUnavailable { detail, .. } => detail.as_str().into(),
+            Self::NotFound => "openapi.yaml lists the paths".into(),
+            Self::JobNotFound => "no job has this id, or its record has expired".into(),
+            Self::MethodNotAllowed { allow } => format!("allowed here: {allow}").into(),
+            Self::NotAcceptable { offered } => format!("offered: {}", offered.join(", ")).into(),
+            Self::BodyTimeout => "the whole body must come within 15 seconds".into(),
+            Self::Refused(refusal) => refusal.to_string().into(),
+            Self::SignalFailed(errno) => format!("the kernel says: {}", errno.desc()).into(),
+            Self::BodyTooLarge(limit) => format!("at most {limit} bytes are read").into(),
+            Self::UnsupportedMediaType(wanted) => format!("send Content-Type: {wanted}").into(),
+            Self::RangeNotSatisfiable { length } => {
+                format!("there are {length} bytes at present, and the oldest may be gone").into()
+            }
+            Self::HostNotAllowed => {
+                "use a loopback name, an IP address or a name given with --allowed-host".into()
+            }
+            Self::KeyReused => "a new job needs a new key".into(),
+            Self::QueueFull => "as many jobs wait as may; try again later".into(),
+            Self::Internal(_) => "the log says more under this request id".into(),
+            Self::Draining => "running jobs go on; send new ones elsewhere or later".into(),
+            Self::MonitorUnavailable => "try again in a moment".into(),
+            Self::NoRoom => "less disk space is free than the service keeps free".into(),
+        }
+    }
+
+    /// The mistakes one by one, where they can be told apart.
+    pub(super) fn violations(&self) -> Vec<Violation> {
+        let at = |pointer: &String, detail: &String| {
+            vec![Violation {
+                place: Place::Pointer(pointer.clone()),
+                code: self.code(),
+                detail: detail.clone(),
+            }]
+        };
+        match self {
+            Self::InvalidQuery(errors) | Self::InvalidSpec(errors) | Self::InvalidBody(errors) => {
+                errors.clone()
+            }
+            Self::InvalidHeader(error) => vec![error.clone()],
+            Self::PrivilegeRequired { detail, pointer }
+            | Self::NoSuchUser { detail, pointer }
+            | Self::ContainmentUnavailable { detail, pointer } => at(pointer, detail),
+            Self::InvalidPageToken
+            | Self::InvalidJson(_)
+            | Self::InvalidRequest(_)
+            | Self::Unauthenticated
+            | Self::Forbidden { .. }
+            | Self::PeerNotAllowed
+            | Self::OriginNotAllowed
+            | Self::NotFound
+            | Self::JobNotFound
+            | Self::MethodNotAllowed { .. }
+            | Self::NotAcceptable { .. }
+            | Self::BodyTimeout
+            | Self::Refused(_)
+            | Self::SignalFailed(_)
+            | Self::BodyTooLarge(_)
+            | Self::UnsupportedMediaType(_)
+            | Self::RangeNotSatisfiable { .. }
+            | Self::HostNotAllowed
+            | Self::KeyReused
+            | Self::QueueFull
+            | Self::Internal(_)
+            | Self::Draining
+            | Self::NotReady(_)
+            | Self::MonitorUnavailable
+            | Self::NoRoom => Vec::new(),
+        }
+    }
+
+    /// The headers that belong to the status.
+    pub(super) fn headers(&self, response: &mut Response) {
+        let header = match self {
+            Self::Unauthenticated => Some((WWW_AUTHENTICATE, "Bearer".to_owned())),
+            Self::MethodNotAllowed { allow } => Some((ALLOW, allow.clone())),
+            Self::RangeNotSatisfiable { length } => {
+                Some((CONTENT_RANGE, format!("bytes */{length}")))
+            }
+            Self::QueueFull | Self::MonitorUnavailable | Self::NotReady(_) => {
+                Some((RETRY_AFTER, "1".to_owned()))
+            }
+            Self::Draining => Some((RETRY_AFTER, "30".to_owned())),
+            Self::InvalidQuery(_)
+            | Self::InvalidPageToken
+            | Self::InvalidHeader(_)
+            | Self::InvalidJson(_)
+            | Self::InvalidRequest(_)
+            | Self::Forbidden { .. }
+            | Self::PeerNotAllowed
+            | Self::OriginNotAllowed
+            | Self::PrivilegeRequired { .. }
+            | Self::NotFound
+            | Self::JobNotFound
+            | Self::NotAcceptable { .. }
+            | Self::BodyTimeout
+            | Self::Refused(_)
+            | Self::SignalFailed(_)
+            | Self::BodyTooLarge(_)
+            | Self::UnsupportedMediaType(_)
+            | Self::HostNotAllowed
+            | Self::InvalidSpec(_)
+            | Self::InvalidBody(_)
+            | Self::NoSuchUser { .. }
+            | Self::ContainmentUnavailable { .. }
+            | Self::KeyReused
+            | Self::Internal(_)
+            | Self::NoRoom => None,
+        };
+        if let Some((name, value)) = header {
+            let value = HeaderValue::from_str(&value).expect("made of visible ASCII above");
+            response.headers_mut().insert(name, value);
+        }
+    }
+}
+
+fn counted(errors: &[Violation], what: &str) -> Cow<'static, str> {
+    match errors {
+        [one] => format!("{}: {}", place(one), one.detail).into(),
+        _ => format!("{} {what}s are not valid", errors.len()).into(),
+    }
+}
+
+fn place(violation: &Violation) -> &str {
+    match &violation.place {
+        Place::Pointer(pointer) if pointer.is_empty() => "the body",
+        Place::Pointer(name) | Place::Parameter(name) => name,
+        Place::Header(name) => name,
+    }
+}

@@ -1,0 +1,140 @@
+//! The table of contents: every route with its method, path, access word and query parameters.
+//!
+//! The router is built from it, and so are the access check, the check for unknown parameters and the
+//! `Allow` header. A test holds `openapi.yaml` against it.
+
+use std::collections::BTreeMap;
+
+use axum::extract::{Request, State};
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, MethodRouter, on};
+use axum::{Router, http};
+
+use super::auth::Access::{Metrics, Operate, Public, Read};
+use super::auth::{self, Access};
+use super::problem::ApiError;
+use super::{Api, jobs, output, page, query, service};
+
+/// One method of one path.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    pub(super) access: Access,
+    pub(super) query: &'static [&'static str],
+    handler: MethodRouter<Api>,
+}
+
+const GET: Method = Method::GET;
+const POST: Method = Method::POST;
+const DELETE: Method = Method::DELETE;
+
+/// Every route.
+pub(super) fn table() -> Vec<Route> {
+    vec![
+        route(POST, "/jobs", Operate, jobs::CREATE, jobs::create),
+        route(GET, "/jobs", Read, page::PARAMETERS, jobs::list),
+        route(GET, "/jobs/{id}", Read, jobs::GET, jobs::get),
+        route(DELETE, "/jobs/{id}", Operate, jobs::STOP, jobs::stop),
+        route(POST, "/jobs/{id}/signal", Operate, &[], jobs::signal),
+        route(GET, "/jobs/{id}/processes", Read, &[], jobs::processes),
+        route(GET, "/jobs/{id}/output", Read, output::LOG, output::log),
+        route(GET, "/jobs/{id}/output/stdout", Read, &[], output::stdout),
+        route(GET, "/jobs/{id}/output/stderr", Read, &[], output::stderr),
+        route(GET, "/healthz", Public, &[], service::healthz),
+        route(GET, "/readyz", Metrics, &[], service::readyz),
+        route(GET, "/info", Read, &[], service::info),
+        route(GET, "/openapi.yaml", Public, &[], service::openapi),
+    ]
+}
+
+fn route<H, T>(
+    method: Method,
+    path: &'static str,
+    access: Access,
+    query: &'static [&'static str],
+    handler: H,
+) -> Route
+where
+    H: Handler<T, Api>,
+    T: 'static,
+{
+    let filter = MethodFilter::try_from(method.clone()).expect("the table has standard methods");
+    Route {
+        method,
+        path,
+        access,
+        query,
+        handler: on(filter, handler),
+    }
+}
+
+/// What stands before a handler.
+#[derive(Clone, Debug)]
+struct Gate {
+    api: Api,
+    access: Access,
+    query: &'static [&'static str],
+}
+
+async fn enter(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
+    let entered = auth::check(&gate.api.settings, &mut request, gate.access)
+        .and_then(|()| query::check_known(request.uri(), gate.query));
+    match entered {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+/// The methods of one path.
+#[derive(Default)]
+struct Methods {
+    router: MethodRouter<Api>,
+    allow: Vec<String>,
+    private: bool,
+}
+
+/// The router that the table describes.
+pub(super) fn router(api: &Api) -> Router {
+    let mut paths: BTreeMap<&'static str, Methods> = BTreeMap::new();
+    for route in table() {
+        let gate = Gate {
+            api: api.clone(),
+            access: route.access,
+            query: route.query,
+        };
+        let handler = route
+            .handler
+            .route_layer(middleware::from_fn_with_state(gate, enter));
+        let methods = paths.entry(route.path).or_default();
+        methods.router = std::mem::take(&mut methods.router).merge(handler);
+        methods.private |= route.access != Public;
+        if route.method == GET {
+            methods.allow.push(http::Method::HEAD.to_string());
+        }
+        methods.allow.push(route.method.to_string());
+    }
+    let mut router = Router::new();
+    for (path, mut methods) in paths {
+        // Strangers learn nothing about what is where, save what everyone may know.
+        let access = if methods.private { Metrics } else { Public };
+        methods.allow.sort();
+        let allow = methods.allow.join(", ");
+        let fallback = async move |State(api): State<Api>, mut request: Request| {
+            auth::check(&api.settings, &mut request, access)
+                .err()
+                .unwrap_or(ApiError::MethodNotAllowed { allow })
+        };
+        router = router.route(path, methods.router.fallback(fallback));
+    }
+    router.fallback(nowhere).with_state(api.clone())
+}
+
+async fn nowhere(State(api): State<Api>, mut request: Request) -> ApiError {
+    auth::check(&api.settings, &mut request, Metrics)
+        .err()
+        .unwrap_or(ApiError::NotFound)
+}

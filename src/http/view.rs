@@ -1,0 +1,234 @@
+//! The JSON that a client sees. Every field is always there; `null` says that there is no value yet.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::clock::Timestamp;
+use crate::job::{
+    Cause, Exit, ExitStatus, Job, OutputTotals, Process, Signal, SpawnFailure, Spec, State,
+    Survivor, Termination, Usage,
+};
+use crate::manager::ProcessInfo;
+
+/// A job.
+#[derive(Debug, Serialize)]
+pub struct JobView<'a> {
+    id: String,
+    name: Option<&'a str>,
+    labels: &'a BTreeMap<String, String>,
+    created_by: &'a str,
+    version: u64,
+    state: State,
+    state_reason: Option<&'static str>,
+    state_message: Option<&'a str>,
+    spec: &'a Spec,
+    created_at: Timestamp,
+    started_at: Option<Timestamp>,
+    finished_at: Option<Timestamp>,
+    expires_at: Option<Timestamp>,
+    deadline_at: Option<Timestamp>,
+    process: Option<ProcessView<'a>>,
+    attempt: u32,
+    exit: Option<ExitView>,
+    termination: Option<&'a Termination>,
+    spawn_failure: Option<&'a SpawnFailure>,
+    usage: Option<&'a Usage>,
+    output: &'a OutputTotals,
+    blocked_by: &'a [Survivor],
+}
+
+impl<'a> From<&'a Job> for JobView<'a> {
+    fn from(job: &'a Job) -> Self {
+        Self {
+            id: job.id.to_string(),
+            name: job.name.as_deref(),
+            labels: &job.labels,
+            created_by: &job.created_by,
+            version: job.version,
+            state: job.state,
+            state_reason: state_reason(job),
+            state_message: job.message.as_deref(),
+            spec: &job.spec,
+            created_at: job.created_at,
+            started_at: job.started_at,
+            finished_at: job.finished_at,
+            expires_at: job.expires_at,
+            deadline_at: job.deadline_at,
+            process: job.process.as_ref().map(ProcessView::from),
+            attempt: job.attempt,
+            exit: job.exit.as_ref().map(ExitView::from),
+            termination: job.termination.as_ref(),
+            spawn_failure: job.spawn_failure.as_ref(),
+            usage: job.usage.as_ref(),
+            output: &job.output,
+            blocked_by: &job.survivors,
+        }
+    }
+}
+
+/// The `ETag` of a job: its version in quotes.
+#[must_use]
+pub fn etag(job: &Job) -> String {
+    format!("\"{}\"", job.version)
+}
+
+fn state_reason(job: &Job) -> Option<&'static str> {
+    match job.state {
+        State::Queued => Some("waiting_for_slot"),
+        State::Starting | State::Running | State::Paused | State::Stopping => None,
+        State::Succeeded | State::Failed | State::Canceled | State::TimedOut | State::Lost => job
+            .termination
+            .as_ref()
+            .map(|termination| cause_word(termination.cause)),
+    }
+}
+
+fn cause_word(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Exited => "exited",
+        Cause::Signaled => "signaled",
+        Cause::SpawnFailed => "spawn_failed",
+        Cause::Timeout => "timeout",
+        Cause::Canceled => "canceled",
+        Cause::OomKilled => "oom_killed",
+        Cause::OutputLimit => "output_limit",
+        Cause::StartDeadline => "start_deadline",
+        Cause::Shutdown => "shutdown",
+        Cause::MonitorLost => "monitor_lost",
+        Cause::SupervisorLost => "supervisor_lost",
+        Cause::HostRebooted => "host_rebooted",
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct ProcessView<'a> {
+    pid: i32,
+    pgid: i32,
+    sid: i32,
+    started_at: Timestamp,
+    containment: &'static str,
+    executable: Option<&'a str>,
+}
+
+impl<'a> From<&'a Process> for ProcessView<'a> {
+    fn from(process: &'a Process) -> Self {
+        Self {
+            pid: process.pid,
+            pgid: process.pid,
+            sid: process.pid,
+            started_at: process.started_at,
+            containment: match process.cgroup {
+                Some(_) => "cgroup+subreaper",
+                None => "subreaper",
+            },
+            executable: process.executable.as_deref(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct ExitView {
+    code: Option<u8>,
+    signal: Option<Signal>,
+    signal_number: Option<i32>,
+    core_dumped: bool,
+    oom_killed: Option<bool>,
+    at: Timestamp,
+}
+
+impl From<&Exit> for ExitView {
+    fn from(exit: &Exit) -> Self {
+        let (code, signal, core_dumped) = match exit.status {
+            ExitStatus::Code(code) => (Some(code), None, false),
+            ExitStatus::Signal {
+                signal,
+                core_dumped,
+            } => (None, Some(signal), core_dumped),
+        };
+        Self {
+            code,
+            signal,
+            signal_number: signal.map(Signal::number),
+            core_dumped,
+            oom_killed: exit.oom_killed,
+            at: exit.at,
+        }
+    }
+}
+
+/// A page of jobs.
+#[derive(Debug, Serialize)]
+pub(super) struct JobList<'a> {
+    /// The jobs.
+    pub(super) jobs: Vec<JobView<'a>>,
+    /// Where to go on; `null` on the last page.
+    pub(super) next_page_token: Option<String>,
+}
+
+/// A submission that would be accepted.
+#[derive(Debug, Serialize)]
+pub(super) struct ValidView<'a> {
+    /// Always `true`: what is not valid is a problem.
+    pub(super) valid: bool,
+    /// As given.
+    pub(super) name: Option<&'a str>,
+    /// As given.
+    pub(super) labels: &'a BTreeMap<String, String>,
+    /// With defaults filled in.
+    pub(super) spec: &'a Spec,
+}
+
+/// The answer to a signal.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Delivered {
+    /// How many processes it was sent to.
+    pub(super) delivered_to: u32,
+}
+
+/// The live processes of a job.
+#[derive(Debug, Serialize)]
+pub(super) struct ProcessList {
+    processes: Vec<ProcessInfoView>,
+}
+
+impl From<Vec<ProcessInfo>> for ProcessList {
+    fn from(processes: Vec<ProcessInfo>) -> Self {
+        Self {
+            processes: processes.into_iter().map(ProcessInfoView::from).collect(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct ProcessInfoView {
+    pid: i32,
+    ppid: i32,
+    pgid: i32,
+    sid: i32,
+    state: char,
+    uid: u32,
+    command: Vec<String>,
+    user_cpu_seconds: f64,
+    system_cpu_seconds: f64,
+    rss_bytes: u64,
+    started_at: Timestamp,
+}
+
+impl From<ProcessInfo> for ProcessInfoView {
+    fn from(info: ProcessInfo) -> Self {
+        Self {
+            pid: info.pid,
+            ppid: info.ppid,
+            pgid: info.pgid,
+            sid: info.sid,
+            state: info.state,
+            uid: info.uid,
+            command: info.command,
+            user_cpu_seconds: info.user_cpu_seconds,
+            system_cpu_seconds: info.system_cpu_seconds,
+            rss_bytes: info.rss_bytes,
+            started_at: info.started_at,
+        }
+    }
+}

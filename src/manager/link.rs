@@ -1,0 +1,116 @@
+//! The manager's ends of the sockets to the supervisor and to the monitors.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::record;
+use crate::sys;
+use crate::wire::messages::{FromMonitor, FromSupervisor, Launch, ToMonitor, ToSupervisor};
+use crate::wire::{self, Received};
+
+#[derive(Debug)]
+struct Socket(AsyncFd<OwnedFd>);
+
+impl Socket {
+    fn new(fd: OwnedFd) -> io::Result<Self> {
+        // Every read and write asks not to block by itself; the flag on the socket is not needed.
+        sys::watch(fd).map(Self)
+    }
+
+    /// Dropping the future loses no message.
+    async fn receive<T: DeserializeOwned>(&self) -> io::Result<Received<T>> {
+        self.0
+            .async_io(Interest::READABLE, |fd| wire::receive(fd.as_fd()))
+            .await
+    }
+
+    async fn send<T: Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let bytes = wire::encode(message)?;
+        self.0
+            .async_io(Interest::WRITABLE, |fd| {
+                wire::send_bytes(fd.as_fd(), &bytes, fds)
+            })
+            .await
+    }
+}
+
+/// The socket to the supervisor.
+#[derive(Debug)]
+pub(super) struct SupervisorLink(Socket);
+
+impl SupervisorLink {
+    pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
+        Socket::new(fd).map(Self)
+    }
+
+    /// The next thing the supervisor says; `None` when it is gone.
+    pub(super) async fn receive(&self) -> io::Result<Option<FromSupervisor>> {
+        match self.0.receive().await? {
+            Received::Message(message, _) => Ok(Some(message)),
+            Received::Closed => Ok(None),
+        }
+    }
+
+    pub(super) async fn ready(&self) -> io::Result<()> {
+        self.0.send(&ToSupervisor::Ready, &[]).await
+    }
+
+    /// Has a monitor forked for this launch, and returns the socket to it.
+    pub(super) async fn launch(&self, launch: &Launch) -> io::Result<MonitorLink> {
+        let (ours, theirs) = wire::pair()?;
+        let mut file = File::from(memfd_create(c"launch", MFdFlags::MFD_CLOEXEC)?);
+        file.write_all(&wire::encode(launch)?)?;
+        let message = ToSupervisor::Launch {
+            job: launch.job,
+            merge_stderr: launch.plan.output.merge_stderr,
+        };
+        self.0
+            .send(&message, &[theirs.as_fd(), file.as_fd()])
+            .await?;
+        MonitorLink::new(ours)
+    }
+}
+
+/// The socket to a job's monitor.
+#[derive(Debug)]
+pub(super) struct MonitorLink(Socket);
+
+impl MonitorLink {
+    fn new(fd: OwnedFd) -> io::Result<Self> {
+        Socket::new(fd).map(Self)
+    }
+
+    /// Connects to a monitor that has lost its server. `NotFound` or `ConnectionRefused` where it does
+    /// not listen (yet).
+    pub(super) fn connect(directory: BorrowedFd<'_>) -> io::Result<Self> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let fd = socket::socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+        let path = format!(
+            "/proc/self/fd/{}/{}",
+            directory.as_raw_fd(),
+            record::CONTROL_SOCKET
+        );
+        socket::connect(fd.as_raw_fd(), &UnixAddr::new(path.as_str())?)?;
+        Self::new(fd)
+    }
+
+    /// The next thing the monitor says; `None` when it is gone.
+    pub(super) async fn receive(&self) -> io::Result<Option<FromMonitor>> {
+        match self.0.receive().await? {
+            Received::Message(message, _) => Ok(Some(message)),
+            Received::Closed => Ok(None),
+        }
+    }
+
+    pub(super) async fn send(&self, message: &ToMonitor) -> io::Result<()> {
+        self.0.send(message, &[]).await
+    }
+}

@@ -1,0 +1,113 @@
+//! From a monitor's record to the job that clients see. Pure.
+
+use crate::clock::Timestamp;
+use crate::job::outcome::{Cause, ExitStatus, SpawnFailure, Termination};
+use crate::job::{Job, Process, State};
+use crate::record::Record;
+
+/// Takes over what the monitor says, all but the end: a terminal state is shown after it is durable.
+pub(super) fn mirror(job: &mut Job, record: &Record) {
+    job.started_at = record
+        .life
+        .started_at()
+        .and(record.leader.as_ref().map(|leader| leader.started_at));
+    job.process = record
+        .leader
+        .as_ref()
+        .filter(|_| job.started_at.is_some())
+        .map(|leader| Process {
+            pid: leader.identity.pid,
+            started_at: leader.started_at,
+            start_ticks: leader.identity.start_ticks,
+            monitor_pid: record.monitor.pid,
+            executable: (!leader.executable.is_empty()).then(|| leader.executable.clone()),
+            cgroup: record.cgroup.clone(),
+        });
+    job.deadline_at = record.deadline_at;
+    job.exit = record.life.exit().copied();
+    job.output = record.output;
+    job.usage = record.usage.or(job.usage);
+    job.survivors.clone_from(&record.survivors);
+    let state = record.life.state(&job.spec.success_exit_codes);
+    if !state.is_terminal() {
+        job.state = state;
+        job.message = waiting_message(job);
+    }
+}
+
+fn waiting_message(job: &Job) -> Option<String> {
+    let names: Vec<String> = job
+        .survivors
+        .iter()
+        .map(|survivor| format!("{} ({}, {})", survivor.name, survivor.pid, survivor.state))
+        .collect();
+    (!names.is_empty())
+        .then(|| format!("these processes cannot be ended yet: {}", names.join(", ")))
+}
+
+/// The end of a job as its monitor's last record tells it; `false` where that record is not of an end.
+pub(super) fn finish(job: &mut Job, record: &Record) -> bool {
+    let (Some(ended_at), Some(termination)) = (record.life.ended_at(), record.life.termination())
+    else {
+        return false;
+    };
+    mirror(job, record);
+    job.spawn_failure = record.life.spawn_failure().cloned();
+    end(job, termination, ended_at);
+    true
+}
+
+/// The end of a job that never got a monitor.
+pub(super) fn fail_to_spawn(job: &mut Job, failure: SpawnFailure, at: Timestamp) {
+    job.spawn_failure = Some(failure);
+    end(job, Termination::unasked(Cause::SpawnFailed), at);
+}
+
+/// The end of a job for this reason.
+pub(super) fn end(job: &mut Job, termination: Termination, at: Timestamp) {
+    job.state = State::of_ended(
+        termination.cause,
+        job.exit.as_ref(),
+        &job.spec.success_exit_codes,
+    );
+    job.message = Some(describe(job, &termination));
+    job.finished_at = Some(at);
+    job.expires_at = Some(at.after(job.spec.ttl_after_finished));
+    job.deadline_at = None;
+    job.survivors.clear();
+    job.output.complete = true;
+    job.termination = Some(termination);
+    if job.state == State::Lost {
+        // What cannot be known is not said.
+        job.exit = None;
+    }
+}
+
+fn describe(job: &Job, termination: &Termination) -> String {
+    let exit = match job.exit.map(|exit| exit.status) {
+        Some(ExitStatus::Code(code)) => format!("the program exited with code {code}"),
+        Some(ExitStatus::Signal { signal, .. }) => format!("{signal} ended the program"),
+        None => "the program never ran".to_owned(),
+    };
+    let by = termination
+        .requested_by
+        .as_deref()
+        .map(|who| format!(" by {who}"))
+        .unwrap_or_default();
+    match termination.cause {
+        Cause::Exited | Cause::Signaled => exit,
+        Cause::SpawnFailed => job
+            .spawn_failure
+            .as_ref()
+            .map_or(exit, |failure| failure.message.clone()),
+        Cause::Timeout => format!("the timeout passed; {exit}"),
+        Cause::Canceled => format!("canceled{by}; {exit}"),
+        Cause::OomKilled => format!("the job used more memory than it may; {exit}"),
+        Cause::OutputLimit => format!("the job wrote more output than it may; {exit}"),
+        Cause::StartDeadline => "the start deadline passed while the job was queued".to_owned(),
+        Cause::Shutdown => format!("the service shut down; {exit}"),
+        Cause::MonitorLost => "the job's monitor was lost, and the exit status with it".to_owned(),
+        Cause::SupervisorLost => "the supervisor was lost, and the exit status with it".to_owned(),
+        Cause::HostRebooted => "the machine restarted while the job ran".to_owned(),
+    }
+}

@@ -1,0 +1,319 @@
+//! From a spec to a launch: users looked up, the environment composed, what this host cannot give refused.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist};
+
+use crate::job::Job;
+use crate::job::life::Plan;
+use crate::job::spec::{EnvInherit, NameOrId, Spec, Stdin, StdinData};
+use crate::manager::Unavailable;
+use crate::wire::messages::{Ids, Launch};
+
+/// The variables that a job gets from the service by default; and every `LC_*`.
+const INHERITED: [&str; 8] = [
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR",
+];
+
+/// What this host and this service can give, read once.
+#[derive(Debug)]
+pub(super) struct Resolver {
+    /// The service's own environment, so far as it is text.
+    pub(super) environment: BTreeMap<String, String>,
+    /// Where a job runs that names no directory.
+    pub(super) work_dir: PathBuf,
+    /// The cgroup controllers that can limit a job, or why there are none.
+    pub(super) controllers: Result<Vec<String>, String>,
+    /// Refuse jobs that would run as root.
+    pub(super) deny_root_jobs: bool,
+}
+
+/// The identity of a job, looked up.
+#[derive(Debug)]
+struct Identity {
+    ids: Option<Ids>,
+    /// The passwd entry, where a user was named.
+    user: Option<User>,
+}
+
+impl Resolver {
+    /// Can this host run the spec at all? Blocks on user look-ups where the spec names users.
+    pub(super) fn check(&self, spec: &Spec) -> Result<(), Unavailable> {
+        self.check_limits(spec)?;
+        self.identity(spec).map(drop)
+    }
+
+    /// Everything a monitor needs to start the job.
+    pub(super) fn launch(&self, job: &Job, spec: &Spec) -> Result<Launch, Unavailable> {
+        self.check_limits(spec)?;
+        let identity = self.identity(spec)?;
+        Ok(Launch {
+            job: job.id,
+            attempt: job.attempt,
+            plan: Plan::from(spec),
+            argv: spec.program.argv(),
+            env: self.environment(spec, identity.user.as_ref()),
+            cwd: self.cwd(spec, identity.user.as_ref()),
+            umask: spec.umask.bits(),
+            nice: spec.nice,
+            oom_score_adj: spec.oom_score_adj,
+            cpu_affinity: spec.cpu_affinity.clone(),
+            rlimits: spec
+                .rlimits
+                .iter()
+                .map(|(resource, limit)| (*resource, *limit))
+                .collect(),
+            ids: identity.ids,
+            no_new_privs: spec.no_new_privs,
+            limits: spec.limits,
+            stdin: stdin(&spec.stdin),
+        })
+    }
+
+    fn check_limits(&self, spec: &Spec) -> Result<(), Unavailable> {
+        let wanted = [
+            (
+                "memory",
+                "/limits/memory_bytes",
+                spec.limits.memory_bytes.is_some(),
+            ),
+            ("cpu", "/limits/cpu", spec.limits.cpu.is_some()),
+            ("pids", "/limits/pids", spec.limits.pids.is_some()),
+        ];
+        for (controller, pointer, _) in wanted.into_iter().filter(|(_, _, wanted)| *wanted) {
+            let why = match &self.controllers {
+                Ok(controllers) if controllers.iter().any(|name| name == controller) => continue,
+                Ok(_) => format!(
+                    "the cgroup v2 controller `{controller}` is not available to this service"
+                ),
+                Err(why) => format!("this service has no cgroup to limit jobs with: {why}"),
+            };
+            return Err(Unavailable::Containment {
+                pointer: pointer.to_owned(),
+                why,
+            });
+        }
+        Ok(())
+    }
+
+    fn identity(&self, spec: &Spec) -> Result<Identity, Unavailable> {
+        let user = spec
+            .user
+            .as_ref()
+            .map(|user| find_user("/user", user))
+            .transpose()?;
+        let uid = user.as_ref().map_or_else(geteuid, |found| found.uid);
+        if self.deny_root_jobs && uid.is_root() {
+            return Err(Unavailable::RootDenied);
+        }
+        if spec.user.is_none() && spec.group.is_none() && spec.supplementary_groups.is_none() {
+            return Ok(Identity {
+                ids: None,
+                user: None,
+            });
+        }
+        let gid = match &spec.group {
+            Some(group) => find_group("/group", group)?,
+            None => user.as_ref().map_or_else(getegid, |found| found.gid),
+        };
+        let groups = match (&spec.supplementary_groups, &user) {
+            (Some(groups), _) => groups
+                .iter()
+                .enumerate()
+                .map(|(index, group)| find_group(&format!("/supplementary_groups/{index}"), group))
+                .collect::<Result<Vec<_>, _>>()?,
+            (None, Some(user)) => own_groups(user, gid),
+            (None, None) => vec![gid],
+        };
+        let same = uid == geteuid() && gid == getegid() && spec.supplementary_groups.is_none();
+        if !geteuid().is_root() {
+            if same {
+                return Ok(Identity { ids: None, user });
+            }
+            let (pointer, what) = if spec.user.is_some() {
+                ("/user", "running as another user")
+            } else if spec.group.is_some() {
+                ("/group", "running with another group")
+            } else {
+                ("/supplementary_groups", "choosing supplementary groups")
+            };
+            return Err(Unavailable::NeedsPrivilege {
+                pointer: pointer.to_owned(),
+                what: what.to_owned(),
+            });
+        }
+        let groups = groups.into_iter().map(Gid::as_raw).collect();
+        Ok(Identity {
+            ids: Some(Ids {
+                uid: uid.as_raw(),
+                gid: gid.as_raw(),
+                groups,
+            }),
+            user,
+        })
+    }
+
+    /// Later ones win: inherited, the user's own, `env`, `secret_env`.
+    fn environment(&self, spec: &Spec, user: Option<&User>) -> Vec<(String, String)> {
+        let inherits = |name: &str| match &spec.env_inherit {
+            EnvInherit::Default => INHERITED.contains(&name) || name.starts_with("LC_"),
+            EnvInherit::None => false,
+            EnvInherit::Names(names) => names.iter().any(|wanted| wanted == name),
+        };
+        let mut env: BTreeMap<String, String> = self
+            .environment
+            .iter()
+            .filter(|(name, _)| inherits(name))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        if let Some(user) = user {
+            let own = [
+                ("HOME", user.dir.to_string_lossy().into_owned()),
+                ("USER", user.name.clone()),
+                ("LOGNAME", user.name.clone()),
+                ("SHELL", user.shell.to_string_lossy().into_owned()),
+            ];
+            env.extend(
+                own.into_iter()
+                    .filter(|(name, _)| inherits(name))
+                    .map(|(name, value)| (name.to_owned(), value)),
+            );
+        }
+        env.extend(spec.env.clone());
+        env.extend(spec.secret_env.0.clone());
+        env.into_iter().collect()
+    }
+
+    /// The default work directory is private to the service: another user starts at home, or at `/`.
+    fn cwd(&self, spec: &Spec, user: Option<&User>) -> String {
+        if let Some(cwd) = &spec.cwd {
+            return cwd.clone();
+        }
+        match user {
+            Some(user) if user.uid != geteuid() => match user.dir.to_str() {
+                Some(home) if Path::new(home).is_dir() => home.to_owned(),
+                _ => "/".to_owned(),
+            },
+            Some(_) | None => self.work_dir.to_string_lossy().into_owned(),
+        }
+    }
+}
+
+/// The service's own environment as far as it is UTF-8.
+pub(super) fn own_environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+fn find_user(pointer: &str, user: &NameOrId) -> Result<User, Unavailable> {
+    let missing = |name: String| Unavailable::NoSuchUser {
+        pointer: pointer.to_owned(),
+        name,
+    };
+    match user {
+        NameOrId::Name(name) => User::from_name(name)
+            .ok()
+            .flatten()
+            .ok_or_else(|| missing(name.clone())),
+        // A number needs no entry: containers often have none.
+        NameOrId::Id(id) => {
+            let uid = Uid::from_raw(*id);
+            Ok(User::from_uid(uid).ok().flatten().unwrap_or_else(|| User {
+                name: id.to_string(),
+                passwd: std::ffi::CString::default(),
+                uid,
+                gid: Gid::from_raw(*id),
+                gecos: std::ffi::CString::default(),
+                dir: PathBuf::from("/"),
+                shell: PathBuf::from("/bin/sh"),
+            }))
+        }
+    }
+}
+
+fn find_group(pointer: &str, group: &NameOrId) -> Result<Gid, Unavailable> {
+    match group {
+        NameOrId::Id(id) => Ok(Gid::from_raw(*id)),
+        NameOrId::Name(name) => match Group::from_name(name) {
+            Ok(Some(found)) => Ok(found.gid),
+            Ok(None) | Err(_) => Err(Unavailable::NoSuchUser {
+                pointer: pointer.to_owned(),
+                name: name.clone(),
+            }),
+        },
+    }
+}
+
+fn own_groups(user: &User, gid: Gid) -> Vec<Gid> {
+    std::ffi::CString::new(user.name.as_str())
+        .ok()
+        .and_then(|name| getgrouplist(&name, gid).ok())
+        .unwrap_or_else(|| vec![gid])
+}
+
+fn stdin(stdin: &Stdin) -> Option<Vec<u8>> {
+    match stdin {
+        Stdin::Null => None,
+        Stdin::Data(StdinData::Text(text)) => Some(text.clone().into_bytes()),
+        Stdin::Data(StdinData::Base64(text)) => {
+            Some(BASE64_STANDARD.decode(text).unwrap_or_default())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolver() -> Resolver {
+        let environment = [
+            ("PATH", "/bin"),
+            ("LC_ALL", "C"),
+            ("SECRET_OF_SERVICE", "x"),
+            ("HOME", "/root"),
+        ];
+        Resolver {
+            environment: environment
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            work_dir: PathBuf::from("/w"),
+            controllers: Err("cgroup v2 is not mounted".to_owned()),
+            deny_root_jobs: false,
+        }
+    }
+
+    #[test]
+    fn only_the_documented_variables_are_inherited() {
+        let env = resolver().environment(&Spec::default(), None);
+        let names: Vec<&str> = env.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["HOME", "LC_ALL", "PATH"]);
+    }
+
+    #[test]
+    fn what_the_job_sets_wins_over_what_it_inherits() {
+        let mut spec = Spec {
+            env_inherit: EnvInherit::Names(vec!["PATH".into()]),
+            ..Spec::default()
+        };
+        spec.env.insert("PATH".into(), "/mine".into());
+        assert_eq!(
+            resolver().environment(&spec, None),
+            [("PATH".to_owned(), "/mine".to_owned())]
+        );
+    }
+
+    #[test]
+    fn a_limit_that_cannot_be_kept_is_refused_by_name() {
+        let mut spec = Spec::default();
+        spec.limits.pids = Some(5);
+        match resolver().check(&spec).unwrap_err() {
+            Unavailable::Containment { pointer, .. } => assert_eq!(pointer, "/limits/pids"),
+            other => panic!("{other}"),
+        }
+    }
+}

@@ -1,0 +1,490 @@
+//! The one task of a live job, from its acceptance to its durable end. Nobody else changes the job.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::link::MonitorLink;
+use super::queue::Arrival;
+use super::{Idempotency, RequestError, Shared, SubmitError, Submitted, mirror};
+use crate::clock::{Now, Timestamp};
+use crate::job::life::{Refusal, Stop};
+use crate::job::outcome::{Cause, SpawnFailure, Stage, Termination};
+use crate::job::spec::{Scope, Secrets};
+use crate::job::{Job, Signal, State};
+use crate::record::{self, Record};
+use crate::store::{Inserted, StoreError};
+use crate::wire::messages::{FromMonitor, Request, RequestRefused, ToMonitor};
+
+/// How soon a failed write of a job's end is tried again.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// What clients ask of a live job.
+#[derive(Debug)]
+pub(super) enum Ask {
+    Stop(Stop, oneshot::Sender<Result<u32, RequestError>>),
+    Signal(Signal, Scope, oneshot::Sender<Result<u32, RequestError>>),
+}
+
+/// How a server's life ends for the jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ShutdownPlan {
+    pub(super) stop_jobs: bool,
+    pub(super) kill_at: Instant,
+}
+
+/// How a new job comes in.
+pub(super) struct Acceptance {
+    pub(super) secrets: Secrets,
+    pub(super) idempotency: Option<Idempotency>,
+    pub(super) answer: oneshot::Sender<Result<Submitted, SubmitError>>,
+}
+
+pub(super) struct Runner {
+    shared: Arc<Shared>,
+    job: Job,
+    publish: watch::Sender<Arc<Job>>,
+    asks: mpsc::Receiver<Ask>,
+    shutdown: watch::Receiver<Option<ShutdownPlan>>,
+    answer: Option<oneshot::Sender<Result<Submitted, SubmitError>>>,
+}
+
+/// What a job that waits, or one that runs, is woken by.
+enum Woken {
+    Slot,
+    Ask(Ask),
+    StartDeadline,
+    Shutdown,
+    Monitor(std::io::Result<Option<FromMonitor>>),
+    Overdue,
+}
+
+impl Runner {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        job: Job,
+        publish: watch::Sender<Arc<Job>>,
+        asks: mpsc::Receiver<Ask>,
+    ) -> Self {
+        let shutdown = shared.shutdown.subscribe();
+        Self {
+            shared,
+            job,
+            publish,
+            asks,
+            shutdown,
+            answer: None,
+        }
+    }
+
+    /// A new job: durable first, then queued or started.
+    pub(super) async fn accept(mut self, acceptance: Acceptance) {
+        let Acceptance {
+            secrets,
+            idempotency,
+            answer,
+        } = acceptance;
+        let inserted = self
+            .shared
+            .store
+            .insert(Arc::new(self.job.clone()), secrets.clone(), idempotency)
+            .await;
+        let refusal = match inserted {
+            Ok(Inserted::New) => {
+                self.answer = Some(answer);
+                self.shared.make_visible(self.job.id);
+                let (slot, has_slot) = oneshot::channel();
+                let arrival =
+                    self.shared
+                        .admission()
+                        .arrive(self.job.id, self.job.spec.priority, slot);
+                return self.queue(arrival, has_slot, secrets).await;
+            }
+            Ok(Inserted::Replay(id)) => {
+                self.shared.withdraw(self.job.id);
+                self.shared
+                    .get_any(id)
+                    .await
+                    .map(|job| Submitted {
+                        job,
+                        replayed: true,
+                    })
+                    .map_err(|error| match error {
+                        RequestError::Store(error) => SubmitError::Store(error),
+                        // It expired in this very moment.
+                        RequestError::NoSuchJob
+                        | RequestError::Refused(_)
+                        | RequestError::Errno(_)
+                        | RequestError::MonitorGone => SubmitError::KeyReused,
+                    })
+            }
+            Ok(Inserted::KeyReused) => {
+                self.shared.withdraw(self.job.id);
+                Err(SubmitError::KeyReused)
+            }
+            Err(error) => {
+                self.shared.withdraw(self.job.id);
+                Err(SubmitError::Store(error))
+            }
+        };
+        let _ = answer.send(refusal);
+    }
+
+    /// A job that an earlier server accepted and nobody has started.
+    pub(super) async fn requeue(self, secrets: Secrets) {
+        let (slot, has_slot) = oneshot::channel();
+        let arrival = self
+            .shared
+            .admission()
+            .enter(self.job.id, self.job.spec.priority, slot);
+        self.queue(arrival, has_slot, secrets).await;
+    }
+
+    /// A job whose monitor has gone on without a server.
+    pub(super) async fn adopt(mut self, link: MonitorLink, record: Option<Record>) {
+        self.shared.admission().adopt();
+        if let Some(record) = record {
+            mirror::mirror(&mut self.job, &record);
+            self.publish();
+        }
+        self.follow(link).await;
+    }
+
+    /// A job whose end its monitor recorded while there was no server.
+    pub(super) async fn conclude(mut self, record: Record) {
+        mirror::finish(&mut self.job, &record);
+        self.commit_end().await;
+    }
+
+    /// A job whose end nobody saw.
+    pub(super) async fn lose(mut self, record: Option<Record>, cause: Cause) {
+        if let Some(record) = record {
+            mirror::mirror(&mut self.job, &record);
+        }
+        mirror::end(&mut self.job, Termination::unasked(cause), Timestamp::now());
+        self.commit_end().await;
+    }
+
+    async fn queue(mut self, arrival: Arrival, mut slot: oneshot::Receiver<()>, secrets: Secrets) {
+        if arrival == Arrival::Waits {
+            self.answer();
+            let deadline = self.start_deadline();
+            loop {
+                let woken = tokio::select! {
+                    biased;
+                    _ = &mut slot => Woken::Slot,
+                    Some(ask) = self.asks.recv() => Woken::Ask(ask),
+                    _ = self.shutdown.changed() => Woken::Shutdown,
+                    () = until(deadline) => Woken::StartDeadline,
+                };
+                match woken {
+                    Woken::Slot => break,
+                    Woken::Ask(Ask::Stop(stop, reply)) => {
+                        if self
+                            .shared
+                            .admission()
+                            .cancel(self.job.id, self.job.spec.priority)
+                        {
+                            let termination = Termination {
+                                requested_by: stop.requested_by,
+                                reason: stop.reason,
+                                ..Termination::unasked(stop.cause)
+                            };
+                            mirror::end(&mut self.job, termination, Timestamp::now());
+                            self.commit_end().await;
+                            let _ = reply.send(Ok(0));
+                            return;
+                        }
+                        // It got its slot in this very moment: the stop goes to its monitor.
+                        return self.start(secrets, Some((stop, reply))).await;
+                    }
+                    Woken::Ask(Ask::Signal(_, _, reply)) => {
+                        let _ = reply.send(Err(Refusal::NotStarted.into()));
+                    }
+                    Woken::StartDeadline => {
+                        if self
+                            .shared
+                            .admission()
+                            .cancel(self.job.id, self.job.spec.priority)
+                        {
+                            mirror::end(
+                                &mut self.job,
+                                Termination::unasked(Cause::StartDeadline),
+                                Timestamp::now(),
+                            );
+                            return self.commit_end().await;
+                        }
+                        break;
+                    }
+                    Woken::Shutdown => return, // It stays queued in the store for the next start.
+                    Woken::Monitor(_) | Woken::Overdue => {}
+                }
+            }
+        }
+        self.start(secrets, None).await;
+    }
+
+    fn start_deadline(&self) -> Option<Instant> {
+        let waited = Timestamp::now().since(self.job.created_at);
+        self.job
+            .spec
+            .start_deadline
+            .map(|limit| Instant::now() + limit.saturating_sub(waited))
+    }
+
+    async fn start(
+        mut self,
+        secrets: Secrets,
+        stop: Option<(Stop, oneshot::Sender<Result<u32, RequestError>>)>,
+    ) {
+        if self.shutdown.borrow().is_some() {
+            self.shared.leave();
+            return;
+        }
+        self.job.state = State::Starting;
+        self.publish();
+        let link = match self.launch(secrets).await {
+            Ok(link) => link,
+            Err(failure) => {
+                self.shared.leave();
+                mirror::fail_to_spawn(&mut self.job, failure, Timestamp::now());
+                return self.commit_end().await;
+            }
+        };
+        if let Some((stop, reply)) = stop {
+            let sent = link
+                .send(&ToMonitor {
+                    ticket: 0,
+                    request: Request::Stop(stop),
+                })
+                .await;
+            let _ = reply.send(sent.map(|()| 0).map_err(|_| RequestError::MonitorGone));
+        }
+        self.follow(link).await;
+    }
+
+    async fn launch(&self, secrets: Secrets) -> Result<MonitorLink, SpawnFailure> {
+        let failed = |message: String| SpawnFailure {
+            stage: Stage::Fork,
+            errno: 0,
+            message,
+        };
+        let mut spec = (*self.job.spec).clone();
+        spec.secret_env = secrets;
+        let launch = self
+            .shared
+            .resolve_launch(&self.job, spec)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        self.shared
+            .supervisor
+            .launch(&launch)
+            .await
+            .map_err(|error| failed(format!("failed to make the monitor: {error}")))
+    }
+
+    /// Mirrors the monitor until the job is over.
+    async fn follow(mut self, link: MonitorLink) {
+        let mut pending: HashMap<u64, oneshot::Sender<Result<u32, RequestError>>> = HashMap::new();
+        let mut next_ticket = 1;
+        let mut kill_at = None;
+        loop {
+            let woken = tokio::select! {
+                message = link.receive() => Woken::Monitor(message),
+                Some(ask) = self.asks.recv() => Woken::Ask(ask),
+                _ = self.shutdown.changed() => Woken::Shutdown,
+                () = until(kill_at) => Woken::Overdue,
+            };
+            let request = match woken {
+                Woken::Monitor(Ok(Some(FromMonitor::Record(record)))) => {
+                    if record.life.ended_at().is_some() {
+                        self.shared.leave();
+                        return self.end_with(Some(*record), pending).await;
+                    }
+                    mirror::mirror(&mut self.job, &record);
+                    self.publish();
+                    if self.job.state != State::Starting {
+                        self.answer();
+                    }
+                    continue;
+                }
+                Woken::Monitor(Ok(Some(FromMonitor::Reply { ticket, result }))) => {
+                    if let Some(reply) = pending.remove(&ticket) {
+                        let _ = reply.send(result.map_err(refused));
+                    }
+                    continue;
+                }
+                Woken::Monitor(Ok(Some(FromMonitor::NotLaunched(failure)))) => {
+                    self.shared.leave();
+                    mirror::fail_to_spawn(&mut self.job, failure, Timestamp::now());
+                    return self.commit_end().await;
+                }
+                Woken::Monitor(Ok(None) | Err(_)) => {
+                    self.shared.leave();
+                    return self.end_with(None, pending).await;
+                }
+                Woken::Ask(Ask::Stop(stop, reply)) => {
+                    pending.insert(next_ticket, reply);
+                    Request::Stop(stop)
+                }
+                Woken::Ask(Ask::Signal(signal, scope, reply)) => {
+                    pending.insert(next_ticket, reply);
+                    Request::Signal { signal, scope }
+                }
+                Woken::Shutdown => match *self.shutdown.borrow_and_update() {
+                    Some(ShutdownPlan {
+                        stop_jobs: true,
+                        kill_at: at,
+                    }) => {
+                        kill_at = Some(at);
+                        let grace = self
+                            .job
+                            .spec
+                            .stop
+                            .grace
+                            .min(at.saturating_duration_since(Instant::now()));
+                        Request::Stop(Stop {
+                            grace: Some(grace),
+                            ..Stop::for_cause(Cause::Shutdown)
+                        })
+                    }
+                    // The monitor goes on without us, and the next server adopts it.
+                    Some(ShutdownPlan {
+                        stop_jobs: false, ..
+                    }) => return,
+                    None => continue,
+                },
+                Woken::Overdue => {
+                    kill_at = None;
+                    Request::Stop(Stop {
+                        force: true,
+                        ..Stop::for_cause(Cause::Shutdown)
+                    })
+                }
+                Woken::Slot | Woken::StartDeadline => continue,
+            };
+            // A monitor that is gone says so by its closed socket.
+            let _ = link
+                .send(&ToMonitor {
+                    ticket: next_ticket,
+                    request,
+                })
+                .await;
+            next_ticket += 1;
+        }
+    }
+
+    /// The monitor has ended: its last record tells the end, from its socket or from the disk.
+    async fn end_with(
+        mut self,
+        record: Option<Record>,
+        pending: HashMap<u64, oneshot::Sender<Result<u32, RequestError>>>,
+    ) {
+        let record = match record {
+            Some(record) => Some(record),
+            None => self.shared.read_record(self.job.id).await,
+        };
+        match &record {
+            Some(record) if mirror::finish(&mut self.job, record) => {}
+            Some(record) => {
+                mirror::mirror(&mut self.job, record);
+                mirror::end(
+                    &mut self.job,
+                    Termination::unasked(Cause::MonitorLost),
+                    Timestamp::now(),
+                );
+            }
+            None => {
+                let message =
+                    "failed to make the monitor: it ended before it could start the job".to_owned();
+                let failure = SpawnFailure {
+                    stage: Stage::Fork,
+                    errno: 0,
+                    message,
+                };
+                mirror::fail_to_spawn(&mut self.job, failure, Timestamp::now());
+            }
+        }
+        self.commit_end().await;
+        for (_, reply) in pending {
+            let _ = reply.send(Err(Refusal::Finished.into()));
+        }
+    }
+
+    /// Makes the end durable, then visible; then the record has served its purpose.
+    async fn commit_end(&mut self) {
+        self.job.version += 1;
+        let job = Arc::new(self.job.clone());
+        while let Err(error) = self.shared.store.finish(job.clone()).await {
+            self.shared.store_failed(&error);
+            tracing::error!(job.id = %job.id, %error, "the end of job {} could not be stored and is tried again: {error}", job.id);
+            until(Some(Instant::now() + STORE_RETRY)).await;
+        }
+        self.publish.send_replace(job.clone());
+        self.answer();
+        tracing::debug!(job.id = %job.id, state = job.state.as_str(), "job {} ended: {}", job.id, job.state.as_str());
+        self.shared.forget(job.id).await;
+        // Whoever asked in the meantime asked a job that is over.
+        self.asks.close();
+        while let Some(ask) = self.asks.recv().await {
+            match ask {
+                Ask::Stop(_, reply) => drop(reply.send(Ok(0))),
+                Ask::Signal(_, _, reply) => drop(reply.send(Err(Refusal::Finished.into()))),
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        self.job.version += 1;
+        self.publish.send_replace(Arc::new(self.job.clone()));
+    }
+
+    fn answer(&mut self) {
+        if let Some(answer) = self.answer.take() {
+            let job = self.publish.borrow().clone();
+            // A client that hung up takes nothing back.
+            let _ = answer.send(Ok(Submitted {
+                job,
+                replayed: false,
+            }));
+        }
+    }
+}
+
+fn refused(refused: RequestRefused) -> RequestError {
+    match refused {
+        RequestRefused::Refused(refusal) => refusal.into(),
+        RequestRefused::Errno(errno) => RequestError::Errno(nix::errno::Errno::from_raw(errno)),
+    }
+}
+
+/// Ends at `at`; never where there is none.
+pub(super) async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The tokio instant of a moment on the boot clock.
+pub(super) fn instant_of(at: crate::clock::BootInstant) -> Instant {
+    Instant::now() + at.remaining(Now::read().boot)
+}
+
+/// Reads a job's record from its directory.
+pub(super) fn read_record(
+    jobs: std::os::fd::BorrowedFd<'_>,
+    id: crate::job::JobId,
+) -> Option<record::Found> {
+    let directory = record::open_directory(jobs, id).ok()?;
+    record::read(directory.as_fd()).ok()?
+}
+
+/// A store error in the words of a log line.
+pub(super) fn log_store_error(error: &StoreError) {
+    tracing::error!(%error, "the store failed: {error}");
+}

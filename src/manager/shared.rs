@@ -1,0 +1,443 @@
+//! What the manager's tasks share: the live jobs, the slots, the store and the supervisor.
+//!
+//! Two locks, both private to this file: the live jobs and the slots. Each is held for a look-up or an
+//! insertion, and never over an await.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::link::SupervisorLink;
+use super::queue::Admission;
+use super::resolve::{Resolver, own_environment};
+use super::runner::{self, Ask, Runner, ShutdownPlan};
+use super::{Info, NotReady, RequestError, Setup, Unavailable};
+use crate::cgroup::Home;
+use crate::clock::Timestamp;
+use crate::job::life::Refusal;
+use crate::job::query::Query;
+use crate::job::{Job, JobId, OutputTotals, Spec};
+use crate::output;
+use crate::record::{self, Record};
+use crate::store::{Store, StoreError};
+use crate::wire::messages::{FromSupervisor, Launch};
+
+/// A task of the manager.
+pub(super) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// How many requests may wait for a job's task.
+const ASKS: usize = 16;
+
+pub(super) struct Shared {
+    pub(super) store: Store,
+    pub(super) supervisor: SupervisorLink,
+    pub(super) jobs: OwnedFd,
+    pub(super) boot_id: String,
+    pub(super) cgroup: Option<Home>,
+    pub(super) shutdown: watch::Sender<Option<ShutdownPlan>>,
+    resolver: Arc<Resolver>,
+    live: Mutex<HashMap<JobId, Live>>,
+    admission: Mutex<Admission<oneshot::Sender<()>>>,
+    spawner: Mutex<Option<mpsc::UnboundedSender<Task>>>,
+    draining: AtomicBool,
+    min_free_bytes: u64,
+    fixed: Fixed,
+}
+
+/// What `/info` says and never changes.
+struct Fixed {
+    no_cgroup: Option<String>,
+    max_running: usize,
+    max_queued: usize,
+    started_at: Timestamp,
+    supervisor_pid: u32,
+    restarts: u32,
+}
+
+/// What others hold of a live job.
+struct Live {
+    state: watch::Receiver<Arc<Job>>,
+    asks: mpsc::Sender<Ask>,
+    /// It is durable: clients may see it.
+    visible: bool,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("live", &self.live().len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(setup: Setup, spawner: mpsc::UnboundedSender<Task>) -> std::io::Result<Self> {
+        let controllers = match (&setup.cgroup, &setup.no_cgroup) {
+            (Some(home), _) => Ok(home.controllers.clone()),
+            (None, why) => Err(why.clone().unwrap_or_default()),
+        };
+        Ok(Self {
+            store: setup.store,
+            supervisor: SupervisorLink::new(setup.supervisor)?,
+            jobs: setup.jobs,
+            boot_id: setup.boot_id,
+            cgroup: setup.cgroup,
+            shutdown: watch::Sender::new(None),
+            resolver: Arc::new(Resolver {
+                environment: own_environment(),
+                work_dir: setup.work_dir,
+                controllers,
+                deny_root_jobs: setup.deny_root_jobs,
+            }),
+            live: Mutex::default(),
+            admission: Mutex::new(Admission::new(setup.max_running, setup.max_queued)),
+            spawner: Mutex::new(Some(spawner)),
+            draining: AtomicBool::new(false),
+            min_free_bytes: setup.min_free_bytes,
+            fixed: Fixed {
+                no_cgroup: setup.no_cgroup,
+                max_running: setup.max_running,
+                max_queued: setup.max_queued,
+                started_at: Timestamp::now(),
+                supervisor_pid: setup.supervisor_pid,
+                restarts: setup.restarts,
+            },
+        })
+    }
+
+    fn live(&self) -> MutexGuard<'_, HashMap<JobId, Live>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn admission(&self) -> MutexGuard<'_, Admission<oneshot::Sender<()>>> {
+        self.admission
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a task in the set that the manager's starter joins. After the shutdown there is none: then
+    /// the task is dropped, and with it whatever it would have answered.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let spawner = self.spawner.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(spawner) = &*spawner {
+            let _ = spawner.send(Box::pin(task));
+        }
+    }
+
+    /// Makes the job's task-to-be and its entry among the live ones.
+    pub(super) fn enlist(self: &Arc<Self>, job: Job, visible: bool) -> Runner {
+        let id = job.id;
+        let (publish, state) = watch::channel(Arc::new(job.clone()));
+        let (asks, asked) = mpsc::channel(ASKS);
+        self.live().insert(
+            id,
+            Live {
+                state,
+                asks,
+                visible,
+            },
+        );
+        Runner::new(self.clone(), job, publish, asked)
+    }
+
+    pub(super) fn make_visible(&self, id: JobId) {
+        if let Some(live) = self.live().get_mut(&id) {
+            live.visible = true;
+        }
+    }
+
+    /// Forgets a job that was not accepted after all.
+    pub(super) fn withdraw(&self, id: JobId) {
+        self.live().remove(&id);
+        self.admission().withdraw();
+    }
+
+    /// Forgets a live job whose end is in the store, and removes its record.
+    pub(super) async fn forget(self: &Arc<Self>, id: JobId) {
+        self.live().remove(&id);
+        let shared = self.clone();
+        let removed =
+            tokio::task::spawn_blocking(move || record::remove(shared.jobs.as_fd(), id)).await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!(job.id = %id, %error, "the record of job {id} could not be removed: {error}");
+        }
+    }
+
+    /// Frees a slot and gives it to the next job in the queue.
+    pub(super) fn leave(&self) {
+        let mut admission = self.admission();
+        admission.leave();
+        while let Some(next) = admission.next() {
+            if next.send(()).is_ok() {
+                // `next` hands out one slot a call; another may be free.
+                continue;
+            }
+            admission.leave();
+        }
+    }
+
+    /// The watch of a live, visible job.
+    pub(super) fn watch(&self, id: JobId) -> Option<watch::Receiver<Arc<Job>>> {
+        self.live()
+            .get(&id)
+            .filter(|live| live.visible)
+            .map(|live| live.state.clone())
+    }
+
+    pub(super) async fn get(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
+        match self.watch(id) {
+            Some(state) => Ok(state.borrow().clone()),
+            None => self
+                .store
+                .get(id)
+                .await?
+                .map(Arc::new)
+                .ok_or(RequestError::NoSuchJob),
+        }
+    }
+
+    /// The same for a job that has just become durable under its idempotency key.
+    pub(super) async fn get_any(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
+        let live = self.live().get(&id).map(|live| live.state.clone());
+        match live {
+            Some(state) => Ok(state.borrow().clone()),
+            None => self.get(id).await,
+        }
+    }
+
+    pub(super) fn live_jobs(&self, query: &Query) -> Vec<Arc<Job>> {
+        use crate::job::query::Order;
+        let live = self.live();
+        let visible = live
+            .values()
+            .filter(|live| live.visible)
+            .map(|live| live.state.borrow().clone());
+        visible
+            .filter(|job| {
+                query.after.is_none_or(|after| match query.order {
+                    Order::CreatedAscending => job.id > after,
+                    Order::CreatedDescending => job.id < after,
+                }) && query.filter.matches(job)
+            })
+            .collect()
+    }
+
+    /// Asks a live job's task; a job that is not live has finished, or never was.
+    pub(super) async fn ask(
+        &self,
+        id: JobId,
+        ask: impl FnOnce(oneshot::Sender<Result<u32, RequestError>>) -> Ask,
+    ) -> Result<u32, RequestError> {
+        let asks = self
+            .live()
+            .get(&id)
+            .filter(|live| live.visible)
+            .map(|live| live.asks.clone());
+        let (reply, replied) = oneshot::channel();
+        if let Some(asks) = asks
+            && asks.send(ask(reply)).await.is_ok()
+            && let Ok(result) = replied.await
+        {
+            return result;
+        }
+        let job = self.get(id).await?;
+        Err(if job.state.is_terminal() {
+            Refusal::Finished.into()
+        } else {
+            RequestError::MonitorGone
+        })
+    }
+
+    pub(super) async fn check(&self, spec: &Spec) -> Result<(), Unavailable> {
+        if spec.user.is_none() && spec.group.is_none() && spec.supplementary_groups.is_none() {
+            return self.resolver.check(spec);
+        }
+        // User data bases may be on the network.
+        let (resolver, spec) = (self.resolver.clone(), spec.clone());
+        let checked = tokio::task::spawn_blocking(move || resolver.check(&spec)).await;
+        checked.unwrap_or_else(|_| Ok(()))
+    }
+
+    /// The launch of a job, with this spec that holds the real secrets.
+    pub(super) async fn resolve_launch(
+        &self,
+        job: &Job,
+        spec: Spec,
+    ) -> Result<Launch, Unavailable> {
+        if spec.user.is_none() && spec.group.is_none() && spec.supplementary_groups.is_none() {
+            return self.resolver.launch(job, &spec);
+        }
+        let (resolver, job) = (self.resolver.clone(), job.clone());
+        let resolved = tokio::task::spawn_blocking(move || resolver.launch(&job, &spec)).await;
+        resolved.unwrap_or(Err(Unavailable::RootDenied))
+    }
+
+    /// The job with the output that it has written up to now; its monitor tells only at changes.
+    pub(super) async fn with_present_output(&self, job: Arc<Job>) -> Arc<Job> {
+        let Some(mut reader) = self.output(job.id).await else {
+            return job;
+        };
+        let totals = tokio::task::spawn_blocking(move || reader.totals()).await;
+        match totals {
+            Ok(Ok(totals))
+                if !job.output.complete && totals.next_offset >= job.output.next_offset =>
+            {
+                let mut job = (*job).clone();
+                job.output = OutputTotals {
+                    complete: false,
+                    ..totals
+                };
+                Arc::new(job)
+            }
+            Ok(Ok(_) | Err(_)) | Err(_) => job,
+        }
+    }
+
+    pub(super) async fn output(&self, id: JobId) -> Option<output::Reader> {
+        let jobs = self.jobs.try_clone().ok()?;
+        let opened = tokio::task::spawn_blocking(move || {
+            let directory = record::open_directory(jobs.as_fd(), id)?;
+            output::Reader::open(directory)
+        });
+        opened.await.ok()?.ok()
+    }
+
+    pub(super) async fn read_record(self: &Arc<Self>, id: JobId) -> Option<Record> {
+        let shared = self.clone();
+        let read =
+            tokio::task::spawn_blocking(move || runner::read_record(shared.jobs.as_fd(), id));
+        read.await.ok()??.record
+    }
+
+    /// Removes finished jobs: what is on disk first, then their rows, so that nothing is left that no
+    /// row leads to.
+    pub(super) async fn purge(self: &Arc<Self>, ids: Vec<JobId>) -> Result<(), RequestError> {
+        // Their tasks are over, even where the last of them is still on its way out.
+        for id in &ids {
+            self.live().remove(id);
+        }
+        let shared = self.clone();
+        let doomed = ids.clone();
+        let removed = tokio::task::spawn_blocking(move || {
+            for id in doomed {
+                let Ok(directory) = record::open_directory(shared.jobs.as_fd(), id) else {
+                    continue;
+                };
+                if let Err(error) = output::remove(&directory)
+                    .and_then(|()| record::remove(shared.jobs.as_fd(), id))
+                {
+                    tracing::warn!(job.id = %id, %error, "the output of job {id} could not be removed: {error}");
+                }
+            }
+        });
+        let _ = removed.await;
+        Ok(self.store.delete(ids).await?)
+    }
+
+    /// No server has run under this supervisor before.
+    pub(super) fn is_first_server(&self) -> bool {
+        self.fixed.restarts == 0
+    }
+
+    pub(super) fn store_failed(&self, error: &StoreError) {
+        runner::log_store_error(error);
+    }
+
+    pub(super) fn ready(&self) -> Result<(), NotReady> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(NotReady::Draining);
+        }
+        match nix::sys::statvfs::fstatvfs(&self.jobs) {
+            Ok(space)
+                if space
+                    .blocks_available()
+                    .saturating_mul(space.fragment_size())
+                    < self.min_free_bytes =>
+            {
+                Err(NotReady::NoRoom)
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn info(&self) -> Info {
+        let (running, queued) = {
+            let admission = self.admission();
+            (admission.running(), admission.waiting())
+        };
+        Info {
+            containment: if self.cgroup.is_some() {
+                "cgroup+subreaper"
+            } else {
+                "subreaper"
+            },
+            cgroup: match &self.cgroup {
+                Some(home) => Ok(home.path()),
+                None => Err(self.fixed.no_cgroup.clone().unwrap_or_default()),
+            },
+            controllers: self
+                .cgroup
+                .as_ref()
+                .map(|home| home.controllers.clone())
+                .unwrap_or_default(),
+            running,
+            queued,
+            max_running: self.fixed.max_running,
+            max_queued: self.fixed.max_queued,
+            started_at: self.fixed.started_at,
+            supervisor_pid: i32::try_from(self.fixed.supervisor_pid).unwrap_or_default(),
+            server_restarts: self.fixed.restarts,
+            draining: self.draining.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Listens to the supervisor until it has something to say about the service's end.
+    pub(super) async fn supervisor_said(&self) -> SupervisorSaid {
+        let (plan, said) = loop {
+            match self.supervisor.receive().await {
+                Ok(Some(FromSupervisor::Shutdown { stop_jobs, kill_at })) => {
+                    let plan = ShutdownPlan {
+                        stop_jobs,
+                        kill_at: runner::instant_of(kill_at),
+                    };
+                    break (plan, SupervisorSaid::Shutdown);
+                }
+                // A monitor's closed socket says the same to the job's task.
+                Ok(Some(FromSupervisor::MonitorEnded { .. })) => {}
+                // Without a supervisor there is no service: the jobs are left to their monitors.
+                Ok(None) => {
+                    let plan = ShutdownPlan {
+                        stop_jobs: false,
+                        kill_at: tokio::time::Instant::now(),
+                    };
+                    break (plan, SupervisorSaid::Gone);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a message of the supervisor was not understood: {error}");
+                }
+            }
+        };
+        self.draining.store(true, Ordering::Relaxed);
+        self.shutdown.send_replace(Some(plan));
+        // No task comes after these: their end is the end of the manager's work.
+        self.spawner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        said
+    }
+}
+
+/// What the supervisor said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SupervisorSaid {
+    /// End the service; a second time: at once.
+    Shutdown,
+    /// Nothing, ever again.
+    Gone,
+}

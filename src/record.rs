@@ -1,0 +1,331 @@
+//! The record in a job's directory: what its monitor knows, and proof that the monitor lives.
+//!
+//! One file, two slots of fixed size, both allocated when the file is made, so that the exit is still
+//! recorded on a full disk. Each write goes to the slot that does not hold the newest record and carries
+//! a checksum: whenever the writer is killed, one slot holds a complete record. The monitor holds a POSIX
+//! record lock (fcntl(2) `F_SETLK`) on the file for as long as it lives; fork(2) does not inherit it, and
+//! `F_GETLK` names its holder, so liveness never hangs on a process number read from disk.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, openat, posix_fallocate};
+use nix::libc;
+use nix::sys::stat::Mode;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::job::life::Life;
+use crate::job::{JobId, OutputTotals, Survivor, Usage};
+use crate::wire;
+
+/// The file's name in the job's directory.
+pub(crate) const FILE: &str = "record";
+
+const SLOT: u64 = 8192;
+const MAGIC: [u8; 4] = *b"PrRc";
+/// Magic, length, sequence number, checksum.
+const HEADER: usize = 4 + 4 + 8 + 4;
+
+/// A process by number and start time: with the boot id, one process for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessIdentity {
+    pub(crate) pid: i32,
+    pub(crate) start_ticks: u64,
+}
+
+/// The leader once it exists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Leader {
+    pub(crate) identity: ProcessIdentity,
+    pub(crate) started_at: Timestamp,
+    /// The file that was executed.
+    pub(crate) executable: String,
+}
+
+/// What a monitor knows of its job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) job: JobId,
+    pub(crate) attempt: u32,
+    pub(crate) boot_id: String,
+    pub(crate) monitor: ProcessIdentity,
+    pub(crate) leader: Option<Leader>,
+    /// The job's cgroup as a path beneath the cgroup mount.
+    pub(crate) cgroup: Option<String>,
+    pub(crate) life: Life,
+    /// The wall-clock time of the timeout, while one is armed.
+    pub(crate) deadline_at: Option<Timestamp>,
+    pub(crate) usage: Option<Usage>,
+    pub(crate) output: OutputTotals,
+    pub(crate) survivors: Vec<Survivor>,
+}
+
+/// The writing side, in the monitor.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    file: File,
+    sequence: u64,
+}
+
+impl Writer {
+    /// Makes the file, allocates both slots and takes the lock.
+    pub(crate) fn create(directory: BorrowedFd<'_>) -> io::Result<Self> {
+        let flags =
+            OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = File::from(openat(
+            directory,
+            FILE,
+            flags,
+            Mode::from_bits_truncate(0o600),
+        )?);
+        posix_fallocate(&file, 0, i64::try_from(2 * SLOT).unwrap_or(i64::MAX))?;
+        if !lock(&file)? {
+            return Err(io::Error::from(Errno::EAGAIN));
+        }
+        Ok(Self { file, sequence: 0 })
+    }
+
+    /// Writes the record into the older slot.
+    pub(crate) fn write(&mut self, record: &Record) -> io::Result<()> {
+        self.sequence += 1;
+        let payload = wire::encode(record)?;
+        let mut bytes = Vec::with_capacity(HEADER + payload.len());
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(
+            &u32::try_from(payload.len())
+                .unwrap_or(u32::MAX)
+                .to_le_bytes(),
+        );
+        bytes.extend_from_slice(&self.sequence.to_le_bytes());
+        bytes.extend_from_slice(&checksum(self.sequence, &payload).to_le_bytes());
+        bytes.extend_from_slice(&payload);
+        if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > SLOT {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "record larger than its slot",
+            ));
+        }
+        self.file.write_all_at(&bytes, (self.sequence % 2) * SLOT)
+    }
+
+    /// Skips the slot that a forked leader writes, so that this side's next record comes after it.
+    pub(crate) fn skip_one(&mut self) {
+        self.sequence += 1;
+    }
+}
+
+fn checksum(sequence: u64, payload: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&sequence.to_le_bytes());
+    hasher.update(payload);
+    hasher.finalize()
+}
+
+fn whole_file(kind: libc::c_int) -> libc::flock {
+    libc::flock {
+        l_type: libc::c_short::try_from(kind).unwrap_or_default(),
+        l_whence: libc::c_short::try_from(libc::SEEK_SET).unwrap_or_default(),
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+/// Takes the write lock on a file; `false` where somebody else holds it. It goes with the process, and
+/// with the first descriptor of the file that this process closes.
+pub(crate) fn lock(file: &File) -> io::Result<bool> {
+    match fcntl(file, FcntlArg::F_SETLK(&whole_file(libc::F_WRLCK))) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Who holds the write lock on a file; 0 where the holder is in another PID namespace.
+pub(crate) fn lock_holder(file: &File) -> io::Result<Option<i32>> {
+    let mut query = whole_file(libc::F_WRLCK);
+    fcntl(file, FcntlArg::F_GETLK(&mut query))?;
+    Ok((i32::from(query.l_type) != libc::F_UNLCK).then_some(query.l_pid))
+}
+
+/// What a record file says.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// The newest complete record; `None` where there is none (the monitor was killed before its first
+    /// write, or both slots are damaged).
+    pub(crate) record: Option<Record>,
+    /// The PID of the live monitor.
+    pub(crate) monitor: Option<i32>,
+}
+
+/// Reads the record in a job's directory; `Ok(None)` where there is no such file.
+pub(crate) fn read(directory: BorrowedFd<'_>) -> io::Result<Option<Found>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file: OwnedFd = match openat(directory, FILE, flags, Mode::empty()) {
+        Ok(file) => file,
+        Err(Errno::ENOENT) => return Ok(None),
+        Err(errno) => return Err(errno.into()),
+    };
+    let file = File::from(file);
+    // The lock first: a monitor that ends in between has written its last record before it let go.
+    let monitor = lock_holder(&file)?;
+    let record = [0, SLOT]
+        .into_iter()
+        .filter_map(|offset| read_slot(&file, offset))
+        .max_by_key(|(sequence, _)| *sequence);
+    Ok(Some(Found {
+        record: record.map(|(_, record)| record),
+        monitor,
+    }))
+}
+
+fn read_slot(file: &File, offset: u64) -> Option<(u64, Record)> {
+    let mut slot = vec![0; usize::try_from(SLOT).ok()?];
+    let mut filled = 0;
+    while filled < slot.len() {
+        match file.read_at(
+            slot.get_mut(filled..)?,
+            offset + u64::try_from(filled).ok()?,
+        ) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => filled += count,
+        }
+    }
+    let slot = slot.get(..filled)?;
+    if slot.get(..4)? != MAGIC {
+        return None;
+    }
+    let length = usize::try_from(u32::from_le_bytes(slot.get(4..8)?.try_into().ok()?)).ok()?;
+    let sequence = u64::from_le_bytes(slot.get(8..16)?.try_into().ok()?);
+    let sum = u32::from_le_bytes(slot.get(16..20)?.try_into().ok()?);
+    let payload = slot.get(HEADER..HEADER.checked_add(length)?)?;
+    (checksum(sequence, payload) == sum).then_some(())?;
+    Some((sequence, wire::decode(payload).ok()?))
+}
+
+/// Opens a job's directory beneath `jobs`, without following links.
+pub(crate) fn open_directory(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    Ok(openat(
+        jobs,
+        job.to_string().as_str(),
+        flags,
+        Mode::empty(),
+    )?)
+}
+
+/// Makes a job's directory beneath `jobs` and opens it.
+pub(crate) fn create_directory(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<OwnedFd> {
+    nix::sys::stat::mkdirat(
+        jobs,
+        job.to_string().as_str(),
+        Mode::from_bits_truncate(0o700),
+    )?;
+    open_directory(jobs, job)
+}
+
+/// Removes the record, and the directory with it where nothing else is in it.
+pub(crate) fn remove(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<()> {
+    use nix::unistd::{UnlinkatFlags, unlinkat};
+    let directory = match open_directory(jobs, job) {
+        Ok(directory) => directory,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for name in [FILE, CONTROL_SOCKET] {
+        match unlinkat(directory.as_fd(), name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    match unlinkat(jobs, job.to_string().as_str(), UnlinkatFlags::RemoveDir) {
+        Ok(()) | Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// The name of the socket that a monitor binds in the job's directory once its server is gone.
+pub(crate) const CONTROL_SOCKET: &str = "control";
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::job::life::Plan;
+    use crate::job::spec::Spec;
+
+    fn record(number: u32) -> Record {
+        Record {
+            job: JobId::generate(),
+            attempt: number,
+            boot_id: "b".into(),
+            monitor: ProcessIdentity {
+                pid: 7,
+                start_ticks: 8,
+            },
+            leader: None,
+            cgroup: None,
+            life: Life::new(Plan::from(&Spec::default())),
+            deadline_at: None,
+            usage: None,
+            output: OutputTotals::default(),
+            survivors: Vec::new(),
+        }
+    }
+
+    fn directory() -> (tempfile::TempDir, File) {
+        let directory = tempfile::tempdir().unwrap();
+        let opened = File::open(directory.path()).unwrap();
+        (directory, opened)
+    }
+
+    #[test]
+    fn the_newest_record_is_read() {
+        let (_keep, directory) = directory();
+        assert!(read(directory.as_fd()).unwrap().is_none());
+        let mut writer = Writer::create(directory.as_fd()).unwrap();
+        assert!(read(directory.as_fd()).unwrap().unwrap().record.is_none());
+        for number in 1..=5 {
+            writer.write(&record(number)).unwrap();
+        }
+        assert_eq!(
+            read(directory.as_fd())
+                .unwrap()
+                .unwrap()
+                .record
+                .unwrap()
+                .attempt,
+            5
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_torn_write_leaves_the_record_before_it(cut in 0_usize..400) {
+            let (keep, directory) = directory();
+            let mut writer = Writer::create(directory.as_fd()).unwrap();
+            writer.write(&record(1)).unwrap();
+            writer.write(&record(2)).unwrap();
+            let path = keep.path().join(FILE);
+            let before = std::fs::read(&path).unwrap();
+            writer.write(&record(3)).unwrap();
+            let after = std::fs::read(&path).unwrap();
+            // The third record went into the slot of the first: tear it after `cut` bytes.
+            let slot = usize::try_from(SLOT).unwrap();
+            let mut torn = before;
+            let end = (slot + cut).min(after.len());
+            torn[slot..end].copy_from_slice(&after[slot..end]);
+            std::fs::write(&path, torn).unwrap();
+            let found = read(directory.as_fd()).unwrap().unwrap().record.unwrap().attempt;
+            prop_assert!(found == 2 || found == 3);
+            if cut < HEADER {
+                prop_assert_eq!(found, 2);
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The server: store, manager and HTTP in one process that may crash, be killed or be upgraded at any time.
+//!
+//! It owns nothing that cannot be rebuilt from the store, the job directories and the monitors. It binds
+//! nothing: the listening sockets are the supervisor's.
+
+use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use nix::unistd::geteuid;
+
+use crate::cgroup::Home;
+use crate::config::{Auth, Config};
+use crate::manager::{Manager, Setup, SupervisorSaid};
+use crate::store::{OpenError, Store};
+use crate::supervisor::{EXIT_CONFIG, Listeners};
+
+/// The name of the store in the state directory.
+const STORE: &str = "procession.db";
+
+/// What the server gets from the supervisor by being forked from it.
+#[derive(Debug)]
+pub(crate) struct Inherited {
+    pub(crate) config: Config,
+    pub(crate) supervisor: OwnedFd,
+    pub(crate) supervisor_pid: u32,
+    pub(crate) listeners: Listeners,
+    pub(crate) jobs: OwnedFd,
+    pub(crate) boot_id: String,
+    pub(crate) cgroup: Option<Home>,
+    pub(crate) no_cgroup: Option<String>,
+    pub(crate) restarts: u32,
+}
+
+/// Runs the server until the supervisor says that the service ends; returns the exit code.
+pub(crate) fn run(inherited: Inherited) -> u8 {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("procession-srv")
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "cannot start the server: {error}");
+            return 1;
+        }
+    };
+    match runtime.block_on(serve(inherited)) {
+        Ok(store) => {
+            runtime.shutdown_background();
+            store.close();
+            0
+        }
+        Err(Failure { message, code }) => {
+            crate::cli::complain(&format!("cannot start: {message}"));
+            code
+        }
+    }
+}
+
+struct Failure {
+    message: String,
+    code: u8,
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        Self {
+            message: error.to_string(),
+            code: EXIT_CONFIG,
+        }
+    }
+}
+
+async fn serve(inherited: Inherited) -> Result<Store, Failure> {
+    let Inherited {
+        config,
+        supervisor,
+        supervisor_pid,
+        listeners,
+        jobs,
+        boot_id,
+        cgroup,
+        no_cgroup,
+        restarts,
+    } = inherited;
+    let failed = |what: &'static str| {
+        move |error: io::Error| Failure {
+            message: format!("{what}: {error}"),
+            code: 1,
+        }
+    };
+    let store = Store::open(&config.state_dir.join(STORE))?;
+    let setup = Setup {
+        store,
+        supervisor,
+        supervisor_pid,
+        jobs,
+        boot_id,
+        cgroup,
+        no_cgroup,
+        restarts,
+        max_running: config.max_running,
+        max_queued: config.max_queued,
+        min_free_bytes: config.min_free_bytes,
+        deny_root_jobs: config.deny_root_jobs,
+        work_dir: config.work_dir.clone(),
+    };
+    let (manager, tasks) = Manager::start(setup).await.map_err(|error| Failure {
+        message: error.to_string(),
+        code: 1,
+    })?;
+    let address = listeners
+        .tcp
+        .local_addr()
+        .map_err(failed("cannot read the listening address"))?;
+    let connections = crate::connections::Connections::start(&config, manager.clone(), listeners)
+        .map_err(|message| Failure {
+        message,
+        code: EXIT_CONFIG,
+    })?;
+    manager
+        .announce_ready()
+        .await
+        .map_err(failed("cannot reach the supervisor"))?;
+    if restarts == 0 {
+        greet(&config, address).map_err(failed("cannot write to standard output"))?;
+    }
+    let mut tasks = std::pin::pin!(tasks.run());
+    let mut listening = true;
+    loop {
+        tokio::select! {
+            () = &mut tasks => break,
+            said = manager.supervisor_said(), if listening => {
+                // Requests are served on while jobs are stopped: their clients want to see the end.
+                listening = said != SupervisorSaid::Gone;
+            }
+        }
+    }
+    connections.finish().await;
+    Ok(manager.store())
+}
+
+/// The one line on standard output; on a terminal, a curl line that works as well.
+fn greet(config: &Config, address: SocketAddr) -> io::Result<()> {
+    let mut out = io::stdout();
+    writeln!(out, "procession: listening on http://{address}")?;
+    if config.auth == Auth::None {
+        writeln!(
+            io::stderr(),
+            "procession: no authentication: every local user may run commands as this one"
+        )?;
+    }
+    if out.is_terminal() {
+        let token = config.state_dir.join("token");
+        let authorization = match config.auth {
+            Auth::Token => format!(" -H \"Authorization: Bearer $(cat {})\"", token.display()),
+            Auth::None => String::new(),
+        };
+        writeln!(
+            out,
+            "\nTry:\n  curl -s{authorization} -H 'Content-Type: application/json' \\\n    -d '{{\"command\":[\"echo\",\"hello\"]}}' 'http://{address}/jobs?wait=5'\n"
+        )?;
+    }
+    if geteuid().is_root() && !config.deny_root_jobs {
+        writeln!(
+            io::stderr(),
+            "procession: running as root: jobs without `user` run as root; --deny-root-jobs refuses them"
+        )?;
+    }
+    out.flush()
+}

@@ -1,0 +1,287 @@
+//! What is read: single jobs, all unfinished ones, pages of finished ones.
+//!
+//! A page is a merge of ranges of an index, one range for each state (and label value), each of which
+//! gives ids in order. So the database stops reading when the page is full, however many jobs match.
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
+
+use crate::clock::Timestamp;
+use crate::job::query::{Filter, Order, Query};
+use crate::job::selector::Requirement;
+use crate::job::spec::Secrets;
+use crate::job::{Job, JobId, State};
+use crate::store::Fault;
+use crate::store::encoding::{self, Columns};
+
+/// The most ranges that are merged; SQLite takes 500. Beyond it a label is checked job by job.
+const MAX_RANGES: usize = 100;
+
+/// How far the jobs with a label are counted to find the rarest label.
+const MAX_COUNTED: i64 = 2_000;
+
+pub(super) fn get(connection: &Connection, id: JobId) -> Result<Option<Job>, Fault> {
+    // In this order, as a job moves from the first table to the second and never back.
+    for sql in [
+        "SELECT id, state, name, created_at, expires_at, job FROM live WHERE id = ?",
+        "SELECT id, state, name, created_at, expires_at, job FROM finished WHERE id = ?",
+    ] {
+        let row = connection
+            .prepare_cached(sql)?
+            .query_row([id.as_bytes()], read)
+            .optional()?;
+        if let Some((columns, text)) = row {
+            return encoding::decode(columns, &text).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+pub(super) fn unfinished(connection: &Connection) -> Result<Vec<(Job, Secrets)>, Fault> {
+    let mut statement = connection.prepare_cached(
+        "SELECT l.id, l.state, l.name, l.created_at, l.expires_at, l.job, s.secrets
+         FROM live l LEFT JOIN secrets s ON s.id = l.id ORDER BY l.id",
+    )?;
+    let rows = statement.query_map([], |row| Ok((read(row)?, row.get::<_, Option<String>>(6)?)))?;
+    rows.map(|row| {
+        let ((columns, text), secrets) = row?;
+        let secrets = match secrets {
+            Some(secrets) => encoding::decode_secrets(&secrets)?,
+            None => Secrets::default(),
+        };
+        Ok((encoding::decode(columns, &text)?, secrets))
+    })
+    .collect()
+}
+
+pub(super) fn expired(
+    connection: &Connection,
+    now: Timestamp,
+    limit: usize,
+) -> Result<Vec<JobId>, Fault> {
+    ids(
+        connection,
+        "SELECT id FROM finished WHERE expires_at <= ? ORDER BY expires_at LIMIT ?",
+        [now.as_micros(), count(limit)],
+    )
+}
+
+pub(super) fn oldest_finished_beyond(
+    connection: &Connection,
+    keep: u64,
+    limit: usize,
+) -> Result<Vec<JobId>, Fault> {
+    let keep = i64::try_from(keep).unwrap_or(i64::MAX);
+    ids(
+        connection,
+        "SELECT id FROM finished ORDER BY seq
+         LIMIT min(?2, max(0, (SELECT finished FROM totals) - ?1))",
+        [keep, count(limit)],
+    )
+}
+
+fn ids(connection: &Connection, sql: &str, values: [i64; 2]) -> Result<Vec<JobId>, Fault> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(values, |row| row.get(0).map(JobId::from_bytes))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn list(connection: &Connection, query: &Query) -> Result<Vec<Job>, Fault> {
+    let Some(sql) = page(connection, query)? else {
+        return Ok(Vec::new());
+    };
+    let mut statement = connection.prepare_cached(&sql.text)?;
+    let rows = statement.query_map(params_from_iter(&sql.values), read)?;
+    rows.map(|row| {
+        let (columns, text) = row?;
+        encoding::decode(columns, &text)
+    })
+    .collect()
+}
+
+/// A statement under construction: the values follow the question marks.
+#[derive(Debug, Default)]
+pub(super) struct Sql {
+    pub(super) text: String,
+    pub(super) values: Vec<Value>,
+}
+
+impl Sql {
+    fn push(&mut self, text: &str, values: impl IntoIterator<Item = Value>) {
+        self.text.push_str(text);
+        self.values.extend(values);
+    }
+}
+
+/// The statement for a page; `None` where no finished job can match.
+pub(super) fn page(connection: &Connection, query: &Query) -> Result<Option<Sql>, Fault> {
+    let filter = &query.filter;
+    let states: Vec<i64> = State::ALL
+        .into_iter()
+        .filter(|state| state.is_terminal())
+        .filter(|state| filter.states.is_empty() || filter.states.contains(state))
+        .map(encoding::number_of)
+        .collect();
+    if states.is_empty() || query.limit == 0 {
+        return Ok(None);
+    }
+    let (descending, beyond) = match query.order {
+        Order::CreatedDescending => (" DESC", "<"),
+        Order::CreatedAscending => ("", ">"),
+    };
+    let label = leading_label(connection, filter, MAX_RANGES / states.len())?;
+    let ranges: Vec<(i64, Option<(&str, &str)>)> = match &label {
+        Some((key, values)) => states
+            .iter()
+            .flat_map(|state| values.iter().map(|value| (*state, Some((*key, *value)))))
+            .collect(),
+        None => states.iter().map(|state| (*state, None)).collect(),
+    };
+    let mut sql = Sql::default();
+    let mut separator = "";
+    for (state, label) in ranges {
+        sql.push(separator, []);
+        separator = " UNION ALL ";
+        let ordered = match label {
+            Some((key, value)) => {
+                // CROSS JOIN: the labels lead, whatever the statistics say.
+                sql.push(
+                    "SELECT l.id, f.state, f.name, f.created_at, f.expires_at, f.job FROM labels l \
+                     CROSS JOIN finished f ON f.id = l.id \
+                     WHERE l.key = ? AND l.value = ? AND l.state = ?",
+                    [text(key), text(value), state.into()],
+                );
+                "l.id"
+            }
+            None => {
+                sql.push(
+                    "SELECT f.id, f.state, f.name, f.created_at, f.expires_at, f.job \
+                     FROM finished f INDEXED BY finished_by_state WHERE f.state = ?",
+                    [state.into()],
+                );
+                "f.id"
+            }
+        };
+        if let Some(after) = query.after {
+            let id = Value::Blob(after.as_bytes().to_vec());
+            sql.push(&format!(" AND {ordered} {beyond} ?"), [id]);
+        }
+        conditions(&mut sql, filter);
+    }
+    sql.push(
+        &format!(" ORDER BY 1{descending} LIMIT ?"),
+        [count(query.limit).into()],
+    );
+    Ok(Some(sql))
+}
+
+/// The rarest of the labels that have to be there with one of a few values.
+fn leading_label<'a>(
+    connection: &Connection,
+    filter: &'a Filter,
+    max_values: usize,
+) -> Result<Option<(&'a str, Vec<&'a str>)>, Fault> {
+    let mut candidates = Vec::new();
+    for requirement in &filter.selector.requirements {
+        match requirement {
+            Requirement::In(key, values) => {
+                let mut values: Vec<&str> = values.iter().map(String::as_str).collect();
+                values.sort_unstable();
+                // A value given twice must not show its jobs twice.
+                values.dedup();
+                if (1..=max_values).contains(&values.len()) {
+                    candidates.push((key.as_str(), values));
+                }
+            }
+            Requirement::NotIn(..) | Requirement::Exists(_) | Requirement::NotExists(_) => {}
+        }
+    }
+    if candidates.len() < 2 {
+        return Ok(candidates.pop());
+    }
+    let mut rarest: Option<(i64, (&str, Vec<&str>))> = None;
+    for (key, values) in candidates {
+        let sql = format!(
+            "SELECT count(*) FROM (SELECT 1 FROM labels WHERE key = ? AND value IN ({}) LIMIT {MAX_COUNTED})",
+            marks(values.len())
+        );
+        let jobs: i64 = connection
+            .prepare_cached(&sql)?
+            .query_row(params_from_iter([key].iter().chain(&values)), |row| {
+                row.get(0)
+            })?;
+        if rarest.as_ref().is_none_or(|(fewest, _)| jobs < *fewest) {
+            rarest = Some((jobs, (key, values)));
+        }
+    }
+    Ok(rarest.map(|(_, label)| label))
+}
+
+/// Everything but the states. The leading label is checked once more, which costs one look-up.
+fn conditions(sql: &mut Sql, filter: &Filter) {
+    let labelled =
+        "EXISTS (SELECT 1 FROM labels x WHERE x.key = ? AND x.state = f.state AND x.id = f.id";
+    let has_key = "EXISTS (SELECT 1 FROM json_each(f.job, '$.labels') x WHERE x.key = ?)";
+    for requirement in &filter.selector.requirements {
+        match requirement {
+            Requirement::In(key, values) => sql.push(
+                &format!(" AND {labelled} AND x.value IN ({}))", marks(values.len())),
+                [key].into_iter().chain(values).map(|it| text(it)),
+            ),
+            Requirement::NotIn(key, values) => sql.push(
+                &format!(
+                    " AND NOT {labelled} AND x.value IN ({}))",
+                    marks(values.len())
+                ),
+                [key].into_iter().chain(values).map(|it| text(it)),
+            ),
+            // The index of labels has the value before the job, so a key alone is looked up in the row.
+            Requirement::Exists(key) => sql.push(&format!(" AND {has_key}"), [text(key)]),
+            Requirement::NotExists(key) => sql.push(&format!(" AND NOT {has_key}"), [text(key)]),
+        }
+    }
+    if let Some(prefix) = &filter.name_prefix {
+        sql.push(" AND f.name IS NOT NULL", []);
+        // SQLite's substr() makes NULL of what is empty.
+        if !prefix.is_empty() {
+            // Bytes, as a prefix of characters is one of bytes, and LIKE folds the case.
+            let prefix = Value::Blob(prefix.clone().into_bytes());
+            sql.push(
+                " AND substr(CAST(f.name AS BLOB), 1, length(?)) = ?",
+                [prefix.clone(), prefix],
+            );
+        }
+    }
+    if let Some(queue) = &filter.queue {
+        sql.push(" AND f.queue = ?", [text(queue)]);
+    }
+    if let Some(moment) = filter.created_after {
+        sql.push(" AND f.created_at >= ?", [moment.as_micros().into()]);
+    }
+    if let Some(moment) = filter.created_before {
+        sql.push(" AND f.created_at < ?", [moment.as_micros().into()]);
+    }
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<(Columns, String)> {
+    let columns = Columns {
+        id: JobId::from_bytes(row.get(0)?),
+        state: row.get(1)?,
+        name: row.get(2)?,
+        created_at: row.get(3)?,
+        expires_at: row.get(4)?,
+    };
+    Ok((columns, row.get(5)?))
+}
+
+fn text(text: &str) -> Value {
+    Value::Text(text.to_owned())
+}
+
+fn marks(count: usize) -> String {
+    vec!["?"; count].join(", ")
+}
+
+fn count(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,733 @@
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::pin::pin;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use crate::job::outcome::*;
+use crate::job::query::{Filter, Order};
+use crate::job::selector::{Requirement, Selector};
+use crate::job::spec::*;
+use crate::job::{Process, Signal, State, Survivor};
+
+pub(super) fn job(state: State) -> Job {
+    Job {
+        id: JobId::generate(),
+        name: None,
+        labels: BTreeMap::new(),
+        created_by: "token:default".to_owned(),
+        spec: Arc::new(Spec {
+            program: Program::Command {
+                command: vec!["/bin/true".to_owned()],
+            },
+            ..Spec::default()
+        }),
+        version: 1,
+        state,
+        message: None,
+        created_at: Timestamp::now(),
+        started_at: None,
+        finished_at: None,
+        expires_at: None,
+        deadline_at: None,
+        process: None,
+        attempt: 1,
+        exit: None,
+        termination: None,
+        spawn_failure: None,
+        usage: None,
+        output: OutputTotals::default(),
+        survivors: Vec::new(),
+    }
+}
+
+fn with_id(number: u128, state: State) -> Job {
+    Job {
+        id: JobId::from_bytes(number.to_be_bytes()),
+        ..job(state)
+    }
+}
+
+fn ended(mut job: Job, state: State) -> Arc<Job> {
+    job.state = state;
+    Arc::new(job)
+}
+
+fn key(key: &str, fingerprint: u8) -> Option<Idempotency> {
+    Some(Idempotency {
+        key: key.to_owned(),
+        fingerprint: [fingerprint; 32],
+    })
+}
+
+fn secrets() -> Secrets {
+    Secrets([("TOKEN".to_owned(), "hunter2-is-the-value".to_owned())].into())
+}
+
+fn fresh() -> (TempDir, PathBuf, Store) {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("store.db");
+    let store = Store::open(&path).unwrap();
+    (folder, path, store)
+}
+
+async fn store_new(store: &Store, job: &Job) {
+    let inserted = store
+        .insert(Arc::new(job.clone()), Secrets::default(), None)
+        .await;
+    assert_eq!(inserted.unwrap(), Inserted::New);
+}
+
+fn everything() -> Query {
+    Query {
+        filter: Filter::default(),
+        order: Order::CreatedAscending,
+        after: None,
+        limit: 1000,
+    }
+}
+
+fn raw(path: &Path) -> Connection {
+    Connection::open(path).unwrap()
+}
+
+fn rows(path: &Path, table: &str) -> i64 {
+    raw(path)
+        .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| {
+            row.get(0)
+        })
+        .unwrap()
+}
+
+#[tokio::test]
+async fn what_was_answered_is_there_after_a_reopen() {
+    let (_folder, path, store) = fresh();
+    let mut running = job(State::Queued);
+    let done = job(State::Queued);
+    let late = job(State::Queued);
+    store
+        .insert(Arc::new(running.clone()), secrets(), None)
+        .await
+        .unwrap();
+    store_new(&store, &done).await;
+    running.state = State::Running;
+    running.version = 7;
+    store.update(Arc::new(running.clone())).await.unwrap();
+    let done = ended(done, State::Failed);
+    store.finish(Arc::clone(&done)).await.unwrap();
+    store_new(&store, &late).await;
+    store.close();
+
+    let store = Store::open(&path).unwrap();
+    assert_eq!(
+        store.unfinished().await.unwrap(),
+        [(running.clone(), secrets()), (late, Secrets::default())]
+    );
+    assert_eq!(store.get(running.id).await.unwrap(), Some(running));
+    assert_eq!(
+        store.get(done.id).await.unwrap().as_ref(),
+        Some(done.as_ref())
+    );
+    assert_eq!(
+        store.list(everything()).await.unwrap(),
+        [done.as_ref().clone()]
+    );
+    assert_eq!(store.counts().finished, 1);
+    store.close();
+}
+
+#[tokio::test]
+async fn what_was_answered_is_there_after_a_crash() {
+    let (folder, path, store) = fresh();
+    let one = job(State::Queued);
+    store_new(&store, &one).await;
+    // What a crash leaves: the files as they are, nothing folded, nothing closed.
+    let copy = folder.path().join("copy.db");
+    std::fs::copy(&path, &copy).unwrap();
+    std::fs::copy(path.with_extension("db-wal"), copy.with_extension("db-wal")).unwrap();
+    let after = Store::open(&copy).unwrap();
+    assert_eq!(after.get(one.id).await.unwrap(), Some(one));
+}
+
+#[tokio::test]
+async fn concurrent_inserts_share_commits() {
+    let (_folder, _path, store) = fresh();
+    let inserts =
+        (0..64).map(|_| store.insert(Arc::new(job(State::Queued)), Secrets::default(), None));
+    for inserted in futures_util::future::join_all(inserts).await {
+        assert_eq!(inserted.unwrap(), Inserted::New);
+    }
+    let stats = store.stats();
+    assert_eq!(stats.commands, 64);
+    assert!(stats.commits < 64, "{stats:?}");
+    assert_eq!(store.unfinished().await.unwrap().len(), 64);
+}
+
+#[tokio::test]
+async fn of_concurrent_inserts_with_one_key_one_is_new() {
+    let (_folder, _path, store) = fresh();
+    let inserts =
+        (0..64).map(|_| store.insert(Arc::new(job(State::Queued)), secrets(), key("k", 1)));
+    let outcomes: Vec<Inserted> = futures_util::future::join_all(inserts)
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    let stored = store.unfinished().await.unwrap();
+    assert_eq!(stored.len(), 1);
+    let replay = Inserted::Replay(stored[0].0.id);
+    assert_eq!(
+        outcomes.iter().filter(|it| **it == Inserted::New).count(),
+        1
+    );
+    assert_eq!(outcomes.iter().filter(|it| **it == replay).count(), 63);
+}
+
+#[tokio::test]
+async fn a_key_belongs_to_one_body_of_one_actor_for_the_life_of_the_job() {
+    let (_folder, path, store) = fresh();
+    let first = job(State::Queued);
+    let insert = |job: &Job, fingerprint| {
+        store.insert(
+            Arc::new(job.clone()),
+            Secrets::default(),
+            key("k", fingerprint),
+        )
+    };
+    assert_eq!(insert(&first, 1).await.unwrap(), Inserted::New);
+    assert_eq!(
+        insert(&job(State::Queued), 2).await.unwrap(),
+        Inserted::KeyReused
+    );
+    let other = Job {
+        created_by: "uid:7".to_owned(),
+        ..job(State::Queued)
+    };
+    assert_eq!(insert(&other, 2).await.unwrap(), Inserted::New);
+    store
+        .finish(ended(first.clone(), State::Succeeded))
+        .await
+        .unwrap();
+    assert_eq!(
+        insert(&job(State::Queued), 1).await.unwrap(),
+        Inserted::Replay(first.id)
+    );
+    store.delete(vec![first.id, other.id]).await.unwrap();
+    assert_eq!(rows(&path, "idempotency"), 0);
+    assert_eq!(insert(&job(State::Queued), 2).await.unwrap(), Inserted::New);
+}
+
+#[tokio::test]
+async fn a_failing_command_does_not_fail_its_neighbours() {
+    let (_folder, _path, store) = fresh();
+    let twice = job(State::Queued);
+    store_new(&store, &twice).await;
+    let other = job(State::Queued);
+    let (again, missing, good) = tokio::join!(
+        store.insert(Arc::new(twice.clone()), secrets(), key("k", 1)),
+        store.finish(ended(job(State::Queued), State::Lost)),
+        store.insert(Arc::new(other.clone()), Secrets::default(), None),
+    );
+    assert!(again.is_err());
+    assert_eq!(
+        missing.unwrap_err().to_string(),
+        "cannot store the end of a job: no such unfinished job"
+    );
+    assert_eq!(good.unwrap(), Inserted::New);
+    // The failed insert left neither its key nor its secrets.
+    let retry = store.insert(Arc::new(job(State::Queued)), secrets(), key("k", 2));
+    assert_eq!(retry.await.unwrap(), Inserted::New);
+    assert_eq!(store.counts().finished, 0);
+}
+
+#[tokio::test]
+async fn a_dropped_future_still_commits() {
+    let (_folder, path, store) = fresh();
+    let one = job(State::Queued);
+    {
+        let insert = pin!(store.insert(Arc::new(one.clone()), Secrets::default(), None));
+        let _ = insert.poll(&mut Context::from_waker(Waker::noop()));
+    }
+    store.close();
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.get(one.id).await.unwrap(), Some(one));
+}
+
+#[tokio::test]
+async fn a_closed_store_says_so() {
+    let (_folder, _path, store) = fresh();
+    store.clone().close();
+    let error = store.get(JobId::generate()).await.unwrap_err();
+    assert_eq!(error.to_string(), "cannot read a job: the store is closed");
+    assert!(store.delete(Vec::new()).await.is_err());
+}
+
+#[tokio::test]
+async fn the_end_of_a_job_erases_its_secrets_from_every_file() {
+    let (folder, _path, store) = fresh();
+    let mut one = job(State::Queued);
+    one.spec = Arc::new(Spec {
+        secret_env: secrets(),
+        ..Spec::clone(&one.spec)
+    });
+    store
+        .insert(Arc::new(one.clone()), secrets(), None)
+        .await
+        .unwrap();
+    assert_eq!(store.unfinished().await.unwrap()[0].1, secrets());
+    let shown = store.get(one.id).await.unwrap().unwrap();
+    assert_eq!(shown.spec.secret_env.0["TOKEN"], "");
+    store
+        .finish(ended(one.clone(), State::Canceled))
+        .await
+        .unwrap();
+    store.close();
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        assert!(!bytes.windows(7).any(|window| window == b"hunter2"));
+    }
+}
+
+#[tokio::test]
+async fn an_end_is_stored_again_without_doubling_and_never_undone() {
+    let (_folder, path, store) = fresh();
+    let mut one = job(State::Queued);
+    one.labels.insert("a".to_owned(), "b".to_owned());
+    store_new(&store, &one).await;
+    store.finish(ended(one.clone(), State::Lost)).await.unwrap();
+    let last = ended(one.clone(), State::Failed);
+    store.finish(Arc::clone(&last)).await.unwrap();
+    assert_eq!(
+        store.list(everything()).await.unwrap(),
+        [last.as_ref().clone()]
+    );
+    assert_eq!((store.counts().finished, rows(&path, "labels")), (1, 1));
+    assert!(store.update(Arc::new(one)).await.is_err());
+    assert!(store.update(last).await.is_err());
+}
+
+#[tokio::test]
+async fn what_is_too_old_or_too_much_is_found_oldest_first_and_removed() {
+    let (_folder, path, store) = fresh();
+    let moment = Timestamp::from_micros;
+    let jobs: Vec<Job> = [30, 10, 20, 99]
+        .into_iter()
+        .map(|micros| Job {
+            expires_at: Some(moment(micros)),
+            labels: [("a".to_owned(), "b".to_owned())].into(),
+            ..job(State::Queued)
+        })
+        .collect();
+    for one in &jobs {
+        store_new(&store, one).await;
+        assert_eq!(store.expired(moment(1000), 9).await.unwrap().len(), 0);
+    }
+    let ids: Vec<JobId> = jobs.iter().map(|one| one.id).collect();
+    for one in jobs {
+        store.finish(ended(one, State::Succeeded)).await.unwrap();
+    }
+    assert_eq!(
+        store.expired(moment(30), 9).await.unwrap(),
+        [ids[1], ids[2], ids[0]]
+    );
+    assert_eq!(store.expired(moment(30), 1).await.unwrap(), [ids[1]]);
+    let beyond = |keep| store.oldest_finished_beyond(keep, 2);
+    assert_eq!(beyond(3).await.unwrap(), [ids[0]]);
+    assert_eq!(beyond(0).await.unwrap(), [ids[0], ids[1]]);
+    assert_eq!(beyond(u64::MAX).await.unwrap(), []);
+    store.delete(vec![ids[0], JobId::generate()]).await.unwrap();
+    assert_eq!(store.counts().finished, 3);
+    assert_eq!(store.get(ids[0]).await.unwrap(), None);
+    store.delete(ids).await.unwrap();
+    for table in ["live", "finished", "labels", "idempotency", "secrets"] {
+        assert_eq!(rows(&path, table), 0, "{table}");
+    }
+}
+
+#[test]
+fn a_page_comes_from_indexes_in_order() {
+    let (_folder, path, store) = fresh();
+    let connection = raw(&path);
+    for (order, label) in [
+        (Order::CreatedAscending, None),
+        (Order::CreatedDescending, Some(("a", vec!["b", "c"]))),
+    ] {
+        let requirements = label.map(|(key, values)| {
+            Requirement::In(key.into(), values.into_iter().map(String::from).collect())
+        });
+        let query = Query {
+            filter: Filter {
+                selector: Selector {
+                    requirements: requirements.into_iter().collect(),
+                },
+                ..Filter::default()
+            },
+            order,
+            after: Some(JobId::generate()),
+            limit: 100,
+        };
+        let sql = query::page(&connection, &query).unwrap().unwrap();
+        let plan: Vec<String> = connection
+            .prepare(&format!("EXPLAIN QUERY PLAN {}", sql.text))
+            .unwrap()
+            .query_map(rusqlite::params_from_iter(&sql.values), |row| row.get(3))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        let plan = plan.join("\n");
+        assert!(
+            !plan.contains("TEMP B-TREE") && !plan.contains("SCAN f"),
+            "{plan}"
+        );
+    }
+    store.close();
+}
+
+#[test]
+fn the_file_is_for_its_owner_alone_and_no_link_is_followed() {
+    let (folder, path, store) = fresh();
+    for name in ["store.db", "store.db-wal", "store.db-shm"] {
+        let mode = std::fs::metadata(folder.path().join(name))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    store.close();
+    let link = folder.path().join("link.db");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert!(matches!(Store::open(&link), Err(OpenError::Io(_))));
+    assert!(matches!(Store::open(folder.path()), Err(OpenError::Io(_))));
+}
+
+#[test]
+fn another_programs_database_is_refused_and_untouched() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("store.db");
+    raw(&path).execute_batch("CREATE TABLE t (x)").unwrap();
+    let before = std::fs::read(&path).unwrap();
+    assert!(matches!(Store::open(&path), Err(OpenError::Foreign)));
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_newer_store_is_refused_and_untouched() {
+    let (_folder, path, store) = fresh();
+    store.close();
+    raw(&path).pragma_update(None, "user_version", 99).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    let error = Store::open(&path).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "store has schema 99, this procession knows up to 1: start the newer version"
+    );
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_damaged_store_is_refused_and_untouched() {
+    let (_folder, path, store) = fresh();
+    let inserts =
+        (0..400).map(|_| store.insert(Arc::new(job(State::Queued)), Secrets::default(), None));
+    futures_util::future::join_all(inserts).await;
+    store.close();
+    let sound = std::fs::read(&path).unwrap();
+    let damages: [fn(&std::fs::File, u64); 4] = [
+        |file, _| file.write_all_at(b"garbage!", 0).unwrap(),
+        |file, _| file.write_all_at(&[0xff; 200], 100).unwrap(),
+        |file, size| file.set_len(size / 2).unwrap(),
+        |file, size| file.write_all_at(&[0xa5; 16_384], size - 16_384).unwrap(),
+    ];
+    for damage in damages {
+        std::fs::write(&path, &sound).unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        damage(&file, u64::try_from(sound.len()).unwrap());
+        let before = std::fs::read(&path).unwrap();
+        let outcome = Store::open(&path);
+        assert!(
+            matches!(outcome, Err(OpenError::Damaged { .. })),
+            "{outcome:?}"
+        );
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
+}
+
+#[test]
+fn an_emptied_file_with_a_log_is_damaged() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("store.db");
+    std::fs::write(&path, b"").unwrap();
+    std::fs::write(path.with_extension("db-wal"), b"frames").unwrap();
+    assert!(matches!(Store::open(&path), Err(OpenError::Damaged { .. })));
+    assert_eq!(
+        std::fs::read(path.with_extension("db-wal")).unwrap(),
+        b"frames"
+    );
+}
+
+#[test]
+fn a_simple_job_is_a_short_text() {
+    let (_, text) = encoding::encode(&job(State::Queued)).unwrap();
+    assert!(text.len() < 140, "{} {text}", text.len());
+}
+
+#[test]
+fn a_row_of_the_first_version_is_read_with_the_defaults_of_that_time() {
+    let columns = encoding::Columns {
+        id: JobId::generate(),
+        state: 6,
+        name: None,
+        created_at: 0,
+        expires_at: None,
+    };
+    let text = r#"{"attempt":1,"created_by":"uid:0","output":{},"spec":{"command":["x"]},"version":3,
+        "termination":{"cause":"timeout"}}"#;
+    let job = encoding::decode(columns, text).unwrap();
+    assert_eq!(job.spec.ttl_after_finished, Duration::from_secs(604_800));
+    assert_eq!(job.spec.stop.grace, Duration::from_secs(10));
+    assert_eq!(job.spec.output.max_bytes, 64 << 20);
+    assert!(job.output.complete);
+    assert_eq!(job.state, State::Failed);
+}
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[a-z]{0,3}",
+        any::<String>(),
+        Just("null".to_owned()),
+        Just("default".to_owned())
+    ]
+}
+
+fn duration() -> impl Strategy<Value = Duration> {
+    (0_u64..4_000_000_000).prop_map(Duration::from_millis)
+}
+
+fn moment() -> impl Strategy<Value = Timestamp> {
+    (0_i64..4_000_000_000_000_000).prop_map(Timestamp::from_micros)
+}
+
+fn names() -> impl Strategy<Value = BTreeMap<String, String>> {
+    prop::collection::btree_map(text(), text(), 0..3)
+}
+
+fn who() -> impl Strategy<Value = NameOrId> {
+    prop_oneof![
+        any::<u32>().prop_map(NameOrId::Id),
+        text().prop_map(NameOrId::Name)
+    ]
+}
+
+fn signal() -> impl Strategy<Value = Signal> {
+    (1..=31).prop_map(|number| Signal::from_number(number).unwrap())
+}
+
+prop_compose! {
+    fn spec()(
+        program in prop_oneof![
+            prop::collection::vec(text(), 0..3).prop_map(|command| Program::Command { command }),
+            (text(), prop::collection::vec(text(), 0..3))
+                .prop_map(|(script, shell)| Program::Script { script, shell }),
+        ],
+        (cwd, env, secret_names, user, groups) in (
+            prop::option::of(text()), names(), prop::collection::btree_set(text(), 0..3),
+            prop::option::of(who()), prop::option::of(prop::collection::vec(who(), 0..3)),
+        ),
+        env_inherit in prop_oneof![
+            Just(EnvInherit::Default), Just(EnvInherit::None),
+            prop::collection::vec(text(), 0..3).prop_map(EnvInherit::Names),
+        ],
+        (umask, nice, affinity, no_new_privs, priority) in (
+            0_u32..0o1000, prop::option::of(-20..20), prop::option::of(prop::collection::vec(0_usize..9, 0..3)),
+            any::<bool>(), any::<i32>(),
+        ),
+        soft in prop::option::of(any::<u64>()),
+        (memory_bytes, cpu) in (prop::option::of(any::<u64>()), prop::option::of(0_u16..10_000)),
+        stdin in prop_oneof![
+            Just(Stdin::Null), text().prop_map(|it| Stdin::Data(StdinData::Text(it))),
+            Just(Stdin::Data(StdinData::Base64("eA==".to_owned()))),
+        ],
+        output in (any::<bool>(), any::<u64>()),
+        (timeout, start_deadline, ttl, grace) in
+            (prop::option::of(duration()), prop::option::of(duration()), duration(), duration()),
+        (stop_signal, codes, queue) in (signal(), prop::collection::vec(any::<u8>(), 0..3), text()),
+    ) -> Spec {
+        Spec {
+            program, cwd, env,
+            secret_env: Secrets(secret_names.into_iter().map(|name| (name, String::new())).collect()),
+            env_inherit, user, group: None, supplementary_groups: groups,
+            umask: Umask::from_bits(umask).unwrap(), nice, oom_score_adj: nice, cpu_affinity: affinity,
+            rlimits: soft.map(|soft| (RlimitResource::Core, Rlimit {
+                soft: RlimitValue::Value(soft), hard: RlimitValue::Unlimited,
+            })).into_iter().collect(),
+            limits: Limits { memory_bytes, cpu: cpu.map(|it| f64::from(it) / 100.0), pids: None },
+            no_new_privs, stdin,
+            output: OutputPolicy { merge_stderr: output.0, max_bytes: output.1, on_limit: OnLimit::StopJob },
+            timeout,
+            stop: StopPolicy { signal: stop_signal, grace, scope: Scope::All },
+            wait_for: if output.0 { WaitFor::All } else { WaitFor::Leader },
+            success_exit_codes: codes, queue, priority, start_deadline, ttl_after_finished: ttl,
+        }
+    }
+}
+
+prop_compose! {
+    fn rich_job()(
+        spec in prop_oneof![spec(), Just(Spec::default())],
+        name in prop::option::of(text()),
+        labels in names(),
+        (created_by, message, path) in (text(), prop::option::of(text()), prop::option::of(text())),
+        state in prop::sample::select(State::ALL.to_vec()),
+        (at, maybe_at) in (moment(), prop::option::of(moment())),
+        (version, flag, maybe, number) in
+            (any::<u64>(), any::<bool>(), prop::option::of(any::<bool>()), any::<i32>()),
+        signal in signal(),
+        micros in 0_u32..u32::MAX,
+    ) -> Job {
+        Job {
+            id: JobId::generate(), name, labels, created_by, spec: Arc::new(spec), version, state,
+            message: message.clone(), created_at: at, started_at: maybe_at, finished_at: maybe_at,
+            expires_at: maybe_at, deadline_at: maybe_at,
+            process: flag.then(|| Process {
+                pid: number, started_at: at, start_ticks: version, monitor_pid: number,
+                executable: path.clone(), cgroup: path,
+            }),
+            attempt: 1,
+            exit: flag.then_some(Exit {
+                status: if maybe.is_some() {
+                    ExitStatus::Signal { signal, core_dumped: flag }
+                } else {
+                    ExitStatus::Code(3)
+                },
+                at, oom_killed: maybe,
+            }),
+            termination: maybe.map(|escalated| Termination {
+                cause: Cause::Canceled, requested_by: message.clone(), reason: message.clone(),
+                signals_sent: if flag { vec![SentSignal { signal, at }] } else { Vec::new() },
+                escalated, killed_leftovers: 0,
+            }),
+            spawn_failure: flag.then(|| SpawnFailure {
+                stage: Stage::Exec, errno: number, message: message.unwrap_or_default(),
+            }),
+            usage: maybe_at.map(|_| Usage {
+                user_cpu_seconds: f64::from(micros) / 1e6, system_cpu_seconds: 0.0, max_rss_bytes: version,
+            }),
+            output: OutputTotals { stdout_bytes: version, complete: flag, ..OutputTotals::default() },
+            survivors: if flag {
+                vec![Survivor { pid: number, state: 'D', uid: 0, name: "x".to_owned() }]
+            } else {
+                Vec::new()
+            },
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_job_comes_back_as_it_was(job in rich_job()) {
+        let (columns, text) = encoding::encode(&job).unwrap();
+        prop_assert_eq!(encoding::decode(columns, &text).unwrap(), job, "{}", text);
+    }
+}
+
+fn word() -> impl Strategy<Value = String> {
+    prop::sample::select(vec!["a", "b", "ab", "a.b/c", "é", ""]).prop_map(str::to_owned)
+}
+
+fn requirement() -> impl Strategy<Value = Requirement> {
+    let values = || prop::collection::vec(word(), 0..3);
+    prop_oneof![
+        (word(), values()).prop_map(|(key, values)| Requirement::In(key, values)),
+        (word(), values()).prop_map(|(key, values)| Requirement::NotIn(key, values)),
+        word().prop_map(Requirement::Exists),
+        word().prop_map(Requirement::NotExists),
+    ]
+}
+
+prop_compose! {
+    fn query()(
+        states in prop::collection::vec(prop::sample::select(State::ALL.to_vec()), 0..3),
+        requirements in prop::collection::vec(requirement(), 0..3),
+        name_prefix in prop::option::weighted(0.2, word()),
+        queue in prop::option::weighted(0.2, word()),
+        created_after in prop::option::weighted(0.2, 0_i64..10),
+        created_before in prop::option::weighted(0.2, 0_i64..10),
+        descending in any::<bool>(),
+        after in prop::option::of(0_u128..40),
+        limit in 0_usize..50,
+    ) -> Query {
+        Query {
+            filter: Filter {
+                states, selector: Selector { requirements }, name_prefix, queue,
+                created_after: created_after.map(Timestamp::from_micros),
+                created_before: created_before.map(Timestamp::from_micros),
+            },
+            order: if descending { Order::CreatedDescending } else { Order::CreatedAscending },
+            after: after.map(|it| JobId::from_bytes(it.to_be_bytes())),
+            limit,
+        }
+    }
+}
+
+type Traits = (usize, BTreeMap<String, String>, Option<String>, String, i64);
+
+fn traits() -> impl Strategy<Value = Traits> {
+    (
+        0..State::ALL.len(),
+        prop::collection::btree_map(word(), word(), 0..4),
+        prop::option::of(word()),
+        word(),
+        0_i64..10,
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn a_list_shows_exactly_what_the_filter_lets_pass(
+        many in prop::collection::vec(traits(), 0..40),
+        queries in prop::collection::vec(query(), 40),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (_folder, _path, store) = fresh();
+        let jobs: Vec<Job> = (0_u128..).zip(many).map(|(number, (state, labels, name, queue, created))| {
+            let base = with_id(number, State::ALL[state]);
+            Job {
+                labels, name, created_at: Timestamp::from_micros(created),
+                spec: Arc::new(Spec { queue, ..Spec::clone(&base.spec) }),
+                ..base
+            }
+        }).collect();
+        runtime.block_on(async {
+            let inserts = jobs.iter().map(|job| {
+                store.insert(Arc::new(job.clone()), Secrets::default(), None)
+            });
+            for inserted in futures_util::future::join_all(inserts).await {
+                prop_assert_eq!(inserted.unwrap(), Inserted::New);
+            }
+            for query in queries {
+                let mut expected: Vec<Job> = jobs.iter()
+                    .filter(|job| job.state.is_terminal() && query.filter.matches(job))
+                    .filter(|job| query.after.is_none_or(|after| match query.order {
+                        Order::CreatedDescending => job.id < after,
+                        Order::CreatedAscending => job.id > after,
+                    }))
+                    .cloned()
+                    .collect();
+                if query.order == Order::CreatedDescending {
+                    expected.reverse();
+                }
+                expected.truncate(query.limit);
+                let shown = store.list(query.clone()).await.unwrap();
+                prop_assert_eq!(shown, expected, "{:?}", query);
+            }
+            Ok(())
+        })?;
+        store.close();
+    }
+}

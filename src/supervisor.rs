@@ -1,0 +1,501 @@
+//! The supervisor: the first process, one thread, about a megabyte; PID 1 in a container.
+//!
+//! It forks monitors and the server, reaps everything, restarts the server, and holds what must outlive
+//! them: the listening sockets and a spare read end of every job's pipes, so that nobody's death sends a
+//! job SIGPIPE or refuses a connection. It holds no policy, parses no JSON and knows no HTTP.
+
+mod sockets;
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{Pid as NixPid, pipe2, setpgid};
+
+use crate::cgroup::Home;
+use crate::clock::{BootInstant, Now};
+use crate::config::{Config, OnShutdown};
+use crate::job::{JobId, Signal};
+use crate::monitor::{self, Descriptors, Host};
+use crate::procfs;
+use crate::server::{self, Inherited};
+use crate::state_dir::StateDir;
+use crate::sys::{self, End, Fork, Pid, WaitTarget};
+use crate::wire::messages::{FromSupervisor, ToSupervisor};
+use crate::wire::{self, Received};
+pub(crate) use sockets::Listeners;
+
+/// The exit code for a wrong configuration (sysexits.h `EX_CONFIG`): a restart would not help.
+pub(crate) const EXIT_CONFIG: u8 = 78;
+
+/// How soon a crashed server is started again, at first and at most.
+const RESTART_FIRST: Duration = Duration::from_millis(20);
+const RESTART_MOST: Duration = Duration::from_secs(5);
+
+/// A server that has run this long before it crashed starts the back-off afresh.
+const RESTART_CALM: Duration = Duration::from_secs(10);
+
+/// How much longer than the jobs' own time a shutdown waits for their ends to be recorded.
+const SHUTDOWN_MARGIN: Duration = Duration::from_secs(5);
+
+/// Runs the service until it is told to end. One line on stderr says why it could not start.
+#[must_use]
+pub(crate) fn run(config: Config) -> ExitCode {
+    match Supervisor::start(config) {
+        Ok(mut supervisor) => supervisor.serve(),
+        Err(Failure { message, code }) => {
+            crate::cli::complain(&format!("cannot start: {message}"));
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Why the service could not start, and the exit code that says whether trying again can help.
+struct Failure {
+    message: String,
+    code: u8,
+}
+
+impl Failure {
+    fn config(message: impl ToString) -> Self {
+        Self {
+            message: message.to_string(),
+            code: EXIT_CONFIG,
+        }
+    }
+
+    fn system(what: &str) -> impl FnOnce(io::Error) -> Self {
+        let what = what.to_owned();
+        move |error| Self {
+            message: format!("{what}: {error}"),
+            code: 1,
+        }
+    }
+}
+
+struct Supervisor {
+    config: Config,
+    /// Held for its lock.
+    _state: StateDir,
+    host: Host,
+    /// Why there is no cgroup home.
+    no_cgroup: Option<String>,
+    listeners: Listeners,
+    signals: SignalFd,
+    server: Option<Server>,
+    restarts: u32,
+    backoff: Duration,
+    restart_at: Option<BootInstant>,
+    monitors: HashMap<Pid, Monitor>,
+    shutdown: Option<Shutdown>,
+}
+
+struct Server {
+    pid: Pid,
+    socket: OwnedFd,
+    started: BootInstant,
+    ready: bool,
+}
+
+/// The spare read ends of a job's pipes.
+struct Monitor {
+    job: JobId,
+    _stdout: OwnedFd,
+    _stderr: Option<OwnedFd>,
+}
+
+struct Shutdown {
+    kill_at: BootInstant,
+    monitors_told: u8,
+}
+
+impl Supervisor {
+    fn start(config: Config) -> Result<Self, Failure> {
+        let state = StateDir::open(&config.state_dir).map_err(Failure::config)?;
+        let listeners = sockets::bind(&config, state.path()).map_err(Failure::config)?;
+        prctl::set_child_subreaper(true)
+            .map_err(io::Error::from)
+            .map_err(Failure::system("cannot become a subreaper"))?;
+        let (no_cgroup, cgroup) = match Home::set_up(state.instance()) {
+            Ok(home) => (None, Some(home)),
+            Err(why) => (Some(why), None),
+        };
+        let original_nofile =
+            raise_nofile().map_err(Failure::system("cannot read the limit of open files"))?;
+        let signals = take_signals().map_err(Failure::system("cannot take signals"))?;
+        let host = Host {
+            jobs: state
+                .jobs()
+                .map_err(Failure::system("cannot open the jobs directory"))?,
+            boot_id: procfs::boot_id().map_err(Failure::system("cannot read the boot id"))?,
+            cgroup,
+            original_nofile,
+        };
+        Ok(Self {
+            config,
+            _state: state,
+            host,
+            no_cgroup,
+            listeners,
+            signals,
+            server: None,
+            restarts: 0,
+            backoff: RESTART_FIRST,
+            restart_at: None,
+            monitors: HashMap::new(),
+            shutdown: None,
+        })
+    }
+
+    fn serve(&mut self) -> ExitCode {
+        if let Err(error) = self.start_server() {
+            tracing::error!(%error, "cannot start: cannot fork the server: {error}");
+            return ExitCode::FAILURE;
+        }
+        loop {
+            let (signal, message) = match self.wait() {
+                Ok(ready) => ready,
+                Err(error) => {
+                    tracing::error!(%error, "the supervisor cannot wait for events: {error}");
+                    return ExitCode::FAILURE;
+                }
+            };
+            if message {
+                self.on_server_messages();
+            }
+            if signal && let Some(code) = self.on_signals() {
+                return code;
+            }
+            if let Some(code) = self.on_time() {
+                return code;
+            }
+        }
+    }
+
+    /// Waits for a signal, a message or a due time; says which of the first two came.
+    fn wait(&self) -> io::Result<(bool, bool)> {
+        let now = Now::read().boot;
+        let due = [
+            self.restart_at,
+            self.shutdown.as_ref().map(|shutdown| shutdown.kill_at),
+        ];
+        let next = due.into_iter().flatten().min().map(|at| at.remaining(now));
+        // Past a deadline of the shutdown, look again every 100 ms; it is over soon.
+        let timeout =
+            next.map(|left| left.max(Duration::from_millis(if left.is_zero() { 100 } else { 1 })));
+        let timeout = match timeout {
+            Some(left) => PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
+            None => PollTimeout::NONE,
+        };
+        let mut polled = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        polled.extend(
+            self.server
+                .as_ref()
+                .map(|server| PollFd::new(server.socket.as_fd(), PollFlags::POLLIN)),
+        );
+        match poll(&mut polled, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let ready = |index: usize| {
+            polled
+                .get(index)
+                .and_then(PollFd::revents)
+                .is_some_and(|events| !events.is_empty())
+        };
+        Ok((ready(0), ready(1)))
+    }
+
+    fn start_server(&mut self) -> io::Result<()> {
+        let (ours, theirs) = wire::pair()?;
+        match sys::fork()? {
+            Fork::Parent(pid) => {
+                self.restart_at = None;
+                self.server = Some(Server {
+                    pid,
+                    socket: ours,
+                    started: Now::read().boot,
+                    ready: false,
+                });
+                Ok(())
+            }
+            Fork::Child => {
+                let code = self.become_server(theirs);
+                sys::exit_now(i32::from(code))
+            }
+        }
+    }
+
+    /// In the forked child: drops what is the supervisor's, and runs the server.
+    fn become_server(&mut self, supervisor: OwnedFd) -> u8 {
+        let keep = [
+            supervisor.as_raw_fd(),
+            self.listeners.tcp.as_raw_fd(),
+            self.listeners.unix.as_raw_fd(),
+            self.host.jobs.as_raw_fd(),
+        ];
+        // Its own group: Ctrl-C on the terminal is for the supervisor.
+        let prepared = setpgid(NixPid::from_raw(0), NixPid::from_raw(0))
+            .and_then(|()| prctl::set_name(c"procession-srv"))
+            .and_then(|()| sys::close_fds_except(&keep))
+            .and_then(|()| sys::reset_signals());
+        let listeners = self.listeners.try_clone();
+        let jobs = self.host.jobs.try_clone();
+        let (Ok(()), Ok(listeners), Ok(jobs)) = (prepared, listeners, jobs) else {
+            tracing::error!("cannot prepare the server process");
+            return 1;
+        };
+        // Writing to a connection whose other side is gone is an error, not a death.
+        if let Some(pipe) = Signal::from_number(13) {
+            sys::ignore_signal(pipe);
+        }
+        server::run(Inherited {
+            config: self.config.clone(),
+            supervisor,
+            supervisor_pid: std::os::unix::process::parent_id(),
+            listeners,
+            jobs,
+            boot_id: self.host.boot_id.clone(),
+            cgroup: self.host.cgroup.clone(),
+            no_cgroup: self.no_cgroup.clone(),
+            restarts: self.restarts,
+        })
+    }
+
+    fn on_server_messages(&mut self) {
+        while let Some(server) = &mut self.server {
+            match wire::receive::<ToSupervisor>(server.socket.as_fd()) {
+                Ok(Received::Message(ToSupervisor::Ready, _)) => server.ready = true,
+                Ok(Received::Message(ToSupervisor::Launch { job, merge_stderr }, fds)) => {
+                    self.launch(job, merge_stderr, fds);
+                }
+                Ok(Received::Closed) => {
+                    // It is ending, or stuck without its socket: it cannot work any more.
+                    let _ = sys::signal_process(server.pid, Signal::KILL);
+                    return;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    tracing::error!(%error, "a message of the server was not understood: {error}")
+                }
+            }
+        }
+    }
+
+    fn launch(&mut self, job: JobId, merge_stderr: bool, fds: Vec<OwnedFd>) {
+        let Ok([control, launch]) = <[OwnedFd; 2]>::try_from(fds) else {
+            tracing::error!(job.id = %job, "the launch of job {job} came without its descriptors");
+            return;
+        };
+        // Without a monitor the control socket closes, which the server reads as a failed launch.
+        if let Err(error) = self.fork_monitor(job, merge_stderr, control, launch) {
+            tracing::error!(job.id = %job, %error, "cannot fork a monitor for job {job}: {error}");
+        }
+    }
+
+    fn fork_monitor(
+        &mut self,
+        job: JobId,
+        merge_stderr: bool,
+        control: OwnedFd,
+        launch: OwnedFd,
+    ) -> io::Result<()> {
+        let stdout = pipe2(OFlag::O_CLOEXEC)?;
+        let stderr = if merge_stderr {
+            None
+        } else {
+            Some(pipe2(OFlag::O_CLOEXEC)?)
+        };
+        match sys::fork()? {
+            Fork::Parent(pid) => {
+                self.monitors.insert(
+                    pid,
+                    Monitor {
+                        job,
+                        _stdout: stdout.0,
+                        _stderr: stderr.map(|pipe| pipe.0),
+                    },
+                );
+                Ok(())
+            }
+            Fork::Child => monitor::run(
+                &self.host,
+                Descriptors {
+                    control,
+                    launch,
+                    stdout,
+                    stderr,
+                },
+            ),
+        }
+    }
+
+    /// Takes signals and reaps; an exit code where the service is over.
+    fn on_signals(&mut self) -> Option<ExitCode> {
+        let mut asked_to_end = false;
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            asked_to_end |= i32::try_from(signal.ssi_signo) != Ok(nix::libc::SIGCHLD);
+        }
+        if asked_to_end {
+            self.begin_shutdown();
+        }
+        while let Ok(Some(ended)) = sys::wait(WaitTarget::Any, true) {
+            if let Some(monitor) = self.monitors.remove(&ended.pid) {
+                if ended.end != End::Code(0) {
+                    tracing::error!(job.id = %monitor.job, "the monitor of job {} ended: {:?}", monitor.job, ended.end);
+                }
+                self.tell_server(&FromSupervisor::MonitorEnded { job: monitor.job });
+            } else if self
+                .server
+                .as_ref()
+                .is_some_and(|server| server.pid == ended.pid)
+                && let Some(code) = self.on_server_ended(ended.end)
+            {
+                return Some(code);
+            }
+        }
+        None
+    }
+
+    fn on_server_ended(&mut self, end: End) -> Option<ExitCode> {
+        // Its last messages may still be in the socket.
+        self.on_server_messages();
+        let server = self.server.take()?;
+        if self.shutdown.is_some() {
+            return self.is_over(end == End::Code(0));
+        }
+        if !server.ready && self.restarts == 0 {
+            return Some(match end {
+                End::Code(code) => ExitCode::from(code.max(1)),
+                End::Signal { .. } => ExitCode::FAILURE,
+            });
+        }
+        let now = Now::read().boot;
+        if server.ready && server.started.after(RESTART_CALM) <= now {
+            self.backoff = RESTART_FIRST;
+        }
+        tracing::error!(
+            restart_in_ms = self.backoff.as_millis(),
+            "the server ended ({end:?}) and is started again"
+        );
+        self.restarts = self.restarts.saturating_add(1);
+        self.restart_at = Some(now.after(self.backoff));
+        self.backoff = (self.backoff * 2).min(RESTART_MOST);
+        None
+    }
+
+    fn tell_server(&mut self, message: &FromSupervisor) {
+        let Some(server) = &self.server else { return };
+        // A hint: the monitors' records and the closed control sockets say the same.
+        let _ = wire::send(server.socket.as_fd(), message, &[]);
+    }
+
+    fn begin_shutdown(&mut self) {
+        let now = Now::read().boot;
+        let kill_at = match &self.shutdown {
+            None => now.after(self.config.shutdown_grace),
+            Some(_) => now, // The second time means at once.
+        };
+        self.shutdown = Some(Shutdown {
+            kill_at,
+            monitors_told: 0,
+        });
+        self.restart_at = None;
+        self.tell_server(&FromSupervisor::Shutdown {
+            stop_jobs: self.stops_jobs(),
+            kill_at,
+        });
+    }
+
+    fn stops_jobs(&self) -> bool {
+        match self.config.on_shutdown(std::process::id() == 1) {
+            OnShutdown::Stop => true,
+            OnShutdown::Leave => false,
+        }
+    }
+
+    /// After the server's end: have the monitors ended, where they should?
+    fn is_over(&mut self, orderly: bool) -> Option<ExitCode> {
+        if self.server.is_some() {
+            return None;
+        }
+        if self.stops_jobs() && !self.monitors.is_empty() {
+            return None;
+        }
+        Some(if orderly {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+
+    fn on_time(&mut self) -> Option<ExitCode> {
+        let now = Now::read().boot;
+        if self.restart_at.is_some_and(|at| at <= now)
+            && let Err(error) = self.start_server()
+        {
+            tracing::error!(%error, "cannot fork the server: {error}");
+            self.restart_at = Some(now.after(self.backoff));
+        }
+        let stops_jobs = self.stops_jobs();
+        let shutdown = self.shutdown.as_mut()?;
+        if self.server.is_none() {
+            // Nobody else can stop the jobs now; a second SIGTERM tells a monitor not to be polite.
+            let due = if shutdown.kill_at <= now { 2 } else { 1 };
+            if stops_jobs && shutdown.monitors_told < due {
+                shutdown.monitors_told = due;
+                for pid in self.monitors.keys() {
+                    let _ = sys::signal_process(*pid, Signal::TERM);
+                }
+            }
+            if let Some(code) = self.is_over(true) {
+                return Some(code);
+            }
+        }
+        let overdue = self
+            .shutdown
+            .as_ref()
+            .is_some_and(|shutdown| shutdown.kill_at.after(SHUTDOWN_MARGIN) <= now);
+        overdue.then(|| {
+            tracing::error!(
+                "the shutdown took too long; {} jobs may still have processes",
+                self.monitors.len()
+            );
+            ExitCode::FAILURE
+        })
+    }
+}
+
+/// Lets this process and its children open as many files as they may; returns what it was.
+fn raise_nofile() -> io::Result<(u64, u64)> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    Ok((soft, hard))
+}
+
+/// Blocks the signals that are read here. Blocked, they reach even PID 1, which ignores every signal
+/// that it has no handler for. SIGCHLD inherited as ignored would lose every exit status.
+fn take_signals() -> io::Result<SignalFd> {
+    sys::reset_signals()?;
+    let mut mask = SigSet::empty();
+    for signal in [NixSignal::SIGCHLD, NixSignal::SIGTERM, NixSignal::SIGINT] {
+        mask.add(signal);
+    }
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None)?;
+    if let Some(pipe) = Signal::from_number(13) {
+        sys::ignore_signal(pipe);
+    }
+    Ok(SignalFd::with_flags(
+        &mask,
+        SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
+    )?)
+}

@@ -1,0 +1,268 @@
+//! The system calls that nix does not wrap, or wraps as `unsafe`: the only unsafe code of the crate.
+//!
+//! Only `supervisor` and `monitor` may fork, wait and signal. Each function here is one operation with a
+//! safe signature; what it means is decided by its callers.
+#![expect(
+    unsafe_code,
+    reason = "fork, exec, waitid, pidfds and adopted descriptors have no safe wrapper"
+)]
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use nix::errno::Errno;
+use nix::libc;
+use tokio::io::unix::AsyncFd;
+
+use crate::job::Signal;
+
+/// A process id that can be signalled or waited for: never 0, 1 or negative, so that it can mean neither
+/// "my own group", "everybody" nor init.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Pid(libc::pid_t);
+
+impl Pid {
+    pub(crate) fn new(pid: i32) -> Option<Self> {
+        (pid > 1).then_some(Self(pid))
+    }
+
+    pub(crate) fn as_i32(self) -> i32 {
+        self.0
+    }
+}
+
+/// Which side of a fork this is.
+#[derive(Debug)]
+pub(crate) enum Fork {
+    Parent(Pid),
+    Child,
+}
+
+/// fork(2). The calling process must have one thread: the child could not use a lock that another
+/// thread held.
+pub(crate) fn fork() -> nix::Result<Fork> {
+    // SAFETY: supervisor and monitors have one thread each, so the child may use the heap and every lock.
+    let pid = Errno::result(unsafe { libc::fork() })?;
+    Ok(Pid::new(pid).map_or(Fork::Child, Fork::Parent))
+}
+
+/// execve(2); returns only where it failed.
+pub(crate) fn execve(path: &CStr, argv: &[CString], env: &[CString]) -> Errno {
+    let pointers = |items: &[CString]| -> Vec<*const libc::c_char> {
+        items
+            .iter()
+            .map(|item| item.as_ptr())
+            .chain([ptr::null()])
+            .collect()
+    };
+    let (argv, env) = (pointers(argv), pointers(env));
+    // SAFETY: both arrays end with a null pointer and point to strings that outlive the call.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+    Errno::last()
+}
+
+/// `_exit(2)`: ends the process without running exit handlers, which belong to the parent.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// Which children to wait for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum WaitTarget {
+    Any,
+    Child(Pid),
+}
+
+/// How a child ended, as waitid(2) says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Waited {
+    pub(crate) pid: Pid,
+    pub(crate) end: End,
+}
+
+/// By code or by signal; real-time signals included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Code(u8),
+    Signal { number: i32, core_dumped: bool },
+}
+
+/// Looks, without blocking, for a child that has ended. With `reap` its number is free afterwards.
+/// `Ok(None)`: no child has ended. `Err(ECHILD)`: there is no child at all.
+pub(crate) fn wait(target: WaitTarget, reap: bool) -> nix::Result<Option<Waited>> {
+    let (kind, id) = match target {
+        WaitTarget::Any => (libc::P_ALL, 0),
+        WaitTarget::Child(pid) => (
+            libc::P_PID,
+            libc::id_t::try_from(pid.0).map_err(|_| Errno::EINVAL)?,
+        ),
+    };
+    let keep = if reap { 0 } else { libc::WNOWAIT };
+    // SAFETY: a zeroed siginfo_t is a valid value of that plain C structure.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `info` is writable for the whole call.
+    Errno::result(unsafe {
+        libc::waitid(
+            kind,
+            id,
+            &raw mut info,
+            libc::WEXITED | libc::WNOHANG | keep,
+        )
+    })?;
+    // SAFETY: waitid has filled in the SIGCHLD fields, or left the zeroes.
+    let pid = unsafe { info.si_pid() };
+    let Some(pid) = Pid::new(pid) else {
+        return Ok(None);
+    };
+    // SAFETY: as above; si_status is set whenever si_pid is.
+    let status = unsafe { info.si_status() };
+    let end = match info.si_code {
+        libc::CLD_EXITED => End::Code(u8::try_from(status & 0xff).unwrap_or(u8::MAX)),
+        code => End::Signal {
+            number: status,
+            core_dumped: code == libc::CLD_DUMPED,
+        },
+    };
+    Ok(Some(Waited { pid, end }))
+}
+
+/// kill(2) on one process. Safe against recycled numbers only for one's own unreaped children.
+pub(crate) fn signal_process(pid: Pid, signal: Signal) -> nix::Result<()> {
+    // SAFETY: kill has no memory preconditions, and a `Pid` names one ordinary process.
+    Errno::result(unsafe { libc::kill(pid.0, signal.number()) }).map(drop)
+}
+
+/// kill(2) on a process group: the one place where a number is negated. The group's leader must be an
+/// unreaped child, or its number may belong to somebody else by now.
+pub(crate) fn signal_group(leader: Pid, signal: Signal) -> nix::Result<()> {
+    // SAFETY: kill has no memory preconditions; a `Pid` is above 1, so this is neither -1 nor our own group's 0.
+    Errno::result(unsafe { libc::kill(-leader.0, signal.number()) }).map(drop)
+}
+
+/// `pidfd_open(2)`: a handle that goes on meaning this process when its number is used again.
+pub(crate) fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: the system call takes two integers.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.0, 0) })?;
+    adopt_fd(RawFd::try_from(fd).map_err(|_| Errno::EBADF)?).ok_or(Errno::EBADF)
+}
+
+/// `pidfd_send_signal(2)`.
+pub(crate) fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: Signal) -> nix::Result<()> {
+    let no_info = ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo is allowed, and the descriptor is open.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal.number(),
+            no_info,
+            0,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Takes ownership of a descriptor that the kernel has just handed to this process and nobody owns yet.
+pub(crate) fn adopt_fd(fd: RawFd) -> Option<OwnedFd> {
+    // SAFETY: callers pass descriptors fresh from the kernel (SCM_RIGHTS, pidfd_open), owned by nobody.
+    (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Closes every descriptor from `first` on.
+pub(crate) fn close_fds_from(first: u32) -> nix::Result<()> {
+    // SAFETY: used in a child that is about to execute or has taken its descriptors out of the range;
+    // nothing uses a closed one afterwards.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
+}
+
+/// Sets every signal to its default action and unblocks all: execve(2) keeps ignored signals ignored
+/// and the mask as it is.
+pub(crate) fn reset_signals() -> nix::Result<()> {
+    for number in 1..=64 {
+        // SAFETY: SIG_DFL is always a valid action; numbers without a settable action only fail.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+    nix::sys::signal::sigprocmask(
+        nix::sys::signal::SigmaskHow::SIG_SETMASK,
+        Some(&nix::sys::signal::SigSet::empty()),
+        None,
+    )
+}
+
+/// Ignores a signal in this process.
+pub(crate) fn ignore_signal(signal: Signal) {
+    // SAFETY: SIG_IGN is always a valid action.
+    unsafe { libc::signal(signal.number(), libc::SIG_IGN) };
+}
+
+/// setpriority(2) of the calling process.
+pub(crate) fn set_nice(nice: i32) -> nix::Result<()> {
+    // SAFETY: the call takes three integers.
+    Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) }).map(drop)
+}
+
+/// setgroups(2), setgid(2), setuid(2) in the order in which each is still allowed.
+pub(crate) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> nix::Result<()> {
+    // SAFETY: the pointer and the length describe one slice that outlives the call.
+    Errno::result(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) })?;
+    // SAFETY: the call takes an integer.
+    Errno::result(unsafe { libc::setresgid(gid, gid, gid) })?;
+    // SAFETY: the call takes an integer.
+    Errno::result(unsafe { libc::setresuid(uid, uid, uid) }).map(drop)
+}
+
+/// `FIONREAD`: how many bytes a pipe holds.
+pub(crate) fn bytes_in_pipe(pipe: BorrowedFd<'_>) -> nix::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int, and `count` is one.
+    Errno::result(unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut count) })?;
+    usize::try_from(count).map_err(|_| Errno::EINVAL)
+}
+
+/// dup3(2): makes `target` mean what `source` means, closing what it meant before.
+pub(crate) fn duplicate_to(
+    source: BorrowedFd<'_>,
+    target: RawFd,
+    close_on_exec: bool,
+) -> nix::Result<()> {
+    let flags = if close_on_exec { libc::O_CLOEXEC } else { 0 };
+    // SAFETY: callers own the target number: they are about to execute, and drop nothing that had it.
+    Errno::result(unsafe { libc::dup3(source.as_raw_fd(), target, flags) }).map(drop)
+}
+
+/// Closes every descriptor from 3 on, but these.
+pub(crate) fn close_fds_except(keep: &[RawFd]) -> nix::Result<()> {
+    let mut keep: Vec<u32> = keep
+        .iter()
+        .filter_map(|fd| u32::try_from(*fd).ok())
+        .filter(|fd| *fd >= 3)
+        .collect();
+    keep.sort_unstable();
+    let mut first = 3;
+    for fd in keep {
+        if fd > first {
+            // SAFETY: a freshly forked child calls this; what it closes belongs to its parent's values,
+            // which the child never uses or drops.
+            Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) })?;
+        }
+        first = fd + 1;
+    }
+    close_fds_from(first)
+}
+
+/// The number of an errno, as `errno -l` shows it.
+#[expect(
+    clippy::as_conversions,
+    reason = "a C enum has no other way to its number"
+)]
+pub(crate) fn errno_number(errno: Errno) -> i32 {
+    errno as i32
+}
+
+/// Registers a descriptor with the runtime's reactor.
+pub(crate) fn watch(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives, and lives in the result.
+    unsafe { AsyncFd::register(fd) }.map_err(std::io::Error::from)
+}

@@ -1,0 +1,193 @@
+//! Messages between the roles: one value per packet of a SOCK_SEQPACKET socket, descriptors beside it.
+//!
+//! A packet is one version byte and a MessagePack value with named fields, so that a monitor that has
+//! run for weeks and a server that was upgraded today read each other: unknown fields are skipped,
+//! missing ones take their default.
+
+pub(crate) mod messages;
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use nix::cmsg_space;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+    sendmsg, socketpair,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::sys;
+
+/// The version byte. It changes only where a reader of the old one would misunderstand.
+const VERSION: u8 = 1;
+
+/// The largest packet. Everything bigger goes beside it in a file.
+const MAX_PACKET: usize = 16 * 1024;
+
+/// The most descriptors beside a packet.
+const MAX_FDS: usize = 4;
+
+/// What came out of a socket.
+#[derive(Debug)]
+pub(crate) enum Received<T> {
+    /// A message and the descriptors that came with it.
+    Message(T, Vec<OwnedFd>),
+    /// The other side is gone.
+    Closed,
+}
+
+/// A connected pair, both ends close-on-exec and blocking.
+pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )?)
+}
+
+/// Encodes a value as it goes over a socket or into a record.
+pub(crate) fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![VERSION];
+    rmp_serde::encode::write_named(&mut bytes, value)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    Ok(bytes)
+}
+
+/// Decodes what [`encode`] made, in this version of the program or another.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    match bytes.split_first() {
+        Some((&VERSION, rest)) => rmp_serde::from_slice(rest)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)),
+        Some((version, _)) => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!("message version {version} is not known"),
+        )),
+        None => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+    }
+}
+
+/// Sends one message without blocking; `WouldBlock` where the other side's buffer is full.
+pub(crate) fn send<T: Serialize>(
+    socket: BorrowedFd<'_>,
+    message: &T,
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    send_bytes(socket, &encode(message)?, fds)
+}
+
+/// Sends an encoded message without blocking.
+pub(crate) fn send_bytes(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    if bytes.len() > MAX_PACKET {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "message too large for a packet",
+        ));
+    }
+    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let beside: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    sendmsg::<()>(
+        socket.as_raw_fd(),
+        &[IoSlice::new(bytes)],
+        beside,
+        flags,
+        None,
+    )?;
+    Ok(())
+}
+
+/// Takes one message without blocking; `WouldBlock` where there is none.
+pub(crate) fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result<Received<T>> {
+    let mut buffer = vec![0; MAX_PACKET];
+    let mut beside = cmsg_space!([RawFd; MAX_FDS]);
+    let mut parts = [IoSliceMut::new(&mut buffer)];
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut beside), flags) {
+        Ok(message) => message,
+        Err(nix::errno::Errno::ECONNRESET) => return Ok(Received::Closed),
+        Err(errno) => return Err(errno.into()),
+    };
+    let mut fds = Vec::new();
+    for item in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = item {
+            fds.extend(raw.into_iter().filter_map(sys::adopt_fd));
+        }
+    }
+    let (length, truncated) = (message.bytes, message.flags.contains(MsgFlags::MSG_TRUNC));
+    if length == 0 {
+        return Ok(Received::Closed);
+    }
+    if truncated {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "message larger than a packet",
+        ));
+    }
+    let bytes = buffer.get(..length).unwrap_or_default();
+    Ok(Received::Message(decode(bytes)?, fds))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_message_arrives_whole_with_its_descriptors() {
+        let (a, b) = pair().unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        send(a.as_fd(), &("hello", 7), &[file.as_fd(), file.as_fd()]).unwrap();
+        match receive::<(String, i32)>(b.as_fd()).unwrap() {
+            Received::Message(message, fds) => {
+                assert_eq!(message, ("hello".to_owned(), 7));
+                assert_eq!(fds.len(), 2);
+            }
+            Received::Closed => panic!("closed"),
+        }
+        assert_eq!(
+            receive::<()>(b.as_fd()).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
+        drop(a);
+        assert!(matches!(
+            receive::<()>(b.as_fd()).unwrap(),
+            Received::Closed
+        ));
+    }
+
+    #[test]
+    fn a_message_of_another_version_is_refused_by_name() {
+        let error = decode::<()>(&[9, 0xc0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn fields_may_be_added_on_either_side() {
+        #[derive(Serialize, serde::Deserialize, PartialEq, Debug)]
+        struct Old {
+            a: u32,
+        }
+        #[derive(Serialize, serde::Deserialize, PartialEq, Debug)]
+        struct New {
+            a: u32,
+            #[serde(default)]
+            b: Option<String>,
+        }
+        let from_new = encode(&New {
+            a: 1,
+            b: Some("x".into()),
+        })
+        .unwrap();
+        assert_eq!(decode::<Old>(&from_new).unwrap(), Old { a: 1 });
+        let from_old = encode(&Old { a: 2 }).unwrap();
+        assert_eq!(decode::<New>(&from_old).unwrap(), New { a: 2, b: None });
+    }
+}

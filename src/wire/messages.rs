@@ -1,0 +1,162 @@
+//! What the roles say to each other.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::BootInstant;
+use crate::job::JobId;
+use crate::job::Signal;
+use crate::job::life::{Plan, Refusal, Stop};
+use crate::job::outcome::SpawnFailure;
+use crate::job::spec::{Limits, Rlimit, RlimitResource, Scope};
+use crate::record::Record;
+
+/// Server → supervisor.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToSupervisor {
+    /// The server accepts requests.
+    Ready,
+    /// Fork a monitor. Beside it: the monitor's end of its control socket, and a file with a [`Launch`].
+    Launch {
+        /// Whose monitor.
+        job: JobId,
+        /// One pipe for both streams.
+        merge_stderr: bool,
+    },
+}
+
+/// Supervisor → server.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromSupervisor {
+    /// The service shuts down: accept nothing new, and end.
+    Shutdown {
+        /// Stop the jobs first; otherwise leave them to their monitors.
+        stop_jobs: bool,
+        /// When every job must be gone: the kill comes then.
+        kill_at: BootInstant,
+    },
+    /// A monitor has ended. Its record says whether its job has, too.
+    MonitorEnded {
+        /// Whose.
+        job: JobId,
+    },
+}
+
+/// Everything a monitor needs to start a job; given in a file since it can be large.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Launch {
+    pub(crate) job: JobId,
+    pub(crate) attempt: u32,
+    pub(crate) plan: Plan,
+    pub(crate) argv: Vec<String>,
+    /// Name and value; secrets included, which is why this type has no `Debug`.
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) cwd: String,
+    pub(crate) umask: u32,
+    pub(crate) nice: Option<i32>,
+    pub(crate) oom_score_adj: Option<i32>,
+    pub(crate) cpu_affinity: Option<Vec<usize>>,
+    pub(crate) rlimits: Vec<(RlimitResource, Rlimit)>,
+    pub(crate) ids: Option<Ids>,
+    pub(crate) no_new_privs: bool,
+    pub(crate) limits: Limits,
+    /// The bytes of standard input; `None` for `/dev/null`.
+    #[serde(with = "serde_bytes_option")]
+    pub(crate) stdin: Option<Vec<u8>>,
+}
+
+/// The user and groups of a job, looked up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ids {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
+}
+
+/// Server → monitor. The ticket comes back with the reply.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ToMonitor {
+    pub(crate) ticket: u64,
+    pub(crate) request: Request,
+}
+
+/// What the server wants of a job.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// End it.
+    Stop(Stop),
+    /// Send a signal.
+    Signal {
+        /// Which.
+        signal: Signal,
+        /// To whom.
+        scope: Scope,
+    },
+    /// Stop every process until a resume.
+    Pause,
+    /// Let them go on.
+    Resume,
+}
+
+/// Monitor → server.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromMonitor {
+    /// How things are now. Later ones supersede earlier ones, so a slow reader may miss some.
+    Record(Box<Record>),
+    /// The answer to a request.
+    Reply {
+        /// The request's.
+        ticket: u64,
+        /// How many processes were reached, or why not.
+        result: Result<u32, RequestRefused>,
+    },
+    /// No monitor could be made.
+    NotLaunched(SpawnFailure),
+}
+
+/// Why a monitor did not do what was asked.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) enum RequestRefused {
+    /// Wrong state.
+    Refused(Refusal),
+    /// The operating system refused.
+    Errno(i32),
+}
+
+/// Bytes as one MessagePack binary, not as an array of numbers.
+mod serde_bytes_option {
+    use serde::de::{Deserializer, Error, Visitor};
+    use serde::ser::Serializer;
+
+    #[expect(clippy::ref_option, reason = "the signature serde asks for")]
+    pub(super) fn serialize<S: Serializer>(
+        bytes: &Option<Vec<u8>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match bytes {
+            Some(bytes) => serializer.serialize_bytes(bytes),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Vec<u8>>, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = Option<Vec<u8>>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("bytes or nothing")
+            }
+
+            fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+                Ok(None)
+            }
+
+            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+                Ok(Some(bytes.to_vec()))
+            }
+        }
+        deserializer.deserialize_any(Bytes)
+    }
+}
