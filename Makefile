@@ -1,0 +1,72 @@
+# `make run` starts the service, `make test` is the gate; the rest are its parts.
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test lint deny advisories test-rust test-unprivileged test-docker test-vm bench clean
+
+CARGO ?= cargo
+# cargo-deny is built from source once (about two minutes on two cores) and kept here.
+CARGO_DENY_VERSION := 0.20.2
+TOOLS := target/tools
+CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+# One process a test with nextest where it is installed, else cargo's own runner.
+TEST_RUNNER := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
+# The account that `make test` uses for the second, unprivileged run of tests/it.
+TEST_USER ?= procession-test
+
+help:
+	@echo 'make run                start the service on http://127.0.0.1:8080'
+	@echo 'make test               everything below but test-vm: what a change must pass'
+	@echo 'make lint               rustfmt, clippy, rustdoc, cargo-deny'
+	@echo 'make test-rust          unit, property and integration tests'
+	@echo 'make test-unprivileged  the integration tests again as an ordinary user, when root'
+	@echo 'make test-docker        the image, against a Docker engine (its own where none answers, as root)'
+	@echo 'make test-vm            a virtual machine with systemd and cgroup v2, as root'
+	@echo 'make advisories         known vulnerabilities in the dependencies (needs github.com)'
+	@echo 'make bench              the benchmarks'
+
+# The server prints the address, and a curl line with the token.
+run: build
+	target/release/procession serve $(ARGS)
+
+build:
+	$(CARGO) build --release --locked
+
+test: lint test-rust test-unprivileged test-docker
+
+lint: deny
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+
+deny: $(CARGO_DENY)
+	$(CARGO_DENY) --locked check --hide-inclusion-graph bans licenses sources
+
+advisories: $(CARGO_DENY)
+	$(CARGO_DENY) --locked check advisories
+
+$(CARGO_DENY):
+	$(CARGO) install --locked cargo-deny --version $(CARGO_DENY_VERSION) \
+		--root $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION) --target-dir $(TOOLS)/build
+	rm -rf $(TOOLS)/build
+
+test-rust:
+	$(CARGO) $(TEST_RUNNER) --locked
+	$(CARGO) test --locked --doc
+
+test-unprivileged:
+	scripts/test-unprivileged.sh $(TEST_USER) $(CARGO) $(TEST_RUNNER) --locked
+
+test-docker:
+	tests/docker/run.sh
+
+# Debian 13 has a systemd with DelegateSubgroup, Debian 12 one without.
+test-vm: build
+	tests/vm/run.sh --suite trixie
+	tests/vm/run.sh --suite bookworm
+
+bench:
+	@ls benches/*.rs >/dev/null 2>&1 || { echo 'there are no benchmarks yet' >&2; exit 1; }
+	$(CARGO) bench --locked
+
+clean:
+	$(CARGO) clean
