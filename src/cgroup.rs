@@ -37,7 +37,7 @@ impl Home {
             .ancestors()
             .find(|path| is_home(path))
             .and_then(Path::parent)
-            .unwrap_or(&own)
+            .unwrap_or_else(|| unit_of(&own))
             .to_owned();
         let path = base.join(format!("procession-{instance}"));
         let directory = mount.join(&path);
@@ -70,6 +70,19 @@ impl Home {
     /// Where it is, beneath the mount.
     pub(crate) fn path(&self) -> String {
         format!("/{}", self.path.display())
+    }
+
+    /// At the service's end: moves the calling process back out and removes what is empty. Groups of jobs
+    /// that were left running stay.
+    pub(crate) fn tear_down(&self) {
+        let directory = self.mount.join(&self.path);
+        if let Some(base) = directory.parent() {
+            // Refused where the base has controllers for its children: then `self` stays as it is.
+            let _ = fs::write(base.join("cgroup.procs"), "0");
+        }
+        for empty in ["jobs", "self", ""] {
+            let _ = fs::remove_dir(directory.join(empty));
+        }
     }
 
     /// The group of a job, whether it exists or not.
@@ -121,6 +134,16 @@ fn limit_files(limits: &Limits) -> Vec<(&'static str, String)> {
         files.push(("pids.max", pids.to_string()));
     }
     files
+}
+
+/// The group of the systemd unit that `own` lies in, which is handed over as a whole even where its
+/// processes start in a group below it (`DelegateSubgroup=`); `own` itself outside of units.
+fn unit_of(own: &Path) -> &Path {
+    let is_unit = |path: &&Path| {
+        path.extension()
+            .is_some_and(|kind| kind == "service" || kind == "scope")
+    };
+    own.ancestors().find(is_unit).unwrap_or(own)
 }
 
 fn is_home(path: &Path) -> bool {

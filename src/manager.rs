@@ -187,6 +187,8 @@ pub struct Info {
     pub server_restarts: u32,
     /// No new jobs are accepted.
     pub draining: bool,
+    /// Records of jobs that this server found damaged and put aside.
+    pub damaged_records: u64,
 }
 
 /// What the manager is started with.

@@ -161,6 +161,21 @@ pub(crate) fn command_line(pid: i32) -> Vec<String> {
     words
 }
 
+/// Does the process hold one of these pipes open? False where its descriptors cannot be read.
+pub(crate) fn holds_pipe(pid: i32, inodes: &[u64]) -> bool {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return false;
+    };
+    let names: Vec<String> = inodes
+        .iter()
+        .map(|inode| format!("pipe:[{inode}]"))
+        .collect();
+    entries
+        .flatten()
+        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .any(|target| names.iter().any(|name| target.as_os_str() == name.as_str()))
+}
+
 /// The random id of the present boot of the machine.
 pub(crate) fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?

@@ -89,6 +89,18 @@ impl Writer {
         Ok(Self { file, sequence: 0 })
     }
 
+    /// Goes on with the file of a monitor that is dead: takes the lock and returns its last record.
+    pub(crate) fn resume(directory: BorrowedFd<'_>) -> io::Result<(Self, Record)> {
+        let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = File::from(openat(directory, FILE, flags, Mode::empty())?);
+        if !lock(&file)? {
+            return Err(io::Error::from(Errno::EAGAIN));
+        }
+        let (sequence, record) = newest([read_slot(&file, 0), read_slot(&file, SLOT)])
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        Ok((Self { file, sequence }, record))
+    }
+
     /// Writes the record into the older slot.
     pub(crate) fn write(&mut self, record: &Record) -> io::Result<()> {
         self.sequence += 1;
@@ -155,9 +167,10 @@ pub(crate) fn lock_holder(file: &File) -> io::Result<Option<i32>> {
 /// What a record file says.
 #[derive(Debug)]
 pub(crate) struct Found {
-    /// The newest complete record; `None` where there is none (the monitor was killed before its first
-    /// write, or both slots are damaged).
+    /// The newest complete record; `None` where there is none.
     pub(crate) record: Option<Record>,
+    /// There is no complete record, though something has been written: what the job did is not known.
+    pub(crate) damaged: bool,
     /// The PID of the live monitor.
     pub(crate) monitor: Option<i32>,
 }
@@ -173,29 +186,56 @@ pub(crate) fn read(directory: BorrowedFd<'_>) -> io::Result<Option<Found>> {
     let file = File::from(file);
     // The lock first: a monitor that ends in between has written its last record before it let go.
     let monitor = lock_holder(&file)?;
-    let record = [0, SLOT]
-        .into_iter()
-        .filter_map(|offset| read_slot(&file, offset))
-        .max_by_key(|(sequence, _)| *sequence);
+    let slots = [read_slot(&file, 0), read_slot(&file, SLOT)];
+    let is_damaged = slots.iter().any(|slot| matches!(slot, Slot::Damaged));
+    let record = newest(slots).map(|(_, record)| record);
     Ok(Some(Found {
-        record: record.map(|(_, record)| record),
+        damaged: record.is_none() && is_damaged,
+        record,
         monitor,
     }))
 }
 
-fn read_slot(file: &File, offset: u64) -> Option<(u64, Record)> {
-    let mut slot = vec![0; usize::try_from(SLOT).ok()?];
+/// What a slot holds.
+enum Slot {
+    /// Nothing was ever written to it.
+    Empty,
+    /// A record that is whole, and its sequence number.
+    Whole(u64, Box<Record>),
+    /// Something else.
+    Damaged,
+}
+
+fn newest(slots: [Slot; 2]) -> Option<(u64, Record)> {
+    let whole = slots.into_iter().filter_map(|slot| match slot {
+        Slot::Whole(sequence, record) => Some((sequence, *record)),
+        Slot::Empty | Slot::Damaged => None,
+    });
+    whole.max_by_key(|(sequence, _)| *sequence)
+}
+
+fn read_slot(file: &File, offset: u64) -> Slot {
+    let mut slot = vec![0; usize::try_from(SLOT).unwrap_or_default()];
     let mut filled = 0;
-    while filled < slot.len() {
-        match file.read_at(
-            slot.get_mut(filled..)?,
-            offset + u64::try_from(filled).ok()?,
-        ) {
-            Ok(0) | Err(_) => break,
+    while let Some(rest) = slot.get_mut(filled..)
+        && !rest.is_empty()
+    {
+        match file.read_at(rest, offset + u64::try_from(filled).unwrap_or_default()) {
+            Ok(0) => break,
             Ok(count) => filled += count,
+            Err(_) => return Slot::Damaged,
         }
     }
-    let slot = slot.get(..filled)?;
+    if slot.iter().all(|byte| *byte == 0) {
+        return Slot::Empty;
+    }
+    match decode_slot(&slot) {
+        Some((sequence, record)) => Slot::Whole(sequence, Box::new(record)),
+        None => Slot::Damaged,
+    }
+}
+
+fn decode_slot(slot: &[u8]) -> Option<(u64, Record)> {
     if slot.get(..4)? != MAGIC {
         return None;
     }
@@ -205,6 +245,13 @@ fn read_slot(file: &File, offset: u64) -> Option<(u64, Record)> {
     let payload = slot.get(HEADER..HEADER.checked_add(length)?)?;
     (checksum(sequence, payload) == sum).then_some(())?;
     Some((sequence, wire::decode(payload).ok()?))
+}
+
+/// Puts a damaged record aside, under a name that no reader looks for.
+pub(crate) fn quarantine(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<()> {
+    let directory = open_directory(jobs, job)?;
+    nix::fcntl::renameat(&directory, FILE, &directory, "record.damaged")?;
+    Ok(())
 }
 
 /// Opens a job's directory beneath `jobs`, without following links.
@@ -302,6 +349,16 @@ mod tests {
                 .attempt,
             5
         );
+    }
+
+    #[test]
+    fn what_is_no_record_counts_as_damaged_and_nothing_as_nothing() {
+        let (keep, directory) = directory();
+        let _writer = Writer::create(directory.as_fd()).unwrap();
+        assert!(!read(directory.as_fd()).unwrap().unwrap().damaged);
+        std::fs::write(keep.path().join(FILE), b"PrRc garbage").unwrap();
+        let found = read(directory.as_fd()).unwrap().unwrap();
+        assert!(found.damaged && found.record.is_none());
     }
 
     proptest! {

@@ -4,34 +4,34 @@
 //! them: the listening sockets and a spare read end of every job's pipes, so that nobody's death sends a
 //! job SIGPIPE or refuses a connection. It holds no policy, parses no JSON and knows no HTTP.
 
+mod monitors;
 mod sockets;
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::{Pid as NixPid, pipe2, setpgid};
+use nix::unistd::{Pid as NixPid, setpgid};
 
 use crate::cgroup::Home;
 use crate::clock::{BootInstant, Now};
 use crate::config::{Config, OnShutdown};
 use crate::job::{JobId, Signal};
-use crate::monitor::{self, Descriptors, Host};
+use crate::monitor::Host;
 use crate::procfs;
 use crate::server::{self, Inherited};
 use crate::state_dir::StateDir;
 use crate::sys::{self, End, Fork, Pid, WaitTarget};
 use crate::wire::messages::{FromSupervisor, ToSupervisor};
 use crate::wire::{self, Received};
+use monitors::Monitors;
 pub(crate) use sockets::Listeners;
 
 /// The exit code for a wrong configuration (sysexits.h `EX_CONFIG`): a restart would not help.
@@ -44,6 +44,9 @@ const RESTART_MOST: Duration = Duration::from_secs(5);
 /// A server that has run this long before it crashed starts the back-off afresh.
 const RESTART_CALM: Duration = Duration::from_secs(10);
 
+/// How long a server that has closed its socket may take to end.
+const SERVER_END: Duration = Duration::from_secs(5);
+
 /// How much longer than the jobs' own time a shutdown waits for their ends to be recorded.
 const SHUTDOWN_MARGIN: Duration = Duration::from_secs(5);
 
@@ -51,7 +54,13 @@ const SHUTDOWN_MARGIN: Duration = Duration::from_secs(5);
 #[must_use]
 pub(crate) fn run(config: Config) -> ExitCode {
     match Supervisor::start(config) {
-        Ok(mut supervisor) => supervisor.serve(),
+        Ok(mut supervisor) => {
+            let code = supervisor.serve();
+            if let Some(home) = &supervisor.host.cgroup {
+                home.tear_down();
+            }
+            code
+        }
         Err(Failure { message, code }) => {
             crate::cli::complain(&format!("cannot start: {message}"));
             ExitCode::from(code)
@@ -95,22 +104,18 @@ struct Supervisor {
     restarts: u32,
     backoff: Duration,
     restart_at: Option<BootInstant>,
-    monitors: HashMap<Pid, Monitor>,
+    monitors: Monitors,
     shutdown: Option<Shutdown>,
 }
 
 struct Server {
     pid: Pid,
-    socket: OwnedFd,
+    /// `None` once the server has closed its end: it is ending.
+    socket: Option<OwnedFd>,
     started: BootInstant,
     ready: bool,
-}
-
-/// The spare read ends of a job's pipes.
-struct Monitor {
-    job: JobId,
-    _stdout: OwnedFd,
-    _stderr: Option<OwnedFd>,
+    /// When it is killed: it has closed its socket, and still has not ended.
+    stuck_at: Option<BootInstant>,
 }
 
 struct Shutdown {
@@ -151,7 +156,7 @@ impl Supervisor {
             restarts: 0,
             backoff: RESTART_FIRST,
             restart_at: None,
-            monitors: HashMap::new(),
+            monitors: Monitors::default(),
             shutdown: None,
         })
     }
@@ -187,6 +192,7 @@ impl Supervisor {
         let due = [
             self.restart_at,
             self.shutdown.as_ref().map(|shutdown| shutdown.kill_at),
+            self.server.as_ref().and_then(|server| server.stuck_at),
         ];
         let next = due.into_iter().flatten().min().map(|at| at.remaining(now));
         // Past a deadline of the shutdown, look again every 100 ms; it is over soon.
@@ -197,11 +203,11 @@ impl Supervisor {
             None => PollTimeout::NONE,
         };
         let mut polled = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        polled.extend(
-            self.server
-                .as_ref()
-                .map(|server| PollFd::new(server.socket.as_fd(), PollFlags::POLLIN)),
-        );
+        let socket = self
+            .server
+            .as_ref()
+            .and_then(|server| server.socket.as_ref());
+        polled.extend(socket.map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
         match poll(&mut polled, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -222,9 +228,10 @@ impl Supervisor {
                 self.restart_at = None;
                 self.server = Some(Server {
                     pid,
-                    socket: ours,
+                    socket: Some(ours),
                     started: Now::read().boot,
                     ready: false,
+                    stuck_at: None,
                 });
                 Ok(())
             }
@@ -272,15 +279,17 @@ impl Supervisor {
     }
 
     fn on_server_messages(&mut self) {
-        while let Some(server) = &mut self.server {
-            match wire::receive::<ToSupervisor>(server.socket.as_fd()) {
+        while let Some(server) = &mut self.server
+            && let Some(socket) = &server.socket
+        {
+            match wire::receive::<ToSupervisor>(socket.as_fd()) {
                 Ok(Received::Message(ToSupervisor::Ready, _)) => server.ready = true,
                 Ok(Received::Message(ToSupervisor::Launch { job, merge_stderr }, fds)) => {
                     self.launch(job, merge_stderr, fds);
                 }
                 Ok(Received::Closed) => {
-                    // It is ending, or stuck without its socket: it cannot work any more.
-                    let _ = sys::signal_process(server.pid, Signal::KILL);
+                    server.socket = None;
+                    server.stuck_at = Some(Now::read().boot.after(SERVER_END));
                     return;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -297,45 +306,11 @@ impl Supervisor {
             return;
         };
         // Without a monitor the control socket closes, which the server reads as a failed launch.
-        if let Err(error) = self.fork_monitor(job, merge_stderr, control, launch) {
+        if let Err(error) = self
+            .monitors
+            .launch(&self.host, job, merge_stderr, control, launch)
+        {
             tracing::error!(job.id = %job, %error, "cannot fork a monitor for job {job}: {error}");
-        }
-    }
-
-    fn fork_monitor(
-        &mut self,
-        job: JobId,
-        merge_stderr: bool,
-        control: OwnedFd,
-        launch: OwnedFd,
-    ) -> io::Result<()> {
-        let stdout = pipe2(OFlag::O_CLOEXEC)?;
-        let stderr = if merge_stderr {
-            None
-        } else {
-            Some(pipe2(OFlag::O_CLOEXEC)?)
-        };
-        match sys::fork()? {
-            Fork::Parent(pid) => {
-                self.monitors.insert(
-                    pid,
-                    Monitor {
-                        job,
-                        _stdout: stdout.0,
-                        _stderr: stderr.map(|pipe| pipe.0),
-                    },
-                );
-                Ok(())
-            }
-            Fork::Child => monitor::run(
-                &self.host,
-                Descriptors {
-                    control,
-                    launch,
-                    stdout,
-                    stderr,
-                },
-            ),
         }
     }
 
@@ -348,22 +323,17 @@ impl Supervisor {
         if asked_to_end {
             self.begin_shutdown();
         }
+        let mut server_ended = None;
         while let Ok(Some(ended)) = sys::wait(WaitTarget::Any, true) {
-            if let Some(monitor) = self.monitors.remove(&ended.pid) {
-                if ended.end != End::Code(0) {
-                    tracing::error!(job.id = %monitor.job, "the monitor of job {} ended: {:?}", monitor.job, ended.end);
-                }
-                self.tell_server(&FromSupervisor::MonitorEnded { job: monitor.job });
-            } else if self
-                .server
-                .as_ref()
-                .is_some_and(|server| server.pid == ended.pid)
-                && let Some(code) = self.on_server_ended(ended.end)
-            {
-                return Some(code);
+            match &self.server {
+                Some(server) if server.pid == ended.pid => server_ended = Some(ended.end),
+                Some(_) | None => self.monitors.reaped(ended.pid, ended.end),
             }
         }
-        None
+        for job in self.monitors.settle(&self.host) {
+            self.tell_server(&FromSupervisor::MonitorEnded { job });
+        }
+        server_ended.and_then(|end| self.on_server_ended(end))
     }
 
     fn on_server_ended(&mut self, end: End) -> Option<ExitCode> {
@@ -394,9 +364,15 @@ impl Supervisor {
     }
 
     fn tell_server(&mut self, message: &FromSupervisor) {
-        let Some(server) = &self.server else { return };
+        let Some(socket) = self
+            .server
+            .as_ref()
+            .and_then(|server| server.socket.as_ref())
+        else {
+            return;
+        };
         // A hint: the monitors' records and the closed control sockets say the same.
-        let _ = wire::send(server.socket.as_fd(), message, &[]);
+        let _ = wire::send(socket.as_fd(), message, &[]);
     }
 
     fn begin_shutdown(&mut self) {
@@ -446,6 +422,12 @@ impl Supervisor {
             tracing::error!(%error, "cannot fork the server: {error}");
             self.restart_at = Some(now.after(self.backoff));
         }
+        if let Some(server) = &mut self.server
+            && server.stuck_at.is_some_and(|at| at <= now)
+        {
+            let _ = sys::signal_process(server.pid, Signal::KILL);
+            server.stuck_at = None;
+        }
         let stops_jobs = self.stops_jobs();
         let shutdown = self.shutdown.as_mut()?;
         if self.server.is_none() {
@@ -453,9 +435,7 @@ impl Supervisor {
             let due = if shutdown.kill_at <= now { 2 } else { 1 };
             if stops_jobs && shutdown.monitors_told < due {
                 shutdown.monitors_told = due;
-                for pid in self.monitors.keys() {
-                    let _ = sys::signal_process(*pid, Signal::TERM);
-                }
+                self.monitors.terminate();
             }
             if let Some(code) = self.is_over(true) {
                 return Some(code);

@@ -67,7 +67,11 @@ impl Setting {
         };
         format!(
             "| `{}{space}{}` | `{}` | {default} | {} |",
-            self.flag, self.value, self.env, self.what
+            self.flag,
+            // A bar would end the cell.
+            self.value.replace('|', "\\|"),
+            self.env,
+            self.what
         )
     }
 }

@@ -41,6 +41,7 @@ struct InfoView {
     server_pid: u32,
     supervisor_pid: i32,
     server_restarts: u32,
+    damaged_records: u64,
     draining: bool,
     containment: ContainmentView,
     jobs: JobCounts,
@@ -78,6 +79,7 @@ pub(super) async fn info(State(api): State<Api>) -> Response {
         server_pid: std::process::id(),
         supervisor_pid: info.supervisor_pid,
         server_restarts: info.server_restarts,
+        damaged_records: info.damaged_records,
         draining: info.draining,
         containment: ContainmentView {
             kind: info.containment,

@@ -649,3 +649,6 @@ impl Life {
         self.spawn_failure.as_ref()
     }
 }
+
+#[cfg(test)]
+mod tests;

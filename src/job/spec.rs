@@ -303,7 +303,7 @@ pub enum WaitFor {
 }
 
 /// The validated description of a job, with every default filled in.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Spec {
     /// What to run.
@@ -360,6 +360,19 @@ pub struct Spec {
     /// How long the record stays readable after the end.
     #[serde(rename = "ttl_seconds_after_finished", with = "seconds")]
     pub ttl_after_finished: Duration,
+}
+
+impl fmt::Debug for Spec {
+    /// Arguments, environment and standard input may hold secrets: they stay out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spec")
+            .field("cwd", &self.cwd)
+            .field("env", &self.env.keys())
+            .field("user", &self.user)
+            .field("timeout", &self.timeout)
+            .field("stop", &self.stop)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for Spec {

@@ -3,7 +3,7 @@
 //! The store says what was accepted, the record in a job's directory what became of it, and the lock on
 //! that record whether its monitor lives. A process number read from disk decides nothing.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::StartError;
 use super::link::MonitorLink;
-use super::runner::{self, Runner};
+use super::runner;
 use super::shared::Shared;
 use crate::job::JobId;
 use crate::job::outcome::Cause;
@@ -24,107 +24,123 @@ use crate::record::{self, Found, Record};
 const CONNECT_PAUSE: Duration = Duration::from_millis(5);
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 
+/// How long a monitor may take to make its record.
+const BIRTH_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long a rescue monitor may take to appear after a monitor's death.
+const RESCUE_LIMIT: Duration = Duration::from_secs(5);
+
+/// What became of a job whose monitor cannot be heard.
+pub(super) enum Fate {
+    /// A monitor lives, the same one or a rescuer.
+    Lives(MonitorLink, Option<Record>),
+    /// The job has ended; this is the last record.
+    Ended(Record),
+    /// Nobody saw the end.
+    Lost(Option<Record>, Cause),
+    /// No program was ever executed for it.
+    NeverStarted,
+}
+
 /// Takes every unfinished job over.
 pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
     let unfinished = shared.store.unfinished().await?;
     let ids: Vec<JobId> = unfinished.iter().map(|(job, _)| job.id).collect();
     let reading = shared.clone();
-    let mut found: HashMap<JobId, Found> = tokio::task::spawn_blocking(move || {
-        ids.into_iter()
-            .filter_map(|id| Some((id, runner::read_record(reading.jobs.as_fd(), id)?)))
-            .collect()
+    let launched: HashSet<JobId> = tokio::task::spawn_blocking(move || {
+        let is_launched = |id: &JobId| runner::read_record(reading.jobs.as_fd(), *id).is_some();
+        ids.into_iter().filter(is_launched).collect()
     })
     .await
     .map_err(io::Error::other)?;
     for (job, secrets) in unfinished {
         let id = job.id;
-        let found = found.remove(&id);
         let runner = shared.enlist(job, true);
-        match found {
-            // Nobody has started it.
-            None => shared.spawn(runner.requeue(secrets)),
-            Some(Found {
-                record,
-                monitor: Some(_),
-            }) => shared.spawn(reconnect(shared.clone(), runner, id, record)),
-            Some(Found {
-                record: Some(record),
-                monitor: None,
-            }) if record.life.ended_at().is_some() => {
-                shared.spawn(runner.conclude(record));
-            }
-            Some(Found {
-                record: Some(record),
-                monitor: None,
-            }) => {
-                let cause = lost_cause(shared, &record);
-                shared.spawn(runner.lose(Some(record), cause));
-            }
-            // The monitor was lost before the leader existed, which writes a record before it runs anything.
-            Some(Found {
-                record: None,
-                monitor: None,
-            }) => {
-                let clearing = shared.clone();
-                shared.spawn(async move {
-                    let cleared = tokio::task::spawn_blocking(move || record::remove(clearing.jobs.as_fd(), id)).await;
-                    if let Ok(Err(error)) = cleared {
-                        tracing::warn!(job.id = %id, %error, "the empty record of job {id} could not be removed: {error}");
-                    }
-                    runner.requeue(secrets).await;
-                });
-            }
+        if launched.contains(&id) {
+            shared.admission().adopt();
+            shared.spawn(runner.resume(secrets));
+        } else {
+            shared.spawn(runner.requeue(secrets));
         }
     }
     Ok(())
 }
 
-fn lost_cause(shared: &Shared, record: &Record) -> Cause {
-    if record.boot_id != shared.boot_id {
+/// Finds out what became of a job whose monitor cannot be heard.
+pub(super) async fn fate(shared: &Shared, id: JobId) -> Fate {
+    let began = Instant::now();
+    // Under a fresh supervisor no rescuer will come: it has forked no monitor that could have died.
+    let rescue_limit = if shared.is_first_server() {
+        Duration::ZERO
+    } else {
+        RESCUE_LIMIT
+    };
+    loop {
+        let waited = began.elapsed();
+        match runner::read_record(shared.jobs.as_fd(), id) {
+            Some(Found {
+                record,
+                monitor: Some(_),
+                ..
+            }) => match connect(shared, id) {
+                Ok(link) => return Fate::Lives(link, record),
+                Err(error) if waited >= CONNECT_LIMIT => {
+                    tracing::error!(job.id = %id, %error, "the monitor of job {id} does not answer: {error}");
+                    return Fate::Lost(record, Cause::MonitorLost);
+                }
+                Err(_) => {}
+            },
+            Some(Found {
+                record: Some(record),
+                monitor: None,
+                ..
+            }) => {
+                if record.life.ended_at().is_some() {
+                    return Fate::Ended(record);
+                }
+                if waited >= rescue_limit || record.boot_id != shared.boot_id {
+                    let cause = lost_cause(shared, Some(&record));
+                    return Fate::Lost(Some(record), cause);
+                }
+            }
+            // It may have run: never again.
+            Some(Found {
+                damaged: true,
+                monitor: None,
+                ..
+            }) => {
+                shared.quarantine(id);
+                return Fate::Lost(None, lost_cause(shared, None));
+            }
+            // A monitor makes the directory, then the record; the leader writes into it before it
+            // executes anything.
+            Some(Found {
+                record: None,
+                monitor: None,
+                ..
+            })
+            | None => {
+                if waited >= BIRTH_LIMIT {
+                    return Fate::NeverStarted;
+                }
+            }
+        }
+        runner::until(Some(Instant::now() + CONNECT_PAUSE)).await;
+    }
+}
+
+fn connect(shared: &Shared, id: JobId) -> io::Result<MonitorLink> {
+    let directory = record::open_directory(shared.jobs.as_fd(), id)?;
+    MonitorLink::connect(directory.as_fd())
+}
+
+fn lost_cause(shared: &Shared, record: Option<&Record>) -> Cause {
+    if record.is_some_and(|record| record.boot_id != shared.boot_id) {
         Cause::HostRebooted
     } else if shared.is_first_server() {
         // This supervisor has started no monitor yet: the one before it is gone too.
         Cause::SupervisorLost
     } else {
         Cause::MonitorLost
-    }
-}
-
-async fn reconnect(shared: Arc<Shared>, runner: Runner, id: JobId, record: Option<Record>) {
-    let give_up = Instant::now() + CONNECT_LIMIT;
-    loop {
-        let linked = record::open_directory(shared.jobs.as_fd(), id)
-            .and_then(|directory| MonitorLink::connect(directory.as_fd()));
-        match linked {
-            Ok(link) => return runner.adopt(link, record).await,
-            Err(error) if Instant::now() >= give_up => {
-                tracing::error!(job.id = %id, %error, "the monitor of job {id} does not answer: {error}");
-                return runner.lose(record, Cause::MonitorLost).await;
-            }
-            Err(_) => {}
-        }
-        // Its job may have ended, and the monitor with it.
-        match runner::read_record(shared.jobs.as_fd(), id) {
-            Some(Found {
-                record: Some(last),
-                monitor: None,
-            }) if last.life.ended_at().is_some() => {
-                return runner.conclude(last).await;
-            }
-            Some(Found {
-                record: last,
-                monitor: None,
-            }) => {
-                let cause = last
-                    .as_ref()
-                    .map_or(Cause::MonitorLost, |last| lost_cause(&shared, last));
-                return runner.lose(last, cause).await;
-            }
-            Some(Found {
-                monitor: Some(_), ..
-            })
-            | None => {}
-        }
-        runner::until(Some(Instant::now() + CONNECT_PAUSE)).await;
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::adopt::{self, Fate};
 use super::link::MonitorLink;
 use super::queue::Arrival;
 use super::{Idempotency, RequestError, Shared, SubmitError, Submitted, mirror};
@@ -22,6 +23,9 @@ use crate::wire::messages::{FromMonitor, Request, RequestRefused, ToMonitor};
 
 /// How soon a failed write of a job's end is tried again.
 const STORE_RETRY: Duration = Duration::from_secs(1);
+
+/// The job's directory exists (`EEXIST`): making it is what decides between two launches of one job.
+const ALREADY_LAUNCHED: i32 = nix::libc::EEXIST;
 
 /// What clients ask of a live job.
 #[derive(Debug)]
@@ -51,6 +55,13 @@ pub(super) struct Runner {
     asks: mpsc::Receiver<Ask>,
     shutdown: watch::Receiver<Option<ShutdownPlan>>,
     answer: Option<oneshot::Sender<Result<Submitted, SubmitError>>>,
+}
+
+/// A request that the monitor has not answered yet.
+struct Pending {
+    /// The stop that was asked, to be asked again of a rescuer.
+    stop: Option<Stop>,
+    reply: oneshot::Sender<Result<u32, RequestError>>,
 }
 
 /// What a job that waits, or one that runs, is woken by.
@@ -144,24 +155,34 @@ impl Runner {
         self.queue(arrival, has_slot, secrets).await;
     }
 
-    /// A job whose monitor has gone on without a server.
-    pub(super) async fn adopt(mut self, link: MonitorLink, record: Option<Record>) {
-        self.shared.admission().adopt();
-        if let Some(record) = record {
-            mirror::mirror(&mut self.job, &record);
-            self.publish();
+    /// A job that an earlier server launched; it holds a slot.
+    pub(super) async fn resume(mut self, secrets: Secrets) {
+        match adopt::fate(&self.shared, self.job.id).await {
+            Fate::Lives(link, record) => {
+                if let Some(record) = record {
+                    mirror::mirror(&mut self.job, &record);
+                    self.publish();
+                }
+                self.follow(link).await;
+            }
+            Fate::Ended(record) => {
+                self.shared.leave();
+                mirror::finish(&mut self.job, &record);
+                self.commit_end().await;
+            }
+            Fate::Lost(record, cause) => {
+                self.shared.leave();
+                self.lose(record, cause).await;
+            }
+            Fate::NeverStarted => {
+                self.shared.remove_record(self.job.id).await;
+                self.start(secrets, None).await;
+            }
         }
-        self.follow(link).await;
     }
 
-    /// A job whose end its monitor recorded while there was no server.
-    pub(super) async fn conclude(mut self, record: Record) {
-        mirror::finish(&mut self.job, &record);
-        self.commit_end().await;
-    }
-
-    /// A job whose end nobody saw.
-    pub(super) async fn lose(mut self, record: Option<Record>, cause: Cause) {
+    /// The end of a job whose end nobody saw.
+    async fn lose(&mut self, record: Option<Record>, cause: Cause) {
         if let Some(record) = record {
             mirror::mirror(&mut self.job, &record);
         }
@@ -288,8 +309,8 @@ impl Runner {
     }
 
     /// Mirrors the monitor until the job is over.
-    async fn follow(mut self, link: MonitorLink) {
-        let mut pending: HashMap<u64, oneshot::Sender<Result<u32, RequestError>>> = HashMap::new();
+    async fn follow(mut self, mut link: MonitorLink) {
+        let mut pending: HashMap<u64, Pending> = HashMap::new();
         let mut next_ticket = 1;
         let mut kill_at = None;
         loop {
@@ -303,7 +324,7 @@ impl Runner {
                 Woken::Monitor(Ok(Some(FromMonitor::Record(record)))) => {
                     if record.life.ended_at().is_some() {
                         self.shared.leave();
-                        return self.end_with(Some(*record), pending).await;
+                        return self.end_with(&record, pending).await;
                     }
                     mirror::mirror(&mut self.job, &record);
                     self.publish();
@@ -314,25 +335,77 @@ impl Runner {
                 }
                 Woken::Monitor(Ok(Some(FromMonitor::Reply { ticket, result }))) => {
                     if let Some(reply) = pending.remove(&ticket) {
-                        let _ = reply.send(result.map_err(refused));
+                        let _ = reply.reply.send(result.map_err(refused));
                     }
                     continue;
                 }
-                Woken::Monitor(Ok(Some(FromMonitor::NotLaunched(failure)))) => {
+                Woken::Monitor(Ok(Some(FromMonitor::NotLaunched(failure))))
+                    if failure.errno != ALREADY_LAUNCHED =>
+                {
                     self.shared.leave();
                     mirror::fail_to_spawn(&mut self.job, failure, Timestamp::now());
                     return self.commit_end().await;
                 }
+                // An earlier server's launch was still under way: that monitor has the job, and this
+                // one closes its socket.
+                Woken::Monitor(Ok(Some(FromMonitor::NotLaunched(_)))) => continue,
                 Woken::Monitor(Ok(None) | Err(_)) => {
-                    self.shared.leave();
-                    return self.end_with(None, pending).await;
+                    match adopt::fate(&self.shared, self.job.id).await {
+                        Fate::Lives(found, record) => {
+                            link = found;
+                            if let Some(record) = record {
+                                mirror::mirror(&mut self.job, &record);
+                                self.publish();
+                                self.answer();
+                            }
+                            // A stop may be asked twice; a signal may have been delivered already.
+                            pending.retain(|_, ask| ask.stop.is_some());
+                            for (ticket, ask) in &pending {
+                                if let Some(stop) = ask.stop.clone() {
+                                    let request = Request::Stop(stop);
+                                    let _ = link
+                                        .send(&ToMonitor {
+                                            ticket: *ticket,
+                                            request,
+                                        })
+                                        .await;
+                                }
+                            }
+                            continue;
+                        }
+                        Fate::Ended(record) => {
+                            self.shared.leave();
+                            return self.end_with(&record, pending).await;
+                        }
+                        Fate::Lost(record, cause) => {
+                            self.shared.leave();
+                            return self.lose(record, cause).await;
+                        }
+                        Fate::NeverStarted => {
+                            self.shared.leave();
+                            let message = "failed to make the monitor: it ended before it could start the job";
+                            let failure = SpawnFailure {
+                                stage: Stage::Fork,
+                                errno: 0,
+                                message: message.to_owned(),
+                            };
+                            mirror::fail_to_spawn(&mut self.job, failure, Timestamp::now());
+                            return self.commit_end().await;
+                        }
+                    }
                 }
                 Woken::Ask(Ask::Stop(stop, reply)) => {
-                    pending.insert(next_ticket, reply);
+                    pending.insert(
+                        next_ticket,
+                        Pending {
+                            stop: Some(stop.clone()),
+                            reply,
+                        },
+                    );
                     Request::Stop(stop)
                 }
                 Woken::Ask(Ask::Signal(signal, scope, reply)) => {
-                    pending.insert(next_ticket, reply);
+                    pending.insert(next_ticket, Pending { stop: None, reply });
                     Request::Signal { signal, scope }
                 }
                 Woken::Shutdown => match *self.shutdown.borrow_and_update() {
@@ -378,40 +451,12 @@ impl Runner {
         }
     }
 
-    /// The monitor has ended: its last record tells the end, from its socket or from the disk.
-    async fn end_with(
-        mut self,
-        record: Option<Record>,
-        pending: HashMap<u64, oneshot::Sender<Result<u32, RequestError>>>,
-    ) {
-        let record = match record {
-            Some(record) => Some(record),
-            None => self.shared.read_record(self.job.id).await,
-        };
-        match &record {
-            Some(record) if mirror::finish(&mut self.job, record) => {}
-            Some(record) => {
-                mirror::mirror(&mut self.job, record);
-                mirror::end(
-                    &mut self.job,
-                    Termination::unasked(Cause::MonitorLost),
-                    Timestamp::now(),
-                );
-            }
-            None => {
-                let message =
-                    "failed to make the monitor: it ended before it could start the job".to_owned();
-                let failure = SpawnFailure {
-                    stage: Stage::Fork,
-                    errno: 0,
-                    message,
-                };
-                mirror::fail_to_spawn(&mut self.job, failure, Timestamp::now());
-            }
-        }
+    /// The monitor's last record tells the end.
+    async fn end_with(mut self, record: &Record, pending: HashMap<u64, Pending>) {
+        mirror::finish(&mut self.job, record);
         self.commit_end().await;
-        for (_, reply) in pending {
-            let _ = reply.send(Err(Refusal::Finished.into()));
+        for (_, ask) in pending {
+            let _ = ask.reply.send(Err(Refusal::Finished.into()));
         }
     }
 

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -23,7 +23,7 @@ use crate::job::life::Refusal;
 use crate::job::query::Query;
 use crate::job::{Job, JobId, OutputTotals, Spec};
 use crate::output;
-use crate::record::{self, Record};
+use crate::record;
 use crate::store::{Store, StoreError};
 use crate::wire::messages::{FromSupervisor, Launch};
 
@@ -45,6 +45,7 @@ pub(super) struct Shared {
     admission: Mutex<Admission<oneshot::Sender<()>>>,
     spawner: Mutex<Option<mpsc::UnboundedSender<Task>>>,
     draining: AtomicBool,
+    damaged_records: AtomicU64,
     min_free_bytes: u64,
     fixed: Fixed,
 }
@@ -98,6 +99,7 @@ impl Shared {
             admission: Mutex::new(Admission::new(setup.max_running, setup.max_queued)),
             spawner: Mutex::new(Some(spawner)),
             draining: AtomicBool::new(false),
+            damaged_records: AtomicU64::new(0),
             min_free_bytes: setup.min_free_bytes,
             fixed: Fixed {
                 no_cgroup: setup.no_cgroup,
@@ -160,6 +162,11 @@ impl Shared {
     /// Forgets a live job whose end is in the store, and removes its record.
     pub(super) async fn forget(self: &Arc<Self>, id: JobId) {
         self.live().remove(&id);
+        self.remove_record(id).await;
+    }
+
+    /// Removes a job's record, and its directory where nothing else is in it.
+    pub(super) async fn remove_record(self: &Arc<Self>, id: JobId) {
         let shared = self.clone();
         let removed =
             tokio::task::spawn_blocking(move || record::remove(shared.jobs.as_fd(), id)).await;
@@ -260,7 +267,7 @@ impl Shared {
         // User data bases may be on the network.
         let (resolver, spec) = (self.resolver.clone(), spec.clone());
         let checked = tokio::task::spawn_blocking(move || resolver.check(&spec)).await;
-        checked.unwrap_or_else(|_| Ok(()))
+        checked.unwrap_or(Ok(()))
     }
 
     /// The launch of a job, with this spec that holds the real secrets.
@@ -307,13 +314,6 @@ impl Shared {
         opened.await.ok()?.ok()
     }
 
-    pub(super) async fn read_record(self: &Arc<Self>, id: JobId) -> Option<Record> {
-        let shared = self.clone();
-        let read =
-            tokio::task::spawn_blocking(move || runner::read_record(shared.jobs.as_fd(), id));
-        read.await.ok()??.record
-    }
-
     /// Removes finished jobs: what is on disk first, then their rows, so that nothing is left that no
     /// row leads to.
     pub(super) async fn purge(self: &Arc<Self>, ids: Vec<JobId>) -> Result<(), RequestError> {
@@ -337,6 +337,15 @@ impl Shared {
         });
         let _ = removed.await;
         Ok(self.store.delete(ids).await?)
+    }
+
+    /// Puts a damaged record aside and counts it.
+    pub(super) fn quarantine(&self, id: JobId) {
+        self.damaged_records.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(job.id = %id, "the record of job {id} is damaged and was put aside as record.damaged");
+        if let Err(error) = record::quarantine(self.jobs.as_fd(), id) {
+            tracing::error!(job.id = %id, %error, "the damaged record of job {id} could not be put aside: {error}");
+        }
     }
 
     /// No server has run under this supervisor before.
@@ -393,6 +402,7 @@ impl Shared {
             supervisor_pid: i32::try_from(self.fixed.supervisor_pid).unwrap_or_default(),
             server_restarts: self.fixed.restarts,
             draining: self.draining.load(Ordering::Relaxed),
+            damaged_records: self.damaged_records.load(Ordering::Relaxed),
         }
     }
 

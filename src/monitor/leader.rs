@@ -194,6 +194,10 @@ fn write_own_record(record: &mut record::Writer, facts: &Record) -> io::Result<L
     let _ = facts.life.on(Event::Started, now);
     facts.deadline_at = facts.life.timeout_at().map(|at| now.wall_of(at));
     record.write(&facts)?;
+    // A monitor that was killed before this record was there cannot be rescued: do not run without one.
+    if nix::unistd::getppid().as_raw() != facts.monitor.pid {
+        return Err(io::Error::from(Errno::ECHILD));
+    }
     Ok(leader)
 }
 
@@ -373,14 +377,19 @@ fn look_up(name: &str, launch: &Launch) -> Result<String, SpawnFailure> {
 
 /// One errno of execve(2) has several causes; this tells them apart.
 fn explain(errno: Errno, path: &str) -> SpawnFailure {
-    let on = match errno {
-        Errno::ENOENT if Path::new(path).exists() => format!("the interpreter named in {path}"),
-        Errno::ENOENT => format!("program {path}"),
-        Errno::ENOEXEC => format!(
+    let exists = Path::new(path).exists();
+    let on = if errno == Errno::ENOENT && exists {
+        format!("the interpreter named in {path}")
+    } else if errno == Errno::ENOENT {
+        format!("program {path}")
+    } else if errno == Errno::ENOEXEC {
+        format!(
             "{path} is neither a binary for this machine nor a script with a #! line; use `script` for a shell text"
-        ),
-        Errno::EACCES if Path::new(path).is_dir() => format!("{path} is a directory"),
-        _ => path.to_owned(),
+        )
+    } else if errno == Errno::EACCES && Path::new(path).is_dir() {
+        format!("{path} is a directory")
+    } else {
+        path.to_owned()
     };
     failed(Stage::Exec, errno, &on)
 }

@@ -4,6 +4,7 @@
 //! it makes. Direct children cannot be recycled before the monitor reaps them; deeper ones are held by a
 //! pidfd and looked at again before they are signalled.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::os::fd::AsFd;
 
@@ -13,6 +14,7 @@ use crate::cgroup::Group;
 use crate::job::spec::Scope;
 use crate::job::{Signal, Survivor};
 use crate::procfs::{self, Stat};
+use crate::record::ProcessIdentity;
 use crate::sys::{self, Pid};
 
 /// How often a kill looks for new processes before it strikes at those it has.
@@ -21,8 +23,28 @@ const MOST_PASSES: usize = 64;
 /// The processes of one job as its monitor can reach them.
 #[derive(Debug)]
 pub(super) struct Tree {
-    monitor: i32,
+    reach: Reach,
     group: Option<Group>,
+}
+
+/// How a monitor finds the job's processes.
+#[derive(Debug)]
+pub(super) enum Reach {
+    /// They are all beneath this monitor, which is their subreaper.
+    Subreaper(i32),
+    /// The subreaper is dead, and they are beneath the supervisor among others: found by their traces.
+    Traces(RefCell<Traces>),
+}
+
+/// What tells the processes of a job from others beneath the supervisor.
+#[derive(Debug)]
+pub(super) struct Traces {
+    pub(super) supervisor: i32,
+    pub(super) leader: ProcessIdentity,
+    /// The inodes of the job's pipes: who holds one is of the job.
+    pub(super) pipes: Vec<u64>,
+    /// Those that were found before, whatever they have become.
+    pub(super) known: HashSet<(i32, u64)>,
 }
 
 /// Who was signalled.
@@ -34,8 +56,20 @@ pub(super) struct Delivery {
 }
 
 impl Tree {
-    pub(super) fn new(monitor: i32, group: Option<Group>) -> Self {
-        Self { monitor, group }
+    pub(super) fn new(reach: Reach, group: Option<Group>) -> Self {
+        Self { reach, group }
+    }
+
+    /// Is the leader, as it was recorded, still there and no zombie? Asked only where it is not our child.
+    pub(super) fn has_leader(&self) -> bool {
+        match &self.reach {
+            Reach::Subreaper(_) => true,
+            Reach::Traces(traces) => {
+                let leader = traces.borrow().leader;
+                procfs::stat(leader.pid)
+                    .is_ok_and(|stat| stat.start_ticks == leader.start_ticks && !stat.is_zombie())
+            }
+        }
     }
 
     pub(super) fn group(&self) -> Option<&Group> {
@@ -44,7 +78,10 @@ impl Tree {
 
     /// Every live process of the job: beneath the monitor, or in the job's cgroup.
     pub(super) fn members(&self) -> Vec<Stat> {
-        let mut members = procfs::descendants(self.monitor);
+        let mut members = match &self.reach {
+            Reach::Subreaper(monitor) => procfs::descendants(*monitor),
+            Reach::Traces(traces) => traces.borrow_mut().members(),
+        };
         if let Some(group) = &self.group {
             let known: HashSet<i32> = members.iter().map(|stat| stat.pid).collect();
             let beside = group
@@ -173,11 +210,13 @@ impl Tree {
     }
 
     fn signal_member(&self, stat: &Stat, signal: Signal) -> nix::Result<()> {
-        let pid = Pid::new(stat.pid)
-            .filter(|_| stat.pid != self.monitor)
-            .ok_or(Errno::ESRCH)?;
-        if stat.ppid == self.monitor {
-            return sys::signal_process(pid, signal);
+        let pid = Pid::new(stat.pid).ok_or(Errno::ESRCH)?;
+        match self.reach {
+            // A child of ours: nobody else can reap it, so its number is its own.
+            Reach::Subreaper(monitor) if stat.ppid == monitor => {
+                return sys::signal_process(pid, signal);
+            }
+            Reach::Subreaper(_) | Reach::Traces(_) => {}
         }
         match sys::pidfd_open(pid) {
             Ok(held) => {
@@ -192,6 +231,38 @@ impl Tree {
             }
             Err(errno) => Err(errno),
         }
+    }
+}
+
+impl Traces {
+    /// The children of the supervisor that bear a trace of the job, and all that is beneath them.
+    fn members(&mut self) -> Vec<Stat> {
+        let all = procfs::all_processes().unwrap_or_default();
+        let mut members: Vec<Stat> = Vec::new();
+        let mut found: HashSet<i32> = HashSet::new();
+        loop {
+            let before = members.len();
+            for stat in &all {
+                let is_member = found.contains(&stat.ppid)
+                    || (stat.ppid == self.supervisor && self.bears_a_trace(stat));
+                if is_member && found.insert(stat.pid) {
+                    members.push(stat.clone());
+                }
+            }
+            if members.len() == before {
+                break;
+            }
+        }
+        self.known
+            .extend(members.iter().map(|stat| (stat.pid, stat.start_ticks)));
+        members
+    }
+
+    fn bears_a_trace(&self, stat: &Stat) -> bool {
+        self.known.contains(&(stat.pid, stat.start_ticks))
+            || stat.sid == self.leader.pid
+            || stat.pgid == self.leader.pid
+            || procfs::holds_pipe(stat.pid, &self.pipes)
     }
 }
 

@@ -30,17 +30,18 @@ impl Listeners {
 
 /// Binds both; the error is one line that says the fix.
 pub(super) fn bind(config: &Config, state_dir: &Path) -> Result<Listeners, String> {
-    let tcp = TcpListener::bind(config.listen).map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => {
+    let tcp = TcpListener::bind(config.listen).map_err(|error| {
+        if error.kind() == io::ErrorKind::AddrInUse {
             format!(
                 "{} is in use by another process; choose another address with --listen",
                 config.listen
             )
+        } else {
+            format!(
+                "cannot listen on {}: {error}; choose another address with --listen",
+                config.listen
+            )
         }
-        _ => format!(
-            "cannot listen on {}: {error}; choose another address with --listen",
-            config.listen
-        ),
     })?;
     let unix = bind_unix(state_dir)
         .map_err(|error| format!("cannot make the unix socket in the state directory: {error}"))?;

@@ -6,7 +6,7 @@ use crate::clock::BootInstant;
 use crate::job::JobId;
 use crate::job::Signal;
 use crate::job::life::{Plan, Refusal, Stop};
-use crate::job::outcome::SpawnFailure;
+use crate::job::outcome::{ExitStatus, SpawnFailure};
 use crate::job::spec::{Limits, Rlimit, RlimitResource, Scope};
 use crate::record::Record;
 
@@ -111,6 +111,16 @@ pub(crate) enum FromMonitor {
     },
     /// No monitor could be made.
     NotLaunched(SpawnFailure),
+}
+
+/// Supervisor → rescue monitor.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromReaper {
+    /// The supervisor has reaped the leader of the job whose monitor died.
+    LeaderEnded {
+        /// How it ended.
+        status: ExitStatus,
+    },
 }
 
 /// Why a monitor did not do what was asked.

@@ -1,0 +1,204 @@
+//! A monitor's beginning: what it takes from the supervisor, what it makes, and the fork of the leader.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use super::leader::{self, Inherited};
+use super::tree::{Reach, Tree};
+use super::{Descriptors, Host, Monitor, Reaper};
+use crate::cgroup::Group;
+use crate::job::life::Life;
+use crate::job::outcome::{SpawnFailure, Stage};
+use crate::job::{OutputTotals, Signal};
+use crate::record::{self, ProcessIdentity, Record};
+use crate::wire::messages::{FromMonitor, Launch};
+use crate::{output, procfs, sys, wire};
+
+/// Makes the monitor and its leader. Where that fails, the server has been told.
+pub(super) fn start(host: &Host, descriptors: Descriptors) -> Result<Monitor, ()> {
+    // Until this is done, a descriptor made here could be among those that it closes.
+    let prepared = become_monitor(host, &descriptors);
+    let control = descriptors.control.try_clone();
+    let launched = prepared
+        .map_err(not_made("the monitor"))
+        .and_then(|signals| launch(host, descriptors, signals));
+    launched.map_err(|failure| {
+        if let Ok(control) = control {
+            let _ = wire::send(control.as_fd(), &FromMonitor::NotLaunched(failure), &[]);
+        }
+    })
+}
+
+fn not_made(what: &str) -> impl FnOnce(io::Error) -> SpawnFailure {
+    let what = what.to_owned();
+    move |error| SpawnFailure {
+        stage: Stage::Fork,
+        errno: error.raw_os_error().unwrap_or_default(),
+        message: format!("failed to make {what}: {error}"),
+    }
+}
+
+fn launch(
+    host: &Host,
+    descriptors: Descriptors,
+    signals: SignalFd,
+) -> Result<Monitor, SpawnFailure> {
+    let Descriptors {
+        control,
+        launch,
+        stdout,
+        stderr,
+    } = descriptors;
+    let launch: Launch = read_launch(launch).map_err(not_made("the launch file"))?;
+    let directory = record::create_directory(host.jobs.as_fd(), launch.job)
+        .map_err(not_made("the job's directory"))?;
+    let abandon = |failure| {
+        let _ = record::remove(host.jobs.as_fd(), launch.job);
+        failure
+    };
+    let mut record = record::Writer::create(directory.as_fd())
+        .map_err(not_made("the job's record"))
+        .map_err(abandon)?;
+    let group = make_group(host, &launch).map_err(abandon)?;
+    let me = procfs::own_stat()
+        .map_err(not_made("the monitor"))
+        .map_err(abandon)?;
+    let facts = Record {
+        job: launch.job,
+        attempt: launch.attempt,
+        boot_id: host.boot_id.clone(),
+        monitor: ProcessIdentity {
+            pid: me.pid,
+            start_ticks: me.start_ticks,
+        },
+        leader: None,
+        cgroup: group.as_ref().map(Group::path),
+        life: Life::new(launch.plan.clone()),
+        deadline_at: None,
+        usage: None,
+        output: OutputTotals::default(),
+        survivors: Vec::new(),
+    };
+    let stdin = match &launch.stdin {
+        Some(bytes) => Some(
+            leader::stdin_file(bytes)
+                .map_err(not_made("standard input"))
+                .map_err(abandon)?,
+        ),
+        None => None,
+    };
+    let (stderr_read, stderr_write) = stderr.unzip();
+    let inherited = Inherited {
+        stdin,
+        stdout: stdout.1,
+        stderr: stderr_write,
+        group: group.as_ref(),
+        original_nofile: host.original_nofile,
+    };
+    let forked = leader::fork(&launch, inherited, &mut record, &facts).map_err(|failure| {
+        if let Some(group) = &group {
+            let _ = group.remove();
+        }
+        abandon(failure)
+    })?;
+    for pipe in [Some(&stdout.0), stderr_read.as_ref(), Some(&control)]
+        .into_iter()
+        .flatten()
+    {
+        set_nonblocking(pipe).map_err(not_made("the pipes"))?;
+    }
+    let output = directory.try_clone().map_err(not_made("the output"))?;
+    Ok(Monitor {
+        tree: Tree::new(Reach::Subreaper(me.pid), group),
+        reaper: Reaper::Own,
+        leader: forked.pid,
+        leader_reaped: false,
+        leader_gone: false,
+        left_behind_told: false,
+        signals,
+        timer: None,
+        status: Some(forked.status),
+        stdout: Some(stdout.0),
+        stderr: stderr_read,
+        output: output::Writer::new(output, launch.plan.output),
+        output_retry_at: None,
+        control: Some(control),
+        listener: None,
+        unsent: false,
+        kill: None,
+        facts,
+        record,
+        directory,
+    })
+}
+
+fn become_monitor(host: &Host, descriptors: &Descriptors) -> io::Result<SignalFd> {
+    let Descriptors {
+        control,
+        launch,
+        stdout,
+        stderr,
+    } = descriptors;
+    let mut keep = vec![&host.jobs, control, launch, &stdout.0, &stdout.1];
+    if let Some((read, write)) = stderr {
+        keep.extend([read, write]);
+    }
+    prctl::set_child_subreaper(true)?;
+    detach(&keep)
+}
+
+/// Own session, own name, own signals, and no descriptor of the supervisor's but these.
+pub(super) fn detach(keep: &[&OwnedFd]) -> io::Result<SignalFd> {
+    nix::unistd::setsid()?;
+    prctl::set_name(c"procession-mon")?;
+    let keep: Vec<_> = keep.iter().map(|fd| fd.as_raw_fd()).collect();
+    sys::close_fds_except(&keep)?;
+    let mut mask = SigSet::empty();
+    mask.add(nix::sys::signal::Signal::SIGCHLD);
+    mask.add(nix::sys::signal::Signal::SIGTERM);
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
+    for number in [1, 2, 3, 13, 25] {
+        // HUP, INT, QUIT and PIPE: a monitor ends when its job has ended. XFSZ: a full file is an error.
+        sys::ignore_signal(Signal::from_number(number).unwrap_or(Signal::CONT));
+    }
+    Ok(SignalFd::with_flags(
+        &mask,
+        SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
+    )?)
+}
+
+fn read_launch(file: OwnedFd) -> io::Result<Launch> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut file = std::fs::File::from(file);
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.read_to_end(&mut bytes)?;
+    wire::decode(&bytes)
+}
+
+fn make_group(host: &Host, launch: &Launch) -> Result<Option<Group>, SpawnFailure> {
+    let Some(home) = &host.cgroup else {
+        return Ok(None);
+    };
+    match home.create(&launch.job.to_string(), &launch.limits) {
+        Ok(group) => Ok(Some(group)),
+        // Containment falls back to the subreaper alone; a limit that was asked for does not fall away.
+        Err(_) if launch.limits.is_empty() => Ok(None),
+        Err(error) => Err(SpawnFailure {
+            stage: Stage::Cgroup,
+            errno: error.raw_os_error().unwrap_or_default(),
+            message: format!("failed to {}: {error}", Stage::Cgroup.describe()),
+        }),
+    }
+}
+
+fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
+}

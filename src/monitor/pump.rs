@@ -1,0 +1,62 @@
+//! From the job's pipes to its log.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::{Monitor, OUTPUT_RETRY};
+use crate::clock::Now;
+use crate::job::life::Event;
+use crate::job::spec::OnLimit;
+use crate::output::{Pumped, Stream};
+
+impl Monitor {
+    pub(super) fn pipe(&self, stream: Stream) -> Option<&OwnedFd> {
+        match stream {
+            Stream::Stdout => self.stdout.as_ref(),
+            Stream::Stderr => self.stderr.as_ref(),
+        }
+    }
+
+    pub(super) fn pump(&mut self, stream: Stream, now: Now) -> io::Result<()> {
+        self.pump_once(stream, now)?;
+        self.tell_output_closed(now)
+    }
+
+    /// One step from a pipe to the log; is there more at once?
+    pub(super) fn pump_once(&mut self, stream: Stream, now: Now) -> io::Result<bool> {
+        let pipe = match stream {
+            Stream::Stdout => self.stdout.as_ref(),
+            Stream::Stderr => self.stderr.as_ref(),
+        };
+        let Some(pipe) = pipe else { return Ok(false) };
+        let more = match self.output.pump(stream, pipe.as_fd(), now.wall) {
+            Ok(Pumped::Moved(_)) => true,
+            // `Blocked`: the other pipe comes first, and is ready too.
+            Ok(Pumped::Empty | Pumped::Blocked) => false,
+            Ok(Pumped::Closed) => {
+                match stream {
+                    Stream::Stdout => self.stdout = None,
+                    Stream::Stderr => self.stderr = None,
+                }
+                false
+            }
+            // A full or failing disk leaves the bytes in the pipe, and the job waits.
+            Err(_) => {
+                self.output_retry_at = Some(now.boot.after(OUTPUT_RETRY));
+                false
+            }
+        };
+        if self.output.limit_reached() && self.facts.life.plan().output.on_limit == OnLimit::StopJob
+        {
+            self.apply(Event::OutputLimitReached, now)?;
+        }
+        Ok(more)
+    }
+
+    pub(super) fn tell_output_closed(&mut self, now: Now) -> io::Result<()> {
+        if self.stdout.is_none() && self.stderr.is_none() {
+            self.apply(Event::OutputClosed, now)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,119 @@
+//! A monitor in the place of one that was killed: same record, same pipes, same timers.
+//!
+//! The job's processes are the supervisor's children by now, so the supervisor reaps them and tells of
+//! the leader's end. Without the subreaper's proof, emptiness is what the cgroup and `/proc` say.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sys::stat::fstat;
+
+use super::launch::detach;
+use super::tree::{Reach, Traces, Tree};
+use super::{Host, Kill, Monitor, Reaper, SWEEP_FIRST};
+use crate::cgroup::Group;
+use crate::clock::Now;
+use crate::job::JobId;
+use crate::job::life::Phase;
+use crate::record::{self, ProcessIdentity};
+use crate::sys::{self, Pid};
+use crate::{output, procfs};
+
+/// What a dead monitor leaves.
+#[derive(Debug)]
+pub(crate) struct Remains {
+    pub(crate) job: JobId,
+    pub(crate) supervisor: i32,
+    /// Where the supervisor tells of the leader's end.
+    pub(crate) reaper: OwnedFd,
+    /// The read ends of the pipes.
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: Option<OwnedFd>,
+}
+
+/// Runs a rescue monitor in the process that has just been forked for it.
+pub(crate) fn run(host: &Host, remains: Remains) -> ! {
+    let job = remains.job;
+    let code = match take_over(host, remains).and_then(|mut monitor| monitor.serve()) {
+        Ok(()) => 0,
+        Err(error) => {
+            tracing::error!(job.id = %job, %error, "job {job} could not be rescued: {error}");
+            1
+        }
+    };
+    sys::exit_now(code)
+}
+
+fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
+    let Remains {
+        job,
+        supervisor,
+        reaper,
+        stdout,
+        stderr,
+    } = remains;
+    let mut keep = vec![&host.jobs, &reaper, &stdout];
+    keep.extend(&stderr);
+    let signals = detach(&keep)?;
+    let directory = record::open_directory(host.jobs.as_fd(), job)?;
+    let (record, mut facts) = record::Writer::resume(directory.as_fd())?;
+    let leader = facts.leader.as_ref().map(|leader| leader.identity);
+    let leader = leader.ok_or_else(|| io::Error::other("its record names no leader"))?;
+    let leader_pid =
+        Pid::new(leader.pid).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    let group = facts.cgroup.as_deref().and_then(Group::at);
+    let pipes = [Some(&stdout), stderr.as_ref()];
+    let traces = Traces {
+        supervisor,
+        leader,
+        pipes: pipes
+            .into_iter()
+            .flatten()
+            .filter_map(|pipe| Some(fstat(pipe).ok()?.st_ino))
+            .collect(),
+        known: HashSet::new(),
+    };
+    let me = procfs::own_stat()?;
+    facts.monitor = ProcessIdentity {
+        pid: me.pid,
+        start_ticks: me.start_ticks,
+    };
+    let now = Now::read();
+    let leader_gone = facts.life.exit().is_some();
+    let mut monitor = Monitor {
+        tree: Tree::new(Reach::Traces(RefCell::new(traces)), group),
+        reaper: Reaper::Supervisor(Some(reaper)),
+        leader: leader_pid,
+        // Not our child: its number may be anybody's at any time.
+        leader_reaped: true,
+        leader_gone,
+        left_behind_told: false,
+        signals,
+        timer: None,
+        status: None,
+        output: output::Writer::resume(directory.try_clone()?, facts.life.plan().output)?,
+        stdout: Some(stdout),
+        stderr,
+        output_retry_at: None,
+        control: None,
+        listener: None,
+        unsent: false,
+        kill: None,
+        facts,
+        record,
+        directory,
+    };
+    monitor.write_record()?;
+    monitor.server_gone();
+    if monitor.facts.life.phase() == Phase::Killing {
+        monitor.kill = Some(Kill {
+            since: now.boot,
+            next: now.boot,
+            pause: SWEEP_FIRST,
+        });
+    }
+    monitor.reap(now)?;
+    Ok(monitor)
+}

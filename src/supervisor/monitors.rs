@@ -1,0 +1,197 @@
+//! The monitors that were forked here, what must outlive them, and the rescue of a job whose monitor died.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
+
+use crate::job::{JobId, Signal};
+use crate::monitor::{self, Descriptors, Host, Remains};
+use crate::record::{self, Found};
+use crate::sys::{self, End, Fork, Pid};
+use crate::wire;
+use crate::wire::messages::FromReaper;
+
+/// How many ends of other people's processes are remembered: a leader can be reaped before its monitor,
+/// whose death made it ours.
+const ORPHANS_KEPT: usize = 1024;
+
+/// Every live monitor.
+#[derive(Debug, Default)]
+pub(super) struct Monitors {
+    live: HashMap<Pid, Monitor>,
+    /// Monitors that ended in this round of reaping, and how.
+    dead: Vec<(Monitor, End)>,
+    /// Ends of processes that are neither monitors nor the server, newest last.
+    orphans: VecDeque<(Pid, End)>,
+}
+
+#[derive(Debug)]
+struct Monitor {
+    job: JobId,
+    /// The spare read ends of the job's pipes.
+    stdout: OwnedFd,
+    stderr: Option<OwnedFd>,
+    /// Of a rescue monitor: the leader, and where to tell how it ended.
+    leader: Option<(Pid, OwnedFd)>,
+}
+
+impl Monitors {
+    pub(super) fn is_empty(&self) -> bool {
+        self.live.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Asks every monitor to end its job; the second time, at once.
+    pub(super) fn terminate(&self) {
+        for pid in self.live.keys() {
+            let _ = sys::signal_process(*pid, Signal::TERM);
+        }
+    }
+
+    /// Forks a monitor for a new job. The pipes are made here, so that a read end stays.
+    pub(super) fn launch(
+        &mut self,
+        host: &Host,
+        job: JobId,
+        merge_stderr: bool,
+        control: OwnedFd,
+        launch: OwnedFd,
+    ) -> io::Result<()> {
+        let stdout = pipe2(OFlag::O_CLOEXEC)?;
+        let stderr = if merge_stderr {
+            None
+        } else {
+            Some(pipe2(OFlag::O_CLOEXEC)?)
+        };
+        let descriptors = Descriptors {
+            control,
+            launch,
+            stdout,
+            stderr,
+        };
+        match sys::fork()? {
+            Fork::Child => monitor::run(host, descriptors),
+            Fork::Parent(pid) => {
+                let Descriptors { stdout, stderr, .. } = descriptors;
+                let monitor = Monitor {
+                    job,
+                    stdout: stdout.0,
+                    stderr: stderr.map(|pipe| pipe.0),
+                    leader: None,
+                };
+                self.live.insert(pid, monitor);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes in that a process other than the server has been reaped.
+    pub(super) fn reaped(&mut self, pid: Pid, end: End) {
+        if let Some(monitor) = self.live.remove(&pid) {
+            self.dead.push((monitor, end));
+            return;
+        }
+        if self.orphans.len() == ORPHANS_KEPT {
+            self.orphans.pop_front();
+        }
+        self.orphans.push_back((pid, end));
+    }
+
+    /// After a round of reaping: rescues the jobs of monitors that were killed, and tells the rescuers how
+    /// their leaders ended. Returns the jobs whose monitors ended.
+    pub(super) fn settle(&mut self, host: &Host) -> Vec<JobId> {
+        let dead = std::mem::take(&mut self.dead);
+        let jobs = dead.iter().map(|(monitor, _)| monitor.job).collect();
+        for (monitor, end) in dead {
+            let job = monitor.job;
+            if end == End::Code(0) {
+                continue;
+            }
+            tracing::error!(job.id = %job, "the monitor of job {job} ended unasked: {end:?}");
+            if let Err(error) = self.rescue(host, monitor) {
+                tracing::error!(job.id = %job, %error, "job {job} cannot be rescued: {error}");
+            }
+        }
+        self.tell_leaders_ends();
+        jobs
+    }
+
+    fn rescue(&mut self, host: &Host, dead: Monitor) -> io::Result<()> {
+        let Monitor {
+            job,
+            stdout,
+            stderr,
+            ..
+        } = dead;
+        let directory = match record::open_directory(host.jobs.as_fd(), job) {
+            Ok(directory) => directory,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        // Without a leader in the record no program runs: the leader writes it before it executes one,
+        // and gives up where its monitor is dead by then.
+        let Some(Found {
+            record: Some(record),
+            ..
+        }) = record::read(directory.as_fd())?
+        else {
+            return Ok(());
+        };
+        let leader = record.leader.as_ref().map(|leader| leader.identity.pid);
+        let Some(leader) = leader.and_then(Pid::new) else {
+            return Ok(());
+        };
+        if record.life.ended_at().is_some() {
+            return Ok(());
+        }
+        let (ours, theirs) = wire::pair()?;
+        let remains = Remains {
+            job,
+            supervisor: i32::try_from(std::process::id()).map_err(io::Error::other)?,
+            reaper: theirs,
+            stdout: stdout.try_clone()?,
+            stderr: stderr.as_ref().map(OwnedFd::try_clone).transpose()?,
+        };
+        match sys::fork()? {
+            Fork::Child => monitor::rescue(host, remains),
+            Fork::Parent(pid) => {
+                let monitor = Monitor {
+                    job,
+                    stdout,
+                    stderr,
+                    leader: Some((leader, ours)),
+                };
+                self.live.insert(pid, monitor);
+                Ok(())
+            }
+        }
+    }
+
+    fn tell_leaders_ends(&mut self) {
+        let waiting = self
+            .live
+            .values_mut()
+            .filter(|monitor| monitor.leader.is_some());
+        for monitor in waiting {
+            let Some((leader, socket)) = &monitor.leader else {
+                continue;
+            };
+            let end = self.orphans.iter().rev().find(|(pid, _)| pid == leader);
+            if let Some((_, end)) = end {
+                let status = monitor::exit_status(*end);
+                let told = wire::send(socket.as_fd(), &FromReaper::LeaderEnded { status }, &[]);
+                if let Err(error) = told {
+                    tracing::error!(job.id = %monitor.job, %error, "the exit of job {} could not be told: {error}", monitor.job);
+                }
+                // Told once; the closed socket says that nothing more comes.
+                monitor.leader = None;
+            }
+        }
+    }
+}
