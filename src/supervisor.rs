@@ -101,7 +101,8 @@ struct Supervisor {
 
 struct Server {
     pid: Pid,
-    socket: OwnedFd,
+    /// `None` once its end has closed it while the service ends.
+    socket: Option<OwnedFd>,
     started: BootInstant,
     ready: bool,
 }
@@ -200,7 +201,8 @@ impl Supervisor {
         polled.extend(
             self.server
                 .as_ref()
-                .map(|server| PollFd::new(server.socket.as_fd(), PollFlags::POLLIN)),
+                .and_then(|server| server.socket.as_ref())
+                .map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)),
         );
         match poll(&mut polled, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
@@ -222,7 +224,7 @@ impl Supervisor {
                 self.restart_at = None;
                 self.server = Some(Server {
                     pid,
-                    socket: ours,
+                    socket: Some(ours),
                     started: Now::read().boot,
                     ready: false,
                 });
@@ -272,11 +274,18 @@ impl Supervisor {
     }
 
     fn on_server_messages(&mut self) {
-        while let Some(server) = &mut self.server {
-            match wire::receive::<ToSupervisor>(server.socket.as_fd()) {
+        while let Some(server) = &mut self.server
+            && let Some(socket) = &server.socket
+        {
+            match wire::receive::<ToSupervisor>(socket.as_fd()) {
                 Ok(Received::Message(ToSupervisor::Ready, _)) => server.ready = true,
                 Ok(Received::Message(ToSupervisor::Launch { job, merge_stderr }, fds)) => {
                     self.launch(job, merge_stderr, fds);
+                }
+                Ok(Received::Closed) if self.shutdown.is_some() => {
+                    // It has stopped its jobs and is closing its store; SHUTDOWN_MARGIN is its limit.
+                    server.socket = None;
+                    return;
                 }
                 Ok(Received::Closed) => {
                     // It is ending, or stuck without its socket: it cannot work any more.
@@ -394,9 +403,15 @@ impl Supervisor {
     }
 
     fn tell_server(&mut self, message: &FromSupervisor) {
-        let Some(server) = &self.server else { return };
+        let Some(socket) = self
+            .server
+            .as_ref()
+            .and_then(|server| server.socket.as_ref())
+        else {
+            return;
+        };
         // A hint: the monitors' records and the closed control sockets say the same.
-        let _ = wire::send(server.socket.as_fd(), message, &[]);
+        let _ = wire::send(socket.as_fd(), message, &[]);
     }
 
     fn begin_shutdown(&mut self) {
