@@ -394,6 +394,13 @@ impl Server {
         String::from_utf8_lossy(&self.output(id).await).into_owned()
     }
 
+    /// What it has written to standard output. A shell tells of signals on standard error.
+    pub(crate) async fn stdout(&self, id: &str) -> String {
+        let reply = self.get(&format!("/jobs/{id}/output/stdout")).await;
+        assert_eq!(reply.status, 200, "{reply}");
+        String::from_utf8(reply.body).unwrap()
+    }
+
     /// The output of a job, once this text is in it.
     pub(crate) async fn says(&self, id: &str, text: &str) -> String {
         eventually(&format!("the output has {text:?}"), async || {

@@ -11,3 +11,6 @@
 
 mod harness;
 mod life;
+mod queue;
+mod spawn;
+mod stop;
