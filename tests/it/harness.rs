@@ -1,0 +1,537 @@
+//! A service under test: started, spoken to, checked and taken away again.
+//!
+//! It knows nothing of the program's insides: only its command line, its HTTP API and what `/proc` and
+//! the file system show.
+
+mod contract;
+mod scan;
+
+use std::fs::{self, File};
+use std::future::Future;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::{Client, Method, RequestBuilder};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+pub(crate) use scan::{Process, processes, processes_with};
+
+/// No wait in these tests is longer. Everything is expected to come at once; a loaded machine is slow.
+pub(crate) const LONG: Duration = Duration::from_secs(30);
+
+/// [`LONG`] as a query wants it.
+const WAIT: &str = "wait=30";
+
+/// How often a wait looks for what nobody announces.
+const GLANCE: Duration = Duration::from_millis(10);
+
+/// The variable that marks every process of one service. Jobs inherit it, since `LC_*` is among the
+/// variables that they get by default.
+const MARK: &str = "LC_PROCESSION_TEST";
+
+/// Are these tests run by root? Some answers differ by that, and both are asserted.
+pub(crate) fn is_root() -> bool {
+    geteuid().is_root()
+}
+
+/// A word that nothing else on this machine has in its command line.
+pub(crate) fn unique() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("ptest{}x{count}x", std::process::id())
+}
+
+/// An argument for sleep(1) that is hours and that nothing else on this machine sleeps.
+pub(crate) fn unique_seconds() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(1);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    // The final 1 keeps one number from being the beginning of another.
+    format!("5000.{:07}{count:05}1", std::process::id())
+}
+
+/// Waits until `attempt` gives a value: only for what nobody announces.
+#[track_caller]
+pub(crate) fn eventually<T>(
+    what: &str,
+    attempt: impl AsyncFnMut() -> Option<T>,
+) -> impl Future<Output = T> {
+    let place = std::panic::Location::caller();
+    eventually_within(LONG, format!("{what} ({place})"), attempt)
+}
+
+/// The same with another limit, where the limit is what is tested.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a pause between two looks, not a wait for something"
+)]
+pub(crate) async fn eventually_within<T>(
+    limit: Duration,
+    what: impl AsRef<str>,
+    mut attempt: impl AsyncFnMut() -> Option<T>,
+) -> T {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(value) = attempt().await {
+            return value;
+        }
+        assert!(
+            Instant::now() < end,
+            "not within {limit:?}: {}",
+            what.as_ref()
+        );
+        tokio::time::sleep(GLANCE).await;
+    }
+}
+
+/// The same for a `Drop`, which cannot await.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a pause between two looks, not a wait for something"
+)]
+pub(crate) fn blocking_until(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + limit;
+    loop {
+        if is_so() {
+            return true;
+        }
+        if Instant::now() >= end {
+            return false;
+        }
+        std::thread::sleep(GLANCE);
+    }
+}
+
+/// How a service is to be started.
+#[derive(Debug)]
+pub(crate) struct Builder {
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+}
+
+impl Builder {
+    /// More arguments of `procession serve`.
+    pub(crate) fn args<A: Into<String>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// A variable in the environment of the service.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts the service and waits until it listens.
+    pub(crate) async fn start(self) -> Server {
+        self.start_in(tempfile::tempdir().unwrap())
+    }
+
+    fn start_in(self, home: TempDir) -> Server {
+        let mark = unique();
+        let state_dir = home.path().join("state");
+        let log = home.path().join("log");
+        let mut command = program(&mark);
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--on-shutdown", "stop"])
+            .arg("--state-dir")
+            .arg(&state_dir)
+            .args(["--shutdown-grace-seconds", "0.2", "--min-free-bytes", "0"])
+            .args(["--log-level", "debug"])
+            .args(&self.args)
+            .envs(self.env)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log).unwrap());
+        let mut child = command.spawn().unwrap();
+        let line = first_line(&mut child);
+        let address: Option<SocketAddr> = line
+            .as_deref()
+            .and_then(|line| line.strip_prefix("procession: listening on http://"))
+            .and_then(|address| address.trim_end().parse().ok());
+        let Some(address) = address else {
+            let _ = child.kill();
+            let log = fs::read_to_string(&log).unwrap_or_default();
+            panic!("the service does not listen; it said {line:?}, and\n{log}");
+        };
+        let token = fs::read_to_string(state_dir.join("token")).unwrap_or_default();
+        Server {
+            child: Some(child),
+            address,
+            token: token.trim().to_owned(),
+            client: Client::builder()
+                .timeout(LONG * 2)
+                .no_proxy()
+                .build()
+                .unwrap(),
+            mark,
+            home,
+        }
+    }
+}
+
+/// The program, with an environment in which only the necessary is set.
+pub(crate) fn program(mark: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_procession"));
+    for (name, _) in std::env::vars() {
+        if name.starts_with("PROCESSION_") || name.starts_with("LC_") {
+            command.env_remove(name);
+        }
+    }
+    command.env(MARK, mark);
+    command
+}
+
+/// The first line on a child's standard output, if there is one within [`LONG`].
+fn first_line(child: &mut Child) -> Option<String> {
+    let mut output = BufReader::new(child.stdout.take()?);
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let read = output.read_line(&mut line);
+        let _ = sender.send(read.map(|_| line));
+        // Held open: a service that writes more must not be killed by a closed pipe.
+        let _ = std::io::copy(&mut output, &mut std::io::sink());
+    });
+    receiver.recv_timeout(LONG).ok()?.ok()
+}
+
+/// A running service.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Option<Child>,
+    address: SocketAddr,
+    token: String,
+    client: Client,
+    mark: String,
+    home: TempDir,
+}
+
+impl Server {
+    /// A service as it starts by default, with the limits that tests need.
+    pub(crate) async fn start() -> Self {
+        Self::builder().start().await
+    }
+
+    /// A service with other arguments or variables.
+    pub(crate) fn builder() -> Builder {
+        Builder {
+            args: Vec::new(),
+            env: Vec::new(),
+        }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.home.path().join("state")
+    }
+
+    /// A directory for the files of one test, outside the state directory; every user can enter it.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let scratch = self.home.path().join("scratch");
+        fs::create_dir_all(&scratch).unwrap();
+        for open in [self.home.path(), &scratch] {
+            fs::set_permissions(open, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        scratch
+    }
+
+    pub(crate) fn supervisor(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.as_ref().unwrap().id()).unwrap())
+    }
+
+    /// What the service has written to its log.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
+    }
+
+    /// Every process of the service and of its jobs that can be told by its environment.
+    pub(crate) fn marked(&self) -> Vec<Process> {
+        scan::processes_marked(&format!("{MARK}={}", self.mark))
+    }
+
+    // --- requests -----------------------------------------------------------------------------
+
+    /// A request with the token.
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.anonymous(method, path).bearer_auth(&self.token)
+    }
+
+    /// A request without the token.
+    pub(crate) fn anonymous(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client
+            .request(method, format!("http://{}{path}", self.address))
+    }
+
+    /// Sends a request and checks that the answer is one that the description has.
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Reply {
+        let request = request.build().unwrap();
+        let method = request.method().clone();
+        let path = request.url().path().to_owned();
+        let response = self.client.execute(request).await.unwrap();
+        let reply = Reply {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            body: response.bytes().await.unwrap().to_vec(),
+        };
+        if let Err(why) = contract::check(&method, &path, &reply) {
+            panic!("{method} {path}: not what openapi.yaml says: {why}\n{reply}");
+        }
+        reply
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Reply {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    pub(crate) async fn delete(&self, id: &str, query: &str) -> Reply {
+        let path = format!("/jobs/{id}?{query}");
+        self.send(self.request(Method::DELETE, &path)).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Reply {
+        self.send(self.request(Method::POST, path).json(body)).await
+    }
+
+    // --- jobs ---------------------------------------------------------------------------------
+
+    /// Creates a job, which must be accepted, and gives it as it is then.
+    #[track_caller]
+    pub(crate) fn submit(&self, body: &Value) -> impl Future<Output = Value> {
+        self.created("/jobs", body.clone())
+    }
+
+    /// Creates a job and gives it as it is when it has ended.
+    #[track_caller]
+    pub(crate) fn run(&self, body: &Value) -> impl Future<Output = Value> {
+        ended(self.created("/jobs?wait=30", body.clone()))
+    }
+
+    /// Creates a job of a shell script and gives it as it is when it has ended.
+    #[track_caller]
+    pub(crate) fn run_script(&self, script: &str) -> impl Future<Output = Value> + use<'_> {
+        let job = self.created("/jobs?wait=30", json!({ "script": script }));
+        ended(job)
+    }
+
+    #[track_caller]
+    fn created<'a>(
+        &'a self,
+        path: &'static str,
+        body: Value,
+    ) -> impl Future<Output = Value> + use<'a> {
+        let place = std::panic::Location::caller();
+        async move {
+            let reply = self.post(path, &body).await;
+            assert_eq!(reply.status, 201, "from {place}: {body}\n{reply}");
+            reply.json()
+        }
+    }
+
+    /// The job as it is now.
+    pub(crate) async fn job(&self, id: &str) -> Value {
+        let reply = self.get(&format!("/jobs/{id}")).await;
+        assert_eq!(reply.status, 200, "{reply}");
+        reply.json()
+    }
+
+    /// The job as it is when it has ended.
+    pub(crate) async fn finished(&self, id: &str) -> Value {
+        let job = self.get(&format!("/jobs/{id}?{WAIT}&until=finished")).await;
+        let job = job.json();
+        assert!(is_finished(&job), "has not ended: {job:#}\n{}", self.log());
+        job
+    }
+
+    /// The job when it is in this state; it must be on its way there.
+    pub(crate) async fn in_state(&self, id: &str, state: &str) -> Value {
+        let end = Instant::now() + LONG;
+        let mut job = self.job(id).await;
+        while job["state"] != state {
+            assert!(
+                Instant::now() < end && !is_finished(&job),
+                "will not be {state}: {job:#}"
+            );
+            let version = &job["version"];
+            let path = format!("/jobs/{id}?{WAIT}&until=change&after_version={version}");
+            job = self.get(&path).await.json();
+        }
+        job
+    }
+
+    /// Stops a job and gives it as it is when it has ended.
+    pub(crate) async fn stop(&self, id: &str, query: &str) -> Value {
+        let reply = self.delete(id, &format!("{WAIT}&{query}")).await;
+        assert_eq!(reply.status, 200, "{reply}\n{}", self.log());
+        reply.json()
+    }
+
+    /// All that a job has written that is still kept.
+    pub(crate) async fn output(&self, id: &str) -> Vec<u8> {
+        let reply = self.get(&format!("/jobs/{id}/output")).await;
+        assert_eq!(reply.status, 200, "{reply}");
+        reply.body
+    }
+
+    /// The same as text, without what is no UTF-8.
+    pub(crate) async fn text(&self, id: &str) -> String {
+        String::from_utf8_lossy(&self.output(id).await).into_owned()
+    }
+
+    /// What it has written to standard output. A shell tells of signals on standard error.
+    pub(crate) async fn stdout(&self, id: &str) -> String {
+        let reply = self.get(&format!("/jobs/{id}/output/stdout")).await;
+        assert_eq!(reply.status, 200, "{reply}");
+        String::from_utf8(reply.body).unwrap()
+    }
+
+    /// The output of a job, once this text is in it.
+    pub(crate) async fn says(&self, id: &str, text: &str) -> String {
+        eventually(&format!("the output has {text:?}"), async || {
+            let output = self.text(id).await;
+            output.contains(text).then_some(output)
+        })
+        .await
+    }
+
+    // --- the end ------------------------------------------------------------------------------
+
+    /// Sends the service a signal and waits for its end.
+    pub(crate) fn end(&mut self, signal: Signal) -> Option<ExitStatus> {
+        let child = self.child.as_mut()?;
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        let _ = kill(pid, signal);
+        let mut status = None;
+        blocking_until(LONG, || {
+            status = child.try_wait().unwrap();
+            status.is_some()
+        });
+        self.child = self.child.take().filter(|_| status.is_none());
+        status
+    }
+
+    /// Ends the service and says what is left of it; nothing should be.
+    fn take_away(&mut self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if self.child.is_some() {
+            match self.end(Signal::SIGTERM) {
+                Some(status) if status.success() => {}
+                Some(status) => wrong.push(format!("the service ended with {status}")),
+                None => {
+                    wrong.push("the service did not end on SIGTERM".to_owned());
+                    self.end(Signal::SIGKILL);
+                }
+            }
+        }
+        let gone = blocking_until(Duration::from_secs(2), || self.marked().is_empty());
+        if !gone {
+            for process in self.marked() {
+                wrong.push(format!("left behind: {process:?}"));
+                let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+            }
+        }
+        wrong.extend(scan::remove_cgroups(&self.state_dir()));
+        if let Err(error) = remove(&self.state_dir()) {
+            wrong.push(format!("the state directory cannot be removed: {error}"));
+        }
+        wrong
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let log = self.log();
+        let wrong = self.take_away();
+        if std::thread::panicking() {
+            // The test has failed already; a second panic would hide why.
+            eprintln!("{}\nleft behind: {wrong:#?}", tail(&log, 60));
+        } else {
+            assert!(wrong.is_empty(), "{wrong:#?}\n{}", tail(&self.log(), 60));
+        }
+    }
+}
+
+fn remove(directory: &Path) -> std::io::Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn tail(text: &str, lines: usize) -> String {
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+async fn ended(job: impl Future<Output = Value>) -> Value {
+    let job = job.await;
+    assert!(is_finished(&job), "has not ended: {job:#}");
+    job
+}
+
+/// Is this the view of a job that has ended?
+pub(crate) fn is_finished(job: &Value) -> bool {
+    let state = job["state"].as_str().unwrap_or_default();
+    ["succeeded", "failed", "canceled", "timed_out", "lost"].contains(&state)
+}
+
+/// The id in the view of a job.
+pub(crate) fn id(job: &Value) -> String {
+    job["id"].as_str().unwrap().to_owned()
+}
+
+/// An answer that has been checked against the description.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Reply {
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self}"))
+    }
+
+    /// The `code` of a problem; empty where it is none.
+    pub(crate) fn code(&self) -> String {
+        let value: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        value["code"].as_str().unwrap_or_default().to_owned()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub(crate) fn content_type(&self) -> &str {
+        let full = self.header(CONTENT_TYPE.as_str());
+        full.split(';').next().unwrap_or_default().trim()
+    }
+}
+
+impl std::fmt::Display for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let body = String::from_utf8_lossy(&self.body);
+        let shown: String = body.chars().take(4000).collect();
+        write!(f, "{} {:?}\n{shown}", self.status, self.headers)
+    }
+}

@@ -1,0 +1,16 @@
+//! The service as its clients see it: the real program, real processes, HTTP.
+//!
+//! Every test starts a service of its own, so that tests can run side by side, as root and as an
+//! ordinary user. The harness checks every answer against `openapi.yaml` and, at the end of every test,
+//! that nothing of the service is left on the machine.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that panics has failed, which is what it is for"
+)]
+
+mod harness;
+mod life;
+mod queue;
+mod spawn;
+mod stop;

@@ -1,0 +1,146 @@
+//! Who runs when: slots, priorities, deadlines, and requests that are sent twice.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::harness::{Server, id, unique, unique_seconds};
+
+/// A job that ends when somebody writes to the FIFO `gate`.
+fn gated(cwd: &Path) -> Value {
+    json!({"script": "mkfifo gate; echo ready; read _ < gate", "cwd": cwd})
+}
+
+#[tokio::test]
+async fn the_queue_is_ordered_by_priority_and_then_by_age() {
+    let server = Server::builder().args(["--max-running", "1"]).start().await;
+    let cwd = server.scratch();
+    let blocker = server.submit(&gated(&cwd)).await;
+    server.says(&id(&blocker), "ready").await;
+    let mut queued = Vec::new();
+    for (name, priority) in [("a", 0), ("b", 5), ("c", 0), ("d", 5), ("e", -1), ("f", 6)] {
+        let body = json!({
+            "script": format!("echo {name} >> order"), "cwd": cwd, "priority": priority,
+        });
+        let job = server.submit(&body).await;
+        assert_eq!(job["state"], "queued", "{job:#}");
+        queued.push(job);
+    }
+    let info = server.get("/info").await.json();
+    let jobs = &info["jobs"];
+    assert_eq!(
+        (&jobs["running"], &jobs["queued"]),
+        (&json!(1), &json!(6)),
+        "{info:#}"
+    );
+    std::fs::write(cwd.join("gate"), "\n").unwrap();
+    for job in queued {
+        server.finished(&id(&job)).await;
+    }
+    let order = std::fs::read_to_string(cwd.join("order")).unwrap();
+    assert_eq!(order.split_whitespace().collect::<String>(), "fbdace");
+}
+
+#[tokio::test]
+async fn a_full_queue_answers_429_with_retry_after_and_takes_jobs_again_later() {
+    let server = Server::builder()
+        .args(["--max-running", "1", "--max-queued", "2"])
+        .start()
+        .await;
+    let sleep = json!({"command": ["sleep", unique_seconds()]});
+    let first = server.submit(&sleep).await;
+    let second = server.submit(&sleep).await;
+    let third = server.submit(&sleep).await;
+    let refused = server.post("/jobs", &sleep).await;
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (429, "queue_full")
+    );
+    assert!(refused.header("retry-after").parse::<u32>().unwrap() >= 1);
+    let list = server.get("/jobs").await.json();
+    assert_eq!(
+        list["jobs"].as_array().unwrap().len(),
+        3,
+        "a refused job leaves nothing"
+    );
+    server.delete(&id(&third), "").await;
+    let fourth = server.submit(&sleep).await;
+    assert_eq!(fourth["state"], "queued");
+    for job in [fourth, second, first] {
+        server.stop(&id(&job), "force").await;
+    }
+}
+
+#[tokio::test]
+async fn no_more_than_max_running_run_at_once_and_all_get_their_turn() {
+    let server = Server::builder().args(["--max-running", "4"]).start().await;
+    let cwd = server.scratch();
+    // Each job notes how many are there at once; a directory is made in one step.
+    let script = "mkdir running.$$; set -- running.*; echo $# >> counts; rmdir running.$$";
+    let body = json!({"script": script, "cwd": cwd});
+    let jobs = join_all((0..40).map(|_| server.run(&body))).await;
+    assert!(
+        jobs.iter().all(|job| job["state"] == "succeeded"),
+        "{jobs:#?}"
+    );
+    let counts = std::fs::read_to_string(cwd.join("counts")).unwrap();
+    let counts: Vec<u32> = counts.lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(counts.len(), 40);
+    assert!(counts.iter().all(|count| *count <= 4), "{counts:?}");
+}
+
+#[tokio::test]
+async fn a_start_deadline_fails_what_is_still_queued() {
+    let server = Server::builder().args(["--max-running", "1"]).start().await;
+    let first = server
+        .submit(&json!({"command": ["sleep", unique_seconds()]}))
+        .await;
+    let body = json!({"command": ["true"], "start_deadline_seconds": 0.2});
+    let late = server.run(&body).await;
+    assert_eq!(late["state"], "failed", "{late:#}");
+    assert_eq!(late["termination"]["cause"], "start_deadline", "{late:#}");
+    assert_eq!(
+        (&late["process"], &late["exit"]),
+        (&Value::Null, &Value::Null)
+    );
+    server.stop(&id(&first), "force").await;
+    let in_time = server.run(&body).await;
+    assert_eq!(in_time["state"], "succeeded", "{in_time:#}");
+}
+
+#[tokio::test]
+async fn one_key_is_one_job_however_many_ask_at_once() {
+    let server = Server::start().await;
+    let cwd = server.scratch();
+    let body = json!({"script": "echo once >> ran", "cwd": cwd});
+    let key = unique();
+    let requests = (0..64).map(|_| {
+        let request = server
+            .request(reqwest::Method::POST, "/jobs?wait=30")
+            .header("idempotency-key", &key)
+            .json(&body);
+        server.send(request)
+    });
+    let replies = join_all(requests).await;
+    let ids: HashSet<String> = replies.iter().map(|reply| id(&reply.json())).collect();
+    assert_eq!(ids.len(), 1, "{ids:?}");
+    assert!(replies.iter().all(|reply| reply.status == 201));
+    let fresh = |reply: &&crate::harness::Reply| reply.header("idempotent-replayed").is_empty();
+    assert_eq!(replies.iter().filter(fresh).count(), 1);
+    let ran = std::fs::read_to_string(cwd.join("ran")).unwrap();
+    assert_eq!(ran, "once\n");
+    let list = server.get("/jobs").await.json();
+    assert_eq!(list["jobs"].as_array().unwrap().len(), 1);
+
+    let other = server
+        .request(reqwest::Method::POST, "/jobs")
+        .header("idempotency-key", &key)
+        .json(&json!({"command": ["true"]}));
+    let other = server.send(other).await;
+    assert_eq!(
+        (other.status, other.code().as_str()),
+        (422, "idempotency_key_reused")
+    );
+}
