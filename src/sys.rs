@@ -177,13 +177,17 @@ pub(crate) fn close_fds_from(first: u32) -> nix::Result<()> {
     Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
 }
 
-/// Sets every signal to its default action and unblocks all: execve(2) keeps ignored signals ignored
-/// and the mask as it is.
-pub(crate) fn reset_signals() -> nix::Result<()> {
+/// Sets every signal to its default action: execve(2) keeps ignored signals ignored.
+pub(crate) fn default_actions() {
     for number in 1..=64 {
         // SAFETY: SIG_DFL is always a valid action; numbers without a settable action only fail.
         unsafe { libc::signal(number, libc::SIG_DFL) };
     }
+}
+
+/// Sets every signal to its default action and unblocks all: execve(2) keeps the mask as well.
+pub(crate) fn reset_signals() -> nix::Result<()> {
+    default_actions();
     nix::sys::signal::sigprocmask(
         nix::sys::signal::SigmaskHow::SIG_SETMASK,
         Some(&nix::sys::signal::SigSet::empty()),
