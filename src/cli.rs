@@ -7,8 +7,9 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing::level_filters::LevelFilter;
 
-use crate::config::{self, Config, LogFormat, ServeArgs, Surroundings};
+use crate::config::{self, Config, LogFormat, LogLevel, ServeArgs, Surroundings};
 use crate::server::STORE;
 use crate::store::Store;
 use crate::supervisor;
@@ -89,13 +90,21 @@ fn log_to_stderr(config: &Config) {
     };
     let log = tracing_subscriber::fmt()
         .with_writer(io::stderr)
-        .with_env_filter(tracing_subscriber::EnvFilter::new(
-            config.log_level.as_str(),
-        ));
+        .with_max_level(level(config.log_level));
     if text {
         log.with_ansi(io::stderr().is_terminal()).init();
     } else {
         log.json().flatten_event(true).init();
+    }
+}
+
+fn level(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
     }
 }
 
