@@ -115,9 +115,16 @@ pub(crate) fn blocking_until(limit: Duration, mut is_so: impl FnMut() -> bool) -
 pub(crate) struct Builder {
     args: Vec<String>,
     env: Vec<(String, String)>,
+    prelude: String,
 }
 
 impl Builder {
+    /// Shell commands before the service, which replaces that shell: what it inherits from them.
+    pub(crate) fn prelude(mut self, commands: &str) -> Self {
+        commands.clone_into(&mut self.prelude);
+        self
+    }
+
     /// More arguments of `procession serve`.
     pub(crate) fn args<A: Into<String>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
         self.args.extend(args.into_iter().map(Into::into));
@@ -139,7 +146,7 @@ impl Builder {
         let mark = unique();
         let state_dir = home.path().join("state");
         let log = home.path().join("log");
-        let mut command = program(&mark);
+        let mut command = program(&mark, &self.prelude);
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--on-shutdown", "stop"])
             .arg("--state-dir")
@@ -168,6 +175,8 @@ impl Builder {
             address,
             token: token.trim().to_owned(),
             client: Client::builder()
+                // A connection that a crash of the server breaks must not be the next request's.
+                .pool_max_idle_per_host(0)
                 .timeout(LONG * 2)
                 .no_proxy()
                 .build()
@@ -179,8 +188,15 @@ impl Builder {
 }
 
 /// The program, with an environment in which only the necessary is set.
-pub(crate) fn program(mark: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_procession"));
+pub(crate) fn program(mark: &str, prelude: &str) -> Command {
+    let binary = env!("CARGO_BIN_EXE_procession");
+    let mut command = if prelude.is_empty() {
+        Command::new(binary)
+    } else {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &format!("{prelude}\nexec \"$@\""), "sh", binary]);
+        shell
+    };
     for (name, _) in std::env::vars() {
         if name.starts_with("PROCESSION_") || name.starts_with("LC_") {
             command.env_remove(name);
@@ -226,6 +242,7 @@ impl Server {
         Builder {
             args: Vec::new(),
             env: Vec::new(),
+            prelude: String::new(),
         }
     }
 
@@ -254,6 +271,18 @@ impl Server {
 
     pub(crate) fn supervisor(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.as_ref().unwrap().id()).unwrap())
+    }
+
+    /// The environment that the service itself has.
+    pub(crate) fn environment(&self) -> Vec<(String, String)> {
+        let environ = fs::read(format!("/proc/{}/environ", self.supervisor())).unwrap();
+        let environ = String::from_utf8(environ).unwrap();
+        let pairs = environ
+            .split_terminator('\0')
+            .filter_map(|pair| pair.split_once('='));
+        pairs
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
     }
 
     /// What the service has written to its log.

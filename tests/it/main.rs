@@ -9,8 +9,10 @@
     reason = "a test that panics has failed, which is what it is for"
 )]
 
+mod containment;
 mod harness;
 mod life;
 mod queue;
 mod spawn;
 mod stop;
+mod surroundings;
