@@ -9,9 +9,12 @@
     reason = "a test that panics has failed, which is what it is for"
 )]
 
+mod bad_input;
 mod containment;
 mod harness;
 mod life;
+mod list;
+mod output;
 mod queue;
 mod spawn;
 mod stop;
