@@ -101,7 +101,7 @@ struct Supervisor {
 
 struct Server {
     pid: Pid,
-    /// `None` once its end has closed it while the service ends.
+    /// `None` once a server that is about to end has closed its own.
     socket: Option<OwnedFd>,
     started: BootInstant,
     ready: bool,
@@ -282,8 +282,9 @@ impl Supervisor {
                 Ok(Received::Message(ToSupervisor::Launch { job, merge_stderr }, fds)) => {
                     self.launch(job, merge_stderr, fds);
                 }
-                Ok(Received::Closed) if self.shutdown.is_some() => {
-                    // It has stopped its jobs and is closing its store; SHUTDOWN_MARGIN is its limit.
+                Ok(Received::Closed) if self.shutdown.is_some() || !server.ready => {
+                    // It could not start, and its exit code says whether trying again can help. Or it has
+                    // stopped its jobs and is closing its store; SHUTDOWN_MARGIN is its limit.
                     server.socket = None;
                     return;
                 }
