@@ -97,7 +97,11 @@ fn wrong_fields() -> Vec<(Value, &'static str, &'static str)> {
             "out_of_range",
         ),
         (json!({"cpu_affinity": 0}), "/cpu_affinity", "wrong_type"),
-        (json!({"cpu_affinity": []}), "/cpu_affinity", "invalid_value"),
+        (
+            json!({"cpu_affinity": []}),
+            "/cpu_affinity",
+            "invalid_value",
+        ),
         (
             json!({"cpu_affinity": [0, 1024]}),
             "/cpu_affinity/1",
@@ -255,6 +259,16 @@ fn wrong_fields() -> Vec<(Value, &'static str, &'static str)> {
             json!({"success_exit_codes": [256]}),
             "/success_exit_codes/0",
             "out_of_range",
+        ),
+        (
+            json!({"success_exit_codes": []}),
+            "/success_exit_codes",
+            "invalid_value",
+        ),
+        (
+            json!({"success_exit_codes": [1, 2, 1]}),
+            "/success_exit_codes",
+            "invalid_value",
         ),
         (json!({"queue": ""}), "/queue", "invalid_value"),
         (json!({"queue": "a b"}), "/queue", "invalid_value"),

@@ -23,7 +23,7 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-pub(crate) use scan::{Process, processes, processes_with};
+pub(crate) use scan::{Process, job_cgroups, processes, processes_with};
 
 /// No wait in these tests is longer. Everything is expected to come at once; a loaded machine is slow.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
@@ -139,25 +139,43 @@ impl Builder {
 
     /// Starts the service and waits until it listens.
     pub(crate) async fn start(self) -> Server {
-        self.start_in(tempfile::tempdir().unwrap())
+        let (home, mark) = (tempfile::tempdir().unwrap(), unique());
+        let (child, address) = self.launch(home.path(), &mark);
+        let client = Client::builder()
+            .timeout(LONG * 2)
+            .no_proxy()
+            // A connection that a crash of the server breaks must not be the next request's.
+            .pool_max_idle_per_host(0);
+        let token = fs::read_to_string(home.path().join("state/token")).unwrap_or_default();
+        Server {
+            child: Some(child),
+            address,
+            token: token.trim().to_owned(),
+            client: client.build().unwrap(),
+            mark,
+            home,
+        }
     }
 
-    fn start_in(self, home: TempDir) -> Server {
-        let mark = unique();
-        let state_dir = home.path().join("state");
-        let log = home.path().join("log");
-        let mut command = program(&mark, &self.prelude);
+    /// Starts the service on this directory; gives the process and its address.
+    fn launch(self, home: &Path, mark: &str) -> (Child, SocketAddr) {
+        let log = home.join("log");
+        let log_file = File::options().create(true).append(true).open(&log);
+        let mut command = program(mark, &self.prelude);
+        // As variables, so that a test can give the flags.
         command
-            .args(["serve", "--listen", "127.0.0.1:0", "--on-shutdown", "stop"])
-            .arg("--state-dir")
-            .arg(&state_dir)
-            .args(["--shutdown-grace-seconds", "0.2", "--min-free-bytes", "0"])
-            .args(["--log-level", "debug"])
-            .args(&self.args)
+            .env("PROCESSION_LISTEN", "127.0.0.1:0")
+            .env("PROCESSION_ON_SHUTDOWN", "stop")
+            .env("PROCESSION_SHUTDOWN_GRACE_SECONDS", "0.2")
+            .env("PROCESSION_MIN_FREE_BYTES", "0")
+            .env("PROCESSION_LOG_LEVEL", "debug")
             .envs(self.env)
+            .args(["serve", "--state-dir"])
+            .arg(home.join("state"))
+            .args(&self.args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(File::create(&log).unwrap());
+            .stderr(log_file.unwrap());
         let mut child = command.spawn().unwrap();
         let line = first_line(&mut child);
         let address: Option<SocketAddr> = line
@@ -169,21 +187,7 @@ impl Builder {
             let log = fs::read_to_string(&log).unwrap_or_default();
             panic!("the service does not listen; it said {line:?}, and\n{log}");
         };
-        let token = fs::read_to_string(state_dir.join("token")).unwrap_or_default();
-        Server {
-            child: Some(child),
-            address,
-            token: token.trim().to_owned(),
-            client: Client::builder()
-                // A connection that a crash of the server breaks must not be the next request's.
-                .pool_max_idle_per_host(0)
-                .timeout(LONG * 2)
-                .no_proxy()
-                .build()
-                .unwrap(),
-            mark,
-            home,
-        }
+        (child, address)
     }
 }
 
@@ -453,6 +457,14 @@ impl Server {
         });
         self.child = self.child.take().filter(|_| status.is_none());
         status
+    }
+
+    /// Starts the service anew on the same state directory, after it has ended.
+    pub(crate) async fn start_again(&mut self, builder: Builder) {
+        assert!(self.child.is_none(), "it has not ended");
+        let (child, address) = builder.launch(self.home.path(), &self.mark);
+        self.child = Some(child);
+        self.address = address;
     }
 
     /// Ends the service and says what is left of it; nothing should be.
