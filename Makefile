@@ -50,7 +50,7 @@ $(CARGO_DENY):
 	rm -rf $(TOOLS)/build
 
 test-rust:
-	$(CARGO) $(TEST_RUNNER) --locked
+	PROCESSION_TEST_REAL_WORK=1 $(CARGO) $(TEST_RUNNER) --locked
 	$(CARGO) test --locked --doc
 
 test-unprivileged:

@@ -84,7 +84,7 @@ apt="-o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts=$PWD/sources.d -
      -o Dir::Cache=$PWD/cache -o APT::Sandbox::User="
 apt-get $apt -qq update
 apt-get $apt -qq source --download-only hello
-mkdir hello && tar -xf hello_*.orig.tar.* -C hello --strip-components=1
+mkdir hello && tar -xf hello_*.orig.tar.gz -C hello --strip-components=1
 cd hello
 ./configure --quiet
 make -j2
