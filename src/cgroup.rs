@@ -72,6 +72,22 @@ impl Home {
         format!("/{}", self.path.display())
     }
 
+    /// Moves the calling process back out and removes the home, as far as nobody else is in it: jobs that
+    /// were left running, and their monitors. Where the group above has controllers it may hold no
+    /// process; then whoever delegated it removes the rest.
+    pub(crate) fn leave(&self) {
+        let directory = self.mount.join(&self.path);
+        let above = directory.parent().unwrap_or(&self.mount);
+        let _ = fs::write(above.join("cgroup.procs"), "0");
+        for empty in [
+            directory.join("jobs"),
+            directory.join("self"),
+            directory.clone(),
+        ] {
+            let _ = fs::remove_dir(empty);
+        }
+    }
+
     /// The group of a job, whether it exists or not.
     pub(crate) fn group(&self, job: &str) -> Group {
         Group {

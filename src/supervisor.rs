@@ -51,7 +51,13 @@ const SHUTDOWN_MARGIN: Duration = Duration::from_secs(5);
 #[must_use]
 pub(crate) fn run(config: Config) -> ExitCode {
     match Supervisor::start(config) {
-        Ok(mut supervisor) => supervisor.serve(),
+        Ok(mut supervisor) => {
+            let code = supervisor.serve();
+            if let Some(home) = &supervisor.host.cgroup {
+                home.leave();
+            }
+            code
+        }
         Err(Failure { message, code }) => {
             crate::cli::complain(&format!("cannot start: {message}"));
             ExitCode::from(code)
