@@ -52,7 +52,7 @@ pub(crate) fn run(config: Config) -> ExitCode {
         Ok(mut supervisor) => {
             let code = supervisor.serve();
             if let Some(home) = &supervisor.host.cgroup {
-                home.tear_down();
+                home.leave();
             }
             code
         }

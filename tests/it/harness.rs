@@ -314,19 +314,24 @@ impl Server {
 
     /// Sends a request and checks that the answer is one that the description has.
     pub(crate) async fn send(&self, request: RequestBuilder) -> Reply {
-        let request = request.build().unwrap();
+        self.try_send(request).await.unwrap()
+    }
+
+    /// The same, where the server may crash meanwhile.
+    pub(crate) async fn try_send(&self, request: RequestBuilder) -> reqwest::Result<Reply> {
+        let request = request.build()?;
         let method = request.method().clone();
         let path = request.url().path().to_owned();
-        let response = self.client.execute(request).await.unwrap();
+        let response = self.client.execute(request).await?;
         let reply = Reply {
             status: response.status().as_u16(),
             headers: response.headers().clone(),
-            body: response.bytes().await.unwrap().to_vec(),
+            body: response.bytes().await?.to_vec(),
         };
         if let Err(why) = contract::check(&method, &path, &reply) {
             panic!("{method} {path}: not what openapi.yaml says: {why}\n{reply}");
         }
-        reply
+        Ok(reply)
     }
 
     pub(crate) async fn get(&self, path: &str) -> Reply {

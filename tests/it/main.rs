@@ -11,6 +11,7 @@
 
 mod bad_input;
 mod containment;
+mod crash;
 mod harness;
 mod life;
 mod list;
