@@ -163,9 +163,15 @@ impl Supervisor {
         if let Some(code) = self.on_signals() {
             return code;
         }
-        if let Err(error) = self.start_server() {
+        // Nor is a server needed where the end was asked for before there was one.
+        if self.shutdown.is_none()
+            && let Err(error) = self.start_server()
+        {
             tracing::error!(%error, "cannot start: cannot fork the server: {error}");
             return ExitCode::FAILURE;
+        }
+        if let Some(code) = self.on_time() {
+            return code;
         }
         loop {
             let (signal, message) = match self.wait() {

@@ -23,3 +23,4 @@ mod spawn;
 mod startup;
 mod stop;
 mod surroundings;
+mod upgrade;
