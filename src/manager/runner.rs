@@ -13,6 +13,7 @@ use super::link::MonitorLink;
 use super::queue::Arrival;
 use super::{Idempotency, RequestError, Shared, SubmitError, Submitted, mirror};
 use crate::clock::{Now, Timestamp};
+use crate::failpoint;
 use crate::job::life::{Refusal, Stop};
 use crate::job::outcome::{Cause, SpawnFailure, Stage, Termination};
 use crate::job::spec::{Scope, Secrets};
@@ -99,6 +100,7 @@ impl Runner {
             idempotency,
             answer,
         } = acceptance;
+        failpoint::hit("job.accepting");
         let inserted = self
             .shared
             .store
@@ -106,6 +108,7 @@ impl Runner {
             .await;
         let refusal = match inserted {
             Ok(Inserted::New) => {
+                failpoint::hit("job.accepted");
                 self.answer = Some(answer);
                 self.shared.make_visible(self.job.id);
                 let (slot, has_slot) = oneshot::channel();
@@ -301,11 +304,15 @@ impl Runner {
             .resolve_launch(&self.job, spec)
             .await
             .map_err(|error| failed(error.to_string()))?;
-        self.shared
+        failpoint::hit("launch.sending");
+        let link = self
+            .shared
             .supervisor
             .launch(&launch)
             .await
-            .map_err(|error| failed(format!("failed to make the monitor: {error}")))
+            .map_err(|error| failed(format!("failed to make the monitor: {error}")));
+        failpoint::hit("launch.sent");
+        link
     }
 
     /// Mirrors the monitor until the job is over.
@@ -464,15 +471,18 @@ impl Runner {
     async fn commit_end(&mut self) {
         self.job.version += 1;
         let job = Arc::new(self.job.clone());
+        failpoint::hit("end.storing");
         while let Err(error) = self.shared.store.finish(job.clone()).await {
             self.shared.store_failed(&error);
             tracing::error!(job.id = %job.id, %error, "the end of job {} could not be stored and is tried again: {error}", job.id);
             until(Some(Instant::now() + STORE_RETRY)).await;
         }
+        failpoint::hit("end.stored");
         self.publish.send_replace(job.clone());
         self.answer();
         tracing::debug!(job.id = %job.id, state = job.state.as_str(), "job {} ended: {}", job.id, job.state.as_str());
         self.shared.forget(job.id).await;
+        failpoint::hit("record.removed");
         // Whoever asked in the meantime asked a job that is over.
         self.asks.close();
         while let Some(ask) = self.asks.recv().await {

@@ -162,6 +162,7 @@ impl Shared {
     /// Forgets a live job whose end is in the store, and removes its record.
     pub(super) async fn forget(self: &Arc<Self>, id: JobId) {
         self.live().remove(&id);
+        crate::failpoint::hit("record.removing");
         self.remove_record(id).await;
     }
 

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Group;
 use crate::clock::{Now, Timestamp};
+use crate::failpoint;
 use crate::job::life::Event;
 use crate::job::outcome::{SpawnFailure, Stage};
 use crate::job::spec::{RlimitResource, RlimitValue};
@@ -193,11 +194,14 @@ fn write_own_record(record: &mut record::Writer, facts: &Record) -> io::Result<L
     // From here on the timeout counts, whatever happens to the monitor.
     let _ = facts.life.on(Event::Started, now);
     facts.deadline_at = facts.life.timeout_at().map(|at| now.wall_of(at));
+    failpoint::hit("leader.recording");
     record.write(&facts)?;
+    failpoint::hit("leader.recorded");
     // A monitor that was killed before this record was there cannot be rescued: do not run without one.
     if nix::unistd::getppid().as_raw() != facts.monitor.pid {
         return Err(io::Error::from(Errno::ECHILD));
     }
+    failpoint::hit("leader.confirmed");
     Ok(leader)
 }
 
@@ -338,6 +342,7 @@ fn execute(launch: &Launch, mut leader: Leader, report: &mut File) -> SpawnFailu
     if let Err(error) = send_report(report, &Report::Executing(leader)) {
         return failed(Stage::Exec, errno_of(&error), "the report pipe");
     }
+    failpoint::hit("leader.executing");
     explain(sys::execve(&file, &argv, &env), &path)
 }
 

@@ -10,6 +10,7 @@ use super::leader::{self, Report};
 use super::{Kill, Monitor, Reaper, SWEEP_FIRST};
 use crate::cgroup::Group;
 use crate::clock::Now;
+use crate::failpoint;
 use crate::job::Signal;
 use crate::job::life::{Event, Phase};
 use crate::job::outcome::{Exit, ExitStatus, SpawnFailure, Stage};
@@ -34,8 +35,11 @@ impl Monitor {
         };
         match leader::read_report(status) {
             Some(Report::Executing(leader)) => {
+                failpoint::hit("start.recording");
                 self.facts.leader = Some(leader);
-                self.apply(Event::Started, now)
+                let applied = self.apply(Event::Started, now);
+                failpoint::hit("start.recorded");
+                applied
             }
             Some(Report::Failed(failure)) => self.not_spawned(failure, now),
             None if self.facts.life.phase() == Phase::Starting => {
@@ -98,8 +102,11 @@ impl Monitor {
                         at: now.wall,
                         oom_killed,
                     };
+                    failpoint::hit("exit.recording");
                     self.apply(Event::LeaderExited(exit), now)?;
+                    failpoint::hit("exit.recorded");
                     sys::wait(WaitTarget::Child(ended.pid), true)?;
+                    failpoint::hit("leader.reaped");
                     self.leader_reaped = true;
                     self.leader_gone = true;
                 }

@@ -15,6 +15,7 @@ use super::tree::{Reach, Traces, Tree};
 use super::{Host, Kill, Monitor, Reaper, SWEEP_FIRST};
 use crate::cgroup::Group;
 use crate::clock::Now;
+use crate::failpoint;
 use crate::job::JobId;
 use crate::job::life::Phase;
 use crate::record::{self, ProcessIdentity};
@@ -105,7 +106,9 @@ fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
         record,
         directory,
     };
+    failpoint::hit("rescue.recording");
     monitor.write_record()?;
+    failpoint::hit("rescue.recorded");
     monitor.server_gone();
     if monitor.facts.life.phase() == Phase::Killing {
         monitor.kill = Some(Kill {

@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use rusqlite::{Connection, OptionalExtension, ToSql, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
+use crate::failpoint;
 use crate::job::spec::Secrets;
 use crate::job::{Job, JobId};
 use crate::manager::Idempotency;
@@ -275,7 +276,9 @@ fn commit(
             .prepare_cached("UPDATE totals SET finished = ?")?
             .execute([now])?;
     }
+    failpoint::hit("store.committing");
     transaction.commit()?;
+    failpoint::hit("store.committed");
     tally.see_finished(now);
     tally.commits.fetch_add(1, Ordering::Relaxed);
     tally.commands.fetch_add(

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 
+use crate::failpoint;
 use crate::job::{JobId, Signal};
 use crate::monitor::{self, Descriptors, Host, Remains};
 use crate::record::{self, Found};
@@ -75,9 +76,11 @@ impl Monitors {
             stdout,
             stderr,
         };
+        failpoint::hit("monitor.forking");
         match sys::fork()? {
             Fork::Child => monitor::run(host, descriptors),
             Fork::Parent(pid) => {
+                failpoint::hit("monitor.forked");
                 let Descriptors { stdout, stderr, .. } = descriptors;
                 let monitor = Monitor {
                     job,
