@@ -3,6 +3,7 @@
 //! It knows nothing of the program's insides: only its command line, its HTTP API and what `/proc` and
 //! the file system show.
 
+mod again;
 mod contract;
 mod scan;
 
@@ -23,6 +24,7 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+pub(crate) use again::{Persistent, kill_now};
 pub(crate) use scan::{Process, processes, processes_with};
 
 /// No wait in these tests is longer. Everything is expected to come at once; a loaded machine is slow.
