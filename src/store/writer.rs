@@ -225,11 +225,11 @@ fn write(connection: &mut Connection, batch: Vec<(Command, &'static str)>, tally
             }
         }
         Err(fault) if batch.len() == 1 => {
-            let why = fault.to_string();
+            let (why, full) = (fault.to_string(), fault.is_full());
             for (command, doing) in batch {
                 tally.commands.fetch_add(1, Ordering::Relaxed);
                 let why = why.clone();
-                answer(command, Err(StoreError { doing, why }));
+                answer(command, Err(StoreError { doing, why, full }));
             }
         }
         // The transaction as a whole failed: what is too large for the disk must not take the rest with it.
