@@ -354,6 +354,11 @@ impl Shared {
         self.fixed.restarts == 0
     }
 
+    /// The service ends and leaves the jobs to their monitors.
+    pub(super) fn leaves_jobs(&self) -> bool {
+        self.shutdown.borrow().is_some_and(|plan| !plan.stop_jobs)
+    }
+
     pub(super) fn store_failed(&self, error: &StoreError) {
         runner::log_store_error(error);
     }

@@ -61,7 +61,7 @@ fn launch(
         .map_err(not_made("the job's directory"))?;
     failpoint::hit("directory.made");
     let abandon = |failure| {
-        let _ = record::remove(host.jobs.as_fd(), launch.job);
+        record::abandon(host.jobs.as_fd(), launch.job, directory.as_fd());
         failure
     };
     let mut record = record::Writer::create(directory.as_fd())

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::poll::{PollTimeout, poll};
 use nix::sys::stat::fstat;
 
 use super::launch::detach;
@@ -21,6 +22,9 @@ use crate::job::life::Phase;
 use crate::record::{self, ProcessIdentity};
 use crate::sys::{self, Pid};
 use crate::{output, procfs};
+
+/// How long a rescue that failed waits before the next one.
+const RETRY_MILLIS: u16 = 1000;
 
 /// What a dead monitor leaves.
 #[derive(Debug)]
@@ -41,6 +45,8 @@ pub(crate) fn run(host: &Host, remains: Remains) -> ! {
         Ok(()) => 0,
         Err(error) => {
             tracing::error!(job.id = %job, %error, "job {job} could not be rescued: {error}");
+            // The supervisor tries again at once; a disk that fails does not get better that fast.
+            let _ = poll(&mut [], PollTimeout::from(RETRY_MILLIS));
             1
         }
     };
