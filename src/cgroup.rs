@@ -81,12 +81,26 @@ impl Home {
         let directory = self.mount.join(&self.path);
         let above = directory.parent().unwrap_or(&self.mount);
         let _ = fs::write(above.join("cgroup.procs"), "0");
+        self.sweep(|_| false);
         for empty in [
             directory.join("jobs"),
             directory.join("self"),
             directory.clone(),
         ] {
             let _ = fs::remove_dir(empty);
+        }
+    }
+
+    /// Removes the groups of jobs that nothing runs in any more, but those that are to be kept.
+    pub(crate) fn sweep(&self, is_kept: impl Fn(&str) -> bool) {
+        let jobs = fs::read_dir(self.mount.join(&self.path).join("jobs"));
+        for entry in jobs.into_iter().flatten().flatten() {
+            if let Some(job) = entry.file_name().to_str()
+                && !is_kept(job)
+            {
+                // Refused by the kernel, or not there, where a process is in it.
+                let _ = self.group(job).remove();
+            }
         }
     }
 

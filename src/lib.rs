@@ -20,6 +20,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 mod connections;
+mod failpoint;
 pub mod http;
 pub mod job;
 pub mod manager;

@@ -2,6 +2,7 @@
 //! writer of the store. It knows no HTTP.
 
 mod adopt;
+mod leftovers;
 mod link;
 mod mirror;
 mod processes;

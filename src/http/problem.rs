@@ -308,6 +308,7 @@ impl From<SubmitError> for ApiError {
             SubmitError::KeyReused => Self::KeyReused,
             SubmitError::Unavailable(unavailable) => unavailable.into(),
             SubmitError::NoRoom => Self::NoRoom,
+            SubmitError::Store(error) if error.full => Self::NoRoom,
             SubmitError::Store(error) => error.into(),
         }
     }
@@ -441,21 +442,23 @@ mod tests {
 
     #[test]
     fn every_refusal_has_a_code_that_is_listed() {
-        let store = || StoreError {
+        let store = |full| StoreError {
             doing: "reading",
             why: "hidden".to_owned(),
+            full,
         };
         let unavailable = Unavailable::Containment {
             pointer: "/limits/pids".to_owned(),
             why: "no pids controller".to_owned(),
         };
-        let errors: [(ApiError, u16); 12] = [
+        let errors: [(ApiError, u16); 13] = [
             (SubmitError::QueueFull.into(), 429),
             (SubmitError::Draining.into(), 503),
             (SubmitError::KeyReused.into(), 422),
             (SubmitError::Unavailable(unavailable).into(), 422),
             (SubmitError::NoRoom.into(), 507),
-            (SubmitError::Store(store()).into(), 500),
+            (SubmitError::Store(store(false)).into(), 500),
+            (SubmitError::Store(store(true)).into(), 507),
             (RequestError::NoSuchJob.into(), 404),
             (RequestError::Refused(Refusal::NotStarted).into(), 409),
             (RequestError::Refused(Refusal::Finished).into(), 409),

@@ -3,6 +3,7 @@
 //! It knows nothing of the program's insides: only its command line, its HTTP API and what `/proc` and
 //! the file system show.
 
+mod again;
 mod contract;
 mod scan;
 
@@ -23,6 +24,7 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+pub(crate) use again::{Persistent, kill_now};
 pub(crate) use scan::{Process, job_cgroups, processes, processes_with};
 
 /// No wait in these tests is longer. Everything is expected to come at once; a loaded machine is slow.
@@ -466,6 +468,11 @@ impl Server {
 
     /// Starts the service anew on the same state directory, after it has ended.
     pub(crate) async fn start_again(&mut self, builder: Builder) {
+        self.restart(builder);
+    }
+
+    /// The same where nobody can await.
+    pub(crate) fn restart(&mut self, builder: Builder) {
         assert!(self.child.is_none(), "it has not ended");
         let (child, address) = builder.launch(self.home.path(), &self.mark);
         self.child = Some(child);

@@ -12,6 +12,7 @@
 mod bad_input;
 mod containment;
 mod crash;
+mod faults;
 mod harness;
 mod life;
 mod list;
