@@ -1,6 +1,8 @@
 //! The command line: which role or client command this process is.
 
+mod doctor;
 mod health;
+mod token;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -22,6 +24,10 @@ struct Cli {
 enum Command {
     /// Run the service.
     Serve(ServeArgs),
+    /// Make, list and revoke tokens.
+    Token(token::TokenArgs),
+    /// Say how safe the service is with these settings; exit 1 where something is not.
+    Doctor(ServeArgs),
     /// Ask a running service whether it is ready; exit 0 when it is, 1 when not.
     Health(health::HealthArgs),
 }
@@ -31,6 +37,8 @@ enum Command {
 pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve(&args),
+        Command::Token(args) => token::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Health(args) => health::run(&args),
     }
 }

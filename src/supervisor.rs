@@ -32,7 +32,7 @@ use crate::state_dir::StateDir;
 use crate::sys::{self, End, Fork, Pid, WaitTarget};
 use crate::wire::messages::{FromSupervisor, ToSupervisor};
 use crate::wire::{self, Received};
-pub(crate) use sockets::Listeners;
+pub(crate) use sockets::{Listeners, UNIX_SOCKET};
 
 /// The exit code for a wrong configuration (sysexits.h `EX_CONFIG`): a restart would not help.
 pub(crate) const EXIT_CONFIG: u8 = 78;
