@@ -15,6 +15,7 @@ use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
+pub(crate) use file::check;
 pub use file::{AuthError, Entry, Expiry, TokenName, create, list, revoke};
 
 use crate::clock::Timestamp;

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config, LogFormat, ServeArgs, Surroundings};
+use crate::connections;
 use crate::supervisor;
 
 /// HTTP job runner: POST a command, it starts in a new session; DELETE ends every process of it.
@@ -46,6 +47,10 @@ pub fn run() -> ExitCode {
 fn serve(args: &ServeArgs) -> ExitCode {
     match config::load(args, &Surroundings::read()) {
         Ok(config) => {
+            if let Err(why) = connections::check_files(&config) {
+                complain(&format!("cannot start: {why}"));
+                return ExitCode::from(supervisor::EXIT_CONFIG);
+            }
             log_to_stderr(&config);
             supervisor::run(config)
         }

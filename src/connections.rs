@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use crate::audit::Audit;
-use crate::auth::Tokens;
+use crate::auth::{self, Tokens};
 use crate::config::{Auth, Config};
 use crate::http::{self, AuthMode, PeerAddress, PeerUid, Settings};
 use crate::job::parse::SpecLimits;
@@ -106,6 +106,17 @@ impl Connections {
         self.accepting.join_next().await;
         self.accepting.shutdown().await;
         self.audit.sync();
+    }
+}
+
+/// Reads every file that [`Connections::start`] will read, so that a mistake ends the start before anything is
+/// forked; the error is one line that says the fix.
+pub(crate) fn check_files(config: &Config) -> Result<(), String> {
+    config.policy.as_deref().map(Policy::read).transpose()?;
+    config.tls.as_ref().map(tls::acceptor).transpose()?;
+    match config.auth {
+        Auth::Token => auth::check(&config.state_dir).map_err(|error| error.to_string()),
+        Auth::None => Ok(()),
     }
 }
 

@@ -50,6 +50,26 @@ use crate::job::parse::SpecLimits;
 use crate::manager::Manager;
 use crate::policy::Policy;
 
+/// For the fuzz targets: reads the query of a list of jobs.
+pub(crate) fn fuzz_query(text: &str) {
+    if let Ok(uri) = axum::http::Uri::builder()
+        .path_and_query(format!("/jobs?{text}"))
+        .build()
+    {
+        drop(page::parse(query::Params::of(&uri)));
+    }
+}
+
+/// For the fuzz targets: what a range means, which must exist.
+pub(crate) fn fuzz_range(headers: &axum::http::HeaderMap, kept_from: u64, length: u64) {
+    match range::wanted(headers, kept_from, length) {
+        range::Wanted::Part { first, last } => {
+            assert!(kept_from <= first && first <= last && last < length);
+        }
+        range::Wanted::Everything | range::Wanted::Nothing => {}
+    }
+}
+
 /// How callers over TCP are recognised. The unix socket goes by [`PeerUid`] in both modes.
 #[derive(Clone, Debug)]
 pub enum AuthMode {

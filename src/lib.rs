@@ -22,6 +22,8 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 mod connections;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod http;
 pub mod job;
 pub mod manager;

@@ -93,16 +93,7 @@ impl Writer {
     pub(crate) fn write(&mut self, record: &Record) -> io::Result<()> {
         self.sequence += 1;
         let payload = wire::encode(record)?;
-        let mut bytes = Vec::with_capacity(HEADER + payload.len());
-        bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(
-            &u32::try_from(payload.len())
-                .unwrap_or(u32::MAX)
-                .to_le_bytes(),
-        );
-        bytes.extend_from_slice(&self.sequence.to_le_bytes());
-        bytes.extend_from_slice(&checksum(self.sequence, &payload).to_le_bytes());
-        bytes.extend_from_slice(&payload);
+        let bytes = sealed(self.sequence, &payload);
         if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > SLOT {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -116,6 +107,18 @@ impl Writer {
     pub(crate) fn skip_one(&mut self) {
         self.sequence += 1;
     }
+}
+
+/// A payload as it stands in a slot.
+pub(crate) fn sealed(sequence: u64, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    let mut bytes = Vec::with_capacity(HEADER + payload.len());
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(&sequence.to_le_bytes());
+    bytes.extend_from_slice(&checksum(sequence, payload).to_le_bytes());
+    bytes.extend_from_slice(payload);
+    bytes
 }
 
 fn checksum(sequence: u64, payload: &[u8]) -> u32 {
@@ -195,7 +198,11 @@ fn read_slot(file: &File, offset: u64) -> Option<(u64, Record)> {
             Ok(count) => filled += count,
         }
     }
-    let slot = slot.get(..filled)?;
+    parse_slot(slot.get(..filled)?)
+}
+
+/// What is in a slot, if it is whole.
+pub(crate) fn parse_slot(slot: &[u8]) -> Option<(u64, Record)> {
     if slot.get(..4)? != MAGIC {
         return None;
     }

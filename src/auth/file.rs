@@ -240,6 +240,12 @@ pub(super) fn present_token(state_dir: &Path) -> Result<Option<String>, StateDir
     }
 }
 
+/// Can the present files be used? It makes none.
+pub(crate) fn check(state_dir: &Path) -> Result<(), AuthError> {
+    present_token(state_dir)?;
+    list(state_dir).map(drop)
+}
+
 /// Every token but the first start's.
 pub fn list(state_dir: &Path) -> Result<Vec<Entry>, AuthError> {
     let path = state_dir.join(FILE);

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::auth::PeerUid;
 use super::problem::ApiError;
-use super::{Api, AuthMode, Settings};
+use super::{Api, AuthMode, Settings, request_id};
 
 /// The most bytes and headers of a request head.
 pub(crate) const HEAD_BYTES: usize = 32 << 10;
@@ -45,12 +45,16 @@ pub(super) async fn guard(State(api): State<Api>, request: Request, next: Next) 
 fn check_size(request: &Request) -> Result<(), ApiError> {
     let (uri, headers) = (request.uri(), request.headers());
     let target = uri.path().len() + uri.query().map_or(0, |query| query.len() + 1);
+    // The request's id is ours by now, or a short one of the client.
+    let sent = || {
+        headers
+            .iter()
+            .filter(|(name, _)| **name != request_id::HEADER)
+    };
     // A line has a colon, a space and its end.
-    let lines = headers
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len() + 4);
+    let lines = sent().map(|(name, value)| name.as_str().len() + value.len() + 4);
     let bytes = request.method().as_str().len() + target + lines.sum::<usize>();
-    if bytes > HEAD_BYTES || headers.len() > HEAD_FIELDS {
+    if bytes > HEAD_BYTES || sent().count() > HEAD_FIELDS {
         return Err(ApiError::HeadTooLarge);
     }
     Ok(())
