@@ -2,6 +2,9 @@
 
 use crate::server::Server;
 
+/// What it is, the bytes, and status and code of every answer.
+type Case<'a> = (&'a str, String, &'a [(u16, &'a str)]);
+
 #[test]
 fn odd_requests_are_refused_and_nothing_runs() {
     let server = Server::start();
@@ -12,7 +15,7 @@ fn odd_requests_are_refused_and_nothing_runs() {
     let body = server.canary_body();
     let length = body.len();
     let post = |head: &str, tail: &str| format!("POST /jobs HTTP/1.1\r\n{head}{auth}\r\n{tail}");
-    let table: &[(&str, String, &[(u16, &str)])] = &[
+    let table: &[Case<'_>] = &[
         (
             "no Host",
             post(&format!("Content-Length: {length}\r\n"), &body),
