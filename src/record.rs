@@ -159,17 +159,7 @@ pub(crate) fn is_orphaned(failure: &SpawnFailure) -> bool {
 }
 
 fn frame<T: Serialize>(sequence: u64, value: &T, room: u64) -> io::Result<Vec<u8>> {
-    let payload = wire::encode(value)?;
-    let mut bytes = Vec::with_capacity(HEADER + payload.len());
-    bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(
-        &u32::try_from(payload.len())
-            .unwrap_or(u32::MAX)
-            .to_le_bytes(),
-    );
-    bytes.extend_from_slice(&sequence.to_le_bytes());
-    bytes.extend_from_slice(&checksum(sequence, &payload).to_le_bytes());
-    bytes.extend_from_slice(&payload);
+    let bytes = sealed(sequence, &wire::encode(value)?);
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > room {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -177,6 +167,18 @@ fn frame<T: Serialize>(sequence: u64, value: &T, room: u64) -> io::Result<Vec<u8
         ));
     }
     Ok(bytes)
+}
+
+/// A payload as it stands in a slot.
+pub(crate) fn sealed(sequence: u64, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    let mut bytes = Vec::with_capacity(HEADER + payload.len());
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(&sequence.to_le_bytes());
+    bytes.extend_from_slice(&checksum(sequence, payload).to_le_bytes());
+    bytes.extend_from_slice(payload);
+    bytes
 }
 
 fn checksum(sequence: u64, payload: &[u8]) -> u32 {
@@ -298,6 +300,11 @@ fn read_area(file: &File, offset: u64, size: u64) -> Option<Vec<u8>> {
         }
     }
     Some(slot)
+}
+
+/// The record in a slot, if it is whole.
+pub(crate) fn parse_slot(slot: &[u8]) -> Option<(u64, Record)> {
+    decode_slot(slot)
 }
 
 fn decode_slot<T: DeserializeOwned>(slot: &[u8]) -> Option<(u64, T)> {

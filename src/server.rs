@@ -186,7 +186,18 @@ async fn wait_for_predecessor(state_dir: &Path) -> Result<File, Failure> {
 /// The one line on standard output; on a terminal, a curl line that works as well.
 fn greet(config: &Config, address: SocketAddr) -> io::Result<()> {
     let mut out = io::stdout();
-    writeln!(out, "procession: listening on http://{address}")?;
+    let scheme = if config.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    writeln!(out, "procession: listening on {scheme}://{address}")?;
+    if config.tls.is_none() && !config.listen.ip().is_loopback() {
+        writeln!(
+            io::stderr(),
+            "procession: plain HTTP on {address}: the network can read tokens; give --tls-cert and --tls-key, or put a proxy with TLS in front"
+        )?;
+    }
     if config.auth == Auth::None {
         writeln!(
             io::stderr(),
@@ -201,7 +212,7 @@ fn greet(config: &Config, address: SocketAddr) -> io::Result<()> {
         };
         writeln!(
             out,
-            "\nTry:\n  curl -s{authorization} -H 'Content-Type: application/json' \\\n    -d '{{\"command\":[\"echo\",\"hello\"]}}' 'http://{address}/jobs?wait=5'\n"
+            "\nTry:\n  curl -s{authorization} -H 'Content-Type: application/json' \\\n    -d '{{\"command\":[\"echo\",\"hello\"]}}' '{scheme}://{address}/jobs?wait=5'\n"
         )?;
     }
     if geteuid().is_root() && !config.deny_root_jobs {

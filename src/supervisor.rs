@@ -36,7 +36,7 @@ use handover::Invocation;
 pub(crate) use handover::understands_handover;
 use monitors::Monitors;
 use server_process::{RESTART_FIRST, Server};
-pub(crate) use sockets::Listeners;
+pub(crate) use sockets::{Listeners, UNIX_SOCKET};
 use upgrade::Upgrade;
 
 /// The exit code for a wrong configuration (sysexits.h `EX_CONFIG`): a restart would not help.

@@ -37,6 +37,7 @@ pub const ALL_CODES: &[&str] = &[
     "forbidden",
     "peer_not_allowed",
     "origin_not_allowed",
+    "policy_forbids",
     "privilege_required",
     "not_found",
     "job_not_found",
@@ -50,10 +51,12 @@ pub const ALL_CODES: &[&str] = &[
     "body_too_large",
     "unsupported_media_type",
     "range_not_satisfiable",
+    "head_too_large",
     "host_not_allowed",
     "invalid_spec",
     "invalid_body",
     "no_such_user",
+    "no_such_template",
     "containment_unavailable",
     "idempotency_key_reused",
     "queue_full",
@@ -122,6 +125,8 @@ pub enum ApiError {
     PeerNotAllowed,
     /// A web page of another origin sent the request.
     OriginNotAllowed,
+    /// The command policy does not allow this job.
+    PolicyForbids(&'static str),
     /// Only a privileged service can do this.
     PrivilegeRequired {
         /// The whole sentence.
@@ -151,6 +156,8 @@ pub enum ApiError {
     SignalFailed(nix::errno::Errno),
     /// The body is larger than this many bytes.
     BodyTooLarge(usize),
+    /// The request line and the headers are larger, or more, than allowed.
+    HeadTooLarge,
     /// The body is not of this media type.
     UnsupportedMediaType(&'static str),
     /// Nothing of the range exists; the length as it is now.
@@ -164,6 +171,8 @@ pub enum ApiError {
     InvalidSpec(Vec<Violation>),
     /// Another body is well-formed and wrong.
     InvalidBody(Vec<Violation>),
+    /// The command policy has no such template.
+    NoSuchTemplate,
     /// No such user or group on this machine.
     NoSuchUser {
         /// The whole sentence.
@@ -199,6 +208,22 @@ impl ApiError {
     #[must_use]
     pub fn io(doing: &'static str, error: &std::io::Error) -> Self {
         Self::Internal(format!("{doing}: {error}"))
+    }
+
+    /// Was it about who asks, from where, or what they may, rather than about the request itself?
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Unauthenticated
+                | Self::Forbidden { .. }
+                | Self::PeerNotAllowed
+                | Self::OriginNotAllowed
+                | Self::HostNotAllowed
+                | Self::HeadTooLarge
+                | Self::PolicyForbids(_)
+                | Self::PrivilegeRequired { .. }
+        )
     }
 }
 
@@ -397,6 +422,9 @@ mod tests {
             ApiError::Forbidden { needed: "admin" },
             ApiError::PeerNotAllowed,
             ApiError::OriginNotAllowed,
+            ApiError::PolicyForbids(""),
+            ApiError::NoSuchTemplate,
+            ApiError::HeadTooLarge,
             ApiError::PrivilegeRequired {
                 detail: detail(),
                 pointer: pointer(),

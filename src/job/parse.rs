@@ -6,6 +6,7 @@
 mod fields;
 mod json;
 mod rules;
+mod template;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ use crate::job::{Signal, Spec};
 use fields::{At, Errors, Fields, boolean, integer, seconds};
 pub use fields::{FieldError, code};
 use json::{JsonError, Value};
+pub use template::{Argument, TemplateRequest, parse_template_request};
 
 /// A request body that is JSON, with an object at its top and no key twice.
 pub struct Body(Value);
