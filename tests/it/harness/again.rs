@@ -12,7 +12,8 @@ use nix::unistd::Pid;
 use reqwest::{Client, Method};
 use serde_json::Value;
 
-use super::{GLANCE, LONG, Process, Reply, Server, contract};
+use super::waits::GLANCE;
+use super::{LONG, Process, Reply, Server, contract};
 
 impl Server {
     /// Kills the supervisor.
