@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::cgroup::Home;
@@ -26,6 +26,7 @@ use crate::job::query::{Order, Query};
 use crate::job::spec::Scope;
 use crate::job::{Job, JobId, OutputTotals, Signal, Spec, State};
 use crate::store::Store;
+use crate::wire::messages::Request;
 pub use processes::ProcessInfo;
 use runner::{Acceptance, Ask};
 use shared::Shared;
@@ -151,6 +152,15 @@ pub enum Until {
     Started,
     /// A version greater than this one.
     VersionAfter(u64),
+}
+
+/// A subscription to a job; dropping it ends it.
+#[derive(Debug)]
+pub struct Follow {
+    /// The job as it is; closed without a terminal state where the service ends first.
+    pub state: watch::Receiver<Arc<Job>>,
+    /// Where the output ends, told as it grows; `None` for a job that has finished. A hint to look.
+    pub output: Option<watch::Receiver<u64>>,
 }
 
 /// One page of jobs.
@@ -421,9 +431,10 @@ impl Manager {
         id: JobId,
         signal: Signal,
         scope: Scope,
-    ) -> Result<u32, RequestError> {
+    ) -> Result<u64, RequestError> {
+        let request = Request::Signal { signal, scope };
         self.shared
-            .ask(id, |reply| Ask::Signal(signal, scope, reply))
+            .ask(id, |reply| Ask::Relay(request, reply))
             .await
     }
 
@@ -444,6 +455,16 @@ impl Manager {
             .output(id)
             .await
             .unwrap_or_else(crate::output::Reader::empty))
+    }
+
+    /// The same, or `None` while the job has no directory that output could be in.
+    pub async fn started_output(&self, id: JobId) -> Option<crate::output::Reader> {
+        self.shared.output(id).await
+    }
+
+    /// Tells of the job's states and of new output. Nobody looks at the disk for that.
+    pub async fn follow(&self, id: JobId) -> Result<Follow, RequestError> {
+        self.shared.follow(id).await
     }
 
     /// What this instance is and can do.

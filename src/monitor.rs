@@ -30,6 +30,7 @@ use crate::job::{OutputTotals, Signal};
 use crate::output::{self, Stream};
 use crate::record::{self, Record};
 use crate::sys::{self, Pid};
+use control::Outbox;
 pub(crate) use reaping::exit_status;
 pub(crate) use rescue::{Remains, run as rescue};
 use tree::Tree;
@@ -115,7 +116,7 @@ struct Monitor {
     output_retry_at: Option<BootInstant>,
     control: Option<OwnedFd>,
     listener: Option<OwnedFd>,
-    unsent: bool,
+    outbox: Outbox,
     kill: Option<Kill>,
 }
 
@@ -149,9 +150,11 @@ impl Monitor {
                 self.take(descriptor, now)?;
             }
             self.on_time(now)?;
-            if self.unsent {
-                self.send_record();
-            }
+            self.outbox.output = self
+                .outbox
+                .watched
+                .then(|| self.output.totals().next_offset);
+            self.flush();
         }
         self.finish()
     }
@@ -178,7 +181,7 @@ impl Monitor {
             descriptors.extend(fd.map(|fd| (ready, fd.as_fd(), PollFlags::POLLIN)));
         }
         if let Some(control) = &self.control {
-            let writable = if self.unsent {
+            let writable = if self.outbox.is_full {
                 PollFlags::POLLOUT
             } else {
                 PollFlags::empty()
@@ -377,13 +380,14 @@ impl Monitor {
         if let Some(group) = self.tree.group() {
             let _ = group.remove();
         }
+        self.outbox.watched = false;
         self.send_record();
-        if self.unsent
+        if self.outbox.is_full
             && let Some(control) = &self.control
         {
             let mut writable = [PollFd::new(control.as_fd(), PollFlags::POLLOUT)];
             let _ = poll(&mut writable, PollTimeout::from(1000_u16));
-            self.send_record();
+            self.flush();
         }
         Ok(())
     }

@@ -15,8 +15,8 @@ use super::{Idempotency, RequestError, Shared, SubmitError, Submitted, mirror};
 use crate::clock::{Now, Timestamp};
 use crate::job::life::{Refusal, Stop};
 use crate::job::outcome::{Cause, SpawnFailure, Stage, Termination};
-use crate::job::spec::{Scope, Secrets};
-use crate::job::{Job, Signal, State};
+use crate::job::spec::Secrets;
+use crate::job::{Job, State};
 use crate::record::{self, Record};
 use crate::store::{Inserted, StoreError};
 use crate::wire::messages::{FromMonitor, Request, RequestRefused, ToMonitor};
@@ -27,11 +27,17 @@ const STORE_RETRY: Duration = Duration::from_secs(1);
 /// The job's directory exists (`EEXIST`): making it is what decides between two launches of one job.
 const ALREADY_LAUNCHED: i32 = nix::libc::EEXIST;
 
+/// Where the answer to a request goes; the number depends on the request.
+pub(super) type Reply = oneshot::Sender<Result<u64, RequestError>>;
+
 /// What clients ask of a live job.
 #[derive(Debug)]
 pub(super) enum Ask {
-    Stop(Stop, oneshot::Sender<Result<u32, RequestError>>),
-    Signal(Signal, Scope, oneshot::Sender<Result<u32, RequestError>>),
+    Stop(Stop, Reply),
+    /// For the monitor alone: it is passed on as it is.
+    Relay(Request, Reply),
+    /// Somebody has subscribed to the output.
+    Follow,
 }
 
 /// How a server's life ends for the jobs.
@@ -52,6 +58,8 @@ pub(super) struct Runner {
     shared: Arc<Shared>,
     job: Job,
     publish: watch::Sender<Arc<Job>>,
+    /// Where the output ends, for those that follow it.
+    feed: Arc<watch::Sender<u64>>,
     asks: mpsc::Receiver<Ask>,
     shutdown: watch::Receiver<Option<ShutdownPlan>>,
     answer: Option<oneshot::Sender<Result<Submitted, SubmitError>>>,
@@ -61,7 +69,7 @@ pub(super) struct Runner {
 struct Pending {
     /// The stop that was asked, to be asked again of a rescuer.
     stop: Option<Stop>,
-    reply: oneshot::Sender<Result<u32, RequestError>>,
+    reply: Reply,
 }
 
 /// What a job that waits, or one that runs, is woken by.
@@ -71,6 +79,8 @@ enum Woken {
     StartDeadline,
     Shutdown,
     Monitor(std::io::Result<Option<FromMonitor>>),
+    /// Nobody follows the output any more.
+    Unfollowed,
     Overdue,
 }
 
@@ -79,6 +89,7 @@ impl Runner {
         shared: Arc<Shared>,
         job: Job,
         publish: watch::Sender<Arc<Job>>,
+        feed: Arc<watch::Sender<u64>>,
         asks: mpsc::Receiver<Ask>,
     ) -> Self {
         let shutdown = shared.shutdown.subscribe();
@@ -86,6 +97,7 @@ impl Runner {
             shared,
             job,
             publish,
+            feed,
             asks,
             shutdown,
             answer: None,
@@ -223,9 +235,11 @@ impl Runner {
                         // It got its slot in this very moment: the stop goes to its monitor.
                         return self.start(secrets, Some((stop, reply))).await;
                     }
-                    Woken::Ask(Ask::Signal(_, _, reply)) => {
+                    Woken::Ask(Ask::Relay(_, reply)) => {
                         let _ = reply.send(Err(Refusal::NotStarted.into()));
                     }
+                    // The monitor will be asked as soon as there is one.
+                    Woken::Ask(Ask::Follow) => {}
                     Woken::StartDeadline => {
                         if self
                             .shared
@@ -242,7 +256,7 @@ impl Runner {
                         break;
                     }
                     Woken::Shutdown => return, // It stays queued in the store for the next start.
-                    Woken::Monitor(_) | Woken::Overdue => {}
+                    Woken::Monitor(_) | Woken::Unfollowed | Woken::Overdue => {}
                 }
             }
         }
@@ -257,11 +271,7 @@ impl Runner {
             .map(|limit| Instant::now() + limit.saturating_sub(waited))
     }
 
-    async fn start(
-        mut self,
-        secrets: Secrets,
-        stop: Option<(Stop, oneshot::Sender<Result<u32, RequestError>>)>,
-    ) {
+    async fn start(mut self, secrets: Secrets, stop: Option<(Stop, Reply)>) {
         if self.shutdown.borrow().is_some() {
             self.shared.leave();
             return;
@@ -313,11 +323,17 @@ impl Runner {
         let mut pending: HashMap<u64, Pending> = HashMap::new();
         let mut next_ticket = 1;
         let mut kill_at = None;
+        let mut watching = false;
         loop {
+            if !watching && self.feed.receiver_count() > 0 {
+                watching = true;
+                send(&link, 0, Request::WatchOutput(true)).await;
+            }
             let woken = tokio::select! {
                 message = link.receive() => Woken::Monitor(message),
                 Some(ask) = self.asks.recv() => Woken::Ask(ask),
                 _ = self.shutdown.changed() => Woken::Shutdown,
+                () = self.feed.closed(), if watching => Woken::Unfollowed,
                 () = until(kill_at) => Woken::Overdue,
             };
             let request = match woken {
@@ -339,6 +355,10 @@ impl Runner {
                     }
                     continue;
                 }
+                Woken::Monitor(Ok(Some(FromMonitor::Output { next_offset }))) => {
+                    self.feed.send_replace(next_offset);
+                    continue;
+                }
                 Woken::Monitor(Ok(Some(FromMonitor::NotLaunched(failure))))
                     if failure.errno != ALREADY_LAUNCHED =>
                 {
@@ -353,6 +373,7 @@ impl Runner {
                     match adopt::fate(&self.shared, self.job.id).await {
                         Fate::Lives(found, record) => {
                             link = found;
+                            watching = false;
                             if let Some(record) = record {
                                 mirror::mirror(&mut self.job, &record);
                                 self.publish();
@@ -362,13 +383,7 @@ impl Runner {
                             pending.retain(|_, ask| ask.stop.is_some());
                             for (ticket, ask) in &pending {
                                 if let Some(stop) = ask.stop.clone() {
-                                    let request = Request::Stop(stop);
-                                    let _ = link
-                                        .send(&ToMonitor {
-                                            ticket: *ticket,
-                                            request,
-                                        })
-                                        .await;
+                                    send(&link, *ticket, Request::Stop(stop)).await;
                                 }
                             }
                             continue;
@@ -404,9 +419,14 @@ impl Runner {
                     );
                     Request::Stop(stop)
                 }
-                Woken::Ask(Ask::Signal(signal, scope, reply)) => {
+                Woken::Ask(Ask::Relay(request, reply)) => {
                     pending.insert(next_ticket, Pending { stop: None, reply });
-                    Request::Signal { signal, scope }
+                    request
+                }
+                Woken::Ask(Ask::Follow) => continue,
+                Woken::Unfollowed => {
+                    watching = false;
+                    Request::WatchOutput(false)
                 }
                 Woken::Shutdown => match *self.shutdown.borrow_and_update() {
                     Some(ShutdownPlan {
@@ -440,13 +460,7 @@ impl Runner {
                 }
                 Woken::Slot | Woken::StartDeadline => continue,
             };
-            // A monitor that is gone says so by its closed socket.
-            let _ = link
-                .send(&ToMonitor {
-                    ticket: next_ticket,
-                    request,
-                })
-                .await;
+            send(&link, next_ticket, request).await;
             next_ticket += 1;
         }
     }
@@ -478,7 +492,8 @@ impl Runner {
         while let Some(ask) = self.asks.recv().await {
             match ask {
                 Ask::Stop(_, reply) => drop(reply.send(Ok(0))),
-                Ask::Signal(_, _, reply) => drop(reply.send(Err(Refusal::Finished.into()))),
+                Ask::Relay(_, reply) => drop(reply.send(Err(Refusal::Finished.into()))),
+                Ask::Follow => {}
             }
         }
     }
@@ -498,6 +513,11 @@ impl Runner {
             }));
         }
     }
+}
+
+/// A monitor that is gone says so by its closed socket.
+async fn send(link: &MonitorLink, ticket: u64, request: Request) {
+    let _ = link.send(&ToMonitor { ticket, request }).await;
 }
 
 fn refused(refused: RequestRefused) -> RequestError {

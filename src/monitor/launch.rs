@@ -8,6 +8,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use super::control::Outbox;
 use super::leader::{self, Inherited};
 use super::tree::{Reach, Tree};
 use super::{Descriptors, Host, Monitor, Reaper};
@@ -129,7 +130,7 @@ fn launch(
         output_retry_at: None,
         control: Some(control),
         listener: None,
-        unsent: false,
+        outbox: Outbox::default(),
         kill: None,
         facts,
         record,

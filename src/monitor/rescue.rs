@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sys::stat::fstat;
 
+use super::control::Outbox;
 use super::launch::detach;
 use super::tree::{Reach, Traces, Tree};
 use super::{Host, Kill, Monitor, Reaper, SWEEP_FIRST};
@@ -99,7 +100,7 @@ fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
         output_retry_at: None,
         control: None,
         listener: None,
-        unsent: false,
+        outbox: Outbox::default(),
         kill: None,
         facts,
         record,

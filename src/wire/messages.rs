@@ -95,6 +95,8 @@ pub(crate) enum Request {
     Pause,
     /// Let them go on.
     Resume,
+    /// Tell of new output from now on, or no more. Told at once: how much there is.
+    WatchOutput(bool),
 }
 
 /// Monitor → server.
@@ -106,8 +108,13 @@ pub(crate) enum FromMonitor {
     Reply {
         /// The request's.
         ticket: u64,
-        /// How many processes were reached, or why not.
-        result: Result<u32, RequestRefused>,
+        /// A number that depends on the request, such as how many processes were reached; or why not.
+        result: Result<u64, RequestRefused>,
+    },
+    /// There is output up to this offset. Said while it is watched; later ones supersede earlier ones.
+    Output {
+        /// The offset after the last byte.
+        next_offset: u64,
     },
     /// No monitor could be made.
     NotLaunched(SpawnFailure),
