@@ -6,11 +6,13 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::job::spec::Limits;
+use crate::sys::{self, Fork};
 
 /// The controllers that a job can be limited by.
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
@@ -210,6 +212,12 @@ impl Group {
                 .unwrap_or(&self.directory)
                 .display()
         )
+    }
+
+    /// Forks into the group.
+    pub(crate) fn fork(&self) -> io::Result<Fork> {
+        let directory = fs::File::open(&self.directory)?;
+        Ok(sys::fork_into(directory.as_fd())?)
     }
 
     /// Moves the calling process into the group.

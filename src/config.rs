@@ -143,7 +143,9 @@ impl Surroundings {
         }
     }
 
-    fn state_dir(&self) -> Option<PathBuf> {
+    /// Where the state directory is when nobody names one.
+    #[must_use]
+    pub fn state_dir(&self) -> Option<PathBuf> {
         if self.is_root {
             return Some(PathBuf::from("/var/lib/procession"));
         }

@@ -279,6 +279,11 @@ impl Manager {
         self.shared.supervisor_said().await
     }
 
+    /// Leaves every job to its monitor, and the queued ones to the store.
+    pub(crate) fn leave_jobs(&self) {
+        self.shared.leave_jobs();
+    }
+
     /// The store, to be closed when everything else has ended.
     pub(crate) fn store(&self) -> Store {
         self.shared.store.clone()

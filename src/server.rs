@@ -16,7 +16,7 @@ use crate::store::{OpenError, Store};
 use crate::supervisor::{EXIT_CONFIG, Listeners};
 
 /// The name of the store in the state directory.
-const STORE: &str = "procession.db";
+pub(crate) const STORE: &str = "procession.db";
 
 /// What the server gets from the supervisor by being forked from it.
 #[derive(Debug)]
@@ -127,17 +127,27 @@ async fn serve(inherited: Inherited) -> Result<Store, Failure> {
         greet(&config, address).map_err(failed("cannot write to standard output"))?;
     }
     let mut tasks = std::pin::pin!(tasks.run());
+    let mut connections = Some(connections);
     let mut listening = true;
     loop {
         tokio::select! {
             () = &mut tasks => break,
-            said = manager.supervisor_said(), if listening => {
+            said = manager.supervisor_said(), if listening => match said {
                 // Requests are served on while jobs are stopped: their clients want to see the end.
-                listening = said != SupervisorSaid::Gone;
-            }
+                SupervisorSaid::Shutdown => {}
+                SupervisorSaid::Gone => listening = false,
+                SupervisorSaid::Replace => {
+                    if let Some(connections) = connections.take() {
+                        connections.finish().await;
+                    }
+                    manager.leave_jobs();
+                }
+            },
         }
     }
-    connections.finish().await;
+    if let Some(connections) = connections {
+        connections.finish().await;
+    }
     Ok(manager.store())
 }
 

@@ -3,7 +3,7 @@
 //! The store says what was accepted, the record in a job's directory what became of it, and the lock on
 //! that record whether its monitor lives. A process number read from disk decides nothing.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -13,10 +13,11 @@ use tokio::time::Instant;
 
 use super::StartError;
 use super::link::MonitorLink;
-use super::runner;
 use super::shared::Shared;
-use crate::job::JobId;
+use super::{mirror, runner};
+use crate::clock::Timestamp;
 use crate::job::outcome::Cause;
+use crate::job::{JobId, State};
 use crate::record::{self, Found, Record};
 
 /// How often and how long a live monitor is tried that does not listen yet. It listens as soon as it has
@@ -47,34 +48,47 @@ pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
     let unfinished = shared.store.unfinished().await?;
     let ids: Vec<JobId> = unfinished.iter().map(|(job, _)| job.id).collect();
     let reading = shared.clone();
-    let launched: HashSet<JobId> = tokio::task::spawn_blocking(move || {
-        let is_launched = |id: &JobId| runner::read_record(reading.jobs.as_fd(), *id).is_some();
-        ids.into_iter().filter(is_launched).collect()
+    let mut launched: HashMap<JobId, Found> = tokio::task::spawn_blocking(move || {
+        let read = |id: JobId| Some((id, runner::read_record(reading.jobs.as_fd(), id)?));
+        ids.into_iter().filter_map(read).collect()
     })
     .await
     .map_err(io::Error::other)?;
-    for (job, secrets) in unfinished {
-        let id = job.id;
-        let runner = shared.enlist(job, true);
-        if launched.contains(&id) {
+    for (mut job, secrets) in unfinished {
+        let found = launched.remove(&job.id);
+        mirror::outlive_server(&mut job, Timestamp::now());
+        if let Some(found) = found {
+            // What it was when its monitor last wrote, until the monitor is heard.
+            job.state = State::Starting;
+            if let Some(record) = &found.record {
+                mirror::mirror(&mut job, record);
+            }
             shared.admission().adopt();
-            shared.spawn(runner.resume(secrets));
+            shared.spawn(shared.enlist(job, true).resume(secrets));
         } else {
-            shared.spawn(runner.requeue(secrets));
+            shared.spawn(shared.enlist(job, true).requeue(secrets));
         }
     }
     Ok(())
 }
 
-/// Finds out what became of a job whose monitor cannot be heard.
+/// Finds out what became of a job whose monitor cannot be heard, and was not heard by this server before.
 pub(super) async fn fate(shared: &Shared, id: JobId) -> Fate {
-    let began = Instant::now();
     // Under a fresh supervisor no rescuer will come: it has forked no monitor that could have died.
-    let rescue_limit = if shared.is_first_server() {
-        Duration::ZERO
+    if shared.is_first_server() {
+        find_out(shared, id, Duration::ZERO, Cause::SupervisorLost).await
     } else {
-        RESCUE_LIMIT
-    };
+        find_out(shared, id, RESCUE_LIMIT, Cause::MonitorLost).await
+    }
+}
+
+/// The same for a monitor that this server has heard before.
+pub(super) async fn fate_of_lost(shared: &Shared, id: JobId) -> Fate {
+    find_out(shared, id, RESCUE_LIMIT, Cause::MonitorLost).await
+}
+
+async fn find_out(shared: &Shared, id: JobId, rescue_limit: Duration, cause: Cause) -> Fate {
+    let began = Instant::now();
     loop {
         let waited = began.elapsed();
         match runner::read_record(shared.jobs.as_fd(), id) {
@@ -99,7 +113,11 @@ pub(super) async fn fate(shared: &Shared, id: JobId) -> Fate {
                     return Fate::Ended(record);
                 }
                 if waited >= rescue_limit || record.boot_id != shared.boot_id {
-                    let cause = lost_cause(shared, Some(&record));
+                    let cause = if record.boot_id == shared.boot_id {
+                        cause
+                    } else {
+                        Cause::HostRebooted
+                    };
                     return Fate::Lost(Some(record), cause);
                 }
             }
@@ -110,7 +128,7 @@ pub(super) async fn fate(shared: &Shared, id: JobId) -> Fate {
                 ..
             }) => {
                 shared.quarantine(id);
-                return Fate::Lost(None, lost_cause(shared, None));
+                return Fate::Lost(None, cause);
             }
             // A monitor makes the directory, then the record; the leader writes into it before it
             // executes anything.
@@ -132,15 +150,4 @@ pub(super) async fn fate(shared: &Shared, id: JobId) -> Fate {
 fn connect(shared: &Shared, id: JobId) -> io::Result<MonitorLink> {
     let directory = record::open_directory(shared.jobs.as_fd(), id)?;
     MonitorLink::connect(directory.as_fd())
-}
-
-fn lost_cause(shared: &Shared, record: Option<&Record>) -> Cause {
-    if record.is_some_and(|record| record.boot_id != shared.boot_id) {
-        Cause::HostRebooted
-    } else if shared.is_first_server() {
-        // This supervisor has started no monitor yet: the one before it is gone too.
-        Cause::SupervisorLost
-    } else {
-        Cause::MonitorLost
-    }
 }

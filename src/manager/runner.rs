@@ -370,7 +370,7 @@ impl Runner {
                 // one closes its socket.
                 Woken::Monitor(Ok(Some(FromMonitor::NotLaunched(_)))) => continue,
                 Woken::Monitor(Ok(None) | Err(_)) => {
-                    match adopt::fate(&self.shared, self.job.id).await {
+                    match adopt::fate_of_lost(&self.shared, self.job.id).await {
                         Fate::Lives(found, record) => {
                             link = found;
                             watching = false;

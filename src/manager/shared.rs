@@ -437,30 +437,39 @@ impl Shared {
 
     /// Listens to the supervisor until it has something to say about the service's end.
     pub(super) async fn supervisor_said(&self) -> SupervisorSaid {
-        let (plan, said) = loop {
+        loop {
             match self.supervisor.receive().await {
                 Ok(Some(FromSupervisor::Shutdown { stop_jobs, kill_at })) => {
-                    let plan = ShutdownPlan {
+                    self.end(ShutdownPlan {
                         stop_jobs,
                         kill_at: runner::instant_of(kill_at),
-                    };
-                    break (plan, SupervisorSaid::Shutdown);
+                    });
+                    return SupervisorSaid::Shutdown;
                 }
+                Ok(Some(FromSupervisor::Replace)) => return SupervisorSaid::Replace,
                 // A monitor's closed socket says the same to the job's task.
                 Ok(Some(FromSupervisor::MonitorEnded { .. })) => {}
                 // Without a supervisor there is no service: the jobs are left to their monitors.
                 Ok(None) => {
-                    let plan = ShutdownPlan {
-                        stop_jobs: false,
-                        kill_at: tokio::time::Instant::now(),
-                    };
-                    break (plan, SupervisorSaid::Gone);
+                    self.leave_jobs();
+                    return SupervisorSaid::Gone;
                 }
                 Err(error) => {
                     tracing::error!(%error, "a message of the supervisor was not understood: {error}");
                 }
             }
-        };
+        }
+    }
+
+    /// Leaves every job to its monitor, and the queued ones to the store.
+    pub(super) fn leave_jobs(&self) {
+        self.end(ShutdownPlan {
+            stop_jobs: false,
+            kill_at: tokio::time::Instant::now(),
+        });
+    }
+
+    fn end(&self, plan: ShutdownPlan) {
         self.draining.store(true, Ordering::Relaxed);
         self.shutdown.send_replace(Some(plan));
         // No task comes after these: their end is the end of the manager's work.
@@ -468,7 +477,6 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        said
     }
 }
 
@@ -477,6 +485,8 @@ impl Shared {
 pub(crate) enum SupervisorSaid {
     /// End the service; a second time: at once.
     Shutdown,
+    /// Another server takes over.
+    Replace,
     /// Nothing, ever again.
     Gone,
 }

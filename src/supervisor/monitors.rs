@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 
+use super::handover::{HandedMonitor, give_fd, take_fd};
 use crate::job::{JobId, Signal};
 use crate::monitor::{self, Descriptors, Host, Remains};
 use crate::record::{self, Found};
@@ -45,6 +46,51 @@ impl Monitors {
 
     pub(super) fn len(&self) -> usize {
         self.live.len()
+    }
+
+    /// Every monitor as the next program in this process finds it.
+    pub(super) fn hand_over(&self) -> io::Result<Vec<HandedMonitor>> {
+        let monitors = self.live.iter();
+        monitors
+            .map(|(pid, monitor)| {
+                let leader = monitor.leader.as_ref();
+                Ok(HandedMonitor {
+                    pid: pid.as_i32(),
+                    job: monitor.job,
+                    stdout: give_fd(monitor.stdout.as_fd())?,
+                    stderr: monitor
+                        .stderr
+                        .as_ref()
+                        .map(|pipe| give_fd(pipe.as_fd()))
+                        .transpose()?,
+                    leader: leader
+                        .map(|(leader, socket)| {
+                            Ok::<_, io::Error>((leader.as_i32(), give_fd(socket.as_fd())?))
+                        })
+                        .transpose()?,
+                })
+            })
+            .collect()
+    }
+
+    /// The monitors of the program before this one in the same process.
+    pub(super) fn take_over(handed: Vec<HandedMonitor>) -> io::Result<Self> {
+        let mut monitors = Self::default();
+        for handed in handed {
+            let monitor = Monitor {
+                job: handed.job,
+                stdout: take_fd(handed.stdout)?,
+                stderr: handed.stderr.map(take_fd).transpose()?,
+                leader: match handed.leader {
+                    Some((pid, socket)) => Pid::new(pid).zip(Some(take_fd(socket)?)),
+                    None => None,
+                },
+            };
+            let pid =
+                Pid::new(handed.pid).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+            monitors.live.insert(pid, monitor);
+        }
+        Ok(monitors)
     }
 
     /// Asks every monitor to end its job; the second time, at once.

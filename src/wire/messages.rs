@@ -34,6 +34,8 @@ pub(crate) enum FromSupervisor {
         /// When every job must be gone: the kill comes then.
         kill_at: BootInstant,
     },
+    /// Another server takes over in a moment: let every request end, leave the jobs, and end.
+    Replace,
     /// A monitor has ended. Its record says whether its job has, too.
     MonitorEnded {
         /// Whose.

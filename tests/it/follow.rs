@@ -31,6 +31,10 @@ async fn open(
     request.send().await
 }
 
+fn count(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap()
+}
+
 /// The whole lines of a body as they come; `None` at its end or where it broke.
 struct Lines {
     response: Response,
@@ -156,9 +160,9 @@ async fn follow_records(server: &Server, job: &str, kind: &str) -> u64 {
                         // As if the connection had broken within the record.
                         length = rand::rng().random_range(1..length);
                     } else if kind == EVENTS {
-                        assert_eq!(event.unwrap(), (at + bytes.len() as u64).to_string());
+                        assert_eq!(event.unwrap(), (at + count(bytes.len())).to_string());
                     }
-                    at += length as u64;
+                    at += count(length);
                 }
                 "gap" => {
                     assert_eq!(record["from"], at);
@@ -196,7 +200,7 @@ async fn follow_raw(server: &Server, job: &str, length: u64) {
             match response.chunk().await {
                 Ok(Some(bytes)) => {
                     assert!(bytes == expected(at, bytes.len()), "wrong bytes at {at}");
-                    at += bytes.len() as u64;
+                    at += count(bytes.len());
                 }
                 Ok(None) => {
                     assert_eq!(at, length, "raw bytes ended before their end");

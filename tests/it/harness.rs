@@ -23,7 +23,7 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-pub(crate) use scan::{Process, processes, processes_with};
+pub(crate) use scan::{Process, job_cgroups, processes, processes_with};
 
 /// No wait in these tests is longer. Everything is expected to come at once; a loaded machine is slow.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
@@ -115,9 +115,16 @@ pub(crate) fn blocking_until(limit: Duration, mut is_so: impl FnMut() -> bool) -
 pub(crate) struct Builder {
     args: Vec<String>,
     env: Vec<(String, String)>,
+    prelude: String,
 }
 
 impl Builder {
+    /// Shell commands before the service, which replaces that shell: what it inherits from them.
+    pub(crate) fn prelude(mut self, commands: &str) -> Self {
+        commands.clone_into(&mut self.prelude);
+        self
+    }
+
     /// More arguments of `procession serve`.
     pub(crate) fn args<A: Into<String>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
         self.args.extend(args.into_iter().map(Into::into));
@@ -132,25 +139,43 @@ impl Builder {
 
     /// Starts the service and waits until it listens.
     pub(crate) async fn start(self) -> Server {
-        self.start_in(tempfile::tempdir().unwrap())
+        let (home, mark) = (tempfile::tempdir().unwrap(), unique());
+        let (child, address) = self.launch(home.path(), &mark);
+        let client = Client::builder()
+            .timeout(LONG * 2)
+            .no_proxy()
+            // A connection that a crash of the server breaks must not be the next request's.
+            .pool_max_idle_per_host(0);
+        let token = fs::read_to_string(home.path().join("state/token")).unwrap_or_default();
+        Server {
+            child: Some(child),
+            address,
+            token: token.trim().to_owned(),
+            client: client.build().unwrap(),
+            mark,
+            home,
+        }
     }
 
-    fn start_in(self, home: TempDir) -> Server {
-        let mark = unique();
-        let state_dir = home.path().join("state");
-        let log = home.path().join("log");
-        let mut command = program(&mark);
+    /// Starts the service on this directory; gives the process and its address.
+    fn launch(self, home: &Path, mark: &str) -> (Child, SocketAddr) {
+        let log = home.join("log");
+        let log_file = File::options().create(true).append(true).open(&log);
+        let mut command = program(mark, &self.prelude);
+        // As variables, so that a test can give the flags.
         command
-            .args(["serve", "--listen", "127.0.0.1:0", "--on-shutdown", "stop"])
-            .arg("--state-dir")
-            .arg(&state_dir)
-            .args(["--shutdown-grace-seconds", "0.2", "--min-free-bytes", "0"])
-            .args(["--log-level", "debug"])
-            .args(&self.args)
+            .env("PROCESSION_LISTEN", "127.0.0.1:0")
+            .env("PROCESSION_ON_SHUTDOWN", "stop")
+            .env("PROCESSION_SHUTDOWN_GRACE_SECONDS", "0.2")
+            .env("PROCESSION_MIN_FREE_BYTES", "0")
+            .env("PROCESSION_LOG_LEVEL", "debug")
             .envs(self.env)
+            .args(["serve", "--state-dir"])
+            .arg(home.join("state"))
+            .args(&self.args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(File::create(&log).unwrap());
+            .stderr(log_file.unwrap());
         let mut child = command.spawn().unwrap();
         let line = first_line(&mut child);
         let address: Option<SocketAddr> = line
@@ -162,25 +187,20 @@ impl Builder {
             let log = fs::read_to_string(&log).unwrap_or_default();
             panic!("the service does not listen; it said {line:?}, and\n{log}");
         };
-        let token = fs::read_to_string(state_dir.join("token")).unwrap_or_default();
-        Server {
-            child: Some(child),
-            address,
-            token: token.trim().to_owned(),
-            client: Client::builder()
-                .timeout(LONG * 2)
-                .no_proxy()
-                .build()
-                .unwrap(),
-            mark,
-            home,
-        }
+        (child, address)
     }
 }
 
 /// The program, with an environment in which only the necessary is set.
-pub(crate) fn program(mark: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_procession"));
+pub(crate) fn program(mark: &str, prelude: &str) -> Command {
+    let binary = env!("CARGO_BIN_EXE_procession");
+    let mut command = if prelude.is_empty() {
+        Command::new(binary)
+    } else {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &format!("{prelude}\nexec \"$@\""), "sh", binary]);
+        shell
+    };
     for (name, _) in std::env::vars() {
         if name.starts_with("PROCESSION_") || name.starts_with("LC_") {
             command.env_remove(name);
@@ -226,6 +246,7 @@ impl Server {
         Builder {
             args: Vec::new(),
             env: Vec::new(),
+            prelude: String::new(),
         }
     }
 
@@ -254,6 +275,18 @@ impl Server {
 
     pub(crate) fn supervisor(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.as_ref().unwrap().id()).unwrap())
+    }
+
+    /// The environment that the service itself has.
+    pub(crate) fn environment(&self) -> Vec<(String, String)> {
+        let environ = fs::read(format!("/proc/{}/environ", self.supervisor())).unwrap();
+        let environ = String::from_utf8(environ).unwrap();
+        let pairs = environ
+            .split_terminator('\0')
+            .filter_map(|pair| pair.split_once('='));
+        pairs
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
     }
 
     /// What the service has written to its log.
@@ -424,6 +457,14 @@ impl Server {
         });
         self.child = self.child.take().filter(|_| status.is_none());
         status
+    }
+
+    /// Starts the service anew on the same state directory, after it has ended.
+    pub(crate) async fn start_again(&mut self, builder: Builder) {
+        assert!(self.child.is_none(), "it has not ended");
+        let (child, address) = builder.launch(self.home.path(), &self.mark);
+        self.child = Some(child);
+        self.address = address;
     }
 
     /// Ends the service and says what is left of it; nothing should be.

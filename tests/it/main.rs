@@ -9,9 +9,17 @@
     reason = "a test that panics has failed, which is what it is for"
 )]
 
+mod bad_input;
+mod containment;
 mod follow;
 mod harness;
 mod life;
+mod list;
+mod many;
+mod output;
 mod queue;
+mod real_work;
 mod spawn;
+mod startup;
 mod stop;
+mod surroundings;
