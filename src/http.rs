@@ -20,6 +20,7 @@ mod range;
 mod request_id;
 mod routes;
 mod service;
+mod stdin;
 #[cfg(test)]
 mod tests;
 mod view;

@@ -26,7 +26,8 @@ use crate::job::query::{Order, Query};
 use crate::job::spec::Scope;
 use crate::job::{Job, JobId, OutputTotals, Signal, Spec, State};
 use crate::store::Store;
-use crate::wire::messages::Request;
+pub use crate::wire::messages::INPUT_BYTES;
+use crate::wire::messages::{Input, Request};
 pub use processes::ProcessInfo;
 use runner::{Acceptance, Ask};
 use shared::Shared;
@@ -135,6 +136,15 @@ pub enum RequestError {
     /// The signal could not be sent (an errno, such as EPERM for a process that changed its user).
     #[error("cannot signal: {0}")]
     Errno(nix::errno::Errno),
+    /// The job's standard input takes nothing (any more).
+    #[error("standard input is closed")]
+    StdinClosed,
+    /// The bytes for standard input do not go where it is.
+    #[error("standard input is at another offset")]
+    StdinOffset {
+        /// Where it is; `None` where nobody knows.
+        expected: Option<u64>,
+    },
     /// The job's monitor does not answer any more.
     #[error("the job's monitor is gone")]
     MonitorGone,
@@ -438,6 +448,26 @@ impl Manager {
         scope: Scope,
     ) -> Result<u64, RequestError> {
         let request = Request::Signal { signal, scope };
+        self.shared
+            .ask(id, |reply| Ask::Relay(request, reply))
+            .await
+    }
+
+    /// Writes a packet of at most [`INPUT_BYTES`] to the job's standard input; returns the offset after it
+    /// once the job's pipe has taken it. A packet that has been sent is written even where the future is
+    /// dropped.
+    pub async fn write_stdin(
+        &self,
+        id: JobId,
+        offset: Option<u64>,
+        bytes: &[u8],
+        eof: bool,
+    ) -> Result<u64, RequestError> {
+        let request = Request::Stdin(Input {
+            offset,
+            bytes: bytes.to_vec(),
+            eof,
+        });
         self.shared
             .ask(id, |reply| Ask::Relay(request, reply))
             .await

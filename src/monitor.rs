@@ -4,6 +4,7 @@
 //! store and no HTTP, goes on when the server or the supervisor dies, and ends when its job has ended.
 
 mod control;
+mod input;
 mod launch;
 mod leader;
 mod pump;
@@ -31,6 +32,7 @@ use crate::output::{self, Stream};
 use crate::record::{self, Record};
 use crate::sys::{self, Pid};
 use control::Outbox;
+use input::Stdin;
 pub(crate) use reaping::exit_status;
 pub(crate) use rescue::{Remains, run as rescue};
 use tree::Tree;
@@ -65,6 +67,8 @@ pub(crate) struct Host {
 pub(crate) struct Descriptors {
     pub(crate) control: OwnedFd,
     pub(crate) launch: OwnedFd,
+    /// Standard input that stays open: read end, write end.
+    pub(crate) stdin: Option<(OwnedFd, OwnedFd)>,
     /// Standard output: read end, write end.
     pub(crate) stdout: (OwnedFd, OwnedFd),
     /// Standard error; `None` where it is merged.
@@ -117,6 +121,7 @@ struct Monitor {
     control: Option<OwnedFd>,
     listener: Option<OwnedFd>,
     outbox: Outbox,
+    stdin: Stdin,
     kill: Option<Kill>,
 }
 
@@ -138,6 +143,7 @@ enum Ready {
     Control,
     Listener,
     Reaper,
+    Stdin,
     Timer,
 }
 
@@ -191,6 +197,9 @@ impl Monitor {
                 control.as_fd(),
                 PollFlags::POLLIN | writable,
             ));
+        }
+        if let Some(pipe) = self.stdin.awaited() {
+            descriptors.push((Ready::Stdin, pipe.as_fd(), PollFlags::POLLOUT));
         }
         if let Some(timer) = &self.timer {
             descriptors.push((Ready::Timer, timer.as_fd(), PollFlags::POLLIN));
@@ -247,6 +256,7 @@ impl Monitor {
             Ready::Control => self.on_control(now),
             Ready::Listener => self.on_listener(),
             Ready::Reaper => self.reap(now),
+            Ready::Stdin => self.write_input(now),
             Ready::Timer => Ok(()),
         }
     }

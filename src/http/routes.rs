@@ -16,7 +16,7 @@ use axum::{Router, http};
 use super::auth::Access::{Metrics, Operate, Public, Read};
 use super::auth::{self, Access};
 use super::problem::ApiError;
-use super::{Api, jobs, output, page, query, service};
+use super::{Api, jobs, output, page, query, service, stdin};
 
 /// One method of one path.
 #[derive(Debug)]
@@ -40,6 +40,13 @@ pub(super) fn table() -> Vec<Route> {
         route(GET, "/jobs/{id}", Read, jobs::GET, jobs::get),
         route(DELETE, "/jobs/{id}", Operate, jobs::STOP, jobs::stop),
         route(POST, "/jobs/{id}/signal", Operate, &[], jobs::signal),
+        route(
+            POST,
+            "/jobs/{id}/stdin",
+            Operate,
+            stdin::WRITE,
+            stdin::write,
+        ),
         route(GET, "/jobs/{id}/processes", Read, &[], jobs::processes),
         route(GET, "/jobs/{id}/output", Read, output::LOG, output::log),
         route(GET, "/jobs/{id}/output/stdout", Read, &[], output::stdout),

@@ -15,7 +15,7 @@ use super::{Idempotency, RequestError, Shared, SubmitError, Submitted, mirror};
 use crate::clock::{Now, Timestamp};
 use crate::job::life::{Refusal, Stop};
 use crate::job::outcome::{Cause, SpawnFailure, Stage, Termination};
-use crate::job::spec::Secrets;
+use crate::job::spec::{Secrets, Stdin};
 use crate::job::{Job, State};
 use crate::record::{self, Record};
 use crate::store::{Inserted, StoreError};
@@ -142,6 +142,8 @@ impl Runner {
                         RequestError::NoSuchJob
                         | RequestError::Refused(_)
                         | RequestError::Errno(_)
+                        | RequestError::StdinClosed
+                        | RequestError::StdinOffset { .. }
                         | RequestError::MonitorGone => SubmitError::KeyReused,
                     })
             }
@@ -324,6 +326,7 @@ impl Runner {
         let mut next_ticket = 1;
         let mut kill_at = None;
         let mut watching = false;
+        let mut has_stdin = self.job.spec.stdin == Stdin::Open;
         loop {
             if !watching && self.feed.receiver_count() > 0 {
                 watching = true;
@@ -341,6 +344,11 @@ impl Runner {
                     if record.life.ended_at().is_some() {
                         self.shared.leave();
                         return self.end_with(&record, pending).await;
+                    }
+                    if has_stdin && record.stdin_closed {
+                        has_stdin = false;
+                        // Without a supervisor nobody holds it.
+                        let _ = self.shared.supervisor.close_stdin(self.job.id).await;
                     }
                     mirror::mirror(&mut self.job, &record);
                     self.publish();
@@ -523,6 +531,8 @@ async fn send(link: &MonitorLink, ticket: u64, request: Request) {
 fn refused(refused: RequestRefused) -> RequestError {
     match refused {
         RequestRefused::Refused(refusal) => refusal.into(),
+        RequestRefused::StdinClosed => RequestError::StdinClosed,
+        RequestRefused::StdinOffset { expected } => RequestError::StdinOffset { expected },
         RequestRefused::Errno(errno) => RequestError::Errno(nix::errno::Errno::from_raw(errno)),
     }
 }

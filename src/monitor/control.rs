@@ -34,6 +34,12 @@ pub(super) struct Outbox {
     pub(super) is_full: bool,
 }
 
+impl Outbox {
+    pub(super) fn reply(&mut self, reply: FromMonitor) {
+        self.replies.push_back(reply);
+    }
+}
+
 impl Monitor {
     /// Has the server told how things are now.
     pub(super) fn send_record(&mut self) {
@@ -86,12 +92,11 @@ impl Monitor {
             };
             match wire::receive::<ToMonitor>(control.as_fd()) {
                 Ok(Received::Message(message, _)) => {
-                    let result = self.answer(message.request, now)?;
-                    self.outbox.replies.push_back(FromMonitor::Reply {
-                        ticket: message.ticket,
-                        result,
-                    });
-                    self.flush();
+                    let ToMonitor { ticket, request } = message;
+                    if let Some(result) = self.answer(ticket, request, now)? {
+                        self.outbox.reply(FromMonitor::Reply { ticket, result });
+                        self.flush();
+                    }
                 }
                 Ok(Received::Closed) => {
                     self.server_gone();
@@ -109,40 +114,47 @@ impl Monitor {
         }
     }
 
-    pub(super) fn answer(
+    /// The answer; `None` where it comes later.
+    fn answer(
         &mut self,
+        ticket: u64,
         request: Request,
         now: Now,
-    ) -> io::Result<Result<u64, RequestRefused>> {
+    ) -> io::Result<Option<Result<u64, RequestRefused>>> {
         // What has ended already has ended by itself.
         self.reap(now)?;
-        match request {
-            Request::Stop(stop) => self.stop(stop, now),
+        let result = match request {
+            Request::Stop(stop) => self.stop(stop, now)?,
             Request::Signal { signal, scope } => match self.facts.life.may_signal() {
-                Verdict::Refuse(refusal) => Ok(Err(RequestRefused::Refused(refusal))),
-                Verdict::Do(_) | Verdict::Already => Ok(told(self.tree.signal(
-                    signal,
-                    scope,
-                    self.leader,
-                    self.leader_reaped,
-                ))),
+                Verdict::Refuse(refusal) => Err(RequestRefused::Refused(refusal)),
+                Verdict::Do(_) | Verdict::Already => {
+                    told(
+                        self.tree
+                            .signal(signal, scope, self.leader, self.leader_reaped),
+                    )
+                }
             },
             Request::Pause => {
                 let verdict = self.facts.life.pause(now);
-                self.pause_or_resume(verdict, Tree::freeze, now)
+                self.pause_or_resume(verdict, Tree::freeze, now)?
             }
             Request::Resume => {
                 let verdict = self.facts.life.resume(now);
-                self.pause_or_resume(verdict, Tree::thaw, now)
+                self.pause_or_resume(verdict, Tree::thaw, now)?
             }
             Request::WatchOutput(watched) => {
                 // Told anew even where nothing has changed: another server may ask.
                 self.outbox.told = None;
                 self.outbox.watched = watched;
                 self.outbox.output = watched.then(|| self.output.totals().next_offset);
-                Ok(Ok(0))
+                Ok(0)
             }
-        }
+            Request::Stdin(input) => {
+                self.take_input(ticket, input, now)?;
+                return Ok(None);
+            }
+        };
+        Ok(Some(result))
     }
 
     pub(super) fn stop(&mut self, stop: Stop, now: Now) -> io::Result<Result<u64, RequestRefused>> {

@@ -21,5 +21,6 @@ mod queue;
 mod real_work;
 mod spawn;
 mod startup;
+mod stdin;
 mod stop;
 mod surroundings;
