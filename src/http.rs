@@ -21,6 +21,7 @@ mod range;
 mod request_id;
 mod routes;
 mod service;
+mod stdin;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -110,6 +111,7 @@ pub struct Settings {
 struct Api {
     manager: Manager,
     settings: Arc<Settings>,
+    tips: Arc<output::Tips>,
 }
 
 /// The whole API as a service: routes inside, and around them, from the outside in, request ids, the log,
@@ -118,6 +120,7 @@ pub fn app(manager: Manager, settings: Settings) -> Router {
     let api = Api {
         manager,
         settings: Arc::new(settings),
+        tips: Arc::default(),
     };
     // A layer wraps those before it: read from the bottom up.
     routes::router(&api)

@@ -67,6 +67,9 @@ pub(crate) struct Record {
     pub(crate) usage: Option<Usage>,
     pub(crate) output: OutputTotals,
     pub(crate) survivors: Vec<Survivor>,
+    /// A standard input that was open is closed.
+    #[serde(default)]
+    pub(crate) stdin_closed: bool,
 }
 
 /// The writing side, in the monitor.
@@ -472,6 +475,7 @@ mod tests {
             usage: None,
             output: OutputTotals::default(),
             survivors: Vec::new(),
+            stdin_closed: false,
         }
     }
 

@@ -307,6 +307,8 @@ pub(super) async fn stop(
                 Err(
                     error @ (RequestError::Refused(_)
                     | RequestError::Errno(_)
+                    | RequestError::StdinClosed
+                    | RequestError::StdinOffset { .. }
                     | RequestError::MonitorGone
                     | RequestError::Store(_)),
                 ) => return Err(error.into()),

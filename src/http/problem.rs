@@ -48,6 +48,8 @@ pub const ALL_CODES: &[&str] = &[
     "job_stopping",
     "job_already_finished",
     "signal_failed",
+    "stdin_closed",
+    "stdin_offset_mismatch",
     "body_too_large",
     "unsupported_media_type",
     "range_not_satisfiable",
@@ -154,6 +156,13 @@ pub enum ApiError {
     Refused(Refusal),
     /// The kernel refused to deliver the signal.
     SignalFailed(nix::errno::Errno),
+    /// Standard input takes nothing, or nothing any more.
+    StdinClosed,
+    /// Standard input is at another offset.
+    StdinOffset {
+        /// Where it is; `None` where nobody knows.
+        expected: Option<u64>,
+    },
     /// The body is larger than this many bytes.
     BodyTooLarge(usize),
     /// The request line and the headers are larger, or more, than allowed.
@@ -345,6 +354,8 @@ impl From<RequestError> for ApiError {
             RequestError::NoSuchJob => Self::JobNotFound,
             RequestError::Refused(refusal) => Self::Refused(refusal),
             RequestError::Errno(errno) => Self::SignalFailed(errno),
+            RequestError::StdinClosed => Self::StdinClosed,
+            RequestError::StdinOffset { expected } => Self::StdinOffset { expected },
             RequestError::MonitorGone => Self::MonitorUnavailable,
             RequestError::Store(error) => error.into(),
         }
@@ -438,6 +449,8 @@ mod tests {
             ApiError::Refused(Refusal::Stopping),
             ApiError::Refused(Refusal::Finished),
             ApiError::SignalFailed(nix::errno::Errno::EPERM),
+            ApiError::StdinClosed,
+            ApiError::StdinOffset { expected: Some(1) },
             ApiError::BodyTooLarge(1),
             ApiError::UnsupportedMediaType(""),
             ApiError::RangeNotSatisfiable { length: 0 },

@@ -16,7 +16,7 @@ use axum::{Router, http};
 
 use super::auth;
 use super::problem::ApiError;
-use super::{Api, jobs, output, page, query, service};
+use super::{Api, jobs, output, page, query, service, stdin};
 use crate::auth::Access::{self, Metrics, Operate, Public, Read};
 
 /// One method of one path.
@@ -41,6 +41,13 @@ pub(super) fn table() -> Vec<Route> {
         route(GET, "/jobs/{id}", Read, jobs::GET, jobs::get),
         route(DELETE, "/jobs/{id}", Operate, jobs::STOP, jobs::stop),
         route(POST, "/jobs/{id}/signal", Operate, &[], jobs::signal),
+        route(
+            POST,
+            "/jobs/{id}/stdin",
+            Operate,
+            stdin::WRITE,
+            stdin::write,
+        ),
         route(GET, "/jobs/{id}/processes", Read, &[], jobs::processes),
         route(GET, "/jobs/{id}/output", Read, output::LOG, output::log),
         route(GET, "/jobs/{id}/output/stdout", Read, &[], output::stdout),

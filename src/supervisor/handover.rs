@@ -48,6 +48,8 @@ pub(super) struct Handover {
 pub(super) struct HandedMonitor {
     pub(super) pid: i32,
     pub(super) job: JobId,
+    #[serde(default)]
+    pub(super) stdin: Option<RawFd>,
     pub(super) stdout: RawFd,
     pub(super) stderr: Option<RawFd>,
     /// Of a rescue monitor: the leader, and the socket on which its end is told.

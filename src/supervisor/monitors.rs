@@ -35,11 +35,20 @@ pub(super) struct Monitors {
 #[derive(Debug)]
 struct Monitor {
     job: JobId,
+    /// The spare write end of standard input, as long as that is open.
+    stdin: Option<OwnedFd>,
     /// The spare read ends of the job's pipes.
     stdout: OwnedFd,
     stderr: Option<OwnedFd>,
     /// Of a rescue monitor: the leader, and where to tell how it ended.
     leader: Option<(Pid, OwnedFd)>,
+}
+
+/// Which pipes a job gets besides standard output.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pipes {
+    pub(super) merge_stderr: bool,
+    pub(super) open_stdin: bool,
 }
 
 impl Monitors {
@@ -60,6 +69,11 @@ impl Monitors {
                 Ok(HandedMonitor {
                     pid: pid.as_i32(),
                     job: monitor.job,
+                    stdin: monitor
+                        .stdin
+                        .as_ref()
+                        .map(|pipe| give_fd(pipe.as_fd()))
+                        .transpose()?,
                     stdout: give_fd(monitor.stdout.as_fd())?,
                     stderr: monitor
                         .stderr
@@ -82,6 +96,7 @@ impl Monitors {
         for handed in handed {
             let monitor = Monitor {
                 job: handed.job,
+                stdin: handed.stdin.map(take_fd).transpose()?,
                 stdout: take_fd(handed.stdout)?,
                 stderr: handed.stderr.map(take_fd).transpose()?,
                 leader: match handed.leader {
@@ -108,19 +123,18 @@ impl Monitors {
         &mut self,
         host: &Host,
         job: JobId,
-        merge_stderr: bool,
+        pipes: Pipes,
         control: OwnedFd,
         launch: OwnedFd,
     ) -> io::Result<()> {
+        let pipe_if = |wanted: bool| wanted.then(|| pipe2(OFlag::O_CLOEXEC)).transpose();
+        let stdin = pipe_if(pipes.open_stdin)?;
         let stdout = pipe2(OFlag::O_CLOEXEC)?;
-        let stderr = if merge_stderr {
-            None
-        } else {
-            Some(pipe2(OFlag::O_CLOEXEC)?)
-        };
+        let stderr = pipe_if(!pipes.merge_stderr)?;
         let descriptors = Descriptors {
             control,
             launch,
+            stdin,
             stdout,
             stderr,
         };
@@ -129,9 +143,15 @@ impl Monitors {
             Fork::Child => monitor::run(host, descriptors),
             Fork::Parent(pid) => {
                 failpoint::hit("monitor.forked");
-                let Descriptors { stdout, stderr, .. } = descriptors;
+                let Descriptors {
+                    stdin,
+                    stdout,
+                    stderr,
+                    ..
+                } = descriptors;
                 let monitor = Monitor {
                     job,
+                    stdin: stdin.map(|pipe| pipe.1),
                     stdout: stdout.0,
                     stderr: stderr.map(|pipe| pipe.0),
                     leader: None,
@@ -139,6 +159,13 @@ impl Monitors {
                 self.live.insert(pid, monitor);
                 Ok(())
             }
+        }
+    }
+
+    /// Lets go of a job's standard input, so that the job sees its end.
+    pub(super) fn close_stdin(&mut self, job: JobId) {
+        for monitor in self.live.values_mut().filter(|monitor| monitor.job == job) {
+            monitor.stdin = None;
         }
     }
 
@@ -176,6 +203,7 @@ impl Monitors {
     fn rescue(&mut self, host: &Host, dead: Monitor) -> io::Result<()> {
         let Monitor {
             job,
+            stdin,
             stdout,
             stderr,
             ..
@@ -219,6 +247,7 @@ impl Monitors {
             job,
             supervisor: i32::try_from(std::process::id()).map_err(io::Error::other)?,
             reaper: theirs,
+            stdin: stdin.as_ref().map(OwnedFd::try_clone).transpose()?,
             stdout: stdout.try_clone()?,
             stderr: stderr.as_ref().map(OwnedFd::try_clone).transpose()?,
         };
@@ -227,6 +256,7 @@ impl Monitors {
             Fork::Parent(pid) => {
                 let monitor = Monitor {
                     job,
+                    stdin,
                     stdout,
                     stderr,
                     leader: Some((leader, ours)),

@@ -9,6 +9,7 @@ use nix::sys::prctl;
 use nix::unistd::{Pid as NixPid, setpgid};
 
 use super::Supervisor;
+use super::monitors::Pipes;
 use crate::clock::{BootInstant, Now};
 use crate::job::{JobId, Signal};
 use crate::server::{self, Inherited};
@@ -101,8 +102,22 @@ impl Supervisor {
         {
             match wire::receive::<ToSupervisor>(socket.as_fd()) {
                 Ok(Received::Message(ToSupervisor::Ready, _)) => server.ready = true,
-                Ok(Received::Message(ToSupervisor::Launch { job, merge_stderr }, fds)) => {
-                    self.launch(job, merge_stderr, fds);
+                Ok(Received::Message(ToSupervisor::CloseStdin { job }, _)) => {
+                    self.monitors.close_stdin(job);
+                }
+                Ok(Received::Message(
+                    ToSupervisor::Launch {
+                        job,
+                        merge_stderr,
+                        open_stdin,
+                    },
+                    fds,
+                )) => {
+                    let pipes = Pipes {
+                        merge_stderr,
+                        open_stdin,
+                    };
+                    self.launch(job, pipes, fds);
                 }
                 Ok(Received::Closed) => {
                     server.socket = None;
@@ -117,7 +132,7 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn launch(&mut self, job: JobId, merge_stderr: bool, fds: Vec<OwnedFd>) {
+    pub(super) fn launch(&mut self, job: JobId, pipes: Pipes, fds: Vec<OwnedFd>) {
         let Ok([control, launch]) = <[OwnedFd; 2]>::try_from(fds) else {
             tracing::error!(job.id = %job, "the launch of job {job} came without its descriptors");
             return;
@@ -125,7 +140,7 @@ impl Supervisor {
         // Without a monitor the control socket closes, which the server reads as a failed launch.
         if let Err(error) = self
             .monitors
-            .launch(&self.host, job, merge_stderr, control, launch)
+            .launch(&self.host, job, pipes, control, launch)
         {
             tracing::error!(job.id = %job, %error, "cannot fork a monitor for job {job}: {error}");
         }

@@ -213,7 +213,7 @@ async fn every_part_of_the_log_can_be_asked_for() {
         "offset=x",
         "tail_bytes=1.5",
         "stream=both",
-        "follow=1",
+        "follow=maybe",
     ] {
         let reply = server
             .get(&format!("/jobs/{}/output?{query}", id(&job)))

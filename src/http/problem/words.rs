@@ -7,6 +7,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 
 use super::{ApiError, Place, Violation};
+use crate::http::stdin::STDIN_OFFSET;
 use crate::job::life::Refusal;
 
 impl ApiError {
@@ -101,6 +102,12 @@ impl ApiError {
                 (S::CONFLICT, "job_already_finished", "The job has finished")
             }
             Self::SignalFailed(_) => (S::CONFLICT, "signal_failed", "The signal could not be sent"),
+            Self::StdinClosed => (S::CONFLICT, "stdin_closed", "Standard input is closed"),
+            Self::StdinOffset { .. } => (
+                S::CONFLICT,
+                "stdin_offset_mismatch",
+                "Standard input is at another offset",
+            ),
             Self::BodyTooLarge(_) => (
                 S::PAYLOAD_TOO_LARGE,
                 "body_too_large",
@@ -217,6 +224,16 @@ impl ApiError {
             Self::BodyTimeout => "the whole body must come within 15 seconds".into(),
             Self::Refused(refusal) => refusal.to_string().into(),
             Self::SignalFailed(errno) => format!("the kernel says: {}", errno.desc()).into(),
+            Self::StdinClosed => {
+                "the job was not given an open standard input, or it has been closed".into()
+            }
+            Self::StdinOffset {
+                expected: Some(expected),
+            } => format!("{expected} bytes have been written").into(),
+            Self::StdinOffset { expected: None } => {
+                "the job's monitor was replaced, and nobody knows how many bytes have been written"
+                    .into()
+            }
             Self::BodyTooLarge(limit) => format!("at most {limit} bytes are read").into(),
             Self::UnsupportedMediaType(wanted) => format!("send Content-Type: {wanted}").into(),
             Self::RangeNotSatisfiable { length } => {
@@ -268,6 +285,8 @@ impl ApiError {
             | Self::BodyTimeout
             | Self::Refused(_)
             | Self::SignalFailed(_)
+            | Self::StdinClosed
+            | Self::StdinOffset { .. }
             | Self::BodyTooLarge(_)
             | Self::UnsupportedMediaType(_)
             | Self::RangeNotSatisfiable { .. }
@@ -285,6 +304,9 @@ impl ApiError {
     /// The headers that belong to the status.
     pub(super) fn headers(&self, response: &mut Response) {
         let header = match self {
+            Self::StdinOffset {
+                expected: Some(expected),
+            } => Some((STDIN_OFFSET, expected.to_string())),
             Self::Unauthenticated => Some((WWW_AUTHENTICATE, "Bearer".to_owned())),
             Self::MethodNotAllowed { allow } => Some((ALLOW, allow.clone())),
             Self::RangeNotSatisfiable { length } => {
@@ -312,6 +334,8 @@ impl ApiError {
             | Self::BodyTimeout
             | Self::Refused(_)
             | Self::SignalFailed(_)
+            | Self::StdinClosed
+            | Self::StdinOffset { expected: None }
             | Self::BodyTooLarge(_)
             | Self::UnsupportedMediaType(_)
             | Self::HostNotAllowed
