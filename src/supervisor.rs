@@ -27,6 +27,7 @@ use crate::config::{Config, OnShutdown};
 use crate::job::{JobId, Signal};
 use crate::monitor::{self, Descriptors, Host};
 use crate::procfs;
+use crate::record;
 use crate::server::{self, Inherited};
 use crate::state_dir::StateDir;
 use crate::sys::{self, End, Fork, Pid, WaitTarget};
@@ -120,6 +121,7 @@ struct Shutdown {
 
 impl Supervisor {
     fn start(config: Config) -> Result<Self, Failure> {
+        record::warm_up();
         let state = StateDir::open(&config.state_dir).map_err(Failure::config)?;
         let listeners = sockets::bind(&config, state.path()).map_err(Failure::config)?;
         prctl::set_child_subreaper(true)
