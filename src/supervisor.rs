@@ -29,6 +29,7 @@ use crate::config::{Config, OnShutdown};
 use crate::job::Signal;
 use crate::monitor::Host;
 use crate::procfs;
+use crate::record;
 use crate::state_dir::StateDir;
 use crate::sys::{self, WaitTarget};
 use crate::wire::messages::FromSupervisor;
@@ -124,6 +125,8 @@ impl Supervisor {
                 (state, listeners, Monitors::default(), 0, nofile)
             }
         };
+        // Before the first fork, so that no monitor does it again.
+        record::warm_up();
         prctl::set_child_subreaper(true)
             .map_err(io::Error::from)
             .map_err(Failure::system("cannot become a subreaper"))?;

@@ -361,11 +361,18 @@ impl Runner {
             .supervisor
             .launch(&launch)
             .await
-            .map_err(|error| match error.kind() {
-                std::io::ErrorKind::BrokenPipe
-                | std::io::ErrorKind::ConnectionReset
-                | std::io::ErrorKind::NotConnected => NotLaunched::NoSupervisor,
-                _ => failed(format!("failed to make the monitor: {error}")),
+            .map_err(|error| {
+                let is_gone = matches!(
+                    error.kind(),
+                    std::io::ErrorKind::BrokenPipe
+                        | std::io::ErrorKind::ConnectionReset
+                        | std::io::ErrorKind::NotConnected
+                );
+                if is_gone {
+                    NotLaunched::NoSupervisor
+                } else {
+                    failed(format!("failed to make the monitor: {error}"))
+                }
             });
         failpoint::hit("launch.sent");
         link
