@@ -35,7 +35,11 @@ fuzz_target!(|input: (u16, Vec<u8>, Vec<u8>, u64)| {
         write(0, "idx", &header(b"PROCIDX1", 0), one);
         write(0, "log", &[], &log);
         if second > 0 {
-            let kind = if second % 2 == 0 { b"PROCIDX1" } else { b"PROCGAP1" };
+            let kind = if second % 2 == 0 {
+                b"PROCIDX1"
+            } else {
+                b"PROCGAP1"
+            };
             write(second.into(), "idx", &header(kind, second.into()), two);
         }
         read(File::open(path).expect("it is there"), from);
