@@ -254,7 +254,14 @@ pub fn list(state_dir: &Path) -> Result<Vec<Entry>, AuthError> {
         why,
     };
     match fs::symlink_metadata(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(Vec::new());
+        }
         Err(error) => return Err(wrong(error.to_string())),
         Ok(found) if !found.is_file() => return Err(wrong("is no regular file".to_owned())),
         Ok(found) if found.mode() & 0o077 != 0 => {
