@@ -116,12 +116,26 @@ fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
     monitor.write_record()?;
     failpoint::hit("rescue.recorded");
     monitor.server_gone();
-    if monitor.facts.life.phase() == Phase::Killing {
-        monitor.kill = Some(Kill {
-            since: now.boot,
-            next: now.boot,
-            pause: SWEEP_FIRST,
-        });
+    match monitor.facts.life.phase() {
+        Phase::Killing => {
+            monitor.kill = Some(Kill {
+                since: now.boot,
+                next: now.boot,
+                pause: SWEEP_FIRST,
+            });
+        }
+        Phase::Terminating { .. } => {
+            // The predecessor may have died between writing that down and doing it.
+            let stop = monitor.facts.life.plan().stop;
+            monitor
+                .tree
+                .terminate(stop.signal, stop.scope, leader_pid, true);
+        }
+        Phase::Starting
+        | Phase::Running { .. }
+        | Phase::Paused { .. }
+        | Phase::Draining { .. }
+        | Phase::Ended => {}
     }
     monitor.reap(now)?;
     Ok(monitor)
