@@ -143,12 +143,10 @@ impl Builder {
         let log = home.path().join("log");
         let mut command = program(&mark);
         command
-            .args(["serve", "--listen", "127.0.0.1:0", "--on-shutdown", "stop"])
+            .arg("serve")
             .arg("--state-dir")
             .arg(&state_dir)
-            .args(["--shutdown-grace-seconds", "0.2", "--min-free-bytes", "0"])
-            .args(["--log-level", "debug"])
-            .args(&self.args)
+            .args(again::with_defaults(&self.args))
             .envs(self.env)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -9,9 +9,11 @@
     reason = "a test that panics has failed, which is what it is for"
 )]
 
+mod disk;
 mod faults;
 mod harness;
 mod life;
 mod queue;
+mod shutdown;
 mod spawn;
 mod stop;

@@ -21,12 +21,10 @@ impl Server {
         assert!(self.child.is_none(), "it still runs");
         let log = self.home.path().join("log");
         let mut child = program(&self.mark)
-            .args(["serve", "--listen", "127.0.0.1:0", "--on-shutdown", "stop"])
+            .arg("serve")
             .arg("--state-dir")
             .arg(self.state_dir())
-            .args(["--shutdown-grace-seconds", "0.2", "--min-free-bytes", "0"])
-            .args(["--log-level", "debug"])
-            .args(args)
+            .args(with_defaults(args))
             .envs(env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -40,6 +38,12 @@ impl Server {
             .strip_prefix("procession: listening on http://");
         let address = address.and_then(|address| address.parse().ok());
         self.address = address.unwrap_or_else(|| panic!("it said {line:?}\n{}", self.log()));
+    }
+
+    /// Uses the token that the service has made in a new state directory.
+    pub(crate) fn read_token(&mut self) {
+        let token = fs::read_to_string(self.state_dir().join("token")).unwrap();
+        token.trim().clone_into(&mut self.token);
     }
 
     /// Kills the supervisor.
@@ -108,6 +112,24 @@ impl Server {
             address: Arc::new(Mutex::new(self.address)),
         }
     }
+}
+
+/// The arguments that every service here gets, where a test does not say otherwise.
+pub(super) fn with_defaults(args: &[String]) -> Vec<String> {
+    let defaults = [
+        ("--listen", "127.0.0.1:0"),
+        ("--on-shutdown", "stop"),
+        ("--shutdown-grace-seconds", "0.2"),
+        ("--min-free-bytes", "0"),
+        ("--log-level", "debug"),
+    ];
+    let missing = defaults
+        .into_iter()
+        .filter(|(flag, _)| !args.iter().any(|arg| arg == flag));
+    missing
+        .flat_map(|(flag, value)| [flag.to_owned(), value.to_owned()])
+        .chain(args.iter().cloned())
+        .collect()
 }
 
 /// SIGKILL.
