@@ -345,11 +345,12 @@ impl Runner {
             .supervisor
             .launch(&launch)
             .await
-            .map_err(|error| match error.kind() {
-                std::io::ErrorKind::BrokenPipe
-                | std::io::ErrorKind::ConnectionReset
-                | std::io::ErrorKind::NotConnected => NotLaunched::NoSupervisor,
-                _ => failed(format!("failed to make the monitor: {error}")),
+            .map_err(|error| {
+                if is_gone(&error) {
+                    NotLaunched::NoSupervisor
+                } else {
+                    failed(format!("failed to make the monitor: {error}"))
+                }
             });
         failpoint::hit("launch.sent");
         link
@@ -572,6 +573,12 @@ fn unstarted(stop: Stop) -> Termination {
         reason: stop.reason,
         ..Termination::unasked(stop.cause)
     }
+}
+
+/// Is nobody on the other side of the socket?
+fn is_gone(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    [BrokenPipe, ConnectionReset, NotConnected].contains(&error.kind())
 }
 
 fn not_forked(message: String) -> SpawnFailure {

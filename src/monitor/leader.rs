@@ -160,9 +160,13 @@ fn prepare(
             .join()
             .map_err(|error| failed(Stage::Cgroup, errno_of(&error), &group.path()))?;
     }
-    let leader = write_own_record(record, facts).map_err(|error| match errno_of(&error) {
-        Errno::ECHILD => record::orphaned(),
-        errno => failed(Stage::Record, errno, "the record"),
+    let leader = write_own_record(record, facts).map_err(|error| {
+        let errno = errno_of(&error);
+        if errno == Errno::ECHILD {
+            record::orphaned()
+        } else {
+            failed(Stage::Record, errno, "the record")
+        }
     })?;
     set_rlimits(launch, inherited.original_nofile)?;
     umask(Mode::from_bits_truncate(launch.umask));

@@ -20,7 +20,7 @@ impl Small {
     /// `None` where this process may not mount.
     fn over(directory: &Path) -> Option<Self> {
         if !is_root() {
-            println!("skipped: only root can mount a small file system");
+            eprintln!("skipped: only root can mount a small file system");
             return None;
         }
         let options = "size=6m,mode=0700";
@@ -32,7 +32,7 @@ impl Small {
             Some(options),
         );
         if let Err(errno) = made {
-            println!("skipped: cannot mount a small file system here: {errno}");
+            eprintln!("skipped: cannot mount a small file system here: {errno}");
             return None;
         }
         Some(Self(directory.to_owned()))
@@ -102,7 +102,7 @@ async fn a_full_disk_makes_jobs_wait_and_loses_nothing() {
     std::fs::write(cwd.join("gate2"), "\n").unwrap();
     eventually("the exit is recorded on a full disk", async || {
         let job = server.job(&id(&silent)).await;
-        let is_over = server.monitors().get(&id(&silent)).is_none();
+        let is_over = !server.monitors().contains_key(&id(&silent));
         (is_over || job["exit"]["code"] == 8).then_some(())
     })
     .await;

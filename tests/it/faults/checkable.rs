@@ -140,7 +140,14 @@ impl Checkable {
     fn stderr(&self) -> String {
         match self.kind {
             Kind::Streams => self.text(2, "e"),
-            _ => String::new(),
+            Kind::Plain
+            | Kind::Quick
+            | Kind::Children
+            | Kind::Stdin
+            | Kind::Killed
+            | Kind::Missing
+            | Kind::TimedOut
+            | Kind::Deleted => String::new(),
         }
     }
 

@@ -13,8 +13,7 @@ use serde_json::{Value, json};
 use super::checkable::{Checkable, Kind};
 use super::{post, runs};
 use crate::harness::{
-    Process, Server, blocking_until, eventually, id, is_root, kill_now, processes_with,
-    unique_seconds,
+    Process, Server, blocking_until, eventually, id, kill_now, processes_with, unique_seconds,
 };
 
 fn pid(job: &Value) -> i32 {
@@ -116,7 +115,7 @@ async fn without_monitor_and_supervisor_a_job_is_lost_and_its_number_is_left_alo
             child.kill().unwrap();
             child.wait().unwrap();
         }
-        None => println!("skipped: the number of a process cannot be chosen here"),
+        None => eprintln!("skipped: the number of a process cannot be chosen here"),
     }
 }
 
@@ -148,7 +147,7 @@ async fn a_number_that_was_somebody_elses_has_not_its_exit_status() {
         server.stop(&id(&job), "force").await;
     }
     let Some(second) = second else {
-        println!("skipped: the number of a process cannot be chosen here");
+        eprintln!("skipped: the number of a process cannot be chosen here");
         return;
     };
     let old = monitor_of(&server, &id(&second));
@@ -302,7 +301,7 @@ async fn a_new_server_knows_every_running_job_at_once() {
             "{running} of {count}"
         );
     }
-    println!(
+    eprintln!(
         "{count} running jobs are known again {:?} after the server was killed",
         began.elapsed()
     );
@@ -317,6 +316,5 @@ async fn a_new_server_knows_every_running_job_at_once() {
         )
         .await;
     assert_eq!(stopped.json()["state"], "canceled", "{stopped}");
-    println!("the first stop took {:?}", begun.elapsed());
-    let _ = is_root();
+    eprintln!("the first stop took {:?}", begun.elapsed());
 }
