@@ -36,6 +36,8 @@ pub(crate) struct Remains {
     /// The read ends of the pipes.
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: Option<OwnedFd>,
+    /// Processes, by number and start time, that are certainly the job's.
+    pub(crate) strays: HashSet<(i32, u64)>,
 }
 
 /// Runs a rescue monitor in the process that has just been forked for it.
@@ -60,6 +62,7 @@ fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
         reaper,
         stdout,
         stderr,
+        strays,
     } = remains;
     let mut keep = vec![&host.jobs, &reaper, &stdout];
     keep.extend(&stderr);
@@ -80,7 +83,7 @@ fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
             .flatten()
             .filter_map(|pipe| Some(fstat(pipe).ok()?.st_ino))
             .collect(),
-        known: HashSet::new(),
+        known: strays,
     };
     let me = procfs::own_stat()?;
     facts.monitor = ProcessIdentity {
@@ -137,6 +140,8 @@ fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
         | Phase::Draining { .. }
         | Phase::Ended => {}
     }
+    // Whoever is seen now is known for good, whatever it becomes.
+    let _ = monitor.tree.members();
     monitor.reap(now)?;
     Ok(monitor)
 }

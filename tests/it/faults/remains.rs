@@ -185,7 +185,10 @@ async fn a_job_from_before_the_machine_restarted_is_lost_and_one_that_waited_run
     let ran = server.finished(&id(&waiting)).await;
     assert_eq!(ran["exit"]["code"], 4, "{ran:#}");
     assert_eq!(server.text(&id(&waiting)).await, "ran\n");
-    assert_eq!(processes_with(&seconds), innocent, "nobody is signalled");
+    let there = processes_with(&seconds);
+    assert_eq!(there.len(), 1, "nobody is signalled");
+    assert_eq!(there[0].pid, innocent[0].pid);
+    assert_ne!(there[0].state, 'T', "nobody is signalled");
     for process in innocent {
         kill_now(nix::unistd::Pid::from_raw(process.pid));
     }
@@ -317,4 +320,25 @@ async fn a_new_server_knows_every_running_job_at_once() {
         .await;
     assert_eq!(stopped.json()["state"], "canceled", "{stopped}");
     eprintln!("the first stop took {:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_daemon_whose_monitor_died_is_stopped_with_its_job() {
+    let server = Server::start().await;
+    let (daemon, leader) = (unique_seconds(), unique_seconds());
+    let script = format!(
+        "(setsid sleep {daemon} < /dev/null > /dev/null 2>&1 &) ; echo ready; exec sleep {leader}"
+    );
+    let job = server.submit(&json!({ "script": script })).await;
+    server.says(&id(&job), "ready").await;
+    eventually("the daemon runs", async || {
+        (processes_with(&daemon).len() == 1).then_some(())
+    })
+    .await;
+    kill_now(monitor_of(&server, &id(&job)));
+    let job = server.stop(&id(&job), "").await;
+    assert_eq!(job["state"], "canceled", "{job:#}");
+    assert_eq!(job["exit"]["signal"], "SIGTERM", "{job:#}");
+    assert_eq!(processes_with(&daemon), [], "{job:#}");
+    assert_eq!(processes_with(&leader), [], "{job:#}");
 }
