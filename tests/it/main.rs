@@ -12,6 +12,7 @@
 mod bad_input;
 mod containment;
 mod crash;
+mod disk;
 mod faults;
 mod follow;
 mod harness;
@@ -21,6 +22,7 @@ mod many;
 mod output;
 mod queue;
 mod real_work;
+mod shutdown;
 mod spawn;
 mod startup;
 mod stdin;
