@@ -102,6 +102,8 @@ pub struct Config {
     pub max_running: usize,
     /// The most jobs that wait.
     pub max_queued: usize,
+    /// The most finished jobs that are kept.
+    pub max_finished: u64,
     /// What was said about running jobs; see [`Config::on_shutdown`].
     pub on_shutdown: Option<OnShutdown>,
     /// The most time a stopping service gives its jobs.
@@ -286,6 +288,7 @@ fn resolve(
         max_connections: s.one("max_connections", number(1, 100_000))?,
         max_running: s.one("max_running", number(1, 100_000))?,
         max_queued: s.one("max_queued", number(0, 10_000_000))?,
+        max_finished: s.one("max_finished", number(1, 1_000_000_000))?,
         on_shutdown: s.optional(
             "on_shutdown",
             word(&[("stop", OnShutdown::Stop), ("leave", OnShutdown::Leave)]),

@@ -228,6 +228,7 @@ pub(crate) struct Setup {
     pub(crate) restarts: u32,
     pub(crate) max_running: usize,
     pub(crate) max_queued: usize,
+    pub(crate) max_finished: u64,
     pub(crate) min_free_bytes: u64,
     pub(crate) deny_root_jobs: bool,
     pub(crate) work_dir: PathBuf,
@@ -383,7 +384,11 @@ impl Manager {
                 Until::VersionAfter(version) => job.version > version,
             };
             // A closed channel is a job that has ended: its last state is still there.
-            let _ = timeout(limit, state.wait_for(reached)).await;
+            if let Ok(Ok(job)) = timeout(limit, state.wait_for(reached)).await
+                && job.state.is_terminal()
+            {
+                return Ok(job.clone());
+            }
         }
         self.get(id).await
     }

@@ -296,9 +296,11 @@ impl Monitor {
 
     /// Takes one event to the state machine and does what it says.
     fn apply(&mut self, event: Event, now: Now) -> io::Result<()> {
+        // A rescuer finds the pipes closed by itself, and the server does not care.
+        let is_worth_a_record = event != Event::OutputClosed;
         let before = self.facts.life.clone();
         let effect = self.facts.life.on(event, now);
-        if self.facts.life != before {
+        if is_worth_a_record && self.facts.life != before {
             self.changed(now)?;
         }
         self.carry_out(effect, now)
@@ -364,7 +366,8 @@ impl Monitor {
             return Ok(()); // `finish` writes the last record, with the usage and the complete output.
         }
         self.write_record()?;
-        self.send_record();
+        // Told at the end of this round, before any reply: a short job has its end to tell by then.
+        self.outbox.record = true;
         Ok(())
     }
 

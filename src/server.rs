@@ -114,6 +114,7 @@ async fn serve(inherited: Inherited) -> Result<(Store, File), Failure> {
         restarts,
         max_running: config.max_running,
         max_queued: config.max_queued,
+        max_finished: config.max_finished,
         min_free_bytes: config.min_free_bytes,
         deny_root_jobs: config.deny_root_jobs,
         work_dir: config.work_dir.clone(),

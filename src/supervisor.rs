@@ -166,6 +166,8 @@ impl Supervisor {
         if let Some(code) = self.on_signals() {
             return code;
         }
+        // The supervisor and every monitor live longer than what only a start needs.
+        sys::forget_text_pages();
         // Nor is a server needed where the end was asked for before there was one.
         if self.shutdown.is_none()
             && let Err(error) = self.start_server()
@@ -257,9 +259,7 @@ impl Supervisor {
             }
         }
         let server = self.server.as_ref().map(|server| server.pid);
-        for job in self.monitors.settle(&self.host, server) {
-            self.tell_server(&FromSupervisor::MonitorEnded { job });
-        }
+        self.monitors.settle(&self.host, server);
         server_ended.and_then(|end| self.on_server_ended(end))
     }
 

@@ -297,3 +297,27 @@ pub(crate) fn watch(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives, and lives in the result.
     unsafe { AsyncFd::register(fd) }.map_err(std::io::Error::from)
 }
+
+/// Lets go of the pages of program text that are mapped now (madvise(2) `MADV_DONTNEED`): they stay in the
+/// page cache, and what is used again is mapped again. A start maps many that a long life does not need.
+pub(crate) fn forget_text_pages() {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    for line in maps
+        .lines()
+        .filter(|line| line.contains(" r-xp ") && line.contains('/'))
+    {
+        let range = line
+            .split(' ')
+            .next()
+            .and_then(|range| range.split_once('-'));
+        let number = |text: &str| usize::from_str_radix(text, 16).ok();
+        if let Some((start, end)) =
+            range.and_then(|(start, end)| Some((number(start)?, number(end)?)))
+        {
+            let address = ptr::with_exposed_provenance_mut::<libc::c_void>(start);
+            // SAFETY: the range is a mapping of a file that nobody has written to (it is executable and
+            // not writable), so that every page of it can be mapped again with the same contents.
+            unsafe { libc::madvise(address, end - start, libc::MADV_DONTNEED) };
+        }
+    }
+}

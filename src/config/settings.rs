@@ -100,6 +100,8 @@ pub const SETTINGS: &[Setting] = &[
         "The most jobs that run at the same time; more wait in the queue."),
     row("max_queued", "--max-queued", "PROCESSION_MAX_QUEUED", "N", One, Value("10000"),
         "The most jobs that wait; more are refused with 429."),
+    row("max_finished", "--max-finished", "PROCESSION_MAX_FINISHED", "N", One, Value("1000000"),
+        "The most finished jobs that are kept; the oldest go first, whatever their ttl."),
     row("on_shutdown", "--on-shutdown", "PROCESSION_ON_SHUTDOWN", "stop|leave", One,
         Rule("`stop` as PID 1, else `leave`"),
         "What becomes of running jobs when the service ends."),

@@ -50,6 +50,7 @@ fn without_settings_the_defaults_hold() {
             max_connections: 1024,
             max_running: 256,
             max_queued: 10_000,
+            max_finished: 1_000_000,
             on_shutdown: None,
             shutdown_grace: Duration::from_secs(8),
             min_free_bytes: 1 << 30,

@@ -56,6 +56,7 @@ async fn manager() -> Manager {
         restarts: 0,
         max_running: 1,
         max_queued: 1,
+        max_finished: 1,
         min_free_bytes: 0,
         deny_root_jobs: false,
         work_dir: state.path().to_owned(),

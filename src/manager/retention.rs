@@ -1,5 +1,6 @@
-//! Finished jobs whose time has come go: output, record and row.
+//! Finished jobs go when their time has come, or when there are too many: output, record and row.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,18 +9,19 @@ use tokio::time::Instant;
 use super::runner;
 use super::shared::Shared;
 use crate::clock::Timestamp;
+use crate::job::JobId;
 
-/// How often expired jobs are looked for, and how many go at a time.
-const PERIOD: Duration = Duration::from_secs(10);
+/// How often they are looked for, and how many go at a time.
+const PERIOD: Duration = Duration::from_secs(5);
 const BATCH: usize = 500;
 
-/// Starts the task that removes expired jobs until the service ends.
+/// Starts the task that removes finished jobs until the service ends.
 pub(super) fn start(shared: &Arc<Shared>) {
     let mut shutdown = shared.shutdown.subscribe();
     let removing = shared.clone();
     shared.spawn(async move {
         loop {
-            while remove_expired(&removing).await == BATCH {}
+            while remove_batch(&removing).await == BATCH {}
             tokio::select! {
                 _ = shutdown.changed() => return,
                 () = runner::until(Some(Instant::now() + PERIOD)) => {}
@@ -28,19 +30,25 @@ pub(super) fn start(shared: &Arc<Shared>) {
     });
 }
 
-async fn remove_expired(shared: &Arc<Shared>) -> usize {
-    let expired = match shared.store.expired(Timestamp::now(), BATCH).await {
-        Ok(expired) => expired,
-        Err(error) => {
-            shared.store_failed(&error);
-            return 0;
+async fn remove_batch(shared: &Arc<Shared>) -> usize {
+    let mut doomed = HashSet::new();
+    let expired = shared.store.expired(Timestamp::now(), BATCH).await;
+    let surplus = shared
+        .store
+        .oldest_finished_beyond(shared.max_finished, BATCH)
+        .await;
+    for found in [expired, surplus] {
+        match found {
+            Ok(found) => doomed.extend(found),
+            Err(error) => shared.store_failed(&error),
         }
-    };
-    let count = expired.len();
+    }
+    let doomed: Vec<JobId> = doomed.into_iter().take(BATCH).collect();
+    let count = doomed.len();
     if count > 0
-        && let Err(error) = shared.purge(expired).await
+        && let Err(error) = shared.purge(doomed).await
     {
-        tracing::error!(%error, "expired jobs could not be removed: {error}");
+        tracing::error!(%error, "finished jobs could not be removed: {error}");
         return 0;
     }
     count

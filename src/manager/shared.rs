@@ -47,6 +47,7 @@ pub(super) struct Shared {
     draining: AtomicBool,
     damaged_records: AtomicU64,
     min_free_bytes: u64,
+    pub(super) max_finished: u64,
     fixed: Fixed,
 }
 
@@ -103,6 +104,7 @@ impl Shared {
             draining: AtomicBool::new(false),
             damaged_records: AtomicU64::new(0),
             min_free_bytes: setup.min_free_bytes,
+            max_finished: setup.max_finished,
             fixed: Fixed {
                 no_cgroup: setup.no_cgroup,
                 max_running: setup.max_running,
@@ -454,8 +456,6 @@ impl Shared {
                     return SupervisorSaid::Shutdown;
                 }
                 Ok(Some(FromSupervisor::Replace)) => return SupervisorSaid::Replace,
-                // A monitor's closed socket says the same to the job's task.
-                Ok(Some(FromSupervisor::MonitorEnded { .. })) => {}
                 // Without a supervisor there is no service: the jobs are left to their monitors.
                 Ok(None) => {
                     self.leave_jobs();

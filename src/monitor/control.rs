@@ -22,7 +22,7 @@ use crate::{record, sys};
 /// the place of what is older, and only replies, of which there is one for each request, queue up.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    record: bool,
+    pub(super) record: bool,
     replies: VecDeque<FromMonitor>,
     /// Where the output ends, while it is watched.
     pub(super) output: Option<u64>,

@@ -26,7 +26,7 @@ const ORPHANS_KEPT: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Monitors {
     live: HashMap<Pid, Monitor>,
-    /// Monitors that ended in this round of reaping, and how.
+    /// Monitors that were killed in this round of reaping, and how.
     dead: Vec<(Monitor, End)>,
     /// Ends of processes that are neither monitors nor the server, newest last.
     orphans: VecDeque<(Pid, End)>,
@@ -176,7 +176,10 @@ impl Monitors {
     /// Takes in that a process other than the server has been reaped.
     pub(super) fn reaped(&mut self, pid: Pid, end: End) {
         if let Some(monitor) = self.live.remove(&pid) {
-            self.dead.push((monitor, end));
+            // One that ended by itself has seen its job's end.
+            if end != End::Code(0) {
+                self.dead.push((monitor, end));
+            }
             return;
         }
         if self.orphans.len() == ORPHANS_KEPT {
@@ -186,27 +189,22 @@ impl Monitors {
     }
 
     /// After a round of reaping: rescues the jobs of monitors that were killed, and tells the rescuers how
-    /// their leaders ended. Returns the jobs whose monitors ended.
-    pub(super) fn settle(&mut self, host: &Host, server: Option<Pid>) -> Vec<JobId> {
+    /// their leaders ended.
+    pub(super) fn settle(&mut self, host: &Host, server: Option<Pid>) {
         let dead = std::mem::take(&mut self.dead);
         let strays = match dead.as_slice() {
             [_] => self.strays(server),
             // Nobody can tell which of them is whose.
             _ => HashSet::new(),
         };
-        let jobs = dead.iter().map(|(monitor, _)| monitor.job).collect();
         for (monitor, end) in dead {
             let job = monitor.job;
-            if end == End::Code(0) {
-                continue;
-            }
             tracing::error!(job.id = %job, "the monitor of job {job} ended unasked: {end:?}");
             if let Err(error) = self.rescue(host, monitor, strays.clone()) {
                 tracing::error!(job.id = %job, %error, "job {job} cannot be rescued: {error}");
             }
         }
         self.tell_leaders_ends();
-        jobs
     }
 
     /// The processes that the death of the only dead monitor has made children of this one. None where

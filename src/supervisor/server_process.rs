@@ -185,7 +185,7 @@ impl Supervisor {
         else {
             return;
         };
-        // A hint: the monitors' records and the closed control sockets say the same.
+        // A server that cannot be told is ending, which this process sees.
         let _ = wire::send(socket.as_fd(), message, &[]);
     }
 }

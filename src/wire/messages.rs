@@ -44,11 +44,6 @@ pub(crate) enum FromSupervisor {
     },
     /// Another server takes over in a moment: let every request end, leave the jobs, and end.
     Replace,
-    /// A monitor has ended. Its record says whether its job has, too.
-    MonitorEnded {
-        /// Whose.
-        job: JobId,
-    },
 }
 
 /// Everything a monitor needs to start a job; given in a file since it can be large.
