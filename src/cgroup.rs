@@ -6,11 +6,13 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::job::spec::Limits;
+use crate::sys::{self, Fork};
 
 /// The controllers that a job can be limited by.
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
@@ -72,17 +74,20 @@ impl Home {
         format!("/{}", self.path.display())
     }
 
-    /// At the service's end: moves the calling process back out and removes what is empty. Groups of jobs
-    /// that were left running stay.
-    pub(crate) fn tear_down(&self) {
+    /// Moves the calling process back out and removes the home, as far as nobody else is in it: jobs that
+    /// were left running, and their monitors. Where the group above has controllers it may hold no
+    /// process; then whoever delegated it removes the rest.
+    pub(crate) fn leave(&self) {
         let directory = self.mount.join(&self.path);
-        if let Some(base) = directory.parent() {
-            // Refused where the base has controllers for its children: then `self` stays as it is.
-            let _ = fs::write(base.join("cgroup.procs"), "0");
-        }
+        let above = directory.parent().unwrap_or(&self.mount);
+        let _ = fs::write(above.join("cgroup.procs"), "0");
         self.sweep(|_| false);
-        for empty in ["jobs", "self", ""] {
-            let _ = fs::remove_dir(directory.join(empty));
+        for empty in [
+            directory.join("jobs"),
+            directory.join("self"),
+            directory.clone(),
+        ] {
+            let _ = fs::remove_dir(empty);
         }
     }
 
@@ -224,6 +229,12 @@ impl Group {
                 .unwrap_or(&self.directory)
                 .display()
         )
+    }
+
+    /// Forks into the group.
+    pub(crate) fn fork(&self) -> io::Result<Fork> {
+        let directory = fs::File::open(&self.directory)?;
+        Ok(sys::fork_into(directory.as_fd())?)
     }
 
     /// Moves the calling process into the group.

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::cgroup::Home;
@@ -27,6 +27,8 @@ use crate::job::query::{Order, Query};
 use crate::job::spec::Scope;
 use crate::job::{Job, JobId, OutputTotals, Signal, Spec, State};
 use crate::store::Store;
+pub use crate::wire::messages::INPUT_BYTES;
+use crate::wire::messages::{Input, Request};
 pub use processes::ProcessInfo;
 use runner::{Acceptance, Ask};
 use shared::Shared;
@@ -135,6 +137,15 @@ pub enum RequestError {
     /// The signal could not be sent (an errno, such as EPERM for a process that changed its user).
     #[error("cannot signal: {0}")]
     Errno(nix::errno::Errno),
+    /// The job's standard input takes nothing (any more).
+    #[error("standard input is closed")]
+    StdinClosed,
+    /// The bytes for standard input do not go where it is.
+    #[error("standard input is at another offset")]
+    StdinOffset {
+        /// Where it is; `None` where nobody knows.
+        expected: Option<u64>,
+    },
     /// The job's monitor does not answer any more.
     #[error("the job's monitor is gone")]
     MonitorGone,
@@ -152,6 +163,15 @@ pub enum Until {
     Started,
     /// A version greater than this one.
     VersionAfter(u64),
+}
+
+/// A subscription to a job; dropping it ends it.
+#[derive(Debug)]
+pub struct Follow {
+    /// The job as it is; closed without a terminal state where the service ends first.
+    pub state: watch::Receiver<Arc<Job>>,
+    /// Where the output ends, told as it grows; `None` for a job that has finished. A hint to look.
+    pub output: Option<watch::Receiver<u64>>,
 }
 
 /// One page of jobs.
@@ -268,6 +288,11 @@ impl Manager {
     /// and [`Tasks::run`] ends with the last of them.
     pub(crate) async fn supervisor_said(&self) -> SupervisorSaid {
         self.shared.supervisor_said().await
+    }
+
+    /// Leaves every job to its monitor, and the queued ones to the store.
+    pub(crate) fn leave_jobs(&self) {
+        self.shared.leave_jobs();
     }
 
     /// The store, to be closed when everything else has ended.
@@ -422,9 +447,30 @@ impl Manager {
         id: JobId,
         signal: Signal,
         scope: Scope,
-    ) -> Result<u32, RequestError> {
+    ) -> Result<u64, RequestError> {
+        let request = Request::Signal { signal, scope };
         self.shared
-            .ask(id, |reply| Ask::Signal(signal, scope, reply))
+            .ask(id, |reply| Ask::Relay(request, reply))
+            .await
+    }
+
+    /// Writes a packet of at most [`INPUT_BYTES`] to the job's standard input; returns the offset after it
+    /// once the job's pipe has taken it. A packet that has been sent is written even where the future is
+    /// dropped.
+    pub async fn write_stdin(
+        &self,
+        id: JobId,
+        offset: Option<u64>,
+        bytes: &[u8],
+        eof: bool,
+    ) -> Result<u64, RequestError> {
+        let request = Request::Stdin(Input {
+            offset,
+            bytes: bytes.to_vec(),
+            eof,
+        });
+        self.shared
+            .ask(id, |reply| Ask::Relay(request, reply))
             .await
     }
 
@@ -445,6 +491,16 @@ impl Manager {
             .output(id)
             .await
             .unwrap_or_else(crate::output::Reader::empty))
+    }
+
+    /// The same, or `None` while the job has no directory that output could be in.
+    pub async fn started_output(&self, id: JobId) -> Option<crate::output::Reader> {
+        self.shared.output(id).await
+    }
+
+    /// Tells of the job's states and of new output. Nobody looks at the disk for that.
+    pub async fn follow(&self, id: JobId) -> Result<Follow, RequestError> {
+        self.shared.follow(id).await
     }
 
     /// What this instance is and can do.

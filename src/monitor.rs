@@ -4,6 +4,7 @@
 //! store and no HTTP, goes on when the server or the supervisor dies, and ends when its job has ended.
 
 mod control;
+mod input;
 mod launch;
 mod leader;
 mod pump;
@@ -31,6 +32,8 @@ use crate::job::{OutputTotals, Signal};
 use crate::output::{self, Stream};
 use crate::record::{self, Record};
 use crate::sys::{self, Pid};
+use control::Outbox;
+use input::Stdin;
 pub(crate) use reaping::exit_status;
 pub(crate) use rescue::{Remains, run as rescue};
 use tree::Tree;
@@ -65,6 +68,8 @@ pub(crate) struct Host {
 pub(crate) struct Descriptors {
     pub(crate) control: OwnedFd,
     pub(crate) launch: OwnedFd,
+    /// Standard input that stays open: read end, write end.
+    pub(crate) stdin: Option<(OwnedFd, OwnedFd)>,
     /// Standard output: read end, write end.
     pub(crate) stdout: (OwnedFd, OwnedFd),
     /// Standard error; `None` where it is merged.
@@ -116,7 +121,8 @@ struct Monitor {
     output_retry_at: Option<BootInstant>,
     control: Option<OwnedFd>,
     listener: Option<OwnedFd>,
-    unsent: bool,
+    outbox: Outbox,
+    stdin: Stdin,
     kill: Option<Kill>,
 }
 
@@ -138,6 +144,7 @@ enum Ready {
     Control,
     Listener,
     Reaper,
+    Stdin,
     Timer,
 }
 
@@ -150,9 +157,11 @@ impl Monitor {
                 self.take(descriptor, now)?;
             }
             self.on_time(now)?;
-            if self.unsent {
-                self.send_record();
-            }
+            self.outbox.output = self
+                .outbox
+                .watched
+                .then(|| self.output.totals().next_offset);
+            self.flush();
         }
         self.finish()
     }
@@ -179,7 +188,7 @@ impl Monitor {
             descriptors.extend(fd.map(|fd| (ready, fd.as_fd(), PollFlags::POLLIN)));
         }
         if let Some(control) = &self.control {
-            let writable = if self.unsent {
+            let writable = if self.outbox.is_full {
                 PollFlags::POLLOUT
             } else {
                 PollFlags::empty()
@@ -189,6 +198,9 @@ impl Monitor {
                 control.as_fd(),
                 PollFlags::POLLIN | writable,
             ));
+        }
+        if let Some(pipe) = self.stdin.awaited() {
+            descriptors.push((Ready::Stdin, pipe.as_fd(), PollFlags::POLLOUT));
         }
         if let Some(timer) = &self.timer {
             descriptors.push((Ready::Timer, timer.as_fd(), PollFlags::POLLIN));
@@ -245,6 +257,7 @@ impl Monitor {
             Ready::Control => self.on_control(now),
             Ready::Listener => self.on_listener(),
             Ready::Reaper => self.reap(now),
+            Ready::Stdin => self.write_input(now),
             Ready::Timer => Ok(()),
         }
     }
@@ -380,13 +393,14 @@ impl Monitor {
         if let Some(group) = self.tree.group() {
             let _ = group.remove();
         }
+        self.outbox.watched = false;
         self.send_record();
-        if self.unsent
+        if self.outbox.is_full
             && let Some(control) = &self.control
         {
             let mut writable = [PollFd::new(control.as_fd(), PollFlags::POLLOUT)];
             let _ = poll(&mut writable, PollTimeout::from(1000_u16));
-            self.send_record();
+            self.flush();
         }
         failpoint::hit("end.told");
         Ok(())

@@ -22,7 +22,7 @@ use crate::store::{OpenError, Store};
 use crate::supervisor::{EXIT_CONFIG, Listeners};
 
 /// The name of the store in the state directory.
-const STORE: &str = "procession.db";
+pub(crate) const STORE: &str = "procession.db";
 
 /// How long the server of a dead supervisor may take to end, and how often it is looked for.
 const PREDECESSOR_END: Duration = Duration::from_secs(10);
@@ -139,17 +139,27 @@ async fn serve(inherited: Inherited) -> Result<(Store, File), Failure> {
         greet(&config, address).map_err(failed("cannot write to standard output"))?;
     }
     let mut tasks = std::pin::pin!(tasks.run());
+    let mut connections = Some(connections);
     let mut listening = true;
     loop {
         tokio::select! {
             () = &mut tasks => break,
-            said = manager.supervisor_said(), if listening => {
+            said = manager.supervisor_said(), if listening => match said {
                 // Requests are served on while jobs are stopped: their clients want to see the end.
-                listening = said != SupervisorSaid::Gone;
-            }
+                SupervisorSaid::Shutdown => {}
+                SupervisorSaid::Gone => listening = false,
+                SupervisorSaid::Replace => {
+                    if let Some(connections) = connections.take() {
+                        connections.finish().await;
+                    }
+                    manager.leave_jobs();
+                }
+            },
         }
     }
-    connections.finish().await;
+    if let Some(connections) = connections {
+        connections.finish().await;
+    }
     Ok((manager.store(), lock))
 }
 
@@ -176,7 +186,18 @@ async fn wait_for_predecessor(state_dir: &Path) -> Result<File, Failure> {
 /// The one line on standard output; on a terminal, a curl line that works as well.
 fn greet(config: &Config, address: SocketAddr) -> io::Result<()> {
     let mut out = io::stdout();
-    writeln!(out, "procession: listening on http://{address}")?;
+    let scheme = if config.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    writeln!(out, "procession: listening on {scheme}://{address}")?;
+    if config.tls.is_none() && !config.listen.ip().is_loopback() {
+        writeln!(
+            io::stderr(),
+            "procession: plain HTTP on {address}: the network can read tokens; give --tls-cert and --tls-key, or put a proxy with TLS in front"
+        )?;
+    }
     if config.auth == Auth::None {
         writeln!(
             io::stderr(),
@@ -191,7 +212,7 @@ fn greet(config: &Config, address: SocketAddr) -> io::Result<()> {
         };
         writeln!(
             out,
-            "\nTry:\n  curl -s{authorization} -H 'Content-Type: application/json' \\\n    -d '{{\"command\":[\"echo\",\"hello\"]}}' 'http://{address}/jobs?wait=5'\n"
+            "\nTry:\n  curl -s{authorization} -H 'Content-Type: application/json' \\\n    -d '{{\"command\":[\"echo\",\"hello\"]}}' '{scheme}://{address}/jobs?wait=5'\n"
         )?;
     }
     if geteuid().is_root() && !config.deny_root_jobs {

@@ -24,19 +24,23 @@ pub(crate) enum StateDirError {
     InUse { path: PathBuf, holder: i32 },
 }
 
+/// The name of the file whose lock decides who owns the directory.
+const LOCK: &str = "lock";
+
 /// A state directory that belongs to this supervisor.
 #[derive(Debug)]
 pub(crate) struct StateDir {
     path: PathBuf,
-    /// Held for the lock on it.
-    _lock: File,
+    /// Held for the lock on it: closing any descriptor of this file would let go of it.
+    lock: File,
     /// Eight hexadecimal digits that tell this state directory from others on the machine.
     instance: String,
 }
 
 impl StateDir {
-    /// Makes the directory where it is missing, checks that it is private, and takes its lock.
-    pub(crate) fn open(path: &Path) -> Result<Self, StateDirError> {
+    /// Makes the directory where it is missing, checks that it is private, and takes its lock; `held` is
+    /// the lock file of the program that this one replaced in the same process.
+    pub(crate) fn open(path: &Path, held: Option<File>) -> Result<Self, StateDirError> {
         let unusable = |why: String| StateDirError::Unusable {
             path: path.to_owned(),
             why,
@@ -45,18 +49,10 @@ impl StateDir {
             return Err(unusable("needs /proc to be mounted".to_owned()));
         }
         make_private(path).map_err(unusable)?;
-        let lock = private_file(&path.join("lock"), false)
-            .map_err(|error| unusable(format!("cannot write in it: {error}")))?;
-        if !record::lock(&lock).map_err(|error| unusable(format!("cannot lock it: {error}")))? {
-            let holder = record::lock_holder(&lock)
-                .ok()
-                .flatten()
-                .unwrap_or_default();
-            return Err(StateDirError::InUse {
-                path: path.to_owned(),
-                holder,
-            });
-        }
+        let lock = match held {
+            Some(lock) => lock,
+            None => take_lock(path)?,
+        };
         for below in ["jobs", "work"] {
             make_private(&path.join(below)).map_err(unusable)?;
         }
@@ -64,9 +60,13 @@ impl StateDir {
             instance(&path.join("instance")).map_err(|error| unusable(error.to_string()))?;
         Ok(Self {
             path: path.to_owned(),
-            _lock: lock,
+            lock,
             instance,
         })
+    }
+
+    pub(crate) fn lock(&self) -> &File {
+        &self.lock
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -82,6 +82,31 @@ impl StateDir {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         Ok(open(&self.path.join("jobs"), flags, Mode::empty())?)
     }
+}
+
+fn take_lock(path: &Path) -> Result<File, StateDirError> {
+    let unusable = |why: String| StateDirError::Unusable {
+        path: path.to_owned(),
+        why,
+    };
+    let lock = private_file(&path.join(LOCK), false)
+        .map_err(|error| unusable(format!("cannot write in it: {error}")))?;
+    if record::lock(&lock).map_err(|error| unusable(format!("cannot lock it: {error}")))? {
+        return Ok(lock);
+    }
+    let holder = record::lock_holder(&lock)
+        .ok()
+        .flatten()
+        .unwrap_or_default();
+    Err(StateDirError::InUse {
+        path: path.to_owned(),
+        holder,
+    })
+}
+
+/// The supervisor that holds a state directory.
+pub(crate) fn holder(path: &Path) -> io::Result<Option<i32>> {
+    record::lock_holder(&File::open(path.join(LOCK))?)
 }
 
 /// Makes a directory with mode 0700, or checks that the present one is ours, private and no link.

@@ -131,6 +131,15 @@ struct Threads {
 }
 
 impl Store {
+    /// Says whether this program understands the store at `path`, and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::open`].
+    pub fn check(path: &Path) -> Result<(), OpenError> {
+        schema::check(path)
+    }
+
     /// Opens the store in the file `path`, with the default number of readers.
     ///
     /// # Errors

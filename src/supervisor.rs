@@ -4,48 +4,44 @@
 //! them: the listening sockets and a spare read end of every job's pipes, so that nobody's death sends a
 //! job SIGPIPE or refuses a connection. It holds no policy, parses no JSON and knows no HTTP.
 
+mod handover;
 mod monitors;
+mod server_process;
 mod sockets;
+mod upgrade;
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::{Pid as NixPid, setpgid};
 
 use crate::cgroup::Home;
 use crate::clock::{BootInstant, Now};
 use crate::config::{Config, OnShutdown};
-use crate::job::{JobId, Signal};
+use crate::job::Signal;
 use crate::monitor::Host;
 use crate::procfs;
-use crate::server::{self, Inherited};
+use crate::record;
 use crate::state_dir::StateDir;
-use crate::sys::{self, End, Fork, Pid, WaitTarget};
-use crate::wire::messages::{FromSupervisor, ToSupervisor};
-use crate::wire::{self, Received};
+use crate::sys::{self, WaitTarget};
+use crate::wire::messages::FromSupervisor;
+use handover::Invocation;
+pub(crate) use handover::understands_handover;
 use monitors::Monitors;
-pub(crate) use sockets::Listeners;
+use server_process::{RESTART_FIRST, Server};
+pub(crate) use sockets::{Listeners, UNIX_SOCKET};
+use upgrade::Upgrade;
 
 /// The exit code for a wrong configuration (sysexits.h `EX_CONFIG`): a restart would not help.
 pub(crate) const EXIT_CONFIG: u8 = 78;
-
-/// How soon a crashed server is started again, at first and at most.
-const RESTART_FIRST: Duration = Duration::from_millis(20);
-const RESTART_MOST: Duration = Duration::from_secs(5);
-
-/// A server that has run this long before it crashed starts the back-off afresh.
-const RESTART_CALM: Duration = Duration::from_secs(10);
-
-/// How long a server that has closed its socket may take to end.
-const SERVER_END: Duration = Duration::from_secs(5);
 
 /// How much longer than the jobs' own time a shutdown waits for their ends to be recorded.
 const SHUTDOWN_MARGIN: Duration = Duration::from_secs(5);
@@ -57,7 +53,7 @@ pub(crate) fn run(config: Config) -> ExitCode {
         Ok(mut supervisor) => {
             let code = supervisor.serve();
             if let Some(home) = &supervisor.host.cgroup {
-                home.tear_down();
+                home.leave();
             }
             code
         }
@@ -94,7 +90,7 @@ impl Failure {
 struct Supervisor {
     config: Config,
     /// Held for its lock.
-    _state: StateDir,
+    state: StateDir,
     host: Host,
     /// Why there is no cgroup home.
     no_cgroup: Option<String>,
@@ -106,16 +102,8 @@ struct Supervisor {
     restart_at: Option<BootInstant>,
     monitors: Monitors,
     shutdown: Option<Shutdown>,
-}
-
-struct Server {
-    pid: Pid,
-    /// `None` once the server has closed its end: it is ending.
-    socket: Option<OwnedFd>,
-    started: BootInstant,
-    ready: bool,
-    /// When it is killed: it has closed its socket, and still has not ended.
-    stuck_at: Option<BootInstant>,
+    invocation: Invocation,
+    upgrade: Upgrade,
 }
 
 struct Shutdown {
@@ -125,8 +113,20 @@ struct Shutdown {
 
 impl Supervisor {
     fn start(config: Config) -> Result<Self, Failure> {
-        let state = StateDir::open(&config.state_dir).map_err(Failure::config)?;
-        let listeners = sockets::bind(&config, state.path()).map_err(Failure::config)?;
+        let signals = take_signals().map_err(Failure::system("cannot take signals"))?;
+        let handover = handover::take().map_err(Failure::system("cannot take over"))?;
+        let (state, listeners, monitors, restarts, original_nofile) = match handover {
+            Some(handover) => upgrade::take_over(&config, handover)?,
+            None => {
+                let state = StateDir::open(&config.state_dir, None).map_err(Failure::config)?;
+                let listeners = sockets::bind(&config, state.path()).map_err(Failure::config)?;
+                let nofile = raise_nofile()
+                    .map_err(Failure::system("cannot read the limit of open files"))?;
+                (state, listeners, Monitors::default(), 0, nofile)
+            }
+        };
+        // Before the first fork, so that no monitor does it again.
+        record::warm_up();
         prctl::set_child_subreaper(true)
             .map_err(io::Error::from)
             .map_err(Failure::system("cannot become a subreaper"))?;
@@ -134,9 +134,6 @@ impl Supervisor {
             Ok(home) => (None, Some(home)),
             Err(why) => (Some(why), None),
         };
-        let original_nofile =
-            raise_nofile().map_err(Failure::system("cannot read the limit of open files"))?;
-        let signals = take_signals().map_err(Failure::system("cannot take signals"))?;
         let host = Host {
             jobs: state
                 .jobs()
@@ -147,24 +144,37 @@ impl Supervisor {
         };
         Ok(Self {
             config,
-            _state: state,
+            state,
             host,
             no_cgroup,
             listeners,
             signals,
             server: None,
-            restarts: 0,
+            restarts,
             backoff: RESTART_FIRST,
             restart_at: None,
-            monitors: Monitors::default(),
+            monitors,
             shutdown: None,
+            invocation: Invocation::read()
+                .map_err(Failure::system("cannot find the program's own file"))?,
+            upgrade: Upgrade::None,
         })
     }
 
     fn serve(&mut self) -> ExitCode {
-        if let Err(error) = self.start_server() {
+        // After a handover, children may have ended while there was nobody to see it.
+        if let Some(code) = self.on_signals() {
+            return code;
+        }
+        // Nor is a server needed where the end was asked for before there was one.
+        if self.shutdown.is_none()
+            && let Err(error) = self.start_server()
+        {
             tracing::error!(%error, "cannot start: cannot fork the server: {error}");
             return ExitCode::FAILURE;
+        }
+        if let Some(code) = self.on_time() {
+            return code;
         }
         loop {
             let (signal, message) = match self.wait() {
@@ -191,6 +201,7 @@ impl Supervisor {
         let now = Now::read().boot;
         let due = [
             self.restart_at,
+            self.upgrade.due(),
             self.shutdown.as_ref().map(|shutdown| shutdown.kill_at),
             self.server.as_ref().and_then(|server| server.stuck_at),
         ];
@@ -221,112 +232,27 @@ impl Supervisor {
         Ok((ready(0), ready(1)))
     }
 
-    fn start_server(&mut self) -> io::Result<()> {
-        let (ours, theirs) = wire::pair()?;
-        match sys::fork()? {
-            Fork::Parent(pid) => {
-                self.restart_at = None;
-                self.server = Some(Server {
-                    pid,
-                    socket: Some(ours),
-                    started: Now::read().boot,
-                    ready: false,
-                    stuck_at: None,
-                });
-                Ok(())
-            }
-            Fork::Child => {
-                let code = self.become_server(theirs);
-                sys::exit_now(i32::from(code))
-            }
-        }
-    }
-
-    /// In the forked child: drops what is the supervisor's, and runs the server.
-    fn become_server(&mut self, supervisor: OwnedFd) -> u8 {
-        let keep = [
-            supervisor.as_raw_fd(),
-            self.listeners.tcp.as_raw_fd(),
-            self.listeners.unix.as_raw_fd(),
-            self.host.jobs.as_raw_fd(),
-        ];
-        // Its own group: Ctrl-C on the terminal is for the supervisor.
-        let prepared = setpgid(NixPid::from_raw(0), NixPid::from_raw(0))
-            .and_then(|()| prctl::set_name(c"procession-srv"))
-            .and_then(|()| sys::close_fds_except(&keep))
-            .and_then(|()| sys::reset_signals());
-        let listeners = self.listeners.try_clone();
-        let jobs = self.host.jobs.try_clone();
-        let (Ok(()), Ok(listeners), Ok(jobs)) = (prepared, listeners, jobs) else {
-            tracing::error!("cannot prepare the server process");
-            return 1;
-        };
-        // Writing to a connection whose other side is gone is an error, not a death.
-        if let Some(pipe) = Signal::from_number(13) {
-            sys::ignore_signal(pipe);
-        }
-        server::run(Inherited {
-            config: self.config.clone(),
-            supervisor,
-            supervisor_pid: std::os::unix::process::parent_id(),
-            listeners,
-            jobs,
-            boot_id: self.host.boot_id.clone(),
-            cgroup: self.host.cgroup.clone(),
-            no_cgroup: self.no_cgroup.clone(),
-            restarts: self.restarts,
-        })
-    }
-
-    fn on_server_messages(&mut self) {
-        while let Some(server) = &mut self.server
-            && let Some(socket) = &server.socket
-        {
-            match wire::receive::<ToSupervisor>(socket.as_fd()) {
-                Ok(Received::Message(ToSupervisor::Ready, _)) => server.ready = true,
-                Ok(Received::Message(ToSupervisor::Launch { job, merge_stderr }, fds)) => {
-                    self.launch(job, merge_stderr, fds);
-                }
-                Ok(Received::Closed) => {
-                    server.socket = None;
-                    server.stuck_at = Some(Now::read().boot.after(SERVER_END));
-                    return;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) => {
-                    tracing::error!(%error, "a message of the server was not understood: {error}")
-                }
-            }
-        }
-    }
-
-    fn launch(&mut self, job: JobId, merge_stderr: bool, fds: Vec<OwnedFd>) {
-        let Ok([control, launch]) = <[OwnedFd; 2]>::try_from(fds) else {
-            tracing::error!(job.id = %job, "the launch of job {job} came without its descriptors");
-            return;
-        };
-        // Without a monitor the control socket closes, which the server reads as a failed launch.
-        if let Err(error) = self
-            .monitors
-            .launch(&self.host, job, merge_stderr, control, launch)
-        {
-            tracing::error!(job.id = %job, %error, "cannot fork a monitor for job {job}: {error}");
-        }
-    }
-
     /// Takes signals and reaps; an exit code where the service is over.
     fn on_signals(&mut self) -> Option<ExitCode> {
-        let mut asked_to_end = false;
+        let (mut asked_to_end, mut asked_to_upgrade) = (false, false);
         while let Ok(Some(signal)) = self.signals.read_signal() {
-            asked_to_end |= i32::try_from(signal.ssi_signo) != Ok(nix::libc::SIGCHLD);
+            let number = i32::try_from(signal.ssi_signo).unwrap_or_default();
+            asked_to_end |= number == libc::SIGTERM || number == libc::SIGINT;
+            asked_to_upgrade |= number == libc::SIGHUP;
         }
         if asked_to_end {
             self.begin_shutdown();
+        }
+        if asked_to_upgrade {
+            self.begin_upgrade();
         }
         let mut server_ended = None;
         while let Ok(Some(ended)) = sys::wait(WaitTarget::Any, true) {
             match &self.server {
                 Some(server) if server.pid == ended.pid => server_ended = Some(ended.end),
+                Some(_) | None if self.upgrade.is_checked_by(ended.pid) => {
+                    self.on_checked(ended.end);
+                }
                 Some(_) | None => self.monitors.reaped(ended.pid, ended.end),
             }
         }
@@ -335,45 +261,6 @@ impl Supervisor {
             self.tell_server(&FromSupervisor::MonitorEnded { job });
         }
         server_ended.and_then(|end| self.on_server_ended(end))
-    }
-
-    fn on_server_ended(&mut self, end: End) -> Option<ExitCode> {
-        // Its last messages may still be in the socket.
-        self.on_server_messages();
-        let server = self.server.take()?;
-        if self.shutdown.is_some() {
-            return self.is_over(end == End::Code(0));
-        }
-        if !server.ready && self.restarts == 0 {
-            return Some(match end {
-                End::Code(code) => ExitCode::from(code.max(1)),
-                End::Signal { .. } => ExitCode::FAILURE,
-            });
-        }
-        let now = Now::read().boot;
-        if server.ready && server.started.after(RESTART_CALM) <= now {
-            self.backoff = RESTART_FIRST;
-        }
-        tracing::error!(
-            restart_in_ms = self.backoff.as_millis(),
-            "the server ended ({end:?}) and is started again"
-        );
-        self.restarts = self.restarts.saturating_add(1);
-        self.restart_at = Some(now.after(self.backoff));
-        self.backoff = (self.backoff * 2).min(RESTART_MOST);
-        None
-    }
-
-    fn tell_server(&mut self, message: &FromSupervisor) {
-        let Some(socket) = self
-            .server
-            .as_ref()
-            .and_then(|server| server.socket.as_ref())
-        else {
-            return;
-        };
-        // A hint: the monitors' records and the closed control sockets say the same.
-        let _ = wire::send(socket.as_fd(), message, &[]);
     }
 
     fn begin_shutdown(&mut self) {
@@ -429,6 +316,7 @@ impl Supervisor {
             let _ = sys::signal_process(server.pid, Signal::KILL);
             server.stuck_at = None;
         }
+        self.on_upgrade_time(now);
         let stops_jobs = self.stops_jobs();
         let shutdown = self.shutdown.as_mut()?;
         if self.server.is_none() {
@@ -466,12 +354,18 @@ fn raise_nofile() -> io::Result<(u64, u64)> {
 /// Blocks the signals that are read here. Blocked, they reach even PID 1, which ignores every signal
 /// that it has no handler for. SIGCHLD inherited as ignored would lose every exit status.
 fn take_signals() -> io::Result<SignalFd> {
-    sys::reset_signals()?;
     let mut mask = SigSet::empty();
-    for signal in [NixSignal::SIGCHLD, NixSignal::SIGTERM, NixSignal::SIGINT] {
+    for signal in [
+        NixSignal::SIGCHLD,
+        NixSignal::SIGTERM,
+        NixSignal::SIGINT,
+        NixSignal::SIGHUP,
+    ] {
         mask.add(signal);
     }
-    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None)?;
+    // Blocked before the actions are the default ones: what is pending from before an execve stays so.
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
+    sys::default_actions();
     if let Some(pipe) = Signal::from_number(13) {
         sys::ignore_signal(pipe);
     }

@@ -3,6 +3,10 @@
 //! Bodies are read piece by piece as the client takes them, so that neither a large output nor a slow
 //! reader costs memory. What a client needs to go on is in the head of the answer.
 
+mod follow;
+mod records;
+mod tips;
+
 use std::io;
 
 use axum::body::Body;
@@ -14,12 +18,15 @@ use bytes::Bytes;
 use futures_util::stream;
 
 use super::jobs::InPath;
-use super::problem::ApiError;
+use super::problem::{ApiError, Place, Violation};
 use super::query::Params;
 use super::range::{self, Wanted};
 use super::{Api, accept};
-use crate::job::OutputTotals;
+use crate::job::{JobId, OutputTotals};
 use crate::output::{Piece, Reader, Stream};
+use follow::Follower;
+use records::{END_MARK, Format, Records};
+pub(super) use tips::Tips;
 
 /// The parameters of [`log`].
 pub(super) const LOG: &[&str] = &[
@@ -28,9 +35,22 @@ pub(super) const LOG: &[&str] = &[
     "tail_bytes",
     "tail_lines",
     "limit_bytes",
+    "follow",
+    "timestamps",
 ];
 
-/// The media types that raw bytes are offered as.
+/// The media types that a log is offered as.
+const LOG_TYPES: &[&str] = &[
+    "text/plain",
+    "application/octet-stream",
+    NDJSON,
+    EVENT_STREAM,
+];
+
+const NDJSON: &str = "application/x-ndjson";
+const EVENT_STREAM: &str = "text/event-stream";
+
+/// The media types that one stream is offered as.
 const OFFERED: &[&str] = &["text/plain", "application/octet-stream"];
 
 /// Bytes that are read at once.
@@ -39,6 +59,7 @@ const PIECE: usize = 256 << 10;
 const FIRST_OFFSET: HeaderName = HeaderName::from_static("procession-first-offset");
 const NEXT_OFFSET: HeaderName = HeaderName::from_static("procession-next-offset");
 const FIRST_POSITION: HeaderName = HeaderName::from_static("procession-first-position");
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const COMPLETE: HeaderName = HeaderName::from_static("procession-output-complete");
 
 /// `GET /jobs/{id}/output`
@@ -48,21 +69,127 @@ pub(super) async fn log(
     mut params: Params,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let wish = Wish::of(&mut params);
+    let mut wish = Wish::of(&mut params);
+    let timestamps = params.flag("timestamps");
+    let follow = params.given_flag("follow");
     params.finish()?;
-    let kind = accept::choose(&headers, OFFERED)?;
+    let kind = accept::choose(&headers, LOG_TYPES)?;
+    let format = match kind {
+        NDJSON => Format::Lines,
+        EVENT_STREAM => Format::Events,
+        _ if timestamps => Format::RawWithTimes,
+        _ => Format::Raw,
+    };
+    let mut had_the_end = false;
+    if format == Format::Events
+        && let Some(last) = last_event(&headers)?
+    {
+        wish.begin = Begin::Offset(last.offset);
+        had_the_end = last.is_end;
+    }
+    // An event stream that ends would be asked for again and again.
+    if follow.unwrap_or(format == Format::Events) {
+        return follow_log(&api, id, wish, kind, format, had_the_end).await;
+    }
     // Asked first: what is complete then is complete when the totals are read.
-    let complete = api.manager.get(id).await?.output.complete;
+    let job = api.manager.get(id).await?;
+    let complete = job.output.complete;
     let reader = api.manager.output(id).await?;
     let plan = off_thread(move || plan_log(reader, &wish, complete)).await??;
-    let mut response = raw(StatusCode::OK, kind, plan.complete);
+    let mut response = raw(StatusCode::OK, kind, Some(plan.complete));
     set(&mut response, FIRST_OFFSET, plan.first);
     set(&mut response, NEXT_OFFSET, plan.next);
-    if let Some(length) = plan.length {
-        set(&mut response, CONTENT_LENGTH, length);
+    if format == Format::Raw {
+        if let Some(length) = plan.length {
+            set(&mut response, CONTENT_LENGTH, length);
+        }
+        *response.body_mut() = plan.stretch.into_body();
+        return Ok(response);
     }
-    *response.body_mut() = plan.stretch.into_body();
+    let end = plan.complete.then_some(job);
+    *response.body_mut() = plan.into_records(format, &wish).into_body(end);
     Ok(response)
+}
+
+/// The body of a job's log up to its end, whenever that will be.
+async fn follow_log(
+    api: &Api,
+    id: JobId,
+    wish: Wish,
+    kind: &'static str,
+    format: Format,
+    had_the_end: bool,
+) -> Result<Response, ApiError> {
+    let follow = api.manager.follow(id).await?;
+    if had_the_end && follow.state.borrow().state.is_terminal() {
+        // To an event source: do not come back.
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let (reader, at, first) = match api.manager.started_output(id).await {
+        None if matches!(wish.begin, Begin::Offset(offset) if offset > 0) => {
+            return Err(ApiError::RangeNotSatisfiable { length: 0 });
+        }
+        None => (None, 0, 0),
+        Some(mut reader) => {
+            off_thread(move || {
+                let (begin, totals) = begin_of(&mut reader, &wish)?;
+                Ok::<_, ApiError>((Some(reader), begin, begin.max(totals.first_offset)))
+            })
+            .await??
+        }
+    };
+    let at = match format {
+        // The gap in front is told in the head.
+        Format::Raw | Format::RawWithTimes => first,
+        Format::Lines | Format::Events => at,
+    };
+    let records = Records {
+        reader,
+        filter: wish.filter,
+        format,
+        at,
+        end: None,
+        left: wish.limit.unwrap_or(u64::MAX),
+        within_line: [false; 2],
+    };
+    let mut response = raw(StatusCode::OK, kind, None);
+    set(&mut response, FIRST_OFFSET, first);
+    let tip = api.tips.of(id);
+    *response.body_mut() = Follower::new(api.manager.clone(), id, records, follow, tip).into_body();
+    Ok(response)
+}
+
+/// Where an event source was when its connection broke.
+struct LastEvent {
+    offset: u64,
+    is_end: bool,
+}
+
+fn last_event(headers: &HeaderMap) -> Result<Option<LastEvent>, ApiError> {
+    let Some(value) = headers.get(&LAST_EVENT_ID) else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or_default();
+    // An event source that has had no id yet may say so with an empty one.
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let number = text.strip_suffix(END_MARK);
+    let is_end = number.is_some();
+    let number = number.unwrap_or(text);
+    let offset = number
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| number.parse().ok())
+        .flatten();
+    match offset {
+        Some(offset) => Ok(Some(LastEvent { offset, is_end })),
+        None => Err(ApiError::InvalidHeader(Violation {
+            place: Place::Header("Last-Event-ID"),
+            code: "invalid_value",
+            detail: "must be the id of an event of this stream".to_owned(),
+        })),
+    }
 }
 
 /// `GET /jobs/{id}/output/stdout`
@@ -106,7 +233,7 @@ async fn one_stream(
     } else {
         StatusCode::OK
     };
-    let mut response = raw(status, kind, plan.complete);
+    let mut response = raw(status, kind, Some(plan.complete));
     set(&mut response, FIRST_POSITION, plan.first);
     if let Some(range) = &plan.range {
         let value = HeaderValue::from_str(range).expect("numbers");
@@ -121,13 +248,18 @@ async fn one_stream(
     Ok(response)
 }
 
-fn raw(status: StatusCode, kind: &'static str, complete: bool) -> Response {
+/// The head of an answer with output. Whether it is complete is not known while it is followed.
+fn raw(status: StatusCode, kind: &'static str, complete: Option<bool>) -> Response {
     let kind = match kind {
         "text/plain" => "text/plain; charset=utf-8",
         other => other,
     };
-    let complete = if complete { "true" } else { "false" };
-    (status, [(CONTENT_TYPE, kind)], [(COMPLETE, complete)]).into_response()
+    let mut response = (status, [(CONTENT_TYPE, kind)]).into_response();
+    if let Some(complete) = complete {
+        let value = HeaderValue::from_static(if complete { "true" } else { "false" });
+        response.headers_mut().insert(COMPLETE, value);
+    }
+    response
 }
 
 fn set(response: &mut Response, name: HeaderName, value: u64) {
@@ -207,7 +339,30 @@ struct Plan {
     range: Option<String>,
 }
 
-fn plan_log(mut reader: Reader, wish: &Wish, complete: bool) -> Result<Plan, ApiError> {
+impl Plan {
+    /// The same part of the log as records.
+    fn into_records(self, format: Format, wish: &Wish) -> Records {
+        let at = match (format, wish.begin) {
+            // What is no longer there is told as a gap.
+            (Format::Lines | Format::Events, Begin::Oldest) => 0,
+            (Format::Lines | Format::Events, Begin::Offset(offset)) => offset,
+            (Format::Lines | Format::Events, Begin::TailBytes(_) | Begin::TailLines(_))
+            | (Format::Raw | Format::RawWithTimes, _) => self.first,
+        };
+        Records {
+            reader: Some(self.stretch.reader),
+            filter: self.stretch.filter,
+            format,
+            at,
+            end: Some(self.stretch.end),
+            left: self.stretch.left,
+            within_line: [false; 2],
+        }
+    }
+}
+
+/// Where a wish begins, and what there is.
+fn begin_of(reader: &mut Reader, wish: &Wish) -> Result<(u64, OutputTotals), ApiError> {
     let failed = |error: io::Error| ApiError::io("reading output", &error);
     let begin = match wish.begin {
         Begin::Oldest => 0,
@@ -217,10 +372,18 @@ fn plan_log(mut reader: Reader, wish: &Wish, complete: bool) -> Result<Plan, Api
     };
     // Read after the beginning was found, so that a growing log ends after it.
     let totals = reader.totals().map_err(failed)?;
-    let end = totals.next_offset;
-    if begin > end {
-        return Err(ApiError::RangeNotSatisfiable { length: end });
+    if begin > totals.next_offset {
+        return Err(ApiError::RangeNotSatisfiable {
+            length: totals.next_offset,
+        });
     }
+    Ok((begin, totals))
+}
+
+fn plan_log(mut reader: Reader, wish: &Wish, complete: bool) -> Result<Plan, ApiError> {
+    let failed = |error: io::Error| ApiError::io("reading output", &error);
+    let (begin, totals) = begin_of(&mut reader, wish)?;
+    let end = totals.next_offset;
     let first = begin.max(totals.first_offset);
     let mut stretch = Stretch {
         reader,

@@ -37,6 +37,7 @@ pub const ALL_CODES: &[&str] = &[
     "forbidden",
     "peer_not_allowed",
     "origin_not_allowed",
+    "policy_forbids",
     "privilege_required",
     "not_found",
     "job_not_found",
@@ -47,13 +48,17 @@ pub const ALL_CODES: &[&str] = &[
     "job_stopping",
     "job_already_finished",
     "signal_failed",
+    "stdin_closed",
+    "stdin_offset_mismatch",
     "body_too_large",
     "unsupported_media_type",
     "range_not_satisfiable",
+    "head_too_large",
     "host_not_allowed",
     "invalid_spec",
     "invalid_body",
     "no_such_user",
+    "no_such_template",
     "containment_unavailable",
     "idempotency_key_reused",
     "queue_full",
@@ -122,6 +127,8 @@ pub enum ApiError {
     PeerNotAllowed,
     /// A web page of another origin sent the request.
     OriginNotAllowed,
+    /// The command policy does not allow this job.
+    PolicyForbids(&'static str),
     /// Only a privileged service can do this.
     PrivilegeRequired {
         /// The whole sentence.
@@ -149,8 +156,17 @@ pub enum ApiError {
     Refused(Refusal),
     /// The kernel refused to deliver the signal.
     SignalFailed(nix::errno::Errno),
+    /// Standard input takes nothing, or nothing any more.
+    StdinClosed,
+    /// Standard input is at another offset.
+    StdinOffset {
+        /// Where it is; `None` where nobody knows.
+        expected: Option<u64>,
+    },
     /// The body is larger than this many bytes.
     BodyTooLarge(usize),
+    /// The request line and the headers are larger, or more, than allowed.
+    HeadTooLarge,
     /// The body is not of this media type.
     UnsupportedMediaType(&'static str),
     /// Nothing of the range exists; the length as it is now.
@@ -164,6 +180,8 @@ pub enum ApiError {
     InvalidSpec(Vec<Violation>),
     /// Another body is well-formed and wrong.
     InvalidBody(Vec<Violation>),
+    /// The command policy has no such template.
+    NoSuchTemplate,
     /// No such user or group on this machine.
     NoSuchUser {
         /// The whole sentence.
@@ -199,6 +217,22 @@ impl ApiError {
     #[must_use]
     pub fn io(doing: &'static str, error: &std::io::Error) -> Self {
         Self::Internal(format!("{doing}: {error}"))
+    }
+
+    /// Was it about who asks, from where, or what they may, rather than about the request itself?
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Unauthenticated
+                | Self::Forbidden { .. }
+                | Self::PeerNotAllowed
+                | Self::OriginNotAllowed
+                | Self::HostNotAllowed
+                | Self::HeadTooLarge
+                | Self::PolicyForbids(_)
+                | Self::PrivilegeRequired { .. }
+        )
     }
 }
 
@@ -320,6 +354,8 @@ impl From<RequestError> for ApiError {
             RequestError::NoSuchJob => Self::JobNotFound,
             RequestError::Refused(refusal) => Self::Refused(refusal),
             RequestError::Errno(errno) => Self::SignalFailed(errno),
+            RequestError::StdinClosed => Self::StdinClosed,
+            RequestError::StdinOffset { expected } => Self::StdinOffset { expected },
             RequestError::MonitorGone => Self::MonitorUnavailable,
             RequestError::Store(error) => error.into(),
         }
@@ -397,6 +433,9 @@ mod tests {
             ApiError::Forbidden { needed: "admin" },
             ApiError::PeerNotAllowed,
             ApiError::OriginNotAllowed,
+            ApiError::PolicyForbids(""),
+            ApiError::NoSuchTemplate,
+            ApiError::HeadTooLarge,
             ApiError::PrivilegeRequired {
                 detail: detail(),
                 pointer: pointer(),
@@ -410,6 +449,8 @@ mod tests {
             ApiError::Refused(Refusal::Stopping),
             ApiError::Refused(Refusal::Finished),
             ApiError::SignalFailed(nix::errno::Errno::EPERM),
+            ApiError::StdinClosed,
+            ApiError::StdinOffset { expected: Some(1) },
             ApiError::BodyTooLarge(1),
             ApiError::UnsupportedMediaType(""),
             ApiError::RangeNotSatisfiable { length: 0 },

@@ -101,12 +101,16 @@ impl Params {
 
     /// `true` or `false`; a parameter without a value is `true`.
     pub(super) fn flag(&mut self, name: &str) -> bool {
+        self.given_flag(name).unwrap_or(false)
+    }
+
+    /// The same where the default depends on something else.
+    pub(super) fn given_flag(&mut self, name: &str) -> Option<bool> {
         self.parsed(name, "true or false", |text| match text {
             "" | "true" | "1" => Some(true),
             "false" | "0" => Some(false),
             _ => None,
         })
-        .unwrap_or(false)
     }
 
     /// Seconds, fractions allowed.

@@ -127,8 +127,9 @@ impl<'a> From<&'a Process> for ProcessView<'a> {
     }
 }
 
+/// How the leader ended.
 #[derive(Debug, Serialize)]
-struct ExitView {
+pub(super) struct ExitView {
     code: Option<u8>,
     signal: Option<Signal>,
     signal_number: Option<i32>,
@@ -183,7 +184,7 @@ pub(super) struct ValidView<'a> {
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Delivered {
     /// How many processes it was sent to.
-    pub(super) delivered_to: u32,
+    pub(super) delivered_to: u64,
 }
 
 /// The live processes of a job.

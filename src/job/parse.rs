@@ -6,6 +6,7 @@
 mod fields;
 mod json;
 mod rules;
+mod template;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,8 @@ use crate::job::{Signal, Spec};
 use fields::{At, Errors, Fields, boolean, integer, seconds};
 pub use fields::{FieldError, code};
 use json::{JsonError, Value};
+use rules::StdinMode;
+pub use template::{Argument, TemplateRequest, parse_template_request};
 
 /// A request body that is JSON, with an object at its top and no key twice.
 pub struct Body(Value);
@@ -210,19 +213,21 @@ fn stdin(at: &At<'_>) -> Option<Stdin> {
     let text = f.optional("text", |at| at.text().map(str::to_owned));
     let base64 = f.optional("base64", rules::base64);
     let (has_text, has_base64) = (f.has("text"), f.has("base64"));
-    if mode == Some(false) {
+    let is_data = mode == Some(StdinMode::Data);
+    if mode.is_some() && !is_data {
         for name in ["text", "base64"].into_iter().filter(|name| f.has(name)) {
             f.refuse(name, code::CONFLICT, "goes with the mode \"data\" only");
         }
-    } else if mode == Some(true) && has_text && has_base64 {
+    } else if is_data && has_text && has_base64 {
         f.refuse("base64", code::CONFLICT, ONE);
-    } else if mode == Some(true) && !has_text && !has_base64 {
+    } else if is_data && !has_text && !has_base64 {
         f.refuse("text", code::MISSING, ONE);
     }
     f.finish();
     match mode? {
-        false => Some(Stdin::Null),
-        true => text
+        StdinMode::Null => Some(Stdin::Null),
+        StdinMode::Open => Some(Stdin::Open),
+        StdinMode::Data => text
             .map(StdinData::Text)
             .or(base64.map(StdinData::Base64))
             .map(Stdin::Data),

@@ -206,6 +206,8 @@ pub enum Stdin {
     /// `/dev/null`.
     #[default]
     Null,
+    /// A pipe that clients write to.
+    Open,
     /// These bytes, then the end.
     Data(StdinData),
 }

@@ -3,7 +3,7 @@
 //! The store says what was accepted, the record in a job's directory what became of it, and the lock on
 //! that record whether its monitor lives. A process number read from disk decides nothing.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -14,10 +14,11 @@ use tokio::time::Instant;
 use super::StartError;
 use super::leftovers;
 use super::link::MonitorLink;
-use super::runner;
 use super::shared::Shared;
-use crate::job::JobId;
+use super::{mirror, runner};
+use crate::clock::Timestamp;
 use crate::job::outcome::{Cause, SpawnFailure};
+use crate::job::{JobId, State};
 use crate::record::{self, Found, Record};
 
 /// How often and how long a live monitor is tried that does not listen yet. It listens as soon as it has
@@ -61,27 +62,32 @@ pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
     let unfinished = shared.store.unfinished().await?;
     let ids: Vec<JobId> = unfinished.iter().map(|(job, _)| job.id).collect();
     let reading = shared.clone();
-    let launched: HashSet<JobId> = tokio::task::spawn_blocking(move || {
-        let is_launched = |id: &JobId| runner::read_record(reading.jobs.as_fd(), *id).is_some();
-        ids.into_iter().filter(is_launched).collect()
+    let mut launched: HashMap<JobId, Found> = tokio::task::spawn_blocking(move || {
+        let read = |id: JobId| Some((id, runner::read_record(reading.jobs.as_fd(), id)?));
+        ids.into_iter().filter_map(read).collect()
     })
     .await
     .map_err(io::Error::other)?;
     leftovers::remove(shared, unfinished.iter().map(|(job, _)| job.id).collect()).await;
-    for (job, secrets) in unfinished {
-        let id = job.id;
-        let runner = shared.enlist(job, true);
-        if launched.contains(&id) {
+    // A first server has a fresh supervisor, which has forked nothing yet.
+    let origin = if shared.is_first_server() {
+        Origin::Inherited
+    } else {
+        Origin::Ours
+    };
+    for (mut job, secrets) in unfinished {
+        let found = launched.remove(&job.id);
+        mirror::outlive_server(&mut job, Timestamp::now());
+        if let Some(found) = found {
+            // What it was when its monitor last wrote, until the monitor is heard.
+            job.state = State::Starting;
+            if let Some(record) = &found.record {
+                mirror::mirror(&mut job, record);
+            }
             shared.admission().adopt();
-            // A first server has a fresh supervisor, which has forked nothing yet.
-            let origin = if shared.is_first_server() {
-                Origin::Inherited
-            } else {
-                Origin::Ours
-            };
-            shared.spawn(runner.resume(secrets, origin));
+            shared.spawn(shared.enlist(job, true).resume(secrets, origin));
         } else {
-            shared.spawn(runner.requeue(secrets));
+            shared.spawn(shared.enlist(job, true).requeue(secrets));
         }
     }
     Ok(())

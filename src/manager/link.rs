@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::job::JobId;
 use crate::record;
 use crate::sys;
 use crate::wire::messages::{FromMonitor, FromSupervisor, Launch, ToMonitor, ToSupervisor};
@@ -63,6 +64,11 @@ impl SupervisorLink {
         self.0.send(&ToSupervisor::Ready, &[]).await
     }
 
+    /// Has the supervisor let go of a job's standard input.
+    pub(super) async fn close_stdin(&self, job: JobId) -> io::Result<()> {
+        self.0.send(&ToSupervisor::CloseStdin { job }, &[]).await
+    }
+
     /// Has a monitor forked for this launch, and returns the socket to it.
     pub(super) async fn launch(&self, launch: &Launch) -> io::Result<MonitorLink> {
         let (ours, theirs) = wire::pair()?;
@@ -71,6 +77,7 @@ impl SupervisorLink {
         let message = ToSupervisor::Launch {
             job: launch.job,
             merge_stderr: launch.plan.output.merge_stderr,
+            open_stdin: launch.open_stdin,
         };
         self.0
             .send(&message, &[theirs.as_fd(), file.as_fd()])

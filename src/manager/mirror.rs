@@ -35,6 +35,13 @@ pub(super) fn mirror(job: &mut Job, record: &Record) {
     }
 }
 
+/// A new server knows only what is durable, and clients may have seen later versions: it goes on from a
+/// number that no run of changes can have reached, the job's age in milliseconds.
+pub(super) fn outlive_server(job: &mut Job, now: Timestamp) {
+    let age = u64::try_from(now.since(job.created_at).as_millis()).unwrap_or_default();
+    job.version = job.version.max(age) + 1;
+}
+
 fn waiting_message(job: &Job) -> Option<String> {
     let names: Vec<String> = job
         .survivors

@@ -70,6 +70,7 @@ impl Resolver {
             no_new_privs: spec.no_new_privs,
             limits: spec.limits,
             stdin: stdin(&spec.stdin),
+            open_stdin: spec.stdin == Stdin::Open,
         })
     }
 
@@ -257,7 +258,7 @@ fn own_groups(user: &User, gid: Gid) -> Vec<Gid> {
 
 fn stdin(stdin: &Stdin) -> Option<Vec<u8>> {
     match stdin {
-        Stdin::Null => None,
+        Stdin::Null | Stdin::Open => None,
         Stdin::Data(StdinData::Text(text)) => Some(text.clone().into_bytes()),
         Stdin::Data(StdinData::Base64(text)) => {
             Some(BASE64_STANDARD.decode(text).unwrap_or_default())

@@ -16,8 +16,8 @@ use crate::clock::{Now, Timestamp};
 use crate::failpoint;
 use crate::job::life::{Refusal, Stop};
 use crate::job::outcome::{Cause, SpawnFailure, Stage, Termination};
-use crate::job::spec::{Scope, Secrets};
-use crate::job::{Job, Signal, State};
+use crate::job::spec::{Secrets, Stdin};
+use crate::job::{Job, State};
 use crate::record::{self, Record};
 use crate::store::{Inserted, StoreError};
 use crate::wire::messages::{FromMonitor, Request, RequestRefused, ToMonitor};
@@ -31,11 +31,17 @@ const MOST_LAUNCHES: u32 = 5;
 /// The job's directory exists (`EEXIST`): making it is what decides between two launches of one job.
 const ALREADY_LAUNCHED: i32 = nix::libc::EEXIST;
 
+/// Where the answer to a request goes; the number depends on the request.
+pub(super) type Reply = oneshot::Sender<Result<u64, RequestError>>;
+
 /// What clients ask of a live job.
 #[derive(Debug)]
 pub(super) enum Ask {
-    Stop(Stop, oneshot::Sender<Result<u32, RequestError>>),
-    Signal(Signal, Scope, oneshot::Sender<Result<u32, RequestError>>),
+    Stop(Stop, Reply),
+    /// For the monitor alone: it is passed on as it is.
+    Relay(Request, Reply),
+    /// Somebody has subscribed to the output.
+    Follow,
 }
 
 /// How a server's life ends for the jobs.
@@ -56,6 +62,8 @@ pub(super) struct Runner {
     shared: Arc<Shared>,
     job: Job,
     publish: watch::Sender<Arc<Job>>,
+    /// Where the output ends, for those that follow it.
+    feed: Arc<watch::Sender<u64>>,
     asks: mpsc::Receiver<Ask>,
     shutdown: watch::Receiver<Option<ShutdownPlan>>,
     answer: Option<oneshot::Sender<Result<Submitted, SubmitError>>>,
@@ -63,7 +71,7 @@ pub(super) struct Runner {
 }
 
 /// A stop, and where to tell what came of it.
-type Stopping = (Stop, oneshot::Sender<Result<u32, RequestError>>);
+type Stopping = (Stop, Reply);
 
 /// How following a monitor ended.
 enum Followed {
@@ -84,7 +92,7 @@ enum NotLaunched {
 struct Pending {
     /// The stop that was asked, to be asked again of a rescuer.
     stop: Option<Stop>,
-    reply: oneshot::Sender<Result<u32, RequestError>>,
+    reply: Reply,
 }
 
 /// What a job that waits, or one that runs, is woken by.
@@ -94,6 +102,8 @@ enum Woken {
     StartDeadline,
     Shutdown,
     Monitor(std::io::Result<Option<FromMonitor>>),
+    /// Nobody follows the output any more.
+    Unfollowed,
     Overdue,
 }
 
@@ -102,6 +112,7 @@ impl Runner {
         shared: Arc<Shared>,
         job: Job,
         publish: watch::Sender<Arc<Job>>,
+        feed: Arc<watch::Sender<u64>>,
         asks: mpsc::Receiver<Ask>,
     ) -> Self {
         let shutdown = shared.shutdown.subscribe();
@@ -109,6 +120,7 @@ impl Runner {
             shared,
             job,
             publish,
+            feed,
             asks,
             shutdown,
             answer: None,
@@ -156,6 +168,8 @@ impl Runner {
                         RequestError::NoSuchJob
                         | RequestError::Refused(_)
                         | RequestError::Errno(_)
+                        | RequestError::StdinClosed
+                        | RequestError::StdinOffset { .. }
                         | RequestError::MonitorGone => SubmitError::KeyReused,
                     })
             }
@@ -263,9 +277,11 @@ impl Runner {
                         // It got its slot in this very moment: the stop goes to its monitor.
                         return self.start(secrets, Some((stop, reply))).await;
                     }
-                    Woken::Ask(Ask::Signal(_, _, reply)) => {
+                    Woken::Ask(Ask::Relay(_, reply)) => {
                         let _ = reply.send(Err(Refusal::NotStarted.into()));
                     }
+                    // The monitor will be asked as soon as there is one.
+                    Woken::Ask(Ask::Follow) => {}
                     Woken::StartDeadline => {
                         if self
                             .shared
@@ -282,7 +298,7 @@ impl Runner {
                         break;
                     }
                     Woken::Shutdown => return, // It stays queued in the store for the next start.
-                    Woken::Monitor(_) | Woken::Overdue => {}
+                    Woken::Monitor(_) | Woken::Unfollowed | Woken::Overdue => {}
                 }
             }
         }
@@ -375,11 +391,18 @@ impl Runner {
             );
             let _ = link.send(&message).await;
         }
+        let mut watching = false;
+        let mut has_stdin = self.job.spec.stdin == Stdin::Open;
         loop {
+            if !watching && self.feed.receiver_count() > 0 {
+                watching = true;
+                send(&link, 0, Request::WatchOutput(true)).await;
+            }
             let woken = tokio::select! {
                 message = link.receive() => Woken::Monitor(message),
                 Some(ask) = self.asks.recv() => Woken::Ask(ask),
                 _ = self.shutdown.changed() => Woken::Shutdown,
+                () = self.feed.closed(), if watching => Woken::Unfollowed,
                 () = until(kill_at) => Woken::Overdue,
             };
             let request = match woken {
@@ -387,6 +410,11 @@ impl Runner {
                     if record.life.ended_at().is_some() {
                         self.end_with(&record, pending).await;
                         return Followed::Over;
+                    }
+                    if has_stdin && record.stdin_closed {
+                        has_stdin = false;
+                        // Without a supervisor nobody holds it.
+                        let _ = self.shared.supervisor.close_stdin(self.job.id).await;
                     }
                     mirror::mirror(&mut self.job, &record);
                     self.publish();
@@ -399,6 +427,10 @@ impl Runner {
                     if let Some(reply) = pending.remove(&ticket) {
                         let _ = reply.reply.send(result.map_err(refused));
                     }
+                    continue;
+                }
+                Woken::Monitor(Ok(Some(FromMonitor::Output { next_offset }))) => {
+                    self.feed.send_replace(next_offset);
                     continue;
                 }
                 Woken::Monitor(Ok(Some(FromMonitor::NotLaunched(failure))))
@@ -414,6 +446,7 @@ impl Runner {
                     match adopt::fate(&self.shared, self.job.id, self.origin).await {
                         Fate::Lives(found, record) => {
                             link = found;
+                            watching = false;
                             if let Some(record) = record {
                                 mirror::mirror(&mut self.job, &record);
                                 self.publish();
@@ -423,13 +456,7 @@ impl Runner {
                             pending.retain(|_, ask| ask.stop.is_some());
                             for (ticket, ask) in &pending {
                                 if let Some(stop) = ask.stop.clone() {
-                                    let request = Request::Stop(stop);
-                                    let _ = link
-                                        .send(&ToMonitor {
-                                            ticket: *ticket,
-                                            request,
-                                        })
-                                        .await;
+                                    send(&link, *ticket, Request::Stop(stop)).await;
                                 }
                             }
                             continue;
@@ -466,9 +493,14 @@ impl Runner {
                     );
                     Request::Stop(stop)
                 }
-                Woken::Ask(Ask::Signal(signal, scope, reply)) => {
+                Woken::Ask(Ask::Relay(request, reply)) => {
                     pending.insert(next_ticket, Pending { stop: None, reply });
-                    Request::Signal { signal, scope }
+                    request
+                }
+                Woken::Ask(Ask::Follow) => continue,
+                Woken::Unfollowed => {
+                    watching = false;
+                    Request::WatchOutput(false)
                 }
                 Woken::Shutdown => match *self.shutdown.borrow_and_update() {
                     Some(ShutdownPlan {
@@ -502,13 +534,7 @@ impl Runner {
                 }
                 Woken::Slot | Woken::StartDeadline => continue,
             };
-            // A monitor that is gone says so by its closed socket.
-            let _ = link
-                .send(&ToMonitor {
-                    ticket: next_ticket,
-                    request,
-                })
-                .await;
+            send(&link, next_ticket, request).await;
             next_ticket += 1;
         }
     }
@@ -544,7 +570,8 @@ impl Runner {
         while let Some(ask) = self.asks.recv().await {
             match ask {
                 Ask::Stop(_, reply) => drop(reply.send(Ok(0))),
-                Ask::Signal(_, _, reply) => drop(reply.send(Err(Refusal::Finished.into()))),
+                Ask::Relay(_, reply) => drop(reply.send(Err(Refusal::Finished.into()))),
+                Ask::Follow => {}
             }
         }
     }
@@ -589,9 +616,16 @@ fn not_forked(message: String) -> SpawnFailure {
     }
 }
 
+/// A monitor that is gone says so by its closed socket.
+async fn send(link: &MonitorLink, ticket: u64, request: Request) {
+    let _ = link.send(&ToMonitor { ticket, request }).await;
+}
+
 fn refused(refused: RequestRefused) -> RequestError {
     match refused {
         RequestRefused::Refused(refusal) => refusal.into(),
+        RequestRefused::StdinClosed => RequestError::StdinClosed,
+        RequestRefused::StdinOffset { expected } => RequestError::StdinOffset { expected },
         RequestRefused::Errno(errno) => RequestError::Errno(nix::errno::Errno::from_raw(errno)),
     }
 }

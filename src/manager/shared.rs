@@ -15,8 +15,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::link::SupervisorLink;
 use super::queue::Admission;
 use super::resolve::{Resolver, own_environment};
-use super::runner::{self, Ask, Runner, ShutdownPlan};
-use super::{Info, NotReady, RequestError, Setup, Unavailable};
+use super::runner::{self, Ask, Reply, Runner, ShutdownPlan};
+use super::{Follow, Info, NotReady, RequestError, Setup, Unavailable};
 use crate::cgroup::Home;
 use crate::clock::Timestamp;
 use crate::job::life::Refusal;
@@ -63,6 +63,8 @@ struct Fixed {
 /// What others hold of a live job.
 struct Live {
     state: watch::Receiver<Arc<Job>>,
+    /// Where the output ends. The task asks the monitor only while there are receivers.
+    feed: Arc<watch::Sender<u64>>,
     asks: mpsc::Sender<Ask>,
     /// It is durable: clients may see it.
     visible: bool,
@@ -136,15 +138,17 @@ impl Shared {
         let id = job.id;
         let (publish, state) = watch::channel(Arc::new(job.clone()));
         let (asks, asked) = mpsc::channel(ASKS);
+        let feed = Arc::new(watch::Sender::new(0));
         self.live().insert(
             id,
             Live {
                 state,
+                feed: feed.clone(),
                 asks,
                 visible,
             },
         );
-        Runner::new(self.clone(), job, publish, asked)
+        Runner::new(self.clone(), job, publish, feed, asked)
     }
 
     pub(super) fn make_visible(&self, id: JobId) {
@@ -239,8 +243,8 @@ impl Shared {
     pub(super) async fn ask(
         &self,
         id: JobId,
-        ask: impl FnOnce(oneshot::Sender<Result<u32, RequestError>>) -> Ask,
-    ) -> Result<u32, RequestError> {
+        ask: impl FnOnce(Reply) -> Ask,
+    ) -> Result<u64, RequestError> {
         let asks = self
             .live()
             .get(&id)
@@ -258,6 +262,31 @@ impl Shared {
             Refusal::Finished.into()
         } else {
             RequestError::MonitorGone
+        })
+    }
+
+    /// Subscribes to a job's states and to the growth of its output.
+    pub(super) async fn follow(&self, id: JobId) -> Result<Follow, RequestError> {
+        let live = self
+            .live()
+            .get(&id)
+            .filter(|live| live.visible)
+            .map(|live| {
+                let follow = Follow {
+                    state: live.state.clone(),
+                    output: Some(live.feed.subscribe()),
+                };
+                (follow, live.asks.clone())
+            });
+        if let Some((follow, asks)) = live {
+            // A task that is over has published the end.
+            let _ = asks.send(Ask::Follow).await;
+            return Ok(follow);
+        }
+        let (_, state) = watch::channel(self.get(id).await?);
+        Ok(Follow {
+            state,
+            output: None,
         })
     }
 
@@ -415,30 +444,39 @@ impl Shared {
 
     /// Listens to the supervisor until it has something to say about the service's end.
     pub(super) async fn supervisor_said(&self) -> SupervisorSaid {
-        let (plan, said) = loop {
+        loop {
             match self.supervisor.receive().await {
                 Ok(Some(FromSupervisor::Shutdown { stop_jobs, kill_at })) => {
-                    let plan = ShutdownPlan {
+                    self.end(ShutdownPlan {
                         stop_jobs,
                         kill_at: runner::instant_of(kill_at),
-                    };
-                    break (plan, SupervisorSaid::Shutdown);
+                    });
+                    return SupervisorSaid::Shutdown;
                 }
+                Ok(Some(FromSupervisor::Replace)) => return SupervisorSaid::Replace,
                 // A monitor's closed socket says the same to the job's task.
                 Ok(Some(FromSupervisor::MonitorEnded { .. })) => {}
                 // Without a supervisor there is no service: the jobs are left to their monitors.
                 Ok(None) => {
-                    let plan = ShutdownPlan {
-                        stop_jobs: false,
-                        kill_at: tokio::time::Instant::now(),
-                    };
-                    break (plan, SupervisorSaid::Gone);
+                    self.leave_jobs();
+                    return SupervisorSaid::Gone;
                 }
                 Err(error) => {
                     tracing::error!(%error, "a message of the supervisor was not understood: {error}");
                 }
             }
-        };
+        }
+    }
+
+    /// Leaves every job to its monitor, and the queued ones to the store.
+    pub(super) fn leave_jobs(&self) {
+        self.end(ShutdownPlan {
+            stop_jobs: false,
+            kill_at: tokio::time::Instant::now(),
+        });
+    }
+
+    fn end(&self, plan: ShutdownPlan) {
         self.draining.store(true, Ordering::Relaxed);
         self.shutdown.send_replace(Some(plan));
         // No task comes after these: their end is the end of the manager's work.
@@ -446,7 +484,6 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        said
     }
 }
 
@@ -455,6 +492,8 @@ impl Shared {
 pub(crate) enum SupervisorSaid {
     /// End the service; a second time: at once.
     Shutdown,
+    /// Another server takes over.
+    Replace,
     /// Nothing, ever again.
     Gone,
 }

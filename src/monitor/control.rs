@@ -2,6 +2,7 @@
 //!
 //! The server may die at any time. Then the monitor binds a socket in the job's directory and goes on.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -17,18 +18,70 @@ use crate::wire::messages::{FromMonitor, Request, RequestRefused, ToMonitor};
 use crate::wire::{self, Received};
 use crate::{record, sys};
 
+/// What the server has still to be told. A slow server never makes the monitor wait: what is newer takes
+/// the place of what is older, and only replies, of which there is one for each request, queue up.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    record: bool,
+    replies: VecDeque<FromMonitor>,
+    /// Where the output ends, while it is watched.
+    pub(super) output: Option<u64>,
+    /// Where it ended when the server was told last.
+    told: Option<u64>,
+    /// The server wants to know of new output.
+    pub(super) watched: bool,
+    /// The socket took no more.
+    pub(super) is_full: bool,
+}
+
+impl Outbox {
+    pub(super) fn reply(&mut self, reply: FromMonitor) {
+        self.replies.push_back(reply);
+    }
+}
+
 impl Monitor {
+    /// Has the server told how things are now.
     pub(super) fn send_record(&mut self) {
-        let message = FromMonitor::Record(Box::new(self.facts.clone()));
-        self.send(&message);
+        self.outbox.record = true;
+        self.flush();
     }
 
-    pub(super) fn send(&mut self, message: &FromMonitor) {
-        let Some(control) = &self.control else { return };
-        match wire::send(control.as_fd(), message, &[]) {
-            Ok(()) => self.unsent = false,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.unsent = true,
-            Err(_) => self.server_gone(),
+    /// Sends what the socket takes. The record goes before replies, so that whoever is answered finds
+    /// what the answer speaks of.
+    pub(super) fn flush(&mut self) {
+        self.outbox.is_full = false;
+        loop {
+            let message = if self.outbox.record {
+                FromMonitor::Record(Box::new(self.facts.clone()))
+            } else if let Some(reply) = self.outbox.replies.pop_front() {
+                reply
+            } else if let Some(next_offset) = self.outbox.output
+                && self.outbox.told != Some(next_offset)
+            {
+                FromMonitor::Output { next_offset }
+            } else {
+                return;
+            };
+            let Some(control) = &self.control else {
+                self.outbox = Outbox::default();
+                return;
+            };
+            match wire::send(control.as_fd(), &message, &[]) {
+                Ok(()) => match message {
+                    FromMonitor::Record(_) => self.outbox.record = false,
+                    FromMonitor::Output { next_offset } => self.outbox.told = Some(next_offset),
+                    FromMonitor::Reply { .. } | FromMonitor::NotLaunched(_) => {}
+                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.outbox.is_full = true;
+                    if let FromMonitor::Reply { .. } = message {
+                        self.outbox.replies.push_front(message);
+                    }
+                    return;
+                }
+                Err(_) => return self.server_gone(),
+            }
         }
     }
 
@@ -39,11 +92,11 @@ impl Monitor {
             };
             match wire::receive::<ToMonitor>(control.as_fd()) {
                 Ok(Received::Message(message, _)) => {
-                    let result = self.answer(message.request, now)?;
-                    self.send(&FromMonitor::Reply {
-                        ticket: message.ticket,
-                        result,
-                    });
+                    let ToMonitor { ticket, request } = message;
+                    if let Some(result) = self.answer(ticket, request, now)? {
+                        self.outbox.reply(FromMonitor::Reply { ticket, result });
+                        self.flush();
+                    }
                 }
                 Ok(Received::Closed) => {
                     self.server_gone();
@@ -61,36 +114,50 @@ impl Monitor {
         }
     }
 
-    pub(super) fn answer(
+    /// The answer; `None` where it comes later.
+    fn answer(
         &mut self,
+        ticket: u64,
         request: Request,
         now: Now,
-    ) -> io::Result<Result<u32, RequestRefused>> {
+    ) -> io::Result<Option<Result<u64, RequestRefused>>> {
         // What has ended already has ended by itself.
         self.reap(now)?;
-        match request {
-            Request::Stop(stop) => self.stop(stop, now),
+        let result = match request {
+            Request::Stop(stop) => self.stop(stop, now)?,
             Request::Signal { signal, scope } => match self.facts.life.may_signal() {
-                Verdict::Refuse(refusal) => Ok(Err(RequestRefused::Refused(refusal))),
-                Verdict::Do(_) | Verdict::Already => Ok(told(self.tree.signal(
-                    signal,
-                    scope,
-                    self.leader,
-                    self.leader_reaped,
-                ))),
+                Verdict::Refuse(refusal) => Err(RequestRefused::Refused(refusal)),
+                Verdict::Do(_) | Verdict::Already => {
+                    told(
+                        self.tree
+                            .signal(signal, scope, self.leader, self.leader_reaped),
+                    )
+                }
             },
             Request::Pause => {
                 let verdict = self.facts.life.pause(now);
-                self.pause_or_resume(verdict, Tree::freeze, now)
+                self.pause_or_resume(verdict, Tree::freeze, now)?
             }
             Request::Resume => {
                 let verdict = self.facts.life.resume(now);
-                self.pause_or_resume(verdict, Tree::thaw, now)
+                self.pause_or_resume(verdict, Tree::thaw, now)?
             }
-        }
+            Request::WatchOutput(watched) => {
+                // Told anew even where nothing has changed: another server may ask.
+                self.outbox.told = None;
+                self.outbox.watched = watched;
+                self.outbox.output = watched.then(|| self.output.totals().next_offset);
+                Ok(0)
+            }
+            Request::Stdin(input) => {
+                self.take_input(ticket, input, now)?;
+                return Ok(None);
+            }
+        };
+        Ok(Some(result))
     }
 
-    pub(super) fn stop(&mut self, stop: Stop, now: Now) -> io::Result<Result<u32, RequestRefused>> {
+    pub(super) fn stop(&mut self, stop: Stop, now: Now) -> io::Result<Result<u64, RequestRefused>> {
         let before = self.facts.life.clone();
         let verdict = self.facts.life.stop(stop, now);
         if self.facts.life != before {
@@ -111,7 +178,7 @@ impl Monitor {
         verdict: Verdict,
         act: fn(&Tree) -> Delivery,
         now: Now,
-    ) -> io::Result<Result<u32, RequestRefused>> {
+    ) -> io::Result<Result<u64, RequestRefused>> {
         match verdict {
             Verdict::Do(_) => {
                 let delivery = act(&self.tree);
@@ -126,7 +193,7 @@ impl Monitor {
     /// The server has died or is being replaced: wait for the next one in the job's directory.
     pub(super) fn server_gone(&mut self) {
         self.control = None;
-        self.unsent = false;
+        self.outbox = Outbox::default();
         if self.listener.is_none() {
             match listen(&self.directory) {
                 Ok(listener) => self.listener = Some(listener),
@@ -162,13 +229,13 @@ impl Monitor {
     }
 }
 
-fn told(delivery: Delivery) -> Result<u32, RequestRefused> {
+fn told(delivery: Delivery) -> Result<u64, RequestRefused> {
     match delivery {
         Delivery {
             delivered: 0,
             refused: Some(errno),
         } => Err(RequestRefused::Errno(sys::errno_number(errno))),
-        Delivery { delivered, .. } => Ok(delivered),
+        Delivery { delivered, .. } => Ok(delivered.into()),
     }
 }
 

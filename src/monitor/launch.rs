@@ -8,6 +8,8 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use super::control::Outbox;
+use super::input::Stdin;
 use super::leader::{self, Inherited};
 use super::tree::{Reach, Tree};
 use super::{Descriptors, Host, Monitor, Reaper};
@@ -52,6 +54,7 @@ fn launch(
     let Descriptors {
         control,
         launch,
+        stdin: input,
         stdout,
         stderr,
     } = descriptors;
@@ -87,14 +90,16 @@ fn launch(
         usage: None,
         output: OutputTotals::default(),
         survivors: Vec::new(),
+        stdin_closed: false,
     };
+    let (input_read, input) = input.filter(|_| launch.open_stdin).unzip();
     let stdin = match &launch.stdin {
         Some(bytes) => Some(
             leader::stdin_file(bytes)
                 .map_err(not_made("standard input"))
                 .map_err(abandon)?,
         ),
-        None => None,
+        None => input_read,
     };
     let (stderr_read, stderr_write) = stderr.unzip();
     let inherited = Inherited {
@@ -111,9 +116,14 @@ fn launch(
         abandon(failure)
     })?;
     failpoint::hit("leader.forked");
-    for pipe in [Some(&stdout.0), stderr_read.as_ref(), Some(&control)]
-        .into_iter()
-        .flatten()
+    for pipe in [
+        Some(&stdout.0),
+        stderr_read.as_ref(),
+        input.as_ref(),
+        Some(&control),
+    ]
+    .into_iter()
+    .flatten()
     {
         set_nonblocking(pipe).map_err(not_made("the pipes"))?;
     }
@@ -134,7 +144,8 @@ fn launch(
         output_retry_at: None,
         control: Some(control),
         listener: None,
-        unsent: false,
+        outbox: Outbox::default(),
+        stdin: Stdin::new(input),
         kill: None,
         facts,
         record,
@@ -146,11 +157,12 @@ fn become_monitor(host: &Host, descriptors: &Descriptors) -> io::Result<SignalFd
     let Descriptors {
         control,
         launch,
+        stdin,
         stdout,
         stderr,
     } = descriptors;
     let mut keep = vec![&host.jobs, control, launch, &stdout.0, &stdout.1];
-    if let Some((read, write)) = stderr {
+    for (read, write) in [stdin, stderr].into_iter().flatten() {
         keep.extend([read, write]);
     }
     prctl::set_child_subreaper(true)?;

@@ -50,6 +50,7 @@ pub(super) struct Inherited<'a> {
     pub(super) stdout: OwnedFd,
     /// `None`: standard error goes where standard output goes.
     pub(super) stderr: Option<OwnedFd>,
+    /// The group to be in; in the child, the one that it still has to join.
     pub(super) group: Option<&'a Group>,
     /// The limit of open files that the service was started with.
     pub(super) original_nofile: (rlim_t, rlim_t),
@@ -72,13 +73,24 @@ pub(super) fn fork(
 ) -> Result<Forked, SpawnFailure> {
     let (status, report) =
         pipe2(OFlag::O_CLOEXEC).map_err(|errno| failed(Stage::Fork, errno, "a pipe"))?;
-    match sys::fork().map_err(|errno| failed(Stage::Fork, errno, "the leader"))? {
+    // Where the group refuses to be forked into, the leader joins it and reports why it cannot.
+    let inside = inherited.group.and_then(|group| group.fork().ok());
+    let joins = inherited.group.filter(|_| inside.is_none());
+    let forked = match inside {
+        Some(forked) => forked,
+        None => sys::fork().map_err(|errno| failed(Stage::Fork, errno, "the leader"))?,
+    };
+    match forked {
         Fork::Parent(pid) => {
             record.skip_one();
             Ok(Forked { pid, status })
         }
         Fork::Child => {
             drop(status);
+            let inherited = Inherited {
+                group: joins,
+                ..inherited
+            };
             let mut report = File::from(report);
             let failure = become_leader(launch, &inherited, record, facts, &mut report);
             // For a rescuer: the report has no reader when the monitor is dead.

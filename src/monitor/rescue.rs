@@ -11,6 +11,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::poll::{PollTimeout, poll};
 use nix::sys::stat::fstat;
 
+use super::control::Outbox;
+use super::input::Stdin;
 use super::launch::detach;
 use super::tree::{Reach, Traces, Tree};
 use super::{Host, Kill, Monitor, Reaper, SWEEP_FIRST};
@@ -33,6 +35,8 @@ pub(crate) struct Remains {
     pub(crate) supervisor: i32,
     /// Where the supervisor tells of the leader's end.
     pub(crate) reaper: OwnedFd,
+    /// The write end of standard input, where that is open.
+    pub(crate) stdin: Option<OwnedFd>,
     /// The read ends of the pipes.
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: Option<OwnedFd>,
@@ -60,11 +64,13 @@ fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
         job,
         supervisor,
         reaper,
+        stdin,
         stdout,
         stderr,
         strays,
     } = remains;
     let mut keep = vec![&host.jobs, &reaper, &stdout];
+    keep.extend(&stdin);
     keep.extend(&stderr);
     let signals = detach(&keep)?;
     let directory = record::open_directory(host.jobs.as_fd(), job)?;
@@ -109,7 +115,8 @@ fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
         output_retry_at: None,
         control: None,
         listener: None,
-        unsent: false,
+        outbox: Outbox::default(),
+        stdin: Stdin::taken_over(stdin.filter(|_| !facts.stdin_closed)),
         kill: None,
         facts,
         record,

@@ -237,7 +237,10 @@ impl Tree {
 impl Traces {
     /// The children of the supervisor that bear a trace of the job, and all that is beneath them.
     fn members(&mut self) -> Vec<Stat> {
-        let all = procfs::all_processes().unwrap_or_default();
+        let mut all = procfs::all_processes().unwrap_or_default();
+        // This monitor is a child of the supervisor and holds the job's pipes, too.
+        let me = i64::from(std::process::id());
+        all.retain(|stat| i64::from(stat.pid) != me);
         let mut members: Vec<Stat> = Vec::new();
         let mut found: HashSet<i32> = HashSet::new();
         loop {

@@ -136,6 +136,17 @@ pub(super) fn open(path: &Path) -> Result<(PathBuf, Connection), OpenError> {
     Ok((path, connection))
 }
 
+/// Says whether this program understands the file, and changes nothing; a missing one will be made.
+pub(super) fn check(path: &Path) -> Result<(), OpenError> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY)?;
+    recognise(&connection, MIGRATIONS)
+}
+
 /// Opens a connection that reads.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     let connection = Connection::open_with_flags(

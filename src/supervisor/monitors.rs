@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 
+use super::handover::{HandedMonitor, give_fd, take_fd};
 use crate::cgroup::Group;
 use crate::failpoint;
 use crate::job::{JobId, Signal};
@@ -34,12 +35,21 @@ pub(super) struct Monitors {
 #[derive(Debug)]
 struct Monitor {
     job: JobId,
+    /// The spare write end of standard input, as long as that is open.
+    stdin: Option<OwnedFd>,
     /// The spare read ends of the job's pipes.
     stdout: OwnedFd,
     stderr: Option<OwnedFd>,
     /// Of a rescue monitor: the leader, and where to tell how it ended.
     leader: Option<(Pid, OwnedFd)>,
     is_rescuer: bool,
+}
+
+/// Which pipes a job gets besides standard output.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pipes {
+    pub(super) merge_stderr: bool,
+    pub(super) open_stdin: bool,
 }
 
 impl Monitors {
@@ -49,6 +59,59 @@ impl Monitors {
 
     pub(super) fn len(&self) -> usize {
         self.live.len()
+    }
+
+    /// Every monitor as the next program in this process finds it.
+    pub(super) fn hand_over(&self) -> io::Result<Vec<HandedMonitor>> {
+        let monitors = self.live.iter();
+        monitors
+            .map(|(pid, monitor)| {
+                let leader = monitor.leader.as_ref();
+                Ok(HandedMonitor {
+                    pid: pid.as_i32(),
+                    job: monitor.job,
+                    stdin: monitor
+                        .stdin
+                        .as_ref()
+                        .map(|pipe| give_fd(pipe.as_fd()))
+                        .transpose()?,
+                    stdout: give_fd(monitor.stdout.as_fd())?,
+                    stderr: monitor
+                        .stderr
+                        .as_ref()
+                        .map(|pipe| give_fd(pipe.as_fd()))
+                        .transpose()?,
+                    leader: leader
+                        .map(|(leader, socket)| {
+                            Ok::<_, io::Error>((leader.as_i32(), give_fd(socket.as_fd())?))
+                        })
+                        .transpose()?,
+                })
+            })
+            .collect()
+    }
+
+    /// The monitors of the program before this one in the same process.
+    pub(super) fn take_over(handed: Vec<HandedMonitor>) -> io::Result<Self> {
+        let mut monitors = Self::default();
+        for handed in handed {
+            let monitor = Monitor {
+                job: handed.job,
+                stdin: handed.stdin.map(take_fd).transpose()?,
+                stdout: take_fd(handed.stdout)?,
+                stderr: handed.stderr.map(take_fd).transpose()?,
+                leader: match handed.leader {
+                    Some((pid, socket)) => Pid::new(pid).zip(Some(take_fd(socket)?)),
+                    None => None,
+                },
+                // Not handed over, so it may be one.
+                is_rescuer: true,
+            };
+            let pid =
+                Pid::new(handed.pid).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+            monitors.live.insert(pid, monitor);
+        }
+        Ok(monitors)
     }
 
     /// Asks every monitor to end its job; the second time, at once.
@@ -63,19 +126,18 @@ impl Monitors {
         &mut self,
         host: &Host,
         job: JobId,
-        merge_stderr: bool,
+        pipes: Pipes,
         control: OwnedFd,
         launch: OwnedFd,
     ) -> io::Result<()> {
+        let pipe_if = |wanted: bool| wanted.then(|| pipe2(OFlag::O_CLOEXEC)).transpose();
+        let stdin = pipe_if(pipes.open_stdin)?;
         let stdout = pipe2(OFlag::O_CLOEXEC)?;
-        let stderr = if merge_stderr {
-            None
-        } else {
-            Some(pipe2(OFlag::O_CLOEXEC)?)
-        };
+        let stderr = pipe_if(!pipes.merge_stderr)?;
         let descriptors = Descriptors {
             control,
             launch,
+            stdin,
             stdout,
             stderr,
         };
@@ -84,9 +146,15 @@ impl Monitors {
             Fork::Child => monitor::run(host, descriptors),
             Fork::Parent(pid) => {
                 failpoint::hit("monitor.forked");
-                let Descriptors { stdout, stderr, .. } = descriptors;
+                let Descriptors {
+                    stdin,
+                    stdout,
+                    stderr,
+                    ..
+                } = descriptors;
                 let monitor = Monitor {
                     job,
+                    stdin: stdin.map(|pipe| pipe.1),
                     stdout: stdout.0,
                     stderr: stderr.map(|pipe| pipe.0),
                     leader: None,
@@ -95,6 +163,13 @@ impl Monitors {
                 self.live.insert(pid, monitor);
                 Ok(())
             }
+        }
+    }
+
+    /// Lets go of a job's standard input, so that the job sees its end.
+    pub(super) fn close_stdin(&mut self, job: JobId) {
+        for monitor in self.live.values_mut().filter(|monitor| monitor.job == job) {
+            monitor.stdin = None;
         }
     }
 
@@ -115,8 +190,8 @@ impl Monitors {
     pub(super) fn settle(&mut self, host: &Host, server: Option<Pid>) -> Vec<JobId> {
         let dead = std::mem::take(&mut self.dead);
         let strays = match dead.as_slice() {
-            [_] => self.strays(server),
-            // Nobody can tell which of them is whose.
+            [(_, end)] if *end != End::Code(0) => self.strays(server),
+            // Nobody can tell which of them is whose, or nobody asks.
             _ => HashSet::new(),
         };
         let jobs = dead.iter().map(|(monitor, _)| monitor.job).collect();
@@ -166,6 +241,7 @@ impl Monitors {
     ) -> io::Result<()> {
         let Monitor {
             job,
+            stdin,
             stdout,
             stderr,
             ..
@@ -210,6 +286,7 @@ impl Monitors {
             supervisor: i32::try_from(std::process::id()).map_err(io::Error::other)?,
             reaper: theirs,
             strays,
+            stdin: stdin.as_ref().map(OwnedFd::try_clone).transpose()?,
             stdout: stdout.try_clone()?,
             stderr: stderr.as_ref().map(OwnedFd::try_clone).transpose()?,
         };
@@ -218,6 +295,7 @@ impl Monitors {
             Fork::Parent(pid) => {
                 let monitor = Monitor {
                     job,
+                    stdin,
                     stdout,
                     stderr,
                     leader: Some((leader, ours)),

@@ -21,6 +21,14 @@ pub(crate) enum ToSupervisor {
         job: JobId,
         /// One pipe for both streams.
         merge_stderr: bool,
+        /// Standard input is a pipe that stays open.
+        #[serde(default)]
+        open_stdin: bool,
+    },
+    /// Let go of the job's standard input: its monitor has closed it, and the job is to see the end.
+    CloseStdin {
+        /// Whose.
+        job: JobId,
     },
 }
 
@@ -34,6 +42,8 @@ pub(crate) enum FromSupervisor {
         /// When every job must be gone: the kill comes then.
         kill_at: BootInstant,
     },
+    /// Another server takes over in a moment: let every request end, leave the jobs, and end.
+    Replace,
     /// A monitor has ended. Its record says whether its job has, too.
     MonitorEnded {
         /// Whose.
@@ -62,6 +72,9 @@ pub(crate) struct Launch {
     /// The bytes of standard input; `None` for `/dev/null`.
     #[serde(with = "serde_bytes_option")]
     pub(crate) stdin: Option<Vec<u8>>,
+    /// Standard input is the pipe that the supervisor has made.
+    #[serde(default)]
+    pub(crate) open_stdin: bool,
 }
 
 /// The user and groups of a job, looked up.
@@ -95,7 +108,25 @@ pub(crate) enum Request {
     Pause,
     /// Let them go on.
     Resume,
+    /// Tell of new output from now on, or no more. Told at once: how much there is.
+    WatchOutput(bool),
+    /// Write to standard input. Answered with the offset after it, once it has been written.
+    Stdin(Input),
 }
+
+/// A packet for a job's standard input.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Input {
+    /// Refused where another number of bytes has been written before.
+    pub(crate) offset: Option<u64>,
+    #[serde(with = "serde_bytes")]
+    pub(crate) bytes: Vec<u8>,
+    /// Close it after these bytes.
+    pub(crate) eof: bool,
+}
+
+/// The most bytes of an [`Input`]; the packet around it has its own limit.
+pub const INPUT_BYTES: usize = 12 * 1024;
 
 /// Monitor → server.
 #[derive(Debug, Serialize, Deserialize)]
@@ -106,8 +137,13 @@ pub(crate) enum FromMonitor {
     Reply {
         /// The request's.
         ticket: u64,
-        /// How many processes were reached, or why not.
-        result: Result<u32, RequestRefused>,
+        /// A number that depends on the request, such as how many processes were reached; or why not.
+        result: Result<u64, RequestRefused>,
+    },
+    /// There is output up to this offset. Said while it is watched; later ones supersede earlier ones.
+    Output {
+        /// The offset after the last byte.
+        next_offset: u64,
     },
     /// No monitor could be made.
     NotLaunched(SpawnFailure),
@@ -130,9 +166,33 @@ pub(crate) enum RequestRefused {
     Refused(Refusal),
     /// The operating system refused.
     Errno(i32),
+    /// The job's standard input takes nothing (any more).
+    StdinClosed,
+    /// The bytes do not go where the input is.
+    StdinOffset {
+        /// Where it is; `None` where nobody knows.
+        expected: Option<u64>,
+    },
 }
 
 /// Bytes as one MessagePack binary, not as an array of numbers.
+mod serde_bytes {
+    use serde::de::{Deserializer, Error};
+    use serde::ser::Serializer;
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<u8>, D::Error> {
+        super::serde_bytes_option::deserialize(deserializer)?
+            .ok_or_else(|| D::Error::custom("bytes are missing"))
+    }
+}
+
+/// The same where there may be none.
 mod serde_bytes_option {
     use serde::de::{Deserializer, Error, Visitor};
     use serde::ser::Serializer;

@@ -73,7 +73,7 @@ async fn on_a_small_disk() -> Option<(Server, Small)> {
     assert!(server.end(Signal::SIGTERM).unwrap().success());
     let state = server.state_dir();
     let small = Small::over(&state)?;
-    server.start_again(&[], &[]);
+    server.restart(Server::builder());
     server.read_token();
     Some((server, small))
 }
@@ -183,7 +183,7 @@ async fn a_disk_that_cannot_be_written_to_is_refused_with_a_clear_word() {
     assert!(said.contains("Read-only file system"), "{said}");
     assert_eq!(output.status.code(), Some(78), "{said}");
     small.remount(MsFlags::empty()).unwrap();
-    server.start_again(&[], &[]);
+    server.restart(Server::builder());
     let view: Value = server.job(&id(&ended)).await;
     assert_eq!(view["exit"]["code"], 5, "{view:#}");
     assert!(server.end(Signal::SIGTERM).unwrap().success());

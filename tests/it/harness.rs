@@ -5,7 +5,9 @@
 
 mod again;
 mod contract;
+mod reply;
 mod scan;
+mod waits;
 
 use std::fs::{self, File};
 use std::future::Future;
@@ -19,22 +21,17 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
-use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub(crate) use again::{Persistent, kill_now};
-pub(crate) use scan::{Process, processes, processes_with};
-
-/// No wait in these tests is longer. Everything is expected to come at once; a loaded machine is slow.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
+pub(crate) use reply::{Reply, id, is_finished};
+pub(crate) use scan::{Process, job_cgroups, processes, processes_with};
+pub(crate) use waits::{LONG, blocking_until, eventually, eventually_within};
 
 /// [`LONG`] as a query wants it.
 const WAIT: &str = "wait=30";
-
-/// How often a wait looks for what nobody announces.
-const GLANCE: Duration = Duration::from_millis(10);
 
 /// The variable that marks every process of one service. Jobs inherit it, since `LC_*` is among the
 /// variables that they get by default.
@@ -60,66 +57,21 @@ pub(crate) fn unique_seconds() -> String {
     format!("5000.{:07}{count:05}1", std::process::id())
 }
 
-/// Waits until `attempt` gives a value: only for what nobody announces.
-#[track_caller]
-pub(crate) fn eventually<T>(
-    what: &str,
-    attempt: impl AsyncFnMut() -> Option<T>,
-) -> impl Future<Output = T> {
-    let place = std::panic::Location::caller();
-    eventually_within(LONG, format!("{what} ({place})"), attempt)
-}
-
-/// The same with another limit, where the limit is what is tested.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a pause between two looks, not a wait for something"
-)]
-pub(crate) async fn eventually_within<T>(
-    limit: Duration,
-    what: impl AsRef<str>,
-    mut attempt: impl AsyncFnMut() -> Option<T>,
-) -> T {
-    let end = Instant::now() + limit;
-    loop {
-        if let Some(value) = attempt().await {
-            return value;
-        }
-        assert!(
-            Instant::now() < end,
-            "not within {limit:?}: {}",
-            what.as_ref()
-        );
-        tokio::time::sleep(GLANCE).await;
-    }
-}
-
-/// The same for a `Drop`, which cannot await.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a pause between two looks, not a wait for something"
-)]
-pub(crate) fn blocking_until(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + limit;
-    loop {
-        if is_so() {
-            return true;
-        }
-        if Instant::now() >= end {
-            return false;
-        }
-        std::thread::sleep(GLANCE);
-    }
-}
-
 /// How a service is to be started.
 #[derive(Debug)]
 pub(crate) struct Builder {
     args: Vec<String>,
     env: Vec<(String, String)>,
+    prelude: String,
 }
 
 impl Builder {
+    /// Shell commands before the service, which replaces that shell: what it inherits from them.
+    pub(crate) fn prelude(mut self, commands: &str) -> Self {
+        commands.clone_into(&mut self.prelude);
+        self
+    }
+
     /// More arguments of `procession serve`.
     pub(crate) fn args<A: Into<String>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
         self.args.extend(args.into_iter().map(Into::into));
@@ -134,23 +86,43 @@ impl Builder {
 
     /// Starts the service and waits until it listens.
     pub(crate) async fn start(self) -> Server {
-        self.start_in(tempfile::tempdir().unwrap())
+        let (home, mark) = (tempfile::tempdir().unwrap(), unique());
+        let (child, address) = self.launch(home.path(), &mark);
+        let client = Client::builder()
+            .timeout(LONG * 2)
+            .no_proxy()
+            // A connection that a crash of the server breaks must not be the next request's.
+            .pool_max_idle_per_host(0);
+        let token = fs::read_to_string(home.path().join("state/token")).unwrap_or_default();
+        Server {
+            child: Some(child),
+            address,
+            token: token.trim().to_owned(),
+            client: client.build().unwrap(),
+            mark,
+            home,
+        }
     }
 
-    fn start_in(self, home: TempDir) -> Server {
-        let mark = unique();
-        let state_dir = home.path().join("state");
-        let log = home.path().join("log");
-        let mut command = program(&mark);
+    /// Starts the service on this directory; gives the process and its address.
+    fn launch(self, home: &Path, mark: &str) -> (Child, SocketAddr) {
+        let log = home.join("log");
+        let log_file = File::options().create(true).append(true).open(&log);
+        let mut command = program(mark, &self.prelude);
+        // As variables, so that a test can give the flags.
         command
-            .arg("serve")
-            .arg("--state-dir")
-            .arg(&state_dir)
-            .args(again::with_defaults(&self.args))
+            .env("PROCESSION_LISTEN", "127.0.0.1:0")
+            .env("PROCESSION_ON_SHUTDOWN", "stop")
+            .env("PROCESSION_SHUTDOWN_GRACE_SECONDS", "0.2")
+            .env("PROCESSION_MIN_FREE_BYTES", "0")
+            .env("PROCESSION_LOG_LEVEL", "debug")
             .envs(self.env)
+            .args(["serve", "--state-dir"])
+            .arg(home.join("state"))
+            .args(&self.args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(File::create(&log).unwrap());
+            .stderr(log_file.unwrap());
         let mut child = command.spawn().unwrap();
         let line = first_line(&mut child);
         let address: Option<SocketAddr> = line
@@ -162,25 +134,20 @@ impl Builder {
             let log = fs::read_to_string(&log).unwrap_or_default();
             panic!("the service does not listen; it said {line:?}, and\n{log}");
         };
-        let token = fs::read_to_string(state_dir.join("token")).unwrap_or_default();
-        Server {
-            child: Some(child),
-            address,
-            token: token.trim().to_owned(),
-            client: Client::builder()
-                .timeout(LONG * 2)
-                .no_proxy()
-                .build()
-                .unwrap(),
-            mark,
-            home,
-        }
+        (child, address)
     }
 }
 
 /// The program, with an environment in which only the necessary is set.
-pub(crate) fn program(mark: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_procession"));
+pub(crate) fn program(mark: &str, prelude: &str) -> Command {
+    let binary = env!("CARGO_BIN_EXE_procession");
+    let mut command = if prelude.is_empty() {
+        Command::new(binary)
+    } else {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &format!("{prelude}\nexec \"$@\""), "sh", binary]);
+        shell
+    };
     for (name, _) in std::env::vars() {
         if name.starts_with("PROCESSION_") || name.starts_with("LC_") {
             command.env_remove(name);
@@ -226,6 +193,7 @@ impl Server {
         Builder {
             args: Vec::new(),
             env: Vec::new(),
+            prelude: String::new(),
         }
     }
 
@@ -256,6 +224,18 @@ impl Server {
         Pid::from_raw(i32::try_from(self.child.as_ref().unwrap().id()).unwrap())
     }
 
+    /// The environment that the service itself has.
+    pub(crate) fn environment(&self) -> Vec<(String, String)> {
+        let environ = fs::read(format!("/proc/{}/environ", self.supervisor())).unwrap();
+        let environ = String::from_utf8(environ).unwrap();
+        let pairs = environ
+            .split_terminator('\0')
+            .filter_map(|pair| pair.split_once('='));
+        pairs
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
+    }
+
     /// What the service has written to its log.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
@@ -281,19 +261,24 @@ impl Server {
 
     /// Sends a request and checks that the answer is one that the description has.
     pub(crate) async fn send(&self, request: RequestBuilder) -> Reply {
-        let request = request.build().unwrap();
+        self.try_send(request).await.unwrap()
+    }
+
+    /// The same, where the server may crash meanwhile.
+    pub(crate) async fn try_send(&self, request: RequestBuilder) -> reqwest::Result<Reply> {
+        let request = request.build()?;
         let method = request.method().clone();
         let path = request.url().path().to_owned();
-        let response = self.client.execute(request).await.unwrap();
+        let response = self.client.execute(request).await?;
         let reply = Reply {
             status: response.status().as_u16(),
             headers: response.headers().clone(),
-            body: response.bytes().await.unwrap().to_vec(),
+            body: response.bytes().await?.to_vec(),
         };
         if let Err(why) = contract::check(&method, &path, &reply) {
             panic!("{method} {path}: not what openapi.yaml says: {why}\n{reply}");
         }
-        reply
+        Ok(reply)
     }
 
     pub(crate) async fn get(&self, path: &str) -> Reply {
@@ -426,6 +411,19 @@ impl Server {
         status
     }
 
+    /// Starts the service anew on the same state directory, after it has ended.
+    pub(crate) async fn start_again(&mut self, builder: Builder) {
+        self.restart(builder);
+    }
+
+    /// The same where nobody can await.
+    pub(crate) fn restart(&mut self, builder: Builder) {
+        assert!(self.child.is_none(), "it has not ended");
+        let (child, address) = builder.launch(self.home.path(), &self.mark);
+        self.child = Some(child);
+        self.address = address;
+    }
+
     /// Ends the service and says what is left of it; nothing should be.
     fn take_away(&mut self) -> Vec<String> {
         let mut wrong = Vec::new();
@@ -483,55 +481,4 @@ async fn ended(job: impl Future<Output = Value>) -> Value {
     let job = job.await;
     assert!(is_finished(&job), "has not ended: {job:#}");
     job
-}
-
-/// Is this the view of a job that has ended?
-pub(crate) fn is_finished(job: &Value) -> bool {
-    let state = job["state"].as_str().unwrap_or_default();
-    ["succeeded", "failed", "canceled", "timed_out", "lost"].contains(&state)
-}
-
-/// The id in the view of a job.
-pub(crate) fn id(job: &Value) -> String {
-    job["id"].as_str().unwrap().to_owned()
-}
-
-/// An answer that has been checked against the description.
-#[derive(Debug)]
-pub(crate) struct Reply {
-    pub(crate) status: u16,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Vec<u8>,
-}
-
-impl Reply {
-    #[track_caller]
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self}"))
-    }
-
-    /// The `code` of a problem; empty where it is none.
-    pub(crate) fn code(&self) -> String {
-        let value: Value = serde_json::from_slice(&self.body).unwrap_or_default();
-        value["code"].as_str().unwrap_or_default().to_owned()
-    }
-
-    pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().unwrap())
-    }
-
-    pub(crate) fn content_type(&self) -> &str {
-        let full = self.header(CONTENT_TYPE.as_str());
-        full.split(';').next().unwrap_or_default().trim()
-    }
-}
-
-impl std::fmt::Display for Reply {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let body = String::from_utf8_lossy(&self.body);
-        let shown: String = body.chars().take(4000).collect();
-        write!(f, "{} {:?}\n{shown}", self.status, self.headers)
-    }
 }

@@ -9,11 +9,23 @@
     reason = "a test that panics has failed, which is what it is for"
 )]
 
+mod bad_input;
+mod containment;
+mod crash;
 mod disk;
 mod faults;
+mod follow;
 mod harness;
 mod life;
+mod list;
+mod many;
+mod output;
 mod queue;
+mod real_work;
 mod shutdown;
 mod spawn;
+mod startup;
+mod stdin;
 mod stop;
+mod surroundings;
+mod upgrade;

@@ -88,8 +88,7 @@ async fn a_repeat_may_shorten_the_grace_and_never_lengthens_it() {
         let job = server.submit(&stubborn(&unique_seconds())).await;
         server.says(&id(&job), "ready").await;
         assert_eq!(server.delete(&id(&job), first).await.status, 202);
-        let job = server.job(&id(&job)).await;
-        assert_eq!(job["state"], "stopping", "{job:#}");
+        server.in_state(&id(&job), "stopping").await;
         let job = server.stop(&id(&job), repeat).await;
         assert_eq!(job["state"], "canceled", "{repeat}: {job:#}");
     }
@@ -178,7 +177,7 @@ async fn a_stop_that_races_an_exit_keeps_the_real_result() {
         assert_eq!(job["termination"]["escalated"], false, "{job:#}");
         assert!(signals_sent(&job).len() <= 1, "{job:#}");
     }
-    println!("{} ended by themselves, {} by the signal", seen[0], seen[1]);
+    eprintln!("{} ended by themselves, {} by the signal", seen[0], seen[1]);
 }
 
 #[tokio::test]

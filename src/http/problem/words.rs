@@ -7,6 +7,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 
 use super::{ApiError, Place, Violation};
+use crate::http::stdin::STDIN_OFFSET;
 use crate::job::life::Refusal;
 
 impl ApiError {
@@ -64,6 +65,11 @@ impl ApiError {
                 "origin_not_allowed",
                 "Requests from other origins are refused",
             ),
+            Self::PolicyForbids(_) => (
+                S::FORBIDDEN,
+                "policy_forbids",
+                "The command policy does not allow this",
+            ),
             Self::PrivilegeRequired { .. } => (
                 S::FORBIDDEN,
                 "privilege_required",
@@ -96,10 +102,21 @@ impl ApiError {
                 (S::CONFLICT, "job_already_finished", "The job has finished")
             }
             Self::SignalFailed(_) => (S::CONFLICT, "signal_failed", "The signal could not be sent"),
+            Self::StdinClosed => (S::CONFLICT, "stdin_closed", "Standard input is closed"),
+            Self::StdinOffset { .. } => (
+                S::CONFLICT,
+                "stdin_offset_mismatch",
+                "Standard input is at another offset",
+            ),
             Self::BodyTooLarge(_) => (
                 S::PAYLOAD_TOO_LARGE,
                 "body_too_large",
                 "The body is too large",
+            ),
+            Self::HeadTooLarge => (
+                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "head_too_large",
+                "The request head is too large",
             ),
             Self::UnsupportedMediaType(_) => (
                 S::UNSUPPORTED_MEDIA_TYPE,
@@ -125,6 +142,11 @@ impl ApiError {
                 S::UNPROCESSABLE_ENTITY,
                 "invalid_body",
                 "The body is not valid",
+            ),
+            Self::NoSuchTemplate => (
+                S::UNPROCESSABLE_ENTITY,
+                "no_such_template",
+                "There is no such template",
             ),
             Self::NoSuchUser { .. } => (
                 S::UNPROCESSABLE_ENTITY,
@@ -174,7 +196,13 @@ impl ApiError {
             Self::InvalidSpec(errors) | Self::InvalidBody(errors) => counted(errors, "field"),
             Self::InvalidHeader(error) => error.detail.as_str().into(),
             Self::InvalidJson(detail) => detail.as_str().into(),
-            Self::InvalidRequest(detail) | Self::NotReady(detail) => (*detail).into(),
+            Self::InvalidRequest(detail) | Self::NotReady(detail) | Self::PolicyForbids(detail) => {
+                (*detail).into()
+            }
+            Self::NoSuchTemplate => {
+                "the policy of this service has no template of this name".into()
+            }
+            Self::HeadTooLarge => "at most 32 KiB and 64 headers are read".into(),
             Self::InvalidPageToken => {
                 "use a next_page_token of a list with the same filter and order".into()
             }
@@ -196,6 +224,16 @@ impl ApiError {
             Self::BodyTimeout => "the whole body must come within 15 seconds".into(),
             Self::Refused(refusal) => refusal.to_string().into(),
             Self::SignalFailed(errno) => format!("the kernel says: {}", errno.desc()).into(),
+            Self::StdinClosed => {
+                "the job was not given an open standard input, or it has been closed".into()
+            }
+            Self::StdinOffset {
+                expected: Some(expected),
+            } => format!("{expected} bytes have been written").into(),
+            Self::StdinOffset { expected: None } => {
+                "the job's monitor was replaced, and nobody knows how many bytes have been written"
+                    .into()
+            }
             Self::BodyTooLarge(limit) => format!("at most {limit} bytes are read").into(),
             Self::UnsupportedMediaType(wanted) => format!("send Content-Type: {wanted}").into(),
             Self::RangeNotSatisfiable { length } => {
@@ -237,6 +275,9 @@ impl ApiError {
             | Self::Forbidden { .. }
             | Self::PeerNotAllowed
             | Self::OriginNotAllowed
+            | Self::PolicyForbids(_)
+            | Self::NoSuchTemplate
+            | Self::HeadTooLarge
             | Self::NotFound
             | Self::JobNotFound
             | Self::MethodNotAllowed { .. }
@@ -244,6 +285,8 @@ impl ApiError {
             | Self::BodyTimeout
             | Self::Refused(_)
             | Self::SignalFailed(_)
+            | Self::StdinClosed
+            | Self::StdinOffset { .. }
             | Self::BodyTooLarge(_)
             | Self::UnsupportedMediaType(_)
             | Self::RangeNotSatisfiable { .. }
@@ -261,6 +304,9 @@ impl ApiError {
     /// The headers that belong to the status.
     pub(super) fn headers(&self, response: &mut Response) {
         let header = match self {
+            Self::StdinOffset {
+                expected: Some(expected),
+            } => Some((STDIN_OFFSET, expected.to_string())),
             Self::Unauthenticated => Some((WWW_AUTHENTICATE, "Bearer".to_owned())),
             Self::MethodNotAllowed { allow } => Some((ALLOW, allow.clone())),
             Self::RangeNotSatisfiable { length } => {
@@ -278,6 +324,9 @@ impl ApiError {
             | Self::Forbidden { .. }
             | Self::PeerNotAllowed
             | Self::OriginNotAllowed
+            | Self::PolicyForbids(_)
+            | Self::NoSuchTemplate
+            | Self::HeadTooLarge
             | Self::PrivilegeRequired { .. }
             | Self::NotFound
             | Self::JobNotFound
@@ -285,6 +334,8 @@ impl ApiError {
             | Self::BodyTimeout
             | Self::Refused(_)
             | Self::SignalFailed(_)
+            | Self::StdinClosed
+            | Self::StdinOffset { expected: None }
             | Self::BodyTooLarge(_)
             | Self::UnsupportedMediaType(_)
             | Self::HostNotAllowed

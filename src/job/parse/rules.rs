@@ -209,12 +209,20 @@ pub(super) fn cpu(at: &At<'_>) -> Option<f64> {
     }
 }
 
-/// Does standard input get data?
-pub(super) fn stdin_mode(at: &At<'_>) -> Option<bool> {
-    if at.text()? == "open" {
-        return at.refuse(code::INVALID_VALUE, "not supported yet: use null or data");
-    }
-    at.choice(&[("null", false), ("data", true)])
+/// Where standard input comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StdinMode {
+    Null,
+    Open,
+    Data,
+}
+
+pub(super) fn stdin_mode(at: &At<'_>) -> Option<StdinMode> {
+    at.choice(&[
+        ("null", StdinMode::Null),
+        ("open", StdinMode::Open),
+        ("data", StdinMode::Data),
+    ])
 }
 
 pub(super) fn base64(at: &At<'_>) -> Option<String> {

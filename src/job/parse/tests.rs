@@ -304,9 +304,9 @@ fn every_rule_refuses_with_its_place_and_code() {
         (json!({"stdin": "null"}), "/stdin", code::WRONG_TYPE),
         (json!({"stdin": {}}), "/stdin/mode", code::MISSING),
         (
-            json!({"stdin": {"mode": "open"}}),
-            "/stdin/mode",
-            code::INVALID_VALUE,
+            json!({"stdin": {"mode": "open", "text": "x"}}),
+            "/stdin/text",
+            code::CONFLICT,
         ),
         (
             json!({"stdin": {"mode": "pipe"}}),

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 
 use super::checkable::{Checkable, Kind};
 use super::{judge, leftover_files, post, runs};
-use crate::harness::{Persistent, Server, eventually, processes_with};
+use crate::harness::{Builder, Persistent, Server, eventually, processes_with};
 
 /// Whom a place kills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,7 +231,7 @@ impl Trial {
             .await;
             // A place after the job's end may have killed somebody just now.
             if self.server.has_ended() {
-                self.server.start_again(&[], &self.env);
+                self.server.restart(self.builder());
                 self.client.moved(&self.server);
             }
             let count = runs(&self.runs)
@@ -259,11 +259,18 @@ impl Trial {
         std::fs::remove_dir_all(&self.armed).unwrap();
     }
 
+    fn builder(&self) -> Builder {
+        let pairs = self.env.iter();
+        pairs.fold(Server::builder(), |builder, (name, value)| {
+            builder.env(name, value)
+        })
+    }
+
     /// Starts the service again whenever it has ended.
     async fn keep_alive(&mut self) -> ! {
         loop {
             eventually_ended(&mut self.server).await;
-            self.server.start_again(&[], &self.env);
+            self.server.restart(self.builder());
             self.client.moved(&self.server);
         }
     }

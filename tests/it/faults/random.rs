@@ -114,7 +114,7 @@ impl Suite {
             faults.kills[2] += 1;
             tokio::task::block_in_place(|| {
                 self.server.kill_supervisor();
-                self.server.start_again(&[], &[]);
+                self.server.restart(Server::builder());
             });
             self.client.moved(&self.server);
             return true;

@@ -96,7 +96,7 @@ async fn without_monitor_and_supervisor_a_job_is_lost_and_its_number_is_left_alo
     let innocent = with_number(leader, || {
         Command::new("sleep").arg(&other).spawn().unwrap()
     });
-    server.start_again(&[], &[]);
+    server.restart(Server::builder());
     let lost = server.finished(&id(&job)).await;
     assert_eq!(lost["state"], "lost", "{lost:#}");
     assert_eq!(lost["termination"]["cause"], "supervisor_lost", "{lost:#}");
@@ -176,8 +176,11 @@ async fn a_job_from_before_the_machine_restarted_is_lost_and_one_that_waited_run
     kill_now(monitor);
     // What the dead machine's number is now, on this one.
     let innocent = processes_with(&seconds);
-    let boot = ("PROCESSION_BOOT_ID".to_owned(), "another-boot".to_owned());
-    server.start_again(&["--max-running".to_owned(), "1".to_owned()], &[boot]);
+    server.restart(
+        Server::builder()
+            .args(["--max-running", "1"])
+            .env("PROCESSION_BOOT_ID", "another-boot"),
+    );
     let lost = server.finished(&id(&running)).await;
     assert_eq!(lost["state"], "lost", "{lost:#}");
     assert_eq!(lost["termination"]["cause"], "host_rebooted", "{lost:#}");
@@ -217,7 +220,7 @@ async fn a_damaged_record_is_put_aside_and_its_job_is_lost() {
     for slot in [0, 8192] {
         record.write_all_at(&[0xff; 64], slot + 10).unwrap();
     }
-    server.start_again(&[], &[]);
+    server.restart(Server::builder());
     let lost = server.finished(&id(&job)).await;
     assert_eq!(lost["state"], "lost", "{lost:#}");
     assert!(directory.join("record.damaged").exists());
@@ -260,7 +263,7 @@ async fn what_is_no_store_is_refused_and_kept() {
         "nothing is overwritten"
     );
     std::fs::write(&store, sound).unwrap();
-    server.start_again(&[], &[]);
+    server.restart(Server::builder());
     assert_eq!(server.job(&id(&ended)).await["state"], "succeeded");
 }
 

@@ -1,10 +1,9 @@
 //! Faults: who can be killed, a service that is started again on what is there, and a client that goes on.
 
 use std::collections::HashMap;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -13,33 +12,10 @@ use nix::unistd::Pid;
 use reqwest::{Client, Method};
 use serde_json::Value;
 
-use super::{GLANCE, LONG, Process, Reply, Server, contract, first_line, program};
+use super::waits::GLANCE;
+use super::{LONG, Process, Reply, Server, contract};
 
 impl Server {
-    /// Starts the service again on the same state directory; the one before it must have ended.
-    pub(crate) fn start_again(&mut self, args: &[String], env: &[(String, String)]) {
-        assert!(self.child.is_none(), "it still runs");
-        let log = self.home.path().join("log");
-        let mut child = program(&self.mark)
-            .arg("serve")
-            .arg("--state-dir")
-            .arg(self.state_dir())
-            .args(with_defaults(args))
-            .envs(env.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(OpenOptions::new().append(true).open(log).unwrap())
-            .spawn()
-            .unwrap();
-        let line = first_line(&mut child).unwrap_or_default();
-        self.child = Some(child);
-        let address = line
-            .trim_end()
-            .strip_prefix("procession: listening on http://");
-        let address = address.and_then(|address| address.parse().ok());
-        self.address = address.unwrap_or_else(|| panic!("it said {line:?}\n{}", self.log()));
-    }
-
     /// Uses the token that the service has made in a new state directory.
     pub(crate) fn read_token(&mut self) {
         let token = fs::read_to_string(self.state_dir().join("token")).unwrap();
@@ -112,24 +88,6 @@ impl Server {
             address: Arc::new(Mutex::new(self.address)),
         }
     }
-}
-
-/// The arguments that every service here gets, where a test does not say otherwise.
-pub(super) fn with_defaults(args: &[String]) -> Vec<String> {
-    let defaults = [
-        ("--listen", "127.0.0.1:0"),
-        ("--on-shutdown", "stop"),
-        ("--shutdown-grace-seconds", "0.2"),
-        ("--min-free-bytes", "0"),
-        ("--log-level", "debug"),
-    ];
-    let missing = defaults
-        .into_iter()
-        .filter(|(flag, _)| !args.iter().any(|arg| arg == flag));
-    missing
-        .flat_map(|(flag, value)| [flag.to_owned(), value.to_owned()])
-        .chain(args.iter().cloned())
-        .collect()
 }
 
 /// SIGKILL.

@@ -80,7 +80,17 @@ pub(crate) fn check(method: &Method, path: &str, reply: &Reply) -> Result<(), St
             _ => Err("a body to HEAD".to_owned()),
         };
     }
-    if reply.content_type().ends_with("json") {
+    if reply.content_type() == "application/x-ndjson" {
+        let schema = json!({"$ref": "#/components/schemas/OutputRecord"});
+        for line in reply
+            .body
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+        {
+            let record = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+            validate(&schema, &record)?;
+        }
+    } else if reply.content_type().ends_with("json") {
         let body = serde_json::from_slice(&reply.body).map_err(|error| error.to_string())?;
         validate(&media["schema"], &body)?;
     }

@@ -1,0 +1,125 @@
+//! The benchmark: measures the figures of docs/benchmarks.md against baselines in the same run.
+//!
+//! `cargo bench --bench figures -- [--quick] [--dry] [F1 F2 …]`: `--quick` is for trying the benchmark
+//! itself, `--dry` leaves the page as it is. It starts the binary that users run, with their defaults, and
+//! talks to it over HTTP; only F8 fills a store beforehand.
+
+mod baseline;
+mod client;
+mod jobs;
+mod large_store;
+mod output;
+mod processes;
+mod report;
+mod running;
+mod service;
+mod stats;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use report::Row;
+
+/// How much is measured.
+pub(crate) struct Plan {
+    /// Rounds of service and baselines in turn.
+    pub(crate) rounds: usize,
+    /// How long a load lasts.
+    pub(crate) load: Duration,
+    pub(crate) quick: bool,
+}
+
+/// Tells on standard error where the benchmark is.
+pub(crate) fn note(text: &str) {
+    // Nobody has to be watching.
+    let _ = writeln!(io::stderr(), "bench: {text}");
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            note(&format!("failed: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> io::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    let quick = has("--quick");
+    let figures: Vec<&String> = arguments
+        .iter()
+        .filter(|argument| argument.starts_with('F'))
+        .collect();
+    let wanted = |names: &[&str]| {
+        figures.is_empty()
+            || figures
+                .iter()
+                .any(|figure| names.contains(&figure.as_str()))
+    };
+    let plan = Plan {
+        rounds: if quick { 1 } else { 5 },
+        load: Duration::from_secs(if quick { 2 } else { 8 }),
+        quick,
+    };
+    let load_before = report::load_average();
+    let begin = Instant::now();
+    let mut rows = Vec::new();
+    type Measure<'a> = &'a dyn Fn(&mut Vec<Row>) -> io::Result<()>;
+    let found = std::cell::RefCell::new(Vec::new());
+    let groups: [(&[&'static str], Measure<'_>); 9] = [
+        (&["F1"], &|rows| {
+            jobs::throughput(&plan, rows, &mut found.borrow_mut())
+        }),
+        (&["F2"], &|rows| jobs::latency(&plan, rows)),
+        (&["F3", "F4"], &|rows| {
+            running::memory_and_idleness(&plan, rows)
+        }),
+        (&["F5"], &|rows| output::writing(&plan, rows)),
+        (&["F6"], &|rows| output::reading(&plan, rows)),
+        (&["F7"], &|rows| running::stop(&plan, rows)),
+        (&["F8"], &|rows| large_store::figures(&plan, rows)),
+        (&["F11"], &|rows| running::size(&plan, rows)),
+        (&["F12"], &|rows| jobs::growth(&plan, rows)),
+    ];
+    for (names, measure) in groups {
+        if !wanted(names) {
+            continue;
+        }
+        let before = rows.len();
+        // One figure that fails must not take the others with it.
+        if let Err(error) = measure(&mut rows) {
+            rows.push(Row::missing(names[0], "", "", &error.to_string()));
+        }
+        for row in &rows[before..] {
+            note(row.markdown().trim());
+        }
+    }
+    if wanted(&["F9"]) {
+        rows.push(Row::missing(
+            "F9",
+            "F2 with 500 MB in the server",
+            "as F2",
+            "the binary has no way to grow by itself; the server forks nothing, so that its size does not count",
+        ));
+    }
+    if wanted(&["F10"]) {
+        rows.push(Row::missing(
+            "F10",
+            "a printed line → its SSE event, p50",
+            "< 3 ms",
+            "following is not built yet",
+        ));
+    }
+    note(&format!("took {:.0} s", begin.elapsed().as_secs_f64()));
+    let text = report::markdown(plan.rounds, &load_before, &rows, &found.borrow());
+    io::stdout().write_all(text.as_bytes())?;
+    // A page holds one run, and all of it.
+    if figures.is_empty() && !quick && !has("--dry") {
+        report::write(&text)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,243 @@
+//! A body that goes on as the job writes, until the job has ended and all of its output has been sent.
+//!
+//! Every follower reads the files at its own pace; between two readings it waits for a word of the
+//! manager's. Where the service ends before the job does, the body is broken off: only `end`, or the
+//! regular end of raw bytes, says that nothing is missing.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::stream;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::records::{Chunk, Format, Records, Then};
+use super::tips::{Key, Piece, Tip};
+use crate::job::{Job, JobId, State};
+use crate::manager::{Follow, Manager};
+
+/// How often something is sent to those that would else hear nothing.
+const PING: Duration = Duration::from_secs(15);
+
+/// How long the rest of a character is waited for.
+const REST: Duration = Duration::from_millis(50);
+
+/// What an event stream begins with: when to come back after a broken connection, in milliseconds.
+const GREETING: &[u8] = b"retry: 500\n\n";
+
+/// One client that follows.
+pub(super) struct Follower {
+    manager: Manager,
+    id: JobId,
+    format: Format,
+    /// `None` only while it is read from elsewhere.
+    records: Option<Records>,
+    state: watch::Receiver<Arc<Job>>,
+    output: Option<watch::Receiver<u64>>,
+    tip: Arc<Tip>,
+    said: Option<State>,
+    ping_at: Option<Instant>,
+    is_over: bool,
+}
+
+enum Woken {
+    News,
+    Ping,
+    Rest,
+}
+
+impl Follower {
+    pub(super) fn new(
+        manager: Manager,
+        id: JobId,
+        records: Records,
+        follow: Follow,
+        tip: Arc<Tip>,
+    ) -> Self {
+        Self {
+            manager,
+            id,
+            format: records.format,
+            ping_at: (records.format == Format::Events).then(|| Instant::now() + PING),
+            records: Some(records),
+            state: follow.state,
+            output: follow.output,
+            tip,
+            said: None,
+            is_over: false,
+        }
+    }
+
+    pub(super) fn into_body(self) -> Body {
+        Body::from_stream(stream::try_unfold(
+            self,
+            async |mut follower: Self| match follower.next().await {
+                Ok(bytes) => Ok(bytes.map(|bytes| (bytes, follower))),
+                Err(error) => {
+                    let id = follower.id;
+                    tracing::warn!(job.id = %id, "broke off an answer with output of job {id}: {error}");
+                    Err(error)
+                }
+            },
+        ))
+    }
+
+    /// The next part of the body; `None` at its end.
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        let mut flush = false;
+        while !self.is_over {
+            // Looked at before the output is read: what is over then has all of its output on disk.
+            let job = self.state.borrow_and_update().clone();
+            let told = self.output.as_mut().map(|told| *told.borrow_and_update());
+            let ended = job.state.is_terminal();
+            let news = self.news_of(&job)?;
+            let chunk = self.read(told, flush || ended).await?;
+            let is_at_tip = match chunk.then {
+                Then::Wait | Then::WaitForRest => true,
+                Then::ReadOn | Then::Stop => false,
+            };
+            let mut last = Vec::new();
+            if ended && is_at_tip {
+                last = self
+                    .off_thread(move |records| {
+                        let mut last = Vec::new();
+                        records.write_end(&mut last, &job).map(|()| last)
+                    })
+                    .await?;
+            }
+            self.is_over = chunk.then == Then::Stop || (ended && is_at_tip);
+            let bytes = joined(news, chunk.bytes, last);
+            if !bytes.is_empty() {
+                self.ping_at = self.ping_at.map(|_| Instant::now() + PING);
+                return Ok(Some(bytes));
+            }
+            if self.is_over || !is_at_tip {
+                continue;
+            }
+            let rest_at = (chunk.then == Then::WaitForRest).then(|| Instant::now() + REST);
+            match self.wait(rest_at).await? {
+                Woken::News => {}
+                Woken::Rest => flush = true,
+                Woken::Ping => {
+                    self.ping_at = Some(Instant::now() + PING);
+                    return Ok(Some(Bytes::from_static(b":\n\n")));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The greeting, and the state where it is another than the client knows. The last one comes with
+    /// `end`.
+    fn news_of(&mut self, job: &Job) -> io::Result<Vec<u8>> {
+        let mut out = Vec::new();
+        let is_first = self.said.is_none();
+        if self.format != Format::Events || self.said == Some(job.state) {
+            return Ok(out);
+        }
+        if is_first {
+            out.extend_from_slice(GREETING);
+        }
+        self.said = Some(job.state);
+        if !job.state.is_terminal()
+            && let Some(records) = &self.records
+        {
+            records.write_state(&mut out, job)?;
+        }
+        Ok(out)
+    }
+
+    async fn read(&mut self, told: Option<u64>, flush: bool) -> io::Result<Chunk> {
+        let records = self.records.as_mut().ok_or_else(broken)?;
+        if records.reader.is_none() {
+            records.reader = self.manager.started_output(self.id).await;
+        }
+        let key = told.and_then(|told| Key::of(records, told));
+        let Some(key) = key.filter(|_| !flush) else {
+            return self.off_thread(move |records| records.chunk(flush)).await;
+        };
+        let tip = self.tip.clone();
+        let _turn = tip.turn().await;
+        if let (Some(piece), Some(records)) = (tip.find(key), &mut self.records) {
+            records.at = piece.at;
+            return Ok(Chunk {
+                bytes: piece.bytes,
+                then: piece.then,
+            });
+        }
+        let (chunk, at) = self
+            .off_thread(move |records| records.chunk(false).map(|chunk| (chunk, records.at)))
+            .await?;
+        if !chunk.bytes.is_empty() {
+            tip.keep(Piece {
+                key,
+                bytes: chunk.bytes.clone(),
+                at,
+                then: chunk.then,
+            });
+        }
+        Ok(chunk)
+    }
+
+    /// Works with the records where blocking is allowed.
+    async fn off_thread<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Records) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let mut records = self.records.take().ok_or_else(broken)?;
+        let worked = tokio::task::spawn_blocking(move || {
+            let result = work(&mut records);
+            (records, result)
+        });
+        let (records, result) = worked.await.map_err(io::Error::other)?;
+        self.records = Some(records);
+        result
+    }
+
+    /// Waits until there may be something to send. An error where nothing more will be told.
+    async fn wait(&mut self, rest_at: Option<Instant>) -> io::Result<Woken> {
+        loop {
+            tokio::select! {
+                changed = changed(&mut self.output) => match changed {
+                    Ok(()) => return Ok(Woken::News),
+                    // The job's task is over: its last word is the state.
+                    Err(_) => self.output = None,
+                },
+                changed = self.state.changed() => return match changed {
+                    Ok(()) => Ok(Woken::News),
+                    Err(_) => Err(io::Error::other("the service ends before the job does")),
+                },
+                () = until(rest_at) => return Ok(Woken::Rest),
+                () = until(self.ping_at) => return Ok(Woken::Ping),
+            }
+        }
+    }
+}
+
+fn joined(news: Vec<u8>, chunk: Bytes, last: Vec<u8>) -> Bytes {
+    if news.is_empty() && last.is_empty() {
+        return chunk;
+    }
+    [news.as_slice(), &chunk, &last].concat().into()
+}
+
+fn broken() -> io::Error {
+    io::Error::other("reading output was given up in between")
+}
+
+async fn changed(output: &mut Option<watch::Receiver<u64>>) -> Result<(), watch::error::RecvError> {
+    match output {
+        Some(output) => output.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,108 @@
+//! What followers of the same job share: the newest records, read and written once for all of them.
+//!
+//! It holds a few pieces a job, of those that are at the tip of its log. Who lags behind reads for itself.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::records::{Format, Records, Then};
+use crate::job::JobId;
+use crate::output::Stream;
+
+/// How many pieces are kept for a job.
+const PIECES: usize = 8;
+
+/// Who has more than so many bytes before him lags behind.
+const TIP: u64 = 1 << 20;
+
+/// The tips of all jobs that are followed.
+#[derive(Debug, Default)]
+pub(in crate::http) struct Tips(Mutex<HashMap<JobId, Weak<Tip>>>);
+
+impl Tips {
+    /// The tip of this job, for as long as somebody holds it.
+    pub(super) fn of(&self, id: JobId) -> Arc<Tip> {
+        // Held for a look-up and never over an await.
+        let mut tips = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tip) = tips.get(&id).and_then(Weak::upgrade) {
+            return tip;
+        }
+        tips.retain(|_, tip| tip.strong_count() > 0);
+        let tip = Arc::new(Tip {
+            turn: Semaphore::new(1),
+            pieces: Mutex::default(),
+        });
+        tips.insert(id, Arc::downgrade(&tip));
+        tip
+    }
+}
+
+/// The newest records of one job.
+#[derive(Debug)]
+pub(super) struct Tip {
+    /// One follower reads at a time; the others find what it has read.
+    turn: Semaphore,
+    pieces: Mutex<VecDeque<Piece>>,
+}
+
+/// What the bytes of a piece depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    format: Format,
+    filter: Option<Stream>,
+    from: u64,
+}
+
+impl Key {
+    /// `None` where others have no use for what would be read.
+    pub(super) fn of(records: &Records, told: u64) -> Option<Self> {
+        let is_shared = match records.format {
+            Format::Raw | Format::Lines | Format::Events => true,
+            // What is written depends on what was before.
+            Format::RawWithTimes => false,
+        };
+        let is_near = told.saturating_sub(records.at) <= TIP;
+        (is_shared && is_near && records.left == u64::MAX && records.end.is_none()).then_some(
+            Self {
+                format: records.format,
+                filter: records.filter,
+                from: records.at,
+            },
+        )
+    }
+}
+
+/// Records as they are sent.
+#[derive(Clone, Debug)]
+pub(super) struct Piece {
+    pub(super) key: Key,
+    pub(super) bytes: Bytes,
+    /// Where to go on.
+    pub(super) at: u64,
+    pub(super) then: Then,
+}
+
+impl Tip {
+    /// Waits for the turn to read.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.turn.acquire().await.ok()
+    }
+
+    /// The piece, if somebody has read it.
+    pub(super) fn find(&self, key: Key) -> Option<Piece> {
+        let pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        pieces.iter().find(|piece| piece.key == key).cloned()
+    }
+
+    /// Keeps a piece for the others.
+    pub(super) fn keep(&self, piece: Piece) {
+        let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        if pieces.len() == PIECES {
+            pieces.pop_front();
+        }
+        pieces.push_back(piece);
+    }
+}

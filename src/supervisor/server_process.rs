@@ -1,0 +1,191 @@
+//! The server as the supervisor's child: forked, listened to, started again when it ends.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use nix::sys::prctl;
+use nix::unistd::{Pid as NixPid, setpgid};
+
+use super::Supervisor;
+use super::monitors::Pipes;
+use crate::clock::{BootInstant, Now};
+use crate::job::{JobId, Signal};
+use crate::server::{self, Inherited};
+use crate::sys::{self, End, Fork, Pid};
+use crate::wire::messages::{FromSupervisor, ToSupervisor};
+use crate::wire::{self, Received};
+
+/// How soon a crashed server is started again, at first and at most.
+pub(super) const RESTART_FIRST: Duration = Duration::from_millis(20);
+const RESTART_MOST: Duration = Duration::from_secs(5);
+
+/// A server that has run this long before it crashed starts the back-off afresh.
+const RESTART_CALM: Duration = Duration::from_secs(10);
+
+/// How long a server that has closed its socket may take to end.
+const SERVER_END: Duration = Duration::from_secs(5);
+
+/// The server process.
+pub(super) struct Server {
+    pub(super) pid: Pid,
+    /// `None` once the server has closed its end: it is ending.
+    pub(super) socket: Option<OwnedFd>,
+    pub(super) started: BootInstant,
+    pub(super) ready: bool,
+    /// When it is killed: it has closed its socket, and still has not ended.
+    pub(super) stuck_at: Option<BootInstant>,
+}
+
+impl Supervisor {
+    pub(super) fn start_server(&mut self) -> io::Result<()> {
+        let (ours, theirs) = wire::pair()?;
+        match sys::fork()? {
+            Fork::Parent(pid) => {
+                self.restart_at = None;
+                self.server = Some(Server {
+                    pid,
+                    socket: Some(ours),
+                    started: Now::read().boot,
+                    ready: false,
+                    stuck_at: None,
+                });
+                Ok(())
+            }
+            Fork::Child => {
+                let code = self.become_server(theirs);
+                sys::exit_now(i32::from(code))
+            }
+        }
+    }
+
+    /// In the forked child: drops what is the supervisor's, and runs the server.
+    pub(super) fn become_server(&mut self, supervisor: OwnedFd) -> u8 {
+        let keep = [
+            supervisor.as_raw_fd(),
+            self.listeners.tcp.as_raw_fd(),
+            self.listeners.unix.as_raw_fd(),
+            self.host.jobs.as_raw_fd(),
+        ];
+        // Its own group: Ctrl-C on the terminal is for the supervisor.
+        let prepared = setpgid(NixPid::from_raw(0), NixPid::from_raw(0))
+            .and_then(|()| prctl::set_name(c"procession-srv"))
+            .and_then(|()| sys::close_fds_except(&keep))
+            .and_then(|()| sys::reset_signals());
+        let listeners = self.listeners.try_clone();
+        let jobs = self.host.jobs.try_clone();
+        let (Ok(()), Ok(listeners), Ok(jobs)) = (prepared, listeners, jobs) else {
+            tracing::error!("cannot prepare the server process");
+            return 1;
+        };
+        // Writing to a connection whose other side is gone is an error, not a death.
+        if let Some(pipe) = Signal::from_number(13) {
+            sys::ignore_signal(pipe);
+        }
+        server::run(Inherited {
+            config: self.config.clone(),
+            supervisor,
+            supervisor_pid: std::os::unix::process::parent_id(),
+            listeners,
+            jobs,
+            boot_id: self.host.boot_id.clone(),
+            cgroup: self.host.cgroup.clone(),
+            no_cgroup: self.no_cgroup.clone(),
+            restarts: self.restarts,
+        })
+    }
+
+    pub(super) fn on_server_messages(&mut self) {
+        while let Some(server) = &mut self.server
+            && let Some(socket) = &server.socket
+        {
+            match wire::receive::<ToSupervisor>(socket.as_fd()) {
+                Ok(Received::Message(ToSupervisor::Ready, _)) => server.ready = true,
+                Ok(Received::Message(ToSupervisor::CloseStdin { job }, _)) => {
+                    self.monitors.close_stdin(job);
+                }
+                Ok(Received::Message(
+                    ToSupervisor::Launch {
+                        job,
+                        merge_stderr,
+                        open_stdin,
+                    },
+                    fds,
+                )) => {
+                    let pipes = Pipes {
+                        merge_stderr,
+                        open_stdin,
+                    };
+                    self.launch(job, pipes, fds);
+                }
+                Ok(Received::Closed) => {
+                    server.socket = None;
+                    server.stuck_at = Some(Now::read().boot.after(SERVER_END));
+                    return;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    tracing::error!(%error, "a message of the server was not understood: {error}")
+                }
+            }
+        }
+    }
+
+    pub(super) fn launch(&mut self, job: JobId, pipes: Pipes, fds: Vec<OwnedFd>) {
+        let Ok([control, launch]) = <[OwnedFd; 2]>::try_from(fds) else {
+            tracing::error!(job.id = %job, "the launch of job {job} came without its descriptors");
+            return;
+        };
+        // Without a monitor the control socket closes, which the server reads as a failed launch.
+        if let Err(error) = self
+            .monitors
+            .launch(&self.host, job, pipes, control, launch)
+        {
+            tracing::error!(job.id = %job, %error, "cannot fork a monitor for job {job}: {error}");
+        }
+    }
+
+    pub(super) fn on_server_ended(&mut self, end: End) -> Option<ExitCode> {
+        // Its last messages may still be in the socket.
+        self.on_server_messages();
+        let server = self.server.take()?;
+        if self.shutdown.is_some() {
+            return self.is_over(end == End::Code(0));
+        }
+        if self.is_being_replaced() {
+            self.become_successor();
+            return None;
+        }
+        if !server.ready && self.restarts == 0 {
+            return Some(match end {
+                End::Code(code) => ExitCode::from(code.max(1)),
+                End::Signal { .. } => ExitCode::FAILURE,
+            });
+        }
+        let now = Now::read().boot;
+        if server.ready && server.started.after(RESTART_CALM) <= now {
+            self.backoff = RESTART_FIRST;
+        }
+        tracing::error!(
+            restart_in_ms = self.backoff.as_millis(),
+            "the server ended ({end:?}) and is started again"
+        );
+        self.restarts = self.restarts.saturating_add(1);
+        self.restart_at = Some(now.after(self.backoff));
+        self.backoff = (self.backoff * 2).min(RESTART_MOST);
+        None
+    }
+
+    pub(super) fn tell_server(&mut self, message: &FromSupervisor) {
+        let Some(socket) = self
+            .server
+            .as_ref()
+            .and_then(|server| server.socket.as_ref())
+        else {
+            return;
+        };
+        // A hint: the monitors' records and the closed control sockets say the same.
+        let _ = wire::send(socket.as_fd(), message, &[]);
+    }
+}

@@ -1,0 +1,118 @@
+//! Thousands of jobs: every result true, and nothing left of them but their output.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use futures_util::stream::{self, StreamExt};
+use nix::unistd::Pid;
+use serde_json::json;
+
+use crate::harness::{Server, eventually, id, job_cgroups, processes};
+
+const JOBS: u32 = 2000;
+const AT_ONCE: usize = 32;
+
+fn open_files(pid: Pid) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+/// A line of `/proc/PID/status` in KiB.
+fn memory(pid: Pid, line: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let found = status.lines().find_map(|text| text.strip_prefix(line));
+    let found = found.unwrap_or_else(|| panic!("no {line} in {status}"));
+    found
+        .trim_start_matches(':')
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn two_thousand_jobs_are_told_truly_and_leave_nothing() {
+    let server = Server::builder()
+        .args(["--log-level", "warn"])
+        .start()
+        .await;
+    let supervisor = server.supervisor();
+    // The first job makes what is made once.
+    server.run(&json!({"command": ["true"]})).await;
+    let server_pid = server.get("/info").await.json()["server_pid"]
+        .as_i64()
+        .unwrap();
+    let server_pid = Pid::from_raw(i32::try_from(server_pid).unwrap());
+    let idle = (open_files(supervisor), open_files(server_pid));
+
+    let jobs = (0..JOBS).map(|number| {
+        let server = &server;
+        async move {
+            let code: u8 = rand::random();
+            let word: u64 = rand::random();
+            let script = format!("echo line {number} {word:x}; exit {code}");
+            let job = server.run(&json!({"script": script})).await;
+            assert_eq!(job["exit"]["code"], code, "{job:#}");
+            assert_eq!(job["exit"]["signal"], json!(null), "{job:#}");
+            let state = if code == 0 { "succeeded" } else { "failed" };
+            assert_eq!(job["state"], state, "{job:#}");
+            let output = server.text(&id(&job)).await;
+            assert_eq!(output, format!("line {number} {word:x}\n"), "{job:#}");
+            id(&job)
+        }
+    });
+    let ids: BTreeSet<String> = stream::iter(jobs).buffer_unordered(AT_ONCE).collect().await;
+    assert_eq!(ids.len(), usize::try_from(JOBS).unwrap());
+
+    eventually("only supervisor and server are left", async || {
+        let mut left: Vec<i32> = server.marked().iter().map(|process| process.pid).collect();
+        left.sort_unstable();
+        let mut roles = [supervisor.as_raw(), server_pid.as_raw()];
+        roles.sort_unstable();
+        (left == roles).then_some(())
+    })
+    .await;
+    let children_of = |pid: Pid| -> Vec<_> {
+        let all = processes().into_iter();
+        all.filter(|process| process.ppid == pid.as_raw()).collect()
+    };
+    let children = children_of(supervisor);
+    assert_eq!(children.len(), 1, "no zombie, no orphan: {children:?}");
+    assert_eq!(children_of(server_pid), []);
+    assert_eq!(
+        job_cgroups(&server.state_dir()),
+        Vec::<std::path::PathBuf>::new()
+    );
+    eventually("as many open files as before", async || {
+        ((open_files(supervisor), open_files(server_pid)) <= idle).then_some(())
+    })
+    .await;
+
+    // What is kept: for each job its output, and nothing of how it was run.
+    let directories = fs::read_dir(server.state_dir().join("jobs"))
+        .unwrap()
+        .flatten();
+    let mut kept = 0;
+    for directory in directories {
+        kept += 1;
+        for file in fs::read_dir(directory.path()).unwrap().flatten() {
+            let name = file.file_name().into_string().unwrap();
+            assert!(name.ends_with(".log") || name.ends_with(".idx"), "{name}");
+        }
+    }
+    assert_eq!(
+        kept,
+        ids.len(),
+        "one directory a job; none for the one without output"
+    );
+
+    let (anonymous, resident) = (memory(supervisor, "RssAnon"), memory(supervisor, "VmRSS"));
+    eprintln!("supervisor: {anonymous} KiB anonymous, {resident} KiB resident");
+    assert!(anonymous < 5 << 10, "{anonymous} KiB");
+    if !cfg!(debug_assertions) {
+        // Unoptimised code with its debug information is a multiple of what is shipped.
+        assert!(resident < 5 << 10, "{resident} KiB");
+    }
+    let info = server.get("/info").await.json();
+    assert_eq!(info["jobs"]["running"], 0, "{info:#}");
+    assert_eq!(info["server_restarts"], 0, "{info:#}");
+}
