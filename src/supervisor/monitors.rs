@@ -106,6 +106,7 @@ impl Monitors {
                     Some((pid, socket)) => Pid::new(pid).zip(Some(take_fd(socket)?)),
                     None => None,
                 },
+                // Not handed over, so it may be one.
             };
             let pid =
                 Pid::new(handed.pid).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
@@ -194,7 +195,7 @@ impl Monitors {
         let dead = std::mem::take(&mut self.dead);
         let strays = match dead.as_slice() {
             [_] => self.strays(server),
-            // Nobody can tell which of them is whose.
+            // Nobody can tell which of them is whose, or nobody asks.
             _ => HashSet::new(),
         };
         for (monitor, end) in dead {
@@ -283,8 +284,8 @@ impl Monitors {
             job,
             supervisor: i32::try_from(std::process::id()).map_err(io::Error::other)?,
             reaper: theirs,
-            stdin: stdin.as_ref().map(OwnedFd::try_clone).transpose()?,
             strays,
+            stdin: stdin.as_ref().map(OwnedFd::try_clone).transpose()?,
             stdout: stdout.try_clone()?,
             stderr: stderr.as_ref().map(OwnedFd::try_clone).transpose()?,
         };

@@ -11,10 +11,6 @@ fn stubborn(seconds: &str) -> Value {
     json!({"script": format!("trap '' TERM; echo ready; while :; do sleep {seconds}; done")})
 }
 
-fn args(all: &[&str]) -> Vec<String> {
-    all.iter().map(|arg| (*arg).to_owned()).collect()
-}
-
 #[tokio::test]
 async fn a_stopping_service_ends_its_jobs_and_says_so() {
     let mut server = Server::start().await;
@@ -87,7 +83,7 @@ async fn jobs_that_are_left_run_on_and_are_found_again() {
         (server.monitors().len() == 1).then_some(())
     })
     .await;
-    server.restart(Server::builder().args(args(&leave)));
+    server.restart(Server::builder().args(leave));
     assert_eq!(server.finished(&id(&meanwhile)).await["exit"]["code"], 6);
     assert_eq!(server.stdout(&id(&meanwhile)).await, "ready\ndone\n");
     assert_eq!(server.job(&id(&running)).await["state"], "running");
@@ -106,7 +102,7 @@ async fn what_waits_goes_on_waiting_for_the_next_start() {
     let waiting = server.submit(&secret).await;
     assert_eq!(waiting["state"], "queued", "{waiting:#}");
     assert_eq!(server.end(Signal::SIGTERM).unwrap().code(), Some(0));
-    server.restart(Server::builder().args(args(&["--max-running", "1"])));
+    server.restart(Server::builder().args(["--max-running", "1"]));
     assert_eq!(
         server.job(&id(&blocker)).await["termination"]["cause"],
         "shutdown"

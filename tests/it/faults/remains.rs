@@ -176,11 +176,10 @@ async fn a_job_from_before_the_machine_restarted_is_lost_and_one_that_waited_run
     kill_now(monitor);
     // What the dead machine's number is now, on this one.
     let innocent = processes_with(&seconds);
-    let boot = ("PROCESSION_BOOT_ID".to_owned(), "another-boot".to_owned());
     server.restart(
         Server::builder()
             .args(["--max-running", "1"])
-            .env(&boot.0, &boot.1),
+            .env("PROCESSION_BOOT_ID", "another-boot"),
     );
     let lost = server.finished(&id(&running)).await;
     assert_eq!(lost["state"], "lost", "{lost:#}");
