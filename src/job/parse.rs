@@ -5,6 +5,8 @@
 
 mod fields;
 mod json;
+mod many;
+mod patch;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,8 @@ use crate::job::{Signal, Spec};
 use fields::{At, Errors, Fields, boolean, integer, seconds};
 pub use fields::{FieldError, code};
 use json::{JsonError, Value};
+pub use many::{StopMany, WaitMany, Which, parse_stop_many, parse_wait_many};
+pub use patch::{parse_amendment, parse_rerun};
 use rules::StdinMode;
 
 /// A request body that is JSON, with an object at its top and no key twice.

@@ -13,6 +13,7 @@ use super::link::MonitorLink;
 use super::queue::Arrival;
 use super::{Idempotency, RequestError, Shared, SubmitError, Submitted, mirror};
 use crate::clock::{Now, Timestamp};
+use crate::job::amendment::Amendment;
 use crate::job::life::{Refusal, Stop};
 use crate::job::outcome::{Cause, SpawnFailure, Stage, Termination};
 use crate::job::spec::{Secrets, Stdin};
@@ -38,6 +39,8 @@ pub(super) enum Ask {
     Relay(Request, Reply),
     /// Somebody has subscribed to the output.
     Follow,
+    /// Change it, if it is still in this version. Answered with the new version.
+    Amend(u64, Box<Amendment>, Reply),
 }
 
 /// How a server's life ends for the jobs.
@@ -69,6 +72,8 @@ pub(super) struct Runner {
 struct Pending {
     /// The stop that was asked, to be asked again of a rescuer.
     stop: Option<Stop>,
+    /// The change that is to be made once the monitor has made its part.
+    amendment: Option<Box<Amendment>>,
     reply: Reply,
 }
 
@@ -142,6 +147,8 @@ impl Runner {
                         RequestError::NoSuchJob
                         | RequestError::Refused(_)
                         | RequestError::Errno(_)
+                        | RequestError::Changed
+                        | RequestError::NotQueued
                         | RequestError::StdinClosed
                         | RequestError::StdinOffset { .. }
                         | RequestError::MonitorGone => SubmitError::KeyReused,
@@ -242,6 +249,10 @@ impl Runner {
                     }
                     // The monitor will be asked as soon as there is one.
                     Woken::Ask(Ask::Follow) => {}
+                    Woken::Ask(Ask::Amend(version, amendment, reply)) => {
+                        let amended = self.amend_queued(version, *amendment).await;
+                        let _ = reply.send(amended);
+                    }
                     Woken::StartDeadline => {
                         if self
                             .shared
@@ -358,8 +369,15 @@ impl Runner {
                     continue;
                 }
                 Woken::Monitor(Ok(Some(FromMonitor::Reply { ticket, result }))) => {
-                    if let Some(reply) = pending.remove(&ticket) {
-                        let _ = reply.reply.send(result.map_err(refused));
+                    if let Some(Pending {
+                        amendment, reply, ..
+                    }) = pending.remove(&ticket)
+                    {
+                        let result = match (result, amendment) {
+                            (Ok(_), Some(amendment)) => self.amend(*amendment).await,
+                            (result, _) => result.map_err(refused),
+                        };
+                        let _ = reply.send(result);
                     }
                     continue;
                 }
@@ -422,13 +440,49 @@ impl Runner {
                         next_ticket,
                         Pending {
                             stop: Some(stop.clone()),
+                            amendment: None,
                             reply,
                         },
                     );
                     Request::Stop(stop)
                 }
                 Woken::Ask(Ask::Relay(request, reply)) => {
-                    pending.insert(next_ticket, Pending { stop: None, reply });
+                    let asked = Pending {
+                        stop: None,
+                        amendment: None,
+                        reply,
+                    };
+                    pending.insert(next_ticket, asked);
+                    request
+                }
+                Woken::Ask(Ask::Amend(version, amendment, reply)) => {
+                    // One at a time: the next one is to see what this one has changed.
+                    let is_taken = pending.values().any(|ask| ask.amendment.is_some());
+                    let refusal = if is_taken || version != self.job.version {
+                        Some(RequestError::Changed)
+                    } else if amendment.changes_place(&self.job) {
+                        Some(RequestError::NotQueued)
+                    } else {
+                        None
+                    };
+                    if let Some(refusal) = refusal {
+                        let _ = reply.send(Err(refusal));
+                        continue;
+                    }
+                    if !amendment.changes_plan(&self.job) {
+                        let _ = reply.send(self.amend(*amendment).await);
+                        continue;
+                    }
+                    let request = Request::Amend {
+                        timeout: amendment.timeout,
+                        stop: amendment.stop,
+                    };
+                    let asked = Pending {
+                        stop: None,
+                        amendment: Some(amendment),
+                        reply,
+                    };
+                    pending.insert(next_ticket, asked);
                     request
                 }
                 Woken::Ask(Ask::Follow) => continue,
@@ -502,8 +556,41 @@ impl Runner {
                 Ask::Stop(_, reply) => drop(reply.send(Ok(0))),
                 Ask::Relay(_, reply) => drop(reply.send(Err(Refusal::Finished.into()))),
                 Ask::Follow => {}
+                // By the time it is asked again, it is in the store.
+                Ask::Amend(_, _, reply) => drop(reply.send(Err(RequestError::Changed))),
             }
         }
+    }
+
+    async fn amend_queued(
+        &mut self,
+        version: u64,
+        amendment: Amendment,
+    ) -> Result<u64, RequestError> {
+        if version != self.job.version {
+            return Err(RequestError::Changed);
+        }
+        let (from, to) = (self.job.spec.priority, amendment.priority);
+        let id = self.job.id;
+        if from != to && !self.shared.admission().reprioritize(id, from, to) {
+            return Err(RequestError::NotQueued);
+        }
+        let amended = self.amend(amendment).await;
+        if amended.is_err() {
+            self.shared.admission().reprioritize(id, to, from);
+        }
+        amended
+    }
+
+    /// Makes a change durable, then visible.
+    async fn amend(&mut self, amendment: Amendment) -> Result<u64, RequestError> {
+        let mut job = self.job.clone();
+        amendment.apply(&mut job);
+        job.version += 1;
+        self.shared.store.update(Arc::new(job.clone())).await?;
+        self.job = job;
+        self.publish.send_replace(Arc::new(self.job.clone()));
+        Ok(self.job.version)
     }
 
     fn publish(&mut self) {

@@ -11,6 +11,7 @@
 
 mod bad_input;
 mod containment;
+mod control;
 mod follow;
 mod harness;
 mod life;
