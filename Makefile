@@ -49,8 +49,10 @@ $(CARGO_DENY):
 		--root $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION) --target-dir $(TOOLS)/build
 	rm -rf $(TOOLS)/build
 
+# PROCESSION_TEST_REAL_WORK: also build a C project from its Debian source as a job; needs the network.
 test-rust:
-	$(CARGO) $(TEST_RUNNER) --locked
+	scripts/need.sh make cc=build-essential perl python3 setsid=util-linux
+	PROCESSION_TEST_REAL_WORK=1 $(CARGO) $(TEST_RUNNER) --locked
 	$(CARGO) test --locked --doc
 
 test-unprivileged:

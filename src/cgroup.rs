@@ -74,16 +74,33 @@ impl Home {
         format!("/{}", self.path.display())
     }
 
-    /// At the service's end: moves the calling process back out and removes what is empty. Groups of jobs
-    /// that were left running stay.
-    pub(crate) fn tear_down(&self) {
+    /// Moves the calling process back out and removes the home, as far as nobody else is in it: jobs that
+    /// were left running, and their monitors. Where the group above has controllers it may hold no
+    /// process; then whoever delegated it removes the rest.
+    pub(crate) fn leave(&self) {
         let directory = self.mount.join(&self.path);
-        if let Some(base) = directory.parent() {
-            // Refused where the base has controllers for its children: then `self` stays as it is.
-            let _ = fs::write(base.join("cgroup.procs"), "0");
+        let above = directory.parent().unwrap_or(&self.mount);
+        let _ = fs::write(above.join("cgroup.procs"), "0");
+        self.sweep(|_| false);
+        for empty in [
+            directory.join("jobs"),
+            directory.join("self"),
+            directory.clone(),
+        ] {
+            let _ = fs::remove_dir(empty);
         }
-        for empty in ["jobs", "self", ""] {
-            let _ = fs::remove_dir(directory.join(empty));
+    }
+
+    /// Removes the groups of jobs that nothing runs in any more, but those that are to be kept.
+    pub(crate) fn sweep(&self, is_kept: impl Fn(&str) -> bool) {
+        let jobs = fs::read_dir(self.mount.join(&self.path).join("jobs"));
+        for entry in jobs.into_iter().flatten().flatten() {
+            if let Some(job) = entry.file_name().to_str()
+                && !is_kept(job)
+            {
+                // Refused by the kernel, or not there, where a process is in it.
+                let _ = self.group(job).remove();
+            }
         }
     }
 

@@ -1,6 +1,8 @@
 //! The command line: which role or client command this process is.
 
+mod doctor;
 mod health;
+mod token;
 mod upgrade;
 
 use std::io::{self, IsTerminal, Write};
@@ -10,6 +12,7 @@ use clap::{Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 use crate::config::{self, Config, LogFormat, LogLevel, ServeArgs, Surroundings};
+use crate::connections;
 use crate::server::STORE;
 use crate::store::Store;
 use crate::supervisor;
@@ -28,6 +31,10 @@ enum Command {
     Serve(Serve),
     /// Replace a running service by the program that is on disk now; its jobs run on.
     Upgrade(upgrade::UpgradeArgs),
+    /// Make, list and revoke tokens.
+    Token(token::TokenArgs),
+    /// Say how safe the service is with these settings; exit 1 where something is not.
+    Doctor(ServeArgs),
     /// Ask a running service whether it is ready; exit 0 when it is, 1 when not.
     Health(health::HealthArgs),
 }
@@ -47,6 +54,8 @@ pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve(&args),
         Command::Upgrade(args) => upgrade::run(&args),
+        Command::Token(args) => token::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Health(args) => health::run(&args),
     }
 }
@@ -55,6 +64,10 @@ fn serve(args: &Serve) -> ExitCode {
     let started = match config::load(&args.settings, &Surroundings::read()) {
         Ok(config) if args.check => check(&config),
         Ok(config) => {
+            if let Err(why) = connections::check_files(&config) {
+                complain(&format!("cannot start: {why}"));
+                return ExitCode::from(supervisor::EXIT_CONFIG);
+            }
             log_to_stderr(&config);
             return supervisor::run(config);
         }

@@ -25,6 +25,17 @@ pub enum Auth {
     None,
 }
 
+/// The files for TLS; absolute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate and those that lead to its authority, in PEM.
+    pub cert: PathBuf,
+    /// Its private key, in PEM.
+    pub key: PathBuf,
+    /// The authority whose certificates clients must show as well; none where they need not.
+    pub client_ca: Option<PathBuf>,
+}
+
 /// What becomes of running jobs when the service ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnShutdown {
@@ -81,6 +92,12 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// How clients prove who they are.
     pub auth: Auth,
+    /// TLS on that address.
+    pub tls: Option<Tls>,
+    /// The command policy; absolute.
+    pub policy: Option<PathBuf>,
+    /// The most connections over TCP, and as many again over the unix socket.
+    pub max_connections: usize,
     /// The most jobs with a process.
     pub max_running: usize,
     /// The most jobs that wait.
@@ -205,6 +222,14 @@ pub enum ConfigError {
         /// Where the service was to listen.
         listen: SocketAddr,
     },
+    /// A certificate is of no use without its key.
+    #[error(
+        "--tls-cert and --tls-key go together, and --tls-client-ca goes with them: give {missing}"
+    )]
+    HalfOfTls {
+        /// The flag that is missing.
+        missing: &'static str,
+    },
     /// There is no home to keep state in.
     #[error("no place for state: give --state-dir DIR, or set HOME")]
     NoStateDir,
@@ -245,12 +270,20 @@ fn resolve(
         Some(path) => path,
         None => surroundings.state_dir().ok_or(ConfigError::NoStateDir)?,
     };
+    let files = (
+        s.optional("tls_cert", path)?,
+        s.optional("tls_key", path)?,
+        s.optional("tls_client_ca", path)?,
+    );
     let config = Config {
         listen: s.one("listen", address)?,
         auth: s.one(
             "auth",
             word(&[("token", Auth::Token), ("none", Auth::None)]),
         )?,
+        tls: tls(files)?,
+        policy: s.optional("policy", path)?,
+        max_connections: s.one("max_connections", number(1, 100_000))?,
         max_running: s.one("max_running", number(1, 100_000))?,
         max_queued: s.one("max_queued", number(0, 10_000_000))?,
         on_shutdown: s.optional(
@@ -278,6 +311,24 @@ fn resolve(
         });
     }
     Ok(config)
+}
+
+fn tls(
+    files: (Option<PathBuf>, Option<PathBuf>, Option<PathBuf>),
+) -> Result<Option<Tls>, ConfigError> {
+    let missing = match files {
+        (Some(cert), Some(key), client_ca) => {
+            return Ok(Some(Tls {
+                cert,
+                key,
+                client_ca,
+            }));
+        }
+        (None, None, None) => return Ok(None),
+        (None, Some(_) | None, _) => "--tls-cert",
+        (Some(_), None, _) => "--tls-key",
+    };
+    Err(ConfigError::HalfOfTls { missing })
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {

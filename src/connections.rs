@@ -1,6 +1,7 @@
 //! Connections: accepted from the sockets that the supervisor holds, served until they or the service end.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,22 +13,24 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
+use crate::audit::Audit;
+use crate::auth::{self, Tokens};
 use crate::config::{Auth, Config};
-use crate::http::{self, AuthMode, PeerUid, Settings, Verifier};
+use crate::http::{self, AuthMode, PeerAddress, PeerUid, Settings};
 use crate::job::parse::SpecLimits;
 use crate::manager::Manager;
-use crate::state_dir;
+use crate::policy::Policy;
 use crate::supervisor::Listeners;
+use crate::tls;
 
-/// The most connections at a time; more wait in the listening socket's queue.
-const MOST_CONNECTIONS: usize = 1024;
-
-/// A request head must come within this time, and be within this size and number of headers.
+/// A TLS handshake must be done within this time, and a request head must come within it.
 const HEAD_TIME: Duration = Duration::from_secs(10);
-const HEAD_BYTES: usize = 32 * 1024;
-const HEAD_FIELDS: usize = 64;
+/// What is larger is refused here, with 431 and no body: twice what the guards refuse with a problem.
+const HEAD_BYTES: usize = 2 * http::HEAD_BYTES;
+const HEAD_FIELDS: usize = 4 * http::HEAD_FIELDS;
 
 /// How long accepting pauses after it failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -40,6 +43,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(crate) struct Connections {
     accepting: JoinSet<()>,
     closing: watch::Sender<bool>,
+    audit: Arc<Audit>,
 }
 
 impl Connections {
@@ -49,22 +53,28 @@ impl Connections {
         manager: Manager,
         listeners: Listeners,
     ) -> Result<Self, String> {
+        let state_dir = config.state_dir.clone();
+        let mut accepting = JoinSet::new();
         let auth = match config.auth {
             Auth::Token => {
-                let token =
-                    state_dir::token(&config.state_dir).map_err(|error| error.to_string())?;
-                AuthMode::Token {
-                    verifier: Verifier::of(&token),
-                }
+                let tokens = Tokens::open(&state_dir).map_err(|error| error.to_string())?;
+                let followed = tokens.clone();
+                accepting.spawn(async move { followed.follow(&state_dir).await });
+                AuthMode::Token { tokens }
             }
             Auth::None => AuthMode::None,
         };
+        let policy = config.policy.as_deref().map(Policy::read).transpose()?;
+        let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
+        let audit = Arc::new(Audit::open(&config.state_dir)?);
         let app = http::app(
             manager,
             Settings {
                 auth,
                 allowed_hosts: config.allowed_hosts.clone(),
                 max_body_bytes: config.max_body_bytes,
+                audit: Some(audit.clone()),
+                policy: policy.map(Arc::new),
                 spec_limits: SpecLimits::default(),
                 uid: nix::unistd::geteuid().as_raw(),
                 version: env!("CARGO_PKG_VERSION"),
@@ -74,15 +84,39 @@ impl Connections {
         let (closing, watched) = watch::channel(false);
         let (tcp, unix) = adopt(listeners)
             .map_err(|error| format!("cannot use the listening sockets: {error}"))?;
-        let mut accepting = JoinSet::new();
-        accepting.spawn(accept_all(app, tcp, unix, watched));
-        Ok(Self { accepting, closing })
+        let doors = Doors {
+            tcp,
+            unix,
+            tls,
+            tcp_places: Arc::new(Semaphore::new(config.max_connections)),
+            unix_places: Arc::new(Semaphore::new(config.max_connections)),
+        };
+        accepting.spawn(accept_all(app, doors, watched));
+        Ok(Self {
+            accepting,
+            closing,
+            audit,
+        })
     }
 
     /// Lets open connections finish what they are at, for a moment.
     pub(crate) async fn finish(mut self) {
         self.closing.send_replace(true);
-        while self.accepting.join_next().await.is_some() {}
+        // The first to end is the one that accepts; whoever follows the tokens never does.
+        self.accepting.join_next().await;
+        self.accepting.shutdown().await;
+        self.audit.sync();
+    }
+}
+
+/// Reads every file that [`Connections::start`] will read, so that a mistake ends the start before anything is
+/// forked; the error is one line that says the fix.
+pub(crate) fn check_files(config: &Config) -> Result<(), String> {
+    config.policy.as_deref().map(Policy::read).transpose()?;
+    config.tls.as_ref().map(tls::acceptor).transpose()?;
+    match config.auth {
+        Auth::Token => auth::check(&config.state_dir).map_err(|error| error.to_string()),
+        Auth::None => Ok(()),
     }
 }
 
@@ -95,42 +129,64 @@ fn adopt(listeners: Listeners) -> io::Result<(TcpListener, UnixListener)> {
     ))
 }
 
+/// Where connections come in.
+struct Doors {
+    tcp: TcpListener,
+    unix: UnixListener,
+    tls: Option<TlsAcceptor>,
+    tcp_places: Arc<Semaphore>,
+    /// Of their own, so that nobody on the network can keep the service's own user out.
+    unix_places: Arc<Semaphore>,
+}
+
 /// A connection that has come in.
 enum Incoming {
-    Tcp(TcpStream),
+    Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
     Failed(io::Error),
     Closing,
 }
 
-async fn accept_all(
-    app: Router,
-    tcp: TcpListener,
-    unix: UnixListener,
-    mut closing: watch::Receiver<bool>,
-) {
+async fn accept_all(app: Router, doors: Doors, mut closing: watch::Receiver<bool>) {
     let mut serving = JoinSet::new();
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     loop {
         while serving.try_join_next().is_some() {}
-        let Ok(place) = places.clone().acquire_owned().await else {
-            break;
-        };
         let incoming = tokio::select! {
-            accepted = tcp.accept() => accepted.map_or_else(Incoming::Failed, |(stream, _)| Incoming::Tcp(stream)),
-            accepted = unix.accept() => accepted.map_or_else(Incoming::Failed, |(stream, _)| Incoming::Unix(stream)),
+            accepted = doors.tcp.accept() => accepted.map_or_else(Incoming::Failed, |(stream, peer)| Incoming::Tcp(stream, peer)),
+            accepted = doors.unix.accept() => accepted.map_or_else(Incoming::Failed, |(stream, _)| Incoming::Unix(stream)),
             _ = closing.changed() => Incoming::Closing,
         };
         match incoming {
-            Incoming::Tcp(stream) => {
+            Incoming::Tcp(stream, peer) => {
+                // Over the limit a connection is closed at once: one that waited would look like a hang.
+                let Ok(place) = doors.tcp_places.clone().try_acquire_owned() else {
+                    continue;
+                };
                 // Answers are small and written whole: waiting to fill a packet only delays them.
                 let _ = stream.set_nodelay(true);
-                serving.spawn(serve(app.clone(), stream, None, place, closing.clone()));
+                let serve = Serve {
+                    app: app.clone(),
+                    peer: Peer::Tcp(peer),
+                    place,
+                    closing: closing.clone(),
+                };
+                match doors.tls.clone() {
+                    None => serving.spawn(serve.run(stream)),
+                    Some(tls) => serving.spawn(serve.run_tls(tls, stream)),
+                };
             }
             Incoming::Unix(stream) => match stream.peer_cred() {
                 Ok(peer) => {
-                    let peer = Some(PeerUid(peer.uid()));
-                    serving.spawn(serve(app.clone(), stream, peer, place, closing.clone()));
+                    let Ok(place) = doors.unix_places.clone().try_acquire_owned() else {
+                        continue;
+                    };
+                    let serve = Serve {
+                        app: app.clone(),
+                        peer: Peer::Unix(peer.uid()),
+                        place,
+                        closing: closing.clone(),
+                    };
+                    serving.spawn(serve.run(stream));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection without credentials was closed: {error}")
@@ -144,7 +200,7 @@ async fn accept_all(
             Incoming::Closing => break,
         }
     }
-    drop((tcp, unix));
+    drop(doors);
     let _ = tokio::time::timeout(LAST_WORDS, async {
         while serving.join_next().await.is_some() {}
     })
@@ -152,36 +208,64 @@ async fn accept_all(
     serving.shutdown().await;
 }
 
-async fn serve<S>(
+/// Who is on the other end.
+#[derive(Clone, Copy, Debug)]
+enum Peer {
+    Tcp(SocketAddr),
+    Unix(u32),
+}
+
+/// What it takes to serve one connection.
+struct Serve {
     app: Router,
-    stream: S,
-    peer: Option<PeerUid>,
+    peer: Peer,
     place: OwnedSemaphorePermit,
-    mut closing: watch::Receiver<bool>,
-) where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let service = app.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        if let Some(peer) = peer {
-            request.extensions_mut().insert(peer);
-        }
-        request.map(axum::body::Body::new)
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME)
-        .max_buf_size(HEAD_BYTES)
-        .max_headers(HEAD_FIELDS)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
-        .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    // A connection that breaks is the client's affair: its request went its way.
-    tokio::select! {
-        _ = connection.as_mut() => {}
-        _ = closing.changed() => {
-            connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
+    closing: watch::Receiver<bool>,
+}
+
+impl Serve {
+    async fn run_tls(self, tls: TlsAcceptor, stream: TcpStream) {
+        // Whoever does not get through is the client's affair; scanners would fill the log.
+        match tokio::time::timeout(HEAD_TIME, tls.accept(stream)).await {
+            Ok(Ok(stream)) => self.run(stream).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed: {error}"),
+            Err(_) => tracing::debug!("a TLS handshake took too long"),
         }
     }
-    drop(place);
+
+    async fn run<S>(self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let Self {
+            app,
+            peer,
+            place,
+            mut closing,
+        } = self;
+        let service = app.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+            match peer {
+                Peer::Tcp(address) => drop(request.extensions_mut().insert(PeerAddress(address))),
+                Peer::Unix(uid) => drop(request.extensions_mut().insert(PeerUid(uid))),
+            }
+            request.map(axum::body::Body::new)
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIME)
+            .max_buf_size(HEAD_BYTES)
+            .max_headers(HEAD_FIELDS)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+            .with_upgrades();
+        let mut connection = std::pin::pin!(connection);
+        // A connection that breaks is the client's affair: its request went its way.
+        tokio::select! {
+            _ = connection.as_mut() => {}
+            _ = closing.changed() => {
+                connection.as_mut().graceful_shutdown();
+                let _ = connection.await;
+            }
+        }
+        drop(place);
+    }
 }

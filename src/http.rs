@@ -5,6 +5,7 @@
 //! await, so that none of them leaves anything half done.
 
 mod accept;
+mod audit;
 mod auth;
 mod body;
 mod change;
@@ -40,20 +41,45 @@ use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
-pub use auth::{Access, PeerUid, Verifier};
+pub use auth::{PeerAddress, PeerUid};
+pub(crate) use guards::{HEAD_BYTES, HEAD_FIELDS};
 pub use problem::{ALL_CODES, ApiError, PROBLEM_JSON, Place, Violation};
 pub use view::{JobView, etag};
 
+use crate::audit::Audit;
+pub use crate::auth::Access;
+use crate::auth::Tokens;
 use crate::job::parse::SpecLimits;
 use crate::manager::Manager;
+use crate::policy::Policy;
+
+/// For the fuzz targets: reads the query of a list of jobs.
+pub(crate) fn fuzz_query(text: &str) {
+    if let Ok(uri) = axum::http::Uri::builder()
+        .path_and_query(format!("/jobs?{text}"))
+        .build()
+    {
+        drop(page::parse(query::Params::of(&uri)));
+    }
+}
+
+/// For the fuzz targets: what a range means, which must exist.
+pub(crate) fn fuzz_range(headers: &axum::http::HeaderMap, kept_from: u64, length: u64) {
+    match range::wanted(headers, kept_from, length) {
+        range::Wanted::Part { first, last } => {
+            assert!(kept_from <= first && first <= last && last < length);
+        }
+        range::Wanted::Everything | range::Wanted::Nothing => {}
+    }
+}
 
 /// How callers over TCP are recognised. The unix socket goes by [`PeerUid`] in both modes.
 #[derive(Clone, Debug)]
 pub enum AuthMode {
     /// By a bearer token.
     Token {
-        /// Recognises it.
-        verifier: Verifier,
+        /// Those that are recognised.
+        tokens: Tokens,
     },
     /// Not at all; for literal loopback addresses only, which whoever binds has to make sure of.
     None,
@@ -70,6 +96,10 @@ pub struct Settings {
     pub max_body_bytes: usize,
     /// Bounds on what a job may be.
     pub spec_limits: SpecLimits,
+    /// Where write requests are recorded.
+    pub audit: Option<Arc<Audit>>,
+    /// With one, its templates are all that can be run.
+    pub policy: Option<Arc<Policy>>,
     /// The uid of this process, which may use the unix socket.
     pub uid: u32,
     /// The program's version.
@@ -87,7 +117,7 @@ struct Api {
 }
 
 /// The whole API as a service: routes inside, and around them, from the outside in, request ids, the log,
-/// error bodies, the panic catcher and the guards.
+/// error bodies, the audit log, the panic catcher and the guards.
 pub fn app(manager: Manager, settings: Settings) -> Router {
     let api = Api {
         manager,
@@ -96,8 +126,9 @@ pub fn app(manager: Manager, settings: Settings) -> Router {
     };
     // A layer wraps those before it: read from the bottom up.
     routes::router(&api)
-        .layer(middleware::from_fn_with_state(api, guards::guard))
+        .layer(middleware::from_fn_with_state(api.clone(), guards::guard))
         .layer(CatchPanicLayer::custom(problem::panicked))
+        .layer(middleware::from_fn_with_state(api, audit::record))
         .layer(middleware::from_fn(problem::render))
         .layer(SetResponseHeaderLayer::if_not_present(
             CACHE_CONTROL,

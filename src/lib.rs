@@ -15,16 +15,22 @@ compile_error!(
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("Procession supports x86-64 and arm64 only");
 
+pub mod audit;
+pub mod auth;
 mod cgroup;
 pub mod cli;
 pub mod clock;
 pub mod config;
 mod connections;
+mod failpoint;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod http;
 pub mod job;
 pub mod manager;
 mod monitor;
 pub mod output;
+pub mod policy;
 mod procfs;
 mod record;
 mod server;
@@ -32,4 +38,5 @@ mod state_dir;
 pub mod store;
 mod supervisor;
 mod sys;
+mod tls;
 mod wire;

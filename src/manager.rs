@@ -3,6 +3,7 @@
 
 mod adopt;
 mod change;
+mod leftovers;
 mod link;
 mod mirror;
 mod processes;

@@ -25,6 +25,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 
 use crate::cgroup::Home;
 use crate::clock::{BootInstant, Now};
+use crate::failpoint;
 use crate::job::life::{Effect, Event, Phase, Stop};
 use crate::job::outcome::{Cause, Usage};
 use crate::job::{OutputTotals, Signal};
@@ -386,7 +387,9 @@ impl Monitor {
         let is_known =
             self.facts.life.spawn_failure().is_none() && matches!(self.reaper, Reaper::Own);
         self.facts.usage = is_known.then(usage).flatten();
+        failpoint::hit("end.recording");
         self.write_record()?;
+        failpoint::hit("end.recorded");
         if let Some(group) = self.tree.group() {
             let _ = group.remove();
         }
@@ -399,6 +402,7 @@ impl Monitor {
             let _ = poll(&mut writable, PollTimeout::from(1000_u16));
             self.flush();
         }
+        failpoint::hit("end.told");
         Ok(())
     }
 }

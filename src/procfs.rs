@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 
 use crate::sys::Pid;
@@ -161,8 +162,9 @@ pub(crate) fn command_line(pid: i32) -> Vec<String> {
     words
 }
 
-/// Does the process hold one of these pipes open? False where its descriptors cannot be read.
-pub(crate) fn holds_pipe(pid: i32, inodes: &[u64]) -> bool {
+/// Can the process write into one of these pipes? False where its descriptors cannot be read. Who can
+/// only read from one is a monitor, or has just been forked from the supervisor, which reads too.
+pub(crate) fn writes_to_pipe(pid: i32, inodes: &[u64]) -> bool {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         return false;
     };
@@ -172,12 +174,20 @@ pub(crate) fn holds_pipe(pid: i32, inodes: &[u64]) -> bool {
         .collect();
     entries
         .flatten()
-        .filter_map(|entry| fs::read_link(entry.path()).ok())
+        .map(|entry| entry.path())
+        // The link's mode says how the descriptor was opened (proc_pid_fd(5)).
+        .filter(|path| fs::symlink_metadata(path).is_ok_and(|link| link.mode() & 0o200 != 0))
+        .filter_map(|path| fs::read_link(path).ok())
         .any(|target| names.iter().any(|name| target.as_os_str() == name.as_str()))
 }
 
 /// The random id of the present boot of the machine.
 pub(crate) fn boot_id() -> io::Result<String> {
+    // A test cannot restart the machine.
+    #[cfg(debug_assertions)]
+    if let Ok(pretended) = std::env::var("PROCESSION_BOOT_ID") {
+        return Ok(pretended);
+    }
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
         .trim()
         .to_owned())

@@ -15,10 +15,12 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, openat, posix_fallocate};
 use nix::libc;
 use nix::sys::stat::Mode;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::job::life::Life;
+use crate::job::outcome::{SpawnFailure, Stage};
 use crate::job::{JobId, OutputTotals, Survivor, Usage};
 use crate::wire;
 
@@ -26,6 +28,9 @@ use crate::wire;
 pub(crate) const FILE: &str = "record";
 
 const SLOT: u64 = 8192;
+
+/// Room after the slots for a leader's last word.
+const LAST_WORD: u64 = 4096;
 const MAGIC: [u8; 4] = *b"PrRc";
 /// Magic, length, sequence number, checksum.
 const HEADER: usize = 4 + 4 + 8 + 4;
@@ -85,9 +90,17 @@ impl Writer {
             flags,
             Mode::from_bits_truncate(0o600),
         )?);
-        posix_fallocate(&file, 0, i64::try_from(2 * SLOT).unwrap_or(i64::MAX))?;
+        posix_fallocate(
+            &file,
+            0,
+            i64::try_from(2 * SLOT + LAST_WORD).unwrap_or(i64::MAX),
+        )?;
         if !lock(&file)? {
             return Err(io::Error::from(Errno::EAGAIN));
+        }
+        // A server that took this launch for dead has discarded it, and launches the job again.
+        if nix::sys::stat::fstat(&file)?.st_nlink == 0 {
+            return Err(io::Error::from(Errno::ESTALE));
         }
         Ok(Self { file, sequence: 0 })
     }
@@ -107,24 +120,25 @@ impl Writer {
     /// Writes the record into the older slot.
     pub(crate) fn write(&mut self, record: &Record) -> io::Result<()> {
         self.sequence += 1;
-        let payload = wire::encode(record)?;
-        let mut bytes = Vec::with_capacity(HEADER + payload.len());
-        bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(
-            &u32::try_from(payload.len())
-                .unwrap_or(u32::MAX)
-                .to_le_bytes(),
-        );
-        bytes.extend_from_slice(&self.sequence.to_le_bytes());
-        bytes.extend_from_slice(&checksum(self.sequence, &payload).to_le_bytes());
-        bytes.extend_from_slice(&payload);
-        if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > SLOT {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "record larger than its slot",
-            ));
-        }
+        let bytes = frame(self.sequence, record, SLOT)?;
         self.file.write_all_at(&bytes, (self.sequence % 2) * SLOT)
+    }
+
+    /// Says, in the leader, that no program was executed. It has a place of its own: when the monitor is
+    /// dead, a rescuer may be writing records at the same time.
+    pub(crate) fn write_last_word(&self, failure: &SpawnFailure) -> io::Result<()> {
+        self.file
+            .write_all_at(&frame(0, failure, LAST_WORD)?, 2 * SLOT)
+    }
+
+    /// What the leader said last.
+    pub(crate) fn last_word(&self) -> Option<SpawnFailure> {
+        read_last_word(&self.file)
+    }
+
+    /// The file, to be kept open where all others are closed.
+    pub(crate) fn file_mut(&mut self) -> &mut File {
+        &mut self.file
     }
 
     /// Skips the slot that a forked leader writes, so that this side's next record comes after it.
@@ -133,11 +147,54 @@ impl Writer {
     }
 }
 
+/// The failure with which a leader gives up because its monitor died before its record was there.
+pub(crate) fn orphaned() -> SpawnFailure {
+    SpawnFailure {
+        stage: Stage::Record,
+        errno: nix::libc::ECHILD,
+        message: "failed to write the run record: the monitor is gone".to_owned(),
+    }
+}
+
+/// Is this the word of a leader that gave up because its monitor died? Then the job may be launched again.
+pub(crate) fn is_orphaned(failure: &SpawnFailure) -> bool {
+    failure.stage == Stage::Record && failure.errno == nix::libc::ECHILD
+}
+
+fn frame<T: Serialize>(sequence: u64, value: &T, room: u64) -> io::Result<Vec<u8>> {
+    let bytes = sealed(sequence, &wire::encode(value)?);
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > room {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "record larger than its slot",
+        ));
+    }
+    Ok(bytes)
+}
+
+/// A payload as it stands in a slot.
+pub(crate) fn sealed(sequence: u64, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    let mut bytes = Vec::with_capacity(HEADER + payload.len());
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(&sequence.to_le_bytes());
+    bytes.extend_from_slice(&checksum(sequence, payload).to_le_bytes());
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
 fn checksum(sequence: u64, payload: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&sequence.to_le_bytes());
     hasher.update(payload);
     hasher.finalize()
+}
+
+/// Has the checksum look at the processor once, for all processes that are forked later. In a virtual
+/// machine every look is an exit to the host.
+pub(crate) fn warm_up() {
+    let _ = checksum(0, &[0; 256]);
 }
 
 fn whole_file(kind: libc::c_int) -> libc::flock {
@@ -176,6 +233,8 @@ pub(crate) struct Found {
     pub(crate) damaged: bool,
     /// The PID of the live monitor.
     pub(crate) monitor: Option<i32>,
+    /// The leader's word that no program was executed.
+    pub(crate) last_word: Option<SpawnFailure>,
 }
 
 /// Reads the record in a job's directory; `Ok(None)` where there is no such file.
@@ -196,6 +255,7 @@ pub(crate) fn read(directory: BorrowedFd<'_>) -> io::Result<Option<Found>> {
         damaged: record.is_none() && is_damaged,
         record,
         monitor,
+        last_word: read_last_word(&file),
     }))
 }
 
@@ -218,17 +278,9 @@ fn newest(slots: [Slot; 2]) -> Option<(u64, Record)> {
 }
 
 fn read_slot(file: &File, offset: u64) -> Slot {
-    let mut slot = vec![0; usize::try_from(SLOT).unwrap_or_default()];
-    let mut filled = 0;
-    while let Some(rest) = slot.get_mut(filled..)
-        && !rest.is_empty()
-    {
-        match file.read_at(rest, offset + u64::try_from(filled).unwrap_or_default()) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(_) => return Slot::Damaged,
-        }
-    }
+    let Some(slot) = read_area(file, offset, SLOT) else {
+        return Slot::Damaged;
+    };
     if slot.iter().all(|byte| *byte == 0) {
         return Slot::Empty;
     }
@@ -238,7 +290,33 @@ fn read_slot(file: &File, offset: u64) -> Slot {
     }
 }
 
-fn decode_slot(slot: &[u8]) -> Option<(u64, Record)> {
+fn read_last_word(file: &File) -> Option<SpawnFailure> {
+    let area = read_area(file, 2 * SLOT, LAST_WORD)?;
+    decode_slot(&area).map(|(_, failure)| failure)
+}
+
+/// A part of the file, filled up with zeroes; `None` where it cannot be read.
+fn read_area(file: &File, offset: u64, size: u64) -> Option<Vec<u8>> {
+    let mut slot = vec![0; usize::try_from(size).unwrap_or_default()];
+    let mut filled = 0;
+    while let Some(rest) = slot.get_mut(filled..)
+        && !rest.is_empty()
+    {
+        match file.read_at(rest, offset + u64::try_from(filled).unwrap_or_default()) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(_) => return None,
+        }
+    }
+    Some(slot)
+}
+
+/// The record in a slot, if it is whole.
+pub(crate) fn parse_slot(slot: &[u8]) -> Option<(u64, Record)> {
+    decode_slot(slot)
+}
+
+fn decode_slot<T: DeserializeOwned>(slot: &[u8]) -> Option<(u64, T)> {
     if slot.get(..4)? != MAGIC {
         return None;
     }
@@ -276,6 +354,84 @@ pub(crate) fn create_directory(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<O
         Mode::from_bits_truncate(0o700),
     )?;
     open_directory(jobs, job)
+}
+
+/// Is there a record, a socket or an empty directory, as a job that is over does not have?
+pub(crate) fn is_untidy(jobs: BorrowedFd<'_>, job: JobId) -> bool {
+    use nix::fcntl::AtFlags;
+    use nix::sys::stat::fstatat;
+    let Ok(directory) = open_directory(jobs, job) else {
+        return false;
+    };
+    let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+    if [FILE, CONTROL_SOCKET]
+        .into_iter()
+        .any(|name| fstatat(&directory, name, flags).is_ok())
+    {
+        return true;
+    }
+    nix::dir::Dir::from_fd(directory).is_ok_and(|mut entries| entries.iter().flatten().count() == 2)
+}
+
+/// Makes sure that a launch whose monitor is dead never executes a program, and removes what it left.
+/// `false` where that is not so: its monitor lives, or its leader may have executed one.
+///
+/// Whoever holds the lock decides: a monitor that comes late finds it held, or its file without a name.
+pub(crate) fn discard(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<bool> {
+    use nix::unistd::{UnlinkatFlags, unlinkat};
+    let directory = match open_directory(jobs, job) {
+        Ok(directory) => directory,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let _lock = match openat(&directory, FILE, flags, Mode::empty()) {
+        Ok(file) => {
+            let file = File::from(file);
+            if !lock(&file)? {
+                return Ok(false);
+            }
+            // Read under the lock: no monitor lives, and a leader without one gives up.
+            let slots = [read_slot(&file, 0), read_slot(&file, SLOT)];
+            let is_empty = slots.iter().all(|slot| matches!(slot, Slot::Empty));
+            if !is_empty && !read_last_word(&file).is_some_and(|word| is_orphaned(&word)) {
+                return Ok(false);
+            }
+            unlinkat(directory.as_fd(), FILE, UnlinkatFlags::NoRemoveDir)?;
+            Some(file)
+        }
+        Err(Errno::ENOENT) => None,
+        Err(errno) => return Err(errno.into()),
+    };
+    match unlinkat(
+        directory.as_fd(),
+        CONTROL_SOCKET,
+        UnlinkatFlags::NoRemoveDir,
+    ) {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    match unlinkat(jobs, job.to_string().as_str(), UnlinkatFlags::RemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(true),
+        // A monitor has just made its record.
+        Err(Errno::ENOTEMPTY | Errno::EEXIST) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Takes back a launch that failed, in its monitor: in the directory that it made, not in one that has
+/// the same name by now.
+pub(crate) fn abandon(jobs: BorrowedFd<'_>, job: JobId, directory: BorrowedFd<'_>) {
+    use nix::fcntl::AtFlags;
+    use nix::sys::stat::{fstat, fstatat};
+    use nix::unistd::{UnlinkatFlags, unlinkat};
+    let _ = unlinkat(directory, FILE, UnlinkatFlags::NoRemoveDir);
+    let name = job.to_string();
+    let inode = |stat: nix::Result<nix::sys::stat::FileStat>| stat.map(|stat| stat.st_ino).ok();
+    let ours = inode(fstat(directory));
+    if ours.is_some() && ours == inode(fstatat(jobs, name.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW)) {
+        let _ = unlinkat(jobs, name.as_str(), UnlinkatFlags::RemoveDir);
+    }
 }
 
 /// Removes the record, and the directory with it where nothing else is in it.

@@ -3,20 +3,30 @@
 //! It owns nothing that cannot be rebuilt from the store, the job directories and the monitors. It binds
 //! nothing: the listening sockets are the supervisor's.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
 
 use nix::unistd::geteuid;
+use tokio::time::Instant;
 
 use crate::cgroup::Home;
 use crate::config::{Auth, Config};
 use crate::manager::{Manager, Setup, SupervisorSaid};
+use crate::record;
+use crate::state_dir::private_file;
 use crate::store::{OpenError, Store};
 use crate::supervisor::{EXIT_CONFIG, Listeners};
 
 /// The name of the store in the state directory.
 pub(crate) const STORE: &str = "procession.db";
+
+/// How long the server of a dead supervisor may take to end, and how often it is looked for.
+const PREDECESSOR_END: Duration = Duration::from_secs(10);
+const PREDECESSOR_PAUSE: Duration = Duration::from_millis(5);
 
 /// What the server gets from the supervisor by being forked from it.
 #[derive(Debug)]
@@ -46,9 +56,10 @@ pub(crate) fn run(inherited: Inherited) -> u8 {
         }
     };
     match runtime.block_on(serve(inherited)) {
-        Ok(store) => {
+        Ok((store, lock)) => {
             runtime.shutdown_background();
             store.close();
+            drop(lock);
             0
         }
         Err(Failure { message, code }) => {
@@ -72,7 +83,7 @@ impl From<OpenError> for Failure {
     }
 }
 
-async fn serve(inherited: Inherited) -> Result<Store, Failure> {
+async fn serve(inherited: Inherited) -> Result<(Store, File), Failure> {
     let Inherited {
         config,
         supervisor,
@@ -90,6 +101,7 @@ async fn serve(inherited: Inherited) -> Result<Store, Failure> {
             code: 1,
         }
     };
+    let lock = wait_for_predecessor(&config.state_dir).await?;
     let store = Store::open(&config.state_dir.join(STORE))?;
     let setup = Setup {
         store,
@@ -148,13 +160,44 @@ async fn serve(inherited: Inherited) -> Result<Store, Failure> {
     if let Some(connections) = connections {
         connections.finish().await;
     }
-    Ok(manager.store())
+    Ok((manager.store(), lock))
+}
+
+/// One server at a time: that of a supervisor which was killed may need a moment to notice. What it
+/// accepts until then must be in the store before this one reads it.
+async fn wait_for_predecessor(state_dir: &Path) -> Result<File, Failure> {
+    let failed = |error: io::Error| Failure {
+        message: format!("cannot lock the store: {error}"),
+        code: 1,
+    };
+    let file = private_file(&state_dir.join("serving"), false).map_err(failed)?;
+    let end = Instant::now() + PREDECESSOR_END;
+    while !record::lock(&file).map_err(failed)? {
+        if Instant::now() >= end {
+            return Err(failed(io::Error::other(
+                "the server of an earlier supervisor does not end",
+            )));
+        }
+        tokio::time::sleep_until(Instant::now() + PREDECESSOR_PAUSE).await;
+    }
+    Ok(file)
 }
 
 /// The one line on standard output; on a terminal, a curl line that works as well.
 fn greet(config: &Config, address: SocketAddr) -> io::Result<()> {
     let mut out = io::stdout();
-    writeln!(out, "procession: listening on http://{address}")?;
+    let scheme = if config.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    writeln!(out, "procession: listening on {scheme}://{address}")?;
+    if config.tls.is_none() && !config.listen.ip().is_loopback() {
+        writeln!(
+            io::stderr(),
+            "procession: plain HTTP on {address}: the network can read tokens; give --tls-cert and --tls-key, or put a proxy with TLS in front"
+        )?;
+    }
     if config.auth == Auth::None {
         writeln!(
             io::stderr(),
@@ -169,7 +212,7 @@ fn greet(config: &Config, address: SocketAddr) -> io::Result<()> {
         };
         writeln!(
             out,
-            "\nTry:\n  curl -s{authorization} -H 'Content-Type: application/json' \\\n    -d '{{\"command\":[\"echo\",\"hello\"]}}' 'http://{address}/jobs?wait=5'\n"
+            "\nTry:\n  curl -s{authorization} -H 'Content-Type: application/json' \\\n    -d '{{\"command\":[\"echo\",\"hello\"]}}' '{scheme}://{address}/jobs?wait=5'\n"
         )?;
     }
     if geteuid().is_root() && !config.deny_root_jobs {

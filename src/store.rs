@@ -36,6 +36,8 @@ pub struct StoreError {
     pub doing: &'static str,
     /// SQLite's words.
     pub why: String,
+    /// There was no room: it may work when there is.
+    pub full: bool,
 }
 
 impl StoreError {
@@ -44,6 +46,7 @@ impl StoreError {
         Self {
             doing,
             why: "the store is closed".to_owned(),
+            full: false,
         }
     }
 }
@@ -66,10 +69,18 @@ enum Fault {
 }
 
 impl Fault {
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Sqlite(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            Self::Encoding(_) | Self::UnknownState(_) | Self::NoSuchJob => false,
+        }
+    }
+
     fn doing(self, doing: &'static str) -> StoreError {
         StoreError {
             doing,
             why: self.to_string(),
+            full: self.is_full(),
         }
     }
 }

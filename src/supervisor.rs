@@ -29,6 +29,7 @@ use crate::config::{Config, OnShutdown};
 use crate::job::Signal;
 use crate::monitor::Host;
 use crate::procfs;
+use crate::record;
 use crate::state_dir::StateDir;
 use crate::sys::{self, WaitTarget};
 use crate::wire::messages::FromSupervisor;
@@ -36,7 +37,7 @@ use handover::Invocation;
 pub(crate) use handover::understands_handover;
 use monitors::Monitors;
 use server_process::{RESTART_FIRST, Server};
-pub(crate) use sockets::Listeners;
+pub(crate) use sockets::{Listeners, UNIX_SOCKET};
 use upgrade::Upgrade;
 
 /// The exit code for a wrong configuration (sysexits.h `EX_CONFIG`): a restart would not help.
@@ -52,7 +53,7 @@ pub(crate) fn run(config: Config) -> ExitCode {
         Ok(mut supervisor) => {
             let code = supervisor.serve();
             if let Some(home) = &supervisor.host.cgroup {
-                home.tear_down();
+                home.leave();
             }
             code
         }
@@ -124,6 +125,8 @@ impl Supervisor {
                 (state, listeners, Monitors::default(), 0, nofile)
             }
         };
+        // Before the first fork, so that no monitor does it again.
+        record::warm_up();
         prctl::set_child_subreaper(true)
             .map_err(io::Error::from)
             .map_err(Failure::system("cannot become a subreaper"))?;
@@ -163,9 +166,15 @@ impl Supervisor {
         if let Some(code) = self.on_signals() {
             return code;
         }
-        if let Err(error) = self.start_server() {
+        // Nor is a server needed where the end was asked for before there was one.
+        if self.shutdown.is_none()
+            && let Err(error) = self.start_server()
+        {
             tracing::error!(%error, "cannot start: cannot fork the server: {error}");
             return ExitCode::FAILURE;
+        }
+        if let Some(code) = self.on_time() {
+            return code;
         }
         loop {
             let (signal, message) = match self.wait() {

@@ -67,27 +67,36 @@ fn run() -> io::Result<()> {
     };
     let load_before = report::load_average();
     let begin = Instant::now();
-    let (mut rows, mut baselines) = (Vec::new(), Vec::new());
-    if wanted(&["F1"]) {
-        jobs::throughput(&plan, &mut rows, &mut baselines)?;
-    }
-    if wanted(&["F2"]) {
-        jobs::latency(&plan, &mut rows)?;
-    }
-    if wanted(&["F3", "F4"]) {
-        running::memory_and_idleness(&plan, &mut rows)?;
-    }
-    if wanted(&["F5"]) {
-        output::writing(&plan, &mut rows)?;
-    }
-    if wanted(&["F6"]) {
-        output::reading(&plan, &mut rows)?;
-    }
-    if wanted(&["F7"]) {
-        running::stop(&plan, &mut rows)?;
-    }
-    if wanted(&["F8"]) {
-        large_store::figures(&plan, &mut rows)?;
+    let mut rows = Vec::new();
+    type Measure<'a> = &'a dyn Fn(&mut Vec<Row>) -> io::Result<()>;
+    let found = std::cell::RefCell::new(Vec::new());
+    let groups: [(&[&'static str], Measure<'_>); 9] = [
+        (&["F1"], &|rows| {
+            jobs::throughput(&plan, rows, &mut found.borrow_mut())
+        }),
+        (&["F2"], &|rows| jobs::latency(&plan, rows)),
+        (&["F3", "F4"], &|rows| {
+            running::memory_and_idleness(&plan, rows)
+        }),
+        (&["F5"], &|rows| output::writing(&plan, rows)),
+        (&["F6"], &|rows| output::reading(&plan, rows)),
+        (&["F7"], &|rows| running::stop(&plan, rows)),
+        (&["F8"], &|rows| large_store::figures(&plan, rows)),
+        (&["F11"], &|rows| running::size(&plan, rows)),
+        (&["F12"], &|rows| jobs::growth(&plan, rows)),
+    ];
+    for (names, measure) in groups {
+        if !wanted(names) {
+            continue;
+        }
+        let before = rows.len();
+        // One figure that fails must not take the others with it.
+        if let Err(error) = measure(&mut rows) {
+            rows.push(Row::missing(names[0], "", "", &error.to_string()));
+        }
+        for row in &rows[before..] {
+            note(row.markdown().trim());
+        }
     }
     if wanted(&["F9"]) {
         rows.push(Row::missing(
@@ -105,14 +114,8 @@ fn run() -> io::Result<()> {
             "following is not built yet",
         ));
     }
-    if wanted(&["F11"]) {
-        running::size(&plan, &mut rows)?;
-    }
-    if wanted(&["F12"]) {
-        jobs::growth(&plan, &mut rows)?;
-    }
     note(&format!("took {:.0} s", begin.elapsed().as_secs_f64()));
-    let text = report::markdown(plan.rounds, &load_before, &rows, &baselines);
+    let text = report::markdown(plan.rounds, &load_before, &rows, &found.borrow());
     io::stdout().write_all(text.as_bytes())?;
     // A page holds one run, and all of it.
     if figures.is_empty() && !quick && !has("--dry") {

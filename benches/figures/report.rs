@@ -40,7 +40,7 @@ impl Row {
         Self::new(figure, what, format!("not measured: {why}"), goal, None)
     }
 
-    fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         let verdict = match self.reached {
             Some(true) => "✓",
             Some(false) => "✗",

@@ -2,10 +2,14 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use super::complain;
+use crate::config::Surroundings;
+use crate::supervisor::UNIX_SOCKET;
 
 /// How long the service may take to answer.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -21,6 +25,17 @@ pub(super) struct HealthArgs {
         default_value = "127.0.0.1:8080"
     )]
     listen: SocketAddr,
+    /// With TLS the service is asked over the unix socket in its state directory.
+    #[arg(
+        long,
+        env = "PROCESSION_TLS_CERT",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    tls_cert: Option<PathBuf>,
+    /// The state directory, where it is not the usual one.
+    #[arg(long, env = "PROCESSION_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &HealthArgs) -> ExitCode {
@@ -28,7 +43,7 @@ pub(super) fn run(args: &HealthArgs) -> ExitCode {
     if address.ip().is_unspecified() {
         address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
     }
-    match status(address) {
+    match ask(args, address) {
         Ok(200) => ExitCode::SUCCESS,
         Ok(status) => {
             complain(&format!("{address} answers {status}"));
@@ -41,10 +56,24 @@ pub(super) fn run(args: &HealthArgs) -> ExitCode {
     }
 }
 
-fn status(address: SocketAddr) -> io::Result<u16> {
-    let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
+fn ask(args: &HealthArgs, address: SocketAddr) -> io::Result<u16> {
+    if args.tls_cert.is_none() {
+        let stream = TcpStream::connect_timeout(&address, LIMIT)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        stream.set_write_timeout(Some(LIMIT))?;
+        return status(stream, address);
+    }
+    let given = args.state_dir.clone();
+    let state_dir = given
+        .or_else(|| Surroundings::read().state_dir())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no state directory"))?;
+    let stream = UnixStream::connect(state_dir.join(UNIX_SOCKET))?;
     stream.set_read_timeout(Some(LIMIT))?;
     stream.set_write_timeout(Some(LIMIT))?;
+    status(stream, address)
+}
+
+fn status(mut stream: impl Read + Write, address: SocketAddr) -> io::Result<u16> {
     write!(
         stream,
         "GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"

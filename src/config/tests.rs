@@ -45,6 +45,9 @@ fn without_settings_the_defaults_hold() {
             listen: "127.0.0.1:8080".parse().unwrap(),
             state_dir: "/home/ada/.local/state/procession".into(),
             auth: Auth::Token,
+            tls: None,
+            policy: None,
+            max_connections: 1024,
             max_running: 256,
             max_queued: 10_000,
             on_shutdown: None,
@@ -68,6 +71,11 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         "--listen=[::1]:0",
         "--state-dir=s",
         "--auth=none",
+        "--tls-cert=c.pem",
+        "--tls-key=k.pem",
+        "--tls-client-ca=ca.pem",
+        "--policy=p.toml",
+        "--max-connections=2",
         "--max-running=1",
         "--max-queued=0",
         "--on-shutdown=stop",
@@ -85,6 +93,11 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         listen = "[::1]:0"
         state_dir = "s"
         auth = "none"
+        tls_cert = "c.pem"
+        tls_key = "k.pem"
+        tls_client_ca = "ca.pem"
+        policy = "p.toml"
+        max_connections = 2
         max_running = 1
         max_queued = 0
         on_shutdown = "stop"
@@ -102,6 +115,9 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
     assert_eq!(by_flags.allowed_hosts, ["a.example", "b.example"]);
     assert_eq!(by_flags.on_shutdown(false), OnShutdown::Stop);
     assert!(by_flags.deny_root_jobs);
+    assert_eq!(by_flags.policy.as_deref(), Some(Path::new("/srv/p.toml")));
+    let tls = by_flags.tls.clone().unwrap();
+    assert_eq!(tls.client_ca.as_deref(), Some(Path::new("/srv/ca.pem")));
     assert_eq!(with_file(&[], file).unwrap(), by_flags);
     for setting in SETTINGS {
         assert!(
@@ -182,6 +198,19 @@ fn without_auth_the_address_is_loopback() {
 }
 
 #[test]
+fn a_certificate_and_its_key_go_together() {
+    for (flags, missing) in [
+        (&["--tls-cert=c"][..], "--tls-key"),
+        (&["--tls-key=k"], "--tls-cert"),
+        (&["--tls-client-ca=a"], "--tls-cert"),
+        (&["--tls-client-ca=a", "--tls-cert=c"], "--tls-key"),
+    ] {
+        assert_eq!(with_flags(flags), Err(ConfigError::HalfOfTls { missing }));
+    }
+    assert!(with_flags(&["--tls-cert=c", "--tls-key=k"]).is_ok());
+}
+
+#[test]
 fn what_is_not_allowed_is_refused_with_its_origin() {
     for flag in [
         "--listen=localhost:80",
@@ -190,6 +219,11 @@ fn what_is_not_allowed_is_refused_with_its_origin() {
         "--state-dir=",
         "--auth=",
         "--auth=None",
+        "--tls-cert=",
+        "--tls-key=",
+        "--tls-client-ca=",
+        "--policy=",
+        "--max-connections=0",
         "--max-running=0",
         "--max-running=100001",
         "--max-running=1e3",

@@ -1,94 +1,61 @@
 //! Who asks, and whether they may.
 //!
-//! The access word of a route comes from the route table. The check runs before any body byte is read.
+//! The access word of a route comes from the route table. The check runs before any body byte is read, and
+//! an answer lasts no longer than the token that it was given to.
 
-use std::fmt;
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::http::header::AUTHORIZATION;
 use axum::http::{Extensions, HeaderMap};
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
 
 use super::problem::ApiError;
-use super::{AuthMode, Settings};
-
-/// What a route demands, and the most that a caller may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Access {
-    /// Everyone, without a token.
-    Public,
-    /// Numbers about the service.
-    Metrics,
-    /// Looking at jobs.
-    Read,
-    /// Starting, stopping and signalling jobs.
-    Operate,
-    /// Governing the service.
-    Admin,
-}
-
-impl Access {
-    /// The word in `openapi.yaml`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Public => "public",
-            Self::Metrics => "metrics",
-            Self::Read => "read",
-            Self::Operate => "operate",
-            Self::Admin => "admin",
-        }
-    }
-
-    /// May a caller with this scope use a route that demands `needed`?
-    #[must_use]
-    pub fn reaches(self, needed: Self) -> bool {
-        match needed {
-            Self::Public => true,
-            Self::Metrics => self != Self::Public,
-            Self::Read => matches!(self, Self::Read | Self::Operate | Self::Admin),
-            Self::Operate => matches!(self, Self::Operate | Self::Admin),
-            Self::Admin => self == Self::Admin,
-        }
-    }
-}
+use super::{AuthMode, Settings, audit};
+use crate::auth::{Access, Grant};
 
 /// The user on the other end of a unix socket connection; the server puts it into the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerUid(pub u32);
 
+/// The other end of a TCP connection; the server puts it into the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerAddress(pub SocketAddr);
+
 /// Who sent a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Caller {
     /// For records: `token:default`, `uid:1000` or `anonymous`.
     pub(super) actor: Arc<str>,
     /// What they may do.
     pub(super) scope: Access,
+    /// What the permission hangs on; nothing where it lasts as long as the connection.
+    grant: Option<Grant>,
 }
 
-/// Recognises the token without keeping it.
-#[derive(Clone, Copy)]
-pub struct Verifier([u8; 32]);
-
-impl Verifier {
-    /// A verifier that recognises `token`.
-    #[must_use]
-    pub fn of(token: &str) -> Self {
-        Self(Sha256::digest(token.as_bytes()).into())
+impl Caller {
+    fn admin(actor: &str) -> Self {
+        Self {
+            actor: actor.into(),
+            scope: Access::Admin,
+            grant: None,
+        }
     }
 
-    /// Is it this token? Takes the same time for every wrong one.
-    #[must_use]
-    pub fn recognises(&self, token: &str) -> bool {
-        Self::of(token).0.ct_eq(&self.0).into()
-    }
-}
-
-impl fmt::Debug for Verifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Verifier")
+    /// Resolves when the caller may no longer do what they were allowed to. Answers with a body need not
+    /// ask, [`while_allowed`] does; a connection that was upgraded must select on it.
+    pub(super) async fn ended(&self) {
+        match &self.grant {
+            Some(grant) => grant.ended().await,
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -102,6 +69,7 @@ pub(super) fn check(
         return Ok(());
     }
     let caller = identify(settings, request.headers(), request.extensions())?;
+    audit::note_actor(request.extensions(), &caller.actor);
     if !caller.scope.reaches(needed) {
         return Err(ApiError::Forbidden {
             needed: needed.as_str(),
@@ -118,24 +86,21 @@ fn identify(
 ) -> Result<Caller, ApiError> {
     if let Some(PeerUid(uid)) = extensions.get() {
         return if *uid == 0 || *uid == settings.uid {
-            Ok(admin(&format!("uid:{uid}")))
+            Ok(Caller::admin(&format!("uid:{uid}")))
         } else {
             Err(ApiError::PeerNotAllowed)
         };
     }
     match &settings.auth {
-        AuthMode::None => Ok(admin("anonymous")),
-        AuthMode::Token { verifier } => match bearer(headers) {
-            Some(token) if verifier.recognises(token) => Ok(admin("token:default")),
-            Some(_) | None => Err(ApiError::Unauthenticated),
-        },
-    }
-}
-
-fn admin(actor: &str) -> Caller {
-    Caller {
-        actor: actor.into(),
-        scope: Access::Admin,
+        AuthMode::None => Ok(Caller::admin("anonymous")),
+        AuthMode::Token { tokens } => bearer(headers)
+            .and_then(|token| tokens.recognise(token))
+            .map(|grant| Caller {
+                actor: grant.actor.clone(),
+                scope: grant.scope,
+                grant: Some(grant),
+            })
+            .ok_or(ApiError::Unauthenticated),
     }
 }
 
@@ -150,40 +115,70 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
+/// Answers the request, but no longer than its caller is allowed to: a wait ends with 401, a body that
+/// comes bit by bit is broken off.
+pub(super) async fn while_allowed(request: Request, next: Next) -> Response {
+    let Some(caller) = request.extensions().get::<Caller>().cloned() else {
+        return next.run(request).await;
+    };
+    if caller.grant.is_none() {
+        return next.run(request).await;
+    }
+    let response = tokio::select! {
+        biased;
+        response = next.run(request) => response,
+        () = caller.ended() => return ApiError::Unauthenticated.into_response(),
+    };
+    if response.body().size_hint().exact().is_some() {
+        // It is whole, and as good as sent.
+        return response;
+    }
+    response.map(|body| {
+        Body::new(Bounded {
+            body,
+            end: Box::pin(async move { caller.ended().await }),
+        })
+    })
+}
+
+/// A body that breaks off when its caller's permission ends.
+struct Bounded {
+    body: Body,
+    end: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl HttpBody for Bounded {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = self.get_mut();
+        if this.end.as_mut().poll(context).is_ready() {
+            // An orderly end would let what is missing pass for what there is.
+            this.end = Box::pin(std::future::ready(()));
+            return Poll::Ready(Some(Err(axum::Error::new("the token has ended"))));
+        }
+        Pin::new(&mut this.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt;
+
     use super::*;
-
-    const ALL: [Access; 5] = [
-        Access::Public,
-        Access::Metrics,
-        Access::Read,
-        Access::Operate,
-        Access::Admin,
-    ];
-
-    #[test]
-    fn every_scope_reaches_those_before_it_and_no_other() {
-        for (held, scope) in ALL.into_iter().enumerate() {
-            for (wanted, needed) in ALL.into_iter().enumerate() {
-                assert_eq!(
-                    scope.reaches(needed),
-                    wanted <= held,
-                    "{scope:?} {needed:?}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn only_the_very_token_is_recognised() {
-        let verifier = Verifier::of("abc");
-        assert!(verifier.recognises("abc"));
-        for wrong in ["", "ab", "abcd", "ABC"] {
-            assert!(!verifier.recognises(wrong));
-        }
-        assert_eq!(format!("{verifier:?}"), "Verifier");
-    }
+    use crate::auth::{self, Tokens};
 
     #[test]
     fn a_bearer_token_comes_from_exactly_one_header() {
@@ -205,5 +200,55 @@ mod tests {
         ] {
             assert_eq!(with(wrong), None, "{wrong:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_body_breaks_off_where_its_permission_ends() {
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let mut body = Bounded {
+            body: Body::from_stream(futures_util::stream::iter([
+                Ok::<_, axum::Error>("a"),
+                Ok("b"),
+            ])),
+            end: Box::pin(async move { ended.await.unwrap() }),
+        };
+        assert_eq!(
+            body.frame().await.unwrap().unwrap().into_data().unwrap(),
+            "a"
+        );
+        end.send(()).unwrap();
+        assert!(body.frame().await.unwrap().is_err());
+        assert!(body.frame().await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_wait_ends_with_its_token() {
+        use tower::ServiceExt;
+        let dir = tempfile::tempdir().unwrap();
+        let name = "ci".parse().unwrap();
+        let text = auth::create(dir.path(), &name, Access::Read, None).unwrap();
+        let tokens = Tokens::open(dir.path()).unwrap();
+        let grant = tokens.recognise(&text).unwrap();
+        let caller = Caller {
+            actor: grant.actor.clone(),
+            scope: grant.scope,
+            grant: Some(grant),
+        };
+        let app = axum::Router::new()
+            .route(
+                "/",
+                axum::routing::get(async || std::future::pending::<()>().await),
+            )
+            .layer(axum::middleware::from_fn(while_allowed));
+        let mut request = Request::new(Body::empty());
+        request.extensions_mut().insert(caller);
+        let response = tokio::select! {
+            response = app.oneshot(request) => response.unwrap(),
+            () = async {
+                auth::revoke(dir.path(), &name).unwrap();
+                tokens.follow(dir.path()).await;
+            } => unreachable!(),
+        };
+        assert_eq!(response.status(), 401);
     }
 }

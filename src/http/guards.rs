@@ -5,25 +5,59 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use axum::extract::{Request, State};
-use axum::http::header::{HOST, ORIGIN};
+use axum::http::header::{CONNECTION, HOST, ORIGIN, TRANSFER_ENCODING};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::auth::PeerUid;
 use super::problem::ApiError;
-use super::{Api, AuthMode, Settings};
+use super::{Api, AuthMode, Settings, request_id};
+
+/// The most bytes and headers of a request head.
+pub(crate) const HEAD_BYTES: usize = 32 << 10;
+/// See above.
+pub(crate) const HEAD_FIELDS: usize = 64;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Middleware that refuses what a guard refuses.
 pub(super) async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
     let socket = request.extensions().get::<PeerUid>().is_some();
-    match check(&api.settings, request.uri(), request.headers(), socket) {
+    let chunked = request.headers().contains_key(TRANSFER_ENCODING);
+    let checked = check_size(&request)
+        .and_then(|()| check(&api.settings, request.uri(), request.headers(), socket));
+    let mut response = match checked {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
+    };
+    if chunked {
+        // A `Content-Length` beside it has been dropped unseen, and whoever stands in between may have gone
+        // by that: what follows on this connection is not to be trusted (RFC 9112, 6.1).
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
     }
+    response
+}
+
+/// The connection refuses what is far too large, and without a body; this refuses the rest in full.
+fn check_size(request: &Request) -> Result<(), ApiError> {
+    let (uri, headers) = (request.uri(), request.headers());
+    let target = uri.path().len() + uri.query().map_or(0, |query| query.len() + 1);
+    // The request's id is ours by now, or a short one of the client.
+    let sent = || {
+        headers
+            .iter()
+            .filter(|(name, _)| **name != request_id::HEADER)
+    };
+    // A line has a colon, a space and its end.
+    let lines = sent().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    let bytes = request.method().as_str().len() + target + lines.sum::<usize>();
+    if bytes > HEAD_BYTES || sent().count() > HEAD_FIELDS {
+        return Err(ApiError::HeadTooLarge);
+    }
+    Ok(())
 }
 
 fn check(
@@ -107,6 +141,8 @@ fn is_allowed(settings: &Settings, host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+
     use super::*;
     use crate::http::tests::{open_settings, settings};
 
@@ -117,6 +153,25 @@ mod tests {
             map.append(name, value.parse().unwrap());
         }
         check(settings, &uri.parse().unwrap(), &map, false).map_err(|error| error.status().as_u16())
+    }
+
+    #[test]
+    fn a_head_is_measured_below_at_and_above_its_limits() {
+        let with = |name_bytes: usize, fields: usize| {
+            let mut request = Request::get("/a?b").body(Body::empty()).unwrap();
+            for _ in 0..fields {
+                request.headers_mut().append("x", "".parse().unwrap());
+            }
+            let filler = "f".repeat(name_bytes).parse().unwrap();
+            request.headers_mut().append("filler", filler);
+            check_size(&request).is_ok()
+        };
+        // "GET" + "/a?b" + "filler" + 4
+        let rest = 3 + 4 + 6 + 4;
+        assert!(with(HEAD_BYTES - rest - 1, 0) && with(HEAD_BYTES - rest, 0));
+        assert!(!with(HEAD_BYTES - rest + 1, 0));
+        assert!(with(0, HEAD_FIELDS - 2) && with(0, HEAD_FIELDS - 1));
+        assert!(!with(0, HEAD_FIELDS));
     }
 
     #[test]

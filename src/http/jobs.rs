@@ -18,9 +18,10 @@ use super::query::Params;
 use super::view::{Delivered, JobList, JobView, ProcessList, ValidView};
 use super::{Api, accept, body, page, view};
 use crate::job::life::Stop;
-use crate::job::parse::{self, BodyError, FieldError, NewJob, SpecLimits};
+use crate::job::parse::{self, BodyError, FieldError, NewJob};
 use crate::job::{Cause, Job, JobId, Signal};
 use crate::manager::{Idempotency, Manager, RequestError, Submission, Until};
+use crate::policy::TemplateError;
 
 /// The parameters of [`create`].
 pub(super) const CREATE: &[&str] = &["wait", "validate_only"];
@@ -86,7 +87,7 @@ pub(super) async fn create(
     params.finish()?;
     let key = idempotency_key(request.headers())?;
     let bytes = body::read_json(request, api.settings.max_body_bytes).await?;
-    let (new, fingerprint) = submission_in(&bytes, &api.settings.spec_limits)?;
+    let (new, fingerprint) = wanted(&api, &bytes).await?;
     if validate_only {
         api.manager.validate(&new.spec).await?;
         let view = ValidView {
@@ -133,7 +134,8 @@ pub(super) async fn submit(
     Ok(response)
 }
 
-fn submission_in(bytes: &Bytes, limits: &SpecLimits) -> Result<(NewJob, [u8; 32]), ApiError> {
+/// The job that the body asks for, where the command policy allows it.
+async fn wanted(api: &Api, bytes: &Bytes) -> Result<(NewJob, [u8; 32]), ApiError> {
     let invalid = |errors: Vec<FieldError>| {
         ApiError::InvalidSpec(errors.into_iter().map(Violation::from).collect())
     };
@@ -141,7 +143,34 @@ fn submission_in(bytes: &Bytes, limits: &SpecLimits) -> Result<(NewJob, [u8; 32]
         BodyError::Invalid(errors) => invalid(errors),
         BodyError::Syntax { .. } | BodyError::TooDeep => error.into(),
     })?;
-    let new = parse::parse_submission(&body, limits).map_err(invalid)?;
+    let limits = &api.settings.spec_limits;
+    let Some(policy) = api.settings.policy.clone() else {
+        let new = parse::parse_submission(&body, limits).map_err(invalid)?;
+        let fingerprint = parse::fingerprint(&new);
+        return Ok((new, fingerprint));
+    };
+    if body.has_program() {
+        return Err(ApiError::PolicyForbids(
+            "this service runs templates only: send template and params",
+        ));
+    }
+    let request = parse::parse_template_request(&body, limits).map_err(invalid)?;
+    // A parameter that is a path is looked up on disk.
+    let judged = tokio::task::spawn_blocking(move || {
+        let made = policy.job(request);
+        made.map(|new| policy.admits(&new.spec).then_some(new))
+    });
+    let judged = judged
+        .await
+        .map_err(|error| ApiError::Internal(error.to_string()))?;
+    let new = judged
+        .map_err(|error| match error {
+            TemplateError::NoSuchTemplate => ApiError::NoSuchTemplate,
+            TemplateError::Invalid(errors) => invalid(errors),
+        })?
+        .ok_or(ApiError::PolicyForbids(
+            "the template makes a job that the policy does not admit",
+        ))?;
     let fingerprint = parse::fingerprint(&new);
     Ok((new, fingerprint))
 }

@@ -37,6 +37,7 @@ pub const ALL_CODES: &[&str] = &[
     "forbidden",
     "peer_not_allowed",
     "origin_not_allowed",
+    "policy_forbids",
     "privilege_required",
     "not_found",
     "job_not_found",
@@ -54,10 +55,12 @@ pub const ALL_CODES: &[&str] = &[
     "body_too_large",
     "unsupported_media_type",
     "range_not_satisfiable",
+    "head_too_large",
     "host_not_allowed",
     "invalid_spec",
     "invalid_body",
     "no_such_user",
+    "no_such_template",
     "containment_unavailable",
     "idempotency_key_reused",
     "queue_full",
@@ -126,6 +129,8 @@ pub enum ApiError {
     PeerNotAllowed,
     /// A web page of another origin sent the request.
     OriginNotAllowed,
+    /// The command policy does not allow this job.
+    PolicyForbids(&'static str),
     /// Only a privileged service can do this.
     PrivilegeRequired {
         /// The whole sentence.
@@ -166,6 +171,8 @@ pub enum ApiError {
     },
     /// The body is larger than this many bytes.
     BodyTooLarge(usize),
+    /// The request line and the headers are larger, or more, than allowed.
+    HeadTooLarge,
     /// The body is not of this media type.
     UnsupportedMediaType(&'static str),
     /// Nothing of the range exists; the length as it is now.
@@ -179,6 +186,8 @@ pub enum ApiError {
     InvalidSpec(Vec<Violation>),
     /// Another body is well-formed and wrong.
     InvalidBody(Vec<Violation>),
+    /// The command policy has no such template.
+    NoSuchTemplate,
     /// No such user or group on this machine.
     NoSuchUser {
         /// The whole sentence.
@@ -214,6 +223,22 @@ impl ApiError {
     #[must_use]
     pub fn io(doing: &'static str, error: &std::io::Error) -> Self {
         Self::Internal(format!("{doing}: {error}"))
+    }
+
+    /// Was it about who asks, from where, or what they may, rather than about the request itself?
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Unauthenticated
+                | Self::Forbidden { .. }
+                | Self::PeerNotAllowed
+                | Self::OriginNotAllowed
+                | Self::HostNotAllowed
+                | Self::HeadTooLarge
+                | Self::PolicyForbids(_)
+                | Self::PrivilegeRequired { .. }
+        )
     }
 }
 
@@ -323,6 +348,7 @@ impl From<SubmitError> for ApiError {
             SubmitError::KeyReused => Self::KeyReused,
             SubmitError::Unavailable(unavailable) => unavailable.into(),
             SubmitError::NoRoom => Self::NoRoom,
+            SubmitError::Store(error) if error.full => Self::NoRoom,
             SubmitError::Store(error) => error.into(),
         }
     }
@@ -415,6 +441,9 @@ mod tests {
             ApiError::Forbidden { needed: "admin" },
             ApiError::PeerNotAllowed,
             ApiError::OriginNotAllowed,
+            ApiError::PolicyForbids(""),
+            ApiError::NoSuchTemplate,
+            ApiError::HeadTooLarge,
             ApiError::PrivilegeRequired {
                 detail: detail(),
                 pointer: pointer(),
@@ -464,21 +493,23 @@ mod tests {
 
     #[test]
     fn every_refusal_has_a_code_that_is_listed() {
-        let store = || StoreError {
+        let store = |full| StoreError {
             doing: "reading",
             why: "hidden".to_owned(),
+            full,
         };
         let unavailable = Unavailable::Containment {
             pointer: "/limits/pids".to_owned(),
             why: "no pids controller".to_owned(),
         };
-        let errors: [(ApiError, u16); 12] = [
+        let errors: [(ApiError, u16); 13] = [
             (SubmitError::QueueFull.into(), 429),
             (SubmitError::Draining.into(), 503),
             (SubmitError::KeyReused.into(), 422),
             (SubmitError::Unavailable(unavailable).into(), 422),
             (SubmitError::NoRoom.into(), 507),
-            (SubmitError::Store(store()).into(), 500),
+            (SubmitError::Store(store(false)).into(), 500),
+            (SubmitError::Store(store(true)).into(), 507),
             (RequestError::NoSuchJob.into(), 404),
             (RequestError::Refused(Refusal::NotStarted).into(), 409),
             (RequestError::Refused(Refusal::Finished).into(), 409),

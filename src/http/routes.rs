@@ -4,6 +4,7 @@
 //! `Allow` header. A test holds `openapi.yaml` against it.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use axum::extract::{Request, State};
 use axum::handler::Handler;
@@ -13,10 +14,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Router, http};
 
-use super::auth::Access::{Admin, Metrics, Operate, Public, Read};
-use super::auth::{self, Access};
+use super::auth;
 use super::problem::ApiError;
 use super::{Api, change, jobs, many, output, page, query, service, stdin};
+use crate::auth::Access::{self, Admin, Metrics, Operate, Public, Read};
 
 /// One method of one path.
 #[derive(Debug)]
@@ -93,6 +94,28 @@ where
     }
 }
 
+/// Method, path and access word of every route: the table without its handlers.
+static WORDS: LazyLock<Vec<(Method, &'static str, Access)>> = LazyLock::new(|| {
+    table()
+        .into_iter()
+        .map(|route| (route.method, route.path, route.access))
+        .collect()
+});
+
+/// The path of the table that reads like this one.
+pub(super) fn path(matched: &str) -> Option<&'static str> {
+    let mut paths = WORDS.iter().map(|(_, path, _)| *path);
+    paths.find(|path| *path == matched)
+}
+
+/// Could this request change something? By its method, or because its route demands more than reading.
+pub(super) fn is_write(method: &Method, path: Option<&'static str>) -> bool {
+    !method.is_safe()
+        || WORDS.iter().any(|(route_method, route_path, access)| {
+            route_method == method && Some(*route_path) == path && !Read.reaches(*access)
+        })
+}
+
 /// What stands before a handler.
 #[derive(Clone, Debug)]
 struct Gate {
@@ -105,7 +128,7 @@ async fn enter(State(gate): State<Gate>, mut request: Request, next: Next) -> Re
     let entered = auth::check(&gate.api.settings, &mut request, gate.access)
         .and_then(|()| query::check_known(request.uri(), gate.query));
     match entered {
-        Ok(()) => next.run(request).await,
+        Ok(()) => auth::while_allowed(request, next).await,
         Err(error) => error.into_response(),
     }
 }

@@ -7,7 +7,8 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use super::{AuthMode, PeerUid, Settings, Verifier, app, routes};
+use super::{AuthMode, PeerUid, Settings, app, routes};
+use crate::auth::{self, Access, Tokens};
 use crate::manager::{Manager, Setup};
 use crate::store::Store;
 
@@ -17,11 +18,13 @@ const TOKEN: &str = "a-token";
 pub(super) fn settings() -> Settings {
     Settings {
         auth: AuthMode::Token {
-            verifier: Verifier::of(TOKEN),
+            tokens: Tokens::of(TOKEN),
         },
         allowed_hosts: vec!["jobs.example".to_owned()],
         max_body_bytes: 1 << 20,
         spec_limits: crate::job::parse::SpecLimits::default(),
+        audit: None,
+        policy: None,
         uid: 1000,
         version: "0.0.0",
         commit: None,
@@ -133,6 +136,238 @@ async fn every_route_but_the_public_ones_asks_for_a_token_before_it_reads_a_body
             }
         }
     }
+}
+
+#[tokio::test]
+async fn every_route_lets_in_exactly_the_scopes_that_reach_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut held = Vec::new();
+    for scope in Access::SCOPES {
+        let name = scope.as_str().parse().unwrap();
+        let token = auth::create(dir.path(), &name, scope, None).unwrap();
+        held.push((scope, token));
+    }
+    let settings = Settings {
+        auth: AuthMode::Token {
+            tokens: Tokens::open(dir.path()).unwrap(),
+        },
+        ..settings()
+    };
+    let app = app(manager().await, settings);
+    let mut cases = 0;
+    for route in routes::table() {
+        for (scope, token) in &held {
+            // An unknown parameter ends every request right after the access check, before it has an effect.
+            let path = format!("{}?surprise=1", example(route.path));
+            let request = request(route.method.as_str(), &path)
+                .header("authorization", format!("Bearer {token}"))
+                .body(untouchable())
+                .unwrap();
+            let found = problem(app.clone().oneshot(request).await.unwrap()).await;
+            let expected = if scope.reaches(route.access) {
+                (400, "invalid_query")
+            } else {
+                (403, "forbidden")
+            };
+            assert_eq!(
+                (found.0, found.1.as_str()),
+                expected,
+                "{} {} with {scope:?}",
+                route.method,
+                route.path
+            );
+            cases += 1;
+        }
+    }
+    assert_eq!(cases, 4 * routes::table().len());
+}
+
+#[tokio::test]
+async fn a_head_over_the_limit_is_a_problem() {
+    let long = format!("/jobs?name_prefix={}", "a".repeat(33 << 10));
+    let response = send(allowed("GET", &long).body(Body::empty()).unwrap()).await;
+    assert_eq!(problem(response).await, (431, "head_too_large".into()));
+}
+
+#[tokio::test]
+async fn after_a_chunked_body_the_connection_closes() {
+    let request = allowed("POST", "/jobs").header("transfer-encoding", "chunked");
+    let response = send(request.body(Body::empty()).unwrap()).await;
+    assert_eq!(response.headers()["connection"], "close");
+}
+
+const POLICY: &str = r#"
+[template.backup]
+command = ["/bin/echo", "{level}"]
+params.level = { type = "integer", min = 0, max = 9 }
+"#;
+
+async fn post_under_policy(body: &'static str) -> Response {
+    let settings = Settings {
+        policy: Some(std::sync::Arc::new(
+            crate::policy::Policy::parse(POLICY).unwrap(),
+        )),
+        ..settings()
+    };
+    let request = allowed("POST", "/jobs?validate_only")
+        .header("content-type", "application/json")
+        .body(Body::from(body))
+        .unwrap();
+    app(manager().await, settings)
+        .oneshot(request)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn with_a_policy_only_templates_are_taken() {
+    let good = post_under_policy(r#"{"template":"backup","params":{"level":3},"name":"n"}"#).await;
+    assert_eq!(good.status(), StatusCode::OK);
+    let view: Value = serde_json::from_str(&text_of(good).await).unwrap();
+    assert_eq!(
+        view["spec"]["command"],
+        serde_json::json!(["/bin/echo", "3"])
+    );
+    for (body, expected) in [
+        (r#"{"command":["/bin/echo","3"]}"#, (403, "policy_forbids")),
+        (r#"{"script":"true"}"#, (403, "policy_forbids")),
+        (
+            r#"{"template":"backup","command":["/bin/sh"]}"#,
+            (403, "policy_forbids"),
+        ),
+        (r#"{"template":"restore"}"#, (422, "no_such_template")),
+        (r#"{"template":"backup"}"#, (422, "invalid_spec")),
+        (
+            r#"{"template":"backup","params":{"level":10}}"#,
+            (422, "invalid_spec"),
+        ),
+        (
+            r#"{"template":"backup","params":{"level":3},"user":"root"}"#,
+            (422, "invalid_spec"),
+        ),
+        (r#"{}"#, (422, "invalid_spec")),
+    ] {
+        let found = problem(post_under_policy(body).await).await;
+        assert_eq!((found.0, found.1.as_str()), expected, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn every_write_request_has_a_line_in_the_audit_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        audit: Some(std::sync::Arc::new(
+            crate::audit::Audit::open(dir.path()).unwrap(),
+        )),
+        ..settings()
+    };
+    let app = app(manager().await, settings);
+    let id = example("{id}");
+    let send = async |mut request: Request<Body>| {
+        let peer = super::PeerAddress("192.0.2.7:1234".parse().unwrap());
+        request.extensions_mut().insert(peer);
+        app.clone().oneshot(request).await.unwrap();
+    };
+    let post = |body: &'static str| {
+        let request = allowed("POST", "/jobs").header("content-type", "application/json");
+        request
+            .header("request-id", "r1")
+            .body(Body::from(body))
+            .unwrap()
+    };
+    send(allowed("GET", "/jobs").body(Body::empty()).unwrap()).await;
+    send(post(
+        r#"{"command":["hunter2"],"env":{"A":"hunter2"},"x":1}"#,
+    ))
+    .await;
+    let path = format!("/jobs/{id}?reason=hunter2");
+    send(allowed("DELETE", &path).body(Body::empty()).unwrap()).await;
+    send(request("DELETE", &path).body(Body::empty()).unwrap()).await;
+    let mut foreign = post("{}");
+    foreign
+        .headers_mut()
+        .insert("origin", "http://evil.example".parse().unwrap());
+    send(foreign).await;
+    send(allowed("PUT", "/hunter2").body(Body::empty()).unwrap()).await;
+    let text = std::fs::read_to_string(dir.path().join("audit.jsonl")).unwrap();
+    assert!(!text.contains("hunter2") && !text.contains(TOKEN), "{text}");
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let told: Vec<Value> = lines
+        .iter()
+        .map(|line| {
+            [
+                "actor", "method", "route", "job_id", "decision", "status", "code",
+            ]
+            .map(|key| line[key].clone())
+            .into()
+        })
+        .collect();
+    let actor = "token:default";
+    assert_eq!(
+        told,
+        [
+            serde_json::json!([actor, "POST", "/jobs", null, "allowed", 422, "invalid_spec"]),
+            serde_json::json!([
+                actor,
+                "DELETE",
+                "/jobs/{id}",
+                id,
+                "allowed",
+                404,
+                "job_not_found"
+            ]),
+            serde_json::json!([
+                null,
+                "DELETE",
+                "/jobs/{id}",
+                id,
+                "refused",
+                401,
+                "unauthenticated"
+            ]),
+            serde_json::json!([
+                null,
+                "POST",
+                "/jobs",
+                null,
+                "refused",
+                403,
+                "origin_not_allowed"
+            ]),
+            serde_json::json!([actor, "PUT", null, null, "allowed", 404, "not_found"]),
+        ]
+    );
+    assert_eq!(lines[0]["peer"], "192.0.2.7:1234");
+    assert_eq!(lines[0]["request_id"], "r1");
+}
+
+#[tokio::test]
+async fn a_write_whose_client_went_away_has_a_line_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        audit: Some(std::sync::Arc::new(
+            crate::audit::Audit::open(dir.path()).unwrap(),
+        )),
+        ..settings()
+    };
+    let never = Body::from_stream(futures_util::stream::pending::<
+        Result<bytes::Bytes, std::io::Error>,
+    >());
+    let request = allowed("POST", "/jobs").header("content-type", "application/json");
+    let answer = app(manager().await, settings).oneshot(request.body(never).unwrap());
+    assert!(
+        tokio::time::timeout(std::time::Duration::from_millis(50), answer)
+            .await
+            .is_err()
+    );
+    let text = std::fs::read_to_string(dir.path().join("audit.jsonl")).unwrap();
+    assert!(
+        text.contains(r#""decision":"unanswered","status":null"#),
+        "{text}"
+    );
 }
 
 #[tokio::test]

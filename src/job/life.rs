@@ -443,11 +443,11 @@ impl Life {
             Phase::Running { .. } | Phase::Paused { .. } => {
                 self.exit.is_some() && self.plan.wait_for == WaitFor::Leader
             }
-            Phase::Starting
-            | Phase::Terminating { .. }
-            | Phase::Killing
-            | Phase::Draining { .. }
-            | Phase::Ended => true,
+            // A program that has not been executed cannot have ended.
+            Phase::Starting => false,
+            Phase::Terminating { .. } | Phase::Killing | Phase::Draining { .. } | Phase::Ended => {
+                true
+            }
         };
         self.ending = Some(Ending {
             cause: (!ended_by_itself).then_some(stop.cause),

@@ -8,6 +8,7 @@ mod json;
 mod many;
 mod patch;
 mod rules;
+mod template;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,7 @@ use json::{JsonError, Value};
 pub use many::{StopMany, WaitMany, Which, parse_stop_many, parse_wait_many};
 pub use patch::{parse_amendment, parse_rerun};
 use rules::StdinMode;
+pub use template::{Argument, TemplateRequest, parse_template_request};
 
 /// A request body that is JSON, with an object at its top and no key twice.
 pub struct Body(Value);

@@ -12,11 +12,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::StartError;
+use super::leftovers;
 use super::link::MonitorLink;
 use super::shared::Shared;
 use super::{mirror, runner};
 use crate::clock::Timestamp;
-use crate::job::outcome::Cause;
+use crate::job::outcome::{Cause, SpawnFailure};
 use crate::job::{JobId, State};
 use crate::record::{self, Found, Record};
 
@@ -39,8 +40,21 @@ pub(super) enum Fate {
     Ended(Record),
     /// Nobody saw the end.
     Lost(Option<Record>, Cause),
-    /// No program was ever executed for it.
+    /// No program was ever executed for it, and none will be: nothing of the launch is left.
     NeverStarted,
+    /// No program could be executed for it.
+    Failed(SpawnFailure),
+    /// The service ends without its jobs: the next server finds out.
+    Undecided,
+}
+
+/// Whose monitor it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// It was launched under this supervisor, which sends a rescuer when it dies.
+    Ours,
+    /// It may have been launched under an earlier one, which nobody rescues.
+    Inherited,
 }
 
 /// Takes every unfinished job over.
@@ -54,6 +68,13 @@ pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
     })
     .await
     .map_err(io::Error::other)?;
+    leftovers::remove(shared, unfinished.iter().map(|(job, _)| job.id).collect()).await;
+    // A first server has a fresh supervisor, which has forked nothing yet.
+    let origin = if shared.is_first_server() {
+        Origin::Inherited
+    } else {
+        Origin::Ours
+    };
     for (mut job, secrets) in unfinished {
         let found = launched.remove(&job.id);
         mirror::outlive_server(&mut job, Timestamp::now());
@@ -64,7 +85,7 @@ pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
                 mirror::mirror(&mut job, record);
             }
             shared.admission().adopt();
-            shared.spawn(shared.enlist(job, true).resume(secrets));
+            shared.spawn(shared.enlist(job, true).resume(secrets, origin));
         } else {
             shared.spawn(shared.enlist(job, true).requeue(secrets));
         }
@@ -72,25 +93,18 @@ pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Finds out what became of a job whose monitor cannot be heard, and was not heard by this server before.
-pub(super) async fn fate(shared: &Shared, id: JobId) -> Fate {
-    // Under a fresh supervisor no rescuer will come: it has forked no monitor that could have died.
-    if shared.is_first_server() {
-        find_out(shared, id, Duration::ZERO, Cause::SupervisorLost).await
-    } else {
-        find_out(shared, id, RESCUE_LIMIT, Cause::MonitorLost).await
-    }
-}
-
-/// The same for a monitor that this server has heard before.
-pub(super) async fn fate_of_lost(shared: &Shared, id: JobId) -> Fate {
-    find_out(shared, id, RESCUE_LIMIT, Cause::MonitorLost).await
-}
-
-async fn find_out(shared: &Shared, id: JobId, rescue_limit: Duration, cause: Cause) -> Fate {
+/// Finds out what became of a job whose monitor cannot be heard.
+pub(super) async fn fate(shared: &Arc<Shared>, id: JobId, origin: Origin) -> Fate {
     let began = Instant::now();
+    let rescue_limit = match origin {
+        Origin::Inherited => Duration::ZERO,
+        Origin::Ours => RESCUE_LIMIT,
+    };
     loop {
         let waited = began.elapsed();
+        if shared.leaves_jobs() {
+            return Fate::Undecided;
+        }
         match runner::read_record(shared.jobs.as_fd(), id) {
             Some(Found {
                 record,
@@ -107,17 +121,21 @@ async fn find_out(shared: &Shared, id: JobId, rescue_limit: Duration, cause: Cau
             Some(Found {
                 record: Some(record),
                 monitor: None,
+                last_word,
                 ..
             }) => {
                 if record.life.ended_at().is_some() {
                     return Fate::Ended(record);
                 }
+                if last_word.as_ref().is_some_and(record::is_orphaned) && discard(shared, id).await
+                {
+                    return Fate::NeverStarted;
+                }
                 if waited >= rescue_limit || record.boot_id != shared.boot_id {
-                    let cause = if record.boot_id == shared.boot_id {
-                        cause
-                    } else {
-                        Cause::HostRebooted
-                    };
+                    if let Some(failure) = last_word {
+                        return Fate::Failed(failure);
+                    }
+                    let cause = lost_cause(shared, origin, Some(&record));
                     return Fate::Lost(Some(record), cause);
                 }
             }
@@ -128,7 +146,7 @@ async fn find_out(shared: &Shared, id: JobId, rescue_limit: Duration, cause: Cau
                 ..
             }) => {
                 shared.quarantine(id);
-                return Fate::Lost(None, cause);
+                return Fate::Lost(None, lost_cause(shared, origin, None));
             }
             // A monitor makes the directory, then the record; the leader writes into it before it
             // executes anything.
@@ -138,8 +156,11 @@ async fn find_out(shared: &Shared, id: JobId, rescue_limit: Duration, cause: Cau
                 ..
             })
             | None => {
-                if waited >= BIRTH_LIMIT {
+                if waited >= BIRTH_LIMIT && discard(shared, id).await {
                     return Fate::NeverStarted;
+                }
+                if waited >= CONNECT_LIMIT {
+                    return Fate::Lost(None, lost_cause(shared, origin, None));
                 }
             }
         }
@@ -150,4 +171,30 @@ async fn find_out(shared: &Shared, id: JobId, rescue_limit: Duration, cause: Cau
 fn connect(shared: &Shared, id: JobId) -> io::Result<MonitorLink> {
     let directory = record::open_directory(shared.jobs.as_fd(), id)?;
     MonitorLink::connect(directory.as_fd())
+}
+
+/// Removes what a launch without a monitor left; `false` where a program may run or have run.
+async fn discard(shared: &Arc<Shared>, id: JobId) -> bool {
+    let discarding = shared.clone();
+    let discarded =
+        tokio::task::spawn_blocking(move || record::discard(discarding.jobs.as_fd(), id)).await;
+    match discarded {
+        Ok(Ok(is_gone)) => is_gone,
+        Ok(Err(error)) => {
+            tracing::warn!(job.id = %id, %error, "what a launch of job {id} left cannot be removed: {error}");
+            false
+        }
+        Err(_) => false,
+    }
+}
+
+fn lost_cause(shared: &Shared, origin: Origin, record: Option<&Record>) -> Cause {
+    if record.is_some_and(|record| record.boot_id != shared.boot_id) {
+        return Cause::HostRebooted;
+    }
+    match origin {
+        // Its supervisor is gone, or its monitor would have been rescued.
+        Origin::Inherited => Cause::SupervisorLost,
+        Origin::Ours => Cause::MonitorLost,
+    }
 }

@@ -1,5 +1,7 @@
 //! The one task of a live job, from its acceptance to its durable end. Nobody else changes the job.
 
+mod asks;
+
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -8,40 +10,31 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::adopt::{self, Fate};
+use super::adopt::{self, Fate, Origin};
 use super::link::MonitorLink;
 use super::queue::Arrival;
 use super::{Idempotency, RequestError, Shared, SubmitError, Submitted, mirror};
 use crate::clock::{Now, Timestamp};
-use crate::job::amendment::Amendment;
+use crate::failpoint;
 use crate::job::life::{Refusal, Stop};
 use crate::job::outcome::{Cause, SpawnFailure, Stage, Termination};
 use crate::job::spec::{Secrets, Stdin};
 use crate::job::{Job, State};
 use crate::record::{self, Record};
 use crate::store::{Inserted, StoreError};
-use crate::wire::messages::{FromMonitor, Request, RequestRefused, ToMonitor};
+use crate::wire::messages::{FromMonitor, Request, ToMonitor};
+
+pub(super) use asks::{Ask, Reply};
+use asks::{Pending, UNANSWERED, refused, send};
 
 /// How soon a failed write of a job's end is tried again.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
+/// How often a job is launched whose monitor dies before it could start it.
+const MOST_LAUNCHES: u32 = 5;
+
 /// The job's directory exists (`EEXIST`): making it is what decides between two launches of one job.
 const ALREADY_LAUNCHED: i32 = nix::libc::EEXIST;
-
-/// Where the answer to a request goes; the number depends on the request.
-pub(super) type Reply = oneshot::Sender<Result<u64, RequestError>>;
-
-/// What clients ask of a live job.
-#[derive(Debug)]
-pub(super) enum Ask {
-    Stop(Stop, Reply),
-    /// For the monitor alone: it is passed on as it is.
-    Relay(Request, Reply),
-    /// Somebody has subscribed to the output.
-    Follow,
-    /// Change it, if it is still in this version. Answered with the new version.
-    Amend(u64, Box<Amendment>, Reply),
-}
 
 /// How a server's life ends for the jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,15 +59,25 @@ pub(super) struct Runner {
     asks: mpsc::Receiver<Ask>,
     shutdown: watch::Receiver<Option<ShutdownPlan>>,
     answer: Option<oneshot::Sender<Result<Submitted, SubmitError>>>,
+    origin: Origin,
 }
 
-/// A request that the monitor has not answered yet.
-struct Pending {
-    /// The stop that was asked, to be asked again of a rescuer.
-    stop: Option<Stop>,
-    /// The change that is to be made once the monitor has made its part.
-    amendment: Option<Box<Amendment>>,
-    reply: Reply,
+/// A stop, and where to tell what came of it.
+type Stopping = (Stop, Reply);
+
+/// How following a monitor ended.
+enum Followed {
+    /// The job is over, or left to the next server.
+    Over,
+    /// No program was executed and none will be: it may be launched again. A stop was asked meanwhile.
+    NeverStarted(Option<Stopping>),
+}
+
+/// Why a job was not launched.
+enum NotLaunched {
+    Failed(SpawnFailure),
+    /// The supervisor is dead, and with it this service.
+    NoSupervisor,
 }
 
 /// What a job that waits, or one that runs, is woken by.
@@ -106,6 +109,7 @@ impl Runner {
             asks,
             shutdown,
             answer: None,
+            origin: Origin::Ours,
         }
     }
 
@@ -116,6 +120,7 @@ impl Runner {
             idempotency,
             answer,
         } = acceptance;
+        failpoint::hit("job.accepting");
         let inserted = self
             .shared
             .store
@@ -123,6 +128,7 @@ impl Runner {
             .await;
         let refusal = match inserted {
             Ok(Inserted::New) => {
+                failpoint::hit("job.accepted");
                 self.answer = Some(answer);
                 self.shared.make_visible(self.job.id);
                 let (slot, has_slot) = oneshot::channel();
@@ -177,14 +183,19 @@ impl Runner {
     }
 
     /// A job that an earlier server launched; it holds a slot.
-    pub(super) async fn resume(mut self, secrets: Secrets) {
-        match adopt::fate(&self.shared, self.job.id).await {
+    pub(super) async fn resume(mut self, secrets: Secrets, origin: Origin) {
+        self.origin = origin;
+        match adopt::fate(&self.shared, self.job.id, origin).await {
             Fate::Lives(link, record) => {
                 if let Some(record) = record {
                     mirror::mirror(&mut self.job, &record);
                     self.publish();
                 }
-                self.follow(link).await;
+                match self.follow(link, None).await {
+                    Followed::Over => {}
+                    Followed::NeverStarted(None) => self.start(secrets, None).await,
+                    Followed::NeverStarted(Some(stopping)) => self.cancel(stopping).await,
+                }
             }
             Fate::Ended(record) => {
                 self.shared.leave();
@@ -195,11 +206,25 @@ impl Runner {
                 self.shared.leave();
                 self.lose(record, cause).await;
             }
-            Fate::NeverStarted => {
-                self.shared.remove_record(self.job.id).await;
-                self.start(secrets, None).await;
-            }
+            Fate::NeverStarted => self.start(secrets, None).await,
+            Fate::Failed(failure) => self.fail_to_spawn(failure).await,
+            Fate::Undecided => {}
         }
+    }
+
+    /// The end of a job that had a slot and no program.
+    async fn fail_to_spawn(&mut self, failure: SpawnFailure) {
+        self.shared.leave();
+        mirror::fail_to_spawn(&mut self.job, failure, Timestamp::now());
+        self.commit_end().await;
+    }
+
+    /// The end of a job that had a slot and was stopped before its program ran.
+    async fn cancel(&mut self, (stop, reply): Stopping) {
+        self.shared.leave();
+        mirror::end(&mut self.job, unstarted(stop), Timestamp::now());
+        self.commit_end().await;
+        let _ = reply.send(Ok(0));
     }
 
     /// The end of a job whose end nobody saw.
@@ -231,12 +256,7 @@ impl Runner {
                             .admission()
                             .cancel(self.job.id, self.job.spec.priority)
                         {
-                            let termination = Termination {
-                                requested_by: stop.requested_by,
-                                reason: stop.reason,
-                                ..Termination::unasked(stop.cause)
-                            };
-                            mirror::end(&mut self.job, termination, Timestamp::now());
+                            mirror::end(&mut self.job, unstarted(stop), Timestamp::now());
                             self.commit_end().await;
                             let _ = reply.send(Ok(0));
                             return;
@@ -284,39 +304,41 @@ impl Runner {
             .map(|limit| Instant::now() + limit.saturating_sub(waited))
     }
 
-    async fn start(mut self, secrets: Secrets, stop: Option<(Stop, Reply)>) {
-        if self.shutdown.borrow().is_some() {
-            self.shared.leave();
-            return;
-        }
-        self.job.state = State::Starting;
-        self.publish();
-        let link = match self.launch(secrets).await {
-            Ok(link) => link,
-            Err(failure) => {
-                self.shared.leave();
-                mirror::fail_to_spawn(&mut self.job, failure, Timestamp::now());
-                return self.commit_end().await;
+    async fn start(mut self, secrets: Secrets, mut stop: Option<Stopping>) {
+        self.origin = Origin::Ours;
+        for _ in 0..MOST_LAUNCHES {
+            if self.shutdown.borrow().is_some() {
+                return self.stay_queued();
             }
-        };
-        if let Some((stop, reply)) = stop {
-            let sent = link
-                .send(&ToMonitor {
-                    ticket: 0,
-                    request: Request::Stop(stop),
-                })
-                .await;
-            let _ = reply.send(sent.map(|()| 0).map_err(|_| RequestError::MonitorGone));
+            self.job.state = State::Starting;
+            self.publish();
+            let link = match self.launch(secrets.clone()).await {
+                Ok(link) => link,
+                Err(NotLaunched::Failed(failure)) => return self.fail_to_spawn(failure).await,
+                Err(NotLaunched::NoSupervisor) => return self.stay_queued(),
+            };
+            match self.follow(link, stop.take()).await {
+                Followed::Over => return,
+                Followed::NeverStarted(None) => {
+                    tracing::warn!(job.id = %self.job.id, "the monitor of job {} died before it could start it", self.job.id);
+                }
+                Followed::NeverStarted(Some(stopping)) => return self.cancel(stopping).await,
+            }
         }
-        self.follow(link).await;
+        let message = "failed to make the monitor: it ended before it could start the job";
+        self.fail_to_spawn(not_forked(message.to_owned())).await;
     }
 
-    async fn launch(&self, secrets: Secrets) -> Result<MonitorLink, SpawnFailure> {
-        let failed = |message: String| SpawnFailure {
-            stage: Stage::Fork,
-            errno: 0,
-            message,
-        };
+    /// Leaves the job to the next server, which finds it queued in the store.
+    fn stay_queued(&mut self) {
+        self.shared.leave();
+        self.job.state = State::Queued;
+        self.publish();
+        self.answer();
+    }
+
+    async fn launch(&self, secrets: Secrets) -> Result<MonitorLink, NotLaunched> {
+        let failed = |message: String| NotLaunched::Failed(not_forked(message));
         let mut spec = (*self.job.spec).clone();
         spec.secret_env = secrets;
         let launch = self
@@ -324,24 +346,55 @@ impl Runner {
             .resolve_launch(&self.job, spec)
             .await
             .map_err(|error| failed(error.to_string()))?;
-        self.shared
+        failpoint::hit("launch.sending");
+        let link = self
+            .shared
             .supervisor
             .launch(&launch)
             .await
-            .map_err(|error| failed(format!("failed to make the monitor: {error}")))
+            .map_err(|error| {
+                let is_gone = matches!(
+                    error.kind(),
+                    std::io::ErrorKind::BrokenPipe
+                        | std::io::ErrorKind::ConnectionReset
+                        | std::io::ErrorKind::NotConnected
+                );
+                if is_gone {
+                    NotLaunched::NoSupervisor
+                } else {
+                    failed(format!("failed to make the monitor: {error}"))
+                }
+            });
+        failpoint::hit("launch.sent");
+        link
     }
 
-    /// Mirrors the monitor until the job is over.
-    async fn follow(mut self, mut link: MonitorLink) {
+    /// Mirrors the monitor until the job is over; `stopping` is the first that it is asked.
+    async fn follow(&mut self, mut link: MonitorLink, stopping: Option<Stopping>) -> Followed {
         let mut pending: HashMap<u64, Pending> = HashMap::new();
         let mut next_ticket = 1;
         let mut kill_at = None;
+        if let Some((stop, reply)) = stopping {
+            let message = ToMonitor {
+                ticket: 0,
+                request: Request::Stop(stop.clone()),
+            };
+            pending.insert(
+                0,
+                Pending {
+                    stop: Some(stop),
+                    amendment: None,
+                    reply,
+                },
+            );
+            let _ = link.send(&message).await;
+        }
         let mut watching = false;
         let mut has_stdin = self.job.spec.stdin == Stdin::Open;
         loop {
             if !watching && self.feed.receiver_count() > 0 {
                 watching = true;
-                send(&link, 0, Request::WatchOutput(true)).await;
+                send(&link, UNANSWERED, Request::WatchOutput(true)).await;
             }
             let woken = tokio::select! {
                 message = link.receive() => Woken::Monitor(message),
@@ -353,8 +406,8 @@ impl Runner {
             let request = match woken {
                 Woken::Monitor(Ok(Some(FromMonitor::Record(record)))) => {
                     if record.life.ended_at().is_some() {
-                        self.shared.leave();
-                        return self.end_with(&record, pending).await;
+                        self.end_with(&record, pending).await;
+                        return Followed::Over;
                     }
                     if has_stdin && record.stdin_closed {
                         has_stdin = false;
@@ -388,15 +441,14 @@ impl Runner {
                 Woken::Monitor(Ok(Some(FromMonitor::NotLaunched(failure))))
                     if failure.errno != ALREADY_LAUNCHED =>
                 {
-                    self.shared.leave();
-                    mirror::fail_to_spawn(&mut self.job, failure, Timestamp::now());
-                    return self.commit_end().await;
+                    self.fail_to_spawn(failure).await;
+                    return Followed::Over;
                 }
                 // An earlier server's launch was still under way: that monitor has the job, and this
                 // one closes its socket.
                 Woken::Monitor(Ok(Some(FromMonitor::NotLaunched(_)))) => continue,
                 Woken::Monitor(Ok(None) | Err(_)) => {
-                    match adopt::fate_of_lost(&self.shared, self.job.id).await {
+                    match adopt::fate(&self.shared, self.job.id, self.origin).await {
                         Fate::Lives(found, record) => {
                             link = found;
                             watching = false;
@@ -415,24 +467,25 @@ impl Runner {
                             continue;
                         }
                         Fate::Ended(record) => {
-                            self.shared.leave();
-                            return self.end_with(&record, pending).await;
+                            self.end_with(&record, pending).await;
+                            return Followed::Over;
                         }
                         Fate::Lost(record, cause) => {
                             self.shared.leave();
-                            return self.lose(record, cause).await;
+                            self.lose(record, cause).await;
+                            return Followed::Over;
                         }
                         Fate::NeverStarted => {
-                            self.shared.leave();
-                            let message = "failed to make the monitor: it ended before it could start the job";
-                            let failure = SpawnFailure {
-                                stage: Stage::Fork,
-                                errno: 0,
-                                message: message.to_owned(),
-                            };
-                            mirror::fail_to_spawn(&mut self.job, failure, Timestamp::now());
-                            return self.commit_end().await;
+                            let asked = pending
+                                .into_values()
+                                .find_map(|ask| Some((ask.stop?, ask.reply)));
+                            return Followed::NeverStarted(asked);
                         }
+                        Fate::Failed(failure) => {
+                            self.fail_to_spawn(failure).await;
+                            return Followed::Over;
+                        }
+                        Fate::Undecided => return Followed::Over,
                     }
                 }
                 Woken::Ask(Ask::Stop(stop, reply)) => {
@@ -510,7 +563,7 @@ impl Runner {
                     // The monitor goes on without us, and the next server adopts it.
                     Some(ShutdownPlan {
                         stop_jobs: false, ..
-                    }) => return,
+                    }) => return Followed::Over,
                     None => continue,
                 },
                 Woken::Overdue => {
@@ -528,7 +581,8 @@ impl Runner {
     }
 
     /// The monitor's last record tells the end.
-    async fn end_with(mut self, record: &Record, pending: HashMap<u64, Pending>) {
+    async fn end_with(&mut self, record: &Record, pending: HashMap<u64, Pending>) {
+        self.shared.leave();
         mirror::finish(&mut self.job, record);
         self.commit_end().await;
         for (_, ask) in pending {
@@ -540,15 +594,18 @@ impl Runner {
     async fn commit_end(&mut self) {
         self.job.version += 1;
         let job = Arc::new(self.job.clone());
+        failpoint::hit("end.storing");
         while let Err(error) = self.shared.store.finish(job.clone()).await {
             self.shared.store_failed(&error);
             tracing::error!(job.id = %job.id, %error, "the end of job {} could not be stored and is tried again: {error}", job.id);
             until(Some(Instant::now() + STORE_RETRY)).await;
         }
+        failpoint::hit("end.stored");
         self.publish.send_replace(job.clone());
         self.answer();
         tracing::debug!(job.id = %job.id, state = job.state.as_str(), "job {} ended: {}", job.id, job.state.as_str());
         self.shared.forget(job.id).await;
+        failpoint::hit("record.removed");
         // Whoever asked in the meantime asked a job that is over.
         self.asks.close();
         while let Some(ask) = self.asks.recv().await {
@@ -560,37 +617,6 @@ impl Runner {
                 Ask::Amend(_, _, reply) => drop(reply.send(Err(RequestError::Changed))),
             }
         }
-    }
-
-    async fn amend_queued(
-        &mut self,
-        version: u64,
-        amendment: Amendment,
-    ) -> Result<u64, RequestError> {
-        if version != self.job.version {
-            return Err(RequestError::Changed);
-        }
-        let (from, to) = (self.job.spec.priority, amendment.priority);
-        let id = self.job.id;
-        if from != to && !self.shared.admission().reprioritize(id, from, to) {
-            return Err(RequestError::NotQueued);
-        }
-        let amended = self.amend(amendment).await;
-        if amended.is_err() {
-            self.shared.admission().reprioritize(id, to, from);
-        }
-        amended
-    }
-
-    /// Makes a change durable, then visible.
-    async fn amend(&mut self, amendment: Amendment) -> Result<u64, RequestError> {
-        let mut job = self.job.clone();
-        amendment.apply(&mut job);
-        job.version += 1;
-        self.shared.store.update(Arc::new(job.clone())).await?;
-        self.job = job;
-        self.publish.send_replace(Arc::new(self.job.clone()));
-        Ok(self.job.version)
     }
 
     fn publish(&mut self) {
@@ -610,17 +636,20 @@ impl Runner {
     }
 }
 
-/// A monitor that is gone says so by its closed socket.
-async fn send(link: &MonitorLink, ticket: u64, request: Request) {
-    let _ = link.send(&ToMonitor { ticket, request }).await;
+/// The end of a job that was stopped before its program ran.
+fn unstarted(stop: Stop) -> Termination {
+    Termination {
+        requested_by: stop.requested_by,
+        reason: stop.reason,
+        ..Termination::unasked(stop.cause)
+    }
 }
 
-fn refused(refused: RequestRefused) -> RequestError {
-    match refused {
-        RequestRefused::Refused(refusal) => refusal.into(),
-        RequestRefused::StdinClosed => RequestError::StdinClosed,
-        RequestRefused::StdinOffset { expected } => RequestError::StdinOffset { expected },
-        RequestRefused::Errno(errno) => RequestError::Errno(nix::errno::Errno::from_raw(errno)),
+fn not_forked(message: String) -> SpawnFailure {
+    SpawnFailure {
+        stage: Stage::Fork,
+        errno: 0,
+        message,
     }
 }
 

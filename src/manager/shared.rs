@@ -169,6 +169,7 @@ impl Shared {
     /// Forgets a live job whose end is in the store, and removes its record.
     pub(super) async fn forget(self: &Arc<Self>, id: JobId) {
         self.live().remove(&id);
+        crate::failpoint::hit("record.removing");
         self.remove_record(id).await;
     }
 
@@ -383,6 +384,11 @@ impl Shared {
     /// No server has run under this supervisor before.
     pub(super) fn is_first_server(&self) -> bool {
         self.fixed.restarts == 0
+    }
+
+    /// The service ends and leaves the jobs to their monitors.
+    pub(super) fn leaves_jobs(&self) -> bool {
+        self.shutdown.borrow().is_some_and(|plan| !plan.stop_jobs)
     }
 
     pub(super) fn store_failed(&self, error: &StoreError) {

@@ -14,6 +14,7 @@ use super::leader::{self, Inherited};
 use super::tree::{Reach, Tree};
 use super::{Descriptors, Host, Monitor, Reaper};
 use crate::cgroup::Group;
+use crate::failpoint;
 use crate::job::life::Life;
 use crate::job::outcome::{SpawnFailure, Stage};
 use crate::job::{OutputTotals, Signal};
@@ -57,16 +58,19 @@ fn launch(
         stdout,
         stderr,
     } = descriptors;
+    failpoint::hit("monitor.started");
     let launch: Launch = read_launch(launch).map_err(not_made("the launch file"))?;
     let directory = record::create_directory(host.jobs.as_fd(), launch.job)
         .map_err(not_made("the job's directory"))?;
+    failpoint::hit("directory.made");
     let abandon = |failure| {
-        let _ = record::remove(host.jobs.as_fd(), launch.job);
+        record::abandon(host.jobs.as_fd(), launch.job, directory.as_fd());
         failure
     };
     let mut record = record::Writer::create(directory.as_fd())
         .map_err(not_made("the job's record"))
         .map_err(abandon)?;
+    failpoint::hit("record.made");
     let group = make_group(host, &launch).map_err(abandon)?;
     let me = procfs::own_stat()
         .map_err(not_made("the monitor"))
@@ -111,6 +115,7 @@ fn launch(
         }
         abandon(failure)
     })?;
+    failpoint::hit("leader.forked");
     for pipe in [
         Some(&stdout.0),
         stderr_read.as_ref(),

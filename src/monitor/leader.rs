@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Group;
 use crate::clock::{Now, Timestamp};
+use crate::failpoint;
 use crate::job::life::Event;
 use crate::job::outcome::{SpawnFailure, Stage};
 use crate::job::spec::{RlimitResource, RlimitValue};
@@ -92,6 +93,8 @@ pub(super) fn fork(
             };
             let mut report = File::from(report);
             let failure = become_leader(launch, &inherited, record, facts, &mut report);
+            // For a rescuer: the report has no reader when the monitor is dead.
+            let _ = record.write_last_word(&failure);
             let _ = send_report(&mut report, &Report::Failed(failure));
             // Never seen as an exit code: the report comes first and decides.
             sys::exit_now(127)
@@ -169,13 +172,20 @@ fn prepare(
             .join()
             .map_err(|error| failed(Stage::Cgroup, errno_of(&error), &group.path()))?;
     }
-    let leader = write_own_record(record, facts)
-        .map_err(|error| failed(Stage::Record, errno_of(&error), "the record"))?;
+    let leader = write_own_record(record, facts).map_err(|error| {
+        let errno = errno_of(&error);
+        if errno == Errno::ECHILD {
+            record::orphaned()
+        } else {
+            failed(Stage::Record, errno, "the record")
+        }
+    })?;
     set_rlimits(launch, inherited.original_nofile)?;
     umask(Mode::from_bits_truncate(launch.umask));
     set_priorities(launch)?;
     set_stdio(inherited)?;
-    keep_only(report).map_err(|errno| failed(Stage::CloseFds, errno, "close_range"))?;
+    keep_only(report, record.file_mut())
+        .map_err(|errno| failed(Stage::CloseFds, errno, "close_range"))?;
     if let Some(ids) = &launch.ids {
         let whom = format!("uid {}, gid {}", ids.uid, ids.gid);
         sys::become_user(ids.uid, ids.gid, &ids.groups)
@@ -185,7 +195,6 @@ fn prepare(
     if launch.no_new_privs {
         prctl::set_no_new_privs().map_err(|errno| failed(Stage::NoNewPrivs, errno, "prctl"))?;
     }
-    sys::reset_signals().map_err(|errno| failed(Stage::Signals, errno, "sigprocmask"))?;
     Ok(leader)
 }
 
@@ -205,11 +214,14 @@ fn write_own_record(record: &mut record::Writer, facts: &Record) -> io::Result<L
     // From here on the timeout counts, whatever happens to the monitor.
     let _ = facts.life.on(Event::Started, now);
     facts.deadline_at = facts.life.timeout_at().map(|at| now.wall_of(at));
+    failpoint::hit("leader.recording");
     record.write(&facts)?;
+    failpoint::hit("leader.recorded");
     // A monitor that was killed before this record was there cannot be rescued: do not run without one.
     if nix::unistd::getppid().as_raw() != facts.monitor.pid {
-        return Err(io::Error::from(Errno::ECHILD));
+        return Err(io::Error::from(Errno::ECHILD)); // See `record::orphaned`.
     }
+    failpoint::hit("leader.confirmed");
     Ok(leader)
 }
 
@@ -307,15 +319,11 @@ fn set_stdio(inherited: &Inherited<'_>) -> Result<(), SpawnFailure> {
     Ok(())
 }
 
-/// Closes every descriptor but 0, 1, 2 and the report pipe, which execve closes.
-fn keep_only(report: &mut File) -> nix::Result<()> {
-    const LOW: i32 = 3;
-    if report.as_raw_fd() != LOW {
-        // Whatever had this number was the monitor's, and nothing here drops it.
-        sys::duplicate_to(report.as_fd(), LOW, true)?;
-        *report = File::from(sys::adopt_fd(LOW).ok_or(Errno::EBADF)?);
-    }
-    sys::close_fds_from(4)
+/// Closes every descriptor but 0, 1, 2, the report pipe and the record, which execve closes.
+fn keep_only(report: &mut File, record: &mut File) -> nix::Result<()> {
+    let mut keep = [report.as_raw_fd(), record.as_raw_fd()];
+    keep.sort_unstable();
+    sys::close_fds_except(&keep)
 }
 
 /// Looks the program up in the job's `PATH`, as the job's user, and executes it.
@@ -347,9 +355,17 @@ fn execute(launch: &Launch, mut leader: Leader, report: &mut File) -> SpawnFailu
     if leader.executable.len() > 2048 {
         leader.executable.clear();
     }
-    if let Err(error) = send_report(report, &Report::Executing(leader)) {
-        return failed(Stage::Exec, errno_of(&error), "the report pipe");
+    match send_report(report, &Report::Executing(leader)) {
+        Ok(()) => {}
+        // The monitor is dead. The record was there before, so a rescuer has the job by now.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        Err(error) => return failed(Stage::Exec, errno_of(&error), "the report pipe"),
     }
+    // As late as this: the monitor's death must not send SIGPIPE, which it ignores.
+    if let Err(errno) = sys::reset_signals() {
+        return failed(Stage::Signals, errno, "sigprocmask");
+    }
+    failpoint::hit("leader.executing");
     explain(sys::execve(&file, &argv, &env), &path)
 }
 

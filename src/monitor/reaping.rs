@@ -10,10 +10,12 @@ use super::leader::{self, Report};
 use super::{Kill, Monitor, Reaper, SWEEP_FIRST};
 use crate::cgroup::Group;
 use crate::clock::Now;
+use crate::failpoint;
 use crate::job::Signal;
-use crate::job::life::{Event, Phase};
+use crate::job::life::{Event, Life, Phase};
 use crate::job::outcome::{Exit, ExitStatus, SpawnFailure, Stage};
 use crate::output::Stream;
+use crate::record;
 use crate::sys::{self, End, WaitTarget};
 use crate::wire::messages::FromReaper;
 use crate::wire::{self, Received};
@@ -34,8 +36,11 @@ impl Monitor {
         };
         match leader::read_report(status) {
             Some(Report::Executing(leader)) => {
+                failpoint::hit("start.recording");
                 self.facts.leader = Some(leader);
-                self.apply(Event::Started, now)
+                let applied = self.apply(Event::Started, now);
+                failpoint::hit("start.recorded");
+                applied
             }
             Some(Report::Failed(failure)) => self.not_spawned(failure, now),
             None if self.facts.life.phase() == Phase::Starting => {
@@ -98,8 +103,11 @@ impl Monitor {
                         at: now.wall,
                         oom_killed,
                     };
+                    failpoint::hit("exit.recording");
                     self.apply(Event::LeaderExited(exit), now)?;
+                    failpoint::hit("exit.recorded");
                     sys::wait(WaitTarget::Child(ended.pid), true)?;
+                    failpoint::hit("leader.reaped");
                     self.leader_reaped = true;
                     self.leader_gone = true;
                 }
@@ -129,6 +137,9 @@ impl Monitor {
         while let Reaper::Supervisor(Some(socket)) = &self.reaper {
             match wire::receive::<FromReaper>(socket.as_fd()) {
                 Ok(Received::Message(FromReaper::LeaderEnded { status }, _)) => {
+                    if self.never_ran(now)? {
+                        return Ok(());
+                    }
                     let oom_killed = self.tree.group().and_then(Group::oom_killed);
                     self.apply(
                         Event::LeaderExited(Exit {
@@ -148,6 +159,9 @@ impl Monitor {
         if !self.leader_gone && self.reaper_socket().is_none() {
             // Nobody can say any more how it will end; that it has ended can still be seen.
             self.leader_gone = !self.tree.has_leader();
+            if self.leader_gone && self.never_ran(now)? {
+                return Ok(());
+            }
             self.look_again(now);
         }
         if !self.leader_gone {
@@ -160,6 +174,24 @@ impl Monitor {
         // Nobody announces the end of a process that is not ours: look again.
         self.look_again(now);
         Ok(())
+    }
+
+    /// Has the leader, which has ended, said that it executed nothing? Then its exit code is not the
+    /// program's. The one who should have heard it is dead.
+    fn never_ran(&mut self, now: Now) -> io::Result<bool> {
+        let Some(failure) = self.record.last_word() else {
+            return Ok(false);
+        };
+        if record::is_orphaned(&failure) {
+            // The server finds the word, and launches the job again.
+            return Err(io::Error::other("its leader gave up without its monitor"));
+        }
+        self.stdout = None;
+        self.stderr = None;
+        self.facts.leader = None;
+        self.facts.life = Life::new(self.facts.life.plan().clone());
+        self.apply(Event::SpawnFailed(failure), now)?;
+        Ok(true)
     }
 
     /// Has `reap` called again soon, though no signal announces anything.

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::poll::{PollTimeout, poll};
 use nix::sys::stat::fstat;
 
 use super::control::Outbox;
@@ -17,11 +18,15 @@ use super::tree::{Reach, Traces, Tree};
 use super::{Host, Kill, Monitor, Reaper, SWEEP_FIRST};
 use crate::cgroup::Group;
 use crate::clock::Now;
+use crate::failpoint;
 use crate::job::JobId;
 use crate::job::life::Phase;
 use crate::record::{self, ProcessIdentity};
 use crate::sys::{self, Pid};
 use crate::{output, procfs};
+
+/// How long a rescue that failed waits before the next one.
+const RETRY_MILLIS: u16 = 1000;
 
 /// What a dead monitor leaves.
 #[derive(Debug)]
@@ -44,6 +49,8 @@ pub(crate) fn run(host: &Host, remains: Remains) -> ! {
         Ok(()) => 0,
         Err(error) => {
             tracing::error!(job.id = %job, %error, "job {job} could not be rescued: {error}");
+            // The supervisor tries again at once; a disk that fails does not get better that fast.
+            let _ = poll(&mut [], PollTimeout::from(RETRY_MILLIS));
             1
         }
     };
@@ -112,7 +119,9 @@ fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
         record,
         directory,
     };
+    failpoint::hit("rescue.recording");
     monitor.write_record()?;
+    failpoint::hit("rescue.recorded");
     monitor.server_gone();
     if monitor.facts.life.phase() == Phase::Killing {
         monitor.kill = Some(Kill {

@@ -265,7 +265,7 @@ impl Traces {
         self.known.contains(&(stat.pid, stat.start_ticks))
             || stat.sid == self.leader.pid
             || stat.pgid == self.leader.pid
-            || procfs::holds_pipe(stat.pid, &self.pipes)
+            || procfs::writes_to_pipe(stat.pid, &self.pipes)
     }
 }
 

@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use rusqlite::{Connection, OptionalExtension, ToSql, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
+use crate::failpoint;
 use crate::job::spec::Secrets;
 use crate::job::{Job, JobId};
 use crate::manager::Idempotency;
@@ -224,11 +225,11 @@ fn write(connection: &mut Connection, batch: Vec<(Command, &'static str)>, tally
             }
         }
         Err(fault) if batch.len() == 1 => {
-            let why = fault.to_string();
+            let (why, full) = (fault.to_string(), fault.is_full());
             for (command, doing) in batch {
                 tally.commands.fetch_add(1, Ordering::Relaxed);
                 let why = why.clone();
-                answer(command, Err(StoreError { doing, why }));
+                answer(command, Err(StoreError { doing, why, full }));
             }
         }
         // The transaction as a whole failed: what is too large for the disk must not take the rest with it.
@@ -275,7 +276,9 @@ fn commit(
             .prepare_cached("UPDATE totals SET finished = ?")?
             .execute([now])?;
     }
+    failpoint::hit("store.committing");
     transaction.commit()?;
+    failpoint::hit("store.committed");
     tally.see_finished(now);
     tally.commits.fetch_add(1, Ordering::Relaxed);
     tally.commands.fetch_add(

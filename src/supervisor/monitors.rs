@@ -8,8 +8,11 @@ use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 
 use super::handover::{HandedMonitor, give_fd, take_fd};
+use crate::cgroup::Group;
+use crate::failpoint;
 use crate::job::{JobId, Signal};
 use crate::monitor::{self, Descriptors, Host, Remains};
+use crate::procfs;
 use crate::record::{self, Found};
 use crate::sys::{self, End, Fork, Pid};
 use crate::wire;
@@ -135,9 +138,11 @@ impl Monitors {
             stdout,
             stderr,
         };
+        failpoint::hit("monitor.forking");
         match sys::fork()? {
             Fork::Child => monitor::run(host, descriptors),
             Fork::Parent(pid) => {
+                failpoint::hit("monitor.forked");
                 let Descriptors {
                     stdin,
                     stdout,
@@ -212,17 +217,30 @@ impl Monitors {
         // and gives up where its monitor is dead by then.
         let Some(Found {
             record: Some(record),
+            last_word,
             ..
         }) = record::read(directory.as_fd())?
         else {
             return Ok(());
         };
-        let leader = record.leader.as_ref().map(|leader| leader.identity.pid);
-        let Some(leader) = leader.and_then(Pid::new) else {
+        let identity = record.leader.as_ref().map(|leader| leader.identity);
+        let Some((leader, identity)) =
+            identity.and_then(|identity| Some((Pid::new(identity.pid)?, identity)))
+        else {
             return Ok(());
         };
         if record.life.ended_at().is_some() {
+            if let Some(group) = record.cgroup.as_deref().and_then(Group::at) {
+                let _ = group.remove();
+            }
             return Ok(());
+        }
+        if last_word.as_ref().is_some_and(record::is_orphaned) {
+            return Ok(());
+        }
+        if procfs::is_same_process(leader, identity.start_ticks) {
+            // It is there, so whoever had its number before it was somebody else.
+            self.orphans.retain(|(pid, _)| *pid != leader);
         }
         let (ours, theirs) = wire::pair()?;
         let remains = Remains {

@@ -153,7 +153,7 @@ fn wrong_fields() -> Vec<(Value, &'static str, &'static str)> {
         (json!({"stdin": "null"}), "/stdin", "wrong_type"),
         (json!({"stdin": {}}), "/stdin/mode", "missing"),
         (
-            json!({"stdin": {"mode": "open"}}),
+            json!({"stdin": {"mode": "pipe"}}),
             "/stdin/mode",
             "invalid_value",
         ),

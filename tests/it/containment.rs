@@ -234,42 +234,6 @@ async fn a_pipe_held_by_an_outsider_delays_the_end_by_the_drain_limit_and_no_mor
 }
 
 #[tokio::test]
-async fn a_crash_of_the_server_leaves_jobs_running_and_under_control() {
-    let server = Server::start().await;
-    let seconds = unique_seconds();
-    let cwd = server.scratch();
-    let script = format!(
-        "echo before; mkfifo gate; read _ < gate; echo after; setsid sleep {seconds} & echo ready; wait"
-    );
-    let job = server.submit(&json!({"script": script, "cwd": cwd})).await;
-    server.says(&id(&job), "before").await;
-    let info = server.get("/info").await.json();
-    let pid = i32::try_from(info["server_pid"].as_i64().unwrap()).unwrap();
-    let leader = i32::try_from(job["process"]["pid"].as_i64().unwrap()).unwrap();
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(pid),
-        nix::sys::signal::Signal::SIGKILL,
-    )
-    .unwrap();
-    eventually("the server is gone", async || {
-        Process::read(pid)
-            .is_none_or(|process| process.is_zombie())
-            .then_some(())
-    })
-    .await;
-    // The supervisor keeps the listening socket: the next request waits, and is answered.
-    let info = server.get("/info").await.json();
-    assert_eq!(info["server_restarts"], 1, "{info:#}");
-    assert!(Process::read(leader).is_some(), "the job has lived on");
-    std::fs::write(cwd.join("gate"), "\n").unwrap();
-    let output = server.says(&id(&job), "ready").await;
-    assert_eq!(output, "before\nafter\nready\n");
-    let job = server.stop(&id(&job), "").await;
-    assert_eq!(job["state"], "canceled", "{job:#}");
-    assert_eq!(processes_with(&seconds), []);
-}
-
-#[tokio::test]
 async fn containment_is_told_truly() {
     let server = Server::start().await;
     let info = server.get("/info").await.json();

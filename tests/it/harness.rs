@@ -3,8 +3,11 @@
 //! It knows nothing of the program's insides: only its command line, its HTTP API and what `/proc` and
 //! the file system show.
 
+mod again;
 mod contract;
+mod reply;
 mod scan;
+mod waits;
 
 use std::fs::{self, File};
 use std::future::Future;
@@ -18,21 +21,17 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
-use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+pub(crate) use again::{Persistent, kill_now};
+pub(crate) use reply::{Reply, id, is_finished};
 pub(crate) use scan::{Process, job_cgroups, processes, processes_with};
-
-/// No wait in these tests is longer. Everything is expected to come at once; a loaded machine is slow.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
+pub(crate) use waits::{LONG, blocking_until, eventually, eventually_within};
 
 /// [`LONG`] as a query wants it.
 const WAIT: &str = "wait=30";
-
-/// How often a wait looks for what nobody announces.
-const GLANCE: Duration = Duration::from_millis(10);
 
 /// The variable that marks every process of one service. Jobs inherit it, since `LC_*` is among the
 /// variables that they get by default.
@@ -56,58 +55,6 @@ pub(crate) fn unique_seconds() -> String {
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     // The final 1 keeps one number from being the beginning of another.
     format!("5000.{:07}{count:05}1", std::process::id())
-}
-
-/// Waits until `attempt` gives a value: only for what nobody announces.
-#[track_caller]
-pub(crate) fn eventually<T>(
-    what: &str,
-    attempt: impl AsyncFnMut() -> Option<T>,
-) -> impl Future<Output = T> {
-    let place = std::panic::Location::caller();
-    eventually_within(LONG, format!("{what} ({place})"), attempt)
-}
-
-/// The same with another limit, where the limit is what is tested.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a pause between two looks, not a wait for something"
-)]
-pub(crate) async fn eventually_within<T>(
-    limit: Duration,
-    what: impl AsRef<str>,
-    mut attempt: impl AsyncFnMut() -> Option<T>,
-) -> T {
-    let end = Instant::now() + limit;
-    loop {
-        if let Some(value) = attempt().await {
-            return value;
-        }
-        assert!(
-            Instant::now() < end,
-            "not within {limit:?}: {}",
-            what.as_ref()
-        );
-        tokio::time::sleep(GLANCE).await;
-    }
-}
-
-/// The same for a `Drop`, which cannot await.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a pause between two looks, not a wait for something"
-)]
-pub(crate) fn blocking_until(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + limit;
-    loop {
-        if is_so() {
-            return true;
-        }
-        if Instant::now() >= end {
-            return false;
-        }
-        std::thread::sleep(GLANCE);
-    }
 }
 
 /// How a service is to be started.
@@ -314,19 +261,24 @@ impl Server {
 
     /// Sends a request and checks that the answer is one that the description has.
     pub(crate) async fn send(&self, request: RequestBuilder) -> Reply {
-        let request = request.build().unwrap();
+        self.try_send(request).await.unwrap()
+    }
+
+    /// The same, where the server may crash meanwhile.
+    pub(crate) async fn try_send(&self, request: RequestBuilder) -> reqwest::Result<Reply> {
+        let request = request.build()?;
         let method = request.method().clone();
         let path = request.url().path().to_owned();
-        let response = self.client.execute(request).await.unwrap();
+        let response = self.client.execute(request).await?;
         let reply = Reply {
             status: response.status().as_u16(),
             headers: response.headers().clone(),
-            body: response.bytes().await.unwrap().to_vec(),
+            body: response.bytes().await?.to_vec(),
         };
         if let Err(why) = contract::check(&method, &path, &reply) {
             panic!("{method} {path}: not what openapi.yaml says: {why}\n{reply}");
         }
-        reply
+        Ok(reply)
     }
 
     pub(crate) async fn get(&self, path: &str) -> Reply {
@@ -461,6 +413,11 @@ impl Server {
 
     /// Starts the service anew on the same state directory, after it has ended.
     pub(crate) async fn start_again(&mut self, builder: Builder) {
+        self.restart(builder);
+    }
+
+    /// The same where nobody can await.
+    pub(crate) fn restart(&mut self, builder: Builder) {
         assert!(self.child.is_none(), "it has not ended");
         let (child, address) = builder.launch(self.home.path(), &self.mark);
         self.child = Some(child);
@@ -524,55 +481,4 @@ async fn ended(job: impl Future<Output = Value>) -> Value {
     let job = job.await;
     assert!(is_finished(&job), "has not ended: {job:#}");
     job
-}
-
-/// Is this the view of a job that has ended?
-pub(crate) fn is_finished(job: &Value) -> bool {
-    let state = job["state"].as_str().unwrap_or_default();
-    ["succeeded", "failed", "canceled", "timed_out", "lost"].contains(&state)
-}
-
-/// The id in the view of a job.
-pub(crate) fn id(job: &Value) -> String {
-    job["id"].as_str().unwrap().to_owned()
-}
-
-/// An answer that has been checked against the description.
-#[derive(Debug)]
-pub(crate) struct Reply {
-    pub(crate) status: u16,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Vec<u8>,
-}
-
-impl Reply {
-    #[track_caller]
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self}"))
-    }
-
-    /// The `code` of a problem; empty where it is none.
-    pub(crate) fn code(&self) -> String {
-        let value: Value = serde_json::from_slice(&self.body).unwrap_or_default();
-        value["code"].as_str().unwrap_or_default().to_owned()
-    }
-
-    pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().unwrap())
-    }
-
-    pub(crate) fn content_type(&self) -> &str {
-        let full = self.header(CONTENT_TYPE.as_str());
-        full.split(';').next().unwrap_or_default().trim()
-    }
-}
-
-impl std::fmt::Display for Reply {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let body = String::from_utf8_lossy(&self.body);
-        let shown: String = body.chars().take(4000).collect();
-        write!(f, "{} {:?}\n{shown}", self.status, self.headers)
-    }
 }

@@ -12,6 +12,8 @@
 mod bad_input;
 mod containment;
 mod control;
+mod crash;
+mod faults;
 mod follow;
 mod harness;
 mod life;
@@ -25,3 +27,4 @@ mod startup;
 mod stdin;
 mod stop;
 mod surroundings;
+mod upgrade;

@@ -144,3 +144,41 @@ async fn one_key_is_one_job_however_many_ask_at_once() {
         (422, "idempotency_key_reused")
     );
 }
+
+#[tokio::test]
+async fn without_room_for_output_new_jobs_are_refused() {
+    let most = i64::MAX.to_string();
+    let server = Server::builder()
+        .args(["--min-free-bytes", &most])
+        .start()
+        .await;
+    let refused = server.post("/jobs", &json!({"command": ["true"]})).await;
+    assert_eq!((refused.status, refused.code().as_str()), (507, "no_room"));
+    let ready = server.get("/readyz").await;
+    assert_eq!(
+        (ready.status, ready.code().as_str()),
+        (503, "not_ready"),
+        "{ready}"
+    );
+    assert_eq!(
+        server.get("/healthz").await.status,
+        200,
+        "it lives all the same"
+    );
+}
+
+#[tokio::test]
+async fn a_wait_may_be_a_preference() {
+    let server = Server::start().await;
+    let request = server
+        .request(reqwest::Method::POST, "/jobs")
+        .header("prefer", "wait=30")
+        .json(&json!({"command": ["true"]}));
+    let reply = server.send(request).await;
+    assert_eq!(reply.json()["state"], "succeeded", "{reply}");
+    assert_eq!(reply.header("preference-applied"), "wait=30");
+    assert_eq!(
+        reply.header("location"),
+        format!("/jobs/{}", id(&reply.json()))
+    );
+}

@@ -75,16 +75,16 @@ async fn a_c_project_is_built_from_its_debian_source() {
     let script = r#"
 set -eu
 mkdir -p lists/partial cache/archives/partial sources.d
-for file in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do
+for file in /etc/apt/sources.list.d/*.sources /etc/apt/sources.list; do
     [ -f "$file" ] || continue
-    sed -e 's/^Types: .*/Types: deb-src/' -e 's/^deb /deb-src /' "$file" > "sources.d/src-${file##*/}"
-    mv "sources.d/src-${file##*/}" "sources.d/$(echo "${file##*/}" | sed 's/^sources.list$/own.list/')"
+    sed -e 's/^Types: .*/Types: deb-src/' -e 's/^deb /deb-src /' "$file" > "sources.d/$(basename "$file")"
 done
+[ ! -f sources.d/sources.list ] || mv sources.d/sources.list sources.d/own.list
 apt="-o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts=$PWD/sources.d -o Dir::State::lists=$PWD/lists
      -o Dir::Cache=$PWD/cache -o APT::Sandbox::User="
 apt-get $apt -qq update
 apt-get $apt -qq source --download-only hello
-mkdir hello && tar -xf hello_*.orig.tar.* -C hello --strip-components=1
+mkdir hello && tar -xf hello_*.orig.tar.gz -C hello --strip-components=1
 cd hello
 ./configure --quiet
 make -j2

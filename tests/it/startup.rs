@@ -1,9 +1,10 @@
 //! How the service starts, refuses to start, and ends.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -298,6 +299,23 @@ async fn without_authentication_no_token_is_needed_on_a_loopback_address() {
         .send(server.anonymous(reqwest::Method::GET, "/jobs"))
         .await;
     assert_eq!(reply.status, 200);
+}
+
+#[tokio::test]
+async fn the_unix_socket_is_for_the_services_own_user_and_needs_no_token() {
+    let server = Server::start().await;
+    let path = server.state_dir().join("procession.sock");
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    let request = "GET /info HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
 
 #[tokio::test]

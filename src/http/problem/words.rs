@@ -65,6 +65,11 @@ impl ApiError {
                 "origin_not_allowed",
                 "Requests from other origins are refused",
             ),
+            Self::PolicyForbids(_) => (
+                S::FORBIDDEN,
+                "policy_forbids",
+                "The command policy does not allow this",
+            ),
             Self::PrivilegeRequired { .. } => (
                 S::FORBIDDEN,
                 "privilege_required",
@@ -114,6 +119,11 @@ impl ApiError {
                 "body_too_large",
                 "The body is too large",
             ),
+            Self::HeadTooLarge => (
+                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "head_too_large",
+                "The request head is too large",
+            ),
             Self::UnsupportedMediaType(_) => (
                 S::UNSUPPORTED_MEDIA_TYPE,
                 "unsupported_media_type",
@@ -138,6 +148,11 @@ impl ApiError {
                 S::UNPROCESSABLE_ENTITY,
                 "invalid_body",
                 "The body is not valid",
+            ),
+            Self::NoSuchTemplate => (
+                S::UNPROCESSABLE_ENTITY,
+                "no_such_template",
+                "There is no such template",
             ),
             Self::NoSuchUser { .. } => (
                 S::UNPROCESSABLE_ENTITY,
@@ -187,7 +202,13 @@ impl ApiError {
             Self::InvalidSpec(errors) | Self::InvalidBody(errors) => counted(errors, "field"),
             Self::InvalidHeader(error) => error.detail.as_str().into(),
             Self::InvalidJson(detail) => detail.as_str().into(),
-            Self::InvalidRequest(detail) | Self::NotReady(detail) => (*detail).into(),
+            Self::InvalidRequest(detail) | Self::NotReady(detail) | Self::PolicyForbids(detail) => {
+                (*detail).into()
+            }
+            Self::NoSuchTemplate => {
+                "the policy of this service has no template of this name".into()
+            }
+            Self::HeadTooLarge => "at most 32 KiB and 64 headers are read".into(),
             Self::InvalidPageToken => {
                 "use a next_page_token of a list with the same filter and order".into()
             }
@@ -262,6 +283,9 @@ impl ApiError {
             | Self::Forbidden { .. }
             | Self::PeerNotAllowed
             | Self::OriginNotAllowed
+            | Self::PolicyForbids(_)
+            | Self::NoSuchTemplate
+            | Self::HeadTooLarge
             | Self::NotFound
             | Self::JobNotFound
             | Self::MethodNotAllowed { .. }
@@ -310,6 +334,9 @@ impl ApiError {
             | Self::Forbidden { .. }
             | Self::PeerNotAllowed
             | Self::OriginNotAllowed
+            | Self::PolicyForbids(_)
+            | Self::NoSuchTemplate
+            | Self::HeadTooLarge
             | Self::PrivilegeRequired { .. }
             | Self::NotFound
             | Self::JobNotFound

@@ -535,3 +535,27 @@ fn a_plan_is_changed_until_the_job_stops() {
         assert_eq!(is_changed, expected == Verdict::Do(None), "{name}");
     }
 }
+
+#[test]
+fn a_stop_before_the_program_runs_is_the_cause_of_the_end() {
+    let now = Now::read();
+    let mut life = Life::new(Plan::from(&Spec::default()));
+    let verdict = life.stop(Stop::for_cause(Cause::Canceled), now);
+    assert_eq!(verdict, Verdict::Do(Some(Effect::Kill)));
+    let killed = Exit {
+        status: ExitStatus::Signal {
+            signal: Signal::KILL,
+            core_dumped: false,
+        },
+        at: now.wall,
+        oom_killed: None,
+    };
+    for event in [
+        Event::LeaderExited(killed),
+        Event::Emptied,
+        Event::OutputClosed,
+    ] {
+        let _ = life.on(event, now);
+    }
+    assert_eq!(life.termination().unwrap().cause, Cause::Canceled);
+}

@@ -114,15 +114,18 @@ pub(crate) fn job_cgroups(state_dir: &Path) -> Vec<PathBuf> {
     directories.map(|entry| entry.path()).collect()
 }
 
-/// Removes what a service that has ended has left in the cgroup file system, and says what should not
-/// have been there: cgroups of jobs. The service's own home it cannot remove while it is in it.
+/// Removes what a service that has ended has left in the cgroup file system, and says what that was:
+/// nothing, but for its home where the group above has controllers and so may hold no process.
 pub(super) fn remove_cgroups(state_dir: &Path) -> Vec<String> {
-    let wrong = job_cgroups(state_dir);
-    let homes = cgroup_homes(state_dir);
-    for group in &wrong {
-        let _ = fs::remove_dir(group);
-    }
-    for home in &homes {
+    let mut wrong = job_cgroups(state_dir);
+    for home in cgroup_homes(state_dir) {
+        let above = home.join("../cgroup.subtree_control");
+        if fs::read_to_string(above).is_ok_and(|text| text.trim().is_empty()) {
+            wrong.push(home.clone());
+        }
+        for group in &wrong {
+            let _ = fs::remove_dir(group);
+        }
         for group in ["jobs", "self", ""] {
             let _ = fs::remove_dir(home.join(group));
         }

@@ -1,0 +1,133 @@
+//! `procession token`: works on the files of the state directory; a running service follows them.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::complain;
+use crate::auth::{self, Access, AuthError, Expiry, TokenName};
+use crate::clock::Timestamp;
+use crate::config::Surroundings;
+
+#[derive(Debug, Args)]
+pub(super) struct TokenArgs {
+    #[command(subcommand)]
+    action: Action,
+    /// The state directory of the service; by default the same as that of `procession serve`.
+    #[arg(long, global = true, env = "PROCESSION_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Make a token and print it; it is shown this once only.
+    Create {
+        /// Who it is for; jobs and the audit log show it as token:NAME.
+        #[arg(long)]
+        name: TokenName,
+        /// What its holder may do; each scope includes those before it.
+        #[arg(long, value_enum)]
+        scope: Scope,
+        /// How long it lasts, such as 90d, 12h or 30m; by default until it is revoked.
+        #[arg(long, value_name = "TIME")]
+        expires: Option<Expiry>,
+    },
+    /// List the tokens.
+    List,
+    /// End a token; the first start's, named default, is replaced by a fresh one in its file.
+    Revoke {
+        /// Whose.
+        name: TokenName,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Scope {
+    /// Numbers about the service.
+    Metrics,
+    /// Looking at jobs.
+    Read,
+    /// Starting, stopping and signalling jobs.
+    Operate,
+    /// Governing the service.
+    Admin,
+}
+
+impl From<Scope> for Access {
+    fn from(scope: Scope) -> Self {
+        match scope {
+            Scope::Metrics => Self::Metrics,
+            Scope::Read => Self::Read,
+            Scope::Operate => Self::Operate,
+            Scope::Admin => Self::Admin,
+        }
+    }
+}
+
+pub(super) fn run(args: &TokenArgs) -> ExitCode {
+    let surroundings = Surroundings::read();
+    let given = args.state_dir.clone();
+    let Some(state_dir) = given.or_else(|| surroundings.state_dir()) else {
+        complain("no state directory: give --state-dir DIR, or set HOME");
+        return ExitCode::FAILURE;
+    };
+    match act(&args.action, &state_dir) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(action: &Action, state_dir: &Path) -> Result<(), AuthError> {
+    let now = Timestamp::now();
+    match action {
+        Action::Create {
+            name,
+            scope,
+            expires,
+        } => {
+            let expires_at = expires.map(|Expiry(after)| now.after(after));
+            let text = auth::create(state_dir, name, (*scope).into(), expires_at)?;
+            print(&format!("{text}\n"));
+        }
+        Action::List => {
+            let mut table = String::new();
+            let mut row = |name: &str, scope: &str, created: &str, expires: &str| {
+                table.push_str(&format!("{name:<24} {scope:<8} {created:<28} {expires}\n"));
+            };
+            row("NAME", "SCOPE", "CREATED", "EXPIRES");
+            row(
+                auth::DEFAULT,
+                Access::Admin.as_str(),
+                "at the first start",
+                "never",
+            );
+            for token in auth::list(state_dir)? {
+                let expires = match token.expires_at {
+                    None => "never".to_owned(),
+                    Some(end) if end <= now => format!("{end} (expired)"),
+                    Some(end) => end.to_string(),
+                };
+                let (name, created) = (token.name.to_string(), token.created_at.to_string());
+                row(&name, token.scope().as_str(), &created, &expires);
+            }
+            print(&table);
+        }
+        Action::Revoke { name } => {
+            auth::revoke(state_dir, name)?;
+            complain(&format!(
+                "token {name} is revoked; a running service ends its open answers within 5 seconds"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A reader that went away is no failure.
+fn print(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
+}

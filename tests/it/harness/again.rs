@@ -1,0 +1,172 @@
+//! Faults: who can be killed, a service that is started again on what is there, and a client that goes on.
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use reqwest::{Client, Method};
+use serde_json::Value;
+
+use super::waits::GLANCE;
+use super::{LONG, Process, Reply, Server, contract};
+
+impl Server {
+    /// Kills the supervisor.
+    pub(crate) fn kill_supervisor(&mut self) {
+        self.end(Signal::SIGKILL);
+        assert!(self.child.is_none(), "a killed supervisor ends");
+    }
+
+    /// Has the supervisor ended by now?
+    pub(crate) fn has_ended(&mut self) -> bool {
+        if let Some(child) = &mut self.child
+            && child.try_wait().unwrap().is_some()
+        {
+            self.child = None;
+        }
+        self.child.is_none()
+    }
+
+    /// The server, where there is one at the moment.
+    pub(crate) fn server_process(&self) -> Option<Pid> {
+        let supervisor = self.supervisor().as_raw();
+        super::processes()
+            .into_iter()
+            .find(|process| {
+                process.ppid == supervisor
+                    && process.name == "procession-srv"
+                    && !process.is_zombie()
+            })
+            .map(|process| Pid::from_raw(process.pid))
+    }
+
+    /// The live monitors by the id of their job. The lock on a job's record says who its monitor is.
+    pub(crate) fn monitors(&self) -> HashMap<String, Pid> {
+        let records = fs::read_dir(self.state_dir().join("jobs"))
+            .into_iter()
+            .flatten();
+        let by_inode: HashMap<u64, String> = records
+            .flatten()
+            .filter_map(|entry| {
+                let record = fs::metadata(entry.path().join("record")).ok()?;
+                Some((record.ino(), entry.file_name().to_str()?.to_owned()))
+            })
+            .collect();
+        let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+        locks
+            .lines()
+            .filter_map(|line| {
+                let fields: Vec<&str> = line.split_whitespace().collect();
+                let [_, "POSIX", _, "WRITE", pid, file, ..] = fields.as_slice() else {
+                    return None;
+                };
+                let inode = file.rsplit(':').next()?.parse().ok()?;
+                let job = by_inode.get(&inode)?.clone();
+                let pid: i32 = pid.parse().ok()?;
+                let process = Process::read(pid)?;
+                (process.name == "procession-mon").then_some((job, Pid::from_raw(pid)))
+            })
+            .collect()
+    }
+
+    /// A client that goes on when the service is away for a moment.
+    pub(crate) fn persistent(&self) -> Persistent {
+        Persistent {
+            client: self.client.clone(),
+            token: self.token.clone(),
+            address: Arc::new(Mutex::new(self.address)),
+        }
+    }
+}
+
+/// SIGKILL.
+pub(crate) fn kill_now(pid: Pid) {
+    let _ = kill(pid, Signal::SIGKILL);
+}
+
+/// A client that asks again until there is an answer of a service that works.
+#[derive(Clone, Debug)]
+pub(crate) struct Persistent {
+    client: Client,
+    token: String,
+    address: Arc<Mutex<SocketAddr>>,
+}
+
+impl Persistent {
+    /// The service is somewhere else now.
+    pub(crate) fn moved(&self, server: &Server) {
+        *self.address.lock().unwrap() = server.address;
+    }
+
+    /// The answer, at last. A 503 is none: the service is going down, or the job's monitor is being
+    /// replaced.
+    #[expect(clippy::disallowed_methods, reason = "a pause between two attempts")]
+    pub(crate) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        key: Option<&str>,
+    ) -> Reply {
+        let end = Instant::now() + LONG * 2;
+        let mut last = String::new();
+        while Instant::now() < end {
+            let address = *self.address.lock().unwrap();
+            let mut request = self
+                .client
+                .request(method.clone(), format!("http://{address}{path}"))
+                .bearer_auth(&self.token);
+            if let Some(body) = body {
+                request = request.json(body);
+            }
+            if let Some(key) = key {
+                request = request.header("Idempotency-Key", format!("\"{key}\""));
+            }
+            match answer(request).await {
+                Ok(reply) if reply.status != 503 => {
+                    let bare = path.split('?').next().unwrap_or_default();
+                    if let Err(why) = contract::check(&method, bare, &reply) {
+                        panic!("{method} {path}: not what openapi.yaml says: {why}\n{reply}");
+                    }
+                    return reply;
+                }
+                Ok(reply) => last = reply.to_string(),
+                Err(error) => last = format!("{error:?}"),
+            }
+            tokio::time::sleep(GLANCE).await;
+        }
+        panic!("{method} {path}: no answer: {last}");
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Reply {
+        self.ask(Method::GET, path, None, None).await
+    }
+
+    /// The job as it is when it has ended.
+    pub(crate) async fn finished(&self, id: &str) -> Value {
+        let end = Instant::now() + LONG * 2;
+        loop {
+            let reply = self.get(&format!("/jobs/{id}?wait=5&until=finished")).await;
+            assert_eq!(reply.status, 200, "an accepted job is missing: {reply}");
+            let job = reply.json();
+            if super::is_finished(&job) {
+                return job;
+            }
+            assert!(Instant::now() < end, "has not ended: {job:#}");
+        }
+    }
+}
+
+async fn answer(request: reqwest::RequestBuilder) -> reqwest::Result<Reply> {
+    let response = request.send().await?;
+    Ok(Reply {
+        status: response.status().as_u16(),
+        headers: response.headers().clone(),
+        body: response.bytes().await?.to_vec(),
+    })
+}

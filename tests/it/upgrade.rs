@@ -1,0 +1,148 @@
+//! The service becomes the program on disk, in place, while jobs run and clients ask.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::{Signal, kill};
+use reqwest::Method;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::harness::{Server, eventually, id};
+
+/// Puts another copy of the program where the service was started from, as a package manager does.
+fn replace(program: &Path) -> u64 {
+    let fresh = program.with_extension("new");
+    fs::copy(env!("CARGO_BIN_EXE_procession"), &fresh).unwrap();
+    fs::rename(&fresh, program).unwrap();
+    fs::metadata(program).unwrap().ino()
+}
+
+/// The inode of the file that a process executes.
+fn executed(pid: nix::unistd::Pid) -> u64 {
+    fs::metadata(format!("/proc/{pid}/exe")).unwrap().ino()
+}
+
+/// A service that was started from a copy of the program, which a test can replace.
+async fn from_own_copy() -> (Server, PathBuf, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let copy = directory.path().join("procession");
+    let prelude = format!(
+        "cp \"$1\" '{0}'; shift; set -- '{0}' \"$@\"",
+        copy.display()
+    );
+    (
+        Server::builder().prelude(&prelude).start().await,
+        copy,
+        directory,
+    )
+}
+
+/// Counts to a hundred in four seconds or so, and exits with 7.
+fn counting() -> serde_json::Value {
+    json!({"script": "i=0; while [ $i -lt 100 ]; do echo $i; i=$((i+1)); sleep 0.04; done; exit 7"})
+}
+
+fn counted() -> String {
+    (0..100).map(|number| format!("{number}\n")).collect()
+}
+
+#[tokio::test]
+async fn an_upgrade_keeps_jobs_output_and_clients() {
+    let (server, program, _directory) = from_own_copy().await;
+    let supervisor = server.supervisor();
+    let running = server.submit(&counting()).await;
+    let stopped = server.submit(&json!({"command": ["sleep", "5000"]})).await;
+    let ended = server.run(&json!({"command": ["true"]})).await;
+    server.says(&id(&running), "5").await;
+
+    for round in 1..=2 {
+        let inode = replace(&program);
+        kill(supervisor, Signal::SIGHUP).unwrap();
+        // Every request is answered, if later: the listening socket never closes. A connection that is
+        // kept alive ends with its server, so each request here has its own.
+        let mut answered = 0;
+        eventually("the supervisor executes the new file", async || {
+            let request = server
+                .request(Method::GET, "/info")
+                .header("connection", "close");
+            assert_eq!(server.send(request).await.status, 200);
+            answered += 1;
+            (executed(supervisor) == inode).then_some(())
+        })
+        .await;
+        eventually("the new server answers", async || {
+            let info = server.get("/info").await.json();
+            (info["server_restarts"] == round).then_some(())
+        })
+        .await;
+        assert!(answered > 0);
+    }
+
+    let job = server.finished(&id(&running)).await;
+    assert_eq!(job["exit"]["code"], 7, "{job:#}");
+    assert_eq!(job["termination"]["cause"], "exited", "{job:#}");
+    assert_eq!(server.text(&id(&running)).await, counted());
+    let job = server.stop(&id(&stopped), "").await;
+    assert_eq!(job["exit"]["signal"], "SIGTERM", "{job:#}");
+    let job = server.job(&id(&ended)).await;
+    assert_eq!(job["state"], "succeeded", "{job:#}");
+    // A monitor that dies after an upgrade is rescued like any other.
+    let last = server
+        .run(&json!({"command": ["echo", "still here"]}))
+        .await;
+    assert_eq!(server.text(&id(&last)).await, "still here\n");
+}
+
+#[tokio::test]
+async fn a_program_that_does_not_understand_replaces_nothing() {
+    let (server, program, _directory) = from_own_copy().await;
+    let (supervisor, before) = (server.supervisor(), executed(server.supervisor()));
+    let running = server.submit(&counting()).await;
+    server.says(&id(&running), "3").await;
+
+    let other = program.with_extension("new");
+    fs::write(
+        &other,
+        "#!/bin/sh\necho 'state of another time' >&2\nexit 78\n",
+    )
+    .unwrap();
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(&other, &program).unwrap();
+    kill(supervisor, Signal::SIGHUP).unwrap();
+    eventually("the log says that nothing was replaced", async || {
+        server.log().contains("nothing was replaced").then_some(())
+    })
+    .await;
+
+    assert_eq!(executed(supervisor), before);
+    assert_eq!(server.get("/info").await.json()["server_restarts"], 0);
+    let job = server.finished(&id(&running)).await;
+    assert_eq!(job["exit"]["code"], 7, "{job:#}");
+    assert_eq!(server.text(&id(&running)).await, counted());
+}
+
+#[tokio::test]
+async fn the_command_line_finds_the_service_by_its_state_directory() {
+    let (server, program, _directory) = from_own_copy().await;
+    let inode = replace(&program);
+    let state_dir = server.state_dir();
+    let upgrade = |state_dir: &Path| {
+        let mut command = crate::harness::program("upgrade", "");
+        command
+            .arg("upgrade")
+            .arg("--state-dir")
+            .arg(state_dir)
+            .output()
+            .unwrap()
+    };
+    assert!(upgrade(&state_dir).status.success());
+    eventually("the supervisor executes the new file", async || {
+        (executed(server.supervisor()) == inode).then_some(())
+    })
+    .await;
+    let nowhere = upgrade(&server.scratch());
+    assert!(!nowhere.status.success());
+    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("cannot look at"));
+}

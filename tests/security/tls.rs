@@ -1,0 +1,118 @@
+//! TLS, with and without client certificates.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use crate::server::{Answer, Server, answers, run};
+
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// A certificate and its key, in PEM.
+    fn issue(&self) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        let cert = params.signed_by(&key, &self.0).unwrap();
+        (cert.pem(), key.serialize_pem())
+    }
+
+    fn pem(&self) -> String {
+        self.0.pem()
+    }
+}
+
+fn private(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// A request over TLS; nothing where the server does not talk to this client.
+fn ask(server: &Server, authority: &Authority, own: Option<(String, String)>) -> Option<Answer> {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap())
+        .unwrap();
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let config = match own {
+        None => builder.with_no_client_auth(),
+        Some((cert, key)) => builder
+            .with_client_auth_cert(
+                vec![CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()],
+                PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+            )
+            .unwrap(),
+    };
+    let connection =
+        ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    let mut stream = StreamOwned::new(connection, server.connect());
+    let request = format!(
+        "GET /jobs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
+        server.token
+    );
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes);
+    let mut found = answers(&mut bytes.as_slice());
+    (!found.is_empty()).then(|| found.remove(0))
+}
+
+fn start(authority: &Authority, more: &[&str]) -> Server {
+    let dir = tempfile::tempdir().unwrap();
+    let (cert, key) = authority.issue();
+    let path = |name: &str| dir.path().join(name);
+    private(&path("cert.pem"), &cert);
+    private(&path("key.pem"), &key);
+    private(&path("ca.pem"), &authority.pem());
+    let mut flags = vec![
+        format!("--tls-cert={}", path("cert.pem").display()),
+        format!("--tls-key={}", path("key.pem").display()),
+    ];
+    for flag in more {
+        flags.push(format!("{flag}={}", path("ca.pem").display()));
+    }
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    Server::in_dir(dir, &flags)
+}
+
+#[test]
+fn with_a_certificate_the_service_talks_tls_and_nothing_else() {
+    let authority = Authority::new();
+    let server = start(&authority, &[]);
+    assert_eq!(ask(&server, &authority, None).unwrap().status, 200);
+    let plain = server.raw(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(plain.is_empty(), "{plain:?}");
+    let health = run(&["health", "--tls-cert=x"], &server.state_dir());
+    assert_eq!(health.0, 0);
+}
+
+#[test]
+fn with_an_authority_for_clients_only_its_certificates_are_let_in() {
+    let authority = Authority::new();
+    let server = start(&authority, &["--tls-client-ca"]);
+    assert_eq!(
+        ask(&server, &authority, Some(authority.issue()))
+            .unwrap()
+            .status,
+        200
+    );
+    assert!(ask(&server, &authority, None).is_none());
+    let stranger = Authority::new().issue();
+    assert!(ask(&server, &authority, Some(stranger)).is_none());
+}
