@@ -1,7 +1,7 @@
 # `make run` starts the service, `make test` is the gate; the rest are its parts.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint deny advisories test-rust test-unprivileged test-docker test-vm bench clean
+.PHONY: help run build test lint deny advisories test-rust test-unprivileged test-docker test-vm soak bench clean
 
 CARGO ?= cargo
 # cargo-deny is built from source once (about two minutes on two cores) and kept here.
@@ -21,6 +21,7 @@ help:
 	@echo 'make test-unprivileged  the integration tests again as an ordinary user, when root'
 	@echo 'make test-docker        the image, against a Docker engine (its own where none answers, as root)'
 	@echo 'make test-vm            a virtual machine with systemd and cgroup v2, as root'
+	@echo 'make soak               the fault suite for long: 300 kills, every failpoint 100 times (an hour)'
 	@echo 'make advisories         known vulnerabilities in the dependencies (needs github.com)'
 	@echo 'make bench              the benchmarks'
 
@@ -65,6 +66,16 @@ test-docker:
 test-vm: build
 	tests/vm/run.sh --suite trixie
 	tests/vm/run.sh --suite bookworm
+
+# A seed is printed; PROCESSION_FAULT_SEED replays the choices. The random kills go on for at least
+# PROCESSION_FAULT_MINUTES.
+soak:
+	PROCESSION_FAULT_KILLS=$${PROCESSION_FAULT_KILLS:-300} PROCESSION_FAULT_MINUTES=$${PROCESSION_FAULT_MINUTES:-5} \
+		$(CARGO) test --locked --test it -- faults::random --nocapture
+	PROCESSION_FAILPOINT_ROUNDS=$${PROCESSION_FAILPOINT_ROUNDS:-100} \
+		$(CARGO) test --locked --test it -- faults::points
+	PROCESSION_RECOVERY_JOBS=$${PROCESSION_RECOVERY_JOBS:-1000} \
+		$(CARGO) test --locked --test it -- faults::remains --nocapture
 
 # FIGURES=F1,F2 measures only these and leaves docs/benchmarks.md alone. What is missing of the baselines
 # (Debian: webhook, task-spooler; python3 with pip; pueue) is reported as not measured.

@@ -88,6 +88,20 @@ fn children(pid: i32) -> io::Result<Vec<i32>> {
     Ok(found)
 }
 
+/// The direct children of a process, zombies included.
+pub(crate) fn children_of(parent: i32) -> Vec<Stat> {
+    if !kernel_tells_children() {
+        let mut all = all_processes().unwrap_or_default();
+        all.retain(|stat| stat.ppid == parent);
+        return all;
+    }
+    let children = children(parent).unwrap_or_default();
+    children
+        .into_iter()
+        .filter_map(|child| stat(child).ok())
+        .collect()
+}
+
 /// Every process that can be seen.
 pub(crate) fn all_processes() -> io::Result<Vec<Stat>> {
     let mut found = Vec::new();

@@ -27,6 +27,9 @@ use crate::wire;
 /// The file's name in the job's directory.
 pub(crate) const FILE: &str = "record";
 
+/// The name of a record that was put aside.
+const DAMAGED: &str = "record.damaged";
+
 const SLOT: u64 = 8192;
 
 /// Room after the slots for a leader's last word.
@@ -331,8 +334,17 @@ fn decode_slot<T: DeserializeOwned>(slot: &[u8]) -> Option<(u64, T)> {
 /// Puts a damaged record aside, under a name that no reader looks for.
 pub(crate) fn quarantine(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<()> {
     let directory = open_directory(jobs, job)?;
-    nix::fcntl::renameat(&directory, FILE, &directory, "record.damaged")?;
+    nix::fcntl::renameat(&directory, FILE, &directory, DAMAGED)?;
     Ok(())
+}
+
+/// Removes what was put aside in a job's directory.
+pub(crate) fn remove_damaged(directory: &OwnedFd) -> io::Result<()> {
+    use nix::unistd::{UnlinkatFlags, unlinkat};
+    match unlinkat(directory.as_fd(), DAMAGED, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// Opens a job's directory beneath `jobs`, without following links.

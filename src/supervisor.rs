@@ -256,7 +256,8 @@ impl Supervisor {
                 Some(_) | None => self.monitors.reaped(ended.pid, ended.end),
             }
         }
-        for job in self.monitors.settle(&self.host) {
+        let server = self.server.as_ref().map(|server| server.pid);
+        for job in self.monitors.settle(&self.host, server) {
             self.tell_server(&FromSupervisor::MonitorEnded { job });
         }
         server_ended.and_then(|end| self.on_server_ended(end))

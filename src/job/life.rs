@@ -611,6 +611,10 @@ impl Life {
         if self.spawn_failure.is_some() {
             return Cause::SpawnFailed;
         }
+        if self.exit.is_none() && self.started_at.is_some() {
+            // It has ended, and nobody saw how: whatever was asked of it, the end is not known.
+            return Cause::MonitorLost;
+        }
         if let Some(cause) = self.ending.as_ref().and_then(|ending| ending.cause) {
             return cause;
         }

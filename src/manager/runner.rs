@@ -353,13 +353,7 @@ impl Runner {
             .launch(&launch)
             .await
             .map_err(|error| {
-                let is_gone = matches!(
-                    error.kind(),
-                    std::io::ErrorKind::BrokenPipe
-                        | std::io::ErrorKind::ConnectionReset
-                        | std::io::ErrorKind::NotConnected
-                );
-                if is_gone {
+                if is_gone(&error) {
                     NotLaunched::NoSupervisor
                 } else {
                     failed(format!("failed to make the monitor: {error}"))
@@ -643,6 +637,12 @@ fn unstarted(stop: Stop) -> Termination {
         reason: stop.reason,
         ..Termination::unasked(stop.cause)
     }
+}
+
+/// Is nobody on the other side of the socket?
+fn is_gone(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    [BrokenPipe, ConnectionReset, NotConnected].contains(&error.kind())
 }
 
 fn not_forked(message: String) -> SpawnFailure {

@@ -362,6 +362,7 @@ impl Shared {
                     continue;
                 };
                 if let Err(error) = output::remove(&directory)
+                    .and_then(|()| record::remove_damaged(&directory))
                     .and_then(|()| record::remove(shared.jobs.as_fd(), id))
                 {
                     tracing::warn!(job.id = %id, %error, "the output of job {id} could not be removed: {error}");

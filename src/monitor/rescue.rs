@@ -40,6 +40,8 @@ pub(crate) struct Remains {
     /// The read ends of the pipes.
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: Option<OwnedFd>,
+    /// Processes, by number and start time, that are certainly the job's.
+    pub(crate) strays: HashSet<(i32, u64)>,
 }
 
 /// Runs a rescue monitor in the process that has just been forked for it.
@@ -65,6 +67,7 @@ fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
         stdin,
         stdout,
         stderr,
+        strays,
     } = remains;
     let mut keep = vec![&host.jobs, &reaper, &stdout];
     keep.extend(&stdin);
@@ -86,7 +89,7 @@ fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
             .flatten()
             .filter_map(|pipe| Some(fstat(pipe).ok()?.st_ino))
             .collect(),
-        known: HashSet::new(),
+        known: strays,
     };
     let me = procfs::own_stat()?;
     facts.monitor = ProcessIdentity {
@@ -123,13 +126,29 @@ fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
     monitor.write_record()?;
     failpoint::hit("rescue.recorded");
     monitor.server_gone();
-    if monitor.facts.life.phase() == Phase::Killing {
-        monitor.kill = Some(Kill {
-            since: now.boot,
-            next: now.boot,
-            pause: SWEEP_FIRST,
-        });
+    match monitor.facts.life.phase() {
+        Phase::Killing => {
+            monitor.kill = Some(Kill {
+                since: now.boot,
+                next: now.boot,
+                pause: SWEEP_FIRST,
+            });
+        }
+        Phase::Terminating { .. } => {
+            // The predecessor may have died between writing that down and doing it.
+            let stop = monitor.facts.life.plan().stop;
+            monitor
+                .tree
+                .terminate(stop.signal, stop.scope, leader_pid, true);
+        }
+        Phase::Starting
+        | Phase::Running { .. }
+        | Phase::Paused { .. }
+        | Phase::Draining { .. }
+        | Phase::Ended => {}
     }
+    // Whoever is seen now is known for good, whatever it becomes.
+    let _ = monitor.tree.members();
     monitor.reap(now)?;
     Ok(monitor)
 }

@@ -54,6 +54,8 @@ pub(super) struct HandedMonitor {
     pub(super) stderr: Option<RawFd>,
     /// Of a rescue monitor: the leader, and the socket on which its end is told.
     pub(super) leader: Option<(i32, RawFd)>,
+    #[serde(default)]
+    pub(super) is_rescuer: bool,
 }
 
 /// Takes what the program before this one left; `None` where this is a fresh start.

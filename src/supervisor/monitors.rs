@@ -1,6 +1,6 @@
 //! The monitors that were forked here, what must outlive them, and the rescue of a job whose monitor died.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -42,6 +42,7 @@ struct Monitor {
     stderr: Option<OwnedFd>,
     /// Of a rescue monitor: the leader, and where to tell how it ended.
     leader: Option<(Pid, OwnedFd)>,
+    is_rescuer: bool,
 }
 
 /// Which pipes a job gets besides standard output.
@@ -68,6 +69,7 @@ impl Monitors {
                 let leader = monitor.leader.as_ref();
                 Ok(HandedMonitor {
                     pid: pid.as_i32(),
+                    is_rescuer: monitor.is_rescuer,
                     job: monitor.job,
                     stdin: monitor
                         .stdin
@@ -96,6 +98,7 @@ impl Monitors {
         for handed in handed {
             let monitor = Monitor {
                 job: handed.job,
+                is_rescuer: handed.is_rescuer,
                 stdin: handed.stdin.map(take_fd).transpose()?,
                 stdout: take_fd(handed.stdout)?,
                 stderr: handed.stderr.map(take_fd).transpose()?,
@@ -155,6 +158,7 @@ impl Monitors {
                     stdout: stdout.0,
                     stderr: stderr.map(|pipe| pipe.0),
                     leader: None,
+                    is_rescuer: false,
                 };
                 self.live.insert(pid, monitor);
                 Ok(())
@@ -183,8 +187,13 @@ impl Monitors {
 
     /// After a round of reaping: rescues the jobs of monitors that were killed, and tells the rescuers how
     /// their leaders ended. Returns the jobs whose monitors ended.
-    pub(super) fn settle(&mut self, host: &Host) -> Vec<JobId> {
+    pub(super) fn settle(&mut self, host: &Host, server: Option<Pid>) -> Vec<JobId> {
         let dead = std::mem::take(&mut self.dead);
+        let strays = match dead.as_slice() {
+            [_] => self.strays(server),
+            // Nobody can tell which of them is whose.
+            _ => HashSet::new(),
+        };
         let jobs = dead.iter().map(|(monitor, _)| monitor.job).collect();
         for (monitor, end) in dead {
             let job = monitor.job;
@@ -192,7 +201,7 @@ impl Monitors {
                 continue;
             }
             tracing::error!(job.id = %job, "the monitor of job {job} ended unasked: {end:?}");
-            if let Err(error) = self.rescue(host, monitor) {
+            if let Err(error) = self.rescue(host, monitor, strays.clone()) {
                 tracing::error!(job.id = %job, %error, "job {job} cannot be rescued: {error}");
             }
         }
@@ -200,7 +209,36 @@ impl Monitors {
         jobs
     }
 
-    fn rescue(&mut self, host: &Host, dead: Monitor) -> io::Result<()> {
+    /// The processes that the death of the only dead monitor has made children of this one. None where
+    /// some of them could be of another job: then a rescuer goes by their traces alone.
+    fn strays(&self, server: Option<Pid>) -> HashSet<(i32, u64)> {
+        let is_rescuer = |monitor: &Monitor| monitor.is_rescuer;
+        if self.live.values().any(is_rescuer) {
+            return HashSet::new();
+        }
+        let Ok(me) = procfs::own_stat() else {
+            return HashSet::new();
+        };
+        let children = procfs::children_of(me.pid);
+        // Looked at after the children: one that died before has left its own among them.
+        let is_dead = |pid: &Pid| procfs::stat(pid.as_i32()).is_ok_and(|stat| stat.is_zombie());
+        if self.live.keys().any(is_dead) {
+            return HashSet::new();
+        }
+        let is_stray = |stat: &procfs::Stat| {
+            Pid::new(stat.pid)
+                .is_some_and(|pid| Some(pid) != server && !self.live.contains_key(&pid))
+        };
+        let strays = children.into_iter().filter(is_stray);
+        strays.map(|stat| (stat.pid, stat.start_ticks)).collect()
+    }
+
+    fn rescue(
+        &mut self,
+        host: &Host,
+        dead: Monitor,
+        strays: HashSet<(i32, u64)>,
+    ) -> io::Result<()> {
         let Monitor {
             job,
             stdin,
@@ -248,6 +286,7 @@ impl Monitors {
             supervisor: i32::try_from(std::process::id()).map_err(io::Error::other)?,
             reaper: theirs,
             stdin: stdin.as_ref().map(OwnedFd::try_clone).transpose()?,
+            strays,
             stdout: stdout.try_clone()?,
             stderr: stderr.as_ref().map(OwnedFd::try_clone).transpose()?,
         };
@@ -260,6 +299,7 @@ impl Monitors {
                     stdout,
                     stderr,
                     leader: Some((leader, ours)),
+                    is_rescuer: true,
                 };
                 self.live.insert(pid, monitor);
                 Ok(())

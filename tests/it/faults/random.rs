@@ -47,7 +47,7 @@ async fn nothing_is_lost_whoever_is_killed() {
     let seed = number("PROCESSION_FAULT_SEED", u64::from(rand::random::<u32>()));
     let kills = number("PROCESSION_FAULT_KILLS", 60);
     let least = Duration::from_secs(60 * number("PROCESSION_FAULT_MINUTES", 0));
-    println!("PROCESSION_FAULT_SEED={seed} PROCESSION_FAULT_KILLS={kills}");
+    eprintln!("PROCESSION_FAULT_SEED={seed} PROCESSION_FAULT_KILLS={kills}");
     Suite::start(seed).await.run(kills, least).await;
 }
 
@@ -147,7 +147,7 @@ impl Suite {
             bystanders,
             ..
         } = self;
-        let faults = faults.lock().unwrap();
+        let faults = std::mem::take(&mut *faults.lock().unwrap());
         let ran = runs(&file);
         let mut wrong = Vec::new();
         let mut lost = 0;
@@ -191,13 +191,13 @@ impl Suite {
         eventually("the records of ended jobs are removed", async || {
             let files = leftover_files(&server);
             if !files.is_empty() {
-                println!("still there: {files:?}");
+                eprintln!("still there: {files:?}");
             }
             files.is_empty().then_some(())
         })
         .await;
         wrong.extend(bystanders.into_iter().filter_map(Bystander::end));
-        println!(
+        eprintln!(
             "{} jobs; killed {} servers, {} monitors, {} supervisors; {lost} jobs lost with monitor and supervisor",
             accepted.len(),
             faults.kills[0],

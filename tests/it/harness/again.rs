@@ -16,6 +16,12 @@ use super::waits::GLANCE;
 use super::{LONG, Process, Reply, Server, contract};
 
 impl Server {
+    /// Uses the token that the service has made in a new state directory.
+    pub(crate) fn read_token(&mut self) {
+        let token = fs::read_to_string(self.state_dir().join("token")).unwrap();
+        token.trim().clone_into(&mut self.token);
+    }
+
     /// Kills the supervisor.
     pub(crate) fn kill_supervisor(&mut self) {
         self.end(Signal::SIGKILL);

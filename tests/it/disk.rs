@@ -1,0 +1,191 @@
+//! A full disk, and one that cannot be written to at all.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::Signal;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::harness::{Server, blocking_until, eventually, id, is_root};
+
+/// A file system of a few megabytes in place of the state directory.
+struct Small(PathBuf);
+
+impl Small {
+    /// `None` where this process may not mount.
+    fn over(directory: &Path) -> Option<Self> {
+        if !is_root() {
+            eprintln!("skipped: only root can mount a small file system");
+            return None;
+        }
+        let options = "size=6m,mode=0700";
+        let made = mount(
+            Some("small"),
+            directory,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some(options),
+        );
+        if let Err(errno) = made {
+            eprintln!("skipped: cannot mount a small file system here: {errno}");
+            return None;
+        }
+        Some(Self(directory.to_owned()))
+    }
+
+    /// Takes all the room that there is.
+    fn fill(&self) {
+        let mut file = File::create(self.0.join("filler")).unwrap();
+        for size in [1 << 16, 4096, 1] {
+            while file.write_all(&vec![1; size]).is_ok() {}
+        }
+    }
+
+    fn make_room(&self) {
+        std::fs::remove_file(self.0.join("filler")).unwrap();
+    }
+
+    fn remount(&self, flags: MsFlags) -> nix::Result<()> {
+        mount(
+            None::<&str>,
+            &self.0,
+            None::<&str>,
+            MsFlags::MS_REMOUNT | flags,
+            None::<&str>,
+        )
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+/// The parent of the state directory is made first, so that there is something to mount on.
+async fn on_a_small_disk() -> Option<(Server, Small)> {
+    let mut server = Server::start().await;
+    assert!(server.end(Signal::SIGTERM).unwrap().success());
+    let state = server.state_dir();
+    let small = Small::over(&state)?;
+    server.restart(Server::builder());
+    server.read_token();
+    Some((server, small))
+}
+
+#[tokio::test]
+async fn a_full_disk_makes_jobs_wait_and_loses_nothing() {
+    let Some((mut server, small)) = on_a_small_disk().await else {
+        return;
+    };
+    let cwd = server.scratch();
+    let script = "mkfifo gate; echo ready; read _ < gate; seq -f 'line %06.f' 1 20000; exit 9";
+    let writer = server.submit(&json!({"script": script, "cwd": cwd})).await;
+    server.says(&id(&writer), "ready").await;
+    let script = "mkfifo gate2; echo ready; read _ < gate2; exit 8";
+    let silent = server.submit(&json!({"script": script, "cwd": cwd})).await;
+    server.says(&id(&silent), "ready").await;
+    small.fill();
+
+    let refused = server.post("/jobs", &json!({"command": ["true"]})).await;
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (507, "no_room"),
+        "{refused}"
+    );
+    std::fs::write(cwd.join("gate"), "\n").unwrap();
+    std::fs::write(cwd.join("gate2"), "\n").unwrap();
+    eventually("the exit is recorded on a full disk", async || {
+        let job = server.job(&id(&silent)).await;
+        let is_over = !server.monitors().contains_key(&id(&silent));
+        (is_over || job["exit"]["code"] == 8).then_some(())
+    })
+    .await;
+    let waiting = server.job(&id(&writer)).await;
+    assert_eq!(
+        waiting["state"], "running",
+        "it waits for room: {waiting:#}"
+    );
+
+    small.make_room();
+    let silent = server.finished(&id(&silent)).await;
+    assert_eq!(silent["exit"]["code"], 8, "{silent:#}");
+    let ended = server.finished(&id(&writer)).await;
+    assert_eq!(ended["exit"]["code"], 9, "{ended:#}");
+    let lines: String = (1..=20000)
+        .map(|number| format!("line {number:06}\n"))
+        .collect();
+    assert!(server.stdout(&id(&writer)).await == format!("ready\n{lines}"));
+    let again = server.run(&json!({"script": "exit 6"})).await;
+    assert_eq!(again["exit"]["code"], 6, "{again:#}");
+    assert!(server.end(Signal::SIGTERM).unwrap().success());
+    drop(small);
+}
+
+#[tokio::test]
+async fn a_server_that_dies_on_a_full_disk_comes_back() {
+    let Some((mut server, small)) = on_a_small_disk().await else {
+        return;
+    };
+    let client = server.persistent();
+    let ended = server.run_script("echo kept; exit 5").await;
+    let cwd = server.scratch();
+    let script = "mkfifo gate; echo ready; read _ < gate; echo more; exit 9";
+    let job = server.submit(&json!({"script": script, "cwd": cwd})).await;
+    server.says(&id(&job), "ready").await;
+    small.fill();
+    crate::harness::kill_now(server.server_process().unwrap());
+    let view = client.get(&format!("/jobs/{}", id(&ended))).await.json();
+    assert_eq!(view["exit"]["code"], 5, "{view:#}");
+    crate::harness::kill_now(server.monitors()[&id(&job)]);
+    std::fs::write(cwd.join("gate"), "\n").unwrap();
+    let refused = client
+        .ask(
+            Method::POST,
+            "/jobs",
+            Some(&json!({"command": ["true"]})),
+            None,
+        )
+        .await;
+    assert_eq!(refused.status, 507, "{refused}");
+    small.make_room();
+    let job = client.finished(&id(&job)).await;
+    assert_eq!(job["exit"]["code"], 9, "{job:#}");
+    assert_eq!(server.text(&id(&job)).await, "ready\nmore\n");
+    assert!(server.end(Signal::SIGTERM).unwrap().success());
+    drop(small);
+}
+
+#[tokio::test]
+async fn a_disk_that_cannot_be_written_to_is_refused_with_a_clear_word() {
+    let Some((mut server, small)) = on_a_small_disk().await else {
+        return;
+    };
+    let ended = server.run_script("echo kept; exit 5").await;
+    assert!(server.end(Signal::SIGTERM).unwrap().success());
+    let mut remounted = Err(nix::errno::Errno::EBUSY);
+    blocking_until(Duration::from_secs(5), || {
+        remounted = small.remount(MsFlags::MS_RDONLY);
+        remounted.is_ok()
+    });
+    remounted.unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_procession"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--state-dir"])
+        .arg(server.state_dir())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("Read-only file system"), "{said}");
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    small.remount(MsFlags::empty()).unwrap();
+    server.restart(Server::builder());
+    let view: Value = server.job(&id(&ended)).await;
+    assert_eq!(view["exit"]["code"], 5, "{view:#}");
+    assert!(server.end(Signal::SIGTERM).unwrap().success());
+    drop(small);
+}

@@ -1,0 +1,132 @@
+//! The service's end: jobs are stopped or left, and nothing that waits is forgotten.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use serde_json::{Value, json};
+
+use crate::harness::{Server, eventually, id, processes_with, unique_seconds};
+
+fn stubborn(seconds: &str) -> Value {
+    json!({"script": format!("trap '' TERM; echo ready; while :; do sleep {seconds}; done")})
+}
+
+fn args(all: &[&str]) -> Vec<String> {
+    all.iter().map(|arg| (*arg).to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_stopping_service_ends_its_jobs_and_says_so() {
+    let mut server = Server::start().await;
+    let seconds = unique_seconds();
+    let polite = server
+        .submit(&json!({"script": "trap 'echo bye; exit 3' TERM; echo ready; sleep 1000 & wait"}))
+        .await;
+    let killed = server.submit(&stubborn(&seconds)).await;
+    for job in [&polite, &killed] {
+        server.says(&id(job), "ready").await;
+    }
+    let begun = Instant::now();
+    assert_eq!(server.end(Signal::SIGTERM).unwrap().code(), Some(0));
+    // A grace of 0.2 s for a job that ignores SIGTERM, on a machine that may be busy.
+    assert!(
+        begun.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(processes_with(&seconds), []);
+    server.restart(Server::builder());
+    let polite = server.job(&id(&polite)).await;
+    assert_eq!(polite["state"], "canceled", "{polite:#}");
+    assert_eq!(polite["termination"]["cause"], "shutdown", "{polite:#}");
+    assert_eq!(polite["exit"]["code"], 3, "{polite:#}");
+    assert_eq!(server.text(&id(&polite)).await, "ready\nbye\n");
+    let killed = server.job(&id(&killed)).await;
+    assert_eq!(killed["termination"]["cause"], "shutdown", "{killed:#}");
+    assert_eq!(killed["exit"]["signal"], "SIGKILL", "{killed:#}");
+}
+
+#[tokio::test]
+async fn a_second_sigterm_skips_the_grace() {
+    let mut server = Server::builder()
+        .args(["--shutdown-grace-seconds", "600"])
+        .start()
+        .await;
+    let seconds = unique_seconds();
+    let job = server.submit(&stubborn(&seconds)).await;
+    server.says(&id(&job), "ready").await;
+    kill(server.supervisor(), Signal::SIGTERM).unwrap();
+    eventually("the job is being stopped", async || {
+        (server.job(&id(&job)).await["state"] == "stopping").then_some(())
+    })
+    .await;
+    assert_eq!(server.end(Signal::SIGTERM).unwrap().code(), Some(0));
+    assert_eq!(processes_with(&seconds), []);
+    server.restart(Server::builder());
+    let job = server.job(&id(&job)).await;
+    assert_eq!(job["termination"]["cause"], "shutdown", "{job:#}");
+    assert_eq!(job["exit"]["signal"], "SIGKILL", "{job:#}");
+}
+
+#[tokio::test]
+async fn jobs_that_are_left_run_on_and_are_found_again() {
+    let leave = ["--on-shutdown", "leave"];
+    let mut server = Server::builder().args(leave).start().await;
+    let cwd = server.scratch();
+    let script = "mkfifo gate; echo ready; read _ < gate; echo done; exit 5";
+    let running = server.submit(&json!({"script": script, "cwd": cwd})).await;
+    server.says(&id(&running), "ready").await;
+    let meanwhile = server
+        .submit(&json!({"script": "mkfifo gate2; echo ready; read _ < gate2; echo done; exit 6", "cwd": cwd}))
+        .await;
+    server.says(&id(&meanwhile), "ready").await;
+    assert_eq!(server.end(Signal::SIGTERM).unwrap().code(), Some(0));
+    // One ends while there is no service at all.
+    std::fs::write(cwd.join("gate2"), "\n").unwrap();
+    eventually("its monitor has ended", async || {
+        (server.monitors().len() == 1).then_some(())
+    })
+    .await;
+    server.restart(Server::builder().args(args(&leave)));
+    assert_eq!(server.finished(&id(&meanwhile)).await["exit"]["code"], 6);
+    assert_eq!(server.stdout(&id(&meanwhile)).await, "ready\ndone\n");
+    assert_eq!(server.job(&id(&running)).await["state"], "running");
+    std::fs::write(cwd.join("gate"), "\n").unwrap();
+    assert_eq!(server.finished(&id(&running)).await["exit"]["code"], 5);
+    assert_eq!(server.stdout(&id(&running)).await, "ready\ndone\n");
+}
+
+#[tokio::test]
+async fn what_waits_goes_on_waiting_for_the_next_start() {
+    let mut server = Server::builder().args(["--max-running", "1"]).start().await;
+    let blocker = server
+        .submit(&json!({"command": ["sleep", unique_seconds()]}))
+        .await;
+    let secret = json!({"script": "echo $SECRET; exit 7", "secret_env": {"SECRET": "kept"}});
+    let waiting = server.submit(&secret).await;
+    assert_eq!(waiting["state"], "queued", "{waiting:#}");
+    assert_eq!(server.end(Signal::SIGTERM).unwrap().code(), Some(0));
+    server.restart(Server::builder().args(args(&["--max-running", "1"])));
+    assert_eq!(
+        server.job(&id(&blocker)).await["termination"]["cause"],
+        "shutdown"
+    );
+    let ran = server.finished(&id(&waiting)).await;
+    assert_eq!(ran["exit"]["code"], 7, "{ran:#}");
+    assert_eq!(server.text(&id(&waiting)).await, "kept\n");
+}
+
+#[tokio::test]
+async fn a_service_without_a_server_stops_its_jobs_all_the_same() {
+    let mut server = Server::start().await;
+    let seconds = unique_seconds();
+    let job = server.submit(&stubborn(&seconds)).await;
+    server.says(&id(&job), "ready").await;
+    crate::harness::kill_now(server.server_process().unwrap());
+    let status = server.end(Signal::SIGTERM).unwrap();
+    assert!(status.code().is_some(), "{status}");
+    assert_eq!(processes_with(&seconds), []);
+    server.restart(Server::builder());
+    let job = server.finished(&id(&job)).await;
+    assert_eq!(job["termination"]["cause"], "shutdown", "{job:#}");
+}
