@@ -8,11 +8,13 @@ mod accept;
 mod audit;
 mod auth;
 mod body;
+mod change;
 #[cfg(test)]
 mod contract;
 mod guards;
 mod jobs;
 mod log;
+mod many;
 mod output;
 mod page;
 mod problem;

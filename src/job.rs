@@ -4,6 +4,7 @@
 //! reason outside the arguments. The processes are the monitor's, the store is the manager's, and
 //! status codes and JSON of the API are known to `http` alone.
 
+pub mod amendment;
 pub mod id;
 pub mod label;
 pub mod life;
@@ -157,6 +158,9 @@ pub struct Job {
     pub labels: BTreeMap<String, String>,
     /// Who created it, such as `token:default`.
     pub created_by: String,
+    /// The job that this one repeats.
+    #[serde(default)]
+    pub rerun_of: Option<JobId>,
     /// What to run.
     pub spec: Arc<Spec>,
     /// Grows on every visible change.

@@ -2,6 +2,7 @@
 //! writer of the store. It knows no HTTP.
 
 mod adopt;
+mod change;
 mod leftovers;
 mod link;
 mod mirror;
@@ -48,6 +49,8 @@ pub struct Submission {
     pub spec: Spec,
     /// Who asks.
     pub actor: Actor,
+    /// The job that it repeats.
+    pub rerun_of: Option<JobId>,
     /// Against doubled requests.
     pub idempotency: Option<Idempotency>,
 }
@@ -137,6 +140,12 @@ pub enum RequestError {
     /// The signal could not be sent (an errno, such as EPERM for a process that changed its user).
     #[error("cannot signal: {0}")]
     Errno(nix::errno::Errno),
+    /// The job is no longer in the version that was meant.
+    #[error("the job has changed")]
+    Changed,
+    /// Only a queued job's place can be changed.
+    #[error("the job is not queued any more")]
+    NotQueued,
     /// The job's standard input takes nothing (any more).
     #[error("standard input is closed")]
     StdinClosed,
@@ -317,6 +326,7 @@ impl Manager {
             labels,
             mut spec,
             actor,
+            rerun_of,
             idempotency,
         } = submission;
         let secrets = spec.secret_env.clone();
@@ -328,6 +338,7 @@ impl Manager {
             name,
             labels,
             created_by: actor,
+            rerun_of,
             spec: Arc::new(spec),
             version: 1,
             state: State::Queued,

@@ -30,6 +30,7 @@ fn finished(number: usize, spec: &Arc<Spec>) -> Job {
         name: Some(format!("job-{number}")),
         labels: [("team".to_owned(), format!("team-{}", number / 10 % 10))].into(),
         created_by: "token:default".to_owned(),
+        rerun_of: None,
         spec: Arc::clone(spec),
         version: 3,
         state: if failed {

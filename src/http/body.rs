@@ -13,18 +13,27 @@ use super::problem::ApiError;
 /// How long a client may take to send a body.
 const DEADLINE: Duration = Duration::from_secs(15);
 
+const JSON: &str = "application/json";
+const MERGE_PATCH: &str = "application/merge-patch+json";
+
 /// The whole body of a request that says it is JSON.
 pub(super) async fn read_json(request: Request, limit: usize) -> Result<Bytes, ApiError> {
-    read_within(request, limit, DEADLINE).await
+    read_within(request, JSON, limit, DEADLINE).await
+}
+
+/// The whole body of a request that says it is a merge patch (RFC 7396).
+pub(super) async fn read_patch(request: Request, limit: usize) -> Result<Bytes, ApiError> {
+    read_within(request, MERGE_PATCH, limit, DEADLINE).await
 }
 
 async fn read_within(
     request: Request,
+    kind: &'static str,
     limit: usize,
     deadline: Duration,
 ) -> Result<Bytes, ApiError> {
-    if !is_json(request.headers()) {
-        return Err(ApiError::UnsupportedMediaType("application/json"));
+    if !is_of(request.headers(), kind) {
+        return Err(ApiError::UnsupportedMediaType(kind));
     }
     let announced = request
         .headers()
@@ -42,8 +51,8 @@ async fn read_within(
     }
 }
 
-/// `application/json` and nothing like it: another type would let a form of a web page through.
-fn is_json(headers: &HeaderMap) -> bool {
+/// This media type and nothing like it: another one would let a form of a web page through.
+fn is_of(headers: &HeaderMap, kind: &str) -> bool {
     let mut values = headers.get_all(CONTENT_TYPE).iter();
     let (Some(only), None) = (values.next(), values.next()) else {
         return false;
@@ -53,7 +62,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     };
     let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
     let charset = parameters.trim().to_ascii_lowercase();
-    essence.trim().eq_ignore_ascii_case("application/json")
+    essence.trim().eq_ignore_ascii_case(kind)
         && matches!(charset.as_str(), "" | "charset=utf-8" | "charset=\"utf-8\"")
 }
 
@@ -101,7 +110,7 @@ mod tests {
     async fn a_body_that_never_ends_is_given_up() {
         let body =
             Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
-        let error = read_within(request("application/json", body), 10, Duration::ZERO)
+        let error = read_within(request("application/json", body), JSON, 10, Duration::ZERO)
             .await
             .unwrap_err();
         assert_eq!(error.code(), "body_timeout");

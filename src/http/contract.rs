@@ -289,6 +289,7 @@ fn queued_job() -> Job {
         name: None,
         labels: BTreeMap::new(),
         created_by: "token:default".to_owned(),
+        rerun_of: None,
         spec: Arc::new(Spec {
             program: Program::Command {
                 command: vec!["true".to_owned()],

@@ -38,10 +38,11 @@ pub(super) const STOP: &[&str] = &[
 ];
 
 /// The longest that a request may wait; a longer wish is lowered.
-const MAX_WAIT: Duration = Duration::from_secs(300);
+pub(super) const MAX_WAIT: Duration = Duration::from_secs(300);
 /// The longest grace period that a stop may ask for.
 const MAX_GRACE: Duration = Duration::from_hours(24);
-const MAX_REASON_CHARACTERS: usize = 1024;
+/// The longest reason of a stop.
+pub(super) const MAX_REASON_CHARACTERS: usize = 1024;
 const MAX_KEY_CHARACTERS: usize = 255;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -97,16 +98,24 @@ pub(super) async fn create(
         };
         return Ok(Json(view).into_response());
     }
-    let submitted = api
-        .manager
-        .submit(Submission {
-            name: new.name,
-            labels: new.labels,
-            spec: new.spec,
-            actor: caller.actor.to_string(),
-            idempotency: key.map(|key| Idempotency { key, fingerprint }),
-        })
-        .await?;
+    let submission = Submission {
+        name: new.name,
+        labels: new.labels,
+        spec: new.spec,
+        actor: caller.actor.to_string(),
+        rerun_of: None,
+        idempotency: key.map(|key| Idempotency { key, fingerprint }),
+    };
+    submit(&api, submission, &wait).await
+}
+
+/// Hands a submission to the manager and answers with its job.
+pub(super) async fn submit(
+    api: &Api,
+    submission: Submission,
+    wait: &Wait,
+) -> Result<Response, ApiError> {
+    let submitted = api.manager.submit(submission).await?;
     let mut job = submitted.job;
     if !wait.limit.is_zero() {
         let waited = api.manager.wait(job.id, Until::Finished, wait.limit).await;
@@ -167,7 +176,7 @@ async fn wanted(api: &Api, bytes: &Bytes) -> Result<(NewJob, [u8; 32]), ApiError
 }
 
 /// The key, with or without the quotes that the draft asks for and few clients send.
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let mut values = headers.get_all(&IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else {
         return Ok(None);
@@ -307,6 +316,8 @@ pub(super) async fn stop(
                 Err(
                     error @ (RequestError::Refused(_)
                     | RequestError::Errno(_)
+                    | RequestError::Changed
+                    | RequestError::NotQueued
                     | RequestError::StdinClosed
                     | RequestError::StdinOffset { .. }
                     | RequestError::MonitorGone
@@ -389,14 +400,14 @@ pub(super) async fn processes(
 
 /// How long a client is ready to wait, by `?wait` or, where that is absent, by `Prefer: wait`.
 #[derive(Debug)]
-struct Wait {
+pub(super) struct Wait {
     limit: Duration,
     asked: bool,
     applied: Option<String>,
 }
 
 impl Wait {
-    fn of(params: &mut Params, headers: &HeaderMap) -> Self {
+    pub(super) fn of(params: &mut Params, headers: &HeaderMap) -> Self {
         let (wish, applied) = match (params.seconds("wait"), accept::preferred_wait(headers)) {
             (Some(wish), _) => (Some(wish), None),
             (None, Some((wish, _))) if wish > MAX_WAIT => {
@@ -419,7 +430,8 @@ impl Wait {
     }
 }
 
-fn job_response(status: StatusCode, job: &Job) -> Response {
+/// A job as the body, with its tag.
+pub(super) fn job_response(status: StatusCode, job: &Job) -> Response {
     let mut response = (status, Json(JobView::from(job))).into_response();
     set(&mut response, ETAG, &view::etag(job));
     response

@@ -18,14 +18,14 @@ use bytes::Bytes;
 use futures_util::stream;
 
 use super::jobs::InPath;
-use super::problem::{ApiError, Place, Violation};
+use super::problem::ApiError;
 use super::query::Params;
 use super::range::{self, Wanted};
 use super::{Api, accept};
-use crate::job::{JobId, OutputTotals};
+use crate::job::OutputTotals;
 use crate::output::{Piece, Reader, Stream};
-use follow::Follower;
-use records::{END_MARK, Format, Records};
+use follow::{follow_log, last_event};
+use records::{Format, Records};
 pub(super) use tips::Tips;
 
 /// The parameters of [`log`].
@@ -109,87 +109,6 @@ pub(super) async fn log(
     let end = plan.complete.then_some(job);
     *response.body_mut() = plan.into_records(format, &wish).into_body(end);
     Ok(response)
-}
-
-/// The body of a job's log up to its end, whenever that will be.
-async fn follow_log(
-    api: &Api,
-    id: JobId,
-    wish: Wish,
-    kind: &'static str,
-    format: Format,
-    had_the_end: bool,
-) -> Result<Response, ApiError> {
-    let follow = api.manager.follow(id).await?;
-    if had_the_end && follow.state.borrow().state.is_terminal() {
-        // To an event source: do not come back.
-        return Ok(StatusCode::NO_CONTENT.into_response());
-    }
-    let (reader, at, first) = match api.manager.started_output(id).await {
-        None if matches!(wish.begin, Begin::Offset(offset) if offset > 0) => {
-            return Err(ApiError::RangeNotSatisfiable { length: 0 });
-        }
-        None => (None, 0, 0),
-        Some(mut reader) => {
-            off_thread(move || {
-                let (begin, totals) = begin_of(&mut reader, &wish)?;
-                Ok::<_, ApiError>((Some(reader), begin, begin.max(totals.first_offset)))
-            })
-            .await??
-        }
-    };
-    let at = match format {
-        // The gap in front is told in the head.
-        Format::Raw | Format::RawWithTimes => first,
-        Format::Lines | Format::Events => at,
-    };
-    let records = Records {
-        reader,
-        filter: wish.filter,
-        format,
-        at,
-        end: None,
-        left: wish.limit.unwrap_or(u64::MAX),
-        within_line: [false; 2],
-    };
-    let mut response = raw(StatusCode::OK, kind, None);
-    set(&mut response, FIRST_OFFSET, first);
-    let tip = api.tips.of(id);
-    *response.body_mut() = Follower::new(api.manager.clone(), id, records, follow, tip).into_body();
-    Ok(response)
-}
-
-/// Where an event source was when its connection broke.
-struct LastEvent {
-    offset: u64,
-    is_end: bool,
-}
-
-fn last_event(headers: &HeaderMap) -> Result<Option<LastEvent>, ApiError> {
-    let Some(value) = headers.get(&LAST_EVENT_ID) else {
-        return Ok(None);
-    };
-    let text = value.to_str().unwrap_or_default();
-    // An event source that has had no id yet may say so with an empty one.
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let number = text.strip_suffix(END_MARK);
-    let is_end = number.is_some();
-    let number = number.unwrap_or(text);
-    let offset = number
-        .bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| number.parse().ok())
-        .flatten();
-    match offset {
-        Some(offset) => Ok(Some(LastEvent { offset, is_end })),
-        None => Err(ApiError::InvalidHeader(Violation {
-            place: Place::Header("Last-Event-ID"),
-            code: "invalid_value",
-            detail: "must be the id of an event of this stream".to_owned(),
-        })),
-    }
 }
 
 /// `GET /jobs/{id}/output/stdout`

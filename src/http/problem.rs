@@ -47,9 +47,11 @@ pub const ALL_CODES: &[&str] = &[
     "job_not_started",
     "job_stopping",
     "job_already_finished",
+    "job_not_queued",
     "signal_failed",
     "stdin_closed",
     "stdin_offset_mismatch",
+    "precondition_failed",
     "body_too_large",
     "unsupported_media_type",
     "range_not_satisfiable",
@@ -156,6 +158,10 @@ pub enum ApiError {
     Refused(Refusal),
     /// The kernel refused to deliver the signal.
     SignalFailed(nix::errno::Errno),
+    /// Queue and priority are those of a job that waits.
+    NotQueued,
+    /// The job is no longer in the version that `If-Match` names.
+    PreconditionFailed,
     /// Standard input takes nothing, or nothing any more.
     StdinClosed,
     /// Standard input is at another offset.
@@ -354,6 +360,8 @@ impl From<RequestError> for ApiError {
             RequestError::NoSuchJob => Self::JobNotFound,
             RequestError::Refused(refusal) => Self::Refused(refusal),
             RequestError::Errno(errno) => Self::SignalFailed(errno),
+            RequestError::Changed => Self::PreconditionFailed,
+            RequestError::NotQueued => Self::NotQueued,
             RequestError::StdinClosed => Self::StdinClosed,
             RequestError::StdinOffset { expected } => Self::StdinOffset { expected },
             RequestError::MonitorGone => Self::MonitorUnavailable,
@@ -449,6 +457,8 @@ mod tests {
             ApiError::Refused(Refusal::Stopping),
             ApiError::Refused(Refusal::Finished),
             ApiError::SignalFailed(nix::errno::Errno::EPERM),
+            ApiError::NotQueued,
+            ApiError::PreconditionFailed,
             ApiError::StdinClosed,
             ApiError::StdinOffset { expected: Some(1) },
             ApiError::BodyTooLarge(1),

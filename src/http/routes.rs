@@ -16,8 +16,8 @@ use axum::{Router, http};
 
 use super::auth;
 use super::problem::ApiError;
-use super::{Api, jobs, output, page, query, service, stdin};
-use crate::auth::Access::{self, Metrics, Operate, Public, Read};
+use super::{Api, change, jobs, many, output, page, query, service, stdin};
+use crate::auth::Access::{self, Admin, Metrics, Operate, Public, Read};
 
 /// One method of one path.
 #[derive(Debug)]
@@ -31,6 +31,7 @@ pub(super) struct Route {
 
 const GET: Method = Method::GET;
 const POST: Method = Method::POST;
+const PATCH: Method = Method::PATCH;
 const DELETE: Method = Method::DELETE;
 
 /// Every route.
@@ -40,6 +41,18 @@ pub(super) fn table() -> Vec<Route> {
         route(GET, "/jobs", Read, page::PARAMETERS, jobs::list),
         route(GET, "/jobs/{id}", Read, jobs::GET, jobs::get),
         route(DELETE, "/jobs/{id}", Operate, jobs::STOP, jobs::stop),
+        route(PATCH, "/jobs/{id}", Operate, &[], change::patch),
+        route(POST, "/jobs/wait", Read, &[], many::wait),
+        route(POST, "/jobs/stop", Operate, &[], many::stop),
+        route(POST, "/jobs/{id}/pause", Operate, &[], change::pause),
+        route(POST, "/jobs/{id}/resume", Operate, &[], change::resume),
+        route(
+            POST,
+            "/jobs/{id}/rerun",
+            Operate,
+            change::RERUN,
+            change::rerun,
+        ),
         route(POST, "/jobs/{id}/signal", Operate, &[], jobs::signal),
         route(
             POST,
@@ -52,6 +65,7 @@ pub(super) fn table() -> Vec<Route> {
         route(GET, "/jobs/{id}/output", Read, output::LOG, output::log),
         route(GET, "/jobs/{id}/output/stdout", Read, &[], output::stdout),
         route(GET, "/jobs/{id}/output/stderr", Read, &[], output::stderr),
+        route(POST, "/drain", Admin, &[], service::drain),
         route(GET, "/healthz", Public, &[], service::healthz),
         route(GET, "/readyz", Metrics, &[], service::readyz),
         route(GET, "/info", Read, &[], service::info),

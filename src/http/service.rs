@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -25,6 +26,12 @@ pub(super) async fn readyz(State(api): State<Api>) -> Result<Response, ApiError>
         Ok(()) => Ok(Json(json!({"ready": true})).into_response()),
         Err(why) => Err(ApiError::NotReady(why.as_str())),
     }
+}
+
+/// No new jobs from now on.
+pub(super) async fn drain(State(api): State<Api>) -> Response {
+    api.manager.drain();
+    (StatusCode::ACCEPTED, Json(json!({"draining": true}))).into_response()
 }
 
 /// The description of this API.

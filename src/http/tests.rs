@@ -424,7 +424,7 @@ async fn a_path_without_a_route_is_a_problem_and_no_hint_to_strangers() {
 async fn another_method_is_told_which_ones_there_are() {
     for (path, allow) in [
         ("/jobs", "GET, HEAD, POST"),
-        ("/jobs/x", "DELETE, GET, HEAD"),
+        ("/jobs/x", "DELETE, GET, HEAD, PATCH"),
         ("/healthz", "GET, HEAD"),
     ] {
         let response = send(allowed("PUT", path).body(Body::empty()).unwrap()).await;

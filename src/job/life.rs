@@ -194,6 +194,12 @@ pub enum Refusal {
 pub struct Life {
     plan: Plan,
     phase: Phase,
+    /// From when the timeout counts: the start, moved by every pause.
+    #[serde(default)]
+    counts_from: Option<BootInstant>,
+    /// Since when the present pause lasts.
+    #[serde(default)]
+    paused_at: Option<BootInstant>,
     started_at: Option<Timestamp>,
     exit: Option<Exit>,
     spawn_failure: Option<SpawnFailure>,
@@ -213,6 +219,8 @@ impl Life {
         Self {
             plan,
             phase: Phase::Starting,
+            counts_from: None,
+            paused_at: None,
             started_at: None,
             exit: None,
             spawn_failure: None,
@@ -250,6 +258,7 @@ impl Life {
         match self.phase {
             Phase::Starting => {
                 self.started_at = Some(now.wall);
+                self.counts_from = Some(now.boot);
                 self.phase = Phase::Running {
                     timeout_at: self.plan.timeout.map(|timeout| now.boot.after(timeout)),
                 };
@@ -502,6 +511,7 @@ impl Life {
         match self.phase {
             Phase::Starting => Verdict::Refuse(Refusal::NotStarted),
             Phase::Running { timeout_at } => {
+                self.paused_at = Some(now.boot);
                 self.phase = Phase::Paused {
                     timeout_left: timeout_at.map(|at| at.remaining(now.boot)),
                 };
@@ -518,6 +528,11 @@ impl Life {
         match self.phase {
             Phase::Starting => Verdict::Refuse(Refusal::NotStarted),
             Phase::Paused { timeout_left } => {
+                let pause = self
+                    .paused_at
+                    .take()
+                    .map_or(Duration::ZERO, |at| now.boot.remaining(at));
+                self.counts_from = self.counts_from.map(|from| from.after(pause));
                 self.phase = Phase::Running {
                     timeout_at: timeout_left.map(|left| now.boot.after(left)),
                 };
@@ -527,6 +542,30 @@ impl Life {
             Phase::Terminating { .. } | Phase::Killing => Verdict::Refuse(Refusal::Stopping),
             Phase::Draining { .. } | Phase::Ended => Verdict::Refuse(Refusal::Finished),
         }
+    }
+
+    /// Changes how long the job may run, and how a stop goes. The time that it has run counts, so that a
+    /// shorter timeout may have passed already.
+    pub fn amend(&mut self, timeout: Option<Duration>, stop: StopPolicy, now: Now) -> Verdict {
+        match &mut self.phase {
+            Phase::Starting => {}
+            Phase::Running { timeout_at } => {
+                let from = self.counts_from.unwrap_or(now.boot);
+                *timeout_at = timeout.map(|timeout| from.after(timeout));
+            }
+            Phase::Paused { timeout_left } => {
+                let paused_at = self.paused_at.unwrap_or(now.boot);
+                let ran = paused_at.remaining(self.counts_from.unwrap_or(paused_at));
+                *timeout_left = timeout.map(|timeout| timeout.saturating_sub(ran));
+            }
+            Phase::Terminating { .. } | Phase::Killing => {
+                return Verdict::Refuse(Refusal::Stopping);
+            }
+            Phase::Draining { .. } | Phase::Ended => return Verdict::Refuse(Refusal::Finished),
+        }
+        self.plan.timeout = timeout;
+        self.plan.stop = stop;
+        Verdict::Do(None)
     }
 
     /// When [`Event::Tick`] is due.

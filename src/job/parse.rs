@@ -5,6 +5,8 @@
 
 mod fields;
 mod json;
+mod many;
+mod patch;
 mod rules;
 mod template;
 #[cfg(test)]
@@ -25,6 +27,8 @@ use crate::job::{Signal, Spec};
 use fields::{At, Errors, Fields, boolean, integer, seconds};
 pub use fields::{FieldError, code};
 use json::{JsonError, Value};
+pub use many::{StopMany, WaitMany, Which, parse_stop_many, parse_wait_many};
+pub use patch::{parse_amendment, parse_rerun};
 use rules::StdinMode;
 pub use template::{Argument, TemplateRequest, parse_template_request};
 

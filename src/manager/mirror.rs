@@ -1,5 +1,7 @@
 //! From a monitor's record to the job that clients see. Pure.
 
+use std::sync::Arc;
+
 use crate::clock::Timestamp;
 use crate::job::outcome::{Cause, ExitStatus, SpawnFailure, Termination};
 use crate::job::{Job, Process, State};
@@ -23,6 +25,12 @@ pub(super) fn mirror(job: &mut Job, record: &Record) {
             executable: (!leader.executable.is_empty()).then(|| leader.executable.clone()),
             cgroup: record.cgroup.clone(),
         });
+    let plan = record.life.plan();
+    if plan.timeout != job.spec.timeout || plan.stop != job.spec.stop {
+        let spec = Arc::make_mut(&mut job.spec);
+        spec.timeout = plan.timeout;
+        spec.stop = plan.stop;
+    }
     job.deadline_at = record.deadline_at;
     job.exit = record.life.exit().copied();
     job.output = record.output;

@@ -95,6 +95,17 @@ impl<T> Admission<T> {
         Some(waiter)
     }
 
+    /// Gives a waiting job another priority; `false` where it does not wait (any more).
+    pub(super) fn reprioritize(&mut self, id: JobId, from: i32, to: i32) -> bool {
+        match self.waiting.remove(&(Reverse(from), id)) {
+            Some(waiter) => {
+                self.waiting.insert((Reverse(to), id), waiter);
+                true
+            }
+            None => false,
+        }
+    }
+
     /// Takes a job out of the queue; `false` where it is not in it (it has a slot by now).
     pub(super) fn cancel(&mut self, id: JobId, priority: i32) -> bool {
         self.waiting.remove(&(Reverse(priority), id)).is_some()

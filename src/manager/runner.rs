@@ -1,5 +1,7 @@
 //! The one task of a live job, from its acceptance to its durable end. Nobody else changes the job.
 
+mod asks;
+
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -20,7 +22,10 @@ use crate::job::spec::{Secrets, Stdin};
 use crate::job::{Job, State};
 use crate::record::{self, Record};
 use crate::store::{Inserted, StoreError};
-use crate::wire::messages::{FromMonitor, Request, RequestRefused, ToMonitor};
+use crate::wire::messages::{FromMonitor, Request, ToMonitor};
+
+pub(super) use asks::{Ask, Reply};
+use asks::{Pending, UNANSWERED, refused, send};
 
 /// How soon a failed write of a job's end is tried again.
 const STORE_RETRY: Duration = Duration::from_secs(1);
@@ -30,19 +35,6 @@ const MOST_LAUNCHES: u32 = 5;
 
 /// The job's directory exists (`EEXIST`): making it is what decides between two launches of one job.
 const ALREADY_LAUNCHED: i32 = nix::libc::EEXIST;
-
-/// Where the answer to a request goes; the number depends on the request.
-pub(super) type Reply = oneshot::Sender<Result<u64, RequestError>>;
-
-/// What clients ask of a live job.
-#[derive(Debug)]
-pub(super) enum Ask {
-    Stop(Stop, Reply),
-    /// For the monitor alone: it is passed on as it is.
-    Relay(Request, Reply),
-    /// Somebody has subscribed to the output.
-    Follow,
-}
 
 /// How a server's life ends for the jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,13 +78,6 @@ enum NotLaunched {
     Failed(SpawnFailure),
     /// The supervisor is dead, and with it this service.
     NoSupervisor,
-}
-
-/// A request that the monitor has not answered yet.
-struct Pending {
-    /// The stop that was asked, to be asked again of a rescuer.
-    stop: Option<Stop>,
-    reply: Reply,
 }
 
 /// What a job that waits, or one that runs, is woken by.
@@ -168,6 +153,8 @@ impl Runner {
                         RequestError::NoSuchJob
                         | RequestError::Refused(_)
                         | RequestError::Errno(_)
+                        | RequestError::Changed
+                        | RequestError::NotQueued
                         | RequestError::StdinClosed
                         | RequestError::StdinOffset { .. }
                         | RequestError::MonitorGone => SubmitError::KeyReused,
@@ -282,6 +269,10 @@ impl Runner {
                     }
                     // The monitor will be asked as soon as there is one.
                     Woken::Ask(Ask::Follow) => {}
+                    Woken::Ask(Ask::Amend(version, amendment, reply)) => {
+                        let amended = self.amend_queued(version, *amendment).await;
+                        let _ = reply.send(amended);
+                    }
                     Woken::StartDeadline => {
                         if self
                             .shared
@@ -386,6 +377,7 @@ impl Runner {
                 0,
                 Pending {
                     stop: Some(stop),
+                    amendment: None,
                     reply,
                 },
             );
@@ -396,7 +388,7 @@ impl Runner {
         loop {
             if !watching && self.feed.receiver_count() > 0 {
                 watching = true;
-                send(&link, 0, Request::WatchOutput(true)).await;
+                send(&link, UNANSWERED, Request::WatchOutput(true)).await;
             }
             let woken = tokio::select! {
                 message = link.receive() => Woken::Monitor(message),
@@ -424,8 +416,15 @@ impl Runner {
                     continue;
                 }
                 Woken::Monitor(Ok(Some(FromMonitor::Reply { ticket, result }))) => {
-                    if let Some(reply) = pending.remove(&ticket) {
-                        let _ = reply.reply.send(result.map_err(refused));
+                    if let Some(Pending {
+                        amendment, reply, ..
+                    }) = pending.remove(&ticket)
+                    {
+                        let result = match (result, amendment) {
+                            (Ok(_), Some(amendment)) => self.amend(*amendment).await,
+                            (result, _) => result.map_err(refused),
+                        };
+                        let _ = reply.send(result);
                     }
                     continue;
                 }
@@ -488,13 +487,49 @@ impl Runner {
                         next_ticket,
                         Pending {
                             stop: Some(stop.clone()),
+                            amendment: None,
                             reply,
                         },
                     );
                     Request::Stop(stop)
                 }
                 Woken::Ask(Ask::Relay(request, reply)) => {
-                    pending.insert(next_ticket, Pending { stop: None, reply });
+                    let asked = Pending {
+                        stop: None,
+                        amendment: None,
+                        reply,
+                    };
+                    pending.insert(next_ticket, asked);
+                    request
+                }
+                Woken::Ask(Ask::Amend(version, amendment, reply)) => {
+                    // One at a time: the next one is to see what this one has changed.
+                    let is_taken = pending.values().any(|ask| ask.amendment.is_some());
+                    let refusal = if is_taken || version != self.job.version {
+                        Some(RequestError::Changed)
+                    } else if amendment.changes_place(&self.job) {
+                        Some(RequestError::NotQueued)
+                    } else {
+                        None
+                    };
+                    if let Some(refusal) = refusal {
+                        let _ = reply.send(Err(refusal));
+                        continue;
+                    }
+                    if !amendment.changes_plan(&self.job) {
+                        let _ = reply.send(self.amend(*amendment).await);
+                        continue;
+                    }
+                    let request = Request::Amend {
+                        timeout: amendment.timeout,
+                        stop: amendment.stop,
+                    };
+                    let asked = Pending {
+                        stop: None,
+                        amendment: Some(amendment),
+                        reply,
+                    };
+                    pending.insert(next_ticket, asked);
                     request
                 }
                 Woken::Ask(Ask::Follow) => continue,
@@ -572,6 +607,8 @@ impl Runner {
                 Ask::Stop(_, reply) => drop(reply.send(Ok(0))),
                 Ask::Relay(_, reply) => drop(reply.send(Err(Refusal::Finished.into()))),
                 Ask::Follow => {}
+                // By the time it is asked again, it is in the store.
+                Ask::Amend(_, _, reply) => drop(reply.send(Err(RequestError::Changed))),
             }
         }
     }
@@ -613,20 +650,6 @@ fn not_forked(message: String) -> SpawnFailure {
         stage: Stage::Fork,
         errno: 0,
         message,
-    }
-}
-
-/// A monitor that is gone says so by its closed socket.
-async fn send(link: &MonitorLink, ticket: u64, request: Request) {
-    let _ = link.send(&ToMonitor { ticket, request }).await;
-}
-
-fn refused(refused: RequestRefused) -> RequestError {
-    match refused {
-        RequestRefused::Refused(refusal) => refusal.into(),
-        RequestRefused::StdinClosed => RequestError::StdinClosed,
-        RequestRefused::StdinOffset { expected } => RequestError::StdinOffset { expected },
-        RequestRefused::Errno(errno) => RequestError::Errno(nix::errno::Errno::from_raw(errno)),
     }
 }
 

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::link::SupervisorLink;
 use super::queue::Admission;
@@ -45,6 +45,8 @@ pub(super) struct Shared {
     admission: Mutex<Admission<oneshot::Sender<()>>>,
     spawner: Mutex<Option<mpsc::UnboundedSender<Task>>>,
     draining: AtomicBool,
+    /// Whose turn it is to change a finished job.
+    pub(super) finished_amendments: Semaphore,
     damaged_records: AtomicU64,
     min_free_bytes: u64,
     pub(super) max_finished: u64,
@@ -102,6 +104,7 @@ impl Shared {
             admission: Mutex::new(Admission::new(setup.max_running, setup.max_queued)),
             spawner: Mutex::new(Some(spawner)),
             draining: AtomicBool::new(false),
+            finished_amendments: Semaphore::new(1),
             damaged_records: AtomicU64::new(0),
             min_free_bytes: setup.min_free_bytes,
             max_finished: setup.max_finished,
@@ -393,6 +396,10 @@ impl Shared {
 
     pub(super) fn store_failed(&self, error: &StoreError) {
         runner::log_store_error(error);
+    }
+
+    pub(super) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn ready(&self) -> Result<(), NotReady> {

@@ -142,6 +142,13 @@ impl Monitor {
                 let verdict = self.facts.life.resume(now);
                 self.pause_or_resume(verdict, Tree::thaw, now)?
             }
+            Request::Amend { timeout, stop } => match self.facts.life.amend(timeout, stop, now) {
+                Verdict::Refuse(refusal) => Err(RequestRefused::Refused(refusal)),
+                Verdict::Do(_) | Verdict::Already => {
+                    self.changed(now)?;
+                    Ok(0)
+                }
+            },
             Request::WatchOutput(watched) => {
                 // Told anew even where nothing has changed: another server may ask.
                 self.outbox.told = None;

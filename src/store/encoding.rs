@@ -58,6 +58,8 @@ struct Record {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<String, String>,
     created_by: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rerun_of: Option<JobId>,
     spec: Arc<Spec>,
     version: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -90,6 +92,7 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
     let record = Record {
         labels: job.labels.clone(),
         created_by: job.created_by.clone(),
+        rerun_of: job.rerun_of,
         spec: Arc::clone(&job.spec),
         version: job.version,
         message: job.message.clone(),
@@ -136,6 +139,7 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
         name: columns.name,
         labels: record.labels,
         created_by: record.created_by,
+        rerun_of: record.rerun_of,
         spec: record.spec,
         version: record.version,
         state: state_of(columns.state).ok_or(Fault::UnknownState(columns.state))?,

@@ -1,5 +1,7 @@
 //! What the roles say to each other.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::clock::BootInstant;
@@ -7,7 +9,7 @@ use crate::job::JobId;
 use crate::job::Signal;
 use crate::job::life::{Plan, Refusal, Stop};
 use crate::job::outcome::{ExitStatus, SpawnFailure};
-use crate::job::spec::{Limits, Rlimit, RlimitResource, Scope};
+use crate::job::spec::{Limits, Rlimit, RlimitResource, Scope, StopPolicy};
 use crate::record::Record;
 
 /// Server → supervisor.
@@ -103,6 +105,13 @@ pub(crate) enum Request {
     Pause,
     /// Let them go on.
     Resume,
+    /// Follow another plan from now on.
+    Amend {
+        /// How long the job may run.
+        timeout: Option<Duration>,
+        /// How a stop goes.
+        stop: StopPolicy,
+    },
     /// Tell of new output from now on, or no more. Told at once: how much there is.
     WatchOutput(bool),
     /// Write to standard input. Answered with the offset after it, once it has been written.

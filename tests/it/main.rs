@@ -11,6 +11,7 @@
 
 mod bad_input;
 mod containment;
+mod control;
 mod crash;
 mod disk;
 mod faults;

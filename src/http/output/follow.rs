@@ -9,13 +9,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::records::{Chunk, Format, Records, Then};
+use super::records::{Chunk, END_MARK, Format, Records, Then};
 use super::tips::{Key, Piece, Tip};
+use super::{Begin, FIRST_OFFSET, LAST_EVENT_ID, Wish, begin_of, off_thread, raw, set};
+use crate::http::Api;
+use crate::http::problem::{ApiError, Place, Violation};
 use crate::job::{Job, JobId, State};
 use crate::manager::{Follow, Manager};
 
@@ -27,6 +32,87 @@ const REST: Duration = Duration::from_millis(50);
 
 /// What an event stream begins with: when to come back after a broken connection, in milliseconds.
 const GREETING: &[u8] = b"retry: 500\n\n";
+
+/// The body of a job's log up to its end, whenever that will be.
+pub(super) async fn follow_log(
+    api: &Api,
+    id: JobId,
+    wish: Wish,
+    kind: &'static str,
+    format: Format,
+    had_the_end: bool,
+) -> Result<Response, ApiError> {
+    let follow = api.manager.follow(id).await?;
+    if had_the_end && follow.state.borrow().state.is_terminal() {
+        // To an event source: do not come back.
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let (reader, at, first) = match api.manager.started_output(id).await {
+        None if matches!(wish.begin, Begin::Offset(offset) if offset > 0) => {
+            return Err(ApiError::RangeNotSatisfiable { length: 0 });
+        }
+        None => (None, 0, 0),
+        Some(mut reader) => {
+            off_thread(move || {
+                let (begin, totals) = begin_of(&mut reader, &wish)?;
+                Ok::<_, ApiError>((Some(reader), begin, begin.max(totals.first_offset)))
+            })
+            .await??
+        }
+    };
+    let at = match format {
+        // The gap in front is told in the head.
+        Format::Raw | Format::RawWithTimes => first,
+        Format::Lines | Format::Events => at,
+    };
+    let records = Records {
+        reader,
+        filter: wish.filter,
+        format,
+        at,
+        end: None,
+        left: wish.limit.unwrap_or(u64::MAX),
+        within_line: [false; 2],
+    };
+    let mut response = raw(StatusCode::OK, kind, None);
+    set(&mut response, FIRST_OFFSET, first);
+    let tip = api.tips.of(id);
+    *response.body_mut() = Follower::new(api.manager.clone(), id, records, follow, tip).into_body();
+    Ok(response)
+}
+
+/// Where an event source was when its connection broke.
+pub(super) struct LastEvent {
+    pub(super) offset: u64,
+    pub(super) is_end: bool,
+}
+
+pub(super) fn last_event(headers: &HeaderMap) -> Result<Option<LastEvent>, ApiError> {
+    let Some(value) = headers.get(&LAST_EVENT_ID) else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or_default();
+    // An event source that has had no id yet may say so with an empty one.
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let number = text.strip_suffix(END_MARK);
+    let is_end = number.is_some();
+    let number = number.unwrap_or(text);
+    let offset = number
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| number.parse().ok())
+        .flatten();
+    match offset {
+        Some(offset) => Ok(Some(LastEvent { offset, is_end })),
+        None => Err(ApiError::InvalidHeader(Violation {
+            place: Place::Header("Last-Event-ID"),
+            code: "invalid_value",
+            detail: "must be the id of an event of this stream".to_owned(),
+        })),
+    }
+}
 
 /// One client that follows.
 pub(super) struct Follower {

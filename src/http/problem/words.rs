@@ -102,6 +102,12 @@ impl ApiError {
                 (S::CONFLICT, "job_already_finished", "The job has finished")
             }
             Self::SignalFailed(_) => (S::CONFLICT, "signal_failed", "The signal could not be sent"),
+            Self::NotQueued => (S::CONFLICT, "job_not_queued", "The job is not queued"),
+            Self::PreconditionFailed => (
+                S::PRECONDITION_FAILED,
+                "precondition_failed",
+                "The job has changed",
+            ),
             Self::StdinClosed => (S::CONFLICT, "stdin_closed", "Standard input is closed"),
             Self::StdinOffset { .. } => (
                 S::CONFLICT,
@@ -224,6 +230,8 @@ impl ApiError {
             Self::BodyTimeout => "the whole body must come within 15 seconds".into(),
             Self::Refused(refusal) => refusal.to_string().into(),
             Self::SignalFailed(errno) => format!("the kernel says: {}", errno.desc()).into(),
+            Self::NotQueued => "queue and priority can be changed only while the job waits".into(),
+            Self::PreconditionFailed => "look at the job again and use its present ETag".into(),
             Self::StdinClosed => {
                 "the job was not given an open standard input, or it has been closed".into()
             }
@@ -285,6 +293,8 @@ impl ApiError {
             | Self::BodyTimeout
             | Self::Refused(_)
             | Self::SignalFailed(_)
+            | Self::NotQueued
+            | Self::PreconditionFailed
             | Self::StdinClosed
             | Self::StdinOffset { .. }
             | Self::BodyTooLarge(_)
@@ -334,6 +344,8 @@ impl ApiError {
             | Self::BodyTimeout
             | Self::Refused(_)
             | Self::SignalFailed(_)
+            | Self::NotQueued
+            | Self::PreconditionFailed
             | Self::StdinClosed
             | Self::StdinOffset { expected: None }
             | Self::BodyTooLarge(_)

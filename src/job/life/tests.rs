@@ -492,6 +492,51 @@ proptest! {
 }
 
 #[test]
+fn a_new_timeout_counts_from_the_start_and_leaves_pauses_out() {
+    let stop = StopPolicy::default();
+    let mut life = Life::new(plan(WaitFor::Leader));
+    assert_eq!(life.on(Event::Started, at(0)), None);
+    assert_eq!(life.amend(None, stop, at(5)), Verdict::Do(None));
+    assert_eq!(life.timeout_at(), None);
+    assert_eq!(life.pause(at(10)), Verdict::Do(None));
+    assert_eq!(
+        life.amend(Some(Duration::from_secs(30)), stop, at(15)),
+        Verdict::Do(None)
+    );
+    assert_eq!(life.resume(at(20)), Verdict::Do(None));
+    // Ten seconds have been run, and ten paused.
+    assert_eq!(life.timeout_at(), Some(at(40).boot));
+    let longer = Some(Duration::from_secs(60));
+    assert_eq!(life.amend(longer, stop, at(25)), Verdict::Do(None));
+    assert_eq!(life.timeout_at(), Some(at(70).boot));
+    let shorter = Some(Duration::from_secs(1));
+    assert_eq!(life.amend(shorter, stop, at(30)), Verdict::Do(None));
+    assert!(matches!(
+        life.on(Event::Tick, at(30)),
+        Some(Effect::Terminate { .. })
+    ));
+}
+
+#[test]
+fn a_plan_is_changed_until_the_job_stops() {
+    let stop = StopPolicy {
+        signal: Signal::CONT,
+        ..StopPolicy::default()
+    };
+    for name in PHASES {
+        let mut life = in_phase(name);
+        let expected = match name {
+            "starting" | "running" | "paused" => Verdict::Do(None),
+            "terminating" | "killing" => Verdict::Refuse(Refusal::Stopping),
+            _ => Verdict::Refuse(Refusal::Finished),
+        };
+        assert_eq!(life.amend(None, stop, at(5)), expected, "{name}");
+        let is_changed = life.plan().stop == stop;
+        assert_eq!(is_changed, expected == Verdict::Do(None), "{name}");
+    }
+}
+
+#[test]
 fn a_stop_before_the_program_runs_is_the_cause_of_the_end() {
     let now = Now::read();
     let mut life = Life::new(Plan::from(&Spec::default()));

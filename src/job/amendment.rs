@@ -1,0 +1,54 @@
+//! What can be changed of a job after it was accepted. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::job::Job;
+use crate::job::spec::StopPolicy;
+
+/// The changeable parts of a job, all of them as they are to be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Amendment {
+    /// A name for people.
+    pub name: Option<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// How long it may run, from its start.
+    pub timeout: Option<Duration>,
+    /// How a stop goes.
+    pub stop: StopPolicy,
+    /// How long the record stays readable after the end.
+    pub ttl_after_finished: Duration,
+    /// The queue it waits in.
+    pub queue: String,
+    /// Higher starts first.
+    pub priority: i32,
+}
+
+impl Amendment {
+    /// Changes what its monitor has to know.
+    #[must_use]
+    pub fn changes_plan(&self, job: &Job) -> bool {
+        self.timeout != job.spec.timeout || self.stop != job.spec.stop
+    }
+
+    /// Changes its place among the jobs that wait.
+    #[must_use]
+    pub fn changes_place(&self, job: &Job) -> bool {
+        self.queue != job.spec.queue || self.priority != job.spec.priority
+    }
+
+    /// Puts it into effect, as far as the job's own description goes.
+    pub fn apply(self, job: &mut Job) {
+        job.name = self.name;
+        job.labels = self.labels;
+        let spec = Arc::make_mut(&mut job.spec);
+        spec.timeout = self.timeout;
+        spec.stop = self.stop;
+        spec.ttl_after_finished = self.ttl_after_finished;
+        spec.queue = self.queue;
+        spec.priority = self.priority;
+        job.expires_at = job.finished_at.map(|at| at.after(self.ttl_after_finished));
+    }
+}

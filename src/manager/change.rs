@@ -1,0 +1,129 @@
+//! Changes of jobs, and requests on many of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::time::timeout;
+
+use super::runner::Ask;
+use super::{Manager, RequestError};
+use crate::job::amendment::Amendment;
+use crate::job::life::{Refusal, Stop};
+use crate::job::query::{Filter, Order, Query};
+use crate::job::selector::Selector;
+use crate::job::{Job, JobId};
+use crate::wire::messages::Request;
+
+impl Manager {
+    /// Stops every process of the job until a resume; a repeat changes nothing.
+    pub async fn pause(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
+        self.relay(id, Request::Pause).await
+    }
+
+    /// Lets them go on; a repeat changes nothing.
+    pub async fn resume(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
+        self.relay(id, Request::Resume).await
+    }
+
+    async fn relay(&self, id: JobId, request: Request) -> Result<Arc<Job>, RequestError> {
+        self.shared
+            .ask(id, |reply| Ask::Relay(request, reply))
+            .await?;
+        self.get(id).await
+    }
+
+    /// Changes a job that is still in this version; [`RequestError::Changed`] where it is not.
+    pub async fn amend(
+        &self,
+        id: JobId,
+        version: u64,
+        amendment: Amendment,
+    ) -> Result<Arc<Job>, RequestError> {
+        let boxed = Box::new(amendment.clone());
+        let asked = self
+            .shared
+            .ask(id, |reply| Ask::Amend(version, boxed, reply))
+            .await;
+        match asked {
+            Ok(_) => self.get(id).await,
+            Err(RequestError::Refused(Refusal::Finished)) => {
+                self.amend_finished(id, version, amendment).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn amend_finished(
+        &self,
+        id: JobId,
+        version: u64,
+        amendment: Amendment,
+    ) -> Result<Arc<Job>, RequestError> {
+        // One at a time, so that no change is lost.
+        let _turn = self.shared.finished_amendments.acquire().await;
+        let job = self.get(id).await?;
+        if job.version != version {
+            return Err(RequestError::Changed);
+        }
+        if amendment.changes_plan(&job) || amendment.changes_place(&job) {
+            return Err(Refusal::Finished.into());
+        }
+        let mut job = Job::clone(&job);
+        amendment.apply(&mut job);
+        job.version += 1;
+        let job = Arc::new(job);
+        self.shared.store.finish(job.clone()).await?;
+        Ok(job)
+    }
+
+    /// The jobs that match and have not finished, oldest first.
+    #[must_use]
+    pub fn unfinished(&self, selector: Selector) -> Vec<Arc<Job>> {
+        let mut jobs = self.shared.live_jobs(&Query {
+            filter: Filter {
+                selector,
+                ..Filter::default()
+            },
+            order: Order::CreatedAscending,
+            after: None,
+            limit: usize::MAX,
+        });
+        jobs.retain(|job| !job.state.is_terminal());
+        jobs.sort_unstable_by_key(|job| job.id);
+        jobs
+    }
+
+    /// Waits until the first or all of these jobs have finished, or `limit` has passed.
+    pub async fn wait_many(&self, ids: &[JobId], all: bool, limit: Duration) {
+        let mut ends: FuturesUnordered<_> = ids
+            .iter()
+            .map(|id| {
+                let state = self.shared.watch(*id);
+                async move {
+                    if let Some(mut state) = state {
+                        let _ = state.wait_for(|job| job.state.is_terminal()).await;
+                    }
+                }
+            })
+            .collect();
+        let _ = timeout(limit, async { while ends.next().await.is_some() && all {} }).await;
+    }
+
+    /// Asks for the end of many jobs at once; the answers come in their order.
+    pub async fn stop_many(
+        &self,
+        ids: Vec<JobId>,
+        stop: &Stop,
+    ) -> Vec<(JobId, Result<Arc<Job>, RequestError>)> {
+        let stops = ids
+            .into_iter()
+            .map(async |id| (id, self.stop(id, stop.clone()).await));
+        futures_util::future::join_all(stops).await
+    }
+
+    /// Accepts no new jobs from now on; what is queued or runs goes on.
+    pub fn drain(&self) {
+        self.shared.drain();
+    }
+}

@@ -1,0 +1,86 @@
+//! What a job's task is asked, what it asks the job's monitor in turn, and changes of the job.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::Runner;
+use crate::job::amendment::Amendment;
+use crate::job::life::Stop;
+use crate::manager::RequestError;
+use crate::manager::link::MonitorLink;
+use crate::wire::messages::{Request, RequestRefused, ToMonitor};
+
+/// The ticket of requests whose answer nobody waits for.
+pub(super) const UNANSWERED: u64 = u64::MAX;
+
+/// Where the answer to a request goes; the number depends on the request.
+pub(in crate::manager) type Reply = oneshot::Sender<Result<u64, RequestError>>;
+
+/// What clients ask of a live job.
+#[derive(Debug)]
+pub(in crate::manager) enum Ask {
+    Stop(Stop, Reply),
+    /// For the monitor alone: it is passed on as it is.
+    Relay(Request, Reply),
+    /// Somebody has subscribed to the output.
+    Follow,
+    /// Change it, if it is still in this version. Answered with the new version.
+    Amend(u64, Box<Amendment>, Reply),
+}
+
+/// A request that the monitor has not answered yet.
+pub(super) struct Pending {
+    /// The stop that was asked, to be asked again of a rescuer.
+    pub(super) stop: Option<Stop>,
+    /// The change that is to be made once the monitor has made its part.
+    pub(super) amendment: Option<Box<Amendment>>,
+    pub(super) reply: Reply,
+}
+
+impl Runner {
+    pub(super) async fn amend_queued(
+        &mut self,
+        version: u64,
+        amendment: Amendment,
+    ) -> Result<u64, RequestError> {
+        if version != self.job.version {
+            return Err(RequestError::Changed);
+        }
+        let (from, to) = (self.job.spec.priority, amendment.priority);
+        let id = self.job.id;
+        if from != to && !self.shared.admission().reprioritize(id, from, to) {
+            return Err(RequestError::NotQueued);
+        }
+        let amended = self.amend(amendment).await;
+        if amended.is_err() {
+            self.shared.admission().reprioritize(id, to, from);
+        }
+        amended
+    }
+
+    /// Makes a change durable, then visible.
+    pub(super) async fn amend(&mut self, amendment: Amendment) -> Result<u64, RequestError> {
+        let mut job = self.job.clone();
+        amendment.apply(&mut job);
+        job.version += 1;
+        self.shared.store.update(Arc::new(job.clone())).await?;
+        self.job = job;
+        self.publish.send_replace(Arc::new(self.job.clone()));
+        Ok(self.job.version)
+    }
+}
+
+/// A monitor that is gone says so by its closed socket.
+pub(super) async fn send(link: &MonitorLink, ticket: u64, request: Request) {
+    let _ = link.send(&ToMonitor { ticket, request }).await;
+}
+
+pub(super) fn refused(refused: RequestRefused) -> RequestError {
+    match refused {
+        RequestRefused::Refused(refusal) => refusal.into(),
+        RequestRefused::StdinClosed => RequestError::StdinClosed,
+        RequestRefused::StdinOffset { expected } => RequestError::StdinOffset { expected },
+        RequestRefused::Errno(errno) => RequestError::Errno(nix::errno::Errno::from_raw(errno)),
+    }
+}
