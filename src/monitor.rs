@@ -297,10 +297,10 @@ impl Monitor {
     /// Takes one event to the state machine and does what it says.
     fn apply(&mut self, event: Event, now: Now) -> io::Result<()> {
         // A rescuer finds the pipes closed by itself, and the server does not care.
-        let is_worth_a_record = event != Event::OutputClosed;
+        let is_news = event != Event::OutputClosed;
         let before = self.facts.life.clone();
         let effect = self.facts.life.on(event, now);
-        if is_worth_a_record && self.facts.life != before {
+        if self.facts.life != before && (is_news || self.facts.life.phase() == Phase::Ended) {
             self.changed(now)?;
         }
         self.carry_out(effect, now)
@@ -363,6 +363,7 @@ impl Monitor {
         self.facts.deadline_at = self.facts.life.timeout_at().map(|at| now.wall_of(at));
         self.facts.output = self.output.totals();
         if self.facts.life.phase() == Phase::Ended {
+            self.outbox.is_held = true;
             return Ok(()); // `finish` writes the last record, with the usage and the complete output.
         }
         self.write_record()?;
@@ -397,6 +398,7 @@ impl Monitor {
             let _ = group.remove();
         }
         self.outbox.watched = false;
+        self.outbox.is_held = false;
         self.send_record();
         if self.outbox.is_full
             && let Some(control) = &self.control

@@ -79,6 +79,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         "--max-connections=2",
         "--max-running=1",
         "--max-queued=0",
+        "--max-finished=5",
         "--on-shutdown=stop",
         "--shutdown-grace-seconds=0.5",
         "--min-free-bytes=0",
@@ -101,6 +102,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         max_connections = 2
         max_running = 1
         max_queued = 0
+        max_finished = 5
         on_shutdown = "stop"
         shutdown_grace_seconds = 0.5
         min_free_bytes = 0

@@ -32,6 +32,8 @@ pub(super) struct Outbox {
     pub(super) watched: bool,
     /// The socket took no more.
     pub(super) is_full: bool,
+    /// The job is over, and its last record is not written yet: nothing is said before it is.
+    pub(super) is_held: bool,
 }
 
 impl Outbox {
@@ -51,6 +53,9 @@ impl Monitor {
     /// what the answer speaks of.
     pub(super) fn flush(&mut self) {
         self.outbox.is_full = false;
+        if self.outbox.is_held {
+            return;
+        }
         loop {
             let message = if self.outbox.record {
                 FromMonitor::Record(Box::new(self.facts.clone()))
