@@ -536,7 +536,11 @@ async fn unknown_jobs_paths_methods_and_parameters_are_told_apart() {
     for (method, path, allow) in [
         (Method::PUT, "/jobs".to_owned(), "GET, HEAD, POST"),
         (Method::DELETE, "/jobs".to_owned(), "GET, HEAD, POST"),
-        (Method::POST, format!("/jobs/{job}"), "DELETE, GET, HEAD, PATCH"),
+        (
+            Method::POST,
+            format!("/jobs/{job}"),
+            "DELETE, GET, HEAD, PATCH",
+        ),
         (Method::GET, format!("/jobs/{job}/signal"), "POST"),
         (Method::POST, format!("/jobs/{job}/output"), "GET, HEAD"),
         (Method::POST, "/healthz".to_owned(), "GET, HEAD"),
