@@ -65,7 +65,10 @@ async fn a_paused_job_stands_still_with_its_clock_until_it_is_resumed() {
         assert_eq!(paused.json()["deadline_at"], Value::Null);
     }
     for pid in &pids {
-        assert_eq!(state_of(*pid), 'T');
+        eventually("it stands still", async || {
+            (state_of(*pid) == 'T').then_some(())
+        })
+        .await;
     }
     for _ in 0..2 {
         let resumed = act(&server, &job, "resume").await;
