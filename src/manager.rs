@@ -12,13 +12,14 @@ mod resolve;
 mod retention;
 mod runner;
 mod shared;
+mod terms;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::cgroup::Home;
@@ -34,192 +35,10 @@ pub use processes::ProcessInfo;
 use runner::{Acceptance, Ask};
 use shared::Shared;
 pub(crate) use shared::SupervisorSaid;
-
-/// Who asks, such as `token:default` or `uid:1000`; recorded with what was asked.
-pub type Actor = String;
-
-/// A job that a client wants.
-#[derive(Debug)]
-pub struct Submission {
-    /// A name for people.
-    pub name: Option<String>,
-    /// Labels.
-    pub labels: std::collections::BTreeMap<String, String>,
-    /// What to run; its `secret_env` holds the real values.
-    pub spec: Spec,
-    /// Who asks.
-    pub actor: Actor,
-    /// The job that it repeats.
-    pub rerun_of: Option<JobId>,
-    /// Against doubled requests.
-    pub idempotency: Option<Idempotency>,
-}
-
-/// A key that makes a repeated submission the same submission.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Idempotency {
-    /// The client's key; scoped to the actor.
-    pub key: String,
-    /// SHA-256 of the normalised body.
-    pub fingerprint: [u8; 32],
-}
-
-/// A submission that was accepted.
-#[derive(Debug)]
-pub struct Submitted {
-    /// The job: started, or queued where no slot was free.
-    pub job: Arc<Job>,
-    /// It had been accepted before under the same idempotency key.
-    pub replayed: bool,
-}
-
-/// Why a submission was not accepted.
-#[derive(Debug, thiserror::Error)]
-pub enum SubmitError {
-    /// The queue holds its maximum.
-    #[error("the queue is full")]
-    QueueFull,
-    /// The service accepts no new jobs any more.
-    #[error("the service is draining")]
-    Draining,
-    /// The key was used with another body.
-    #[error("the idempotency key was used with another body")]
-    KeyReused,
-    /// The spec asks for something this host or this service's privileges cannot give.
-    #[error(transparent)]
-    Unavailable(#[from] Unavailable),
-    /// The state directory has less free space than is kept free.
-    #[error("no room for output")]
-    NoRoom,
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] crate::store::StoreError),
-}
-
-/// A valid wish that cannot be granted here.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Unavailable {
-    /// No such user or group; the JSON pointer says which field.
-    #[error("no such user or group: {name}")]
-    NoSuchUser {
-        /// `/user`, `/group` or `/supplementary_groups/N`.
-        pointer: String,
-        /// As given.
-        name: String,
-    },
-    /// Only a privileged service can do this.
-    #[error("{what} needs a service that runs as root")]
-    NeedsPrivilege {
-        /// The field's JSON pointer.
-        pointer: String,
-        /// What was asked for.
-        what: String,
-    },
-    /// The job would run as root, and the service refuses that.
-    #[error("jobs that run as root are refused by this service; set `user`")]
-    RootDenied,
-    /// cgroup v2 or one of its controllers is missing.
-    #[error("{why}")]
-    Containment {
-        /// `/limits/memory_bytes` and so on.
-        pointer: String,
-        /// What is missing.
-        why: String,
-    },
-}
-
-/// Why a request on a job was not granted.
-#[derive(Debug, thiserror::Error)]
-pub enum RequestError {
-    /// No job has this id.
-    #[error("no such job")]
-    NoSuchJob,
-    /// Right request, wrong state.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The signal could not be sent (an errno, such as EPERM for a process that changed its user).
-    #[error("cannot signal: {0}")]
-    Errno(nix::errno::Errno),
-    /// The job is no longer in the version that was meant.
-    #[error("the job has changed")]
-    Changed,
-    /// Only a queued job's place can be changed.
-    #[error("the job is not queued any more")]
-    NotQueued,
-    /// The job's standard input takes nothing (any more).
-    #[error("standard input is closed")]
-    StdinClosed,
-    /// The bytes for standard input do not go where it is.
-    #[error("standard input is at another offset")]
-    StdinOffset {
-        /// Where it is; `None` where nobody knows.
-        expected: Option<u64>,
-    },
-    /// The job's monitor does not answer any more.
-    #[error("the job's monitor is gone")]
-    MonitorGone,
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] crate::store::StoreError),
-}
-
-/// What a wait waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Until {
-    /// A terminal state.
-    Finished,
-    /// Any state but queued and starting.
-    Started,
-    /// A version greater than this one.
-    VersionAfter(u64),
-}
-
-/// A subscription to a job; dropping it ends it.
-#[derive(Debug)]
-pub struct Follow {
-    /// The job as it is; closed without a terminal state where the service ends first.
-    pub state: watch::Receiver<Arc<Job>>,
-    /// Where the output ends, told as it grows; `None` for a job that has finished. A hint to look.
-    pub output: Option<watch::Receiver<u64>>,
-}
-
-/// One page of jobs.
-#[derive(Debug)]
-pub struct Page {
-    /// The jobs.
-    pub jobs: Vec<Arc<Job>>,
-    /// There are more after the last one.
-    pub more: bool,
-}
-
-/// What this instance is and can do; for `/info`.
-#[derive(Clone, Debug)]
-pub struct Info {
-    /// `cgroup+subreaper` or `subreaper`.
-    pub containment: &'static str,
-    /// Where jobs' cgroups are made, or why there are none.
-    pub cgroup: Result<String, String>,
-    /// The cgroup controllers that can limit a job: `memory`, `cpu`, `pids`.
-    pub controllers: Vec<String>,
-    /// Jobs with a process.
-    pub running: usize,
-    /// Jobs that wait.
-    pub queued: usize,
-    /// The most that may run.
-    pub max_running: usize,
-    /// The most that may wait.
-    pub max_queued: usize,
-    /// When this server process started.
-    pub started_at: Timestamp,
-    /// The supervisor's PID.
-    pub supervisor_pid: i32,
-    /// How often the server has been restarted after a crash.
-    pub server_restarts: u32,
-    /// No new jobs are accepted.
-    pub draining: bool,
-    /// Records of jobs that this server found damaged and put aside.
-    pub damaged_records: u64,
-}
+pub use terms::{
+    Actor, Follow, Idempotency, Info, NotReady, Page, RequestError, Submission, SubmitError,
+    Submitted, Unavailable, Until,
+};
 
 /// What the manager is started with.
 #[derive(Debug)]
@@ -528,28 +347,6 @@ impl Manager {
     /// May new jobs come? `Err` says why not.
     pub fn ready(&self) -> Result<(), NotReady> {
         self.shared.ready()
-    }
-}
-
-/// Why no new job is accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotReady {
-    /// The service is ending, or was told to drain.
-    Draining,
-    /// The file system of the state directory has less free space than is kept free.
-    NoRoom,
-}
-
-impl NotReady {
-    /// The reason in one sentence.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Draining => "the service is draining",
-            Self::NoRoom => {
-                "the file system of the state directory has less free space than --min-free-bytes"
-            }
-        }
     }
 }
 

@@ -4,14 +4,18 @@
 //! the effects. Three facts that look like one are told apart: the leader has exited, the process set is
 //! empty, the output is closed. They may come in any order, and the end needs the last two.
 
+mod requests;
+mod terms;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{BootInstant, Now, Timestamp};
 use crate::job::outcome::{Cause, Exit, ExitStatus, SentSignal, SpawnFailure, Termination};
-use crate::job::spec::{OutputPolicy, Scope, Spec, StopPolicy, WaitFor};
+use crate::job::spec::{Scope, WaitFor};
 use crate::job::{Signal, State};
+pub use terms::{Effect, Ending, Event, Phase, Plan, Refusal, Stop, Verdict};
 
 /// How long the end of the output is waited for once no process is left: somebody outside the job may
 /// hold the pipe for ever.
@@ -19,175 +23,6 @@ pub const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
 /// The most stop signals that are remembered one by one.
 const SIGNALS_KEPT: usize = 16;
-
-/// The part of a spec that matters for as long as the job lives.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Plan {
-    /// How a stop goes.
-    pub stop: StopPolicy,
-    /// When the job counts as over.
-    pub wait_for: WaitFor,
-    /// How long it may run.
-    pub timeout: Option<Duration>,
-    /// What is kept of the output.
-    pub output: OutputPolicy,
-}
-
-impl From<&Spec> for Plan {
-    fn from(spec: &Spec) -> Self {
-        Self {
-            stop: spec.stop,
-            wait_for: spec.wait_for,
-            timeout: spec.timeout,
-            output: spec.output,
-        }
-    }
-}
-
-/// Where an attempt is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// The leader has been forked and has not executed the program yet.
-    Starting,
-    /// The program runs; its timeout, if any, strikes at `timeout_at`.
-    Running {
-        /// When the timeout strikes.
-        timeout_at: Option<BootInstant>,
-    },
-    /// Every process is stopped, and the timeout's clock with it.
-    Paused {
-        /// What is left of the timeout.
-        timeout_left: Option<Duration>,
-    },
-    /// The polite signal is out; the kill follows at `kill_at`.
-    Terminating {
-        /// When the grace period ends.
-        kill_at: BootInstant,
-    },
-    /// Every process gets SIGKILL, again and again, until none is left.
-    Killing,
-    /// No process is left; the rest of the output is awaited until `give_up_at`.
-    Draining {
-        /// When the rest is given up.
-        give_up_at: BootInstant,
-    },
-    /// Over.
-    Ended,
-}
-
-/// The first reason for which the end was asked. A later one changes nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ending {
-    /// Why; `None` where the request came after the leader had ended by itself.
-    pub cause: Option<Cause>,
-    /// Who.
-    pub requested_by: Option<String>,
-    /// In whose words.
-    pub reason: Option<String>,
-}
-
-/// What a client, a timer or a shutdown wants when it wants the end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stop {
-    /// Why.
-    pub cause: Cause,
-    /// Who.
-    pub requested_by: Option<String>,
-    /// In whose words.
-    pub reason: Option<String>,
-    /// Instead of the plan's signal.
-    pub signal: Option<Signal>,
-    /// Instead of the plan's grace period.
-    pub grace: Option<Duration>,
-    /// No polite signal: kill at once.
-    pub force: bool,
-}
-
-impl Stop {
-    /// A stop for `cause` by the plan's own rules.
-    #[must_use]
-    pub fn for_cause(cause: Cause) -> Self {
-        Self {
-            cause,
-            requested_by: None,
-            reason: None,
-            signal: None,
-            grace: None,
-            force: false,
-        }
-    }
-}
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The program was executed.
-    Started,
-    /// It could not be executed.
-    SpawnFailed(SpawnFailure),
-    /// The leader ended like this.
-    LeaderExited(Exit),
-    /// The leader is gone, and so many other processes of the job are still there.
-    LeftBehind(u32),
-    /// No process of the job is left (waitpid(2) says `ECHILD`).
-    Emptied,
-    /// No more output can come.
-    OutputClosed,
-    /// The output limit was reached and the policy says stop.
-    OutputLimitReached,
-    /// Time passed.
-    Tick,
-}
-
-/// What is to be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Send this signal to the processes in scope, then SIGCONT to those of them that are stopped.
-    Terminate {
-        /// What to send.
-        signal: Signal,
-        /// To whom.
-        scope: Scope,
-    },
-    /// Send this signal to every process that [`Effect::Terminate`] did not reach.
-    TerminateRest {
-        /// What to send.
-        signal: Signal,
-        /// Whom it did reach.
-        reached: Scope,
-    },
-    /// Begin to kill every process; go on until the set is empty.
-    Kill,
-    /// The attempt is over.
-    Finish,
-}
-
-/// The answer to a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub enum Verdict {
-    /// It is granted, with what is to be done for it.
-    Do(Option<Effect>),
-    /// What it asks for is so already.
-    Already,
-    /// It cannot be granted in this phase.
-    Refuse(Refusal),
-}
-
-/// Why a request is refused: right request, wrong phase.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum Refusal {
-    /// The program has not been executed yet.
-    #[error("the job has not started")]
-    NotStarted,
-    /// A stop is under way.
-    #[error("the job is stopping")]
-    Stopping,
-    /// No process is left that could be meant.
-    #[error("the job has finished")]
-    Finished,
-}
 
 /// One attempt from fork to end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -390,72 +225,6 @@ impl Life {
         }
     }
 
-    /// Asks for the end. A repeat may shorten the grace period or force, never lengthen; what was asked
-    /// first stays the cause, and a leader that has ended by itself keeps its result.
-    pub fn stop(&mut self, stop: Stop, now: Now) -> Verdict {
-        let grace = if stop.force {
-            Duration::ZERO
-        } else {
-            stop.grace.unwrap_or(self.plan.stop.grace)
-        };
-        match self.phase {
-            Phase::Starting => {
-                // The program has not run: there is nobody to be polite to.
-                self.note_ending(&stop);
-                Verdict::Do(self.kill(now))
-            }
-            Phase::Running { .. } | Phase::Paused { .. } => {
-                self.note_ending(&stop);
-                let signal = stop.signal.unwrap_or(self.plan.stop.signal);
-                let scope = if self.exit.is_some() {
-                    Scope::All
-                } else {
-                    self.plan.stop.scope
-                };
-                Verdict::Do(self.begin_stop(signal, grace, scope, now))
-            }
-            Phase::Terminating { kill_at } => {
-                self.note_ending(&stop);
-                let sooner = now.boot.after(grace);
-                if sooner >= kill_at || (!stop.force && stop.grace.is_none()) {
-                    Verdict::Already
-                } else if grace.is_zero() {
-                    Verdict::Do(self.kill(now))
-                } else {
-                    self.phase = Phase::Terminating { kill_at: sooner };
-                    Verdict::Do(None)
-                }
-            }
-            Phase::Killing | Phase::Draining { .. } => {
-                self.note_ending(&stop);
-                Verdict::Already
-            }
-            Phase::Ended => Verdict::Already,
-        }
-    }
-
-    fn note_ending(&mut self, stop: &Stop) {
-        if self.ending.is_some() {
-            return;
-        }
-        // With `all`, a job whose leader has ended still runs: there a stop is a stop.
-        let ended_by_itself = match self.phase {
-            Phase::Running { .. } | Phase::Paused { .. } => {
-                self.exit.is_some() && self.plan.wait_for == WaitFor::Leader
-            }
-            // A program that has not been executed cannot have ended.
-            Phase::Starting => false,
-            Phase::Terminating { .. } | Phase::Killing | Phase::Draining { .. } | Phase::Ended => {
-                true
-            }
-        };
-        self.ending = Some(Ending {
-            cause: (!ended_by_itself).then_some(stop.cause),
-            requested_by: stop.requested_by.clone(),
-            reason: stop.reason.clone(),
-        });
-    }
-
     fn begin_stop(
         &mut self,
         signal: Signal,
@@ -492,80 +261,6 @@ impl Life {
         self.phase = Phase::Ended;
         self.ended_at = Some(now.wall);
         Some(Effect::Finish)
-    }
-
-    /// May a signal be sent to the job's processes now?
-    pub fn may_signal(&self) -> Verdict {
-        match self.phase {
-            Phase::Starting => Verdict::Refuse(Refusal::NotStarted),
-            Phase::Running { .. }
-            | Phase::Paused { .. }
-            | Phase::Terminating { .. }
-            | Phase::Killing => Verdict::Do(None),
-            Phase::Draining { .. } | Phase::Ended => Verdict::Refuse(Refusal::Finished),
-        }
-    }
-
-    /// Stops the timeout's clock. The monitor stops the processes.
-    pub fn pause(&mut self, now: Now) -> Verdict {
-        match self.phase {
-            Phase::Starting => Verdict::Refuse(Refusal::NotStarted),
-            Phase::Running { timeout_at } => {
-                self.paused_at = Some(now.boot);
-                self.phase = Phase::Paused {
-                    timeout_left: timeout_at.map(|at| at.remaining(now.boot)),
-                };
-                Verdict::Do(None)
-            }
-            Phase::Paused { .. } => Verdict::Already,
-            Phase::Terminating { .. } | Phase::Killing => Verdict::Refuse(Refusal::Stopping),
-            Phase::Draining { .. } | Phase::Ended => Verdict::Refuse(Refusal::Finished),
-        }
-    }
-
-    /// Lets the timeout's clock go on. The monitor wakes the processes.
-    pub fn resume(&mut self, now: Now) -> Verdict {
-        match self.phase {
-            Phase::Starting => Verdict::Refuse(Refusal::NotStarted),
-            Phase::Paused { timeout_left } => {
-                let pause = self
-                    .paused_at
-                    .take()
-                    .map_or(Duration::ZERO, |at| now.boot.remaining(at));
-                self.counts_from = self.counts_from.map(|from| from.after(pause));
-                self.phase = Phase::Running {
-                    timeout_at: timeout_left.map(|left| now.boot.after(left)),
-                };
-                Verdict::Do(None)
-            }
-            Phase::Running { .. } => Verdict::Already,
-            Phase::Terminating { .. } | Phase::Killing => Verdict::Refuse(Refusal::Stopping),
-            Phase::Draining { .. } | Phase::Ended => Verdict::Refuse(Refusal::Finished),
-        }
-    }
-
-    /// Changes how long the job may run, and how a stop goes. The time that it has run counts, so that a
-    /// shorter timeout may have passed already.
-    pub fn amend(&mut self, timeout: Option<Duration>, stop: StopPolicy, now: Now) -> Verdict {
-        match &mut self.phase {
-            Phase::Starting => {}
-            Phase::Running { timeout_at } => {
-                let from = self.counts_from.unwrap_or(now.boot);
-                *timeout_at = timeout.map(|timeout| from.after(timeout));
-            }
-            Phase::Paused { timeout_left } => {
-                let paused_at = self.paused_at.unwrap_or(now.boot);
-                let ran = paused_at.remaining(self.counts_from.unwrap_or(paused_at));
-                *timeout_left = timeout.map(|timeout| timeout.saturating_sub(ran));
-            }
-            Phase::Terminating { .. } | Phase::Killing => {
-                return Verdict::Refuse(Refusal::Stopping);
-            }
-            Phase::Draining { .. } | Phase::Ended => return Verdict::Refuse(Refusal::Finished),
-        }
-        self.plan.timeout = timeout;
-        self.plan.stop = stop;
-        Verdict::Do(None)
     }
 
     /// When [`Event::Tick`] is due.

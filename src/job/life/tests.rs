@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::job::Spec;
 use crate::job::outcome::Stage;
+use crate::job::spec::{OutputPolicy, StopPolicy};
 
 fn plan(wait_for: WaitFor) -> Plan {
     Plan {
