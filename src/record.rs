@@ -33,7 +33,7 @@ use slots::{LAST_WORD, SLOT, Slot, frame, newest, read_last_word, read_slot};
 pub(crate) use slots::{parse_slot, sealed, warm_up};
 
 /// The file's name in the job's directory.
-pub(crate) const FILE: &str = "record";
+const FILE: &str = "record";
 
 /// A process by number and start time: with the boot id, one process for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
