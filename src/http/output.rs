@@ -5,27 +5,27 @@
 
 mod follow;
 mod records;
+mod stream;
 mod tips;
 
 use std::io;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::stream;
 
 use super::jobs::InPath;
 use super::problem::ApiError;
 use super::query::Params;
-use super::range::{self, Wanted};
 use super::{Api, accept};
 use crate::job::OutputTotals;
 use crate::output::{Piece, Reader, Stream};
 use follow::{follow_log, last_event};
 use records::{Format, Records};
+pub(super) use stream::{stderr, stdout};
 pub(super) use tips::Tips;
 
 /// The parameters of [`log`].
@@ -49,9 +49,6 @@ const LOG_TYPES: &[&str] = &[
 
 const NDJSON: &str = "application/x-ndjson";
 const EVENT_STREAM: &str = "text/event-stream";
-
-/// The media types that one stream is offered as.
-const OFFERED: &[&str] = &["text/plain", "application/octet-stream"];
 
 /// Bytes that are read at once.
 const PIECE: usize = 256 << 10;
@@ -108,62 +105,6 @@ pub(super) async fn log(
     }
     let end = plan.complete.then_some(job);
     *response.body_mut() = plan.into_records(format, &wish).into_body(end);
-    Ok(response)
-}
-
-/// `GET /jobs/{id}/output/stdout`
-pub(super) async fn stdout(
-    api: State<Api>,
-    id: InPath,
-    method: Method,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    one_stream(api, id, &method, headers, Stream::Stdout).await
-}
-
-/// `GET /jobs/{id}/output/stderr`
-pub(super) async fn stderr(
-    api: State<Api>,
-    id: InPath,
-    method: Method,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    one_stream(api, id, &method, headers, Stream::Stderr).await
-}
-
-async fn one_stream(
-    State(api): State<Api>,
-    InPath(id): InPath,
-    method: &Method,
-    mut headers: HeaderMap,
-    stream: Stream,
-) -> Result<Response, ApiError> {
-    // Ranges are defined for GET alone.
-    if method != Method::GET {
-        headers.remove(axum::http::header::RANGE);
-    }
-    let kind = accept::choose(&headers, OFFERED)?;
-    // Asked first: what is complete then is complete when the totals are read.
-    let complete = api.manager.get(id).await?.output.complete;
-    let reader = api.manager.output(id).await?;
-    let plan = off_thread(move || plan_stream(reader, stream, &headers, complete)).await??;
-    let status = if plan.range.is_some() {
-        StatusCode::PARTIAL_CONTENT
-    } else {
-        StatusCode::OK
-    };
-    let mut response = raw(status, kind, Some(plan.complete));
-    set(&mut response, FIRST_POSITION, plan.first);
-    if let Some(range) = &plan.range {
-        let value = HeaderValue::from_str(range).expect("numbers");
-        response.headers_mut().insert(CONTENT_RANGE, value);
-    }
-    if let Some(length) = plan.length {
-        set(&mut response, CONTENT_LENGTH, length);
-    }
-    let bytes = HeaderValue::from_static("bytes");
-    response.headers_mut().insert(ACCEPT_RANGES, bytes);
-    *response.body_mut() = plan.stretch.into_body();
     Ok(response)
 }
 
@@ -338,73 +279,6 @@ fn plan_log(mut reader: Reader, wish: &Wish, complete: bool) -> Result<Plan, Api
     })
 }
 
-fn plan_stream(
-    mut reader: Reader,
-    stream: Stream,
-    headers: &HeaderMap,
-    complete: bool,
-) -> Result<Plan, ApiError> {
-    let failed = |error: io::Error| ApiError::io("reading output", &error);
-    let totals = reader.totals().map_err(failed)?;
-    let oldest = reader
-        .offset_of_stream_position(stream, 0)
-        .map_err(failed)?;
-    let length = kept_end(&mut reader, stream, length_of(&totals, stream)).map_err(failed)?;
-    let kept_from = oldest.position.min(length);
-    let (first, next, range) = match range::wanted(headers, kept_from, length) {
-        Wanted::Everything => (kept_from, length, None),
-        Wanted::Part { first, last } => {
-            let range = format!("bytes {first}-{last}/{length}");
-            (first, last + 1, Some(range))
-        }
-        Wanted::Nothing => return Err(ApiError::RangeNotSatisfiable { length }),
-    };
-    let at = if first < next {
-        let located = reader.offset_of_stream_position(stream, first);
-        located.map_err(failed)?.offset
-    } else {
-        totals.next_offset
-    };
-    let left = next - first;
-    Ok(Plan {
-        stretch: Stretch {
-            reader,
-            filter: Some(stream),
-            at,
-            end: totals.next_offset,
-            left,
-        },
-        first,
-        next,
-        complete: complete && next == length,
-        length: Some(left),
-        range,
-    })
-}
-
-/// The length of a stream of which `written` bytes were written, without what the output limit dropped at
-/// the end: that belongs to no file.
-fn kept_end(reader: &mut Reader, stream: Stream, written: u64) -> io::Result<u64> {
-    let Some(last) = written.checked_sub(1) else {
-        return Ok(0);
-    };
-    let located = reader.offset_of_stream_position(stream, last)?;
-    if located.position < last {
-        return Ok(located.position);
-    }
-    match reader.next(located.offset, Some(stream), 1)? {
-        Some(Piece::Gap { .. }) if located.position == last => Ok(last),
-        Some(Piece::Gap { .. } | Piece::Data { .. }) | None => Ok(written),
-    }
-}
-
-fn length_of(totals: &OutputTotals, stream: Stream) -> u64 {
-    match stream {
-        Stream::Stdout => totals.stdout_bytes,
-        Stream::Stderr => totals.stderr_bytes,
-    }
-}
-
 /// A part of a log that is being read.
 struct Stretch {
     reader: Reader,
@@ -455,18 +329,21 @@ impl Stretch {
     }
 
     fn into_body(self) -> Body {
-        Body::from_stream(stream::try_unfold(self, async |mut stretch: Self| {
-            let read = tokio::task::spawn_blocking(move || {
-                let piece = stretch.next();
-                (stretch, piece)
-            });
-            let (stretch, piece) = read.await.map_err(io::Error::other)?;
-            // The status is out: all that is left is to break off, which the client sees.
-            let piece = piece.inspect_err(|error| {
-                tracing::warn!("broke off an answer with output: {error}");
-            })?;
-            Ok::<_, io::Error>(piece.map(|bytes| (bytes, stretch)))
-        }))
+        Body::from_stream(futures_util::stream::try_unfold(
+            self,
+            async |mut stretch: Self| {
+                let read = tokio::task::spawn_blocking(move || {
+                    let piece = stretch.next();
+                    (stretch, piece)
+                });
+                let (stretch, piece) = read.await.map_err(io::Error::other)?;
+                // The status is out: all that is left is to break off, which the client sees.
+                let piece = piece.inspect_err(|error| {
+                    tracing::warn!("broke off an answer with output: {error}");
+                })?;
+                Ok::<_, io::Error>(piece.map(|bytes| (bytes, stretch)))
+            },
+        ))
     }
 }
 

@@ -3,25 +3,17 @@
 //! The only map from the errors of the layers below to HTTP. An internal error has two texts: the
 //! client gets the request id, the log gets the cause.
 
+mod causes;
+mod render;
 mod words;
 
-use std::any::Any;
-use std::borrow::Cow;
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::Request;
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderValue, Method};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::request_id;
 use crate::job::life::Refusal;
-use crate::job::parse::{BodyError, FieldError};
-use crate::manager::{RequestError, SubmitError, Unavailable};
-use crate::store::StoreError;
+pub(super) use render::{panicked, render};
 
 /// The media type of an error body.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -93,16 +85,6 @@ pub struct Violation {
     pub code: &'static str,
     /// A sentence for people.
     pub detail: String,
-}
-
-impl From<FieldError> for Violation {
-    fn from(error: FieldError) -> Self {
-        Self {
-            place: Place::Pointer(error.pointer),
-            code: error.code,
-            detail: error.detail,
-        }
-    }
 }
 
 /// Everything that a client can be told instead of what it asked for.
@@ -242,20 +224,6 @@ impl ApiError {
     }
 }
 
-/// The body of RFC 9457.
-#[derive(Serialize)]
-struct Problem<'a> {
-    #[serde(rename = "type")]
-    kind: String,
-    title: &'static str,
-    status: u16,
-    detail: Cow<'a, str>,
-    code: &'static str,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    errors: Vec<Violation>,
-    request_id: &'a str,
-}
-
 impl IntoResponse for ApiError {
     /// Status and headers; `render` writes the body, since only it knows the request id.
     fn into_response(self) -> Response {
@@ -266,160 +234,9 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Middleware that writes the body of every error response and logs the internal ones.
-pub(super) async fn render(request: Request, next: Next) -> Response {
-    let request_id = request_id::of(&request);
-    let head = request.method() == Method::HEAD;
-    let mut response = next.run(request).await;
-    let error = match response.extensions_mut().remove::<Arc<ApiError>>() {
-        Some(error) => error,
-        None if response.status().is_client_error() || response.status().is_server_error() => {
-            // Every rejection of the framework has its own error here; one that has not is our bug.
-            let status = response.status();
-            let error = ApiError::Internal(format!("a rejection without a problem: {status}"));
-            *response.status_mut() = error.status();
-            Arc::new(error)
-        }
-        None => return response,
-    };
-    if let ApiError::Internal(cause) = &*error {
-        tracing::error!(request.id = %request_id, cause, "request {request_id} failed: {cause}");
-    }
-    let problem = Problem {
-        kind: format!("urn:procession:problem:{}", error.code()),
-        title: error.title(),
-        status: error.status().as_u16(),
-        detail: error.detail(),
-        code: error.code(),
-        errors: error.violations(),
-        request_id: &request_id,
-    };
-    let body = serde_json::to_vec(&problem).expect("strings and numbers");
-    let content_type = HeaderValue::from_static(PROBLEM_JSON);
-    response.headers_mut().insert(CONTENT_TYPE, content_type);
-    *response.body_mut() = if head {
-        Body::empty()
-    } else {
-        Body::from(body)
-    };
-    response
-}
-
-/// The answer to a request whose handler panicked. The panic hook has logged the place.
-pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
-    let text = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_default();
-    ApiError::Internal(format!("panic: {text}")).into_response()
-}
-
-impl From<StoreError> for ApiError {
-    fn from(error: StoreError) -> Self {
-        Self::Internal(error.to_string())
-    }
-}
-
-impl From<Unavailable> for ApiError {
-    fn from(error: Unavailable) -> Self {
-        let detail = error.to_string();
-        match error {
-            Unavailable::NoSuchUser { pointer, .. } => Self::NoSuchUser { detail, pointer },
-            Unavailable::NeedsPrivilege { pointer, .. } => {
-                Self::PrivilegeRequired { detail, pointer }
-            }
-            Unavailable::RootDenied => Self::PrivilegeRequired {
-                detail,
-                pointer: "/user".to_owned(),
-            },
-            Unavailable::Containment { pointer, .. } => {
-                Self::ContainmentUnavailable { detail, pointer }
-            }
-        }
-    }
-}
-
-impl From<SubmitError> for ApiError {
-    fn from(error: SubmitError) -> Self {
-        match error {
-            SubmitError::QueueFull => Self::QueueFull,
-            SubmitError::Draining => Self::Draining,
-            SubmitError::KeyReused => Self::KeyReused,
-            SubmitError::Unavailable(unavailable) => unavailable.into(),
-            SubmitError::NoRoom => Self::NoRoom,
-            SubmitError::Store(error) if error.full => Self::NoRoom,
-            SubmitError::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<RequestError> for ApiError {
-    fn from(error: RequestError) -> Self {
-        match error {
-            RequestError::NoSuchJob => Self::JobNotFound,
-            RequestError::Refused(refusal) => Self::Refused(refusal),
-            RequestError::Errno(errno) => Self::SignalFailed(errno),
-            RequestError::Changed => Self::PreconditionFailed,
-            RequestError::NotQueued => Self::NotQueued,
-            RequestError::StdinClosed => Self::StdinClosed,
-            RequestError::StdinOffset { expected } => Self::StdinOffset { expected },
-            RequestError::MonitorGone => Self::MonitorUnavailable,
-            RequestError::Store(error) => error.into(),
-        }
-    }
-}
-
-impl From<BodyError> for ApiError {
-    fn from(error: BodyError) -> Self {
-        match error {
-            BodyError::Syntax { detail } => Self::InvalidJson(detail),
-            BodyError::TooDeep => Self::InvalidJson("the body is nested too deeply".to_owned()),
-            BodyError::Invalid(errors) => {
-                Self::InvalidBody(errors.into_iter().map(Violation::from).collect())
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use axum::Router;
-    use axum::routing::get;
-    use http_body_util::BodyExt;
-    use tower::ServiceExt;
-    use tower_http::catch_panic::CatchPanicLayer;
-
     use super::*;
-
-    #[tokio::test]
-    async fn a_panic_is_a_problem_that_says_nothing_about_it() {
-        let app = Router::new()
-            .route("/", get(async || -> Response { panic!("secret words") }))
-            .layer(CatchPanicLayer::custom(panicked))
-            .layer(axum::middleware::from_fn(render));
-        let request = Request::get("/").body(Body::empty()).unwrap();
-        let response = app.oneshot(request).await.unwrap();
-        assert_eq!(response.status(), 500);
-        assert_eq!(response.headers()[CONTENT_TYPE], PROBLEM_JSON);
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        let text = String::from_utf8(body.to_vec()).unwrap();
-        assert!(
-            text.contains("\"internal\"") && !text.contains("secret"),
-            "{text}"
-        );
-    }
-
-    #[tokio::test]
-    async fn a_rejection_that_nobody_foresaw_is_a_problem_too() {
-        let app = Router::new()
-            .route("/", get(async |_: axum::Extension<u8>| ()))
-            .layer(axum::middleware::from_fn(render));
-        let request = Request::get("/").body(Body::empty()).unwrap();
-        let response = app.oneshot(request).await.unwrap();
-        assert_eq!(response.status(), 500);
-        assert_eq!(response.headers()[CONTENT_TYPE], PROBLEM_JSON);
-    }
 
     #[test]
     fn the_list_of_codes_is_that_of_the_errors() {
@@ -488,39 +305,6 @@ mod tests {
         for error in all {
             assert!(error.status().as_u16() >= 400, "{error:?}");
             let _ = error.into_response();
-        }
-    }
-
-    #[test]
-    fn every_refusal_has_a_code_that_is_listed() {
-        let store = |full| StoreError {
-            doing: "reading",
-            why: "hidden".to_owned(),
-            full,
-        };
-        let unavailable = Unavailable::Containment {
-            pointer: "/limits/pids".to_owned(),
-            why: "no pids controller".to_owned(),
-        };
-        let errors: [(ApiError, u16); 13] = [
-            (SubmitError::QueueFull.into(), 429),
-            (SubmitError::Draining.into(), 503),
-            (SubmitError::KeyReused.into(), 422),
-            (SubmitError::Unavailable(unavailable).into(), 422),
-            (SubmitError::NoRoom.into(), 507),
-            (SubmitError::Store(store(false)).into(), 500),
-            (SubmitError::Store(store(true)).into(), 507),
-            (RequestError::NoSuchJob.into(), 404),
-            (RequestError::Refused(Refusal::NotStarted).into(), 409),
-            (RequestError::Refused(Refusal::Finished).into(), 409),
-            (RequestError::Errno(nix::errno::Errno::EPERM).into(), 409),
-            (RequestError::MonitorGone.into(), 503),
-            (BodyError::TooDeep.into(), 400),
-        ];
-        for (error, status) in errors {
-            assert_eq!(error.status().as_u16(), status, "{error:?}");
-            assert!(ALL_CODES.contains(&error.code()), "{error:?}");
-            assert!(!error.detail().contains("hidden"), "{error:?}");
         }
     }
 }

@@ -1,11 +1,14 @@
 //! What the manager's tasks share: the live jobs, the slots, the store and the supervisor.
 //!
-//! Two locks, both private to this file: the live jobs and the slots. Each is held for a look-up or an
+//! Two locks, both private to this module: the live jobs and the slots. Each is held for a look-up or an
 //! insertion, and never over an await.
+
+mod ending;
+mod files;
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,11 +24,10 @@ use crate::cgroup::Home;
 use crate::clock::Timestamp;
 use crate::job::life::Refusal;
 use crate::job::query::Query;
-use crate::job::{Job, JobId, OutputTotals, Spec};
-use crate::output;
-use crate::record;
+use crate::job::{Job, JobId, Spec};
 use crate::store::{Store, StoreError};
-use crate::wire::messages::{FromSupervisor, Launch};
+use crate::wire::messages::Launch;
+pub(crate) use ending::SupervisorSaid;
 
 /// A task of the manager.
 pub(super) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -175,16 +177,6 @@ impl Shared {
         self.remove_record(id).await;
     }
 
-    /// Removes a job's record, and its directory where nothing else is in it.
-    pub(super) async fn remove_record(self: &Arc<Self>, id: JobId) {
-        let shared = self.clone();
-        let removed =
-            tokio::task::spawn_blocking(move || record::remove(shared.jobs.as_fd(), id)).await;
-        if let Ok(Err(error)) = removed {
-            tracing::warn!(job.id = %id, %error, "the record of job {id} could not be removed: {error}");
-        }
-    }
-
     /// Frees a slot and gives it to the next job in the queue.
     pub(super) fn leave(&self) {
         let mut admission = self.admission();
@@ -319,87 +311,13 @@ impl Shared {
         resolved.unwrap_or(Err(Unavailable::RootDenied))
     }
 
-    /// The job with the output that it has written up to now; its monitor tells only at changes.
-    pub(super) async fn with_present_output(&self, job: Arc<Job>) -> Arc<Job> {
-        let Some(mut reader) = self.output(job.id).await else {
-            return job;
-        };
-        let totals = tokio::task::spawn_blocking(move || reader.totals()).await;
-        match totals {
-            Ok(Ok(totals))
-                if !job.output.complete && totals.next_offset >= job.output.next_offset =>
-            {
-                let mut job = (*job).clone();
-                job.output = OutputTotals {
-                    complete: false,
-                    ..totals
-                };
-                Arc::new(job)
-            }
-            Ok(Ok(_) | Err(_)) | Err(_) => job,
-        }
-    }
-
-    pub(super) async fn output(&self, id: JobId) -> Option<output::Reader> {
-        let jobs = self.jobs.try_clone().ok()?;
-        let opened = tokio::task::spawn_blocking(move || {
-            let directory = record::open_directory(jobs.as_fd(), id)?;
-            output::Reader::open(directory)
-        });
-        opened.await.ok()?.ok()
-    }
-
-    /// Removes finished jobs: what is on disk first, then their rows, so that nothing is left that no
-    /// row leads to.
-    pub(super) async fn purge(self: &Arc<Self>, ids: Vec<JobId>) -> Result<(), RequestError> {
-        // Their tasks are over, even where the last of them is still on its way out.
-        for id in &ids {
-            self.live().remove(id);
-        }
-        let shared = self.clone();
-        let doomed = ids.clone();
-        let removed = tokio::task::spawn_blocking(move || {
-            for id in doomed {
-                let Ok(directory) = record::open_directory(shared.jobs.as_fd(), id) else {
-                    continue;
-                };
-                if let Err(error) = output::remove(&directory)
-                    .and_then(|()| record::remove_damaged(&directory))
-                    .and_then(|()| record::remove(shared.jobs.as_fd(), id))
-                {
-                    tracing::warn!(job.id = %id, %error, "the output of job {id} could not be removed: {error}");
-                }
-            }
-        });
-        let _ = removed.await;
-        Ok(self.store.delete(ids).await?)
-    }
-
-    /// Puts a damaged record aside and counts it.
-    pub(super) fn quarantine(&self, id: JobId) {
-        self.damaged_records.fetch_add(1, Ordering::Relaxed);
-        tracing::error!(job.id = %id, "the record of job {id} is damaged and was put aside as record.damaged");
-        if let Err(error) = record::quarantine(self.jobs.as_fd(), id) {
-            tracing::error!(job.id = %id, %error, "the damaged record of job {id} could not be put aside: {error}");
-        }
-    }
-
     /// No server has run under this supervisor before.
     pub(super) fn is_first_server(&self) -> bool {
         self.fixed.restarts == 0
     }
 
-    /// The service ends and leaves the jobs to their monitors.
-    pub(super) fn leaves_jobs(&self) -> bool {
-        self.shutdown.borrow().is_some_and(|plan| !plan.stop_jobs)
-    }
-
     pub(super) fn store_failed(&self, error: &StoreError) {
         runner::log_store_error(error);
-    }
-
-    pub(super) fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn ready(&self) -> Result<(), NotReady> {
@@ -450,57 +368,4 @@ impl Shared {
             damaged_records: self.damaged_records.load(Ordering::Relaxed),
         }
     }
-
-    /// Listens to the supervisor until it has something to say about the service's end.
-    pub(super) async fn supervisor_said(&self) -> SupervisorSaid {
-        loop {
-            match self.supervisor.receive().await {
-                Ok(Some(FromSupervisor::Shutdown { stop_jobs, kill_at })) => {
-                    self.end(ShutdownPlan {
-                        stop_jobs,
-                        kill_at: runner::instant_of(kill_at),
-                    });
-                    return SupervisorSaid::Shutdown;
-                }
-                Ok(Some(FromSupervisor::Replace)) => return SupervisorSaid::Replace,
-                // Without a supervisor there is no service: the jobs are left to their monitors.
-                Ok(None) => {
-                    self.leave_jobs();
-                    return SupervisorSaid::Gone;
-                }
-                Err(error) => {
-                    tracing::error!(%error, "a message of the supervisor was not understood: {error}");
-                }
-            }
-        }
-    }
-
-    /// Leaves every job to its monitor, and the queued ones to the store.
-    pub(super) fn leave_jobs(&self) {
-        self.end(ShutdownPlan {
-            stop_jobs: false,
-            kill_at: tokio::time::Instant::now(),
-        });
-    }
-
-    fn end(&self, plan: ShutdownPlan) {
-        self.draining.store(true, Ordering::Relaxed);
-        self.shutdown.send_replace(Some(plan));
-        // No task comes after these: their end is the end of the manager's work.
-        self.spawner
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-    }
-}
-
-/// What the supervisor said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SupervisorSaid {
-    /// End the service; a second time: at once.
-    Shutdown,
-    /// Another server takes over.
-    Replace,
-    /// Nothing, ever again.
-    Gone,
 }

@@ -10,6 +10,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use tempfile::TempDir;
 
+use super::stream::plan_stream;
 use super::*;
 use crate::clock::Timestamp;
 use crate::job::spec::{OnLimit, OutputPolicy};

@@ -1,0 +1,123 @@
+//! The errors of the layers below as errors of the API. What those say to a client is not known here.
+
+use super::{ApiError, Place, Violation};
+use crate::job::parse::{BodyError, FieldError};
+use crate::manager::{RequestError, SubmitError, Unavailable};
+use crate::store::StoreError;
+
+impl From<FieldError> for Violation {
+    fn from(error: FieldError) -> Self {
+        Self {
+            place: Place::Pointer(error.pointer),
+            code: error.code,
+            detail: error.detail,
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
+impl From<Unavailable> for ApiError {
+    fn from(error: Unavailable) -> Self {
+        let detail = error.to_string();
+        match error {
+            Unavailable::NoSuchUser { pointer, .. } => Self::NoSuchUser { detail, pointer },
+            Unavailable::NeedsPrivilege { pointer, .. } => {
+                Self::PrivilegeRequired { detail, pointer }
+            }
+            Unavailable::RootDenied => Self::PrivilegeRequired {
+                detail,
+                pointer: "/user".to_owned(),
+            },
+            Unavailable::Containment { pointer, .. } => {
+                Self::ContainmentUnavailable { detail, pointer }
+            }
+        }
+    }
+}
+
+impl From<SubmitError> for ApiError {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::QueueFull => Self::QueueFull,
+            SubmitError::Draining => Self::Draining,
+            SubmitError::KeyReused => Self::KeyReused,
+            SubmitError::Unavailable(unavailable) => unavailable.into(),
+            SubmitError::NoRoom => Self::NoRoom,
+            SubmitError::Store(error) if error.full => Self::NoRoom,
+            SubmitError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<RequestError> for ApiError {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::NoSuchJob => Self::JobNotFound,
+            RequestError::Refused(refusal) => Self::Refused(refusal),
+            RequestError::Errno(errno) => Self::SignalFailed(errno),
+            RequestError::Changed => Self::PreconditionFailed,
+            RequestError::NotQueued => Self::NotQueued,
+            RequestError::StdinClosed => Self::StdinClosed,
+            RequestError::StdinOffset { expected } => Self::StdinOffset { expected },
+            RequestError::MonitorGone => Self::MonitorUnavailable,
+            RequestError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<BodyError> for ApiError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Syntax { detail } => Self::InvalidJson(detail),
+            BodyError::TooDeep => Self::InvalidJson("the body is nested too deeply".to_owned()),
+            BodyError::Invalid(errors) => {
+                Self::InvalidBody(errors.into_iter().map(Violation::from).collect())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::problem::ALL_CODES;
+    use crate::job::life::Refusal;
+
+    #[test]
+    fn every_refusal_has_a_code_that_is_listed() {
+        let store = |full| StoreError {
+            doing: "reading",
+            why: "hidden".to_owned(),
+            full,
+        };
+        let unavailable = Unavailable::Containment {
+            pointer: "/limits/pids".to_owned(),
+            why: "no pids controller".to_owned(),
+        };
+        let errors: [(ApiError, u16); 13] = [
+            (SubmitError::QueueFull.into(), 429),
+            (SubmitError::Draining.into(), 503),
+            (SubmitError::KeyReused.into(), 422),
+            (SubmitError::Unavailable(unavailable).into(), 422),
+            (SubmitError::NoRoom.into(), 507),
+            (SubmitError::Store(store(false)).into(), 500),
+            (SubmitError::Store(store(true)).into(), 507),
+            (RequestError::NoSuchJob.into(), 404),
+            (RequestError::Refused(Refusal::NotStarted).into(), 409),
+            (RequestError::Refused(Refusal::Finished).into(), 409),
+            (RequestError::Errno(nix::errno::Errno::EPERM).into(), 409),
+            (RequestError::MonitorGone.into(), 503),
+            (BodyError::TooDeep.into(), 400),
+        ];
+        for (error, status) in errors {
+            assert_eq!(error.status().as_u16(), status, "{error:?}");
+            assert!(ALL_CODES.contains(&error.code()), "{error:?}");
+            assert!(!error.detail().contains("hidden"), "{error:?}");
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The job under its monitor: mirrors what the monitor says and passes on what is asked.
+//!
+//! How a monitor is made, and how a job gets its slot, is not known here.
+
+use std::collections::HashMap;
+
+use tokio::time::Instant;
+
+use super::asks::{Ask, Pending, UNANSWERED, refused, send};
+use super::{Runner, ShutdownPlan, Stopping, until};
+use crate::job::State;
+use crate::job::life::{Refusal, Stop};
+use crate::job::outcome::Cause;
+use crate::job::spec::Stdin;
+use crate::manager::adopt::{self, Fate};
+use crate::manager::link::MonitorLink;
+use crate::manager::{RequestError, mirror};
+use crate::record::Record;
+use crate::wire::messages::{FromMonitor, Request, ToMonitor};
+
+/// The job's directory exists (`EEXIST`): making it is what decides between two launches of one job.
+const ALREADY_LAUNCHED: i32 = nix::libc::EEXIST;
+
+/// How following a monitor ended.
+pub(super) enum Followed {
+    /// The job is over, or left to the next server.
+    Over,
+    /// No program was executed and none will be: it may be launched again. A stop was asked meanwhile.
+    NeverStarted(Option<Stopping>),
+}
+
+/// What a job under a monitor is woken by.
+enum Woken {
+    Ask(Ask),
+    Shutdown,
+    Monitor(std::io::Result<Option<FromMonitor>>),
+    /// Nobody follows the output any more.
+    Unfollowed,
+    Overdue,
+}
+
+impl Runner {
+    /// Mirrors the monitor until the job is over; `stopping` is the first that it is asked.
+    pub(super) async fn follow(
+        &mut self,
+        mut link: MonitorLink,
+        stopping: Option<Stopping>,
+    ) -> Followed {
+        let mut pending: HashMap<u64, Pending> = HashMap::new();
+        let mut next_ticket = 1;
+        let mut kill_at = None;
+        if let Some((stop, reply)) = stopping {
+            let message = ToMonitor {
+                ticket: 0,
+                request: Request::Stop(stop.clone()),
+            };
+            pending.insert(
+                0,
+                Pending {
+                    stop: Some(stop),
+                    amendment: None,
+                    reply,
+                },
+            );
+            let _ = link.send(&message).await;
+        }
+        let mut watching = false;
+        let mut has_stdin = self.job.spec.stdin == Stdin::Open;
+        loop {
+            if !watching && self.feed.receiver_count() > 0 {
+                watching = true;
+                send(&link, UNANSWERED, Request::WatchOutput(true)).await;
+            }
+            let woken = tokio::select! {
+                message = link.receive() => Woken::Monitor(message),
+                Some(ask) = self.asks.recv() => Woken::Ask(ask),
+                _ = self.shutdown.changed() => Woken::Shutdown,
+                () = self.feed.closed(), if watching => Woken::Unfollowed,
+                () = until(kill_at) => Woken::Overdue,
+            };
+            let request = match woken {
+                Woken::Monitor(Ok(Some(FromMonitor::Record(record)))) => {
+                    if record.life.ended_at().is_some() {
+                        self.end_with(&record, pending).await;
+                        return Followed::Over;
+                    }
+                    if has_stdin && record.stdin_closed {
+                        has_stdin = false;
+                        // Without a supervisor nobody holds it.
+                        let _ = self.shared.supervisor.close_stdin(self.job.id).await;
+                    }
+                    mirror::mirror(&mut self.job, &record);
+                    self.publish();
+                    if self.job.state != State::Starting {
+                        self.answer();
+                    }
+                    continue;
+                }
+                Woken::Monitor(Ok(Some(FromMonitor::Reply { ticket, result }))) => {
+                    if let Some(Pending {
+                        amendment, reply, ..
+                    }) = pending.remove(&ticket)
+                    {
+                        let result = match (result, amendment) {
+                            (Ok(_), Some(amendment)) => self.amend(*amendment).await,
+                            (result, _) => result.map_err(refused),
+                        };
+                        let _ = reply.send(result);
+                    }
+                    continue;
+                }
+                Woken::Monitor(Ok(Some(FromMonitor::Output { next_offset }))) => {
+                    self.feed.send_replace(next_offset);
+                    continue;
+                }
+                Woken::Monitor(Ok(Some(FromMonitor::NotLaunched(failure))))
+                    if failure.errno != ALREADY_LAUNCHED =>
+                {
+                    self.fail_to_spawn(failure).await;
+                    return Followed::Over;
+                }
+                // An earlier server's launch was still under way: that monitor has the job, and this
+                // one closes its socket.
+                Woken::Monitor(Ok(Some(FromMonitor::NotLaunched(_)))) => continue,
+                Woken::Monitor(Ok(None) | Err(_)) => {
+                    match adopt::fate(&self.shared, self.job.id, self.origin).await {
+                        Fate::Lives(found, record) => {
+                            link = found;
+                            watching = false;
+                            if let Some(record) = record {
+                                mirror::mirror(&mut self.job, &record);
+                                self.publish();
+                                self.answer();
+                            }
+                            // A stop may be asked twice; a signal may have been delivered already.
+                            pending.retain(|_, ask| ask.stop.is_some());
+                            for (ticket, ask) in &pending {
+                                if let Some(stop) = ask.stop.clone() {
+                                    send(&link, *ticket, Request::Stop(stop)).await;
+                                }
+                            }
+                            continue;
+                        }
+                        Fate::Ended(record) => {
+                            self.end_with(&record, pending).await;
+                            return Followed::Over;
+                        }
+                        Fate::Lost(record, cause) => {
+                            self.shared.leave();
+                            self.lose(record, cause).await;
+                            return Followed::Over;
+                        }
+                        Fate::NeverStarted => {
+                            let asked = pending
+                                .into_values()
+                                .find_map(|ask| Some((ask.stop?, ask.reply)));
+                            return Followed::NeverStarted(asked);
+                        }
+                        Fate::Failed(failure) => {
+                            self.fail_to_spawn(failure).await;
+                            return Followed::Over;
+                        }
+                        Fate::Undecided => return Followed::Over,
+                    }
+                }
+                Woken::Ask(Ask::Stop(stop, reply)) => {
+                    pending.insert(
+                        next_ticket,
+                        Pending {
+                            stop: Some(stop.clone()),
+                            amendment: None,
+                            reply,
+                        },
+                    );
+                    Request::Stop(stop)
+                }
+                Woken::Ask(Ask::Relay(request, reply)) => {
+                    let asked = Pending {
+                        stop: None,
+                        amendment: None,
+                        reply,
+                    };
+                    pending.insert(next_ticket, asked);
+                    request
+                }
+                Woken::Ask(Ask::Amend(version, amendment, reply)) => {
+                    // One at a time: the next one is to see what this one has changed.
+                    let is_taken = pending.values().any(|ask| ask.amendment.is_some());
+                    let refusal = if is_taken || version != self.job.version {
+                        Some(RequestError::Changed)
+                    } else if amendment.changes_place(&self.job) {
+                        Some(RequestError::NotQueued)
+                    } else {
+                        None
+                    };
+                    if let Some(refusal) = refusal {
+                        let _ = reply.send(Err(refusal));
+                        continue;
+                    }
+                    if !amendment.changes_plan(&self.job) {
+                        let _ = reply.send(self.amend(*amendment).await);
+                        continue;
+                    }
+                    let request = Request::Amend {
+                        timeout: amendment.timeout,
+                        stop: amendment.stop,
+                    };
+                    let asked = Pending {
+                        stop: None,
+                        amendment: Some(amendment),
+                        reply,
+                    };
+                    pending.insert(next_ticket, asked);
+                    request
+                }
+                Woken::Ask(Ask::Follow) => continue,
+                Woken::Unfollowed => {
+                    watching = false;
+                    Request::WatchOutput(false)
+                }
+                Woken::Shutdown => match *self.shutdown.borrow_and_update() {
+                    Some(ShutdownPlan {
+                        stop_jobs: true,
+                        kill_at: at,
+                    }) => {
+                        kill_at = Some(at);
+                        let grace = self
+                            .job
+                            .spec
+                            .stop
+                            .grace
+                            .min(at.saturating_duration_since(Instant::now()));
+                        Request::Stop(Stop {
+                            grace: Some(grace),
+                            ..Stop::for_cause(Cause::Shutdown)
+                        })
+                    }
+                    // The monitor goes on without us, and the next server adopts it.
+                    Some(ShutdownPlan {
+                        stop_jobs: false, ..
+                    }) => return Followed::Over,
+                    None => continue,
+                },
+                Woken::Overdue => {
+                    kill_at = None;
+                    Request::Stop(Stop {
+                        force: true,
+                        ..Stop::for_cause(Cause::Shutdown)
+                    })
+                }
+            };
+            send(&link, next_ticket, request).await;
+            next_ticket += 1;
+        }
+    }
+
+    /// The monitor's last record tells the end.
+    async fn end_with(&mut self, record: &Record, pending: HashMap<u64, Pending>) {
+        self.shared.leave();
+        mirror::finish(&mut self.job, record);
+        self.commit_end().await;
+        for (_, ask) in pending {
+            let _ = ask.reply.send(Err(Refusal::Finished.into()));
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The way of a job from its acceptance to its monitor: it waits for a slot, then it is launched.
+//!
+//! What becomes of it under a monitor is not known here.
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::asks::Ask;
+use super::follow::Followed;
+use super::{Runner, Stopping, unstarted, until};
+use crate::clock::Timestamp;
+use crate::failpoint;
+use crate::job::State;
+use crate::job::life::Refusal;
+use crate::job::outcome::{Cause, SpawnFailure, Stage, Termination};
+use crate::job::spec::Secrets;
+use crate::manager::adopt::Origin;
+use crate::manager::link::MonitorLink;
+use crate::manager::mirror;
+use crate::manager::queue::Arrival;
+
+/// How often a job is launched whose monitor dies before it could start it.
+const MOST_LAUNCHES: u32 = 5;
+
+/// Why a job was not launched.
+enum NotLaunched {
+    Failed(SpawnFailure),
+    /// The supervisor is dead, and with it this service.
+    NoSupervisor,
+}
+
+/// What a job that waits is woken by.
+enum Woken {
+    Slot,
+    Ask(Ask),
+    StartDeadline,
+    Shutdown,
+}
+
+impl Runner {
+    pub(super) async fn queue(
+        mut self,
+        arrival: Arrival,
+        mut slot: oneshot::Receiver<()>,
+        secrets: Secrets,
+    ) {
+        if arrival == Arrival::Waits {
+            self.answer();
+            let deadline = self.start_deadline();
+            loop {
+                let woken = tokio::select! {
+                    biased;
+                    _ = &mut slot => Woken::Slot,
+                    Some(ask) = self.asks.recv() => Woken::Ask(ask),
+                    _ = self.shutdown.changed() => Woken::Shutdown,
+                    () = until(deadline) => Woken::StartDeadline,
+                };
+                match woken {
+                    Woken::Slot => break,
+                    Woken::Ask(Ask::Stop(stop, reply)) => {
+                        if self
+                            .shared
+                            .admission()
+                            .cancel(self.job.id, self.job.spec.priority)
+                        {
+                            mirror::end(&mut self.job, unstarted(stop), Timestamp::now());
+                            self.commit_end().await;
+                            let _ = reply.send(Ok(0));
+                            return;
+                        }
+                        // It got its slot in this very moment: the stop goes to its monitor.
+                        return self.start(secrets, Some((stop, reply))).await;
+                    }
+                    Woken::Ask(Ask::Relay(_, reply)) => {
+                        let _ = reply.send(Err(Refusal::NotStarted.into()));
+                    }
+                    // The monitor will be asked as soon as there is one.
+                    Woken::Ask(Ask::Follow) => {}
+                    Woken::Ask(Ask::Amend(version, amendment, reply)) => {
+                        let amended = self.amend_queued(version, *amendment).await;
+                        let _ = reply.send(amended);
+                    }
+                    Woken::StartDeadline => {
+                        if self
+                            .shared
+                            .admission()
+                            .cancel(self.job.id, self.job.spec.priority)
+                        {
+                            mirror::end(
+                                &mut self.job,
+                                Termination::unasked(Cause::StartDeadline),
+                                Timestamp::now(),
+                            );
+                            return self.commit_end().await;
+                        }
+                        break;
+                    }
+                    Woken::Shutdown => return, // It stays queued in the store for the next start.
+                }
+            }
+        }
+        self.start(secrets, None).await;
+    }
+
+    fn start_deadline(&self) -> Option<Instant> {
+        let waited = Timestamp::now().since(self.job.created_at);
+        self.job
+            .spec
+            .start_deadline
+            .map(|limit| Instant::now() + limit.saturating_sub(waited))
+    }
+
+    pub(super) async fn start(mut self, secrets: Secrets, mut stop: Option<Stopping>) {
+        self.origin = Origin::Ours;
+        for _ in 0..MOST_LAUNCHES {
+            if self.shutdown.borrow().is_some() {
+                return self.stay_queued();
+            }
+            self.job.state = State::Starting;
+            self.publish();
+            let link = match self.launch(secrets.clone()).await {
+                Ok(link) => link,
+                Err(NotLaunched::Failed(failure)) => return self.fail_to_spawn(failure).await,
+                Err(NotLaunched::NoSupervisor) => return self.stay_queued(),
+            };
+            match self.follow(link, stop.take()).await {
+                Followed::Over => return,
+                Followed::NeverStarted(None) => {
+                    tracing::warn!(job.id = %self.job.id, "the monitor of job {} died before it could start it", self.job.id);
+                }
+                Followed::NeverStarted(Some(stopping)) => return self.cancel(stopping).await,
+            }
+        }
+        let message = "failed to make the monitor: it ended before it could start the job";
+        self.fail_to_spawn(not_forked(message.to_owned())).await;
+    }
+
+    /// Leaves the job to the next server, which finds it queued in the store.
+    fn stay_queued(&mut self) {
+        self.shared.leave();
+        self.job.state = State::Queued;
+        self.publish();
+        self.answer();
+    }
+
+    async fn launch(&self, secrets: Secrets) -> Result<MonitorLink, NotLaunched> {
+        let failed = |message: String| NotLaunched::Failed(not_forked(message));
+        let mut spec = (*self.job.spec).clone();
+        spec.secret_env = secrets;
+        let launch = self
+            .shared
+            .resolve_launch(&self.job, spec)
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        failpoint::hit("launch.sending");
+        let link = self
+            .shared
+            .supervisor
+            .launch(&launch)
+            .await
+            .map_err(|error| {
+                if is_gone(&error) {
+                    NotLaunched::NoSupervisor
+                } else {
+                    failed(format!("failed to make the monitor: {error}"))
+                }
+            });
+        failpoint::hit("launch.sent");
+        link
+    }
+}
+
+/// Is nobody on the other side of the socket?
+fn is_gone(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    [BrokenPipe, ConnectionReset, NotConnected].contains(&error.kind())
+}
+
+fn not_forked(message: String) -> SpawnFailure {
+    SpawnFailure {
+        stage: Stage::Fork,
+        errno: 0,
+        message,
+    }
+}

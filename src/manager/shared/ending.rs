@@ -1,0 +1,72 @@
+//! The end of the service, as far as the jobs' tasks are told. What they do about it is theirs.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use super::Shared;
+use crate::manager::runner::{self, ShutdownPlan};
+use crate::wire::messages::FromSupervisor;
+
+/// What the supervisor said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SupervisorSaid {
+    /// End the service; a second time: at once.
+    Shutdown,
+    /// Another server takes over.
+    Replace,
+    /// Nothing, ever again.
+    Gone,
+}
+
+impl Shared {
+    /// The service ends and leaves the jobs to their monitors.
+    pub(in crate::manager) fn leaves_jobs(&self) -> bool {
+        self.shutdown.borrow().is_some_and(|plan| !plan.stop_jobs)
+    }
+
+    pub(in crate::manager) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Listens to the supervisor until it has something to say about the service's end.
+    pub(in crate::manager) async fn supervisor_said(&self) -> SupervisorSaid {
+        loop {
+            match self.supervisor.receive().await {
+                Ok(Some(FromSupervisor::Shutdown { stop_jobs, kill_at })) => {
+                    self.end(ShutdownPlan {
+                        stop_jobs,
+                        kill_at: runner::instant_of(kill_at),
+                    });
+                    return SupervisorSaid::Shutdown;
+                }
+                Ok(Some(FromSupervisor::Replace)) => return SupervisorSaid::Replace,
+                // Without a supervisor there is no service: the jobs are left to their monitors.
+                Ok(None) => {
+                    self.leave_jobs();
+                    return SupervisorSaid::Gone;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a message of the supervisor was not understood: {error}");
+                }
+            }
+        }
+    }
+
+    /// Leaves every job to its monitor, and the queued ones to the store.
+    pub(in crate::manager) fn leave_jobs(&self) {
+        self.end(ShutdownPlan {
+            stop_jobs: false,
+            kill_at: tokio::time::Instant::now(),
+        });
+    }
+
+    fn end(&self, plan: ShutdownPlan) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.shutdown.send_replace(Some(plan));
+        // No task comes after these: their end is the end of the manager's work.
+        self.spawner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+    }
+}
