@@ -129,7 +129,7 @@ pub(crate) struct Input {
     pub(crate) eof: bool,
 }
 
-/// The most bytes of an [`Input`]; the packet around it has its own limit.
+/// The most bytes of one piece of standard input; the packet around it has its own limit.
 pub const INPUT_BYTES: usize = 12 * 1024;
 
 /// Monitor → server.
