@@ -19,7 +19,7 @@ use super::view::{Delivered, JobList, JobView, ProcessList, ValidView};
 use super::{Api, accept, body, page, view};
 use crate::job::life::Stop;
 use crate::job::parse::{self, BodyError, FieldError, NewJob};
-use crate::job::{Cause, Job, JobId, Signal};
+use crate::job::{Cause, Job, JobId, Signal, Spec};
 use crate::manager::{Idempotency, Manager, RequestError, Submission, Until};
 use crate::policy::TemplateError;
 
@@ -89,6 +89,7 @@ pub(super) async fn create(
     let bytes = body::read_json(request, api.settings.max_body_bytes).await?;
     let (new, fingerprint) = wanted(&api, &bytes).await?;
     if validate_only {
+        judge(&api, &new.spec).await?;
         api.manager.validate(&new.spec).await?;
         let view = ValidView {
             valid: true,
@@ -109,12 +110,30 @@ pub(super) async fn create(
     submit(&api, submission, &wait).await
 }
 
+/// Does the command policy, where there is one, admit this job? Every way to a job comes by here.
+async fn judge(api: &Api, spec: &Spec) -> Result<(), ApiError> {
+    let Some(policy) = api.settings.policy.clone() else {
+        return Ok(());
+    };
+    let spec = spec.clone();
+    // A parameter that is a path is looked up on disk.
+    let admitted = tokio::task::spawn_blocking(move || policy.admits(&spec));
+    match admitted.await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(ApiError::PolicyForbids(
+            "this service runs templates only, with the parameters that they allow",
+        )),
+        Err(error) => Err(ApiError::Internal(error.to_string())),
+    }
+}
+
 /// Hands a submission to the manager and answers with its job.
 pub(super) async fn submit(
     api: &Api,
     submission: Submission,
     wait: &Wait,
 ) -> Result<Response, ApiError> {
+    judge(api, &submission.spec).await?;
     let submitted = api.manager.submit(submission).await?;
     let mut job = submitted.job;
     if !wait.limit.is_zero() {
@@ -156,21 +175,14 @@ async fn wanted(api: &Api, bytes: &Bytes) -> Result<(NewJob, [u8; 32]), ApiError
     }
     let request = parse::parse_template_request(&body, limits).map_err(invalid)?;
     // A parameter that is a path is looked up on disk.
-    let judged = tokio::task::spawn_blocking(move || {
-        let made = policy.job(request);
-        made.map(|new| policy.admits(&new.spec).then_some(new))
-    });
-    let judged = judged
+    let made = tokio::task::spawn_blocking(move || policy.job(request));
+    let made = made
         .await
         .map_err(|error| ApiError::Internal(error.to_string()))?;
-    let new = judged
-        .map_err(|error| match error {
-            TemplateError::NoSuchTemplate => ApiError::NoSuchTemplate,
-            TemplateError::Invalid(errors) => invalid(errors),
-        })?
-        .ok_or(ApiError::PolicyForbids(
-            "the template makes a job that the policy does not admit",
-        ))?;
+    let new = made.map_err(|error| match error {
+        TemplateError::NoSuchTemplate => ApiError::NoSuchTemplate,
+        TemplateError::Invalid(errors) => invalid(errors),
+    })?;
     let fingerprint = parse::fingerprint(&new);
     Ok((new, fingerprint))
 }

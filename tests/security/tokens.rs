@@ -114,6 +114,22 @@ fn with_a_policy_the_service_runs_templates_and_nothing_else() {
         server.ask(&server.token, "GET", &path, "").body,
         "a; $(reboot)\n"
     );
+    // Nor is a rerun a way around it.
+    let rerun = |patch: &str| {
+        let request = format!(
+            "POST /jobs/{}/rerun?wait=20 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\
+             Content-Type: application/merge-patch+json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{patch}",
+            job["id"].as_str().unwrap(),
+            server.token,
+            patch.len()
+        );
+        server.raw(request.as_bytes()).remove(0)
+    };
+    let other = rerun(&server.canary_body());
+    assert_eq!(other.problem(), (403, "policy_forbids".to_owned()));
+    let wider = rerun(r#"{"stop":{"grace_seconds":1}}"#);
+    assert_eq!(wider.problem(), (403, "policy_forbids".to_owned()));
+    assert_eq!(rerun("{}").status, 201);
     assert!(!server.canary().exists());
 }
 
