@@ -197,6 +197,10 @@ impl Runner {
         if let Some(record) = record {
             mirror::mirror(&mut self.job, &record);
         }
+        // Its last record may be older than its last output.
+        let present = Arc::new(self.job.clone());
+        let present = self.shared.with_present_output(present).await;
+        self.job.output = present.output;
         mirror::end(&mut self.job, Termination::unasked(cause), Timestamp::now());
         self.commit_end().await;
     }

@@ -23,6 +23,7 @@ mod many;
 mod output;
 mod queue;
 mod real_work;
+mod retention;
 mod shutdown;
 mod spawn;
 mod startup;

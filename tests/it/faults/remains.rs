@@ -102,6 +102,7 @@ async fn without_monitor_and_supervisor_a_job_is_lost_and_its_number_is_left_alo
     assert_eq!(lost["termination"]["cause"], "supervisor_lost", "{lost:#}");
     assert_eq!(lost["exit"], Value::Null, "{lost:#}");
     assert_eq!(server.text(&id(&job)).await, "begun\n");
+    assert_eq!(lost["output"]["stdout_bytes"], 6, "{lost:#}");
     let stopped = server.delete(&id(&job), "force").await;
     assert_eq!(stopped.status, 200, "{stopped}");
     match innocent {
