@@ -111,7 +111,7 @@ fn run() -> io::Result<()> {
             "F10",
             "a printed line → its SSE event, p50",
             "< 3 ms",
-            "not measured by this benchmark yet",
+            "this benchmark does not follow yet",
         ));
     }
     note(&format!("took {:.0} s", begin.elapsed().as_secs_f64()));

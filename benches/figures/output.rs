@@ -154,7 +154,7 @@ pub(crate) fn reading(plan: &Plan, rows: &mut Vec<Row>) -> io::Result<()> {
         "F6",
         "200 SSE followers of one job at 10 MB/s",
         "each keeps up, server < 1 core",
-        "not measured by this benchmark yet",
+        "this benchmark does not follow yet",
     ));
     drop(service);
     fs::remove_dir_all(scratch.state())
