@@ -22,6 +22,8 @@ pub(crate) enum StateDirError {
         "state directory {path} is used by another procession (PID {holder}); stop it, or choose another with --state-dir"
     )]
     InUse { path: PathBuf, holder: i32 },
+    #[error("/proc is not mounted: mount it (mount -t proc proc /proc)")]
+    NoProc,
 }
 
 /// The name of the file whose lock decides who owns the directory.
@@ -46,7 +48,7 @@ impl StateDir {
             why,
         };
         if !Path::new("/proc/self/stat").exists() {
-            return Err(unusable("needs /proc to be mounted".to_owned()));
+            return Err(StateDirError::NoProc);
         }
         make_private(path).map_err(unusable)?;
         let lock = match held {
