@@ -197,6 +197,37 @@ pub struct Job {
     pub survivors: Vec<Survivor>,
 }
 
+impl Job {
+    /// A job as it is when it has been accepted, without a name and labels: queued, and nothing else.
+    #[must_use]
+    pub fn accepted(id: JobId, created_by: String, spec: Arc<Spec>, created_at: Timestamp) -> Self {
+        Self {
+            id,
+            name: None,
+            labels: BTreeMap::new(),
+            created_by,
+            rerun_of: None,
+            spec,
+            version: 1,
+            state: State::Queued,
+            message: None,
+            created_at,
+            started_at: None,
+            finished_at: None,
+            expires_at: None,
+            deadline_at: None,
+            process: None,
+            attempt: 1,
+            exit: None,
+            termination: None,
+            spawn_failure: None,
+            usage: None,
+            output: OutputTotals::default(),
+            survivors: Vec::new(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,7 +27,7 @@ use crate::clock::Timestamp;
 use crate::job::life::{Refusal, Stop};
 use crate::job::query::{Order, Query};
 use crate::job::spec::Scope;
-use crate::job::{Job, JobId, OutputTotals, Signal, Spec, State};
+use crate::job::{Job, JobId, Signal, Spec, State};
 use crate::store::Store;
 pub use crate::wire::messages::INPUT_BYTES;
 use crate::wire::messages::{Input, Request};
@@ -153,28 +153,10 @@ impl Manager {
             value.clear();
         }
         let job = Job {
-            id: JobId::generate(),
             name,
             labels,
-            created_by: actor,
             rerun_of,
-            spec: Arc::new(spec),
-            version: 1,
-            state: State::Queued,
-            message: None,
-            created_at: Timestamp::now(),
-            started_at: None,
-            finished_at: None,
-            expires_at: None,
-            deadline_at: None,
-            process: None,
-            attempt: 1,
-            exit: None,
-            termination: None,
-            spawn_failure: None,
-            usage: None,
-            output: OutputTotals::default(),
-            survivors: Vec::new(),
+            ..Job::accepted(JobId::generate(), actor, Arc::new(spec), Timestamp::now())
         };
         let (answer, answered) = oneshot::channel();
         let runner = self.shared.enlist(job, false);

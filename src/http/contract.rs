@@ -1,6 +1,6 @@
 //! `openapi.yaml` held against the code.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use crate::job::spec::{
     StdinData,
 };
 use crate::job::{
-    Cause, Exit, ExitStatus, Job, JobId, OutputTotals, Process, Signal, SpawnFailure, Spec, State,
-    Survivor, Termination, Usage, parse,
+    Cause, Exit, ExitStatus, Job, JobId, Process, Signal, SpawnFailure, Spec, State, Survivor,
+    Termination, Usage, parse,
 };
 
 fn description() -> Value {
@@ -284,35 +284,18 @@ fn the_schema_of_a_new_job_refuses_what_the_parser_refuses() {
 }
 
 fn queued_job() -> Job {
-    Job {
-        id: JobId::generate(),
-        name: None,
-        labels: BTreeMap::new(),
-        created_by: "token:default".to_owned(),
-        rerun_of: None,
-        spec: Arc::new(Spec {
-            program: Program::Command {
-                command: vec!["true".to_owned()],
-            },
-            ..Spec::default()
-        }),
-        version: 1,
-        state: State::Queued,
-        message: None,
-        created_at: Timestamp::from_micros(1_700_000_000_000_000),
-        started_at: None,
-        finished_at: None,
-        expires_at: None,
-        deadline_at: None,
-        process: None,
-        attempt: 1,
-        exit: None,
-        termination: None,
-        spawn_failure: None,
-        usage: None,
-        output: OutputTotals::default(),
-        survivors: Vec::new(),
-    }
+    let spec = Spec {
+        program: Program::Command {
+            command: vec!["true".to_owned()],
+        },
+        ..Spec::default()
+    };
+    Job::accepted(
+        JobId::generate(),
+        "token:default".to_owned(),
+        Arc::new(spec),
+        Timestamp::from_micros(1_700_000_000_000_000),
+    )
 }
 
 /// A job with every field set.

@@ -20,7 +20,7 @@ use crate::job::life::{Refusal, Stop};
 use crate::job::outcome::{Cause, SpawnFailure, Termination};
 use crate::job::spec::Secrets;
 use crate::record::{self, Record};
-use crate::store::{Inserted, StoreError};
+use crate::store::Inserted;
 
 pub(super) use asks::{Ask, Reply};
 use follow::Followed;
@@ -280,9 +280,4 @@ pub(super) fn read_record(
 ) -> Option<record::Found> {
     let directory = record::open_directory(jobs, id).ok()?;
     record::read(directory.as_fd()).ok()?
-}
-
-/// A store error in the words of a log line.
-pub(super) fn log_store_error(error: &StoreError) {
-    tracing::error!(%error, "the store failed: {error}");
 }

@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use super::link::SupervisorLink;
 use super::queue::Admission;
 use super::resolve::{Resolver, own_environment};
-use super::runner::{self, Ask, Reply, Runner, ShutdownPlan};
+use super::runner::{Ask, Reply, Runner, ShutdownPlan};
 use super::{Follow, Info, NotReady, RequestError, Setup, Unavailable};
 use crate::cgroup::Home;
 use crate::clock::Timestamp;
@@ -317,7 +317,7 @@ impl Shared {
     }
 
     pub(super) fn store_failed(&self, error: &StoreError) {
-        runner::log_store_error(error);
+        tracing::error!(%error, "the store failed: {error}");
     }
 
     pub(super) fn ready(&self) -> Result<(), NotReady> {

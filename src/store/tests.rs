@@ -16,34 +16,16 @@ use crate::job::spec::*;
 use crate::job::{Process, Signal, State, Survivor};
 
 pub(super) fn job(state: State) -> Job {
+    let spec = Spec {
+        program: Program::Command {
+            command: vec!["/bin/true".to_owned()],
+        },
+        ..Spec::default()
+    };
+    let actor = "token:default".to_owned();
     Job {
-        id: JobId::generate(),
-        name: None,
-        labels: BTreeMap::new(),
-        created_by: "token:default".to_owned(),
-        rerun_of: None,
-        spec: Arc::new(Spec {
-            program: Program::Command {
-                command: vec!["/bin/true".to_owned()],
-            },
-            ..Spec::default()
-        }),
-        version: 1,
         state,
-        message: None,
-        created_at: Timestamp::now(),
-        started_at: None,
-        finished_at: None,
-        expires_at: None,
-        deadline_at: None,
-        process: None,
-        attempt: 1,
-        exit: None,
-        termination: None,
-        spawn_failure: None,
-        usage: None,
-        output: OutputTotals::default(),
-        survivors: Vec::new(),
+        ..Job::accepted(JobId::generate(), actor, Arc::new(spec), Timestamp::now())
     }
 }
 
