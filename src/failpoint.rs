@@ -4,6 +4,11 @@
 //! it. The first process that comes by takes the file away and is killed with SIGKILL at that very place;
 //! where the file holds `parent` or a PID, that process is killed instead, and this one goes on. Every
 //! place is a step of "What is durable when" in ARCHITECTURE.md, before it or after it.
+//!
+//! Other places are system calls that can fail: there the file holds an errno, which everybody who comes by
+//! gets for as long as the file is there.
+
+use std::io;
 
 /// Kills whom an armed place says, where this one is armed.
 #[cfg(debug_assertions)]
@@ -16,9 +21,23 @@ pub(crate) fn hit(place: &str) {
 #[inline(always)]
 pub(crate) fn hit(_place: &str) {}
 
+/// Fails as an armed place says.
+#[cfg(debug_assertions)]
+pub(crate) fn fail(place: &str) -> io::Result<()> {
+    armed::fail(place)
+}
+
+/// Nothing: this is a release build.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub(crate) fn fail(_place: &str) -> io::Result<()> {
+    Ok(())
+}
+
 #[cfg(debug_assertions)]
 mod armed {
     use std::fs;
+    use std::io;
     use std::path::PathBuf;
     use std::sync::OnceLock;
     use std::time::{Duration, Instant};
@@ -29,11 +48,27 @@ mod armed {
     /// How long a place waits for the death of the parent that it has killed.
     const DEATH: Duration = Duration::from_secs(5);
 
-    pub(super) fn hit(place: &str) {
+    fn directory() -> Option<&'static PathBuf> {
         static DIRECTORY: OnceLock<Option<PathBuf>> = OnceLock::new();
-        let directory =
-            DIRECTORY.get_or_init(|| std::env::var_os("PROCESSION_FAILPOINTS").map(PathBuf::from));
-        let Some(directory) = directory else { return };
+        DIRECTORY
+            .get_or_init(|| std::env::var_os("PROCESSION_FAILPOINTS").map(PathBuf::from))
+            .as_ref()
+    }
+
+    pub(super) fn fail(place: &str) -> io::Result<()> {
+        let Some(directory) = directory() else {
+            return Ok(());
+        };
+        match fs::read_to_string(directory.join(place)) {
+            Ok(errno) => Err(io::Error::from_raw_os_error(
+                errno.trim().parse().unwrap_or(nix::libc::EIO),
+            )),
+            Err(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn hit(place: &str) {
+        let Some(directory) = directory() else { return };
         let file = directory.join(place);
         let Ok(whom) = fs::read_to_string(&file) else {
             return;

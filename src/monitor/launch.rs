@@ -92,6 +92,12 @@ fn launch(
         survivors: Vec::new(),
         stdin_closed: false,
     };
+    let abandon = |failure| {
+        if let Some(group) = &group {
+            let _ = group.remove();
+        }
+        abandon(failure)
+    };
     let (input_read, input) = input.filter(|_| launch.open_stdin).unzip();
     let stdin = match &launch.stdin {
         Some(bytes) => Some(
@@ -102,6 +108,19 @@ fn launch(
         None => input_read,
     };
     let (stderr_read, stderr_write) = stderr.unzip();
+    let ours = [
+        Some(&stdout.0),
+        stderr_read.as_ref(),
+        input.as_ref(),
+        Some(&control),
+    ];
+    set_all_nonblocking(ours.into_iter().flatten())
+        .map_err(not_made("the pipes"))
+        .map_err(abandon)?;
+    let output = directory
+        .try_clone()
+        .map_err(not_made("the output"))
+        .map_err(abandon)?;
     let inherited = Inherited {
         stdin,
         stdout: stdout.1,
@@ -109,25 +128,9 @@ fn launch(
         group: group.as_ref(),
         original_nofile: host.original_nofile,
     };
-    let forked = leader::fork(&launch, inherited, &mut record, &facts).map_err(|failure| {
-        if let Some(group) = &group {
-            let _ = group.remove();
-        }
-        abandon(failure)
-    })?;
+    let forked = leader::fork(&launch, inherited, &mut record, &facts).map_err(abandon)?;
+    // From here on there is a leader, and nothing may fail before this monitor watches it.
     failpoint::hit("leader.forked");
-    for pipe in [
-        Some(&stdout.0),
-        stderr_read.as_ref(),
-        input.as_ref(),
-        Some(&control),
-    ]
-    .into_iter()
-    .flatten()
-    {
-        set_nonblocking(pipe).map_err(not_made("the pipes"))?;
-    }
-    let output = directory.try_clone().map_err(not_made("the output"))?;
     Ok(Monitor {
         tree: Tree::new(Reach::Subreaper(me.pid), group),
         reaper: Reaper::Own,
@@ -214,8 +217,11 @@ fn make_group(host: &Host, launch: &Launch) -> Result<Option<Group>, SpawnFailur
     }
 }
 
-fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
-    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
-    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+fn set_all_nonblocking<'a>(fds: impl Iterator<Item = &'a OwnedFd>) -> io::Result<()> {
+    failpoint::fail("pipes.preparing")?;
+    for fd in fds {
+        let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+        fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    }
     Ok(())
 }

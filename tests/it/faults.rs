@@ -1,6 +1,7 @@
 //! Every role is killed, at any moment, and nothing is lost of what was promised.
 
 mod checkable;
+mod errors;
 mod points;
 mod random;
 mod remains;
