@@ -54,6 +54,8 @@ pub(crate) struct Setup {
     /// Why there is no cgroup.
     pub(crate) no_cgroup: Option<String>,
     pub(crate) restarts: u32,
+    /// An earlier server was told to drain.
+    pub(crate) draining: bool,
     pub(crate) max_running: usize,
     pub(crate) max_queued: usize,
     pub(crate) max_finished: u64,

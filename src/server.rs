@@ -40,6 +40,8 @@ pub(crate) struct Inherited {
     pub(crate) cgroup: Option<Home>,
     pub(crate) no_cgroup: Option<String>,
     pub(crate) restarts: u32,
+    /// An earlier server was told to drain.
+    pub(crate) draining: bool,
 }
 
 /// Runs the server until the supervisor says that the service ends; returns the exit code.
@@ -94,6 +96,7 @@ async fn serve(inherited: Inherited) -> Result<(Store, File), Failure> {
         cgroup,
         no_cgroup,
         restarts,
+        draining,
     } = inherited;
     let failed = |what: &'static str| {
         move |error: io::Error| Failure {
@@ -112,6 +115,7 @@ async fn serve(inherited: Inherited) -> Result<(Store, File), Failure> {
         cgroup,
         no_cgroup,
         restarts,
+        draining,
         max_running: config.max_running,
         max_queued: config.max_queued,
         max_finished: config.max_finished,

@@ -4,6 +4,7 @@
 //! them: the listening sockets and a spare read end of every job's pipes, so that nobody's death sends a
 //! job SIGPIPE or refuses a connection. It holds no policy, parses no JSON and knows no HTTP.
 
+mod backoff;
 mod handover;
 mod monitors;
 mod server_process;
@@ -33,10 +34,11 @@ use crate::record;
 use crate::state_dir::StateDir;
 use crate::sys::{self, WaitTarget};
 use crate::wire::messages::FromSupervisor;
+use backoff::Backoff;
 use handover::Invocation;
 pub(crate) use handover::understands_handover;
 use monitors::Monitors;
-use server_process::{RESTART_FIRST, Server};
+use server_process::Server;
 pub(crate) use sockets::{Listeners, UNIX_SOCKET};
 use upgrade::Upgrade;
 
@@ -98,7 +100,9 @@ struct Supervisor {
     signals: SignalFd,
     server: Option<Server>,
     restarts: u32,
-    backoff: Duration,
+    backoff: Backoff,
+    /// New jobs are refused, whichever server is asked.
+    draining: bool,
     restart_at: Option<BootInstant>,
     monitors: Monitors,
     shutdown: Option<Shutdown>,
@@ -115,6 +119,7 @@ impl Supervisor {
     fn start(config: Config) -> Result<Self, Failure> {
         let signals = take_signals().map_err(Failure::system("cannot take signals"))?;
         let handover = handover::take().map_err(Failure::system("cannot take over"))?;
+        let draining = handover.as_ref().is_some_and(|handover| handover.draining);
         let (state, listeners, monitors, restarts, original_nofile) = match handover {
             Some(handover) => upgrade::take_over(&config, handover)?,
             None => {
@@ -151,7 +156,8 @@ impl Supervisor {
             signals,
             server: None,
             restarts,
-            backoff: RESTART_FIRST,
+            backoff: Backoff::default(),
+            draining,
             restart_at: None,
             monitors,
             shutdown: None,
@@ -308,7 +314,7 @@ impl Supervisor {
             && let Err(error) = self.start_server()
         {
             tracing::error!(%error, "cannot fork the server: {error}");
-            self.restart_at = Some(now.after(self.backoff));
+            self.restart_at = Some(now.after(self.backoff.after(false, Duration::ZERO)));
         }
         if let Some(server) = &mut self.server
             && server.stuck_at.is_some_and(|at| at <= now)

@@ -66,6 +66,7 @@ pub(super) fn table() -> Vec<Route> {
         route(GET, "/jobs/{id}/output/stdout", Read, &[], output::stdout),
         route(GET, "/jobs/{id}/output/stderr", Read, &[], output::stderr),
         route(POST, "/drain", Admin, &[], service::drain),
+        route(DELETE, "/drain", Admin, &[], service::end_drain),
         route(GET, "/healthz", Public, &[], service::healthz),
         route(GET, "/readyz", Metrics, &[], service::readyz),
         route(GET, "/info", Read, &[], service::info),

@@ -30,8 +30,14 @@ pub(super) async fn readyz(State(api): State<Api>) -> Result<Response, ApiError>
 
 /// No new jobs from now on.
 pub(super) async fn drain(State(api): State<Api>) -> Response {
-    api.manager.drain();
-    (StatusCode::ACCEPTED, Json(json!({"draining": true}))).into_response()
+    let draining = api.manager.drain(true).await;
+    (StatusCode::ACCEPTED, Json(json!({"draining": draining}))).into_response()
+}
+
+/// New jobs again.
+pub(super) async fn end_drain(State(api): State<Api>) -> Response {
+    let draining = api.manager.drain(false).await;
+    Json(json!({"draining": draining})).into_response()
 }
 
 /// The description of this API.

@@ -54,6 +54,7 @@ async fn manager() -> Manager {
         cgroup: None,
         no_cgroup: Some("no cgroup in this test".to_owned()),
         restarts: 0,
+        draining: false,
         max_running: 1,
         max_queued: 1,
         max_finished: 1,

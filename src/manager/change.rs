@@ -122,8 +122,10 @@ impl Manager {
         futures_util::future::join_all(stops).await
     }
 
-    /// Accepts no new jobs from now on; what is queued or runs goes on.
-    pub fn drain(&self) {
-        self.shared.drain();
+    /// Accepts no new jobs from now on, or again; what is queued or runs goes on. Says which it is now:
+    /// a service that ends accepts none, whatever is asked.
+    pub async fn drain(&self, draining: bool) -> bool {
+        self.shared.drain(draining).await;
+        self.shared.is_draining()
     }
 }

@@ -64,6 +64,11 @@ impl SupervisorLink {
         self.0.send(&ToSupervisor::Ready, &[]).await
     }
 
+    /// Has the supervisor keep whether new jobs are refused.
+    pub(super) async fn drain(&self, draining: bool) -> io::Result<()> {
+        self.0.send(&ToSupervisor::Drain(draining), &[]).await
+    }
+
     /// Has the supervisor let go of a job's standard input.
     pub(super) async fn close_stdin(&self, job: JobId) -> io::Result<()> {
         self.0.send(&ToSupervisor::CloseStdin { job }, &[]).await

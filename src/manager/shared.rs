@@ -46,6 +46,7 @@ pub(super) struct Shared {
     live: Mutex<HashMap<JobId, Live>>,
     admission: Mutex<Admission<oneshot::Sender<()>>>,
     spawner: Mutex<Option<mpsc::UnboundedSender<Task>>>,
+    /// An operator wants no new jobs.
     draining: AtomicBool,
     /// Whose turn it is to change a finished job.
     pub(super) finished_amendments: Semaphore,
@@ -105,7 +106,7 @@ impl Shared {
             live: Mutex::default(),
             admission: Mutex::new(Admission::new(setup.max_running, setup.max_queued)),
             spawner: Mutex::new(Some(spawner)),
-            draining: AtomicBool::new(false),
+            draining: AtomicBool::new(setup.draining),
             finished_amendments: Semaphore::new(1),
             damaged_records: AtomicU64::new(0),
             min_free_bytes: setup.min_free_bytes,
@@ -321,7 +322,7 @@ impl Shared {
     }
 
     pub(super) fn ready(&self) -> Result<(), NotReady> {
-        if self.draining.load(Ordering::Relaxed) {
+        if self.is_draining() {
             return Err(NotReady::Draining);
         }
         match nix::sys::statvfs::fstatvfs(&self.jobs) {
@@ -364,7 +365,7 @@ impl Shared {
             started_at: self.fixed.started_at,
             supervisor_pid: i32::try_from(self.fixed.supervisor_pid).unwrap_or_default(),
             server_restarts: self.fixed.restarts,
-            draining: self.draining.load(Ordering::Relaxed),
+            draining: self.is_draining(),
             damaged_records: self.damaged_records.load(Ordering::Relaxed),
         }
     }

@@ -36,6 +36,8 @@ const HANDOVER_VERSION: &str = "PROCESSION_HANDOVER_VERSION";
 pub(super) struct Handover {
     pub(super) from_version: String,
     pub(super) restarts: u32,
+    #[serde(default)]
+    pub(super) draining: bool,
     pub(super) original_nofile: (u64, u64),
     pub(super) tcp: RawFd,
     pub(super) unix: RawFd,

@@ -17,13 +17,6 @@ use crate::sys::{self, End, Fork, Pid};
 use crate::wire::messages::{FromSupervisor, ToSupervisor};
 use crate::wire::{self, Received};
 
-/// How soon a crashed server is started again, at first and at most.
-pub(super) const RESTART_FIRST: Duration = Duration::from_millis(20);
-const RESTART_MOST: Duration = Duration::from_secs(5);
-
-/// A server that has run this long before it crashed starts the back-off afresh.
-const RESTART_CALM: Duration = Duration::from_secs(10);
-
 /// How long a server that has closed its socket may take to end.
 const SERVER_END: Duration = Duration::from_secs(5);
 
@@ -93,6 +86,7 @@ impl Supervisor {
             cgroup: self.host.cgroup.clone(),
             no_cgroup: self.no_cgroup.clone(),
             restarts: self.restarts,
+            draining: self.draining,
         })
     }
 
@@ -102,6 +96,7 @@ impl Supervisor {
         {
             match wire::receive::<ToSupervisor>(socket.as_fd()) {
                 Ok(Received::Message(ToSupervisor::Ready, _)) => server.ready = true,
+                Ok(Received::Message(ToSupervisor::Drain(draining), _)) => self.draining = draining,
                 Ok(Received::Message(ToSupervisor::CloseStdin { job }, _)) => {
                     self.monitors.close_stdin(job);
                 }
@@ -164,16 +159,14 @@ impl Supervisor {
             });
         }
         let now = Now::read().boot;
-        if server.ready && server.started.after(RESTART_CALM) <= now {
-            self.backoff = RESTART_FIRST;
-        }
+        let ran = now.remaining(server.started);
+        let pause = self.backoff.after(server.ready, ran);
         tracing::error!(
-            restart_in_ms = self.backoff.as_millis(),
+            restart_in_ms = pause.as_millis(),
             "the server ended ({end:?}) and is started again"
         );
         self.restarts = self.restarts.saturating_add(1);
-        self.restart_at = Some(now.after(self.backoff));
-        self.backoff = (self.backoff * 2).min(RESTART_MOST);
+        self.restart_at = Some(now.after(pause));
         None
     }
 

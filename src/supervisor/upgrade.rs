@@ -135,6 +135,7 @@ impl Supervisor {
         Ok(Handover {
             from_version: env!("CARGO_PKG_VERSION").to_owned(),
             restarts: self.restarts.saturating_add(1),
+            draining: self.draining,
             original_nofile: self.host.original_nofile,
             tcp: handover::give_fd(self.listeners.tcp.as_fd())?,
             unix: handover::give_fd(self.listeners.unix.as_fd())?,

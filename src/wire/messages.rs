@@ -27,6 +27,8 @@ pub(crate) enum ToSupervisor {
         #[serde(default)]
         open_stdin: bool,
     },
+    /// Keep for the next server whether new jobs are refused.
+    Drain(bool),
     /// Let go of the job's standard input: its monitor has closed it, and the job is to see the end.
     CloseStdin {
         /// Whose.

@@ -456,5 +456,14 @@ async fn a_draining_service_takes_no_new_jobs_and_lets_the_others_run() {
     assert_eq!(server.get("/readyz").await.status, 503);
     assert_eq!(server.get("/info").await.json()["draining"], true);
     assert_eq!(server.job(&job).await["state"], "running");
-    server.stop(&job, "force").await;
+    let undone = server.send(server.request(Method::DELETE, "/drain")).await;
+    assert_eq!(
+        (undone.status, undone.json()),
+        (200, json!({"draining": false}))
+    );
+    assert_eq!(server.get("/readyz").await.status, 200);
+    let job_again = id(&server.submit(&sleep()).await);
+    for job in [job, job_again] {
+        server.stop(&job, "force").await;
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join;
 use futures_util::stream::{self, StreamExt};
@@ -121,4 +122,46 @@ async fn what_was_accepted_runs_once_through_any_number_of_crashes() {
     assert_eq!(list["jobs"].as_array().unwrap().len(), jobs.len());
     let info = server.get("/info").await.json();
     assert_eq!(info["server_restarts"], CRASHES, "{info:#}");
+}
+
+#[tokio::test]
+async fn a_drain_outlives_a_crash_of_the_server_and_can_be_undone() {
+    let mut server = Server::start().await;
+    let drained = server.send(server.request(Method::POST, "/drain")).await;
+    assert_eq!(drained.status, 202, "{drained}");
+    crash(&server).await;
+    let info = server.get("/info").await.json();
+    assert_eq!(
+        (&info["server_restarts"], &info["draining"]),
+        (&json!(1), &json!(true)),
+        "{info:#}"
+    );
+    let refused = server.post("/jobs", &json!({"command": ["true"]})).await;
+    assert_eq!((refused.status, refused.code().as_str()), (503, "draining"));
+    let undone = server.send(server.request(Method::DELETE, "/drain")).await;
+    assert_eq!(undone.status, 200, "{undone}");
+    crash(&server).await;
+    assert_eq!(server.get("/info").await.json()["draining"], false);
+    server.run(&json!({"command": ["true"]})).await;
+
+    // A service that is started again accepts jobs.
+    let drained = server.send(server.request(Method::POST, "/drain")).await;
+    assert_eq!(drained.status, 202, "{drained}");
+    assert!(server.end(Signal::SIGTERM).unwrap().success());
+    server.restart(Server::builder());
+    assert_eq!(server.get("/readyz").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_again_and_again_comes_back_at_once() {
+    let server = Server::start().await;
+    for _ in 0..10 {
+        crash(&server).await;
+    }
+    let begun = Instant::now();
+    let info = server.get("/info").await.json();
+    assert_eq!(info["server_restarts"], 10, "{info:#}");
+    // The pause after a tenth crash was five seconds; a loaded machine takes a part of one to fork.
+    let waited = begun.elapsed();
+    assert!(waited < Duration::from_secs(4), "{waited:?}");
 }

@@ -146,3 +146,18 @@ async fn the_command_line_finds_the_service_by_its_state_directory() {
     assert!(!nowhere.status.success());
     assert!(String::from_utf8_lossy(&nowhere.stderr).contains("cannot look at"));
 }
+
+#[tokio::test]
+async fn a_drain_outlives_an_upgrade() {
+    let (server, program, _directory) = from_own_copy().await;
+    let drained = server.send(server.request(Method::POST, "/drain")).await;
+    assert_eq!(drained.status, 202, "{drained}");
+    let inode = replace(&program);
+    kill(server.supervisor(), Signal::SIGHUP).unwrap();
+    eventually("the supervisor executes the new file", async || {
+        (executed(server.supervisor()) == inode).then_some(())
+    })
+    .await;
+    let info = server.get("/info").await.json();
+    assert_eq!(info["draining"], true, "{info:#}");
+}

@@ -24,8 +24,15 @@ impl Shared {
         self.shutdown.borrow().is_some_and(|plan| !plan.stop_jobs)
     }
 
-    pub(in crate::manager) fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+    /// Refuses new jobs from now on, or no more. The supervisor keeps it: a drain outlives this server.
+    pub(in crate::manager) async fn drain(&self, draining: bool) {
+        // Told first, so that what was answered holds. Without a supervisor this service is over anyway.
+        let _ = self.supervisor.drain(draining).await;
+        self.draining.store(draining, Ordering::Relaxed);
+    }
+
+    pub(in crate::manager) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed) || self.shutdown.borrow().is_some()
     }
 
     /// Listens to the supervisor until it has something to say about the service's end.
@@ -61,7 +68,6 @@ impl Shared {
     }
 
     fn end(&self, plan: ShutdownPlan) {
-        self.draining.store(true, Ordering::Relaxed);
         self.shutdown.send_replace(Some(plan));
         // No task comes after these: their end is the end of the manager's work.
         self.spawner
