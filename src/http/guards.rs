@@ -115,6 +115,16 @@ fn is_allowed(settings: &Settings, host: &str) -> bool {
     if authority.as_str().contains('@') {
         return false;
     }
+    // `Authority` takes any text for a port.
+    let port = authority.as_str().strip_prefix(authority.host());
+    let is_port = port.is_some_and(|port| {
+        let digits = port.strip_prefix(':').unwrap_or(port);
+        digits.is_empty()
+            || digits.bytes().all(|digit| digit.is_ascii_digit()) && digits.parse::<u16>().is_ok()
+    });
+    if !is_port {
+        return false;
+    }
     let name = authority.host().to_ascii_lowercase();
     let name = name.strip_suffix('.').unwrap_or(&name);
     let bare = name
@@ -200,6 +210,10 @@ mod tests {
             "",
             "jobs.example.evil",
             "::1",
+            "localhost:x",
+            "localhost:+1",
+            "localhost:65536",
+            "[::1]:x",
         ] {
             assert_eq!(
                 verdict(&settings(), "/", &[("host", host)]),
