@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::reply::Reply;
+
 /// Longer than any answer may take.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 
@@ -27,6 +31,8 @@ impl Server {
     }
 
     pub(crate) fn in_dir(dir: tempfile::TempDir, flags: &[&str]) -> Self {
+        std::fs::create_dir(dir.path().join("canaries")).unwrap();
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let mut child = program()
             .args([
                 "serve",
@@ -38,6 +44,7 @@ impl Server {
             .arg("--state-dir")
             .arg(dir.path().join("state"))
             .stdout(Stdio::piped())
+            .stderr(log)
             .spawn()
             .unwrap();
         let mut line = String::new();
@@ -50,7 +57,10 @@ impl Server {
             .next()
             .unwrap()
             .parse()
-            .expect(&line);
+            .unwrap_or_else(|error| {
+                let log = std::fs::read_to_string(dir.path().join("log"));
+                panic!("{error}: {line:?}\n{}", log.unwrap_or_default())
+            });
         let token = std::fs::read_to_string(dir.path().join("state/token")).unwrap();
         Self {
             child,
@@ -64,9 +74,19 @@ impl Server {
         self.dir.path().join("state")
     }
 
-    /// A file that a request which got through would have made.
+    /// Where requests that got through would have made files.
+    pub(crate) fn canaries(&self) -> PathBuf {
+        self.dir.path().join("canaries")
+    }
+
+    /// One such file.
     pub(crate) fn canary(&self) -> PathBuf {
-        self.dir.path().join("canary")
+        self.canaries().join("one")
+    }
+
+    /// What the service has said.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap()
     }
 
     /// The body of a request that would make it.
@@ -85,9 +105,17 @@ impl Server {
 
     /// Sends bytes as they are and reads until the server closes.
     pub(crate) fn raw(&self, bytes: &[u8]) -> Vec<Answer> {
+        self.exchange(bytes, false)
+    }
+
+    /// The same; a client that is cut off says that it will send nothing more.
+    pub(crate) fn exchange(&self, bytes: &[u8], is_cut: bool) -> Vec<Answer> {
         let mut stream = self.connect();
         // The server may close before it has read everything.
         let _ = stream.write_all(bytes);
+        if is_cut {
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+        }
         answers(&mut stream)
     }
 
@@ -101,12 +129,30 @@ impl Server {
         self.raw(request.as_bytes()).remove(0)
     }
 
-    /// The server still answers, and no hostile command has run.
+    /// The id and the end, if it has come, of every job.
+    pub(crate) fn jobs(&self) -> Vec<String> {
+        let answer = self.ask(&self.token, "GET", "/jobs?page_size=1000", "");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let list = answer.reply.json();
+        let jobs = list["jobs"].as_array().unwrap().iter();
+        jobs.map(|job| format!("{} {}", job["id"], job["finished_at"]))
+            .collect()
+    }
+
+    /// The server still answers and has neither panicked nor been started again, and no hostile command has run.
     pub(crate) fn assert_unharmed(&self) {
-        assert_eq!(self.ask(&self.token, "GET", "/jobs", "").status, 200);
-        assert!(!self.canary().exists());
-        let jobs = self.ask(&self.token, "GET", "/jobs", "").body;
-        assert!(jobs.contains(r#""jobs":[]"#), "{jobs}");
+        let info = self.ask(&self.token, "GET", "/info", "");
+        assert_eq!(info.status, 200, "{info:?}");
+        assert_eq!(info.reply.json()["server_restarts"], 0, "{}", self.log());
+        assert!(!self.log().contains("panic"), "{}", self.log());
+        let ran: Vec<_> = std::fs::read_dir(self.canaries()).unwrap().collect();
+        assert!(ran.is_empty(), "{ran:?}");
+    }
+
+    /// The same, where nobody has asked for a job that is allowed.
+    pub(crate) fn assert_untouched(&self) {
+        assert_eq!(self.jobs(), [""; 0]);
+        self.assert_unharmed();
     }
 }
 
@@ -142,14 +188,35 @@ pub(crate) fn run(args: &[&str], state_dir: &Path) -> (i32, String) {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: String,
+    pub(crate) reply: Reply,
 }
 
 impl Answer {
+    fn of(head: &str, body: &[u8]) -> Self {
+        let mut lines = head.lines();
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap();
+        let status = status.parse().unwrap();
+        let headers: HeaderMap = lines
+            .map(|line| {
+                let (name, value) = line.split_once(':').unwrap();
+                let name: HeaderName = name.parse().unwrap();
+                (name, HeaderValue::from_str(value.trim()).unwrap())
+            })
+            .collect();
+        Self {
+            status,
+            body: String::from_utf8_lossy(body).into_owned(),
+            reply: Reply {
+                status,
+                headers,
+                body: body.to_vec(),
+            },
+        }
+    }
+
     /// The status and the code of a problem; an empty code where there is none.
     pub(crate) fn problem(&self) -> (u16, String) {
-        let body: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
-        let code = body["code"].as_str().unwrap_or_default();
-        (self.status, code.to_owned())
+        (self.status, self.reply.code())
     }
 }
 
@@ -158,25 +225,18 @@ pub(crate) fn answers(stream: &mut impl Read) -> Vec<Answer> {
     let mut bytes = Vec::new();
     // A reset after the answer is how a server stops a client that goes on sending.
     let _ = stream.read_to_end(&mut bytes);
-    let mut rest = String::from_utf8_lossy(&bytes).into_owned();
+    let mut rest = bytes.as_slice();
     let mut answers = Vec::new();
-    while let Some((head, after)) = rest.split_once("\r\n\r\n") {
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        let length = head
-            .lines()
-            .find_map(|line| {
-                line.to_ascii_lowercase()
-                    .strip_prefix("content-length: ")?
-                    .parse()
-                    .ok()
-            })
-            .unwrap_or(after.len());
-        let cut = length.min(after.len());
-        answers.push(Answer {
-            status,
-            body: after[..cut].to_owned(),
-        });
-        rest = after[cut..].to_owned();
+    while let Some(at) = rest.windows(4).position(|end| end == b"\r\n\r\n") {
+        let head = String::from_utf8_lossy(&rest[..at]).into_owned();
+        let after = &rest[at + 4..];
+        let mut answer = Answer::of(&head, after);
+        let length = answer.reply.header("content-length").parse();
+        let length: usize = length.unwrap_or(after.len());
+        let (body, next) = after.split_at(length.min(after.len()));
+        answer = Answer::of(&head, body);
+        answers.push(answer);
+        rest = next;
     }
     answers
 }

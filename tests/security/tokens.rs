@@ -46,7 +46,7 @@ fn a_token_opens_what_its_scope_reaches_until_it_is_revoked() {
     assert_eq!(run(&["token", "revoke", "eyes"], &state_dir).0, 0);
     eventually(&server, &token, 401);
     assert_eq!(run(&["token", "revoke", "eyes"], &state_dir).0, 1);
-    server.assert_unharmed();
+    server.assert_untouched();
     let audit = std::fs::read_to_string(state_dir.join("audit.jsonl")).unwrap();
     assert!(audit.contains(r#""actor":"token:eyes""#), "{audit}");
     assert!(

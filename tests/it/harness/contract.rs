@@ -15,10 +15,11 @@ static DESCRIPTION: LazyLock<Value> = LazyLock::new(|| {
 });
 
 /// Problems that every operation can have, as the description's introduction says.
-const ANYWHERE: [(u16, &str); 4] = [
+const ANYWHERE: [(u16, &str); 5] = [
     (400, "invalid_query"),
     (403, "origin_not_allowed"),
     (421, "host_not_allowed"),
+    (431, "head_too_large"),
     (500, "internal"),
 ];
 
@@ -33,20 +34,22 @@ pub(crate) fn check(method: &Method, path: &str, reply: &Reply) -> Result<(), St
     let is_head = method == Method::HEAD;
     let code = reply.code();
     let Some(item) = item(path) else {
-        return expect(reply, &[(404, "not_found"), (421, "host_not_allowed")]);
+        return expect(reply, &[(404, "not_found"), (401, "unauthenticated")]);
     };
     let word = if is_head {
         "get"
     } else {
         &method.as_str().to_lowercase()
     };
-    let Some(operation) = item.get(word) else {
+    // Methods are told apart by case, the keys of the description are not.
+    let described = (!method.as_str().contains(char::is_lowercase)).then_some(item);
+    let Some(operation) = described.and_then(|item| item.get(word)) else {
         if reply.status == 405 && reply.header("allow").is_empty() {
             return Err("405 without Allow".to_owned());
         }
         return expect(
             reply,
-            &[(405, "method_not_allowed"), (421, "host_not_allowed")],
+            &[(405, "method_not_allowed"), (401, "unauthenticated")],
         );
     };
     let Some(described) = operation["responses"].get(reply.status.to_string()) else {
