@@ -24,6 +24,7 @@ mod request_id;
 mod routes;
 mod service;
 mod stdin;
+mod terminal;
 #[cfg(test)]
 mod tests;
 mod view;

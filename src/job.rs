@@ -10,6 +10,7 @@ pub mod label;
 pub mod life;
 pub mod outcome;
 pub mod parse;
+pub mod pty;
 pub mod query;
 pub mod selector;
 pub mod signal;

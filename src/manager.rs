@@ -25,6 +25,7 @@ use tokio::time::timeout;
 use crate::cgroup::Home;
 use crate::clock::Timestamp;
 use crate::job::life::{Refusal, Stop};
+use crate::job::pty::Size;
 use crate::job::query::{Order, Query};
 use crate::job::spec::Scope;
 use crate::job::{Job, JobId, Signal, Spec, State};
@@ -291,6 +292,16 @@ impl Manager {
         self.shared
             .ask(id, |reply| Ask::Relay(request, reply))
             .await
+    }
+
+    /// Gives the job's terminal another size.
+    pub async fn resize(&self, id: JobId, size: Size) -> Result<(), RequestError> {
+        if self.shared.get(id).await?.spec.pty.is_none() {
+            return Err(RequestError::NoTerminal);
+        }
+        let request = Request::Resize(size);
+        let asked = self.shared.ask(id, |reply| Ask::Relay(request, reply));
+        asked.await.map(drop)
     }
 
     /// The job's live processes.

@@ -10,6 +10,7 @@ mod leader;
 mod pump;
 mod reaping;
 mod rescue;
+mod terminal;
 mod tree;
 
 use std::io;
@@ -36,6 +37,7 @@ use control::Outbox;
 use input::Stdin;
 pub(crate) use reaping::exit_status;
 pub(crate) use rescue::{Remains, run as rescue};
+use terminal::Terminal;
 use tree::Tree;
 
 /// How soon a kill is repeated while something is left, at first and at most.
@@ -74,6 +76,8 @@ pub(crate) struct Descriptors {
     pub(crate) stdout: (OwnedFd, OwnedFd),
     /// Standard error; `None` where it is merged.
     pub(crate) stderr: Option<(OwnedFd, OwnedFd)>,
+    /// The terminal of a job that is to have one: master, slave; or why there is none.
+    pub(crate) terminal: Option<nix::Result<(OwnedFd, OwnedFd)>>,
 }
 
 /// Runs a monitor in the process that has just been forked for it.
@@ -117,6 +121,7 @@ struct Monitor {
     status: Option<OwnedFd>,
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
+    terminal: Option<Terminal>,
     output: output::Writer,
     output_retry_at: Option<BootInstant>,
     control: Option<OwnedFd>,
@@ -141,6 +146,7 @@ enum Ready {
     Status,
     Stdout,
     Stderr,
+    Terminal,
     Control,
     Listener,
     Reaper,
@@ -181,6 +187,7 @@ impl Monitor {
                 Ready::Stderr,
                 self.stderr.as_ref().filter(|_| !output_waits),
             ),
+            (Ready::Terminal, self.awaited_terminal()),
             (Ready::Listener, self.listener.as_ref()),
             (Ready::Reaper, self.reaper_socket()),
         ];
@@ -252,7 +259,7 @@ impl Monitor {
         match descriptor {
             Ready::Signal => self.on_signals(now),
             Ready::Status => self.on_status(now),
-            Ready::Stdout => self.pump(Stream::Stdout, now),
+            Ready::Stdout | Ready::Terminal => self.pump(Stream::Stdout, now),
             Ready::Stderr => self.pump(Stream::Stderr, now),
             Ready::Control => self.on_control(now),
             Ready::Listener => self.on_listener(),

@@ -17,6 +17,8 @@ pub(crate) struct Stat {
     pub(crate) ppid: i32,
     pub(crate) pgid: i32,
     pub(crate) sid: i32,
+    /// The device number of its controlling terminal.
+    pub(crate) terminal: Option<u64>,
     /// Clock ticks in user mode.
     pub(crate) user_ticks: u64,
     /// Clock ticks in the kernel.
@@ -62,6 +64,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
         ppid: field(4)?.parse().ok()?,
         pgid: field(5)?.parse().ok()?,
         sid: field(6)?.parse().ok()?,
+        terminal: field(7)?.parse().ok().filter(|device| *device > 0),
         user_ticks: field(14)?.parse().ok()?,
         system_ticks: field(15)?.parse().ok()?,
         start_ticks: field(22)?.parse().ok()?,
@@ -195,6 +198,17 @@ pub(crate) fn writes_to_pipe(pid: i32, inodes: &[u64]) -> bool {
         .any(|target| names.iter().any(|name| target.as_os_str() == name.as_str()))
 }
 
+/// Has the process this device open? False where its descriptors cannot be read.
+pub(crate) fn has_device_open(pid: i32, device: u64) -> bool {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return false;
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| fs::metadata(entry.path()).ok())
+        .any(|file| file.rdev() == device)
+}
+
 /// The random id of the present boot of the machine.
 pub(crate) fn boot_id() -> io::Result<String> {
     // A test cannot restart the machine.
@@ -225,6 +239,7 @@ mod tests {
             (42, "a) R (b c)", 'S')
         );
         assert_eq!((stat.ppid, stat.pgid, stat.sid), (1, 2, 3));
+        assert_eq!(stat.terminal, None);
         assert_eq!(
             (
                 stat.user_ticks,

@@ -252,6 +252,33 @@ pub(crate) fn bytes_in_pipe(pipe: BorrowedFd<'_>) -> nix::Result<usize> {
     usize::try_from(count).map_err(|_| Errno::EINVAL)
 }
 
+/// `TIOCSWINSZ`: how many characters a terminal shows; its foreground group gets SIGWINCH where that is new.
+pub(crate) fn set_terminal_size(terminal: BorrowedFd<'_>, rows: u16, cols: u16) -> nix::Result<()> {
+    let size = libc::winsize {
+        ws_row: rows,
+        ws_col: cols,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCSWINSZ reads one winsize, and `size` is one.
+    Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) })
+        .map(drop)
+}
+
+/// `TIOCSCTTY`: makes a terminal the controlling one of the session that the caller leads.
+pub(crate) fn make_controlling(terminal: BorrowedFd<'_>) -> nix::Result<()> {
+    // SAFETY: the request takes an integer.
+    Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) }).map(drop)
+}
+
+/// `TIOCGPTN`: the number of a terminal, given its master; the other side is `/dev/pts/` and this number.
+pub(crate) fn terminal_number(master: BorrowedFd<'_>) -> nix::Result<u32> {
+    let mut number: libc::c_uint = 0;
+    // SAFETY: TIOCGPTN writes one unsigned int, and `number` is one.
+    Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTN, &raw mut number) })?;
+    Ok(number)
+}
+
 /// dup3(2): makes `target` mean what `source` means, closing what it meant before.
 pub(crate) fn duplicate_to(
     source: BorrowedFd<'_>,

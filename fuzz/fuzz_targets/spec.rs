@@ -13,5 +13,6 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(parse::fingerprint(&new), parse::fingerprint(&new.clone()));
     }
     drop(parse::parse_signal_body(&body));
+    drop(parse::parse_size(&body));
     drop(parse::parse_template_request(&body, &limits));
 });

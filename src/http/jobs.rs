@@ -331,6 +331,7 @@ pub(super) async fn stop(
                     | RequestError::Changed
                     | RequestError::NotQueued
                     | RequestError::StdinClosed
+                    | RequestError::NoTerminal
                     | RequestError::StdinOffset { .. }
                     | RequestError::MonitorGone
                     | RequestError::Store(_)),

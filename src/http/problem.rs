@@ -43,6 +43,7 @@ pub const ALL_CODES: &[&str] = &[
     "signal_failed",
     "stdin_closed",
     "stdin_offset_mismatch",
+    "no_terminal",
     "precondition_failed",
     "body_too_large",
     "unsupported_media_type",
@@ -151,6 +152,8 @@ pub enum ApiError {
         /// Where it is; `None` where nobody knows.
         expected: Option<u64>,
     },
+    /// The job has no terminal.
+    NoTerminal,
     /// The body is larger than this many bytes.
     BodyTooLarge(usize),
     /// The request line and the headers are larger, or more, than allowed.
@@ -278,6 +281,7 @@ mod tests {
             ApiError::PreconditionFailed,
             ApiError::StdinClosed,
             ApiError::StdinOffset { expected: Some(1) },
+            ApiError::NoTerminal,
             ApiError::BodyTooLarge(1),
             ApiError::UnsupportedMediaType(""),
             ApiError::RangeNotSatisfiable { length: 0 },

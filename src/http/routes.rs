@@ -16,7 +16,7 @@ use axum::{Router, http};
 
 use super::auth;
 use super::problem::ApiError;
-use super::{Api, change, jobs, many, output, page, query, service, stdin};
+use super::{Api, change, jobs, many, output, page, query, service, stdin, terminal};
 use crate::auth::Access::{self, Admin, Metrics, Operate, Public, Read};
 
 /// One method of one path.
@@ -31,6 +31,7 @@ pub(super) struct Route {
 
 const GET: Method = Method::GET;
 const POST: Method = Method::POST;
+const PUT: Method = Method::PUT;
 const PATCH: Method = Method::PATCH;
 const DELETE: Method = Method::DELETE;
 
@@ -61,6 +62,7 @@ pub(super) fn table() -> Vec<Route> {
             stdin::WRITE,
             stdin::write,
         ),
+        route(PUT, "/jobs/{id}/pty", Operate, &[], terminal::resize),
         route(GET, "/jobs/{id}/processes", Read, &[], jobs::processes),
         route(GET, "/jobs/{id}/output", Read, output::LOG, output::log),
         route(GET, "/jobs/{id}/output/stdout", Read, &[], output::stdout),

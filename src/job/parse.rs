@@ -20,6 +20,7 @@ use std::time::Duration;
 use serde_json::Value as JsonValue;
 use sha2::{Digest, Sha256};
 
+use crate::job::pty::{Pty, SIZE_MAX, Size};
 use crate::job::spec::{
     EnvInherit, Limits, NameOrId, OutputPolicy, Scope, Secrets, Stdin, StdinData, StopPolicy,
 };
@@ -149,6 +150,7 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
         limits: f.or_default("limits", whole_job_limits),
         no_new_privs: f.or(base.no_new_privs, "no_new_privs", boolean),
         stdin: f.or_default("stdin", stdin),
+        pty: f.optional("pty", pty),
         output: f.or_default("output", output),
         timeout: f.optional("timeout_seconds", seconds(ANY_TIME)),
         stop: f.or_default("stop", stop),
@@ -163,7 +165,6 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
             seconds(ONE_MINUTE..=TEN_YEARS),
         ),
     };
-    f.optional("pty", rules::not_supported_yet("use null"));
     rules::check_together(&f, &spec, limits);
     f.finish();
     Some(NewJob {
@@ -238,6 +239,18 @@ fn stdin(at: &At<'_>) -> Option<Stdin> {
     }
 }
 
+fn pty(at: &At<'_>) -> Option<Pty> {
+    let base = Pty::default();
+    let mut f = Fields::of(at)?;
+    let pty = Pty {
+        rows: f.or(base.rows, "rows", integer(1..=SIZE_MAX)),
+        cols: f.or(base.cols, "cols", integer(1..=SIZE_MAX)),
+        term: f.or(base.term, "term", rules::terminal_name),
+    };
+    f.finish();
+    Some(pty)
+}
+
 fn output(at: &At<'_>) -> Option<OutputPolicy> {
     let base = OutputPolicy::default();
     let mut f = Fields::of(at)?;
@@ -277,6 +290,22 @@ pub fn parse_signal_body(body: &Body) -> Result<(Signal, Scope), Vec<FieldError>
         signal.map(|signal| (signal, scope))
     });
     errors.result(request)
+}
+
+/// Reads the body of `PUT /jobs/{id}/pty`.
+pub fn parse_size(body: &Body) -> Result<Size, Vec<FieldError>> {
+    let errors = Errors::default();
+    let at = At::root(&body.0, &errors);
+    let size = Fields::of(&at).and_then(|mut f| {
+        let rows = f.required("rows", integer(1..=SIZE_MAX));
+        let cols = f.required("cols", integer(1..=SIZE_MAX));
+        f.finish();
+        Some(Size {
+            rows: rows?,
+            cols: cols?,
+        })
+    });
+    errors.result(size)
 }
 
 /// The SHA-256 of what a submission means, secret values included: the order of keys, and defaults

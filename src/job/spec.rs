@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::job::Signal;
+use crate::job::pty::Pty;
 
 /// What to run. Exactly one of the two forms.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -341,6 +342,8 @@ pub struct Spec {
     pub no_new_privs: bool,
     /// Standard input.
     pub stdin: Stdin,
+    /// A terminal in the place of standard input, output and error.
+    pub pty: Option<Pty>,
     /// What is kept of the output.
     pub output: OutputPolicy,
     /// How long the job may run; time spent paused does not count.
@@ -362,6 +365,20 @@ pub struct Spec {
     /// How long the record stays readable after the end.
     #[serde(rename = "ttl_seconds_after_finished", with = "seconds")]
     pub ttl_after_finished: Duration,
+}
+
+impl Spec {
+    /// Can clients write to its standard input? A terminal always takes what is typed.
+    #[must_use]
+    pub fn takes_input(&self) -> bool {
+        self.stdin == Stdin::Open || self.pty.is_some()
+    }
+
+    /// Do both streams come as one?
+    #[must_use]
+    pub fn has_one_stream(&self) -> bool {
+        self.output.merge_stderr || self.pty.is_some()
+    }
 }
 
 impl fmt::Debug for Spec {
@@ -398,6 +415,7 @@ impl Default for Spec {
             limits: Limits::default(),
             no_new_privs: true,
             stdin: Stdin::default(),
+            pty: None,
             output: OutputPolicy::default(),
             timeout: None,
             stop: StopPolicy::default(),

@@ -81,8 +81,9 @@ impl SupervisorLink {
         file.write_all(&wire::encode(launch)?)?;
         let message = ToSupervisor::Launch {
             job: launch.job,
-            merge_stderr: launch.plan.output.merge_stderr,
+            merge_stderr: launch.plan.output.merge_stderr || launch.pty.is_some(),
             open_stdin: launch.open_stdin,
+            pty: launch.pty.is_some(),
         };
         self.0
             .send(&message, &[theirs.as_fd(), file.as_fd()])

@@ -70,7 +70,9 @@ impl Resolver {
             no_new_privs: spec.no_new_privs,
             limits: spec.limits,
             stdin: stdin(&spec.stdin),
-            open_stdin: spec.stdin == Stdin::Open,
+            // A terminal is its own input.
+            open_stdin: spec.stdin == Stdin::Open && spec.pty.is_none(),
+            pty: spec.pty.clone(),
         })
     }
 
@@ -157,7 +159,7 @@ impl Resolver {
         })
     }
 
-    /// Later ones win: inherited, the user's own, `env`, `secret_env`.
+    /// Later ones win: inherited, the user's own, the terminal's, `env`, `secret_env`.
     fn environment(&self, spec: &Spec, user: Option<&User>) -> Vec<(String, String)> {
         let inherits = |name: &str| match &spec.env_inherit {
             EnvInherit::Default => INHERITED.contains(&name) || name.starts_with("LC_"),
@@ -182,6 +184,9 @@ impl Resolver {
                     .filter(|(name, _)| inherits(name))
                     .map(|(name, value)| (name.to_owned(), value)),
             );
+        }
+        if let Some(pty) = &spec.pty {
+            env.insert("TERM".to_owned(), pty.term.clone());
         }
         env.extend(spec.env.clone());
         env.extend(spec.secret_env.0.clone());

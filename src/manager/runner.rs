@@ -121,6 +121,7 @@ impl Runner {
                         | RequestError::Changed
                         | RequestError::NotQueued
                         | RequestError::StdinClosed
+                        | RequestError::NoTerminal
                         | RequestError::StdinOffset { .. }
                         | RequestError::MonitorGone => SubmitError::KeyReused,
                     })

@@ -130,6 +130,9 @@ pub enum RequestError {
         /// Where it is; `None` where nobody knows.
         expected: Option<u64>,
     },
+    /// The job was not given a terminal.
+    #[error("the job has no terminal")]
+    NoTerminal,
     /// The job's monitor does not answer any more.
     #[error("the job's monitor is gone")]
     MonitorGone,

@@ -161,7 +161,9 @@ impl Monitor {
                 self.outbox.output = watched.then(|| self.output.totals().next_offset);
                 Ok(0)
             }
+            Request::Resize(size) => self.resize(size),
             Request::Stdin(input) => {
+                let input = self.typed(input);
                 self.take_input(ticket, input, now)?;
                 return Ok(None);
             }

@@ -11,6 +11,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use super::control::Outbox;
 use super::input::Stdin;
 use super::leader::{self, Inherited};
+use super::terminal::Plugged;
 use super::tree::{Reach, Tree};
 use super::{Descriptors, Host, Monitor, Reaper};
 use crate::cgroup::Group;
@@ -57,6 +58,7 @@ fn launch(
         stdin: input,
         stdout,
         stderr,
+        terminal,
     } = descriptors;
     failpoint::hit("monitor.started");
     let launch: Launch = read_launch(launch).map_err(not_made("the launch file"))?;
@@ -108,6 +110,21 @@ fn launch(
         None => input_read,
     };
     let (stderr_read, stderr_write) = stderr.unzip();
+    let (stdin, input, stdout_write, terminal) = match &launch.pty {
+        None => (stdin, input, stdout.1, None),
+        Some(pty) => {
+            let plugged = Plugged::new(pty, terminal, stdout.1)
+                .map_err(not_made("the terminal"))
+                .map_err(abandon)?;
+            let Plugged {
+                stdin,
+                keyboard,
+                stdout,
+                terminal,
+            } = plugged;
+            (Some(stdin), Some(keyboard), stdout, Some(terminal))
+        }
+    };
     let ours = [
         Some(&stdout.0),
         stderr_read.as_ref(),
@@ -123,7 +140,7 @@ fn launch(
         .map_err(abandon)?;
     let inherited = Inherited {
         stdin,
-        stdout: stdout.1,
+        stdout: stdout_write,
         stderr: stderr_write,
         group: group.as_ref(),
         original_nofile: host.original_nofile,
@@ -143,6 +160,7 @@ fn launch(
         status: Some(forked.status),
         stdout: Some(stdout.0),
         stderr: stderr_read,
+        terminal,
         output: output::Writer::new(output, launch.plan.output),
         output_retry_at: None,
         control: Some(control),
@@ -163,9 +181,17 @@ fn become_monitor(host: &Host, descriptors: &Descriptors) -> io::Result<SignalFd
         stdin,
         stdout,
         stderr,
+        terminal,
     } = descriptors;
     let mut keep = vec![&host.jobs, control, launch, &stdout.0, &stdout.1];
-    for (read, write) in [stdin, stderr].into_iter().flatten() {
+    for (read, write) in [
+        stdin.as_ref(),
+        stderr.as_ref(),
+        terminal.as_ref().and_then(|pair| pair.as_ref().ok()),
+    ]
+    .into_iter()
+    .flatten()
+    {
         keep.extend([read, write]);
     }
     prctl::set_child_subreaper(true)?;
@@ -220,8 +246,13 @@ fn make_group(host: &Host, launch: &Launch) -> Result<Option<Group>, SpawnFailur
 fn set_all_nonblocking<'a>(fds: impl Iterator<Item = &'a OwnedFd>) -> io::Result<()> {
     failpoint::fail("pipes.preparing")?;
     for fd in fds {
-        let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
-        fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        set_nonblocking(fd)?;
     }
+    Ok(())
+}
+
+pub(super) fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(())
 }

@@ -17,6 +17,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{AccessFlags, access, chdir, pipe2, setsid};
 use serde::{Deserialize, Serialize};
 
+use super::terminal;
 use crate::cgroup::Group;
 use crate::clock::{Now, Timestamp};
 use crate::failpoint;
@@ -126,7 +127,7 @@ fn send_report(pipe: &mut File, report: &Report) -> io::Result<()> {
     pipe.write_all(&framed)
 }
 
-fn failed(stage: Stage, errno: Errno, on: &str) -> SpawnFailure {
+pub(super) fn failed(stage: Stage, errno: Errno, on: &str) -> SpawnFailure {
     let on: String = on.chars().take(SHOWN).collect();
     SpawnFailure {
         stage,
@@ -184,6 +185,7 @@ fn prepare(
     umask(Mode::from_bits_truncate(launch.umask));
     set_priorities(launch)?;
     set_stdio(inherited)?;
+    terminal::make_controlling(launch)?;
     keep_only(report, record.file_mut())
         .map_err(|errno| failed(Stage::CloseFds, errno, "close_range"))?;
     if let Some(ids) = &launch.ids {

@@ -24,6 +24,7 @@ impl Monitor {
 
     /// One step from a pipe to the log; is there more at once?
     pub(super) fn pump_once(&mut self, stream: Stream, now: Now) -> io::Result<bool> {
+        let is_filled = stream == Stream::Stdout && self.fill_from_terminal();
         let pipe = match stream {
             Stream::Stdout => self.stdout.as_ref(),
             Stream::Stderr => self.stderr.as_ref(),
@@ -50,7 +51,7 @@ impl Monitor {
         {
             self.apply(Event::OutputLimitReached, now)?;
         }
-        Ok(more)
+        Ok(more || (is_filled && self.output_retry_at.is_none()))
     }
 
     pub(super) fn tell_output_closed(&mut self, now: Now) -> io::Result<()> {

@@ -14,6 +14,7 @@ use nix::sys::stat::fstat;
 use super::control::Outbox;
 use super::input::Stdin;
 use super::launch::detach;
+use super::terminal::{self, Terminal};
 use super::tree::{Reach, Traces, Tree};
 use super::{Host, Kill, Monitor, Reaper, SWEEP_FIRST};
 use crate::cgroup::Group;
@@ -40,6 +41,8 @@ pub(crate) struct Remains {
     /// The read ends of the pipes.
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: Option<OwnedFd>,
+    /// The master of the job's terminal, where it has one.
+    pub(crate) terminal: Option<OwnedFd>,
     /// Processes, by number and start time, that are certainly the job's.
     pub(crate) strays: HashSet<(i32, u64)>,
 }
@@ -67,11 +70,13 @@ fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
         stdin,
         stdout,
         stderr,
+        terminal,
         strays,
     } = remains;
     let mut keep = vec![&host.jobs, &reaper, &stdout];
     keep.extend(&stdin);
     keep.extend(&stderr);
+    keep.extend(&terminal);
     let signals = detach(&keep)?;
     let directory = record::open_directory(host.jobs.as_fd(), job)?;
     let (record, mut facts) = record::Writer::resume(directory.as_fd())?;
@@ -89,7 +94,15 @@ fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
             .flatten()
             .filter_map(|pipe| Some(fstat(pipe).ok()?.st_ino))
             .collect(),
+        terminal: terminal.as_ref().and_then(terminal::device),
         known: strays,
+    };
+    let terminal = terminal
+        .map(|master| Terminal::taken_over(master, &stdout))
+        .transpose()?;
+    let input = match &terminal {
+        Some(terminal) => Some(terminal.keyboard()?),
+        None => stdin,
     };
     let me = procfs::own_stat()?;
     facts.monitor = ProcessIdentity {
@@ -112,11 +125,12 @@ fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
         output: output::Writer::resume(directory.try_clone()?, facts.life.plan().output)?,
         stdout: Some(stdout),
         stderr,
+        terminal,
         output_retry_at: None,
         control: None,
         listener: None,
         outbox: Outbox::default(),
-        stdin: Stdin::taken_over(stdin.filter(|_| !facts.stdin_closed)),
+        stdin: Stdin::taken_over(input.filter(|_| !facts.stdin_closed)),
         kill: None,
         facts,
         record,

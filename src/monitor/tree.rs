@@ -43,6 +43,8 @@ pub(super) struct Traces {
     pub(super) leader: ProcessIdentity,
     /// The inodes of the job's pipes: who holds one is of the job.
     pub(super) pipes: Vec<u64>,
+    /// The device number of the job's terminal: the same goes for it.
+    pub(super) terminal: Option<u64>,
     /// Those that were found before, whatever they have become.
     pub(super) known: HashSet<(i32, u64)>,
 }
@@ -266,6 +268,9 @@ impl Traces {
             || stat.sid == self.leader.pid
             || stat.pgid == self.leader.pid
             || procfs::writes_to_pipe(stat.pid, &self.pipes)
+            || self.terminal.is_some_and(|terminal| {
+                stat.terminal == Some(terminal) || procfs::has_device_open(stat.pid, terminal)
+            })
     }
 }
 

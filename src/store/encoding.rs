@@ -22,7 +22,7 @@ const USUAL: &str = r#"{
     "supplementary_groups": null, "umask": "0022", "nice": null, "oom_score_adj": null,
     "cpu_affinity": null, "rlimits": {},
     "limits": {"memory_bytes": null, "cpu": null, "pids": null},
-    "no_new_privs": true, "stdin": {"mode": "null"},
+    "no_new_privs": true, "stdin": {"mode": "null"}, "pty": null,
     "output": {"merge_stderr": false, "max_bytes": 67108864, "on_limit": "drop_oldest"},
     "timeout_seconds": null,
     "stop": {"signal": "SIGTERM", "grace_seconds": 10, "scope": "group"},

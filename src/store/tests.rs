@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::job::outcome::*;
+use crate::job::pty::Pty;
 use crate::job::query::{Filter, Order};
 use crate::job::selector::{Requirement, Selector};
 use crate::job::spec::*;
@@ -536,6 +537,7 @@ prop_compose! {
             Just(Stdin::Null), text().prop_map(|it| Stdin::Data(StdinData::Text(it))),
             Just(Stdin::Data(StdinData::Base64("eA==".to_owned()))),
         ],
+        pty in prop::option::of((1_u16..99, 1_u16..99, text()).prop_map(|(rows, cols, term)| Pty { rows, cols, term })),
         output in (any::<bool>(), any::<u64>()),
         (timeout, start_deadline, ttl, grace) in
             (prop::option::of(duration()), prop::option::of(duration()), duration(), duration()),
@@ -550,7 +552,7 @@ prop_compose! {
                 soft: RlimitValue::Value(soft), hard: RlimitValue::Unlimited,
             })).into_iter().collect(),
             limits: Limits { memory_bytes, cpu: cpu.map(|it| f64::from(it) / 100.0), pids: None },
-            no_new_privs, stdin,
+            no_new_privs, stdin, pty,
             output: OutputPolicy { merge_stderr: output.0, max_bytes: output.1, on_limit: OnLimit::StopJob },
             timeout,
             stop: StopPolicy { signal: stop_signal, grace, scope: Scope::All },

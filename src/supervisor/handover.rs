@@ -54,6 +54,8 @@ pub(super) struct HandedMonitor {
     pub(super) stdin: Option<RawFd>,
     pub(super) stdout: RawFd,
     pub(super) stderr: Option<RawFd>,
+    #[serde(default)]
+    pub(super) terminal: Option<RawFd>,
     /// Of a rescue monitor: the leader, and the socket on which its end is told.
     pub(super) leader: Option<(i32, RawFd)>,
     #[serde(default)]

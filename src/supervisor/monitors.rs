@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::pty::openpty;
 use nix::unistd::pipe2;
 
 use super::handover::{HandedMonitor, give_fd, take_fd};
@@ -40,6 +41,8 @@ struct Monitor {
     /// The spare read ends of the job's pipes.
     stdout: OwnedFd,
     stderr: Option<OwnedFd>,
+    /// The spare master of the job's terminal, where it has one.
+    terminal: Option<OwnedFd>,
     /// Of a rescue monitor: the leader, and where to tell how it ended.
     leader: Option<(Pid, OwnedFd)>,
     is_rescuer: bool,
@@ -50,6 +53,7 @@ struct Monitor {
 pub(super) struct Pipes {
     pub(super) merge_stderr: bool,
     pub(super) open_stdin: bool,
+    pub(super) pty: bool,
 }
 
 impl Monitors {
@@ -82,6 +86,11 @@ impl Monitors {
                         .as_ref()
                         .map(|pipe| give_fd(pipe.as_fd()))
                         .transpose()?,
+                    terminal: monitor
+                        .terminal
+                        .as_ref()
+                        .map(|master| give_fd(master.as_fd()))
+                        .transpose()?,
                     leader: leader
                         .map(|(leader, socket)| {
                             Ok::<_, io::Error>((leader.as_i32(), give_fd(socket.as_fd())?))
@@ -102,6 +111,7 @@ impl Monitors {
                 stdin: handed.stdin.map(take_fd).transpose()?,
                 stdout: take_fd(handed.stdout)?,
                 stderr: handed.stderr.map(take_fd).transpose()?,
+                terminal: handed.terminal.map(take_fd).transpose()?,
                 leader: match handed.leader {
                     Some((pid, socket)) => Pid::new(pid).zip(Some(take_fd(socket)?)),
                     None => None,
@@ -141,6 +151,7 @@ impl Monitors {
             stdin,
             stdout,
             stderr,
+            terminal: pipes.pty.then(open_terminal),
         };
         failpoint::hit("monitor.forking");
         match sys::fork()? {
@@ -151,6 +162,7 @@ impl Monitors {
                     stdin,
                     stdout,
                     stderr,
+                    terminal,
                     ..
                 } = descriptors;
                 let monitor = Monitor {
@@ -158,6 +170,7 @@ impl Monitors {
                     stdin: stdin.map(|pipe| pipe.1),
                     stdout: stdout.0,
                     stderr: stderr.map(|pipe| pipe.0),
+                    terminal: terminal.and_then(Result::ok).map(|pair| pair.0),
                     leader: None,
                     is_rescuer: false,
                 };
@@ -243,6 +256,7 @@ impl Monitors {
             stdin,
             stdout,
             stderr,
+            terminal,
             ..
         } = dead;
         let directory = match record::open_directory(host.jobs.as_fd(), job) {
@@ -288,6 +302,7 @@ impl Monitors {
             stdin: stdin.as_ref().map(OwnedFd::try_clone).transpose()?,
             stdout: stdout.try_clone()?,
             stderr: stderr.as_ref().map(OwnedFd::try_clone).transpose()?,
+            terminal: terminal.as_ref().map(OwnedFd::try_clone).transpose()?,
         };
         match sys::fork()? {
             Fork::Child => monitor::rescue(host, remains),
@@ -297,6 +312,7 @@ impl Monitors {
                     stdin,
                     stdout,
                     stderr,
+                    terminal,
                     leader: Some((leader, ours)),
                     is_rescuer: true,
                 };
@@ -327,4 +343,13 @@ impl Monitors {
             }
         }
     }
+}
+
+/// A pair of pseudo-terminals, master first; nobody's controlling terminal yet.
+fn open_terminal() -> nix::Result<(OwnedFd, OwnedFd)> {
+    let pair = openpty(None, None)?;
+    for side in [&pair.master, &pair.slave] {
+        fcntl(side, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    }
+    Ok((pair.master, pair.slave))
 }

@@ -105,12 +105,14 @@ impl Supervisor {
                         job,
                         merge_stderr,
                         open_stdin,
+                        pty,
                     },
                     fds,
                 )) => {
                     let pipes = Pipes {
                         merge_stderr,
                         open_stdin,
+                        pty,
                     };
                     self.launch(job, pipes, fds);
                 }

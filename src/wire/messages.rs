@@ -9,6 +9,7 @@ use crate::job::JobId;
 use crate::job::Signal;
 use crate::job::life::{Plan, Refusal, Stop};
 use crate::job::outcome::{ExitStatus, SpawnFailure};
+use crate::job::pty::{Pty, Size};
 use crate::job::spec::{Limits, Rlimit, RlimitResource, Scope, StopPolicy};
 use crate::record::Record;
 
@@ -26,6 +27,9 @@ pub(crate) enum ToSupervisor {
         /// Standard input is a pipe that stays open.
         #[serde(default)]
         open_stdin: bool,
+        /// Standard input, output and error are a terminal.
+        #[serde(default)]
+        pty: bool,
     },
     /// Keep for the next server whether new jobs are refused.
     Drain(bool),
@@ -74,6 +78,9 @@ pub(crate) struct Launch {
     /// Standard input is the pipe that the supervisor has made.
     #[serde(default)]
     pub(crate) open_stdin: bool,
+    /// Standard input, output and error are the terminal that the supervisor has made.
+    #[serde(default)]
+    pub(crate) pty: Option<Pty>,
 }
 
 /// The user and groups of a job, looked up.
@@ -118,6 +125,8 @@ pub(crate) enum Request {
     WatchOutput(bool),
     /// Write to standard input. Answered with the offset after it, once it has been written.
     Stdin(Input),
+    /// Give the terminal another size.
+    Resize(Size),
 }
 
 /// A packet for a job's standard input.

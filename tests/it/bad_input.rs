@@ -173,7 +173,13 @@ fn wrong_fields() -> Vec<(Value, &'static str, &'static str)> {
             "/stdin/text",
             "conflict",
         ),
-        (json!({"pty": {"rows": 24}}), "/pty", "invalid_value"),
+        (json!({"pty": {"rows": 0}}), "/pty/rows", "out_of_range"),
+        (json!({"pty": {"cols": 4097}}), "/pty/cols", "out_of_range"),
+        (
+            json!({"pty": {"term": "x y"}}),
+            "/pty/term",
+            "invalid_value",
+        ),
         (
             json!({"output": {"max_bytes": 4095}}),
             "/output/max_bytes",

@@ -30,4 +30,5 @@ mod startup;
 mod stdin;
 mod stop;
 mod surroundings;
+mod terminal;
 mod upgrade;

@@ -64,6 +64,7 @@ impl From<RequestError> for ApiError {
             RequestError::NotQueued => Self::NotQueued,
             RequestError::StdinClosed => Self::StdinClosed,
             RequestError::StdinOffset { expected } => Self::StdinOffset { expected },
+            RequestError::NoTerminal => Self::NoTerminal,
             RequestError::MonitorGone => Self::MonitorUnavailable,
             RequestError::Store(error) => error.into(),
         }

@@ -114,6 +114,7 @@ impl ApiError {
                 "stdin_offset_mismatch",
                 "Standard input is at another offset",
             ),
+            Self::NoTerminal => (S::CONFLICT, "no_terminal", "The job has no terminal"),
             Self::BodyTooLarge(_) => (
                 S::PAYLOAD_TOO_LARGE,
                 "body_too_large",
@@ -238,6 +239,7 @@ impl ApiError {
             Self::StdinOffset {
                 expected: Some(expected),
             } => format!("{expected} bytes have been written").into(),
+            Self::NoTerminal => "it was created without `pty`".into(),
             Self::StdinOffset { expected: None } => {
                 "the job's monitor was replaced, and nobody knows how many bytes have been written"
                     .into()
@@ -296,6 +298,7 @@ impl ApiError {
             | Self::NotQueued
             | Self::PreconditionFailed
             | Self::StdinClosed
+            | Self::NoTerminal
             | Self::StdinOffset { .. }
             | Self::BodyTooLarge(_)
             | Self::UnsupportedMediaType(_)
@@ -347,6 +350,7 @@ impl ApiError {
             | Self::NotQueued
             | Self::PreconditionFailed
             | Self::StdinClosed
+            | Self::NoTerminal
             | Self::StdinOffset { expected: None }
             | Self::BodyTooLarge(_)
             | Self::UnsupportedMediaType(_)

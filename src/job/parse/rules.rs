@@ -12,8 +12,8 @@ use crate::job::Signal;
 use crate::job::Spec;
 use crate::job::label::{self, LabelError};
 use crate::job::spec::{
-    NameOrId, OnLimit, Program, Rlimit, RlimitResource, RlimitValue, Scope, StdinData, Umask,
-    WaitFor,
+    NameOrId, OnLimit, Program, Rlimit, RlimitResource, RlimitValue, Scope, Stdin, StdinData,
+    Umask, WaitFor,
 };
 
 /// The largest integer that every JSON library with 64-bit integers can hold.
@@ -21,6 +21,7 @@ pub(super) const INT64_MAX: u64 = i64::MAX.unsigned_abs();
 
 const NAME_CHARACTERS: usize = 128;
 const USER_NAME_BYTES: usize = 256;
+const TERM_BYTES: usize = 64;
 
 /// Exactly one of `command`, and `script` with its `shell`.
 pub(super) fn program(f: &mut Fields<'_>, limits: &SpecLimits) -> Option<Program> {
@@ -341,9 +342,17 @@ fn label_syntax(at: &At<'_>, checked: Result<(), LabelError>) -> Option<()> {
     }
 }
 
-/// A field of the API that is planned: only `null` is taken.
-pub(super) fn not_supported_yet(instead: &str) -> impl Fn(&At<'_>) -> Option<()> {
-    move |at| at.refuse(code::INVALID_VALUE, format!("not supported yet: {instead}"))
+/// A name as terminfo(5) has them.
+pub(super) fn terminal_name(at: &At<'_>) -> Option<String> {
+    let name = filled_text(TERM_BYTES)(at)?;
+    let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"-+._".contains(&byte);
+    if !name.bytes().all(is_fine) {
+        return at.refuse(
+            code::INVALID_VALUE,
+            "must have ASCII letters, digits and -+._ only",
+        );
+    }
+    Some(name)
 }
 
 /// The rules that span fields.
@@ -358,6 +367,13 @@ pub(super) fn check_together(f: &Fields<'_>, spec: &Spec, limits: &SpecLimits) {
             name,
             code::CONFLICT,
             "give a name in env or secret_env, not in both",
+        );
+    }
+    if let (Some(_), Stdin::Data(_)) = (&spec.pty, &spec.stdin) {
+        f.refuse(
+            "stdin",
+            code::CONFLICT,
+            "the input of a pty is open: leave stdin out, or give no pty",
         );
     }
     let program = match spec.program {

@@ -71,7 +71,6 @@ fn every_field_can_be_set() {
     let fields = expected.as_object_mut().unwrap();
     fields.remove("name");
     fields.remove("labels");
-    fields.remove("pty");
     fields.insert("secret_env".into(), json!({"TOKEN": null}));
     fields.insert("cpu_affinity".into(), json!([0, 1]));
     fields.insert("success_exit_codes".into(), json!([0, 3]));
@@ -338,7 +337,44 @@ fn every_rule_refuses_with_its_place_and_code() {
             "/stdin/base64",
             code::INVALID_VALUE,
         ),
-        (json!({"pty": {"rows": 1}}), "/pty", code::INVALID_VALUE),
+        (json!({"pty": true}), "/pty", code::WRONG_TYPE),
+        (json!({"pty": {"rows": 0}}), "/pty/rows", code::OUT_OF_RANGE),
+        (
+            json!({"pty": {"rows": 4097}}),
+            "/pty/rows",
+            code::OUT_OF_RANGE,
+        ),
+        (json!({"pty": {"cols": 0}}), "/pty/cols", code::OUT_OF_RANGE),
+        (
+            json!({"pty": {"cols": "80"}}),
+            "/pty/cols",
+            code::WRONG_TYPE,
+        ),
+        (
+            json!({"pty": {"term": ""}}),
+            "/pty/term",
+            code::INVALID_VALUE,
+        ),
+        (
+            json!({"pty": {"term": "a/b"}}),
+            "/pty/term",
+            code::INVALID_VALUE,
+        ),
+        (
+            json!({"pty": {"term": "x".repeat(65)}}),
+            "/pty/term",
+            code::TOO_LONG,
+        ),
+        (
+            json!({"pty": {"width": 80}}),
+            "/pty/width",
+            code::UNKNOWN_FIELD,
+        ),
+        (
+            json!({"pty": {}, "stdin": {"mode": "data", "text": "x"}}),
+            "/stdin",
+            code::CONFLICT,
+        ),
         (
             json!({"output": {"max_bytes": 4095}}),
             "/output/max_bytes",

@@ -11,7 +11,6 @@ use super::{Runner, ShutdownPlan, Stopping, until};
 use crate::job::State;
 use crate::job::life::{Refusal, Stop};
 use crate::job::outcome::Cause;
-use crate::job::spec::Stdin;
 use crate::manager::adopt::{self, Fate};
 use crate::manager::link::MonitorLink;
 use crate::manager::{RequestError, mirror};
@@ -65,7 +64,7 @@ impl Runner {
             let _ = link.send(&message).await;
         }
         let mut watching = false;
-        let mut has_stdin = self.job.spec.stdin == Stdin::Open;
+        let mut has_stdin = self.job.spec.takes_input();
         loop {
             if !watching && self.feed.receiver_count() > 0 {
                 watching = true;

@@ -1,0 +1,23 @@
+//! The route on a job's terminal.
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+
+use super::jobs::InPath;
+use super::problem::ApiError;
+use super::{Api, body};
+use crate::job::parse::{self, BodyError};
+
+/// `PUT /jobs/{id}/pty`
+pub(super) async fn resize(
+    State(api): State<Api>,
+    InPath(id): InPath,
+    request: Request,
+) -> Result<StatusCode, ApiError> {
+    let bytes = body::read_json(request, api.settings.max_body_bytes).await?;
+    let body = parse::parse_body(&bytes)?;
+    let size =
+        parse::parse_size(&body).map_err(|errors| ApiError::from(BodyError::Invalid(errors)))?;
+    api.manager.resize(id, size).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
