@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::job::sandbox::Baseline;
 pub use args::ServeArgs;
 use settings::Settings;
 pub use settings::{CONFIG_FILE, Kind, Preset, SETTINGS, Setting};
@@ -118,6 +119,8 @@ pub struct Config {
     pub log_level: LogLevel,
     /// No job may run as root.
     pub deny_root_jobs: bool,
+    /// What the service does about sandboxes.
+    pub sandbox: Baseline,
     /// The work directory of jobs that name none; absolute.
     pub work_dir: PathBuf,
     /// Names that the `Host` header may have besides loopback names and addresses; in lower case.
@@ -302,6 +305,10 @@ fn resolve(
         )?,
         log_level: s.one("log_level", log_level)?,
         deny_root_jobs: s.one("deny_root_jobs", word(&[("true", true), ("false", false)]))?,
+        sandbox: s.one(
+            "sandbox",
+            word(&[Baseline::Off, Baseline::Default, Baseline::Require].map(|b| (b.as_str(), b))),
+        )?,
         work_dir: s
             .optional("work_dir", path)?
             .unwrap_or_else(|| state_dir.join("work")),

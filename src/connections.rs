@@ -1,5 +1,7 @@
 //! Connections: accepted from the sockets that the supervisor holds, served until they or the service end.
 
+mod peer;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,6 +27,7 @@ use crate::manager::Manager;
 use crate::policy::Policy;
 use crate::supervisor::Listeners;
 use crate::tls;
+use peer::Peer;
 
 /// A TLS handshake must be done within this time, and a request head must come within it.
 const HEAD_TIME: Duration = Duration::from_secs(10);
@@ -149,6 +152,7 @@ enum Incoming {
 
 async fn accept_all(app: Router, doors: Doors, mut closing: watch::Receiver<bool>) {
     let mut serving = JoinSet::new();
+    let own_status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     loop {
         while serving.try_join_next().is_some() {}
         let incoming = tokio::select! {
@@ -175,14 +179,14 @@ async fn accept_all(app: Router, doors: Doors, mut closing: watch::Receiver<bool
                     Some(tls) => serving.spawn(serve.run_tls(tls, stream)),
                 };
             }
-            Incoming::Unix(stream) => match stream.peer_cred() {
+            Incoming::Unix(stream) => match peer::of(&stream, &own_status) {
                 Ok(peer) => {
                     let Ok(place) = doors.unix_places.clone().try_acquire_owned() else {
                         continue;
                     };
                     let serve = Serve {
                         app: app.clone(),
-                        peer: Peer::Unix(peer.uid()),
+                        peer,
                         place,
                         closing: closing.clone(),
                     };
@@ -206,13 +210,6 @@ async fn accept_all(app: Router, doors: Doors, mut closing: watch::Receiver<bool
     })
     .await;
     serving.shutdown().await;
-}
-
-/// Who is on the other end.
-#[derive(Clone, Copy, Debug)]
-enum Peer {
-    Tcp(SocketAddr),
-    Unix(u32),
 }
 
 /// What it takes to serve one connection.
@@ -247,6 +244,7 @@ impl Serve {
             match peer {
                 Peer::Tcp(address) => drop(request.extensions_mut().insert(PeerAddress(address))),
                 Peer::Unix(uid) => drop(request.extensions_mut().insert(PeerUid(uid))),
+                Peer::Confined => {}
             }
             request.map(axum::body::Body::new)
         });

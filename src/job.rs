@@ -12,6 +12,7 @@ pub mod outcome;
 pub mod parse;
 pub mod pty;
 pub mod query;
+pub mod sandbox;
 pub mod selector;
 pub mod signal;
 pub mod spec;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 pub use id::JobId;
 pub use outcome::{Cause, Exit, ExitStatus, OutputTotals, SpawnFailure, Termination, Usage};
+use sandbox::InForce;
 pub use signal::Signal;
 pub use spec::Spec;
 
@@ -133,6 +135,9 @@ pub struct Process {
     pub executable: Option<String>,
     /// The job's cgroup, where it has one, as a path beneath the cgroup mount.
     pub cgroup: Option<String>,
+    /// The sandbox that it is in.
+    #[serde(default)]
+    pub sandbox: Option<InForce>,
 }
 
 /// A process that a stop has not been able to end yet.

@@ -33,6 +33,7 @@ pub mod output;
 pub mod policy;
 mod procfs;
 mod record;
+mod sandbox;
 mod server;
 mod state_dir;
 pub mod store;

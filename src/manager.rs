@@ -27,6 +27,7 @@ use crate::clock::Timestamp;
 use crate::job::life::{Refusal, Stop};
 use crate::job::pty::Size;
 use crate::job::query::{Order, Query};
+use crate::job::sandbox::Baseline;
 use crate::job::spec::Scope;
 use crate::job::{Job, JobId, Signal, Spec, State};
 use crate::store::Store;
@@ -62,6 +63,8 @@ pub(crate) struct Setup {
     pub(crate) max_finished: u64,
     pub(crate) min_free_bytes: u64,
     pub(crate) deny_root_jobs: bool,
+    pub(crate) sandbox: Baseline,
+    pub(crate) state_dir: PathBuf,
     pub(crate) work_dir: PathBuf,
 }
 

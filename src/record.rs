@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::job::life::Life;
 use crate::job::outcome::{SpawnFailure, Stage};
+use crate::job::sandbox::InForce;
 use crate::job::{JobId, OutputTotals, Survivor, Usage};
 pub(crate) use directory::{
     CONTROL_SOCKET, abandon, create_directory, discard, is_untidy, open_directory, quarantine,
@@ -49,6 +50,8 @@ pub(crate) struct Leader {
     pub(crate) started_at: Timestamp,
     /// The file that was executed.
     pub(crate) executable: String,
+    #[serde(default)]
+    pub(crate) sandbox: Option<InForce>,
 }
 
 /// What a monitor knows of its job.

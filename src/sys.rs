@@ -279,6 +279,39 @@ pub(crate) fn terminal_number(master: BorrowedFd<'_>) -> nix::Result<u32> {
     Ok(number)
 }
 
+/// The version of Landlock's interface (landlock(7)); `None` where the kernel has none, or a container's
+/// filter keeps it away.
+pub(crate) fn landlock_abi() -> Option<u32> {
+    const VERSION: libc::c_uint = 1;
+    let nothing = ptr::null::<libc::c_void>();
+    // SAFETY: with this flag the call reads no attributes and makes nothing.
+    let abi =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0_usize, VERSION) };
+    u32::try_from(abi).ok().filter(|abi| *abi > 0)
+}
+
+/// Landlock for this process and all that it will start; `no_new_privs` must be set.
+pub(crate) fn landlock_restrict_self(ruleset: BorrowedFd<'_>) -> nix::Result<()> {
+    // SAFETY: the call takes a descriptor, which is open, and an integer.
+    let result = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) };
+    Errno::result(result).map(drop)
+}
+
+/// Has the kernel filters for system calls that can let a call fail (seccomp(2), `SECCOMP_RET_ERRNO`)?
+pub(crate) fn has_seccomp_errno() -> bool {
+    let action: u32 = libc::SECCOMP_RET_ERRNO;
+    // SAFETY: this operation reads one number, which outlives the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_GET_ACTION_AVAIL,
+            0,
+            &raw const action,
+        )
+    };
+    result == 0
+}
+
 /// dup3(2): makes `target` mean what `source` means, closing what it meant before.
 pub(crate) fn duplicate_to(
     source: BorrowedFd<'_>,

@@ -51,6 +51,7 @@ fn finished(number: usize, spec: &Arc<Spec>) -> Job {
             monitor_pid: 12_344,
             executable: Some("/bin/true".to_owned()),
             cgroup: None,
+            sandbox: None,
         }),
         attempt: 1,
         exit: Some(Exit {

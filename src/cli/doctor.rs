@@ -18,7 +18,9 @@ use super::complain;
 use crate::auth::{self, Access};
 use crate::clock::Timestamp;
 use crate::config::{self, Auth, Config, ServeArgs, Surroundings};
+use crate::job::sandbox::{Baseline, Features, Sandbox};
 use crate::policy::Policy;
+use crate::sandbox;
 use crate::supervisor::{EXIT_CONFIG, UNIX_SOCKET};
 use crate::tls;
 
@@ -91,14 +93,12 @@ struct Machine {
     /// The answer to `GET /info` of a running service.
     info: Option<serde_json::Value>,
     cgroup_kill: bool,
-    security_modules: String,
-    seccomp: String,
+    features: Features,
 }
 
 impl Machine {
     fn look(config: &Config) -> Self {
         let mode = |path: &Path| fs::symlink_metadata(path).ok().map(|found| found.mode());
-        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let now = Timestamp::now();
         let tokens = auth::list(&config.state_dir).map(|tokens| {
             let told = tokens.iter().map(|token| {
@@ -122,8 +122,7 @@ impl Machine {
             tls: config.tls.as_ref().map(|tls| tls::acceptor(tls).map(drop)),
             info: info(&config.state_dir),
             cgroup_kill: has_cgroup_kill(),
-            security_modules: read("/sys/kernel/security/lsm"),
-            seccomp: read("/proc/sys/kernel/seccomp/actions_avail"),
+            features: sandbox::features(),
         }
     }
 }
@@ -253,11 +252,17 @@ fn examine(config: &Config, machine: &Machine) -> Vec<Finding> {
         (false, _) => say(
             "jobs",
             Verdict::Note,
-            "as the service's own user: a job can read its token and its state".to_owned(),
+            match config.sandbox {
+                Baseline::Off => {
+                    "as the service's own user: a job can read its token and its state"
+                }
+                Baseline::Default | Baseline::Require => "as the service's own user, in a sandbox",
+            }
+            .to_owned(),
         ),
     }
     containment(machine, &mut say);
-    sandbox(machine, &mut say);
+    sandbox(config.sandbox, machine.features, &mut say);
     findings
 }
 
@@ -352,37 +357,48 @@ fn containment(machine: &Machine, say: &mut impl FnMut(&'static str, Verdict, St
     }
 }
 
-fn sandbox(machine: &Machine, say: &mut impl FnMut(&'static str, Verdict, String)) {
+fn sandbox(
+    baseline: Baseline,
+    features: Features,
+    say: &mut impl FnMut(&'static str, Verdict, String),
+) {
+    let missing = Sandbox::default().missing(features);
+    let words: Vec<&str> = missing.iter().map(|part| part.as_str()).collect();
+    let words = words.join(", ");
+    let (verdict, text) = match (baseline, missing.is_empty()) {
+        (Baseline::Off, true) => (
+            Verdict::Note,
+            "for jobs that ask for one; --sandbox default gives it to all".to_owned(),
+        ),
+        (Baseline::Off, false) => (
+            Verdict::Note,
+            format!("for jobs that ask for one, and this kernel lacks {words}"),
+        ),
+        (Baseline::Default, true) => (
+            Verdict::Good,
+            "for every job that does not do without".to_owned(),
+        ),
+        (Baseline::Default, false) => (
+            Verdict::Note,
+            format!("for every job, and this kernel lacks {words}"),
+        ),
+        (Baseline::Require, true) => (Verdict::Good, "for every job".to_owned()),
+        (Baseline::Require, false) => (
+            Verdict::Note,
+            format!("required, and this kernel lacks {words}: every job is refused"),
+        ),
+    };
+    say("sandbox", verdict, text);
+    let landlock = match features.landlock_abi {
+        Some(abi) => format!("version {abi}"),
+        None => "none".to_owned(),
+    };
+    let seccomp = if features.seccomp { "yes" } else { "none" };
     say(
         "sandbox",
-        Verdict::Good,
-        "no_new_privs, unless a spec turns it off".to_owned(),
+        Verdict::Note,
+        format!("this kernel has Landlock: {landlock}; seccomp filters: {seccomp}"),
     );
-    let modules = machine.security_modules.trim();
-    for (feature, there) in [
-        (
-            "Landlock",
-            modules.split(',').any(|module| module == "landlock"),
-        ),
-        (
-            "seccomp filters",
-            machine
-                .seccomp
-                .split_whitespace()
-                .any(|action| action == "errno"),
-        ),
-    ] {
-        let word = if there {
-            "in this kernel"
-        } else {
-            "not in this kernel, or not visible"
-        };
-        say(
-            "sandbox",
-            Verdict::Note,
-            format!("{feature}: {word}; not used for jobs yet"),
-        );
-    }
 }
 
 #[cfg(test)]

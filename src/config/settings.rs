@@ -118,6 +118,8 @@ pub const SETTINGS: &[Setting] = &[
         "Which log lines are written: error, warn, info, debug or trace."),
     row("deny_root_jobs", "--deny-root-jobs", "PROCESSION_DENY_ROOT_JOBS", "", Switch, Value("false"),
         "Refuse jobs that would run as root."),
+    row("sandbox", "--sandbox", "PROCESSION_SANDBOX", "off|default|require", One, Value("off"),
+        "The sandbox of jobs that ask for none; with require, no job can have less."),
     row("work_dir", "--work-dir", "PROCESSION_WORK_DIR", "DIR", One, Rule("`work` in the state directory"),
         "The directory in which jobs start that name none."),
     row("allowed_host", "--allowed-host", "PROCESSION_ALLOWED_HOST", "NAME", Many, Rule("none"),

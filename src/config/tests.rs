@@ -58,6 +58,7 @@ fn without_settings_the_defaults_hold() {
             log_format: None,
             log_level: LogLevel::Info,
             deny_root_jobs: false,
+            sandbox: Baseline::Off,
             work_dir: "/home/ada/.local/state/procession/work".into(),
             allowed_hosts: Vec::new(),
         }
@@ -87,6 +88,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         "--log-format=json",
         "--log-level=trace",
         "--deny-root-jobs",
+        "--sandbox=require",
         "--work-dir=/w",
         "--allowed-host=A.example",
         "--allowed-host=b.example",
@@ -110,6 +112,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         log_format = "json"
         log_level = "trace"
         deny_root_jobs = true
+        sandbox = "require"
         work_dir = "/w"
         allowed_host = ["A.example", "b.example"]
     "#;
@@ -118,6 +121,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
     assert_eq!(by_flags.allowed_hosts, ["a.example", "b.example"]);
     assert_eq!(by_flags.on_shutdown(false), OnShutdown::Stop);
     assert!(by_flags.deny_root_jobs);
+    assert_eq!(by_flags.sandbox, Baseline::Require);
     assert_eq!(by_flags.policy.as_deref(), Some(Path::new("/srv/p.toml")));
     let tls = by_flags.tls.clone().unwrap();
     assert_eq!(tls.client_ca.as_deref(), Some(Path::new("/srv/ca.pem")));

@@ -12,6 +12,7 @@ use super::view::JobView;
 use super::{ALL_CODES, Access};
 use crate::clock::Timestamp;
 use crate::job::outcome::{SentSignal, Stage};
+use crate::job::sandbox::{InForce, Part, Sandbox};
 use crate::job::spec::{
     EnvInherit, Limits, NameOrId, Program, Rlimit, RlimitResource, RlimitValue, Secrets, Stdin,
     StdinData,
@@ -329,6 +330,10 @@ fn ended_job() -> Job {
                 cpu: Some(1.5),
                 pids: Some(10),
             },
+            sandbox: Some(Sandbox {
+                writable_paths: Some(vec!["/tmp".to_owned()]),
+                ..Sandbox::default()
+            }),
             stdin: Stdin::Data(StdinData::Text("x".to_owned())),
             timeout: Some(Duration::from_millis(1500)),
             start_deadline: Some(Duration::from_secs(3)),
@@ -348,6 +353,11 @@ fn ended_job() -> Job {
             monitor_pid: 4710,
             executable: Some("/bin/sh".to_owned()),
             cgroup: Some("procession/x".to_owned()),
+            sandbox: Some(InForce {
+                landlock_abi: Some(3),
+                seccomp: true,
+                missing: vec![Part::LandlockSignal],
+            }),
         }),
         exit: Some(Exit {
             status: ExitStatus::Signal {

@@ -55,6 +55,8 @@ pub const ALL_CODES: &[&str] = &[
     "no_such_user",
     "no_such_template",
     "containment_unavailable",
+    "sandbox_unavailable",
+    "sandbox_required",
     "idempotency_key_reused",
     "queue_full",
     "internal",
@@ -187,6 +189,20 @@ pub enum ApiError {
         /// The field.
         pointer: String,
     },
+    /// The kernel lacks a part of the sandbox that the job must have.
+    SandboxUnavailable {
+        /// The whole sentence.
+        detail: String,
+        /// The field.
+        pointer: String,
+    },
+    /// The job asks for less of a sandbox than the service insists on.
+    SandboxRequired {
+        /// The whole sentence.
+        detail: String,
+        /// The field.
+        pointer: String,
+    },
     /// The idempotency key was used with another body.
     KeyReused,
     /// As many jobs wait as may.
@@ -293,6 +309,14 @@ mod tests {
                 pointer: pointer(),
             },
             ApiError::ContainmentUnavailable {
+                detail: detail(),
+                pointer: pointer(),
+            },
+            ApiError::SandboxUnavailable {
+                detail: detail(),
+                pointer: pointer(),
+            },
+            ApiError::SandboxRequired {
                 detail: detail(),
                 pointer: pointer(),
             },

@@ -57,6 +57,7 @@ struct InfoView {
     damaged_records: u64,
     draining: bool,
     containment: ContainmentView,
+    sandbox: SandboxView,
     jobs: JobCounts,
     max_body_bytes: usize,
 }
@@ -67,6 +68,13 @@ struct ContainmentView {
     cgroup: Option<String>,
     cgroup_unavailable: Option<String>,
     controllers: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct SandboxView {
+    default: &'static str,
+    landlock_abi: Option<u32>,
+    seccomp: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -99,6 +107,11 @@ pub(super) async fn info(State(api): State<Api>) -> Response {
             cgroup,
             cgroup_unavailable,
             controllers: info.controllers,
+        },
+        sandbox: SandboxView {
+            default: info.sandbox.as_str(),
+            landlock_abi: info.features.landlock_abi,
+            seccomp: info.features.seccomp,
         },
         jobs: JobCounts {
             running: info.running,

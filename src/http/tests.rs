@@ -9,6 +9,7 @@ use tower::ServiceExt;
 
 use super::{AuthMode, PeerUid, Settings, app, routes};
 use crate::auth::{self, Access, Tokens};
+use crate::job::sandbox::Baseline;
 use crate::manager::{Manager, Setup};
 use crate::store::Store;
 
@@ -60,6 +61,8 @@ async fn manager() -> Manager {
         max_finished: 1,
         min_free_bytes: 0,
         deny_root_jobs: false,
+        sandbox: Baseline::Off,
+        state_dir: state.path().to_owned(),
         work_dir: state.path().to_owned(),
     };
     Manager::start(setup).await.unwrap().0

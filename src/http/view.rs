@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::clock::Timestamp;
+use crate::job::sandbox::InForce;
 use crate::job::{
     Cause, Exit, ExitStatus, Job, OutputTotals, Process, Signal, SpawnFailure, Spec, State,
     Survivor, Termination, Usage,
@@ -111,6 +112,7 @@ struct ProcessView<'a> {
     started_at: Timestamp,
     containment: &'static str,
     executable: Option<&'a str>,
+    sandbox: Option<&'a InForce>,
 }
 
 impl<'a> From<&'a Process> for ProcessView<'a> {
@@ -125,6 +127,7 @@ impl<'a> From<&'a Process> for ProcessView<'a> {
                 None => "subreaper",
             },
             executable: process.executable.as_deref(),
+            sandbox: process.sandbox.as_ref(),
         }
     }
 }

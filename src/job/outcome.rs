@@ -132,6 +132,8 @@ pub enum Stage {
     Cwd,
     /// prctl(2) `PR_SET_NO_NEW_PRIVS`.
     NoNewPrivs,
+    /// Landlock and seccomp.
+    Sandbox,
     /// Resetting handlers and mask.
     Signals,
     /// execve(2).
@@ -156,6 +158,7 @@ impl Stage {
             Self::User => "change to the job's user and groups",
             Self::Cwd => "change to the working directory",
             Self::NoNewPrivs => "set no_new_privs",
+            Self::Sandbox => "put the sandbox in force",
             Self::Signals => "reset the signal handlers",
             Self::Exec => "execute the program",
         }

@@ -8,6 +8,7 @@ mod json;
 mod many;
 mod patch;
 mod rules;
+mod sandbox;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -149,6 +150,7 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
         rlimits: f.or_default("rlimits", rules::rlimits),
         limits: f.or_default("limits", whole_job_limits),
         no_new_privs: f.or(base.no_new_privs, "no_new_privs", boolean),
+        sandbox: f.optional("sandbox", sandbox::sandbox),
         stdin: f.or_default("stdin", stdin),
         pty: f.optional("pty", pty),
         output: f.or_default("output", output),
@@ -166,6 +168,7 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
         ),
     };
     rules::check_together(&f, &spec, limits);
+    sandbox::check_together(&f, &spec);
     f.finish();
     Some(NewJob {
         name,

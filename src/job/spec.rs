@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::job::Signal;
 use crate::job::pty::Pty;
+use crate::job::sandbox::Sandbox;
 
 /// What to run. Exactly one of the two forms.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -340,6 +341,8 @@ pub struct Spec {
     pub limits: Limits,
     /// No program of the job can gain privileges by execve(2).
     pub no_new_privs: bool,
+    /// What it is kept from besides; `None`: what the service does by default.
+    pub sandbox: Option<Sandbox>,
     /// Standard input.
     pub stdin: Stdin,
     /// A terminal in the place of standard input, output and error.
@@ -414,6 +417,7 @@ impl Default for Spec {
             rlimits: BTreeMap::new(),
             limits: Limits::default(),
             no_new_privs: true,
+            sandbox: None,
             stdin: Stdin::default(),
             pty: None,
             output: OutputPolicy::default(),

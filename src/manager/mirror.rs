@@ -24,6 +24,7 @@ pub(super) fn mirror(job: &mut Job, record: &Record) {
             monitor_pid: record.monitor.pid,
             executable: (!leader.executable.is_empty()).then(|| leader.executable.clone()),
             cgroup: record.cgroup.clone(),
+            sandbox: leader.sandbox.clone(),
         });
     let plan = record.life.plan();
     if plan.timeout != job.spec.timeout || plan.stop != job.spec.stop {

@@ -9,9 +9,10 @@ use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist};
 
 use crate::job::Job;
 use crate::job::life::Plan;
+use crate::job::sandbox::{Baseline, Features, Mechanism, Part, Refused, Sandbox};
 use crate::job::spec::{EnvInherit, NameOrId, Spec, Stdin, StdinData};
 use crate::manager::Unavailable;
-use crate::wire::messages::{Ids, Launch};
+use crate::wire::messages::{Confinement, Ids, Launch};
 
 /// The variables that a job gets from the service by default; and every `LC_*`.
 const INHERITED: [&str; 8] = [
@@ -29,6 +30,11 @@ pub(super) struct Resolver {
     pub(super) controllers: Result<Vec<String>, String>,
     /// Refuse jobs that would run as root.
     pub(super) deny_root_jobs: bool,
+    pub(super) sandbox: Baseline,
+    /// What the kernel has for sandboxes.
+    pub(super) features: Features,
+    /// What a sandbox closes.
+    pub(super) state_dir: PathBuf,
 }
 
 /// The identity of a job, looked up.
@@ -43,19 +49,21 @@ impl Resolver {
     /// Can this host run the spec at all? Blocks on user look-ups where the spec names users.
     pub(super) fn check(&self, spec: &Spec) -> Result<(), Unavailable> {
         self.check_limits(spec)?;
+        self.sandbox(spec)?;
         self.identity(spec).map(drop)
     }
 
     /// Everything a monitor needs to start the job.
     pub(super) fn launch(&self, job: &Job, spec: &Spec) -> Result<Launch, Unavailable> {
         self.check_limits(spec)?;
+        let sandbox = self.sandbox(spec)?;
         let identity = self.identity(spec)?;
         Ok(Launch {
             job: job.id,
             attempt: job.attempt,
             plan: Plan::from(spec),
             argv: spec.program.argv(),
-            env: self.environment(spec, identity.user.as_ref()),
+            env: self.environment(spec, identity.user.as_ref(), sandbox.as_ref()),
             cwd: self.cwd(spec, identity.user.as_ref()),
             umask: spec.umask.bits(),
             nice: spec.nice,
@@ -68,6 +76,11 @@ impl Resolver {
                 .collect(),
             ids: identity.ids,
             no_new_privs: spec.no_new_privs,
+            sandbox: sandbox.map(|sandbox| Confinement {
+                sandbox,
+                hidden: self.state_dir.to_string_lossy().into_owned(),
+                work_dir: self.work_dir.to_string_lossy().into_owned(),
+            }),
             limits: spec.limits,
             stdin: stdin(&spec.stdin),
             // A terminal is its own input.
@@ -100,6 +113,34 @@ impl Resolver {
             });
         }
         Ok(())
+    }
+
+    /// The sandbox of a job with this spec, where this kernel has what it must have.
+    fn sandbox(&self, spec: &Spec) -> Result<Option<Sandbox>, Unavailable> {
+        let sandbox = self.sandbox.apply(spec).map_err(|refused| match refused {
+            Refused::TooLittle(pointer) => Unavailable::SandboxRequired {
+                pointer: pointer.to_owned(),
+            },
+            Refused::NewPrivs => Unavailable::Sandbox {
+                pointer: "/no_new_privs".to_owned(),
+                why: "the sandbox that jobs of this service get needs no_new_privs; a job may do without both by \
+                      \"sandbox\": {\"landlock\": \"off\", \"seccomp\": \"off\"}"
+                    .to_owned(),
+            },
+        })?;
+        if let Some(sandbox) = &sandbox
+            && sandbox.require
+        {
+            let missing = sandbox.missing(self.features);
+            if !missing.is_empty() {
+                let missing: Vec<&str> = missing.into_iter().map(Part::as_str).collect();
+                return Err(Unavailable::Sandbox {
+                    pointer: "/sandbox".to_owned(),
+                    why: format!("the kernel of this host lacks {}", missing.join(", ")),
+                });
+            }
+        }
+        Ok(sandbox)
     }
 
     fn identity(&self, spec: &Spec) -> Result<Identity, Unavailable> {
@@ -160,7 +201,12 @@ impl Resolver {
     }
 
     /// Later ones win: inherited, the user's own, the terminal's, `env`, `secret_env`.
-    fn environment(&self, spec: &Spec, user: Option<&User>) -> Vec<(String, String)> {
+    fn environment(
+        &self,
+        spec: &Spec,
+        user: Option<&User>,
+        sandbox: Option<&Sandbox>,
+    ) -> Vec<(String, String)> {
         let inherits = |name: &str| match &spec.env_inherit {
             EnvInherit::Default => INHERITED.contains(&name) || name.starts_with("LC_"),
             EnvInherit::None => false,
@@ -184,6 +230,14 @@ impl Resolver {
                     .filter(|(name, _)| inherits(name))
                     .map(|(name, value)| (name.to_owned(), value)),
             );
+        }
+        // Service users often live in the state directory: programs could do nothing with that home.
+        if sandbox.is_some_and(|sandbox| sandbox.landlock == Mechanism::Default)
+            && let Some(home) = env.get_mut("HOME")
+            && Path::new(home).starts_with(&self.state_dir)
+            && !Path::new(home).starts_with(&self.work_dir)
+        {
+            *home = self.work_dir.to_string_lossy().into_owned();
         }
         if let Some(pty) = &spec.pty {
             env.insert("TERM".to_owned(), pty.term.clone());
@@ -287,7 +341,10 @@ mod tests {
                 .into_iter()
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
-            work_dir: PathBuf::from("/w"),
+            work_dir: PathBuf::from("/s/work"),
+            sandbox: Baseline::Off,
+            features: Features::default(),
+            state_dir: PathBuf::from("/s"),
             controllers: Err("cgroup v2 is not mounted".to_owned()),
             deny_root_jobs: false,
         }
@@ -295,7 +352,7 @@ mod tests {
 
     #[test]
     fn only_the_documented_variables_are_inherited() {
-        let env = resolver().environment(&Spec::default(), None);
+        let env = resolver().environment(&Spec::default(), None, None);
         let names: Vec<&str> = env.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["HOME", "LC_ALL", "PATH"]);
     }
@@ -308,7 +365,7 @@ mod tests {
         };
         spec.env.insert("PATH".into(), "/mine".into());
         assert_eq!(
-            resolver().environment(&spec, None),
+            resolver().environment(&spec, None, None),
             [("PATH".to_owned(), "/mine".to_owned())]
         );
     }
@@ -321,7 +378,51 @@ mod tests {
             Unavailable::Containment { pointer, .. } => assert_eq!(pointer, "/limits/pids"),
             other @ (Unavailable::NoSuchUser { .. }
             | Unavailable::NeedsPrivilege { .. }
+            | Unavailable::Sandbox { .. }
+            | Unavailable::SandboxRequired { .. }
             | Unavailable::RootDenied) => panic!("{other}"),
         }
+    }
+
+    #[test]
+    fn a_required_sandbox_that_the_kernel_lacks_is_refused_and_another_is_not() {
+        let spec = |require| Spec {
+            sandbox: Some(Sandbox {
+                require,
+                ..Sandbox::default()
+            }),
+            ..Spec::default()
+        };
+        assert_eq!(resolver().check(&spec(false)), Ok(()));
+        let why = "the kernel of this host lacks landlock, seccomp".to_owned();
+        let pointer = "/sandbox".to_owned();
+        let lacking = Unavailable::Sandbox { pointer, why };
+        assert_eq!(resolver().check(&spec(true)), Err(lacking));
+        let able = Resolver {
+            features: Features {
+                landlock_abi: Some(7),
+                seccomp: true,
+            },
+            ..resolver()
+        };
+        assert_eq!(able.check(&spec(true)), Ok(()));
+    }
+
+    #[test]
+    fn a_home_in_the_state_directory_is_closed_to_a_sandbox_and_the_work_directory_stands_in() {
+        let home = |home: &str, sandbox: Option<&Sandbox>, spec: &Spec| {
+            let mut resolver = resolver();
+            resolver.environment.insert("HOME".into(), home.into());
+            let env = resolver.environment(spec, None, sandbox);
+            env.into_iter().find(|(name, _)| name == "HOME").unwrap().1
+        };
+        let sandbox = Some(&Sandbox::default());
+        assert_eq!(home("/s", sandbox, &Spec::default()), "/s/work");
+        assert_eq!(home("/s/work/me", sandbox, &Spec::default()), "/s/work/me");
+        assert_eq!(home("/root", sandbox, &Spec::default()), "/root");
+        assert_eq!(home("/s", None, &Spec::default()), "/s");
+        let mut own = Spec::default();
+        own.env.insert("HOME".into(), "/s".into());
+        assert_eq!(home("/s", sandbox, &own), "/s");
     }
 }

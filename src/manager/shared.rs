@@ -25,6 +25,7 @@ use crate::clock::Timestamp;
 use crate::job::life::Refusal;
 use crate::job::query::Query;
 use crate::job::{Job, JobId, Spec};
+use crate::sandbox;
 use crate::store::{Store, StoreError};
 use crate::wire::messages::Launch;
 pub(crate) use ending::SupervisorSaid;
@@ -102,6 +103,9 @@ impl Shared {
                 work_dir: setup.work_dir,
                 controllers,
                 deny_root_jobs: setup.deny_root_jobs,
+                sandbox: setup.sandbox,
+                features: sandbox::features(),
+                state_dir: setup.state_dir,
             }),
             live: Mutex::default(),
             admission: Mutex::new(Admission::new(setup.max_running, setup.max_queued)),
@@ -358,6 +362,8 @@ impl Shared {
                 .as_ref()
                 .map(|home| home.controllers.clone())
                 .unwrap_or_default(),
+            sandbox: self.resolver.sandbox,
+            features: self.resolver.features,
             running,
             queued,
             max_running: self.fixed.max_running,

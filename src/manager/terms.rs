@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::clock::Timestamp;
 use crate::job::life::Refusal;
+use crate::job::sandbox::{Baseline, Features};
 use crate::job::{Job, JobId, Spec};
 
 /// Who asks, such as `token:default` or `uid:1000`; recorded with what was asked.
@@ -93,6 +94,20 @@ pub enum Unavailable {
     /// The job would run as root, and the service refuses that.
     #[error("jobs that run as root are refused by this service; set `user`")]
     RootDenied,
+    /// The kernel lacks a part of the sandbox that the job must have.
+    #[error("{why}")]
+    Sandbox {
+        /// `/sandbox`, or the field that stands in its way.
+        pointer: String,
+        /// What is missing.
+        why: String,
+    },
+    /// The job asks for less of a sandbox than the service insists on.
+    #[error("this service requires the whole sandbox for every job")]
+    SandboxRequired {
+        /// The field that asks for less.
+        pointer: String,
+    },
     /// cgroup v2 or one of its controllers is missing.
     #[error("{why}")]
     Containment {
@@ -179,6 +194,10 @@ pub struct Info {
     pub cgroup: Result<String, String>,
     /// The cgroup controllers that can limit a job: `memory`, `cpu`, `pids`.
     pub controllers: Vec<String>,
+    /// What the service does about sandboxes.
+    pub sandbox: Baseline,
+    /// What the kernel has for them.
+    pub features: Features,
     /// Jobs with a process.
     pub running: usize,
     /// Jobs that wait.

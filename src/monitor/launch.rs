@@ -21,7 +21,7 @@ use crate::job::outcome::{SpawnFailure, Stage};
 use crate::job::{OutputTotals, Signal};
 use crate::record::{self, ProcessIdentity, Record};
 use crate::wire::messages::{FromMonitor, Launch};
-use crate::{output, procfs, sys, wire};
+use crate::{output, procfs, sandbox, sys, wire};
 
 /// Makes the monitor and its leader. Where that fails, the server has been told.
 pub(super) fn start(host: &Host, descriptors: Descriptors) -> Result<Monitor, ()> {
@@ -138,12 +138,20 @@ fn launch(
         .try_clone()
         .map_err(not_made("the output"))
         .map_err(abandon)?;
+    let sandbox = launch
+        .sandbox
+        .as_ref()
+        .map(|wanted| sandbox::prepare(wanted, sandbox::features()))
+        .transpose()
+        .map_err(leader::no_sandbox)
+        .map_err(abandon)?;
     let inherited = Inherited {
         stdin,
         stdout: stdout_write,
         stderr: stderr_write,
         group: group.as_ref(),
         original_nofile: host.original_nofile,
+        sandbox,
     };
     let forked = leader::fork(&launch, inherited, &mut record, &facts).map_err(abandon)?;
     // From here on there is a leader, and nothing may fail before this monitor watches it.

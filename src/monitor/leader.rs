@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -26,6 +26,7 @@ use crate::job::outcome::{SpawnFailure, Stage};
 use crate::job::spec::{RlimitResource, RlimitValue};
 use crate::procfs;
 use crate::record::{self, Leader, ProcessIdentity, Record};
+use crate::sandbox::{self, Prepared};
 use crate::sys::{self, Fork, Pid};
 use crate::wire::{self, messages::Launch};
 
@@ -55,6 +56,7 @@ pub(super) struct Inherited<'a> {
     pub(super) group: Option<&'a Group>,
     /// The limit of open files that the service was started with.
     pub(super) original_nofile: (rlim_t, rlim_t),
+    pub(super) sandbox: Option<Prepared>,
 }
 
 /// A leader that has been forked, and the pipe on which it reports.
@@ -140,6 +142,10 @@ pub(super) fn failed(stage: Stage, errno: Errno, on: &str) -> SpawnFailure {
     }
 }
 
+pub(super) fn no_sandbox(failure: sandbox::Failure) -> SpawnFailure {
+    failed(Stage::Sandbox, failure.errno, &failure.on)
+}
+
 fn errno_of(error: &io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
 }
@@ -173,7 +179,7 @@ fn prepare(
             .join()
             .map_err(|error| failed(Stage::Cgroup, errno_of(&error), &group.path()))?;
     }
-    let leader = write_own_record(record, facts).map_err(|error| {
+    let mut leader = write_own_record(record, facts).map_err(|error| {
         let errno = errno_of(&error);
         if errno == Errno::ECHILD {
             record::orphaned()
@@ -186,7 +192,8 @@ fn prepare(
     set_priorities(launch)?;
     set_stdio(inherited)?;
     terminal::make_controlling(launch)?;
-    keep_only(report, record.file_mut())
+    let ruleset = inherited.sandbox.as_ref().and_then(Prepared::descriptor);
+    keep_only(report, record.file_mut(), ruleset)
         .map_err(|errno| failed(Stage::CloseFds, errno, "close_range"))?;
     if let Some(ids) = &launch.ids {
         let whom = format!("uid {}, gid {}", ids.uid, ids.gid);
@@ -196,6 +203,10 @@ fn prepare(
     chdir(launch.cwd.as_str()).map_err(|errno| failed(Stage::Cwd, errno, &launch.cwd))?;
     if launch.no_new_privs {
         prctl::set_no_new_privs().map_err(|errno| failed(Stage::NoNewPrivs, errno, "prctl"))?;
+    }
+    // The last step: it would stand in the way of the others.
+    if let Some(sandbox) = &inherited.sandbox {
+        leader.sandbox = Some(sandbox.enter().map_err(no_sandbox)?);
     }
     Ok(leader)
 }
@@ -210,6 +221,7 @@ fn write_own_record(record: &mut record::Writer, facts: &Record) -> io::Result<L
         },
         started_at: now.wall,
         executable: String::new(),
+        sandbox: None,
     };
     let mut facts = facts.clone();
     facts.leader = Some(leader.clone());
@@ -321,10 +333,11 @@ fn set_stdio(inherited: &Inherited<'_>) -> Result<(), SpawnFailure> {
     Ok(())
 }
 
-/// Closes every descriptor but 0, 1, 2, the report pipe and the record, which execve closes.
-fn keep_only(report: &mut File, record: &mut File) -> nix::Result<()> {
-    let mut keep = [report.as_raw_fd(), record.as_raw_fd()];
-    keep.sort_unstable();
+/// Closes every descriptor but 0, 1, 2 and those that execve closes: the report pipe, the record, the
+/// sandbox's rules.
+fn keep_only(report: &mut File, record: &mut File, ruleset: Option<RawFd>) -> nix::Result<()> {
+    let keep = [report.as_raw_fd(), record.as_raw_fd()];
+    let keep: Vec<RawFd> = keep.into_iter().chain(ruleset).collect();
     sys::close_fds_except(&keep)
 }
 

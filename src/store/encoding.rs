@@ -22,14 +22,14 @@ const USUAL: &str = r#"{
     "supplementary_groups": null, "umask": "0022", "nice": null, "oom_score_adj": null,
     "cpu_affinity": null, "rlimits": {},
     "limits": {"memory_bytes": null, "cpu": null, "pids": null},
-    "no_new_privs": true, "stdin": {"mode": "null"}, "pty": null,
+    "no_new_privs": true, "sandbox": null, "stdin": {"mode": "null"}, "pty": null,
     "output": {"merge_stderr": false, "max_bytes": 67108864, "on_limit": "drop_oldest"},
     "timeout_seconds": null,
     "stop": {"signal": "SIGTERM", "grace_seconds": 10, "scope": "group"},
     "wait_for": "leader", "success_exit_codes": [0], "queue": "default", "priority": 0,
     "start_deadline_seconds": null, "ttl_seconds_after_finished": 604800
   },
-  "process": {"executable": null, "cgroup": null},
+  "process": {"executable": null, "cgroup": null, "sandbox": null},
   "exit": {"oom_killed": null},
   "termination": {
     "requested_by": null, "reason": null, "signals_sent": [], "escalated": false, "killed_leftovers": 0

@@ -12,6 +12,7 @@ use super::*;
 use crate::job::outcome::*;
 use crate::job::pty::Pty;
 use crate::job::query::{Filter, Order};
+use crate::job::sandbox::{InForce, Part, Sandbox};
 use crate::job::selector::{Requirement, Selector};
 use crate::job::spec::*;
 use crate::job::{Process, Signal, State, Survivor};
@@ -544,7 +545,7 @@ prop_compose! {
         (stop_signal, codes, queue) in (signal(), prop::collection::vec(any::<u8>(), 0..3), text()),
     ) -> Spec {
         Spec {
-            program, cwd, env,
+            program, cwd: cwd.clone(), env,
             secret_env: Secrets(secret_names.into_iter().map(|name| (name, String::new())).collect()),
             env_inherit, user, group: None, supplementary_groups: groups,
             umask: Umask::from_bits(umask).unwrap(), nice, oom_score_adj: nice, cpu_affinity: affinity,
@@ -552,7 +553,11 @@ prop_compose! {
                 soft: RlimitValue::Value(soft), hard: RlimitValue::Unlimited,
             })).into_iter().collect(),
             limits: Limits { memory_bytes, cpu: cpu.map(|it| f64::from(it) / 100.0), pids: None },
-            no_new_privs, stdin, pty,
+            no_new_privs,
+            sandbox: (!no_new_privs).then(|| Sandbox {
+                require: output.0, writable_paths: cwd.clone().map(|path| vec![path]), ..Sandbox::default()
+            }),
+            stdin, pty,
             output: OutputPolicy { merge_stderr: output.0, max_bytes: output.1, on_limit: OnLimit::StopJob },
             timeout,
             stop: StopPolicy { signal: stop_signal, grace, scope: Scope::All },
@@ -582,6 +587,9 @@ prop_compose! {
             process: flag.then(|| Process {
                 pid: number, started_at: at, start_ticks: version, monitor_pid: number,
                 executable: path.clone(), cgroup: path,
+                sandbox: maybe.map(|seccomp| InForce {
+                    landlock_abi: None, seccomp, missing: vec![Part::Landlock],
+                }),
             }),
             attempt: 1,
             exit: flag.then_some(Exit {

@@ -10,6 +10,7 @@ use crate::job::Signal;
 use crate::job::life::{Plan, Refusal, Stop};
 use crate::job::outcome::{ExitStatus, SpawnFailure};
 use crate::job::pty::{Pty, Size};
+use crate::job::sandbox::Sandbox;
 use crate::job::spec::{Limits, Rlimit, RlimitResource, Scope, StopPolicy};
 use crate::record::Record;
 
@@ -71,6 +72,8 @@ pub(crate) struct Launch {
     pub(crate) rlimits: Vec<(RlimitResource, Rlimit)>,
     pub(crate) ids: Option<Ids>,
     pub(crate) no_new_privs: bool,
+    #[serde(default)]
+    pub(crate) sandbox: Option<Confinement>,
     pub(crate) limits: Limits,
     /// The bytes of standard input; `None` for `/dev/null`.
     #[serde(with = "serde_bytes_option")]
@@ -81,6 +84,16 @@ pub(crate) struct Launch {
     /// Standard input, output and error are the terminal that the supervisor has made.
     #[serde(default)]
     pub(crate) pty: Option<Pty>,
+}
+
+/// The sandbox of a job, and what it is to be kept from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Confinement {
+    pub(crate) sandbox: Sandbox,
+    /// The state directory.
+    pub(crate) hidden: String,
+    /// The part of it where jobs work.
+    pub(crate) work_dir: String,
 }
 
 /// The user and groups of a job, looked up.

@@ -24,6 +24,7 @@ mod output;
 mod queue;
 mod real_work;
 mod retention;
+mod sandbox;
 mod shutdown;
 mod spawn;
 mod startup;

@@ -33,6 +33,8 @@ impl From<Unavailable> for ApiError {
                 detail,
                 pointer: "/user".to_owned(),
             },
+            Unavailable::Sandbox { pointer, .. } => Self::SandboxUnavailable { detail, pointer },
+            Unavailable::SandboxRequired { pointer } => Self::SandboxRequired { detail, pointer },
             Unavailable::Containment { pointer, .. } => {
                 Self::ContainmentUnavailable { detail, pointer }
             }

@@ -75,6 +75,11 @@ impl ApiError {
                 "privilege_required",
                 "The service lacks the privilege",
             ),
+            Self::SandboxRequired { .. } => (
+                S::FORBIDDEN,
+                "sandbox_required",
+                "The service requires a sandbox",
+            ),
             Self::NotFound => (S::NOT_FOUND, "not_found", "There is nothing at this path"),
             Self::JobNotFound => (S::NOT_FOUND, "job_not_found", "There is no such job"),
             Self::MethodNotAllowed { .. } => (
@@ -165,6 +170,11 @@ impl ApiError {
                 "containment_unavailable",
                 "This host cannot limit a job that way",
             ),
+            Self::SandboxUnavailable { .. } => (
+                S::UNPROCESSABLE_ENTITY,
+                "sandbox_unavailable",
+                "This host cannot confine the job that way",
+            ),
             Self::KeyReused => (
                 S::UNPROCESSABLE_ENTITY,
                 "idempotency_key_reused",
@@ -223,6 +233,8 @@ impl ApiError {
             }
             Self::PrivilegeRequired { detail, .. }
             | Self::NoSuchUser { detail, .. }
+            | Self::SandboxUnavailable { detail, .. }
+            | Self::SandboxRequired { detail, .. }
             | Self::ContainmentUnavailable { detail, .. } => detail.as_str().into(),
             Self::NotFound => "openapi.yaml lists the paths".into(),
             Self::JobNotFound => "no job has this id, or its record has expired".into(),
@@ -277,6 +289,8 @@ impl ApiError {
             Self::InvalidHeader(error) => vec![error.clone()],
             Self::PrivilegeRequired { detail, pointer }
             | Self::NoSuchUser { detail, pointer }
+            | Self::SandboxUnavailable { detail, pointer }
+            | Self::SandboxRequired { detail, pointer }
             | Self::ContainmentUnavailable { detail, pointer } => at(pointer, detail),
             Self::InvalidPageToken
             | Self::InvalidJson(_)
@@ -359,6 +373,8 @@ impl ApiError {
             | Self::InvalidBody(_)
             | Self::NoSuchUser { .. }
             | Self::ContainmentUnavailable { .. }
+            | Self::SandboxUnavailable { .. }
+            | Self::SandboxRequired { .. }
             | Self::KeyReused
             | Self::Internal(_)
             | Self::NoRoom => None,

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
 use super::*;
+use crate::job::sandbox::{Mechanism, Sandbox};
 use crate::job::spec::Program;
 
 fn parse(body: &Json) -> Result<NewJob, Vec<FieldError>> {
@@ -74,6 +75,7 @@ fn every_field_can_be_set() {
     fields.insert("secret_env".into(), json!({"TOKEN": null}));
     fields.insert("cpu_affinity".into(), json!([0, 1]));
     fields.insert("success_exit_codes".into(), json!([0, 3]));
+    fields.insert("sandbox".into(), Json::Null);
     fields["rlimits"]["core"] = json!({"soft": 0, "hard": 0});
     assert_eq!(shown, expected);
     assert_eq!(job.name.as_deref(), Some("nightly report"));
@@ -94,6 +96,26 @@ fn full() -> Json {
         "wait_for": "all", "success_exit_codes": [3, 0], "queue": "batch", "priority": -1_000_000,
         "start_deadline_seconds": 5, "ttl_seconds_after_finished": 60
     })
+}
+
+#[test]
+fn a_sandbox_can_be_given_in_parts() {
+    let with = |sandbox: Json| {
+        parse(&json!({"command": ["x"], "sandbox": sandbox})).map(|job| job.spec.sandbox)
+    };
+    assert_eq!(with(json!({})), Ok(Some(Sandbox::default())));
+    let all = json!({"landlock": "default", "seccomp": "off", "writable_paths": ["/a"], "readable_paths": [], "require": true});
+    let expected = Sandbox {
+        landlock: Mechanism::Default,
+        seccomp: Mechanism::Off,
+        writable_paths: Some(vec!["/a".to_owned()]),
+        readable_paths: Some(vec![]),
+        require: true,
+    };
+    assert_eq!(with(all), Ok(Some(expected)));
+    let off = json!({"landlock": "off", "seccomp": "off"});
+    let body = json!({"command": ["x"], "sandbox": off, "no_new_privs": false});
+    assert!(parse(&body).unwrap().spec.sandbox.unwrap().is_off());
 }
 
 #[test]
@@ -299,6 +321,37 @@ fn every_rule_refuses_with_its_place_and_code() {
             json!({"no_new_privs": "yes"}),
             "/no_new_privs",
             code::WRONG_TYPE,
+        ),
+        (json!({"sandbox": true}), "/sandbox", code::WRONG_TYPE),
+        (
+            json!({"sandbox": {"seccomp": "on"}}),
+            "/sandbox/seccomp",
+            code::INVALID_VALUE,
+        ),
+        (
+            json!({"sandbox": {"inaccessible": []}}),
+            "/sandbox/inaccessible",
+            code::UNKNOWN_FIELD,
+        ),
+        (
+            json!({"sandbox": {"writable_paths": ["/a", "b"]}}),
+            "/sandbox/writable_paths/1",
+            code::INVALID_VALUE,
+        ),
+        (
+            json!({"sandbox": {"readable_paths": vec!["/a"; 257]}}),
+            "/sandbox/readable_paths",
+            code::TOO_MANY,
+        ),
+        (
+            json!({"sandbox": {"landlock": "off", "readable_paths": []}}),
+            "/sandbox/readable_paths",
+            code::CONFLICT,
+        ),
+        (
+            json!({"sandbox": {"landlock": "off"}, "no_new_privs": false}),
+            "/no_new_privs",
+            code::CONFLICT,
         ),
         (json!({"stdin": "null"}), "/stdin", code::WRONG_TYPE),
         (json!({"stdin": {}}), "/stdin/mode", code::MISSING),

@@ -1,0 +1,162 @@
+//! What a process is kept from by the kernel: Landlock rules for files and signals, a seccomp filter for
+//! system calls.
+//!
+//! Everything is built before the leader is forked; what is left for the leader are three system calls.
+//! Whether a job gets a sandbox, and which, is decided in `job::sandbox`.
+
+mod calls;
+mod files;
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::libc;
+use seccompiler::BpfProgram;
+
+use crate::job::sandbox::{Features, InForce, Mechanism};
+use crate::sys;
+use crate::wire::messages::Confinement;
+
+/// What the running kernel has, found out by asking it.
+pub(crate) fn features() -> Features {
+    Features {
+        landlock_abi: sys::landlock_abi(),
+        seccomp: sys::has_seccomp_errno(),
+    }
+}
+
+/// A sandbox that only has to be put in force.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    ruleset: Option<OwnedFd>,
+    filter: Option<BpfProgram>,
+    in_force: InForce,
+}
+
+/// Why a sandbox could not be made.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) errno: Errno,
+    /// What it happened on.
+    pub(crate) on: String,
+}
+
+impl Failure {
+    fn new(error: &io::Error, on: impl Into<String>) -> Self {
+        Self {
+            errno: Errno::from_raw(error.raw_os_error().unwrap_or(libc::EINVAL)),
+            on: on.into(),
+        }
+    }
+}
+
+/// Builds what the job wants, as far as the kernel has it, or fails where it must be whole.
+pub(crate) fn prepare(wanted: &Confinement, features: Features) -> Result<Prepared, Failure> {
+    let Confinement {
+        sandbox,
+        hidden,
+        work_dir,
+    } = wanted;
+    let missing = sandbox.missing(features);
+    if sandbox.require
+        && let Some(part) = missing.first()
+    {
+        return Err(Failure {
+            errno: Errno::EOPNOTSUPP,
+            on: format!("this kernel has no {}", part.as_str()),
+        });
+    }
+    let abi = features
+        .landlock_abi
+        .filter(|_| sandbox.landlock == Mechanism::Default);
+    let ruleset = match abi {
+        Some(_) => Some(files::ruleset(
+            sandbox,
+            Path::new(hidden),
+            Path::new(work_dir),
+        )?),
+        None => None,
+    };
+    let seccomp = features.seccomp && sandbox.seccomp == Mechanism::Default;
+    let filter = if seccomp {
+        Some(calls::filter(abi.is_some())?)
+    } else {
+        None
+    };
+    Ok(Prepared {
+        in_force: InForce {
+            landlock_abi: abi,
+            seccomp: filter.is_some(),
+            missing,
+        },
+        ruleset,
+        filter,
+    })
+}
+
+impl Prepared {
+    /// A descriptor that must stay open until [`Prepared::enter`].
+    pub(crate) fn descriptor(&self) -> Option<RawFd> {
+        self.ruleset.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Puts it in force for the calling process and all that it will start. `no_new_privs` must be set.
+    pub(crate) fn enter(&self) -> Result<InForce, Failure> {
+        if let Some(ruleset) = &self.ruleset {
+            sys::landlock_restrict_self(ruleset.as_fd()).map_err(|errno| Failure {
+                errno,
+                on: "landlock_restrict_self".to_owned(),
+            })?;
+        }
+        if let Some(filter) = &self.filter {
+            seccompiler::apply_filter(filter).map_err(|error| {
+                let (seccompiler::Error::Prctl(cause) | seccompiler::Error::Seccomp(cause)) = error
+                else {
+                    return Failure {
+                        errno: Errno::EINVAL,
+                        on: "the seccomp filter".to_owned(),
+                    };
+                };
+                Failure::new(&cause, "the seccomp filter")
+            })?;
+        }
+        Ok(self.in_force.clone())
+    }
+}
+
+/// Has this process been given filters for system calls that another one of this status does not have?
+/// Filters are inherited and never taken off, so more of them mean that somebody has confined it.
+/// Both texts are of `/proc/PID/status`; what cannot be read counts as confined.
+pub(crate) fn is_more_confined(status: &str, than: &str) -> bool {
+    let filters = |status: &str| {
+        ["Seccomp_filters:", "Seccomp:"].iter().find_map(|field| {
+            let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+            line.trim().parse::<u32>().ok()
+        })
+    };
+    match (filters(status), filters(than)) {
+        (Some(theirs), Some(ours)) => theirs > ours,
+        (Some(_) | None, None) => false,
+        (None, Some(_)) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_filters_than_ours_mean_that_somebody_has_confined_it() {
+        let status = |filters: u32| format!("Name:\tx\nSeccomp:\t2\nSeccomp_filters:\t{filters}\n");
+        assert!(is_more_confined(&status(1), &status(0)));
+        assert!(!is_more_confined(&status(1), &status(1)));
+        assert!(!is_more_confined(&status(0), &status(1)));
+        // Before Linux 5.9 there is only the mode.
+        assert!(is_more_confined("Seccomp:\t2\n", "Seccomp:\t0\n"));
+        assert!(!is_more_confined("Seccomp:\t0\n", "Seccomp:\t0\n"));
+        assert!(is_more_confined("", &status(0)));
+        assert!(!is_more_confined("", ""));
+    }
+}

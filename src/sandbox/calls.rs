@@ -1,0 +1,139 @@
+//! The seccomp filter: system calls that fail with EPERM, since no ordinary program makes them and each has
+//! been a way into the kernel, out of a container, or onto somebody's terminal.
+//!
+//! A list of what is refused, not of what is allowed: jobs are any program, and a new kernel's harmless call
+//! must not break them. Container engines that allow by list follow every kernel release.
+
+use std::collections::BTreeMap;
+
+use nix::errno::Errno;
+use nix::libc;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch, sock_filter,
+};
+
+use super::Failure;
+
+/// The architecture that this program was built for; calls by another one (32-bit programs) end the process
+/// with SIGSYS, since their numbers mean other calls.
+#[cfg(target_arch = "x86_64")]
+const ARCH: TargetArch = TargetArch::x86_64;
+#[cfg(target_arch = "aarch64")]
+const ARCH: TargetArch = TargetArch::aarch64;
+
+/// Refused whatever the arguments. Numbers from 424 on are the same everywhere; some are newer than libc.
+const REFUSED: &[libc::c_long] = &[
+    // Mounts, old and new.
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    428, // open_tree
+    429, // move_mount
+    430, // fsopen
+    431, // fsconfig
+    432, // fsmount
+    433, // fspick
+    442, // mount_setattr
+    467, // open_tree_attr
+    // Into other namespaces, and to files without their paths.
+    libc::SYS_setns,
+    libc::SYS_open_by_handle_at,
+    // The kernel itself.
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    libc::SYS_quotactl,
+    443, // quotactl_fd
+    // Key rings are shared by all processes of a user.
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    // The clock is everybody's.
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+];
+
+/// Ports of the machine; only x86 has these.
+#[cfg(target_arch = "x86_64")]
+const OF_ARCH: &[libc::c_long] = &[libc::SYS_iopl, libc::SYS_ioperm];
+#[cfg(not(target_arch = "x86_64"))]
+const OF_ARCH: &[libc::c_long] = &[];
+
+/// Looks into other processes. With Landlock in force the kernel allows these within the job only, and
+/// debuggers and sanitizers go on to work there.
+const TRACING: &[libc::c_long] = &[
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_kcmp,
+    438, // pidfd_getfd
+];
+
+const CLONE3: u32 = 435;
+
+/// x86-64 has every call a second time from this number on (x32), which rules by number would not see.
+const X32: u32 = 0x4000_0000;
+
+/// The filter; `traces_its_own` where something else keeps tracing within the job.
+pub(super) fn filter(traces_its_own: bool) -> Result<BpfProgram, Failure> {
+    let not_built = |_| Failure {
+        errno: Errno::EINVAL,
+        on: "the seccomp filter".to_owned(),
+    };
+    let tracing = if traces_its_own { &[][..] } else { TRACING };
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = [REFUSED, OF_ARCH, tracing]
+        .concat()
+        .into_iter()
+        .map(|call| (call, Vec::new()))
+        .collect();
+    let new_user = u64::from(libc::CLONE_NEWUSER.unsigned_abs());
+    let flag = SeccompCmpOp::MaskedEq(new_user);
+    for (call, argument, op, value) in [
+        // A user namespace makes everybody root of a part of the kernel.
+        (libc::SYS_clone, 0, flag.clone(), new_user),
+        (libc::SYS_unshare, 0, flag, new_user),
+        // Typing on the terminal of whoever started the service.
+        (libc::SYS_ioctl, 1, SeccompCmpOp::Eq, libc::TIOCSTI),
+        (libc::SYS_ioctl, 1, SeccompCmpOp::Eq, libc::TIOCLINUX),
+    ] {
+        // The kernel looks at 32 bits of these arguments: so must the filter.
+        let rule = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, op, value)
+            .and_then(|condition| SeccompRule::new(vec![condition]))
+            .map_err(not_built)?;
+        rules.entry(call).or_default().push(rule);
+    }
+    let refuse = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, ARCH)
+        .and_then(BpfProgram::try_from)
+        .map_err(not_built)?;
+    Ok(before(filter))
+}
+
+/// Two questions that a filter with one answer cannot ask come first: clone3 has its flags in memory, where
+/// no filter sees them, and with ENOSYS the C library goes on with clone.
+fn before(filter: BpfProgram) -> BpfProgram {
+    const LOAD_NUMBER: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS, at offset 0
+    const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+    const JUMP_IF_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    let op = |code, jt, jf, k| sock_filter { code, jt, jf, k };
+    let no_such_call = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();
+    let mut program = vec![
+        op(LOAD_NUMBER, 0, 0, 0),
+        op(JUMP_IF_EQUAL, 1, 0, CLONE3),
+        op(JUMP_IF_AT_LEAST, 0, 1, X32),
+        op(RETURN, 0, 0, no_such_call),
+    ];
+    program.extend(filter);
+    program
+}
