@@ -11,6 +11,7 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -37,6 +38,13 @@ const HEAD_FIELDS: usize = 4 * http::HEAD_FIELDS;
 
 /// How long accepting pauses after it failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A peer that nothing is sent to is asked whether it is there after this time, then so often and so many times: one
+/// that is gone without a word is noticed within two minutes. A body that is followed may say nothing for days.
+/// No TCP_USER_TIMEOUT: it would also end a reader that is there and has paused.
+const KEEPALIVE_IDLE: u32 = 60;
+const KEEPALIVE_INTERVAL: u32 = 15;
+const KEEPALIVE_PROBES: u32 = 4;
 
 /// How long open connections get when the service ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -126,10 +134,21 @@ pub(crate) fn check_files(config: &Config) -> Result<(), String> {
 fn adopt(listeners: Listeners) -> io::Result<(TcpListener, UnixListener)> {
     listeners.tcp.set_nonblocking(true)?;
     listeners.unix.set_nonblocking(true)?;
+    if let Err(error) = keep_alive(&listeners.tcp) {
+        tracing::warn!(%error, "clients that vanish will not be noticed: TCP keepalive: {error}");
+    }
     Ok((
         TcpListener::from_std(listeners.tcp)?,
         UnixListener::from_std(listeners.unix)?,
     ))
+}
+
+/// Accepted connections have these settings from the socket that they came in by.
+fn keep_alive(listener: &std::net::TcpListener) -> nix::Result<()> {
+    setsockopt(listener, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE)?;
+    setsockopt(listener, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL)?;
+    setsockopt(listener, sockopt::TcpKeepCount, &KEEPALIVE_PROBES)?;
+    setsockopt(listener, sockopt::KeepAlive, &true)
 }
 
 /// Where connections come in.
