@@ -215,7 +215,7 @@ impl Plan {
             format,
             at,
             end: Some(self.stretch.end),
-            left: self.stretch.left,
+            left: wish.limit,
             within_line: [false; 2],
         }
     }

@@ -71,7 +71,7 @@ pub(super) async fn follow_log(
         format,
         at,
         end: None,
-        left: wish.limit.unwrap_or(u64::MAX),
+        left: wish.limit,
         within_line: [false; 2],
     };
     let mut response = raw(StatusCode::OK, kind, None);
@@ -125,6 +125,8 @@ pub(super) struct Follower {
     output: Option<watch::Receiver<u64>>,
     tip: Arc<Tip>,
     said: Option<State>,
+    /// Has it looked once at what there is?
+    has_looked: bool,
     ping_at: Option<Instant>,
     is_over: bool,
 }
@@ -153,6 +155,7 @@ impl Follower {
             output: follow.output,
             tip,
             said: None,
+            has_looked: false,
             is_over: false,
         }
     }
@@ -177,8 +180,12 @@ impl Follower {
         while !self.is_over {
             // Looked at before the output is read: what is over then has all of its output on disk.
             let job = self.state.borrow_and_update().clone();
-            let told = self.output.as_mut().map(|told| *told.borrow_and_update());
             let ended = job.state.is_terminal();
+            let told = match &mut self.output {
+                _ if ended => Some(job.output.next_offset),
+                Some(told) => Some(*told.borrow_and_update()),
+                None => None,
+            };
             let news = self.news_of(&job)?;
             let chunk = self.read(told, flush || ended).await?;
             let is_at_tip = match chunk.then {
@@ -238,34 +245,64 @@ impl Follower {
 
     async fn read(&mut self, told: Option<u64>, flush: bool) -> io::Result<Chunk> {
         let records = self.records.as_mut().ok_or_else(broken)?;
+        // What comes after this will be told. Each look costs a change of threads, for every follower and
+        // every line of the job.
+        let is_told_all = told.is_some_and(|told| told <= records.at) && records.left != Some(0);
+        if is_told_all && self.has_looked && !flush {
+            return Ok(Chunk {
+                bytes: Bytes::new(),
+                then: Then::Wait,
+            });
+        }
+        self.has_looked = true;
         if records.reader.is_none() {
             records.reader = self.manager.started_output(self.id).await;
         }
-        let key = told.and_then(|told| Key::of(records, told));
-        let Some(key) = key.filter(|_| !flush) else {
-            return self.off_thread(move |records| records.chunk(flush)).await;
-        };
+        let shared = told.and_then(|told| Key::of(records, told));
+        if let Some(key) = shared.filter(|_| !is_told_all) {
+            let chunk = self.read_for_all(key).await?;
+            // What is left over is nobody else's.
+            if !flush || !chunk.bytes.is_empty() {
+                return Ok(chunk);
+            }
+        }
+        self.off_thread(move |records| records.chunk(flush)).await
+    }
+
+    /// Reads what others may have read already.
+    async fn read_for_all(&mut self, key: Key) -> io::Result<Chunk> {
         let tip = self.tip.clone();
+        if let Some(chunk) = self.found(key) {
+            return Ok(chunk);
+        }
         let _turn = tip.turn().await;
-        if let (Some(piece), Some(records)) = (tip.find(key), &mut self.records) {
-            records.at = piece.at;
-            return Ok(Chunk {
-                bytes: piece.bytes,
-                then: piece.then,
-            });
+        if let Some(chunk) = self.found(key) {
+            return Ok(chunk);
         }
         let (chunk, at) = self
             .off_thread(move |records| records.chunk(false).map(|chunk| (chunk, records.at)))
             .await?;
-        if !chunk.bytes.is_empty() {
+        // Two: this one, and the follower's own.
+        let is_alone = Arc::strong_count(&tip) <= 2;
+        if !chunk.bytes.is_empty() && !is_alone {
             tip.keep(Piece {
                 key,
                 bytes: chunk.bytes.clone(),
                 at,
-                then: chunk.then,
             });
         }
         Ok(chunk)
+    }
+
+    /// What another follower has read from the same place.
+    fn found(&mut self, key: Key) -> Option<Chunk> {
+        let piece = self.tip.find(key)?;
+        self.records.as_mut()?.at = piece.at;
+        Some(Chunk {
+            bytes: piece.bytes,
+            // There may be more by now.
+            then: Then::ReadOn,
+        })
     }
 
     /// Works with the records where blocking is allowed.

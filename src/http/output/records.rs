@@ -105,8 +105,8 @@ pub(super) struct Records {
     pub(super) at: u64,
     /// Where to end; follows have no such place.
     pub(super) end: Option<u64>,
-    /// How many bytes may still come.
-    pub(super) left: u64,
+    /// How many bytes may still come; `None` where there is no limit.
+    pub(super) left: Option<u64>,
     /// For [`Format::RawWithTimes`]: is the place within a line of this stream?
     pub(super) within_line: [bool; 2],
 }
@@ -153,7 +153,9 @@ impl Records {
                 }
                 Found::Run(run) => {
                     self.write_run(&mut out, &run)?;
-                    self.left -= length(&run.bytes);
+                    self.left = self
+                        .left
+                        .map(|left| left.saturating_sub(length(&run.bytes)));
                     self.at = forward(self.at, run.next)?;
                 }
             }
@@ -165,13 +167,14 @@ impl Records {
     }
 
     fn find(&mut self, flush: bool) -> io::Result<Found> {
-        if self.left == 0 || self.end.is_some_and(|end| self.at >= end) {
+        if self.left == Some(0) || self.end.is_some_and(|end| self.at >= end) {
             return Ok(Found::Nothing(Then::Stop));
         }
         let Some(reader) = &mut self.reader else {
             return Ok(Found::Nothing(Then::Wait));
         };
-        let max = usize::try_from(self.left).unwrap_or(RECORD).min(RECORD);
+        let left = self.left.and_then(|left| usize::try_from(left).ok());
+        let max = left.unwrap_or(RECORD).min(RECORD);
         let piece = reader.next(self.at, self.filter, max)?;
         let (offset, stream, at, mut bytes) = match piece {
             None => return Ok(Found::Nothing(Then::Wait)),
@@ -216,7 +219,8 @@ impl Records {
         let mut whole = begun.to_vec();
         loop {
             let next = offset + length(&whole);
-            let is_outside = length(&whole) >= self.left || self.end.is_some_and(|end| next >= end);
+            let is_outside = self.left.is_some_and(|left| length(&whole) >= left)
+                || self.end.is_some_and(|end| next >= end);
             let Some(reader) = self.reader.as_mut().filter(|_| !is_outside) else {
                 return Ok(Rest::Elsewhere);
             };

@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::records::{Format, Records, Then};
+use super::records::{Format, Records};
 use crate::job::JobId;
 use crate::output::Stream;
 
-/// How many pieces are kept for a job.
-const PIECES: usize = 8;
+/// How many pieces are kept for a job, and how many bytes in them: enough for those that a busy machine has
+/// left behind for a moment.
+const PIECES: usize = 64;
+const KEPT: usize = 2 << 20;
 
 /// Who has more than so many bytes before him lags behind.
 const TIP: u64 = 1 << 20;
@@ -65,13 +67,11 @@ impl Key {
             Format::RawWithTimes => false,
         };
         let is_near = told.saturating_sub(records.at) <= TIP;
-        (is_shared && is_near && records.left == u64::MAX && records.end.is_none()).then_some(
-            Self {
-                format: records.format,
-                filter: records.filter,
-                from: records.at,
-            },
-        )
+        (is_shared && is_near && records.left.is_none() && records.end.is_none()).then_some(Self {
+            format: records.format,
+            filter: records.filter,
+            from: records.at,
+        })
     }
 }
 
@@ -82,7 +82,6 @@ pub(super) struct Piece {
     pub(super) bytes: Bytes,
     /// Where to go on.
     pub(super) at: u64,
-    pub(super) then: Then,
 }
 
 impl Tip {
@@ -100,9 +99,13 @@ impl Tip {
     /// Keeps a piece for the others.
     pub(super) fn keep(&self, piece: Piece) {
         let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
-        if pieces.len() == PIECES {
-            pieces.pop_front();
-        }
         pieces.push_back(piece);
+        let mut kept: usize = pieces.iter().map(|piece| piece.bytes.len()).sum();
+        while pieces.len() > PIECES || kept > KEPT {
+            let Some(oldest) = pieces.pop_front() else {
+                break;
+            };
+            kept -= oldest.bytes.len();
+        }
     }
 }
