@@ -67,13 +67,15 @@ test-vm: build
 	tests/vm/run.sh --suite trixie
 	tests/vm/run.sh --suite bookworm
 
-# A seed is printed; PROCESSION_FAULT_SEED replays the choices. The random kills go on for at least
-# PROCESSION_FAULT_MINUTES.
+# A seed is printed; PROCESSION_FAULT_SEED and PROCESSION_FOLLOW_SEED replay the choices. The random kills go on for
+# at least PROCESSION_FAULT_MINUTES; followers come and go for PROCESSION_FOLLOW_SECONDS.
 soak:
 	PROCESSION_FAULT_KILLS=$${PROCESSION_FAULT_KILLS:-300} PROCESSION_FAULT_MINUTES=$${PROCESSION_FAULT_MINUTES:-5} \
 		$(CARGO) test --locked --test it -- faults::random --nocapture
 	PROCESSION_FAILPOINT_ROUNDS=$${PROCESSION_FAILPOINT_ROUNDS:-100} \
 		$(CARGO) test --locked --test it -- faults::points
+	PROCESSION_FOLLOW_SECONDS=$${PROCESSION_FOLLOW_SECONDS:-60} PROCESSION_FOLLOW_KILLS=$${PROCESSION_FOLLOW_KILLS:-10} \
+		PROCESSION_END_JOBS=$${PROCESSION_END_JOBS:-1000} $(CARGO) test --locked --test it -- follow:: --nocapture
 	PROCESSION_RECOVERY_JOBS=$${PROCESSION_RECOVERY_JOBS:-1000} \
 		$(CARGO) test --locked --test it -- faults::remains --nocapture
 

@@ -1,0 +1,105 @@
+//! A client that follows: whole lines and records of a body as they come.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::{Method, Response};
+use serde_json::Value;
+
+use crate::harness::{LONG, Server};
+
+pub(super) const NDJSON: &str = "application/x-ndjson";
+pub(super) const EVENTS: &str = "text/event-stream";
+
+/// Opens a follow; an error is a server that is being killed.
+pub(super) async fn open(
+    server: &Server,
+    job: &str,
+    query: &str,
+    headers: &[(&str, &str)],
+) -> reqwest::Result<Response> {
+    let mut request = server.request(Method::GET, &format!("/jobs/{job}/output?follow&{query}"));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.send().await
+}
+
+pub(super) fn count(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap()
+}
+
+/// The whole lines of a body as they come; `None` at its end or where it broke.
+pub(super) struct Lines {
+    response: Response,
+    buffer: Vec<u8>,
+    pub(super) is_whole: bool,
+}
+
+impl Lines {
+    pub(super) fn new(response: Response) -> Self {
+        assert_eq!(response.status(), 200);
+        Self {
+            response,
+            buffer: Vec::new(),
+            is_whole: false,
+        }
+    }
+
+    pub(super) async fn next(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return Some(String::from_utf8(line).unwrap().trim_end().to_owned());
+            }
+            let chunk = tokio::time::timeout(LONG, self.response.chunk()).await;
+            match chunk.expect("something comes within the limit") {
+                Ok(Some(bytes)) => self.buffer.extend_from_slice(&bytes),
+                Ok(None) => {
+                    self.is_whole = true;
+                    return None;
+                }
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// The next record of either form, and the id of its event.
+    pub(super) async fn record(&mut self) -> Option<(Value, Option<String>)> {
+        let mut event = None;
+        loop {
+            let line = self.next().await?;
+            if line.starts_with('{') {
+                return Some((serde_json::from_str(&line).unwrap(), None));
+            }
+            if let Some(value) = line.strip_prefix("id: ") {
+                event = Some(value.to_owned());
+            }
+            if let Some(data) = line.strip_prefix("data: ") {
+                return Some((serde_json::from_str(data).unwrap(), event));
+            }
+        }
+    }
+
+    /// All records up to the end of the body, which must be regular.
+    pub(super) async fn all(mut self) -> Vec<Value> {
+        let mut records = Vec::new();
+        while let Some((record, _)) = self.record().await {
+            records.push(record);
+        }
+        assert!(self.is_whole, "broken off after {records:#?}");
+        records
+    }
+}
+
+/// The bytes of an `output` record.
+pub(super) fn bytes_of(record: &Value) -> Vec<u8> {
+    match record["text"].as_str() {
+        Some(text) => text.as_bytes().to_vec(),
+        None => STANDARD.decode(record["base64"].as_str().unwrap()).unwrap(),
+    }
+}
+
+pub(super) fn joined(records: &[Value]) -> Vec<u8> {
+    let output = records.iter().filter(|record| record["type"] == "output");
+    output.flat_map(bytes_of).collect()
+}
