@@ -27,7 +27,7 @@ use crate::job::parse::SpecLimits;
 use crate::manager::Manager;
 use crate::policy::Policy;
 use crate::supervisor::Listeners;
-use crate::tls;
+use crate::tls::{self, Certificates};
 use peer::Peer;
 
 /// A TLS handshake must be done within this time, and a request head must come within it.
@@ -76,7 +76,10 @@ impl Connections {
             Auth::None => AuthMode::None,
         };
         let policy = config.policy.as_deref().map(Policy::read).transpose()?;
-        let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
+        let tls = config.tls.as_ref().map(Certificates::open).transpose()?;
+        if let (Some(certificates), Some(files)) = (tls.clone(), config.tls.clone()) {
+            accepting.spawn(async move { certificates.follow(&files).await });
+        }
         let audit = Arc::new(Audit::open(&config.state_dir)?);
         let app = http::app(
             manager,
@@ -113,7 +116,7 @@ impl Connections {
     /// Lets open connections finish what they are at, for a moment.
     pub(crate) async fn finish(mut self) {
         self.closing.send_replace(true);
-        // The first to end is the one that accepts; whoever follows the tokens never does.
+        // The first to end is the one that accepts; whoever follows files never does.
         self.accepting.join_next().await;
         self.accepting.shutdown().await;
         self.audit.sync();
@@ -155,7 +158,7 @@ fn keep_alive(listener: &std::net::TcpListener) -> nix::Result<()> {
 struct Doors {
     tcp: TcpListener,
     unix: UnixListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Certificates>,
     tcp_places: Arc<Semaphore>,
     /// Of their own, so that nobody on the network can keep the service's own user out.
     unix_places: Arc<Semaphore>,
@@ -193,7 +196,7 @@ async fn accept_all(app: Router, doors: Doors, mut closing: watch::Receiver<bool
                     place,
                     closing: closing.clone(),
                 };
-                match doors.tls.clone() {
+                match doors.tls.as_ref().map(Certificates::current) {
                     None => serving.spawn(serve.run(stream)),
                     Some(tls) => serving.spawn(serve.run_tls(tls, stream)),
                 };

@@ -8,7 +8,10 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
@@ -17,6 +20,75 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 use crate::config::Tls;
+
+/// How often the files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// The certificate that new connections are shown; clones show the same.
+#[derive(Clone)]
+pub(crate) struct Certificates(watch::Sender<TlsAcceptor>);
+
+impl Certificates {
+    /// Reads the files; the error is one line that says the fix.
+    pub(crate) fn open(tls: &Tls) -> Result<Self, String> {
+        Ok(Self(watch::Sender::new(acceptor(tls)?)))
+    }
+
+    /// For one connection, which keeps it to its end.
+    pub(crate) fn current(&self) -> TlsAcceptor {
+        self.0.borrow().clone()
+    }
+
+    /// Reads the files again when they have changed, for as long as it is polled. What cannot be used changes
+    /// nothing: the certificate before it may be good for weeks.
+    pub(crate) async fn follow(self, tls: &Tls) {
+        // The first look reads again: the files may have changed since they were opened.
+        let mut seen = None;
+        let mut failed = false;
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            let now = Some(Seen::of(tls));
+            let is_new = now != seen;
+            if !is_new && !failed {
+                continue;
+            }
+            let is_first = seen.is_none();
+            seen = now;
+            failed = match acceptor(tls) {
+                Ok(new) => {
+                    self.0.send_replace(new);
+                    if !is_first {
+                        tracing::info!("new TLS connections get the certificate that is there now");
+                    }
+                    false
+                }
+                // Certificate and key are two files: one of them may be on its way. The next look tells.
+                Err(_) if is_new => true,
+                Err(error) => {
+                    tracing::error!(%error, "the new TLS files cannot be used, and the old certificate goes on: {error}");
+                    false
+                }
+            };
+        }
+    }
+}
+
+/// What a look sees of the files, through links: which they are, and when they were last changed.
+#[derive(PartialEq, Eq)]
+struct Seen(Vec<Option<(u64, u64, i64, i64)>>);
+
+impl Seen {
+    fn of(tls: &Tls) -> Self {
+        let files = [Some(&tls.cert), Some(&tls.key), tls.client_ca.as_ref()];
+        let looked = files.into_iter().flatten().map(|path| {
+            let found = std::fs::metadata(path).ok()?;
+            Some((found.dev(), found.ino(), found.ctime(), found.ctime_nsec()))
+        });
+        Self(looked.collect())
+    }
+}
 
 /// Reads the files; the error is one line that says the fix.
 pub(crate) fn acceptor(tls: &Tls) -> Result<TlsAcceptor, String> {

@@ -1,9 +1,11 @@
 //! TLS, with and without client certificates.
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio_rustls::rustls::crypto::ring;
@@ -11,7 +13,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::server::{Answer, Server, answers, run};
+use crate::server::{Answer, LONG, Server, answers, run};
 
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -40,8 +42,11 @@ fn private(path: &Path, text: &str) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// A request over TLS; nothing where the server does not talk to this client.
-fn ask(server: &Server, authority: &Authority, own: Option<(String, String)>) -> Option<Answer> {
+fn connect(
+    server: &Server,
+    authority: &Authority,
+    own: Option<(String, String)>,
+) -> StreamOwned<ClientConnection, TcpStream> {
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap())
@@ -61,7 +66,12 @@ fn ask(server: &Server, authority: &Authority, own: Option<(String, String)>) ->
     };
     let connection =
         ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
-    let mut stream = StreamOwned::new(connection, server.connect());
+    StreamOwned::new(connection, server.connect())
+}
+
+/// A request over TLS; nothing where the server does not talk to this client.
+fn ask(server: &Server, authority: &Authority, own: Option<(String, String)>) -> Option<Answer> {
+    let mut stream = connect(server, authority, own);
     let request = format!(
         "GET /jobs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
         server.token
@@ -71,6 +81,91 @@ fn ask(server: &Server, authority: &Authority, own: Option<(String, String)>) ->
     let _ = stream.read_to_end(&mut bytes);
     let mut found = answers(&mut bytes.as_slice());
     (!found.is_empty()).then(|| found.remove(0))
+}
+
+/// The certificate that a new connection is shown, and that connection.
+fn shown(
+    server: &Server,
+    authority: &Authority,
+) -> (Vec<u8>, StreamOwned<ClientConnection, TcpStream>) {
+    let mut stream = connect(server, authority, None);
+    stream.conn.complete_io(&mut stream.sock).unwrap();
+    let certificate = stream.conn.peer_certificates().unwrap()[0].to_vec();
+    (certificate, stream)
+}
+
+fn der(pem: &str) -> Vec<u8> {
+    CertificateDer::from_pem_slice(pem.as_bytes())
+        .unwrap()
+        .to_vec()
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a pause between two looks at what nobody announces"
+)]
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + LONG;
+    while !is_so() {
+        assert!(Instant::now() < end, "not within {LONG:?}: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Waits until new connections are shown this certificate.
+fn until_shown(server: &Server, authority: &Authority, pem: &str) {
+    until("the new certificate is shown", || {
+        shown(server, authority).0 == der(pem)
+    });
+}
+
+#[test]
+fn a_renewed_certificate_is_shown_to_new_connections_and_open_ones_go_on() {
+    let authority = Authority::new();
+    let server = start(&authority, &[]);
+    let file = |name: &str| server.state_dir().with_file_name(name);
+    let (old, mut open) = shown(&server, &authority);
+    // A request that is answered when all is over.
+    let script = format!(
+        "while [ ! -e {} ]; do sleep 0.05; done",
+        file("renewed").display()
+    );
+    let body = serde_json::json!({"script": script}).to_string();
+    let request = format!(
+        "POST /jobs?wait=60 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        server.token,
+        body.len()
+    );
+    open.write_all(request.as_bytes()).unwrap();
+    open.flush().unwrap();
+    // One file after the other, by renaming, as those who renew certificates do.
+    let renew = |name: &str, text: &str| {
+        private(&file("new"), text);
+        std::fs::rename(file("new"), file(name)).unwrap();
+    };
+    let (cert, key) = authority.issue();
+    assert_ne!(old, der(&cert));
+    renew("cert.pem", &cert);
+    renew("key.pem", &key);
+    until_shown(&server, &authority, &cert);
+
+    // What cannot be used changes nothing, also where only one of the two is new.
+    let (next, next_key) = authority.issue();
+    renew("cert.pem", &next);
+    until("the log says so", || {
+        let log = std::fs::read_to_string(file("log")).unwrap();
+        log.contains("the old certificate goes on")
+    });
+    assert_eq!(shown(&server, &authority).0, der(&cert));
+    renew("key.pem", &next_key);
+    until_shown(&server, &authority, &next);
+
+    std::fs::write(file("renewed"), "").unwrap();
+    let mut answer = String::new();
+    let _ = open.read_to_string(&mut answer);
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    assert!(answer.contains(r#""state":"succeeded""#), "{answer}");
 }
 
 fn start(authority: &Authority, more: &[&str]) -> Server {
