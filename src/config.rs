@@ -105,6 +105,8 @@ pub struct Config {
     pub max_queued: usize,
     /// The most finished jobs that are kept.
     pub max_finished: u64,
+    /// The most events that are kept.
+    pub max_events: u64,
     /// What was said about running jobs; see [`Config::on_shutdown`].
     pub on_shutdown: Option<OnShutdown>,
     /// The most time a stopping service gives its jobs.
@@ -292,6 +294,7 @@ fn resolve(
         max_running: s.one("max_running", number(1, 100_000))?,
         max_queued: s.one("max_queued", number(0, 10_000_000))?,
         max_finished: s.one("max_finished", number(1, 1_000_000_000))?,
+        max_events: s.one("max_events", number(100, 1_000_000_000))?,
         on_shutdown: s.optional(
             "on_shutdown",
             word(&[("stop", OnShutdown::Stop), ("leave", OnShutdown::Leave)]),

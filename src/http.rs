@@ -11,6 +11,7 @@ mod body;
 mod change;
 #[cfg(test)]
 mod contract;
+mod events;
 mod guards;
 mod jobs;
 mod log;

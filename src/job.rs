@@ -5,6 +5,7 @@
 //! status codes and JSON of the API are known to `http` alone.
 
 pub mod amendment;
+pub mod event;
 pub mod id;
 pub mod label;
 pub mod life;

@@ -20,6 +20,7 @@ pub mod auth;
 mod cgroup;
 pub mod cli;
 pub mod clock;
+mod cloud_event;
 pub mod config;
 mod connections;
 mod failpoint;

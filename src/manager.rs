@@ -3,6 +3,7 @@
 
 mod adopt;
 mod change;
+mod events;
 mod leftovers;
 mod link;
 mod mirror;

@@ -18,7 +18,7 @@ use crate::config::{Auth, Config};
 use crate::manager::{Manager, Setup, SupervisorSaid};
 use crate::record;
 use crate::state_dir::private_file;
-use crate::store::{OpenError, Store};
+use crate::store::{self, OpenError, Store};
 use crate::supervisor::{EXIT_CONFIG, Listeners};
 
 /// The name of the store in the state directory.
@@ -105,7 +105,10 @@ async fn serve(inherited: Inherited) -> Result<(Store, File), Failure> {
         }
     };
     let lock = wait_for_predecessor(&config.state_dir).await?;
-    let store = Store::open(&config.state_dir.join(STORE))?;
+    let store = Store::open_with(&store::Settings {
+        max_events: config.max_events,
+        ..store::Settings::new(&config.state_dir.join(STORE))
+    })?;
     let setup = Setup {
         store,
         supervisor,
@@ -156,6 +159,7 @@ async fn serve(inherited: Inherited) -> Result<(Store, File), Failure> {
                 SupervisorSaid::Shutdown => {}
                 SupervisorSaid::Gone => listening = false,
                 SupervisorSaid::Replace => {
+                    manager.end_news();
                     if let Some(connections) = connections.take() {
                         connections.finish().await;
                     }
@@ -164,6 +168,7 @@ async fn serve(inherited: Inherited) -> Result<(Store, File), Failure> {
             },
         }
     }
+    manager.end_news();
     if let Some(connections) = connections {
         connections.finish().await;
     }

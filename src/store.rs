@@ -1,32 +1,41 @@
-//! The embedded store: jobs, their secrets, idempotency keys, and the durability of all of them.
+//! The embedded store: jobs, their secrets, idempotency keys and events, and the durability of all of
+//! them.
 //!
 //! One thread writes and commits what has queued up as one transaction; a few threads read. Nothing of
 //! SQLite blocks a worker of the async runtime, and nothing of it is seen outside. The store decides
 //! nothing about a job: it must not know the rules of a job's life, HTTP or processes.
 
 mod encoding;
+mod events;
 mod query;
 mod reader;
 mod schema;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod writer;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
+use tokio::sync::watch;
 
 use crate::clock::Timestamp;
+use crate::job::event::{Cursor, Event};
 use crate::job::query::Query;
 use crate::job::spec::Secrets;
-use crate::job::{Job, JobId};
+use crate::job::{Job, JobId, State};
 use crate::manager::Idempotency;
+use events::EventRow;
+pub use events::{EventPage, EventQuery};
 use reader::Readers;
 pub use schema::OpenError;
+use tables::{Change, Insertion, Row};
 pub use writer::Stats;
-use writer::{Change, Insertion, Row, Writer};
+use writer::Writer;
 
 /// The store failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -92,6 +101,20 @@ pub struct Settings {
     pub path: PathBuf,
     /// How many threads read, at least one.
     pub readers: usize,
+    /// The most events that are kept.
+    pub max_events: u64,
+}
+
+impl Settings {
+    /// A store in this file, as it is by default.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            readers: 2,
+            max_events: 100_000,
+        }
+    }
 }
 
 /// What became of an [`Store::insert`].
@@ -119,6 +142,7 @@ pub struct Counts {
 /// [`Store::close`] also waits for that.
 #[derive(Clone, Debug)]
 pub struct Store {
+    source: Arc<str>,
     writer: Writer,
     readers: Readers,
     threads: Arc<Mutex<Threads>>,
@@ -140,15 +164,12 @@ impl Store {
         schema::check(path)
     }
 
-    /// Opens the store in the file `path`, with the default number of readers.
+    /// Opens the store in the file `path` as it is by default.
     ///
     /// # Errors
     /// See [`OpenError`]; a file that is refused keeps its content.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        Self::open_with(&Settings {
-            path: path.to_owned(),
-            readers: 2,
-        })
+        Self::open_with(&Settings::new(path))
     }
 
     /// Opens the store, makes it where there is none, and brings an older one up to this version.
@@ -160,9 +181,11 @@ impl Store {
         let connections = (0..settings.readers.max(1))
             .map(|_| schema::open_reader(&path))
             .collect::<Result<Vec<Connection>, OpenError>>()?;
+        let source = events::source(&connection)?;
         let (readers, reader_threads) = Readers::start(connections)?;
-        let (writer, writer_thread) = Writer::start(connection)?;
+        let (writer, writer_thread) = Writer::start(connection, settings.max_events)?;
         Ok(Self {
+            source: source.into(),
             writer,
             readers,
             threads: Arc::new(Mutex::new(Threads {
@@ -172,7 +195,8 @@ impl Store {
         })
     }
 
-    /// Stores a new job and the values of its secrets. The key is scoped to the job's creator.
+    /// Stores a new job, the values of its secrets and what is told of it. The key is scoped to the job's
+    /// creator.
     ///
     /// # Errors
     /// Nothing is stored then.
@@ -181,36 +205,57 @@ impl Store {
         job: Arc<Job>,
         secrets: Secrets,
         idempotency: Option<Idempotency>,
+        events: Vec<Event>,
     ) -> Result<Inserted, StoreError> {
         let doing = "cannot store a new job";
-        let insertion = Insertion::of(&job, &secrets, idempotency).map_err(|it| it.doing(doing))?;
+        let insertion =
+            Insertion::of(&job, &secrets, idempotency, events).map_err(|it| it.doing(doing))?;
         self.writer.insert(insertion, doing).await
     }
 
-    /// Makes a change of an unfinished job durable.
+    /// Makes a change of an unfinished job durable, and with it what is told of it.
     ///
     /// # Errors
     /// Also where the job has been finished or was never inserted.
-    pub async fn update(&self, job: Arc<Job>) -> Result<(), StoreError> {
+    pub async fn update(&self, job: Arc<Job>, events: Vec<Event>) -> Result<(), StoreError> {
         let doing = "cannot store a change of a job";
         if job.state.is_terminal() {
             return Err(Fault::NoSuchJob.doing(doing));
         }
-        let row = Row::of(&job).map_err(|it| it.doing(doing))?;
-        self.writer.change(Change::Update(row), doing).await
+        let change = Row::of(&job)
+            .and_then(|row| Ok(Change::Update(row, EventRow::all(events)?)))
+            .map_err(|it| it.doing(doing))?;
+        self.writer.change(change, doing).await
     }
 
-    /// Stores a job in its terminal state and erases the values of its secrets. Doing it again is allowed.
+    /// Tells what has happened to jobs without a change of what is stored of them. It becomes durable with
+    /// the next transaction, or soon; what was told before other calls is before them.
+    pub fn tell(&self, events: Vec<Event>) {
+        let doing = "cannot store an event";
+        match EventRow::all(events) {
+            Ok(rows) if rows.is_empty() => {}
+            Ok(rows) => self.writer.tell(rows, doing),
+            Err(fault) => {
+                let error = fault.doing(doing);
+                tracing::error!(%error, "the store failed: {error}");
+            }
+        }
+    }
+
+    /// Stores a job in its terminal state, with what is told of it, and erases the values of its secrets.
+    /// Doing it again is allowed.
     ///
     /// # Errors
     /// Also where the job is not stored or its state is not terminal.
-    pub async fn finish(&self, job: Arc<Job>) -> Result<(), StoreError> {
+    pub async fn finish(&self, job: Arc<Job>, events: Vec<Event>) -> Result<(), StoreError> {
         let doing = "cannot store the end of a job";
         if !job.state.is_terminal() {
             return Err(Fault::NoSuchJob.doing(doing));
         }
-        let row = Row::of(&job).map_err(|it| it.doing(doing))?;
-        self.writer.change(Change::Finish(row), doing).await
+        let change = Row::of(&job)
+            .and_then(|row| Ok(Change::Finish(row, EventRow::all(events)?)))
+            .map_err(|it| it.doing(doing))?;
+        self.writer.change(change, doing).await
     }
 
     /// Removes jobs and all that belongs to them. Ids of no job are passed over.
@@ -242,6 +287,47 @@ impl Store {
         self.readers
             .read("cannot read the unfinished jobs", query::unfinished)
             .await
+    }
+
+    /// The state in which each unfinished job was when it was last told of; jobs of which nothing is told
+    /// are left out.
+    ///
+    /// # Errors
+    /// Where a row cannot be read.
+    pub async fn told(&self) -> Result<HashMap<JobId, State>, StoreError> {
+        self.readers
+            .read("cannot read what was told of jobs", events::told)
+            .await
+    }
+
+    /// One page of events.
+    ///
+    /// # Errors
+    /// Where a row cannot be read.
+    pub async fn events(&self, query: EventQuery) -> Result<EventPage, StoreError> {
+        self.readers
+            .read("cannot read events", move |connection| {
+                events::page(connection, query)
+            })
+            .await
+    }
+
+    /// Tells the newest cursor as there are new events, of all jobs or of one. A hint to look; closed when
+    /// the job is removed or there will be no more.
+    #[must_use]
+    pub fn news(&self, job: Option<JobId>) -> watch::Receiver<Cursor> {
+        self.writer.feed().subscribe(job)
+    }
+
+    /// Ends every subscription to news.
+    pub fn end_news(&self) {
+        self.writer.feed().close();
+    }
+
+    /// What tells this store from all others, as a URI.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// One page of the jobs in a terminal state.

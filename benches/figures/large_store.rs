@@ -87,7 +87,7 @@ fn fill(path: &Path, count: usize) -> io::Result<()> {
     while number < count {
         let batch = (number..count.min(number + 4096)).map(|number| {
             let job = Arc::new(finished(number, &spec));
-            store.insert(job, Secrets::default(), None)
+            store.insert(job, Secrets::default(), None, Vec::new())
         });
         number += batch.len();
         for inserted in runtime.block_on(futures_util::future::join_all(batch)) {

@@ -102,6 +102,8 @@ pub const SETTINGS: &[Setting] = &[
         "The most jobs that wait; more are refused with 429."),
     row("max_finished", "--max-finished", "PROCESSION_MAX_FINISHED", "N", One, Value("1000000"),
         "The most finished jobs that are kept; the oldest go first, whatever their ttl."),
+    row("max_events", "--max-events", "PROCESSION_MAX_EVENTS", "N", One, Value("100000"),
+        "The most events that are kept, of all jobs together; the oldest go first. A short job has three."),
     row("on_shutdown", "--on-shutdown", "PROCESSION_ON_SHUTDOWN", "stop|leave", One,
         Rule("`stop` as PID 1, else `leave`"),
         "What becomes of running jobs when the service ends."),

@@ -51,6 +51,7 @@ fn without_settings_the_defaults_hold() {
             max_running: 256,
             max_queued: 10_000,
             max_finished: 1_000_000,
+            max_events: 100_000,
             on_shutdown: None,
             shutdown_grace: Duration::from_secs(8),
             min_free_bytes: 1 << 30,
@@ -81,6 +82,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         "--max-running=1",
         "--max-queued=0",
         "--max-finished=5",
+        "--max-events=600",
         "--on-shutdown=stop",
         "--shutdown-grace-seconds=0.5",
         "--min-free-bytes=0",
@@ -105,6 +107,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         max_running = 1
         max_queued = 0
         max_finished = 5
+        max_events = 600
         on_shutdown = "stop"
         shutdown_grace_seconds = 0.5
         min_free_bytes = 0

@@ -94,7 +94,8 @@ fn states(params: &mut Params) -> Vec<State> {
     states
 }
 
-fn selector(params: &mut Params) -> Selector {
+/// Reads a label selector.
+pub(super) fn selector(params: &mut Params) -> Selector {
     match params
         .text("label_selector")
         .map(|text| text.parse::<Selector>())

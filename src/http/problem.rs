@@ -45,6 +45,7 @@ pub const ALL_CODES: &[&str] = &[
     "stdin_offset_mismatch",
     "no_terminal",
     "precondition_failed",
+    "cursor_expired",
     "body_too_large",
     "unsupported_media_type",
     "range_not_satisfiable",
@@ -147,6 +148,8 @@ pub enum ApiError {
     NotQueued,
     /// The job is no longer in the version that `If-Match` names.
     PreconditionFailed,
+    /// Events after a cursor are no longer kept.
+    CursorExpired,
     /// Standard input takes nothing, or nothing any more.
     StdinClosed,
     /// Standard input is at another offset.
@@ -295,6 +298,7 @@ mod tests {
             ApiError::SignalFailed(nix::errno::Errno::EPERM),
             ApiError::NotQueued,
             ApiError::PreconditionFailed,
+            ApiError::CursorExpired,
             ApiError::StdinClosed,
             ApiError::StdinOffset { expected: Some(1) },
             ApiError::NoTerminal,

@@ -16,7 +16,7 @@ use axum::{Router, http};
 
 use super::auth;
 use super::problem::ApiError;
-use super::{Api, change, jobs, many, output, page, query, service, stdin, terminal};
+use super::{Api, change, events, jobs, many, output, page, query, service, stdin, terminal};
 use crate::auth::Access::{self, Admin, Metrics, Operate, Public, Read};
 
 /// One method of one path.
@@ -67,6 +67,14 @@ pub(super) fn table() -> Vec<Route> {
         route(GET, "/jobs/{id}/output", Read, output::LOG, output::log),
         route(GET, "/jobs/{id}/output/stdout", Read, &[], output::stdout),
         route(GET, "/jobs/{id}/output/stderr", Read, &[], output::stderr),
+        route(
+            GET,
+            "/jobs/{id}/events",
+            Read,
+            events::OF_JOB,
+            events::of_job,
+        ),
+        route(GET, "/events", Read, events::OF_ALL, events::of_all),
         route(POST, "/drain", Admin, &[], service::drain),
         route(DELETE, "/drain", Admin, &[], service::end_drain),
         route(GET, "/healthz", Public, &[], service::healthz),

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::clock::Timestamp;
+use crate::cloud_event::ExitView;
 use crate::job::sandbox::InForce;
 use crate::job::{
-    Cause, Exit, ExitStatus, Job, OutputTotals, Process, Signal, SpawnFailure, Spec, State,
-    Survivor, Termination, Usage,
+    Cause, Job, OutputTotals, Process, SpawnFailure, Spec, State, Survivor, Termination, Usage,
 };
 use crate::manager::ProcessInfo;
 
@@ -128,37 +128,6 @@ impl<'a> From<&'a Process> for ProcessView<'a> {
             },
             executable: process.executable.as_deref(),
             sandbox: process.sandbox.as_ref(),
-        }
-    }
-}
-
-/// How the leader ended.
-#[derive(Debug, Serialize)]
-pub(super) struct ExitView {
-    code: Option<u8>,
-    signal: Option<Signal>,
-    signal_number: Option<i32>,
-    core_dumped: bool,
-    oom_killed: Option<bool>,
-    at: Timestamp,
-}
-
-impl From<&Exit> for ExitView {
-    fn from(exit: &Exit) -> Self {
-        let (code, signal, core_dumped) = match exit.status {
-            ExitStatus::Code(code) => (Some(code), None, false),
-            ExitStatus::Signal {
-                signal,
-                core_dumped,
-            } => (None, Some(signal), core_dumped),
-        };
-        Self {
-            code,
-            signal,
-            signal_number: signal.map(Signal::number),
-            core_dumped,
-            oom_killed: exit.oom_killed,
-            at: exit.at,
         }
     }
 }

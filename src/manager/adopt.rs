@@ -75,7 +75,9 @@ pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
     } else {
         Origin::Ours
     };
+    let told = shared.store.told().await?;
     for (mut job, secrets) in unfinished {
+        let told = told.get(&job.id).copied();
         let found = launched.remove(&job.id);
         mirror::outlive_server(&mut job, Timestamp::now());
         if let Some(found) = found {
@@ -85,9 +87,10 @@ pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
                 mirror::mirror(&mut job, record);
             }
             shared.admission().adopt();
-            shared.spawn(shared.enlist(job, true).resume(secrets, origin));
+            let runner = shared.enlist(job, true).told(told);
+            shared.spawn(runner.resume(secrets, origin));
         } else {
-            shared.spawn(shared.enlist(job, true).requeue(secrets));
+            shared.spawn(shared.enlist(job, true).told(told).requeue(secrets));
         }
     }
     Ok(())

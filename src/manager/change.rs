@@ -8,7 +8,9 @@ use tokio::time::timeout;
 
 use super::runner::Ask;
 use super::{Manager, RequestError};
+use crate::clock::Timestamp;
 use crate::job::amendment::Amendment;
+use crate::job::event::{Event, What};
 use crate::job::life::{Refusal, Stop};
 use crate::job::query::{Filter, Order, Query};
 use crate::job::selector::Selector;
@@ -72,8 +74,9 @@ impl Manager {
         let mut job = Job::clone(&job);
         amendment.apply(&mut job);
         job.version += 1;
+        let changed = Event::of(&job, Timestamp::now(), What::Changed);
         let job = Arc::new(job);
-        self.shared.store.finish(job.clone()).await?;
+        self.shared.store.finish(job.clone(), vec![changed]).await?;
         Ok(job)
     }
 

@@ -15,10 +15,11 @@ use super::adopt::{self, Fate, Origin};
 use super::{Idempotency, RequestError, Shared, SubmitError, Submitted, mirror};
 use crate::clock::{Now, Timestamp};
 use crate::failpoint;
-use crate::job::Job;
+use crate::job::event::{self, Event, What};
 use crate::job::life::{Refusal, Stop};
 use crate::job::outcome::{Cause, SpawnFailure, Termination};
 use crate::job::spec::Secrets;
+use crate::job::{Job, State};
 use crate::record::{self, Record};
 use crate::store::Inserted;
 
@@ -52,6 +53,8 @@ pub(super) struct Runner {
     shutdown: watch::Receiver<Option<ShutdownPlan>>,
     answer: Option<oneshot::Sender<Result<Submitted, SubmitError>>>,
     origin: Origin,
+    /// The state that the events up to now tell.
+    told: State,
 }
 
 /// A stop, and where to tell what came of it.
@@ -67,6 +70,7 @@ impl Runner {
     ) -> Self {
         let shutdown = shared.shutdown.subscribe();
         Self {
+            told: job.state,
             shared,
             job,
             publish,
@@ -89,7 +93,12 @@ impl Runner {
         let inserted = self
             .shared
             .store
-            .insert(Arc::new(self.job.clone()), secrets.clone(), idempotency)
+            .insert(
+                Arc::new(self.job.clone()),
+                secrets.clone(),
+                idempotency,
+                vec![Event::created(&self.job)],
+            )
             .await;
         let refusal = match inserted {
             Ok(Inserted::New) => {
@@ -136,6 +145,12 @@ impl Runner {
             }
         };
         let _ = answer.send(refusal);
+    }
+
+    /// What earlier servers have told of the job; without it, nothing is told of what it is now.
+    pub(super) fn told(mut self, told: Option<State>) -> Self {
+        self.told = told.unwrap_or(self.told);
+        self
     }
 
     /// A job that an earlier server accepted and nobody has started.
@@ -210,8 +225,10 @@ impl Runner {
     async fn commit_end(&mut self) {
         self.job.version += 1;
         let job = Arc::new(self.job.clone());
+        let events = event::since(self.told, &job, Timestamp::now());
+        self.told = job.state;
         failpoint::hit("end.storing");
-        while let Err(error) = self.shared.store.finish(job.clone()).await {
+        while let Err(error) = self.shared.store.finish(job.clone(), events.clone()).await {
             self.shared.store_failed(&error);
             tracing::error!(job.id = %job.id, %error, "the end of job {} could not be stored and is tried again: {error}", job.id);
             until(Some(Instant::now() + STORE_RETRY)).await;
@@ -238,6 +255,17 @@ impl Runner {
     fn publish(&mut self) {
         self.job.version += 1;
         self.publish.send_replace(Arc::new(self.job.clone()));
+        let events = event::since(self.told, &self.job, Timestamp::now());
+        if !events.is_empty() {
+            self.told = self.job.state;
+            self.shared.store.tell(events);
+        }
+    }
+
+    /// Tells of a happening that has left the job as it is.
+    fn tell(&self, what: What) {
+        let event = Event::of(&self.job, Timestamp::now(), what);
+        self.shared.store.tell(vec![event]);
     }
 
     fn answer(&mut self) {

@@ -61,6 +61,20 @@ const MIGRATIONS: &[&str] = &[
     ) STRICT;
     CREATE TABLE totals (finished INTEGER NOT NULL) STRICT;
     INSERT INTO totals VALUES (0);",
+    // What is told of jobs, in its order. The newest number is kept apart from the rows, as the newest
+    // rows go where their job is removed.
+    "CREATE TABLE events (
+        seq INTEGER PRIMARY KEY,
+        job BLOB NOT NULL,
+        at INTEGER NOT NULL,
+        kind INTEGER NOT NULL,
+        event TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX events_by_job ON events (job);
+    ALTER TABLE totals ADD COLUMN last_event INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE totals ADD COLUMN pruned_events INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE totals ADD COLUMN source TEXT NOT NULL DEFAULT '';
+    UPDATE totals SET source = lower(hex(randomblob(16)));",
 ];
 
 /// How long a connection waits for a predecessor that is still going down.

@@ -63,7 +63,7 @@ fn fresh() -> (TempDir, PathBuf, Store) {
 
 async fn store_new(store: &Store, job: &Job) {
     let inserted = store
-        .insert(Arc::new(job.clone()), Secrets::default(), None)
+        .insert(Arc::new(job.clone()), Secrets::default(), None, Vec::new())
         .await;
     assert_eq!(inserted.unwrap(), Inserted::New);
 }
@@ -96,15 +96,18 @@ async fn what_was_answered_is_there_after_a_reopen() {
     let done = job(State::Queued);
     let late = job(State::Queued);
     store
-        .insert(Arc::new(running.clone()), secrets(), None)
+        .insert(Arc::new(running.clone()), secrets(), None, Vec::new())
         .await
         .unwrap();
     store_new(&store, &done).await;
     running.state = State::Running;
     running.version = 7;
-    store.update(Arc::new(running.clone())).await.unwrap();
+    store
+        .update(Arc::new(running.clone()), Vec::new())
+        .await
+        .unwrap();
     let done = ended(done, State::Failed);
-    store.finish(Arc::clone(&done)).await.unwrap();
+    store.finish(Arc::clone(&done), Vec::new()).await.unwrap();
     store_new(&store, &late).await;
     store.close();
 
@@ -142,8 +145,14 @@ async fn what_was_answered_is_there_after_a_crash() {
 #[tokio::test]
 async fn concurrent_inserts_share_commits() {
     let (_folder, _path, store) = fresh();
-    let inserts =
-        (0..64).map(|_| store.insert(Arc::new(job(State::Queued)), Secrets::default(), None));
+    let inserts = (0..64).map(|_| {
+        store.insert(
+            Arc::new(job(State::Queued)),
+            Secrets::default(),
+            None,
+            Vec::new(),
+        )
+    });
     for inserted in futures_util::future::join_all(inserts).await {
         assert_eq!(inserted.unwrap(), Inserted::New);
     }
@@ -156,8 +165,14 @@ async fn concurrent_inserts_share_commits() {
 #[tokio::test]
 async fn of_concurrent_inserts_with_one_key_one_is_new() {
     let (_folder, _path, store) = fresh();
-    let inserts =
-        (0..64).map(|_| store.insert(Arc::new(job(State::Queued)), secrets(), key("k", 1)));
+    let inserts = (0..64).map(|_| {
+        store.insert(
+            Arc::new(job(State::Queued)),
+            secrets(),
+            key("k", 1),
+            Vec::new(),
+        )
+    });
     let outcomes: Vec<Inserted> = futures_util::future::join_all(inserts)
         .await
         .into_iter()
@@ -182,6 +197,7 @@ async fn a_key_belongs_to_one_body_of_one_actor_for_the_life_of_the_job() {
             Arc::new(job.clone()),
             Secrets::default(),
             key("k", fingerprint),
+            Vec::new(),
         )
     };
     assert_eq!(insert(&first, 1).await.unwrap(), Inserted::New);
@@ -196,7 +212,7 @@ async fn a_key_belongs_to_one_body_of_one_actor_for_the_life_of_the_job() {
     };
     assert_eq!(insert(&other, 2).await.unwrap(), Inserted::New);
     store
-        .finish(ended(first.clone(), State::Succeeded))
+        .finish(ended(first.clone(), State::Succeeded), Vec::new())
         .await
         .unwrap();
     assert_eq!(
@@ -215,9 +231,14 @@ async fn a_failing_command_does_not_fail_its_neighbours() {
     store_new(&store, &twice).await;
     let other = job(State::Queued);
     let (again, missing, good) = tokio::join!(
-        store.insert(Arc::new(twice.clone()), secrets(), key("k", 1)),
-        store.finish(ended(job(State::Queued), State::Lost)),
-        store.insert(Arc::new(other.clone()), Secrets::default(), None),
+        store.insert(Arc::new(twice.clone()), secrets(), key("k", 1), Vec::new()),
+        store.finish(ended(job(State::Queued), State::Lost), Vec::new()),
+        store.insert(
+            Arc::new(other.clone()),
+            Secrets::default(),
+            None,
+            Vec::new()
+        ),
     );
     assert!(again.is_err());
     assert_eq!(
@@ -226,7 +247,12 @@ async fn a_failing_command_does_not_fail_its_neighbours() {
     );
     assert_eq!(good.unwrap(), Inserted::New);
     // The failed insert left neither its key nor its secrets.
-    let retry = store.insert(Arc::new(job(State::Queued)), secrets(), key("k", 2));
+    let retry = store.insert(
+        Arc::new(job(State::Queued)),
+        secrets(),
+        key("k", 2),
+        Vec::new(),
+    );
     assert_eq!(retry.await.unwrap(), Inserted::New);
     assert_eq!(store.counts().finished, 0);
 }
@@ -236,7 +262,8 @@ async fn a_dropped_future_still_commits() {
     let (_folder, path, store) = fresh();
     let one = job(State::Queued);
     {
-        let insert = pin!(store.insert(Arc::new(one.clone()), Secrets::default(), None));
+        let insert =
+            pin!(store.insert(Arc::new(one.clone()), Secrets::default(), None, Vec::new()));
         let _ = insert.poll(&mut Context::from_waker(Waker::noop()));
     }
     store.close();
@@ -262,14 +289,14 @@ async fn the_end_of_a_job_erases_its_secrets_from_every_file() {
         ..Spec::clone(&one.spec)
     });
     store
-        .insert(Arc::new(one.clone()), secrets(), None)
+        .insert(Arc::new(one.clone()), secrets(), None, Vec::new())
         .await
         .unwrap();
     assert_eq!(store.unfinished().await.unwrap()[0].1, secrets());
     let shown = store.get(one.id).await.unwrap().unwrap();
     assert_eq!(shown.spec.secret_env.0["TOKEN"], "");
     store
-        .finish(ended(one.clone(), State::Canceled))
+        .finish(ended(one.clone(), State::Canceled), Vec::new())
         .await
         .unwrap();
     store.close();
@@ -285,16 +312,19 @@ async fn an_end_is_stored_again_without_doubling_and_never_undone() {
     let mut one = job(State::Queued);
     one.labels.insert("a".to_owned(), "b".to_owned());
     store_new(&store, &one).await;
-    store.finish(ended(one.clone(), State::Lost)).await.unwrap();
+    store
+        .finish(ended(one.clone(), State::Lost), Vec::new())
+        .await
+        .unwrap();
     let last = ended(one.clone(), State::Failed);
-    store.finish(Arc::clone(&last)).await.unwrap();
+    store.finish(Arc::clone(&last), Vec::new()).await.unwrap();
     assert_eq!(
         store.list(everything()).await.unwrap(),
         [last.as_ref().clone()]
     );
     assert_eq!((store.counts().finished, rows(&path, "labels")), (1, 1));
-    assert!(store.update(Arc::new(one)).await.is_err());
-    assert!(store.update(last).await.is_err());
+    assert!(store.update(Arc::new(one), Vec::new()).await.is_err());
+    assert!(store.update(last, Vec::new()).await.is_err());
 }
 
 #[tokio::test]
@@ -315,7 +345,10 @@ async fn what_is_too_old_or_too_much_is_found_oldest_first_and_removed() {
     }
     let ids: Vec<JobId> = jobs.iter().map(|one| one.id).collect();
     for one in jobs {
-        store.finish(ended(one, State::Succeeded)).await.unwrap();
+        store
+            .finish(ended(one, State::Succeeded), Vec::new())
+            .await
+            .unwrap();
     }
     assert_eq!(
         store.expired(moment(30), 9).await.unwrap(),
@@ -410,7 +443,7 @@ fn a_newer_store_is_refused_and_untouched() {
     let error = Store::open(&path).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "store has schema 99, this procession knows up to 1: start the newer version"
+        "store has schema 99, this procession knows up to 2: start the newer version"
     );
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
@@ -418,8 +451,14 @@ fn a_newer_store_is_refused_and_untouched() {
 #[tokio::test]
 async fn a_damaged_store_is_refused_and_untouched() {
     let (_folder, path, store) = fresh();
-    let inserts =
-        (0..400).map(|_| store.insert(Arc::new(job(State::Queued)), Secrets::default(), None));
+    let inserts = (0..400).map(|_| {
+        store.insert(
+            Arc::new(job(State::Queued)),
+            Secrets::default(),
+            None,
+            Vec::new(),
+        )
+    });
     futures_util::future::join_all(inserts).await;
     store.close();
     let sound = std::fs::read(&path).unwrap();
@@ -699,7 +738,7 @@ proptest! {
         }).collect();
         runtime.block_on(async {
             let inserts = jobs.iter().map(|job| {
-                store.insert(Arc::new(job.clone()), Secrets::default(), None)
+                store.insert(Arc::new(job.clone()), Secrets::default(), None, Vec::new())
             });
             for inserted in futures_util::future::join_all(inserts).await {
                 prop_assert_eq!(inserted.unwrap(), Inserted::New);

@@ -3,81 +3,28 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OptionalExtension, ToSql, TransactionBehavior, params};
+use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use crate::failpoint;
-use crate::job::spec::Secrets;
-use crate::job::{Job, JobId};
-use crate::manager::Idempotency;
-use crate::store::encoding::{self, Columns};
+use crate::job::event::Cursor;
+use crate::store::events::{self, EventRow, Feed};
+use crate::store::tables::{self, Change, Insertion, Totals};
 use crate::store::{Counts, Fault, Inserted, OpenError, StoreError};
 
 /// The most commands in one transaction, so that the first does not wait long for the last.
 const MAX_BATCH: usize = 512;
 
-/// A job as it goes into a table.
-#[derive(Debug)]
-pub(super) struct Row {
-    columns: Columns,
-    queue: String,
-    text: String,
-}
+/// How long events that belong to no change wait for a transaction that is made anyway. So a job that is
+/// over by then costs no sync of its own for them.
+const HELD: Duration = Duration::from_millis(50);
 
-impl Row {
-    /// Done by the caller, so that the one writer has less to do.
-    pub(super) fn of(job: &Job) -> Result<Self, Fault> {
-        let (columns, text) = encoding::encode(job)?;
-        Ok(Self {
-            columns,
-            queue: job.spec.queue.clone(),
-            text,
-        })
-    }
-}
-
-/// A new job with what belongs to it.
-#[derive(Debug)]
-pub(super) struct Insertion {
-    row: Row,
-    terminal: bool,
-    actor: String,
-    secrets: Option<String>,
-    idempotency: Option<Idempotency>,
-}
-
-impl Insertion {
-    pub(super) fn of(
-        job: &Job,
-        secrets: &Secrets,
-        idempotency: Option<Idempotency>,
-    ) -> Result<Self, Fault> {
-        let terminal = job.state.is_terminal();
-        let secrets = if terminal || secrets.0.is_empty() {
-            None
-        } else {
-            Some(encoding::encode_secrets(secrets)?)
-        };
-        Ok(Self {
-            row: Row::of(job)?,
-            terminal,
-            actor: job.created_by.clone(),
-            secrets,
-            idempotency,
-        })
-    }
-}
-
-/// A change of jobs that are there.
-#[derive(Debug)]
-pub(super) enum Change {
-    Update(Row),
-    Finish(Row),
-    Delete(Vec<JobId>),
-}
+/// How soon events are tried again that found no room.
+const ROOM_RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 enum Command {
@@ -86,6 +33,19 @@ enum Command {
         oneshot::Sender<Result<Inserted, StoreError>>,
     ),
     Change(Change, oneshot::Sender<Result<(), StoreError>>),
+    /// Events of no change of a row. Nobody waits for them.
+    Tell(Vec<EventRow>),
+}
+
+impl Command {
+    fn events(&self) -> &[EventRow] {
+        match self {
+            Self::Insert(insertion, _) => &insertion.events,
+            Self::Change(Change::Update(_, events) | Change::Finish(_, events), _)
+            | Self::Tell(events) => events,
+            Self::Change(Change::Delete(_), _) => &[],
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -123,20 +83,34 @@ impl Tally {
 pub(super) struct Writer {
     messages: Sender<Message>,
     tally: Arc<Tally>,
+    feed: Arc<Feed>,
 }
 
 impl Writer {
-    pub(super) fn start(connection: Connection) -> Result<(Self, JoinHandle<()>), OpenError> {
+    /// Starts the thread; of the events, `keep` are kept at most.
+    pub(super) fn start(
+        connection: Connection,
+        keep: u64,
+    ) -> Result<(Self, JoinHandle<()>), OpenError> {
         let tally = Arc::new(Tally::default());
+        let totals = Totals::read(&connection)?;
+        let feed = Arc::new(Feed::new(cursor(totals)));
         let (messages, inbox) = mpsc::channel();
         let writer = Self {
             messages,
             tally: Arc::clone(&tally),
+            feed: Arc::clone(&feed),
         };
-        tally.see_finished(finished(&connection)?);
+        tally.see_finished(totals.finished);
+        let desk = Desk {
+            connection,
+            tally,
+            feed,
+            keep,
+        };
         let thread = thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || run(connection, &inbox, &tally))?;
+            .spawn(move || desk.run(&inbox))?;
         Ok((writer, thread))
     }
 
@@ -162,6 +136,11 @@ impl Writer {
             .unwrap_or_else(|_| Err(StoreError::closed(doing)))
     }
 
+    pub(super) fn tell(&self, events: Vec<EventRow>, doing: &'static str) {
+        // After the end of the store a new server finds out what was not told.
+        let _ = self.send(Command::Tell(events), doing);
+    }
+
     fn send(&self, command: Command, doing: &'static str) -> Result<(), StoreError> {
         self.messages
             .send(Message::Write(command, doing))
@@ -172,6 +151,10 @@ impl Writer {
     pub(super) fn stop(&self) {
         // Fails only where the thread has ended already.
         let _ = self.messages.send(Message::Stop);
+    }
+
+    pub(super) fn feed(&self) -> &Feed {
+        &self.feed
     }
 
     pub(super) fn stats(&self) -> Stats {
@@ -188,330 +171,220 @@ impl Writer {
     }
 }
 
-fn run(mut connection: Connection, inbox: &Receiver<Message>, tally: &Tally) {
-    let mut stopping = false;
-    while !stopping && let Ok(first) = inbox.recv() {
-        let mut batch = Vec::new();
-        let mut next = Some(first);
-        while let Some(message) = next {
-            match message {
-                Message::Write(command, doing) => batch.push((command, doing)),
-                Message::Stop => {
-                    stopping = true;
-                    break;
-                }
-            }
-            next = if batch.len() < MAX_BATCH {
-                inbox.try_recv().ok()
+type Entry = (Command, &'static str);
+
+/// What the thread works with.
+struct Desk {
+    connection: Connection,
+    tally: Arc<Tally>,
+    feed: Arc<Feed>,
+    /// How many events are kept.
+    keep: u64,
+}
+
+impl Desk {
+    fn run(mut self, inbox: &Receiver<Message>) {
+        let mut stopping = false;
+        let mut held: Vec<Entry> = Vec::new();
+        let mut held_until = Instant::now();
+        while !stopping {
+            let first = if held.is_empty() {
+                inbox.recv().ok()
             } else {
-                None
-            };
-        }
-        write(&mut connection, batch, tally);
-    }
-    // Erased secrets leave the log here at the latest. A failure costs nothing: the next start reads the log.
-    let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-}
-
-/// Carries out a batch and answers.
-fn write(connection: &mut Connection, batch: Vec<(Command, &'static str)>, tally: &Tally) {
-    if batch.is_empty() {
-        return;
-    }
-    match commit(connection, &batch, tally) {
-        Ok(outcomes) => {
-            for ((command, doing), outcome) in batch.into_iter().zip(outcomes) {
-                answer(command, outcome.map_err(|fault| fault.doing(doing)));
-            }
-        }
-        Err(fault) if batch.len() == 1 => {
-            let (why, full) = (fault.to_string(), fault.is_full());
-            for (command, doing) in batch {
-                tally.commands.fetch_add(1, Ordering::Relaxed);
-                let why = why.clone();
-                answer(command, Err(StoreError { doing, why, full }));
-            }
-        }
-        // The transaction as a whole failed: what is too large for the disk must not take the rest with it.
-        Err(_) => {
-            for command in batch {
-                write(connection, vec![command], tally);
-            }
-        }
-    }
-}
-
-/// `Err` where nothing of the batch was committed.
-fn commit(
-    connection: &mut Connection,
-    batch: &[(Command, &'static str)],
-    tally: &Tally,
-) -> Result<Vec<Result<Inserted, Fault>>, Fault> {
-    let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let before = finished(&transaction)?;
-    let mut now = before;
-    let mut outcomes = Vec::with_capacity(batch.len());
-    for (command, _) in batch {
-        let savepoint = transaction.savepoint()?;
-        let mut count = now;
-        let outcome = apply(&savepoint, command, &mut count);
-        match outcome {
-            Ok(inserted) => {
-                savepoint.commit()?;
-                now = count;
-                outcomes.push(Ok(inserted));
-            }
-            Err(fault) => {
-                // After errors such as a full disk SQLite may have undone the whole transaction.
-                if savepoint.is_autocommit() {
-                    return Err(fault);
+                let left = held_until.saturating_duration_since(Instant::now());
+                match inbox.recv_timeout(left) {
+                    Ok(message) => Some(message),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => Some(Message::Stop),
                 }
-                savepoint.finish()?;
-                outcomes.push(Err(fault));
-            }
-        }
-    }
-    if now != before {
-        transaction
-            .prepare_cached("UPDATE totals SET finished = ?")?
-            .execute([now])?;
-    }
-    failpoint::hit("store.committing");
-    transaction.commit()?;
-    failpoint::hit("store.committed");
-    tally.see_finished(now);
-    tally.commits.fetch_add(1, Ordering::Relaxed);
-    tally.commands.fetch_add(
-        u64::try_from(batch.len()).unwrap_or(u64::MAX),
-        Ordering::Relaxed,
-    );
-    Ok(outcomes)
-}
-
-fn answer(command: Command, outcome: Result<Inserted, StoreError>) {
-    // Who asked may be gone: the work is done all the same.
-    match command {
-        Command::Insert(_, answer) => drop(answer.send(outcome)),
-        Command::Change(_, answer) => drop(answer.send(outcome.map(|_| ()))),
-    }
-}
-
-fn finished(connection: &Connection) -> rusqlite::Result<i64> {
-    connection
-        .prepare_cached("SELECT finished FROM totals")?
-        .query_row([], |row| row.get(0))
-}
-
-fn apply(connection: &Connection, command: &Command, count: &mut i64) -> Result<Inserted, Fault> {
-    match command {
-        Command::Insert(insertion, _) => insert(connection, insertion, count),
-        Command::Change(change, _) => {
-            match change {
-                Change::Update(row) => update(connection, row)?,
-                Change::Finish(row) => finish(connection, row, count)?,
-                Change::Delete(ids) => {
-                    for id in ids {
-                        delete(connection, *id, count)?;
+            };
+            stopping = first.is_none() && held.is_empty();
+            let mut batch = std::mem::take(&mut held);
+            let mut is_urgent = first.is_none();
+            let mut next = first;
+            while let Some(message) = next {
+                match message {
+                    Message::Write(command, doing) => {
+                        match &command {
+                            Command::Insert(..) | Command::Change(..) => is_urgent = true,
+                            Command::Tell(_) if batch.is_empty() => {
+                                held_until = Instant::now() + HELD;
+                            }
+                            Command::Tell(_) => {}
+                        }
+                        batch.push((command, doing));
+                    }
+                    Message::Stop => {
+                        stopping = true;
+                        break;
                     }
                 }
+                next = if batch.len() < MAX_BATCH {
+                    inbox.try_recv().ok()
+                } else {
+                    is_urgent = true;
+                    None
+                };
             }
-            Ok(Inserted::New)
-        }
-    }
-}
-
-fn insert(
-    connection: &Connection,
-    insertion: &Insertion,
-    count: &mut i64,
-) -> Result<Inserted, Fault> {
-    let id = insertion.row.columns.id;
-    if let Some(idempotency) = &insertion.idempotency {
-        let owner = connection
-            .prepare_cached("SELECT fingerprint, id FROM idempotency WHERE actor = ? AND key = ?")?
-            .query_row(params![insertion.actor, idempotency.key], |row| {
-                Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, [u8; 16]>(1)?))
-            })
-            .optional()?;
-        if let Some((fingerprint, id)) = owner {
-            return Ok(if fingerprint == idempotency.fingerprint {
-                Inserted::Replay(JobId::from_bytes(id))
+            if is_urgent || stopping {
+                held = self.write(batch);
+                held_until = Instant::now() + ROOM_RETRY;
             } else {
-                Inserted::KeyReused
-            });
+                held = batch;
+            }
         }
-        connection
-            .prepare_cached(
-                "INSERT INTO idempotency (actor, key, fingerprint, id) VALUES (?, ?, ?, ?)",
-            )?
-            .execute(params![
-                insertion.actor,
-                idempotency.key,
-                idempotency.fingerprint,
-                id.as_bytes()
-            ])?;
+        // Erased secrets leave the log here at the latest. A failure costs nothing: the next start reads
+        // the log.
+        let _ = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     }
-    if insertion.terminal {
-        insert_finished(connection, &insertion.row)?;
-        *count = count.saturating_add(1);
-    } else {
-        let row = &insertion.row;
-        connection
-            .prepare_cached(
-                "INSERT INTO live (id, state, name, created_at, expires_at, job)
-                 VALUES (?, ?, ?, ?, ?, ?)",
-            )?
-            .execute(params![
-                id.as_bytes(),
-                row.columns.state,
-                row.columns.name,
-                row.columns.created_at,
-                row.columns.expires_at,
-                row.text
-            ])?;
+
+    /// Carries out a batch and answers. Gives back the events that found no room.
+    fn write(&mut self, batch: Vec<Entry>) -> Vec<Entry> {
+        if batch.is_empty() {
+            return batch;
+        }
+        match self.commit(&batch) {
+            Ok(outcomes) => batch
+                .into_iter()
+                .zip(outcomes)
+                .filter_map(|(entry, outcome)| answer(entry, outcome))
+                .collect(),
+            Err(fault) if batch.len() == 1 => {
+                self.tally.commands.fetch_add(1, Ordering::Relaxed);
+                let outcomes = std::iter::once(Err(fault));
+                batch
+                    .into_iter()
+                    .zip(outcomes)
+                    .filter_map(|(entry, outcome)| answer(entry, outcome))
+                    .collect()
+            }
+            // The transaction as a whole failed: what is too large for the disk must not take the rest
+            // with it.
+            Err(_) => batch
+                .into_iter()
+                .flat_map(|entry| self.write(vec![entry]))
+                .collect(),
+        }
     }
-    if let Some(secrets) = &insertion.secrets {
-        connection
-            .prepare_cached("INSERT INTO secrets (id, secrets) VALUES (?, ?)")?
-            .execute(params![id.as_bytes(), secrets])?;
+
+    /// `Err` where nothing of the batch was committed.
+    fn commit(&mut self, batch: &[Entry]) -> Result<Vec<Result<Inserted, Fault>>, Fault> {
+        let mut transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let before = Totals::read(&transaction)?;
+        let mut now = before;
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for (command, _) in batch {
+            let savepoint = transaction.savepoint()?;
+            let mut totals = now;
+            let outcome = apply(&savepoint, command, &mut totals);
+            match outcome {
+                Ok(inserted) => {
+                    savepoint.commit()?;
+                    now = totals;
+                    outcomes.push(Ok(inserted));
+                }
+                Err(fault) => {
+                    // After errors such as a full disk SQLite may have undone the whole transaction.
+                    if savepoint.is_autocommit() {
+                        return Err(fault);
+                    }
+                    savepoint.finish()?;
+                    outcomes.push(Err(fault));
+                }
+            }
+        }
+        if now != before {
+            events::prune(&transaction, self.keep, &mut now)?;
+            now.write(&transaction)?;
+        }
+        failpoint::hit("store.committing");
+        transaction.commit()?;
+        failpoint::hit("store.committed");
+        self.tally.see_finished(now.finished);
+        self.tally.commits.fetch_add(1, Ordering::Relaxed);
+        self.tally.commands.fetch_add(
+            u64::try_from(batch.len()).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
+        self.tell_of(batch, before, now);
+        Ok(outcomes)
     }
-    Ok(Inserted::New)
+
+    fn tell_of(&self, batch: &[Entry], before: Totals, now: Totals) {
+        if now.last_event != before.last_event {
+            let events = batch.iter().flat_map(|(command, _)| command.events());
+            self.feed.tell(cursor(now), events.map(|event| event.job));
+        }
+        for (command, _) in batch {
+            if let Command::Change(Change::Delete(ids), _) = command {
+                self.feed.forget(ids);
+            }
+        }
+    }
 }
 
-fn update(connection: &Connection, row: &Row) -> Result<(), Fault> {
-    let changed = connection
-        .prepare_cached(
-            "UPDATE live SET state = ?, name = ?, created_at = ?, expires_at = ?, job = ?
-             WHERE id = ?",
-        )?
-        .execute(params![
-            row.columns.state,
-            row.columns.name,
-            row.columns.created_at,
-            row.columns.expires_at,
-            row.text,
-            row.columns.id.as_bytes()
-        ])?;
-    if changed == 0 {
-        return Err(Fault::NoSuchJob);
+fn cursor(totals: Totals) -> Cursor {
+    Cursor::try_from(totals.last_event).unwrap_or_default()
+}
+
+/// Tells who waits; gives back what has to be tried again.
+fn answer(entry: Entry, outcome: Result<Inserted, Fault>) -> Option<Entry> {
+    let (command, doing) = entry;
+    // Who asked may be gone: the work is done all the same.
+    match (command, outcome) {
+        (Command::Insert(_, answer), outcome) => {
+            let _ = answer.send(outcome.map_err(|fault| fault.doing(doing)));
+        }
+        (Command::Change(_, answer), outcome) => {
+            let _ = answer.send(outcome.map(|_| ()).map_err(|fault| fault.doing(doing)));
+        }
+        (Command::Tell(_), Ok(_)) => {}
+        (Command::Tell(events), Err(fault)) if fault.is_full() => {
+            return Some((Command::Tell(events), doing));
+        }
+        (Command::Tell(_), Err(fault)) => {
+            let error = fault.doing(doing);
+            tracing::error!(%error, "the store failed: {error}");
+        }
     }
-    Ok(())
+    None
 }
 
-fn finish(connection: &Connection, row: &Row, count: &mut i64) -> Result<(), Fault> {
-    let id = row.columns.id.as_bytes();
-    let was_live = connection
-        .prepare_cached("DELETE FROM live WHERE id = ?")?
-        .execute([id])?;
-    if was_live == 0 {
-        return refinish(connection, row);
-    }
-    insert_finished(connection, row)?;
-    connection
-        .prepare_cached("DELETE FROM secrets WHERE id = ?")?
-        .execute([id])?;
-    *count = count.saturating_add(1);
-    Ok(())
-}
-
-fn insert_finished(connection: &Connection, row: &Row) -> Result<(), Fault> {
-    connection
-        .prepare_cached(
-            "INSERT INTO finished (id, state, name, queue, created_at, expires_at, job)
-             VALUES (:id, :state, :name, :queue, :created_at, :expires_at, :job)",
-        )?
-        .execute(bound(row).as_slice())?;
-    insert_labels(connection, row)
-}
-
-/// Stores the end of a job again. It keeps its place in the order of the ends.
-fn refinish(connection: &Connection, row: &Row) -> Result<(), Fault> {
-    if !delete_labels(connection, row.columns.id)? {
-        return Err(Fault::NoSuchJob);
-    }
-    connection
-        .prepare_cached(
-            "UPDATE finished SET state = :state, name = :name, queue = :queue,
-             created_at = :created_at, expires_at = :expires_at, job = :job WHERE id = :id",
-        )?
-        .execute(bound(row).as_slice())?;
-    insert_labels(connection, row)
-}
-
-/// The row for a statement's `:name`s.
-fn bound(row: &Row) -> [(&'static str, &dyn ToSql); 7] {
-    [
-        (":id", row.columns.id.as_bytes()),
-        (":state", &row.columns.state),
-        (":name", &row.columns.name),
-        (":queue", &row.queue),
-        (":created_at", &row.columns.created_at),
-        (":expires_at", &row.columns.expires_at),
-        (":job", &row.text),
-    ]
-}
-
-fn insert_labels(connection: &Connection, row: &Row) -> Result<(), Fault> {
-    let mut insert = connection
-        .prepare_cached("INSERT INTO labels (key, value, state, id) VALUES (?, ?, ?, ?)")?;
-    for (key, value) in encoding::labels(&row.text)? {
-        insert.execute(params![
-            key,
-            value,
-            row.columns.state,
-            row.columns.id.as_bytes()
-        ])?;
-    }
-    Ok(())
-}
-
-/// Removes a finished job's labels from the index; false where the job is not a finished one.
-fn delete_labels(connection: &Connection, id: JobId) -> Result<bool, Fault> {
-    let row = connection
-        .prepare_cached("SELECT state, job FROM finished WHERE id = ?")?
-        .query_row([id.as_bytes()], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
-        })
-        .optional()?;
-    let Some((state, text)) = row else {
-        return Ok(false);
+fn apply(
+    connection: &Connection,
+    command: &Command,
+    totals: &mut Totals,
+) -> Result<Inserted, Fault> {
+    let inserted = match command {
+        Command::Insert(insertion, _) => tables::insert(connection, insertion, totals)?,
+        Command::Change(change, _) => {
+            tables::change(connection, change, totals)?;
+            Inserted::New
+        }
+        Command::Tell(_) => Inserted::New,
     };
-    let mut delete = connection.prepare_cached(
-        "DELETE FROM labels WHERE key = ? AND value = ? AND state = ? AND id = ?",
-    )?;
-    for (key, value) in encoding::labels(&text)? {
-        delete.execute(params![key, value, state, id.as_bytes()])?;
+    match inserted {
+        Inserted::New => events::insert(connection, command.events(), totals)?,
+        Inserted::Replay(_) | Inserted::KeyReused => {}
     }
-    Ok(true)
-}
-
-fn delete(connection: &Connection, id: JobId, count: &mut i64) -> Result<(), Fault> {
-    if delete_labels(connection, id)? {
-        connection
-            .prepare_cached("DELETE FROM finished WHERE id = ?")?
-            .execute([id.as_bytes()])?;
-        *count = count.saturating_sub(1);
-    }
-    for sql in [
-        "DELETE FROM live WHERE id = ?",
-        "DELETE FROM secrets WHERE id = ?",
-        "DELETE FROM idempotency WHERE id = ?",
-    ] {
-        connection.prepare_cached(sql)?.execute([id.as_bytes()])?;
-    }
-    Ok(())
+    Ok(inserted)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::job::State;
+    use crate::job::spec::Secrets;
     use crate::store::{schema, tests};
 
     #[test]
     fn a_full_disk_refuses_what_is_too_large_and_nothing_else() {
         let folder = tempfile::TempDir::new().unwrap();
-        let (_, mut connection) = schema::open(&folder.path().join("store.db")).unwrap();
+        let (_, connection) = schema::open(&folder.path().join("store.db")).unwrap();
         connection
             .pragma_update(None, "max_page_count", 40)
             .unwrap();
@@ -526,22 +399,27 @@ mod tests {
             .iter()
             .map(|job| {
                 let (answer, wait) = oneshot::channel();
-                let insertion = Insertion::of(job, &Secrets::default(), None).unwrap();
+                let insertion = Insertion::of(job, &Secrets::default(), None, Vec::new()).unwrap();
                 (
                     (Command::Insert(Box::new(insertion), answer), "testing"),
                     wait,
                 )
             })
             .unzip();
-        let tally = Arc::new(Tally::default());
-        write(&mut connection, batch, &tally);
+        let mut desk = Desk {
+            connection,
+            tally: Arc::default(),
+            feed: Arc::new(Feed::new(0)),
+            keep: 1000,
+        };
+        assert!(desk.write(batch).is_empty());
         let answers: Vec<Result<Inserted, String>> = answers
             .into_iter()
             .map(|mut wait| wait.try_recv().unwrap().map_err(|it| it.to_string()))
             .collect();
         let full = Err("testing: database or disk is full".to_owned());
         assert_eq!(answers, [Ok(Inserted::New), full, Ok(Inserted::New)]);
-        assert_eq!(tally.finished.load(Ordering::Relaxed), 1);
-        assert_eq!(tally.commands.load(Ordering::Relaxed), 3);
+        assert_eq!(desk.tally.finished.load(Ordering::Relaxed), 1);
+        assert_eq!(desk.tally.commands.load(Ordering::Relaxed), 3);
     }
 }

@@ -14,6 +14,7 @@ mod containment;
 mod control;
 mod crash;
 mod disk;
+mod events;
 mod faults;
 mod follow;
 mod harness;

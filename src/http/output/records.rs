@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use super::forward;
 use crate::clock::Timestamp;
-use crate::http::view::ExitView;
+use crate::cloud_event::ExitView;
 use crate::job::{Job, State};
 use crate::output::{Piece, Reader, Stream};
 

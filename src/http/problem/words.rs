@@ -108,6 +108,7 @@ impl ApiError {
             }
             Self::SignalFailed(_) => (S::CONFLICT, "signal_failed", "The signal could not be sent"),
             Self::NotQueued => (S::CONFLICT, "job_not_queued", "The job is not queued"),
+            Self::CursorExpired => (S::GONE, "cursor_expired", "The cursor has expired"),
             Self::PreconditionFailed => (
                 S::PRECONDITION_FAILED,
                 "precondition_failed",
@@ -244,6 +245,10 @@ impl ApiError {
             Self::Refused(refusal) => refusal.to_string().into(),
             Self::SignalFailed(errno) => format!("the kernel says: {}", errno.desc()).into(),
             Self::NotQueued => "queue and priority can be changed only while the job waits".into(),
+            Self::CursorExpired => {
+                "events after this one are no longer kept, or there was never such a one: begin anew without a cursor"
+                    .into()
+            }
             Self::PreconditionFailed => "look at the job again and use its present ETag".into(),
             Self::StdinClosed => {
                 "the job was not given an open standard input, or it has been closed".into()
@@ -311,6 +316,7 @@ impl ApiError {
             | Self::SignalFailed(_)
             | Self::NotQueued
             | Self::PreconditionFailed
+            | Self::CursorExpired
             | Self::StdinClosed
             | Self::NoTerminal
             | Self::StdinOffset { .. }
@@ -363,6 +369,7 @@ impl ApiError {
             | Self::SignalFailed(_)
             | Self::NotQueued
             | Self::PreconditionFailed
+            | Self::CursorExpired
             | Self::StdinClosed
             | Self::NoTerminal
             | Self::StdinOffset { expected: None }

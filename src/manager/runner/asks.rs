@@ -5,8 +5,12 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::Runner;
+use crate::clock::Timestamp;
+use crate::job::Signal;
 use crate::job::amendment::Amendment;
+use crate::job::event::{Event, What};
 use crate::job::life::Stop;
+use crate::job::spec::Scope;
 use crate::manager::RequestError;
 use crate::manager::link::MonitorLink;
 use crate::wire::messages::{Request, RequestRefused, ToMonitor};
@@ -35,6 +39,8 @@ pub(super) struct Pending {
     pub(super) stop: Option<Stop>,
     /// The change that is to be made once the monitor has made its part.
     pub(super) amendment: Option<Box<Amendment>>,
+    /// The signal that is told of once it has been sent.
+    pub(super) signal: Option<(Signal, Scope)>,
     pub(super) reply: Reply,
 }
 
@@ -64,10 +70,24 @@ impl Runner {
         let mut job = self.job.clone();
         amendment.apply(&mut job);
         job.version += 1;
-        self.shared.store.update(Arc::new(job.clone())).await?;
+        let changed = Event::of(&job, Timestamp::now(), What::Changed);
+        let stored = Arc::new(job.clone());
+        self.shared.store.update(stored, vec![changed]).await?;
         self.job = job;
         self.publish.send_replace(Arc::new(self.job.clone()));
         Ok(self.job.version)
+    }
+}
+
+impl Pending {
+    /// A request of which nothing is known but where its answer goes.
+    pub(super) fn plain(reply: Reply) -> Self {
+        Self {
+            stop: None,
+            amendment: None,
+            signal: None,
+            reply,
+        }
     }
 }
 

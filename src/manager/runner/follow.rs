@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::asks::{Ask, Pending, UNANSWERED, refused, send};
 use super::{Runner, ShutdownPlan, Stopping, until};
 use crate::job::State;
+use crate::job::event::What;
 use crate::job::life::{Refusal, Stop};
 use crate::job::outcome::Cause;
 use crate::manager::adopt::{self, Fate};
@@ -57,8 +58,7 @@ impl Runner {
                 0,
                 Pending {
                     stop: Some(stop),
-                    amendment: None,
-                    reply,
+                    ..Pending::plain(reply)
                 },
             );
             let _ = link.send(&message).await;
@@ -97,9 +97,19 @@ impl Runner {
                 }
                 Woken::Monitor(Ok(Some(FromMonitor::Reply { ticket, result }))) => {
                     if let Some(Pending {
-                        amendment, reply, ..
+                        amendment,
+                        signal,
+                        reply,
+                        ..
                     }) = pending.remove(&ticket)
                     {
+                        if let (Ok(delivered_to), Some((signal, scope))) = (&result, signal) {
+                            self.tell(What::Signaled {
+                                signal,
+                                scope,
+                                delivered_to: *delivered_to,
+                            });
+                        }
                         let result = match (result, amendment) {
                             (Ok(_), Some(amendment)) => self.amend(*amendment).await,
                             (result, _) => result.map_err(refused),
@@ -167,17 +177,25 @@ impl Runner {
                         next_ticket,
                         Pending {
                             stop: Some(stop.clone()),
-                            amendment: None,
-                            reply,
+                            ..Pending::plain(reply)
                         },
                     );
                     Request::Stop(stop)
                 }
                 Woken::Ask(Ask::Relay(request, reply)) => {
+                    let signal = match &request {
+                        Request::Signal { signal, scope } => Some((*signal, *scope)),
+                        Request::Stop(_)
+                        | Request::Pause
+                        | Request::Resume
+                        | Request::Amend { .. }
+                        | Request::WatchOutput(_)
+                        | Request::Stdin(_)
+                        | Request::Resize(_) => None,
+                    };
                     let asked = Pending {
-                        stop: None,
-                        amendment: None,
-                        reply,
+                        signal,
+                        ..Pending::plain(reply)
                     };
                     pending.insert(next_ticket, asked);
                     request
@@ -205,9 +223,8 @@ impl Runner {
                         stop: amendment.stop,
                     };
                     let asked = Pending {
-                        stop: None,
                         amendment: Some(amendment),
-                        reply,
+                        ..Pending::plain(reply)
                     };
                     pending.insert(next_ticket, asked);
                     request

@@ -84,7 +84,12 @@ pub(crate) fn check(method: &Method, path: &str, reply: &Reply) -> Result<(), St
         };
     }
     if reply.content_type() == "application/x-ndjson" {
-        let schema = json!({"$ref": "#/components/schemas/OutputRecord"});
+        let name = if path.ends_with("/events") {
+            "Event"
+        } else {
+            "OutputRecord"
+        };
+        let schema = json!({"$ref": format!("#/components/schemas/{name}")});
         for line in reply
             .body
             .split(|byte| *byte == b'\n')

@@ -1,0 +1,333 @@
+//! What happened to a job, one visible happening each, as clients can read it afterwards.
+//!
+//! PURE. It decides which happenings lie between what was told of a job and what it is now; where they are
+//! kept, and what they look like in the API, is not known here.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::job::outcome::{Cause, Exit};
+use crate::job::spec::Scope;
+use crate::job::{Job, JobId, Signal, State};
+
+/// The place of an event in the order of all events; grows and is never given twice.
+pub type Cursor = u64;
+
+/// What kind of happening it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// Accepted and durable.
+    Created,
+    /// Its program was executed.
+    Started,
+    /// Every process of it was stopped until a resume.
+    Paused,
+    /// They go on.
+    Resumed,
+    /// It was asked to end, and something of it was still there.
+    Stopping,
+    /// A signal was sent to it.
+    Signaled,
+    /// A client changed it.
+    Changed,
+    /// It reached its terminal state.
+    Finished,
+}
+
+impl Kind {
+    /// Every kind, in the order of a life.
+    pub const ALL: [Self; 8] = [
+        Self::Created,
+        Self::Started,
+        Self::Paused,
+        Self::Resumed,
+        Self::Stopping,
+        Self::Signaled,
+        Self::Changed,
+        Self::Finished,
+    ];
+
+    /// The word in the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "job.created",
+            Self::Started => "job.started",
+            Self::Paused => "job.paused",
+            Self::Resumed => "job.resumed",
+            Self::Stopping => "job.stopping",
+            Self::Signaled => "job.signaled",
+            Self::Changed => "job.changed",
+            Self::Finished => "job.finished",
+        }
+    }
+
+    /// The kind with this word.
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == word)
+    }
+
+    /// The state in which a job is known to have been when this was told; nothing where it does not say.
+    #[must_use]
+    pub fn told(self) -> Option<State> {
+        match self {
+            Self::Created => Some(State::Queued),
+            Self::Started | Self::Resumed => Some(State::Running),
+            Self::Paused => Some(State::Paused),
+            Self::Stopping => Some(State::Stopping),
+            Self::Signaled | Self::Changed | Self::Finished => None,
+        }
+    }
+}
+
+/// A happening with what belongs to its kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// See [`Kind::Created`].
+    Created {
+        /// By whom.
+        by: String,
+        /// The job that it repeats.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rerun_of: Option<JobId>,
+    },
+    /// See [`Kind::Started`].
+    Started {
+        /// The leader's PID.
+        pid: Option<i32>,
+    },
+    /// See [`Kind::Paused`].
+    Paused,
+    /// See [`Kind::Resumed`].
+    Resumed,
+    /// See [`Kind::Stopping`].
+    Stopping,
+    /// See [`Kind::Signaled`].
+    Signaled {
+        /// What was sent.
+        signal: Signal,
+        /// To whom.
+        scope: Scope,
+        /// How many processes it was sent to.
+        delivered_to: u64,
+    },
+    /// See [`Kind::Changed`].
+    Changed,
+    /// See [`Kind::Finished`].
+    Finished {
+        /// Why the job is over.
+        cause: Option<Cause>,
+        /// How the leader ended.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exit: Option<Exit>,
+        /// Who asked for the end.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        requested_by: Option<String>,
+        /// In whose words.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+}
+
+impl What {
+    /// Its kind.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Created { .. } => Kind::Created,
+            Self::Started { .. } => Kind::Started,
+            Self::Paused => Kind::Paused,
+            Self::Resumed => Kind::Resumed,
+            Self::Stopping => Kind::Stopping,
+            Self::Signaled { .. } => Kind::Signaled,
+            Self::Changed => Kind::Changed,
+            Self::Finished { .. } => Kind::Finished,
+        }
+    }
+}
+
+/// One happening of one job, with what the job was like then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The job.
+    pub job: JobId,
+    /// When it happened.
+    pub at: Timestamp,
+    /// The job's name.
+    pub name: Option<String>,
+    /// The job's labels.
+    pub labels: BTreeMap<String, String>,
+    /// The job's state after it.
+    pub state: State,
+    /// The job's version after it.
+    pub version: u64,
+    /// The execution it belongs to.
+    pub attempt: u32,
+    /// What happened.
+    pub what: What,
+}
+
+impl Event {
+    /// A happening that has left the job as it is.
+    #[must_use]
+    pub fn of(job: &Job, at: Timestamp, what: What) -> Self {
+        Self {
+            job: job.id,
+            at,
+            name: job.name.clone(),
+            labels: job.labels.clone(),
+            state: job.state,
+            version: job.version,
+            attempt: job.attempt,
+            what,
+        }
+    }
+
+    /// The first of every job.
+    #[must_use]
+    pub fn created(job: &Job) -> Self {
+        let what = What::Created {
+            by: job.created_by.clone(),
+            rerun_of: job.rerun_of,
+        };
+        Self::of(job, job.created_at, what)
+    }
+}
+
+/// What has happened to the job since it was told to be in the state `told`.
+#[must_use]
+pub fn since(told: State, job: &Job, now: Timestamp) -> Vec<Event> {
+    let mut events = Vec::new();
+    let was_told_of_start = match told {
+        State::Queued | State::Starting => false,
+        State::Running
+        | State::Paused
+        | State::Stopping
+        | State::Succeeded
+        | State::Failed
+        | State::Canceled
+        | State::TimedOut
+        | State::Lost => true,
+    };
+    if told.is_terminal() {
+        return events;
+    }
+    if let Some(at) = job.started_at
+        && !was_told_of_start
+    {
+        let pid = job.process.as_ref().map(|process| process.pid);
+        events.push(Event {
+            // As it was then, whatever has become of it meanwhile.
+            state: State::Running,
+            ..Event::of(job, at, What::Started { pid })
+        });
+    }
+    match job.state {
+        State::Queued | State::Starting => {}
+        State::Running => {
+            if told == State::Paused {
+                events.push(Event::of(job, now, What::Resumed));
+            }
+        }
+        State::Paused => {
+            if told != State::Paused {
+                events.push(Event::of(job, now, What::Paused));
+            }
+        }
+        State::Stopping => {
+            if told != State::Stopping {
+                events.push(Event::of(job, now, What::Stopping));
+            }
+        }
+        State::Succeeded | State::Failed | State::Canceled | State::TimedOut | State::Lost => {
+            let termination = job.termination.as_ref();
+            let what = What::Finished {
+                cause: termination.map(|it| it.cause),
+                exit: job.exit,
+                requested_by: termination.and_then(|it| it.requested_by.clone()),
+                reason: termination.and_then(|it| it.reason.clone()),
+            };
+            events.push(Event::of(job, job.finished_at.unwrap_or(now), what));
+        }
+    }
+    events
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::job::Spec;
+    use crate::job::outcome::Termination;
+
+    fn job(state: State) -> Job {
+        let at = Timestamp::from_micros(1);
+        let job = Job::accepted(
+            JobId::generate(),
+            "me".into(),
+            Arc::new(Spec::default()),
+            at,
+        );
+        let started = !matches!(state, State::Queued | State::Starting);
+        Job {
+            state,
+            started_at: started.then(|| Timestamp::from_micros(2)),
+            finished_at: state.is_terminal().then(|| Timestamp::from_micros(3)),
+            termination: state
+                .is_terminal()
+                .then(|| Termination::unasked(Cause::Exited)),
+            ..job
+        }
+    }
+
+    fn kinds(told: State, now: State) -> Vec<Kind> {
+        let events = since(told, &job(now), Timestamp::from_micros(9));
+        events.iter().map(|event| event.what.kind()).collect()
+    }
+
+    #[test]
+    fn nothing_is_told_twice_and_no_start_and_no_end_is_left_out() {
+        use Kind::{Finished, Paused, Resumed, Started, Stopping};
+        for (told, now, expected) in [
+            (State::Queued, State::Queued, &[][..]),
+            (State::Queued, State::Starting, &[]),
+            (State::Queued, State::Running, &[Started]),
+            (State::Queued, State::Paused, &[Started, Paused]),
+            (State::Queued, State::Stopping, &[Started, Stopping]),
+            (State::Queued, State::Succeeded, &[Started, Finished]),
+            (State::Running, State::Running, &[]),
+            (State::Running, State::Paused, &[Paused]),
+            (State::Paused, State::Running, &[Resumed]),
+            (State::Paused, State::Stopping, &[Stopping]),
+            (State::Paused, State::Lost, &[Finished]),
+            (State::Stopping, State::Stopping, &[]),
+            (State::Stopping, State::Running, &[]),
+            (State::Stopping, State::Canceled, &[Finished]),
+            (State::Failed, State::Failed, &[]),
+        ] {
+            assert_eq!(kinds(told, now), expected, "{told:?} {now:?}");
+        }
+    }
+
+    #[test]
+    fn a_job_that_never_ran_never_started() {
+        let mut job = job(State::Canceled);
+        job.started_at = None;
+        let events = since(State::Queued, &job, Timestamp::from_micros(9));
+        assert_eq!(events.len(), 1);
+        assert_eq!(events[0].at, Timestamp::from_micros(3));
+    }
+
+    #[test]
+    fn every_kind_has_a_word_of_its_own() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::of_word(kind.as_str()), Some(kind));
+        }
+        assert_eq!(Kind::of_word("job"), None);
+    }
+}

@@ -1,0 +1,311 @@
+//! What the writer does to the tables: rows of jobs, their labels, secrets and keys, and the totals.
+//!
+//! Each function is part of a transaction that somebody else begins and commits. When that is, and who
+//! waits for it, is not known here.
+
+use rusqlite::{Connection, OptionalExtension, ToSql, params};
+
+use crate::job::event::Event;
+use crate::job::spec::Secrets;
+use crate::job::{Job, JobId};
+use crate::manager::Idempotency;
+use crate::store::encoding::{self, Columns};
+use crate::store::events::{self, EventRow};
+use crate::store::{Fault, Inserted};
+
+/// A job as it goes into a table.
+#[derive(Debug)]
+pub(super) struct Row {
+    columns: Columns,
+    queue: String,
+    text: String,
+}
+
+impl Row {
+    /// Done by the caller, so that the one writer has less to do.
+    pub(super) fn of(job: &Job) -> Result<Self, Fault> {
+        let (columns, text) = encoding::encode(job)?;
+        Ok(Self {
+            columns,
+            queue: job.spec.queue.clone(),
+            text,
+        })
+    }
+}
+
+/// A new job with what belongs to it.
+#[derive(Debug)]
+pub(super) struct Insertion {
+    row: Row,
+    terminal: bool,
+    actor: String,
+    secrets: Option<String>,
+    idempotency: Option<Idempotency>,
+    pub(super) events: Vec<EventRow>,
+}
+
+impl Insertion {
+    pub(super) fn of(
+        job: &Job,
+        secrets: &Secrets,
+        idempotency: Option<Idempotency>,
+        events: Vec<Event>,
+    ) -> Result<Self, Fault> {
+        let terminal = job.state.is_terminal();
+        let secrets = if terminal || secrets.0.is_empty() {
+            None
+        } else {
+            Some(encoding::encode_secrets(secrets)?)
+        };
+        Ok(Self {
+            row: Row::of(job)?,
+            terminal,
+            actor: job.created_by.clone(),
+            secrets,
+            idempotency,
+            events: EventRow::all(events)?,
+        })
+    }
+}
+
+/// A change of jobs that are there, with what is to be told of it.
+#[derive(Debug)]
+pub(super) enum Change {
+    Update(Row, Vec<EventRow>),
+    Finish(Row, Vec<EventRow>),
+    Delete(Vec<JobId>),
+}
+
+/// The row of numbers that is read and written once in a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Totals {
+    /// Jobs in a terminal state.
+    pub(super) finished: i64,
+    /// The cursor of the newest event that there ever was.
+    pub(super) last_event: i64,
+    /// The newest cursor whose event has been removed to make room.
+    pub(super) pruned_events: i64,
+}
+
+impl Totals {
+    pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
+        connection
+            .prepare_cached("SELECT finished, last_event, pruned_events FROM totals")?
+            .query_row([], |row| {
+                Ok(Self {
+                    finished: row.get(0)?,
+                    last_event: row.get(1)?,
+                    pruned_events: row.get(2)?,
+                })
+            })
+    }
+
+    pub(super) fn write(self, connection: &Connection) -> rusqlite::Result<()> {
+        connection
+            .prepare_cached("UPDATE totals SET finished = ?, last_event = ?, pruned_events = ?")?
+            .execute([self.finished, self.last_event, self.pruned_events])?;
+        Ok(())
+    }
+}
+
+/// Adds a job, unless its idempotency key says that it is there already.
+pub(super) fn insert(
+    connection: &Connection,
+    insertion: &Insertion,
+    totals: &mut Totals,
+) -> Result<Inserted, Fault> {
+    let id = insertion.row.columns.id;
+    if let Some(idempotency) = &insertion.idempotency {
+        let owner = connection
+            .prepare_cached("SELECT fingerprint, id FROM idempotency WHERE actor = ? AND key = ?")?
+            .query_row(params![insertion.actor, idempotency.key], |row| {
+                Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, [u8; 16]>(1)?))
+            })
+            .optional()?;
+        if let Some((fingerprint, id)) = owner {
+            return Ok(if fingerprint == idempotency.fingerprint {
+                Inserted::Replay(JobId::from_bytes(id))
+            } else {
+                Inserted::KeyReused
+            });
+        }
+        connection
+            .prepare_cached(
+                "INSERT INTO idempotency (actor, key, fingerprint, id) VALUES (?, ?, ?, ?)",
+            )?
+            .execute(params![
+                insertion.actor,
+                idempotency.key,
+                idempotency.fingerprint,
+                id.as_bytes()
+            ])?;
+    }
+    if insertion.terminal {
+        insert_finished(connection, &insertion.row)?;
+        totals.finished = totals.finished.saturating_add(1);
+    } else {
+        let row = &insertion.row;
+        connection
+            .prepare_cached(
+                "INSERT INTO live (id, state, name, created_at, expires_at, job)
+                 VALUES (?, ?, ?, ?, ?, ?)",
+            )?
+            .execute(params![
+                id.as_bytes(),
+                row.columns.state,
+                row.columns.name,
+                row.columns.created_at,
+                row.columns.expires_at,
+                row.text
+            ])?;
+    }
+    if let Some(secrets) = &insertion.secrets {
+        connection
+            .prepare_cached("INSERT INTO secrets (id, secrets) VALUES (?, ?)")?
+            .execute(params![id.as_bytes(), secrets])?;
+    }
+    Ok(Inserted::New)
+}
+
+/// Makes a change; the events of it are somebody else's.
+pub(super) fn change(
+    connection: &Connection,
+    change: &Change,
+    totals: &mut Totals,
+) -> Result<(), Fault> {
+    match change {
+        Change::Update(row, _) => update(connection, row),
+        Change::Finish(row, _) => finish(connection, row, totals),
+        Change::Delete(ids) => {
+            for id in ids {
+                delete(connection, *id, totals)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn update(connection: &Connection, row: &Row) -> Result<(), Fault> {
+    let changed = connection
+        .prepare_cached(
+            "UPDATE live SET state = ?, name = ?, created_at = ?, expires_at = ?, job = ?
+             WHERE id = ?",
+        )?
+        .execute(params![
+            row.columns.state,
+            row.columns.name,
+            row.columns.created_at,
+            row.columns.expires_at,
+            row.text,
+            row.columns.id.as_bytes()
+        ])?;
+    if changed == 0 {
+        return Err(Fault::NoSuchJob);
+    }
+    Ok(())
+}
+
+fn finish(connection: &Connection, row: &Row, totals: &mut Totals) -> Result<(), Fault> {
+    let id = row.columns.id.as_bytes();
+    let was_live = connection
+        .prepare_cached("DELETE FROM live WHERE id = ?")?
+        .execute([id])?;
+    if was_live == 0 {
+        return refinish(connection, row);
+    }
+    insert_finished(connection, row)?;
+    connection
+        .prepare_cached("DELETE FROM secrets WHERE id = ?")?
+        .execute([id])?;
+    totals.finished = totals.finished.saturating_add(1);
+    Ok(())
+}
+
+fn insert_finished(connection: &Connection, row: &Row) -> Result<(), Fault> {
+    connection
+        .prepare_cached(
+            "INSERT INTO finished (id, state, name, queue, created_at, expires_at, job)
+             VALUES (:id, :state, :name, :queue, :created_at, :expires_at, :job)",
+        )?
+        .execute(bound(row).as_slice())?;
+    insert_labels(connection, row)
+}
+
+/// Stores the end of a job again. It keeps its place in the order of the ends.
+fn refinish(connection: &Connection, row: &Row) -> Result<(), Fault> {
+    if !delete_labels(connection, row.columns.id)? {
+        return Err(Fault::NoSuchJob);
+    }
+    connection
+        .prepare_cached(
+            "UPDATE finished SET state = :state, name = :name, queue = :queue,
+             created_at = :created_at, expires_at = :expires_at, job = :job WHERE id = :id",
+        )?
+        .execute(bound(row).as_slice())?;
+    insert_labels(connection, row)
+}
+
+/// The row for a statement's `:name`s.
+fn bound(row: &Row) -> [(&'static str, &dyn ToSql); 7] {
+    [
+        (":id", row.columns.id.as_bytes()),
+        (":state", &row.columns.state),
+        (":name", &row.columns.name),
+        (":queue", &row.queue),
+        (":created_at", &row.columns.created_at),
+        (":expires_at", &row.columns.expires_at),
+        (":job", &row.text),
+    ]
+}
+
+fn insert_labels(connection: &Connection, row: &Row) -> Result<(), Fault> {
+    let mut insert = connection
+        .prepare_cached("INSERT INTO labels (key, value, state, id) VALUES (?, ?, ?, ?)")?;
+    for (key, value) in encoding::labels(&row.text)? {
+        insert.execute(params![
+            key,
+            value,
+            row.columns.state,
+            row.columns.id.as_bytes()
+        ])?;
+    }
+    Ok(())
+}
+
+/// Removes a finished job's labels from the index; false where the job is not a finished one.
+fn delete_labels(connection: &Connection, id: JobId) -> Result<bool, Fault> {
+    let row = connection
+        .prepare_cached("SELECT state, job FROM finished WHERE id = ?")?
+        .query_row([id.as_bytes()], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
+        })
+        .optional()?;
+    let Some((state, text)) = row else {
+        return Ok(false);
+    };
+    let mut delete = connection.prepare_cached(
+        "DELETE FROM labels WHERE key = ? AND value = ? AND state = ? AND id = ?",
+    )?;
+    for (key, value) in encoding::labels(&text)? {
+        delete.execute(params![key, value, state, id.as_bytes()])?;
+    }
+    Ok(true)
+}
+
+fn delete(connection: &Connection, id: JobId, totals: &mut Totals) -> Result<(), Fault> {
+    if delete_labels(connection, id)? {
+        connection
+            .prepare_cached("DELETE FROM finished WHERE id = ?")?
+            .execute([id.as_bytes()])?;
+        totals.finished = totals.finished.saturating_sub(1);
+    }
+    for sql in [
+        "DELETE FROM live WHERE id = ?",
+        "DELETE FROM secrets WHERE id = ?",
+        "DELETE FROM idempotency WHERE id = ?",
+    ] {
+        connection.prepare_cached(sql)?.execute([id.as_bytes()])?;
+    }
+    events::delete(connection, id)?;
+    Ok(())
+}
