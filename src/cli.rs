@@ -1,12 +1,29 @@
 //! The command line: which role or client command this process is.
 
+mod client;
+mod control;
 mod doctor;
+mod failure;
+mod find;
+mod follow;
+mod harmless;
 mod health;
+mod input;
+mod interrupt;
+mod logs;
+mod run;
+mod show;
+mod terminal;
+mod text;
 mod token;
 mod upgrade;
+mod view;
+mod wait;
 
+use std::future::Future;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
@@ -27,6 +44,26 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a job in the foreground: its output, exit code and signals are those of this command.
+    Run(Box<run::RunArgs>),
+    /// List jobs.
+    Ps(show::PsArgs),
+    /// Say all about jobs.
+    Show(show::ShowArgs),
+    /// Print the output of a job.
+    Logs(logs::LogsArgs),
+    /// Wait for the end of jobs, and exit with the exit code of the job.
+    Wait(wait::WaitArgs),
+    /// Stop jobs, and return when no process of them is left.
+    Stop(control::StopArgs),
+    /// Send a job a signal.
+    Signal(control::SignalArgs),
+    /// Stop every process of jobs for a while.
+    Pause(control::PauseArgs),
+    /// Let paused jobs go on.
+    Resume(control::PauseArgs),
+    /// Run a job again.
+    Rerun(control::RerunArgs),
     /// Run the service.
     Serve(Serve),
     /// Replace a running service by the program that is on disk now; its jobs run on.
@@ -51,7 +88,22 @@ struct Serve {
 /// Does what the command line says.
 #[must_use]
 pub fn run() -> ExitCode {
-    match Cli::parse().command {
+    let arguments = Cli::try_parse();
+    let command = match arguments {
+        Ok(cli) => cli.command,
+        Err(error) => return not_understood(&error),
+    };
+    match command {
+        Command::Run(args) => run::run(&args),
+        Command::Ps(args) => show::ps(&args),
+        Command::Show(args) => show::show(&args),
+        Command::Logs(args) => logs::run(&args),
+        Command::Wait(args) => wait::run(&args),
+        Command::Stop(args) => control::stop(&args),
+        Command::Signal(args) => control::signal(&args),
+        Command::Pause(args) => control::pause(&args),
+        Command::Resume(args) => control::resume(&args),
+        Command::Rerun(args) => control::rerun(&args),
         Command::Serve(args) => serve(&args),
         Command::Upgrade(args) => upgrade::run(&args),
         Command::Token(args) => token::run(&args),
@@ -119,6 +171,73 @@ fn level(level: LogLevel) -> LevelFilter {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     }
+}
+
+/// Prints what clap has to say: the help, the version, or what is wrong. Commands that end with a job's
+/// own exit code do not end with clap's 2, which a job may well have.
+fn not_understood(error: &clap::Error) -> ExitCode {
+    // A reader that went away is no failure.
+    let _ = error.print();
+    if !error.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    let stands_for_job = std::env::args_os()
+        .nth(1)
+        .is_some_and(|command| command == "run" || command == "wait");
+    ExitCode::from(if stands_for_job {
+        failure::OURS
+    } else {
+        failure::USAGE
+    })
+}
+
+/// The longest that a request asks to wait; a longer wait is several requests.
+const LONG_WAIT: Duration = Duration::from_secs(240);
+
+/// Runs a client command on one thread.
+fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("cannot start: {error}"));
+            return ExitCode::from(failure::OURS);
+        }
+    };
+    let code = runtime.block_on(work);
+    // A read of standard input cannot be taken back; the end of the process ends it.
+    runtime.shutdown_background();
+    code
+}
+
+/// The same for a command that does not end with a job's exit code.
+fn execute(work: impl Future<Output = Result<ExitCode, failure::Failure>>) -> ExitCode {
+    block_on(async {
+        match work.await {
+            Ok(code) => code,
+            Err(failure::Failure::ReaderGone) => ExitCode::SUCCESS,
+            Err(failure) => {
+                complain(&failure.to_string());
+                ExitCode::from(failure.exit_code())
+            }
+        }
+    })
+}
+
+/// Writes to standard output.
+fn print(text: &str) -> Result<(), failure::Failure> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+    written.map_err(|error| follow::cannot_write(&error))
+}
+
+/// Writes one JSON value, one line.
+fn print_json(value: &serde_json::Value) -> Result<(), failure::Failure> {
+    print(&format!("{value}\n"))
 }
 
 /// One line on standard error, for people at a terminal and in a service's journal alike.

@@ -209,6 +209,13 @@ impl Server {
         self.home.path().join("state")
     }
 
+    /// The program as a client of this service, which it finds by the state directory.
+    pub(crate) fn client(&self) -> Command {
+        let mut command = program(&self.mark, "");
+        command.env("PROCESSION_STATE_DIR", self.state_dir());
+        command
+    }
+
     /// A directory for the files of one test, outside the state directory; every user can enter it.
     pub(crate) fn scratch(&self) -> PathBuf {
         use std::os::unix::fs::PermissionsExt;

@@ -1,0 +1,371 @@
+//! The output of a job as it comes, over every break of the connection: to standard output and error.
+//!
+//! It knows records and offsets. What the end of a job means is for others.
+
+use std::borrow::Cow;
+use std::io;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::Response;
+use reqwest::header::ACCEPT;
+use serde::Deserialize;
+use tokio::io::{AsyncWriteExt, Stderr, Stdout};
+
+use super::client::{self, Client, Waiting};
+use super::failure::Failure;
+use super::view::Exit;
+
+/// A line of the log is some ten kilobytes; a service that sends this much without one is not ours.
+const LONGEST_LINE: usize = 16 << 20;
+
+/// What is asked for besides the place in the log.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Selection {
+    /// `stdout` or `stderr`; `None` for both.
+    pub(super) stream: Option<String>,
+    /// Begin with the last so many lines.
+    pub(super) tail_lines: Option<u64>,
+    /// Go on until the job has ended.
+    pub(super) follow: bool,
+}
+
+/// One line of the log.
+#[derive(Debug, PartialEq)]
+pub(super) enum Record {
+    /// What the job wrote.
+    Output {
+        stream: Stream,
+        at: String,
+        bytes: Vec<u8>,
+    },
+    /// Bytes that were dropped before they could be read.
+    Gap { from: u64, to: u64 },
+    /// The job has ended, and this was all.
+    End(End),
+    /// Nothing more is there now; only without `follow`.
+    Pause,
+    /// Of a kind that is not known.
+    Other,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// How the job ended, as its log tells it.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct End {
+    pub(super) state: String,
+    pub(super) exit: Option<Exit>,
+}
+
+impl PartialEq for End {
+    fn eq(&self, other: &Self) -> bool {
+        self.state == other.state
+    }
+}
+
+/// A line as it comes.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Line<'a> {
+    Output {
+        offset: u64,
+        stream: Stream,
+        #[serde(default)]
+        at: String,
+        #[serde(borrow)]
+        text: Option<Cow<'a, str>>,
+        #[serde(borrow)]
+        base64: Option<Cow<'a, str>>,
+    },
+    Gap {
+        from: u64,
+        to: u64,
+    },
+    End(End),
+    #[serde(other)]
+    Other,
+}
+
+/// A line that was understood: what it says, and where to go on after it.
+fn parse(line: &[u8]) -> Result<(Record, Option<u64>), Failure> {
+    let odd = |why: String| Failure::NotUnderstood(why);
+    let line: Line<'_> = serde_json::from_slice(line).map_err(|error| odd(error.to_string()))?;
+    Ok(match line {
+        Line::Output {
+            offset,
+            stream,
+            at,
+            text,
+            base64,
+        } => {
+            let bytes = match (text, base64) {
+                (Some(text), _) => text.into_owned().into_bytes(),
+                (None, Some(coded)) => STANDARD
+                    .decode(coded.as_bytes())
+                    .map_err(|error| odd(error.to_string()))?,
+                (None, None) => return Err(odd("a record without bytes".to_owned())),
+            };
+            let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+            let next = offset.saturating_add(length);
+            (Record::Output { stream, at, bytes }, Some(next))
+        }
+        Line::Gap { from, to } => (Record::Gap { from, to }, Some(to)),
+        Line::End(end) => (Record::End(end), None),
+        Line::Other => (Record::Other, None),
+    })
+}
+
+/// A place in the log of a job.
+///
+/// [`Follow::next`] may be dropped at any moment and called again: everything is kept here.
+#[derive(Debug)]
+pub(super) struct Follow<'a> {
+    client: &'a Client,
+    path: String,
+    selection: Selection,
+    /// Where to go on; `None` before the first answer to a selection by its tail.
+    offset: Option<u64>,
+    response: Option<Response>,
+    buffer: Buffer,
+    waiting: Option<Waiting>,
+}
+
+impl<'a> Follow<'a> {
+    pub(super) fn new(client: &'a Client, id: &str, selection: Selection) -> Self {
+        Self {
+            client,
+            path: format!("/jobs/{id}/output"),
+            offset: selection.tail_lines.is_none().then_some(0),
+            selection,
+            response: None,
+            buffer: Buffer::default(),
+            waiting: None,
+        }
+    }
+
+    /// The next record with its line, once there is one.
+    pub(super) async fn next(&mut self) -> Result<(Record, Vec<u8>), Failure> {
+        loop {
+            if let Some(line) = self.buffer.line()? {
+                let (record, next) = parse(&line)?;
+                self.offset = next.or(self.offset);
+                return Ok((record, line));
+            }
+            let Some(response) = &mut self.response else {
+                self.ask().await?;
+                continue;
+            };
+            let broken = match response.chunk().await {
+                Ok(Some(bytes)) => {
+                    self.waiting = None;
+                    self.buffer.take_in(&bytes);
+                    continue;
+                }
+                Ok(None) if !self.selection.follow => return Ok((Record::Pause, Vec::new())),
+                // The last record is the end, and nobody asks for more after it.
+                Ok(None) => "its answer broke off".to_owned(),
+                Err(error) => client::root(&error),
+            };
+            self.response = None;
+            self.buffer = Buffer::default();
+            self.pause(Failure::Lost(broken)).await?;
+        }
+    }
+
+    /// Has everything been given that has come?
+    pub(super) fn is_drained(&self) -> bool {
+        !self.buffer.has_line()
+    }
+
+    async fn ask(&mut self) -> Result<(), Failure> {
+        let mut request = self
+            .client
+            .get(&self.path)
+            // The answer lasts as long as the job.
+            .timeout(std::time::Duration::MAX)
+            .header(ACCEPT, "application/x-ndjson")
+            .query(&[("follow", self.selection.follow)]);
+        if let Some(stream) = &self.selection.stream {
+            request = request.query(&[("stream", stream)]);
+        }
+        request = match (self.offset, self.selection.tail_lines) {
+            (Some(offset), _) => request.query(&[("offset", offset)]),
+            (None, Some(lines)) => request.query(&[("tail_lines", lines)]),
+            (None, None) => request,
+        };
+        match self.client.send(request).await {
+            Ok(response) => {
+                let begin = response.headers().get("procession-first-offset");
+                let begin = begin.and_then(|value| value.to_str().ok()?.parse().ok());
+                // A second try begins where the first would have.
+                self.offset = self.offset.or(begin);
+                self.response = Some(response);
+                Ok(())
+            }
+            Err(failure) if client::is_passing(&failure) => self.pause(failure).await,
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn pause(&mut self, failure: Failure) -> Result<(), Failure> {
+        let client = self.client;
+        let waiting = self.waiting.get_or_insert_with(|| client.patience());
+        waiting.pause(failure).await
+    }
+}
+
+/// Bytes that came, cut into lines.
+#[derive(Debug, Default)]
+struct Buffer {
+    bytes: Vec<u8>,
+    /// Up to here the lines have been given away.
+    start: usize,
+    /// Up to here there is no end of a line.
+    searched: usize,
+}
+
+impl Buffer {
+    fn take_in(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..self.start);
+        self.searched -= self.start;
+        self.start = 0;
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn has_line(&self) -> bool {
+        self.bytes[self.searched..].contains(&b'\n')
+    }
+
+    fn line(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        let Some(end) = self.bytes[self.searched..]
+            .iter()
+            .position(|byte| *byte == b'\n')
+        else {
+            self.searched = self.bytes.len();
+            if self.searched - self.start > LONGEST_LINE {
+                return Err(Failure::NotUnderstood("a line without an end".to_owned()));
+            }
+            return Ok(None);
+        };
+        let end = self.searched + end;
+        let line = self.bytes[self.start..end].to_vec();
+        self.start = end + 1;
+        self.searched = self.start;
+        Ok(Some(line))
+    }
+}
+
+/// Our own standard output and error.
+///
+/// They are written to from threads of the runtime: a reader that does not read must not keep signals and
+/// input from being attended to.
+#[derive(Debug)]
+pub(super) struct Sinks {
+    stdout: Stdout,
+    stderr: Stderr,
+    last: Option<Stream>,
+}
+
+impl Sinks {
+    pub(super) fn new() -> Self {
+        Self {
+            stdout: tokio::io::stdout(),
+            stderr: tokio::io::stderr(),
+            last: None,
+        }
+    }
+
+    /// Writes; the two streams keep their order.
+    pub(super) async fn write(&mut self, stream: Stream, bytes: &[u8]) -> Result<(), Failure> {
+        if self.last != Some(stream) {
+            self.flush().await?;
+            self.last = Some(stream);
+        }
+        let written = match stream {
+            Stream::Stdout => self.stdout.write_all(bytes).await,
+            Stream::Stderr => self.stderr.write_all(bytes).await,
+        };
+        written.map_err(|error| cannot_write(&error))
+    }
+
+    /// Returns once everything has been taken.
+    pub(super) async fn flush(&mut self) -> Result<(), Failure> {
+        let flushed = match self.last {
+            None => Ok(()),
+            Some(Stream::Stdout) => self.stdout.flush().await,
+            Some(Stream::Stderr) => self.stderr.flush().await,
+        };
+        flushed.map_err(|error| cannot_write(&error))
+    }
+}
+
+/// What a failed write to standard output means.
+pub(super) fn cannot_write(error: &io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        Failure::ReaderGone
+    } else {
+        Failure::Local(format!("cannot write the output: {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_says_where_to_go_on() {
+        let text =
+            br#"{"type":"output","offset":10,"stream":"stderr","at":"t","text":"a\u00e9\n"}"#;
+        let (record, next) = parse(text).unwrap();
+        let output = Record::Output {
+            stream: Stream::Stderr,
+            at: "t".to_owned(),
+            bytes: "aé\n".into(),
+        };
+        assert_eq!((record, next), (output, Some(14)));
+        let coded = br#"{"type":"output","offset":0,"stream":"stdout","base64":"/wA="}"#;
+        let (record, next) = parse(coded).unwrap();
+        assert!(matches!(record, Record::Output { bytes, .. } if bytes == [0xff, 0]));
+        assert_eq!(next, Some(2));
+        let (gap, next) = parse(br#"{"type":"gap","from":2,"to":9}"#).unwrap();
+        assert_eq!((gap, next), (Record::Gap { from: 2, to: 9 }, Some(9)));
+    }
+
+    #[test]
+    fn the_end_and_what_is_unknown_move_nothing() {
+        let end = br#"{"type":"end","state":"failed","exit":{"code":3},"next_offset":5}"#;
+        let (Record::End(end), None) = parse(end).unwrap() else {
+            panic!("it is the end");
+        };
+        assert_eq!(end.exit.and_then(|exit| exit.code), Some(3));
+        assert_eq!(
+            parse(br#"{"type":"news","x":1}"#).unwrap(),
+            (Record::Other, None)
+        );
+        assert!(parse(b"<html>").is_err());
+        assert!(parse(br#"{"type":"output","offset":0,"stream":"stdout"}"#).is_err());
+    }
+
+    #[test]
+    fn lines_come_whole_however_the_bytes_come() {
+        let all = b"one\n\ntwo\nthree";
+        for cut in 0..all.len() {
+            let mut buffer = Buffer::default();
+            let mut lines = Vec::new();
+            for part in [&all[..cut], &all[cut..]] {
+                buffer.take_in(part);
+                while let Some(line) = buffer.line().unwrap() {
+                    lines.push(String::from_utf8(line).unwrap());
+                }
+            }
+            assert_eq!(lines, ["one", "", "two"], "cut at {cut}");
+            assert!(!buffer.has_line());
+        }
+    }
+}

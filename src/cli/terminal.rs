@@ -1,0 +1,34 @@
+//! What standard output is, and what may be written to it.
+
+use std::io::{self, IsTerminal};
+
+use super::text::Style;
+
+/// Colours and a width where people look, and neither in files and pipes.
+pub(super) fn style() -> Style {
+    let stdout = io::stdout();
+    if !stdout.is_terminal() {
+        return Style::default();
+    }
+    Style {
+        colours: has_colours(),
+        width: terminal_size::terminal_size_of(&stdout)
+            .map(|(terminal_size::Width(columns), _)| usize::from(columns)),
+    }
+}
+
+/// As <https://no-color.org> has it, and none on a terminal that says that it has none.
+fn has_colours() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !refused && std::env::var_os("TERM").is_none_or(|kind| kind != "dumb")
+}
+
+/// A text in the place of what stood there before; in a pipe one after the other.
+pub(super) fn page(text: &str) -> String {
+    if io::stdout().is_terminal() {
+        // Home, each line cleared to its end, and what is below them.
+        format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n"))
+    } else {
+        text.to_owned()
+    }
+}
