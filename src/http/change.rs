@@ -53,10 +53,11 @@ pub(super) async fn patch(
     let is_bound = headers.contains_key(IF_MATCH);
     for _ in 0..ATTEMPTS {
         let job = api.manager.get(id).await?;
+        // What would be refused anyway is told first (RFC 9110, 13.2.1).
+        let amendment = parse::parse_amendment(&job, &patch, &api.settings.spec_limits)?;
         if is_bound && !match_has(&headers, &view::etag(&job)) {
             break;
         }
-        let amendment = parse::parse_amendment(&job, &patch, &api.settings.spec_limits)?;
         match api.manager.amend(id, job.version, amendment).await {
             Ok(job) => return Ok(jobs::job_response(StatusCode::OK, &job)),
             Err(RequestError::Changed) if !is_bound => {

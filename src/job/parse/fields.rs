@@ -278,7 +278,7 @@ pub(super) fn boolean(at: &At<'_>) -> Option<bool> {
     Some(*value)
 }
 
-/// Reads an integer in this range. What is written with a fraction or an exponent is none.
+/// Reads an integer in this range.
 pub(super) fn integer<T>(range: RangeInclusive<T>) -> impl Fn(&At<'_>) -> Option<T>
 where
     T: Copy + Display + Into<i128> + TryFrom<i128>,
@@ -328,6 +328,10 @@ pub(super) fn seconds(range: RangeInclusive<Duration>) -> impl Fn(&At<'_>) -> Op
         };
         let value = match number {
             Number::Unsigned(value) => Some(Duration::from_secs(value)),
+            // However little it is, it is more than nothing.
+            Number::Float(value) if value > 0.0 => Duration::try_from_secs_f64(value)
+                .ok()
+                .map(|value| value.max(Duration::from_nanos(1))),
             Number::Float(value) => Duration::try_from_secs_f64(value).ok(),
             Number::Negative(_) => None,
         };

@@ -22,7 +22,7 @@ pub(super) enum Value {
     Object(Object),
 }
 
-/// A JSON number: an integer exactly where it was written as one and fits 64 bits.
+/// A JSON number: an integer where it is whole and fits 64 bits, `3.0` and `1e2` included, as in JSON Schema.
 #[derive(Clone, Copy)]
 pub(super) enum Number {
     Unsigned(u64),
@@ -81,6 +81,11 @@ impl Seed<'_> {
     }
 }
 
+/// `-0` is not negative.
+fn whole_or_zero(value: i64) -> Number {
+    u64::try_from(value).map_or(Number::Negative(value), Number::Unsigned)
+}
+
 impl<'de> DeserializeSeed<'de> for Seed<'_> {
     type Value = Value;
 
@@ -109,13 +114,15 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Number(
-            u64::try_from(value).map_or(Number::Negative(value), Number::Unsigned),
-        ))
+        Ok(Value::Number(whole_or_zero(value)))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Value::Number(Number::Float(value)))
+        // What is whole is shown without fraction and exponent.
+        let text = value.to_string();
+        let whole = text.parse().map(Number::Unsigned);
+        let whole = whole.or_else(|_| text.parse().map(whole_or_zero));
+        Ok(Value::Number(whole.unwrap_or(Number::Float(value))))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {

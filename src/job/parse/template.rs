@@ -12,7 +12,7 @@ const PARAMS: usize = 256;
 /// A value for a parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Argument {
-    /// A JSON number without fraction or exponent.
+    /// A JSON number that is whole.
     Integer(i64),
     /// A JSON string.
     Text(String),
@@ -140,7 +140,7 @@ mod tests {
                 "wrong_type",
             ),
             (
-                r#"{"template":"t","params":{"a":1e3}}"#,
+                r#"{"template":"t","params":{"a":1e-3}}"#,
                 "/params/a",
                 "wrong_type",
             ),

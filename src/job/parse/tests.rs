@@ -230,7 +230,7 @@ fn every_rule_refuses_with_its_place_and_code() {
         (json!({"umask": "0o22"}), "/umask", code::INVALID_VALUE),
         (json!({"umask": "1000"}), "/umask", code::INVALID_VALUE),
         (json!({"nice": 20}), "/nice", code::OUT_OF_RANGE),
-        (json!({"nice": 3.0}), "/nice", code::WRONG_TYPE),
+        (json!({"nice": 3.5}), "/nice", code::WRONG_TYPE),
         (json!({"nice": 1e300}), "/nice", code::OUT_OF_RANGE),
         (
             json!({"oom_score_adj": -1001}),
@@ -454,7 +454,7 @@ fn every_rule_refuses_with_its_place_and_code() {
             code::OUT_OF_RANGE,
         ),
         (
-            json!({"timeout_seconds": 1e-12}),
+            json!({"timeout_seconds": -1e-12}),
             "/timeout_seconds",
             code::OUT_OF_RANGE,
         ),
@@ -916,4 +916,30 @@ proptest! {
         prop_assert_eq!(fingerprint(&again), fingerprint(&job));
         prop_assert_eq!(again, job);
     }
+}
+
+#[test]
+fn a_whole_number_is_an_integer_however_it_is_written() {
+    for (text, expected) in [
+        ("3.0", Some(3)),
+        ("1e1", Some(10)),
+        ("-2.0", Some(-2)),
+        ("-0.0", Some(0)),
+        ("120e-1", Some(12)),
+        ("3.5", None),
+        ("1e300", None),
+        ("-1e-1", None),
+    ] {
+        let body = format!(r#"{{"command": ["true"], "nice": {text}}}"#);
+        let body = parse_body(body.as_bytes()).unwrap();
+        let nice = parse_submission(&body, &SpecLimits::default()).map(|new| new.spec.nice);
+        assert_eq!(nice.ok().flatten(), expected, "{text}");
+    }
+}
+
+#[test]
+fn the_least_time_that_is_more_than_zero_is_more_than_zero() {
+    let body = parse_body(br#"{"command": ["true"], "timeout_seconds": 5e-324}"#).unwrap();
+    let new = parse_submission(&body, &SpecLimits::default()).unwrap();
+    assert_eq!(new.spec.timeout, Some(Duration::from_nanos(1)));
 }
