@@ -139,6 +139,21 @@ pub struct Process {
     /// The sandbox that it is in.
     #[serde(default)]
     pub sandbox: Option<InForce>,
+    /// What finds them where they are not beneath their monitor; of an ended job only where it is lost and
+    /// has left some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unwatched: Option<Unwatched>,
+}
+
+/// What finds the processes of a job whose monitor was killed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unwatched {
+    /// The life of the machine in which their numbers mean them.
+    pub boot_id: String,
+    /// The inodes of the pipes that they write their output to.
+    pub pipes: Vec<u64>,
+    /// Number and start time of those that nothing else would find.
+    pub strays: Vec<(i32, u64)>,
 }
 
 /// A process that a stop has not been able to end yet.

@@ -41,4 +41,5 @@ pub mod store;
 mod supervisor;
 mod sys;
 mod tls;
+mod tree;
 mod wire;

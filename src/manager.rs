@@ -13,6 +13,7 @@ mod resolve;
 mod retention;
 mod runner;
 mod shared;
+mod survivors;
 mod terms;
 
 use std::os::fd::OwnedFd;
@@ -104,6 +105,9 @@ fn log_panic(ended: &Result<(), tokio::task::JoinError>) {
         tracing::error!(%error, "a task of the job manager panicked: {error}");
     }
 }
+
+/// How long a purge waits for the processes of a lost job at a time.
+const SURVIVORS_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Manager {
     /// Starts a manager: takes over what earlier servers left, and accepts jobs from then on.
@@ -236,10 +240,15 @@ impl Manager {
 
     /// Asks for the job's end; idempotent. Returns the job as it is after the request was taken in.
     pub async fn stop(&self, id: JobId, stop: Stop) -> Result<Arc<Job>, RequestError> {
-        let asked = self.shared.ask(id, |reply| Ask::Stop(stop, reply)).await;
+        let asked = stop.clone();
+        let asked = self.shared.ask(id, |reply| Ask::Stop(asked, reply)).await;
         match asked {
-            // To end what has ended is granted.
-            Ok(_) | Err(RequestError::Refused(Refusal::Finished)) => self.get(id).await,
+            // To end what has ended is granted; a lost job may have left processes.
+            Ok(_) | Err(RequestError::Refused(Refusal::Finished)) => {
+                let job = self.get(id).await?;
+                self.shared.end_survivors(&job, &stop).await;
+                Ok(job)
+            }
             Err(error) => Err(error),
         }
     }
@@ -261,6 +270,11 @@ impl Manager {
             && let Some(mut state) = self.shared.watch(id)
         {
             let _ = state.wait_for(|job| job.state.is_terminal()).await;
+        }
+        while !self.shared.survivors_ended(&job, SURVIVORS_PATIENCE).await {
+            if self.shared.shutdown.borrow().is_some() {
+                return Err(RequestError::MonitorGone);
+            }
         }
         self.shared.purge(vec![id]).await
     }
@@ -308,13 +322,25 @@ impl Manager {
         asked.await.map(drop)
     }
 
-    /// The job's live processes.
+    /// The job's live processes, and those that a lost job has left.
     pub async fn processes(&self, id: JobId) -> Result<Vec<ProcessInfo>, RequestError> {
         let job = self.shared.get(id).await?;
-        match &job.process {
-            Some(process) if !job.state.is_terminal() => Ok(processes::of(process.clone()).await),
-            Some(_) | None => Ok(Vec::new()),
-        }
+        let tree = match &job.process {
+            Some(process) if !job.state.is_terminal() => {
+                let supervisor = self.shared.info().supervisor_pid;
+                Some(processes::watched(id, process, supervisor))
+            }
+            Some(_) | None => self.shared.left_by(&job),
+        };
+        Ok(match tree {
+            Some(tree) => processes::of(tree).await,
+            None => Vec::new(),
+        })
+    }
+
+    /// Is nothing left of a lost job? Waits for as long as `limit` where a stop has asked for its end.
+    pub async fn survivors_ended(&self, job: &Job, limit: Duration) -> bool {
+        self.shared.survivors_ended(job, limit).await
     }
 
     /// A reader of the job's output as kept now.

@@ -11,7 +11,6 @@ mod pump;
 mod reaping;
 mod rescue;
 mod terminal;
-mod tree;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -33,12 +32,12 @@ use crate::job::{OutputTotals, Signal};
 use crate::output::{self, Stream};
 use crate::record::{self, Record};
 use crate::sys::{self, Pid};
+use crate::tree::{self, Tree};
 use control::Outbox;
 use input::Stdin;
 pub(crate) use reaping::exit_status;
 pub(crate) use rescue::{Remains, run as rescue};
 use terminal::Terminal;
-use tree::Tree;
 
 /// How soon a kill is repeated while something is left, at first and at most.
 const SWEEP_FIRST: Duration = Duration::from_millis(20);
@@ -49,6 +48,9 @@ const SURVIVORS_AFTER: Duration = Duration::from_secs(5);
 
 /// The most survivors that are named.
 const SURVIVORS_NAMED: usize = 16;
+
+/// The most processes without a trace that a record names.
+const STRAYS_NAMED: usize = 64;
 
 /// How soon output is tried again after the disk refused it.
 const OUTPUT_RETRY: Duration = Duration::from_secs(1);

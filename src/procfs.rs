@@ -209,6 +209,15 @@ pub(crate) fn has_device_open(pid: i32, device: u64) -> bool {
         .any(|file| file.rdev() == device)
 }
 
+/// Was this assignment in the environment that the process was started with? False where that cannot be read.
+pub(crate) fn was_started_with(pid: i32, assignment: &str) -> bool {
+    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
+        environ
+            .split(|byte| *byte == 0)
+            .any(|one| one == assignment.as_bytes())
+    })
+}
+
 /// The random id of the present boot of the machine.
 pub(crate) fn boot_id() -> io::Result<String> {
     // A test cannot restart the machine.

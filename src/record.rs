@@ -30,7 +30,7 @@ pub(crate) use directory::{
     remove, remove_damaged,
 };
 pub(crate) use lock::{lock, lock_holder};
-use slots::{LAST_WORD, SLOT, Slot, frame, newest, read_last_word, read_slot};
+use slots::{INPUT_NOTE, LAST_WORD, SLOT, Slot, frame, newest, read_last_word, read_slot};
 pub(crate) use slots::{parse_slot, sealed, warm_up};
 
 /// The file's name in the job's directory.
@@ -73,6 +73,15 @@ pub(crate) struct Record {
     /// A standard input that was open is closed.
     #[serde(default)]
     pub(crate) stdin_closed: bool,
+    /// The inodes of the pipes that the job's output comes through.
+    #[serde(default)]
+    pub(crate) pipes: Vec<u64>,
+    /// The job's processes are not beneath its monitor, which took another's place.
+    #[serde(default)]
+    pub(crate) rescued: bool,
+    /// Those of them that bear no trace of the job.
+    #[serde(default)]
+    pub(crate) strays: Vec<ProcessIdentity>,
 }
 
 /// The writing side, in the monitor.
@@ -93,11 +102,7 @@ impl Writer {
             flags,
             Mode::from_bits_truncate(0o600),
         )?);
-        posix_fallocate(
-            &file,
-            0,
-            i64::try_from(2 * SLOT + LAST_WORD).unwrap_or(i64::MAX),
-        )?;
+        posix_fallocate(&file, 0, i64::try_from(INPUT_NOTE + 16).unwrap_or(i64::MAX))?;
         if !lock(&file)? {
             return Err(io::Error::from(Errno::EAGAIN));
         }
@@ -132,6 +137,25 @@ impl Writer {
     pub(crate) fn write_last_word(&self, failure: &SpawnFailure) -> io::Result<()> {
         self.file
             .write_all_at(&frame(0, failure, LAST_WORD)?, 2 * SLOT)
+    }
+
+    /// Notes how many bytes of standard input have been written, and how many are about to be. It has a
+    /// place of its own, since it changes with every packet.
+    pub(crate) fn note_input(&self, written: u64, pending: u64) -> io::Result<()> {
+        let mut note = [0; 16];
+        let (first, second) = note.split_at_mut(8);
+        first.copy_from_slice(&written.to_le_bytes());
+        second.copy_from_slice(&pending.to_le_bytes());
+        self.file.write_all_at(&note, INPUT_NOTE)
+    }
+
+    /// How many bytes of standard input the monitor before this one has written; `None` where it was
+    /// killed between its note and the write, or after it: nobody knows which.
+    pub(crate) fn noted_input(&self) -> Option<u64> {
+        let mut note = [0; 16];
+        self.file.read_exact_at(&mut note, INPUT_NOTE).ok()?;
+        let (written, pending) = note.split_first_chunk::<8>()?;
+        (pending == [0; 8]).then(|| u64::from_le_bytes(*written))
     }
 
     /// What the leader said last.
@@ -227,6 +251,9 @@ mod tests {
             output: OutputTotals::default(),
             survivors: Vec::new(),
             stdin_closed: false,
+            pipes: Vec::new(),
+            rescued: false,
+            strays: Vec::new(),
         }
     }
 

@@ -45,6 +45,7 @@ fn finished(number: usize, spec: &Arc<Spec>) -> Job {
         expires_at: Some(now.after(Duration::from_secs(604_800))),
         deadline_at: None,
         process: Some(Process {
+            unwatched: None,
             pid: 12_345,
             started_at: now,
             start_ticks: 123_456,

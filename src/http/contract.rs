@@ -352,6 +352,7 @@ fn ended_job() -> Job {
             start_ticks: 1,
             monitor_pid: 4710,
             executable: Some("/bin/sh".to_owned()),
+            unwatched: None,
             cgroup: Some("procession/x".to_owned()),
             sandbox: Some(InForce {
                 landlock_abi: Some(3),

@@ -352,7 +352,9 @@ pub(super) async fn stop(
             manager.wait(id, Until::Finished, wait.limit).await?
         }
     };
-    let status = if job.state.is_terminal() && !purge {
+    // What a lost job has left is ended like a job's processes.
+    let is_over = job.state.is_terminal() && manager.survivors_ended(&job, wait.limit).await;
+    let status = if is_over && !purge {
         StatusCode::OK
     } else {
         StatusCode::ACCEPTED

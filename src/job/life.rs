@@ -143,7 +143,8 @@ impl Life {
     }
 
     fn on_left_behind(&mut self, remaining: u32, now: Now) -> Option<Effect> {
-        if self.exit.is_none() || remaining == 0 || self.killed_leftovers > 0 {
+        // An exit that nobody could see is none that has not been: this is only told after the leader's end.
+        if remaining == 0 || self.killed_leftovers > 0 {
             return None;
         }
         match self.phase {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::job::outcome::{Cause, ExitStatus, SpawnFailure, Termination};
-use crate::job::{Job, Process, State};
+use crate::job::{Job, Process, State, Survivor, Unwatched};
 use crate::record::Record;
 
 /// Takes over what the monitor says, all but the end: a terminal state is shown after it is durable.
@@ -25,6 +25,7 @@ pub(super) fn mirror(job: &mut Job, record: &Record) {
             executable: (!leader.executable.is_empty()).then(|| leader.executable.clone()),
             cgroup: record.cgroup.clone(),
             sandbox: leader.sandbox.clone(),
+            unwatched: record.rescued.then(|| unwatched(record)),
         });
     let plan = record.life.plan();
     if plan.timeout != job.spec.timeout || plan.stop != job.spec.stop {
@@ -41,6 +42,18 @@ pub(super) fn mirror(job: &mut Job, record: &Record) {
     if !state.is_terminal() {
         job.state = state;
         job.message = waiting_message(job);
+    }
+}
+
+/// How the job's processes are found without a monitor above them.
+pub(super) fn unwatched(record: &Record) -> Unwatched {
+    let strays = record.strays.iter();
+    Unwatched {
+        boot_id: record.boot_id.clone(),
+        pipes: record.pipes.clone(),
+        strays: strays
+            .map(|process| (process.pid, process.start_ticks))
+            .collect(),
     }
 }
 
@@ -93,10 +106,29 @@ pub(super) fn end(job: &mut Job, termination: Termination, at: Timestamp) {
     job.survivors.clear();
     job.output.complete = true;
     job.termination = Some(termination);
+    if let Some(process) = &mut job.process {
+        process.unwatched = None;
+    }
     if job.state == State::Lost {
         // What cannot be known is not said.
         job.exit = None;
     }
+}
+
+/// The end of a job that nobody saw, and that has left these processes.
+pub(super) fn outlive(job: &mut Job, unwatched: Unwatched, left: &[Survivor]) {
+    if let Some(process) = &mut job.process {
+        process.unwatched = Some(unwatched);
+    }
+    let names: Vec<String> = left
+        .iter()
+        .map(|left| format!("{} ({})", left.name, left.pid))
+        .collect();
+    let why = job.message.take().unwrap_or_default();
+    job.message = Some(format!(
+        "{why}; these processes outlived it, and DELETE ends them: {}",
+        names.join(", ")
+    ));
 }
 
 fn describe(job: &Job, termination: &Termination) -> String {

@@ -1,15 +1,16 @@
 //! What `/proc` says about the processes of a job. Reading only.
 
-use std::collections::HashSet;
 use std::fs;
 use std::sync::OnceLock;
 
 use nix::unistd::{SysconfVar, sysconf};
 
+use super::survivors;
 use crate::cgroup::Group;
 use crate::clock::Timestamp;
-use crate::job::Process;
+use crate::job::{JobId, Process};
 use crate::procfs::{self, Stat};
+use crate::tree::{Reach, Tree};
 
 /// A live process of a job.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,27 +39,21 @@ pub struct ProcessInfo {
     pub started_at: Timestamp,
 }
 
-/// The live processes of the job that this leader began.
-pub(super) async fn of(process: Process) -> Vec<ProcessInfo> {
-    tokio::task::spawn_blocking(move || {
-        let mut stats = procfs::descendants(process.monitor_pid);
-        let known: HashSet<i32> = stats.iter().map(|stat| stat.pid).collect();
+/// The live processes of this tree.
+pub(super) async fn of(tree: Tree) -> Vec<ProcessInfo> {
+    tokio::task::spawn_blocking(move || tree.members().iter().map(describe).collect())
+        .await
+        .unwrap_or_default()
+}
+
+/// The tree of a job that has a monitor: beneath it, or beneath its supervisor where it is a rescuer.
+pub(super) fn watched(id: JobId, process: &Process, supervisor: i32) -> Tree {
+    // A rescuer that has outlived its supervisor has the job's processes anywhere.
+    let is_ours = procfs::stat(process.monitor_pid).is_ok_and(|stat| stat.ppid == supervisor);
+    survivors::tree(id, process, is_ours.then_some(supervisor)).unwrap_or_else(|| {
         let group = process.cgroup.as_deref().and_then(Group::at);
-        let beside = group.map(|group| group.members()).unwrap_or_default();
-        stats.extend(
-            beside
-                .into_iter()
-                .filter(|pid| !known.contains(pid))
-                .filter_map(|pid| procfs::stat(pid).ok()),
-        );
-        stats
-            .iter()
-            .filter(|stat| !stat.is_zombie())
-            .map(describe)
-            .collect()
+        Tree::new(Reach::Subreaper(process.monitor_pid), group)
     })
-    .await
-    .unwrap_or_default()
 }
 
 fn describe(stat: &Stat) -> ProcessInfo {

@@ -7,11 +7,12 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist};
 
-use crate::job::Job;
 use crate::job::life::Plan;
 use crate::job::sandbox::{Baseline, Features, Mechanism, Part, Refused, Sandbox};
 use crate::job::spec::{EnvInherit, NameOrId, Spec, Stdin, StdinData};
+use crate::job::{Job, JobId};
 use crate::manager::Unavailable;
+use crate::tree::JOB_VARIABLE;
 use crate::wire::messages::{Confinement, Ids, Launch};
 
 /// The variables that a job gets from the service by default; and every `LC_*`.
@@ -63,7 +64,7 @@ impl Resolver {
             attempt: job.attempt,
             plan: Plan::from(spec),
             argv: spec.program.argv(),
-            env: self.environment(spec, identity.user.as_ref(), sandbox.as_ref()),
+            env: self.environment(job.id, spec, identity.user.as_ref(), sandbox.as_ref()),
             cwd: self.cwd(spec, identity.user.as_ref()),
             umask: spec.umask.bits(),
             nice: spec.nice,
@@ -200,9 +201,10 @@ impl Resolver {
         })
     }
 
-    /// Later ones win: inherited, the user's own, the terminal's, `env`, `secret_env`.
+    /// Later ones win: inherited, the user's own, the terminal's, the job's id, `env`, `secret_env`.
     fn environment(
         &self,
+        id: JobId,
         spec: &Spec,
         user: Option<&User>,
         sandbox: Option<&Sandbox>,
@@ -242,6 +244,7 @@ impl Resolver {
         if let Some(pty) = &spec.pty {
             env.insert("TERM".to_owned(), pty.term.clone());
         }
+        env.insert(JOB_VARIABLE.to_owned(), id.to_string());
         env.extend(spec.env.clone());
         env.extend(spec.secret_env.0.clone());
         env.into_iter().collect()
@@ -352,9 +355,9 @@ mod tests {
 
     #[test]
     fn only_the_documented_variables_are_inherited() {
-        let env = resolver().environment(&Spec::default(), None, None);
+        let env = resolver().environment(JobId::generate(), &Spec::default(), None, None);
         let names: Vec<&str> = env.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["HOME", "LC_ALL", "PATH"]);
+        assert_eq!(names, ["HOME", "LC_ALL", "PATH", JOB_VARIABLE]);
     }
 
     #[test]
@@ -364,9 +367,11 @@ mod tests {
             ..Spec::default()
         };
         spec.env.insert("PATH".into(), "/mine".into());
+        spec.env.insert(JOB_VARIABLE.into(), "mine".into());
         assert_eq!(
-            resolver().environment(&spec, None, None),
-            [("PATH".to_owned(), "/mine".to_owned())]
+            resolver().environment(JobId::generate(), &spec, None, None),
+            [("PATH", "/mine"), (JOB_VARIABLE, "mine")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
         );
     }
 
@@ -413,7 +418,7 @@ mod tests {
         let home = |home: &str, sandbox: Option<&Sandbox>, spec: &Spec| {
             let mut resolver = resolver();
             resolver.environment.insert("HOME".into(), home.into());
-            let env = resolver.environment(spec, None, sandbox);
+            let env = resolver.environment(JobId::generate(), spec, None, sandbox);
             env.into_iter().find(|(name, _)| name == "HOME").unwrap().1
         };
         let sandbox = Some(&Sandbox::default());

@@ -12,19 +12,23 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::adopt::{self, Fate, Origin};
-use super::{Idempotency, RequestError, Shared, SubmitError, Submitted, mirror};
+use super::{Idempotency, RequestError, Shared, SubmitError, Submitted, mirror, survivors};
 use crate::clock::{Now, Timestamp};
 use crate::failpoint;
 use crate::job::event::{self, Event, What};
 use crate::job::life::{Refusal, Stop};
 use crate::job::outcome::{Cause, SpawnFailure, Termination};
 use crate::job::spec::Secrets;
-use crate::job::{Job, State};
+use crate::job::{Job, State, Unwatched};
 use crate::record::{self, Record};
 use crate::store::Inserted;
+use crate::tree;
 
 pub(super) use asks::{Ask, Reply};
 use follow::Followed;
+
+/// The most survivors of a lost job that its message names.
+const SURVIVORS_NAMED: usize = 16;
 
 /// How soon a failed write of a job's end is tried again.
 const STORE_RETRY: Duration = Duration::from_secs(1);
@@ -210,15 +214,39 @@ impl Runner {
 
     /// The end of a job whose end nobody saw.
     async fn lose(&mut self, record: Option<Record>, cause: Cause) {
-        if let Some(record) = record {
-            mirror::mirror(&mut self.job, &record);
+        if let Some(record) = &record {
+            mirror::mirror(&mut self.job, record);
         }
         // Its last record may be older than its last output.
         let present = Arc::new(self.job.clone());
         let present = self.shared.with_present_output(present).await;
         self.job.output = present.output;
         mirror::end(&mut self.job, Termination::unasked(cause), Timestamp::now());
+        if let Some(record) = record {
+            self.name_survivors(mirror::unwatched(&record)).await;
+        }
         self.commit_end().await;
+    }
+
+    /// Says what a lost job has left running, if anything, and keeps what finds it again.
+    async fn name_survivors(&mut self, unwatched: Unwatched) {
+        if let Some(process) = &mut self.job.process {
+            process.unwatched = Some(unwatched.clone());
+        }
+        let left = match self.shared.left_by(&self.job) {
+            Some(tree) => survivors::look(tree).await.1,
+            None => Vec::new(),
+        };
+        if left.is_empty() {
+            if let Some(process) = &mut self.job.process {
+                process.unwatched = None;
+            }
+            return;
+        }
+        let named = tree::survivors(&left, SURVIVORS_NAMED);
+        mirror::outlive(&mut self.job, unwatched, &named);
+        let (id, message) = (self.job.id, self.job.message.as_deref().unwrap_or_default());
+        tracing::warn!(job.id = %id, "job {id} is lost: {message}");
     }
 
     /// Makes the end durable, then visible; then the record has served its purpose.

@@ -19,6 +19,7 @@ use super::link::SupervisorLink;
 use super::queue::Admission;
 use super::resolve::{Resolver, own_environment};
 use super::runner::{Ask, Reply, Runner, ShutdownPlan};
+use super::survivors::Endings;
 use super::{Follow, Info, NotReady, RequestError, Setup, Unavailable};
 use crate::cgroup::Home;
 use crate::clock::Timestamp;
@@ -46,6 +47,8 @@ pub(super) struct Shared {
     resolver: Arc<Resolver>,
     live: Mutex<HashMap<JobId, Live>>,
     admission: Mutex<Admission<oneshot::Sender<()>>>,
+    /// Whose survivors are being ended.
+    pub(super) endings: Endings,
     spawner: Mutex<Option<mpsc::UnboundedSender<Task>>>,
     /// An operator wants no new jobs.
     draining: AtomicBool,
@@ -109,6 +112,7 @@ impl Shared {
             }),
             live: Mutex::default(),
             admission: Mutex::new(Admission::new(setup.max_running, setup.max_queued)),
+            endings: Endings::default(),
             spawner: Mutex::new(Some(spawner)),
             draining: AtomicBool::new(setup.draining),
             finished_amendments: Semaphore::new(1),

@@ -11,9 +11,9 @@ use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAdd
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::Monitor;
-use super::tree::{Delivery, Tree};
 use crate::clock::Now;
 use crate::job::life::{Stop, Verdict};
+use crate::tree::{Delivery, Tree};
 use crate::wire::messages::{FromMonitor, Request, RequestRefused, ToMonitor};
 use crate::wire::{self, Received};
 use crate::{record, sys};

@@ -13,6 +13,8 @@ use nix::unistd::write;
 
 use super::Monitor;
 use crate::clock::Now;
+use crate::failpoint;
+use crate::record;
 use crate::wire::messages::{FromMonitor, Input, RequestRefused};
 
 /// The writing side of a job's standard input.
@@ -20,7 +22,7 @@ use crate::wire::messages::{FromMonitor, Input, RequestRefused};
 pub(super) struct Stdin {
     /// `None`: the job has no open standard input, or it was closed.
     pub(super) pipe: Option<OwnedFd>,
-    /// How many bytes were written; `None` where an earlier monitor wrote some of them.
+    /// How many bytes were written; `None` where an earlier monitor was killed while it wrote some of them.
     offset: Option<u64>,
     /// A client said that this is the end.
     ended: bool,
@@ -51,10 +53,11 @@ impl Stdin {
         }
     }
 
-    /// The input of a job that another monitor has written to.
-    pub(super) fn taken_over(pipe: Option<OwnedFd>) -> Self {
+    /// The input of a job to which another monitor has written so many bytes; `None` where nobody knows.
+    pub(super) fn taken_over(pipe: Option<OwnedFd>, offset: Option<u64>) -> Self {
         Self {
             pipe,
+            offset,
             ..Self::default()
         }
     }
@@ -64,7 +67,7 @@ impl Stdin {
         self.pipe.as_ref().filter(|_| !self.waiting.is_empty())
     }
 
-    fn step(&mut self) -> Step {
+    fn step(&mut self, record: &record::Writer) -> Step {
         let Some(packet) = self.waiting.front_mut() else {
             return Step::PipeFull;
         };
@@ -89,12 +92,28 @@ impl Stdin {
             .get(packet.written..)
             .filter(|rest| !rest.is_empty())
         {
-            match write(pipe, rest) {
-                Ok(count) => {
-                    packet.written += count;
-                    let count = u64::try_from(count).unwrap_or_default();
-                    self.offset = self.offset.map(|offset| offset + count);
+            // A rescuer knows where the input is, unless this monitor dies between the two notes.
+            let note = |offset: Option<u64>, pending: usize| match offset {
+                Some(offset) => {
+                    record.note_input(offset, u64::try_from(pending).unwrap_or(u64::MAX))
                 }
+                None => Ok(()),
+            };
+            if let Err(error) = note(self.offset, rest.len()) {
+                let errno = error.raw_os_error().unwrap_or_default();
+                return Step::Refused(RequestRefused::Errno(errno));
+            }
+            let wrote = write(pipe, rest);
+            if let Ok(count) = wrote {
+                packet.written += count;
+                let count = u64::try_from(count).unwrap_or_default();
+                self.offset = self.offset.map(|offset| offset + count);
+            }
+            failpoint::hit("input.written");
+            // Where it fails, the note before it stands, and a rescuer knows that it does not know.
+            let _ = note(self.offset, 0);
+            match wrote {
+                Ok(_) => {}
                 Err(Errno::EAGAIN) => return Step::PipeFull,
                 Err(Errno::EINTR) => {}
                 // EPIPE: nobody reads it any more.
@@ -128,7 +147,7 @@ impl Monitor {
         let was_open = self.stdin.pipe.is_some();
         while let Some(packet) = self.stdin.waiting.front() {
             let ticket = packet.ticket;
-            let result = match self.stdin.step() {
+            let result = match self.stdin.step(&self.record) {
                 Step::PipeFull => break,
                 Step::Written => Ok(self.stdin.offset.unwrap_or_default()),
                 Step::Refused(refusal) => Err(refusal),

@@ -7,12 +7,12 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::fstat;
 
 use super::control::Outbox;
 use super::input::Stdin;
 use super::leader::{self, Inherited};
 use super::terminal::Plugged;
-use super::tree::{Reach, Tree};
 use super::{Descriptors, Host, Monitor, Reaper};
 use crate::cgroup::Group;
 use crate::failpoint;
@@ -20,6 +20,7 @@ use crate::job::life::Life;
 use crate::job::outcome::{SpawnFailure, Stage};
 use crate::job::{OutputTotals, Signal};
 use crate::record::{self, ProcessIdentity, Record};
+use crate::tree::{Reach, Tree};
 use crate::wire::messages::{FromMonitor, Launch};
 use crate::{output, procfs, sandbox, sys, wire};
 
@@ -93,6 +94,9 @@ fn launch(
         output: OutputTotals::default(),
         survivors: Vec::new(),
         stdin_closed: false,
+        pipes: inodes([Some(&stdout.0), stderr.as_ref().map(|pipe| &pipe.0)]),
+        rescued: false,
+        strays: Vec::new(),
     };
     let abandon = |failure| {
         if let Some(group) = &group {
@@ -224,6 +228,12 @@ pub(super) fn detach(keep: &[&OwnedFd]) -> io::Result<SignalFd> {
         &mask,
         SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
     )?)
+}
+
+/// The inodes of pipes: who holds one of the job's is of the job.
+pub(super) fn inodes<const N: usize>(pipes: [Option<&OwnedFd>; N]) -> Vec<u64> {
+    let inode = |pipe| Some(fstat(pipe).ok()?.st_ino);
+    pipes.into_iter().flatten().filter_map(inode).collect()
 }
 
 fn read_launch(file: OwnedFd) -> io::Result<Launch> {

@@ -4,19 +4,16 @@
 //! the leader's end. Without the subreaper's proof, emptiness is what the cgroup and `/proc` say.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::poll::{PollTimeout, poll};
-use nix::sys::stat::fstat;
 
 use super::control::Outbox;
 use super::input::Stdin;
-use super::launch::detach;
+use super::launch::{detach, inodes};
 use super::terminal::{self, Terminal};
-use super::tree::{Reach, Traces, Tree};
-use super::{Host, Kill, Monitor, Reaper, SWEEP_FIRST};
+use super::{Host, Kill, Monitor, Reaper, STRAYS_NAMED, SWEEP_FIRST};
 use crate::cgroup::Group;
 use crate::clock::Now;
 use crate::failpoint;
@@ -24,6 +21,7 @@ use crate::job::JobId;
 use crate::job::life::Phase;
 use crate::record::{self, ProcessIdentity};
 use crate::sys::{self, Pid};
+use crate::tree::{Reach, Traces, Tree};
 use crate::{output, procfs};
 
 /// How long a rescue that failed waits before the next one.
@@ -43,8 +41,8 @@ pub(crate) struct Remains {
     pub(crate) stderr: Option<OwnedFd>,
     /// The master of the job's terminal, where it has one.
     pub(crate) terminal: Option<OwnedFd>,
-    /// Processes, by number and start time, that are certainly the job's.
-    pub(crate) strays: HashSet<(i32, u64)>,
+    /// Processes that are certainly the job's.
+    pub(crate) strays: Vec<ProcessIdentity>,
 }
 
 /// Runs a rescue monitor in the process that has just been forked for it.
@@ -85,18 +83,20 @@ fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
     let leader_pid =
         Pid::new(leader.pid).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
     let group = facts.cgroup.as_deref().and_then(Group::at);
-    let pipes = [Some(&stdout), stderr.as_ref()];
-    let traces = Traces {
-        supervisor,
-        leader,
-        pipes: pipes
-            .into_iter()
-            .flatten()
-            .filter_map(|pipe| Some(fstat(pipe).ok()?.st_ino))
-            .collect(),
-        terminal: terminal.as_ref().and_then(terminal::device),
-        known: strays,
+    facts.pipes = inodes([Some(&stdout), stderr.as_ref()]);
+    facts.rescued = true;
+    facts.strays.extend(strays);
+    let known = facts.strays.iter().copied();
+    let mut traces = Traces::new(job, leader, facts.pipes.clone(), known);
+    traces.terminal = terminal.as_ref().and_then(terminal::device);
+    let reach = Reach::Traces {
+        traces: RefCell::new(traces),
+        supervisor: Some(supervisor),
     };
+    let tree = Tree::new(reach, group);
+    // A rescuer after this one, or a server, has to be told only of those that it could not find.
+    facts.strays = tree.traceless(&facts.strays);
+    facts.strays.truncate(STRAYS_NAMED);
     let terminal = terminal
         .map(|master| Terminal::taken_over(master, &stdout))
         .transpose()?;
@@ -112,7 +112,7 @@ fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
     let now = Now::read();
     let leader_gone = facts.life.exit().is_some();
     let mut monitor = Monitor {
-        tree: Tree::new(Reach::Traces(RefCell::new(traces)), group),
+        tree,
         reaper: Reaper::Supervisor(Some(reaper)),
         leader: leader_pid,
         // Not our child: its number may be anybody's at any time.
@@ -130,7 +130,7 @@ fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
         control: None,
         listener: None,
         outbox: Outbox::default(),
-        stdin: Stdin::taken_over(input.filter(|_| !facts.stdin_closed)),
+        stdin: Stdin::taken_over(input.filter(|_| !facts.stdin_closed), record.noted_input()),
         kill: None,
         facts,
         record,

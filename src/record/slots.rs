@@ -1,4 +1,5 @@
-//! The format of the record file: slots of fixed size, each with a checksum, and the room for a last word.
+//! The format of the record file: slots of fixed size, each with a checksum, the room for a last word, and
+//! the note of how much standard input was written.
 //!
 //! What a record means is not known here, nor who may write when.
 
@@ -16,7 +17,10 @@ use crate::wire;
 pub(super) const SLOT: u64 = 8192;
 
 /// Room after the slots for a leader's last word.
-pub(super) const LAST_WORD: u64 = 4096;
+pub(super) const LAST_WORD: u64 = 4080;
+
+/// Where the progress of standard input is noted, in the file's last 16 bytes.
+pub(super) const INPUT_NOTE: u64 = 2 * SLOT + LAST_WORD;
 const MAGIC: [u8; 4] = *b"PrRc";
 /// Magic, length, sequence number, checksum.
 pub(super) const HEADER: usize = 4 + 4 + 8 + 4;

@@ -624,6 +624,7 @@ prop_compose! {
             message: message.clone(), created_at: at, started_at: maybe_at, finished_at: maybe_at,
             expires_at: maybe_at, deadline_at: maybe_at,
             process: flag.then(|| Process {
+                unwatched: None,
                 pid: number, started_at: at, start_ticks: version, monitor_pid: number,
                 executable: path.clone(), cgroup: path,
                 sandbox: maybe.map(|seccomp| InForce {

@@ -1,6 +1,6 @@
 //! The monitors that were forked here, what must outlive them, and the rescue of a job whose monitor died.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -14,7 +14,7 @@ use crate::failpoint;
 use crate::job::{JobId, Signal};
 use crate::monitor::{self, Descriptors, Host, Remains};
 use crate::procfs;
-use crate::record::{self, Found};
+use crate::record::{self, Found, ProcessIdentity};
 use crate::sys::{self, End, Fork, Pid};
 use crate::wire;
 use crate::wire::messages::FromReaper;
@@ -209,7 +209,7 @@ impl Monitors {
         let strays = match dead.as_slice() {
             [_] => self.strays(server),
             // Nobody can tell which of them is whose, or nobody asks.
-            _ => HashSet::new(),
+            _ => Vec::new(),
         };
         for (monitor, end) in dead {
             let job = monitor.job;
@@ -223,33 +223,38 @@ impl Monitors {
 
     /// The processes that the death of the only dead monitor has made children of this one. None where
     /// some of them could be of another job: then a rescuer goes by their traces alone.
-    fn strays(&self, server: Option<Pid>) -> HashSet<(i32, u64)> {
+    fn strays(&self, server: Option<Pid>) -> Vec<ProcessIdentity> {
         let is_rescuer = |monitor: &Monitor| monitor.is_rescuer;
         if self.live.values().any(is_rescuer) {
-            return HashSet::new();
+            return Vec::new();
         }
         let Ok(me) = procfs::own_stat() else {
-            return HashSet::new();
+            return Vec::new();
         };
         let children = procfs::children_of(me.pid);
         // Looked at after the children: one that died before has left its own among them.
         let is_dead = |pid: &Pid| procfs::stat(pid.as_i32()).is_ok_and(|stat| stat.is_zombie());
         if self.live.keys().any(is_dead) {
-            return HashSet::new();
+            return Vec::new();
         }
         let is_stray = |stat: &procfs::Stat| {
             Pid::new(stat.pid)
                 .is_some_and(|pid| Some(pid) != server && !self.live.contains_key(&pid))
         };
         let strays = children.into_iter().filter(is_stray);
-        strays.map(|stat| (stat.pid, stat.start_ticks)).collect()
+        strays
+            .map(|stat| ProcessIdentity {
+                pid: stat.pid,
+                start_ticks: stat.start_ticks,
+            })
+            .collect()
     }
 
     fn rescue(
         &mut self,
         host: &Host,
         dead: Monitor,
-        strays: HashSet<(i32, u64)>,
+        strays: Vec<ProcessIdentity>,
     ) -> io::Result<()> {
         let Monitor {
             job,

@@ -2,6 +2,7 @@
 
 mod checkable;
 mod errors;
+mod lost;
 mod points;
 mod random;
 mod remains;

@@ -72,6 +72,19 @@ impl Builder {
         self
     }
 
+    /// Has the service find no cgroups, where this process may arrange that; else it may find some.
+    pub(crate) fn without_cgroups(self) -> Self {
+        self.prelude(
+            r#"if unshare --mount true 2> /dev/null; then
+                set -- unshare --mount sh -c '
+                    for at in $(sed -n "s/^\([^ ]* \)\{4\}\([^ ]*\) .* - cgroup2 .*/\2/p" /proc/self/mountinfo); do
+                        umount -l "$at"
+                    done
+                    exec "$@"' sh "$@"
+            fi"#,
+        )
+    }
+
     /// More arguments of `procession serve`.
     pub(crate) fn args<A: Into<String>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
         self.args.extend(args.into_iter().map(Into::into));

@@ -180,7 +180,31 @@ async fn the_input_stays_open_over_the_deaths_of_server_and_monitor() {
         .into_iter()
         .find(|process| process.name == "procession-mon");
     kill(Pid::from_raw(monitor.unwrap().pid), Signal::SIGKILL).unwrap();
-    // A rescuer cannot know how far the dead one was.
+    // The dead one has noted how far it was.
+    let wrong = eventually("the rescuer answers", async || {
+        let reply = write(&server, &job, "offset=7", "x").await;
+        (reply.status != 503).then_some(reply)
+    })
+    .await;
+    assert_eq!((wrong.status, wrong.header(OFFSET)), (409, "8"), "{wrong}");
+    let path = "offset=8&eof";
+    assert_eq!(write(&server, &job, path, "three\n").await.status, 204);
+    server.finished(&job).await;
+    assert_eq!(server.text(&job).await, "one\ntwo\nthree\n");
+}
+
+#[tokio::test]
+async fn a_monitor_that_dies_in_a_write_leaves_an_offset_that_nobody_knows() {
+    let places = tempfile::tempdir().unwrap();
+    let server = Server::builder()
+        .env("PROCESSION_FAILPOINTS", places.path().to_str().unwrap())
+        .start()
+        .await;
+    let job = cat(&server).await;
+    assert_eq!(write(&server, &job, "offset=0", "one\n").await.status, 204);
+    std::fs::write(places.path().join("input.written"), "").unwrap();
+    assert_eq!(write(&server, &job, "offset=4", "two\n").await.status, 503);
+    // It was written, which the rescuer cannot know: the client has to decide.
     let unknown = eventually("the rescuer answers", async || {
         let reply = write(&server, &job, "offset=8", "x").await;
         (reply.status != 503).then_some(reply)

@@ -41,9 +41,13 @@ async fn environment(server: &Server, mut body: Value) -> BTreeMap<String, Strin
     let pairs = text
         .split_terminator('\0')
         .map(|pair| pair.split_once('=').unwrap());
-    pairs
+    let mut environment: BTreeMap<String, String> = pairs
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect()
+        .collect();
+    // Every job has it.
+    let own = environment.remove("PROCESSION_JOB_ID").unwrap();
+    assert_eq!(server.job(&own).await["id"], own);
+    environment
 }
 
 #[tokio::test]
@@ -67,6 +71,11 @@ async fn the_environment_is_exactly_the_documented_one() {
 
     let none = environment(&server, json!({"env_inherit": "none"})).await;
     assert_eq!(none, BTreeMap::new());
+
+    let body = json!({"command": ["/usr/bin/env"], "env": {"PROCESSION_JOB_ID": "mine"}});
+    let job = server.run(&body).await;
+    let text = server.text(&id(&job)).await;
+    assert!(text.contains("PROCESSION_JOB_ID=mine\n"), "{text}");
 
     let set = json!({
         "env_inherit": ["SECRET_OF_THE_SERVICE", "TZ", "NOT_SET"],

@@ -121,6 +121,10 @@ fn every_phase_answers_every_event() {
         signal: Signal::TERM,
         scope: Scope::All,
     };
+    let rest = Effect::TerminateRest {
+        signal: Signal::TERM,
+        reached: Scope::Group,
+    };
     // For each event: the phase after it and its effect, in the order of PHASES.
     type Row = [(&'static str, Option<Effect>); 7];
     let table: Vec<(Event, Row)> = vec![
@@ -160,13 +164,14 @@ fn every_phase_answers_every_event() {
                 ("ended", None),
             ],
         ),
+        // Also where nobody could see how the leader ended.
         (
             Event::LeftBehind(2),
             [
                 ("starting", None),
-                ("running", None),
-                ("paused", None),
-                ("terminating", None),
+                ("terminating", Some(term_all)),
+                ("terminating", Some(term_all)),
+                ("terminating", Some(rest)),
                 ("killing", None),
                 ("draining", None),
                 ("ended", None),

@@ -20,7 +20,7 @@ fn pid(job: &Value) -> i32 {
     i32::try_from(job["process"]["pid"].as_i64().unwrap()).unwrap()
 }
 
-fn monitor_of(server: &Server, id: &str) -> nix::unistd::Pid {
+pub(super) fn monitor_of(server: &Server, id: &str) -> nix::unistd::Pid {
     server.monitors()[id]
 }
 
@@ -93,8 +93,12 @@ async fn without_monitor_and_supervisor_a_job_is_lost_and_its_number_is_left_alo
     // Whoever reaps orphans on this machine may take its time.
     blocking_until(Duration::from_secs(2), || Process::read(leader).is_none());
     let other = unique_seconds();
+    // It has even a session of that number.
     let innocent = with_number(leader, || {
-        Command::new("sleep").arg(&other).spawn().unwrap()
+        Command::new("setsid")
+            .args(["sleep", &other])
+            .spawn()
+            .unwrap()
     });
     server.restart(Server::builder());
     let lost = server.finished(&id(&job)).await;

@@ -1,8 +1,10 @@
-//! The processes of a job, and signals to them.
+//! The processes of a job, and signals to them. Why they are signalled is not known here.
 //!
 //! The monitor is a subreaper: everything the job starts stays beneath it, whatever groups and sessions
 //! it makes. Direct children cannot be recycled before the monitor reaps them; deeper ones are held by a
 //! pidfd and looked at again before they are signalled.
+
+mod traces;
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -16,73 +18,97 @@ use crate::job::{Signal, Survivor};
 use crate::procfs::{self, Stat};
 use crate::record::ProcessIdentity;
 use crate::sys::{self, Pid};
+pub(crate) use traces::{JOB_VARIABLE, Traces};
 
 /// How often a kill looks for new processes before it strikes at those it has.
 const MOST_PASSES: usize = 64;
 
-/// The processes of one job as its monitor can reach them.
+/// The processes of one job as its monitor, or whoever looks for them without one, can reach them.
 #[derive(Debug)]
-pub(super) struct Tree {
+pub(crate) struct Tree {
     reach: Reach,
     group: Option<Group>,
 }
 
-/// How a monitor finds the job's processes.
+/// How the job's processes are found.
 #[derive(Debug)]
-pub(super) enum Reach {
+pub(crate) enum Reach {
     /// They are all beneath this monitor, which is their subreaper.
     Subreaper(i32),
-    /// The subreaper is dead, and they are beneath the supervisor among others: found by their traces.
-    Traces(RefCell<Traces>),
-}
-
-/// What tells the processes of a job from others beneath the supervisor.
-#[derive(Debug)]
-pub(super) struct Traces {
-    pub(super) supervisor: i32,
-    pub(super) leader: ProcessIdentity,
-    /// The inodes of the job's pipes: who holds one is of the job.
-    pub(super) pipes: Vec<u64>,
-    /// The device number of the job's terminal: the same goes for it.
-    pub(super) terminal: Option<u64>,
-    /// Those that were found before, whatever they have become.
-    pub(super) known: HashSet<(i32, u64)>,
+    /// The subreaper is dead: they are found by their traces.
+    Traces {
+        traces: RefCell<Traces>,
+        /// They are beneath this supervisor among others, for as long as it is the parent of who asks;
+        /// after that, and where it is not known, they are anywhere.
+        supervisor: Option<i32>,
+    },
 }
 
 /// Who was signalled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Delivery {
-    pub(super) delivered: u32,
+pub(crate) struct Delivery {
+    pub(crate) delivered: u32,
     /// The last refusal, such as EPERM for a process that changed its user.
-    pub(super) refused: Option<Errno>,
+    pub(crate) refused: Option<Errno>,
 }
 
 impl Tree {
-    pub(super) fn new(reach: Reach, group: Option<Group>) -> Self {
+    pub(crate) fn new(reach: Reach, group: Option<Group>) -> Self {
         Self { reach, group }
     }
 
     /// Is the leader, as it was recorded, still there and no zombie? Asked only where it is not our child.
-    pub(super) fn has_leader(&self) -> bool {
+    pub(crate) fn has_leader(&self) -> bool {
         match &self.reach {
             Reach::Subreaper(_) => true,
-            Reach::Traces(traces) => {
-                let leader = traces.borrow().leader;
+            Reach::Traces { traces, .. } => {
+                let leader = traces.borrow().leader();
                 procfs::stat(leader.pid)
                     .is_ok_and(|stat| stat.start_ticks == leader.start_ticks && !stat.is_zombie())
             }
         }
     }
 
-    pub(super) fn group(&self) -> Option<&Group> {
+    /// Is this the leader that was recorded? For a monitor that never could reap it.
+    fn is_recorded_leader(&self, stat: &Stat) -> bool {
+        match &self.reach {
+            Reach::Subreaper(_) => false,
+            Reach::Traces { traces, .. } => traces.borrow().is_leader(stat),
+        }
+    }
+
+    /// Those of these processes that bear no trace, which another rescuer would not find by itself.
+    pub(crate) fn traceless(&self, processes: &[ProcessIdentity]) -> Vec<ProcessIdentity> {
+        let Reach::Traces { traces, .. } = &self.reach else {
+            return Vec::new();
+        };
+        let traces = traces.borrow();
+        let is_traceless = |process: &&ProcessIdentity| {
+            procfs::stat(process.pid).is_ok_and(|stat| {
+                stat.start_ticks == process.start_ticks
+                    && !stat.is_zombie()
+                    && !traces.bears_a_trace(&stat)
+            })
+        };
+        processes.iter().filter(is_traceless).copied().collect()
+    }
+
+    pub(crate) fn group(&self) -> Option<&Group> {
         self.group.as_ref()
     }
 
     /// Every live process of the job: beneath the monitor, or in the job's cgroup.
-    pub(super) fn members(&self) -> Vec<Stat> {
+    pub(crate) fn members(&self) -> Vec<Stat> {
         let mut members = match &self.reach {
             Reach::Subreaper(monitor) => procfs::descendants(*monitor),
-            Reach::Traces(traces) => traces.borrow_mut().members(),
+            Reach::Traces { traces, supervisor } => {
+                let mut traces = traces.borrow_mut();
+                let parent = nix::unistd::getppid().as_raw();
+                match supervisor.filter(|supervisor| *supervisor == parent) {
+                    Some(supervisor) => traces.beneath(supervisor),
+                    None => traces.anywhere(),
+                }
+            }
         };
         if let Some(group) = &self.group {
             let known: HashSet<i32> = members.iter().map(|stat| stat.pid).collect();
@@ -97,12 +123,12 @@ impl Tree {
     }
 
     /// Is anything in the job's cgroup? Without a cgroup the subreaper alone decides.
-    pub(super) fn is_group_populated(&self) -> bool {
+    pub(crate) fn is_group_populated(&self) -> bool {
         self.group.as_ref().is_some_and(Group::is_populated)
     }
 
     /// Signals the processes in scope. While the leader is unreaped its group's number is safe to use.
-    pub(super) fn signal(
+    pub(crate) fn signal(
         &self,
         signal: Signal,
         scope: Scope,
@@ -110,7 +136,9 @@ impl Tree {
         leader_reaped: bool,
     ) -> Delivery {
         let in_scope = |stat: &Stat| match scope {
-            Scope::Leader => stat.pid == leader.as_i32() && !leader_reaped,
+            Scope::Leader => {
+                stat.pid == leader.as_i32() && (!leader_reaped || self.is_recorded_leader(stat))
+            }
             Scope::Group => stat.pgid == leader.as_i32(),
             Scope::All => true,
         };
@@ -132,7 +160,7 @@ impl Tree {
     }
 
     /// The polite signal of a stop. A stopped process would not see it, so SIGCONT follows.
-    pub(super) fn terminate(&self, signal: Signal, scope: Scope, leader: Pid, leader_reaped: bool) {
+    pub(crate) fn terminate(&self, signal: Signal, scope: Scope, leader: Pid, leader_reaped: bool) {
         if scope == Scope::Group && !leader_reaped {
             // Without a look at /proc: this is the way of nearly every stop.
             let _ = sys::signal_group(leader, signal);
@@ -144,7 +172,7 @@ impl Tree {
     }
 
     /// The polite signal to those that a stop with this scope has not reached.
-    pub(super) fn terminate_rest(&self, signal: Signal, reached: Scope, leader: Pid) {
+    pub(crate) fn terminate_rest(&self, signal: Signal, reached: Scope, leader: Pid) {
         let rest: Vec<Stat> = self
             .members()
             .into_iter()
@@ -159,7 +187,7 @@ impl Tree {
     }
 
     /// Stops every process: again and again, until a pass finds none that is new.
-    pub(super) fn freeze(&self) -> Delivery {
+    pub(crate) fn freeze(&self) -> Delivery {
         let mut stopped = HashSet::new();
         let mut delivery = Delivery::default();
         for _ in 0..MOST_PASSES {
@@ -179,12 +207,12 @@ impl Tree {
     }
 
     /// Wakes every process.
-    pub(super) fn thaw(&self) -> Delivery {
+    pub(crate) fn thaw(&self) -> Delivery {
         self.signal_each(&self.members(), Signal::CONT)
     }
 
     /// SIGKILL through the cgroup: one write, and no process can outrun it. `false` without a cgroup.
-    pub(super) fn kill_group(&self) -> bool {
+    pub(crate) fn kill_group(&self) -> bool {
         self.group
             .as_ref()
             .is_some_and(|group| group.kill().is_ok())
@@ -192,7 +220,7 @@ impl Tree {
 
     /// SIGKILL to every process beneath the monitor. They are stopped first, so that none of them can
     /// fork away while the others die. What is left afterwards is returned.
-    pub(super) fn kill(&self) -> Vec<Stat> {
+    pub(crate) fn kill(&self) -> Vec<Stat> {
         let _ = self.freeze();
         let members = self.members();
         self.signal_each(&members, Signal::KILL);
@@ -218,7 +246,7 @@ impl Tree {
             Reach::Subreaper(monitor) if stat.ppid == monitor => {
                 return sys::signal_process(pid, signal);
             }
-            Reach::Subreaper(_) | Reach::Traces(_) => {}
+            Reach::Subreaper(_) | Reach::Traces { .. } => {}
         }
         match sys::pidfd_open(pid) {
             Ok(held) => {
@@ -236,46 +264,8 @@ impl Tree {
     }
 }
 
-impl Traces {
-    /// The children of the supervisor that bear a trace of the job, and all that is beneath them.
-    fn members(&mut self) -> Vec<Stat> {
-        let mut all = procfs::all_processes().unwrap_or_default();
-        // This monitor is a child of the supervisor and holds the job's pipes, too.
-        let me = i64::from(std::process::id());
-        all.retain(|stat| i64::from(stat.pid) != me);
-        let mut members: Vec<Stat> = Vec::new();
-        let mut found: HashSet<i32> = HashSet::new();
-        loop {
-            let before = members.len();
-            for stat in &all {
-                let is_member = found.contains(&stat.ppid)
-                    || (stat.ppid == self.supervisor && self.bears_a_trace(stat));
-                if is_member && found.insert(stat.pid) {
-                    members.push(stat.clone());
-                }
-            }
-            if members.len() == before {
-                break;
-            }
-        }
-        self.known
-            .extend(members.iter().map(|stat| (stat.pid, stat.start_ticks)));
-        members
-    }
-
-    fn bears_a_trace(&self, stat: &Stat) -> bool {
-        self.known.contains(&(stat.pid, stat.start_ticks))
-            || stat.sid == self.leader.pid
-            || stat.pgid == self.leader.pid
-            || procfs::writes_to_pipe(stat.pid, &self.pipes)
-            || self.terminal.is_some_and(|terminal| {
-                stat.terminal == Some(terminal) || procfs::has_device_open(stat.pid, terminal)
-            })
-    }
-}
-
 /// Who blocks a stop, for people.
-pub(super) fn survivors(members: &[Stat], most: usize) -> Vec<Survivor> {
+pub(crate) fn survivors(members: &[Stat], most: usize) -> Vec<Survivor> {
     members
         .iter()
         .take(most)
