@@ -1,13 +1,15 @@
 # `make run` starts the service, `make test` is the gate; the rest are its parts.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint deny advisories test-rust test-unprivileged test-docker test-vm soak bench clean
+.PHONY: help run build test lint deny advisories test-rust test-unprivileged test-manifests test-docker test-vm \
+	soak bench clean
 
 CARGO ?= cargo
-# cargo-deny is built from source once (about two minutes on two cores) and kept here.
-CARGO_DENY_VERSION := 0.20.2
+# Tools of these versions are built from source once (minutes, on two cores) and kept here.
 TOOLS := target/tools
-CARGO_DENY := $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+CARGO_DENY := $(TOOLS)/cargo-deny-0.20.2/bin/cargo-deny
+# Kubernetes' schemas, 120 MB of them.
+KUBERNETES_VALIDATE := $(TOOLS)/kubernetes-validate-1.37.0
 # One process a test with nextest where it is installed, else cargo's own runner.
 TEST_RUNNER := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 # The account that `make test` uses for the second, unprivileged run of tests/it.
@@ -19,6 +21,7 @@ help:
 	@echo 'make lint               rustfmt, clippy, rustdoc, cargo-deny'
 	@echo 'make test-rust          unit, property and integration tests'
 	@echo 'make test-unprivileged  the integration tests again as an ordinary user, when root'
+	@echo 'make test-manifests     packaging/kubernetes, against the schemas of Kubernetes'
 	@echo 'make test-docker        the image, against a Docker engine (its own where none answers, as root)'
 	@echo 'make test-vm            a virtual machine with systemd and cgroup v2, as root'
 	@echo 'make soak               the fault suite for long: 300 kills, every failpoint 100 times (an hour)'
@@ -32,7 +35,7 @@ run: build
 build:
 	$(CARGO) build --release --locked
 
-test: lint test-rust test-unprivileged test-docker
+test: lint test-rust test-unprivileged test-manifests test-docker
 
 lint: deny
 	$(CARGO) fmt --check
@@ -45,10 +48,20 @@ deny: $(CARGO_DENY)
 advisories: $(CARGO_DENY)
 	$(CARGO_DENY) --locked check advisories
 
+# target/tools/NAME-VERSION/bin/NAME
 $(CARGO_DENY):
-	$(CARGO) install --locked cargo-deny --version $(CARGO_DENY_VERSION) \
-		--root $(TOOLS)/cargo-deny-$(CARGO_DENY_VERSION) --target-dir $(TOOLS)/build
+	$(CARGO) install --locked $(@F) --version $(patsubst $(@F)-%,%,$(notdir $(patsubst %/bin/,%,$(@D)/))) \
+		--root $(patsubst %/bin/,%,$(@D)/) --target-dir $(TOOLS)/build
 	rm -rf $(TOOLS)/build
+
+test-manifests: $(KUBERNETES_VALIDATE)/bin/python3
+	$< tests/kubernetes/check.py
+
+$(KUBERNETES_VALIDATE)/bin/python3:
+	scripts/need.sh python3
+	python3 -m venv $(KUBERNETES_VALIDATE).part || { scripts/need.sh ensurepip=python3-venv && python3 -m venv $(KUBERNETES_VALIDATE).part; }
+	$(KUBERNETES_VALIDATE).part/bin/pip install --quiet kubernetes-validate==$(lastword $(subst -, ,$(KUBERNETES_VALIDATE)))
+	mv $(KUBERNETES_VALIDATE).part $(KUBERNETES_VALIDATE)
 
 # PROCESSION_TEST_REAL_WORK: also build a C project from its Debian source as a job; needs the network.
 test-rust:

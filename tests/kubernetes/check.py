@@ -1,0 +1,118 @@
+"""Holds packaging/kubernetes against Kubernetes' own schemas, Pod Security's profile "restricted", and this project.
+
+Run by `make test-manifests`, which installs the schemas. Every check is an assertion with its place.
+"""
+
+import pathlib
+import re
+import sys
+
+import kubernetes_validate
+import yaml
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+MANIFESTS = sorted((ROOT / "packaging/kubernetes").glob("*.yaml"))
+# The oldest and the newest that the schemas are checked for; the oldest has every field that is used.
+VERSIONS = ["1.29", "1.37"]
+
+checks = 0
+
+
+def check(true, what):
+    global checks
+    checks += 1
+    assert true, what
+
+
+def is_restricted(pod):
+    """https://kubernetes.io/docs/concepts/security/pod-security-standards/, with more than it asks for."""
+    whole = pod["securityContext"]
+    check(whole["runAsNonRoot"] is True and whole["runAsUser"] > 0, "root")
+    check(whole["seccompProfile"] == {"type": "RuntimeDefault"}, "seccomp")
+    for word in ("hostNetwork", "hostPID", "hostIPC", "hostUsers"):
+        check(not pod.get(word), word)
+    check(pod["automountServiceAccountToken"] is False, "a token of the cluster")
+    check(pod["enableServiceLinks"] is False, "the environment of other services")
+    for container in pod["containers"] + pod.get("initContainers", []):
+        own = container["securityContext"]
+        check(own["allowPrivilegeEscalation"] is False, container["name"])
+        check(own["readOnlyRootFilesystem"] is True, container["name"])
+        check(own["capabilities"] == {"drop": ["ALL"]}, container["name"])
+        check(not own.get("privileged"), container["name"])
+        for port in container["ports"]:
+            check("hostPort" not in port, container["name"])
+    allowed = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+    for volume in pod["volumes"]:
+        check(set(volume) - {"name"} <= allowed, volume["name"])
+
+
+def fits_the_program(pod, documents):
+    (container,) = pod["containers"]
+    settings = set(re.findall(r"`(PROCESSION_[A-Z_]+)`", (ROOT / "README.md").read_text()))
+    env = {item["name"]: item["value"] for item in container["env"]}
+    check(settings and set(env) <= settings | {"HOME"}, set(env) - settings)
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    check(set(mounts.values()) == set(volumes), "a volume that nobody mounts, or the other way round")
+    check("/var/lib/procession" in mounts and env["PROCESSION_STATE_DIR"].startswith("/var/lib/procession/"), "state")
+    # The names in a Secret of the type kubernetes.io/tls.
+    tls = next(path for path, name in mounts.items() if name == "tls")
+    check(env["PROCESSION_TLS_CERT"] == f"{tls}/tls.crt" and env["PROCESSION_TLS_KEY"] == f"{tls}/tls.key", "TLS")
+    # src/tls.rs refuses a key that others than owner and group can read.
+    check(volumes["tls"]["secret"]["defaultMode"] & 0o027 == 0, "the mode of the key")
+    check(volumes["tls"]["secret"]["defaultMode"] == 0o440, "the mode of the key is octal")
+    port = container["ports"][0]
+    check(env["PROCESSION_LISTEN"].endswith(f":{port['containerPort']}"), "the port")
+    openapi = yaml.safe_load((ROOT / "openapi.yaml").read_text())
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        get = container[probe]["httpGet"]
+        check(get["port"] == port["name"] and get["scheme"] == "HTTPS", probe)
+        check(openapi["paths"][get["path"]]["get"].get("security") == [], f"{probe} would need a token")
+    check(pod["terminationGracePeriodSeconds"] > float(env["PROCESSION_SHUTDOWN_GRACE_SECONDS"]) + 5, "the grace")
+    image = (ROOT / "Dockerfile").read_text()
+    user = pod["securityContext"]["runAsUser"]
+    check(f"USER {user}:{pod['securityContext']['runAsGroup']}" in image, "the user of the image")
+    check(pod["securityContext"]["fsGroup"] == user, "the group of the volume")
+    version = re.search(r'^version = "(.*)"', (ROOT / "Cargo.toml").read_text(), re.M).group(1)
+    check(container["image"] == f"procession:{version}", "the version of the image")
+    by_kind = {document["kind"]: document for document in documents}
+    labels = by_kind["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    check(by_kind["Service"]["spec"]["selector"] == labels, "the Service's selector")
+    check(by_kind["Deployment"]["spec"]["selector"]["matchLabels"] == labels, "the Deployment's selector")
+    check(by_kind["Service"]["spec"]["ports"][0]["targetPort"] == port["name"], "the Service's port")
+    check(by_kind["Deployment"]["spec"]["replicas"] == 1, "replicas")
+    check(by_kind["Deployment"]["spec"]["strategy"] == {"type": "Recreate"}, "two pods on one state directory")
+    claim = volumes["state"]["persistentVolumeClaim"]["claimName"]
+    check(by_kind["PersistentVolumeClaim"]["metadata"]["name"] == claim, "the claim")
+    check(by_kind["ServiceAccount"]["automountServiceAccountToken"] is False, "a token of the cluster")
+    check(by_kind["ServiceAccount"]["metadata"]["name"] == pod["serviceAccountName"], "the account")
+
+
+def the_schemas_refuse_what_is_wrong(deployment):
+    """Without this, a validator that checks nothing would pass."""
+    for wrong in ({"spec": {**deployment["spec"], "replica": 1}}, {"spec": {**deployment["spec"], "replicas": "one"}}):
+        try:
+            kubernetes_validate.validate({**deployment, **wrong}, VERSIONS[-1], strict=True)
+        except kubernetes_validate.ValidationError:
+            continue
+        check(False, f"taken: {wrong}")
+
+
+def main():
+    check(MANIFESTS, "no manifest")
+    for path in MANIFESTS:
+        documents = list(yaml.safe_load_all(path.read_text()))
+        for document in documents:
+            for version in VERSIONS:
+                # Raises where the document is not of that version.
+                taken = kubernetes_validate.validate(document, version, strict=True)
+                check(taken == version, f"{path.name}: {document['kind']} in {version}")
+        deployment = next(document for document in documents if document["kind"] == "Deployment")
+        the_schemas_refuse_what_is_wrong(deployment)
+        pod = deployment["spec"]["template"]["spec"]
+        is_restricted(pod)
+        fits_the_program(pod, documents)
+    print(f"kubernetes: {checks} passed, 0 failed")
+
+
+sys.exit(main())
