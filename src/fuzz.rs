@@ -1,43 +1,299 @@
-//! Where the fuzz targets reach parsers that nobody else may call: `fuzz/` in the repository.
+//! What the fuzz targets do: `fuzz/` in the repository, and a test that replays the inputs kept there.
 //!
 //! Each takes any bytes and must not panic. What it asserts holds for every input.
 
-use axum::http::header::RANGE;
-use axum::http::{HeaderMap, HeaderValue};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
-use crate::http::{fuzz_query, fuzz_range};
+use axum::http::header::RANGE;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::clock::Timestamp;
+use crate::http::{fuzz_cursor, fuzz_headers, fuzz_query, fuzz_range};
+use crate::job::parse::{self, Body, NewJob, SpecLimits};
+use crate::job::selector::Selector;
+use crate::job::{Job, JobId};
+use crate::output::{Piece, Reader, Stream};
+use crate::policy::Policy;
 use crate::wire::messages::{FromMonitor, FromSupervisor, Launch, ToMonitor, ToSupervisor};
 use crate::{record, wire};
 
-/// The query of a list of jobs, its cursor included.
-pub fn query(text: &str) {
-    fuzz_query(text);
+/// What takes an input.
+pub type Target = fn(&[u8]);
+
+/// Every target by its name.
+pub const TARGETS: [(&str, Target); 11] = [
+    ("cursor", cursor),
+    ("headers", headers),
+    ("index", index),
+    ("packet", packet),
+    ("patch", patch),
+    ("query", query),
+    ("range", range),
+    ("record", record_slots),
+    ("selector", selector),
+    ("spec", spec),
+    ("template", template),
+];
+
+/// Bodies of requests: a job that is accepted is accepted again, and is the same then.
+pub fn spec(bytes: &[u8]) {
+    let Ok(body) = parse::parse_body(bytes) else {
+        return;
+    };
+    let limits = SpecLimits::default();
+    if let Ok(new) = parse::parse_submission(&body, &limits) {
+        let fingerprint = parse::fingerprint(&new);
+        assert_eq!(parse::fingerprint(&new.clone()), fingerprint);
+        if new.spec.secret_env.0.is_empty() {
+            let again = parse::parse_rerun(&job(new.clone()), b"", &limits);
+            assert_eq!(again.expect("it was accepted before"), new);
+        }
+    }
+    drop(parse::parse_signal_body(&body));
+    drop(parse::parse_size(&body));
+    drop(parse::parse_wait_many(&body, Duration::from_secs(300)));
+    drop(parse::parse_stop_many(&body, 1024));
+    drop(parse::parse_template_request(&body, &limits));
 }
 
-/// A `Range` header for a stream of which a part was dropped.
-pub fn range(value: &[u8], kept_from: u64, length: u64) {
-    if let Ok(value) = HeaderValue::from_bytes(value) {
-        let headers = HeaderMap::from_iter([(RANGE, value)]);
-        fuzz_range(&headers, kept_from.min(length), length);
+fn job(new: NewJob) -> Job {
+    Job {
+        name: new.name,
+        labels: new.labels,
+        ..Job::accepted(
+            JobId::from_bytes([1; 16]),
+            String::new(),
+            Arc::new(new.spec),
+            Timestamp::from_micros(0),
+        )
     }
 }
 
-/// A packet, as each role would read it.
-pub fn packet(bytes: &[u8]) {
-    drop(wire::decode::<ToSupervisor>(bytes));
-    drop(wire::decode::<FromSupervisor>(bytes));
-    drop(wire::decode::<Launch>(bytes));
-    drop(wire::decode::<ToMonitor>(bytes));
-    drop(wire::decode::<FromMonitor>(bytes));
-    drop(wire::decode::<record::Record>(bytes));
+/// Merge patches on a job that has something in every field.
+pub fn patch(bytes: &[u8]) {
+    static JOB: LazyLock<Job> = LazyLock::new(|| {
+        let body = br#"{"command":["a","b"],"name":"n","labels":{"k":"v"},"env":{"A":"b"},"timeout_seconds":5,
+            "stop":{"signal":"INT","grace_seconds":1,"scope":"all"},"rlimits":{"core":0},"limits":{"pids":9},
+            "stdin":{"mode":"data","text":"x"},"umask":"0077","supplementary_groups":[1],"cpu_affinity":[0]}"#;
+        let body = parse::parse_body(body).expect("it is JSON");
+        job(parse::parse_submission(&body, &SpecLimits::default()).expect("it is valid"))
+    });
+    let limits = SpecLimits::default();
+    drop(parse::parse_amendment(&JOB, bytes, &limits));
+    drop(parse::parse_rerun(&JOB, bytes, &limits));
 }
 
-/// One of the two halves of a record file; with `sealed` its checksum is made right first, so that what
+/// Requests for templates: what the policy makes is what it admits.
+pub fn template(bytes: &[u8]) {
+    static POLICY: LazyLock<Policy> = LazyLock::new(|| {
+        Policy::parse(
+            r#"
+            [template.t]
+            command = ["/bin/echo", "{p}", "{i}", "{e}", "--", "{f}"]
+            params.p = { type = "pattern", pattern = "[a-z]+|[0-9]{3}" }
+            params.i = { type = "integer", min = -5, max = 500 }
+            params.e = { type = "enum", values = ["red", "-g", ""] }
+            params.f = { type = "path", beneath = "/usr" }
+            spec = { timeout_seconds = 5, umask = "0077" }
+            "#,
+        )
+        .expect("it is valid")
+    });
+    let request = |body: Body| parse::parse_template_request(&body, &SpecLimits::default()).ok();
+    let Some(request) = parse::parse_body(bytes).ok().and_then(request) else {
+        return;
+    };
+    if let Ok(new) = POLICY.job(request) {
+        assert!(POLICY.admits(&new.spec), "{:?}", new.spec);
+        let argv = new.spec.program.argv();
+        assert!(argv.len() == 6 && argv[5].starts_with("/usr/") && !argv[1].starts_with('-'));
+    }
+}
+
+/// Label selectors: what is shown means the same.
+pub fn selector(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    if let Ok(selector) = text.parse::<Selector>() {
+        let shown = selector.to_string();
+        assert_eq!(shown.parse::<Selector>().as_ref(), Ok(&selector), "{shown}");
+    }
+}
+
+/// The query of a list of jobs.
+pub fn query(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        fuzz_query(text);
+    }
+}
+
+/// The cursor of a list: it leads back to where it came from, and nowhere with another filter.
+pub fn cursor(bytes: &[u8]) {
+    let Some((id, query)) = bytes.split_first_chunk::<16>() else {
+        return;
+    };
+    if let Ok(text) = std::str::from_utf8(query) {
+        fuzz_cursor(text, JobId::from_bytes(*id));
+    }
+}
+
+/// Headers that have a grammar of their own.
+pub fn headers(bytes: &[u8]) {
+    const NAMES: [&str; 4] = ["accept", "prefer", "idempotency-key", "last-event-id"];
+    let mut headers = HeaderMap::new();
+    for line in bytes.split(|byte| *byte == b'\n') {
+        let Some((first, value)) = line.split_first() else {
+            continue;
+        };
+        let name = NAMES[usize::from(*first) % NAMES.len()];
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            headers.append(HeaderName::from_static(name), value);
+        }
+    }
+    fuzz_headers(&headers);
+}
+
+/// `Range` headers for a stream of which a part was dropped: a part that is granted exists.
+pub fn range(bytes: &[u8]) {
+    let Some((kept_from, rest)) = bytes.split_first_chunk::<8>() else {
+        return;
+    };
+    let Some((length, text)) = rest.split_first_chunk::<8>() else {
+        return;
+    };
+    let (kept_from, length) = (u64::from_le_bytes(*kept_from), u64::from_le_bytes(*length));
+    for value in [text.to_vec(), [b"bytes=", text].concat()] {
+        if let Ok(value) = HeaderValue::from_bytes(&value) {
+            let headers = HeaderMap::from_iter([(RANGE, value)]);
+            fuzz_range(&headers, kept_from.min(length), length);
+        }
+    }
+}
+
+/// Packets, as each role would read them.
+pub fn packet(bytes: &[u8]) {
+    // Once more with the version that is read, so that more of the inputs reach the decoder.
+    for bytes in [bytes, &[&[1], bytes].concat()] {
+        drop(wire::decode::<ToSupervisor>(bytes));
+        drop(wire::decode::<FromSupervisor>(bytes));
+        drop(wire::decode::<Launch>(bytes));
+        drop(wire::decode::<ToMonitor>(bytes));
+        drop(wire::decode::<FromMonitor>(bytes));
+        drop(wire::decode::<record::Record>(bytes));
+    }
+}
+
+/// The halves of record files, as they may be found after a crash; also with the checksum made right, so that what
 /// lies behind it is reached.
-pub fn record_slot(bytes: &[u8], sealed: bool) {
-    if sealed {
-        drop(record::parse_slot(&record::sealed(1, bytes)));
-    } else {
-        drop(record::parse_slot(bytes));
+pub fn record_slots(bytes: &[u8]) {
+    drop(record::parse_slot(bytes));
+    drop(record::parse_slot(&record::sealed(1, bytes)));
+    drop(record::parse_slot(&record::sealed(
+        1,
+        &[&[1], bytes].concat(),
+    )));
+}
+
+/// Output files with any content: the reader neither panics nor goes on for ever.
+pub fn index(bytes: &[u8]) {
+    let Some((numbers, rest)) = bytes.split_first_chunk::<4>() else {
+        return;
+    };
+    let [second, kind, cut, from] = numbers.map(usize::from);
+    let (index, log) = rest.split_at(rest.len() * cut / 256);
+    // Half of the index makes a segment of its own, so that segments have to fit together as well.
+    let (one, two) = index.split_at(index.len() / 2);
+    let directory = Scratch::new();
+    let header = |kind: &[u8; 8], first: u64| {
+        let mut header = kind.to_vec();
+        for field in [first, first, 0] {
+            header.extend_from_slice(&field.to_le_bytes());
+        }
+        header
+    };
+    let write = |first: u64, part: &str, head: &[u8], bytes: &[u8]| {
+        let path = directory.0.join(format!("{first:020}.{part}"));
+        fs::write(path, [head, bytes].concat()).expect("there is room");
+    };
+    write(0, "idx", &header(b"PROCIDX1", 0), one);
+    write(0, "log", &[], log);
+    let second = u64::try_from(second).expect("a byte");
+    if second > 0 {
+        let kind = if kind % 2 == 0 {
+            b"PROCIDX1"
+        } else {
+            b"PROCGAP1"
+        };
+        write(second, "idx", &header(kind, second), two);
+    }
+    read(&directory.0, u64::try_from(from).expect("a byte"));
+}
+
+fn read(directory: &Path, from: u64) {
+    /// More than there are places in the input.
+    const STEPS: usize = 1000;
+    let directory = File::open(directory).expect("it is there");
+    let Ok(mut reader) = Reader::open(directory.into()) else {
+        return;
+    };
+    drop(reader.totals());
+    for filter in [None, Some(Stream::Stdout), Some(Stream::Stderr)] {
+        drop(reader.tail_lines(3, filter));
+        drop(reader.tail_bytes(3, filter));
+        for mut at in [0, from] {
+            for _ in 0..STEPS {
+                match reader.next(at, filter, 64) {
+                    Ok(Some(Piece::Gap { to, .. })) if to > at => at = to,
+                    Ok(Some(Piece::Data { next, .. })) if next > at => at = next,
+                    // A reader that stands still is an error to whoever reads.
+                    Ok(_) | Err(_) => break,
+                }
+            }
+        }
+    }
+    drop(reader.offset_of_stream_position(Stream::Stdout, from));
+}
+
+/// A directory in memory that goes with its owner.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        let name = format!("procession-fuzz-{}", std::process::id());
+        let path = Path::new("/dev/shm").join(name);
+        fs::create_dir_all(&path).expect("shared memory is mounted");
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_input_that_is_kept_passes() {
+        let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+        for (name, target) in TARGETS {
+            assert!(fuzz.join(format!("fuzz_targets/{name}.rs")).exists());
+            let inputs = fs::read_dir(fuzz.join("seeds").join(name)).expect(name);
+            let mut count = 0;
+            for input in inputs {
+                let path = input.unwrap().path();
+                eprintln!("{}", path.display());
+                target(&fs::read(path).unwrap());
+                count += 1;
+            }
+            assert!(count > 0, "nothing is kept for {name}");
+        }
     }
 }

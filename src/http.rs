@@ -65,6 +65,28 @@ pub(crate) fn fuzz_query(text: &str) {
     }
 }
 
+/// For the fuzz targets: a cursor leads back to where it came from.
+pub(crate) fn fuzz_cursor(text: &str, last: crate::job::JobId) {
+    if let Ok(uri) = axum::http::Uri::builder()
+        .path_and_query(format!("/jobs?{text}"))
+        .build()
+    {
+        page::fuzz_cursor(query::Params::of(&uri), last);
+    }
+}
+
+/// For the fuzz targets: headers with a grammar of their own.
+pub(crate) fn fuzz_headers(headers: &axum::http::HeaderMap) {
+    drop(accept::choose(
+        headers,
+        &["text/plain", "text/event-stream"],
+    ));
+    drop(accept::preferred_wait(headers));
+    drop(jobs::idempotency_key(headers));
+    drop(events::last_event(headers));
+    drop(output::last_event(headers));
+}
+
 /// For the fuzz targets: what a range means, which must exist.
 pub(crate) fn fuzz_range(headers: &axum::http::HeaderMap, kept_from: u64, length: u64) {
     match range::wanted(headers, kept_from, length) {

@@ -1,6 +1,6 @@
-//! The query of a list of jobs, its cursor included.
+//! The query of a list of jobs.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|text: &str| procession::fuzz::query(text));
+fuzz_target!(|bytes: &[u8]| procession::fuzz::query(bytes));

@@ -115,7 +115,7 @@ fn kinds(params: &mut Params) -> Vec<Kind> {
     kinds
 }
 
-fn last_event(headers: &HeaderMap) -> Result<Option<Cursor>, ApiError> {
+pub(super) fn last_event(headers: &HeaderMap) -> Result<Option<Cursor>, ApiError> {
     let Some(value) = headers.get(&LAST_EVENT_ID) else {
         return Ok(None);
     };

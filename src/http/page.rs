@@ -117,6 +117,20 @@ fn moment(params: &mut Params, name: &str) -> Option<Timestamp> {
     )
 }
 
+/// For the fuzz targets: see [`super::fuzz_cursor`].
+pub(super) fn fuzz_cursor(params: Params, last: JobId) {
+    let Ok(Query { filter, order, .. }) = parse(params) else {
+        return;
+    };
+    let token = encode(last, &filter, order);
+    assert_eq!(decode(&token, &filter, order), Some(last));
+    let other = Filter {
+        queue: Some(format!("{:?}x", filter.queue)),
+        ..filter
+    };
+    assert_eq!(decode(&token, &other, order), None);
+}
+
 /// The cursor that goes on after `last`.
 pub(super) fn encode(last: JobId, filter: &Filter, order: Order) -> String {
     let mut bytes = Vec::from(tag(filter, order));

@@ -82,12 +82,12 @@ pub(super) async fn follow_log(
 }
 
 /// Where an event source was when its connection broke.
-pub(super) struct LastEvent {
+pub(in crate::http) struct LastEvent {
     pub(super) offset: u64,
     pub(super) is_end: bool,
 }
 
-pub(super) fn last_event(headers: &HeaderMap) -> Result<Option<LastEvent>, ApiError> {
+pub(in crate::http) fn last_event(headers: &HeaderMap) -> Result<Option<LastEvent>, ApiError> {
     let Some(value) = headers.get(&LAST_EVENT_ID) else {
         return Ok(None);
     };

@@ -1,0 +1,6 @@
+//! Cursors of lists of jobs.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| procession::fuzz::cursor(bytes));

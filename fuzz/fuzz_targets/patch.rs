@@ -1,0 +1,6 @@
+//! Merge patches on a job.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| procession::fuzz::patch(bytes));

@@ -1,0 +1,6 @@
+//! Requests for templates of a policy.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| procession::fuzz::template(bytes));
