@@ -5,6 +5,8 @@
 mod contract;
 mod hostile;
 mod limits;
+mod matrix;
+mod output;
 #[path = "../it/harness/reply.rs"]
 mod reply;
 mod server;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::server::{Server, answers, run};
 
 /// Asks until the status is there: the service notices a change within two seconds.
-fn eventually(server: &Server, token: &str, status: u16) -> Duration {
+pub(crate) fn eventually(server: &Server, token: &str, status: u16) -> Duration {
     let begin = Instant::now();
     while server.ask(token, "GET", "/jobs", "").status != status {
         assert!(begin.elapsed() < Duration::from_secs(5));
