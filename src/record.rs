@@ -21,6 +21,7 @@ use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::failpoint;
 use crate::job::life::Life;
 use crate::job::outcome::{SpawnFailure, Stage};
 use crate::job::sandbox::InForce;
@@ -129,6 +130,7 @@ impl Writer {
     pub(crate) fn write(&mut self, record: &Record) -> io::Result<()> {
         self.sequence += 1;
         let bytes = frame(self.sequence, record, SLOT)?;
+        failpoint::fail("record.writing")?;
         self.file.write_all_at(&bytes, (self.sequence % 2) * SLOT)
     }
 

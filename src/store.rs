@@ -47,6 +47,8 @@ pub struct StoreError {
     pub why: String,
     /// There was no room: it may work when there is.
     pub full: bool,
+    /// The disk failed, or cannot be written to at present.
+    pub failing: bool,
 }
 
 impl StoreError {
@@ -56,6 +58,7 @@ impl StoreError {
             doing,
             why: "the store is closed".to_owned(),
             full: false,
+            failing: false,
         }
     }
 }
@@ -85,11 +88,22 @@ impl Fault {
         }
     }
 
+    fn is_failing(&self) -> bool {
+        use rusqlite::ErrorCode::{CannotOpen, ReadOnly, SystemIoFailure};
+        match self {
+            Self::Sqlite(error) => error
+                .sqlite_error_code()
+                .is_some_and(|code| [CannotOpen, ReadOnly, SystemIoFailure].contains(&code)),
+            Self::Encoding(_) | Self::UnknownState(_) | Self::NoSuchJob => false,
+        }
+    }
+
     fn doing(self, doing: &'static str) -> StoreError {
         StoreError {
             doing,
             why: self.to_string(),
             full: self.is_full(),
+            failing: self.is_failing(),
         }
     }
 }

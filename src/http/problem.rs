@@ -64,6 +64,7 @@ pub const ALL_CODES: &[&str] = &[
     "draining",
     "not_ready",
     "monitor_unavailable",
+    "store_unavailable",
     "no_room",
 ];
 
@@ -218,6 +219,8 @@ pub enum ApiError {
     NotReady(&'static str),
     /// The job's monitor does not answer at present.
     MonitorUnavailable,
+    /// The disk that jobs are kept on fails, or cannot be written to.
+    StoreUnavailable,
     /// Less disk space is free than is kept free.
     NoRoom,
 }
@@ -330,6 +333,7 @@ mod tests {
             ApiError::Draining,
             ApiError::NotReady(""),
             ApiError::MonitorUnavailable,
+            ApiError::StoreUnavailable,
             ApiError::NoRoom,
         ];
         let codes: BTreeSet<_> = all.iter().map(ApiError::code).collect();

@@ -23,6 +23,7 @@ use super::Stream;
 use super::index::{Header, Kind, Position, RECORD};
 use super::segment::{self, Part};
 use crate::clock::Timestamp;
+use crate::failpoint;
 use crate::job::OutputTotals;
 use crate::job::spec::{OnLimit, OutputPolicy};
 use crate::sys;
@@ -291,6 +292,7 @@ impl Writer {
             return Ok(Pumped::Empty);
         };
         let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
+        failpoint::fail("output.writing")?;
         let promised = pending.bytes;
         let mut failure = None;
         while pending.bytes > 0 {

@@ -302,6 +302,10 @@ impl Desk {
             now.write(&transaction)?;
         }
         failpoint::hit("store.committing");
+        failpoint::fail("store.writing").map_err(|_| {
+            let failure = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR);
+            rusqlite::Error::SqliteFailure(failure, None)
+        })?;
         transaction.commit()?;
         failpoint::hit("store.committed");
         self.tally.see_finished(now.finished);

@@ -51,6 +51,7 @@ impl From<SubmitError> for ApiError {
             SubmitError::Unavailable(unavailable) => unavailable.into(),
             SubmitError::NoRoom => Self::NoRoom,
             SubmitError::Store(error) if error.full => Self::NoRoom,
+            SubmitError::Store(error) if error.failing => Self::StoreUnavailable,
             SubmitError::Store(error) => error.into(),
         }
     }
@@ -93,23 +94,25 @@ mod tests {
 
     #[test]
     fn every_refusal_has_a_code_that_is_listed() {
-        let store = |full| StoreError {
+        let store = |full, failing| StoreError {
             doing: "reading",
             why: "hidden".to_owned(),
             full,
+            failing,
         };
         let unavailable = Unavailable::Containment {
             pointer: "/limits/pids".to_owned(),
             why: "no pids controller".to_owned(),
         };
-        let errors: [(ApiError, u16); 13] = [
+        let errors: [(ApiError, u16); 14] = [
             (SubmitError::QueueFull.into(), 429),
             (SubmitError::Draining.into(), 503),
             (SubmitError::KeyReused.into(), 422),
             (SubmitError::Unavailable(unavailable).into(), 422),
             (SubmitError::NoRoom.into(), 507),
-            (SubmitError::Store(store(false)).into(), 500),
-            (SubmitError::Store(store(true)).into(), 507),
+            (SubmitError::Store(store(false, false)).into(), 500),
+            (SubmitError::Store(store(true, false)).into(), 507),
+            (SubmitError::Store(store(false, true)).into(), 503),
             (RequestError::NoSuchJob.into(), 404),
             (RequestError::Refused(Refusal::NotStarted).into(), 409),
             (RequestError::Refused(Refusal::Finished).into(), 409),

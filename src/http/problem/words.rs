@@ -198,6 +198,11 @@ impl ApiError {
                 "monitor_unavailable",
                 "The job's monitor does not answer at present",
             ),
+            Self::StoreUnavailable => (
+                S::SERVICE_UNAVAILABLE,
+                "store_unavailable",
+                "Jobs cannot be kept at present",
+            ),
             Self::NoRoom => (
                 S::INSUFFICIENT_STORAGE,
                 "no_room",
@@ -274,6 +279,9 @@ impl ApiError {
             Self::Internal(_) => "the log says more under this request id".into(),
             Self::Draining => "running jobs go on; send new ones elsewhere or later".into(),
             Self::MonitorUnavailable => "try again in a moment".into(),
+            Self::StoreUnavailable => {
+                "the disk of the state directory fails or is read-only; running jobs go on".into()
+            }
             Self::NoRoom => "less disk space is free than the service keeps free".into(),
         }
     }
@@ -330,6 +338,7 @@ impl ApiError {
             | Self::Draining
             | Self::NotReady(_)
             | Self::MonitorUnavailable
+            | Self::StoreUnavailable
             | Self::NoRoom => Vec::new(),
         }
     }
@@ -348,7 +357,7 @@ impl ApiError {
             Self::QueueFull | Self::MonitorUnavailable | Self::NotReady(_) => {
                 Some((RETRY_AFTER, "1".to_owned()))
             }
-            Self::Draining => Some((RETRY_AFTER, "30".to_owned())),
+            Self::Draining | Self::StoreUnavailable => Some((RETRY_AFTER, "30".to_owned())),
             Self::InvalidQuery(_)
             | Self::InvalidPageToken
             | Self::InvalidHeader(_)
