@@ -1,9 +1,14 @@
 //! The processes of jobs whose monitor is dead: named, reached and ended, also when its supervisor is dead.
 
+use std::process::Command;
+
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::remains::monitor_of;
-use crate::harness::{Builder, Server, eventually, id, kill_now, processes_with, unique_seconds};
+use crate::harness::{
+    Builder, Server, eventually, id, kill_now, processes, processes_with, unique_seconds,
+};
 
 /// The numbers of the live processes of a job, as the service tells them.
 async fn told(server: &Server, id: &str) -> Vec<i64> {
@@ -154,4 +159,78 @@ async fn daemons_of_monitors_that_died_together_are_stopped_with_their_own_jobs(
             assert_eq!(processes_with(other).len(), 1, "another job's");
         }
     }
+}
+
+/// A service whose supervisor is the first process of a PID namespace of its own, as in a container.
+fn first_process() -> Builder {
+    Server::builder()
+        .prelude("set -- unshare --pid --fork --kill-child --mount-proc -- \"$@\"")
+        .env("PROCESSION_SHUTDOWN_GRACE_SECONDS", "5")
+}
+
+/// The first process, as it is numbered outside of its namespace.
+fn inner(server: &Server) -> Pid {
+    let outer = server.supervisor().as_raw();
+    let inner = processes()
+        .into_iter()
+        .find(|process| process.ppid == outer && process.name != "unshare");
+    Pid::from_raw(inner.unwrap().pid)
+}
+
+async fn ended(server: &mut Server) {
+    eventually("the service has ended", async || {
+        server.has_ended().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_container_that_is_killed_loses_its_jobs_and_one_that_is_stopped_ends_them() {
+    let may = Command::new("unshare")
+        .args(["--pid", "--fork", "--mount-proc", "true"])
+        .status();
+    if !may.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no PID namespace can be made here");
+        return;
+    }
+    let mut server = first_process().start().await;
+    let info = server.get("/info").await.json();
+    assert_eq!(info["supervisor_pid"], 1, "{info:#}");
+    let seconds = unique_seconds();
+    let script = format!("echo begun; setsid sleep {seconds} & exec sleep {seconds}");
+    let lost = server.submit(&json!({ "script": script })).await;
+    server.says(&id(&lost), "begun").await;
+    kill_now(inner(&server));
+    ended(&mut server).await;
+    // The kernel has ended them all.
+    eventually("nothing is left", async || {
+        processes_with(&seconds).is_empty().then_some(())
+    })
+    .await;
+
+    server.restart(first_process());
+    let job = server.finished(&id(&lost)).await;
+    assert_eq!(job["state"], "lost", "{job:#}");
+    assert_eq!(job["state_reason"], "supervisor_lost", "{job:#}");
+    assert_eq!(job["exit"], Value::Null, "{job:#}");
+    assert_eq!(server.text(&id(&lost)).await, "begun\n");
+    assert!(told(&server, &id(&lost)).await.is_empty(), "{job:#}");
+    let polite = json!({"script": "trap 'echo bye; exit 3' TERM; echo ready; sleep 1000 & wait"});
+    let polite = server.submit(&polite).await;
+    server.says(&id(&polite), "ready").await;
+    let daemon = json!({"script": format!("setsid sleep {seconds} & echo ready; sleep 1000")});
+    let daemon = server.submit(&daemon).await;
+    server.says(&id(&daemon), "ready").await;
+    nix::sys::signal::kill(inner(&server), nix::sys::signal::Signal::SIGTERM).unwrap();
+    ended(&mut server).await;
+    assert!(processes_with(&seconds).is_empty());
+
+    server.restart(Server::builder());
+    let job = server.job(&id(&polite)).await;
+    assert_eq!(job["termination"]["cause"], "shutdown", "{job:#}");
+    assert_eq!(job["exit"]["code"], 3, "{job:#}");
+    assert_eq!(server.text(&id(&polite)).await, "ready\nbye\n");
+    let job = server.job(&id(&daemon)).await;
+    assert_eq!(job["termination"]["cause"], "shutdown", "{job:#}");
+    assert_eq!(job["state"], "canceled", "{job:#}");
 }
