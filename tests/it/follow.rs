@@ -1,6 +1,7 @@
 //! Output as it comes: nothing lost, nothing twice, and no end before the end.
 
 mod churn;
+mod clients;
 mod crowds;
 mod ends;
 mod reading;
