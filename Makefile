@@ -24,7 +24,7 @@ help:
 	@echo 'make test-manifests     packaging/kubernetes, against the schemas of Kubernetes'
 	@echo 'make test-docker        the image, against a Docker engine (its own where none answers, as root)'
 	@echo 'make test-vm            a virtual machine with systemd and cgroup v2, as root'
-	@echo 'make soak               the fault suite for long: 300 kills, every failpoint 100 times (an hour)'
+	@echo 'make soak               the fault suite for long: 300 kills, failpoints 100 times, 100,000 jobs (hours)'
 	@echo 'make advisories         known vulnerabilities in the dependencies (needs github.com)'
 	@echo 'make bench              the benchmarks'
 
@@ -81,7 +81,7 @@ test-vm: build
 	tests/vm/run.sh --suite bookworm
 
 # A seed is printed; PROCESSION_FAULT_SEED and PROCESSION_FOLLOW_SEED replay the choices. The random kills go on for
-# at least PROCESSION_FAULT_MINUTES; followers come and go for PROCESSION_FOLLOW_SECONDS.
+# at least PROCESSION_FAULT_MINUTES, without cgroups where PROCESSION_FAULT_NO_CGROUPS is set; followers come and go for PROCESSION_FOLLOW_SECONDS.
 soak:
 	PROCESSION_FAULT_KILLS=$${PROCESSION_FAULT_KILLS:-300} PROCESSION_FAULT_MINUTES=$${PROCESSION_FAULT_MINUTES:-5} \
 		$(CARGO) test --locked --test it -- faults::random --nocapture
@@ -91,6 +91,8 @@ soak:
 		PROCESSION_END_JOBS=$${PROCESSION_END_JOBS:-1000} $(CARGO) test --locked --test it -- follow:: --nocapture
 	PROCESSION_RECOVERY_JOBS=$${PROCESSION_RECOVERY_JOBS:-1000} \
 		$(CARGO) test --locked --test it -- faults::remains --nocapture
+	PROCESSION_LEAK_JOBS=$${PROCESSION_LEAK_JOBS:-100000} \
+		$(CARGO) test --locked --test it -- faults::leaks --nocapture
 
 # FIGURES=F1,F2 measures only these and leaves docs/benchmarks.md alone. What is missing of the baselines
 # (Debian: webhook, task-spooler; python3 with pip; pueue) is reported as not measured.

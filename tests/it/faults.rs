@@ -2,6 +2,7 @@
 
 mod checkable;
 mod errors;
+mod leaks;
 mod lost;
 mod points;
 mod random;
@@ -48,7 +49,7 @@ async fn judge(
     client: &Persistent,
     id: &str,
     job: &Checkable,
-    runs: usize,
+    ran: &HashMap<String, usize>,
     may_be_lost: bool,
 ) -> (Value, Result<(), String>) {
     let view = client.get(&format!("/jobs/{id}")).await.json();
@@ -57,7 +58,8 @@ async fn judge(
     let found = Found {
         stdout: &stdout,
         stderr: &stderr,
-        runs,
+        runs: ran.get(&job.token).copied().unwrap_or_default(),
+        bursts: job.noted(ran),
         may_be_lost,
     };
     let verdict = job.check(&view, &found);

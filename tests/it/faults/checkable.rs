@@ -1,11 +1,12 @@
 //! Jobs of which everything is known beforehand: how they end, and every byte that they write.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use rand::Rng;
 use serde_json::{Value, json};
 
-use crate::harness::{is_root, unique, unique_seconds};
+use crate::harness::{unique, unique_seconds};
 
 /// What a job does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,13 +92,17 @@ impl Checkable {
                 to * lines
             )
         };
-        let all = format!("{}; sleep {pause}; {}", some(0, 1, ""), some(1, 2, ""));
-        // With its monitor dead, a process without any trace of its job is found by the cgroup alone.
-        let hidden = if has_cgroups() {
-            format!("setsid sleep {seconds} < /dev/null > /dev/null 2>&1 &")
-        } else {
-            String::new()
-        };
+        // What has been noted is in the pipe, whatever happens to the job then.
+        let note = |burst: u32| format!("echo {token}.{burst} >> {}", runs.display());
+        let all = format!(
+            "{}; {}; sleep {pause}; {}; {}",
+            some(0, 1, ""),
+            note(1),
+            some(1, 2, ""),
+            note(2)
+        );
+        // With its monitor dead, it is found by the cgroup or by its environment alone.
+        let hidden = format!("setsid sleep {seconds} < /dev/null > /dev/null 2>&1 &");
         let script = match self.kind {
             Kind::Plain => format!(
                 "{run}; {all}; sleep {pause}; {}; exit {code}",
@@ -174,7 +179,8 @@ impl Checkable {
         };
         if job["state"] == "lost" && found.may_be_lost {
             equal("a lost job's exit", &job["exit"], Value::Null)?;
-            return self.check_beginning(found);
+            // Nobody has taken what was in the pipe.
+            return self.check_beginning(found, 0);
         }
         let (state, code, signal) = match self.kind {
             Kind::Missing => {
@@ -203,7 +209,7 @@ impl Checkable {
         equal("the exit signal", &job["exit"]["signal"], signal)?;
         equal("complete output", &job["output"]["complete"], json!(true))?;
         match self.kind {
-            Kind::TimedOut | Kind::Deleted => self.check_beginning(found),
+            Kind::TimedOut | Kind::Deleted => self.check_beginning(found, found.bursts),
             Kind::Missing => equal("runs", &json!(found.runs), json!(0)),
             Kind::Plain
             | Kind::Quick
@@ -225,8 +231,15 @@ impl Checkable {
         }
     }
 
-    /// It was stopped somewhere: what there is must be the beginning of what there would have been.
-    fn check_beginning(&self, found: &Found<'_>) -> Result<(), String> {
+    /// How many of its bursts of lines it has noted as written.
+    pub(crate) fn noted(&self, ran: &HashMap<String, usize>) -> u32 {
+        let is_noted = |burst: &u32| ran.contains_key(&format!("{}.{burst}", self.token));
+        [2, 1].into_iter().find(is_noted).unwrap_or_default()
+    }
+
+    /// It was stopped somewhere: what there is must be the beginning of what there would have been, and
+    /// hold all that it had written by then as far as that is known.
+    fn check_beginning(&self, found: &Found<'_>, bursts: u32) -> Result<(), String> {
         if found.runs > 1 {
             return Err(format!("it ran {} times", found.runs));
         }
@@ -238,6 +251,14 @@ impl Checkable {
             if name == "stdout" && !should.starts_with(is) {
                 return Err(differs(name, is, &should));
             }
+        }
+        let written = self.text(bursts, "");
+        if !found.stdout.starts_with(&written) {
+            return Err(differs(
+                "what was written of stdout",
+                found.stdout,
+                &written,
+            ));
         }
         Ok(())
     }
@@ -259,18 +280,14 @@ fn differs(name: &str, is: &str, should: &str) -> String {
     )
 }
 
-/// Does the service get cgroups here?
-fn has_cgroups() -> bool {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    is_root() && mounts.contains(" - cgroup2 ")
-}
-
 /// What was found of a job when it had ended.
 #[derive(Debug)]
 pub(crate) struct Found<'a> {
     pub(crate) stdout: &'a str,
     pub(crate) stderr: &'a str,
     pub(crate) runs: usize,
+    /// How many bursts of lines it had written, at least.
+    pub(crate) bursts: u32,
     /// Its monitor and its supervisor were both killed while it lived.
     pub(crate) may_be_lost: bool,
 }

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use super::checkable::{Checkable, KINDS, Kind};
 use super::{judge, leftover_files, post, runs};
 use crate::harness::{
-    Persistent, Server, blocking_until, eventually, kill_now, processes_with, unique,
+    Builder, Persistent, Server, blocking_until, eventually, kill_now, processes_with, unique,
 };
 
 /// How many jobs are under way at any time.
@@ -51,6 +51,15 @@ async fn nothing_is_lost_whoever_is_killed() {
     Suite::start(seed).await.run(kills, least).await;
 }
 
+/// The service, without cgroups where that is asked for.
+fn service() -> Builder {
+    let builder = Server::builder();
+    match std::env::var_os("PROCESSION_FAULT_NO_CGROUPS") {
+        Some(_) => builder.without_cgroups(),
+        None => builder,
+    }
+}
+
 struct Suite {
     server: Server,
     client: Persistent,
@@ -62,7 +71,7 @@ struct Suite {
 
 impl Suite {
     async fn start(seed: u64) -> Self {
-        let server = Server::start().await;
+        let server = service().start().await;
         let scratch = server.scratch();
         Self {
             client: server.persistent(),
@@ -114,7 +123,7 @@ impl Suite {
             faults.kills[2] += 1;
             tokio::task::block_in_place(|| {
                 self.server.kill_supervisor();
-                self.server.restart(Server::builder());
+                self.server.restart(service());
             });
             self.client.moved(&self.server);
             return true;
@@ -161,8 +170,7 @@ impl Suite {
         {
             let may_be_lost =
                 faults.monitors.contains(id) && faults.supervisors.iter().any(|at| at >= posted);
-            let count = ran.get(&job.token).copied().unwrap_or_default();
-            let (view, verdict) = judge(&client, id, job, count, may_be_lost).await;
+            let (view, verdict) = judge(&client, id, job, &ran, may_be_lost).await;
             if let Err(why) = verdict {
                 wrong.push(format!(
                     "{:?} {id}: {why}\n{view:#}\n{}",
