@@ -87,7 +87,7 @@ impl Runner {
     }
 
     /// A new job: durable first, then queued or started.
-    pub(super) async fn accept(mut self, acceptance: Acceptance) {
+    pub(super) async fn accept(mut self: Box<Self>, acceptance: Acceptance) {
         let Acceptance {
             secrets,
             idempotency,
@@ -152,13 +152,13 @@ impl Runner {
     }
 
     /// What earlier servers have told of the job; without it, nothing is told of what it is now.
-    pub(super) fn told(mut self, told: Option<State>) -> Self {
+    pub(super) fn told(mut self: Box<Self>, told: Option<State>) -> Box<Self> {
         self.told = told.unwrap_or(self.told);
         self
     }
 
     /// A job that an earlier server accepted and nobody has started.
-    pub(super) async fn requeue(self, secrets: Secrets) {
+    pub(super) async fn requeue(self: Box<Self>, secrets: Secrets) {
         let (slot, has_slot) = oneshot::channel();
         let arrival = self
             .shared
@@ -168,9 +168,9 @@ impl Runner {
     }
 
     /// A job that an earlier server launched; it holds a slot.
-    pub(super) async fn resume(mut self, secrets: Secrets, origin: Origin) {
+    pub(super) async fn resume(mut self: Box<Self>, secrets: Secrets, origin: Origin) {
         self.origin = origin;
-        match adopt::fate(&self.shared, self.job.id, origin).await {
+        match Box::pin(adopt::fate(&self.shared, self.job.id, origin)).await {
             Fate::Lives(link, record) => {
                 if let Some(record) = record {
                     mirror::mirror(&mut self.job, &record);

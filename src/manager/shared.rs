@@ -150,7 +150,7 @@ impl Shared {
     }
 
     /// Makes the job's task-to-be and its entry among the live ones.
-    pub(super) fn enlist(self: &Arc<Self>, job: Job, visible: bool) -> Runner {
+    pub(super) fn enlist(self: &Arc<Self>, job: Job, visible: bool) -> Box<Runner> {
         let id = job.id;
         let (publish, state) = watch::channel(Arc::new(job.clone()));
         let (asks, asked) = mpsc::channel(ASKS);
@@ -164,7 +164,7 @@ impl Shared {
                 visible,
             },
         );
-        Runner::new(self.clone(), job, publish, feed, asked)
+        Box::new(Runner::new(self.clone(), job, publish, feed, asked))
     }
 
     pub(super) fn make_visible(&self, id: JobId) {

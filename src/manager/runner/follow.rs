@@ -80,7 +80,7 @@ impl Runner {
             let request = match woken {
                 Woken::Monitor(Ok(Some(FromMonitor::Record(record)))) => {
                     if record.life.ended_at().is_some() {
-                        self.end_with(&record, pending).await;
+                        Box::pin(self.end_with(&record, pending)).await;
                         return Followed::Over;
                     }
                     if has_stdin && record.stdin_closed {
@@ -132,7 +132,7 @@ impl Runner {
                 // one closes its socket.
                 Woken::Monitor(Ok(Some(FromMonitor::NotLaunched(_)))) => continue,
                 Woken::Monitor(Ok(None) | Err(_)) => {
-                    match adopt::fate(&self.shared, self.job.id, self.origin).await {
+                    match Box::pin(adopt::fate(&self.shared, self.job.id, self.origin)).await {
                         Fate::Lives(found, record) => {
                             link = found;
                             watching = false;
@@ -156,7 +156,7 @@ impl Runner {
                         }
                         Fate::Lost(record, cause) => {
                             self.shared.leave();
-                            self.lose(record, cause).await;
+                            Box::pin(self.lose(record, cause)).await;
                             return Followed::Over;
                         }
                         Fate::NeverStarted => {

@@ -39,7 +39,7 @@ enum Woken {
 
 impl Runner {
     pub(super) async fn queue(
-        mut self,
+        mut self: Box<Self>,
         arrival: Arrival,
         mut slot: oneshot::Receiver<()>,
         secrets: Secrets,
@@ -110,7 +110,7 @@ impl Runner {
             .map(|limit| Instant::now() + limit.saturating_sub(waited))
     }
 
-    pub(super) async fn start(mut self, secrets: Secrets, mut stop: Option<Stopping>) {
+    pub(super) async fn start(mut self: Box<Self>, secrets: Secrets, mut stop: Option<Stopping>) {
         self.origin = Origin::Ours;
         for _ in 0..MOST_LAUNCHES {
             if self.shutdown.borrow().is_some() {
@@ -118,7 +118,7 @@ impl Runner {
             }
             self.job.state = State::Starting;
             self.publish();
-            let link = match self.launch(secrets.clone()).await {
+            let link = match Box::pin(self.launch(secrets.clone())).await {
                 Ok(link) => link,
                 Err(NotLaunched::Failed(failure)) => return self.fail_to_spawn(failure).await,
                 Err(NotLaunched::NoSupervisor) => return self.stay_queued(),
