@@ -35,6 +35,7 @@ use crate::sys::{self, Pid};
 use crate::tree::{self, Tree};
 use control::Outbox;
 use input::Stdin;
+use pump::Width;
 pub(crate) use reaping::exit_status;
 pub(crate) use rescue::{Remains, run as rescue};
 use terminal::Terminal;
@@ -54,6 +55,9 @@ const STRAYS_NAMED: usize = 64;
 
 /// How soon output is tried again after the disk refused it.
 const OUTPUT_RETRY: Duration = Duration::from_secs(1);
+
+/// After so long without an event, a monitor gives back what its start has used.
+const REST_AFTER_MILLIS: u16 = 1000;
 
 /// What every monitor gets from the supervisor by being forked from it.
 #[derive(Debug)]
@@ -80,6 +84,44 @@ pub(crate) struct Descriptors {
     pub(crate) stderr: Option<(OwnedFd, OwnedFd)>,
     /// The terminal of a job that is to have one: master, slave; or why there is none.
     pub(crate) terminal: Option<nix::Result<(OwnedFd, OwnedFd)>>,
+}
+
+impl Descriptors {
+    /// Every one of them.
+    pub(crate) fn all(&self) -> Vec<&OwnedFd> {
+        let terminal = self.terminal.as_ref().and_then(|pair| pair.as_ref().ok());
+        let pairs = [
+            self.stdin.as_ref(),
+            Some(&self.stdout),
+            self.stderr.as_ref(),
+            terminal,
+        ];
+        let pairs = pairs.into_iter().flatten();
+        [&self.control, &self.launch]
+            .into_iter()
+            .chain(pairs.flat_map(|(one, other)| [one, other]))
+            .collect()
+    }
+
+    /// The same under other numbers: the lowest that are free.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        let twin = |(one, other): &(OwnedFd, OwnedFd)| {
+            Ok::<_, io::Error>((one.try_clone()?, other.try_clone()?))
+        };
+        let terminal = match &self.terminal {
+            Some(Ok(pair)) => Some(Ok(twin(pair)?)),
+            Some(Err(errno)) => Some(Err(*errno)),
+            None => None,
+        };
+        Ok(Self {
+            control: self.control.try_clone()?,
+            launch: self.launch.try_clone()?,
+            stdin: self.stdin.as_ref().map(twin).transpose()?,
+            stdout: twin(&self.stdout)?,
+            stderr: self.stderr.as_ref().map(twin).transpose()?,
+            terminal,
+        })
+    }
 }
 
 /// Runs a monitor in the process that has just been forked for it.
@@ -131,6 +173,9 @@ struct Monitor {
     outbox: Outbox,
     stdin: Stdin,
     kill: Option<Kill>,
+    /// The memory that the start has used was given back.
+    is_at_rest: bool,
+    width: Width,
 }
 
 /// A kill under way.
@@ -174,6 +219,7 @@ impl Monitor {
         self.finish()
     }
 
+    /// Which descriptors are ready; none of them where it was time for a rest.
     fn wait(&mut self) -> io::Result<Vec<Ready>> {
         self.arm_timer()?;
         let output_waits = self.output_retry_at.is_some();
@@ -218,17 +264,28 @@ impl Monitor {
             .iter()
             .map(|(_, fd, flags)| PollFd::new(*fd, *flags))
             .collect();
-        match poll(&mut polled, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => {}
+        let patience = if self.is_at_rest {
+            PollTimeout::NONE
+        } else {
+            PollTimeout::from(REST_AFTER_MILLIS)
+        };
+        let is_quiet = match poll(&mut polled, patience) {
+            Ok(count) => count == 0,
+            Err(Errno::EINTR) => false,
             Err(errno) => return Err(errno.into()),
-        }
+        };
         let is_ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
-        Ok(descriptors
+        let ready = descriptors
             .iter()
             .zip(&polled)
             .filter(|(_, fd)| is_ready(fd))
             .map(|((ready, ..), _)| *ready)
-            .collect())
+            .collect();
+        if is_quiet {
+            sys::give_back_memory();
+            self.is_at_rest = true;
+        }
+        Ok(ready)
     }
 
     /// The next moment at which something is due, on the clock that a suspended machine does not stop.

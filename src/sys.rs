@@ -74,6 +74,44 @@ pub(crate) fn fork_into(cgroup: BorrowedFd<'_>) -> nix::Result<Fork> {
     Ok(Pid::new(pid).map_or(Fork::Child, Fork::Parent))
 }
 
+/// fork(2) whose child has the descriptors below `first` and no other (Linux 5.9). For that it shares the table
+/// of this process at first: until the child has returned from here, nothing may be closed.
+///
+/// As with [`fork_into`], what the C library does around its own fork is left out.
+pub(crate) fn fork_with_fds_below(first: RawFd) -> nix::Result<Fork> {
+    let first = libc::c_uint::try_from(first).map_err(|_| Errno::EBADF)?;
+    // SAFETY: a zeroed clone_args is a valid value of that plain C structure.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = u64::try_from(libc::CLONE_FILES).unwrap_or_default();
+    arguments.exit_signal = u64::try_from(libc::SIGCHLD).unwrap_or_default();
+    // SAFETY: as in `fork_into`.
+    let pid = Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw const arguments,
+            size_of::<libc::clone_args>(),
+        )
+    })?;
+    let pid = i32::try_from(pid).map_err(|_| Errno::EOVERFLOW)?;
+    if let Some(pid) = Pid::new(pid) {
+        return Ok(Fork::Parent(pid));
+    }
+    // SAFETY: the child uses none of the descriptors that it does not get.
+    let alone = Errno::result(unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_UNSHARE,
+        )
+    });
+    if alone.is_err() {
+        // It must not go on with a table that is somebody else's.
+        exit_now(127);
+    }
+    Ok(Fork::Child)
+}
+
 /// execve(2); returns only where it failed.
 pub(crate) fn execve(path: &CStr, argv: &[CString], env: &[CString]) -> Errno {
     let pointers = |items: &[CString]| -> Vec<*const libc::c_char> {
@@ -212,9 +250,14 @@ pub(crate) fn default_actions() {
     }
 }
 
-/// Sets every signal to its default action and unblocks all: execve(2) keeps the mask as well.
-pub(crate) fn reset_signals() -> nix::Result<()> {
-    default_actions();
+/// Sets one signal to its default action.
+pub(crate) fn default_action(signal: Signal) {
+    // SAFETY: SIG_DFL is always a valid action.
+    unsafe { libc::signal(signal.number(), libc::SIG_DFL) };
+}
+
+/// Unblocks every signal: execve(2) keeps the mask.
+pub(crate) fn unblock_signals() -> nix::Result<()> {
     nix::sys::signal::sigprocmask(
         nix::sys::signal::SigmaskHow::SIG_SETMASK,
         Some(&nix::sys::signal::SigSet::empty()),
@@ -381,3 +424,40 @@ pub(crate) fn forget_text_pages() {
         }
     }
 }
+
+/// Gives back what a start has used and a long life does not need: free pages of the heap (malloc_trim(3)) and
+/// the stack that is not in use (madvise(2) `MADV_DONTNEED`). The calling process must have one thread.
+pub(crate) fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes an integer, and only lets go of pages that no allocation is in.
+    unsafe {
+        libc::malloc_trim(0)
+    };
+    let here = 0_u8;
+    let used = (&raw const here).addr();
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let stack = maps.lines().find(|line| line.ends_with("[stack]"));
+    let start = stack
+        .and_then(|line| line.split_once('-'))
+        .and_then(|(start, _)| usize::from_str_radix(start, 16).ok());
+    let Some(start) = start else { return };
+    // Room for what is called from here, far more than it needs.
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
+    let Some(page) = page
+        .ok()
+        .flatten()
+        .and_then(|page| usize::try_from(page).ok())
+    else {
+        return;
+    };
+    let end = used.saturating_sub(STACK_IN_USE) / page * page;
+    if start < end {
+        let address = ptr::with_exposed_provenance_mut::<libc::c_void>(start);
+        // SAFETY: the range lies within the mapping of this thread's stack and wholly below every frame of it;
+        // such pages hold nothing, and are zeroes when the stack grows into them again.
+        unsafe { libc::madvise(address, end - start, libc::MADV_DONTNEED) };
+    }
+}
+
+/// How much below the frame of [`give_back_memory`] is left alone.
+const STACK_IN_USE: usize = 4096;

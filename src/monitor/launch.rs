@@ -12,6 +12,7 @@ use nix::sys::stat::fstat;
 use super::control::Outbox;
 use super::input::Stdin;
 use super::leader::{self, Inherited};
+use super::pump::Width;
 use super::terminal::Plugged;
 use super::{Descriptors, Host, Monitor, Reaper};
 use crate::cgroup::Group;
@@ -180,6 +181,8 @@ fn launch(
         outbox: Outbox::default(),
         stdin: Stdin::new(input),
         kill: None,
+        is_at_rest: false,
+        width: Width::default(),
         facts,
         record,
         directory,
@@ -187,25 +190,8 @@ fn launch(
 }
 
 fn become_monitor(host: &Host, descriptors: &Descriptors) -> io::Result<SignalFd> {
-    let Descriptors {
-        control,
-        launch,
-        stdin,
-        stdout,
-        stderr,
-        terminal,
-    } = descriptors;
-    let mut keep = vec![&host.jobs, control, launch, &stdout.0, &stdout.1];
-    for (read, write) in [
-        stdin.as_ref(),
-        stderr.as_ref(),
-        terminal.as_ref().and_then(|pair| pair.as_ref().ok()),
-    ]
-    .into_iter()
-    .flatten()
-    {
-        keep.extend([read, write]);
-    }
+    let mut keep = descriptors.all();
+    keep.push(&host.jobs);
     prctl::set_child_subreaper(true)?;
     detach(&keep)
 }
@@ -220,9 +206,8 @@ pub(super) fn detach(keep: &[&OwnedFd]) -> io::Result<SignalFd> {
     mask.add(nix::sys::signal::Signal::SIGCHLD);
     mask.add(nix::sys::signal::Signal::SIGTERM);
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
-    for number in [1, 2, 3, 13, 25] {
-        // HUP, INT, QUIT and PIPE: a monitor ends when its job has ended. XFSZ: a full file is an error.
-        sys::ignore_signal(Signal::from_number(number).unwrap_or(Signal::CONT));
+    for signal in ignored() {
+        sys::ignore_signal(signal);
     }
     Ok(SignalFd::with_flags(
         &mask,
@@ -234,6 +219,14 @@ pub(super) fn detach(keep: &[&OwnedFd]) -> io::Result<SignalFd> {
 pub(super) fn inodes<const N: usize>(pipes: [Option<&OwnedFd>; N]) -> Vec<u64> {
     let inode = |pipe| Some(fstat(pipe).ok()?.st_ino);
     pipes.into_iter().flatten().filter_map(inode).collect()
+}
+
+/// The signals that a monitor ignores, and its leader must not. HUP, INT, QUIT and PIPE: a monitor ends when
+/// its job has ended. XFSZ: a full file is an error.
+pub(super) fn ignored() -> impl Iterator<Item = Signal> {
+    [1, 2, 3, 13, 25]
+        .into_iter()
+        .filter_map(Signal::from_number)
 }
 
 fn read_launch(file: OwnedFd) -> io::Result<Launch> {

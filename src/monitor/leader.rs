@@ -17,6 +17,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{AccessFlags, access, chdir, pipe2, setsid};
 use serde::{Deserialize, Serialize};
 
+use super::launch;
 use super::terminal;
 use crate::cgroup::Group;
 use crate::clock::{Now, Timestamp};
@@ -377,7 +378,9 @@ fn execute(launch: &Launch, mut leader: Leader, report: &mut File) -> SpawnFailu
         Err(error) => return failed(Stage::Exec, errno_of(&error), "the report pipe"),
     }
     // As late as this: the monitor's death must not send SIGPIPE, which it ignores.
-    if let Err(errno) = sys::reset_signals() {
+    // execve(2) keeps what is ignored. Every role begins with the default actions, so this is all.
+    launch::ignored().for_each(sys::default_action);
+    if let Err(errno) = sys::unblock_signals() {
         return failed(Stage::Signals, errno, "sigprocmask");
     }
     failpoint::hit("leader.executing");

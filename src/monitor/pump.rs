@@ -3,11 +3,43 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::fcntl::{FcntlArg, fcntl};
+
 use super::{Monitor, OUTPUT_RETRY};
 use crate::clock::Now;
 use crate::job::life::Event;
 use crate::job::spec::OnLimit;
 use crate::output::{Pumped, Stream};
+
+/// What a pipe holds at first (pipe(7)), and what one gets whose job writes faster than that is taken away:
+/// the most that an ordinary user may ask for.
+const NARROW: u64 = 64 * 1024;
+const WIDE: i32 = 1024 * 1024;
+
+/// So many steps in a row find the pipe full before it is made wider.
+const FULL_STEPS: u8 = 4;
+
+/// How often in a row either pipe was found full.
+#[derive(Debug, Default)]
+pub(super) struct Width {
+    stdout: u8,
+    stderr: u8,
+}
+
+impl Width {
+    /// Takes in a step; is it time to make the pipe wider? Once.
+    fn is_too_small(&mut self, stream: Stream, moved: u64) -> bool {
+        let full = match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        };
+        if *full > FULL_STEPS {
+            return false;
+        }
+        *full = if moved < NARROW { 0 } else { *full + 1 };
+        *full > FULL_STEPS
+    }
+}
 
 impl Monitor {
     pub(super) fn pipe(&self, stream: Stream) -> Option<&OwnedFd> {
@@ -31,7 +63,13 @@ impl Monitor {
         };
         let Some(pipe) = pipe else { return Ok(false) };
         let more = match self.output.pump(stream, pipe.as_fd(), now.wall) {
-            Ok(Pumped::Moved(_)) => true,
+            Ok(Pumped::Moved(moved)) => {
+                if self.width.is_too_small(stream, moved) {
+                    // Where the user's share of memory for pipes is used up, it stays as it is.
+                    let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(WIDE));
+                }
+                true
+            }
             // `Blocked`: the other pipe comes first, and is ready too.
             Ok(Pumped::Empty | Pumped::Blocked) => false,
             Ok(Pumped::Closed) => {

@@ -12,6 +12,7 @@ use nix::poll::{PollTimeout, poll};
 use super::control::Outbox;
 use super::input::Stdin;
 use super::launch::{detach, inodes};
+use super::pump::Width;
 use super::terminal::{self, Terminal};
 use super::{Host, Kill, Monitor, Reaper, STRAYS_NAMED, SWEEP_FIRST};
 use crate::cgroup::Group;
@@ -132,6 +133,8 @@ fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
         outbox: Outbox::default(),
         stdin: Stdin::taken_over(input.filter(|_| !facts.stdin_closed), record.noted_input()),
         kill: None,
+        is_at_rest: false,
+        width: Width::default(),
         facts,
         record,
         directory,

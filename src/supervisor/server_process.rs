@@ -65,7 +65,7 @@ impl Supervisor {
         let prepared = setpgid(NixPid::from_raw(0), NixPid::from_raw(0))
             .and_then(|()| prctl::set_name(c"procession-srv"))
             .and_then(|()| sys::close_fds_except(&keep))
-            .and_then(|()| sys::reset_signals());
+            .and_then(|()| sys::unblock_signals());
         let listeners = self.listeners.try_clone();
         let jobs = self.host.jobs.try_clone();
         let (Ok(()), Ok(listeners), Ok(jobs)) = (prepared, listeners, jobs) else {
