@@ -5,6 +5,7 @@
 //! job SIGPIPE or refuses a connection. It holds no policy, parses no JSON and knows no HTTP.
 
 mod backoff;
+mod berth;
 mod handover;
 mod monitors;
 mod server_process;
@@ -32,7 +33,7 @@ use crate::monitor::Host;
 use crate::procfs;
 use crate::record;
 use crate::state_dir::StateDir;
-use crate::sys::{self, WaitTarget};
+use crate::sys::{self, Pid, WaitTarget};
 use crate::wire::messages::FromSupervisor;
 use backoff::Backoff;
 use handover::Invocation;
@@ -47,6 +48,13 @@ pub(crate) const EXIT_CONFIG: u8 = 78;
 
 /// How much longer than the jobs' own time a shutdown waits for their ends to be recorded.
 const SHUTDOWN_MARGIN: Duration = Duration::from_secs(5);
+
+/// From so many monitors on, launches and ends must not cost more the more there are: a signal's sender is
+/// reaped and not every child asked, since waitid(2) for any child looks at all of them.
+const MANY: usize = 64;
+
+/// How long after a signal every child is asked all the same: signals of ends that come together are one.
+const SWEEP_AFTER: Duration = Duration::from_millis(50);
 
 /// Runs the service until it is told to end. One line on stderr says why it could not start.
 #[must_use]
@@ -104,6 +112,8 @@ struct Supervisor {
     /// New jobs are refused, whichever server is asked.
     draining: bool,
     restart_at: Option<BootInstant>,
+    /// When every child is looked at for ends that no signal has told of one by one.
+    sweep_at: Option<BootInstant>,
     monitors: Monitors,
     shutdown: Option<Shutdown>,
     invocation: Invocation,
@@ -120,7 +130,7 @@ impl Supervisor {
         let signals = take_signals().map_err(Failure::system("cannot take signals"))?;
         let handover = handover::take().map_err(Failure::system("cannot take over"))?;
         let draining = handover.as_ref().is_some_and(|handover| handover.draining);
-        let (state, listeners, monitors, restarts, original_nofile) = match handover {
+        let (state, listeners, mut monitors, restarts, original_nofile) = match handover {
             Some(handover) => upgrade::take_over(&config, handover)?,
             None => {
                 let state = StateDir::open(&config.state_dir, None).map_err(Failure::config)?;
@@ -130,6 +140,7 @@ impl Supervisor {
                 (state, listeners, Monitors::default(), 0, nofile)
             }
         };
+        monitors.prepare();
         // Before the first fork, so that no monitor does it again.
         record::warm_up();
         prctl::set_child_subreaper(true)
@@ -159,6 +170,7 @@ impl Supervisor {
             backoff: Backoff::default(),
             draining,
             restart_at: None,
+            sweep_at: None,
             monitors,
             shutdown: None,
             invocation: Invocation::read()
@@ -209,6 +221,7 @@ impl Supervisor {
         let now = Now::read().boot;
         let due = [
             self.restart_at,
+            self.sweep_at,
             self.upgrade.due(),
             self.shutdown.as_ref().map(|shutdown| shutdown.kill_at),
             self.server.as_ref().and_then(|server| server.stuck_at),
@@ -243,10 +256,14 @@ impl Supervisor {
     /// Takes signals and reaps; an exit code where the service is over.
     fn on_signals(&mut self) -> Option<ExitCode> {
         let (mut asked_to_end, mut asked_to_upgrade) = (false, false);
+        let mut ended = Vec::new();
         while let Ok(Some(signal)) = self.signals.read_signal() {
             let number = i32::try_from(signal.ssi_signo).unwrap_or_default();
             asked_to_end |= number == libc::SIGTERM || number == libc::SIGINT;
             asked_to_upgrade |= number == libc::SIGHUP;
+            if number == libc::SIGCHLD {
+                ended.extend(i32::try_from(signal.ssi_pid).ok().and_then(Pid::new));
+            }
         }
         if asked_to_end {
             self.begin_shutdown();
@@ -254,14 +271,26 @@ impl Supervisor {
         if asked_to_upgrade {
             self.begin_upgrade();
         }
+        if self.monitors.len() < MANY {
+            return self.reap([WaitTarget::Any]);
+        }
+        self.sweep_at
+            .get_or_insert_with(|| Now::read().boot.after(SWEEP_AFTER));
+        self.reap(ended.into_iter().map(WaitTarget::Child))
+    }
+
+    /// Reaps what has ended of these; an exit code where the service is over.
+    fn reap(&mut self, targets: impl IntoIterator<Item = WaitTarget>) -> Option<ExitCode> {
         let mut server_ended = None;
-        while let Ok(Some(ended)) = sys::wait(WaitTarget::Any, true) {
-            match &self.server {
-                Some(server) if server.pid == ended.pid => server_ended = Some(ended.end),
-                Some(_) | None if self.upgrade.is_checked_by(ended.pid) => {
-                    self.on_checked(ended.end);
+        for target in targets {
+            while let Ok(Some(ended)) = sys::wait(target, true) {
+                match &self.server {
+                    Some(server) if server.pid == ended.pid => server_ended = Some(ended.end),
+                    Some(_) | None if self.upgrade.is_checked_by(ended.pid) => {
+                        self.on_checked(ended.end);
+                    }
+                    Some(_) | None => self.monitors.reaped(ended.pid, ended.end),
                 }
-                Some(_) | None => self.monitors.reaped(ended.pid, ended.end),
             }
         }
         let server = self.server.as_ref().map(|server| server.pid);
@@ -310,6 +339,12 @@ impl Supervisor {
 
     fn on_time(&mut self) -> Option<ExitCode> {
         let now = Now::read().boot;
+        if self.sweep_at.is_some_and(|at| at <= now) {
+            self.sweep_at = None;
+            if let Some(code) = self.reap([WaitTarget::Any]) {
+                return Some(code);
+            }
+        }
         if self.restart_at.is_some_and(|at| at <= now)
             && let Err(error) = self.start_server()
         {

@@ -8,6 +8,8 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::pty::openpty;
 use nix::unistd::pipe2;
 
+use super::MANY;
+use super::berth::{Berth, Forked};
 use super::handover::{HandedMonitor, give_fd, take_fd};
 use crate::cgroup::Group;
 use crate::failpoint;
@@ -31,6 +33,8 @@ pub(super) struct Monitors {
     dead: Vec<(Monitor, End)>,
     /// Ends of processes that are neither monitors nor the server, newest last.
     orphans: VecDeque<(Pid, End)>,
+    /// How monitors are forked beside many others.
+    berth: Option<Berth>,
 }
 
 #[derive(Debug)]
@@ -57,6 +61,12 @@ pub(super) struct Pipes {
 }
 
 impl Monitors {
+    /// Prepares for many; to be called while few descriptors are open.
+    pub(super) fn prepare(&mut self) {
+        // Without it, launches beside many others take longer, and nothing else.
+        self.berth = Berth::new().ok();
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.live.is_empty()
     }
@@ -154,30 +164,38 @@ impl Monitors {
             terminal: pipes.pty.then(open_terminal),
         };
         failpoint::hit("monitor.forking");
-        match sys::fork()? {
-            Fork::Child => monitor::run(host, descriptors),
-            Fork::Parent(pid) => {
-                failpoint::hit("monitor.forked");
-                let Descriptors {
-                    stdin,
-                    stdout,
-                    stderr,
-                    terminal,
-                    ..
-                } = descriptors;
-                let monitor = Monitor {
-                    job,
-                    stdin: stdin.map(|pipe| pipe.1),
-                    stdout: stdout.0,
-                    stderr: stderr.map(|pipe| pipe.0),
-                    terminal: terminal.and_then(Result::ok).map(|pair| pair.0),
-                    leader: None,
-                    is_rescuer: false,
-                };
-                self.live.insert(pid, monitor);
-                Ok(())
-            }
-        }
+        let many = self.live.len() >= MANY;
+        let forked = match self.berth.as_mut().filter(|_| many) {
+            Some(berth) => berth.fork(host, &descriptors),
+            None => None,
+        };
+        let pid = match forked {
+            Some(Forked::Child(low)) => monitor::run(host, low),
+            Some(Forked::Parent(pid)) => pid,
+            None => match sys::fork()? {
+                Fork::Child => monitor::run(host, descriptors),
+                Fork::Parent(pid) => pid,
+            },
+        };
+        failpoint::hit("monitor.forked");
+        let Descriptors {
+            stdin,
+            stdout,
+            stderr,
+            terminal,
+            ..
+        } = descriptors;
+        let monitor = Monitor {
+            job,
+            stdin: stdin.map(|pipe| pipe.1),
+            stdout: stdout.0,
+            stderr: stderr.map(|pipe| pipe.0),
+            terminal: terminal.and_then(Result::ok).map(|pair| pair.0),
+            leader: None,
+            is_rescuer: false,
+        };
+        self.live.insert(pid, monitor);
+        Ok(())
     }
 
     /// Lets go of a job's standard input, so that the job sees its end.
@@ -328,6 +346,9 @@ impl Monitors {
     }
 
     fn tell_leaders_ends(&mut self) {
+        if self.orphans.is_empty() {
+            return;
+        }
         let waiting = self
             .live
             .values_mut()

@@ -116,3 +116,59 @@ async fn two_thousand_jobs_are_told_truly_and_leave_nothing() {
     assert_eq!(info["jobs"]["running"], 0, "{info:#}");
     assert_eq!(info["server_restarts"], 0, "{info:#}");
 }
+
+/// From 64 monitors on the supervisor forks and reaps in another way.
+#[tokio::test]
+async fn beside_many_others_a_job_starts_and_ends_like_any_other() {
+    let server = Server::start().await;
+    let submit = |number: u32| {
+        let server = &server;
+        async move {
+            let spec =
+                json!({"command": ["sleep", "600"], "labels": {"number": number.to_string()}});
+            id(&server.submit(&spec).await)
+        }
+    };
+    let sleepers: Vec<String> = stream::iter((0..80).map(submit))
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    let monitors = server.monitors();
+    assert_eq!(monitors.len(), sleepers.len());
+    let most = monitors.values().map(|pid| open_files(*pid)).max();
+    assert!(
+        most < Some(40),
+        "a monitor holds {most:?} files, as if they were the supervisor's"
+    );
+
+    let spec = json!({
+        "script": "ls /proc/self/fd | wc -l; cat; echo error >&2; exit 7",
+        "stdin": {"mode": "data", "text": "from its input\n"},
+    });
+    let jobs = (0..20).map(|_| server.run(&spec));
+    let jobs: Vec<_> = stream::iter(jobs).buffer_unordered(4).collect().await;
+    for job in jobs {
+        assert_eq!(job["exit"]["code"], 7, "{job:#}");
+        let path = format!("/jobs/{}/output/", id(&job));
+        let stdout = server.get(&format!("{path}stdout")).await.body;
+        // 0 to 2, and the directory that ls itself has open.
+        assert_eq!(stdout, b"4\nfrom its input\n", "{job:#}");
+        assert_eq!(server.get(&format!("{path}stderr")).await.body, b"error\n");
+    }
+    // A monitor that is killed is seen at once, and its job goes on.
+    let job = sleepers[0].clone();
+    crate::harness::kill_now(monitors[&job]);
+    eventually("another monitor", async || {
+        let now = *server.monitors().get(&job)?;
+        (now != monitors[&job]).then_some(())
+    })
+    .await;
+    assert_eq!(server.job(&job).await["state"], "running");
+    let stopped = server
+        .post("/jobs/stop", &json!({"label_selector": "number"}))
+        .await;
+    assert_eq!(stopped.status, 207);
+    for sleeper in &sleepers {
+        assert_eq!(server.finished(sleeper).await["exit"]["signal"], "SIGTERM");
+    }
+}
