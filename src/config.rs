@@ -99,6 +99,8 @@ pub struct Config {
     pub policy: Option<PathBuf>,
     /// The most connections over TCP, and as many again over the unix socket.
     pub max_connections: usize,
+    /// The most answers that follow a job, and WebSockets, at the same time.
+    pub max_streams: usize,
     /// The most jobs with a process.
     pub max_running: usize,
     /// The most jobs that wait.
@@ -291,6 +293,7 @@ fn resolve(
         tls: tls(files)?,
         policy: s.optional("policy", path)?,
         max_connections: s.one("max_connections", number(1, 100_000))?,
+        max_streams: s.one("max_streams", number(1, 100_000))?,
         max_running: s.one("max_running", number(1, 100_000))?,
         max_queued: s.one("max_queued", number(0, 10_000_000))?,
         max_finished: s.one("max_finished", number(1, 1_000_000_000))?,

@@ -22,7 +22,7 @@ use tower::ServiceExt;
 use crate::audit::Audit;
 use crate::auth::{self, Tokens};
 use crate::config::{Auth, Config};
-use crate::http::{self, AuthMode, PeerAddress, PeerUid, Settings};
+use crate::http::{self, AuthMode, PeerAddress, PeerUid, Settings, Streams};
 use crate::job::parse::SpecLimits;
 use crate::manager::Manager;
 use crate::policy::Policy;
@@ -53,6 +53,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Connections {
     accepting: JoinSet<()>,
+    /// Runs what has become a WebSocket.
+    conversing: JoinSet<()>,
     closing: watch::Sender<bool>,
     audit: Arc<Audit>,
 }
@@ -81,12 +83,14 @@ impl Connections {
             accepting.spawn(async move { certificates.follow(&files).await });
         }
         let audit = Arc::new(Audit::open(&config.state_dir)?);
+        let (streams, conversations) = Streams::new(config.max_streams);
         let app = http::app(
             manager,
             Settings {
                 auth,
                 allowed_hosts: config.allowed_hosts.clone(),
                 max_body_bytes: config.max_body_bytes,
+                streams,
                 audit: Some(audit.clone()),
                 policy: policy.map(Arc::new),
                 spec_limits: SpecLimits::default(),
@@ -105,9 +109,12 @@ impl Connections {
             tcp_places: Arc::new(Semaphore::new(config.max_connections)),
             unix_places: Arc::new(Semaphore::new(config.max_connections)),
         };
+        let mut conversing = JoinSet::new();
+        conversing.spawn(conversations.run(watched.clone(), LAST_WORDS));
         accepting.spawn(accept_all(app, doors, watched));
         Ok(Self {
             accepting,
+            conversing,
             closing,
             audit,
         })
@@ -117,7 +124,7 @@ impl Connections {
     pub(crate) async fn finish(mut self) {
         self.closing.send_replace(true);
         // The first to end is the one that accepts; whoever follows files never does.
-        self.accepting.join_next().await;
+        tokio::join!(self.accepting.join_next(), self.conversing.join_next());
         self.accepting.shutdown().await;
         self.audit.sync();
     }

@@ -5,6 +5,7 @@
 //! await, so that none of them leaves anything half done.
 
 mod accept;
+mod attach;
 mod audit;
 mod auth;
 mod body;
@@ -25,6 +26,7 @@ mod request_id;
 mod routes;
 mod service;
 mod stdin;
+mod streams;
 mod terminal;
 #[cfg(test)]
 mod tests;
@@ -46,6 +48,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 pub use auth::{PeerAddress, PeerUid};
 pub(crate) use guards::{HEAD_BYTES, HEAD_FIELDS};
 pub use problem::{ALL_CODES, ApiError, PROBLEM_JSON, Place, Violation};
+pub use streams::Streams;
 pub use view::{JobView, etag};
 
 use crate::audit::Audit;
@@ -118,6 +121,8 @@ pub struct Settings {
     pub allowed_hosts: Vec<String>,
     /// The most bytes of a JSON body that are read.
     pub max_body_bytes: usize,
+    /// Answers and WebSockets that last.
+    pub streams: Streams,
     /// Bounds on what a job may be.
     pub spec_limits: SpecLimits,
     /// Where write requests are recorded.
@@ -138,6 +143,12 @@ struct Api {
     manager: Manager,
     settings: Arc<Settings>,
     tips: Arc<output::Tips>,
+}
+
+impl Api {
+    fn streams(&self) -> &Streams {
+        &self.settings.streams
+    }
 }
 
 /// The whole API as a service: routes inside, and around them, from the outside in, request ids, the log,

@@ -48,6 +48,7 @@ fn without_settings_the_defaults_hold() {
             tls: None,
             policy: None,
             max_connections: 1024,
+            max_streams: 256,
             max_running: 256,
             max_queued: 10_000,
             max_finished: 1_000_000,
@@ -79,6 +80,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         "--tls-client-ca=ca.pem",
         "--policy=p.toml",
         "--max-connections=2",
+        "--max-streams=3",
         "--max-running=1",
         "--max-queued=0",
         "--max-finished=5",
@@ -104,6 +106,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         tls_client_ca = "ca.pem"
         policy = "p.toml"
         max_connections = 2
+        max_streams = 3
         max_running = 1
         max_queued = 0
         max_finished = 5

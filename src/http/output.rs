@@ -24,7 +24,7 @@ use super::{Api, accept};
 use crate::job::OutputTotals;
 use crate::output::{Piece, Reader, Stream};
 use follow::follow_log;
-pub(super) use follow::last_event;
+pub(super) use follow::{Beginning, begin, last_event};
 use records::{Format, Records};
 pub(super) use stream::{stderr, stdout};
 pub(super) use tips::Tips;
@@ -54,7 +54,7 @@ const EVENT_STREAM: &str = "text/event-stream";
 /// Bytes that are read at once.
 const PIECE: usize = 256 << 10;
 
-const FIRST_OFFSET: HeaderName = HeaderName::from_static("procession-first-offset");
+pub(super) const FIRST_OFFSET: HeaderName = HeaderName::from_static("procession-first-offset");
 const NEXT_OFFSET: HeaderName = HeaderName::from_static("procession-next-offset");
 const FIRST_POSITION: HeaderName = HeaderName::from_static("procession-first-position");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -139,7 +139,7 @@ async fn off_thread<T: Send + 'static>(
 
 /// Which part of the log a client wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Wish {
+pub(super) struct Wish {
     filter: Option<Stream>,
     begin: Begin,
     limit: Option<u64>,
@@ -154,7 +154,7 @@ enum Begin {
 }
 
 impl Wish {
-    fn of(params: &mut Params) -> Self {
+    pub(super) fn of(params: &mut Params) -> Self {
         let filter = params
             .parsed("stream", "stdout, stderr or all", |text| match text {
                 "stdout" => Some(Some(Stream::Stdout)),

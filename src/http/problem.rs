@@ -43,12 +43,14 @@ pub const ALL_CODES: &[&str] = &[
     "signal_failed",
     "stdin_closed",
     "stdin_offset_mismatch",
+    "stdin_taken",
     "no_terminal",
     "precondition_failed",
     "cursor_expired",
     "body_too_large",
     "unsupported_media_type",
     "range_not_satisfiable",
+    "upgrade_required",
     "head_too_large",
     "host_not_allowed",
     "invalid_spec",
@@ -60,6 +62,7 @@ pub const ALL_CODES: &[&str] = &[
     "sandbox_required",
     "idempotency_key_reused",
     "queue_full",
+    "too_many_streams",
     "internal",
     "draining",
     "not_ready",
@@ -158,6 +161,8 @@ pub enum ApiError {
         /// Where it is; `None` where nobody knows.
         expected: Option<u64>,
     },
+    /// Somebody else types into the job.
+    StdinTaken,
     /// The job has no terminal.
     NoTerminal,
     /// The body is larger than this many bytes.
@@ -209,8 +214,15 @@ pub enum ApiError {
     },
     /// The idempotency key was used with another body.
     KeyReused,
+    /// The route speaks WebSocket only.
+    UpgradeRequired,
     /// As many jobs wait as may.
     QueueFull,
+    /// As many answers and WebSockets last as may.
+    TooManyStreams {
+        /// How many that is.
+        most: usize,
+    },
     /// Our bug, or a failing disk; the text is for the log only.
     Internal(String),
     /// No new jobs are accepted any more.
@@ -304,7 +316,10 @@ mod tests {
             ApiError::CursorExpired,
             ApiError::StdinClosed,
             ApiError::StdinOffset { expected: Some(1) },
+            ApiError::StdinTaken,
             ApiError::NoTerminal,
+            ApiError::UpgradeRequired,
+            ApiError::TooManyStreams { most: 1 },
             ApiError::BodyTooLarge(1),
             ApiError::UnsupportedMediaType(""),
             ApiError::RangeNotSatisfiable { length: 0 },

@@ -16,7 +16,9 @@ use axum::{Router, http};
 
 use super::auth;
 use super::problem::ApiError;
-use super::{Api, change, events, jobs, many, output, page, query, service, stdin, terminal};
+use super::{
+    Api, attach, change, events, jobs, many, output, page, query, service, stdin, terminal,
+};
 use crate::auth::Access::{self, Admin, Metrics, Operate, Public, Read};
 
 /// One method of one path.
@@ -61,6 +63,13 @@ pub(super) fn table() -> Vec<Route> {
             Operate,
             stdin::WRITE,
             stdin::write,
+        ),
+        route(
+            GET,
+            "/jobs/{id}/attach",
+            Operate,
+            attach::ATTACH,
+            attach::attach,
         ),
         route(PUT, "/jobs/{id}/pty", Operate, &[], terminal::resize),
         route(GET, "/jobs/{id}/processes", Read, &[], jobs::processes),

@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use super::{AuthMode, PeerUid, Settings, app, routes};
+use super::{AuthMode, PeerUid, Settings, Streams, app, routes};
 use crate::auth::{self, Access, Tokens};
 use crate::job::sandbox::Baseline;
 use crate::manager::{Manager, Setup};
@@ -23,6 +23,7 @@ pub(super) fn settings() -> Settings {
         },
         allowed_hosts: vec!["jobs.example".to_owned()],
         max_body_bytes: 1 << 20,
+        streams: Streams::new(2).0,
         spec_limits: crate::job::parse::SpecLimits::default(),
         audit: None,
         policy: None,

@@ -20,9 +20,11 @@ use super::records::{Chunk, END_MARK, Format, Records, Then};
 use super::tips::{Key, Piece, Tip};
 use super::{Begin, FIRST_OFFSET, LAST_EVENT_ID, Wish, begin_of, off_thread, raw, set};
 use crate::http::Api;
-use crate::http::problem::{ApiError, Place, Violation};
+use crate::http::problem::{self, ApiError, Violation};
+use crate::http::streams::Place;
 use crate::job::{Job, JobId, State};
 use crate::manager::{Follow, Manager};
+use crate::output::Reader;
 
 /// How often something is sent to those that would else hear nothing.
 const PING: Duration = Duration::from_secs(15);
@@ -47,19 +49,8 @@ pub(super) async fn follow_log(
         // To an event source: do not come back.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let (reader, at, first) = match api.manager.started_output(id).await {
-        None if matches!(wish.begin, Begin::Offset(offset) if offset > 0) => {
-            return Err(ApiError::RangeNotSatisfiable { length: 0 });
-        }
-        None => (None, 0, 0),
-        Some(mut reader) => {
-            off_thread(move || {
-                let (begin, totals) = begin_of(&mut reader, &wish)?;
-                Ok::<_, ApiError>((Some(reader), begin, begin.max(totals.first_offset)))
-            })
-            .await??
-        }
-    };
+    let place = api.streams().place()?;
+    let Beginning { reader, at, first } = begin(api, id, wish).await?;
     let at = match format {
         // The gap in front is told in the head.
         Format::Raw | Format::RawWithTimes => first,
@@ -77,8 +68,48 @@ pub(super) async fn follow_log(
     let mut response = raw(StatusCode::OK, kind, None);
     set(&mut response, FIRST_OFFSET, first);
     let tip = api.tips.of(id);
-    *response.body_mut() = Follower::new(api.manager.clone(), id, records, follow, tip).into_body();
+    *response.body_mut() =
+        Follower::new(api.manager.clone(), id, records, follow, tip, place).into_body();
     Ok(response)
+}
+
+/// Where a follower begins.
+pub(in crate::http) struct Beginning {
+    /// `None` while the job has written nothing.
+    pub(in crate::http) reader: Option<Reader>,
+    /// Where the client wants to begin.
+    pub(super) at: u64,
+    /// The first offset from there on that is kept.
+    pub(in crate::http) first: u64,
+}
+
+/// Finds the beginning of what a client wants to follow.
+pub(in crate::http) async fn begin(
+    api: &Api,
+    id: JobId,
+    wish: Wish,
+) -> Result<Beginning, ApiError> {
+    match api.manager.started_output(id).await {
+        None if matches!(wish.begin, Begin::Offset(offset) if offset > 0) => {
+            Err(ApiError::RangeNotSatisfiable { length: 0 })
+        }
+        None => Ok(Beginning {
+            reader: None,
+            at: 0,
+            first: 0,
+        }),
+        Some(mut reader) => {
+            off_thread(move || {
+                let (at, totals) = begin_of(&mut reader, &wish)?;
+                Ok(Beginning {
+                    reader: Some(reader),
+                    at,
+                    first: at.max(totals.first_offset),
+                })
+            })
+            .await?
+        }
+    }
 }
 
 /// Where an event source was when its connection broke.
@@ -107,7 +138,7 @@ pub(in crate::http) fn last_event(headers: &HeaderMap) -> Result<Option<LastEven
     match offset {
         Some(offset) => Ok(Some(LastEvent { offset, is_end })),
         None => Err(ApiError::InvalidHeader(Violation {
-            place: Place::Header("Last-Event-ID"),
+            place: problem::Place::Header("Last-Event-ID"),
             code: "invalid_value",
             detail: "must be the id of an event of this stream".to_owned(),
         })),
@@ -129,6 +160,8 @@ pub(super) struct Follower {
     has_looked: bool,
     ping_at: Option<Instant>,
     is_over: bool,
+    /// Held for as long as it lasts.
+    _place: Place,
 }
 
 enum Woken {
@@ -144,6 +177,7 @@ impl Follower {
         records: Records,
         follow: Follow,
         tip: Arc<Tip>,
+        place: Place,
     ) -> Self {
         Self {
             manager,
@@ -157,6 +191,7 @@ impl Follower {
             said: None,
             has_looked: false,
             is_over: false,
+            _place: place,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use axum::http::header::{ALLOW, CONTENT_RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{ALLOW, CONTENT_RANGE, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 
@@ -120,6 +120,11 @@ impl ApiError {
                 "stdin_offset_mismatch",
                 "Standard input is at another offset",
             ),
+            Self::StdinTaken => (
+                S::CONFLICT,
+                "stdin_taken",
+                "Somebody else writes to standard input",
+            ),
             Self::NoTerminal => (S::CONFLICT, "no_terminal", "The job has no terminal"),
             Self::BodyTooLarge(_) => (
                 S::PAYLOAD_TOO_LARGE,
@@ -180,6 +185,16 @@ impl ApiError {
                 S::UNPROCESSABLE_ENTITY,
                 "idempotency_key_reused",
                 "The idempotency key was used with another body",
+            ),
+            Self::UpgradeRequired => (
+                S::UPGRADE_REQUIRED,
+                "upgrade_required",
+                "A WebSocket handshake is needed",
+            ),
+            Self::TooManyStreams { .. } => (
+                S::TOO_MANY_REQUESTS,
+                "too_many_streams",
+                "Too many streams are open",
             ),
             Self::QueueFull => (S::TOO_MANY_REQUESTS, "queue_full", "The queue is full"),
             Self::Internal(_) => (S::INTERNAL_SERVER_ERROR, "internal", "Something went wrong"),
@@ -261,6 +276,7 @@ impl ApiError {
             Self::StdinOffset {
                 expected: Some(expected),
             } => format!("{expected} bytes have been written").into(),
+            Self::StdinTaken => "attach without `stdin` to read along, or again when the other one has gone".into(),
             Self::NoTerminal => "it was created without `pty`".into(),
             Self::StdinOffset { expected: None } => {
                 "the job's monitor was replaced, and nobody knows how many bytes have been written"
@@ -275,6 +291,12 @@ impl ApiError {
                 "use a loopback name, an IP address or a name given with --allowed-host".into()
             }
             Self::KeyReused => "a new job needs a new key".into(),
+            Self::UpgradeRequired => {
+                "connect with WebSocket (RFC 6455), version 13, and the sub-protocol v5.channel.k8s.io".into()
+            }
+            Self::TooManyStreams { most } => {
+                format!("{most} answers and WebSockets that last are open, which is the most; --max-streams").into()
+            }
             Self::QueueFull => "as many jobs wait as may; try again later".into(),
             Self::Internal(_) => "the log says more under this request id".into(),
             Self::Draining => "running jobs go on; send new ones elsewhere or later".into(),
@@ -326,6 +348,7 @@ impl ApiError {
             | Self::PreconditionFailed
             | Self::CursorExpired
             | Self::StdinClosed
+            | Self::StdinTaken
             | Self::NoTerminal
             | Self::StdinOffset { .. }
             | Self::BodyTooLarge(_)
@@ -333,6 +356,8 @@ impl ApiError {
             | Self::RangeNotSatisfiable { .. }
             | Self::HostNotAllowed
             | Self::KeyReused
+            | Self::UpgradeRequired
+            | Self::TooManyStreams { .. }
             | Self::QueueFull
             | Self::Internal(_)
             | Self::Draining
@@ -354,9 +379,11 @@ impl ApiError {
             Self::RangeNotSatisfiable { length } => {
                 Some((CONTENT_RANGE, format!("bytes */{length}")))
             }
-            Self::QueueFull | Self::MonitorUnavailable | Self::NotReady(_) => {
-                Some((RETRY_AFTER, "1".to_owned()))
-            }
+            Self::QueueFull
+            | Self::TooManyStreams { .. }
+            | Self::MonitorUnavailable
+            | Self::NotReady(_) => Some((RETRY_AFTER, "1".to_owned())),
+            Self::UpgradeRequired => Some((UPGRADE, "websocket".to_owned())),
             Self::Draining | Self::StoreUnavailable => Some((RETRY_AFTER, "30".to_owned())),
             Self::InvalidQuery(_)
             | Self::InvalidPageToken
@@ -380,6 +407,7 @@ impl ApiError {
             | Self::PreconditionFailed
             | Self::CursorExpired
             | Self::StdinClosed
+            | Self::StdinTaken
             | Self::NoTerminal
             | Self::StdinOffset { expected: None }
             | Self::BodyTooLarge(_)

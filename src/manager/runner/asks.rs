@@ -91,9 +91,12 @@ impl Pending {
     }
 }
 
-/// A monitor that is gone says so by its closed socket.
-pub(super) async fn send(link: &MonitorLink, ticket: u64, request: Request) {
-    let _ = link.send(&ToMonitor { ticket, request }).await;
+/// Sends a request; gives it back where the monitor is gone and has not had it. That it is gone says its
+/// closed socket.
+pub(super) async fn send(link: &MonitorLink, ticket: u64, request: Request) -> Option<ToMonitor> {
+    let message = ToMonitor { ticket, request };
+    let sent = link.send(&message).await;
+    sent.err().map(|_| message)
 }
 
 pub(super) fn refused(refused: RequestRefused) -> RequestError {

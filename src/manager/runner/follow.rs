@@ -47,6 +47,8 @@ impl Runner {
         stopping: Option<Stopping>,
     ) -> Followed {
         let mut pending: HashMap<u64, Pending> = HashMap::new();
+        // For the next monitor: the one that it was meant for was dead already.
+        let mut undelivered: Vec<ToMonitor> = Vec::new();
         let mut next_ticket = 1;
         let mut kill_at = None;
         if let Some((stop, reply)) = stopping {
@@ -68,7 +70,7 @@ impl Runner {
         loop {
             if !watching && self.feed.receiver_count() > 0 {
                 watching = true;
-                send(&link, UNANSWERED, Request::WatchOutput(true)).await;
+                let _ = send(&link, UNANSWERED, Request::WatchOutput(true)).await;
             }
             let woken = tokio::select! {
                 message = link.receive() => Woken::Monitor(message),
@@ -142,11 +144,18 @@ impl Runner {
                                 self.answer();
                             }
                             // A stop may be asked twice; a signal may have been delivered already.
-                            pending.retain(|_, ask| ask.stop.is_some());
+                            let is_undelivered =
+                                |ticket| undelivered.iter().any(|message| message.ticket == ticket);
+                            pending.retain(|ticket, ask| {
+                                ask.stop.is_some() || is_undelivered(*ticket)
+                            });
                             for (ticket, ask) in &pending {
                                 if let Some(stop) = ask.stop.clone() {
-                                    send(&link, *ticket, Request::Stop(stop)).await;
+                                    let _ = send(&link, *ticket, Request::Stop(stop)).await;
                                 }
+                            }
+                            for message in std::mem::take(&mut undelivered) {
+                                let _ = link.send(&message).await;
                             }
                             continue;
                         }
@@ -265,7 +274,7 @@ impl Runner {
                     })
                 }
             };
-            send(&link, next_ticket, request).await;
+            undelivered.extend(send(&link, next_ticket, request).await);
             next_ticket += 1;
         }
     }
