@@ -94,7 +94,7 @@ soak:
 	PROCESSION_LEAK_JOBS=$${PROCESSION_LEAK_JOBS:-100000} \
 		$(CARGO) test --locked --test it -- faults::leaks --nocapture
 
-# FIGURES=F1,F2 measures only these and leaves docs/benchmarks.md alone. What is missing of the baselines
+# FIGURES=F1,F2,recovery measures only these and leaves docs/benchmarks.md alone. What is missing of the baselines
 # (Debian: webhook, task-spooler; python3 with pip; pueue) is reported as not measured.
 COMMA := ,
 bench: build

@@ -75,7 +75,9 @@ fn finished(number: usize, spec: &Arc<Spec>) -> Job {
     }
 }
 
-fn fill(path: &Path, count: usize) -> io::Result<()> {
+/// Puts so many finished jobs into the store of a state directory.
+pub(crate) fn fill(state: &Path, count: usize) -> io::Result<()> {
+    let path = &state.join(FILE);
     let runtime = tokio::runtime::Runtime::new()?;
     let store = Store::open(path).map_err(io::Error::other)?;
     let spec = Arc::new(Spec {
@@ -108,7 +110,7 @@ pub(crate) fn figures(plan: &Plan, rows: &mut Vec<Row>) -> io::Result<()> {
     drop(Service::start(&large.state(), &[])?);
     note(&format!("F8 fills a store with {count} jobs"));
     let begin = Instant::now();
-    fill(&large.state().join(FILE), count)?;
+    fill(&large.state(), count)?;
     let filled = float(count) / begin.elapsed().as_secs_f64();
     let per_job = float64(fs::metadata(large.state().join(FILE))?.len()) / float(count);
     let (mut full, mut empty, mut ready, mut p99, mut p50) =

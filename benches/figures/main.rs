@@ -1,12 +1,15 @@
 //! The benchmark: measures the figures of docs/benchmarks.md against baselines in the same run.
 //!
-//! `cargo bench --bench figures -- [--quick] [--dry] [F1 F2 …]`: `--quick` is for trying the benchmark
+//! `cargo bench --bench figures -- [--quick] [--dry] [F1 F2 … recovery]`: `--quick` is for trying the benchmark
 //! itself, `--dry` leaves the page as it is. It starts the binary that users run, with their defaults, and
-//! talks to it over HTTP; only F8 fills a store beforehand.
+//! talks to it over HTTP; only F8 and recovery fill a store beforehand.
 
 mod baseline;
 mod client;
+mod events;
+mod followers;
 mod jobs;
+mod large;
 mod large_store;
 mod output;
 mod processes;
@@ -52,13 +55,13 @@ fn run() -> io::Result<()> {
     let quick = has("--quick");
     let figures: Vec<&String> = arguments
         .iter()
-        .filter(|argument| argument.starts_with('F'))
+        .filter(|argument| !argument.starts_with('-'))
         .collect();
     let wanted = |names: &[&str]| {
         figures.is_empty()
             || figures
                 .iter()
-                .any(|figure| names.contains(&figure.as_str()))
+                .any(|figure| names.iter().any(|name| name.eq_ignore_ascii_case(figure)))
     };
     let plan = Plan {
         rounds: if quick { 1 } else { 5 },
@@ -70,7 +73,7 @@ fn run() -> io::Result<()> {
     let mut rows = Vec::new();
     type Measure<'a> = &'a dyn Fn(&mut Vec<Row>) -> io::Result<()>;
     let found = std::cell::RefCell::new(Vec::new());
-    let groups: [(&[&'static str], Measure<'_>); 9] = [
+    let groups: [(&[&'static str], Measure<'_>); 13] = [
         (&["F1"], &|rows| {
             jobs::throughput(&plan, rows, &mut found.borrow_mut())
         }),
@@ -80,11 +83,22 @@ fn run() -> io::Result<()> {
         }),
         (&["F5"], &|rows| output::writing(&plan, rows)),
         (&["F6"], &|rows| output::reading(&plan, rows)),
+        (&["F6"], &|rows| followers::crowd(&plan, rows)),
         (&["F7"], &|rows| running::stop(&plan, rows)),
         (&["F8"], &|rows| large_store::figures(&plan, rows)),
+        (&["F9"], &|rows| large::size(&plan, rows)),
+        (&["F10"], &|rows| followers::latency(&plan, rows)),
         (&["F11"], &|rows| running::size(&plan, rows)),
         (&["F12"], &|rows| jobs::growth(&plan, rows)),
+        (&["Recovery"], &|rows| large::recovery(&plan, rows)),
     ];
+    let known = |figure: &str| {
+        let mut names = groups.iter().flat_map(|(names, _)| *names);
+        names.any(|name| name.eq_ignore_ascii_case(figure))
+    };
+    if let Some(unknown) = figures.iter().find(|figure| !known(figure)) {
+        return Err(io::Error::other(format!("there is no figure {unknown}")));
+    }
     for (names, measure) in groups {
         if !wanted(names) {
             continue;
@@ -97,22 +111,6 @@ fn run() -> io::Result<()> {
         for row in &rows[before..] {
             note(row.markdown().trim());
         }
-    }
-    if wanted(&["F9"]) {
-        rows.push(Row::missing(
-            "F9",
-            "F2 with 500 MB in the server",
-            "as F2",
-            "the binary has no way to grow by itself; the server forks nothing, so that its size does not count",
-        ));
-    }
-    if wanted(&["F10"]) {
-        rows.push(Row::missing(
-            "F10",
-            "a printed line → its SSE event, p50",
-            "< 3 ms",
-            "this benchmark does not follow yet",
-        ));
     }
     note(&format!("took {:.0} s", begin.elapsed().as_secs_f64()));
     let text = report::markdown(plan.rounds, &load_before, &rows, &found.borrow());

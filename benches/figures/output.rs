@@ -150,12 +150,6 @@ pub(crate) fn reading(plan: &Plan, rows: &mut Vec<Row>) -> io::Result<()> {
         "≥ 1 GB/s",
         Some(median(&rates) >= 1.0),
     ));
-    rows.push(Row::missing(
-        "F6",
-        "200 SSE followers of one job at 10 MB/s",
-        "each keeps up, server < 1 core",
-        "this benchmark does not follow yet",
-    ));
     drop(service);
     fs::remove_dir_all(scratch.state())
 }

@@ -112,6 +112,16 @@ impl Service {
         .into_bytes()
     }
 
+    /// A request with a body that is no JSON.
+    pub(crate) fn with_body(&self, method: &str, target: &str, body: &str) -> Vec<u8> {
+        format!(
+            "{method} {target} HTTP/1.1\r\n{}Content-Type: application/octet-stream\r\nContent-Length: {}\r\n\r\n{body}",
+            self.authority,
+            body.len()
+        )
+        .into_bytes()
+    }
+
     /// `POST /jobs` of `/bin/true`.
     pub(crate) fn short_job(&self, query: &str) -> Vec<u8> {
         self.submission(query, TRUE)
