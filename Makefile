@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help run build test lint deny advisories test-rust test-unprivileged test-manifests test-docker test-vm \
-	soak bench clean
+	soak fuzz schemathesis bench clean
 
 CARGO ?= cargo
 # Tools of these versions are built from source once (minutes, on two cores) and kept here.
@@ -25,6 +25,8 @@ help:
 	@echo 'make test-docker        the image, against a Docker engine (its own where none answers, as root)'
 	@echo 'make test-vm            a virtual machine with systemd and cgroup v2, as root'
 	@echo 'make soak               the fault suite for long: 300 kills, failpoints 100 times, 100,000 jobs (hours)'
+	@echo 'make fuzz               every fuzz target for FUZZ_SECONDS (600), from the seeds that are kept'
+	@echo 'make schemathesis       random requests made from openapi.yaml for SECONDS (600)'
 	@echo 'make advisories         known vulnerabilities in the dependencies (needs github.com)'
 	@echo 'make bench              the benchmarks'
 
@@ -93,6 +95,31 @@ soak:
 		$(CARGO) test --locked --test it -- faults::remains --nocapture
 	PROCESSION_LEAK_JOBS=$${PROCESSION_LEAK_JOBS:-100000} \
 		$(CARGO) test --locked --test it -- faults::leaks --nocapture
+
+# With the compiler that everything else is built with: it takes the flags of the sanitizers when it is told that it is
+# a nightly one. The code under test is safe Rust, so that coverage is all that is needed of them.
+CARGO_FUZZ_VERSION := 0.13.2
+CARGO_FUZZ := $(TOOLS)/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+fuzz: $(CARGO_FUZZ)
+	scripts/need.sh c++=build-essential
+	set -e; for target in $(FUZZ_TARGETS); do \
+		mkdir -p fuzz/corpus/$$target; \
+		RUSTC_BOOTSTRAP=1 $(CARGO_FUZZ) run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -print_final_stats=1; \
+	done
+
+$(CARGO_FUZZ):
+	$(CARGO) install --locked cargo-fuzz --version $(CARGO_FUZZ_VERSION) \
+		--root $(TOOLS)/cargo-fuzz-$(CARGO_FUZZ_VERSION) --target-dir $(TOOLS)/build
+	rm -rf $(TOOLS)/build
+
+# SEED=N replays the choices that a run has printed.
+SECONDS ?= 600
+schemathesis:
+	$(CARGO) build --locked
+	tests/schemathesis/run.sh target/debug/procession $(SECONDS) $(SEED)
 
 # FIGURES=F1,F2,recovery measures only these and leaves docs/benchmarks.md alone. What is missing of the baselines
 # (Debian: webhook, task-spooler; python3 with pip; pueue) is reported as not measured.
