@@ -1,8 +1,8 @@
 # `make run` starts the service, `make test` is the gate; the rest are its parts.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint deny advisories test-rust test-unprivileged test-manifests test-docker test-vm \
-	soak fuzz schemathesis bench clean
+.PHONY: help run build test lint deny advisories test-rust test-client test-unprivileged test-manifests \
+	test-docker test-vm soak fuzz schemathesis bench clean
 
 CARGO ?= cargo
 # Tools of these versions are built from source once (minutes, on two cores) and kept here.
@@ -21,6 +21,7 @@ help:
 	@echo 'make lint               rustfmt, clippy, rustdoc, cargo-deny'
 	@echo 'make test-rust          unit, property and integration tests'
 	@echo 'make test-unprivileged  the integration tests again as an ordinary user, when root'
+	@echo 'make test-client        a Python client generated from openapi.yaml, used on a real service'
 	@echo 'make test-manifests     packaging/kubernetes, against the schemas of Kubernetes'
 	@echo 'make test-docker        the image, against a Docker engine (its own where none answers, as root)'
 	@echo 'make test-vm            a virtual machine with systemd and cgroup v2, as root'
@@ -37,7 +38,7 @@ run: build
 build:
 	$(CARGO) build --release --locked
 
-test: lint test-rust test-unprivileged test-manifests test-docker
+test: lint test-rust test-client test-unprivileged test-manifests test-docker
 
 lint: deny
 	$(CARGO) fmt --check
@@ -73,6 +74,10 @@ test-rust:
 
 test-unprivileged:
 	scripts/test-unprivileged.sh $(TEST_USER) $(CARGO) $(TEST_RUNNER) --locked
+
+# The generator is pinned in tests/client/requirements.txt and installed below target/, once.
+test-client:
+	tests/client/run.sh
 
 test-docker:
 	tests/docker/run.sh

@@ -3,6 +3,7 @@
 mod client;
 mod control;
 mod doctor;
+mod events;
 mod failure;
 mod find;
 mod follow;
@@ -10,12 +11,15 @@ mod harmless;
 mod health;
 mod input;
 mod interrupt;
+mod lines;
 mod logs;
+mod manual;
 mod run;
 mod show;
 mod terminal;
 mod text;
 mod token;
+mod top;
 mod upgrade;
 mod view;
 mod wait;
@@ -25,7 +29,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 use crate::config::{self, Config, LogFormat, LogLevel, ServeArgs, Surroundings};
@@ -36,7 +40,7 @@ use crate::supervisor;
 
 /// HTTP job runner: POST a command, it starts in a new session; DELETE ends every process of it.
 #[derive(Debug, Parser)]
-#[command(name = "procession", version, about, max_term_width = 100)]
+#[command(name = "procession", version, about, max_term_width = 100, after_long_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -45,6 +49,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a job in the foreground: its output, exit code and signals are those of this command.
+    #[command(after_long_help = JOB_EXIT_CODES)]
     Run(Box<run::RunArgs>),
     /// List jobs.
     Ps(show::PsArgs),
@@ -53,6 +58,7 @@ enum Command {
     /// Print the output of a job.
     Logs(logs::LogsArgs),
     /// Wait for the end of jobs, and exit with the exit code of the job.
+    #[command(after_long_help = JOB_EXIT_CODES)]
     Wait(wait::WaitArgs),
     /// Stop jobs, and return when no process of them is left.
     Stop(control::StopArgs),
@@ -64,6 +70,10 @@ enum Command {
     Resume(control::PauseArgs),
     /// Run a job again.
     Rerun(control::RerunArgs),
+    /// Say what happened to jobs, and what happens.
+    Events(events::EventsArgs),
+    /// Show what the running jobs use, live.
+    Top(top::TopArgs),
     /// Run the service.
     Serve(Serve),
     /// Replace a running service by the program that is on disk now; its jobs run on.
@@ -74,7 +84,20 @@ enum Command {
     Doctor(ServeArgs),
     /// Ask a running service whether it is ready; exit 0 when it is, 1 when not.
     Health(health::HealthArgs),
+    /// Print a script for a shell that completes this program's arguments.
+    Completions(manual::CompletionsArgs),
+    /// Print a manual page for man(1): procession man | man -l -
+    Man(manual::ManArgs),
 }
+
+/// The exit codes of commands that do not stand for a job.
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused by the service, or failed here; 2 wrong command line; \
+    3 the service cannot be reached; 4 no such job, or several. `run` and `wait` have those of the job.";
+
+/// The exit codes of commands that stand for a job.
+const JOB_EXIT_CODES: &str = "Exit codes: the job's own, or 128 + n where signal n ended it; 124 its timeout ended it; \
+    125 any failure that is not the job's; 126 the program cannot be executed; 127 there is no such program; \
+    141 the reader of the output has gone.";
 
 #[derive(Debug, clap::Args)]
 struct Serve {
@@ -104,11 +127,15 @@ pub fn run() -> ExitCode {
         Command::Pause(args) => control::pause(&args),
         Command::Resume(args) => control::resume(&args),
         Command::Rerun(args) => control::rerun(&args),
+        Command::Events(args) => events::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Serve(args) => serve(&args),
         Command::Upgrade(args) => upgrade::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Health(args) => health::run(&args),
+        Command::Completions(args) => manual::completions(&args, Cli::command()),
+        Command::Man(args) => manual::man(&args, Cli::command()),
     }
 }
 

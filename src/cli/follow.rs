@@ -7,17 +7,14 @@ use std::io;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::Response;
-use reqwest::header::ACCEPT;
+use reqwest::RequestBuilder;
 use serde::Deserialize;
 use tokio::io::{AsyncWriteExt, Stderr, Stdout};
 
-use super::client::{self, Client, Waiting};
+use super::client::Client;
 use super::failure::Failure;
+use super::lines::Lines;
 use super::view::Exit;
-
-/// A line of the log is some ten kilobytes; a service that sends this much without one is not ours.
-const LONGEST_LINE: usize = 16 << 20;
 
 /// What is asked for besides the place in the log.
 #[derive(Clone, Debug, Default)]
@@ -126,138 +123,66 @@ fn parse(line: &[u8]) -> Result<(Record, Option<u64>), Failure> {
 /// [`Follow::next`] may be dropped at any moment and called again: everything is kept here.
 #[derive(Debug)]
 pub(super) struct Follow<'a> {
-    client: &'a Client,
     path: String,
     selection: Selection,
     /// Where to go on; `None` before the first answer to a selection by its tail.
     offset: Option<u64>,
-    response: Option<Response>,
-    buffer: Buffer,
-    waiting: Option<Waiting>,
+    lines: Lines<'a>,
 }
 
 impl<'a> Follow<'a> {
     pub(super) fn new(client: &'a Client, id: &str, selection: Selection) -> Self {
         Self {
-            client,
             path: format!("/jobs/{id}/output"),
             offset: selection.tail_lines.is_none().then_some(0),
             selection,
-            response: None,
-            buffer: Buffer::default(),
-            waiting: None,
+            lines: Lines::new(client),
         }
     }
 
     /// The next record with its line, once there is one.
     pub(super) async fn next(&mut self) -> Result<(Record, Vec<u8>), Failure> {
         loop {
-            if let Some(line) = self.buffer.line()? {
+            // A second try begins where the first one would have.
+            self.offset = self.offset.or(self.lines.first_offset());
+            let (path, selection, offset) = (&self.path, &self.selection, self.offset);
+            let line = self
+                .lines
+                .next(|client| request(client, path, selection, offset))
+                .await?;
+            if let Some(line) = line {
                 let (record, next) = parse(&line)?;
                 self.offset = next.or(self.offset);
                 return Ok((record, line));
             }
-            let Some(response) = &mut self.response else {
-                self.ask().await?;
-                continue;
-            };
-            let broken = match response.chunk().await {
-                Ok(Some(bytes)) => {
-                    self.waiting = None;
-                    self.buffer.take_in(&bytes);
-                    continue;
-                }
-                Ok(None) if !self.selection.follow => return Ok((Record::Pause, Vec::new())),
-                // The last record is the end, and nobody asks for more after it.
-                Ok(None) => "its answer broke off".to_owned(),
-                Err(error) => client::root(&error),
-            };
-            self.response = None;
-            self.buffer = Buffer::default();
-            self.pause(Failure::Lost(broken)).await?;
+            if !self.selection.follow {
+                return Ok((Record::Pause, Vec::new()));
+            }
+            // The last record is the end of the job, and nobody asks for more after it.
+            self.lines.again("the answer broke off".to_owned()).await?;
         }
     }
 
     /// Has everything been given that has come?
     pub(super) fn is_drained(&self) -> bool {
-        !self.buffer.has_line()
-    }
-
-    async fn ask(&mut self) -> Result<(), Failure> {
-        let mut request = self
-            .client
-            .get(&self.path)
-            // The answer lasts as long as the job.
-            .timeout(std::time::Duration::MAX)
-            .header(ACCEPT, "application/x-ndjson")
-            .query(&[("follow", self.selection.follow)]);
-        if let Some(stream) = &self.selection.stream {
-            request = request.query(&[("stream", stream)]);
-        }
-        request = match (self.offset, self.selection.tail_lines) {
-            (Some(offset), _) => request.query(&[("offset", offset)]),
-            (None, Some(lines)) => request.query(&[("tail_lines", lines)]),
-            (None, None) => request,
-        };
-        match self.client.send(request).await {
-            Ok(response) => {
-                let begin = response.headers().get("procession-first-offset");
-                let begin = begin.and_then(|value| value.to_str().ok()?.parse().ok());
-                // A second try begins where the first would have.
-                self.offset = self.offset.or(begin);
-                self.response = Some(response);
-                Ok(())
-            }
-            Err(failure) if client::is_passing(&failure) => self.pause(failure).await,
-            Err(failure) => Err(failure),
-        }
-    }
-
-    async fn pause(&mut self, failure: Failure) -> Result<(), Failure> {
-        let client = self.client;
-        let waiting = self.waiting.get_or_insert_with(|| client.patience());
-        waiting.pause(failure).await
+        self.lines.is_drained()
     }
 }
 
-/// Bytes that came, cut into lines.
-#[derive(Debug, Default)]
-struct Buffer {
-    bytes: Vec<u8>,
-    /// Up to here the lines have been given away.
-    start: usize,
-    /// Up to here there is no end of a line.
-    searched: usize,
-}
-
-impl Buffer {
-    fn take_in(&mut self, bytes: &[u8]) {
-        self.bytes.drain(..self.start);
-        self.searched -= self.start;
-        self.start = 0;
-        self.bytes.extend_from_slice(bytes);
+fn request(
+    client: &Client,
+    path: &str,
+    selection: &Selection,
+    offset: Option<u64>,
+) -> RequestBuilder {
+    let mut request = client.get(path).query(&[("follow", selection.follow)]);
+    if let Some(stream) = &selection.stream {
+        request = request.query(&[("stream", stream)]);
     }
-
-    fn has_line(&self) -> bool {
-        self.bytes[self.searched..].contains(&b'\n')
-    }
-
-    fn line(&mut self) -> Result<Option<Vec<u8>>, Failure> {
-        let Some(end) = self.bytes[self.searched..]
-            .iter()
-            .position(|byte| *byte == b'\n')
-        else {
-            self.searched = self.bytes.len();
-            if self.searched - self.start > LONGEST_LINE {
-                return Err(Failure::NotUnderstood("a line without an end".to_owned()));
-            }
-            return Ok(None);
-        };
-        let end = self.searched + end;
-        let line = self.bytes[self.start..end].to_vec();
-        self.start = end + 1;
-        self.searched = self.start;
-        Ok(Some(line))
+    match (offset, selection.tail_lines) {
+        (Some(offset), _) => request.query(&[("offset", offset)]),
+        (None, Some(lines)) => request.query(&[("tail_lines", lines)]),
+        (None, None) => request,
     }
 }
 
@@ -350,22 +275,5 @@ mod tests {
         );
         assert!(parse(b"<html>").is_err());
         assert!(parse(br#"{"type":"output","offset":0,"stream":"stdout"}"#).is_err());
-    }
-
-    #[test]
-    fn lines_come_whole_however_the_bytes_come() {
-        let all = b"one\n\ntwo\nthree";
-        for cut in 0..all.len() {
-            let mut buffer = Buffer::default();
-            let mut lines = Vec::new();
-            for part in [&all[..cut], &all[cut..]] {
-                buffer.take_in(part);
-                while let Some(line) = buffer.line().unwrap() {
-                    lines.push(String::from_utf8(line).unwrap());
-                }
-            }
-            assert_eq!(lines, ["one", "", "two"], "cut at {cut}");
-            assert!(!buffer.has_line());
-        }
     }
 }

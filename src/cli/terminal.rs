@@ -25,9 +25,17 @@ fn has_colours() -> bool {
 
 /// A text in the place of what stood there before; in a pipe one after the other.
 pub(super) fn page(text: &str) -> String {
-    if io::stdout().is_terminal() {
+    let stdout = io::stdout();
+    if stdout.is_terminal() {
+        // One line fewer than there are, so that nothing scrolls.
+        let rows = terminal_size::terminal_size_of(&stdout);
+        let rows = rows.map_or(usize::MAX, |(_, terminal_size::Height(rows))| {
+            usize::from(rows)
+        });
+        let lines = text.lines().take(rows.saturating_sub(1).max(1));
         // Home, each line cleared to its end, and what is below them.
-        format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n"))
+        let lines: String = lines.map(|line| format!("{line}\x1b[K\n")).collect();
+        format!("\x1b[H{lines}\x1b[J")
     } else {
         text.to_owned()
     }

@@ -1,6 +1,7 @@
 //! The command line as people and scripts use it: the real program against the real service.
 
 mod breaks;
+mod jobs;
 mod run;
 
 use std::io::{Read, Write};
@@ -30,6 +31,11 @@ pub(crate) struct Ran {
 impl Ran {
     pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.stdout).unwrap()
+    }
+
+    /// The output as one JSON value.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.stdout).unwrap()
     }
 
     /// It ended with 0.

@@ -1,0 +1,83 @@
+//! `procession man` and `procession completions`: both are made of the same description that reads the
+//! command line, so that neither can be out of date.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::{fs, io};
+
+use clap::Command;
+use clap_complete::Shell;
+
+use super::failure::{FAILED, USAGE};
+use super::{complain, print};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ManArgs {
+    /// The page of this command instead of that of the program.
+    command: Option<String>,
+    /// Write every page into this directory, such as /usr/local/share/man/man1.
+    #[arg(long, value_name = "DIR", conflicts_with = "command")]
+    dir: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CompletionsArgs {
+    /// Which shell.
+    shell: Shell,
+}
+
+pub(super) fn man(args: &ManArgs, program: Command) -> ExitCode {
+    let mut program = program;
+    program.build();
+    if let Some(dir) = &args.dir {
+        return match write_all(&program, dir) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                complain(&format!("cannot write to {}: {error}", dir.display()));
+                ExitCode::from(FAILED)
+            }
+        };
+    }
+    let command = match &args.command {
+        None => Some(&program),
+        Some(name) => program.find_subcommand(name),
+    };
+    let Some(command) = command else {
+        complain("no such command; see procession --help");
+        return ExitCode::from(USAGE);
+    };
+    match page(command) {
+        Ok(text) => {
+            // A reader that went away is no failure.
+            let _ = print(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(&format!("cannot make the page: {error}"));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn write_all(program: &Command, dir: &Path) -> io::Result<()> {
+    fs::write(dir.join("procession.1"), page(program)?)?;
+    for command in program.get_subcommands() {
+        let name = format!("procession-{}.1", command.get_name());
+        fs::write(dir.join(name), page(command)?)?;
+    }
+    Ok(())
+}
+
+fn page(command: &Command) -> io::Result<String> {
+    let mut text = Vec::new();
+    clap_mangen::Man::new(command.clone()).render(&mut text)?;
+    String::from_utf8(text).map_err(io::Error::other)
+}
+
+pub(super) fn completions(args: &CompletionsArgs, program: Command) -> ExitCode {
+    let (mut program, mut text) = (program, Vec::new());
+    clap_complete::generate(args.shell, &mut program, "procession", &mut text);
+    // A reader that went away is no failure.
+    let _ = print(&String::from_utf8_lossy(&text));
+    ExitCode::SUCCESS
+}
