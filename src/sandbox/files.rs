@@ -5,7 +5,7 @@
 
 use std::error::Error;
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, FileType};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -73,7 +73,7 @@ pub(super) fn ruleset(
     if sandbox.readable_paths.is_some() || sandbox.writable_paths.is_some() {
         let device = AccessFs::ReadFile | AccessFs::WriteFile;
         for name in DEVICES {
-            rules.add(&Path::new("/dev").join(name), device)?;
+            rules.add_one(&Path::new("/dev").join(name), device)?;
         }
     }
     Option::<OwnedFd>::from(rules.ruleset).ok_or(Failure {
@@ -108,10 +108,10 @@ impl Rules {
     fn allow(&mut self, path: &Path, rights: BitFlags<AccessFs>) -> Result<(), Failure> {
         if let Some(work_dir) = &self.work_dir {
             if path.starts_with(work_dir) {
-                return self.add(path, rights);
+                return self.add_one(path, rights);
             }
             if work_dir.starts_with(path) {
-                self.add(&work_dir.clone(), rights)?;
+                self.add_one(&work_dir.clone(), rights)?;
             }
         }
         if path.starts_with(&self.hidden) && path != self.hidden {
@@ -121,7 +121,7 @@ impl Rules {
             });
         }
         if !self.hidden.starts_with(path) {
-            return self.add(path, rights);
+            return self.add_one(path, rights);
         }
         let below = self.hidden.strip_prefix(path).unwrap_or(Path::new(""));
         let way: Vec<_> = below.iter().map(OsStr::to_owned).collect();
@@ -130,9 +130,11 @@ impl Rules {
             let hidden_here = directory.join(step);
             // What cannot be listed cannot be allowed one by one, and stays closed.
             for beside in fs::read_dir(&directory).into_iter().flatten().flatten() {
-                let beside = beside.path();
-                if beside != hidden_here {
-                    self.add(&beside, rights)?;
+                let path = beside.path();
+                if path != hidden_here
+                    && let Ok(kind) = beside.file_type()
+                {
+                    self.add(&path, kind, rights)?;
                 }
             }
             directory = hidden_here;
@@ -140,20 +142,30 @@ impl Rules {
         Ok(())
     }
 
+    fn add_one(&mut self, path: &Path, rights: BitFlags<AccessFs>) -> Result<(), Failure> {
+        match fs::symlink_metadata(path) {
+            Ok(found) => self.add(path, found.file_type(), rights),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Allows this on one file or directory. What has gone in the meantime needs no rule, and a link none
     /// of its own: what it leads to has one, or has none for a reason.
-    fn add(&mut self, path: &Path, rights: BitFlags<AccessFs>) -> Result<(), Failure> {
-        let wrong = |error: io::Error| Failure::new(&error, path.to_string_lossy());
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let opened = match open(path, flags, Mode::empty()) {
-            Ok(opened) => fs::File::from(opened),
-            Err(Errno::ENOENT | Errno::EACCES) => return Ok(()),
-            Err(errno) => return Err(wrong(errno.into())),
-        };
-        let kind = opened.metadata().map_err(wrong)?.file_type();
+    fn add(
+        &mut self,
+        path: &Path,
+        kind: FileType,
+        rights: BitFlags<AccessFs>,
+    ) -> Result<(), Failure> {
         if kind.is_symlink() {
             return Ok(());
         }
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let opened = match open(path, flags, Mode::empty()) {
+            Ok(opened) => opened,
+            Err(Errno::ENOENT | Errno::EACCES) => return Ok(()),
+            Err(errno) => return Err(Failure::new(&errno.into(), path.to_string_lossy())),
+        };
         let rights = if kind.is_dir() {
             rights
         } else {

@@ -323,6 +323,19 @@ os.kill(child, signal.SIGKILL)"
 }
 
 #[tokio::test]
+async fn a_terminal_works_in_a_sandbox() {
+    let server = Server::start().await;
+    let body = json!({
+        "script": "test -t 0 && stty size && echo to the terminal >/dev/tty",
+        "pty": {"rows": 30, "cols": 90},
+        "sandbox": {"writable_paths": []},
+    });
+    let job = server.run(&body).await;
+    let text = server.text(&id(&job)).await;
+    assert_eq!(text, "30 90\r\nto the terminal\r\n", "{job:#}");
+}
+
+#[tokio::test]
 async fn what_the_service_insists_on_no_job_can_lower() {
     let server = Server::builder().args(["--sandbox=require"]).start().await;
     let info = server.get("/info").await.json();
