@@ -14,11 +14,13 @@ use crate::output::Stream;
 
 /// How many pieces are kept for a job, and how many bytes in them: enough for those that a busy machine has
 /// left behind for a moment.
-const PIECES: usize = 64;
-const KEPT: usize = 2 << 20;
+const PIECES: usize = 128;
+const KEPT: usize = 4 << 20;
 
-/// Who has more than so many bytes before him lags behind.
-const TIP: u64 = 1 << 20;
+/// Who has more than so many bytes before him lags behind. A crowd that is late all together must still share, else
+/// each of them reads for himself and it is later still: the limit is only there so that one who reads old output does
+/// not push out what the others need.
+const TIP: u64 = 16 << 20;
 
 /// The tips of all jobs that are followed.
 #[derive(Debug, Default)]
