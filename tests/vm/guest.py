@@ -70,6 +70,14 @@ def ended(id):
     return answer
 
 
+def output(id):
+    request = urllib.request.Request(f"{BASE}/jobs/{id}/output/stdout")
+    with open(f"{STATE}/token") as token:
+        request.add_header("Authorization", "Bearer " + token.read().strip())
+    with urllib.request.urlopen(request, timeout=LONG) as answer:
+        return answer.read().decode()
+
+
 def stop(id):
     api("DELETE", f"/jobs/{id}?grace_seconds=1&wait={LONG}")
     return ended(id)
@@ -192,6 +200,26 @@ def test_a_killed_supervisor_is_started_again_and_adopts():
     assert running(id)["process"]["pid"] == before["pid"]
     open("/tmp/go2", "w").close()
     assert ended(id)["state"] == "succeeded"
+
+
+def test_a_sandbox_closes_what_this_kernel_can_close():
+    kernel = api("GET", "/info")["sandbox"]
+    # Debian's kernels have both, since 12.
+    assert kernel["landlock_abi"] and kernel["seccomp"], kernel
+    script = f"cat {STATE}/token && echo read; kill -0 $PPID && echo signalled; python3 -c 'import ctypes; print(ctypes.CDLL(None).unshare(0x10000000))'"
+    free = submit(script)["id"]
+    assert ended(free)["process"]["sandbox"] is None
+    assert "read" in output(free) and "signalled" in output(free) and "\n0\n" in output(free), output(free)
+    answer = submit(script, sandbox={})
+    sandbox = ended(answer["id"])["process"]["sandbox"]
+    missing = ["landlock_truncate"] * (kernel["landlock_abi"] < 3) + ["landlock_signal"] * (kernel["landlock_abi"] < 6)
+    assert sandbox == {"landlock_abi": kernel["landlock_abi"], "seccomp": True, "missing": missing}, sandbox
+    signalled = "signalled\n" if missing else ""
+    assert output(answer["id"]) == f"{signalled}-1\n", output(answer["id"])
+    body = {"script": "true", "sandbox": {"require": True}}
+    answer = api("POST", "/jobs", body, expect=(201, 422))
+    assert answer.get("code") == ("sandbox_unavailable" if missing else None), answer
+    print(f"      Landlock {kernel['landlock_abi']}, missing: {missing}")
 
 
 def test_the_unit_stops_within_its_time():
