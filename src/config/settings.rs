@@ -97,7 +97,7 @@ pub const SETTINGS: &[Setting] = &[
     row("max_connections", "--max-connections", "PROCESSION_MAX_CONNECTIONS", "N", One, Value("1024"),
         "The most connections over TCP, and as many again over the unix socket; more are closed."),
     row("max_streams", "--max-streams", "PROCESSION_MAX_STREAMS", "N", One, Value("256"),
-        "The most answers that follow a job and attached WebSockets at the same time; more are refused with 429."),
+        "The most answers that follow and attached WebSockets at the same time; more are refused with 429."),
     row("max_running", "--max-running", "PROCESSION_MAX_RUNNING", "N", One, Value("256"),
         "The most jobs that run at the same time; more wait in the queue."),
     row("max_queued", "--max-queued", "PROCESSION_MAX_QUEUED", "N", One, Value("10000"),

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::jobs::InPath;
 use super::problem::{ApiError, Place, Violation};
 use super::query::Params;
-use super::{Api, accept, page};
+use super::{Api, accept, page, streams};
 use crate::cloud_event::CloudEvent;
 use crate::job::JobId;
 use crate::job::event::{Cursor, Event, Kind};
@@ -149,6 +149,7 @@ async fn answer(
         wish.after = Some(last);
     }
     let follow = wish.follow.unwrap_or(is_stream);
+    let place = follow.then(|| api.streams().place()).transpose()?;
     // Before the first reading, so that nothing comes in between.
     let news = follow.then(|| api.manager.news(job));
     let query = EventQuery {
@@ -176,6 +177,7 @@ async fn answer(
         page: Some(first),
         ping_at: Instant::now() + PING,
         begun: false,
+        _place: place,
     };
     Ok(([(CONTENT_TYPE, kind)], reader.into_body()).into_response())
 }
@@ -197,6 +199,8 @@ struct Reader {
     page: Option<EventPage>,
     ping_at: Instant,
     begun: bool,
+    /// Held for as long as it lasts, where it lasts.
+    _place: Option<streams::Place>,
 }
 
 impl Reader {
