@@ -11,6 +11,9 @@ use crate::job::event::{Cursor, Event, What};
 use crate::job::spec::Scope;
 use crate::job::{Cause, Exit, ExitStatus, Signal, State};
 
+/// The media type of one event by itself.
+pub(crate) const CLOUD_EVENT_JSON: &str = "application/cloudevents+json";
+
 /// The envelope; <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md>.
 #[derive(Debug, Serialize)]
 pub(crate) struct CloudEvent<'a> {
@@ -59,6 +62,18 @@ enum More<'a> {
         requested_by: Option<&'a str>,
         reason: Option<&'a str>,
     },
+    Delivered {
+        webhook: usize,
+        event: String,
+        attempts: u32,
+        status: u16,
+    },
+    Failed {
+        webhook: usize,
+        event: String,
+        attempts: u32,
+        error: &'a str,
+    },
 }
 
 impl<'a> CloudEvent<'a> {
@@ -90,6 +105,28 @@ impl<'a> CloudEvent<'a> {
                 exit: exit.as_ref().map(ExitView::from),
                 requested_by: requested_by.as_deref(),
                 reason: reason.as_deref(),
+            },
+            What::WebhookDelivered {
+                webhook,
+                event,
+                attempts,
+                status,
+            } => More::Delivered {
+                webhook: *webhook,
+                event: event.to_string(),
+                attempts: *attempts,
+                status: *status,
+            },
+            What::WebhookFailed {
+                webhook,
+                event,
+                attempts,
+                error,
+            } => More::Failed {
+                webhook: *webhook,
+                event: event.to_string(),
+                attempts: *attempts,
+                error,
             },
         };
         Self {

@@ -125,6 +125,8 @@ pub struct Config {
     pub deny_root_jobs: bool,
     /// What the service does about sandboxes.
     pub sandbox: Baseline,
+    /// Webhooks may go to private, loopback and link-local addresses.
+    pub webhook_allow_private: bool,
     /// The work directory of jobs that name none; absolute.
     pub work_dir: PathBuf,
     /// Names that the `Host` header may have besides loopback names and addresses; in lower case.
@@ -314,6 +316,10 @@ fn resolve(
         sandbox: s.one(
             "sandbox",
             word(&[Baseline::Off, Baseline::Default, Baseline::Require].map(|b| (b.as_str(), b))),
+        )?,
+        webhook_allow_private: s.one(
+            "webhook_allow_private",
+            word(&[("true", true), ("false", false)]),
         )?,
         work_dir: s
             .optional("work_dir", path)?

@@ -93,7 +93,10 @@ impl Connections {
                 streams,
                 audit: Some(audit.clone()),
                 policy: policy.map(Arc::new),
-                spec_limits: SpecLimits::default(),
+                spec_limits: SpecLimits {
+                    private_webhooks: config.webhook_allow_private,
+                    ..SpecLimits::default()
+                },
                 uid: nix::unistd::geteuid().as_raw(),
                 version: env!("CARGO_PKG_VERSION"),
                 commit: option_env!("PROCESSION_COMMIT"),

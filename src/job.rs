@@ -17,6 +17,7 @@ pub mod sandbox;
 pub mod selector;
 pub mod signal;
 pub mod spec;
+pub mod webhook;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -42,4 +42,5 @@ mod supervisor;
 mod sys;
 mod tls;
 mod tree;
+mod webhooks;
 mod wire;

@@ -33,6 +33,7 @@ use crate::job::sandbox::Baseline;
 use crate::job::spec::Scope;
 use crate::job::{Job, JobId, Signal, Spec, State};
 use crate::store::Store;
+use crate::webhooks;
 pub use crate::wire::messages::INPUT_BYTES;
 use crate::wire::messages::{Input, Request};
 pub use processes::ProcessInfo;
@@ -65,6 +66,8 @@ pub(crate) struct Setup {
     pub(crate) max_finished: u64,
     pub(crate) min_free_bytes: u64,
     pub(crate) deny_root_jobs: bool,
+    /// Webhooks may go to private addresses.
+    pub(crate) webhook_allow_private: bool,
     pub(crate) sandbox: Baseline,
     pub(crate) state_dir: PathBuf,
     pub(crate) work_dir: PathBuf,
@@ -113,9 +116,14 @@ impl Manager {
     /// Starts a manager: takes over what earlier servers left, and accepts jobs from then on.
     pub(crate) async fn start(setup: Setup) -> Result<(Self, Tasks), StartError> {
         let (spawner, tasks) = mpsc::unbounded_channel();
+        let webhook_allow_private = setup.webhook_allow_private;
         let shared = Arc::new(Shared::new(setup, spawner)?);
         adopt::take_over(&shared).await?;
         retention::start(&shared);
+        let mut shutdown = shared.shutdown.subscribe();
+        let end = async move { drop(shutdown.changed().await) };
+        let store = shared.store.clone();
+        shared.spawn(webhooks::deliver(store, webhook_allow_private, end));
         Ok((Self { shared }, Tasks(tasks)))
     }
 

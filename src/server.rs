@@ -124,6 +124,7 @@ async fn serve(inherited: Inherited) -> Result<(Store, File), Failure> {
         max_finished: config.max_finished,
         min_free_bytes: config.min_free_bytes,
         deny_root_jobs: config.deny_root_jobs,
+        webhook_allow_private: config.webhook_allow_private,
         sandbox: config.sandbox,
         state_dir: config.state_dir.clone(),
         work_dir: config.work_dir.clone(),

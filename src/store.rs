@@ -7,6 +7,7 @@
 
 mod encoding;
 mod events;
+mod outbox;
 mod query;
 mod reader;
 mod schema;
@@ -31,6 +32,8 @@ use crate::job::{Job, JobId, State};
 use crate::manager::Idempotency;
 use events::EventRow;
 pub use events::{EventPage, EventQuery};
+pub use outbox::Delivery;
+use outbox::Settlement;
 use reader::Readers;
 pub use schema::OpenError;
 use tables::{Change, Insertion, Row};
@@ -336,6 +339,58 @@ impl Store {
     /// Ends every subscription to news.
     pub fn end_news(&self) {
         self.writer.feed().close();
+    }
+
+    /// Deliveries that are due, and when the next one will be.
+    ///
+    /// # Errors
+    /// Where a row cannot be read.
+    pub async fn due_deliveries(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<(Vec<Delivery>, Option<Timestamp>), StoreError> {
+        self.readers
+            .read("cannot read the deliveries", move |connection| {
+                outbox::due(connection, now, limit)
+            })
+            .await
+    }
+
+    /// Tells when there are new deliveries.
+    #[must_use]
+    pub fn new_deliveries(&self) -> watch::Receiver<()> {
+        self.writer.feed().outbox()
+    }
+
+    /// Removes a delivery that was taken or given up, with what is told of it; nothing is told where its
+    /// job has been removed meanwhile.
+    ///
+    /// # Errors
+    /// It is still there then.
+    pub async fn settle_delivery(
+        &self,
+        delivery: &Delivery,
+        event: Event,
+    ) -> Result<(), StoreError> {
+        let doing = "cannot store a delivery";
+        let rows = EventRow::all(vec![event]).map_err(|it| it.doing(doing))?;
+        let change = Change::Settle(delivery.id, delivery.event.job, Settlement::Done(rows));
+        self.writer.change(change, doing).await
+    }
+
+    /// Puts a delivery off after an attempt that failed.
+    ///
+    /// # Errors
+    /// It is still due then.
+    pub async fn put_off_delivery(
+        &self,
+        delivery: &Delivery,
+        due_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        let again = Settlement::Again(delivery.attempts.saturating_add(1), due_at);
+        let change = Change::Settle(delivery.id, delivery.event.job, again);
+        self.writer.change(change, "cannot store a delivery").await
     }
 
     /// What tells this store from all others, as a URI.

@@ -124,6 +124,8 @@ pub const SETTINGS: &[Setting] = &[
         "Refuse jobs that would run as root."),
     row("sandbox", "--sandbox", "PROCESSION_SANDBOX", "off|default|require", One, Value("off"),
         "The sandbox of jobs that ask for none; with require, no job can have less."),
+    row("webhook_allow_private", "--webhook-allow-private", "PROCESSION_WEBHOOK_ALLOW_PRIVATE", "", Switch, Value("false"),
+        "Let webhooks go to private, loopback and link-local addresses as well."),
     row("work_dir", "--work-dir", "PROCESSION_WORK_DIR", "DIR", One, Rule("`work` in the state directory"),
         "The directory in which jobs start that name none."),
     row("allowed_host", "--allowed-host", "PROCESSION_ALLOWED_HOST", "NAME", Many, Rule("none"),

@@ -53,6 +53,7 @@ fn without_settings_the_defaults_hold() {
             max_queued: 10_000,
             max_finished: 1_000_000,
             max_events: 100_000,
+            webhook_allow_private: false,
             on_shutdown: None,
             shutdown_grace: Duration::from_secs(8),
             min_free_bytes: 1 << 30,
@@ -93,6 +94,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         "--log-level=trace",
         "--deny-root-jobs",
         "--sandbox=require",
+        "--webhook-allow-private",
         "--work-dir=/w",
         "--allowed-host=A.example",
         "--allowed-host=b.example",
@@ -119,6 +121,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         log_level = "trace"
         deny_root_jobs = true
         sandbox = "require"
+        webhook_allow_private = true
         work_dir = "/w"
         allowed_host = ["A.example", "b.example"]
     "#;

@@ -11,12 +11,14 @@ use super::service::OPENAPI;
 use super::view::JobView;
 use super::{ALL_CODES, Access};
 use crate::clock::Timestamp;
+use crate::job::event::Kind;
 use crate::job::outcome::{SentSignal, Stage};
 use crate::job::sandbox::{InForce, Part, Sandbox};
 use crate::job::spec::{
     EnvInherit, Limits, NameOrId, Program, Rlimit, RlimitResource, RlimitValue, Secrets, Stdin,
     StdinData,
 };
+use crate::job::webhook::{Webhook, WebhookSecret};
 use crate::job::{
     Cause, Exit, ExitStatus, Job, JobId, Process, Signal, SpawnFailure, Spec, State, Survivor,
     Termination, Usage, parse,
@@ -337,6 +339,11 @@ fn ended_job() -> Job {
             stdin: Stdin::Data(StdinData::Text("x".to_owned())),
             timeout: Some(Duration::from_millis(1500)),
             start_deadline: Some(Duration::from_secs(3)),
+            webhooks: vec![Webhook {
+                url: "https://example.org/".to_owned(),
+                events: vec![Kind::Finished],
+                secret: Some(WebhookSecret("hunter2".to_owned())),
+            }],
             ..Spec::default()
         }),
         version: 9,

@@ -62,6 +62,7 @@ async fn manager() -> Manager {
         max_finished: 1,
         min_free_bytes: 0,
         deny_root_jobs: false,
+        webhook_allow_private: false,
         sandbox: Baseline::Off,
         state_dir: state.path().to_owned(),
         work_dir: state.path().to_owned(),

@@ -16,29 +16,43 @@ use crate::job::{Job, JobId, Signal, State};
 pub type Cursor = u64;
 
 /// What kind of happening it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
     /// Accepted and durable.
+    #[serde(rename = "job.created")]
     Created,
     /// Its program was executed.
+    #[serde(rename = "job.started")]
     Started,
     /// Every process of it was stopped until a resume.
+    #[serde(rename = "job.paused")]
     Paused,
     /// They go on.
+    #[serde(rename = "job.resumed")]
     Resumed,
     /// It was asked to end, and something of it was still there.
+    #[serde(rename = "job.stopping")]
     Stopping,
     /// A signal was sent to it.
+    #[serde(rename = "job.signaled")]
     Signaled,
     /// A client changed it.
+    #[serde(rename = "job.changed")]
     Changed,
     /// It reached its terminal state.
+    #[serde(rename = "job.finished")]
     Finished,
+    /// A webhook has taken an event.
+    #[serde(rename = "job.webhook_delivered")]
+    WebhookDelivered,
+    /// A delivery to a webhook was given up.
+    #[serde(rename = "job.webhook_failed")]
+    WebhookFailed,
 }
 
 impl Kind {
     /// Every kind, in the order of a life.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Created,
         Self::Started,
         Self::Paused,
@@ -47,6 +61,8 @@ impl Kind {
         Self::Signaled,
         Self::Changed,
         Self::Finished,
+        Self::WebhookDelivered,
+        Self::WebhookFailed,
     ];
 
     /// The word in the API.
@@ -61,6 +77,8 @@ impl Kind {
             Self::Signaled => "job.signaled",
             Self::Changed => "job.changed",
             Self::Finished => "job.finished",
+            Self::WebhookDelivered => "job.webhook_delivered",
+            Self::WebhookFailed => "job.webhook_failed",
         }
     }
 
@@ -78,7 +96,11 @@ impl Kind {
             Self::Started | Self::Resumed => Some(State::Running),
             Self::Paused => Some(State::Paused),
             Self::Stopping => Some(State::Stopping),
-            Self::Signaled | Self::Changed | Self::Finished => None,
+            Self::Signaled
+            | Self::Changed
+            | Self::Finished
+            | Self::WebhookDelivered
+            | Self::WebhookFailed => None,
         }
     }
 }
@@ -131,6 +153,28 @@ pub enum What {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// See [`Kind::WebhookDelivered`].
+    WebhookDelivered {
+        /// Which of the job's webhooks.
+        webhook: usize,
+        /// The event that it has taken.
+        event: Cursor,
+        /// How many attempts it took.
+        attempts: u32,
+        /// The HTTP status of the answer.
+        status: u16,
+    },
+    /// See [`Kind::WebhookFailed`].
+    WebhookFailed {
+        /// Which of the job's webhooks.
+        webhook: usize,
+        /// The event that it has not taken.
+        event: Cursor,
+        /// How many attempts there were.
+        attempts: u32,
+        /// Why the last one failed.
+        error: String,
+    },
 }
 
 impl What {
@@ -146,6 +190,8 @@ impl What {
             Self::Signaled { .. } => Kind::Signaled,
             Self::Changed => Kind::Changed,
             Self::Finished { .. } => Kind::Finished,
+            Self::WebhookDelivered { .. } => Kind::WebhookDelivered,
+            Self::WebhookFailed { .. } => Kind::WebhookFailed,
         }
     }
 }
@@ -169,13 +215,21 @@ pub struct Event {
     pub attempt: u32,
     /// What happened.
     pub what: What,
+    /// Which of the job's webhooks are to be told; empty in what is read back.
+    pub webhooks: Vec<usize>,
 }
 
 impl Event {
     /// A happening that has left the job as it is.
     #[must_use]
     pub fn of(job: &Job, at: Timestamp, what: What) -> Self {
+        let kind = what.kind();
+        let webhooks = job.spec.webhooks.iter().enumerate();
         Self {
+            webhooks: webhooks
+                .filter(|(_, webhook)| webhook.wants(kind))
+                .map(|(number, _)| number)
+                .collect(),
             job: job.id,
             at,
             name: job.name.clone(),
@@ -327,6 +381,7 @@ mod tests {
     fn every_kind_has_a_word_of_its_own() {
         for kind in Kind::ALL {
             assert_eq!(Kind::of_word(kind.as_str()), Some(kind));
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
         }
         assert_eq!(Kind::of_word("job"), None);
     }

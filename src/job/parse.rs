@@ -12,6 +12,7 @@ mod sandbox;
 mod template;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -87,6 +88,8 @@ pub struct SpecLimits {
     pub exec_bytes: usize,
     /// Pairs of `labels`.
     pub labels: usize,
+    /// Webhooks may name private, loopback and link-local addresses.
+    pub private_webhooks: bool,
 }
 
 impl Default for SpecLimits {
@@ -96,6 +99,7 @@ impl Default for SpecLimits {
             argument_bytes: (128 << 10) - 1,
             exec_bytes: 1 << 20,
             labels: 64,
+            private_webhooks: false,
         }
     }
 }
@@ -166,6 +170,7 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
             "ttl_seconds_after_finished",
             seconds(ONE_MINUTE..=TEN_YEARS),
         ),
+        webhooks: f.or_default("webhooks", webhooks::webhooks(limits)),
     };
     rules::check_together(&f, &spec, limits);
     sandbox::check_together(&f, &spec);
@@ -322,6 +327,13 @@ pub fn fingerprint(job: &NewJob) -> [u8; 32] {
     spec.retain(|name, value| base.get(name) != Some(value));
     if let Stdin::Data(data) = &job.spec.stdin {
         spec.insert("stdin".to_owned(), rules::stdin_bytes(data).into());
+    }
+    if !job.spec.webhooks.is_empty() {
+        let secrets = job.spec.webhooks.iter();
+        let secrets: Vec<Option<&String>> = secrets
+            .map(|webhook| webhook.secret.as_ref().map(|secret| &secret.0))
+            .collect();
+        spec.insert("webhook_secrets".to_owned(), serde_json::json!(secrets));
     }
     let secrets = &job.spec.secret_env.0;
     let meaning = serde_json::to_vec(&(&job.name, &job.labels, &spec, secrets))

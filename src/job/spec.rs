@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::job::Signal;
 use crate::job::pty::Pty;
 use crate::job::sandbox::Sandbox;
+use crate::job::webhook::Webhook;
 
 /// What to run. Exactly one of the two forms.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -368,6 +369,8 @@ pub struct Spec {
     /// How long the record stays readable after the end.
     #[serde(rename = "ttl_seconds_after_finished", with = "seconds")]
     pub ttl_after_finished: Duration,
+    /// Who is told of what happens to it.
+    pub webhooks: Vec<Webhook>,
 }
 
 impl Spec {
@@ -429,6 +432,7 @@ impl Default for Spec {
             priority: 0,
             start_deadline: None,
             ttl_after_finished: Duration::from_hours(168),
+            webhooks: Vec::new(),
         }
     }
 }

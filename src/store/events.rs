@@ -14,6 +14,7 @@ use crate::clock::Timestamp;
 use crate::job::event::{Cursor, Event, Kind, What};
 use crate::job::{JobId, State};
 use crate::store::Fault;
+use crate::store::outbox;
 use crate::store::tables::Totals;
 
 /// The most rows that one transaction removes to make room, so that a lowered limit blocks nobody.
@@ -26,6 +27,7 @@ pub(super) struct EventRow {
     at: i64,
     kind: i64,
     text: String,
+    webhooks: Vec<usize>,
 }
 
 /// What has no column of its own.
@@ -45,6 +47,7 @@ impl EventRow {
     /// Done by the caller, so that the one writer has less to do.
     pub(super) fn of(event: Event) -> Result<Self, Fault> {
         let kind = number_of(event.what.kind());
+        let webhooks = event.webhooks;
         let record = Record {
             name: event.name,
             labels: event.labels,
@@ -58,7 +61,13 @@ impl EventRow {
             at: event.at.as_micros(),
             kind,
             text: serde_json::to_string(&record)?,
+            webhooks,
         })
+    }
+
+    /// Somebody else has to be told of it.
+    pub(super) fn is_outgoing(&self) -> bool {
+        !self.webhooks.is_empty()
     }
 
     pub(super) fn all(events: Vec<Event>) -> Result<Vec<Self>, Fault> {
@@ -77,6 +86,8 @@ fn number_of(kind: Kind) -> i64 {
         Kind::Signaled => 5,
         Kind::Changed => 6,
         Kind::Finished => 7,
+        Kind::WebhookDelivered => 8,
+        Kind::WebhookFailed => 9,
     }
 }
 
@@ -100,6 +111,18 @@ pub(super) fn insert(
             row.kind,
             row.text
         ])?;
+        for webhook in &row.webhooks {
+            outbox::put(
+                connection,
+                &outbox::Letter {
+                    seq: totals.last_event,
+                    job: row.job,
+                    webhook: *webhook,
+                    at: row.at,
+                    text: &row.text,
+                },
+            )?;
+        }
     }
     Ok(())
 }
@@ -207,17 +230,7 @@ pub(super) fn page(connection: &Connection, query: EventQuery) -> Result<EventPa
     let events: Vec<(Cursor, Event)> = rows
         .into_iter()
         .map(|(seq, job, at, text)| {
-            let record: Record = serde_json::from_str(&text)?;
-            let event = Event {
-                job: JobId::from_bytes(job),
-                at: Timestamp::from_micros(at),
-                name: record.name,
-                labels: record.labels,
-                state: record.state,
-                version: record.version,
-                attempt: record.attempt,
-                what: record.what,
-            };
+            let event = decode(JobId::from_bytes(job), at, &text)?;
             Ok::<_, Fault>((cursor(seq), event))
         })
         .collect::<Result<_, _>>()?;
@@ -231,6 +244,22 @@ pub(super) fn page(connection: &Connection, query: EventQuery) -> Result<EventPa
         more,
         expired,
         over,
+    })
+}
+
+/// The event of a row.
+pub(super) fn decode(job: JobId, at: i64, text: &str) -> Result<Event, Fault> {
+    let record: Record = serde_json::from_str(text)?;
+    Ok(Event {
+        job,
+        at: Timestamp::from_micros(at),
+        name: record.name,
+        labels: record.labels,
+        state: record.state,
+        version: record.version,
+        attempt: record.attempt,
+        what: record.what,
+        webhooks: Vec::new(),
     })
 }
 
@@ -278,6 +307,8 @@ pub(super) struct Feed(Mutex<Followers>);
 struct Followers {
     /// None once the service ends.
     all: Option<watch::Sender<Cursor>>,
+    /// There are new deliveries.
+    outbox: watch::Sender<()>,
     /// Of single jobs, as long as somebody follows them.
     jobs: HashMap<JobId, watch::Sender<Cursor>>,
 }
@@ -286,6 +317,7 @@ impl Feed {
     pub(super) fn new(last: Cursor) -> Self {
         Self(Mutex::new(Followers {
             all: Some(watch::Sender::new(last)),
+            outbox: watch::Sender::new(()),
             jobs: HashMap::new(),
         }))
     }
@@ -308,6 +340,16 @@ impl Feed {
         followers.jobs.retain(|_, feed| feed.receiver_count() > 0);
         let feed = followers.jobs.entry(job);
         feed.or_insert_with(|| watch::Sender::new(last)).subscribe()
+    }
+
+    /// Told when there are new deliveries.
+    pub(super) fn outbox(&self) -> watch::Receiver<()> {
+        self.followers().outbox.subscribe()
+    }
+
+    /// Tells that there are new deliveries.
+    pub(super) fn tell_outbox(&self) {
+        self.followers().outbox.send_replace(());
     }
 
     /// Tells that events of these jobs have been committed, up to `last`.

@@ -75,6 +75,26 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE totals ADD COLUMN pruned_events INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE totals ADD COLUMN source TEXT NOT NULL DEFAULT '';
     UPDATE totals SET source = lower(hex(randomblob(16)));",
+    // A delivery has its event with it, as the events' own table forgets.
+    "CREATE TABLE webhooks (
+        job BLOB NOT NULL,
+        number INTEGER NOT NULL,
+        url TEXT NOT NULL,
+        secret TEXT,
+        PRIMARY KEY (job, number)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE outbox (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        seq INTEGER NOT NULL,
+        job BLOB NOT NULL,
+        webhook INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        event TEXT NOT NULL,
+        attempts INTEGER NOT NULL,
+        due_at INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX outbox_by_job ON outbox (job);
+    CREATE INDEX outbox_by_time ON outbox (due_at, id);",
 ];
 
 /// How long a connection waits for a predecessor that is still going down.

@@ -11,6 +11,7 @@ use crate::job::{Job, JobId};
 use crate::manager::Idempotency;
 use crate::store::encoding::{self, Columns};
 use crate::store::events::{self, EventRow};
+use crate::store::outbox::{self, Settlement, WebhookRow};
 use crate::store::{Fault, Inserted};
 
 /// A job as it goes into a table.
@@ -31,6 +32,10 @@ impl Row {
             text,
         })
     }
+
+    pub(super) fn id(&self) -> JobId {
+        self.columns.id
+    }
 }
 
 /// A new job with what belongs to it.
@@ -42,6 +47,7 @@ pub(super) struct Insertion {
     secrets: Option<String>,
     idempotency: Option<Idempotency>,
     pub(super) events: Vec<EventRow>,
+    webhooks: Vec<WebhookRow>,
 }
 
 impl Insertion {
@@ -64,6 +70,7 @@ impl Insertion {
             secrets,
             idempotency,
             events: EventRow::all(events)?,
+            webhooks: outbox::rows(job),
         })
     }
 }
@@ -74,6 +81,8 @@ pub(super) enum Change {
     Update(Row, Vec<EventRow>),
     Finish(Row, Vec<EventRow>),
     Delete(Vec<JobId>),
+    /// What became of an attempt to deliver an event of this job.
+    Settle(i64, JobId, Settlement),
 }
 
 /// The row of numbers that is read and written once in a transaction.
@@ -159,6 +168,7 @@ pub(super) fn insert(
                 row.text
             ])?;
     }
+    outbox::insert(connection, id, &insertion.webhooks)?;
     if let Some(secrets) = &insertion.secrets {
         connection
             .prepare_cached("INSERT INTO secrets (id, secrets) VALUES (?, ?)")?
@@ -181,6 +191,9 @@ pub(super) fn change(
                 delete(connection, *id, totals)?;
             }
             Ok(())
+        }
+        Change::Settle(id, job, settlement) => {
+            outbox::settle(connection, *id, *job, settlement, totals)
         }
     }
 }
@@ -307,5 +320,6 @@ fn delete(connection: &Connection, id: JobId, totals: &mut Totals) -> Result<(),
         connection.prepare_cached(sql)?.execute([id.as_bytes()])?;
     }
     events::delete(connection, id)?;
+    outbox::delete(connection, id)?;
     Ok(())
 }

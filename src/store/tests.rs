@@ -443,7 +443,7 @@ fn a_newer_store_is_refused_and_untouched() {
     let error = Store::open(&path).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "store has schema 99, this procession knows up to 2: start the newer version"
+        "store has schema 99, this procession knows up to 3: start the newer version"
     );
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
@@ -602,6 +602,7 @@ prop_compose! {
             stop: StopPolicy { signal: stop_signal, grace, scope: Scope::All },
             wait_for: if output.0 { WaitFor::All } else { WaitFor::Leader },
             success_exit_codes: codes, queue, priority, start_deadline, ttl_after_finished: ttl,
+            webhooks: Vec::new(),
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::failpoint;
 use crate::job::event::Cursor;
 use crate::store::events::{self, EventRow, Feed};
+use crate::store::outbox::{self, Settlement};
 use crate::store::tables::{self, Change, Insertion, Totals};
 use crate::store::{Counts, Fault, Inserted, OpenError, StoreError};
 
@@ -43,7 +44,8 @@ impl Command {
             Self::Insert(insertion, _) => &insertion.events,
             Self::Change(Change::Update(_, events) | Change::Finish(_, events), _)
             | Self::Tell(events) => events,
-            Self::Change(Change::Delete(_), _) => &[],
+            Self::Change(Change::Settle(_, _, Settlement::Done(events)), _) => events,
+            Self::Change(Change::Delete(_) | Change::Settle(..), _) => &[],
         }
     }
 }
@@ -322,6 +324,10 @@ impl Desk {
         if now.last_event != before.last_event {
             let events = batch.iter().flat_map(|(command, _)| command.events());
             self.feed.tell(cursor(now), events.map(|event| event.job));
+            let mut events = batch.iter().flat_map(|(command, _)| command.events());
+            if events.any(EventRow::is_outgoing) {
+                self.feed.tell_outbox();
+            }
         }
         for (command, _) in batch {
             if let Command::Change(Change::Delete(ids), _) = command {
@@ -371,9 +377,15 @@ fn apply(
         }
         Command::Tell(_) => Inserted::New,
     };
-    match inserted {
-        Inserted::New => events::insert(connection, command.events(), totals)?,
-        Inserted::Replay(_) | Inserted::KeyReused => {}
+    match (inserted, command) {
+        // What is told of a delivery depends on whether it is still there.
+        (Inserted::New, Command::Change(Change::Settle(..), _)) => {}
+        (Inserted::New, Command::Change(Change::Finish(row, events), _)) => {
+            events::insert(connection, events, totals)?;
+            outbox::tidy(connection, row.id())?;
+        }
+        (Inserted::New, command) => events::insert(connection, command.events(), totals)?,
+        (Inserted::Replay(_) | Inserted::KeyReused, _) => {}
     }
     Ok(inserted)
 }

@@ -36,3 +36,4 @@ mod stop;
 mod surroundings;
 mod terminal;
 mod upgrade;
+mod webhooks;

@@ -107,6 +107,15 @@ pub fn parse_rerun(job: &Job, patch: &[u8], limits: &SpecLimits) -> Result<NewJo
             known.clear();
         }
     }
+    let signed = job.spec.webhooks.iter().enumerate();
+    let unsigned = signed
+        .filter(|(_, webhook)| webhook.secret.is_some() && !given.contains_key("webhooks"))
+        .map(|(number, _)| FieldError {
+            pointer: format!("/webhooks/{number}/secret"),
+            code: code::MISSING,
+            detail: "the value is not known any more: give webhooks again, or null to drop them"
+                .to_owned(),
+        });
     let missing: Vec<FieldError> = known
         .iter()
         .filter(|(_, value)| value.is_null())
@@ -115,6 +124,7 @@ pub fn parse_rerun(job: &Job, patch: &[u8], limits: &SpecLimits) -> Result<NewJo
             code: code::MISSING,
             detail: "the value is not known any more: give it again, or null to drop it".to_owned(),
         })
+        .chain(unsigned)
         .collect();
     if !missing.is_empty() {
         return Err(BodyError::Invalid(missing));

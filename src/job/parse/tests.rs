@@ -76,6 +76,7 @@ fn every_field_can_be_set() {
     fields.insert("cpu_affinity".into(), json!([0, 1]));
     fields.insert("success_exit_codes".into(), json!([0, 3]));
     fields.insert("sandbox".into(), Json::Null);
+    fields.insert("webhooks".into(), json!([]));
     fields["rlimits"]["core"] = json!({"soft": 0, "hard": 0});
     assert_eq!(shown, expected);
     assert_eq!(job.name.as_deref(), Some("nightly report"));
@@ -792,6 +793,22 @@ fn every_field_changes_the_fingerprint() {
         &json!({"command": ["x"], "env": {"TOKEN": "hunter2"}})
     )));
     assert!(seen.insert(print(&json!({"script": "x"}))));
+}
+
+#[test]
+fn a_webhook_and_its_secret_are_part_of_the_fingerprint() {
+    let with = |webhook: Json| print(&json!({"command": ["x"], "webhooks": [webhook]}));
+    let url = "https://example.org/";
+    let secret = |letter: &str| format!("whsec_{}", letter.repeat(32));
+    let all = [
+        print(&json!({"command": ["x"]})),
+        with(json!({"url": url})),
+        with(json!({"url": url, "events": ["job.finished"]})),
+        with(json!({"url": url, "secret": secret("a")})),
+        with(json!({"url": url, "secret": secret("b")})),
+    ];
+    let distinct: std::collections::HashSet<_> = all.iter().collect();
+    assert_eq!(distinct.len(), all.len());
 }
 
 /// Fingerprints are kept in the store: this one changes only on purpose.

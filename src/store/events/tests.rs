@@ -211,6 +211,8 @@ fn a_store_of_the_version_before_events_is_brought_up_to_date() {
     let old = Connection::open(&path).unwrap();
     old.execute_batch(
         "DROP TABLE events;
+         DROP TABLE webhooks;
+         DROP TABLE outbox;
          ALTER TABLE totals DROP COLUMN last_event;
          ALTER TABLE totals DROP COLUMN pruned_events;
          ALTER TABLE totals DROP COLUMN source;

@@ -1,0 +1,199 @@
+//! The tables of what is to be delivered: webhooks with their secrets, and the deliveries that are not done.
+//!
+//! A delivery is put in by the transaction that writes its event, and leaves when it was taken or given up;
+//! secrets leave with the last delivery of a job that has ended. Who delivers, and how, is not known here.
+
+use rusqlite::{Connection, params};
+
+use crate::clock::Timestamp;
+use crate::job::event::{Cursor, Event};
+use crate::job::webhook::{Webhook, WebhookSecret};
+use crate::job::{Job, JobId};
+use crate::store::Fault;
+use crate::store::events::{self, EventRow};
+use crate::store::tables::Totals;
+
+/// The webhooks of a job as they go into their table.
+#[derive(Debug)]
+pub(super) struct WebhookRow {
+    number: i64,
+    url: String,
+    secret: Option<String>,
+}
+
+pub(super) fn rows(job: &Job) -> Vec<WebhookRow> {
+    let webhooks = (0_i64..).zip(&job.spec.webhooks);
+    webhooks
+        .map(|(number, Webhook { url, secret, .. })| WebhookRow {
+            number,
+            url: url.clone(),
+            secret: secret.as_ref().map(|WebhookSecret(secret)| secret.clone()),
+        })
+        .collect()
+}
+
+/// Adds the webhooks of a new job.
+pub(super) fn insert(
+    connection: &Connection,
+    job: JobId,
+    rows: &[WebhookRow],
+) -> Result<(), Fault> {
+    for row in rows {
+        connection
+            .prepare_cached("INSERT INTO webhooks (job, number, url, secret) VALUES (?, ?, ?, ?)")?
+            .execute(params![job.as_bytes(), row.number, row.url, row.secret])?;
+    }
+    Ok(())
+}
+
+/// One event for one webhook.
+pub(super) struct Letter<'a> {
+    pub(super) seq: i64,
+    pub(super) job: JobId,
+    pub(super) webhook: usize,
+    pub(super) at: i64,
+    pub(super) text: &'a str,
+}
+
+pub(super) fn put(connection: &Connection, letter: &Letter<'_>) -> Result<(), Fault> {
+    let webhook = i64::try_from(letter.webhook).unwrap_or(i64::MAX);
+    connection
+        .prepare_cached(
+            "INSERT INTO outbox (seq, job, webhook, at, event, attempts, due_at)
+             VALUES (?, ?, ?, ?, ?, 0, 0)",
+        )?
+        .execute(params![
+            letter.seq,
+            letter.job.as_bytes(),
+            webhook,
+            letter.at,
+            letter.text
+        ])?;
+    Ok(())
+}
+
+/// A delivery that is to be made.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Its number in the outbox; never given twice.
+    pub id: i64,
+    /// The cursor of the event.
+    pub cursor: Cursor,
+    /// The event.
+    pub event: Event,
+    /// Which of the job's webhooks.
+    pub webhook: usize,
+    /// Where to.
+    pub url: String,
+    /// What it is signed with.
+    pub secret: Option<WebhookSecret>,
+    /// How often it has been tried.
+    pub attempts: u32,
+}
+
+/// What is due, those first that have been due for longest, and when the next one will be.
+pub(super) fn due(
+    connection: &Connection,
+    now: Timestamp,
+    limit: usize,
+) -> Result<(Vec<Delivery>, Option<Timestamp>), Fault> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut statement = connection.prepare_cached(
+        "SELECT o.id, o.seq, o.job, o.webhook, o.at, o.event, o.attempts, w.url, w.secret
+         FROM outbox o JOIN webhooks w ON w.job = o.job AND w.number = o.webhook
+         WHERE o.due_at <= ? ORDER BY o.due_at, o.id LIMIT ?",
+    )?;
+    let rows = statement.query_map([now.as_micros(), limit], |row| {
+        Ok((
+            row.get::<_, i64>(0)?,
+            row.get::<_, i64>(1)?,
+            row.get::<_, [u8; 16]>(2)?,
+            row.get::<_, i64>(3)?,
+            row.get::<_, i64>(4)?,
+            row.get::<_, String>(5)?,
+            row.get::<_, i64>(6)?,
+            row.get::<_, String>(7)?,
+            row.get::<_, Option<String>>(8)?,
+        ))
+    })?;
+    let deliveries = rows
+        .map(|row| {
+            let (id, seq, job, webhook, at, text, attempts, url, secret) = row?;
+            Ok::<_, Fault>(Delivery {
+                id,
+                cursor: Cursor::try_from(seq).unwrap_or_default(),
+                event: events::decode(JobId::from_bytes(job), at, &text)?,
+                webhook: usize::try_from(webhook).unwrap_or_default(),
+                url,
+                secret: secret.map(WebhookSecret),
+                attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+            })
+        })
+        .collect::<Result<Vec<Delivery>, Fault>>()?;
+    let next: Option<i64> = connection
+        .prepare_cached("SELECT min(due_at) FROM outbox WHERE due_at > ?")?
+        .query_row([now.as_micros()], |row| row.get(0))?;
+    Ok((deliveries, next.map(Timestamp::from_micros)))
+}
+
+/// What became of an attempt.
+#[derive(Debug)]
+pub(super) enum Settlement {
+    /// It was taken, or is given up; the events tell which.
+    Done(Vec<EventRow>),
+    /// It is tried again at this moment, after so many attempts.
+    Again(u32, Timestamp),
+}
+
+/// Notes what became of an attempt. A delivery whose job has been removed meanwhile is no more.
+pub(super) fn settle(
+    connection: &Connection,
+    id: i64,
+    job: JobId,
+    settlement: &Settlement,
+    totals: &mut Totals,
+) -> Result<(), Fault> {
+    match settlement {
+        Settlement::Again(attempts, due_at) => {
+            connection
+                .prepare_cached("UPDATE outbox SET attempts = ?, due_at = ? WHERE id = ?")?
+                .execute(params![attempts, due_at.as_micros(), id])?;
+        }
+        Settlement::Done(rows) => {
+            let was_there = connection
+                .prepare_cached("DELETE FROM outbox WHERE id = ?")?
+                .execute([id])?;
+            if was_there > 0 {
+                events::insert(connection, rows, totals)?;
+                tidy(connection, job)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes the webhooks of a job that has ended and has told all.
+pub(super) fn tidy(connection: &Connection, job: JobId) -> Result<(), Fault> {
+    connection
+        .prepare_cached(
+            "DELETE FROM webhooks WHERE job = ?1
+             AND NOT EXISTS (SELECT 1 FROM outbox WHERE job = ?1)
+             AND NOT EXISTS (SELECT 1 FROM live WHERE id = ?1)",
+        )?
+        .execute([job.as_bytes()])?;
+    Ok(())
+}
+
+/// Removes everything of a job that is removed.
+pub(super) fn delete(connection: &Connection, job: JobId) -> rusqlite::Result<()> {
+    for sql in [
+        "DELETE FROM outbox WHERE job = ?",
+        "DELETE FROM webhooks WHERE job = ?",
+    ] {
+        connection.prepare_cached(sql)?.execute([job.as_bytes()])?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
