@@ -66,7 +66,8 @@ async fn curl_goes_on_with_a_stream_that_has_grown() {
 async fn curl_goes_on_after_the_server_was_killed_under_it() {
     let server = Server::start().await;
     let cwd = server.scratch();
-    let body = json!({"script": "head -c 12000000 /dev/urandom | tee copy", "cwd": cwd});
+    // More than the sockets hold: what they have, curl gets in spite of the kill.
+    let body = json!({"script": "head -c 50000000 /dev/urandom | tee copy", "cwd": cwd});
     let job = id(&server.submit(&body).await);
     server.finished(&job).await;
     let file = cwd.join("file");
@@ -79,7 +80,7 @@ async fn curl_goes_on_after_the_server_was_killed_under_it() {
         }
     );
     assert!(CUT.contains(&code), "{code}");
-    assert!((1..12_000_000).contains(&size()), "{}", size());
+    assert!((1..50_000_000).contains(&size()), "{}", size());
     assert_eq!(download(&server, &job, &file, RESUME).await, 0);
     assert!(fs::read(&file).unwrap() == fs::read(cwd.join("copy")).unwrap());
 }
