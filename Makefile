@@ -68,7 +68,7 @@ $(KUBERNETES_VALIDATE)/bin/python3:
 
 # PROCESSION_TEST_REAL_WORK: also build a C project from its Debian source as a job; needs the network.
 test-rust:
-	scripts/need.sh make cc=build-essential curl perl python3 setsid=util-linux
+	scripts/need.sh make cc=build-essential curl perl python3 setsid=util-linux tmux vi=vim-tiny top=procps
 	PROCESSION_TEST_REAL_WORK=1 $(CARGO) $(TEST_RUNNER) --locked
 	$(CARGO) test --locked --doc
 

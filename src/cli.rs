@@ -1,5 +1,6 @@
 //! The command line: which role or client command this process is.
 
+mod attach;
 mod client;
 mod control;
 mod doctor;
@@ -57,6 +58,8 @@ enum Command {
     Show(show::ShowArgs),
     /// Print the output of a job.
     Logs(logs::LogsArgs),
+    /// Use the terminal of a job, or its input and output, from here; Ctrl-P Ctrl-Q leaves it alone.
+    Attach(attach::AttachArgs),
     /// Wait for the end of jobs, and exit with the exit code of the job.
     #[command(after_long_help = JOB_EXIT_CODES)]
     Wait(wait::WaitArgs),
@@ -121,6 +124,7 @@ pub fn run() -> ExitCode {
         Command::Ps(args) => show::ps(&args),
         Command::Show(args) => show::show(&args),
         Command::Logs(args) => logs::run(&args),
+        Command::Attach(args) => attach::run(&args),
         Command::Wait(args) => wait::run(&args),
         Command::Stop(args) => control::stop(&args),
         Command::Signal(args) => control::signal(&args),
@@ -210,7 +214,7 @@ fn not_understood(error: &clap::Error) -> ExitCode {
     }
     let stands_for_job = std::env::args_os()
         .nth(1)
-        .is_some_and(|command| command == "run" || command == "wait");
+        .is_some_and(|command| command == "run" || command == "wait" || command == "attach");
     ExitCode::from(if stands_for_job {
         failure::OURS
     } else {

@@ -12,9 +12,9 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::tls::{Certificate, Identity};
-use reqwest::{Method, RequestBuilder, Response, Url, redirect};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Upgraded, Url, redirect};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
@@ -173,16 +173,27 @@ impl Client {
         if response.status().is_success() {
             return Ok(response);
         }
-        let status = response.status().as_u16();
-        let stdin_offset = response
-            .headers()
-            .get("procession-stdin-offset")
-            .and_then(|value| value.to_str().ok()?.parse().ok());
-        let body = response.bytes().await.unwrap_or_default();
-        let mut problem = serde_json::from_slice(&body).unwrap_or_else(|_| Problem::bare(status));
-        problem.status = status;
-        problem.stdin_offset = stdin_offset;
-        Err(Failure::Refused(Box::new(problem)))
+        Err(refusal(response).await)
+    }
+
+    /// Sends a request for another protocol once; gives the connection, which speaks it from here on, and
+    /// the head of the answer.
+    pub(super) async fn upgrade(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<(Upgraded, HeaderMap), Failure> {
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) if error.is_connect() => return Err(self.unreachable(&error)),
+            Err(error) => return Err(Failure::Lost(root(&error))),
+        };
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(refusal(response).await);
+        }
+        let headers = response.headers().clone();
+        let upgraded = response.upgrade().await;
+        let upgraded = upgraded.map_err(|error| Failure::Lost(root(&error)))?;
+        Ok((upgraded, headers))
     }
 
     /// Sends a request that may be repeated until there is an answer or patience has run out. A service
@@ -248,6 +259,20 @@ impl Client {
             format!("cannot reach {place}: {why}")
         })
     }
+}
+
+/// What the service says in the place of what it was asked for.
+async fn refusal(response: Response) -> Failure {
+    let status = response.status().as_u16();
+    let stdin_offset = response
+        .headers()
+        .get("procession-stdin-offset")
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    let body = response.bytes().await.unwrap_or_default();
+    let mut problem = serde_json::from_slice(&body).unwrap_or_else(|_| Problem::bare(status));
+    problem.status = status;
+    problem.stdin_offset = stdin_offset;
+    Failure::Refused(Box::new(problem))
 }
 
 /// Waiting for a service to come back.

@@ -12,6 +12,7 @@ use nix::sys::stat::{SFlag, fstat, major, minor};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::attach::{self, Begin, Wish};
 use super::client::{Client, ConnectArgs};
 use super::complain;
 use super::failure::{Failure, OURS};
@@ -35,6 +36,10 @@ pub(super) struct RunArgs {
     /// Send standard input to the job although it is a terminal.
     #[arg(short, long, conflicts_with = "no_stdin")]
     interactive: bool,
+    /// Give the job a terminal of the size of this one; with --interactive it is this one, and Ctrl-P Ctrl-Q leaves
+    /// the job alone.
+    #[arg(short, long, conflicts_with = "json")]
+    tty: bool,
     /// Never read standard input.
     #[arg(short, long)]
     no_stdin: bool,
@@ -67,7 +72,9 @@ async fn execute(args: &RunArgs) -> Result<u8, Failure> {
     };
     let mut body = args.spec.body(&here)?;
     let feeds = takes_input(args, &body);
-    if (feeds || args.interactive) && !body.contains_key("template") {
+    if args.tty {
+        give_terminal(&mut body);
+    } else if (feeds || args.interactive) && !body.contains_key("template") {
         body.insert("stdin".to_owned(), json!({"mode": "open"}));
     }
     let client = Client::new(&args.connect)?;
@@ -79,6 +86,15 @@ async fn execute(args: &RunArgs) -> Result<u8, Failure> {
             print(&format!("{}\n", Job::read(&job)?.id))?;
         }
         return Ok(0);
+    }
+    if args.tty {
+        let job = Job::read(&create(&client, "/jobs", &body).await?)?;
+        let wish = Wish {
+            writes: args.interactive,
+            has_terminal: true,
+            begin: Begin::Offset(0),
+        };
+        return attach::converse(&client, &job.id, wish).await;
     }
     // From here on a signal is the job's business, even where it is not made yet.
     let mut signals = Signals::catch()?;
@@ -94,6 +110,20 @@ async fn execute(args: &RunArgs) -> Result<u8, Failure> {
         }
     };
     attend(&client, &job, feeds, args.json, &mut signals).await
+}
+
+/// A terminal like ours. What hangs it up ends an interactive shell, which SIGTERM does not.
+fn give_terminal(body: &mut Map<String, Value>) {
+    let (rows, cols) = attach::size().unwrap_or((24, 80));
+    let mut pty = json!({"rows": rows, "cols": cols});
+    if let Ok(term) = std::env::var("TERM") {
+        pty["term"] = term.into();
+    }
+    body.entry("pty").or_insert(pty);
+    let stop = body.entry("stop").or_insert_with(|| json!({}));
+    if let Some(stop) = stop.as_object_mut() {
+        stop.entry("signal").or_insert_with(|| json!("SIGHUP"));
+    }
 }
 
 /// Is our input the job's?

@@ -3,6 +3,7 @@
 mod breaks;
 mod jobs;
 mod run;
+mod terminal;
 
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
