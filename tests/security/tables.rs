@@ -88,6 +88,16 @@ fn bytes_on_the_wire() {
 }
 
 #[test]
+fn websockets() {
+    let server = Server::start();
+    let body = r#"{"command":["/bin/sh"],"stdin":{"mode":"open"}}"#;
+    let shell = server.ask(&server.token, "POST", "/jobs", body);
+    assert_eq!(shell.status, 201, "{shell:?}");
+    let words = [("$SHELL", id(&shell.reply.json()))];
+    hostile::run_in_turn(&server, include_str!("cases/attach.txt"), &words);
+}
+
+#[test]
 fn ways_around_a_policy() {
     let dir = tempfile::tempdir().unwrap();
     let (policy, root) = (dir.path().join("policy.toml"), dir.path().join("root"));
