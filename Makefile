@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help run build test lint deny advisories test-rust test-client test-unprivileged test-manifests \
-	test-docker test-vm soak fuzz schemathesis bench clean
+	test-docker test-vm soak fuzz guards schemathesis bench clean
 
 CARGO ?= cargo
 # Tools of these versions are built from source once (minutes, on two cores) and kept here.
@@ -27,6 +27,7 @@ help:
 	@echo 'make test-vm            a virtual machine with systemd and cgroup v2, as root'
 	@echo 'make soak               the fault suite for long: 300 kills, failpoints 100 times, 100,000 jobs (hours)'
 	@echo 'make fuzz               every fuzz target for FUZZ_SECONDS (600), from the seeds that are kept'
+	@echo 'make guards             every guard taken away, one at a time: a test must miss it (an hour)'
 	@echo 'make schemathesis       random requests made from openapi.yaml for SECONDS (600)'
 	@echo 'make advisories         known vulnerabilities in the dependencies (needs github.com)'
 	@echo 'make bench              the benchmarks'
@@ -119,6 +120,11 @@ $(CARGO_FUZZ):
 	$(CARGO) install --locked cargo-fuzz --version $(CARGO_FUZZ_VERSION) \
 		--root $(TOOLS)/cargo-fuzz-$(CARGO_FUZZ_VERSION) --target-dir $(TOOLS)/build
 	rm -rf $(TOOLS)/build
+
+# Builds a copy of the sources in which each guard has a switch; NAME='…' takes away only this one.
+guards:
+	scripts/need.sh python3
+	tests/security/guards.py $(if $(NAME),"$(NAME)")
 
 # SEED=N replays the choices that a run has printed.
 SECONDS ?= 600

@@ -172,9 +172,12 @@ pub(crate) fn program() -> Command {
     command
 }
 
-/// Runs a client command and gives its exit code and standard output.
+/// Runs a client command and gives its exit code, 124 where it does not end, and standard output.
 pub(crate) fn run(args: &[&str], state_dir: &Path) -> (i32, String) {
-    let output = program()
+    let output = Command::new("timeout")
+        .args(["30", env!("CARGO_BIN_EXE_procession")])
+        .env_clear()
+        .stdin(Stdio::null())
         .args(args)
         .arg("--state-dir")
         .arg(state_dir)

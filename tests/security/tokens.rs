@@ -230,3 +230,14 @@ fn off_loopback_plain_http_warns_once() {
     child.wait().unwrap();
     assert_eq!(said.matches("plain HTTP").count(), 1, "{said}");
 }
+
+#[test]
+fn a_state_directory_that_others_can_read_is_made_private() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let server = Server::in_dir(dir, &[]);
+    let mode = std::fs::metadata(server.state_dir()).unwrap().permissions();
+    assert_eq!(mode.mode() & 0o7777, 0o700);
+}
