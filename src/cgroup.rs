@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::job::spec::Limits;
+use crate::procfs;
 use crate::sys::{self, Fork};
 
 /// The controllers that a job can be limited by.
@@ -252,7 +253,7 @@ impl Group {
 
     /// Is any process in it, zombies aside?
     pub(crate) fn is_populated(&self) -> bool {
-        fs::read_to_string(self.directory.join("cgroup.events"))
+        procfs::read_small(self.directory.join("cgroup.events"))
             .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
     }
 
@@ -279,7 +280,7 @@ impl Group {
 
     /// Has the kernel's out-of-memory killer struck in it? `None` without the memory controller.
     pub(crate) fn oom_killed(&self) -> Option<bool> {
-        let events = fs::read_to_string(self.directory.join("memory.events")).ok()?;
+        let events = procfs::read_small(self.directory.join("memory.events")).ok()?;
         let count = events
             .lines()
             .find_map(|line| line.strip_prefix("oom_kill "))?;
@@ -288,6 +289,12 @@ impl Group {
 
     /// Removes the group and those that the job made beneath it.
     pub(crate) fn remove(&self) -> io::Result<()> {
+        // Nearly always it has none beneath it: EBUSY says that it has, or that a process is in it.
+        match fs::remove_dir(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+            other => return other,
+        }
         if let Ok(entries) = fs::read_dir(&self.directory) {
             for entry in entries.flatten() {
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

@@ -1,9 +1,10 @@
 //! Reading `/proc`: process identities, trees and boot id. It only reads; who is signalled is decided elsewhere.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use crate::sys::Pid;
@@ -36,15 +37,32 @@ impl Stat {
     }
 }
 
+/// More than most of them hold.
+const SMALL: usize = 1024;
+
+/// A small file that the kernel writes as it is read: one read gives all of it. A process's name in it may
+/// be no text, not least since the kernel cuts names within a character.
+pub(crate) fn read_small(path: impl AsRef<Path>) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut bytes = vec![0; SMALL];
+    let length = file.read(&mut bytes)?;
+    bytes.truncate(length);
+    if length == SMALL {
+        file.read_to_end(&mut bytes)?;
+    }
+    Ok(String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+}
+
 /// Reads one process's stat; an error where it is gone.
 pub(crate) fn stat(pid: i32) -> io::Result<Stat> {
-    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat"))?)
+    parse_stat(&read_small(format!("/proc/{pid}/stat"))?)
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
 /// The calling process's own stat.
 pub(crate) fn own_stat() -> io::Result<Stat> {
-    parse_stat(&fs::read_to_string("/proc/self/stat")?)
+    parse_stat(&read_small("/proc/self/stat")?)
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
@@ -161,7 +179,7 @@ fn descendants_among(root: i32, all: Vec<Stat>) -> Vec<Stat> {
 
 /// The effective uid of a process.
 pub(crate) fn euid(pid: i32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let status = read_small(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
     line.split_ascii_whitespace().nth(1)?.parse().ok()
 }

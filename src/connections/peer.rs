@@ -1,6 +1,5 @@
 //! Who is on the other end of a connection, as the kernel tells it.
 
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,7 +10,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::geteuid;
 use tokio::net::UnixStream;
 
-use crate::sandbox;
+use crate::{procfs, sandbox};
 
 /// Who is on the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +43,7 @@ pub(super) fn of(stream: &UnixStream, own_status: &str) -> io::Result<Peer> {
         Err(Errno::ENOPROTOOPT) => None, // Before Linux 6.5.
         Err(_) => return Ok(Peer::Confined),
     };
-    let confined = match fs::read_to_string(format!("/proc/{pid}/status")) {
+    let confined = match procfs::read_small(format!("/proc/{pid}/status")) {
         Ok(status) => {
             sandbox::is_more_confined(&status, own_status) || process.is_some_and(has_ended)
         }

@@ -108,7 +108,8 @@ pub(super) fn fork(
 
 /// Reads what the leader reported. `None`: it was killed before it could say anything.
 pub(super) fn read_report(status: OwnedFd) -> Option<Report> {
-    let mut bytes = Vec::new();
+    // Room enough for one read to take it all.
+    let mut bytes = Vec::with_capacity(1024);
     File::from(status).read_to_end(&mut bytes).ok()?;
     let mut last = None;
     let mut rest = bytes.as_slice();

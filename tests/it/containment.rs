@@ -294,3 +294,34 @@ async fn containment_is_told_truly() {
     }
     server.stop(&id(&job), "force").await;
 }
+
+/// The kernel cuts a name after 15 bytes, within a character where it comes to that (proc_pid_comm(5)).
+#[tokio::test]
+async fn a_process_whose_name_is_no_text_is_seen_and_ended() {
+    let server = Server::builder().without_cgroups().start().await;
+    let seconds = unique_seconds();
+    let sleeper = "import ctypes, sys, time
+ctypes.CDLL(None).prctl(15, b'\\xd0', 0, 0, 0)
+print('up', flush=True)
+time.sleep(float(sys.argv[1]))";
+    let script = format!("setsid python3 -c \"{sleeper}\" {seconds} & wait");
+    let job = server
+        .submit(&json!({"script": script, "stop": {"grace_seconds": 0.5}}))
+        .await;
+    let job = id(&job);
+    eventually("the nameless one", async || {
+        (server.text(&job).await == "up\n").then_some(())
+    })
+    .await;
+    let seen = server.get(&format!("/jobs/{job}/processes")).await.json();
+    let named = seen["processes"].as_array().unwrap().iter();
+    let commands: Vec<String> = named
+        .map(|process| process["command"].to_string())
+        .collect();
+    assert!(
+        commands.iter().any(|command| command.contains(&seconds)),
+        "{seen:#}"
+    );
+    server.stop(&job, "").await;
+    assert_eq!(processes_with(&seconds), []);
+}

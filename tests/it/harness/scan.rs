@@ -18,7 +18,8 @@ pub(crate) struct Process {
 impl Process {
     /// The process with this number, where it is there.
     pub(crate) fn read(pid: i32) -> Option<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let stat = String::from_utf8_lossy(&stat);
         let (open, close) = (stat.find('(')?, stat.rfind(')')?);
         let mut fields = stat.get(close + 1..)?.split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;
