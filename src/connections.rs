@@ -49,6 +49,9 @@ const KEEPALIVE_PROBES: u32 = 4;
 /// How long open connections get when the service ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// How long a server that ends waits for the first request of a connection.
+const FIRST_WORDS: Duration = Duration::from_millis(500);
+
 /// Everything that is being served.
 #[derive(Debug)]
 pub(crate) struct Connections {
@@ -272,7 +275,9 @@ impl Serve {
             place,
             mut closing,
         } = self;
+        let (asks, mut asked) = watch::channel(false);
         let service = app.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+            asks.send_replace(true);
             match peer {
                 Peer::Tcp(address) => drop(request.extensions_mut().insert(PeerAddress(address))),
                 Peer::Unix(uid) => drop(request.extensions_mut().insert(PeerUid(uid))),
@@ -289,12 +294,19 @@ impl Serve {
             .with_upgrades();
         let mut connection = std::pin::pin!(connection);
         // A connection that breaks is the client's affair: its request went its way.
-        tokio::select! {
-            _ = connection.as_mut() => {}
-            _ = closing.changed() => {
-                connection.as_mut().graceful_shutdown();
-                let _ = connection.await;
+        let is_over = tokio::select! {
+            _ = connection.as_mut() => true,
+            _ = closing.changed() => false,
+        };
+        if !is_over {
+            // A request may be on its way, or here and not read yet: a connection that is closed before its
+            // first one breaks it, and a client that has just connected cannot know why.
+            tokio::select! {
+                _ = connection.as_mut() => {}
+                _ = tokio::time::timeout(FIRST_WORDS, asked.wait_for(|asked| *asked)) => {}
             }
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
         }
         drop(place);
     }

@@ -1,6 +1,8 @@
 //! The service becomes the program on disk, in place, while jobs run and clients ask.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -9,7 +11,7 @@ use reqwest::Method;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::harness::{Server, eventually, id};
+use crate::harness::{LONG, Server, eventually, id};
 
 /// Puts another copy of the program where the service was started from, as a package manager does.
 fn replace(program: &Path) -> u64 {
@@ -160,4 +162,39 @@ async fn a_drain_outlives_an_upgrade() {
     .await;
     let info = server.get("/info").await.json();
     assert_eq!(info["draining"], true, "{info:#}");
+}
+
+/// A connection on which nothing has been asked yet.
+fn connect(server: &Server) -> TcpStream {
+    let stream = TcpStream::connect(server.address()).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    stream
+}
+
+/// Asks and gives what comes first of the answer.
+fn ask(stream: &mut TcpStream) -> String {
+    let request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = [0; 512];
+    let count = stream.read(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer[..count]).into_owned()
+}
+
+#[tokio::test]
+async fn who_has_connected_before_an_upgrade_and_asks_after_it_began_is_answered() {
+    let (server, _program, _directory) = from_own_copy().await;
+    let mut early = connect(&server);
+    let mut idle = connect(&server);
+    // Connections are accepted in their order: both are, once the second is answered.
+    assert!(ask(&mut idle).starts_with("HTTP/1.1 200"));
+    kill(server.supervisor(), Signal::SIGHUP).unwrap();
+    // A connection that has been used and is idle is closed when the server begins to end.
+    assert_eq!(idle.read(&mut [0; 1]).unwrap(), 0);
+    let answer = ask(&mut early);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
+    eventually("the new server answers", async || {
+        let info = server.get("/info").await.json();
+        (info["server_restarts"] == 1).then_some(())
+    })
+    .await;
 }
