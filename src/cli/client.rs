@@ -17,6 +17,7 @@ use reqwest::tls::{Certificate, Identity};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Upgraded, Url, redirect};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
+use tokio_rustls::rustls;
 
 use super::complain;
 use super::failure::{Failure, Problem};
@@ -131,7 +132,7 @@ impl Client {
         }
         let http = builder
             .build()
-            .map_err(|error| Failure::Local(format!("cannot set up a connection: {error}")))?;
+            .map_err(|error| Failure::Local(format!("cannot set up TLS: {}", root(&error))))?;
         Ok(Self {
             http,
             base,
@@ -167,7 +168,9 @@ impl Client {
     pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
         let response = match request.send().await {
             Ok(response) => response,
-            Err(error) if error.is_connect() => return Err(self.unreachable(&error)),
+            Err(error) if error.is_connect() || is_tls(&error) => {
+                return Err(self.unreachable(&error));
+            }
             Err(error) => return Err(Failure::Lost(root(&error))),
         };
         if response.status().is_success() {
@@ -322,12 +325,28 @@ pub(super) fn is_passing(failure: &Failure) -> bool {
     }
 }
 
+/// Did the two sides not agree on TLS? A service that asks for a certificate says so only after the client
+/// has taken the connection for good.
+fn is_tls(error: &reqwest::Error) -> bool {
+    // An I/O error keeps what it wraps to itself.
+    let wrapped = innermost(error).downcast_ref::<std::io::Error>();
+    wrapped
+        .and_then(std::io::Error::get_ref)
+        .is_some_and(|inner| inner.is::<rustls::Error>())
+}
+
 /// The innermost reason: the outer ones say that there was a request.
-pub(super) fn root(error: &reqwest::Error) -> String {
-    let mut innermost: &dyn std::error::Error = error;
+fn innermost(error: &reqwest::Error) -> &(dyn std::error::Error + 'static) {
+    let mut innermost: &(dyn std::error::Error + 'static) = error;
     while let Some(source) = innermost.source() {
         innermost = source;
     }
+    innermost
+}
+
+/// The same in words.
+pub(super) fn root(error: &reqwest::Error) -> String {
+    let innermost = innermost(error);
     if error.is_timeout() {
         "no answer in time".to_owned()
     } else {
