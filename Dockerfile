@@ -1,17 +1,20 @@
-# Two base images, named here so that a machine without a registry can bring its own.
+# Two base images, named here so that a machine without a registry can bring its own, and a release can name
+# them by digest (README.md says how).
 ARG BUILD_IMAGE=rust:1.95-slim-bookworm
 ARG RUNTIME_IMAGE=debian:bookworm-slim
 
 FROM ${BUILD_IMAGE} AS build
+# Makes the binary name the crates that it is built of, for scanners. The same version is in the Makefile.
+RUN cargo install --locked cargo-auditable --version 0.7.7 && rm -rf "${CARGO_HOME:-$HOME/.cargo}/registry"
 WORKDIR /src
 # The dependencies first, against an empty crate: they are compiled again only when they change.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src && echo 'fn main() {}' >src/main.rs && : >src/lib.rs \
-    && cargo build --release --locked --bin procession \
+    && cargo auditable build --release --locked --bin procession \
     && rm -rf src target/release/.fingerprint/procession-* target/release/procession
 COPY openapi.yaml README.md ./
 COPY src src
-RUN cargo build --release --locked --bin procession
+RUN cargo auditable build --release --locked --bin procession
 
 FROM ${RUNTIME_IMAGE}
 # A user of its own with a name and a home: jobs run as it, and many programs ask for both.

@@ -1,15 +1,19 @@
 # `make run` starts the service, `make test` is the gate; the rest are its parts.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint deny advisories test-rust test-client test-unprivileged test-manifests \
+.PHONY: help run build dist sbom test lint deny advisories test-rust test-client test-unprivileged test-manifests \
 	test-docker test-vm soak fuzz guards schemathesis bench clean
 
 CARGO ?= cargo
 # Tools of these versions are built from source once (minutes, on two cores) and kept here.
 TOOLS := target/tools
 CARGO_DENY := $(TOOLS)/cargo-deny-0.20.2/bin/cargo-deny
+# The same version is in the Dockerfile.
+CARGO_AUDITABLE := $(TOOLS)/cargo-auditable-0.7.7/bin/cargo-auditable
+CARGO_CYCLONEDX := $(TOOLS)/cargo-cyclonedx-0.5.9/bin/cargo-cyclonedx
 # Kubernetes' schemas, 120 MB of them.
 KUBERNETES_VALIDATE := $(TOOLS)/kubernetes-validate-1.37.0
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 # One process a test with nextest where it is installed, else cargo's own runner.
 TEST_RUNNER := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 # The account that `make test` uses for the second, unprivileged run of tests/it.
@@ -17,6 +21,8 @@ TEST_USER ?= procession-test
 
 help:
 	@echo 'make run                start the service on http://127.0.0.1:8080'
+	@echo 'make dist               the release binary with its list of dependencies, SBOM and checksums, in target/dist'
+	@echo 'make sbom               the list of what the program is made of (CycloneDX), in target/dist'
 	@echo 'make test               everything below but test-vm: what a change must pass'
 	@echo 'make lint               rustfmt, clippy, rustdoc, cargo-deny'
 	@echo 'make test-rust          unit, property and integration tests'
@@ -39,6 +45,19 @@ run: build
 build:
 	$(CARGO) build --release --locked
 
+# The binary names every crate in it, for scanners such as cargo audit and trivy.
+dist: $(CARGO_AUDITABLE) sbom
+	PATH="$(CURDIR)/$(dir $(CARGO_AUDITABLE)):$$PATH" $(CARGO) auditable build --release --locked --bin procession
+	install -m 0755 target/release/procession target/dist/procession
+	scripts/check-dist.py target/dist
+	cd target/dist && sha256sum procession procession.cdx.json >SHA256SUMS && cat SHA256SUMS
+
+# Of all dependencies of the program on Linux, none of its tests or of tools.
+sbom: $(CARGO_CYCLONEDX)
+	mkdir -p target/dist
+	$(CARGO_CYCLONEDX) cyclonedx --format json --describe binaries --target $(HOST)
+	mv procession_bin.cdx.json target/dist/procession.cdx.json
+
 test: lint test-rust test-client test-unprivileged test-manifests test-docker
 
 lint: deny
@@ -53,7 +72,7 @@ advisories: $(CARGO_DENY)
 	$(CARGO_DENY) --locked check advisories
 
 # target/tools/NAME-VERSION/bin/NAME
-$(CARGO_DENY):
+$(CARGO_DENY) $(CARGO_AUDITABLE) $(CARGO_CYCLONEDX):
 	$(CARGO) install --locked $(@F) --version $(patsubst $(@F)-%,%,$(notdir $(patsubst %/bin/,%,$(@D)/))) \
 		--root $(patsubst %/bin/,%,$(@D)/) --target-dir $(TOOLS)/build
 	rm -rf $(TOOLS)/build
