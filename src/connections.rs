@@ -294,17 +294,18 @@ impl Serve {
             .with_upgrades();
         let mut connection = std::pin::pin!(connection);
         // A connection that breaks is the client's affair: its request went its way.
-        let is_over = tokio::select! {
-            _ = connection.as_mut() => true,
-            _ = closing.changed() => false,
-        };
-        if !is_over {
+        let until_closing = async {
+            let _ = closing.changed().await;
             // A request may be on its way, or here and not read yet: a connection that is closed before its
             // first one breaks it, and a client that has just connected cannot know why.
-            tokio::select! {
-                _ = connection.as_mut() => {}
-                _ = tokio::time::timeout(FIRST_WORDS, asked.wait_for(|asked| *asked)) => {}
-            }
+            let _ = tokio::time::timeout(FIRST_WORDS, asked.wait_for(|asked| *asked)).await;
+        };
+        let is_over = tokio::select! {
+            _ = connection.as_mut() => true,
+            () = until_closing => false,
+        };
+        // One that has broken off must not be polled again: it would end in order what it broke off.
+        if !is_over {
             connection.as_mut().graceful_shutdown();
             let _ = connection.await;
         }

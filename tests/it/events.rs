@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
-use crate::harness::{LONG, Server, eventually, id, kill_now, unique_seconds};
+use crate::harness::{Lines, Server, eventually, id, kill_now, unique_seconds};
 
 const NDJSON: &str = "application/x-ndjson";
 const EVENTS: &str = "text/event-stream";
@@ -41,37 +41,13 @@ async fn open(server: &Server, path: &str, last: Option<&str>) -> Response {
 
 /// An event source as a client of ours would be one.
 struct Source {
-    response: Response,
-    buffer: Vec<u8>,
-    /// The body has ended in order.
-    is_whole: bool,
+    lines: Lines,
 }
 
 impl Source {
     fn new(response: Response) -> Self {
-        assert_eq!(response.status(), 200);
         Self {
-            response,
-            buffer: Vec::new(),
-            is_whole: false,
-        }
-    }
-
-    async fn line(&mut self) -> Option<String> {
-        loop {
-            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.buffer.drain(..=end).collect();
-                return Some(String::from_utf8(line).unwrap().trim_end().to_owned());
-            }
-            let chunk = tokio::time::timeout(LONG, self.response.chunk()).await;
-            match chunk.expect("something comes within the limit") {
-                Ok(Some(bytes)) => self.buffer.extend_from_slice(&bytes),
-                Ok(None) => {
-                    self.is_whole = true;
-                    return None;
-                }
-                Err(_) => return None,
-            }
+            lines: Lines::new(response),
         }
     }
 
@@ -79,7 +55,7 @@ impl Source {
     async fn next(&mut self) -> Option<Value> {
         let (mut place, mut kind) = (None, None);
         loop {
-            let line = self.line().await?;
+            let line = self.lines.next().await?;
             if let Some(text) = line.strip_prefix("id: ") {
                 place = Some(text.to_owned());
             } else if let Some(text) = line.strip_prefix("event: ") {
@@ -98,7 +74,7 @@ impl Source {
         while let Some(event) = self.next().await {
             events.push(event);
         }
-        assert!(self.is_whole, "broken off after {events:#?}");
+        assert!(self.lines.is_whole, "broken off after {events:#?}");
         events
     }
 }
@@ -175,7 +151,7 @@ async fn everything_that_is_done_to_a_job_is_told_once_and_in_order() {
     while let Some(event) = source.next().await {
         told.push(event);
     }
-    assert!(source.is_whole);
+    assert!(source.lines.is_whole);
     let told = if types(&told).last() == Some(&"finished") {
         // The end of the follow is the job's; what comes later is there to be read.
         events(&server, &format!("{path}/events")).await
@@ -270,7 +246,10 @@ async fn nothing_is_lost_or_doubled_over_kills_of_the_server() {
         while let Some(event) = source.next().await {
             told.push(event);
         }
-        assert!(!source.is_whole, "a server that is killed ends nothing");
+        assert!(
+            !source.lines.is_whole,
+            "a server that is killed ends nothing"
+        );
         eventually("another server answers", async || {
             let other = server.server_process()?;
             (other != process).then_some(())
@@ -367,7 +346,8 @@ async fn the_end_of_the_service_breaks_streams_off_and_they_go_on_later() {
     let began = std::time::Instant::now();
     assert!(server.end(Signal::SIGTERM).unwrap().success());
     assert!(began.elapsed() < Duration::from_secs(10));
-    assert!(source.next().await.is_none() && !source.is_whole);
+    assert_eq!(source.next().await, None);
+    assert!(!source.lines.is_whole, "a service that ends ends no stream");
     server.start_again(Server::builder()).await;
     let again = id(&server.run_script("true").await);
     let mut source = Source::new(open(&server, "/events", Some("3")).await);

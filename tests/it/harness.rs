@@ -5,6 +5,7 @@
 
 mod again;
 mod contract;
+mod lines;
 mod reply;
 mod scan;
 mod waits;
@@ -26,6 +27,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub(crate) use again::{Persistent, kill_now};
+pub(crate) use lines::Lines;
 pub(crate) use reply::{Reply, id, is_finished};
 pub(crate) use scan::{Process, job_cgroups, processes, processes_with};
 pub(crate) use waits::{LONG, blocking_until, eventually, eventually_within};

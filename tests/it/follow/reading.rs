@@ -5,7 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::{Method, Response};
 use serde_json::Value;
 
-use crate::harness::{LONG, Server};
+pub(super) use crate::harness::Lines;
+use crate::harness::Server;
 
 pub(super) const NDJSON: &str = "application/x-ndjson";
 pub(super) const EVENTS: &str = "text/event-stream";
@@ -28,41 +29,7 @@ pub(super) fn count(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap()
 }
 
-/// The whole lines of a body as they come; `None` at its end or where it broke.
-pub(super) struct Lines {
-    response: Response,
-    buffer: Vec<u8>,
-    pub(super) is_whole: bool,
-}
-
 impl Lines {
-    pub(super) fn new(response: Response) -> Self {
-        assert_eq!(response.status(), 200);
-        Self {
-            response,
-            buffer: Vec::new(),
-            is_whole: false,
-        }
-    }
-
-    pub(super) async fn next(&mut self) -> Option<String> {
-        loop {
-            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.buffer.drain(..=end).collect();
-                return Some(String::from_utf8(line).unwrap().trim_end().to_owned());
-            }
-            let chunk = tokio::time::timeout(LONG, self.response.chunk()).await;
-            match chunk.expect("something comes within the limit") {
-                Ok(Some(bytes)) => self.buffer.extend_from_slice(&bytes),
-                Ok(None) => {
-                    self.is_whole = true;
-                    return None;
-                }
-                Err(_) => return None,
-            }
-        }
-    }
-
     /// The next record of either form, and the id of its event.
     pub(super) async fn record(&mut self) -> Option<(Value, Option<String>)> {
         let mut event = None;
