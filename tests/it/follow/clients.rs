@@ -145,7 +145,9 @@ async fn an_event_source_comes_back_by_itself_and_stops_when_all_is_told() {
     }
     let server = Server::start().await;
     let cwd = server.scratch();
-    let script = "mkfifo gate; echo one; read _ < gate; echo zwei ü; read _ < gate; echo three";
+    // A gate each: one that is opened again while its writer closes it lets the job through.
+    let script =
+        "mkfifo first second; echo one; read _ < first; echo zwei ü; read _ < second; echo three";
     let job = id(&server.submit(&json!({"script": script, "cwd": cwd})).await);
     let program = concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -164,11 +166,11 @@ async fn an_event_source_comes_back_by_itself_and_stops_when_all_is_told() {
     assert_eq!(lines.next().unwrap(), "open");
     kill_now(server.server_process().unwrap());
     assert_eq!(lines.next().unwrap(), "open");
-    fs::write(cwd.join("gate"), "\n").unwrap();
+    fs::write(cwd.join("first"), "\n").unwrap();
     server.says(&job, "zwei").await;
     kill_now(server.server_process().unwrap());
     assert_eq!(lines.next().unwrap(), "open");
-    fs::write(cwd.join("gate"), "\n").unwrap();
+    fs::write(cwd.join("second"), "\n").unwrap();
     // After the end it comes back once more, and is told not to.
     let had: Value = serde_json::from_str(&lines.next().unwrap()).unwrap();
     assert_eq!(node.wait().unwrap().code(), Some(0));

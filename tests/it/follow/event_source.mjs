@@ -1,11 +1,11 @@
 // An event source as the HTML standard has it, over fetch: node event_source.mjs URL TOKEN
-// It says "open" at each connection, and at its end what it has had.
+// It says "open" at the first record of each connection, and at its end what it has had.
 const [url, token] = process.argv.slice(2);
 const pause = milliseconds => new Promise(done => setTimeout(done, milliseconds));
 // Nobody waits for it any longer.
 setTimeout(() => process.exit(9), 60_000).unref();
 const had = {text: '', states: [], end: null, connections: 0};
-let lastEventId = '', retry = 3000;
+let lastEventId = '', retry = 3000, isOpen = false;
 
 function dispatch(type, data) {
   const record = JSON.parse(data);
@@ -14,6 +14,8 @@ function dispatch(type, data) {
   else if (type === 'state') had.states.push(record.state);
   else if (type === 'end') had.end = record.state;
   else throw new Error(data);
+  if (!isOpen) console.log('open');
+  isOpen = true;
 }
 
 async function read(body) {
@@ -55,7 +57,7 @@ for (;;) {
   if (response.status !== 200 || response.headers.get('content-type') !== 'text/event-stream')
     throw new Error(`${response.status} ${await response.text()}`);
   had.connections += 1;
-  console.log('open');
+  isOpen = false;
   try {
     await read(response.body);
   } catch (error) {
