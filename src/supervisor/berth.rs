@@ -96,13 +96,19 @@ impl Berth {
         loop {
             let mut said = [PollFd::new(self.said.as_fd(), PollFlags::POLLIN)];
             let _ = poll(&mut said, PollTimeout::from(LOOK_MILLIS));
-            if read(&self.said, &mut [0]).is_ok_and(|count| count == 1) {
+            if self.has_said() {
                 return;
             }
             // Left unreaped: whoever reaps finds out what it was.
             if !matches!(sys::wait(WaitTarget::Child(child), false), Ok(None)) {
+                // Said and ended since: the next child's word must not be taken for said already.
+                let _ = self.has_said();
                 return;
             }
         }
+    }
+
+    fn has_said(&self) -> bool {
+        read(&self.said, &mut [0]).is_ok_and(|count| count == 1)
     }
 }
