@@ -8,6 +8,7 @@
 )]
 
 use std::ffi::{CStr, CString};
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
@@ -56,12 +57,19 @@ const CLONE_INTO_CGROUP: u64 = 1 << 33;
 /// The calling process must have one thread. What the C library does around its own fork is left out, so
 /// the child must execute a program or end, and must not start threads or fork in between.
 pub(crate) fn fork_into(cgroup: BorrowedFd<'_>) -> nix::Result<Fork> {
+    clone3(CLONE_INTO_CGROUP, Some(cgroup))
+}
+
+/// clone3(2) as a fork: the child has a copy of the memory.
+fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Fork> {
     // SAFETY: a zeroed clone_args is a valid value of that plain C structure.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-    arguments.flags = CLONE_INTO_CGROUP;
+    arguments.flags = flags;
     arguments.exit_signal = u64::try_from(libc::SIGCHLD).unwrap_or_default();
-    arguments.cgroup = u64::try_from(cgroup.as_raw_fd()).map_err(|_| Errno::EBADF)?;
-    // SAFETY: without CLONE_VM and a stack this is a fork; the structure outlives the call and has that size;
+    if let Some(cgroup) = cgroup {
+        arguments.cgroup = u64::try_from(cgroup.as_raw_fd()).map_err(|_| Errno::EBADF)?;
+    }
+    // SAFETY: no caller asks for CLONE_VM, so this is a fork; the structure outlives the call and has that size;
     // the process has one thread, so that no lock is held by another.
     let pid = Errno::result(unsafe {
         libc::syscall(
@@ -80,21 +88,9 @@ pub(crate) fn fork_into(cgroup: BorrowedFd<'_>) -> nix::Result<Fork> {
 /// As with [`fork_into`], what the C library does around its own fork is left out.
 pub(crate) fn fork_with_fds_below(first: RawFd) -> nix::Result<Fork> {
     let first = libc::c_uint::try_from(first).map_err(|_| Errno::EBADF)?;
-    // SAFETY: a zeroed clone_args is a valid value of that plain C structure.
-    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-    arguments.flags = u64::try_from(libc::CLONE_FILES).unwrap_or_default();
-    arguments.exit_signal = u64::try_from(libc::SIGCHLD).unwrap_or_default();
-    // SAFETY: as in `fork_into`.
-    let pid = Errno::result(unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            &raw const arguments,
-            size_of::<libc::clone_args>(),
-        )
-    })?;
-    let pid = i32::try_from(pid).map_err(|_| Errno::EOVERFLOW)?;
-    if let Some(pid) = Pid::new(pid) {
-        return Ok(Fork::Parent(pid));
+    let shared = u64::try_from(libc::CLONE_FILES).unwrap_or_default();
+    if let parent @ Fork::Parent(_) = clone3(shared, None)? {
+        return Ok(parent);
     }
     // SAFETY: the child uses none of the descriptors that it does not get.
     let alone = Errno::result(unsafe {
@@ -404,60 +400,59 @@ pub(crate) fn watch(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
 /// Lets go of the pages of program text that are mapped now (madvise(2) `MADV_DONTNEED`): they stay in the
 /// page cache, and what is used again is mapped again. A start maps many that a long life does not need.
 pub(crate) fn forget_text_pages() {
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    for line in maps
-        .lines()
-        .filter(|line| line.contains(" r-xp ") && line.contains('/'))
-    {
-        let range = line
-            .split(' ')
-            .next()
-            .and_then(|range| range.split_once('-'));
-        let number = |text: &str| usize::from_str_radix(text, 16).ok();
-        if let Some((start, end)) =
-            range.and_then(|(start, end)| Some((number(start)?, number(end)?)))
-        {
-            let address = ptr::with_exposed_provenance_mut::<libc::c_void>(start);
-            // SAFETY: the range is a mapping of a file that nobody has written to (it is executable and
-            // not writable), so that every page of it can be mapped again with the same contents.
-            unsafe { libc::madvise(address, end - start, libc::MADV_DONTNEED) };
-        }
+    for mapping in mappings(|line| line.contains(" r-xp ") && line.contains('/')) {
+        let address = ptr::with_exposed_provenance_mut::<libc::c_void>(mapping.start);
+        // SAFETY: the range is a mapping of a file that nobody has written to (it is executable and
+        // not writable), so that every page of it can be mapped again with the same contents.
+        unsafe { libc::madvise(address, mapping.len(), libc::MADV_DONTNEED) };
     }
 }
 
-/// Gives back what a start has used and a long life does not need: free pages of the heap (malloc_trim(3)) and
-/// the stack that is not in use (madvise(2) `MADV_DONTNEED`). The calling process must have one thread.
+/// Gives back what a start has used and a long life does not need: the stack that is not in use (madvise(2)
+/// `MADV_DONTNEED`), and then free pages of the heap (malloc_trim(3)), which the first of these uses too.
+/// The calling process must have one thread.
 pub(crate) fn give_back_memory() {
+    forget_unused_stack();
     #[cfg(target_env = "gnu")]
     // SAFETY: it takes an integer, and only lets go of pages that no allocation is in.
     unsafe {
         libc::malloc_trim(0)
     };
+}
+
+fn forget_unused_stack() {
     let here = 0_u8;
     let used = (&raw const here).addr();
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let stack = maps.lines().find(|line| line.ends_with("[stack]"));
-    let start = stack
-        .and_then(|line| line.split_once('-'))
-        .and_then(|(start, _)| usize::from_str_radix(start, 16).ok());
-    let Some(start) = start else { return };
-    // Room for what is called from here, far more than it needs.
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
-    let Some(page) = page
-        .ok()
-        .flatten()
-        .and_then(|page| usize::try_from(page).ok())
-    else {
+    let page = page.ok().flatten();
+    let Some(page) = page.and_then(|page| usize::try_from(page).ok()) else {
         return;
     };
+    // Room for what is called from here, far more than it needs.
     let end = used.saturating_sub(STACK_IN_USE) / page * page;
-    if start < end {
-        let address = ptr::with_exposed_provenance_mut::<libc::c_void>(start);
-        // SAFETY: the range lies within the mapping of this thread's stack and wholly below every frame of it;
-        // such pages hold nothing, and are zeroes when the stack grows into them again.
-        unsafe { libc::madvise(address, end - start, libc::MADV_DONTNEED) };
+    for stack in mappings(|line| line.ends_with("[stack]")) {
+        if stack.contains(&end) {
+            let address = ptr::with_exposed_provenance_mut::<libc::c_void>(stack.start);
+            // SAFETY: the range lies within the mapping of this thread's stack and wholly below every frame of
+            // it; such pages hold nothing, and are zeroes when the stack grows into them again.
+            unsafe { libc::madvise(address, end - stack.start, libc::MADV_DONTNEED) };
+        }
     }
 }
 
-/// How much below the frame of [`give_back_memory`] is left alone.
+/// The addresses of this process's mappings whose line in proc_pid_maps(5) is wanted.
+fn mappings(is_wanted: impl Fn(&str) -> bool) -> Vec<Range<usize>> {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let number = |text: &str| usize::from_str_radix(text, 16).ok();
+    let range = |line: &str| {
+        let (start, end) = line.split(' ').next()?.split_once('-')?;
+        Some(number(start)?..number(end)?)
+    };
+    maps.lines()
+        .filter(|line| is_wanted(line))
+        .filter_map(range)
+        .collect()
+}
+
+/// How much below the frame of [`forget_unused_stack`] is left alone.
 const STACK_IN_USE: usize = 4096;
