@@ -225,6 +225,19 @@ fn not_understood(error: &clap::Error) -> ExitCode {
 /// The longest that a request asks to wait; a longer wait is several requests.
 const LONG_WAIT: Duration = Duration::from_secs(240);
 
+/// Runs a client command whose exit code is a job's, or [`failure::OURS`].
+fn block_on_job(work: impl Future<Output = Result<u8, failure::Failure>>) -> ExitCode {
+    block_on(async {
+        match work.await {
+            Ok(code) => ExitCode::from(code),
+            Err(failure) => {
+                complain(&failure.to_string());
+                ExitCode::from(failure::OURS)
+            }
+        }
+    })
+}
+
 /// Runs a client command on one thread.
 fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()

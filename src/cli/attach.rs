@@ -17,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, timeout};
 
 use super::client::{self, Client, ConnectArgs};
-use super::failure::{Failure, OURS};
+use super::failure::Failure;
 use super::follow::Sinks;
 use super::text::visible;
 use super::{complain, find};
@@ -51,15 +51,7 @@ pub(super) struct AttachArgs {
 }
 
 pub(super) fn run(args: &AttachArgs) -> ExitCode {
-    super::block_on(async {
-        match execute(args).await {
-            Ok(code) => ExitCode::from(code),
-            Err(failure) => {
-                complain(&failure.to_string());
-                ExitCode::from(OURS)
-            }
-        }
-    })
+    super::block_on_job(execute(args))
 }
 
 async fn execute(args: &AttachArgs) -> Result<u8, Failure> {

@@ -53,15 +53,7 @@ pub(super) struct RunArgs {
 }
 
 pub(super) fn run(args: &RunArgs) -> ExitCode {
-    super::block_on(async {
-        match execute(args).await {
-            Ok(code) => ExitCode::from(code),
-            Err(failure) => {
-                complain(&failure.to_string());
-                ExitCode::from(OURS)
-            }
-        }
-    })
+    super::block_on_job(execute(args))
 }
 
 async fn execute(args: &RunArgs) -> Result<u8, Failure> {

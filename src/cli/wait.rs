@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::client::{Client, ConnectArgs};
-use super::failure::{Failure, OURS};
+use super::failure::Failure;
 use super::run::spec::seconds;
 use super::text::visible;
 use super::view::Job;
@@ -30,15 +30,7 @@ pub(super) struct WaitArgs {
 }
 
 pub(super) fn run(args: &WaitArgs) -> ExitCode {
-    super::block_on(async {
-        match execute(args).await {
-            Ok(code) => ExitCode::from(code),
-            Err(failure) => {
-                complain(&failure.to_string());
-                ExitCode::from(OURS)
-            }
-        }
-    })
+    super::block_on_job(execute(args))
 }
 
 async fn execute(args: &WaitArgs) -> Result<u8, Failure> {

@@ -5,7 +5,7 @@ use std::process::Command;
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use super::remains::monitor_of;
+use super::remains::{monitor_of, with_daemon};
 use crate::harness::{
     Builder, Server, eventually, id, kill_now, processes, processes_with, unique_seconds,
 };
@@ -136,17 +136,8 @@ async fn daemons_of_monitors_that_died_together_are_stopped_with_their_own_jobs(
     let server = Server::builder().without_cgroups().start().await;
     let mut jobs = Vec::new();
     for _ in 0..3 {
-        let (daemon, leader) = (unique_seconds(), unique_seconds());
-        let script = format!(
-            "(setsid sleep {daemon} < /dev/null > /dev/null 2>&1 &) ; echo ready; exec sleep {leader}"
-        );
-        let job = server.submit(&json!({ "script": script })).await;
-        server.says(&id(&job), "ready").await;
-        eventually("the daemon runs", async || {
-            (processes_with(&daemon).len() == 1).then_some(())
-        })
-        .await;
-        jobs.push((id(&job), daemon));
+        let (job, daemon, _) = with_daemon(&server).await;
+        jobs.push((job, daemon));
     }
     for monitor in server.monitors().into_values() {
         kill_now(monitor);

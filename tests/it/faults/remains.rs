@@ -330,9 +330,8 @@ async fn a_new_server_knows_every_running_job_at_once() {
     eprintln!("the first stop took {:?}", begun.elapsed());
 }
 
-#[tokio::test]
-async fn a_daemon_whose_monitor_died_is_stopped_with_its_job() {
-    let server = Server::start().await;
+/// A job with a daemon that holds none of its pipes: the job's id, and what daemon and leader sleep.
+pub(super) async fn with_daemon(server: &Server) -> (String, String, String) {
     let (daemon, leader) = (unique_seconds(), unique_seconds());
     let script = format!(
         "(setsid sleep {daemon} < /dev/null > /dev/null 2>&1 &) ; echo ready; exec sleep {leader}"
@@ -343,8 +342,15 @@ async fn a_daemon_whose_monitor_died_is_stopped_with_its_job() {
         (processes_with(&daemon).len() == 1).then_some(())
     })
     .await;
-    kill_now(monitor_of(&server, &id(&job)));
-    let job = server.stop(&id(&job), "").await;
+    (id(&job), daemon, leader)
+}
+
+#[tokio::test]
+async fn a_daemon_whose_monitor_died_is_stopped_with_its_job() {
+    let server = Server::start().await;
+    let (job, daemon, leader) = with_daemon(&server).await;
+    kill_now(monitor_of(&server, &job));
+    let job = server.stop(&job, "").await;
     assert_eq!(job["state"], "canceled", "{job:#}");
     assert_eq!(job["exit"]["signal"], "SIGTERM", "{job:#}");
     assert_eq!(processes_with(&daemon), [], "{job:#}");
