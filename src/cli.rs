@@ -28,6 +28,7 @@ mod wait;
 use std::future::Future;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -114,8 +115,7 @@ struct Serve {
 /// Does what the command line says.
 #[must_use]
 pub fn run() -> ExitCode {
-    let arguments = Cli::try_parse();
-    let command = match arguments {
+    let command = match aside(Cli::try_parse) {
         Ok(cli) => cli.command,
         Err(error) => return not_understood(&error),
     };
@@ -144,10 +144,10 @@ pub fn run() -> ExitCode {
 }
 
 fn serve(args: &Serve) -> ExitCode {
-    let started = match config::load(&args.settings, &Surroundings::read()) {
+    let started = match aside(|| config::load(&args.settings, &Surroundings::read())) {
         Ok(config) if args.check => check(&config),
         Ok(config) => {
-            if let Err(why) = connections::check_files(&config) {
+            if let Err(why) = aside(|| connections::check_files(&config)) {
                 complain(&format!("cannot start: {why}"));
                 return ExitCode::from(supervisor::EXIT_CONFIG);
             }
@@ -163,6 +163,22 @@ fn serve(args: &Serve) -> ExitCode {
             ExitCode::from(supervisor::EXIT_CONFIG)
         }
     }
+}
+
+/// Does in a thread of its own, which is gone afterwards, what allocates much and keeps little. In this thread it
+/// would leave free pieces all over the heap; the supervisor and every monitor forked from it would use those
+/// again, and each page that they write to becomes a copy of that page.
+fn aside<T: Send>(work: impl Fn() -> T + Sync) -> T {
+    thread::scope(
+        |scope| match thread::Builder::new().spawn_scoped(scope, &work) {
+            Ok(thread) => match thread.join() {
+                Ok(done) => done,
+                Err(panic) => std::panic::resume_unwind(panic),
+            },
+            // It works here as well.
+            Err(_) => work(),
+        },
+    )
 }
 
 /// `serve --check`: could this program run here, or take over from the one that does?

@@ -186,6 +186,8 @@ impl Supervisor {
         }
         // The supervisor and every monitor live longer than what only a start needs.
         sys::forget_text_pages();
+        // Here and not in each monitor, which would write to the pages that it gives back.
+        sys::give_back_memory();
         // Nor is a server needed where the end was asked for before there was one.
         if self.shutdown.is_none()
             && let Err(error) = self.start_server()
