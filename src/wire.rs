@@ -6,6 +6,7 @@
 
 pub(crate) mod messages;
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -27,6 +28,12 @@ const MAX_PACKET: usize = 16 * 1024;
 
 /// The most descriptors beside a packet.
 const MAX_FDS: usize = 4;
+
+thread_local! {
+    /// Where packets arrive. Most of them are small: the pages of a buffer for each one would be written to for
+    /// nothing, and every page that the supervisor writes to between two forks is a copy that a monitor keeps.
+    static RECEIVED: RefCell<Vec<u8>> = RefCell::new(vec![0; MAX_PACKET]);
+}
 
 /// What came out of a socket.
 #[derive(Debug)]
@@ -105,9 +112,15 @@ pub(crate) fn send_bytes(
 
 /// Takes one message without blocking; `WouldBlock` where there is none.
 pub(crate) fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result<Received<T>> {
-    let mut buffer = vec![0; MAX_PACKET];
+    RECEIVED.with_borrow_mut(|buffer| receive_into(buffer, socket))
+}
+
+fn receive_into<T: DeserializeOwned>(
+    buffer: &mut [u8],
+    socket: BorrowedFd<'_>,
+) -> io::Result<Received<T>> {
     let mut beside = cmsg_space!([RawFd; MAX_FDS]);
-    let mut parts = [IoSliceMut::new(&mut buffer)];
+    let mut parts = [IoSliceMut::new(buffer)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let message = match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut beside), flags) {
         Ok(message) => message,
