@@ -137,3 +137,126 @@ fn before(filter: BpfProgram) -> BpfProgram {
     program.extend(filter);
     program
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_arch = "x86_64")]
+    const OURS: u32 = 0xc000_003e;
+    #[cfg(target_arch = "aarch64")]
+    const OURS: u32 = 0xc000_00b7;
+    /// 32-bit x86 and ARM.
+    const FOREIGN: [u32; 2] = [0x4000_0003, 0x4000_0028];
+
+    const ALLOWED: u32 = libc::SECCOMP_RET_ALLOW;
+
+    fn refused(errno: libc::c_int) -> u32 {
+        libc::SECCOMP_RET_ERRNO | errno.unsigned_abs()
+    }
+
+    /// What the kernel would answer to a call: the program, followed by hand (see seccomp(2) for the layout).
+    fn answer(program: &BpfProgram, arch: u32, call: libc::c_long, arguments: &[u64]) -> u32 {
+        let number = u32::try_from(call).unwrap();
+        let mut words = vec![number, arch, 0, 0];
+        for at in 0..6 {
+            let argument = arguments.get(at).copied().unwrap_or_default();
+            words.push(u32::try_from(argument & 0xffff_ffff).unwrap());
+            words.push(u32::try_from(argument >> 32).unwrap());
+        }
+        let (mut at, mut value) = (0, 0_u32);
+        loop {
+            let op = &program[at];
+            let jump = |holds: bool| usize::from(if holds { op.jt } else { op.jf });
+            at += 1;
+            at += match op.code {
+                0x20 => {
+                    value = words[usize::try_from(op.k).unwrap() / 4];
+                    0
+                }
+                0x54 => {
+                    value &= op.k;
+                    0
+                }
+                0x05 => usize::try_from(op.k).unwrap(),
+                0x15 => jump(value == op.k),
+                0x25 => jump(value > op.k),
+                0x35 => jump(value >= op.k),
+                0x06 => return op.k,
+                code => panic!("an operation that is not used here: {code:#x}"),
+            };
+        }
+    }
+
+    #[test]
+    fn every_call_of_the_list_is_refused_and_ordinary_ones_are_not() {
+        let program = filter(true).unwrap();
+        let ask = |call, arguments: &[u64]| answer(&program, OURS, call, arguments);
+        for call in [REFUSED, OF_ARCH].concat() {
+            assert_eq!(ask(call, &[]), refused(libc::EPERM), "{call}");
+        }
+        for call in [
+            libc::SYS_read,
+            libc::SYS_openat,
+            libc::SYS_execve,
+            libc::SYS_socket,
+            libc::SYS_kill,
+            libc::SYS_seccomp,
+            436, // close_range
+            463, // removexattrat
+        ] {
+            assert_eq!(ask(call, &[u64::MAX; 6]), ALLOWED, "{call}");
+        }
+    }
+
+    #[test]
+    fn of_some_calls_the_arguments_decide() {
+        let program = filter(true).unwrap();
+        let ask = |call, arguments: &[u64]| answer(&program, OURS, call, arguments);
+        let new_user = u64::from(libc::CLONE_NEWUSER.unsigned_abs());
+        let others = 0x7fff_ffff & !new_user;
+        for call in [libc::SYS_clone, libc::SYS_unshare] {
+            for flags in [new_user, new_user | others, new_user | 1 << 40] {
+                assert_eq!(ask(call, &[flags]), refused(libc::EPERM), "{flags:#x}");
+            }
+            // The kernel does not look at the upper half.
+            for flags in [0, others, new_user << 32] {
+                assert_eq!(ask(call, &[flags]), ALLOWED, "{flags:#x}");
+            }
+        }
+        for request in [libc::TIOCSTI, libc::TIOCLINUX, libc::TIOCSTI | 1 << 32] {
+            let said = ask(libc::SYS_ioctl, &[0, request]);
+            assert_eq!(said, refused(libc::EPERM), "{request:#x}");
+        }
+        for request in [libc::TCGETS, libc::TIOCGWINSZ, libc::FIONREAD] {
+            assert_eq!(ask(libc::SYS_ioctl, &[0, request]), ALLOWED);
+        }
+        // The request is the second argument, not the first.
+        assert_eq!(ask(libc::SYS_ioctl, &[libc::TIOCSTI, 0]), ALLOWED);
+    }
+
+    #[test]
+    fn calls_that_the_rules_cannot_see_are_not_there() {
+        let program = filter(true).unwrap();
+        let ask = |call| answer(&program, OURS, call, &[]);
+        assert_eq!(ask(libc::SYS_clone3), refused(libc::ENOSYS));
+        for call in [0, libc::SYS_mount, 0x3fff_ffff] {
+            assert_eq!(ask(call | 0x4000_0000), refused(libc::ENOSYS), "{call}");
+        }
+        for arch in FOREIGN {
+            // mount(2) is 21 there.
+            let said = answer(&program, arch, 21, &[]);
+            assert_eq!(said, libc::SECCOMP_RET_KILL_PROCESS, "{arch:#x}");
+        }
+    }
+
+    #[test]
+    fn tracing_is_refused_where_nothing_else_bounds_it() {
+        for (traces_its_own, expected) in [(true, ALLOWED), (false, refused(libc::EPERM))] {
+            let program = filter(traces_its_own).unwrap();
+            for call in TRACING {
+                assert_eq!(answer(&program, OURS, *call, &[]), expected, "{call}");
+            }
+        }
+    }
+}

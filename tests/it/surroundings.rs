@@ -171,7 +171,7 @@ async fn nothing_of_the_services_own_settings_leaks_into_a_job() {
     };
     let server = Server::builder()
         .prelude(&format!(
-            "{UNTIDY}; ulimit -c 0; echo 300 > /proc/$$/oom_score_adj; {renice}"
+            "{UNTIDY}; ulimit -S -c $(ulimit -H -c); echo 300 > /proc/$$/oom_score_adj; {renice}"
         ))
         .start()
         .await;
@@ -312,6 +312,57 @@ async fn only_standard_input_output_and_error_are_open_however_busy_the_service_
             .map(async |job| server.stop(&id(job), "force").await),
     )
     .await;
+}
+
+#[tokio::test]
+async fn what_the_service_was_started_with_open_stays_with_the_supervisor() {
+    let scratch = tempfile::tempdir().unwrap();
+    let secret = scratch.path().join("secret");
+    fs::write(&secret, "x").unwrap();
+    // Without close-on-exec, as a careless parent leaves it; the last one for writing.
+    let path = secret.display();
+    let server = Server::builder()
+        .prelude(&format!("exec 3<{path} 7<{path} 9>>{path}"))
+        .start()
+        .await;
+    let numbers_that_lead_there = |pid: i32| {
+        let open = descriptors(&json!(pid));
+        let there = open
+            .into_iter()
+            .filter(|(_, target)| *target == path.to_string());
+        there.map(|(number, _)| number).collect::<Vec<_>>()
+    };
+    let supervisor = server.supervisor().as_raw();
+    assert_eq!(numbers_that_lead_there(supervisor), [3, 7, 9]);
+
+    let seconds = unique_seconds();
+    let pty = json!({"rows": 24, "cols": 80});
+    for body in [
+        json!({"command": ["sleep", seconds]}),
+        json!({"command": ["sleep", seconds], "stdin": {"mode": "open"}}),
+        json!({"command": ["sleep", seconds], "pty": pty}),
+        json!({"command": ["sleep", seconds], "sandbox": {}}),
+    ] {
+        let job = server.submit(&body).await;
+        assert_eq!(job["state"], "running", "{job:#}");
+        let open = descriptors(&job["process"]["pid"]);
+        let numbers: Vec<i32> = open.keys().copied().collect();
+        assert_eq!(numbers, [0, 1, 2], "{body} {open:?}");
+    }
+    // The server and the monitors.
+    let others = server
+        .marked()
+        .into_iter()
+        .filter(|process| process.pid != supervisor && !process.argv.contains(&seconds));
+    let others: Vec<_> = others.collect();
+    assert_eq!(others.len(), 5, "{others:?}");
+    for process in others {
+        let held = numbers_that_lead_there(process.pid);
+        assert_eq!(held, [0; 0], "{process:?}");
+    }
+    // A job sees the same of itself: the fourth is the one that ls(1) reads the list by.
+    let text = text_of(&server, json!({"command": ["ls", "/proc/self/fd"]})).await;
+    assert_eq!(text, "0\n1\n2\n3\n");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod output;
 #[path = "../it/harness/reply.rs"]
 mod reply;
 mod server;
+mod socket;
 mod tables;
 mod tls;
 mod tokens;

@@ -241,3 +241,43 @@ fn a_state_directory_that_others_can_read_is_made_private() {
     let mode = std::fs::metadata(server.state_dir()).unwrap().permissions();
     assert_eq!(mode.mode() & 0o7777, 0o700);
 }
+
+#[test]
+fn what_the_first_start_makes_is_for_its_owner_alone() {
+    let server = Server::start();
+    let state_dir = server.state_dir();
+    assert_eq!(
+        run(
+            &["token", "create", "--name", "ci", "--scope", "read"],
+            &state_dir
+        )
+        .0,
+        0
+    );
+    // So that every file there may be is there.
+    server.ask(
+        &server.token,
+        "POST",
+        "/jobs?wait=20",
+        r#"{"script":"echo"}"#,
+    );
+    let token = server.token.trim();
+    assert!(token.len() == 64 && token.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let mut looked_at = 0;
+    let mut directories = vec![state_dir];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let (path, found) = entry.map(|one| (one.path(), one.metadata())).unwrap();
+            let found = found.unwrap();
+            let mode = found.permissions().mode() & 0o777;
+            assert_eq!(mode & 0o077, 0, "{} {mode:o}", path.display());
+            looked_at += 1;
+            if found.is_dir() {
+                directories.push(path);
+            }
+        }
+    }
+    assert!(looked_at > 10, "{looked_at}");
+    let other = Server::start();
+    assert_ne!(other.token, server.token);
+}
