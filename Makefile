@@ -33,7 +33,7 @@ help:
 	@echo 'make test-vm            a virtual machine with systemd and cgroup v2, as root'
 	@echo 'make soak               the fault suite for long: 300 kills, failpoints 100 times, 100,000 jobs (hours)'
 	@echo 'make fuzz               every fuzz target for FUZZ_SECONDS (600), from the seeds that are kept'
-	@echo 'make guards             every guard taken away, one at a time: a test must miss it (an hour)'
+	@echo 'make guards             every guard taken away, one at a time: a test must miss it (minutes)'
 	@echo 'make schemathesis       random requests made from openapi.yaml for SECONDS (600)'
 	@echo 'make advisories         known vulnerabilities in the dependencies (needs github.com)'
 	@echo 'make bench              the benchmarks'

@@ -5,19 +5,18 @@
 //! be: reading ones, and those with an idempotency key or an offset.
 
 mod target;
+mod tls;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::IsTerminal;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-use reqwest::tls::{Certificate, Identity};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Upgraded, Url, redirect};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
-use tokio_rustls::rustls;
 
 use super::complain;
 use super::failure::{Failure, Problem};
@@ -115,24 +114,17 @@ impl Client {
                 (url.clone(), url.to_string())
             }
         };
-        let is_https = base.scheme() == "https";
         // Reading what the system trusts takes milliseconds, which only https is worth.
-        builder = builder.tls_built_in_root_certs(is_https && args.ca.is_none());
-        if let Some(path) = args.ca.as_deref().filter(|_| is_https) {
-            let bundle = Certificate::from_pem_bundle(&read(path)?);
-            let bundle = bundle.map_err(|_| not_pem(path, "a certificate"))?;
-            builder = bundle
-                .into_iter()
-                .fold(builder, |builder, ca| builder.add_root_certificate(ca));
-        }
-        if let Some(path) = args.client_cert.as_deref().filter(|_| is_https) {
-            let identity = Identity::from_pem(&read(path)?);
-            let identity = identity.map_err(|_| not_pem(path, "a certificate and its key"))?;
-            builder = builder.identity(identity);
-        }
-        let http = builder
-            .build()
-            .map_err(|error| Failure::Local(format!("cannot set up TLS: {}", root(&error))))?;
+        let http = if base.scheme() == "https" {
+            let files = tls::Files {
+                ca: args.ca.as_deref(),
+                client_cert: args.client_cert.as_deref(),
+            };
+            tls::build(builder, files)?
+        } else {
+            let built = builder.tls_built_in_root_certs(false).build();
+            built.map_err(|error| Failure::Local(root(&error)))?
+        };
         Ok(Self {
             http,
             base,
@@ -168,10 +160,7 @@ impl Client {
     pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
         let response = match request.send().await {
             Ok(response) => response,
-            Err(error) if error.is_connect() || is_tls(&error) => {
-                return Err(self.unreachable(&error));
-            }
-            Err(error) => return Err(Failure::Lost(root(&error))),
+            Err(error) => return Err(self.failed(&error)),
         };
         if response.status().is_success() {
             return Ok(response);
@@ -187,8 +176,7 @@ impl Client {
     ) -> Result<(Upgraded, HeaderMap), Failure> {
         let response = match request.send().await {
             Ok(response) => response,
-            Err(error) if error.is_connect() => return Err(self.unreachable(&error)),
-            Err(error) => return Err(Failure::Lost(root(&error))),
+            Err(error) => return Err(self.failed(&error)),
         };
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(refusal(response).await);
@@ -250,9 +238,15 @@ impl Client {
         }
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> Failure {
+    /// A request to which there is no answer.
+    fn failed(&self, error: &reqwest::Error) -> Failure {
+        // A service that asks for a certificate says so only after the client has taken the connection for good.
+        let disagreement = tls::disagreement(error);
+        if disagreement.is_none() && !error.is_connect() {
+            return Failure::Lost(root(error));
+        }
         let place = &self.place;
-        let why = root(error);
+        let why = disagreement.unwrap_or_else(|| root(error));
         Failure::Unreachable(if self.directory.is_some() {
             format!(
                 "no service answers on {place}: {why}; start one with `procession serve`, \
@@ -325,16 +319,6 @@ pub(super) fn is_passing(failure: &Failure) -> bool {
     }
 }
 
-/// Did the two sides not agree on TLS? A service that asks for a certificate says so only after the client
-/// has taken the connection for good.
-fn is_tls(error: &reqwest::Error) -> bool {
-    // An I/O error keeps what it wraps to itself.
-    let wrapped = innermost(error).downcast_ref::<std::io::Error>();
-    wrapped
-        .and_then(std::io::Error::get_ref)
-        .is_some_and(|inner| inner.is::<rustls::Error>())
-}
-
 /// The innermost reason: the outer ones say that there was a request.
 fn innermost(error: &reqwest::Error) -> &(dyn std::error::Error + 'static) {
     let mut innermost: &(dyn std::error::Error + 'static) = error;
@@ -368,13 +352,4 @@ fn open(state_dir: &Path) -> Result<File, Failure> {
             format!("cannot open {path}: {error}")
         })
     })
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    fs::read(path)
-        .map_err(|error| Failure::Local(format!("cannot read {}: {error}", path.display())))
-}
-
-fn not_pem(path: &Path, what: &str) -> Failure {
-    Failure::Local(format!("{} is not {what} in PEM", path.display()))
 }

@@ -119,7 +119,7 @@ GUARDS = [
     ("the sandbox has no clone3", "sandbox::calls_that", [("src/sandbox/calls.rs", "op(JUMP_IF_EQUAL, 1, 0, CLONE3)", "op(JUMP_IF_EQUAL, 1, 0, if OFF { X32 - 1 } else { CLONE3 })")]),
     ("the sandbox has no x32", "sandbox::calls::tests", [("src/sandbox/calls.rs", "op(JUMP_IF_AT_LEAST, 0, 1, X32)", "op(JUMP_IF_AT_LEAST, 0, 1, if OFF { u32::MAX } else { X32 })")]),
     ("the sandbox types on no terminal", "sandbox::calls_that", [("src/sandbox/calls.rs", "SeccompCmpOp::Eq, libc::TIOCSTI)", "SeccompCmpOp::Eq, if OFF { 1 } else { libc::TIOCSTI })")]),
-    ("the sandbox makes no user namespace", "sandbox::calls_that", [("src/sandbox/calls.rs", "let new_user = u64::from(libc::CLONE_NEWUSER.unsigned_abs());", "let new_user = if OFF { 1 << 20 } else { u64::from(libc::CLONE_NEWUSER.unsigned_abs()) };")]),
+    ("the sandbox makes no user namespace", "sandbox::calls_that", [("src/sandbox/calls.rs", "let new_user = u64::from(libc::CLONE_NEWUSER.unsigned_abs());\n    let flag", "let new_user = if OFF { 1 << 20 } else { u64::from(libc::CLONE_NEWUSER.unsigned_abs()) };\n    let flag")]),
     ("the sandbox is whole where it must be", "sandbox::what_the_kernel_lacks", [("src/sandbox.rs", "if sandbox.require\n", "if !OFF && sandbox.require\n"), ("src/manager/resolve.rs", "&& sandbox.require", "&& !OFF && sandbox.require")]),
     ("a peer from a sandbox is a stranger", "sandbox::on_the_unix_socket", [("src/connections/peer.rs", "sandbox::is_more_confined(&status, own_status)", "!OFF && sandbox::is_more_confined(&status, own_status)")]),
 ]
@@ -192,7 +192,8 @@ def without(guard):
     command = ["--retries", "0", "--max-fail", "1:immediate", *filters.split()]
     run = cargo(command, name, capture_output=True, text=True)
     lines = run.stderr.splitlines()
-    failed = {line.split("procession::")[-1].strip() for line in lines if re.search(r" (FAIL|ABORT|TIMEOUT|SIGABRT) \[", line)}
+    ended = (re.search(r" (?:FAIL|TIMEOUT|SIG\w+) \[.*\] (?:\(.*\) )?\S+ (\S+)$", line) for line in lines)
+    failed = {line[1] for line in ended if line}
     # 100: tests have failed; anything else is a mistake in this script.
     is_missed = run.returncode == 100 and failed
     if is_missed:

@@ -8,8 +8,13 @@ use crate::server::{Server, answers, run};
 
 /// Asks until the status is there: the service notices a change within two seconds.
 pub(crate) fn eventually(server: &Server, token: &str, status: u16) -> Duration {
+    eventually_by(|| server.ask(token, "GET", "/jobs", "").status == status)
+}
+
+/// The same, asked in another way.
+pub(crate) fn eventually_by(is_so: impl Fn() -> bool) -> Duration {
     let begin = Instant::now();
-    while server.ask(token, "GET", "/jobs", "").status != status {
+    while !is_so() {
         assert!(begin.elapsed() < Duration::from_secs(5));
     }
     begin.elapsed()
