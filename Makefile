@@ -32,7 +32,7 @@ help:
 	@echo 'make test-docker        the image, against a Docker engine (its own where none answers, as root)'
 	@echo 'make test-vm            a virtual machine with systemd and cgroup v2, as root'
 	@echo 'make soak               the fault suite for long: 300 kills, failpoints 100 times, 100,000 jobs (hours)'
-	@echo 'make fuzz               every fuzz target for FUZZ_SECONDS (600), from the seeds that are kept'
+	@echo 'make fuzz               every fuzz target for FUZZ_SECONDS (600), FUZZ_JOBS (1) at a time, from the seeds that are kept'
 	@echo 'make guards             every guard taken away, one at a time: a test must miss it (minutes)'
 	@echo 'make schemathesis       random requests made from openapi.yaml for SECONDS (600)'
 	@echo 'make advisories         known vulnerabilities in the dependencies (needs github.com)'
@@ -121,19 +121,15 @@ soak:
 	PROCESSION_LEAK_JOBS=$${PROCESSION_LEAK_JOBS:-100000} \
 		$(CARGO) test --locked --test it -- faults::leaks --nocapture
 
-# With the compiler that everything else is built with: it takes the flags of the sanitizers when it is told that it is
-# a nightly one. The code under test is safe Rust, so that coverage is all that is needed of them.
+# FUZZ_TARGETS='spec patch' runs only these, FUZZ_JOBS=2 two at a time.
 CARGO_FUZZ_VERSION := 0.13.2
 CARGO_FUZZ := $(TOOLS)/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
 FUZZ_SECONDS ?= 600
-FUZZ_TARGETS ?= $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+FUZZ_JOBS ?= 1
+FUZZ_TARGETS ?= $(sort $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs))))
 fuzz: $(CARGO_FUZZ)
 	scripts/need.sh c++=build-essential
-	set -e; for target in $(FUZZ_TARGETS); do \
-		mkdir -p fuzz/corpus/$$target; \
-		RUSTC_BOOTSTRAP=1 $(CARGO_FUZZ) run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
-			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -print_final_stats=1; \
-	done
+	scripts/fuzz.sh $(CARGO_FUZZ) $(FUZZ_SECONDS) $(FUZZ_JOBS) $(FUZZ_TARGETS)
 
 $(CARGO_FUZZ):
 	$(CARGO) install --locked cargo-fuzz --version $(CARGO_FUZZ_VERSION) \

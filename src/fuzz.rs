@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use axum::http::header::RANGE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::clock::Timestamp;
-use crate::http::{fuzz_cursor, fuzz_headers, fuzz_query, fuzz_range};
+use crate::http::{fuzz_attach, fuzz_cursor, fuzz_headers, fuzz_query, fuzz_range};
 use crate::job::parse::{self, Body, NewJob, SpecLimits};
 use crate::job::selector::Selector;
 use crate::job::{Job, JobId};
@@ -24,7 +25,8 @@ use crate::{record, wire};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 12] = [
+    ("attach", attach),
     ("cursor", cursor),
     ("headers", headers),
     ("index", index),
@@ -122,6 +124,28 @@ pub fn selector(bytes: &[u8]) {
         let shown = selector.to_string();
         assert_eq!(shown.parse::<Selector>().as_ref(), Ok(&selector), "{shown}");
     }
+}
+
+/// What a client of a job's WebSocket sends; also in frames made for it, so that more of the inputs are messages.
+pub fn attach(bytes: &[u8]) {
+    fuzz_attach(bytes);
+    let mut frames = Vec::new();
+    for message in bytes.split(|byte| *byte == b'\n') {
+        let Some((first, payload)) = message.split_first() else {
+            continue;
+        };
+        // The last frame of a message as often as not; the mask is one that changes nothing.
+        let (head, length) = match u16::try_from(payload.len()) {
+            Ok(length @ ..=125) => (*first, vec![0x80 | length.to_le_bytes()[0]]),
+            Ok(length) => (*first, [&[0xfe][..], &length.to_be_bytes()].concat()),
+            Err(_) => continue,
+        };
+        frames.extend_from_slice(&[head]);
+        frames.extend_from_slice(&length);
+        frames.extend_from_slice(&[0; 4]);
+        frames.extend_from_slice(payload);
+    }
+    fuzz_attach(&frames);
 }
 
 /// The query of a list of jobs.
@@ -263,7 +287,10 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new() -> Self {
-        let name = format!("procession-fuzz-{}", std::process::id());
+        // Tests share a process.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("procession-fuzz-{}-{number}", std::process::id());
         let path = Path::new("/dev/shm").join(name);
         fs::create_dir_all(&path).expect("shared memory is mounted");
         Self(path)
@@ -278,22 +305,114 @@ impl Drop for Scratch {
 
 #[cfg(test)]
 mod tests {
+    use std::panic;
+
+    use rand::rngs::StdRng;
+    use rand::seq::IndexedRandom;
+    use rand::{Rng, SeedableRng};
+
     use super::*;
+
+    /// Inputs of each target that [`every_input_like_those_that_are_kept_passes`] makes.
+    const MADE: usize = 3000;
+
+    /// As the targets are run: a longer input shows hardly more.
+    const LONGEST: usize = 4096;
+
+    fn kept(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
+        let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+        assert!(fuzz.join(format!("fuzz_targets/{name}.rs")).exists());
+        let files = fs::read_dir(fuzz.join("seeds").join(name)).expect(name);
+        let mut paths: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+        // The order of a directory is not the same everywhere, and choices are made by it.
+        paths.sort();
+        assert!(!paths.is_empty(), "nothing is kept for {name}");
+        paths
+            .into_iter()
+            .map(|path| (path.clone(), fs::read(path).unwrap()))
+            .collect()
+    }
 
     #[test]
     fn every_input_that_is_kept_passes() {
-        let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
         for (name, target) in TARGETS {
-            assert!(fuzz.join(format!("fuzz_targets/{name}.rs")).exists());
-            let inputs = fs::read_dir(fuzz.join("seeds").join(name)).expect(name);
-            let mut count = 0;
-            for input in inputs {
-                let path = input.unwrap().path();
+            for (path, input) in kept(name) {
                 eprintln!("{}", path.display());
-                target(&fs::read(path).unwrap());
-                count += 1;
+                target(&input);
             }
-            assert!(count > 0, "nothing is kept for {name}");
+        }
+    }
+
+    /// A run of all targets so short that it can be one of the tests, and the same every time:
+    /// `PROCESSION_FUZZ_SEED` makes other inputs, `PROCESSION_FUZZ_INPUTS` more of them.
+    #[test]
+    fn every_input_like_those_that_are_kept_passes() {
+        let set = |name| std::env::var(name).ok().map(|text| text.parse().unwrap());
+        let seed: u64 = set("PROCESSION_FUZZ_SEED").unwrap_or(1);
+        let made =
+            set("PROCESSION_FUZZ_INPUTS").map_or(MADE, |made| usize::try_from(made).unwrap());
+        for (name, target) in TARGETS {
+            let kept: Vec<_> = kept(name).into_iter().map(|(_, input)| input).collect();
+            let mut random = StdRng::seed_from_u64(seed);
+            for number in 0..made {
+                let mut input = kept[number % kept.len()].clone();
+                for _ in 0..random.random_range(1..=4) {
+                    change(&mut input, &kept, &mut random);
+                }
+                input.truncate(LONGEST);
+                if let Err(cause) = panic::catch_unwind(|| target(&input)) {
+                    eprintln!(
+                        "{name} with seed {seed}, input {number}: b\"{}\"",
+                        input.escape_ascii()
+                    );
+                    panic::resume_unwind(cause);
+                }
+            }
+        }
+    }
+
+    /// One small change, as fuzzers make them.
+    fn change(input: &mut Vec<u8>, kept: &[Vec<u8>], random: &mut StdRng) {
+        /// Bytes that mean something in JSON, MessagePack, queries, headers, frames or numbers.
+        const TELLING: &[u8] = b"\0\x01\x7f\x80\x81\xc0\xdf\xff\"\\{}[]:,;=&%+-*/!()0189.eE \n\r\t";
+        const NUMBERS: [&[u8]; 7] = [
+            b"-1",
+            b"65536",
+            b"4294967296",
+            b"18446744073709551615",
+            b"18446744073709551616",
+            b"1e308",
+            b"-0.0",
+        ];
+        let start = random.random_range(0..=input.len());
+        let end = random.random_range(start..=input.len().min(start + 32));
+        match random.random_range(0..8_u8) {
+            0 => {
+                if let Some(byte) = input.get_mut(start) {
+                    *byte ^= 1 << random.random_range(0..8);
+                }
+            }
+            1 => {
+                let byte = *TELLING.choose(random).unwrap();
+                drop(input.splice(start..end.min(start + 1), [byte]));
+            }
+            2 => input.insert(start, *TELLING.choose(random).unwrap()),
+            3 => input.insert(start, random.random()),
+            4 => drop(input.drain(start..end)),
+            5 => {
+                let twice = input[start..end].to_vec();
+                drop(input.splice(start..start, twice));
+            }
+            6 => {
+                let number = *NUMBERS.choose(random).unwrap();
+                drop(input.splice(start..end, number.iter().copied()));
+            }
+            // The end of another input.
+            7.. => {
+                let other = kept.choose(random).unwrap();
+                let from = random.random_range(0..=other.len());
+                drop(input.splice(start.., other[from..].iter().copied()));
+            }
         }
     }
 }

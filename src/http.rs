@@ -100,6 +100,11 @@ pub(crate) fn fuzz_range(headers: &axum::http::HeaderMap, kept_from: u64, length
     }
 }
 
+/// For the fuzz targets: what a client of a job's WebSocket sends.
+pub(crate) fn fuzz_attach(bytes: &[u8]) {
+    attach::fuzz_attach(bytes);
+}
+
 /// How callers over TCP are recognised. The unix socket goes by [`PeerUid`] in both modes.
 #[derive(Clone, Debug)]
 pub enum AuthMode {

@@ -6,12 +6,17 @@ mod frames;
 mod pulse;
 mod session;
 
+use std::io::{self, Read, Write};
+
 use axum::Extension;
 use axum::extract::State;
-use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{Message, WebSocketUpgrade};
 use axum::http::HeaderValue;
 use axum::response::Response;
+use bytes::Bytes;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{self, WebSocket};
 
 use super::Api;
 use super::auth::Caller;
@@ -82,4 +87,52 @@ pub(super) async fn attach(
     let first = HeaderValue::from(first);
     response.headers_mut().insert(FIRST_OFFSET, first);
     Ok(response)
+}
+
+/// For the fuzz targets: what a client sends, as all of its connection and as one message. The connection ends.
+pub(super) fn fuzz_attach(bytes: &[u8]) {
+    /// Says what is left to be said, and takes every answer.
+    struct Client<'a>(&'a [u8]);
+    impl Read for Client<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0.read(buffer)
+        }
+    }
+    impl Write for Client<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    frames::fuzz_read(Message::Binary(Bytes::copy_from_slice(bytes)));
+    let limits = WebSocketConfig::default()
+        .max_message_size(Some(HARD_LIMIT))
+        .max_frame_size(Some(HARD_LIMIT))
+        .read_buffer_size(BUFFER)
+        .write_buffer_size(BUFFER);
+    let mut socket = WebSocket::from_raw_socket(Client(bytes), Role::Server, Some(limits));
+    // A frame has two bytes at least.
+    for _ in 0..=bytes.len() / 2 {
+        let message = match socket.read() {
+            Ok(tungstenite::Message::Binary(bytes)) => Message::Binary(bytes),
+            Ok(tungstenite::Message::Text(text)) => Message::Text(text.as_str().into()),
+            Ok(tungstenite::Message::Ping(bytes)) => Message::Ping(bytes),
+            Ok(tungstenite::Message::Pong(bytes)) => Message::Pong(bytes),
+            // Frames are never read as such.
+            Ok(tungstenite::Message::Close(_) | tungstenite::Message::Frame(_)) => {
+                Message::Close(None)
+            }
+            Err(error) => {
+                let _ = session::close_for(axum::Error::new(error));
+                return;
+            }
+        };
+        if !frames::fuzz_read(message) {
+            return;
+        }
+    }
+    panic!("there are more messages than frames");
 }

@@ -216,6 +216,35 @@ fn status_of(job: &Job) -> serde_json::Value {
     }
 }
 
+/// For the fuzz targets: whether the conversation goes on after this message, which has a meaning or a close that
+/// fits into a frame.
+pub(super) fn fuzz_read(message: Message) -> bool {
+    /// RFC 6455, section 5.5, without the code.
+    const REASON_BYTES: usize = 123;
+    let sent = match &message {
+        Message::Binary(bytes) => bytes.clone(),
+        Message::Text(_) | Message::Ping(_) | Message::Pong(_) | Message::Close(_) => Bytes::new(),
+    };
+    match read(message) {
+        Ok(Said::Input(input)) => {
+            assert!(!input.is_empty() && input.len() < MESSAGE_BYTES);
+            assert_eq!(sent, [&[STDIN], input.as_ref()].concat());
+        }
+        Ok(Said::Resize(Size { rows, cols })) => {
+            assert!((1..=SIZE_MAX).contains(&rows) && (1..=SIZE_MAX).contains(&cols));
+            assert_eq!(sent.first(), Some(&RESIZE));
+        }
+        Ok(Said::EndOfInput) => assert_eq!(sent.as_ref(), [CLOSE, STDIN]),
+        Ok(Said::Nothing) => {}
+        Ok(Said::Goodbye) => return false,
+        Err(close) => {
+            assert!(close.code > DONE.code && close.reason.len() <= REASON_BYTES);
+            return false;
+        }
+    }
+    true
+}
+
 fn on(channel: u8, bytes: &[u8]) -> Message {
     let mut message = Vec::with_capacity(1 + bytes.len());
     message.push(channel);

@@ -234,7 +234,7 @@ impl Listening<'_> {
 }
 
 /// The close frame that an error of the library asks for; `None` where the connection is gone.
-fn close_for(error: axum::Error) -> Option<Close> {
+pub(super) fn close_for(error: axum::Error) -> Option<Close> {
     match error.into_inner().downcast_ref::<tungstenite::Error>()? {
         tungstenite::Error::Capacity(_) => Some(frames::TOO_LARGE),
         tungstenite::Error::Protocol(

@@ -1,0 +1,6 @@
+//! What a client of a job's WebSocket sends.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| procession::fuzz::attach(bytes));
