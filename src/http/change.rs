@@ -14,7 +14,7 @@ use super::problem::ApiError;
 use super::query::Params;
 use super::{Api, body, view};
 use crate::job::parse::{self, BodyError, FieldError};
-use crate::manager::{Idempotency, RequestError, Submission, Until};
+use crate::manager::{RequestError, Until};
 
 /// The parameters of [`rerun`].
 pub(super) const RERUN: &[&str] = &["wait"];
@@ -109,14 +109,6 @@ pub(super) async fn rerun(
                 BodyError::Syntax { .. } | BodyError::TooDeep => error.into(),
             },
         )?;
-    let fingerprint = parse::fingerprint(&new);
-    let submission = Submission {
-        name: new.name,
-        labels: new.labels,
-        spec: new.spec,
-        actor: caller.actor.to_string(),
-        rerun_of: Some(id),
-        idempotency: key.map(|key| Idempotency { key, fingerprint }),
-    };
+    let submission = jobs::submission(new, &caller, Some(id), key);
     jobs::submit(&api, submission, &wait).await
 }

@@ -87,7 +87,7 @@ pub(super) async fn create(
     params.finish()?;
     let key = idempotency_key(request.headers())?;
     let bytes = body::read_json(request, api.settings.max_body_bytes).await?;
-    let (new, fingerprint) = wanted(&api, &bytes).await?;
+    let new = wanted(&api, &bytes).await?;
     if validate_only {
         judge(&api, &new.spec).await?;
         api.manager.validate(&new.spec).await?;
@@ -99,14 +99,7 @@ pub(super) async fn create(
         };
         return Ok(Json(view).into_response());
     }
-    let submission = Submission {
-        name: new.name,
-        labels: new.labels,
-        spec: new.spec,
-        actor: caller.actor.to_string(),
-        rerun_of: None,
-        idempotency: key.map(|key| Idempotency { key, fingerprint }),
-    };
+    let submission = submission(new, &caller, None, key);
     submit(&api, submission, &wait).await
 }
 
@@ -154,7 +147,7 @@ pub(super) async fn submit(
 }
 
 /// The job that the body asks for, where the command policy allows it.
-async fn wanted(api: &Api, bytes: &Bytes) -> Result<(NewJob, [u8; 32]), ApiError> {
+async fn wanted(api: &Api, bytes: &Bytes) -> Result<NewJob, ApiError> {
     let invalid = |errors: Vec<FieldError>| {
         ApiError::InvalidSpec(errors.into_iter().map(Violation::from).collect())
     };
@@ -164,9 +157,7 @@ async fn wanted(api: &Api, bytes: &Bytes) -> Result<(NewJob, [u8; 32]), ApiError
     })?;
     let limits = &api.settings.spec_limits;
     let Some(policy) = api.settings.policy.clone() else {
-        let new = parse::parse_submission(&body, limits).map_err(invalid)?;
-        let fingerprint = parse::fingerprint(&new);
-        return Ok((new, fingerprint));
+        return parse::parse_submission(&body, limits).map_err(invalid);
     };
     if body.has_program() {
         return Err(ApiError::PolicyForbids(
@@ -179,12 +170,31 @@ async fn wanted(api: &Api, bytes: &Bytes) -> Result<(NewJob, [u8; 32]), ApiError
     let made = made
         .await
         .map_err(|error| ApiError::Internal(error.to_string()))?;
-    let new = made.map_err(|error| match error {
+    made.map_err(|error| match error {
         TemplateError::NoSuchTemplate => ApiError::NoSuchTemplate,
         TemplateError::Invalid(errors) => invalid(errors),
-    })?;
-    let fingerprint = parse::fingerprint(&new);
-    Ok((new, fingerprint))
+    })
+}
+
+/// What is asked of the manager; without a key nobody compares what is meant.
+pub(super) fn submission(
+    new: NewJob,
+    caller: &Caller,
+    rerun_of: Option<JobId>,
+    key: Option<String>,
+) -> Submission {
+    let idempotency = key.map(|key| Idempotency {
+        key,
+        fingerprint: parse::fingerprint(&new),
+    });
+    Submission {
+        name: new.name,
+        labels: new.labels,
+        spec: new.spec,
+        actor: caller.actor.to_string(),
+        rerun_of,
+        idempotency,
+    }
 }
 
 /// The key, with or without the quotes that the draft asks for and few clients send.

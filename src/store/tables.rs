@@ -20,6 +20,7 @@ pub(super) struct Row {
     columns: Columns,
     queue: String,
     text: String,
+    has_webhooks: bool,
 }
 
 impl Row {
@@ -30,11 +31,17 @@ impl Row {
             columns,
             queue: job.spec.queue.clone(),
             text,
+            has_webhooks: !job.spec.webhooks.is_empty(),
         })
     }
 
     pub(super) fn id(&self) -> JobId {
         self.columns.id
+    }
+
+    /// There may be rows in the tables of what is to be delivered.
+    pub(super) fn has_webhooks(&self) -> bool {
+        self.has_webhooks
     }
 }
 

@@ -175,6 +175,15 @@ impl Writer {
 
 type Entry = (Command, &'static str);
 
+/// What an error undoes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Guard {
+    /// The whole batch.
+    Whole,
+    /// The command that it came from.
+    Each,
+}
+
 /// What the thread works with.
 struct Desk {
     connection: Connection,
@@ -247,7 +256,12 @@ impl Desk {
         if batch.is_empty() {
             return batch;
         }
-        match self.commit(&batch) {
+        // Errors of single commands are rare, and guarding each from the others is not free.
+        let committed = match self.commit(&batch, Guard::Whole) {
+            Err(_) if batch.len() > 1 => self.commit(&batch, Guard::Each),
+            committed => committed,
+        };
+        match committed {
             Ok(outcomes) => batch
                 .into_iter()
                 .zip(outcomes)
@@ -272,7 +286,11 @@ impl Desk {
     }
 
     /// `Err` where nothing of the batch was committed.
-    fn commit(&mut self, batch: &[Entry]) -> Result<Vec<Result<Inserted, Fault>>, Fault> {
+    fn commit(
+        &mut self,
+        batch: &[Entry],
+        guard: Guard,
+    ) -> Result<Vec<Result<Inserted, Fault>>, Fault> {
         let mut transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -280,6 +298,10 @@ impl Desk {
         let mut now = before;
         let mut outcomes = Vec::with_capacity(batch.len());
         for (command, _) in batch {
+            if guard == Guard::Whole {
+                outcomes.push(Ok(apply(&transaction, command, &mut now)?));
+                continue;
+            }
             let savepoint = transaction.savepoint()?;
             let mut totals = now;
             let outcome = apply(&savepoint, command, &mut totals);
@@ -382,7 +404,9 @@ fn apply(
         (Inserted::New, Command::Change(Change::Settle(..), _)) => {}
         (Inserted::New, Command::Change(Change::Finish(row, events), _)) => {
             events::insert(connection, events, totals)?;
-            outbox::tidy(connection, row.id())?;
+            if row.has_webhooks() {
+                outbox::tidy(connection, row.id())?;
+            }
         }
         (Inserted::New, command) => events::insert(connection, command.events(), totals)?,
         (Inserted::Replay(_) | Inserted::KeyReused, _) => {}
@@ -395,6 +419,7 @@ mod tests {
     use super::*;
     use crate::job::State;
     use crate::job::spec::Secrets;
+    use crate::store::tables::Row;
     use crate::store::{schema, tests};
 
     #[test]
@@ -437,5 +462,35 @@ mod tests {
         assert_eq!(answers, [Ok(Inserted::New), full, Ok(Inserted::New)]);
         assert_eq!(desk.tally.finished.load(Ordering::Relaxed), 1);
         assert_eq!(desk.tally.commands.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn a_command_that_fails_undoes_itself_and_costs_the_others_no_commit() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let (_, connection) = schema::open(&folder.path().join("store.db")).unwrap();
+        let mut desk = Desk {
+            connection,
+            tally: Arc::default(),
+            feed: Arc::new(Feed::new(0)),
+            keep: 1000,
+        };
+        let job = tests::job(State::Succeeded);
+        let insertion = Insertion::of(&job, &Secrets::default(), None, Vec::new()).unwrap();
+        let (inserting, mut inserted) = oneshot::channel();
+        let stranger = Row::of(&tests::job(State::Queued)).unwrap();
+        let (changing, mut changed) = oneshot::channel();
+        let batch = vec![
+            (Command::Insert(Box::new(insertion), inserting), "testing"),
+            (
+                Command::Change(Change::Update(stranger, Vec::new()), changing),
+                "testing",
+            ),
+        ];
+        assert!(desk.write(batch).is_empty());
+        assert_eq!(inserted.try_recv().unwrap().unwrap(), Inserted::New);
+        let error = changed.try_recv().unwrap().unwrap_err();
+        assert_eq!(error.why, "no such unfinished job");
+        assert_eq!(desk.tally.finished.load(Ordering::Relaxed), 1);
+        assert_eq!(desk.tally.commits.load(Ordering::Relaxed), 1);
     }
 }
