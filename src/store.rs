@@ -7,6 +7,7 @@
 
 mod encoding;
 mod events;
+mod inbox;
 mod outbox;
 mod query;
 mod reader;

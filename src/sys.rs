@@ -14,6 +14,7 @@ use std::ptr;
 
 use nix::errno::Errno;
 use nix::libc;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::job::Signal;
@@ -391,10 +392,10 @@ pub(crate) fn errno_number(errno: Errno) -> i32 {
     errno as i32
 }
 
-/// Registers a descriptor with the runtime's reactor.
-pub(crate) fn watch(fd: OwnedFd) -> std::io::Result<AsyncFd<OwnedFd>> {
+/// Registers a descriptor with the runtime's reactor, which is woken by this alone.
+pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> std::io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives, and lives in the result.
-    unsafe { AsyncFd::register(fd) }.map_err(std::io::Error::from)
+    unsafe { AsyncFd::register_with_interest(fd, interest) }.map_err(std::io::Error::from)
 }
 
 /// Lets go of the pages of program text that are mapped now (madvise(2) `MADV_DONTNEED`): they stay in the

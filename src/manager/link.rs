@@ -23,7 +23,7 @@ struct Socket(AsyncFd<OwnedFd>);
 impl Socket {
     fn new(fd: OwnedFd) -> io::Result<Self> {
         // Every read and write asks not to block by itself; the flag on the socket is not needed.
-        sys::watch(fd).map(Self)
+        sys::watch(fd, Interest::READABLE).map(Self)
     }
 
     /// Dropping the future loses no message.
@@ -35,7 +35,14 @@ impl Socket {
 
     async fn send<T: Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = wire::encode(message)?;
-        self.0
+        match wire::send_bytes(self.0.get_ref().as_fd(), &bytes, fds) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            sent => return sent,
+        }
+        // There is nearly always room. Whoever watches for it is woken by each message that the other side
+        // takes, so it is watched for only now.
+        let watched = sys::watch(self.0.get_ref().try_clone()?, Interest::WRITABLE)?;
+        watched
             .async_io(Interest::WRITABLE, |fd| {
                 wire::send_bytes(fd.as_fd(), &bytes, fds)
             })
@@ -125,5 +132,37 @@ impl MonitorLink {
 
     pub(super) async fn send(&self, message: &ToMonitor) -> io::Result<()> {
         self.0.send(message, &[]).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_message_waits_for_room() {
+        let (ours, theirs) = wire::pair().unwrap();
+        let ours = Socket::new(ours).unwrap();
+        let text = "x".repeat(10_000);
+        let mut sent = 0;
+        let fd = ours.0.get_ref().as_fd();
+        while wire::send(fd, &(sent, &text), &[]).is_ok() {
+            sent += 1;
+        }
+        let last = (sent, &text);
+        let taken = async {
+            let theirs = Socket::new(theirs).unwrap();
+            let mut taken = Vec::new();
+            while taken.last() != Some(&sent) {
+                match theirs.receive::<(i32, String)>().await.unwrap() {
+                    Received::Message((number, _), _) => taken.push(number),
+                    Received::Closed => break,
+                }
+            }
+            taken
+        };
+        let (done, taken) = tokio::join!(ours.send(&last, &[]), taken);
+        done.unwrap();
+        assert_eq!(taken, (0..=sent).collect::<Vec<i32>>());
     }
 }

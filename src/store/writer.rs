@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use tokio::sync::oneshot;
 use crate::failpoint;
 use crate::job::event::Cursor;
 use crate::store::events::{self, EventRow, Feed};
+use crate::store::inbox::{self, Inbox, Sender, Urgency, Woken};
 use crate::store::outbox::{self, Settlement};
 use crate::store::tables::{self, Change, Insertion, Totals};
 use crate::store::{Counts, Fault, Inserted, OpenError, StoreError};
@@ -97,7 +97,7 @@ impl Writer {
         let tally = Arc::new(Tally::default());
         let totals = Totals::read(&connection)?;
         let feed = Arc::new(Feed::new(cursor(totals)));
-        let (messages, inbox) = mpsc::channel();
+        let (messages, inbox) = inbox::channel(MAX_BATCH);
         let writer = Self {
             messages,
             tally: Arc::clone(&tally),
@@ -144,15 +144,19 @@ impl Writer {
     }
 
     fn send(&self, command: Command, doing: &'static str) -> Result<(), StoreError> {
+        let urgency = match &command {
+            Command::Insert(..) | Command::Change(..) => Urgency::Now,
+            Command::Tell(_) => Urgency::Later,
+        };
         self.messages
-            .send(Message::Write(command, doing))
+            .send(Message::Write(command, doing), urgency)
             .map_err(|_| StoreError::closed(doing))
     }
 
     /// Ends the thread once all that was sent before is committed.
     pub(super) fn stop(&self) {
         // Fails only where the thread has ended already.
-        let _ = self.messages.send(Message::Stop);
+        let _ = self.messages.send(Message::Stop, Urgency::Now);
     }
 
     pub(super) fn feed(&self) -> &Feed {
@@ -194,55 +198,38 @@ struct Desk {
 }
 
 impl Desk {
-    fn run(mut self, inbox: &Receiver<Message>) {
-        let mut stopping = false;
+    fn run(mut self, inbox: &Inbox<Message>) {
         let mut held: Vec<Entry> = Vec::new();
-        let mut held_until = Instant::now();
+        // Until when what can wait waits. After a commit as well, as what is told next is mostly of a job that
+        // has just been accepted and will soon be over.
+        let mut rest_until = None;
+        let mut stopping = false;
         while !stopping {
-            let first = if held.is_empty() {
-                inbox.recv().ok()
-            } else {
-                let left = held_until.saturating_duration_since(Instant::now());
-                match inbox.recv_timeout(left) {
-                    Ok(message) => Some(message),
-                    Err(RecvTimeoutError::Timeout) => None,
-                    Err(RecvTimeoutError::Disconnected) => Some(Message::Stop),
-                }
-            };
-            stopping = first.is_none() && held.is_empty();
+            let woken = inbox.wait(rest_until);
+            if woken == Woken::Told {
+                rest_until = Some(Instant::now() + HELD);
+                continue;
+            }
+            stopping = woken == Woken::Closed;
             let mut batch = std::mem::take(&mut held);
-            let mut is_urgent = first.is_none();
-            let mut next = first;
-            while let Some(message) = next {
+            let room = MAX_BATCH.saturating_sub(batch.len()).max(1);
+            for message in inbox.take(if stopping { usize::MAX } else { room }) {
                 match message {
-                    Message::Write(command, doing) => {
-                        match &command {
-                            Command::Insert(..) | Command::Change(..) => is_urgent = true,
-                            Command::Tell(_) if batch.is_empty() => {
-                                held_until = Instant::now() + HELD;
-                            }
-                            Command::Tell(_) => {}
-                        }
-                        batch.push((command, doing));
-                    }
+                    Message::Write(command, doing) => batch.push((command, doing)),
+                    // Nobody is answered who comes after it.
                     Message::Stop => {
                         stopping = true;
                         break;
                     }
                 }
-                next = if batch.len() < MAX_BATCH {
-                    inbox.try_recv().ok()
-                } else {
-                    is_urgent = true;
-                    None
-                };
             }
-            if is_urgent || stopping {
-                held = self.write(batch);
-                held_until = Instant::now() + ROOM_RETRY;
-            } else {
-                held = batch;
+            if woken == Woken::Rested && batch.is_empty() {
+                rest_until = None;
+                continue;
             }
+            held = self.write(batch);
+            let rest = if held.is_empty() { HELD } else { ROOM_RETRY };
+            rest_until = Some(Instant::now() + rest);
         }
         // Erased secrets leave the log here at the latest. A failure costs nothing: the next start reads
         // the log.
