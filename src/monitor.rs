@@ -1,9 +1,11 @@
-//! The monitor of one job: one thread, a subreaper, forked from the supervisor and never executed.
+//! The monitor of a job: one thread, a subreaper, forked from the supervisor and never executed.
 //!
 //! It owns the job's processes, output and record: next event → pure state machine → effect. It knows no
-//! store and no HTTP, goes on when the server or the supervisor dies, and ends when its job has ended.
+//! store and no HTTP, and goes on when the server or the supervisor dies. When its job has ended, and no
+//! process is left beneath it, it may be given another.
 
 mod control;
+mod idle;
 mod input;
 mod launch;
 mod leader;
@@ -14,13 +16,13 @@ mod terminal;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::resource::{UsageWho, getrusage, rlim_t};
+use nix::sys::resource::rlim_t;
 use nix::sys::signalfd::SignalFd;
-use nix::sys::time::TimeValLike;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use crate::cgroup::Home;
@@ -34,6 +36,8 @@ use crate::record::{self, Record};
 use crate::sys::{self, Pid};
 use crate::tree::{self, Tree};
 use control::Outbox;
+
+pub(crate) use idle::Note;
 use input::Stdin;
 use pump::Width;
 pub(crate) use reaping::exit_status;
@@ -69,16 +73,24 @@ pub(crate) struct Host {
     /// The limit of open files, soft and hard, that the service was started with; the supervisor raises
     /// its own, and a job gets this one.
     pub(crate) original_nofile: (rlim_t, rlim_t),
+    /// Where a monitor says that its job is over and that it could take another: a pipe that does not block.
+    pub(crate) idle: OwnedFd,
 }
 
 /// The descriptors of one launch.
 #[derive(Debug)]
 pub(crate) struct Descriptors {
     pub(crate) control: OwnedFd,
+    /// The file with the launch.
     pub(crate) launch: OwnedFd,
-    /// Standard input that stays open: read end, write end.
+    pub(crate) pipes: Pipes,
+}
+
+/// A job's pipes, both ends of each: read end, write end.
+#[derive(Debug)]
+pub(crate) struct Pipes {
+    /// Standard input that stays open.
     pub(crate) stdin: Option<(OwnedFd, OwnedFd)>,
-    /// Standard output: read end, write end.
     pub(crate) stdout: (OwnedFd, OwnedFd),
     /// Standard error; `None` where it is merged.
     pub(crate) stderr: Option<(OwnedFd, OwnedFd)>,
@@ -89,13 +101,14 @@ pub(crate) struct Descriptors {
 impl Descriptors {
     /// Every one of them.
     pub(crate) fn all(&self) -> Vec<&OwnedFd> {
-        let terminal = self.terminal.as_ref().and_then(|pair| pair.as_ref().ok());
-        let pairs = [
-            self.stdin.as_ref(),
-            Some(&self.stdout),
-            self.stderr.as_ref(),
+        let Pipes {
+            stdin,
+            stdout,
+            stderr,
             terminal,
-        ];
+        } = &self.pipes;
+        let terminal = terminal.as_ref().and_then(|pair| pair.as_ref().ok());
+        let pairs = [stdin.as_ref(), Some(stdout), stderr.as_ref(), terminal];
         let pairs = pairs.into_iter().flatten();
         [&self.control, &self.launch]
             .into_iter()
@@ -108,7 +121,7 @@ impl Descriptors {
         let twin = |(one, other): &(OwnedFd, OwnedFd)| {
             Ok::<_, io::Error>((one.try_clone()?, other.try_clone()?))
         };
-        let terminal = match &self.terminal {
+        let terminal = match &self.pipes.terminal {
             Some(Ok(pair)) => Some(Ok(twin(pair)?)),
             Some(Err(errno)) => Some(Err(*errno)),
             None => None,
@@ -116,27 +129,41 @@ impl Descriptors {
         Ok(Self {
             control: self.control.try_clone()?,
             launch: self.launch.try_clone()?,
-            stdin: self.stdin.as_ref().map(twin).transpose()?,
-            stdout: twin(&self.stdout)?,
-            stderr: self.stderr.as_ref().map(twin).transpose()?,
-            terminal,
+            pipes: Pipes {
+                stdin: self.pipes.stdin.as_ref().map(twin).transpose()?,
+                stdout: twin(&self.pipes.stdout)?,
+                stderr: self.pipes.stderr.as_ref().map(twin).transpose()?,
+                terminal,
+            },
         })
     }
 }
 
-/// Runs a monitor in the process that has just been forked for it.
-pub(crate) fn run(host: &Host, descriptors: Descriptors) -> ! {
-    let code = match launch::start(host, descriptors) {
-        Ok(mut monitor) => match monitor.serve() {
-            Ok(()) => 0,
-            Err(error) => {
-                tracing::error!(job.id = %monitor.facts.job, %error, "monitor of job {} failed: {error}", monitor.facts.job);
-                1
-            }
-        },
-        Err(()) => 0,
+/// Runs a monitor in the process that has just been forked for it: job after job, for as long as the
+/// supervisor on the other side of `channel` has another.
+pub(crate) fn run(host: &Host, channel: OwnedFd, descriptors: Descriptors) -> ! {
+    let idle = match launch::become_monitor(host, channel, &descriptors) {
+        Ok(idle) => idle,
+        Err(error) => {
+            launch::refuse(&descriptors.control, launch::not_made("the monitor")(error));
+            sys::exit_now(0)
+        }
     };
-    sys::exit_now(code)
+    let mut descriptors = Some(descriptors);
+    while let Some(given) = descriptors {
+        let Ok(mut monitor) = launch::start(host, &idle, given) else {
+            sys::exit_now(0)
+        };
+        if let Err(error) = monitor.serve() {
+            tracing::error!(job.id = %monitor.facts.job, %error, "monitor of job {} failed: {error}", monitor.facts.job);
+            sys::exit_now(1)
+        }
+        let job = monitor.facts.job;
+        // All that it had is let go of, its lock and its socket included, before it may have another.
+        drop(monitor);
+        descriptors = idle.next(host, job);
+    }
+    sys::exit_now(0)
 }
 
 /// Who collects the job's processes when they end.
@@ -160,7 +187,9 @@ struct Monitor {
     /// It has ended, as far as anybody can tell.
     leader_gone: bool,
     left_behind_told: bool,
-    signals: SignalFd,
+    /// What the processes have used that were reaped here.
+    used: sys::Usage,
+    signals: Rc<SignalFd>,
     timer: Option<TimerFd>,
     status: Option<OwnedFd>,
     stdout: Option<OwnedFd>,
@@ -456,7 +485,7 @@ impl Monitor {
         // Only the one that reaps is told what was used.
         let is_known =
             self.facts.life.spawn_failure().is_none() && matches!(self.reaper, Reaper::Own);
-        self.facts.usage = is_known.then(usage).flatten();
+        self.facts.usage = is_known.then(|| usage_of(self.used));
         failpoint::hit("end.recording");
         self.write_record()?;
         failpoint::hit("end.recorded");
@@ -478,17 +507,10 @@ impl Monitor {
     }
 }
 
-fn usage() -> Option<Usage> {
-    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).ok()?;
-    let seconds = |micros: i64| {
-        Duration::from_micros(u64::try_from(micros).unwrap_or_default()).as_secs_f64()
-    };
-    Some(Usage {
-        user_cpu_seconds: seconds(usage.user_time().num_microseconds()),
-        system_cpu_seconds: seconds(usage.system_time().num_microseconds()),
-        // Linux counts it in kibibytes (getrusage(2)).
-        max_rss_bytes: u64::try_from(usage.max_rss())
-            .unwrap_or_default()
-            .saturating_mul(1024),
-    })
+fn usage_of(used: sys::Usage) -> Usage {
+    Usage {
+        user_cpu_seconds: used.user.as_secs_f64(),
+        system_cpu_seconds: used.system.as_secs_f64(),
+        max_rss_bytes: used.max_rss_bytes,
+    }
 }

@@ -7,29 +7,32 @@
 mod backoff;
 mod berth;
 mod handover;
+mod idle;
 mod monitors;
 mod server_process;
 mod sockets;
 mod upgrade;
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::pipe2;
 
 use crate::cgroup::Home;
 use crate::clock::{BootInstant, Now};
 use crate::config::{Config, OnShutdown};
 use crate::job::Signal;
-use crate::monitor::Host;
+use crate::monitor::{Host, Note};
 use crate::procfs;
 use crate::record;
 use crate::state_dir::StateDir;
@@ -115,6 +118,8 @@ struct Supervisor {
     /// When every child is looked at for ends that no signal has told of one by one.
     sweep_at: Option<BootInstant>,
     monitors: Monitors,
+    /// Where monitors say that their jobs are over.
+    idle_notes: OwnedFd,
     shutdown: Option<Shutdown>,
     invocation: Invocation,
     upgrade: Upgrade,
@@ -150,7 +155,11 @@ impl Supervisor {
             Ok(home) => (None, Some(home)),
             Err(why) => (Some(why), None),
         };
+        let (idle_notes, idle) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+            .map_err(io::Error::from)
+            .map_err(Failure::system("cannot make a pipe"))?;
         let host = Host {
+            idle,
             jobs: state
                 .jobs()
                 .map_err(Failure::system("cannot open the jobs directory"))?,
@@ -172,6 +181,7 @@ impl Supervisor {
             restart_at: None,
             sweep_at: None,
             monitors,
+            idle_notes,
             shutdown: None,
             invocation: Invocation::read()
                 .map_err(Failure::system("cannot find the program's own file"))?,
@@ -199,13 +209,16 @@ impl Supervisor {
             return code;
         }
         loop {
-            let (signal, message) = match self.wait() {
+            let (signal, idle, message) = match self.wait() {
                 Ok(ready) => ready,
                 Err(error) => {
                     tracing::error!(%error, "the supervisor cannot wait for events: {error}");
                     return ExitCode::FAILURE;
                 }
             };
+            if idle {
+                self.on_idle_monitors();
+            }
             if message {
                 self.on_server_messages();
             }
@@ -218,12 +231,13 @@ impl Supervisor {
         }
     }
 
-    /// Waits for a signal, a message or a due time; says which of the first two came.
-    fn wait(&self) -> io::Result<(bool, bool)> {
+    /// Waits for a signal, a monitor's note, a message or a due time; says which of the first three came.
+    fn wait(&self) -> io::Result<(bool, bool, bool)> {
         let now = Now::read().boot;
         let due = [
             self.restart_at,
             self.sweep_at,
+            self.monitors.idle_due(),
             self.upgrade.due(),
             self.shutdown.as_ref().map(|shutdown| shutdown.kill_at),
             self.server.as_ref().and_then(|server| server.stuck_at),
@@ -236,7 +250,10 @@ impl Supervisor {
             Some(left) => PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
             None => PollTimeout::NONE,
         };
-        let mut polled = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        let mut polled = vec![
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.idle_notes.as_fd(), PollFlags::POLLIN),
+        ];
         let socket = self
             .server
             .as_ref()
@@ -252,7 +269,7 @@ impl Supervisor {
                 .and_then(PollFd::revents)
                 .is_some_and(|events| !events.is_empty())
         };
-        Ok((ready(0), ready(1)))
+        Ok((ready(0), ready(1), ready(2)))
     }
 
     /// Takes signals and reaps; an exit code where the service is over.
@@ -300,6 +317,16 @@ impl Supervisor {
         server_ended.and_then(|end| self.on_server_ended(end))
     }
 
+    /// Takes in which monitors could have another job.
+    fn on_idle_monitors(&mut self) {
+        while let Some(note) = Note::read(&self.idle_notes) {
+            self.monitors.on_idle(note);
+        }
+        if self.shutdown.is_some() {
+            self.monitors.dismiss_idle();
+        }
+    }
+
     fn begin_shutdown(&mut self) {
         let now = Now::read().boot;
         let kill_at = match &self.shutdown {
@@ -311,6 +338,7 @@ impl Supervisor {
             monitors_told: 0,
         });
         self.restart_at = None;
+        self.monitors.dismiss_idle();
         self.tell_server(&FromSupervisor::Shutdown {
             stop_jobs: self.stops_jobs(),
             kill_at,
@@ -341,6 +369,7 @@ impl Supervisor {
 
     fn on_time(&mut self) -> Option<ExitCode> {
         let now = Now::read().boot;
+        self.monitors.dismiss_overdue(now);
         if self.sweep_at.is_some_and(|at| at <= now) {
             self.sweep_at = None;
             if let Some(code) = self.reap([WaitTarget::Any]) {

@@ -11,6 +11,7 @@ use std::ffi::{CStr, CString};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -142,6 +143,42 @@ pub(crate) enum WaitTarget {
 pub(crate) struct Waited {
     pub(crate) pid: Pid,
     pub(crate) end: End,
+    /// Its own, and that of the children which it has waited for.
+    pub(crate) usage: Usage,
+}
+
+/// What processes have used, as getrusage(2) counts it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    pub(crate) user: Duration,
+    pub(crate) system: Duration,
+    /// Of the largest of them.
+    pub(crate) max_rss_bytes: u64,
+}
+
+impl Usage {
+    /// That of these and of those, as the kernel adds up a process's children.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            user: self.user.saturating_add(other.user),
+            system: self.system.saturating_add(other.system),
+            max_rss_bytes: self.max_rss_bytes.max(other.max_rss_bytes),
+        }
+    }
+
+    fn read(usage: &libc::rusage) -> Self {
+        let unsigned = |number: i64| u64::try_from(number).unwrap_or_default();
+        let duration = |time: libc::timeval| {
+            Duration::from_secs(unsigned(time.tv_sec))
+                .saturating_add(Duration::from_micros(unsigned(time.tv_usec)))
+        };
+        Self {
+            user: duration(usage.ru_utime),
+            system: duration(usage.ru_stime),
+            // Linux counts it in kibibytes.
+            max_rss_bytes: unsigned(usage.ru_maxrss).saturating_mul(1024),
+        }
+    }
 }
 
 /// By code or by signal; real-time signals included.
@@ -164,13 +201,18 @@ pub(crate) fn wait(target: WaitTarget, reap: bool) -> nix::Result<Option<Waited>
     let keep = if reap { 0 } else { libc::WNOWAIT };
     // SAFETY: a zeroed siginfo_t is a valid value of that plain C structure.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `info` is writable for the whole call.
+    // SAFETY: a zeroed rusage is a valid value of that plain C structure.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `info` and `usage` are writable for the whole call. The system call has an argument more than the C
+    // library's function: what the child has used.
     Errno::result(unsafe {
-        libc::waitid(
+        libc::syscall(
+            libc::SYS_waitid,
             kind,
             id,
             &raw mut info,
             libc::WEXITED | libc::WNOHANG | keep,
+            &raw mut usage,
         )
     })?;
     // SAFETY: waitid has filled in the SIGCHLD fields, or left the zeroes.
@@ -187,7 +229,11 @@ pub(crate) fn wait(target: WaitTarget, reap: bool) -> nix::Result<Option<Waited>
             core_dumped: code == libc::CLD_DUMPED,
         },
     };
-    Ok(Some(Waited { pid, end }))
+    Ok(Some(Waited {
+        pid,
+        end,
+        usage: Usage::read(&usage),
+    }))
 }
 
 /// kill(2) on one process. Safe against recycled numbers only for one's own unreaped children.

@@ -27,7 +27,7 @@ const VERSION: u8 = 1;
 const MAX_PACKET: usize = 16 * 1024;
 
 /// The most descriptors beside a packet.
-const MAX_FDS: usize = 4;
+const MAX_FDS: usize = 8;
 
 thread_local! {
     /// Where packets arrive. Most of them are small: the pages of a buffer for each one would be written to for

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::rc::Rc;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::prctl;
@@ -10,11 +11,12 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::fstat;
 
 use super::control::Outbox;
+use super::idle::Idle;
 use super::input::Stdin;
 use super::leader::{self, Inherited};
 use super::pump::Width;
 use super::terminal::Plugged;
-use super::{Descriptors, Host, Monitor, Reaper};
+use super::{Descriptors, Host, Monitor, Pipes, Reaper};
 use crate::cgroup::Group;
 use crate::failpoint;
 use crate::job::life::Life;
@@ -25,22 +27,31 @@ use crate::tree::{Reach, Tree};
 use crate::wire::messages::{FromMonitor, Launch};
 use crate::{output, procfs, sandbox, sys, wire};
 
-/// Makes the monitor and its leader. Where that fails, the server has been told.
-pub(super) fn start(host: &Host, descriptors: Descriptors) -> Result<Monitor, ()> {
-    // Until this is done, a descriptor made here could be among those that it closes.
-    let prepared = become_monitor(host, &descriptors);
-    let control = descriptors.control.try_clone();
-    let launched = prepared
-        .map_err(not_made("the monitor"))
-        .and_then(|signals| launch(host, descriptors, signals));
-    launched.map_err(|failure| {
-        if let Ok(control) = control {
-            let _ = wire::send(control.as_fd(), &FromMonitor::NotLaunched(failure), &[]);
+/// Makes the monitor of a job, and its leader. Where that fails, the server has been told.
+pub(super) fn start(host: &Host, idle: &Idle, descriptors: Descriptors) -> Result<Monitor, ()> {
+    let Descriptors {
+        control,
+        launch: file,
+        pipes,
+    } = descriptors;
+    match launch(host, idle, &control, file, pipes) {
+        Ok(mut monitor) => {
+            monitor.control = Some(control);
+            Ok(monitor)
         }
-    })
+        Err(failure) => {
+            refuse(&control, failure);
+            Err(())
+        }
+    }
 }
 
-fn not_made(what: &str) -> impl FnOnce(io::Error) -> SpawnFailure {
+/// Tells the server that there will be no leader, and why.
+pub(super) fn refuse(control: &OwnedFd, failure: SpawnFailure) {
+    let _ = wire::send(control.as_fd(), &FromMonitor::NotLaunched(failure), &[]);
+}
+
+pub(super) fn not_made(what: &str) -> impl FnOnce(io::Error) -> SpawnFailure {
     let what = what.to_owned();
     move |error| SpawnFailure {
         stage: Stage::Fork,
@@ -51,19 +62,19 @@ fn not_made(what: &str) -> impl FnOnce(io::Error) -> SpawnFailure {
 
 fn launch(
     host: &Host,
-    descriptors: Descriptors,
-    signals: SignalFd,
+    idle: &Idle,
+    control: &OwnedFd,
+    file: OwnedFd,
+    pipes: Pipes,
 ) -> Result<Monitor, SpawnFailure> {
-    let Descriptors {
-        control,
-        launch,
+    let Pipes {
         stdin: input,
         stdout,
         stderr,
         terminal,
-    } = descriptors;
+    } = pipes;
     failpoint::hit("monitor.started");
-    let launch: Launch = read_launch(launch).map_err(not_made("the launch file"))?;
+    let launch: Launch = read_launch(file).map_err(not_made("the launch file"))?;
     let directory = record::create_directory(host.jobs.as_fd(), launch.job)
         .map_err(not_made("the job's directory"))?;
     failpoint::hit("directory.made");
@@ -76,17 +87,11 @@ fn launch(
         .map_err(abandon)?;
     failpoint::hit("record.made");
     let group = make_group(host, &launch).map_err(abandon)?;
-    let me = procfs::own_stat()
-        .map_err(not_made("the monitor"))
-        .map_err(abandon)?;
     let facts = Record {
         job: launch.job,
         attempt: launch.attempt,
         boot_id: host.boot_id.clone(),
-        monitor: ProcessIdentity {
-            pid: me.pid,
-            start_ticks: me.start_ticks,
-        },
+        monitor: idle.me,
         leader: None,
         cgroup: group.as_ref().map(Group::path),
         life: Life::new(launch.plan.clone()),
@@ -134,7 +139,7 @@ fn launch(
         Some(&stdout.0),
         stderr_read.as_ref(),
         input.as_ref(),
-        Some(&control),
+        Some(control),
     ];
     set_all_nonblocking(ours.into_iter().flatten())
         .map_err(not_made("the pipes"))
@@ -162,13 +167,14 @@ fn launch(
     // From here on there is a leader, and nothing may fail before this monitor watches it.
     failpoint::hit("leader.forked");
     Ok(Monitor {
-        tree: Tree::new(Reach::Subreaper(me.pid), group),
+        tree: Tree::new(Reach::Subreaper(idle.me.pid), group),
         reaper: Reaper::Own,
         leader: forked.pid,
         leader_reaped: false,
         leader_gone: false,
         left_behind_told: false,
-        signals,
+        used: sys::Usage::default(),
+        signals: Rc::clone(&idle.signals),
         timer: None,
         status: Some(forked.status),
         stdout: Some(stdout.0),
@@ -176,7 +182,7 @@ fn launch(
         terminal,
         output: output::Writer::new(output, launch.plan.output),
         output_retry_at: None,
-        control: Some(control),
+        control: None,
         listener: None,
         outbox: Outbox::default(),
         stdin: Stdin::new(input),
@@ -189,11 +195,23 @@ fn launch(
     })
 }
 
-fn become_monitor(host: &Host, descriptors: &Descriptors) -> io::Result<SignalFd> {
+/// Makes the process that was forked a monitor; once, whatever jobs it will have.
+pub(super) fn become_monitor(
+    host: &Host,
+    channel: OwnedFd,
+    descriptors: &Descriptors,
+) -> io::Result<Idle> {
     let mut keep = descriptors.all();
-    keep.push(&host.jobs);
+    keep.extend([&host.jobs, &host.idle, &channel]);
     prctl::set_child_subreaper(true)?;
-    detach(&keep)
+    // Until this is done, a descriptor made here could be among those that it closes.
+    let signals = detach(&keep)?;
+    let me = procfs::own_stat()?;
+    let me = ProcessIdentity {
+        pid: me.pid,
+        start_ticks: me.start_ticks,
+    };
+    Ok(Idle::new(channel, signals, me))
 }
 
 /// Own session, own name, own signals, and no descriptor of the supervisor's but these.

@@ -16,7 +16,7 @@ use crate::job::life::{Event, Life, Phase};
 use crate::job::outcome::{Exit, ExitStatus, SpawnFailure, Stage};
 use crate::output::Stream;
 use crate::record;
-use crate::sys::{self, End, WaitTarget};
+use crate::sys::{self, End, Pid, WaitTarget};
 use crate::wire::messages::FromReaper;
 use crate::wire::{self, Received};
 
@@ -106,18 +106,24 @@ impl Monitor {
                     failpoint::hit("exit.recording");
                     self.apply(Event::LeaderExited(exit), now)?;
                     failpoint::hit("exit.recorded");
-                    sys::wait(WaitTarget::Child(ended.pid), true)?;
+                    self.collect(ended.pid)?;
                     failpoint::hit("leader.reaped");
                     self.leader_reaped = true;
                     self.leader_gone = true;
                 }
-                Ok(Some(ended)) => {
-                    sys::wait(WaitTarget::Child(ended.pid), true)?;
-                }
+                Ok(Some(ended)) => self.collect(ended.pid)?,
             }
         }
         if self.leader_reaped {
             self.tell_left_behind(now)?;
+        }
+        Ok(())
+    }
+
+    /// Reaps one that has ended; its number is free afterwards.
+    fn collect(&mut self, ended: Pid) -> io::Result<()> {
+        if let Some(reaped) = sys::wait(WaitTarget::Child(ended), true)? {
+            self.used = self.used.and(reaped.usage);
         }
         Ok(())
     }

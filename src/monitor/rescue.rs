@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 
 use nix::poll::{PollTimeout, poll};
 
@@ -120,7 +121,8 @@ fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
         leader_reaped: true,
         leader_gone,
         left_behind_told: false,
-        signals,
+        used: sys::Usage::default(),
+        signals: Rc::new(signals),
         timer: None,
         status: None,
         output: output::Writer::resume(directory.try_clone()?, facts.life.plan().output)?,

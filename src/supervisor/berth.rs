@@ -16,7 +16,7 @@ use crate::monitor::{Descriptors, Host};
 use crate::sys::{self, Fork, Pid, WaitTarget};
 
 /// How many low numbers are kept free: the most that a launch has.
-const NUMBERS: usize = 10;
+const NUMBERS: usize = 11;
 
 /// A table with more than these is not worth sharing: low numbers were not to be had.
 const HIGHEST: i32 = 256;
@@ -36,8 +36,8 @@ pub(super) struct Berth {
 pub(super) enum Forked {
     /// The parent, and the child's PID.
     Parent(Pid),
-    /// The child, with the low numbers of what it was given.
-    Child(Descriptors),
+    /// The child, with the low numbers of its channel and of what else it was given.
+    Child(OwnedFd, Descriptors),
 }
 
 impl Berth {
@@ -60,20 +60,25 @@ impl Berth {
         Ok(())
     }
 
-    /// Forks a child that has `descriptors`, those of `host`, and the standard ones. `None` where it cannot be
-    /// done like this.
-    pub(super) fn fork(&mut self, host: &Host, descriptors: &Descriptors) -> Option<Forked> {
+    /// Forks a child that has `channel` and `descriptors`, those of `host`, and the standard ones. `None` where it
+    /// cannot be done like this.
+    pub(super) fn fork(
+        &mut self,
+        host: &Host,
+        channel: &OwnedFd,
+        descriptors: &Descriptors,
+    ) -> Option<Forked> {
         self.free.clear();
-        let low = descriptors.try_clone();
-        let forked = low.ok().and_then(|low| self.fork_with(host, low));
-        if !matches!(forked, Some(Forked::Child(_))) {
+        let low = channel.try_clone().ok().zip(descriptors.try_clone().ok());
+        let forked = low.and_then(|(channel, low)| self.fork_with(host, channel, low));
+        if !matches!(forked, Some(Forked::Child(..))) {
             let _ = self.keep_free();
         }
         forked
     }
 
-    fn fork_with(&self, host: &Host, low: Descriptors) -> Option<Forked> {
-        let fixed = [&host.jobs, &self.say];
+    fn fork_with(&self, host: &Host, channel: OwnedFd, low: Descriptors) -> Option<Forked> {
+        let fixed = [&host.jobs, &host.idle, &self.say, &channel];
         let highest = low.all().into_iter().chain(fixed);
         let highest = highest.map(AsRawFd::as_raw_fd).max()?;
         if highest > HIGHEST {
@@ -82,7 +87,7 @@ impl Berth {
         match sys::fork_with_fds_below(highest + 1).ok()? {
             Fork::Child => {
                 let _ = write(&self.say, b"!");
-                Some(Forked::Child(low))
+                Some(Forked::Child(channel, low))
             }
             Fork::Parent(pid) => {
                 // Until then, what is closed here is closed there.

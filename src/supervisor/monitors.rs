@@ -11,15 +11,17 @@ use nix::unistd::pipe2;
 use super::MANY;
 use super::berth::{Berth, Forked};
 use super::handover::{HandedMonitor, give_fd, take_fd};
+use super::idle::Idle;
 use crate::cgroup::Group;
+use crate::clock::{BootInstant, Now};
 use crate::failpoint;
 use crate::job::{JobId, Signal};
-use crate::monitor::{self, Descriptors, Host, Remains};
+use crate::monitor::{self, Descriptors, Host, Note, Pipes, Remains};
 use crate::procfs;
 use crate::record::{self, Found, ProcessIdentity};
 use crate::sys::{self, End, Fork, Pid};
 use crate::wire;
-use crate::wire::messages::FromReaper;
+use crate::wire::messages::{FromReaper, NextJob};
 
 /// How many ends of other people's processes are remembered: a leader can be reaped before its monitor,
 /// whose death made it ours.
@@ -29,8 +31,10 @@ const ORPHANS_KEPT: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct Monitors {
     live: HashMap<Pid, Monitor>,
-    /// Monitors that were killed in this round of reaping, and how.
-    dead: Vec<(Monitor, End)>,
+    /// Those of them that have no job and could take one.
+    idle: Idle,
+    /// The jobs whose monitors were killed in this round of reaping, and how they were.
+    dead: Vec<(Watched, End)>,
     /// Ends of processes that are neither monitors nor the server, newest last.
     orphans: VecDeque<(Pid, End)>,
     /// How monitors are forked beside many others.
@@ -39,6 +43,15 @@ pub(super) struct Monitors {
 
 #[derive(Debug)]
 struct Monitor {
+    /// Where it is given its next job; closed, it ends instead. `None` for a rescuer, which has none after its own.
+    channel: Option<OwnedFd>,
+    /// `None` while it is idle.
+    job: Option<Watched>,
+}
+
+/// A job under a monitor, and what must outlive that.
+#[derive(Debug)]
+struct Watched {
     job: JobId,
     /// The spare write end of standard input, as long as that is open.
     stdin: Option<OwnedFd>,
@@ -54,7 +67,7 @@ struct Monitor {
 
 /// Which pipes a job gets besides standard output.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pipes {
+pub(super) struct Wanted {
     pub(super) merge_stderr: bool,
     pub(super) open_stdin: bool,
     pub(super) pty: bool,
@@ -75,10 +88,78 @@ impl Monitors {
         self.live.len()
     }
 
-    /// Every monitor as the next program in this process finds it.
-    pub(super) fn hand_over(&self) -> io::Result<Vec<HandedMonitor>> {
+    /// Takes in that a monitor's job is over.
+    pub(super) fn on_idle(&mut self, note: Note) {
+        let Some(monitor) = self.live.get_mut(&note.monitor) else {
+            return;
+        };
+        if monitor.job.as_ref().map(|watched| watched.job) != Some(note.job) {
+            return;
+        }
+        monitor.job = None;
+        if let Some(leaving) = self.idle.put(note.monitor, Now::read().boot) {
+            self.dismiss(leaving);
+        }
+    }
+
+    /// When an idle monitor has been kept for long enough.
+    pub(super) fn idle_due(&self) -> Option<BootInstant> {
+        self.idle.due()
+    }
+
+    /// Has those leave that nobody has needed.
+    pub(super) fn dismiss_overdue(&mut self, now: BootInstant) {
+        while let Some(monitor) = self.idle.overdue(now) {
+            self.dismiss(monitor);
+        }
+    }
+
+    /// Has every idle monitor leave.
+    pub(super) fn dismiss_idle(&mut self) {
+        while let Some(monitor) = self.idle.take() {
+            self.dismiss(monitor);
+        }
+    }
+
+    /// It sees its channel closed, and ends.
+    fn dismiss(&mut self, monitor: Pid) {
+        if let Some(monitor) = self.live.get_mut(&monitor) {
+            monitor.channel = None;
+        }
+    }
+
+    /// Gives the launch to an idle monitor; `None` where there is none that takes it.
+    fn employ(&mut self, descriptors: &Descriptors) -> Option<(Pid, OwnedFd)> {
+        while let Some(pid) = self.idle.take() {
+            let Some(channel) = self.live.get_mut(&pid).and_then(|idle| idle.channel.take()) else {
+                continue;
+            };
+            let (next, fds) = NextJob::of(descriptors);
+            let fds: Vec<_> = fds.into_iter().map(AsFd::as_fd).collect();
+            // One that was killed a moment ago takes nothing.
+            if wire::send(channel.as_fd(), &next, &fds).is_ok() {
+                return Some((pid, channel));
+            }
+        }
+        None
+    }
+
+    /// Every job under a monitor, and the monitor.
+    fn watched(&self) -> impl Iterator<Item = (Pid, &Watched)> {
         let monitors = self.live.iter();
-        monitors
+        monitors.filter_map(|(pid, monitor)| Some((*pid, monitor.job.as_ref()?)))
+    }
+
+    fn watched_mut(&mut self) -> impl Iterator<Item = &mut Watched> {
+        self.live
+            .values_mut()
+            .filter_map(|monitor| monitor.job.as_mut())
+    }
+
+    /// Every monitor with a job as the next program in this process finds it. After its job it ends.
+    pub(super) fn hand_over(&mut self) -> io::Result<Vec<HandedMonitor>> {
+        self.dismiss_idle();
+        self.watched()
             .map(|(pid, monitor)| {
                 let leader = monitor.leader.as_ref();
                 Ok(HandedMonitor {
@@ -115,7 +196,7 @@ impl Monitors {
     pub(super) fn take_over(handed: Vec<HandedMonitor>) -> io::Result<Self> {
         let mut monitors = Self::default();
         for handed in handed {
-            let monitor = Monitor {
+            let job = Watched {
                 job: handed.job,
                 is_rescuer: handed.is_rescuer,
                 stdin: handed.stdin.map(take_fd).transpose()?,
@@ -126,10 +207,13 @@ impl Monitors {
                     Some((pid, socket)) => Pid::new(pid).zip(Some(take_fd(socket)?)),
                     None => None,
                 },
-                // Not handed over, so it may be one.
             };
             let pid =
                 Pid::new(handed.pid).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+            let monitor = Monitor {
+                channel: None,
+                job: Some(job),
+            };
             monitors.live.insert(pid, monitor);
         }
         Ok(monitors)
@@ -137,55 +221,66 @@ impl Monitors {
 
     /// Asks every monitor to end its job; the second time, at once.
     pub(super) fn terminate(&self) {
-        for pid in self.live.keys() {
-            let _ = sys::signal_process(*pid, Signal::TERM);
+        for (pid, _) in self.watched() {
+            let _ = sys::signal_process(pid, Signal::TERM);
         }
     }
 
-    /// Forks a monitor for a new job. The pipes are made here, so that a read end stays.
+    /// Gives a new job to an idle monitor, or forks one for it. The pipes are made here, so that a read end stays.
     pub(super) fn launch(
         &mut self,
         host: &Host,
         job: JobId,
-        pipes: Pipes,
+        wanted: Wanted,
         control: OwnedFd,
         launch: OwnedFd,
     ) -> io::Result<()> {
         let pipe_if = |wanted: bool| wanted.then(|| pipe2(OFlag::O_CLOEXEC)).transpose();
-        let stdin = pipe_if(pipes.open_stdin)?;
-        let stdout = pipe2(OFlag::O_CLOEXEC)?;
-        let stderr = pipe_if(!pipes.merge_stderr)?;
+        let pipes = Pipes {
+            stdin: pipe_if(wanted.open_stdin)?,
+            stdout: pipe2(OFlag::O_CLOEXEC)?,
+            stderr: pipe_if(!wanted.merge_stderr)?,
+            terminal: wanted.pty.then(open_terminal),
+        };
         let descriptors = Descriptors {
             control,
             launch,
-            stdin,
-            stdout,
-            stderr,
-            terminal: pipes.pty.then(open_terminal),
+            pipes,
         };
         failpoint::hit("monitor.forking");
-        let many = self.live.len() >= MANY;
-        let forked = match self.berth.as_mut().filter(|_| many) {
-            Some(berth) => berth.fork(host, &descriptors),
-            None => None,
+        let employed = if wanted.pty {
+            None
+        } else {
+            self.employ(&descriptors)
         };
-        let pid = match forked {
-            Some(Forked::Child(low)) => monitor::run(host, low),
-            Some(Forked::Parent(pid)) => pid,
-            None => match sys::fork()? {
-                Fork::Child => monitor::run(host, descriptors),
-                Fork::Parent(pid) => pid,
-            },
+        let (pid, channel) = match employed {
+            Some(employed) => employed,
+            None => {
+                let (ours, theirs) = wire::pair()?;
+                let many = self.live.len() >= MANY;
+                let forked = match self.berth.as_mut().filter(|_| many) {
+                    Some(berth) => berth.fork(host, &theirs, &descriptors),
+                    None => None,
+                };
+                let pid = match forked {
+                    Some(Forked::Child(channel, low)) => monitor::run(host, channel, low),
+                    Some(Forked::Parent(pid)) => pid,
+                    None => match sys::fork()? {
+                        Fork::Child => monitor::run(host, theirs, descriptors),
+                        Fork::Parent(pid) => pid,
+                    },
+                };
+                (pid, ours)
+            }
         };
         failpoint::hit("monitor.forked");
-        let Descriptors {
+        let Pipes {
             stdin,
             stdout,
             stderr,
             terminal,
-            ..
-        } = descriptors;
-        let monitor = Monitor {
+        } = descriptors.pipes;
+        let job = Watched {
             job,
             stdin: stdin.map(|pipe| pipe.1),
             stdout: stdout.0,
@@ -194,23 +289,29 @@ impl Monitors {
             leader: None,
             is_rescuer: false,
         };
+        let monitor = Monitor {
+            channel: Some(channel),
+            job: Some(job),
+        };
         self.live.insert(pid, monitor);
         Ok(())
     }
 
     /// Lets go of a job's standard input, so that the job sees its end.
     pub(super) fn close_stdin(&mut self, job: JobId) {
-        for monitor in self.live.values_mut().filter(|monitor| monitor.job == job) {
-            monitor.stdin = None;
+        for watched in self.watched_mut().filter(|watched| watched.job == job) {
+            watched.stdin = None;
         }
     }
 
     /// Takes in that a process other than the server has been reaped.
     pub(super) fn reaped(&mut self, pid: Pid, end: End) {
         if let Some(monitor) = self.live.remove(&pid) {
-            // One that ended by itself has seen its job's end.
-            if end != End::Code(0) {
-                self.dead.push((monitor, end));
+            match monitor.job {
+                // One that ended by itself has seen its job's end.
+                Some(job) if end != End::Code(0) => self.dead.push((job, end)),
+                Some(_) => {}
+                None => self.idle.forget(pid),
             }
             return;
         }
@@ -229,10 +330,10 @@ impl Monitors {
             // Nobody can tell which of them is whose, or nobody asks.
             _ => Vec::new(),
         };
-        for (monitor, end) in dead {
-            let job = monitor.job;
+        for (watched, end) in dead {
+            let job = watched.job;
             tracing::error!(job.id = %job, "the monitor of job {job} ended unasked: {end:?}");
-            if let Err(error) = self.rescue(host, monitor, strays.clone()) {
+            if let Err(error) = self.rescue(host, watched, strays.clone()) {
                 tracing::error!(job.id = %job, %error, "job {job} cannot be rescued: {error}");
             }
         }
@@ -242,8 +343,7 @@ impl Monitors {
     /// The processes that the death of the only dead monitor has made children of this one. None where
     /// some of them could be of another job: then a rescuer goes by their traces alone.
     fn strays(&self, server: Option<Pid>) -> Vec<ProcessIdentity> {
-        let is_rescuer = |monitor: &Monitor| monitor.is_rescuer;
-        if self.live.values().any(is_rescuer) {
+        if self.watched().any(|(_, watched)| watched.is_rescuer) {
             return Vec::new();
         }
         let Ok(me) = procfs::own_stat() else {
@@ -271,10 +371,10 @@ impl Monitors {
     fn rescue(
         &mut self,
         host: &Host,
-        dead: Monitor,
+        dead: Watched,
         strays: Vec<ProcessIdentity>,
     ) -> io::Result<()> {
-        let Monitor {
+        let Watched {
             job,
             stdin,
             stdout,
@@ -330,7 +430,7 @@ impl Monitors {
         match sys::fork()? {
             Fork::Child => monitor::rescue(host, remains),
             Fork::Parent(pid) => {
-                let monitor = Monitor {
+                let job = Watched {
                     job,
                     stdin,
                     stdout,
@@ -338,6 +438,10 @@ impl Monitors {
                     terminal,
                     leader: Some((leader, ours)),
                     is_rescuer: true,
+                };
+                let monitor = Monitor {
+                    channel: None,
+                    job: Some(job),
                 };
                 self.live.insert(pid, monitor);
                 Ok(())
@@ -349,15 +453,16 @@ impl Monitors {
         if self.orphans.is_empty() {
             return;
         }
-        let waiting = self
+        let orphans = &self.orphans;
+        let jobs = self
             .live
             .values_mut()
-            .filter(|monitor| monitor.leader.is_some());
-        for monitor in waiting {
+            .filter_map(|monitor| monitor.job.as_mut());
+        for monitor in jobs {
             let Some((leader, socket)) = &monitor.leader else {
                 continue;
             };
-            let end = self.orphans.iter().rev().find(|(pid, _)| pid == leader);
+            let end = orphans.iter().rev().find(|(pid, _)| pid == leader);
             if let Some((_, end)) = end {
                 let status = monitor::exit_status(*end);
                 let told = wire::send(socket.as_fd(), &FromReaper::LeaderEnded { status }, &[]);

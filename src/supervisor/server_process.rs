@@ -9,7 +9,7 @@ use nix::sys::prctl;
 use nix::unistd::{Pid as NixPid, setpgid};
 
 use super::Supervisor;
-use super::monitors::Pipes;
+use super::monitors::Wanted;
 use crate::clock::{BootInstant, Now};
 use crate::job::{JobId, Signal};
 use crate::server::{self, Inherited};
@@ -109,12 +109,12 @@ impl Supervisor {
                     },
                     fds,
                 )) => {
-                    let pipes = Pipes {
+                    let wanted = Wanted {
                         merge_stderr,
                         open_stdin,
                         pty,
                     };
-                    self.launch(job, pipes, fds);
+                    self.launch(job, wanted, fds);
                 }
                 Ok(Received::Closed) => {
                     server.socket = None;
@@ -129,7 +129,7 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn launch(&mut self, job: JobId, pipes: Pipes, fds: Vec<OwnedFd>) {
+    pub(super) fn launch(&mut self, job: JobId, wanted: Wanted, fds: Vec<OwnedFd>) {
         let Ok([control, launch]) = <[OwnedFd; 2]>::try_from(fds) else {
             tracing::error!(job.id = %job, "the launch of job {job} came without its descriptors");
             return;
@@ -137,7 +137,7 @@ impl Supervisor {
         // Without a monitor the control socket closes, which the server reads as a failed launch.
         if let Err(error) = self
             .monitors
-            .launch(&self.host, job, pipes, control, launch)
+            .launch(&self.host, job, wanted, control, launch)
         {
             tracing::error!(job.id = %job, %error, "cannot fork a monitor for job {job}: {error}");
         }

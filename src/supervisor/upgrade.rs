@@ -131,7 +131,7 @@ impl Supervisor {
         self.restart_at = Some(Now::read().boot);
     }
 
-    fn hand_over(&self) -> std::io::Result<Handover> {
+    fn hand_over(&mut self) -> std::io::Result<Handover> {
         Ok(Handover {
             from_version: env!("CARGO_PKG_VERSION").to_owned(),
             restarts: self.restarts.saturating_add(1),

@@ -55,6 +55,16 @@ pub(crate) enum FromSupervisor {
     Replace,
 }
 
+/// Supervisor → a monitor whose job is over: the next one. Beside it: the monitor's end of its control socket, the
+/// file with the [`Launch`], and both ends of each pipe.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct NextJob {
+    /// There is a pipe of standard input.
+    pub(crate) open_stdin: bool,
+    /// Standard error has a pipe of its own.
+    pub(crate) own_stderr: bool,
+}
+
 /// Everything a monitor needs to start a job; given in a file since it can be large.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Launch {

@@ -23,6 +23,7 @@ mod harness;
 mod life;
 mod list;
 mod many;
+mod monitors;
 mod output;
 mod queue;
 mod real_work;

@@ -94,7 +94,7 @@ async fn a_monitor_is_killed_where_it_records_the_exit() {
 
 #[tokio::test]
 async fn a_monitor_is_killed_where_it_records_the_end() {
-    let places = ["end.recording", "end.recorded", "end.told"];
+    let places = ["end.recording", "end.recorded", "end.told", "monitor.idle"];
     try_all(&places, Itself, &[Kind::Plain, Kind::Quick]).await;
 }
 

@@ -1,0 +1,187 @@
+//! One monitor has job after job: what the next one must not notice of the last, and when it ends.
+
+use std::collections::HashSet;
+use std::fs;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use crate::harness::{Process, Server, eventually, eventually_within, id};
+
+/// The parent of a job's leader is its monitor.
+const WHO: &str = "echo $PPID";
+
+fn is_there(pid: i32) -> bool {
+    Process::read(pid)
+        .is_some_and(|process| process.name == "procession-mon" && !process.is_zombie())
+}
+
+/// Runs a job; its monitor, and how the job ended.
+async fn monitor_of(server: &Server, script: &str) -> (i32, Value) {
+    let job = server.run_script(&format!("{WHO}; {script}")).await;
+    let text = server.text(&id(&job)).await;
+    (text.lines().next().unwrap().parse().unwrap(), job)
+}
+
+/// Runs `script` until it has a monitor that has had a job before: one that is soon asked for another may not
+/// have said yet that it is done with the last. That monitor, and the job.
+async fn again(server: &Server, script: &str) -> (i32, Value) {
+    let mut seen = HashSet::new();
+    for _ in 0..200 {
+        let (monitor, job) = monitor_of(server, script).await;
+        if !seen.insert(monitor) {
+            return (monitor, job);
+        }
+    }
+    panic!("every job had a monitor of its own: {seen:?}");
+}
+
+/// What a monitor has open but the standard ones; nothing where it is gone.
+fn descriptors(pid: i32) -> Vec<String> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut links: Vec<String> = entries
+        .filter(|entry| entry.file_name().len() > 1 || entry.file_name() > *"2")
+        .filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.display().to_string()))
+        // Which socket or pipe it is, is no matter.
+        .map(|link| link.split(':').next().unwrap_or_default().to_owned())
+        .collect();
+    links.sort();
+    links
+}
+
+#[tokio::test]
+async fn a_monitor_that_has_another_job_counts_only_what_that_one_uses() {
+    let server = Server::start().await;
+    // 64 MiB in the memory of one process, and some time of a processor.
+    let large = "x=$(head -c 67108864 /dev/zero | tr '\\0' y); : $x";
+    let mut large_ones = HashSet::new();
+    let (monitor, job) = monitor_of(&server, large).await;
+    large_ones.insert(monitor);
+    let rss = job["usage"]["max_rss_bytes"].as_u64().unwrap();
+    assert!(rss > 64 << 20, "{job:#}");
+    let small = eventually("a small job after a large one", async || {
+        let (monitor, job) = monitor_of(&server, "").await;
+        large_ones.contains(&monitor).then_some(job)
+    })
+    .await;
+    let usage = &small["usage"];
+    assert!(
+        usage["max_rss_bytes"].as_u64().unwrap() < 32 << 20,
+        "{small:#}"
+    );
+    assert!(usage["max_rss_bytes"].as_u64().unwrap() > 0, "{small:#}");
+    let seconds = |name: &str| usage[name].as_f64().unwrap();
+    let cpu = seconds("user_cpu_seconds") + seconds("system_cpu_seconds");
+    let before = &job["usage"];
+    let large_cpu = before["user_cpu_seconds"].as_f64().unwrap()
+        + before["system_cpu_seconds"].as_f64().unwrap();
+    assert!(cpu < large_cpu, "{small:#}\n{job:#}");
+}
+
+#[tokio::test]
+async fn a_monitor_keeps_nothing_of_the_jobs_that_it_had() {
+    let server = Server::start().await;
+    let jobs = server.state_dir().join("jobs").display().to_string();
+    for number in 0..30 {
+        let body = match number % 3 {
+            0 => json!({"command": ["cat"], "stdin": {"mode": "data", "text": "some input"}}),
+            1 => json!({"script": "echo out; echo err >&2", "output": {"merge_stderr": true}}),
+            _ => json!({"command": ["/nonexistent/program"]}),
+        };
+        server.run(&body).await;
+    }
+    let (monitor, _) = again(&server, "").await;
+    // The jobs' directory, the word that it is idle, the next job, signals.
+    let kept = [jobs.as_str(), "anon_inode", "pipe", "socket"];
+    eventually("an idle monitor as it began", async || {
+        (descriptors(monitor) == kept).then_some(())
+    })
+    .await;
+    assert!(!server.log().contains("ERROR"), "{}", server.log());
+}
+
+#[tokio::test]
+async fn what_one_job_changes_of_itself_is_not_there_for_the_next() {
+    let server = Server::start().await;
+    let show = "ulimit -c; ulimit -n; umask; pwd; nice; cat /proc/self/oom_score_adj; id -u; env | grep ^SECRET";
+    let plain = json!({"script": format!("{WHO}; {show}"), "cwd": "/"});
+    let first = server.run(&plain).await;
+    let expected = server.text(&id(&first)).await;
+    let expected = expected.split_once('\n').unwrap().1.to_owned();
+    let odd = json!({
+        "script": format!("{WHO}; {show}"),
+        "cwd": "/tmp",
+        "umask": "0077",
+        "nice": 7,
+        "rlimits": {"core": 4096, "nofile": 64},
+        "env": {"SECRET": "of the job before"},
+    });
+    eventually("a plain job after an odd one", async || {
+        let odd = server.text(&id(&server.run(&odd).await)).await;
+        assert_ne!(odd.split_once('\n').unwrap().1, expected);
+        let text = server.text(&id(&server.run(&plain).await)).await;
+        let (monitor, shown) = text.split_once('\n').unwrap();
+        assert_eq!(shown, expected);
+        (odd.split('\n').next() == Some(monitor)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_idle_monitor_that_is_killed_is_not_missed() {
+    let server = Server::start().await;
+    for _ in 0..5 {
+        let (monitor, _) = again(&server, "").await;
+        kill(Pid::from_raw(monitor), Signal::SIGKILL).unwrap();
+        let job = server.run_script("exit 7").await;
+        assert_eq!(job["exit"]["code"], 7, "{job:#}");
+    }
+    // Asked to end, it ends: it has no job that could be stopped.
+    let (monitor, _) = again(&server, "").await;
+    kill(Pid::from_raw(monitor), Signal::SIGTERM).unwrap();
+    eventually("it is gone", async || (!is_there(monitor)).then_some(())).await;
+    let job = server.run_script("exit 8").await;
+    assert_eq!(
+        (&job["state"], &job["exit"]["code"]),
+        (&json!("failed"), &json!(8))
+    );
+}
+
+#[tokio::test]
+async fn idle_monitors_end_when_nobody_needs_them() {
+    let server = Server::start().await;
+    let (monitor, _) = again(&server, "").await;
+    assert!(is_there(monitor));
+    let within = std::time::Duration::from_secs(60);
+    eventually_within(within, "it is gone", async || {
+        (!is_there(monitor)).then_some(())
+    })
+    .await;
+    let job = server.run_script("exit 9").await;
+    assert_eq!(job["exit"]["code"], 9);
+}
+
+#[tokio::test]
+async fn idle_monitors_end_with_the_supervisor() {
+    let mut server = Server::start().await;
+    let (monitor, _) = again(&server, "").await;
+    server.end(Signal::SIGKILL);
+    eventually("it is gone", async || (!is_there(monitor)).then_some(())).await;
+    server.start_again(Server::builder()).await;
+}
+
+#[tokio::test]
+async fn jobs_with_a_terminal_come_after_others_and_before_them() {
+    let server = Server::start().await;
+    for _ in 0..5 {
+        let (_, job) = monitor_of(&server, "test ! -t 1").await;
+        assert_eq!(job["state"], "succeeded", "{job:#}");
+        let body = json!({"script": "test -t 0 && test -t 1 && echo yes", "pty": {}});
+        let job = server.run(&body).await;
+        assert_eq!(job["state"], "succeeded", "{job:#}");
+    }
+}
