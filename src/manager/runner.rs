@@ -53,7 +53,7 @@ pub(super) struct Runner {
     publish: watch::Sender<Arc<Job>>,
     /// Where the output ends, for those that follow it.
     feed: Arc<watch::Sender<u64>>,
-    asks: mpsc::Receiver<Ask>,
+    asks: mpsc::Receiver<Box<Ask>>,
     shutdown: watch::Receiver<Option<ShutdownPlan>>,
     answer: Option<oneshot::Sender<Result<Submitted, SubmitError>>>,
     origin: Origin,
@@ -70,7 +70,7 @@ impl Runner {
         job: Job,
         publish: watch::Sender<Arc<Job>>,
         feed: Arc<watch::Sender<u64>>,
-        asks: mpsc::Receiver<Ask>,
+        asks: mpsc::Receiver<Box<Ask>>,
     ) -> Self {
         let shutdown = shared.shutdown.subscribe();
         Self {
@@ -270,7 +270,7 @@ impl Runner {
         // Whoever asked in the meantime asked a job that is over.
         self.asks.close();
         while let Some(ask) = self.asks.recv().await {
-            match ask {
+            match *ask {
                 Ask::Stop(_, reply) => drop(reply.send(Ok(0))),
                 Ask::Relay(_, reply) => drop(reply.send(Err(Refusal::Finished.into()))),
                 Ask::Follow => {}

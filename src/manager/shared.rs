@@ -75,7 +75,8 @@ struct Live {
     state: watch::Receiver<Arc<Job>>,
     /// Where the output ends. The task asks the monitor only while there are receivers.
     feed: Arc<watch::Sender<u64>>,
-    asks: mpsc::Sender<Ask>,
+    /// Boxed, since the channel has room for 32 from the first on.
+    asks: mpsc::Sender<Box<Ask>>,
     /// It is durable: clients may see it.
     visible: bool,
 }
@@ -258,7 +259,7 @@ impl Shared {
             .map(|live| live.asks.clone());
         let (reply, replied) = oneshot::channel();
         if let Some(asks) = asks
-            && asks.send(ask(reply)).await.is_ok()
+            && asks.send(Box::new(ask(reply))).await.is_ok()
             && let Ok(result) = replied.await
         {
             return result;
@@ -286,7 +287,7 @@ impl Shared {
             });
         if let Some((follow, asks)) = live {
             // A task that is over has published the end.
-            let _ = asks.send(Ask::Follow).await;
+            let _ = asks.send(Box::new(Ask::Follow)).await;
             return Ok(follow);
         }
         let (_, state) = watch::channel(self.get(id).await?);

@@ -74,7 +74,7 @@ impl Runner {
             }
             let woken = tokio::select! {
                 message = link.receive() => Woken::Monitor(message),
-                Some(ask) = self.asks.recv() => Woken::Ask(ask),
+                Some(ask) = self.asks.recv() => Woken::Ask(*ask),
                 _ = self.shutdown.changed() => Woken::Shutdown,
                 () = self.feed.closed(), if watching => Woken::Unfollowed,
                 () = until(kill_at) => Woken::Overdue,
@@ -113,7 +113,7 @@ impl Runner {
                             });
                         }
                         let result = match (result, amendment) {
-                            (Ok(_), Some(amendment)) => self.amend(*amendment).await,
+                            (Ok(_), Some(amendment)) => Box::pin(self.amend(*amendment)).await,
                             (result, _) => result.map_err(refused),
                         };
                         let _ = reply.send(result);
@@ -127,58 +127,21 @@ impl Runner {
                 Woken::Monitor(Ok(Some(FromMonitor::NotLaunched(failure))))
                     if failure.errno != ALREADY_LAUNCHED =>
                 {
-                    self.fail_to_spawn(failure).await;
+                    Box::pin(self.fail_to_spawn(failure)).await;
                     return Followed::Over;
                 }
                 // An earlier server's launch was still under way: that monitor has the job, and this
                 // one closes its socket.
                 Woken::Monitor(Ok(Some(FromMonitor::NotLaunched(_)))) => continue,
                 Woken::Monitor(Ok(None) | Err(_)) => {
-                    match Box::pin(adopt::fate(&self.shared, self.job.id, self.origin)).await {
-                        Fate::Lives(found, record) => {
-                            link = found;
+                    let found = self.find_again(&mut link, &mut pending, &mut undelivered);
+                    // Rare and large: the task of a job that runs has no room for it.
+                    match Box::pin(found).await {
+                        None => {
                             watching = false;
-                            if let Some(record) = record {
-                                mirror::mirror(&mut self.job, &record);
-                                self.publish();
-                                self.answer();
-                            }
-                            // A stop may be asked twice; a signal may have been delivered already.
-                            let is_undelivered =
-                                |ticket| undelivered.iter().any(|message| message.ticket == ticket);
-                            pending.retain(|ticket, ask| {
-                                ask.stop.is_some() || is_undelivered(*ticket)
-                            });
-                            for (ticket, ask) in &pending {
-                                if let Some(stop) = ask.stop.clone() {
-                                    let _ = send(&link, *ticket, Request::Stop(stop)).await;
-                                }
-                            }
-                            for message in std::mem::take(&mut undelivered) {
-                                let _ = link.send(&message).await;
-                            }
                             continue;
                         }
-                        Fate::Ended(record) => {
-                            self.end_with(&record, pending).await;
-                            return Followed::Over;
-                        }
-                        Fate::Lost(record, cause) => {
-                            self.shared.leave();
-                            Box::pin(self.lose(record, cause)).await;
-                            return Followed::Over;
-                        }
-                        Fate::NeverStarted => {
-                            let asked = pending
-                                .into_values()
-                                .find_map(|ask| Some((ask.stop?, ask.reply)));
-                            return Followed::NeverStarted(asked);
-                        }
-                        Fate::Failed(failure) => {
-                            self.fail_to_spawn(failure).await;
-                            return Followed::Over;
-                        }
-                        Fate::Undecided => return Followed::Over,
+                        Some(followed) => return followed,
                     }
                 }
                 Woken::Ask(Ask::Stop(stop, reply)) => {
@@ -224,7 +187,8 @@ impl Runner {
                         continue;
                     }
                     if !amendment.changes_plan(&self.job) {
-                        let _ = reply.send(self.amend(*amendment).await);
+                        let amended = Box::pin(self.amend(*amendment)).await;
+                        let _ = reply.send(amended);
                         continue;
                     }
                     let request = Request::Amend {
@@ -277,6 +241,52 @@ impl Runner {
             undelivered.extend(send(&link, next_ticket, request).await);
             next_ticket += 1;
         }
+    }
+
+    /// The monitor is gone: goes on with the one that is there now, or says how the following ended.
+    async fn find_again(
+        &mut self,
+        link: &mut MonitorLink,
+        pending: &mut HashMap<u64, Pending>,
+        undelivered: &mut Vec<ToMonitor>,
+    ) -> Option<Followed> {
+        match adopt::fate(&self.shared, self.job.id, self.origin).await {
+            Fate::Lives(found, record) => {
+                *link = found;
+                if let Some(record) = record {
+                    mirror::mirror(&mut self.job, &record);
+                    self.publish();
+                    self.answer();
+                }
+                // A stop may be asked twice; a signal may have been delivered already.
+                let is_undelivered =
+                    |ticket| undelivered.iter().any(|message| message.ticket == ticket);
+                pending.retain(|ticket, ask| ask.stop.is_some() || is_undelivered(*ticket));
+                for (ticket, ask) in &*pending {
+                    if let Some(stop) = ask.stop.clone() {
+                        let _ = send(link, *ticket, Request::Stop(stop)).await;
+                    }
+                }
+                for message in std::mem::take(undelivered) {
+                    let _ = link.send(&message).await;
+                }
+                return None;
+            }
+            Fate::Ended(record) => self.end_with(&record, std::mem::take(pending)).await,
+            Fate::Lost(record, cause) => {
+                self.shared.leave();
+                self.lose(record, cause).await;
+            }
+            Fate::NeverStarted => {
+                let asked = std::mem::take(pending)
+                    .into_values()
+                    .find_map(|ask| Some((ask.stop?, ask.reply)));
+                return Some(Followed::NeverStarted(asked));
+            }
+            Fate::Failed(failure) => self.fail_to_spawn(failure).await,
+            Fate::Undecided => {}
+        }
+        Some(Followed::Over)
     }
 
     /// The monitor's last record tells the end.

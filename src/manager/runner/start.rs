@@ -51,7 +51,7 @@ impl Runner {
                 let woken = tokio::select! {
                     biased;
                     _ = &mut slot => Woken::Slot,
-                    Some(ask) = self.asks.recv() => Woken::Ask(ask),
+                    Some(ask) = self.asks.recv() => Woken::Ask(*ask),
                     _ = self.shutdown.changed() => Woken::Shutdown,
                     () = until(deadline) => Woken::StartDeadline,
                 };
