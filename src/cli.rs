@@ -151,7 +151,7 @@ fn serve(args: &Serve) -> ExitCode {
                 complain(&format!("cannot start: {why}"));
                 return ExitCode::from(supervisor::EXIT_CONFIG);
             }
-            log_to_stderr(&config);
+            aside(|| log_to_stderr(&config));
             return supervisor::run(config);
         }
         Err(error) => Err(error.to_string()),

@@ -468,22 +468,27 @@ pub(crate) fn give_back_memory() {
 }
 
 fn forget_unused_stack() {
-    let here = 0_u8;
-    let used = (&raw const here).addr();
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
     let page = page.ok().flatten();
     let Some(page) = page.and_then(|page| usize::try_from(page).ok()) else {
         return;
     };
-    // Room for what is called from here, far more than it needs.
-    let end = used.saturating_sub(STACK_IN_USE) / page * page;
     for stack in mappings(|line| line.ends_with("[stack]")) {
-        if stack.contains(&end) {
-            let address = ptr::with_exposed_provenance_mut::<libc::c_void>(stack.start);
-            // SAFETY: the range lies within the mapping of this thread's stack and wholly below every frame of
-            // it; such pages hold nothing, and are zeroes when the stack grows into them again.
-            unsafe { libc::madvise(address, end - stack.start, libc::MADV_DONTNEED) };
-        }
+        forget_below_here(&stack, page);
+    }
+}
+
+/// Not inlined, so that its frame is the small one that [`STACK_IN_USE`] speaks of.
+#[inline(never)]
+fn forget_below_here(stack: &Range<usize>, page: usize) {
+    let here = 0_u8;
+    let used = (&raw const here).addr();
+    let end = used.saturating_sub(STACK_IN_USE) / page * page;
+    if stack.contains(&end) {
+        let address = ptr::with_exposed_provenance_mut::<libc::c_void>(stack.start);
+        // SAFETY: the range lies within the mapping of this thread's stack and wholly below every frame of
+        // it; such pages hold nothing, and are zeroes when the stack grows into them again.
+        unsafe { libc::madvise(address, end - stack.start, libc::MADV_DONTNEED) };
     }
 }
 
@@ -501,5 +506,6 @@ fn mappings(is_wanted: impl Fn(&str) -> bool) -> Vec<Range<usize>> {
         .collect()
 }
 
-/// How much below the frame of [`forget_unused_stack`] is left alone.
-const STACK_IN_USE: usize = 4096;
+/// How much of the stack below a variable of [`forget_below_here`] is left alone: the rest of its frame, and the
+/// call into the C library. Far more than they need.
+const STACK_IN_USE: usize = 1024;
