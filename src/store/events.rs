@@ -100,8 +100,9 @@ pub(super) fn insert(
     if rows.is_empty() {
         return Ok(());
     }
-    let mut insert = connection
-        .prepare_cached("INSERT INTO events (seq, job, at, kind, event) VALUES (?, ?, ?, ?, ?)")?;
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO events (seq, job, at, kind, event, finished) VALUES (?, ?, ?, ?, ?, ?)",
+    )?;
     for row in rows {
         totals.last_event += 1;
         insert.execute(params![
@@ -109,7 +110,8 @@ pub(super) fn insert(
             row.job.as_bytes(),
             row.at,
             row.kind,
-            row.text
+            row.text,
+            totals.finished
         ])?;
         for webhook in &row.webhooks {
             outbox::put(

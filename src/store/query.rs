@@ -13,6 +13,7 @@ use crate::job::spec::Secrets;
 use crate::job::{Job, JobId, State};
 use crate::store::Fault;
 use crate::store::encoding::{self, Columns};
+use crate::store::tables::Totals;
 
 /// The most ranges that are merged; SQLite takes 500. Beyond it a label is checked job by job.
 const MAX_RANGES: usize = 100;
@@ -71,12 +72,16 @@ pub(super) fn oldest_finished_beyond(
     keep: u64,
     limit: usize,
 ) -> Result<Vec<JobId>, Fault> {
+    let snapshot = connection.unchecked_transaction()?;
     let keep = i64::try_from(keep).unwrap_or(i64::MAX);
+    let surplus = Totals::read(&snapshot)?
+        .finished
+        .saturating_sub(keep)
+        .max(0);
     ids(
-        connection,
-        "SELECT id FROM finished ORDER BY seq
-         LIMIT min(?2, max(0, (SELECT finished FROM totals) - ?1))",
-        [keep, count(limit)],
+        &snapshot,
+        "SELECT id FROM finished ORDER BY seq LIMIT min(?, ?)",
+        [count(limit), surplus],
     )
 }
 

@@ -92,7 +92,11 @@ pub(super) enum Change {
     Settle(i64, JobId, Settlement),
 }
 
-/// The row of numbers that is read and written once in a transaction.
+/// Numbers about the whole store.
+///
+/// They are in a row of their own, and in the row of each event as they were when it was written. Of that row and
+/// the newest event the newer one counts, so that a transaction that adds an event and does nothing unusual
+/// need not touch the row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Totals {
     /// Jobs in a terminal state.
@@ -104,8 +108,9 @@ pub(super) struct Totals {
 }
 
 impl Totals {
+    /// Both rows must be of one moment: read in a transaction, where others write.
     pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
-        connection
+        let mut totals = connection
             .prepare_cached("SELECT finished, last_event, pruned_events FROM totals")?
             .query_row([], |row| {
                 Ok(Self {
@@ -113,10 +118,25 @@ impl Totals {
                     last_event: row.get(1)?,
                     pruned_events: row.get(2)?,
                 })
-            })
+            })?;
+        let newest: Option<(i64, i64)> = connection
+            .prepare_cached("SELECT seq, finished FROM events ORDER BY seq DESC LIMIT 1")?
+            .query_row([], |row| row.try_into())
+            .optional()?;
+        if let Some((seq, finished)) = newest
+            && seq > totals.last_event
+        {
+            totals.last_event = seq;
+            totals.finished = finished;
+        }
+        Ok(totals)
     }
 
+    /// Writes what the tables do not say already.
     pub(super) fn write(self, connection: &Connection) -> rusqlite::Result<()> {
+        if Self::read(connection)? == self {
+            return Ok(());
+        }
         connection
             .prepare_cached("UPDATE totals SET finished = ?, last_event = ?, pruned_events = ?")?
             .execute([self.finished, self.last_event, self.pruned_events])?;

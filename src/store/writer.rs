@@ -310,8 +310,9 @@ impl Desk {
         }
         if now != before {
             events::prune(&transaction, self.keep, &mut now)?;
-            now.write(&transaction)?;
         }
+        // Also where no number has changed: the event that had them may have gone.
+        now.write(&transaction)?;
         failpoint::hit("store.committing");
         failpoint::fail("store.writing").map_err(|_| {
             let failure = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR);

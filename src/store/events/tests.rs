@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -227,4 +228,91 @@ fn a_store_of_the_version_before_events_is_brought_up_to_date() {
         "urn:uuid:00000000-0000-0000-0000-000000000000"
     );
     store.close();
+}
+
+/// What may happen to a store, where totals are concerned.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Create,
+    CreateSilently,
+    Tell,
+    Finish,
+    FinishSilently,
+    DeleteNewest,
+    DeleteOldest,
+    Reopen,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn totals_are_what_was_counted_whatever_happens_in_which_order(
+        steps in prop::collection::vec(
+            prop::sample::select(vec![
+                Step::Create, Step::Create, Step::CreateSilently, Step::Tell, Step::Finish, Step::Finish,
+                Step::FinishSilently, Step::DeleteNewest, Step::DeleteOldest, Step::Reopen,
+            ]),
+            0..40,
+        ),
+        keep in prop::sample::select(vec![0, 3, 1000]),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (folder, mut store) = open(keep);
+        let settings = Settings { max_events: keep, ..Settings::new(&folder.path().join("store.db")) };
+        let mut jobs: Vec<Job> = Vec::new();
+        let mut told = 0;
+        for step in steps {
+            let unfinished = jobs.iter_mut().find(|job| !job.state.is_terminal());
+            match (step, unfinished) {
+                (Step::Create, _) => {
+                    jobs.push(runtime.block_on(create(&store)));
+                    told += 1;
+                }
+                (Step::CreateSilently, _) => {
+                    let job = tests::job(State::Succeeded);
+                    let inserting = store.insert(Arc::new(job.clone()), Secrets::default(), None, vec![]);
+                    runtime.block_on(inserting).unwrap();
+                    jobs.push(job);
+                }
+                (Step::Tell, Some(job)) => {
+                    let paused = vec![Event::of(job, Timestamp::now(), What::Paused)];
+                    runtime.block_on(store.update(Arc::new(job.clone()), paused)).unwrap();
+                    told += 1;
+                }
+                (Step::Finish | Step::FinishSilently, Some(job)) => {
+                    job.state = State::Succeeded;
+                    let mut events = event::since(State::Running, job, Timestamp::now());
+                    if matches!(step, Step::FinishSilently) {
+                        events.clear();
+                    }
+                    told += u64::try_from(events.len()).unwrap();
+                    runtime.block_on(store.finish(Arc::new(job.clone()), events)).unwrap();
+                }
+                (Step::DeleteNewest, _) => {
+                    if let Some(job) = jobs.pop() {
+                        runtime.block_on(store.delete(vec![job.id])).unwrap();
+                    }
+                }
+                (Step::DeleteOldest, _) => {
+                    if !jobs.is_empty() {
+                        let job = jobs.remove(0);
+                        runtime.block_on(store.delete(vec![job.id])).unwrap();
+                    }
+                }
+                (Step::Reopen, _) => {
+                    store.close();
+                    store = Store::open_with(&settings).unwrap();
+                }
+                (Step::Tell | Step::Finish | Step::FinishSilently, None) => {}
+            }
+            let finished = jobs.iter().filter(|job| job.state.is_terminal()).count();
+            prop_assert_eq!(store.counts().finished, u64::try_from(finished).unwrap());
+            prop_assert_eq!(*store.news(None).borrow(), told);
+            let page = runtime.block_on(all(&store, None, None));
+            prop_assert_eq!(page.next, told);
+            let beyond = runtime.block_on(store.oldest_finished_beyond(1, 100)).unwrap();
+            prop_assert_eq!(beyond.len(), finished.saturating_sub(1));
+        }
+        store.close();
+    }
 }
