@@ -3,6 +3,7 @@
 
 #[path = "../it/harness/contract.rs"]
 mod contract;
+mod defaults;
 mod hostile;
 mod limits;
 mod matrix;

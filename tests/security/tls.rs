@@ -188,7 +188,11 @@ fn start(authority: &Authority, more: &[&str]) -> Server {
         format!("--tls-key={}", path("key.pem").display()),
     ];
     for flag in more {
-        flags.push(format!("{flag}={}", path("ca.pem").display()));
+        flags.push(if flag.contains('=') {
+            (*flag).to_owned()
+        } else {
+            format!("{flag}={}", path("ca.pem").display())
+        });
     }
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     Server::in_dir(dir, &flags)
@@ -218,4 +222,28 @@ fn with_an_authority_for_clients_only_its_certificates_are_let_in() {
     assert!(ask(&server, &authority, None).is_none());
     let stranger = Authority::new().issue();
     assert!(ask(&server, &authority, Some(stranger)).is_none());
+}
+
+#[test]
+fn a_handshake_that_does_not_come_is_given_up() {
+    let authority = Authority::new();
+    let server = start(&authority, &["--max-connections=3"]);
+    let begin = Instant::now();
+    // One says nothing, one not enough, one begins and pauses.
+    let mut slow: Vec<TcpStream> = (0..3).map(|_| server.connect()).collect();
+    slow[1].write_all(&[0x16, 3, 1]).unwrap();
+    slow[2]
+        .write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc])
+        .unwrap();
+    for mut stream in slow {
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+        assert_eq!(rest, [0; 0]);
+    }
+    let took = begin.elapsed().as_secs();
+    assert!((9..25).contains(&took), "{took} s");
+    // Their places are free again.
+    until("there is an answer", || {
+        ask(&server, &authority, None).is_some_and(|answer| answer.status == 200)
+    });
 }
