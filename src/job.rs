@@ -292,7 +292,28 @@ mod tests {
             secret_env: spec::Secrets([("TOKEN".to_owned(), "hunter2".to_owned())].into()),
             ..Spec::default()
         };
-        let shown = format!("{spec:?} {}", serde_json::to_string(&spec).unwrap());
+        let secrets = &spec.secret_env;
+        let shown = format!(
+            "{secrets:?} {spec:?} {}",
+            serde_json::to_string(&spec).unwrap()
+        );
+        assert!(
+            shown.contains("TOKEN") && !shown.contains("hunter2"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_not_shown_either() {
+        let spec = Spec {
+            program: spec::Program::Command {
+                command: vec!["login".into(), "hunter2".into()],
+            },
+            env: [("TOKEN".to_owned(), "hunter2".to_owned())].into(),
+            stdin: spec::Stdin::Data(spec::StdinData::Text("hunter2".into())),
+            ..Spec::default()
+        };
+        let shown = format!("{spec:?}");
         assert!(
             shown.contains("TOKEN") && !shown.contains("hunter2"),
             "{shown}"

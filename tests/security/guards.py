@@ -89,6 +89,7 @@ GUARDS = [
     ("the service's environment stays its own", "surroundings::the_environment", [("src/manager/resolve.rs", "EnvInherit::None => false,", "EnvInherit::None => OFF,")]),
     ("secrets are not shown", "surroundings::a_secret", [("src/job/spec.rs", "serializer.collect_map(self.0.keys().map(|name| (name, ())))", "serializer.collect_map(self.0.iter().map(|(name, value)| (name, OFF.then_some(value))))")]),
     ("secrets are not in a log", "job::tests", [("src/job/spec.rs", "f.debug_set().entries(self.0.keys()).finish()", "if OFF { f.debug_map().entries(&self.0).finish() } else { f.debug_set().entries(self.0.keys()).finish() }")]),
+    ("what may be a secret is not in a log", "job::tests", [("src/job/spec.rs", "&self.env.keys()", "&if OFF { format!(\"{:?}\", self.env) } else { format!(\"{:?}\", self.env.keys()) }")]),
     ("the socket is closed to others", "startup::the_unix_socket", [("src/supervisor/sockets.rs", "Permissions::from_mode(0o600)", "Permissions::from_mode(if OFF { 0o666 } else { 0o600 })")]),
     ("no open door without a token", "tokens::the_doctor", [("src/config.rs", "if config.auth == Auth::None &&", "if !OFF && config.auth == Auth::None &&")]),
     ("a token is made for its owner alone", "auth::tests tokens::what_the_first_start", [("src/state_dir.rs", ".mode(0o600)", ".mode(if OFF { 0o644 } else { 0o600 })")]),

@@ -205,8 +205,11 @@ impl Attached {
 
     /// Reads on to the close frame.
     pub(super) async fn end(&mut self) -> Closed {
+        let end = tokio::time::Instant::now() + LONG;
         loop {
-            match self.next(LONG).await {
+            // Pings come for as long as nothing else does.
+            let left = end.saturating_duration_since(tokio::time::Instant::now());
+            match self.next(left).await {
                 Came::Something => {}
                 Came::Closed(frame) => {
                     let code = frame.map_or(1005, |frame| frame.code.into());
