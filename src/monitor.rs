@@ -5,6 +5,7 @@
 //! process is left beneath it, it may be given another.
 
 mod control;
+mod descriptors;
 mod idle;
 mod input;
 mod launch;
@@ -37,6 +38,7 @@ use crate::sys::{self, Pid};
 use crate::tree::{self, Tree};
 use control::Outbox;
 
+pub(crate) use descriptors::{Descriptors, Pipes};
 pub(crate) use idle::Note;
 use input::Stdin;
 use pump::Width;
@@ -75,68 +77,6 @@ pub(crate) struct Host {
     pub(crate) original_nofile: (rlim_t, rlim_t),
     /// Where a monitor says that its job is over and that it could take another: a pipe that does not block.
     pub(crate) idle: OwnedFd,
-}
-
-/// The descriptors of one launch.
-#[derive(Debug)]
-pub(crate) struct Descriptors {
-    pub(crate) control: OwnedFd,
-    /// The file with the launch.
-    pub(crate) launch: OwnedFd,
-    pub(crate) pipes: Pipes,
-}
-
-/// A job's pipes, both ends of each: read end, write end.
-#[derive(Debug)]
-pub(crate) struct Pipes {
-    /// Standard input that stays open.
-    pub(crate) stdin: Option<(OwnedFd, OwnedFd)>,
-    pub(crate) stdout: (OwnedFd, OwnedFd),
-    /// Standard error; `None` where it is merged.
-    pub(crate) stderr: Option<(OwnedFd, OwnedFd)>,
-    /// The terminal of a job that is to have one: master, slave; or why there is none.
-    pub(crate) terminal: Option<nix::Result<(OwnedFd, OwnedFd)>>,
-}
-
-impl Descriptors {
-    /// Every one of them.
-    pub(crate) fn all(&self) -> Vec<&OwnedFd> {
-        let Pipes {
-            stdin,
-            stdout,
-            stderr,
-            terminal,
-        } = &self.pipes;
-        let terminal = terminal.as_ref().and_then(|pair| pair.as_ref().ok());
-        let pairs = [stdin.as_ref(), Some(stdout), stderr.as_ref(), terminal];
-        let pairs = pairs.into_iter().flatten();
-        [&self.control, &self.launch]
-            .into_iter()
-            .chain(pairs.flat_map(|(one, other)| [one, other]))
-            .collect()
-    }
-
-    /// The same under other numbers: the lowest that are free.
-    pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        let twin = |(one, other): &(OwnedFd, OwnedFd)| {
-            Ok::<_, io::Error>((one.try_clone()?, other.try_clone()?))
-        };
-        let terminal = match &self.pipes.terminal {
-            Some(Ok(pair)) => Some(Ok(twin(pair)?)),
-            Some(Err(errno)) => Some(Err(*errno)),
-            None => None,
-        };
-        Ok(Self {
-            control: self.control.try_clone()?,
-            launch: self.launch.try_clone()?,
-            pipes: Pipes {
-                stdin: self.pipes.stdin.as_ref().map(twin).transpose()?,
-                stdout: twin(&self.pipes.stdout)?,
-                stderr: self.pipes.stderr.as_ref().map(twin).transpose()?,
-                terminal,
-            },
-        })
-    }
 }
 
 /// Runs a monitor in the process that has just been forked for it: job after job, for as long as the

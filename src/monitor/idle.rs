@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 
-use super::{Descriptors, Host, Pipes, REST_AFTER_MILLIS};
+use super::{Descriptors, Host, REST_AFTER_MILLIS};
 use crate::failpoint;
 use crate::job::{JobId, Signal};
 use crate::record::ProcessIdentity;
@@ -81,39 +81,6 @@ impl Idle {
             is_asked |= i32::try_from(signal.ssi_signo) == Ok(Signal::TERM.number());
         }
         is_asked
-    }
-}
-
-impl NextJob {
-    /// The descriptors beside a launch, in the order in which the supervisor sends them.
-    pub(crate) fn of(descriptors: &Descriptors) -> (Self, Vec<&OwnedFd>) {
-        let next = Self {
-            open_stdin: descriptors.pipes.stdin.is_some(),
-            own_stderr: descriptors.pipes.stderr.is_some(),
-        };
-        (next, descriptors.all())
-    }
-
-    /// What [`NextJob::of`] took apart. `None` where something is missing: then the launch has failed, which the
-    /// server learns from its closed socket.
-    fn descriptors(self, fds: Vec<OwnedFd>) -> Option<Descriptors> {
-        let mut fds = fds.into_iter();
-        let (control, launch) = (fds.next()?, fds.next()?);
-        let mut pair = || Some((fds.next()?, fds.next()?));
-        let stdin = if self.open_stdin { Some(pair()?) } else { None };
-        let stdout = pair()?;
-        let stderr = if self.own_stderr { Some(pair()?) } else { None };
-        Some(Descriptors {
-            control,
-            launch,
-            pipes: Pipes {
-                stdin,
-                stdout,
-                stderr,
-                // A job with a terminal gets a monitor of its own.
-                terminal: None,
-            },
-        })
     }
 }
 
