@@ -97,7 +97,7 @@ impl Reader {
             stderr_bytes: end.stderr,
             first_offset: if nothing_kept { end } else { first }.offset(),
             next_offset: end.offset(),
-            dropped_bytes: first.offset() + gap,
+            dropped_bytes: first.offset().saturating_add(gap),
             complete: false,
         })
     }
@@ -138,7 +138,7 @@ impl Reader {
                     Some((record, offset)) => {
                         let end = record.end().offset().min(segment.end.offset());
                         let bytes = segment.read(offset, end, max)?;
-                        let next = offset + length(&bytes);
+                        let next = offset.saturating_add(length(&bytes));
                         return Ok(Some(Piece::Data {
                             offset,
                             stream: record.stream,
@@ -207,7 +207,7 @@ impl Reader {
                 if *byte == b'\n' && !last {
                     feeds += 1;
                     if feeds == n {
-                        return Ok(offset + length(&bytes[..=index]));
+                        return Ok(offset.saturating_add(length(&bytes[..=index])));
                     }
                 }
                 last = false;
@@ -295,9 +295,12 @@ impl Reader {
             return Ok(None);
         }
         let record = segment.record_at(|record| record.start.of(stream) < before)?;
-        let skipped = (before - record.start.of(stream)).saturating_sub(LINE_SCAN);
-        let start = record.start.offset() + skipped;
-        let end = record.start.offset() + (before - record.start.of(stream));
+        let wanted = before - record.start.of(stream);
+        // A damaged file may hold any numbers.
+        let Some(end) = record.start.offset().checked_add(wanted) else {
+            return Ok(None);
+        };
+        let start = end - wanted.min(LINE_SCAN);
         let bytes = segment.read(start, end, LARGEST_PIECE)?;
         Ok(Some((start, bytes)))
     }

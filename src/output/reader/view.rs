@@ -144,7 +144,10 @@ impl View {
             });
         }
         let record = self.record_at(|record| record.start.of(stream) <= position)?;
-        let offset = record.start.offset() + (position - record.start.of(stream));
+        // A damaged file may hold any numbers.
+        let offset = (record.start.offset())
+            .checked_add(position - record.start.of(stream))
+            .ok_or_else(damaged)?;
         Ok(Located { offset, position })
     }
 
@@ -213,7 +216,8 @@ impl View {
         let wanted = wanted.min(max);
         let mut log = self.log.as_ref().ok_or_else(damaged)?;
         // Not pread: that would need a buffer of zeroes first.
-        log.seek(SeekFrom::Start(offset - self.header.start.offset()))?;
+        let from = offset.checked_sub(self.header.start.offset());
+        log.seek(SeekFrom::Start(from.ok_or_else(damaged)?))?;
         let mut bytes = Vec::with_capacity(wanted);
         log.take(u64::try_from(wanted).map_err(io::Error::other)?)
             .read_to_end(&mut bytes)?;
