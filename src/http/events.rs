@@ -100,8 +100,8 @@ impl Wish {
 fn kinds(params: &mut Params) -> Vec<Kind> {
     let mut kinds = Vec::new();
     for text in params.all("type") {
-        let words = text.split(',').map(str::trim);
-        for word in words.filter(|word| !word.is_empty()) {
+        // An empty word is refused as well, as in a list of jobs.
+        for word in text.split(',').map(str::trim) {
             match Kind::of_word(word) {
                 Some(kind) => kinds.push(kind),
                 None => {
@@ -339,6 +339,9 @@ mod tests {
             wish("type=job.started,job.finished&type=job.created").unwrap(),
             [Kind::Started, Kind::Finished, Kind::Created]
         );
+        for nothing in ["type=", "type=job.started,"] {
+            wish(nothing).unwrap_err();
+        }
         let Err(ApiError::InvalidQuery(errors)) = wish("type=started&after=-1&follow=x") else {
             panic!("accepted");
         };

@@ -74,11 +74,8 @@ pub(super) fn parse(mut params: Params) -> Result<Query, ApiError> {
 fn states(params: &mut Params) -> Vec<State> {
     let mut states = Vec::new();
     for text in params.all("state") {
-        for word in text
-            .split(',')
-            .map(str::trim)
-            .filter(|word| !word.is_empty())
-        {
+        // An empty word is refused as well: who meant to filter must not get every job.
+        for word in text.split(',').map(str::trim) {
             match State::ALL.into_iter().find(|state| state.as_str() == word) {
                 Some(state) if !states.contains(&state) => states.push(state),
                 Some(_) => {}
@@ -180,6 +177,9 @@ mod tests {
             .filter
             .states;
         assert_eq!(states, [State::Queued, State::Running, State::Lost]);
+        for nothing in ["state=", "state=running,", "state=running&state="] {
+            assert!(list(nothing).is_err(), "{nothing}");
+        }
     }
 
     #[test]

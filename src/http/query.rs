@@ -92,11 +92,15 @@ impl Params {
 
     /// A whole number.
     pub(super) fn integer(&mut self, name: &str) -> Option<u64> {
-        self.parsed(name, "a whole number, 0 or more", |text| {
-            text.bytes()
-                .all(|byte| byte.is_ascii_digit())
-                .then(|| text.parse().ok())?
-        })
+        self.parsed(
+            name,
+            "a whole number from 0 to 18446744073709551615",
+            |text| {
+                text.bytes()
+                    .all(|byte| byte.is_ascii_digit())
+                    .then(|| text.parse().ok())?
+            },
+        )
     }
 
     /// `true` or `false`; a parameter without a value is `true`.
