@@ -375,8 +375,9 @@ mod tests {
     fn change(input: &mut Vec<u8>, kept: &[Vec<u8>], random: &mut StdRng) {
         /// Bytes that mean something in JSON, MessagePack, queries, headers, frames or numbers.
         const TELLING: &[u8] = b"\0\x01\x7f\x80\x81\xc0\xdf\xff\"\\{}[]:,;=&%+-*/!()0189.eE \n\r\t";
-        const NUMBERS: [&[u8]; 7] = [
+        const NUMBERS: [&[u8]; 8] = [
             b"-1",
+            b"65535",
             b"65536",
             b"4294967296",
             b"18446744073709551615",
