@@ -40,6 +40,7 @@ use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::middleware;
+use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
@@ -164,15 +165,20 @@ pub fn app(manager: Manager, settings: Settings) -> Router {
         settings: Arc::new(settings),
         tips: Arc::default(),
     };
-    // A layer wraps those before it: read from the bottom up.
-    routes::router(&api)
-        .layer(middleware::from_fn_with_state(api.clone(), guards::guard))
-        .layer(CatchPanicLayer::custom(problem::panicked))
-        .layer(middleware::from_fn_with_state(api, audit::record))
-        .layer(middleware::from_fn(problem::render))
+    // All of it as one layer of the router: each would be a box of its own otherwise, and a request clones
+    // every box that it has not passed yet.
+    let around = ServiceBuilder::new()
+        .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION]))
+        .layer(middleware::from_fn(request_id::only_tame))
+        .layer(SetRequestIdLayer::new(
+            request_id::HEADER,
+            request_id::MakeId,
+        ))
+        .layer(PropagateRequestIdLayer::new(request_id::HEADER))
+        .layer(middleware::from_fn(log::line))
         .layer(SetResponseHeaderLayer::if_not_present(
-            CACHE_CONTROL,
-            HeaderValue::from_static("no-store"),
+            CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; sandbox"),
         ))
         // A browser that is shown a job's output must not take it for a page.
         .layer(SetResponseHeaderLayer::overriding(
@@ -180,15 +186,12 @@ pub fn app(manager: Manager, settings: Settings) -> Router {
             HeaderValue::from_static("nosniff"),
         ))
         .layer(SetResponseHeaderLayer::if_not_present(
-            CONTENT_SECURITY_POLICY,
-            HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; sandbox"),
+            CACHE_CONTROL,
+            HeaderValue::from_static("no-store"),
         ))
-        .layer(middleware::from_fn(log::line))
-        .layer(PropagateRequestIdLayer::new(request_id::HEADER))
-        .layer(SetRequestIdLayer::new(
-            request_id::HEADER,
-            request_id::MakeId,
-        ))
-        .layer(middleware::from_fn(request_id::only_tame))
-        .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION]))
+        .layer(middleware::from_fn(problem::render))
+        .layer(middleware::from_fn_with_state(api.clone(), audit::record))
+        .layer(CatchPanicLayer::custom(problem::panicked))
+        .layer(middleware::from_fn_with_state(api.clone(), guards::guard));
+    routes::router(&api).layer(around)
 }
