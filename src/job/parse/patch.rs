@@ -169,8 +169,17 @@ fn members_of(job: &Job) -> Map<String, JsonValue> {
 }
 
 fn merged(base: Map<String, JsonValue>, patch: Map<String, JsonValue>) -> Result<Body, BodyError> {
+    // Nothing is removed by the name of a field that is not there: whether there is such a field is for the parser to say,
+    // to which `null` is the default.
+    let absent = patch
+        .iter()
+        .filter(|(name, value)| value.is_null() && !base.contains_key(*name));
+    let absent: Vec<String> = absent.map(|(name, _)| name.clone()).collect();
     let mut whole = JsonValue::Object(base);
     merge(&mut whole, JsonValue::Object(patch));
+    if let Some(members) = whole.as_object_mut() {
+        members.extend(absent.into_iter().map(|name| (name, JsonValue::Null)));
+    }
     parse_body(whole.to_string().as_bytes())
 }
 
@@ -200,6 +209,39 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_field_that_there_is_not_is_refused_even_where_it_is_null() {
+        let job = crate::job::Job::accepted(
+            crate::job::JobId::from_bytes([1; 16]),
+            String::new(),
+            std::sync::Arc::new(Spec::default()),
+            crate::clock::Timestamp::from_micros(0),
+        );
+        let limits = SpecLimits::default();
+        for (patch, is_fine) in [
+            (r#"{"": null, "timeout_seconds": 1}"#, false),
+            (r#"{"tmeout_seconds": null}"#, false),
+            (r#"{"command": null}"#, false),
+            (
+                r#"{"name": null, "timeout_seconds": null, "labels": {"k": null}}"#,
+                true,
+            ),
+        ] {
+            let read = parse_amendment(&job, patch.as_bytes(), &limits);
+            assert_eq!(read.is_ok(), is_fine, "{patch}");
+        }
+        for (patch, is_fine) in [
+            (r#"{"command": ["x"], "comand": null}"#, false),
+            (
+                r#"{"command": ["x"], "script": null, "name": null, "webhooks": null, "secret_env": null}"#,
+                true,
+            ),
+        ] {
+            let read = parse_rerun(&job, patch.as_bytes(), &limits);
+            assert_eq!(read.is_ok(), is_fine, "{patch}");
+        }
+    }
 
     #[test]
     fn the_examples_of_the_rfc_come_out_as_there() {
