@@ -214,7 +214,16 @@ async fn a_damaged_record_is_put_aside_and_its_job_is_lost() {
         .await;
     server.says(&id(&job), "begun").await;
     let monitor = monitor_of(&server, &id(&job));
+    let service = server.server_process().unwrap();
     server.kill_supervisor();
+    // It would end by itself, but could find the damage first, and count it.
+    kill_now(service);
+    eventually("the server is gone", async || {
+        Process::read(service.as_raw())
+            .is_none_or(|process| process.is_zombie())
+            .then_some(())
+    })
+    .await;
     kill_now(monitor);
     kill_now(nix::unistd::Pid::from_raw(pid(&job)));
     let directory = server.state_dir().join("jobs").join(id(&job));
