@@ -37,7 +37,6 @@ use crate::record::{self, Record};
 use crate::sys::{self, Pid};
 use crate::tree::{self, Tree};
 use control::Outbox;
-
 pub(crate) use descriptors::{Descriptors, Pipes};
 pub(crate) use idle::Note;
 use input::Stdin;
