@@ -241,6 +241,12 @@ async fn a_patch_is_bound_to_a_version_and_to_the_rules() {
     assert_eq!(bound("*", "three").await.status, 200);
     for (body, pointer, code) in [
         (json!({"command": ["true"]}), "/command", "unknown_field"),
+        (json!({"typo": null}), "/typo", "unknown_field"),
+        (
+            json!({"stop": {"typo": null}}),
+            "/stop/typo",
+            "unknown_field",
+        ),
         (
             json!({"timeout_seconds": 0}),
             "/timeout_seconds",
@@ -336,6 +342,14 @@ async fn a_rerun_is_the_same_job_but_for_the_patch() {
     )
     .await;
     assert_eq!((wrong.status, wrong.code().as_str()), (422, "invalid_spec"));
+    let wrong = rerun(
+        &server,
+        &id(&first),
+        &json!({"secret_env": null, "limits": {"typo": null}}),
+    )
+    .await;
+    assert_eq!((wrong.status, wrong.code().as_str()), (422, "invalid_spec"));
+    assert_eq!(wrong.json()["errors"][0]["pointer"], "/limits/typo");
     let plain = server.run_script("true").await;
     let same = act(&server, &id(&plain), "rerun?wait=30").await;
     assert_eq!(

@@ -168,23 +168,52 @@ fn members_of(job: &Job) -> Map<String, JsonValue> {
     members
 }
 
-fn merged(base: Map<String, JsonValue>, patch: Map<String, JsonValue>) -> Result<Body, BodyError> {
-    // Nothing is removed by the name of a field that is not there: whether there is such a field is for the parser to say,
-    // to which `null` is the default.
-    let absent = patch
-        .iter()
-        .filter(|(name, value)| value.is_null() && !base.contains_key(*name));
-    let absent: Vec<String> = absent.map(|(name, _)| name.clone()).collect();
-    let mut whole = JsonValue::Object(base);
-    merge(&mut whole, JsonValue::Object(patch));
-    if let Some(members) = whole.as_object_mut() {
-        members.extend(absent.into_iter().map(|name| (name, JsonValue::Null)));
+fn merged(
+    mut base: Map<String, JsonValue>,
+    patch: Map<String, JsonValue>,
+) -> Result<Body, BodyError> {
+    for (name, value) in patch {
+        let below = match name.as_str() {
+            "labels" | "env" => Names::Chosen,
+            "rlimits" => Names::Resources,
+            _ => Names::Fields,
+        };
+        merge(base.entry(name).or_insert(JsonValue::Null), value, below);
     }
-    parse_body(whole.to_string().as_bytes())
+    parse_body(JsonValue::Object(base).to_string().as_bytes())
 }
 
-/// The algorithm of RFC 7396, section 2.
-fn merge(target: &mut JsonValue, patch: JsonValue) {
+/// What the names in an object are.
+#[derive(Clone, Copy)]
+enum Names {
+    /// Fields. `null` is the default to the parser, which is as good as absent, and the parser still sees the name of a
+    /// field that there is not.
+    Fields,
+    /// Resources, to which `null` is no value. A name that is none is left to the parser, too.
+    Resources,
+    /// Whatever a client has chosen.
+    Chosen,
+}
+
+impl Names {
+    fn are_removed(self, name: &str) -> bool {
+        match self {
+            Self::Fields => false,
+            Self::Resources => rules::is_resource(name),
+            Self::Chosen => true,
+        }
+    }
+
+    fn below(self) -> Self {
+        match self {
+            Self::Fields | Self::Resources => Self::Fields,
+            Self::Chosen => Self::Chosen,
+        }
+    }
+}
+
+/// The algorithm of RFC 7396, section 2, but that a field is set to `null` instead of removed.
+fn merge(target: &mut JsonValue, patch: JsonValue, names: Names) {
     let JsonValue::Object(patch) = patch else {
         *target = patch;
         return;
@@ -196,10 +225,11 @@ fn merge(target: &mut JsonValue, patch: JsonValue) {
         return;
     };
     for (name, value) in patch {
-        if value.is_null() {
+        if value.is_null() && names.are_removed(&name) {
             members.remove(&name);
         } else {
-            merge(members.entry(name).or_insert(JsonValue::Null), value);
+            let member = members.entry(name).or_insert(JsonValue::Null);
+            merge(member, value, names.below());
         }
     }
 }
@@ -210,37 +240,100 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_field_that_there_is_not_is_refused_even_where_it_is_null() {
-        let job = crate::job::Job::accepted(
+    /// A job with defaults and one resource limit.
+    fn plain() -> Job {
+        let body =
+            parse_body(br#"{"command": ["x"], "rlimits": {"core": 0}}"#).expect("it is JSON");
+        let new = parse_submission(&body, &SpecLimits::default()).expect("it is valid");
+        Job::accepted(
             crate::job::JobId::from_bytes([1; 16]),
             String::new(),
-            std::sync::Arc::new(Spec::default()),
+            std::sync::Arc::new(new.spec),
             crate::clock::Timestamp::from_micros(0),
-        );
+        )
+    }
+
+    /// The pointers of what is refused, each as unknown.
+    fn unknown<T: std::fmt::Debug>(read: Result<T, BodyError>) -> Vec<String> {
+        match read {
+            Ok(_) => Vec::new(),
+            Err(BodyError::Invalid(errors)) => errors
+                .into_iter()
+                .map(|error| {
+                    assert_eq!(error.code, code::UNKNOWN_FIELD, "{error:?}");
+                    error.pointer
+                })
+                .collect(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn a_field_that_there_is_not_is_refused_even_where_it_is_null() {
+        let job = plain();
         let limits = SpecLimits::default();
-        for (patch, is_fine) in [
-            (r#"{"": null, "timeout_seconds": 1}"#, false),
-            (r#"{"tmeout_seconds": null}"#, false),
-            (r#"{"command": null}"#, false),
+        let none: &[&str] = &[];
+        for (patch, refused) in [
+            (r#"{"": null, "timeout_seconds": 1}"#, &["/"][..]),
+            (r#"{"tmeout_seconds": null}"#, &["/tmeout_seconds"]),
+            (r#"{"command": null}"#, &["/command"]),
+            (r#"{"stop": {"typo": null}}"#, &["/stop/typo"]),
+            (
+                r#"{"stop": {"signal": null, "a/b": null, "grace_seconds": 1}, "typo": null}"#,
+                &["/stop/a~1b", "/typo"],
+            ),
+            (
+                r#"{"stop": {"signal": null, "grace_seconds": null, "scope": null}}"#,
+                none,
+            ),
             (
                 r#"{"name": null, "timeout_seconds": null, "labels": {"k": null}}"#,
-                true,
+                none,
             ),
         ] {
             let read = parse_amendment(&job, patch.as_bytes(), &limits);
-            assert_eq!(read.is_ok(), is_fine, "{patch}");
+            assert_eq!(unknown(read), refused, "{patch}");
         }
-        for (patch, is_fine) in [
-            (r#"{"command": ["x"], "comand": null}"#, false),
+        for (patch, refused) in [
+            (r#"{"command": ["x"], "comand": null}"#, &["/comand"][..]),
+            (r#"{"limits": {"cpus": null}}"#, &["/limits/cpus"]),
+            (r#"{"output": {"typo": null}}"#, &["/output/typo"]),
+            (r#"{"pty": {"typo": null}}"#, &["/pty/typo"]),
+            (r#"{"sandbox": {"typo": null}}"#, &["/sandbox/typo"]),
+            (
+                r#"{"stdin": {"mode": "open", "typo": null}}"#,
+                &["/stdin/typo"],
+            ),
+            (r#"{"stdin": {"typo": null}}"#, &["/stdin/typo"]),
+            (r#"{"rlimits": {"files": null}}"#, &["/rlimits/files"]),
+            (
+                r#"{"rlimits": {"core": {"cpu": null}}}"#,
+                &["/rlimits/core/cpu"],
+            ),
+            (r#"{"rlimits": {"core": null, "nofile": null}}"#, none),
+            (r#"{"env": {"ANY": null}, "labels": {"any": null}}"#, none),
+            (r#"{"secret_env": {"ANY": null}}"#, none),
             (
                 r#"{"command": ["x"], "script": null, "name": null, "webhooks": null, "secret_env": null}"#,
-                true,
+                none,
+            ),
+            (
+                r#"{"stdin": {"mode": "data", "text": "x", "base64": null}, "pty": null}"#,
+                none,
             ),
         ] {
             let read = parse_rerun(&job, patch.as_bytes(), &limits);
-            assert_eq!(read.is_ok(), is_fine, "{patch}");
+            assert_eq!(unknown(read), refused, "{patch}");
         }
+    }
+
+    #[test]
+    fn null_takes_away_what_is_there() {
+        let patch =
+            br#"{"rlimits": {"core": null, "cpu": 1}, "command": ["y"], "stop": {"scope": null}}"#;
+        let new = parse_rerun(&plain(), patch, &SpecLimits::default()).expect("it is valid");
+        assert_eq!(new.spec.rlimits.len(), 1, "{:?}", new.spec.rlimits);
+        assert_eq!(new.spec.stop, Spec::default().stop);
     }
 
     #[test]
@@ -281,7 +374,7 @@ mod tests {
                 json!({"a": {"bb": {}}}),
             ),
         ] {
-            merge(&mut target, patch);
+            merge(&mut target, patch, Names::Chosen);
             assert_eq!(target, expected);
         }
     }

@@ -126,18 +126,24 @@ pub(super) fn umask(at: &At<'_>) -> Option<Umask> {
     }
 }
 
+const RESOURCES: [(&str, RlimitResource); 9] = [
+    ("nofile", RlimitResource::Nofile),
+    ("nproc", RlimitResource::Nproc),
+    ("cpu", RlimitResource::Cpu),
+    ("fsize", RlimitResource::Fsize),
+    ("as", RlimitResource::As),
+    ("core", RlimitResource::Core),
+    ("stack", RlimitResource::Stack),
+    ("memlock", RlimitResource::Memlock),
+    ("data", RlimitResource::Data),
+];
+
+/// Is there such a resource limit?
+pub(super) fn is_resource(name: &str) -> bool {
+    RESOURCES.iter().any(|(word, _)| *word == name)
+}
+
 pub(super) fn rlimits(at: &At<'_>) -> Option<BTreeMap<RlimitResource, Rlimit>> {
-    const RESOURCES: [(&str, RlimitResource); 9] = [
-        ("nofile", RlimitResource::Nofile),
-        ("nproc", RlimitResource::Nproc),
-        ("cpu", RlimitResource::Cpu),
-        ("fsize", RlimitResource::Fsize),
-        ("as", RlimitResource::As),
-        ("core", RlimitResource::Core),
-        ("stack", RlimitResource::Stack),
-        ("memlock", RlimitResource::Memlock),
-        ("data", RlimitResource::Data),
-    ];
     at.map(usize::MAX, |key, at| {
         match RESOURCES.iter().find(|(word, _)| *word == key) {
             Some((_, resource)) => Some((*resource, rlimit(at)?)),
