@@ -11,6 +11,8 @@ CARGO_DENY := $(TOOLS)/cargo-deny-0.20.2/bin/cargo-deny
 # The same version is in the Dockerfile.
 CARGO_AUDITABLE := $(TOOLS)/cargo-auditable-0.7.7/bin/cargo-auditable
 CARGO_CYCLONEDX := $(TOOLS)/cargo-cyclonedx-0.5.9/bin/cargo-cyclonedx
+# What the benchmarks are compared with, among others.
+PUEUE := $(TOOLS)/pueue-4.0.4/bin/pueue
 # Kubernetes' schemas, 120 MB of them.
 KUBERNETES_VALIDATE := $(TOOLS)/kubernetes-validate-1.37.0
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
@@ -73,7 +75,7 @@ advisories: $(CARGO_DENY)
 	$(CARGO_DENY) --locked check advisories
 
 # target/tools/NAME-VERSION/bin/NAME
-$(CARGO_DENY) $(CARGO_AUDITABLE) $(CARGO_CYCLONEDX):
+$(CARGO_DENY) $(CARGO_AUDITABLE) $(CARGO_CYCLONEDX) $(PUEUE):
 	$(CARGO) install --locked $(@F) --version $(patsubst $(@F)-%,%,$(notdir $(patsubst %/bin/,%,$(@D)/))) \
 		--root $(patsubst %/bin/,%,$(@D)/) --target-dir $(TOOLS)/build
 	rm -rf $(TOOLS)/build
@@ -158,10 +160,13 @@ schemathesis:
 	tests/schemathesis/run.sh target/debug/procession $(SECONDS) $(SEED)
 
 # FIGURES=F1,F2,recovery measures only these and leaves docs/benchmarks.md alone. What is missing of the baselines
-# (Debian: webhook, task-spooler; python3 with pip; pueue) is reported as not measured.
+# (Debian: webhook, task-spooler; python3 with pip) is reported as not measured, and so is pueue where it cannot be
+# installed; F1 alone needs it.
 COMMA := ,
+FIGURE_LIST := $(subst $(COMMA), ,$(FIGURES))
 bench: build
-	$(CARGO) bench --locked --bench figures -- $(subst $(COMMA), ,$(FIGURES))
+	$(if $(filter F1 f1,$(or $(FIGURE_LIST),F1)),-$(MAKE) --no-print-directory $(PUEUE))
+	PATH="$(CURDIR)/$(dir $(PUEUE)):$$PATH" $(CARGO) bench --locked --bench figures -- $(FIGURE_LIST)
 
 clean:
 	$(CARGO) clean

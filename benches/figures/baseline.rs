@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::client::{self, Connection};
@@ -13,6 +13,10 @@ use crate::stats::float64;
 
 /// Why a baseline is missing.
 pub(crate) type Missing = String;
+
+/// How long pueue may take until it answers, and for the jobs of one round.
+const PUEUE_READY: Duration = Duration::from_secs(20);
+const PUEUE_JOBS: Duration = Duration::from_secs(60);
 
 fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -226,29 +230,104 @@ pub(crate) fn task_spooler(count: u32) -> io::Result<f64> {
     Ok(rate)
 }
 
+/// A pueue of the benchmark's own: all that it keeps is in its scratch directory. Killed when dropped.
+struct Pueue {
+    daemon: Child,
+    scratch: Scratch,
+}
+
+impl Pueue {
+    /// In the foreground, so that it is a child that can be ended and is interrupted together with the benchmark.
+    fn start() -> io::Result<Self> {
+        let scratch = Scratch::new()?;
+        let daemon = Self::command("pueued", &scratch)
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(scratch.path().join("stderr"))?)
+            .spawn()?;
+        let mut pueue = Self { daemon, scratch };
+        let limit = Instant::now() + PUEUE_READY;
+        while !pueue.client(&["status"])?.status.success() {
+            if let Some(status) = pueue.daemon.try_wait()? {
+                let said = fs::read_to_string(pueue.scratch.path().join("stderr"))?;
+                let said = said.lines().next().unwrap_or_default().to_owned();
+                return Err(io::Error::other(format!("pueued ended: {status} {said}")));
+            }
+            if Instant::now() > limit {
+                return Err(io::Error::other("pueued does not answer"));
+            }
+            pause(Duration::from_millis(20));
+        }
+        Ok(pueue)
+    }
+
+    /// Without the variables of whoever started the benchmark: they name the directories of that person's own pueue,
+    /// and pueue writes all of them down with each job.
+    fn command(program: &str, scratch: &Scratch) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+            .env("HOME", scratch.path())
+            .env("XDG_RUNTIME_DIR", scratch.path())
+            .current_dir(scratch.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn client(&self, args: &[&str]) -> io::Result<Output> {
+        Self::command("pueue", &self.scratch).args(args).output()
+    }
+
+    /// The same where it must succeed; gives its standard output.
+    fn ask(&self, args: &[&str]) -> io::Result<Vec<u8>> {
+        let output = self.client(args)?;
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let said = said.lines().next().unwrap_or_default();
+        Err(io::Error::other(format!("pueue {args:?}: {said}")))
+    }
+
+    /// How many jobs have succeeded. One that has failed is an error.
+    fn succeeded(&self) -> io::Result<u32> {
+        let state: serde_json::Value =
+            serde_json::from_slice(&self.ask(&["status", "--json"])?).map_err(io::Error::other)?;
+        let jobs = state["tasks"].as_object();
+        let jobs = jobs.ok_or_else(|| io::Error::other("pueue tells of no jobs"))?;
+        let mut succeeded = 0;
+        for end in jobs.values().filter_map(|job| job["status"].get("Done")) {
+            if end["result"] != "Success" {
+                return Err(io::Error::other(format!("a job of pueue ended so: {end}")));
+            }
+            succeeded += 1;
+        }
+        Ok(succeeded)
+    }
+}
+
+impl Drop for Pueue {
+    fn drop(&mut self) {
+        // Both fail only where it has ended already.
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+    }
+}
+
 /// Jobs per second through pueue's client, four slots, until the last has ended.
 pub(crate) fn pueue(count: u32) -> io::Result<f64> {
-    let scratch = Scratch::new()?;
-    let run = |program: &str, args: &[&str]| {
-        Command::new(program)
-            .args(args)
-            .env("XDG_RUNTIME_DIR", scratch.path())
-            .env("XDG_CONFIG_HOME", scratch.path())
-            .env("XDG_DATA_HOME", scratch.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-    };
-    run("pueued", &["--daemonize"])?;
-    pause(Duration::from_millis(500));
-    run("pueue", &["parallel", "4"])?;
+    let pueue = Pueue::start()?;
+    pueue.ask(&["parallel", "4"])?;
     let begin = Instant::now();
     for _ in 0..count {
-        run("pueue", &["add", "--", "/bin/true"])?;
+        pueue.ask(&["add", "--", "/bin/true"])?;
     }
-    run("pueue", &["wait", "--quiet"])?;
-    let rate = f64::from(count) / begin.elapsed().as_secs_f64();
-    run("pueue", &["shutdown"])?;
-    Ok(rate)
+    // `pueue wait` looks every two seconds only.
+    while pueue.succeeded()? < count {
+        if begin.elapsed() > PUEUE_JOBS {
+            return Err(io::Error::other("the jobs of pueue do not end"));
+        }
+        pause(Duration::from_millis(20));
+    }
+    Ok(f64::from(count) / begin.elapsed().as_secs_f64())
 }
