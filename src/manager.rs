@@ -45,6 +45,9 @@ pub use terms::{
     Submitted, Unavailable, Until,
 };
 
+/// How long an answer waits for a job's start: a program on a file system that hangs may take for ever.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+
 /// What the manager is started with.
 #[derive(Debug)]
 pub(crate) struct Setup {
@@ -148,7 +151,7 @@ impl Manager {
         self.shared.store.clone()
     }
 
-    /// Accepts a job: durable when this returns, started where a slot was free. Dropping the future
+    /// Accepts a job: durable when this returns, started where a slot was free and 5 s were enough. Dropping the future
     /// after the job is durable takes nothing back.
     pub async fn submit(&self, submission: Submission) -> Result<Submitted, SubmitError> {
         self.validate(&submission.spec).await?;
@@ -177,14 +180,26 @@ impl Manager {
             rerun_of,
             ..Job::accepted(JobId::generate(), actor, Arc::new(spec), Timestamp::now())
         };
-        let (answer, answered) = oneshot::channel();
+        let id = job.id;
+        let (answer, mut answered) = oneshot::channel();
         let runner = self.shared.enlist(job, false);
         self.shared.spawn(runner.accept(Acceptance {
             secrets,
             idempotency,
             answer,
         }));
-        answered.await.unwrap_or(Err(SubmitError::Draining))
+        loop {
+            match timeout(START_PATIENCE, &mut answered).await {
+                Ok(answer) => return answer.unwrap_or(Err(SubmitError::Draining)),
+                Err(_) => {
+                    // It can be seen as soon as it is accepted.
+                    if let Ok(job) = self.get(id).await {
+                        let replayed = false;
+                        return Ok(Submitted { job, replayed });
+                    }
+                }
+            }
+        }
     }
 
     /// Checks what [`Manager::submit`] would check of the spec, and does nothing.
