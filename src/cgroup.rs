@@ -5,15 +5,13 @@
 //! the jobs' groups, in `self`, since a v2 group with controllers may hold processes or groups, not both.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::job::spec::Limits;
-use crate::procfs;
-use crate::sys::{self, Fork};
+use crate::{failpoint, procfs};
 
 /// The controllers that a job can be limited by.
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
@@ -232,18 +230,15 @@ impl Group {
         )
     }
 
-    /// Forks into the group.
-    pub(crate) fn fork(&self) -> io::Result<Fork> {
-        let directory = fs::File::open(&self.directory)?;
-        Ok(sys::fork_into(directory.as_fd())?)
+    /// The group's directory, opened: what a process can be made in.
+    pub(crate) fn open(&self) -> io::Result<fs::File> {
+        failpoint::fail("cgroup.opening")?;
+        fs::File::open(&self.directory)
     }
 
-    /// Moves the calling process into the group.
-    pub(crate) fn join(&self) -> io::Result<()> {
-        fs::OpenOptions::new()
-            .write(true)
-            .open(self.directory.join("cgroup.procs"))?
-            .write_all(b"0")
+    /// The file by which a process joins the group.
+    pub(crate) fn procs(&self) -> PathBuf {
+        self.directory.join("cgroup.procs")
     }
 
     /// SIGKILL to every process in it, however fast it forks (Linux 5.14).

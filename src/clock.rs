@@ -17,7 +17,7 @@ pub struct Timestamp(i64);
 impl Timestamp {
     /// The moment that lies `micros` microseconds after the Unix epoch.
     #[must_use]
-    pub fn from_micros(micros: i64) -> Self {
+    pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
 

@@ -2,8 +2,9 @@
 //!
 //! A test names a directory in `PROCESSION_FAILPOINTS` and arms a place by a file with the place's name in
 //! it. The first process that comes by takes the file away and is killed with SIGKILL at that very place;
-//! where the file holds `parent` or a PID, that process is killed instead, and this one goes on. Every
-//! place is a step of "What is durable when" in ARCHITECTURE.md, before it or after it.
+//! where the file holds `parent` or a PID, that process is killed instead, and this one goes on; where it holds
+//! `hang`, this one is stopped by SIGSTOP, as if a system call of it did not return. Every place is a step of
+//! "What is durable when" in ARCHITECTURE.md, before it or after it.
 //!
 //! Other places are system calls that can fail: there the file holds an errno, which everybody who comes by
 //! gets for as long as the file is there.
@@ -11,15 +12,44 @@
 use std::io;
 
 /// Kills whom an armed place says, where this one is armed.
-#[cfg(debug_assertions)]
 pub(crate) fn hit(place: &str) {
-    armed::hit(place);
+    Place::new(place).hit();
+}
+
+/// A place that is known in advance, for a process that may not allocate when it comes by.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// Its file, where a test has places.
+    #[cfg(debug_assertions)]
+    file: Option<std::ffi::CString>,
+}
+
+#[cfg(debug_assertions)]
+impl Place {
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            file: armed::file(name),
+        }
+    }
+
+    pub(crate) fn hit(&self) {
+        if let Some(file) = &self.file {
+            armed::hit(file);
+        }
+    }
 }
 
 /// Nothing: this is a release build.
 #[cfg(not(debug_assertions))]
-#[inline(always)]
-pub(crate) fn hit(_place: &str) {}
+impl Place {
+    #[inline(always)]
+    pub(crate) fn new(_name: &str) -> Self {
+        Self {}
+    }
+
+    #[inline(always)]
+    pub(crate) fn hit(&self) {}
+}
 
 /// Fails as an armed place says.
 #[cfg(debug_assertions)]
@@ -36,23 +66,29 @@ pub(crate) fn fail(_place: &str) -> io::Result<()> {
 
 #[cfg(debug_assertions)]
 mod armed {
+    use std::ffi::{CStr, CString};
     use std::fs;
     use std::io;
     use std::path::PathBuf;
     use std::sync::OnceLock;
-    use std::time::{Duration, Instant};
 
-    use nix::sys::signal::{Signal, kill};
-    use nix::unistd::{Pid, getpid, getppid};
+    use nix::libc;
 
-    /// How long a place waits for the death of the parent that it has killed.
-    const DEATH: Duration = Duration::from_secs(5);
+    use crate::sys::raw;
+
+    /// How long a place waits for the death of the parent that it has killed, in microseconds.
+    const DEATH: i64 = 5_000_000;
 
     fn directory() -> Option<&'static PathBuf> {
         static DIRECTORY: OnceLock<Option<PathBuf>> = OnceLock::new();
         DIRECTORY
             .get_or_init(|| std::env::var_os("PROCESSION_FAILPOINTS").map(PathBuf::from))
             .as_ref()
+    }
+
+    pub(super) fn file(place: &str) -> Option<CString> {
+        let path = directory()?.join(place);
+        CString::new(path.into_os_string().into_encoded_bytes()).ok()
     }
 
     pub(super) fn fail(place: &str) -> io::Result<()> {
@@ -67,28 +103,37 @@ mod armed {
         }
     }
 
-    pub(super) fn hit(place: &str) {
-        let Some(directory) = directory() else { return };
-        let file = directory.join(place);
-        let Ok(whom) = fs::read_to_string(&file) else {
+    pub(super) fn hit(file: &CStr) {
+        let Ok(opened) = raw::open(file, libc::O_RDONLY) else {
             return;
         };
+        let mut whom = [0; 32];
+        let length = raw::read(opened, &mut whom).unwrap_or_default();
+        raw::close(opened);
         // Of several processes at the same place, the one that takes the file away is meant.
-        if fs::remove_file(&file).is_err() {
+        if raw::unlink(file).is_err() {
             return;
         }
-        let whom = match whom.trim() {
-            "" => getpid(),
-            "parent" => getppid(),
-            pid => pid.parse().map_or(getpid(), Pid::from_raw),
+        let whom = whom
+            .get(..length)
+            .and_then(|text| str::from_utf8(text).ok());
+        let (me, parent) = (raw::getpid(), raw::getppid());
+        let whom = match whom.unwrap_or_default().trim() {
+            "" => me,
+            "parent" => parent,
+            "hang" => {
+                raw::kill(me, libc::SIGSTOP);
+                return;
+            }
+            pid => pid.parse().unwrap_or(me),
         };
-        let parent = getppid();
-        let _ = kill(whom, Signal::SIGKILL);
-        let end = Instant::now() + DEATH;
+        raw::kill(whom, libc::SIGKILL);
+        let end = raw::wall_micros().saturating_add(DEATH);
         // Whoever it is must be dead before this process goes on.
-        while (whom == getpid() || (whom == parent && getppid() == parent)) && Instant::now() < end
+        while (whom == me || (whom == parent && raw::getppid() == parent))
+            && raw::wall_micros() < end
         {
-            std::thread::yield_now();
+            raw::yield_now();
         }
     }
 }

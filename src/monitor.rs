@@ -34,12 +34,15 @@ use crate::job::outcome::{Cause, Usage};
 use crate::job::{OutputTotals, Signal};
 use crate::output::{self, Stream};
 use crate::record::{self, Record};
+use crate::sys::child::Stack;
 use crate::sys::{self, Pid};
 use crate::tree::{self, Tree};
 use control::Outbox;
 pub(crate) use descriptors::{Descriptors, Pipes};
+use idle::Idle;
 pub(crate) use idle::Note;
 use input::Stdin;
+use leader::Starting;
 use pump::Width;
 pub(crate) use reaping::exit_status;
 pub(crate) use rescue::{Remains, run as rescue};
@@ -130,7 +133,10 @@ struct Monitor {
     used: sys::Usage,
     signals: Rc<SignalFd>,
     timer: Option<TimerFd>,
-    status: Option<OwnedFd>,
+    /// The leader before it is the program.
+    starting: Option<Starting>,
+    /// Where it began.
+    stack: Option<Rc<Stack>>,
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
     terminal: Option<Terminal>,
@@ -193,8 +199,12 @@ impl Monitor {
         let output_waits = self.output_retry_at.is_some();
         let mut descriptors: Vec<(Ready, BorrowedFd<'_>, PollFlags)> =
             vec![(Ready::Signal, self.signals.as_fd(), PollFlags::POLLIN)];
+        // Before what the program may have written already.
+        if let Some(starting) = &self.starting {
+            // Only that it hangs up is of interest, which needs no asking for (poll(2)).
+            descriptors.push((Ready::Status, starting.status(), PollFlags::empty()));
+        }
         let readable = [
-            (Ready::Status, self.status.as_ref()),
             (
                 Ready::Stdout,
                 self.stdout.as_ref().filter(|_| !output_waits),
@@ -250,6 +260,9 @@ impl Monitor {
             .map(|((ready, ..), _)| *ready)
             .collect();
         if is_quiet {
+            if let Some(stack) = &self.stack {
+                stack.give_back();
+            }
             sys::give_back_memory();
             self.is_at_rest = true;
         }
@@ -407,6 +420,10 @@ impl Monitor {
     }
 
     fn write_record(&mut self) -> io::Result<()> {
+        if self.starting.is_some() && self.facts.life.phase() == Phase::Starting {
+            // Its leader may be the program before this monitor knows, and its rescuer has to.
+            return leader::write_ahead(&mut self.record, &self.facts);
+        }
         self.record.write(&self.facts)
     }
 

@@ -66,6 +66,20 @@ pub(crate) fn own_stat() -> io::Result<Stat> {
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
+/// The calling process's own OOM score adjustment (`proc_pid_oom_score_adj(5)`).
+pub(crate) fn own_oom_score_adj() -> Option<i32> {
+    let text = read_small("/proc/self/oom_score_adj").ok()?;
+    text.trim().parse().ok()
+}
+
+/// When a process started, in clock ticks since the boot, by its stat; allocates nothing.
+pub(crate) fn start_ticks(stat: &[u8]) -> Option<u64> {
+    let close = stat.iter().rposition(|byte| *byte == b')')?;
+    let fields = str::from_utf8(stat.get(close + 1..)?).ok()?;
+    // Field 3 is the first after the name; this is field 22.
+    fields.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+}
+
 fn parse_stat(text: &str) -> Option<Stat> {
     // The name stands in parentheses and may itself hold parentheses and spaces: the last one closes it.
     let open = text.find('(')?;

@@ -8,6 +8,7 @@
 
 mod directory;
 mod lock;
+mod notes;
 mod slots;
 
 use std::fs::File;
@@ -26,12 +27,15 @@ use crate::job::life::Life;
 use crate::job::outcome::{SpawnFailure, Stage};
 use crate::job::sandbox::InForce;
 use crate::job::{JobId, OutputTotals, Survivor, Usage};
+use crate::procfs;
 pub(crate) use directory::{
     CONTROL_SOCKET, abandon, create_directory, discard, is_untidy, open_directory, quarantine,
     remove, remove_damaged,
 };
 pub(crate) use lock::{lock, lock_holder};
-use slots::{INPUT_NOTE, LAST_WORD, SLOT, Slot, frame, newest, read_last_word, read_slot};
+use notes::Noted;
+pub(crate) use notes::{LAST_WORD, LEADER_NOTE, LastWord, LeaderNote};
+use slots::{LENGTH, SLOT, Slot, frame, newest, read_slot};
 pub(crate) use slots::{parse_slot, sealed, warm_up};
 
 /// The file's name in the job's directory.
@@ -83,6 +87,10 @@ pub(crate) struct Record {
     /// Those of them that bear no trace of the job.
     #[serde(default)]
     pub(crate) strays: Vec<ProcessIdentity>,
+    /// Written ahead for the leader, which is still to come: it counts from the leader's note on. Without that
+    /// no program was executed, and there is no record.
+    #[serde(default)]
+    pub(crate) is_ahead: bool,
 }
 
 /// The writing side, in the monitor.
@@ -103,7 +111,7 @@ impl Writer {
             flags,
             Mode::from_bits_truncate(0o600),
         )?);
-        posix_fallocate(&file, 0, i64::try_from(INPUT_NOTE + 16).unwrap_or(i64::MAX))?;
+        posix_fallocate(&file, 0, i64::try_from(LENGTH).unwrap_or(i64::MAX))?;
         if !lock(&file)? {
             return Err(io::Error::from(Errno::EAGAIN));
         }
@@ -121,7 +129,8 @@ impl Writer {
         if !lock(&file)? {
             return Err(io::Error::from(Errno::EAGAIN));
         }
-        let (sequence, record) = newest([read_slot(&file, 0), read_slot(&file, SLOT)])
+        let (sequence, record) = read_record(&file)
+            .record
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
         Ok((Self { file, sequence }, record))
     }
@@ -129,65 +138,43 @@ impl Writer {
     /// Writes the record into the older slot.
     pub(crate) fn write(&mut self, record: &Record) -> io::Result<()> {
         self.sequence += 1;
-        let bytes = frame(self.sequence, record, SLOT)?;
+        let bytes = frame(self.sequence, record)?;
         failpoint::fail("record.writing")?;
         self.file.write_all_at(&bytes, (self.sequence % 2) * SLOT)
-    }
-
-    /// Says, in the leader, that no program was executed. It has a place of its own: when the monitor is
-    /// dead, a rescuer may be writing records at the same time.
-    pub(crate) fn write_last_word(&self, failure: &SpawnFailure) -> io::Result<()> {
-        self.file
-            .write_all_at(&frame(0, failure, LAST_WORD)?, 2 * SLOT)
     }
 
     /// Notes how many bytes of standard input have been written, and how many are about to be. It has a
     /// place of its own, since it changes with every packet.
     pub(crate) fn note_input(&self, written: u64, pending: u64) -> io::Result<()> {
-        let mut note = [0; 16];
-        let (first, second) = note.split_at_mut(8);
-        first.copy_from_slice(&written.to_le_bytes());
-        second.copy_from_slice(&pending.to_le_bytes());
-        self.file.write_all_at(&note, INPUT_NOTE)
+        notes::write_input(&self.file, written, pending)
     }
 
     /// How many bytes of standard input the monitor before this one has written; `None` where it was
     /// killed between its note and the write, or after it: nobody knows which.
     pub(crate) fn noted_input(&self) -> Option<u64> {
-        let mut note = [0; 16];
-        self.file.read_exact_at(&mut note, INPUT_NOTE).ok()?;
-        let (written, pending) = note.split_first_chunk::<8>()?;
-        (pending == [0; 8]).then(|| u64::from_le_bytes(*written))
+        notes::read_input(&self.file)
     }
 
     /// What the leader said last.
     pub(crate) fn last_word(&self) -> Option<SpawnFailure> {
-        read_last_word(&self.file)
+        notes::read_last_word(&self.file)
     }
 
-    /// The file, to be kept open where all others are closed.
-    pub(crate) fn file_mut(&mut self) -> &mut File {
-        &mut self.file
-    }
-
-    /// Skips the slot that a forked leader writes, so that this side's next record comes after it.
-    pub(crate) fn skip_one(&mut self) {
-        self.sequence += 1;
+    /// The file, which a leader keeps for its notes.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
     }
 }
 
-/// The failure with which a leader gives up because its monitor died before its record was there.
-pub(crate) fn orphaned() -> SpawnFailure {
-    SpawnFailure {
-        stage: Stage::Record,
-        errno: nix::libc::ECHILD,
-        message: "failed to write the run record: the monitor is gone".to_owned(),
-    }
-}
+/// The word with which a leader gives up because its monitor died before its note was there.
+pub(crate) const ORPHANED: LastWord = LastWord {
+    stage: Stage::Record,
+    errno: nix::libc::ECHILD,
+};
 
 /// Is this the word of a leader that gave up because its monitor died? Then the job may be launched again.
 pub(crate) fn is_orphaned(failure: &SpawnFailure) -> bool {
-    failure.stage == Stage::Record && failure.errno == nix::libc::ECHILD
+    failure.stage == ORPHANED.stage && failure.errno == ORPHANED.errno
 }
 
 /// What a record file says.
@@ -214,15 +201,44 @@ pub(crate) fn read(directory: BorrowedFd<'_>) -> io::Result<Option<Found>> {
     let file = File::from(file);
     // The lock first: a monitor that ends in between has written its last record before it let go.
     let monitor = lock_holder(&file)?;
-    let slots = [read_slot(&file, 0), read_slot(&file, SLOT)];
-    let is_damaged = slots.iter().any(|slot| matches!(slot, Slot::Damaged));
-    let record = newest(slots).map(|(_, record)| record);
+    let ReadRecord { record, is_damaged } = read_record(&file);
     Ok(Some(Found {
         damaged: record.is_none() && is_damaged,
-        record,
+        record: record.map(|(_, record)| record),
         monitor,
-        last_word: read_last_word(&file),
+        last_word: notes::read_last_word(&file),
     }))
+}
+
+struct ReadRecord {
+    /// The newest that counts, with its sequence number.
+    record: Option<(u64, Record)>,
+    is_damaged: bool,
+}
+
+fn read_record(file: &File) -> ReadRecord {
+    // The note first: a record that comes later than it knows of the leader, or has its end.
+    let note = notes::read_leader(file);
+    let slots = [read_slot(file, 0), read_slot(file, SLOT)];
+    let is_damaged =
+        matches!(note, Noted::Damaged) || slots.iter().any(|slot| matches!(slot, Slot::Damaged));
+    let record = newest(slots).and_then(|(sequence, mut record)| {
+        // A leader that executed nothing is none of the job's processes.
+        let has_failed = record.life.spawn_failure().is_some();
+        if record.leader.is_none()
+            && !has_failed
+            && let Noted::Leader(note) = note
+        {
+            record.leader = Some(note.leader());
+        }
+        // Of what an earlier boot wrote, anything may be missing on the disk: there may have been a leader.
+        let counts = !record.is_ahead
+            || record.leader.is_some()
+            || procfs::boot_id().is_ok_and(|boot_id| boot_id != record.boot_id);
+        record.is_ahead = false;
+        counts.then_some((sequence, record))
+    });
+    ReadRecord { record, is_damaged }
 }
 
 #[cfg(test)]
@@ -256,6 +272,7 @@ mod tests {
             pipes: Vec::new(),
             rescued: false,
             strays: Vec::new(),
+            is_ahead: false,
         }
     }
 
@@ -293,6 +310,87 @@ mod tests {
         std::fs::write(keep.path().join(FILE), b"PrRc garbage").unwrap();
         let found = read(directory.as_fd()).unwrap().unwrap();
         assert!(found.damaged && found.record.is_none());
+    }
+
+    const LEADER: LeaderNote = LeaderNote {
+        identity: ProcessIdentity {
+            pid: 11,
+            start_ticks: 12,
+        },
+        started_at: Timestamp::from_micros(13),
+    };
+
+    fn ahead(boot_id: String) -> Record {
+        Record {
+            is_ahead: true,
+            boot_id,
+            ..record(1)
+        }
+    }
+
+    fn note(writer: &Writer, bytes: &[u8], offset: u64) {
+        writer.file().write_all_at(bytes, offset).unwrap();
+    }
+
+    #[test]
+    fn a_record_that_is_ahead_counts_from_the_leaders_note_on() {
+        let (_keep, directory) = directory();
+        let mut writer = Writer::create(directory.as_fd()).unwrap();
+        let found = || read(directory.as_fd()).unwrap().unwrap();
+        writer.write(&ahead(procfs::boot_id().unwrap())).unwrap();
+        assert!(found().record.is_none() && !found().damaged);
+        // Half of a note: a leader was there, and nobody knows what it did next.
+        note(&writer, &LEADER.to_bytes()[..16], LEADER_NOTE);
+        assert!(found().record.is_none() && found().damaged);
+        note(&writer, &LEADER.to_bytes(), LEADER_NOTE);
+        let leader = found().record.unwrap().leader.unwrap();
+        assert_eq!(leader, LEADER.leader());
+        assert!(!found().record.unwrap().is_ahead && !found().damaged);
+        assert_eq!(found().last_word, None);
+        note(&writer, &ORPHANED.to_bytes(), LAST_WORD);
+        assert!(is_orphaned(&found().last_word.unwrap()));
+    }
+
+    #[test]
+    fn a_record_that_is_ahead_of_an_earlier_boot_counts() {
+        let (_keep, directory) = directory();
+        let mut writer = Writer::create(directory.as_fd()).unwrap();
+        writer.write(&ahead("another".to_owned())).unwrap();
+        let found = read(directory.as_fd()).unwrap().unwrap();
+        assert!(found.record.unwrap().leader.is_none());
+    }
+
+    #[test]
+    fn a_leader_that_executed_nothing_is_no_process_of_the_job() {
+        let (_keep, directory) = directory();
+        let mut writer = Writer::create(directory.as_fd()).unwrap();
+        note(&writer, &LEADER.to_bytes(), LEADER_NOTE);
+        let mut failed = record(1);
+        let failure = ORPHANED.failure();
+        let _ = failed.life.on(
+            crate::job::life::Event::SpawnFailed(failure),
+            crate::clock::Now::read(),
+        );
+        writer.write(&failed).unwrap();
+        let found = read(directory.as_fd()).unwrap().unwrap();
+        assert!(found.record.unwrap().leader.is_none());
+    }
+
+    #[test]
+    fn a_launch_is_discarded_where_no_leader_came() {
+        for has_leader in [false, true] {
+            let (keep, jobs) = directory();
+            let job = JobId::generate();
+            let directory = create_directory(jobs.as_fd(), job).unwrap();
+            let mut writer = Writer::create(directory.as_fd()).unwrap();
+            writer.write(&ahead(procfs::boot_id().unwrap())).unwrap();
+            if has_leader {
+                note(&writer, &LEADER.to_bytes(), LEADER_NOTE);
+            }
+            drop(writer);
+            assert_eq!(discard(jobs.as_fd(), job).unwrap(), !has_leader);
+            assert_eq!(keep.path().join(job.to_string()).exists(), has_leader);
+        }
     }
 
     proptest! {

@@ -102,28 +102,36 @@ impl Prepared {
         self.ruleset.as_ref().map(AsRawFd::as_raw_fd)
     }
 
+    /// What it is, once it is in force.
+    pub(crate) fn in_force(&self) -> &InForce {
+        &self.in_force
+    }
+
     /// Puts it in force for the calling process and all that it will start. `no_new_privs` must be set.
-    pub(crate) fn enter(&self) -> Result<InForce, Failure> {
+    /// The calling process must have its own memory: the filter's library writes errno.
+    pub(crate) fn enter(&self) -> Result<(), (Step, Errno)> {
         if let Some(ruleset) = &self.ruleset {
-            sys::landlock_restrict_self(ruleset.as_fd()).map_err(|errno| Failure {
-                errno,
-                on: "landlock_restrict_self".to_owned(),
-            })?;
+            sys::landlock_restrict_self(ruleset.as_fd()).map_err(|errno| (Step::Ruleset, errno))?;
         }
         if let Some(filter) = &self.filter {
             seccompiler::apply_filter(filter).map_err(|error| {
                 let (seccompiler::Error::Prctl(cause) | seccompiler::Error::Seccomp(cause)) = error
                 else {
-                    return Failure {
-                        errno: Errno::EINVAL,
-                        on: "the seccomp filter".to_owned(),
-                    };
+                    return (Step::Filter, Errno::EINVAL);
                 };
-                Failure::new(&cause, "the seccomp filter")
+                let errno = cause.raw_os_error().unwrap_or(libc::EINVAL);
+                (Step::Filter, Errno::from_raw(errno))
             })?;
         }
-        Ok(self.in_force.clone())
+        Ok(())
     }
+}
+
+/// What could not be put in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Ruleset,
+    Filter,
 }
 
 /// Has this process been given filters for system calls that another one of this status does not have?

@@ -7,7 +7,9 @@
     reason = "fork, exec, waitid, pidfds and adopted descriptors have no safe wrapper"
 )]
 
+pub(crate) mod child;
 mod memory;
+pub(crate) mod raw;
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -55,24 +57,12 @@ pub(crate) fn fork() -> nix::Result<Fork> {
 /// From linux/sched.h; the constant in libc is too narrow for it, and therefore 0.
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
-/// fork(2) into a cgroup, given by its opened directory (clone3(2) `CLONE_INTO_CGROUP`, Linux 5.7). A process
-/// that moves itself by `cgroup.procs` waits for an RCU grace period, about 10 ms; one made there does not.
-///
-/// The calling process must have one thread. What the C library does around its own fork is left out, so
-/// the child must execute a program or end, and must not start threads or fork in between.
-pub(crate) fn fork_into(cgroup: BorrowedFd<'_>) -> nix::Result<Fork> {
-    clone3(CLONE_INTO_CGROUP, Some(cgroup))
-}
-
 /// clone3(2) as a fork: the child has a copy of the memory.
-fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Fork> {
+fn clone3(flags: u64) -> nix::Result<Fork> {
     // SAFETY: a zeroed clone_args is a valid value of that plain C structure.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = flags;
     arguments.exit_signal = u64::try_from(libc::SIGCHLD).unwrap_or_default();
-    if let Some(cgroup) = cgroup {
-        arguments.cgroup = u64::try_from(cgroup.as_raw_fd()).map_err(|_| Errno::EBADF)?;
-    }
     // SAFETY: no caller asks for CLONE_VM, so this is a fork; the structure outlives the call and has that size;
     // the process has one thread, so that no lock is held by another.
     let pid = Errno::result(unsafe {
@@ -89,11 +79,12 @@ fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Fork> {
 /// fork(2) whose child has the descriptors below `first` and no other (Linux 5.9). For that it shares the table
 /// of this process at first: until the child has returned from here, nothing may be closed.
 ///
-/// As with [`fork_into`], what the C library does around its own fork is left out.
+/// What the C library does around its own fork is left out, so the child must execute a program or end, and must not
+/// start threads.
 pub(crate) fn fork_with_fds_below(first: RawFd) -> nix::Result<Fork> {
     let first = libc::c_uint::try_from(first).map_err(|_| Errno::EBADF)?;
     let shared = u64::try_from(libc::CLONE_FILES).unwrap_or_default();
-    if let parent @ Fork::Parent(_) = clone3(shared, None)? {
+    if let parent @ Fork::Parent(_) = clone3(shared)? {
         return Ok(parent);
     }
     // SAFETY: the child uses none of the descriptors that it does not get.
@@ -181,6 +172,15 @@ impl Usage {
             max_rss_bytes: unsigned(usage.ru_maxrss).saturating_mul(1024),
         }
     }
+}
+
+/// The most memory that this process has had so far (getrusage(2)).
+pub(crate) fn own_peak_bytes() -> u64 {
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF);
+    let kibibytes = usage
+        .ok()
+        .and_then(|usage| u64::try_from(usage.max_rss()).ok());
+    kibibytes.unwrap_or_default().saturating_mul(1024)
 }
 
 /// By code or by signal; real-time signals included.
@@ -280,25 +280,12 @@ pub(crate) fn adopt_fd(fd: RawFd) -> Option<OwnedFd> {
     (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Closes every descriptor from `first` on.
-pub(crate) fn close_fds_from(first: u32) -> nix::Result<()> {
-    // SAFETY: used in a child that is about to execute or has taken its descriptors out of the range;
-    // nothing uses a closed one afterwards.
-    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
-}
-
 /// Sets every signal to its default action: execve(2) keeps ignored signals ignored.
 pub(crate) fn default_actions() {
     for number in 1..=64 {
         // SAFETY: SIG_DFL is always a valid action; numbers without a settable action only fail.
         unsafe { libc::signal(number, libc::SIG_DFL) };
     }
-}
-
-/// Sets one signal to its default action.
-pub(crate) fn default_action(signal: Signal) {
-    // SAFETY: SIG_DFL is always a valid action.
-    unsafe { libc::signal(signal.number(), libc::SIG_DFL) };
 }
 
 /// Unblocks every signal: execve(2) keeps the mask.
@@ -316,20 +303,17 @@ pub(crate) fn ignore_signal(signal: Signal) {
     unsafe { libc::signal(signal.number(), libc::SIG_IGN) };
 }
 
-/// setpriority(2) of the calling process.
-pub(crate) fn set_nice(nice: i32) -> nix::Result<()> {
-    // SAFETY: the call takes three integers.
-    Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) }).map(drop)
+/// Sets a signal to its default action in this process.
+pub(crate) fn default_action(signal: Signal) {
+    // SAFETY: SIG_DFL is always a valid action.
+    unsafe { libc::signal(signal.number(), libc::SIG_DFL) };
 }
 
-/// setgroups(2), setgid(2), setuid(2) in the order in which each is still allowed.
-pub(crate) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> nix::Result<()> {
-    // SAFETY: the pointer and the length describe one slice that outlives the call.
-    Errno::result(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) })?;
-    // SAFETY: the call takes an integer.
-    Errno::result(unsafe { libc::setresgid(gid, gid, gid) })?;
-    // SAFETY: the call takes an integer.
-    Errno::result(unsafe { libc::setresuid(uid, uid, uid) }).map(drop)
+/// `FIONBIO`: reads and writes that would have to wait fail instead (ioctl(2)).
+pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> nix::Result<()> {
+    let yes: libc::c_int = 1;
+    // SAFETY: FIONBIO reads one int, and `yes` is one.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONBIO, &raw const yes) }).map(drop)
 }
 
 /// `FIONREAD`: how many bytes a pipe holds.
@@ -351,12 +335,6 @@ pub(crate) fn set_terminal_size(terminal: BorrowedFd<'_>, rows: u16, cols: u16) 
     // SAFETY: TIOCSWINSZ reads one winsize, and `size` is one.
     Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) })
         .map(drop)
-}
-
-/// `TIOCSCTTY`: makes a terminal the controlling one of the session that the caller leads.
-pub(crate) fn make_controlling(terminal: BorrowedFd<'_>) -> nix::Result<()> {
-    // SAFETY: the request takes an integer.
-    Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) }).map(drop)
 }
 
 /// `TIOCGPTN`: the number of a terminal, given its master; the other side is `/dev/pts/` and this number.
@@ -400,35 +378,34 @@ pub(crate) fn has_seccomp_errno() -> bool {
     result == 0
 }
 
-/// dup3(2): makes `target` mean what `source` means, closing what it meant before.
-pub(crate) fn duplicate_to(
-    source: BorrowedFd<'_>,
-    target: RawFd,
-    close_on_exec: bool,
-) -> nix::Result<()> {
-    let flags = if close_on_exec { libc::O_CLOEXEC } else { 0 };
-    // SAFETY: callers own the target number: they are about to execute, and drop nothing that had it.
-    Errno::result(unsafe { libc::dup3(source.as_raw_fd(), target, flags) }).map(drop)
-}
-
 /// Closes every descriptor from 3 on, but these.
 pub(crate) fn close_fds_except(keep: &[RawFd]) -> nix::Result<()> {
+    for (first, last) in gaps_between(keep) {
+        // SAFETY: a freshly forked child calls this; what it closes belongs to its parent's values,
+        // which the child never uses or drops.
+        Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
+    }
+    Ok(())
+}
+
+/// The ranges of descriptors from 3 on that hold none of these.
+pub(crate) fn gaps_between(keep: &[RawFd]) -> Vec<(u32, u32)> {
     let mut keep: Vec<u32> = keep
         .iter()
         .filter_map(|fd| u32::try_from(*fd).ok())
         .filter(|fd| *fd >= 3)
         .collect();
     keep.sort_unstable();
+    let mut gaps = Vec::with_capacity(keep.len() + 1);
     let mut first = 3;
     for fd in keep {
         if fd > first {
-            // SAFETY: a freshly forked child calls this; what it closes belongs to its parent's values,
-            // which the child never uses or drops.
-            Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) })?;
+            gaps.push((first, fd - 1));
         }
         first = fd + 1;
     }
-    close_fds_from(first)
+    gaps.push((first, u32::MAX));
+    gaps
 }
 
 /// The number of an errno, as `errno -l` shows it.

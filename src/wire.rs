@@ -24,7 +24,7 @@ use crate::sys;
 const VERSION: u8 = 1;
 
 /// The largest packet. Everything bigger goes beside it in a file.
-const MAX_PACKET: usize = 16 * 1024;
+pub(crate) const MAX_PACKET: usize = 16 * 1024;
 
 /// The most descriptors beside a packet.
 const MAX_FDS: usize = 8;

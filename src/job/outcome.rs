@@ -141,6 +141,41 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// Every stage.
+    pub const ALL: [Self; 16] = [
+        Self::Fork,
+        Self::Session,
+        Self::Cgroup,
+        Self::Record,
+        Self::Rlimits,
+        Self::Nice,
+        Self::OomScoreAdj,
+        Self::CpuAffinity,
+        Self::Stdio,
+        Self::CloseFds,
+        Self::User,
+        Self::Cwd,
+        Self::NoNewPrivs,
+        Self::Sandbox,
+        Self::Signals,
+        Self::Exec,
+    ];
+
+    /// Its place in [`Stage::ALL`], which stays what it is: files name a stage by it.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        let place = Self::ALL.iter().position(|stage| *stage == self);
+        place
+            .and_then(|place| u32::try_from(place).ok())
+            .unwrap_or_default()
+    }
+
+    /// The stage of [`Stage::number`].
+    #[must_use]
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.get(usize::try_from(number).ok()?).copied()
+    }
+
     /// The stage in words that fit after "failed to".
     #[must_use]
     pub fn describe(self) -> &'static str {

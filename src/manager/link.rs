@@ -84,19 +84,27 @@ impl SupervisorLink {
     /// Has a monitor forked for this launch, and returns the socket to it.
     pub(super) async fn launch(&self, launch: &Launch) -> io::Result<MonitorLink> {
         let (ours, theirs) = wire::pair()?;
-        let mut file = File::from(memfd_create(c"launch", MFdFlags::MFD_CLOEXEC)?);
-        file.write_all(&wire::encode(launch)?)?;
+        give_launch(ours.as_fd(), launch)?;
         let message = ToSupervisor::Launch {
             job: launch.job,
             merge_stderr: launch.plan.output.merge_stderr || launch.pty.is_some(),
             open_stdin: launch.open_stdin,
             pty: launch.pty.is_some(),
         };
-        self.0
-            .send(&message, &[theirs.as_fd(), file.as_fd()])
-            .await?;
+        self.0.send(&message, &[theirs.as_fd()]).await?;
         MonitorLink::new(ours)
     }
+}
+
+/// Puts a launch into a socket that nobody reads yet, as its first packet; in a file where it is too large for one.
+fn give_launch(socket: BorrowedFd<'_>, launch: &Launch) -> io::Result<()> {
+    let bytes = wire::encode(&Some(launch))?;
+    if bytes.len() <= wire::MAX_PACKET {
+        return wire::send_bytes(socket, &bytes, &[]);
+    }
+    let mut file = File::from(memfd_create(c"launch", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(&bytes)?;
+    wire::send(socket, &None::<&Launch>, &[file.as_fd()])
 }
 
 /// The socket to a job's monitor.

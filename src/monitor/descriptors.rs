@@ -8,9 +8,8 @@ use crate::wire::messages::NextJob;
 /// The descriptors of one launch.
 #[derive(Debug)]
 pub(crate) struct Descriptors {
+    /// The monitor's end of its control socket; the launch is the first packet in it.
     pub(crate) control: OwnedFd,
-    /// The file with the launch.
-    pub(crate) launch: OwnedFd,
     pub(crate) pipes: Pipes,
 }
 
@@ -38,8 +37,7 @@ impl Descriptors {
         let terminal = terminal.as_ref().and_then(|pair| pair.as_ref().ok());
         let pairs = [stdin.as_ref(), Some(stdout), stderr.as_ref(), terminal];
         let pairs = pairs.into_iter().flatten();
-        [&self.control, &self.launch]
-            .into_iter()
+        std::iter::once(&self.control)
             .chain(pairs.flat_map(|(one, other)| [one, other]))
             .collect()
     }
@@ -56,7 +54,6 @@ impl Descriptors {
         };
         Ok(Self {
             control: self.control.try_clone()?,
-            launch: self.launch.try_clone()?,
             pipes: Pipes {
                 stdin: self.pipes.stdin.as_ref().map(twin).transpose()?,
                 stdout: twin(&self.pipes.stdout)?,
@@ -81,14 +78,13 @@ impl NextJob {
     /// server learns from its closed socket.
     pub(super) fn descriptors(self, fds: Vec<OwnedFd>) -> Option<Descriptors> {
         let mut fds = fds.into_iter();
-        let (control, launch) = (fds.next()?, fds.next()?);
+        let control = fds.next()?;
         let mut pair = || Some((fds.next()?, fds.next()?));
         let stdin = if self.open_stdin { Some(pair()?) } else { None };
         let stdout = pair()?;
         let stderr = if self.own_stderr { Some(pair()?) } else { None };
         Some(Descriptors {
             control,
-            launch,
             pipes: Pipes {
                 stdin,
                 stdout,

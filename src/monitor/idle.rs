@@ -3,6 +3,7 @@
 //! Only a monitor that has nothing beneath it and has let go of all that its job had says so. The supervisor
 //! alone decides how long it waits: a closed channel ends it, so that no launch is lost to one that leaves.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -12,12 +13,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
 
 use super::{Descriptors, Host, REST_AFTER_MILLIS};
-use crate::failpoint;
 use crate::job::{JobId, Signal};
 use crate::record::ProcessIdentity;
+use crate::sys::child::Stack;
 use crate::sys::{self, Pid, WaitTarget};
 use crate::wire::messages::NextJob;
 use crate::wire::{self, Received};
+use crate::{failpoint, procfs};
+
+/// So much more than at first may be counted as a leader's own memory.
+const PEAK_MARGIN: u64 = 1 << 20;
 
 /// What a monitor keeps from job to job.
 #[derive(Debug)]
@@ -25,15 +30,28 @@ pub(super) struct Idle {
     channel: OwnedFd,
     pub(super) signals: Rc<SignalFd>,
     pub(super) me: ProcessIdentity,
+    /// Where its leaders begin.
+    pub(super) stack: Rc<Stack>,
+    /// What a job gets that does not ask for another; `None` where it is not known.
+    pub(super) oom_score_adj: Option<i32>,
+    /// How much memory it has had before its first job, at most.
+    first_peak: u64,
 }
 
 impl Idle {
-    pub(super) fn new(channel: OwnedFd, signals: SignalFd, me: ProcessIdentity) -> Self {
-        Self {
+    pub(super) fn new(
+        channel: OwnedFd,
+        signals: SignalFd,
+        me: ProcessIdentity,
+    ) -> io::Result<Self> {
+        Ok(Self {
             channel,
             signals: Rc::new(signals),
             me,
-        }
+            stack: Rc::new(Stack::new()?),
+            oom_score_adj: usual_oom_score_adj(),
+            first_peak: sys::own_peak_bytes(),
+        })
     }
 
     /// Waits for what comes after `job`, which is over; `None` where this monitor has to end.
@@ -41,7 +59,7 @@ impl Idle {
         // The proof that this monitor is nobody's any more.
         let nothing_beneath = sys::wait(WaitTarget::Any, false) == Err(Errno::ECHILD);
         // A request to end that came for the last job must not meet the next one.
-        if !nothing_beneath || self.is_asked_to_end() {
+        if !nothing_beneath || self.stack.is_used() || self.is_asked_to_end() {
             return None;
         }
         let note = Note {
@@ -58,6 +76,7 @@ impl Idle {
             ];
             match poll(&mut polled, patience) {
                 Ok(0) => {
+                    self.stack.give_back();
                     sys::give_back_memory();
                     patience = PollTimeout::NONE;
                 }
@@ -75,6 +94,15 @@ impl Idle {
         }
     }
 
+    /// Before a leader begins in this memory: what was the most of it counts as the leader's own (getrusage(2)), so
+    /// that a large job would be counted with each that comes after it.
+    pub(super) fn forget_peak(&self) {
+        if sys::own_peak_bytes() > self.first_peak.saturating_add(PEAK_MARGIN) {
+            // Since Linux 4.0 (proc_pid_clear_refs(5)).
+            let _ = fs::write("/proc/self/clear_refs", "5");
+        }
+    }
+
     fn is_asked_to_end(&self) -> bool {
         let mut is_asked = false;
         while let Ok(Some(signal)) = self.signals.read_signal() {
@@ -82,6 +110,18 @@ impl Idle {
         }
         is_asked
     }
+}
+
+/// Has this process an OOM score of 0, as its jobs are to have it, where it may set that; what it has then. The service's
+/// own, which may keep the supervisor from being killed, is nothing for a process that is small and can be replaced; and
+/// it could not be changed in a leader that shares this memory without changing it here.
+fn usual_oom_score_adj() -> Option<i32> {
+    let score = procfs::own_oom_score_adj();
+    if score == Some(0) {
+        return score;
+    }
+    let _ = fs::write("/proc/self/oom_score_adj", "0");
+    procfs::own_oom_score_adj()
 }
 
 /// A monitor's word that its job is over and that it could take another.

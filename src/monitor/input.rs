@@ -1,14 +1,18 @@
-//! Standard input that stays open: from the server's packets to the job's pipe, and never waiting for it.
+//! Standard input: given whole, or open, from the server's packets to the job's pipe and never waiting for it.
 //!
 //! Each packet is answered when the pipe has taken it, which is all the back-pressure there is. The
 //! supervisor holds the pipe, too, so that a monitor's death is no end of the input for the job; it lets
 //! go when the server tells it of the end in the record.
 
 use std::collections::VecDeque;
-use std::io;
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::Mode;
 use nix::unistd::write;
 
 use super::Monitor;
@@ -162,4 +166,26 @@ impl Monitor {
         self.flush();
         Ok(())
     }
+}
+
+/// A job's standard input as a sealed file in memory, opened for reading at its start. It needs nobody
+/// to pump it and outlives every role.
+pub(super) fn sealed_file(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let memory = memfd_create(
+        c"stdin",
+        MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING,
+    )?;
+    let mut file = File::from(memory);
+    file.write_all(bytes)?;
+    let seals = SealFlag::F_SEAL_WRITE
+        | SealFlag::F_SEAL_GROW
+        | SealFlag::F_SEAL_SHRINK
+        | SealFlag::F_SEAL_SEAL;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(open(
+        path.as_str(),
+        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?)
 }

@@ -1,18 +1,20 @@
-//! A monitor's beginning: what it takes from the supervisor, what it makes, and the fork of the leader.
+//! A monitor's beginning: what it takes from the supervisor, what it makes, and the start of the leader.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::prctl;
+use nix::sys::signal::Signal::{SIGCHLD, SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM, SIGXFSZ};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::fstat;
 
 use super::control::Outbox;
 use super::idle::Idle;
-use super::input::Stdin;
+use super::input::{self, Stdin};
 use super::leader::{self, Inherited};
 use super::pump::Width;
 use super::terminal::Plugged;
@@ -25,16 +27,13 @@ use crate::job::{OutputTotals, Signal};
 use crate::record::{self, ProcessIdentity, Record};
 use crate::tree::{Reach, Tree};
 use crate::wire::messages::{FromMonitor, Launch};
-use crate::{output, procfs, sandbox, sys, wire};
+use crate::wire::{self, Received};
+use crate::{output, procfs, sandbox, sys};
 
 /// Makes the monitor of a job, and its leader. Where that fails, the server has been told.
 pub(super) fn start(host: &Host, idle: &Idle, descriptors: Descriptors) -> Result<Monitor, ()> {
-    let Descriptors {
-        control,
-        launch: file,
-        pipes,
-    } = descriptors;
-    match launch(host, idle, &control, file, pipes) {
+    let Descriptors { control, pipes } = descriptors;
+    match launch(host, idle, &control, pipes) {
         Ok(mut monitor) => {
             monitor.control = Some(control);
             Ok(monitor)
@@ -64,7 +63,6 @@ fn launch(
     host: &Host,
     idle: &Idle,
     control: &OwnedFd,
-    file: OwnedFd,
     pipes: Pipes,
 ) -> Result<Monitor, SpawnFailure> {
     let Pipes {
@@ -74,12 +72,13 @@ fn launch(
         terminal,
     } = pipes;
     failpoint::hit("monitor.started");
-    let launch: Launch = read_launch(file).map_err(not_made("the launch file"))?;
+    let launch = read_launch(control).map_err(not_made("what to launch"))?;
     let directory = record::create_directory(host.jobs.as_fd(), launch.job)
         .map_err(not_made("the job's directory"))?;
     failpoint::hit("directory.made");
+    let job = launch.job;
     let abandon = |failure| {
-        record::abandon(host.jobs.as_fd(), launch.job, directory.as_fd());
+        record::abandon(host.jobs.as_fd(), job, directory.as_fd());
         failure
     };
     let mut record = record::Writer::create(directory.as_fd())
@@ -103,6 +102,7 @@ fn launch(
         pipes: inodes([Some(&stdout.0), stderr.as_ref().map(|pipe| &pipe.0)]),
         rescued: false,
         strays: Vec::new(),
+        is_ahead: false,
     };
     let abandon = |failure| {
         if let Some(group) = &group {
@@ -113,7 +113,7 @@ fn launch(
     let (input_read, input) = input.filter(|_| launch.open_stdin).unzip();
     let stdin = match &launch.stdin {
         Some(bytes) => Some(
-            leader::stdin_file(bytes)
+            input::sealed_file(bytes)
                 .map_err(not_made("standard input"))
                 .map_err(abandon)?,
         ),
@@ -163,24 +163,26 @@ fn launch(
         original_nofile: host.original_nofile,
         sandbox,
     };
-    let forked = leader::fork(&launch, inherited, &mut record, &facts).map_err(abandon)?;
+    let keep = launch.plan.output;
+    let starting = leader::start(launch, inherited, idle, &mut record, &facts).map_err(abandon)?;
     // From here on there is a leader, and nothing may fail before this monitor watches it.
     failpoint::hit("leader.forked");
     Ok(Monitor {
         tree: Tree::new(Reach::Subreaper(idle.me.pid), group),
         reaper: Reaper::Own,
-        leader: forked.pid,
+        leader: starting.pid(),
         leader_reaped: false,
         leader_gone: false,
         left_behind_told: false,
         used: sys::Usage::default(),
         signals: Rc::clone(&idle.signals),
         timer: None,
-        status: Some(forked.status),
+        starting: Some(starting),
+        stack: Some(Rc::clone(&idle.stack)),
         stdout: Some(stdout.0),
         stderr: stderr_read,
         terminal,
-        output: output::Writer::new(output, launch.plan.output),
+        output: output::Writer::new(output, keep),
         output_retry_at: None,
         control: None,
         listener: None,
@@ -211,7 +213,7 @@ pub(super) fn become_monitor(
         pid: me.pid,
         start_ticks: me.start_ticks,
     };
-    Ok(Idle::new(channel, signals, me))
+    Idle::new(channel, signals, me)
 }
 
 /// Own session, own name, own signals, and no descriptor of the supervisor's but these.
@@ -220,15 +222,20 @@ pub(super) fn detach(keep: &[&OwnedFd]) -> io::Result<SignalFd> {
     prctl::set_name(c"procession-mon")?;
     let keep: Vec<_> = keep.iter().map(|fd| fd.as_raw_fd()).collect();
     sys::close_fds_except(&keep)?;
-    let mut mask = SigSet::empty();
-    mask.add(nix::sys::signal::Signal::SIGCHLD);
-    mask.add(nix::sys::signal::Signal::SIGTERM);
+    let mut read = SigSet::empty();
+    read.add(SIGCHLD);
+    read.add(SIGTERM);
+    // Blocked and never read: a monitor ends when its job has ended, and what fails says so. Ignored, each would have to
+    // be set back in every leader, since execve(2) keeps that; and one that is sent to a leader would be lost.
+    let mut mask = read;
+    mask.extend([SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGXFSZ]);
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
-    for signal in ignored() {
-        sys::ignore_signal(signal);
+    // The only one that a supervisor ignores.
+    if let Some(pipe) = Signal::from_number(13) {
+        sys::default_action(pipe);
     }
     Ok(SignalFd::with_flags(
-        &mask,
+        &read,
         SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
     )?)
 }
@@ -239,21 +246,19 @@ pub(super) fn inodes<const N: usize>(pipes: [Option<&OwnedFd>; N]) -> Vec<u64> {
     pipes.into_iter().flatten().filter_map(inode).collect()
 }
 
-/// The signals that a monitor ignores, and its leader must not. HUP, INT, QUIT and PIPE: a monitor ends when
-/// its job has ended. XFSZ: a full file is an error.
-pub(super) fn ignored() -> impl Iterator<Item = Signal> {
-    [1, 2, 3, 13, 25]
-        .into_iter()
-        .filter_map(Signal::from_number)
-}
-
-fn read_launch(file: OwnedFd) -> io::Result<Launch> {
-    use std::io::{Read, Seek, SeekFrom};
-    let mut file = std::fs::File::from(file);
-    let mut bytes = Vec::new();
-    file.seek(SeekFrom::Start(0))?;
-    file.read_to_end(&mut bytes)?;
-    wire::decode(&bytes)
+fn read_launch(control: &OwnedFd) -> io::Result<Launch> {
+    let missing = || io::Error::from(io::ErrorKind::UnexpectedEof);
+    match wire::receive::<Option<Launch>>(control.as_fd())? {
+        Received::Message(Some(launch), _) => Ok(launch),
+        Received::Message(None, files) => {
+            let file = File::from(files.into_iter().next().ok_or_else(missing)?);
+            let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+            let mut bytes = vec![0; length];
+            file.read_exact_at(&mut bytes, 0)?;
+            wire::decode::<Option<Launch>>(&bytes)?.ok_or_else(missing)
+        }
+        Received::Closed => Err(missing()),
+    }
 }
 
 fn make_group(host: &Host, launch: &Launch) -> Result<Option<Group>, SpawnFailure> {
@@ -275,13 +280,7 @@ fn make_group(host: &Host, launch: &Launch) -> Result<Option<Group>, SpawnFailur
 fn set_all_nonblocking<'a>(fds: impl Iterator<Item = &'a OwnedFd>) -> io::Result<()> {
     failpoint::fail("pipes.preparing")?;
     for fd in fds {
-        set_nonblocking(fd)?;
+        sys::set_nonblocking(fd.as_fd())?;
     }
-    Ok(())
-}
-
-pub(super) fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
-    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
-    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::leader::{self, Report};
+use super::leader::Outcome;
 use super::{Kill, Monitor, Reaper, SWEEP_FIRST};
 use crate::cgroup::Group;
 use crate::clock::Now;
@@ -29,21 +29,25 @@ impl Monitor {
         }
     }
 
-    /// The leader reports, or has become the program.
+    /// The leader has become the program, or it has ended.
     pub(super) fn on_status(&mut self, now: Now) -> io::Result<()> {
-        let Some(status) = self.status.take() else {
+        let Some(starting) = self.starting.take() else {
             return Ok(());
         };
-        match leader::read_report(status) {
-            Some(Report::Executing(leader)) => {
+        match starting.outcome() {
+            Err(starting) => {
+                self.starting = Some(starting);
+                Ok(())
+            }
+            Ok(Outcome::Executed(leader)) => {
                 failpoint::hit("start.recording");
                 self.facts.leader = Some(leader);
                 let applied = self.apply(Event::Started, now);
                 failpoint::hit("start.recorded");
                 applied
             }
-            Some(Report::Failed(failure)) => self.not_spawned(failure, now),
-            None if self.facts.life.phase() == Phase::Starting => {
+            Ok(Outcome::Failed(failure)) => self.not_spawned(failure, now),
+            Ok(Outcome::Killed) if self.facts.life.phase() == Phase::Starting => {
                 let message =
                     "failed to execute the program: the new process was killed before it could"
                         .to_owned();
@@ -56,7 +60,7 @@ impl Monitor {
                     now,
                 )
             }
-            None => Ok(()),
+            Ok(Outcome::Killed) => Ok(()),
         }
     }
 
@@ -91,7 +95,7 @@ impl Monitor {
                 Err(errno) => return Err(errno.into()),
                 Ok(None) => break,
                 Ok(Some(ended)) if ended.pid == self.leader && !self.leader_reaped => {
-                    if self.status.is_some() {
+                    if self.starting.is_some() {
                         self.on_status(now)?;
                         if self.leader_reaped {
                             return Ok(());

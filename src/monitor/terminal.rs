@@ -1,4 +1,4 @@
-//! A job's terminal: made its controlling one, read into the pipe of standard output, resized.
+//! A job's terminal: read into the pipe of standard output, resized.
 //!
 //! The pipe stands between the terminal and the log, since the log takes what is still in a pipe for its own:
 //! each byte is in the terminal, in the pipe or in the log, whoever is killed. splice(2) moves it in one step.
@@ -13,15 +13,12 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, stat};
 use nix::sys::termios::{self, InputFlags, SetArg};
-use nix::unistd::{Uid, fchown, read, write};
+use nix::unistd::{read, write};
 
 use super::Monitor;
-use super::launch::set_nonblocking;
-use super::leader::failed;
-use crate::job::outcome::{SpawnFailure, Stage};
 use crate::job::pty::{Pty, Size};
 use crate::sys;
-use crate::wire::messages::{Input, Launch, RequestRefused};
+use crate::wire::messages::{Input, RequestRefused};
 
 /// What is moved at once: as much as a pipe holds by default.
 const MOST: usize = 64 << 10;
@@ -70,8 +67,8 @@ impl Plugged {
 impl Terminal {
     /// The terminal of a job that is being launched, at its size; `feed` is the write end of the pipe.
     pub(super) fn new(master: OwnedFd, feed: OwnedFd, size: Size) -> io::Result<Self> {
-        set_nonblocking(&master)?;
-        set_nonblocking(&feed)?;
+        sys::set_nonblocking(master.as_fd())?;
+        sys::set_nonblocking(feed.as_fd())?;
         sys::set_terminal_size(master.as_fd(), size.rows, size.cols)?;
         // Erasing takes whole characters, where the terminal itself is the editor.
         let mut modes = termios::tcgetattr(&master)?;
@@ -187,21 +184,6 @@ impl Monitor {
     }
 }
 
-/// In the leader, with the terminal as standard input and a session of its own: makes it the controlling
-/// terminal, and the job's user its owner, who may open it by name.
-pub(super) fn make_controlling(launch: &Launch) -> Result<(), SpawnFailure> {
-    if launch.pty.is_none() {
-        return Ok(());
-    }
-    let terminal = io::stdin();
-    let fail = |errno| failed(Stage::Stdio, errno, "the terminal");
-    sys::make_controlling(terminal.as_fd()).map_err(fail)?;
-    match &launch.ids {
-        Some(ids) => fchown(&terminal, Some(Uid::from_raw(ids.uid)), None).map_err(fail),
-        None => Ok(()),
-    }
-}
-
 /// The device number by which `/proc` knows a terminal, given its master.
 pub(super) fn device(master: &OwnedFd) -> Option<u64> {
     let number = sys::terminal_number(master.as_fd()).ok()?;
@@ -289,7 +271,7 @@ mod tests {
     fn a_pipe_is_fed_again_after_its_writer_died() {
         let pair = openpty(None, None).unwrap();
         let (read_end, write_end) = pipe().unwrap();
-        set_nonblocking(&pair.master).unwrap();
+        sys::set_nonblocking(pair.master.as_fd()).unwrap();
         write(&write_end, b"before ").unwrap();
         drop(write_end);
         let mut terminal = Terminal::taken_over(pair.master, &read_end).unwrap();

@@ -9,8 +9,8 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
-use super::slots::{SLOT, Slot, read_last_word, read_slot};
-use super::{FILE, is_orphaned, lock};
+use super::notes::read_last_word;
+use super::{FILE, ReadRecord, is_orphaned, lock, read_record};
 use crate::job::JobId;
 
 /// The name of the socket that a monitor binds in the job's directory once its server is gone.
@@ -92,9 +92,9 @@ pub(crate) fn discard(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<bool> {
                 return Ok(false);
             }
             // Read under the lock: no monitor lives, and a leader without one gives up.
-            let slots = [read_slot(&file, 0), read_slot(&file, SLOT)];
-            let is_empty = slots.iter().all(|slot| matches!(slot, Slot::Empty));
-            if !is_empty && !read_last_word(&file).is_some_and(|word| is_orphaned(&word)) {
+            let ReadRecord { record, is_damaged } = read_record(&file);
+            let may_have_run = record.is_some() || is_damaged;
+            if may_have_run && !read_last_word(&file).is_some_and(|word| is_orphaned(&word)) {
                 return Ok(false);
             }
             unlinkat(directory.as_fd(), FILE, UnlinkatFlags::NoRemoveDir)?;
@@ -142,13 +142,22 @@ pub(crate) fn remove(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    for name in [FILE, CONTROL_SOCKET] {
-        match unlinkat(directory.as_fd(), name, UnlinkatFlags::NoRemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(errno) => return Err(errno.into()),
-        }
+    let unlink = |name| unlinkat(directory.as_fd(), name, UnlinkatFlags::NoRemoveDir);
+    let remove_directory = || unlinkat(jobs, job.to_string().as_str(), UnlinkatFlags::RemoveDir);
+    match unlink(FILE) {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(errno) => return Err(errno.into()),
     }
-    match unlinkat(jobs, job.to_string().as_str(), UnlinkatFlags::RemoveDir) {
+    // Few jobs have ever had a socket there.
+    let removed = match remove_directory() {
+        Err(Errno::ENOTEMPTY | Errno::EEXIST) => match unlink(CONTROL_SOCKET) {
+            Ok(()) => remove_directory(),
+            Err(Errno::ENOENT) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        },
+        removed => removed,
+    };
+    match removed {
         Ok(()) | Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOENT) => Ok(()),
         Err(errno) => Err(errno.into()),
     }

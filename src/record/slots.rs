@@ -1,5 +1,4 @@
-//! The format of the record file: slots of fixed size, each with a checksum, the room for a last word, and
-//! the note of how much standard input was written.
+//! The format of the record file: slots of fixed size, each with a checksum, and room for the notes beside them.
 //!
 //! What a record means is not known here, nor who may write when.
 
@@ -7,27 +6,22 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 use super::Record;
-use crate::job::outcome::SpawnFailure;
 use crate::wire;
 
 pub(super) const SLOT: u64 = 8192;
 
-/// Room after the slots for a leader's last word.
-pub(super) const LAST_WORD: u64 = 4080;
+/// What comes after the slots, in the file's last bytes: see `notes`.
+pub(super) const NOTES: u64 = 2 * SLOT + 4016;
+pub(super) const LENGTH: u64 = 2 * SLOT + 4096;
 
-/// Where the progress of standard input is noted, in the file's last 16 bytes.
-pub(super) const INPUT_NOTE: u64 = 2 * SLOT + LAST_WORD;
 const MAGIC: [u8; 4] = *b"PrRc";
 /// Magic, length, sequence number, checksum.
 pub(super) const HEADER: usize = 4 + 4 + 8 + 4;
 
-pub(super) fn frame<T: Serialize>(sequence: u64, value: &T, room: u64) -> io::Result<Vec<u8>> {
-    let bytes = sealed(sequence, &wire::encode(value)?);
-    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > room {
+pub(super) fn frame(sequence: u64, record: &Record) -> io::Result<Vec<u8>> {
+    let bytes = sealed(sequence, &wire::encode(record)?);
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > SLOT {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             "record larger than its slot",
@@ -48,7 +42,7 @@ pub(crate) fn sealed(sequence: u64, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn checksum(sequence: u64, payload: &[u8]) -> u32 {
+pub(super) fn checksum(sequence: u64, payload: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&sequence.to_le_bytes());
     hasher.update(payload);
@@ -86,15 +80,10 @@ pub(super) fn read_slot(file: &File, offset: u64) -> Slot {
     if slot.iter().all(|byte| *byte == 0) {
         return Slot::Empty;
     }
-    match decode_slot(&slot) {
+    match parse_slot(&slot) {
         Some((sequence, record)) => Slot::Whole(sequence, Box::new(record)),
         None => Slot::Damaged,
     }
-}
-
-pub(super) fn read_last_word(file: &File) -> Option<SpawnFailure> {
-    let area = read_area(file, 2 * SLOT, LAST_WORD)?;
-    decode_slot(&area).map(|(_, failure)| failure)
 }
 
 /// A part of the file, filled up with zeroes; `None` where it cannot be read.
@@ -115,10 +104,6 @@ fn read_area(file: &File, offset: u64, size: u64) -> Option<Vec<u8>> {
 
 /// The record in a slot, if it is whole.
 pub(crate) fn parse_slot(slot: &[u8]) -> Option<(u64, Record)> {
-    decode_slot(slot)
-}
-
-fn decode_slot<T: DeserializeOwned>(slot: &[u8]) -> Option<(u64, T)> {
     if slot.get(..4)? != MAGIC {
         return None;
     }

@@ -16,7 +16,7 @@ use crate::monitor::{Descriptors, Host};
 use crate::sys::{self, Fork, Pid, WaitTarget};
 
 /// How many low numbers are kept free: the most that a launch has.
-const NUMBERS: usize = 11;
+const NUMBERS: usize = 10;
 
 /// A table with more than these is not worth sharing: low numbers were not to be had.
 const HIGHEST: i32 = 256;

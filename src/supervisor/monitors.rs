@@ -233,7 +233,6 @@ impl Monitors {
         job: JobId,
         wanted: Wanted,
         control: OwnedFd,
-        launch: OwnedFd,
     ) -> io::Result<()> {
         let pipe_if = |wanted: bool| wanted.then(|| pipe2(OFlag::O_CLOEXEC)).transpose();
         let pipes = Pipes {
@@ -242,11 +241,7 @@ impl Monitors {
             stderr: pipe_if(!wanted.merge_stderr)?,
             terminal: wanted.pty.then(open_terminal),
         };
-        let descriptors = Descriptors {
-            control,
-            launch,
-            pipes,
-        };
+        let descriptors = Descriptors { control, pipes };
         failpoint::hit("monitor.forking");
         let employed = if wanted.pty {
             None

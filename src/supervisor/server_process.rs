@@ -130,15 +130,12 @@ impl Supervisor {
     }
 
     pub(super) fn launch(&mut self, job: JobId, wanted: Wanted, fds: Vec<OwnedFd>) {
-        let Ok([control, launch]) = <[OwnedFd; 2]>::try_from(fds) else {
-            tracing::error!(job.id = %job, "the launch of job {job} came without its descriptors");
+        let Ok([control]) = <[OwnedFd; 1]>::try_from(fds) else {
+            tracing::error!(job.id = %job, "the launch of job {job} came without its socket");
             return;
         };
         // Without a monitor the control socket closes, which the server reads as a failed launch.
-        if let Err(error) = self
-            .monitors
-            .launch(&self.host, job, wanted, control, launch)
-        {
+        if let Err(error) = self.monitors.launch(&self.host, job, wanted, control) {
             tracing::error!(job.id = %job, %error, "cannot fork a monitor for job {job}: {error}");
         }
     }

@@ -19,7 +19,7 @@ use crate::record::Record;
 pub(crate) enum ToSupervisor {
     /// The server accepts requests.
     Ready,
-    /// Fork a monitor. Beside it: the monitor's end of its control socket, and a file with a [`Launch`].
+    /// Start a monitor. Beside it: the monitor's end of its control socket, in which its [`Launch`] is.
     Launch {
         /// Whose monitor.
         job: JobId,
@@ -55,8 +55,8 @@ pub(crate) enum FromSupervisor {
     Replace,
 }
 
-/// Supervisor → a monitor whose job is over: the next one. Beside it: the monitor's end of its control socket, the
-/// file with the [`Launch`], and both ends of each pipe.
+/// Supervisor → a monitor whose job is over: the next one. Beside it: the monitor's end of its control socket, and
+/// both ends of each pipe.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct NextJob {
     /// There is a pipe of standard input.
@@ -65,7 +65,8 @@ pub(crate) struct NextJob {
     pub(crate) own_stderr: bool,
 }
 
-/// Everything a monitor needs to start a job; given in a file since it can be large.
+/// Everything a monitor needs to start a job: the first packet in its control socket, as `Some`. `None` stands for one
+/// that is too large for a packet, and is in the file beside it.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Launch {
     pub(crate) job: JobId,

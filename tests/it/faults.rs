@@ -2,6 +2,7 @@
 
 mod checkable;
 mod errors;
+mod leader;
 mod leaks;
 mod lost;
 mod points;

@@ -83,6 +83,29 @@ async fn a_monitor_that_has_another_job_counts_only_what_that_one_uses() {
 }
 
 #[tokio::test]
+async fn the_memory_of_a_monitor_is_not_counted_as_that_of_a_later_job() {
+    let server = Server::start().await;
+    let rss = |job: &Value| job["usage"]["max_rss_bytes"].as_u64().unwrap();
+    let (_, first) = monitor_of(&server, "").await;
+    // The monitor has all of this in its memory, several times.
+    let large = json!({
+        "script": format!("cat >/dev/null; {WHO}"),
+        "stdin": {"mode": "data", "text": "x".repeat(1_000_000)},
+    });
+    let job = server.run(&large).await;
+    let monitor: i32 = server.text(&id(&job)).await.trim().parse().unwrap();
+    let small = eventually("a small job after a large one", async || {
+        let (again, job) = monitor_of(&server, "").await;
+        (again == monitor).then_some(job)
+    })
+    .await;
+    assert!(
+        rss(&small) < rss(&first) + (1 << 20),
+        "{small:#}\n{first:#}"
+    );
+}
+
+#[tokio::test]
 async fn a_monitor_keeps_nothing_of_the_jobs_that_it_had() {
     let server = Server::start().await;
     let jobs = server.state_dir().join("jobs").display().to_string();

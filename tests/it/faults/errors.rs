@@ -9,24 +9,32 @@ use crate::harness::{
 
 const EIO: i32 = 5;
 
-/// Places that can be made to fail.
-struct Places(TempDir);
+/// Places that can be armed.
+pub(super) struct Places(TempDir);
 
 impl Places {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn builder(&self) -> Builder {
+    pub(super) fn builder(&self) -> Builder {
         Server::builder().env("PROCESSION_FAILPOINTS", self.0.path().to_str().unwrap())
     }
 
     /// Has everybody who comes by get this error, until it is mended.
     fn fail(&self, place: &str, errno: i32) {
+        self.arm(place, &errno.to_string());
+    }
+
+    pub(super) fn arm(&self, place: &str, what: &str) {
         // Written beside and moved, so that nobody reads it half written.
         let beside = self.0.path().join("new");
-        std::fs::write(&beside, errno.to_string()).unwrap();
+        std::fs::write(&beside, what).unwrap();
         std::fs::rename(beside, self.0.path().join(place)).unwrap();
+    }
+
+    pub(super) fn is_armed(&self, place: &str) -> bool {
+        self.0.path().join(place).exists()
     }
 
     fn mend(&self, place: &str) {

@@ -98,7 +98,7 @@ async fn a_monitor_is_killed_where_it_records_the_end() {
     try_all(&places, Itself, &[Kind::Plain, Kind::Quick]).await;
 }
 
-const LEADER: [&str; 4] = [
+pub(super) const LEADER: [&str; 4] = [
     "leader.recording",
     "leader.recorded",
     "leader.confirmed",
