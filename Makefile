@@ -33,7 +33,7 @@ help:
 	@echo 'make test-manifests     packaging/kubernetes, against the schemas of Kubernetes'
 	@echo 'make test-docker        the image, against a Docker engine (its own where none answers, as root)'
 	@echo 'make test-vm            a virtual machine with systemd and cgroup v2, as root'
-	@echo 'make test-arm64         compiled for arm64, with the tests of the sandbox in an emulator'
+	@echo 'make test-arm64         compiled for arm64, with the tests of sandbox and child processes in an emulator'
 	@echo 'make soak               the fault suite for long: 300 kills, failpoints 100 times, 100,000 jobs (hours)'
 	@echo 'make fuzz               every fuzz target for FUZZ_SECONDS (600), FUZZ_JOBS (1) at a time, from the seeds that are kept'
 	@echo 'make guards             every guard taken away, one at a time: a test must miss it (minutes)'
@@ -117,7 +117,7 @@ test-arm64:
 	rustup target add $(ARM64)
 	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
 	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER='qemu-aarch64 -L /usr/aarch64-linux-gnu' \
-		$(CARGO) test --locked --target $(ARM64) --lib -- sandbox::
+		$(CARGO) test --locked --target $(ARM64) --lib -- sandbox:: a_child_with_a_copy
 
 # A seed is printed; PROCESSION_FAULT_SEED and PROCESSION_FOLLOW_SEED replay the choices. The random kills go on for
 # at least PROCESSION_FAULT_MINUTES, without cgroups where PROCESSION_FAULT_NO_CGROUPS is set; followers come and go for PROCESSION_FOLLOW_SECONDS.

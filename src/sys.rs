@@ -303,12 +303,6 @@ pub(crate) fn ignore_signal(signal: Signal) {
     unsafe { libc::signal(signal.number(), libc::SIG_IGN) };
 }
 
-/// Sets a signal to its default action in this process.
-pub(crate) fn default_action(signal: Signal) {
-    // SAFETY: SIG_DFL is always a valid action.
-    unsafe { libc::signal(signal.number(), libc::SIG_DFL) };
-}
-
 /// `FIONBIO`: reads and writes that would have to wait fail instead (ioctl(2)).
 pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> nix::Result<()> {
     let yes: libc::c_int = 1;

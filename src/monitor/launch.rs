@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
 use nix::sys::prctl;
-use nix::sys::signal::Signal::{SIGCHLD, SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM, SIGXFSZ};
+use nix::sys::signal::Signal::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::fstat;
@@ -21,9 +21,9 @@ use super::terminal::Plugged;
 use super::{Descriptors, Host, Monitor, Pipes, Reaper};
 use crate::cgroup::Group;
 use crate::failpoint;
+use crate::job::OutputTotals;
 use crate::job::life::Life;
 use crate::job::outcome::{SpawnFailure, Stage};
-use crate::job::{OutputTotals, Signal};
 use crate::record::{self, ProcessIdentity, Record};
 use crate::tree::{Reach, Tree};
 use crate::wire::messages::{FromMonitor, Launch};
@@ -226,14 +226,11 @@ pub(super) fn detach(keep: &[&OwnedFd]) -> io::Result<SignalFd> {
     read.add(SIGCHLD);
     read.add(SIGTERM);
     // Blocked and never read: a monitor ends when its job has ended, and what fails says so. Ignored, each would have to
-    // be set back in every leader, since execve(2) keeps that; and one that is sent to a leader would be lost.
+    // be set back in every leader, since execve(2) keeps that; and one that is sent to a leader would be lost. SIGPIPE is
+    // ignored, as in the supervisor: it is what a leader meets whose monitor is dead, and must not wait for it.
     let mut mask = read;
-    mask.extend([SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGXFSZ]);
+    mask.extend([SIGHUP, SIGINT, SIGQUIT, SIGXFSZ]);
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
-    // The only one that a supervisor ignores.
-    if let Some(pipe) = Signal::from_number(13) {
-        sys::default_action(pipe);
-    }
     Ok(SignalFd::with_flags(
         &read,
         SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,

@@ -5,7 +5,6 @@ mod report;
 mod steps;
 
 use std::ffi::CString;
-use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -20,7 +19,7 @@ use crate::job::life::Event;
 use crate::job::outcome::{SpawnFailure, Stage};
 use crate::record::{self, Leader, Record};
 use crate::sandbox::{self, Prepared};
-use crate::sys::child::{self, Child};
+use crate::sys::child::{self, Child, Memory};
 use crate::sys::{self, Pid};
 use crate::wire::messages::Launch;
 use plan::Plan;
@@ -100,29 +99,34 @@ fn start_child(
     idle: &Idle,
     group: Option<&Group>,
     mut plan: Box<Plan>,
-    status: OwnedFd,
+    mut status: OwnedFd,
 ) -> nix::Result<Child<Plan>> {
-    let memory = plan.memory();
     idle.forget_peak();
     let directory = group.and_then(|group| group.open().ok());
-    let joins = group.map(Group::procs);
-    let joins =
-        joins.and_then(|procs| CString::new(procs.into_os_string().into_encoded_bytes()).ok());
-    let begin = |inside: Option<&File>, plan, status| {
+    let joins = group.map(|group| group.procs().into_os_string().into_encoded_bytes());
+    let mut joins = joins.and_then(|procs| CString::new(procs).ok());
+    // A container's filter may refuse clone3(2), and an emulator of another machine's programs to share memory.
+    let attempts = [
+        (plan.memory(), directory.as_ref()),
+        (plan.memory(), None),
+        (Memory::Copied, None),
+    ];
+    let mut refusal = Errno::UnknownErrno;
+    for (memory, inside) in attempts {
+        if inside.is_none() {
+            // It joins its group by itself, and reports why it cannot.
+            plan.joins = plan.joins.take().or(joins.take());
+        }
         let inside = inside.map(AsFd::as_fd);
-        child::start(&idle.stack, memory, inside, steps::run, plan, status)
-    };
-    // Where it cannot be made in its group, it joins by itself and reports why it cannot.
-    if directory.is_none() {
-        plan.joins = joins;
-        return begin(None, plan, status).map_err(|refused| refused.errno);
+        match child::start(&idle.stack, memory, inside, steps::run, plan, status) {
+            Ok(child) => return Ok(child),
+            Err(refused) => {
+                (plan, status) = (refused.plan, refused.status);
+                refusal = refused.errno;
+            }
+        }
     }
-    let (mut plan, status) = match begin(directory.as_ref(), plan, status) {
-        Ok(child) => return Ok(child),
-        Err(refused) => (refused.plan, refused.status),
-    };
-    plan.joins = joins;
-    begin(None, plan, status).map_err(|refused| refused.errno)
+    Err(refusal)
 }
 
 impl Starting {

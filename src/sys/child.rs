@@ -320,10 +320,18 @@ mod tests {
     }
 
     #[test]
-    fn a_child_is_in_the_memory_that_was_asked_for() {
+    fn a_child_that_shares_memory_writes_to_it() {
         let stack = Rc::new(Stack::new().unwrap());
         for _ in 0..100 {
             assert_eq!(run(&stack, Memory::Shared), (b"seven".to_vec(), 7));
+            stack.give_back();
+        }
+    }
+
+    #[test]
+    fn a_child_with_a_copy_writes_to_its_own() {
+        let stack = Rc::new(Stack::new().unwrap());
+        for _ in 0..100 {
             assert_eq!(run(&stack, Memory::Copied), (b"seven".to_vec(), 0));
             stack.give_back();
         }

@@ -278,6 +278,23 @@ pub(crate) fn is_executable(path: &CStr) -> bool {
     unsafe { syscall!(Sysno::faccessat, libc::AT_FDCWD, path.as_ptr(), libc::X_OK) }.is_ok()
 }
 
+/// Sets SIGPIPE to its default action (rt_sigaction(2)).
+pub(crate) fn default_sigpipe() {
+    // The kernel's structure: the action, flags, a restorer and a mask, here all zero.
+    let action = [0_u64; 4];
+    let none = ptr::null::<u64>();
+    // SAFETY: the call reads one structure of that size, and `action` is one.
+    let _ = unsafe {
+        syscall!(
+            Sysno::rt_sigaction,
+            libc::SIGPIPE,
+            action.as_ptr(),
+            none,
+            SIGNAL_SET
+        )
+    };
+}
+
 /// Blocks every signal that can be blocked.
 pub(crate) fn block_signals() -> nix::Result<()> {
     set_mask(u64::MAX)

@@ -168,8 +168,9 @@ fn execute(plan: &Plan, note: LeaderNote) -> Failure {
         Err(Errno::EPIPE) => {}
         Err(errno) => return failed(Stage::Exec, On::Pipe)(errno),
     }
-    // As late as this: the monitor's death must not send SIGPIPE. Every role begins with the default actions, and a
-    // monitor ignores nothing, so that the mask is all.
+    // As late as this: the monitor's death must not send SIGPIPE, which it ignores. Every role begins with the default
+    // actions, so this and the mask are all.
+    raw::default_sigpipe();
     if let Err(errno) = raw::unblock_signals() {
         return failed(Stage::Signals, On::Stage)(errno);
     }
