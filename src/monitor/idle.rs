@@ -3,6 +3,7 @@
 //! Only a monitor that has nothing beneath it and has let go of all that its job had says so. The supervisor
 //! alone decides how long it waits: a closed channel ends it, so that no launch is lost to one that leaves.
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,7 +22,7 @@ use crate::wire::messages::NextJob;
 use crate::wire::{self, Received};
 use crate::{failpoint, procfs};
 
-/// So much more than at first may be counted as a leader's own memory.
+/// So much more than is known may be counted as a leader's own memory.
 const PEAK_MARGIN: u64 = 1 << 20;
 
 /// What a monitor keeps from job to job.
@@ -34,8 +35,8 @@ pub(super) struct Idle {
     pub(super) stack: Rc<Stack>,
     /// What a job gets that does not ask for another; `None` where it is not known.
     pub(super) oom_score_adj: Option<i32>,
-    /// How much memory it has had before its first job, at most.
-    first_peak: u64,
+    /// How much memory it had at most before its first job, or when that was last forgotten.
+    known_peak: Cell<u64>,
 }
 
 impl Idle {
@@ -50,7 +51,7 @@ impl Idle {
             me,
             stack: Rc::new(Stack::new()?),
             oom_score_adj: usual_oom_score_adj(),
-            first_peak: sys::own_peak_bytes(),
+            known_peak: Cell::new(sys::own_peak_bytes()),
         })
     }
 
@@ -97,9 +98,10 @@ impl Idle {
     /// Before a leader begins in this memory: what was the most of it counts as the leader's own (getrusage(2)), so
     /// that a large job would be counted with each that comes after it.
     pub(super) fn forget_peak(&self) {
-        if sys::own_peak_bytes() > self.first_peak.saturating_add(PEAK_MARGIN) {
-            // Since Linux 4.0 (proc_pid_clear_refs(5)).
+        if sys::own_peak_bytes() > self.known_peak.get().saturating_add(PEAK_MARGIN) {
+            // Since Linux 4.0 (proc_pid_clear_refs(5)). What is left is what this process has now.
             let _ = fs::write("/proc/self/clear_refs", "5");
+            self.known_peak.set(sys::own_peak_bytes());
         }
     }
 
