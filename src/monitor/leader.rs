@@ -103,8 +103,6 @@ fn start_child(
 ) -> nix::Result<Child<Plan>> {
     idle.forget_peak();
     let directory = group.and_then(|group| group.open().ok());
-    let joins = group.map(|group| group.procs().into_os_string().into_encoded_bytes());
-    let mut joins = joins.and_then(|procs| CString::new(procs).ok());
     // A container's filter may refuse clone3(2), and an emulator of another machine's programs to share memory.
     let attempts = [
         (plan.memory(), directory.as_ref()),
@@ -115,7 +113,8 @@ fn start_child(
     for (memory, inside) in attempts {
         if inside.is_none() {
             // It joins its group by itself, and reports why it cannot.
-            plan.joins = plan.joins.take().or(joins.take());
+            let procs = group.map(|group| group.procs().into_os_string().into_encoded_bytes());
+            plan.joins = procs.and_then(|procs| CString::new(procs).ok());
         }
         let inside = inside.map(AsFd::as_fd);
         match child::start(&idle.stack, memory, inside, steps::run, plan, status) {
