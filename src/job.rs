@@ -7,6 +7,7 @@
 pub mod amendment;
 pub mod event;
 pub mod id;
+mod idempotency;
 pub mod label;
 pub mod life;
 pub mod outcome;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 pub use id::JobId;
+pub use idempotency::Idempotency;
 pub use outcome::{Cause, Exit, ExitStatus, OutputTotals, SpawnFailure, Termination, Usage};
 use sandbox::InForce;
 pub use signal::Signal;

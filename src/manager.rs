@@ -41,8 +41,8 @@ use runner::{Acceptance, Ask};
 use shared::Shared;
 pub(crate) use shared::SupervisorSaid;
 pub use terms::{
-    Actor, Follow, Idempotency, Info, NotReady, Page, RequestError, Submission, SubmitError,
-    Submitted, Unavailable, Until,
+    Actor, Follow, Info, NotReady, Page, RequestError, Submission, SubmitError, Submitted,
+    Unavailable, Until,
 };
 
 /// How long an answer waits for a job's start: a program on a file system that hangs may take for ever.

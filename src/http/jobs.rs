@@ -19,8 +19,8 @@ use super::view::{Delivered, JobList, JobView, ProcessList, ValidView};
 use super::{Api, accept, body, page, view};
 use crate::job::life::Stop;
 use crate::job::parse::{self, BodyError, FieldError, NewJob};
-use crate::job::{Cause, Job, JobId, Signal, Spec};
-use crate::manager::{Idempotency, Manager, RequestError, Submission, Until};
+use crate::job::{Cause, Idempotency, Job, JobId, Signal, Spec};
+use crate::manager::{Manager, RequestError, Submission, Until};
 use crate::policy::TemplateError;
 
 /// The parameters of [`create`].

@@ -12,14 +12,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::adopt::{self, Fate, Origin};
-use super::{Idempotency, RequestError, Shared, SubmitError, Submitted, mirror, survivors};
+use super::{RequestError, Shared, SubmitError, Submitted, mirror, survivors};
 use crate::clock::{Now, Timestamp};
 use crate::failpoint;
 use crate::job::event::{self, Event, What};
 use crate::job::life::{Refusal, Stop};
 use crate::job::outcome::{Cause, SpawnFailure, Termination};
 use crate::job::spec::Secrets;
-use crate::job::{Job, State, Unwatched};
+use crate::job::{Idempotency, Job, State, Unwatched};
 use crate::record::{self, Record};
 use crate::store::Inserted;
 use crate::tree;

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::clock::Timestamp;
 use crate::job::life::Refusal;
 use crate::job::sandbox::{Baseline, Features};
-use crate::job::{Job, JobId, Spec};
+use crate::job::{Idempotency, Job, JobId, Spec};
 
 /// Who asks, such as `token:default` or `uid:1000`; recorded with what was asked.
 pub type Actor = String;
@@ -29,15 +29,6 @@ pub struct Submission {
     pub rerun_of: Option<JobId>,
     /// Against doubled requests.
     pub idempotency: Option<Idempotency>,
-}
-
-/// A key that makes a repeated submission the same submission.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Idempotency {
-    /// The client's key; scoped to the actor.
-    pub key: String,
-    /// SHA-256 of the normalised body.
-    pub fingerprint: [u8; 32],
 }
 
 /// A submission that was accepted.

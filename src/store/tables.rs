@@ -7,8 +7,7 @@ use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 use crate::job::event::Event;
 use crate::job::spec::Secrets;
-use crate::job::{Job, JobId};
-use crate::manager::Idempotency;
+use crate::job::{Idempotency, Job, JobId};
 use crate::store::encoding::{self, Columns};
 use crate::store::events::{self, EventRow};
 use crate::store::outbox::{self, Settlement, WebhookRow};

@@ -80,7 +80,7 @@ async fn what_is_told_alone_is_durable_soon() {
 async fn a_reused_key_tells_of_no_second_job() {
     let (_folder, store) = open(1000);
     let key = || {
-        Some(crate::manager::Idempotency {
+        Some(crate::job::Idempotency {
             key: "k".to_owned(),
             fingerprint: [1; 32],
         })
