@@ -34,9 +34,11 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
-use crate::config::{self, Config, LogFormat, LogLevel, ServeArgs, Surroundings};
+use crate::config::{self, Config, LogFormat, LogLevel, OnShutdown, ServeArgs};
 use crate::connections;
-use crate::server::STORE;
+use crate::server;
+use crate::state_dir::{STORE, Surroundings};
+use crate::stderr::{EXIT_CONFIG, complain};
 use crate::store::Store;
 use crate::supervisor;
 
@@ -149,10 +151,10 @@ fn serve(args: &Serve) -> ExitCode {
         Ok(config) => {
             if let Err(why) = aside(|| connections::check_files(&config)) {
                 complain(&format!("cannot start: {why}"));
-                return ExitCode::from(supervisor::EXIT_CONFIG);
+                return ExitCode::from(EXIT_CONFIG);
             }
             aside(|| log_to_stderr(&config));
-            return supervisor::run(config);
+            return run_service(config);
         }
         Err(error) => Err(error.to_string()),
     };
@@ -160,9 +162,23 @@ fn serve(args: &Serve) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             complain(&format!("cannot start: {why}"));
-            ExitCode::from(supervisor::EXIT_CONFIG)
+            ExitCode::from(EXIT_CONFIG)
         }
     }
+}
+
+/// The supervisor of a service with these settings; its servers get all of them.
+fn run_service(config: Config) -> ExitCode {
+    let settings = supervisor::Settings {
+        listen: config.listen,
+        state_dir: config.state_dir.clone(),
+        shutdown_grace: config.shutdown_grace,
+        stop_jobs: config.on_shutdown(std::process::id() == 1) == OnShutdown::Stop,
+    };
+    supervisor::run(
+        settings,
+        Box::new(move |inherited| server::run(config.clone(), inherited)),
+    )
 }
 
 /// Does in a thread of its own, which is gone afterwards, what allocates much and keeps little. In this thread it
@@ -298,9 +314,4 @@ fn print(text: &str) -> Result<(), failure::Failure> {
 /// Writes one JSON value, one line.
 fn print_json(value: &serde_json::Value) -> Result<(), failure::Failure> {
     print(&format!("{value}\n"))
-}
-
-/// One line on standard error, for people at a terminal and in a service's journal alike.
-pub(crate) fn complain(message: &str) {
-    let _ = writeln!(io::stderr(), "procession: {message}");
 }

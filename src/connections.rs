@@ -24,9 +24,9 @@ use crate::auth::{self, Tokens};
 use crate::config::{Auth, Config};
 use crate::http::{self, AuthMode, PeerAddress, PeerUid, Settings, Streams};
 use crate::job::parse::SpecLimits;
+use crate::listeners::Listeners;
 use crate::manager::Manager;
 use crate::policy::Policy;
-use crate::supervisor::Listeners;
 use crate::tls::{self, Certificates};
 use peer::Peer;
 

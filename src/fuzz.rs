@@ -19,7 +19,7 @@ use crate::job::{Job, JobId};
 use crate::output::{Piece, Reader, Stream};
 use crate::policy::Policy;
 use crate::wire::messages::{FromMonitor, FromSupervisor, Launch, ToMonitor, ToSupervisor};
-use crate::{record, wire};
+use crate::{codec, record};
 
 /// What takes an input.
 pub type Target = fn(&[u8]);
@@ -202,12 +202,12 @@ pub fn range(bytes: &[u8]) {
 pub fn packet(bytes: &[u8]) {
     // Once more with the version that is read, so that more of the inputs reach the decoder.
     for bytes in [bytes, &[&[1], bytes].concat()] {
-        drop(wire::decode::<ToSupervisor>(bytes));
-        drop(wire::decode::<FromSupervisor>(bytes));
-        drop(wire::decode::<Launch>(bytes));
-        drop(wire::decode::<ToMonitor>(bytes));
-        drop(wire::decode::<FromMonitor>(bytes));
-        drop(wire::decode::<record::Record>(bytes));
+        drop(codec::decode::<ToSupervisor>(bytes));
+        drop(codec::decode::<FromSupervisor>(bytes));
+        drop(codec::decode::<Launch>(bytes));
+        drop(codec::decode::<ToMonitor>(bytes));
+        drop(codec::decode::<FromMonitor>(bytes));
+        drop(codec::decode::<record::Record>(bytes));
     }
 }
 

@@ -7,6 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use serde::{Deserialize, Serialize};
+
 use crate::sys::Pid;
 
 /// The fields of proc_pid_stat(5) that are used here.
@@ -35,6 +37,13 @@ impl Stat {
     pub(crate) fn is_zombie(&self) -> bool {
         matches!(self.state, 'Z' | 'X' | 'x')
     }
+}
+
+/// A process by number and start time: with the boot id, one process for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessIdentity {
+    pub(crate) pid: i32,
+    pub(crate) start_ticks: u64,
 }
 
 /// More than most of them hold.

@@ -27,7 +27,7 @@ use crate::job::life::Life;
 use crate::job::outcome::{SpawnFailure, Stage};
 use crate::job::sandbox::InForce;
 use crate::job::{JobId, OutputTotals, Survivor, Usage};
-use crate::procfs;
+use crate::procfs::{self, ProcessIdentity};
 pub(crate) use directory::{
     CONTROL_SOCKET, abandon, create_directory, discard, is_untidy, open_directory, quarantine,
     remove, remove_damaged,
@@ -40,13 +40,6 @@ pub(crate) use slots::{parse_slot, sealed, warm_up};
 
 /// The file's name in the job's directory.
 const FILE: &str = "record";
-
-/// A process by number and start time: with the boot id, one process for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ProcessIdentity {
-    pub(crate) pid: i32,
-    pub(crate) start_ticks: u64,
-}
 
 /// The leader once it exists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

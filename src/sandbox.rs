@@ -15,9 +15,9 @@ use nix::errno::Errno;
 use nix::libc;
 use seccompiler::BpfProgram;
 
+use crate::job::sandbox::Confinement;
 use crate::job::sandbox::{Features, InForce, Mechanism};
 use crate::sys;
-use crate::wire::messages::Confinement;
 
 /// What the running kernel has, found out by asking it.
 pub(crate) fn features() -> Features {

@@ -6,46 +6,26 @@
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
 use nix::unistd::geteuid;
 use tokio::time::Instant;
 
-use crate::cgroup::Home;
 use crate::config::{Auth, Config};
+use crate::inherited::Inherited;
 use crate::manager::{Manager, Setup, SupervisorSaid};
 use crate::record;
-use crate::state_dir::private_file;
-use crate::store::{self, OpenError, Store};
-use crate::supervisor::{EXIT_CONFIG, Listeners};
-
-/// The name of the store in the state directory.
-pub(crate) const STORE: &str = "procession.db";
+use crate::state_dir::{STORE, private_file};
+use crate::stderr::Failure;
+use crate::store::{self, Store};
 
 /// How long the server of a dead supervisor may take to end, and how often it is looked for.
 const PREDECESSOR_END: Duration = Duration::from_secs(10);
 const PREDECESSOR_PAUSE: Duration = Duration::from_millis(5);
 
-/// What the server gets from the supervisor by being forked from it.
-#[derive(Debug)]
-pub(crate) struct Inherited {
-    pub(crate) config: Config,
-    pub(crate) supervisor: OwnedFd,
-    pub(crate) supervisor_pid: u32,
-    pub(crate) listeners: Listeners,
-    pub(crate) jobs: OwnedFd,
-    pub(crate) boot_id: String,
-    pub(crate) cgroup: Option<Home>,
-    pub(crate) no_cgroup: Option<String>,
-    pub(crate) restarts: u32,
-    /// An earlier server was told to drain.
-    pub(crate) draining: bool,
-}
-
 /// Runs the server until the supervisor says that the service ends; returns the exit code.
-pub(crate) fn run(inherited: Inherited) -> u8 {
+pub(crate) fn run(config: Config, inherited: Inherited) -> u8 {
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("procession-srv")
@@ -57,37 +37,22 @@ pub(crate) fn run(inherited: Inherited) -> u8 {
             return 1;
         }
     };
-    match runtime.block_on(serve(inherited)) {
+    match runtime.block_on(serve(config, inherited)) {
         Ok((store, lock)) => {
             runtime.shutdown_background();
             store.close();
             drop(lock);
             0
         }
-        Err(Failure { message, code }) => {
-            crate::cli::complain(&format!("cannot start: {message}"));
-            code
+        Err(failure) => {
+            failure.complain();
+            failure.code
         }
     }
 }
 
-struct Failure {
-    message: String,
-    code: u8,
-}
-
-impl From<OpenError> for Failure {
-    fn from(error: OpenError) -> Self {
-        Self {
-            message: error.to_string(),
-            code: EXIT_CONFIG,
-        }
-    }
-}
-
-async fn serve(inherited: Inherited) -> Result<(Store, File), Failure> {
+async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Failure> {
     let Inherited {
-        config,
         supervisor,
         supervisor_pid,
         listeners,
@@ -98,17 +63,12 @@ async fn serve(inherited: Inherited) -> Result<(Store, File), Failure> {
         restarts,
         draining,
     } = inherited;
-    let failed = |what: &'static str| {
-        move |error: io::Error| Failure {
-            message: format!("{what}: {error}"),
-            code: 1,
-        }
-    };
     let lock = wait_for_predecessor(&config.state_dir).await?;
     let store = Store::open_with(&store::Settings {
         max_events: config.max_events,
         ..store::Settings::new(&config.state_dir.join(STORE))
-    })?;
+    })
+    .map_err(Failure::config)?;
     let setup = Setup {
         store,
         supervisor,
@@ -136,18 +96,15 @@ async fn serve(inherited: Inherited) -> Result<(Store, File), Failure> {
     let address = listeners
         .tcp
         .local_addr()
-        .map_err(failed("cannot read the listening address"))?;
+        .map_err(Failure::system("cannot read the listening address"))?;
     let connections = crate::connections::Connections::start(&config, manager.clone(), listeners)
-        .map_err(|message| Failure {
-        message,
-        code: EXIT_CONFIG,
-    })?;
+        .map_err(Failure::config)?;
     manager
         .announce_ready()
         .await
-        .map_err(failed("cannot reach the supervisor"))?;
+        .map_err(Failure::system("cannot reach the supervisor"))?;
     if restarts == 0 {
-        greet(&config, address).map_err(failed("cannot write to standard output"))?;
+        greet(&config, address).map_err(Failure::system("cannot write to standard output"))?;
     }
     let mut tasks = std::pin::pin!(tasks.run());
     let mut connections = Some(connections);
@@ -179,10 +136,7 @@ async fn serve(inherited: Inherited) -> Result<(Store, File), Failure> {
 /// One server at a time: that of a supervisor which was killed may need a moment to notice. What it
 /// accepts until then must be in the store before this one reads it.
 async fn wait_for_predecessor(state_dir: &Path) -> Result<File, Failure> {
-    let failed = |error: io::Error| Failure {
-        message: format!("cannot lock the store: {error}"),
-        code: 1,
-    };
+    let failed = |error| Failure::system("cannot lock the store")(error);
     let file = private_file(&state_dir.join("serving"), false).map_err(failed)?;
     let end = Instant::now() + PREDECESSOR_END;
     while !record::lock(&file).map_err(failed)? {

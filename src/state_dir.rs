@@ -26,6 +26,51 @@ pub(crate) enum StateDirError {
     NoProc,
 }
 
+/// The name of the store in the state directory.
+pub(crate) const STORE: &str = "procession.db";
+
+/// The name of the unix socket in the state directory.
+pub(crate) const UNIX_SOCKET: &str = "procession.sock";
+
+/// What defaults depend on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// The service runs as root.
+    pub is_root: bool,
+    /// `$HOME`.
+    pub home: Option<PathBuf>,
+    /// `$XDG_STATE_HOME`.
+    pub state_home: Option<PathBuf>,
+    /// Relative paths are relative to this.
+    pub current_dir: PathBuf,
+}
+
+impl Surroundings {
+    /// Those of this process.
+    #[must_use]
+    pub fn read() -> Self {
+        Self {
+            is_root: nix::unistd::geteuid().is_root(),
+            home: std::env::var_os("HOME").map(PathBuf::from),
+            state_home: std::env::var_os("XDG_STATE_HOME").map(PathBuf::from),
+            current_dir: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
+        }
+    }
+
+    /// Where the state directory is when nobody names one.
+    #[must_use]
+    pub fn state_dir(&self) -> Option<PathBuf> {
+        if self.is_root {
+            return Some(PathBuf::from("/var/lib/procession"));
+        }
+        // The XDG specification tells to ignore relative paths.
+        let absolute = |path: &Option<PathBuf>| path.clone().filter(|path| path.is_absolute());
+        absolute(&self.state_home)
+            .or_else(|| absolute(&self.home).map(|home| home.join(".local/state")))
+            .map(|state_home| state_home.join("procession"))
+    }
+}
+
 /// The name of the file whose lock decides who owns the directory.
 const LOCK: &str = "lock";
 

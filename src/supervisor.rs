@@ -10,11 +10,12 @@ mod handover;
 mod idle;
 mod monitors;
 mod server_process;
-mod sockets;
 mod upgrade;
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -30,24 +31,22 @@ use nix::unistd::pipe2;
 
 use crate::cgroup::Home;
 use crate::clock::{BootInstant, Now};
-use crate::config::{Config, OnShutdown};
+use crate::inherited::Inherited;
 use crate::job::Signal;
+use crate::listeners::{self, Listeners};
 use crate::monitor::{Host, Note};
 use crate::procfs;
 use crate::record;
 use crate::state_dir::StateDir;
+use crate::stderr::Failure;
 use crate::sys::{self, Pid, WaitTarget};
 use crate::wire::messages::FromSupervisor;
 use backoff::Backoff;
 use handover::Invocation;
 pub(crate) use handover::understands_handover;
 use monitors::Monitors;
-use server_process::Server;
-pub(crate) use sockets::{Listeners, UNIX_SOCKET};
+use server_process::ServerProcess;
 use upgrade::Upgrade;
-
-/// The exit code for a wrong configuration (sysexits.h `EX_CONFIG`): a restart would not help.
-pub(crate) const EXIT_CONFIG: u8 = 78;
 
 /// How much longer than the jobs' own time a shutdown waits for their ends to be recorded.
 const SHUTDOWN_MARGIN: Duration = Duration::from_secs(5);
@@ -61,8 +60,8 @@ const SWEEP_AFTER: Duration = Duration::from_millis(50);
 
 /// Runs the service until it is told to end. One line on stderr says why it could not start.
 #[must_use]
-pub(crate) fn run(config: Config) -> ExitCode {
-    match Supervisor::start(config) {
+pub(crate) fn run(settings: Settings, server: Server) -> ExitCode {
+    match Supervisor::start(settings, server) {
         Ok(mut supervisor) => {
             let code = supervisor.serve();
             if let Some(home) = &supervisor.host.cgroup {
@@ -70,38 +69,32 @@ pub(crate) fn run(config: Config) -> ExitCode {
             }
             code
         }
-        Err(Failure { message, code }) => {
-            crate::cli::complain(&format!("cannot start: {message}"));
-            ExitCode::from(code)
+        Err(failure) => {
+            failure.complain();
+            ExitCode::from(failure.code)
         }
     }
 }
 
-/// Why the service could not start, and the exit code that says whether trying again can help.
-struct Failure {
-    message: String,
-    code: u8,
+/// What the supervisor needs to know of the service's settings.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// The address to listen on.
+    pub(crate) listen: SocketAddr,
+    /// Where everything is kept; absolute.
+    pub(crate) state_dir: PathBuf,
+    /// The most time that jobs get when the service ends.
+    pub(crate) shutdown_grace: Duration,
+    /// Running jobs are stopped when the service ends; otherwise their monitors go on with them.
+    pub(crate) stop_jobs: bool,
 }
 
-impl Failure {
-    fn config(message: impl ToString) -> Self {
-        Self {
-            message: message.to_string(),
-            code: EXIT_CONFIG,
-        }
-    }
-
-    fn system(what: &str) -> impl FnOnce(io::Error) -> Self {
-        let what = what.to_owned();
-        move |error| Self {
-            message: format!("{what}: {error}"),
-            code: 1,
-        }
-    }
-}
+/// What a forked server does; the result is its exit code.
+pub(crate) type Server = Box<dyn Fn(Inherited) -> u8>;
 
 struct Supervisor {
-    config: Config,
+    settings: Settings,
+    become_server: Server,
     /// Held for its lock.
     state: StateDir,
     host: Host,
@@ -109,7 +102,7 @@ struct Supervisor {
     no_cgroup: Option<String>,
     listeners: Listeners,
     signals: SignalFd,
-    server: Option<Server>,
+    server: Option<ServerProcess>,
     restarts: u32,
     backoff: Backoff,
     /// New jobs are refused, whichever server is asked.
@@ -131,15 +124,16 @@ struct Shutdown {
 }
 
 impl Supervisor {
-    fn start(config: Config) -> Result<Self, Failure> {
+    fn start(settings: Settings, become_server: Server) -> Result<Self, Failure> {
         let signals = take_signals().map_err(Failure::system("cannot take signals"))?;
         let handover = handover::take().map_err(Failure::system("cannot take over"))?;
         let draining = handover.as_ref().is_some_and(|handover| handover.draining);
         let (state, listeners, mut monitors, restarts, original_nofile) = match handover {
-            Some(handover) => upgrade::take_over(&config, handover)?,
+            Some(handover) => upgrade::take_over(&settings.state_dir, handover)?,
             None => {
-                let state = StateDir::open(&config.state_dir, None).map_err(Failure::config)?;
-                let listeners = sockets::bind(&config, state.path()).map_err(Failure::config)?;
+                let state = StateDir::open(&settings.state_dir, None).map_err(Failure::config)?;
+                let listeners =
+                    listeners::bind(settings.listen, state.path()).map_err(Failure::config)?;
                 let nofile = raise_nofile()
                     .map_err(Failure::system("cannot read the limit of open files"))?;
                 (state, listeners, Monitors::default(), 0, nofile)
@@ -168,7 +162,8 @@ impl Supervisor {
             original_nofile,
         };
         Ok(Self {
-            config,
+            settings,
+            become_server,
             state,
             host,
             no_cgroup,
@@ -330,7 +325,7 @@ impl Supervisor {
     fn begin_shutdown(&mut self) {
         let now = Now::read().boot;
         let kill_at = match &self.shutdown {
-            None => now.after(self.config.shutdown_grace),
+            None => now.after(self.settings.shutdown_grace),
             Some(_) => now, // The second time means at once.
         };
         self.shutdown = Some(Shutdown {
@@ -340,16 +335,9 @@ impl Supervisor {
         self.restart_at = None;
         self.monitors.dismiss_idle();
         self.tell_server(&FromSupervisor::Shutdown {
-            stop_jobs: self.stops_jobs(),
+            stop_jobs: self.settings.stop_jobs,
             kill_at,
         });
-    }
-
-    fn stops_jobs(&self) -> bool {
-        match self.config.on_shutdown(std::process::id() == 1) {
-            OnShutdown::Stop => true,
-            OnShutdown::Leave => false,
-        }
     }
 
     /// After the server's end: have the monitors ended, where they should?
@@ -357,7 +345,7 @@ impl Supervisor {
         if self.server.is_some() {
             return None;
         }
-        if self.stops_jobs() && !self.monitors.is_empty() {
+        if self.settings.stop_jobs && !self.monitors.is_empty() {
             return None;
         }
         Some(if orderly {
@@ -389,7 +377,7 @@ impl Supervisor {
             server.stuck_at = None;
         }
         self.on_upgrade_time(now);
-        let stops_jobs = self.stops_jobs();
+        let stops_jobs = self.settings.stop_jobs;
         let shutdown = self.shutdown.as_mut()?;
         if self.server.is_none() {
             // Nobody else can stop the jobs now; a second SIGTERM tells a monitor not to be polite.

@@ -15,8 +15,8 @@ use nix::errno::Errno;
 use crate::cgroup::Group;
 use crate::job::spec::Scope;
 use crate::job::{Signal, Survivor};
+use crate::procfs::ProcessIdentity;
 use crate::procfs::{self, Stat};
-use crate::record::ProcessIdentity;
 use crate::sys::{self, Pid};
 pub(crate) use traces::{JOB_VARIABLE, Traces};
 

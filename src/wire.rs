@@ -18,10 +18,8 @@ use nix::sys::socket::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::codec::{decode, encode};
 use crate::sys;
-
-/// The version byte. It changes only where a reader of the old one would misunderstand.
-const VERSION: u8 = 1;
 
 /// The largest packet. Everything bigger goes beside it in a file.
 pub(crate) const MAX_PACKET: usize = 16 * 1024;
@@ -52,27 +50,6 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
         None,
         SockFlag::SOCK_CLOEXEC,
     )?)
-}
-
-/// Encodes a value as it goes over a socket or into a record.
-pub(crate) fn encode<T: Serialize>(value: &T) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![VERSION];
-    rmp_serde::encode::write_named(&mut bytes, value)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    Ok(bytes)
-}
-
-/// Decodes what [`encode`] made, in this version of the program or another.
-pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
-    match bytes.split_first() {
-        Some((&VERSION, rest)) => rmp_serde::from_slice(rest)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)),
-        Some((version, _)) => Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            format!("message version {version} is not known"),
-        )),
-        None => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
-    }
 }
 
 /// Sends one message without blocking; `WouldBlock` where the other side's buffer is full.
@@ -174,33 +151,5 @@ mod tests {
             receive::<()>(b.as_fd()).unwrap(),
             Received::Closed
         ));
-    }
-
-    #[test]
-    fn a_message_of_another_version_is_refused_by_name() {
-        let error = decode::<()>(&[9, 0xc0]).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
-    }
-
-    #[test]
-    fn fields_may_be_added_on_either_side() {
-        #[derive(Serialize, serde::Deserialize, PartialEq, Debug)]
-        struct Old {
-            a: u32,
-        }
-        #[derive(Serialize, serde::Deserialize, PartialEq, Debug)]
-        struct New {
-            a: u32,
-            #[serde(default)]
-            b: Option<String>,
-        }
-        let from_new = encode(&New {
-            a: 1,
-            b: Some("x".into()),
-        })
-        .unwrap();
-        assert_eq!(decode::<Old>(&from_new).unwrap(), Old { a: 1 });
-        let from_old = encode(&Old { a: 2 }).unwrap();
-        assert_eq!(decode::<New>(&from_old).unwrap(), New { a: 2, b: None });
     }
 }

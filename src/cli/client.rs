@@ -18,10 +18,9 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, Upgraded, Url, redir
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use super::complain;
 use super::failure::{Failure, Problem};
-use crate::config::Surroundings;
-use crate::supervisor::UNIX_SOCKET;
+use crate::state_dir::{Surroundings, UNIX_SOCKET};
+use crate::stderr::complain;
 use target::{Given, Target};
 
 /// How long making a connection may take.

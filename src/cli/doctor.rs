@@ -14,14 +14,15 @@ use std::time::Duration;
 
 use nix::unistd::geteuid;
 
-use super::complain;
 use crate::auth::{self, Access};
 use crate::clock::Timestamp;
-use crate::config::{self, Auth, Config, ServeArgs, Surroundings};
+use crate::config::{self, Auth, Config, ServeArgs};
 use crate::job::sandbox::{Baseline, Features, Sandbox};
 use crate::policy::Policy;
 use crate::sandbox;
-use crate::supervisor::{EXIT_CONFIG, UNIX_SOCKET};
+use crate::state_dir::{Surroundings, UNIX_SOCKET};
+use crate::stderr::EXIT_CONFIG;
+use crate::stderr::complain;
 use crate::tls;
 
 /// How long a running service may take to answer.

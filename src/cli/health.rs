@@ -7,9 +7,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::complain;
-use crate::config::Surroundings;
-use crate::supervisor::UNIX_SOCKET;
+use crate::state_dir::{Surroundings, UNIX_SOCKET};
+use crate::stderr::complain;
 
 /// How long the service may take to answer.
 const LIMIT: Duration = Duration::from_secs(5);

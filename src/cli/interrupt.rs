@@ -8,8 +8,8 @@ use reqwest::Method;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::client::Client;
-use super::complain;
 use super::failure::Failure;
+use crate::stderr::complain;
 
 /// The signals that are the job's business.
 #[derive(Debug)]

@@ -14,7 +14,6 @@ use uuid::Uuid;
 
 use super::attach::{self, Begin, Wish};
 use super::client::{Client, ConnectArgs};
-use super::complain;
 use super::failure::{Failure, OURS};
 use super::follow::{End, Follow, Record, Selection, Sinks, Stream};
 use super::input::{self, Fed};
@@ -22,6 +21,7 @@ use super::interrupt::{self, Signals};
 use super::text::visible;
 use super::view::{Exit, Job};
 use super::{print, print_json};
+use crate::stderr::complain;
 use spec::{Here, SpecArgs};
 
 /// What a shell tells of a program that wrote to a pipe without a reader: 128 and SIGPIPE.

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::complain;
 use crate::auth::{self, Access, AuthError, Expiry, TokenName};
 use crate::clock::Timestamp;
-use crate::config::Surroundings;
+use crate::state_dir::Surroundings;
+use crate::stderr::complain;
 
 #[derive(Debug, Args)]
 pub(super) struct TokenArgs {

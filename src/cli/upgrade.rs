@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::complain;
-use crate::config::Surroundings;
 use crate::state_dir;
+use crate::state_dir::Surroundings;
+use crate::stderr::complain;
 
 /// Which service.
 #[derive(Debug, clap::Args)]

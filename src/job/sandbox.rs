@@ -178,6 +178,16 @@ impl Baseline {
     }
 }
 
+/// The sandbox of a job, and what it is to be kept from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    pub sandbox: Sandbox,
+    /// The state directory.
+    pub hidden: String,
+    /// The part of it where jobs work.
+    pub work_dir: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

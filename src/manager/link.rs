@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::codec;
 use crate::job::JobId;
 use crate::record;
 use crate::sys;
@@ -34,7 +35,7 @@ impl Socket {
     }
 
     async fn send<T: Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let bytes = wire::encode(message)?;
+        let bytes = codec::encode(message)?;
         match wire::send_bytes(self.0.get_ref().as_fd(), &bytes, fds) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             sent => return sent,
@@ -98,7 +99,7 @@ impl SupervisorLink {
 
 /// Puts a launch into a socket that nobody reads yet, as its first packet; in a file where it is too large for one.
 fn give_launch(socket: BorrowedFd<'_>, launch: &Launch) -> io::Result<()> {
-    let bytes = wire::encode(&Some(launch))?;
+    let bytes = codec::encode(&Some(launch))?;
     if bytes.len() <= wire::MAX_PACKET {
         return wire::send_bytes(socket, &bytes, &[]);
     }

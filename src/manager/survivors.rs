@@ -16,8 +16,8 @@ use crate::cgroup::Group;
 use crate::job::life::Stop;
 use crate::job::spec::Scope;
 use crate::job::{Job, JobId, Process, Signal, State};
+use crate::procfs::ProcessIdentity;
 use crate::procfs::Stat;
-use crate::record::ProcessIdentity;
 use crate::sys::Pid;
 use crate::tree::{Reach, Traces, Tree};
 

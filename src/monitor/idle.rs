@@ -15,7 +15,7 @@ use nix::sys::signalfd::SignalFd;
 
 use super::{Descriptors, Host, REST_AFTER_MILLIS};
 use crate::job::{JobId, Signal};
-use crate::record::ProcessIdentity;
+use crate::procfs::ProcessIdentity;
 use crate::sys::child::Stack;
 use crate::sys::{self, Pid, WaitTarget};
 use crate::wire::messages::NextJob;

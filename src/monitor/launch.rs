@@ -20,11 +20,13 @@ use super::pump::Width;
 use super::terminal::Plugged;
 use super::{Descriptors, Host, Monitor, Pipes, Reaper};
 use crate::cgroup::Group;
+use crate::codec;
 use crate::failpoint;
 use crate::job::OutputTotals;
 use crate::job::life::Life;
 use crate::job::outcome::{SpawnFailure, Stage};
-use crate::record::{self, ProcessIdentity, Record};
+use crate::procfs::ProcessIdentity;
+use crate::record::{self, Record};
 use crate::tree::{Reach, Tree};
 use crate::wire::messages::{FromMonitor, Launch};
 use crate::wire::{self, Received};
@@ -252,7 +254,7 @@ fn read_launch(control: &OwnedFd) -> io::Result<Launch> {
             let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
             let mut bytes = vec![0; length];
             file.read_exact_at(&mut bytes, 0)?;
-            wire::decode::<Option<Launch>>(&bytes)?.ok_or_else(missing)
+            codec::decode::<Option<Launch>>(&bytes)?.ok_or_else(missing)
         }
         Received::Closed => Err(missing()),
     }

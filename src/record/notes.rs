@@ -7,10 +7,11 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use super::Leader;
 use super::slots::{LENGTH, NOTES, checksum};
-use super::{Leader, ProcessIdentity};
 use crate::clock::Timestamp;
 use crate::job::outcome::{SpawnFailure, Stage};
+use crate::procfs::ProcessIdentity;
 
 /// The room for a leader's note.
 const ROOM: usize = 32;

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::Record;
-use crate::wire;
+use crate::codec;
 
 pub(super) const SLOT: u64 = 8192;
 
@@ -20,7 +20,7 @@ const MAGIC: [u8; 4] = *b"PrRc";
 pub(super) const HEADER: usize = 4 + 4 + 8 + 4;
 
 pub(super) fn frame(sequence: u64, record: &Record) -> io::Result<Vec<u8>> {
-    let bytes = sealed(sequence, &wire::encode(record)?);
+    let bytes = sealed(sequence, &codec::encode(record)?);
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > SLOT {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -112,5 +112,5 @@ pub(crate) fn parse_slot(slot: &[u8]) -> Option<(u64, Record)> {
     let sum = u32::from_le_bytes(slot.get(16..20)?.try_into().ok()?);
     let payload = slot.get(HEADER..HEADER.checked_add(length)?)?;
     (checksum(sequence, payload) == sum).then_some(())?;
-    Some((sequence, wire::decode(payload).ok()?))
+    Some((sequence, codec::decode(payload).ok()?))
 }

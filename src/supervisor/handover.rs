@@ -18,9 +18,9 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
+use crate::codec;
 use crate::job::JobId;
 use crate::sys::{self, Pid};
-use crate::wire;
 
 /// The version of [`Handover`]; it grows where an older binary would misunderstand a newer one.
 pub(crate) const VERSION: u32 = 1;
@@ -74,7 +74,7 @@ pub(super) fn take() -> io::Result<Option<Handover>> {
     let mut bytes = Vec::new();
     file.seek(SeekFrom::Start(0))?;
     file.read_to_end(&mut bytes)?;
-    wire::decode(&bytes).map(Some)
+    codec::decode(&bytes).map(Some)
 }
 
 /// Takes over a descriptor that execve left open; from here on execve closes it again.
@@ -135,7 +135,7 @@ impl Invocation {
         handover: &Handover,
     ) -> io::Result<(CString, Vec<CString>, Vec<CString>, File)> {
         let mut file = File::from(memfd_create(c"handover", MFdFlags::empty())?);
-        file.write_all(&wire::encode(handover)?)?;
+        file.write_all(&codec::encode(handover)?)?;
         let number = give_fd(file.as_fd())?;
         let text = |text: &OsStr| CString::new(text.as_bytes()).map_err(io::Error::other);
         let argv = self

@@ -11,8 +11,8 @@ use nix::unistd::{Pid as NixPid, setpgid};
 use super::Supervisor;
 use super::monitors::Wanted;
 use crate::clock::{BootInstant, Now};
+use crate::inherited::Inherited;
 use crate::job::{JobId, Signal};
-use crate::server::{self, Inherited};
 use crate::sys::{self, End, Fork, Pid};
 use crate::wire::messages::{FromSupervisor, ToSupervisor};
 use crate::wire::{self, Received};
@@ -21,7 +21,7 @@ use crate::wire::{self, Received};
 const SERVER_END: Duration = Duration::from_secs(5);
 
 /// The server process.
-pub(super) struct Server {
+pub(super) struct ServerProcess {
     pub(super) pid: Pid,
     /// `None` once the server has closed its end: it is ending.
     pub(super) socket: Option<OwnedFd>,
@@ -37,7 +37,7 @@ impl Supervisor {
         match sys::fork()? {
             Fork::Parent(pid) => {
                 self.restart_at = None;
-                self.server = Some(Server {
+                self.server = Some(ServerProcess {
                     pid,
                     socket: Some(ours),
                     started: Now::read().boot,
@@ -76,8 +76,7 @@ impl Supervisor {
         if let Some(pipe) = Signal::from_number(13) {
             sys::ignore_signal(pipe);
         }
-        server::run(Inherited {
-            config: self.config.clone(),
+        (self.become_server)(Inherited {
             supervisor,
             supervisor_pid: std::os::unix::process::parent_id(),
             listeners,

@@ -4,15 +4,17 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::time::Duration;
 
+use super::Supervisor;
 use super::handover::{self, Handover};
 use super::monitors::Monitors;
-use super::{Failure, Listeners, Supervisor};
 use crate::clock::{BootInstant, Now};
-use crate::config::Config;
 use crate::job::Signal;
+use crate::listeners::Listeners;
 use crate::state_dir::StateDir;
+use crate::stderr::Failure;
 use crate::sys::{self, End, Pid};
 use crate::wire::messages::FromSupervisor;
 
@@ -150,14 +152,14 @@ pub(super) type Beginning = (StateDir, Listeners, Monitors, u32, (u64, u64));
 
 /// Takes over from the program that this one replaced. Its listening sockets stay as they are: an
 /// address that was changed in the configuration needs a restart.
-pub(super) fn take_over(config: &Config, handover: Handover) -> Result<Beginning, Failure> {
+pub(super) fn take_over(state_dir: &Path, handover: Handover) -> Result<Beginning, Failure> {
     let fail = |error| Failure::system("cannot take over")(error);
     let listeners = Listeners {
         tcp: TcpListener::from(handover::take_fd(handover.tcp).map_err(fail)?),
         unix: UnixListener::from(handover::take_fd(handover.unix).map_err(fail)?),
     };
     let lock = File::from(handover::take_fd(handover.lock).map_err(fail)?);
-    let state = StateDir::open(&config.state_dir, Some(lock)).map_err(Failure::config)?;
+    let state = StateDir::open(state_dir, Some(lock)).map_err(Failure::config)?;
     let monitors = Monitors::take_over(handover.monitors).map_err(fail)?;
     tracing::info!(
         "upgraded from version {} to {}, with {} monitors",

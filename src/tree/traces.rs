@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use crate::job::JobId;
+use crate::procfs::ProcessIdentity;
 use crate::procfs::{self, Stat};
-use crate::record::ProcessIdentity;
 
 /// The variable in every job's environment that says whose it is, to the job and to a rescuer.
 pub(crate) const JOB_VARIABLE: &str = "PROCESSION_JOB_ID";

@@ -10,7 +10,7 @@ use crate::job::Signal;
 use crate::job::life::{Plan, Refusal, Stop};
 use crate::job::outcome::{ExitStatus, SpawnFailure};
 use crate::job::pty::{Pty, Size};
-use crate::job::sandbox::Sandbox;
+use crate::job::sandbox::Confinement;
 use crate::job::spec::{Limits, Rlimit, RlimitResource, Scope, StopPolicy};
 use crate::record::Record;
 
@@ -95,16 +95,6 @@ pub(crate) struct Launch {
     /// Standard input, output and error are the terminal that the supervisor has made.
     #[serde(default)]
     pub(crate) pty: Option<Pty>,
-}
-
-/// The sandbox of a job, and what it is to be kept from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Confinement {
-    pub(crate) sandbox: Sandbox,
-    /// The state directory.
-    pub(crate) hidden: String,
-    /// The part of it where jobs work.
-    pub(crate) work_dir: String,
 }
 
 /// The user and groups of a job, looked up.

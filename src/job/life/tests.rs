@@ -492,8 +492,8 @@ proptest! {
                 prop_assert!(ticked.is_some());
             }
             // What is written in a record comes back as it was.
-            let packed = crate::wire::encode(&life).unwrap();
-            prop_assert_eq!(&crate::wire::decode::<Life>(&packed).unwrap(), &life);
+            let packed = crate::codec::encode(&life).unwrap();
+            prop_assert_eq!(&crate::codec::decode::<Life>(&packed).unwrap(), &life);
         }
     }
 }

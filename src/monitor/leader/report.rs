@@ -2,7 +2,8 @@
 
 use crate::clock::Timestamp;
 use crate::job::outcome::Stage;
-use crate::record::{LeaderNote, ProcessIdentity};
+use crate::procfs::ProcessIdentity;
+use crate::record::LeaderNote;
 
 /// How many bytes a report has.
 pub(super) const LENGTH: usize = 32;

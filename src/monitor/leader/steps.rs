@@ -12,7 +12,8 @@ use super::report::{Failure, On, Report};
 use crate::clock::Timestamp;
 use crate::job::outcome::Stage;
 use crate::procfs;
-use crate::record::{self, LastWord, LeaderNote, ProcessIdentity};
+use crate::procfs::ProcessIdentity;
+use crate::record::{self, LastWord, LeaderNote};
 use crate::sandbox::Step;
 use crate::sys::{self, raw};
 

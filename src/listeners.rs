@@ -1,16 +1,13 @@
 //! The listening sockets, bound once and kept over every restart of the server.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use crate::config::Config;
-
-/// The name of the unix socket in the state directory.
-pub(crate) const UNIX_SOCKET: &str = "procession.sock";
+use crate::state_dir::UNIX_SOCKET;
 
 /// Both listening sockets.
 #[derive(Debug)]
@@ -29,18 +26,12 @@ impl Listeners {
 }
 
 /// Binds both; the error is one line that says the fix.
-pub(super) fn bind(config: &Config, state_dir: &Path) -> Result<Listeners, String> {
-    let tcp = TcpListener::bind(config.listen).map_err(|error| {
+pub(crate) fn bind(listen: SocketAddr, state_dir: &Path) -> Result<Listeners, String> {
+    let tcp = TcpListener::bind(listen).map_err(|error| {
         if error.kind() == io::ErrorKind::AddrInUse {
-            format!(
-                "{} is in use by another process; choose another address with --listen",
-                config.listen
-            )
+            format!("{listen} is in use by another process; choose another address with --listen")
         } else {
-            format!(
-                "cannot listen on {}: {error}; choose another address with --listen",
-                config.listen
-            )
+            format!("cannot listen on {listen}: {error}; choose another address with --listen")
         }
     })?;
     let unix = bind_unix(state_dir)
