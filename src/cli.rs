@@ -1,46 +1,25 @@
 //! The command line: which role or client command this process is.
 
-mod attach;
-mod client;
-mod control;
 mod doctor;
-mod events;
-mod failure;
-mod find;
-mod follow;
-mod harmless;
-mod health;
-mod input;
-mod interrupt;
-mod lines;
-mod logs;
 mod manual;
-mod run;
-mod show;
-mod terminal;
-mod text;
 mod token;
-mod top;
 mod upgrade;
-mod view;
-mod wait;
 
-use std::future::Future;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::thread;
-use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 use crate::config::{self, Config, LogFormat, LogLevel, OnShutdown, ServeArgs};
-use crate::connections;
 use crate::server;
-use crate::state_dir::{STORE, Surroundings};
-use crate::stderr::{EXIT_CONFIG, complain};
-use crate::store::Store;
-use crate::supervisor;
+use client::{attach, control, events, failure, health, logs, run, show, top, wait};
+use engine::supervisor;
+use http::connections;
+use protocol::state_dir::{STORE, Surroundings};
+use protocol::stderr::{EXIT_CONFIG, complain};
+use store::Store;
 
 /// HTTP job runner: POST a command, it starts in a new session; DELETE ends every process of it.
 #[derive(Debug, Parser)]
@@ -116,7 +95,7 @@ struct Serve {
 
 /// Does what the command line says.
 #[must_use]
-pub fn run() -> ExitCode {
+pub(crate) fn run() -> ExitCode {
     let command = match aside(Cli::try_parse) {
         Ok(cli) => cli.command,
         Err(error) => return not_understood(&error),
@@ -149,7 +128,7 @@ fn serve(args: &Serve) -> ExitCode {
     let started = match aside(|| config::load(&args.settings, &Surroundings::read())) {
         Ok(config) if args.check => check(&config),
         Ok(config) => {
-            if let Err(why) = aside(|| connections::check_files(&config)) {
+            if let Err(why) = aside(|| connections::check_files(&server::http_options(&config))) {
                 complain(&format!("cannot start: {why}"));
                 return ExitCode::from(EXIT_CONFIG);
             }
@@ -252,66 +231,4 @@ fn not_understood(error: &clap::Error) -> ExitCode {
     } else {
         failure::USAGE
     })
-}
-
-/// The longest that a request asks to wait; a longer wait is several requests.
-const LONG_WAIT: Duration = Duration::from_secs(240);
-
-/// Runs a client command whose exit code is a job's, or [`failure::OURS`].
-fn block_on_job(work: impl Future<Output = Result<u8, failure::Failure>>) -> ExitCode {
-    block_on(async {
-        match work.await {
-            Ok(code) => ExitCode::from(code),
-            Err(failure) => {
-                complain(&failure.to_string());
-                ExitCode::from(failure::OURS)
-            }
-        }
-    })
-}
-
-/// Runs a client command on one thread.
-fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            complain(&format!("cannot start: {error}"));
-            return ExitCode::from(failure::OURS);
-        }
-    };
-    let code = runtime.block_on(work);
-    // A read of standard input cannot be taken back; the end of the process ends it.
-    runtime.shutdown_background();
-    code
-}
-
-/// The same for a command that does not end with a job's exit code.
-fn execute(work: impl Future<Output = Result<ExitCode, failure::Failure>>) -> ExitCode {
-    block_on(async {
-        match work.await {
-            Ok(code) => code,
-            Err(failure::Failure::ReaderGone) => ExitCode::SUCCESS,
-            Err(failure) => {
-                complain(&failure.to_string());
-                ExitCode::from(failure.exit_code())
-            }
-        }
-    })
-}
-
-/// Writes to standard output.
-fn print(text: &str) -> Result<(), failure::Failure> {
-    let mut stdout = io::stdout().lock();
-    let written = stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush());
-    written.map_err(|error| follow::cannot_write(&error))
-}
-
-/// Writes one JSON value, one line.
-fn print_json(value: &serde_json::Value) -> Result<(), failure::Failure> {
-    print(&format!("{value}\n"))
 }

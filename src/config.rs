@@ -12,35 +12,17 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::job::sandbox::Baseline;
-use crate::state_dir::Surroundings;
-pub use args::ServeArgs;
+pub(crate) use args::ServeArgs;
+use http::connections::Auth;
+use http::tls::Files as Tls;
+use job::sandbox::Baseline;
+use protocol::state_dir::Surroundings;
+pub(crate) use settings::SETTINGS;
 use settings::Settings;
-pub use settings::{CONFIG_FILE, Kind, Preset, SETTINGS, Setting};
-
-/// How clients prove who they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Auth {
-    /// By a bearer token.
-    Token,
-    /// Not at all; on a loopback address only.
-    None,
-}
-
-/// The files for TLS; absolute.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tls {
-    /// The certificate and those that lead to its authority, in PEM.
-    pub cert: PathBuf,
-    /// Its private key, in PEM.
-    pub key: PathBuf,
-    /// The authority whose certificates clients must show as well; none where they need not.
-    pub client_ca: Option<PathBuf>,
-}
 
 /// What becomes of running jobs when the service ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnShutdown {
+pub(crate) enum OnShutdown {
     /// They are stopped.
     Stop,
     /// They go on, for a later start to find.
@@ -49,7 +31,7 @@ pub enum OnShutdown {
 
 /// The form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// For people.
     Text,
     /// One JSON object a line.
@@ -58,7 +40,7 @@ pub enum LogFormat {
 
 /// The least important log lines that are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogLevel {
+pub(crate) enum LogLevel {
     /// Somebody should look.
     Error,
     /// Something may need attention.
@@ -74,7 +56,7 @@ pub enum LogLevel {
 impl LogLevel {
     /// The word in the settings, which is also the one of `tracing`.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Error => "error",
             Self::Warn => "warn",
@@ -87,7 +69,7 @@ impl LogLevel {
 
 /// The settings of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Config {
+pub(crate) struct Config {
     /// The address to listen on.
     pub listen: SocketAddr,
     /// Where everything is kept; absolute.
@@ -138,7 +120,7 @@ impl Config {
     /// What becomes of running jobs. The end of PID 1 is the end of its container, so that nothing can
     /// be left running there.
     #[must_use]
-    pub fn on_shutdown(&self, is_pid1: bool) -> OnShutdown {
+    pub(crate) fn on_shutdown(&self, is_pid1: bool) -> OnShutdown {
         match (self.on_shutdown, is_pid1) {
             (Some(choice), _) => choice,
             (None, true) => OnShutdown::Stop,
@@ -149,7 +131,7 @@ impl Config {
 
 /// Why the service cannot start with these settings: one line that says the fix.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
+pub(crate) enum ConfigError {
     /// A setting has a value that is not allowed.
     #[error("{origin}: {fix}, not {given:?}")]
     Value {
@@ -214,7 +196,7 @@ fn known_keys() -> String {
 }
 
 /// Reads the settings: a flag wins over the environment, that over the file, that over the default.
-pub fn load(args: &ServeArgs, surroundings: &Surroundings) -> Result<Config, ConfigError> {
+pub(crate) fn load(args: &ServeArgs, surroundings: &Surroundings) -> Result<Config, ConfigError> {
     let Some(file) = args.config_file() else {
         return resolve(args, None, surroundings);
     };

@@ -12,13 +12,14 @@ use std::time::Duration;
 use nix::unistd::geteuid;
 use tokio::time::Instant;
 
-use crate::config::{Auth, Config};
-use crate::inherited::Inherited;
-use crate::manager::{Manager, Setup, SupervisorSaid};
-use crate::record;
-use crate::state_dir::{STORE, private_file};
-use crate::stderr::Failure;
-use crate::store::{self, Store};
+use crate::config::Config;
+use http::connections::{Auth, Connections, Options};
+use manager::{Manager, Setup, SupervisorSaid};
+use protocol::inherited::Inherited;
+use protocol::record;
+use protocol::state_dir::{STORE, private_file};
+use protocol::stderr::Failure;
+use store::{self, Store};
 
 /// How long the server of a dead supervisor may take to end, and how often it is looked for.
 const PREDECESSOR_END: Duration = Duration::from_secs(10);
@@ -97,7 +98,7 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
         .tcp
         .local_addr()
         .map_err(Failure::system("cannot read the listening address"))?;
-    let connections = crate::connections::Connections::start(&config, manager.clone(), listeners)
+    let connections = Connections::start(&http_options(&config), manager.clone(), listeners)
         .map_err(Failure::config)?;
     manager
         .announce_ready()
@@ -131,6 +132,21 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
         connections.finish().await;
     }
     Ok((manager.store(), lock))
+}
+
+/// The part of the settings that is about what is served.
+pub(crate) fn http_options(config: &Config) -> Options {
+    Options {
+        state_dir: config.state_dir.clone(),
+        auth: config.auth,
+        tls: config.tls.clone(),
+        policy: config.policy.clone(),
+        max_connections: config.max_connections,
+        max_streams: config.max_streams,
+        max_body_bytes: config.max_body_bytes,
+        webhook_allow_private: config.webhook_allow_private,
+        allowed_hosts: config.allowed_hosts.clone(),
+    }
 }
 
 /// One server at a time: that of a supervisor which was killed may need a moment to notice. What it

@@ -6,12 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use procession::clock::Timestamp;
-use procession::job::spec::{Program, Secrets};
-use procession::job::{
+use job::spec::{Program, Secrets};
+use job::{
     Cause, Exit, ExitStatus, Job, JobId, OutputTotals, Process, Spec, State, Termination, Usage,
 };
-use procession::store::Store;
+use store::Store;
 
 use crate::report::Row;
 use crate::service::{Scratch, Service};
@@ -23,7 +22,7 @@ const FILE: &str = "procession.db";
 
 /// A finished job as a busy service leaves them: every tenth failed, one label out of ten values.
 fn finished(number: usize, spec: &Arc<Spec>) -> Job {
-    let now = Timestamp::now();
+    let now = linux::clock::wall();
     let failed = number.is_multiple_of(10);
     Job {
         id: JobId::generate(),

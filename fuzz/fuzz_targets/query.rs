@@ -3,4 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| procession::fuzz::query(bytes));
+fuzz_target!(|bytes: &[u8]| procession_fuzz_targets::query(bytes));

@@ -14,16 +14,17 @@ use std::time::Duration;
 
 use nix::unistd::geteuid;
 
-use crate::auth::{self, Access};
-use crate::clock::Timestamp;
-use crate::config::{self, Auth, Config, ServeArgs};
-use crate::job::sandbox::{Baseline, Features, Sandbox};
-use crate::policy::Policy;
-use crate::sandbox;
-use crate::state_dir::{Surroundings, UNIX_SOCKET};
-use crate::stderr::EXIT_CONFIG;
-use crate::stderr::complain;
-use crate::tls;
+use crate::config::{self, Config, ServeArgs};
+use http::connections::Auth;
+use http::policy::Policy;
+use http::tls;
+use http::tokens::{self, Access};
+use job::sandbox::{Baseline, Features, Sandbox};
+use linux::clock;
+use linux::sandbox;
+use protocol::state_dir::{Surroundings, UNIX_SOCKET};
+use protocol::stderr::EXIT_CONFIG;
+use protocol::stderr::complain;
 
 /// How long a running service may take to answer.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -100,8 +101,8 @@ struct Machine {
 impl Machine {
     fn look(config: &Config) -> Self {
         let mode = |path: &Path| fs::symlink_metadata(path).ok().map(|found| found.mode());
-        let now = Timestamp::now();
-        let tokens = auth::list(&config.state_dir).map(|tokens| {
+        let now = clock::wall();
+        let tokens = tokens::list(&config.state_dir).map(|tokens| {
             let told = tokens.iter().map(|token| {
                 let expired = token.expires_at.is_some_and(|end| end <= now);
                 (token.scope(), expired)

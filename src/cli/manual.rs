@@ -8,8 +8,9 @@ use std::{fs, io};
 use clap::Command;
 use clap_complete::Shell;
 
-use super::failure::{FAILED, USAGE};
-use super::{complain, print};
+use client::failure::{FAILED, USAGE};
+use client::terminal::print;
+use protocol::stderr::complain;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ManArgs {

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::auth::{self, Access, AuthError, Expiry, TokenName};
-use crate::clock::Timestamp;
-use crate::state_dir::Surroundings;
-use crate::stderr::complain;
+use http::tokens::{self, Access, AuthError, Expiry, TokenName};
+use linux::clock;
+use protocol::state_dir::Surroundings;
+use protocol::stderr::complain;
 
 #[derive(Debug, Args)]
 pub(super) struct TokenArgs {
@@ -83,7 +83,7 @@ pub(super) fn run(args: &TokenArgs) -> ExitCode {
 }
 
 fn act(action: &Action, state_dir: &Path) -> Result<(), AuthError> {
-    let now = Timestamp::now();
+    let now = clock::wall();
     match action {
         Action::Create {
             name,
@@ -91,7 +91,7 @@ fn act(action: &Action, state_dir: &Path) -> Result<(), AuthError> {
             expires,
         } => {
             let expires_at = expires.map(|Expiry(after)| now.after(after));
-            let text = auth::create(state_dir, name, (*scope).into(), expires_at)?;
+            let text = tokens::create(state_dir, name, (*scope).into(), expires_at)?;
             print(&format!("{text}\n"));
         }
         Action::List => {
@@ -101,12 +101,12 @@ fn act(action: &Action, state_dir: &Path) -> Result<(), AuthError> {
             };
             row("NAME", "SCOPE", "CREATED", "EXPIRES");
             row(
-                auth::DEFAULT,
+                tokens::DEFAULT,
                 Access::Admin.as_str(),
                 "at the first start",
                 "never",
             );
-            for token in auth::list(state_dir)? {
+            for token in tokens::list(state_dir)? {
                 let expires = match token.expires_at {
                     None => "never".to_owned(),
                     Some(end) if end <= now => format!("{end} (expired)"),
@@ -118,7 +118,7 @@ fn act(action: &Action, state_dir: &Path) -> Result<(), AuthError> {
             print(&table);
         }
         Action::Revoke { name } => {
-            auth::revoke(state_dir, name)?;
+            tokens::revoke(state_dir, name)?;
             complain(&format!(
                 "token {name} is revoked; a running service ends its open answers within 5 seconds"
             ));

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::state_dir;
-use crate::state_dir::Surroundings;
-use crate::stderr::complain;
+use protocol::state_dir;
+use protocol::state_dir::Surroundings;
+use protocol::stderr::complain;
 
 /// Which service.
 #[derive(Debug, clap::Args)]

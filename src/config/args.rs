@@ -9,12 +9,12 @@ use crate::config::settings::{CONFIG_FILE, Given, Kind, SETTINGS, Setting};
 
 /// The settings given by flags and by the environment, still as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ServeArgs(BTreeMap<&'static str, Given>);
+pub(crate) struct ServeArgs(BTreeMap<&'static str, Given>);
 
 impl ServeArgs {
     /// The configuration file, if one was named.
     #[must_use]
-    pub fn config_file(&self) -> Option<&str> {
+    pub(crate) fn config_file(&self) -> Option<&str> {
         let given = self.0.get(CONFIG_FILE.key)?;
         given.values.first().map(String::as_str)
     }

@@ -9,7 +9,7 @@ use crate::config::{ConfigError, ServeArgs};
 
 /// One setting: what it is called everywhere and what it does.
 #[derive(Clone, Copy, Debug)]
-pub struct Setting {
+pub(crate) struct Setting {
     /// The key in the configuration file.
     pub key: &'static str,
     /// The flag of `procession serve`.
@@ -28,7 +28,7 @@ pub struct Setting {
 
 /// How many values a setting takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Exactly one.
     One,
     /// Any number: a repeated flag, a list with commas in the environment, an array in the file.
@@ -39,7 +39,7 @@ pub enum Kind {
 
 /// The default of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Preset {
+pub(crate) enum Preset {
     /// This value, written as one would give it.
     Value(&'static str),
     /// It depends; the text says on what.
@@ -49,36 +49,16 @@ pub enum Preset {
 impl Preset {
     /// For people.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Value(text) | Self::Rule(text) => text,
         }
     }
 }
 
-impl Setting {
-    /// The setting as a row of README's table.
-    #[must_use]
-    pub fn readme_row(&self) -> String {
-        let space = if self.value.is_empty() { "" } else { " " };
-        let default = match self.default {
-            Preset::Value(value) => format!("`{value}`"),
-            Preset::Rule(rule) => rule.to_owned(),
-        };
-        format!(
-            "| `{}{space}{}` | `{}` | {default} | {} |",
-            self.flag,
-            // A bar would end the cell.
-            self.value.replace('|', "\\|"),
-            self.env,
-            self.what
-        )
-    }
-}
-
 /// Every setting that the configuration file can hold.
 #[rustfmt::skip] // A table is read by its columns.
-pub const SETTINGS: &[Setting] = &[
+pub(crate) const SETTINGS: &[Setting] = &[
     row("listen", "--listen", "PROCESSION_LISTEN", "ADDR", One, Value("127.0.0.1:8080"),
         "Address and port to listen on; port 0 takes a free one."),
     row("state_dir", "--state-dir", "PROCESSION_STATE_DIR", "DIR", One,
@@ -133,7 +113,7 @@ pub const SETTINGS: &[Setting] = &[
 ];
 
 /// The one setting that the file cannot hold.
-pub const CONFIG_FILE: Setting = row(
+pub(crate) const CONFIG_FILE: Setting = row(
     "config",
     "--config",
     "PROCESSION_CONFIG",

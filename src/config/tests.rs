@@ -2,6 +2,7 @@
 
 use clap::Parser;
 
+use super::settings::{CONFIG_FILE, Preset, Setting};
 use super::*;
 
 #[derive(Debug, Parser)]
@@ -322,11 +323,7 @@ fn the_names_of_a_setting_agree() {
             format!("PROCESSION_{}", setting.key.to_uppercase())
         );
         assert!(setting.what.ends_with('.'), "{}", setting.key);
-        assert!(
-            setting
-                .readme_row()
-                .starts_with(&format!("| `{}", setting.flag))
-        );
+        assert!(readme_row(setting).starts_with(&format!("| `{}", setting.flag)));
     }
 }
 
@@ -347,4 +344,21 @@ fn the_arguments_are_well_formed_and_read_the_environment() {
         help.contains("--max-running <N>") && help.contains("[default: 256]"),
         "{help}"
     );
+}
+
+/// The setting as a row of README's table.
+fn readme_row(setting: &Setting) -> String {
+    let space = if setting.value.is_empty() { "" } else { " " };
+    let default = match setting.default {
+        Preset::Value(value) => format!("`{value}`"),
+        Preset::Rule(rule) => rule.to_owned(),
+    };
+    format!(
+        "| `{}{space}{}` | `{}` | {default} | {} |",
+        setting.flag,
+        // A bar would end the cell.
+        setting.value.replace('|', "\\|"),
+        setting.env,
+        setting.what
+    )
 }

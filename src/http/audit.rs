@@ -10,9 +10,10 @@ use axum::response::Response;
 use super::auth::{PeerAddress, PeerUid};
 use super::problem::ApiError;
 use super::{Api, request_id, routes};
-use crate::audit::{Audit, Decision, Line};
-use crate::clock::Timestamp;
-use crate::job::JobId;
+use crate::audit_log::{Audit, Decision, Line};
+use job::JobId;
+use job::time::Timestamp;
+use linux::clock;
 
 /// Where the authentication leaves the name of who asks, for requests that it then refuses as well.
 #[derive(Clone, Debug, Default)]
@@ -39,7 +40,7 @@ pub(super) async fn record(State(api): State<Api>, mut request: Request, next: N
     let slot = ActorSlot::default();
     let mut entry = Entry {
         audit: audit.clone(),
-        at: Timestamp::now(),
+        at: clock::wall(),
         request_id: request_id::of(&request),
         slot: slot.clone(),
         peer: peer(request.extensions()),

@@ -19,7 +19,7 @@ use hyper::body::{Frame, SizeHint};
 
 use super::problem::ApiError;
 use super::{AuthMode, Settings, audit};
-use crate::auth::{Access, Grant};
+use crate::tokens::{Access, Grant};
 
 /// The user on the other end of a unix socket connection; the server puts it into the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,7 +178,7 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
-    use crate::auth::{self, Tokens};
+    use crate::tokens::{self, Tokens};
 
     #[test]
     fn a_bearer_token_comes_from_exactly_one_header() {
@@ -226,7 +226,7 @@ mod tests {
         use tower::ServiceExt;
         let dir = tempfile::tempdir().unwrap();
         let name = "ci".parse().unwrap();
-        let text = auth::create(dir.path(), &name, Access::Read, None).unwrap();
+        let text = tokens::create(dir.path(), &name, Access::Read, None).unwrap();
         let tokens = Tokens::open(dir.path()).unwrap();
         let grant = tokens.recognise(&text).unwrap();
         let caller = Caller {
@@ -245,7 +245,7 @@ mod tests {
         let response = tokio::select! {
             response = app.oneshot(request) => response.unwrap(),
             () = async {
-                auth::revoke(dir.path(), &name).unwrap();
+                tokens::revoke(dir.path(), &name).unwrap();
                 tokens.follow(dir.path()).await;
             } => unreachable!(),
         };

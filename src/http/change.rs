@@ -13,8 +13,8 @@ use super::jobs::{self, InPath, Wait};
 use super::problem::ApiError;
 use super::query::Params;
 use super::{Api, body, view};
-use crate::job::parse::{self, BodyError, FieldError};
-use crate::manager::{RequestError, Until};
+use crate::request::{self, BodyError, FieldError};
+use manager::{RequestError, Until};
 
 /// The parameters of [`rerun`].
 pub(super) const RERUN: &[&str] = &["wait"];
@@ -54,7 +54,7 @@ pub(super) async fn patch(
     for _ in 0..ATTEMPTS {
         let job = api.manager.get(id).await?;
         // What would be refused anyway is told first (RFC 9110, 13.2.1).
-        let amendment = parse::parse_amendment(&job, &patch, &api.settings.spec_limits)?;
+        let amendment = request::parse_amendment(&job, &patch, &api.settings.spec_limits)?;
         if is_bound && !match_has(&headers, &view::etag(&job)) {
             break;
         }
@@ -103,7 +103,7 @@ pub(super) async fn rerun(
         ApiError::InvalidSpec(errors.into_iter().map(Into::into).collect())
     };
     let new =
-        parse::parse_rerun(&job, &patch, &api.settings.spec_limits).map_err(
+        request::parse_rerun(&job, &patch, &api.settings.spec_limits).map_err(
             |error| match error {
                 BodyError::Invalid(errors) => invalid(errors),
                 BodyError::Syntax { .. } | BodyError::TooDeep => error.into(),

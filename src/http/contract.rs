@@ -10,18 +10,19 @@ use super::routes::{self, Route};
 use super::service::OPENAPI;
 use super::view::JobView;
 use super::{ALL_CODES, Access};
-use crate::clock::Timestamp;
-use crate::job::event::Kind;
-use crate::job::outcome::{SentSignal, Stage};
-use crate::job::sandbox::{InForce, Part, Sandbox};
-use crate::job::spec::{
+use crate::request;
+use job::event::Kind;
+use job::outcome::{SentSignal, Stage};
+use job::sandbox::{InForce, Part, Sandbox};
+use job::spec::{
     EnvInherit, Limits, NameOrId, Program, Rlimit, RlimitResource, RlimitValue, Secrets, Stdin,
     StdinData,
 };
-use crate::job::webhook::{Webhook, WebhookSecret};
-use crate::job::{
+use job::time::Timestamp;
+use job::webhook::{Webhook, WebhookSecret};
+use job::{
     Cause, Exit, ExitStatus, Job, JobId, Process, Signal, SpawnFailure, Spec, State, Survivor,
-    Termination, Usage, parse,
+    Termination, Usage,
 };
 
 fn description() -> Value {
@@ -255,8 +256,8 @@ fn every_schema_is_valid_and_so_are_its_examples() {
 }
 
 fn parses(body: &Value) -> bool {
-    let body = parse::parse_body(body.to_string().as_bytes()).unwrap();
-    parse::parse_submission(&body, &parse::SpecLimits::default()).is_ok()
+    let body = request::parse_body(body.to_string().as_bytes()).unwrap();
+    request::parse_submission(&body, &request::SpecLimits::default()).is_ok()
 }
 
 #[test]

@@ -22,12 +22,12 @@ use super::jobs::InPath;
 use super::problem::{ApiError, Place, Violation};
 use super::query::Params;
 use super::{Api, accept, page, streams};
-use crate::cloud_event::CloudEvent;
-use crate::job::JobId;
-use crate::job::event::{Cursor, Event, Kind};
-use crate::job::selector::Selector;
-use crate::manager::Manager;
-use crate::store::{EventPage, EventQuery};
+use job::JobId;
+use job::event::{Cursor, Event, Kind};
+use job::selector::Selector;
+use manager::Manager;
+use manager::cloud_event::CloudEvent;
+use store::{EventPage, EventQuery};
 
 /// The parameters of [`of_job`].
 pub(super) const OF_JOB: &[&str] = &["after", "type", "follow"];

@@ -154,7 +154,7 @@ mod tests {
     use axum::body::Body;
 
     use super::*;
-    use crate::http::tests::{open_settings, settings};
+    use crate::tests::{open_settings, settings};
 
     fn verdict(settings: &Settings, uri: &str, headers: &[(&str, &str)]) -> Result<(), u16> {
         let mut map = HeaderMap::new();

@@ -17,11 +17,11 @@ use super::problem::{ApiError, Place, Violation};
 use super::query::Params;
 use super::view::{Delivered, JobList, JobView, ProcessList, ValidView};
 use super::{Api, accept, body, page, view};
-use crate::job::life::Stop;
-use crate::job::parse::{self, BodyError, FieldError, NewJob};
-use crate::job::{Cause, Idempotency, Job, JobId, Signal, Spec};
-use crate::manager::{Manager, RequestError, Submission, Until};
 use crate::policy::TemplateError;
+use crate::request::{self, BodyError, FieldError, NewJob};
+use job::life::Stop;
+use job::{Cause, Idempotency, Job, JobId, Signal, Spec};
+use manager::{Manager, RequestError, Submission, Until};
 
 /// The parameters of [`create`].
 pub(super) const CREATE: &[&str] = &["wait", "validate_only"];
@@ -151,20 +151,20 @@ async fn wanted(api: &Api, bytes: &Bytes) -> Result<NewJob, ApiError> {
     let invalid = |errors: Vec<FieldError>| {
         ApiError::InvalidSpec(errors.into_iter().map(Violation::from).collect())
     };
-    let body = parse::parse_body(bytes).map_err(|error| match error {
+    let body = request::parse_body(bytes).map_err(|error| match error {
         BodyError::Invalid(errors) => invalid(errors),
         BodyError::Syntax { .. } | BodyError::TooDeep => error.into(),
     })?;
     let limits = &api.settings.spec_limits;
     let Some(policy) = api.settings.policy.clone() else {
-        return parse::parse_submission(&body, limits).map_err(invalid);
+        return request::parse_submission(&body, limits).map_err(invalid);
     };
     if body.has_program() {
         return Err(ApiError::PolicyForbids(
             "this service runs templates only: send template and params",
         ));
     }
-    let request = parse::parse_template_request(&body, limits).map_err(invalid)?;
+    let request = request::parse_template_request(&body, limits).map_err(invalid)?;
     // A parameter that is a path is looked up on disk.
     let made = tokio::task::spawn_blocking(move || policy.job(request));
     let made = made
@@ -185,7 +185,7 @@ pub(super) fn submission(
 ) -> Submission {
     let idempotency = key.map(|key| Idempotency {
         key,
-        fingerprint: parse::fingerprint(&new),
+        fingerprint: request::fingerprint(&new),
     });
     Submission {
         name: new.name,
@@ -407,8 +407,8 @@ pub(super) async fn signal(
     request: Request,
 ) -> Result<Response, ApiError> {
     let bytes = body::read_json(request, api.settings.max_body_bytes).await?;
-    let body = parse::parse_body(&bytes)?;
-    let (signal, scope) = parse::parse_signal_body(&body)
+    let body = request::parse_body(&bytes)?;
+    let (signal, scope) = request::parse_signal_body(&body)
         .map_err(|errors| ApiError::from(BodyError::Invalid(errors)))?;
     let delivered_to = api.manager.signal(id, signal, scope).await?;
     Ok(Json(Delivered { delivered_to }).into_response())

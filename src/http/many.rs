@@ -13,10 +13,10 @@ use super::jobs::{MAX_REASON_CHARACTERS, MAX_WAIT};
 use super::problem::ApiError;
 use super::view::JobView;
 use super::{Api, body};
-use crate::job::life::Stop;
-use crate::job::parse::{self, BodyError, Which};
-use crate::job::{Cause, Job, JobId};
-use crate::manager::RequestError;
+use crate::request::{self, BodyError, Which};
+use job::life::Stop;
+use job::{Cause, Job, JobId};
+use manager::RequestError;
 
 #[derive(Debug, Serialize)]
 struct Waited<'a> {
@@ -27,8 +27,8 @@ struct Waited<'a> {
 /// `POST /jobs/wait`
 pub(super) async fn wait(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
     let bytes = body::read_json(request, api.settings.max_body_bytes).await?;
-    let body = parse::parse_body(&bytes)?;
-    let wish = parse::parse_wait_many(&body, MAX_WAIT)
+    let body = request::parse_body(&bytes)?;
+    let wish = request::parse_wait_many(&body, MAX_WAIT)
         .map_err(|errors| ApiError::from(BodyError::Invalid(errors)))?;
     let ids: Vec<JobId> = match wish.which {
         Which::Ids(ids) => {
@@ -82,8 +82,8 @@ pub(super) async fn stop(
     request: Request,
 ) -> Result<Response, ApiError> {
     let bytes = body::read_json(request, api.settings.max_body_bytes).await?;
-    let body = parse::parse_body(&bytes)?;
-    let wish = parse::parse_stop_many(&body, MAX_REASON_CHARACTERS)
+    let body = request::parse_body(&bytes)?;
+    let wish = request::parse_stop_many(&body, MAX_REASON_CHARACTERS)
         .map_err(|errors| ApiError::from(BodyError::Invalid(errors)))?;
     let ids = api.manager.unfinished(wish.selector);
     let ids = ids.iter().map(|job| job.id).collect();

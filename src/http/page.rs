@@ -6,10 +6,10 @@ use sha2::{Digest, Sha256};
 
 use super::problem::ApiError;
 use super::query::Params;
-use crate::clock::Timestamp;
-use crate::job::query::{Filter, Order, Query};
-use crate::job::selector::Selector;
-use crate::job::{JobId, State};
+use job::query::{Filter, Order, Query};
+use job::selector::Selector;
+use job::time::Timestamp;
+use job::{JobId, State};
 
 /// The parameters of a list of jobs.
 pub(super) const PARAMETERS: &[&str] = &[

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::job::life::Refusal;
+use job::life::Refusal;
 pub(super) use render::{panicked, render};
 
 /// The media type of an error body.

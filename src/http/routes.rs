@@ -19,7 +19,7 @@ use super::problem::ApiError;
 use super::{
     Api, attach, change, events, jobs, many, output, page, query, service, stdin, terminal,
 };
-use crate::auth::Access::{self, Admin, Metrics, Operate, Public, Read};
+use crate::tokens::Access::{self, Admin, Metrics, Operate, Public, Read};
 
 /// One method of one path.
 #[derive(Debug)]

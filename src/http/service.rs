@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::Api;
 use super::problem::ApiError;
-use crate::clock::Timestamp;
+use job::time::Timestamp;
 
 /// The description of this API.
 pub(super) const OPENAPI: &str = include_str!("../../openapi.yaml");

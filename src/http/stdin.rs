@@ -13,8 +13,8 @@ use super::Api;
 use super::jobs::InPath;
 use super::problem::ApiError;
 use super::query::Params;
-use crate::job::JobId;
-use crate::manager::{INPUT_BYTES, Manager, RequestError};
+use job::JobId;
+use manager::{INPUT_BYTES, Manager, RequestError};
 
 /// The parameters of [`write`].
 pub(super) const WRITE: &[&str] = &["eof", "offset"];

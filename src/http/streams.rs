@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::problem::ApiError;
-use crate::job::JobId;
+use job::JobId;
 
 /// A conversation over a WebSocket, from its beginning to its end.
 pub(super) type Conversation = Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use super::jobs::InPath;
 use super::problem::ApiError;
 use super::{Api, body};
-use crate::job::parse::{self, BodyError};
+use crate::request::{self, BodyError};
 
 /// `PUT /jobs/{id}/pty`
 pub(super) async fn resize(
@@ -15,9 +15,9 @@ pub(super) async fn resize(
     request: Request,
 ) -> Result<StatusCode, ApiError> {
     let bytes = body::read_json(request, api.settings.max_body_bytes).await?;
-    let body = parse::parse_body(&bytes)?;
+    let body = request::parse_body(&bytes)?;
     let size =
-        parse::parse_size(&body).map_err(|errors| ApiError::from(BodyError::Invalid(errors)))?;
+        request::parse_size(&body).map_err(|errors| ApiError::from(BodyError::Invalid(errors)))?;
     api.manager.resize(id, size).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -8,10 +8,10 @@ use serde_json::Value;
 use tower::ServiceExt;
 
 use super::{AuthMode, PeerUid, Settings, Streams, app, routes};
-use crate::auth::{self, Access, Tokens};
-use crate::job::sandbox::Baseline;
-use crate::manager::{Manager, Setup};
-use crate::store::Store;
+use crate::tokens::{self, Access, Tokens};
+use job::sandbox::Baseline;
+use manager::{Manager, Setup};
+use store::Store;
 
 const TOKEN: &str = "a-token";
 
@@ -24,7 +24,7 @@ pub(super) fn settings() -> Settings {
         allowed_hosts: vec!["jobs.example".to_owned()],
         max_body_bytes: 1 << 20,
         streams: Streams::new(2).0,
-        spec_limits: crate::job::parse::SpecLimits::default(),
+        spec_limits: crate::request::SpecLimits::default(),
         audit: None,
         policy: None,
         uid: 1000,
@@ -151,7 +151,7 @@ async fn every_route_lets_in_exactly_the_scopes_that_reach_it() {
     let mut held = Vec::new();
     for scope in Access::SCOPES {
         let name = scope.as_str().parse().unwrap();
-        let token = auth::create(dir.path(), &name, scope, None).unwrap();
+        let token = tokens::create(dir.path(), &name, scope, None).unwrap();
         held.push((scope, token));
     }
     let settings = Settings {
@@ -264,7 +264,7 @@ async fn every_write_request_has_a_line_in_the_audit_log() {
     let dir = tempfile::tempdir().unwrap();
     let settings = Settings {
         audit: Some(std::sync::Arc::new(
-            crate::audit::Audit::open(dir.path()).unwrap(),
+            crate::audit_log::Audit::open(dir.path()).unwrap(),
         )),
         ..settings()
     };
@@ -356,7 +356,7 @@ async fn a_write_whose_client_went_away_has_a_line_too() {
     let dir = tempfile::tempdir().unwrap();
     let settings = Settings {
         audit: Some(std::sync::Arc::new(
-            crate::audit::Audit::open(dir.path()).unwrap(),
+            crate::audit_log::Audit::open(dir.path()).unwrap(),
         )),
         ..settings()
     };

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::clock::Timestamp;
-use crate::cloud_event::ExitView;
-use crate::job::sandbox::InForce;
-use crate::job::{
+use job::sandbox::InForce;
+use job::time::Timestamp;
+use job::{
     Cause, Job, OutputTotals, Process, SpawnFailure, Spec, State, Survivor, Termination, Usage,
 };
-use crate::manager::ProcessInfo;
+use manager::ProcessInfo;
+use manager::cloud_event::ExitView;
 
 /// A job.
 #[derive(Debug, Serialize)]

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::job::Job;
-use crate::job::spec::StopPolicy;
+use crate::Job;
+use crate::spec::StopPolicy;
 
 /// The changeable parts of a job, all of them as they are to be.
 #[derive(Clone, Debug, PartialEq)]

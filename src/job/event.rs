@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Timestamp;
-use crate::job::outcome::{Cause, Exit};
-use crate::job::spec::Scope;
-use crate::job::{Job, JobId, Signal, State};
+use crate::outcome::{Cause, Exit};
+use crate::spec::Scope;
+use crate::time::Timestamp;
+use crate::{Job, JobId, Signal, State};
 
 /// The place of an event in the order of all events; grows and is never given twice.
 pub type Cursor = u64;
@@ -316,8 +316,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::job::Spec;
-    use crate::job::outcome::Termination;
+    use crate::Spec;
+    use crate::outcome::Termination;
 
     fn job(state: State) -> Job {
         let at = Timestamp::from_micros(1);

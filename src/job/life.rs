@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::{BootInstant, Now, Timestamp};
-use crate::job::outcome::{Cause, Exit, ExitStatus, SentSignal, SpawnFailure, Termination};
-use crate::job::spec::{Scope, WaitFor};
-use crate::job::{Signal, State};
+use crate::outcome::{Cause, Exit, ExitStatus, SentSignal, SpawnFailure, Termination};
+use crate::spec::{Scope, WaitFor};
+use crate::time::{BootInstant, Now, Timestamp};
+use crate::{Signal, State};
 pub use terms::{Effect, Ending, Event, Phase, Plan, Refusal, Stop, Verdict};
 
 /// How long the end of the output is waited for once no process is left: somebody outside the job may

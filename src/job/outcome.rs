@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Timestamp;
-use crate::job::Signal;
+use crate::Signal;
+use crate::time::Timestamp;
 
 /// How the leader ended. A code and a signal exclude each other, so they cannot be written together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

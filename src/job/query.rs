@@ -1,8 +1,8 @@
 //! Which jobs a list shows, and in which order.
 
-use crate::clock::Timestamp;
-use crate::job::selector::Selector;
-use crate::job::{Job, JobId, State};
+use crate::selector::Selector;
+use crate::time::Timestamp;
+use crate::{Job, JobId, State};
 
 /// Conditions on jobs; the default lets every job pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,10 +1,10 @@
 //! A job's sandbox: as a client asks for it, as the service insists on it, and as it came into force.
 //!
-//! PURE. What the kernel can do is told to it; how it is done is in `crate::sandbox`.
+//! PURE. What the kernel can do is told to it; how it is done is in `linux::sandbox`.
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::Spec;
+use crate::Spec;
 
 /// Whether one of the two mechanisms is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

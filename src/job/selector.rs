@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::job::label;
+use crate::label;
 
 /// One condition on a job's labels.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::Signal;
-use crate::job::pty::Pty;
-use crate::job::sandbox::Sandbox;
-use crate::job::webhook::Webhook;
+use crate::Signal;
+use crate::pty::Pty;
+use crate::sandbox::Sandbox;
+use crate::webhook::Webhook;
 
 /// What to run. Exactly one of the two forms.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

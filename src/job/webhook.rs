@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::job::event::Kind;
+use crate::event::Kind;
 
 /// The most webhooks of a job.
 pub const WEBHOOKS_MAX: usize = 8;

@@ -16,10 +16,10 @@ use super::leftovers;
 use super::link::MonitorLink;
 use super::shared::Shared;
 use super::{mirror, runner};
-use crate::clock::Timestamp;
-use crate::job::outcome::{Cause, SpawnFailure};
-use crate::job::{JobId, State};
-use crate::record::{self, Found, Record};
+use job::outcome::{Cause, SpawnFailure};
+use job::{JobId, State};
+use linux::clock;
+use protocol::record::{self, Found, Record};
 
 /// How often and how long a live monitor is tried that does not listen yet. It listens as soon as it has
 /// seen that its server is gone.
@@ -79,7 +79,7 @@ pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
     for (mut job, secrets) in unfinished {
         let told = told.get(&job.id).copied();
         let found = launched.remove(&job.id);
-        mirror::outlive_server(&mut job, Timestamp::now());
+        mirror::outlive_server(&mut job, clock::wall());
         if let Some(found) = found {
             // What it was when its monitor last wrote, until the monitor is heard.
             job.state = State::Starting;

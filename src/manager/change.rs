@@ -8,14 +8,14 @@ use tokio::time::timeout;
 
 use super::runner::Ask;
 use super::{Manager, RequestError};
-use crate::clock::Timestamp;
-use crate::job::amendment::Amendment;
-use crate::job::event::{Event, What};
-use crate::job::life::{Refusal, Stop};
-use crate::job::query::{Filter, Order, Query};
-use crate::job::selector::Selector;
-use crate::job::{Job, JobId};
-use crate::wire::messages::Request;
+use job::amendment::Amendment;
+use job::event::{Event, What};
+use job::life::{Refusal, Stop};
+use job::query::{Filter, Order, Query};
+use job::selector::Selector;
+use job::{Job, JobId};
+use linux::clock;
+use protocol::wire::messages::Request;
 
 impl Manager {
     /// Stops every process of the job until a resume; a repeat changes nothing.
@@ -77,7 +77,7 @@ impl Manager {
         let changed = Event {
             // Webhooks tell of a job up to its end; then their secrets are erased.
             webhooks: Vec::new(),
-            ..Event::of(&job, Timestamp::now(), What::Changed)
+            ..Event::of(&job, clock::wall(), What::Changed)
         };
         let job = Arc::new(job);
         self.shared.store.finish(job.clone(), vec![changed]).await?;

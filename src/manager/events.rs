@@ -3,9 +3,9 @@
 use tokio::sync::watch;
 
 use super::{Manager, RequestError};
-use crate::job::JobId;
-use crate::job::event::Cursor;
-use crate::store::{EventPage, EventQuery};
+use job::JobId;
+use job::event::Cursor;
+use store::{EventPage, EventQuery};
 
 impl Manager {
     /// One page of events, of all jobs or of one that exists.
@@ -26,7 +26,7 @@ impl Manager {
     }
 
     /// Ends every subscription to news: the service ends.
-    pub(crate) fn end_news(&self) {
+    pub fn end_news(&self) {
         self.shared.store.end_news();
     }
 

@@ -9,8 +9,8 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
 use super::shared::Shared;
-use crate::job::JobId;
-use crate::record;
+use job::JobId;
+use protocol::record;
 
 /// Looks at what is there now, when no job has been accepted yet, and removes behind the scenes what
 /// belongs to no unfinished job.

@@ -11,12 +11,12 @@ use serde::de::DeserializeOwned;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::codec;
-use crate::job::JobId;
-use crate::record;
-use crate::sys;
-use crate::wire::messages::{FromMonitor, FromSupervisor, Launch, ToMonitor, ToSupervisor};
-use crate::wire::{self, Received};
+use job::JobId;
+use linux::sys;
+use protocol::codec;
+use protocol::record;
+use protocol::wire::messages::{FromMonitor, FromSupervisor, Launch, ToMonitor, ToSupervisor};
+use protocol::wire::{self, Received};
 
 #[derive(Debug)]
 struct Socket(AsyncFd<OwnedFd>);

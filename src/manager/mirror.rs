@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::clock::Timestamp;
-use crate::job::outcome::{Cause, ExitStatus, SpawnFailure, Termination};
-use crate::job::{Job, Process, State, Survivor, Unwatched};
-use crate::record::Record;
+use job::outcome::{Cause, ExitStatus, SpawnFailure, Termination};
+use job::time::Timestamp;
+use job::{Job, Process, State, Survivor, Unwatched};
+use protocol::record::Record;
 
 /// Takes over what the monitor says, all but the end: a terminal state is shown after it is durable.
 pub(super) fn mirror(job: &mut Job, record: &Record) {

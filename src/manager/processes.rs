@@ -6,11 +6,11 @@ use std::sync::OnceLock;
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::survivors;
-use crate::cgroup::Group;
-use crate::clock::Timestamp;
-use crate::job::{JobId, Process};
-use crate::procfs::{self, Stat};
-use crate::tree::{Reach, Tree};
+use job::time::Timestamp;
+use job::{JobId, Process};
+use linux::cgroup::Group;
+use linux::procfs::{self, Stat};
+use linux::tree::{Reach, Tree};
 
 /// A live process of a job.
 #[derive(Clone, Debug, PartialEq)]

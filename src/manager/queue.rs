@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use crate::job::JobId;
+use job::JobId;
 
 /// Slots and queue. Higher priority starts first, then the older job.
 #[derive(Debug)]

@@ -7,14 +7,14 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist};
 
-use crate::job::life::Plan;
-use crate::job::sandbox::Confinement;
-use crate::job::sandbox::{Baseline, Features, Mechanism, Part, Refused, Sandbox};
-use crate::job::spec::{EnvInherit, NameOrId, Spec, Stdin, StdinData};
-use crate::job::{Job, JobId};
-use crate::manager::Unavailable;
-use crate::tree::JOB_VARIABLE;
-use crate::wire::messages::{Ids, Launch};
+use crate::Unavailable;
+use job::life::Plan;
+use job::sandbox::Confinement;
+use job::sandbox::{Baseline, Features, Mechanism, Part, Refused, Sandbox};
+use job::spec::{EnvInherit, NameOrId, Spec, Stdin, StdinData};
+use job::{Job, JobId};
+use linux::tree::JOB_VARIABLE;
+use protocol::wire::messages::{Ids, Launch};
 
 /// The variables that a job gets from the service by default; and every `LC_*`.
 const INHERITED: [&str; 8] = [

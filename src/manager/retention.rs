@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::runner;
 use super::shared::Shared;
-use crate::clock::Timestamp;
-use crate::job::JobId;
+use job::JobId;
+use linux::clock;
 
 /// How often they are looked for, and how many go at a time.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ pub(super) fn start(shared: &Arc<Shared>) {
 
 async fn remove_batch(shared: &Arc<Shared>) -> usize {
     let mut doomed = HashSet::new();
-    let expired = shared.store.expired(Timestamp::now(), BATCH).await;
+    let expired = shared.store.expired(clock::wall(), BATCH).await;
     let surplus = shared
         .store
         .oldest_finished_beyond(shared.max_finished, BATCH)

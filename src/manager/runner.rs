@@ -13,19 +13,18 @@ use tokio::time::Instant;
 
 use super::adopt::{self, Fate, Origin};
 use super::{RequestError, Shared, SubmitError, Submitted, mirror, survivors};
-use crate::clock::{Now, Timestamp};
-use crate::failpoint;
-use crate::job::event::{self, Event, What};
-use crate::job::life::{Refusal, Stop};
-use crate::job::outcome::{Cause, SpawnFailure, Termination};
-use crate::job::spec::Secrets;
-use crate::job::{Idempotency, Job, State, Unwatched};
-use crate::record::{self, Record};
-use crate::store::Inserted;
-use crate::tree;
-
 pub(super) use asks::{Ask, Reply};
 use follow::Followed;
+use job::event::{self, Event, What};
+use job::life::{Refusal, Stop};
+use job::outcome::{Cause, SpawnFailure, Termination};
+use job::spec::Secrets;
+use job::{Idempotency, Job, State, Unwatched};
+use linux::clock;
+use linux::failpoint;
+use linux::tree;
+use protocol::record::{self, Record};
+use store::Inserted;
 
 /// The most survivors of a lost job that its message names.
 const SURVIVORS_NAMED: usize = 16;
@@ -200,14 +199,14 @@ impl Runner {
     /// The end of a job that had a slot and no program.
     async fn fail_to_spawn(&mut self, failure: SpawnFailure) {
         self.shared.leave();
-        mirror::fail_to_spawn(&mut self.job, failure, Timestamp::now());
+        mirror::fail_to_spawn(&mut self.job, failure, clock::wall());
         self.commit_end().await;
     }
 
     /// The end of a job that had a slot and was stopped before its program ran.
     async fn cancel(&mut self, (stop, reply): Stopping) {
         self.shared.leave();
-        mirror::end(&mut self.job, unstarted(stop), Timestamp::now());
+        mirror::end(&mut self.job, unstarted(stop), clock::wall());
         self.commit_end().await;
         let _ = reply.send(Ok(0));
     }
@@ -221,7 +220,7 @@ impl Runner {
         let present = Arc::new(self.job.clone());
         let present = self.shared.with_present_output(present).await;
         self.job.output = present.output;
-        mirror::end(&mut self.job, Termination::unasked(cause), Timestamp::now());
+        mirror::end(&mut self.job, Termination::unasked(cause), clock::wall());
         if let Some(record) = record {
             self.name_survivors(mirror::unwatched(&record)).await;
         }
@@ -253,7 +252,7 @@ impl Runner {
     async fn commit_end(&mut self) {
         self.job.version += 1;
         let job = Arc::new(self.job.clone());
-        let events = event::since(self.told, &job, Timestamp::now());
+        let events = event::since(self.told, &job, clock::wall());
         self.told = job.state;
         failpoint::hit("end.storing");
         while let Err(error) = self.shared.store.finish(job.clone(), events.clone()).await {
@@ -283,7 +282,7 @@ impl Runner {
     fn publish(&mut self) {
         self.job.version += 1;
         self.publish.send_replace(Arc::new(self.job.clone()));
-        let events = event::since(self.told, &self.job, Timestamp::now());
+        let events = event::since(self.told, &self.job, clock::wall());
         if !events.is_empty() {
             self.told = self.job.state;
             self.shared.store.tell(events);
@@ -292,7 +291,7 @@ impl Runner {
 
     /// Tells of a happening that has left the job as it is.
     fn tell(&self, what: What) {
-        let event = Event::of(&self.job, Timestamp::now(), what);
+        let event = Event::of(&self.job, clock::wall(), what);
         self.shared.store.tell(vec![event]);
     }
 
@@ -326,14 +325,14 @@ pub(super) async fn until(at: Option<Instant>) {
 }
 
 /// The tokio instant of a moment on the boot clock.
-pub(super) fn instant_of(at: crate::clock::BootInstant) -> Instant {
-    Instant::now() + at.remaining(Now::read().boot)
+pub(super) fn instant_of(at: job::time::BootInstant) -> Instant {
+    Instant::now() + at.remaining(clock::now().boot)
 }
 
 /// Reads a job's record from its directory.
 pub(super) fn read_record(
     jobs: std::os::fd::BorrowedFd<'_>,
-    id: crate::job::JobId,
+    id: job::JobId,
 ) -> Option<record::Found> {
     let directory = record::open_directory(jobs, id).ok()?;
     record::read(directory.as_fd()).ok()?

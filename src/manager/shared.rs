@@ -21,15 +21,16 @@ use super::resolve::{Resolver, own_environment};
 use super::runner::{Ask, Reply, Runner, ShutdownPlan};
 use super::survivors::Endings;
 use super::{Follow, Info, NotReady, RequestError, Setup, Unavailable};
-use crate::cgroup::Home;
-use crate::clock::Timestamp;
-use crate::job::life::Refusal;
-use crate::job::query::Query;
-use crate::job::{Job, JobId, Spec};
-use crate::sandbox;
-use crate::store::{Store, StoreError};
-use crate::wire::messages::Launch;
-pub(crate) use ending::SupervisorSaid;
+pub use ending::SupervisorSaid;
+use job::life::Refusal;
+use job::query::Query;
+use job::time::Timestamp;
+use job::{Job, JobId, Spec};
+use linux::cgroup::Home;
+use linux::clock;
+use linux::sandbox;
+use protocol::wire::messages::Launch;
+use store::{Store, StoreError};
 
 /// A task of the manager.
 pub(super) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -124,7 +125,7 @@ impl Shared {
                 no_cgroup: setup.no_cgroup,
                 max_running: setup.max_running,
                 max_queued: setup.max_queued,
-                started_at: Timestamp::now(),
+                started_at: clock::wall(),
                 supervisor_pid: setup.supervisor_pid,
                 restarts: setup.restarts,
             },
@@ -183,7 +184,7 @@ impl Shared {
     /// Forgets a live job whose end is in the store, and removes its record.
     pub(super) async fn forget(self: &Arc<Self>, id: JobId) {
         self.live().remove(&id);
-        crate::failpoint::hit("record.removing");
+        linux::failpoint::hit("record.removing");
         self.remove_record(id).await;
     }
 
@@ -230,7 +231,7 @@ impl Shared {
     }
 
     pub(super) fn live_jobs(&self, query: &Query) -> Vec<Arc<Job>> {
-        use crate::job::query::Order;
+        use job::query::Order;
         let live = self.live();
         let visible = live
             .values()

@@ -1,7 +1,7 @@
 //! What a lost job has left running: found, named, and ended when a client asks for that.
 //!
 //! Its monitor and its supervisor are dead, so nobody has seen its end and nobody will see theirs. Only those
-//! that are certainly the job's are signalled, each through a pidfd (see [`crate::tree`]).
+//! that are certainly the job's are signalled, each through a pidfd (see [`linux::tree`]).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,14 +12,14 @@ use tokio::time::{Instant, timeout};
 
 use super::runner::until;
 use super::shared::Shared;
-use crate::cgroup::Group;
-use crate::job::life::Stop;
-use crate::job::spec::Scope;
-use crate::job::{Job, JobId, Process, Signal, State};
-use crate::procfs::ProcessIdentity;
-use crate::procfs::Stat;
-use crate::sys::Pid;
-use crate::tree::{Reach, Traces, Tree};
+use job::life::Stop;
+use job::spec::Scope;
+use job::{Job, JobId, Process, Signal, State};
+use linux::cgroup::Group;
+use linux::procfs::ProcessIdentity;
+use linux::procfs::Stat;
+use linux::sys::Pid;
+use linux::tree::{Reach, Traces, Tree};
 
 /// How often they are looked at while they are being ended, at first and at most.
 const LOOK_FIRST: Duration = Duration::from_millis(20);

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::clock::Timestamp;
-use crate::job::life::Refusal;
-use crate::job::sandbox::{Baseline, Features};
-use crate::job::{Idempotency, Job, JobId, Spec};
+use job::life::Refusal;
+use job::sandbox::{Baseline, Features};
+use job::time::Timestamp;
+use job::{Idempotency, Job, JobId, Spec};
 
 /// Who asks, such as `token:default` or `uid:1000`; recorded with what was asked.
 pub type Actor = String;
@@ -60,7 +60,7 @@ pub enum SubmitError {
     NoRoom,
     /// The store failed.
     #[error(transparent)]
-    Store(#[from] crate::store::StoreError),
+    Store(#[from] store::StoreError),
 }
 
 /// A valid wish that cannot be granted here.
@@ -144,7 +144,7 @@ pub enum RequestError {
     MonitorGone,
     /// The store failed.
     #[error(transparent)]
-    Store(#[from] crate::store::StoreError),
+    Store(#[from] store::StoreError),
 }
 
 /// What a wait waits for.

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::clock::Timestamp;
-use crate::job::outcome::{Exit, OutputTotals, SpawnFailure, Termination, Usage};
-use crate::job::spec::Secrets;
-use crate::job::{Job, JobId, Process, Spec, State, Survivor};
-use crate::store::Fault;
+use crate::Fault;
+use job::outcome::{Exit, OutputTotals, SpawnFailure, Termination, Usage};
+use job::spec::Secrets;
+use job::time::Timestamp;
+use job::{Job, JobId, Process, Spec, State, Survivor};
 
 /// What a row holds beside the text.
 #[derive(Clone, Debug)]

@@ -10,12 +10,12 @@ use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::clock::Timestamp;
-use crate::job::event::{Cursor, Event, Kind, What};
-use crate::job::{JobId, State};
-use crate::store::Fault;
-use crate::store::outbox;
-use crate::store::tables::Totals;
+use crate::Fault;
+use crate::outbox;
+use crate::tables::Totals;
+use job::event::{Cursor, Event, Kind, What};
+use job::time::Timestamp;
+use job::{JobId, State};
 
 /// The most rows that one transaction removes to make room, so that a lowered limit blocks nobody.
 const PRUNED_AT_ONCE: i64 = 4096;

@@ -5,13 +5,13 @@
 
 use rusqlite::{Connection, params};
 
-use crate::clock::Timestamp;
-use crate::job::event::{Cursor, Event};
-use crate::job::webhook::{Webhook, WebhookSecret};
-use crate::job::{Job, JobId};
-use crate::store::Fault;
-use crate::store::events::{self, EventRow};
-use crate::store::tables::Totals;
+use crate::Fault;
+use crate::events::{self, EventRow};
+use crate::tables::Totals;
+use job::event::{Cursor, Event};
+use job::time::Timestamp;
+use job::webhook::{Webhook, WebhookSecret};
+use job::{Job, JobId};
 
 /// The webhooks of a job as they go into their table.
 #[derive(Debug)]

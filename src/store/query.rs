@@ -6,14 +6,14 @@
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 
-use crate::clock::Timestamp;
-use crate::job::query::{Filter, Order, Query};
-use crate::job::selector::Requirement;
-use crate::job::spec::Secrets;
-use crate::job::{Job, JobId, State};
-use crate::store::Fault;
-use crate::store::encoding::{self, Columns};
-use crate::store::tables::Totals;
+use crate::Fault;
+use crate::encoding::{self, Columns};
+use crate::tables::Totals;
+use job::query::{Filter, Order, Query};
+use job::selector::Requirement;
+use job::spec::Secrets;
+use job::time::Timestamp;
+use job::{Job, JobId, State};
 
 /// The most ranges that are merged; SQLite takes 500. Beyond it a label is checked job by job.
 const MAX_RANGES: usize = 100;

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use crate::store::{Fault, StoreError};
+use crate::{Fault, StoreError};
 
 type Reading = Box<dyn FnOnce(&Connection) + Send>;
 

@@ -311,7 +311,7 @@ fn newest(migrations: &[&str]) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tables::Totals;
+    use crate::tables::Totals;
 
     const LATER: &[&str] = &[
         MIGRATIONS[0],

@@ -5,13 +5,13 @@
 
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
-use crate::job::event::Event;
-use crate::job::spec::Secrets;
-use crate::job::{Idempotency, Job, JobId};
-use crate::store::encoding::{self, Columns};
-use crate::store::events::{self, EventRow};
-use crate::store::outbox::{self, Settlement, WebhookRow};
-use crate::store::{Fault, Inserted};
+use crate::encoding::{self, Columns};
+use crate::events::{self, EventRow};
+use crate::outbox::{self, Settlement, WebhookRow};
+use crate::{Fault, Inserted};
+use job::event::Event;
+use job::spec::Secrets;
+use job::{Idempotency, Job, JobId};
 
 /// A job as it goes into a table.
 #[derive(Debug)]

@@ -9,13 +9,14 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::job::outcome::*;
-use crate::job::pty::Pty;
-use crate::job::query::{Filter, Order};
-use crate::job::sandbox::{InForce, Part, Sandbox};
-use crate::job::selector::{Requirement, Selector};
-use crate::job::spec::*;
-use crate::job::{Process, Signal, State, Survivor};
+use job::outcome::*;
+use job::pty::Pty;
+use job::query::{Filter, Order};
+use job::sandbox::{InForce, Part, Sandbox};
+use job::selector::{Requirement, Selector};
+use job::spec::*;
+use job::{Process, Signal, State, Survivor};
+use linux::clock;
 
 pub(super) fn job(state: State) -> Job {
     let spec = Spec {
@@ -27,7 +28,7 @@ pub(super) fn job(state: State) -> Job {
     let actor = "token:default".to_owned();
     Job {
         state,
-        ..Job::accepted(JobId::generate(), actor, Arc::new(spec), Timestamp::now())
+        ..Job::accepted(JobId::generate(), actor, Arc::new(spec), clock::wall())
     }
 }
 

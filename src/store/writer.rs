@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use crate::failpoint;
-use crate::job::event::Cursor;
-use crate::store::events::{self, EventRow, Feed};
-use crate::store::inbox::{self, Inbox, Sender, Urgency, Woken};
-use crate::store::outbox::{self, Settlement};
-use crate::store::tables::{self, Change, Insertion, Totals};
-use crate::store::{Counts, Fault, Inserted, OpenError, StoreError};
+use crate::events::{self, EventRow, Feed};
+use crate::inbox::{self, Inbox, Sender, Urgency, Woken};
+use crate::outbox::{self, Settlement};
+use crate::tables::{self, Change, Insertion, Totals};
+use crate::{Counts, Fault, Inserted, OpenError, StoreError};
+use job::event::Cursor;
+use linux::failpoint;
 
 /// The most commands in one transaction, so that the first does not wait long for the last.
 const MAX_BATCH: usize = 512;
@@ -405,10 +405,10 @@ fn apply(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::State;
-    use crate::job::spec::Secrets;
-    use crate::store::tables::Row;
-    use crate::store::{schema, tests};
+    use crate::tables::Row;
+    use crate::{schema, tests};
+    use job::State;
+    use job::spec::Secrets;
 
     #[test]
     fn a_full_disk_refuses_what_is_too_large_and_nothing_else() {

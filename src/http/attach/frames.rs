@@ -7,10 +7,10 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::job::outcome::{Exit, ExitStatus};
-use crate::job::pty::{SIZE_MAX, Size};
-use crate::job::{Job, State};
-use crate::output::Stream;
+use job::outcome::{Exit, ExitStatus};
+use job::pty::{SIZE_MAX, Size};
+use job::{Job, State};
+use protocol::output::Stream;
 
 /// The name of the sub-protocol.
 pub(super) const PROTOCOL: &str = "v5.channel.k8s.io";
@@ -257,8 +257,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::clock::Timestamp;
-    use crate::job::{Cause, JobId, Signal, Spec, Termination};
+    use job::time::Timestamp;
+    use job::{Cause, JobId, Signal, Spec, Termination};
 
     fn binary(bytes: &[u8]) -> Message {
         Message::Binary(Bytes::copy_from_slice(bytes))

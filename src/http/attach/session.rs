@@ -17,14 +17,14 @@ use tokio_tungstenite::tungstenite;
 
 use super::frames::{self, Close, Said};
 use super::pulse::{Beat, Pulse};
-use crate::http::auth::Caller;
-use crate::http::output::Beginning;
-use crate::http::streams::{Place, Streams, Writer};
-use crate::job::JobId;
-use crate::job::life::Refusal;
-use crate::job::pty::Size;
-use crate::manager::{Follow, INPUT_BYTES, Manager, RequestError, Until};
-use crate::output::{Piece, Reader};
+use crate::auth::Caller;
+use crate::output::Beginning;
+use crate::streams::{Place, Streams, Writer};
+use job::JobId;
+use job::life::Refusal;
+use job::pty::Size;
+use manager::{Follow, INPUT_BYTES, Manager, RequestError, Until};
+use protocol::output::{Piece, Reader};
 
 /// How often a client is asked for a sign of life. Who has given none by the next time is gone.
 const PING: Duration = Duration::from_secs(15);

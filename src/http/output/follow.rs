@@ -19,12 +19,12 @@ use tokio::time::Instant;
 use super::records::{Chunk, END_MARK, Format, Records, Then};
 use super::tips::{Key, Piece, Tip};
 use super::{Begin, FIRST_OFFSET, LAST_EVENT_ID, Wish, begin_of, off_thread, raw, set};
-use crate::http::Api;
-use crate::http::problem::{self, ApiError, Violation};
-use crate::http::streams::Place;
-use crate::job::{Job, JobId, State};
-use crate::manager::{Follow, Manager};
-use crate::output::Reader;
+use crate::Api;
+use crate::problem::{self, ApiError, Violation};
+use crate::streams::Place;
+use job::{Job, JobId, State};
+use manager::{Follow, Manager};
+use protocol::output::Reader;
 
 /// How often something is sent to those that would else hear nothing.
 const PING: Duration = Duration::from_secs(15);
@@ -74,21 +74,17 @@ pub(super) async fn follow_log(
 }
 
 /// Where a follower begins.
-pub(in crate::http) struct Beginning {
+pub(crate) struct Beginning {
     /// `None` while the job has written nothing.
-    pub(in crate::http) reader: Option<Reader>,
+    pub(crate) reader: Option<Reader>,
     /// Where the client wants to begin.
     pub(super) at: u64,
     /// The first offset from there on that is kept.
-    pub(in crate::http) first: u64,
+    pub(crate) first: u64,
 }
 
 /// Finds the beginning of what a client wants to follow.
-pub(in crate::http) async fn begin(
-    api: &Api,
-    id: JobId,
-    wish: Wish,
-) -> Result<Beginning, ApiError> {
+pub(crate) async fn begin(api: &Api, id: JobId, wish: Wish) -> Result<Beginning, ApiError> {
     match api.manager.started_output(id).await {
         None if matches!(wish.begin, Begin::Offset(offset) if offset > 0) => {
             Err(ApiError::RangeNotSatisfiable { length: 0 })
@@ -113,12 +109,12 @@ pub(in crate::http) async fn begin(
 }
 
 /// Where an event source was when its connection broke.
-pub(in crate::http) struct LastEvent {
+pub(crate) struct LastEvent {
     pub(super) offset: u64,
     pub(super) is_end: bool,
 }
 
-pub(in crate::http) fn last_event(headers: &HeaderMap) -> Result<Option<LastEvent>, ApiError> {
+pub(crate) fn last_event(headers: &HeaderMap) -> Result<Option<LastEvent>, ApiError> {
     let Some(value) = headers.get(&LAST_EVENT_ID) else {
         return Ok(None);
     };

@@ -19,10 +19,10 @@ use futures_util::stream;
 use serde::Serialize;
 
 use super::forward;
-use crate::clock::Timestamp;
-use crate::cloud_event::ExitView;
-use crate::job::{Job, State};
-use crate::output::{Piece, Reader, Stream};
+use job::time::Timestamp;
+use job::{Job, State};
+use manager::cloud_event::ExitView;
+use protocol::output::{Piece, Reader, Stream};
 
 /// The most payload bytes of one record.
 const RECORD: usize = 32 << 10;

@@ -10,18 +10,18 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 
 use super::{FIRST_POSITION, Plan, Stretch, off_thread, raw, set};
-use crate::http::jobs::InPath;
-use crate::http::problem::ApiError;
-use crate::http::range::{self, Wanted};
-use crate::http::{Api, accept};
-use crate::job::OutputTotals;
-use crate::output::{Piece, Reader, Stream};
+use crate::jobs::InPath;
+use crate::problem::ApiError;
+use crate::range::{self, Wanted};
+use crate::{Api, accept};
+use job::OutputTotals;
+use protocol::output::{Piece, Reader, Stream};
 
 /// The media types that one stream is offered as.
 const OFFERED: &[&str] = &["text/plain", "application/octet-stream"];
 
 /// `GET /jobs/{id}/output/stdout`
-pub(in crate::http) async fn stdout(
+pub(crate) async fn stdout(
     api: State<Api>,
     id: InPath,
     method: Method,
@@ -31,7 +31,7 @@ pub(in crate::http) async fn stdout(
 }
 
 /// `GET /jobs/{id}/output/stderr`
-pub(in crate::http) async fn stderr(
+pub(crate) async fn stderr(
     api: State<Api>,
     id: InPath,
     method: Method,

@@ -12,9 +12,9 @@ use tempfile::TempDir;
 
 use super::stream::plan_stream;
 use super::*;
-use crate::clock::Timestamp;
-use crate::job::spec::{OnLimit, OutputPolicy};
-use crate::output::{Pumped, Writer};
+use job::spec::{OnLimit, OutputPolicy};
+use job::time::Timestamp;
+use protocol::output::{Pumped, Writer};
 
 fn wish(query: &str) -> Result<Wish, ApiError> {
     let mut params = Params::of(&format!("/?{query}").parse().unwrap());

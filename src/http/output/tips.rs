@@ -9,8 +9,8 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::records::{Format, Records};
-use crate::job::JobId;
-use crate::output::Stream;
+use job::JobId;
+use protocol::output::Stream;
 
 /// How many pieces are kept for a job, and how many bytes in them: enough for those that a busy machine has
 /// left behind for a moment.
@@ -24,7 +24,7 @@ const TIP: u64 = 16 << 20;
 
 /// The tips of all jobs that are followed.
 #[derive(Debug, Default)]
-pub(in crate::http) struct Tips(Mutex<HashMap<JobId, Weak<Tip>>>);
+pub(crate) struct Tips(Mutex<HashMap<JobId, Weak<Tip>>>);
 
 impl Tips {
     /// The tip of this job, for as long as somebody holds it.

@@ -1,9 +1,9 @@
 //! The errors of the layers below as errors of the API. What those say to a client is not known here.
 
 use super::{ApiError, Place, Violation};
-use crate::job::parse::{BodyError, FieldError};
-use crate::manager::{RequestError, SubmitError, Unavailable};
-use crate::store::StoreError;
+use crate::request::{BodyError, FieldError};
+use manager::{RequestError, SubmitError, Unavailable};
+use store::StoreError;
 
 impl From<FieldError> for Violation {
     fn from(error: FieldError) -> Self {
@@ -89,8 +89,8 @@ impl From<BodyError> for ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::problem::ALL_CODES;
-    use crate::job::life::Refusal;
+    use crate::problem::ALL_CODES;
+    use job::life::Refusal;
 
     #[test]
     fn every_refusal_has_a_code_that_is_listed() {

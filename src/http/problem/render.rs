@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::{ApiError, PROBLEM_JSON, Violation};
-use crate::http::request_id;
+use crate::request_id;
 
 /// The body of RFC 9457.
 #[derive(Serialize)]
@@ -32,7 +32,7 @@ struct Problem<'a> {
 }
 
 /// Middleware that writes the body of every error response and logs the internal ones.
-pub(in crate::http) async fn render(request: Request, next: Next) -> Response {
+pub(crate) async fn render(request: Request, next: Next) -> Response {
     let request_id = request_id::of(&request);
     let head = request.method() == Method::HEAD;
     let mut response = next.run(request).await;
@@ -71,7 +71,7 @@ pub(in crate::http) async fn render(request: Request, next: Next) -> Response {
 }
 
 /// The answer to a request whose handler panicked. The panic hook has logged the place.
-pub(in crate::http) fn panicked(panic: Box<dyn Any + Send>) -> Response {
+pub(crate) fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let text = panic
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())

@@ -7,8 +7,8 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 
 use super::{ApiError, Place, Violation};
-use crate::http::stdin::STDIN_OFFSET;
-use crate::job::life::Refusal;
+use crate::stdin::STDIN_OFFSET;
+use job::life::Refusal;
 
 impl ApiError {
     /// The HTTP status.

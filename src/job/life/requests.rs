@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::Life;
 use super::terms::{Ending, Phase, Refusal, Stop, Verdict};
-use crate::clock::Now;
-use crate::job::spec::{Scope, StopPolicy, WaitFor};
+use crate::spec::{Scope, StopPolicy, WaitFor};
+use crate::time::Now;
 
 impl Life {
     /// Asks for the end. A repeat may shorten the grace period or force, never lengthen; what was asked

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::BootInstant;
-use crate::job::Signal;
-use crate::job::outcome::{Cause, Exit, SpawnFailure};
-use crate::job::spec::{OutputPolicy, Scope, Spec, StopPolicy, WaitFor};
+use crate::Signal;
+use crate::outcome::{Cause, Exit, SpawnFailure};
+use crate::spec::{OutputPolicy, Scope, Spec, StopPolicy, WaitFor};
+use crate::time::BootInstant;
 
 /// The part of a spec that matters for as long as the job lives.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

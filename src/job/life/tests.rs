@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::job::Spec;
-use crate::job::outcome::Stage;
-use crate::job::spec::{OutputPolicy, StopPolicy};
+use crate::Spec;
+use crate::outcome::Stage;
+use crate::spec::{OutputPolicy, StopPolicy};
 
 fn plan(wait_for: WaitFor) -> Plan {
     Plan {
@@ -492,8 +492,8 @@ proptest! {
                 prop_assert!(ticked.is_some());
             }
             // What is written in a record comes back as it was.
-            let packed = crate::codec::encode(&life).unwrap();
-            prop_assert_eq!(&crate::codec::decode::<Life>(&packed).unwrap(), &life);
+            let packed = rmp_serde::to_vec_named(&life).unwrap();
+            prop_assert_eq!(&rmp_serde::from_slice::<Life>(&packed).unwrap(), &life);
         }
     }
 }
@@ -545,7 +545,10 @@ fn a_plan_is_changed_until_the_job_stops() {
 
 #[test]
 fn a_stop_before_the_program_runs_is_the_cause_of_the_end() {
-    let now = Now::read();
+    let now = Now {
+        wall: Timestamp::from_micros(1_700_000_000_000_000),
+        boot: BootInstant::from_boot(Duration::from_secs(1_000)),
+    };
     let mut life = Life::new(Plan::from(&Spec::default()));
     let verdict = life.stop(Stop::for_cause(Cause::Canceled), now);
     assert_eq!(verdict, Verdict::Do(Some(Effect::Kill)));

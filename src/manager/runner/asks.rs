@@ -5,25 +5,25 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::Runner;
-use crate::clock::Timestamp;
-use crate::job::Signal;
-use crate::job::amendment::Amendment;
-use crate::job::event::{Event, What};
-use crate::job::life::Stop;
-use crate::job::spec::Scope;
-use crate::manager::RequestError;
-use crate::manager::link::MonitorLink;
-use crate::wire::messages::{Request, RequestRefused, ToMonitor};
+use crate::RequestError;
+use crate::link::MonitorLink;
+use job::Signal;
+use job::amendment::Amendment;
+use job::event::{Event, What};
+use job::life::Stop;
+use job::spec::Scope;
+use linux::clock;
+use protocol::wire::messages::{Request, RequestRefused, ToMonitor};
 
 /// The ticket of requests whose answer nobody waits for.
 pub(super) const UNANSWERED: u64 = u64::MAX;
 
 /// Where the answer to a request goes; the number depends on the request.
-pub(in crate::manager) type Reply = oneshot::Sender<Result<u64, RequestError>>;
+pub(crate) type Reply = oneshot::Sender<Result<u64, RequestError>>;
 
 /// What clients ask of a live job.
 #[derive(Debug)]
-pub(in crate::manager) enum Ask {
+pub(crate) enum Ask {
     Stop(Stop, Reply),
     /// For the monitor alone: it is passed on as it is.
     Relay(Request, Reply),
@@ -70,7 +70,7 @@ impl Runner {
         let mut job = self.job.clone();
         amendment.apply(&mut job);
         job.version += 1;
-        let changed = Event::of(&job, Timestamp::now(), What::Changed);
+        let changed = Event::of(&job, clock::wall(), What::Changed);
         let stored = Arc::new(job.clone());
         self.shared.store.update(stored, vec![changed]).await?;
         self.job = job;

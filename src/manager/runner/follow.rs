@@ -8,15 +8,15 @@ use tokio::time::Instant;
 
 use super::asks::{Ask, Pending, UNANSWERED, refused, send};
 use super::{Runner, ShutdownPlan, Stopping, until};
-use crate::job::State;
-use crate::job::event::What;
-use crate::job::life::{Refusal, Stop};
-use crate::job::outcome::Cause;
-use crate::manager::adopt::{self, Fate};
-use crate::manager::link::MonitorLink;
-use crate::manager::{RequestError, mirror};
-use crate::record::Record;
-use crate::wire::messages::{FromMonitor, Request, ToMonitor};
+use crate::adopt::{self, Fate};
+use crate::link::MonitorLink;
+use crate::{RequestError, mirror};
+use job::State;
+use job::event::What;
+use job::life::{Refusal, Stop};
+use job::outcome::Cause;
+use protocol::record::Record;
+use protocol::wire::messages::{FromMonitor, Request, ToMonitor};
 
 /// The job's directory exists (`EEXIST`): making it is what decides between two launches of one job.
 const ALREADY_LAUNCHED: i32 = nix::libc::EEXIST;

@@ -8,16 +8,16 @@ use tokio::time::Instant;
 use super::asks::Ask;
 use super::follow::Followed;
 use super::{Runner, Stopping, unstarted, until};
-use crate::clock::Timestamp;
-use crate::failpoint;
-use crate::job::State;
-use crate::job::life::Refusal;
-use crate::job::outcome::{Cause, SpawnFailure, Stage, Termination};
-use crate::job::spec::Secrets;
-use crate::manager::adopt::Origin;
-use crate::manager::link::MonitorLink;
-use crate::manager::mirror;
-use crate::manager::queue::Arrival;
+use crate::adopt::Origin;
+use crate::link::MonitorLink;
+use crate::mirror;
+use crate::queue::Arrival;
+use job::State;
+use job::life::Refusal;
+use job::outcome::{Cause, SpawnFailure, Stage, Termination};
+use job::spec::Secrets;
+use linux::clock;
+use linux::failpoint;
 
 /// How often a job is launched whose monitor dies before it could start it.
 const MOST_LAUNCHES: u32 = 5;
@@ -63,7 +63,7 @@ impl Runner {
                             .admission()
                             .cancel(self.job.id, self.job.spec.priority)
                         {
-                            mirror::end(&mut self.job, unstarted(stop), Timestamp::now());
+                            mirror::end(&mut self.job, unstarted(stop), clock::wall());
                             self.commit_end().await;
                             let _ = reply.send(Ok(0));
                             return;
@@ -89,7 +89,7 @@ impl Runner {
                             mirror::end(
                                 &mut self.job,
                                 Termination::unasked(Cause::StartDeadline),
-                                Timestamp::now(),
+                                clock::wall(),
                             );
                             return self.commit_end().await;
                         }
@@ -103,7 +103,7 @@ impl Runner {
     }
 
     fn start_deadline(&self) -> Option<Instant> {
-        let waited = Timestamp::now().since(self.job.created_at);
+        let waited = clock::wall().since(self.job.created_at);
         self.job
             .spec
             .start_deadline

@@ -4,12 +4,12 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
-use crate::manager::runner::{self, ShutdownPlan};
-use crate::wire::messages::FromSupervisor;
+use crate::runner::{self, ShutdownPlan};
+use protocol::wire::messages::FromSupervisor;
 
 /// What the supervisor said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SupervisorSaid {
+pub enum SupervisorSaid {
     /// End the service; a second time: at once.
     Shutdown,
     /// Another server takes over.
@@ -20,23 +20,23 @@ pub(crate) enum SupervisorSaid {
 
 impl Shared {
     /// The service ends and leaves the jobs to their monitors.
-    pub(in crate::manager) fn leaves_jobs(&self) -> bool {
+    pub(crate) fn leaves_jobs(&self) -> bool {
         self.shutdown.borrow().is_some_and(|plan| !plan.stop_jobs)
     }
 
     /// Refuses new jobs from now on, or no more. The supervisor keeps it: a drain outlives this server.
-    pub(in crate::manager) async fn drain(&self, draining: bool) {
+    pub(crate) async fn drain(&self, draining: bool) {
         // Told first, so that what was answered holds. Without a supervisor this service is over anyway.
         let _ = self.supervisor.drain(draining).await;
         self.draining.store(draining, Ordering::Relaxed);
     }
 
-    pub(in crate::manager) fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed) || self.shutdown.borrow().is_some()
     }
 
     /// Listens to the supervisor until it has something to say about the service's end.
-    pub(in crate::manager) async fn supervisor_said(&self) -> SupervisorSaid {
+    pub(crate) async fn supervisor_said(&self) -> SupervisorSaid {
         loop {
             match self.supervisor.receive().await {
                 Ok(Some(FromSupervisor::Shutdown { stop_jobs, kill_at })) => {
@@ -60,7 +60,7 @@ impl Shared {
     }
 
     /// Leaves every job to its monitor, and the queued ones to the store.
-    pub(in crate::manager) fn leave_jobs(&self) {
+    pub(crate) fn leave_jobs(&self) {
         self.end(ShutdownPlan {
             stop_jobs: false,
             kill_at: tokio::time::Instant::now(),

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
-use crate::job::{Job, JobId, OutputTotals};
-use crate::manager::RequestError;
-use crate::output;
-use crate::record;
+use crate::RequestError;
+use job::{Job, JobId, OutputTotals};
+use protocol::output;
+use protocol::record;
 
 impl Shared {
     /// The job with the output that it has written up to now; its monitor tells only at changes.
-    pub(in crate::manager) async fn with_present_output(&self, job: Arc<Job>) -> Arc<Job> {
+    pub(crate) async fn with_present_output(&self, job: Arc<Job>) -> Arc<Job> {
         let Some(mut reader) = self.output(job.id).await else {
             return job;
         };
@@ -32,7 +32,7 @@ impl Shared {
         }
     }
 
-    pub(in crate::manager) async fn output(&self, id: JobId) -> Option<output::Reader> {
+    pub(crate) async fn output(&self, id: JobId) -> Option<output::Reader> {
         let jobs = self.jobs.try_clone().ok()?;
         let opened = tokio::task::spawn_blocking(move || {
             let directory = record::open_directory(jobs.as_fd(), id)?;
@@ -43,10 +43,7 @@ impl Shared {
 
     /// Removes finished jobs: what is on disk first, then their rows, so that nothing is left that no
     /// row leads to.
-    pub(in crate::manager) async fn purge(
-        self: &Arc<Self>,
-        ids: Vec<JobId>,
-    ) -> Result<(), RequestError> {
+    pub(crate) async fn purge(self: &Arc<Self>, ids: Vec<JobId>) -> Result<(), RequestError> {
         // Their tasks are over, even where the last of them is still on its way out.
         for id in &ids {
             self.live().remove(id);
@@ -71,7 +68,7 @@ impl Shared {
     }
 
     /// Puts a damaged record aside and counts it.
-    pub(in crate::manager) fn quarantine(&self, id: JobId) {
+    pub(crate) fn quarantine(&self, id: JobId) {
         self.damaged_records.fetch_add(1, Ordering::Relaxed);
         tracing::error!(job.id = %id, "the record of job {id} is damaged and was put aside as record.damaged");
         if let Err(error) = record::quarantine(self.jobs.as_fd(), id) {
@@ -80,7 +77,7 @@ impl Shared {
     }
 
     /// Removes a job's record, and its directory where nothing else is in it.
-    pub(in crate::manager) async fn remove_record(self: &Arc<Self>, id: JobId) {
+    pub(crate) async fn remove_record(self: &Arc<Self>, id: JobId) {
         let shared = self.clone();
         let removed =
             tokio::task::spawn_blocking(move || record::remove(shared.jobs.as_fd(), id)).await;

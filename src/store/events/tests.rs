@@ -5,9 +5,10 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
-use crate::job::spec::Secrets;
-use crate::job::{Job, State, event};
-use crate::store::{Settings, Store, tests};
+use crate::{Settings, Store, tests};
+use job::spec::Secrets;
+use job::{Job, State, event};
+use linux::clock;
 
 fn open(keep: u64) -> (TempDir, Store) {
     let folder = TempDir::new().unwrap();
@@ -46,10 +47,10 @@ async fn events_come_back_in_the_order_in_which_they_were_told() {
     let mut job = create(&store).await;
     assert_eq!(*news.borrow_and_update(), 1);
     job.state = State::Running;
-    job.started_at = Some(Timestamp::now());
-    store.tell(event::since(State::Queued, &job, Timestamp::now()));
+    job.started_at = Some(clock::wall());
+    store.tell(event::since(State::Queued, &job, clock::wall()));
     job.state = State::Succeeded;
-    let finished = event::since(State::Running, &job, Timestamp::now());
+    let finished = event::since(State::Running, &job, clock::wall());
     store
         .finish(Arc::new(job.clone()), finished.clone())
         .await
@@ -70,7 +71,7 @@ async fn what_is_told_alone_is_durable_soon() {
     let (_folder, store) = open(1000);
     let job = create(&store).await;
     let mut news = store.news(Some(job.id));
-    store.tell(vec![Event::of(&job, Timestamp::now(), What::Paused)]);
+    store.tell(vec![Event::of(&job, clock::wall(), What::Paused)]);
     let waited = tokio::time::timeout(std::time::Duration::from_secs(30), news.changed());
     waited.await.unwrap().unwrap();
     assert_eq!(numbers(&all(&store, Some(job.id), Some(1)).await), [2]);
@@ -80,7 +81,7 @@ async fn what_is_told_alone_is_durable_soon() {
 async fn a_reused_key_tells_of_no_second_job() {
     let (_folder, store) = open(1000);
     let key = || {
-        Some(crate::job::Idempotency {
+        Some(job::Idempotency {
             key: "k".to_owned(),
             fingerprint: [1; 32],
         })
@@ -101,7 +102,7 @@ async fn a_cursor_is_never_given_twice_and_old_ones_expire() {
     let last = create(&store).await;
     store.delete(vec![last.id]).await.unwrap();
     assert_eq!(numbers(&all(&store, None, None).await), [1]);
-    let paused = |job: &Job| vec![Event::of(job, Timestamp::now(), What::Paused)];
+    let paused = |job: &Job| vec![Event::of(job, clock::wall(), What::Paused)];
     store
         .update(Arc::new(first.clone()), paused(&first))
         .await
@@ -145,7 +146,7 @@ async fn what_was_told_last_is_found_again() {
     let inserted = store.insert(Arc::new(silent.clone()), Secrets::default(), None, vec![]);
     inserted.await.unwrap();
     for what in [What::Started { pid: None }, What::Paused, What::Changed] {
-        let event = Event::of(&one, Timestamp::now(), what);
+        let event = Event::of(&one, clock::wall(), what);
         store
             .update(Arc::new(one.clone()), vec![event])
             .await
@@ -275,13 +276,13 @@ proptest! {
                     jobs.push(job);
                 }
                 (Step::Tell, Some(job)) => {
-                    let paused = vec![Event::of(job, Timestamp::now(), What::Paused)];
+                    let paused = vec![Event::of(job, clock::wall(), What::Paused)];
                     runtime.block_on(store.update(Arc::new(job.clone()), paused)).unwrap();
                     told += 1;
                 }
                 (Step::Finish | Step::FinishSilently, Some(job)) => {
                     job.state = State::Succeeded;
-                    let mut events = event::since(State::Running, job, Timestamp::now());
+                    let mut events = event::since(State::Running, job, clock::wall());
                     if matches!(step, Step::FinishSilently) {
                         events.clear();
                     }

@@ -3,10 +3,11 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use super::*;
-use crate::job::event::{self, Kind, What};
-use crate::job::spec::Secrets;
-use crate::job::{Spec, State};
-use crate::store::{Store, tests};
+use crate::{Store, tests};
+use job::event::{self, Kind, What};
+use job::spec::Secrets;
+use job::{Spec, State};
+use linux::clock;
 
 const SECRET: &str = "whsec_hunter2-hunter2-hunter2-hunter2";
 
@@ -74,7 +75,7 @@ async fn a_delivery_is_there_until_it_is_settled_and_a_secret_until_the_last() {
         .unwrap();
     assert_eq!(next, Some(Timestamp::from_micros(500)));
     job.state = State::Succeeded;
-    let finished = event::since(State::Running, &job, Timestamp::now());
+    let finished = event::since(State::Running, &job, clock::wall());
     store.finish(Arc::new(job.clone()), finished).await.unwrap();
     store.close();
 
@@ -90,7 +91,7 @@ async fn a_delivery_is_there_until_it_is_settled_and_a_secret_until_the_last() {
             attempts: 1,
             status: 200,
         };
-        let event = Event::of(&job, Timestamp::now(), what);
+        let event = Event::of(&job, clock::wall(), what);
         store.settle_delivery(delivery, event).await.unwrap();
     }
     assert!(due(&store, i64::MAX).await.is_empty());
@@ -109,11 +110,11 @@ async fn nothing_is_told_of_a_delivery_whose_job_is_gone() {
     let delivery = due(&store, 0).await.remove(0);
     store.delete(vec![job.id]).await.unwrap();
     assert!(due(&store, 0).await.is_empty());
-    let event = Event::of(&job, Timestamp::now(), What::Paused);
+    let event = Event::of(&job, clock::wall(), What::Paused);
     store.settle_delivery(&delivery, event).await.unwrap();
-    let later = store.put_off_delivery(&delivery, Timestamp::now());
+    let later = store.put_off_delivery(&delivery, clock::wall());
     later.await.unwrap();
-    let events = store.events(crate::store::EventQuery {
+    let events = store.events(crate::EventQuery {
         job: None,
         after: None,
         limit: 10,

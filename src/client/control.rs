@@ -1,0 +1,297 @@
+//! `stop`, `signal`, `pause`, `resume` and `rerun`: what changes jobs that there are.
+
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use super::connection::{Client, ConnectArgs};
+use super::execute;
+use super::failure::Failure;
+use super::interrupt::Signals;
+use super::run::spec::{read, seconds};
+use super::terminal::print;
+use super::terminal::print_json;
+use super::view::Job;
+use super::{find, run, wait};
+use protocol::stderr::complain;
+
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    /// Ids, beginnings of ids, or names.
+    #[arg(
+        value_name = "JOB",
+        required_unless_present = "selector",
+        conflicts_with = "selector"
+    )]
+    jobs: Vec<String>,
+    /// Every job that has not ended and whose labels match, such as team=data,!nightly.
+    #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with_all = ["no_wait", "purge"])]
+    selector: Option<String>,
+    /// The signal to begin with, instead of that of the job.
+    #[arg(short, long)]
+    signal: Option<String>,
+    /// How long to wait before it is killed, instead of the job's own grace period.
+    #[arg(short, long, value_name = "TIME", value_parser = seconds)]
+    grace: Option<f64>,
+    /// Kill at once.
+    #[arg(long)]
+    force: bool,
+    /// Words for the job's record.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Do not wait until no process of the job is left.
+    #[arg(long)]
+    no_wait: bool,
+    /// Remove record and output after the end.
+    #[arg(long, conflicts_with = "no_wait")]
+    purge: bool,
+    /// Print the jobs as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct SignalArgs {
+    /// An id, the beginning of one, or a name.
+    job: String,
+    /// A name with or without SIG, or a number.
+    signal: String,
+    /// Whom it is for.
+    #[arg(long, value_enum, default_value_t = Scope::Group)]
+    scope: Scope,
+    /// Print the answer as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Scope {
+    /// The leader's process group.
+    Group,
+    /// The leader alone.
+    Leader,
+    /// Every process of the job.
+    All,
+}
+
+#[derive(Debug, Args)]
+pub struct PauseArgs {
+    /// Ids, beginnings of ids, or names.
+    #[arg(required = true, value_name = "JOB")]
+    jobs: Vec<String>,
+    /// Print the jobs as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct RerunArgs {
+    /// An id, the beginning of one, or a name.
+    job: String,
+    /// A JSON file with a merge patch on the job's spec, or - for standard input.
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    file: Option<std::path::PathBuf>,
+    /// Stay with it as `procession run` does, instead of printing its id.
+    #[arg(long)]
+    follow: bool,
+    /// Print the job as JSON; with --follow the records of its output.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+pub fn stop(args: &StopArgs) -> ExitCode {
+    execute::run(async {
+        let client = Client::new(&args.connect)?;
+        match &args.selector {
+            Some(selector) => stop_matching(&client, args, selector).await,
+            None => stop_named(&client, args).await,
+        }
+    })
+}
+
+async fn stop_named(client: &Client, args: &StopArgs) -> Result<ExitCode, Failure> {
+    let ids = find::ids(client, &args.jobs).await?;
+    let mut query: Vec<(&str, String)> = Vec::new();
+    query.extend(args.signal.clone().map(|signal| ("signal", signal)));
+    query.extend(args.grace.map(|grace| ("grace_seconds", grace.to_string())));
+    query.extend(args.force.then(|| ("force", "true".to_owned())));
+    query.extend(args.reason.clone().map(|reason| ("reason", reason)));
+    // All of them are asked before one is waited for.
+    let mut answers = Vec::with_capacity(ids.len());
+    for id in &ids {
+        let path = format!("/jobs/{id}");
+        let request = || client.request(Method::DELETE, &path).query(&query);
+        answers.push(client.json::<Value>(request).await?);
+    }
+    for (id, answer) in ids.iter().zip(answers) {
+        let answer = if args.no_wait {
+            answer
+        } else {
+            wait::ended(client, id, None).await?.unwrap_or(answer)
+        };
+        if args.purge {
+            let path = format!("/jobs/{id}");
+            let request = || {
+                client
+                    .request(Method::DELETE, &path)
+                    .query(&[("purge", true)])
+            };
+            client.send_repeatedly(request).await?;
+        }
+        show(&answer, args.json)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn stop_matching(
+    client: &Client,
+    args: &StopArgs,
+    selector: &str,
+) -> Result<ExitCode, Failure> {
+    let mut body = Map::new();
+    body.insert("label_selector".to_owned(), json!(selector));
+    if let Some(signal) = &args.signal {
+        body.insert("signal".to_owned(), json!(signal));
+    }
+    if let Some(grace) = args.grace {
+        body.insert("grace_seconds".to_owned(), json!(grace));
+    }
+    if args.force {
+        body.insert("force".to_owned(), json!(true));
+    }
+    if let Some(reason) = &args.reason {
+        body.insert("reason".to_owned(), json!(reason));
+    }
+    let body = Value::Object(body).to_string();
+    let request = || {
+        let request = client.post("/jobs/stop").body(body.clone());
+        request.header("Content-Type", "application/json")
+    };
+    let answer: Value = client.json(request).await?;
+    let mut code = ExitCode::SUCCESS;
+    for result in answer["results"].as_array().into_iter().flatten() {
+        let id = result["id"].as_str().unwrap_or_default();
+        if let Some(detail) = result["detail"].as_str() {
+            complain(&super::text::visible(&format!("{id}: {detail}")));
+            code = ExitCode::from(super::failure::FAILED);
+            continue;
+        }
+        let ended = wait::ended(client, id, None).await?;
+        show(&ended.unwrap_or_default(), args.json)?;
+    }
+    Ok(code)
+}
+
+/// One line a job: its id and state, or all of it.
+fn show(value: &Value, json: bool) -> Result<(), Failure> {
+    if json {
+        return print_json(value);
+    }
+    let job = Job::read(value)?;
+    print(&format!("{} {}\n", job.id, job.state))
+}
+
+pub fn signal(args: &SignalArgs) -> ExitCode {
+    execute::run(async {
+        let client = Client::new(&args.connect)?;
+        let id = find::id(&client, &args.job).await?;
+        let scope = match args.scope {
+            Scope::Group => "group",
+            Scope::Leader => "leader",
+            Scope::All => "all",
+        };
+        let body = json!({"signal": args.signal, "scope": scope}).to_string();
+        let request = client.post(&format!("/jobs/{id}/signal"));
+        let request = request
+            .header("Content-Type", "application/json")
+            .body(body);
+        // A signal is sent once: whether a broken request delivered it cannot be known.
+        let answer = client.send(request).await?;
+        let answer = answer.bytes().await.unwrap_or_default();
+        let answer: Value = serde_json::from_slice(&answer)
+            .map_err(|error| Failure::NotUnderstood(error.to_string()))?;
+        if args.json {
+            print_json(&answer)?;
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+pub fn pause(args: &PauseArgs) -> ExitCode {
+    change(args, "pause")
+}
+
+pub fn resume(args: &PauseArgs) -> ExitCode {
+    change(args, "resume")
+}
+
+fn change(args: &PauseArgs, what: &str) -> ExitCode {
+    execute::run(async {
+        let client = Client::new(&args.connect)?;
+        for id in find::ids(&client, &args.jobs).await? {
+            let path = format!("/jobs/{id}/{what}");
+            // A repeat changes nothing.
+            let answer: Value = client.json(|| client.post(&path)).await?;
+            if args.json {
+                print_json(&answer)?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+pub fn rerun(args: &RerunArgs) -> ExitCode {
+    execute::block_on(async {
+        match rerun_job(args).await {
+            Ok(code) => ExitCode::from(code),
+            Err(failure) => {
+                complain(&failure.to_string());
+                ExitCode::from(if args.follow {
+                    super::failure::OURS
+                } else {
+                    failure.exit_code()
+                })
+            }
+        }
+    })
+}
+
+async fn rerun_job(args: &RerunArgs) -> Result<u8, Failure> {
+    let patch = match &args.file {
+        Some(path) => read(path)?,
+        None => Map::new(),
+    };
+    let client = Client::new(&args.connect)?;
+    let id = find::id(&client, &args.job).await?;
+    let path = format!("/jobs/{id}/rerun");
+    if !args.follow {
+        let answer = run::create(&client, &path, &patch).await?;
+        if args.json {
+            print_json(&answer)?;
+        } else {
+            print(&format!("{}\n", Job::read(&answer)?.id))?;
+        }
+        return Ok(0);
+    }
+    let mut signals = Signals::catch()?;
+    let created = run::create(&client, &path, &patch);
+    let job = match signals.second_before(created).await {
+        Some(created) => Job::read(&created?)?,
+        None => {
+            return Err(Failure::Lost(
+                "interrupted before the job was known".to_owned(),
+            ));
+        }
+    };
+    run::attend(&client, &job, false, args.json, &mut signals).await
+}

@@ -1,0 +1,56 @@
+//! How a client command is run: on one thread, to its exit code.
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::failure::{Failure, OURS};
+use protocol::stderr::complain;
+
+/// The longest that a request asks to wait; a longer wait is several requests.
+pub(super) const LONG_WAIT: Duration = Duration::from_secs(240);
+
+/// Runs a client command whose exit code is a job's, or [`OURS`].
+pub(super) fn block_on_job(work: impl Future<Output = Result<u8, Failure>>) -> ExitCode {
+    block_on(async {
+        match work.await {
+            Ok(code) => ExitCode::from(code),
+            Err(failure) => {
+                complain(&failure.to_string());
+                ExitCode::from(OURS)
+            }
+        }
+    })
+}
+
+/// Runs a client command on one thread.
+pub(super) fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("cannot start: {error}"));
+            return ExitCode::from(OURS);
+        }
+    };
+    let code = runtime.block_on(work);
+    // A read of standard input cannot be taken back; the end of the process ends it.
+    runtime.shutdown_background();
+    code
+}
+
+/// The same for a command that does not end with a job's exit code.
+pub(super) fn run(work: impl Future<Output = Result<ExitCode, Failure>>) -> ExitCode {
+    block_on(async {
+        match work.await {
+            Ok(code) => code,
+            Err(Failure::ReaderGone) => ExitCode::SUCCESS,
+            Err(failure) => {
+                complain(&failure.to_string());
+                ExitCode::from(failure.exit_code())
+            }
+        }
+    })
+}

@@ -1,0 +1,88 @@
+//! `procession health`: the health check of a container image, without curl in it.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use protocol::state_dir::{Surroundings, UNIX_SOCKET};
+use protocol::stderr::complain;
+
+/// How long the service may take to answer.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Whom to ask.
+#[derive(Debug, clap::Args)]
+pub struct HealthArgs {
+    /// The address that the service listens on.
+    #[arg(
+        long,
+        env = "PROCESSION_LISTEN",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:8080"
+    )]
+    listen: SocketAddr,
+    /// With TLS the service is asked over the unix socket in its state directory.
+    #[arg(
+        long,
+        env = "PROCESSION_TLS_CERT",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    tls_cert: Option<PathBuf>,
+    /// The state directory, where it is not the usual one.
+    #[arg(long, env = "PROCESSION_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+pub fn run(args: &HealthArgs) -> ExitCode {
+    let mut address = args.listen;
+    if address.ip().is_unspecified() {
+        address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    match ask(args, address) {
+        Ok(200) => ExitCode::SUCCESS,
+        Ok(status) => {
+            complain(&format!("{address} answers {status}"));
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            complain(&format!("{address} does not answer: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn ask(args: &HealthArgs, address: SocketAddr) -> io::Result<u16> {
+    if args.tls_cert.is_none() {
+        let stream = TcpStream::connect_timeout(&address, LIMIT)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        stream.set_write_timeout(Some(LIMIT))?;
+        return status(stream, address);
+    }
+    let given = args.state_dir.clone();
+    let state_dir = given
+        .or_else(|| Surroundings::read().state_dir())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no state directory"))?;
+    let stream = UnixStream::connect(state_dir.join(UNIX_SOCKET))?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_write_timeout(Some(LIMIT))?;
+    status(stream, address)
+}
+
+fn status(mut stream: impl Read + Write, address: SocketAddr) -> io::Result<u16> {
+    write!(
+        stream,
+        "GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = Vec::new();
+    stream.take(4096).read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer);
+    let status = answer
+        .split_ascii_whitespace()
+        .nth(1)
+        .and_then(|word| word.parse().ok());
+    status.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
+}

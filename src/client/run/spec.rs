@@ -1,0 +1,464 @@
+//! From the flags of `procession run` to the body of `POST /jobs`.
+//!
+//! PURE but for the file that is named: what is allowed is the service's to judge. Flags win over the file.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use crate::failure::Failure;
+
+/// What to run, and how.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Job")]
+pub(crate) struct SpecArgs {
+    /// A JSON file with fields of POST /jobs, or - for standard input; flags win over it.
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// A name for people.
+    #[arg(long)]
+    name: Option<String>,
+    /// A label; can be repeated.
+    #[arg(short, long = "label", value_name = "KEY=VALUE")]
+    labels: Vec<String>,
+    /// A variable of its environment, with the value that it has here where none is given; can be repeated.
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// A variable whose value, the one that it has here, is never shown again; can be repeated.
+    #[arg(long = "secret-env", value_name = "NAME")]
+    secret_env: Vec<String>,
+    /// Nothing of the service's own environment.
+    #[arg(long)]
+    clean_env: bool,
+    /// The directory to start in, from here where it is relative; by default the service's own.
+    #[arg(short = 'C', long, value_name = "DIR")]
+    cwd: Option<PathBuf>,
+    /// Run as another user, and group; needs a service that runs as root.
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// Stop it after so long, such as 90, 1.5h or 7d; seconds where there is no unit.
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    timeout: Option<f64>,
+    /// The signal that a stop begins with.
+    #[arg(long, value_name = "SIGNAL")]
+    stop_signal: Option<String>,
+    /// How long a stop waits before it kills.
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    grace: Option<f64>,
+    /// The queue to wait in.
+    #[arg(long)]
+    queue: Option<String>,
+    /// Higher ones start first.
+    #[arg(long, allow_hyphen_values = true, value_name = "N")]
+    priority: Option<i64>,
+    /// Fail where it has not started after so long.
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    start_deadline: Option<f64>,
+    /// Memory of all its processes, such as 512M.
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    memory: Option<u64>,
+    /// Processors of all its processes, such as 1.5.
+    #[arg(long, value_name = "CORES")]
+    cpus: Option<f64>,
+    /// The most processes at a time.
+    #[arg(long, value_name = "N")]
+    pids: Option<u64>,
+    /// A resource limit of each process, such as nofile=1024 or core=0:unlimited; can be repeated.
+    #[arg(long = "rlimit", value_name = "NAME=SOFT[:HARD]")]
+    rlimits: Vec<String>,
+    /// Its niceness, -20 to 19.
+    #[arg(long, allow_hyphen_values = true, value_name = "N")]
+    nice: Option<i64>,
+    /// The file mode creation mask, in octal.
+    #[arg(long, value_name = "MASK")]
+    umask: Option<String>,
+    /// How much of its output is kept.
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    max_output: Option<u64>,
+    /// Standard error goes into standard output, in exact order.
+    #[arg(long)]
+    merge_stderr: bool,
+    /// It runs until its last process has ended, not only its first.
+    #[arg(long)]
+    wait_for_all: bool,
+    /// An exit code that means success; can be repeated.
+    #[arg(long = "success-code", value_name = "CODE")]
+    success_codes: Vec<u8>,
+    /// How long record and output are kept after the end.
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    ttl: Option<f64>,
+    /// A text for /bin/sh instead of a command.
+    #[arg(long, value_name = "TEXT", conflicts_with = "command")]
+    script: Option<String>,
+    /// A template of the service's command policy instead of a command.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["command", "script"])]
+    template: Option<String>,
+    /// A parameter of the template; can be repeated.
+    #[arg(long = "param", value_name = "NAME=VALUE")]
+    params: Vec<String>,
+    /// The command and its arguments; no shell is involved.
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// What flags may refer to.
+#[derive(Debug)]
+pub(crate) struct Here<'a> {
+    pub(crate) directory: &'a Path,
+    /// The value of a variable.
+    pub(crate) variable: fn(&str) -> Option<String>,
+}
+
+impl SpecArgs {
+    /// Does the file of the spec take standard input?
+    pub(crate) fn reads_stdin(&self) -> bool {
+        self.file.as_deref() == Some(Path::new("-"))
+    }
+
+    /// The body; `stdin` is set where neither file nor flags say another.
+    pub(crate) fn body(&self, here: &Here<'_>) -> Result<Map<String, Value>, Failure> {
+        let mut body = match &self.file {
+            Some(path) => read(path)?,
+            None => Map::new(),
+        };
+        if !self.command.is_empty() {
+            // One of the two: a command replaces the script of a file.
+            body.remove("script");
+            body.remove("shell");
+            body.insert("command".to_owned(), json!(self.command));
+        }
+        if let Some(script) = &self.script {
+            body.remove("command");
+            body.insert("script".to_owned(), json!(script));
+        }
+        if let Some(template) = &self.template {
+            body.insert("template".to_owned(), json!(template));
+        }
+        if !self.params.is_empty() && !body.contains_key("template") {
+            return Err(Failure::Usage("--param goes with --template".to_owned()));
+        }
+        for param in &self.params {
+            let (name, value) = pair(param, "--param")?;
+            // The policy tells texts and integers apart, and a number is what it looks like.
+            let value = value
+                .parse::<i64>()
+                .map_or_else(|_| json!(value), Value::from);
+            put(&mut body, &["params", name], value);
+        }
+        self.text_and_numbers(&mut body);
+        for label in &self.labels {
+            let (key, value) = pair(label, "--label")?;
+            put(&mut body, &["labels", key], json!(value));
+        }
+        for variable in &self.env {
+            let (name, value) = match variable.split_once('=') {
+                Some((name, value)) => (name, value.to_owned()),
+                None => (variable.as_str(), here.value(variable, "--env")?),
+            };
+            put(&mut body, &["env", name], json!(value));
+        }
+        for name in &self.secret_env {
+            if name.contains('=') {
+                return Err(Failure::Usage(format!(
+                    "--secret-env takes a name only, since arguments can be seen by others: \
+                     set the variable here and write --secret-env {}",
+                    name.split('=').next().unwrap_or_default()
+                )));
+            }
+            put(
+                &mut body,
+                &["secret_env", name],
+                json!(here.value(name, "--secret-env")?),
+            );
+        }
+        for limit in &self.rlimits {
+            let (name, value) = pair(limit, "--rlimit")?;
+            let value = match value.split_once(':') {
+                Some((soft, hard)) => json!({"soft": rlimit(soft)?, "hard": rlimit(hard)?}),
+                None => rlimit(value)?,
+            };
+            put(&mut body, &["rlimits", name], value);
+        }
+        if let Some(user) = &self.user {
+            let (user, group) = match user.split_once(':') {
+                Some((user, group)) => (user, Some(group)),
+                None => (user.as_str(), None),
+            };
+            if !user.is_empty() {
+                body.insert("user".to_owned(), name_or_id(user));
+            }
+            if let Some(group) = group {
+                body.insert("group".to_owned(), name_or_id(group));
+            }
+        }
+        if let Some(cwd) = &self.cwd {
+            let cwd = here.directory.join(cwd);
+            let Some(cwd) = cwd.to_str() else {
+                return Err(Failure::Usage("--cwd is not UTF-8".to_owned()));
+            };
+            body.insert("cwd".to_owned(), json!(cwd));
+        }
+        let is_something = ["command", "script", "template"];
+        if !is_something.iter().any(|field| body.contains_key(*field)) {
+            return Err(Failure::Usage(
+                "nothing to run: give a command, --script, --template or --file".to_owned(),
+            ));
+        }
+        Ok(body)
+    }
+
+    fn text_and_numbers(&self, body: &mut Map<String, Value>) {
+        let mut set = |place: &[&str], value: Option<Value>| {
+            if let Some(value) = value {
+                put(body, place, value);
+            }
+        };
+        let flag = |given: bool, value: Value| given.then_some(value);
+        set(&["name"], self.name.as_ref().map(|name| json!(name)));
+        set(&["env_inherit"], flag(self.clean_env, json!("none")));
+        set(&["timeout_seconds"], self.timeout.map(number));
+        set(
+            &["stop", "signal"],
+            self.stop_signal.as_ref().map(|signal| json!(signal)),
+        );
+        set(&["stop", "grace_seconds"], self.grace.map(number));
+        set(&["queue"], self.queue.as_ref().map(|queue| json!(queue)));
+        set(&["priority"], self.priority.map(Value::from));
+        set(&["start_deadline_seconds"], self.start_deadline.map(number));
+        set(&["limits", "memory_bytes"], self.memory.map(Value::from));
+        set(&["limits", "cpu"], self.cpus.map(number));
+        set(&["limits", "pids"], self.pids.map(Value::from));
+        set(&["nice"], self.nice.map(Value::from));
+        set(&["umask"], self.umask.as_ref().map(|umask| json!(umask)));
+        set(&["output", "max_bytes"], self.max_output.map(Value::from));
+        set(
+            &["output", "merge_stderr"],
+            flag(self.merge_stderr, json!(true)),
+        );
+        set(&["wait_for"], flag(self.wait_for_all, json!("all")));
+        set(
+            &["success_exit_codes"],
+            flag(!self.success_codes.is_empty(), json!(self.success_codes)),
+        );
+        set(&["ttl_seconds_after_finished"], self.ttl.map(number));
+    }
+}
+
+impl Here<'_> {
+    fn value(&self, name: &str, flag: &str) -> Result<String, Failure> {
+        (self.variable)(name).ok_or_else(|| {
+            Failure::Usage(format!(
+                "{flag} {name}: no such variable here, or it is not UTF-8"
+            ))
+        })
+    }
+}
+
+/// Sets a field, and makes the objects around it where they are missing.
+pub(crate) fn put(body: &mut Map<String, Value>, place: &[&str], value: Value) {
+    let Some((first, rest)) = place.split_first() else {
+        return;
+    };
+    if rest.is_empty() {
+        body.insert((*first).to_owned(), value);
+        return;
+    }
+    let inner = body.entry(*first).or_insert_with(|| json!({}));
+    if !inner.is_object() {
+        // The service would refuse what is there, and a flag wins over it anyway.
+        *inner = json!({});
+    }
+    put(inner.as_object_mut().expect("it was made one"), rest, value);
+}
+
+/// A whole number goes without a fraction.
+fn number(value: f64) -> Value {
+    let text = value.to_string();
+    serde_json::from_str(&text).unwrap_or_else(|_| json!(value))
+}
+
+fn name_or_id(text: &str) -> Value {
+    text.parse::<u32>()
+        .map_or_else(|_| json!(text), Value::from)
+}
+
+fn rlimit(text: &str) -> Result<Value, Failure> {
+    if text == "unlimited" {
+        return Ok(json!(text));
+    }
+    bytes(text)
+        .map(Value::from)
+        .map_err(|why| Failure::Usage(format!("--rlimit: {why}, or unlimited")))
+}
+
+fn pair<'a>(text: &'a str, flag: &str) -> Result<(&'a str, &'a str), Failure> {
+    text.split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or_else(|| Failure::Usage(format!("{flag} takes NAME=VALUE, not {text:?}")))
+}
+
+/// A JSON object from a file or standard input.
+pub(crate) fn read(path: &Path) -> Result<Map<String, Value>, Failure> {
+    let (text, shown) = if path == Path::new("-") {
+        (
+            std::io::read_to_string(std::io::stdin()),
+            "standard input".to_owned(),
+        )
+    } else {
+        (std::fs::read_to_string(path), path.display().to_string())
+    };
+    let text = text.map_err(|error| Failure::Local(format!("cannot read {shown}: {error}")))?;
+    serde_json::from_str(&text)
+        .map_err(|error| Failure::Local(format!("{shown} is not a JSON object: {error}")))
+}
+
+/// A span of time in seconds: a number, and `s`, `m`, `h` or `d`.
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
+    let (digits, unit) = match text.chars().last() {
+        Some('s') => (&text[..text.len() - 1], 1.0),
+        Some('m') => (&text[..text.len() - 1], 60.0),
+        Some('h') => (&text[..text.len() - 1], 3600.0),
+        Some('d') => (&text[..text.len() - 1], 86_400.0),
+        Some(_) | None => (text, 1.0),
+    };
+    let is_number = digits
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    match digits.parse::<f64>() {
+        Ok(value) if is_number => Ok(value * unit),
+        Ok(_) | Err(_) => Err(
+            "a time is a number of seconds, or one with s, m, h or d, such as 90 or 1.5h"
+                .to_owned(),
+        ),
+    }
+}
+
+/// A size: a number, and `K`, `M`, `G` or `T` for powers of 1024.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    let upper = text.to_ascii_uppercase();
+    let (digits, power) = match upper.chars().last() {
+        Some('K') => (&upper[..upper.len() - 1], 10),
+        Some('M') => (&upper[..upper.len() - 1], 20),
+        Some('G') => (&upper[..upper.len() - 1], 30),
+        Some('T') => (&upper[..upper.len() - 1], 40),
+        Some(_) | None => (upper.as_str(), 0),
+    };
+    let wrong = || "a size is a whole number, or one with K, M, G or T, such as 512M".to_owned();
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << power).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Run {
+        #[command(flatten)]
+        spec: SpecArgs,
+    }
+
+    fn body(line: &[&str]) -> Result<Value, Failure> {
+        let line = ["run"].iter().chain(line);
+        let here = Here {
+            directory: Path::new("/here"),
+            variable: |name| (name == "HAVE").then(|| "it".to_owned()),
+        };
+        let args = Run::try_parse_from(line).map_err(|error| Failure::Usage(error.to_string()))?;
+        args.spec.body(&here).map(Value::Object)
+    }
+
+    #[test]
+    fn a_command_is_all_there_is_by_default() {
+        assert_eq!(
+            body(&["--", "sh", "-c", "x"]).unwrap(),
+            json!({"command": ["sh", "-c", "x"]})
+        );
+        // Without the dashes, too, flags behind the command are the command's.
+        assert_eq!(
+            body(&["ls", "-l", "--name"]).unwrap(),
+            json!({"command": ["ls", "-l", "--name"]})
+        );
+    }
+
+    #[test]
+    fn every_flag_becomes_its_field() {
+        let line = "--name n -l a=b --label=c= -e X=1=2 -e HAVE --secret-env HAVE --clean-env -C sub -u root:7 \
+            --timeout 1.5m --stop-signal INT --grace 2 --queue q --priority -3 --start-deadline 1h --memory 512M \
+            --cpus 1.5 --pids 9 --rlimit nofile=1K --rlimit core=0:unlimited --nice -5 --umask 0077 \
+            --max-output 1M --merge-stderr --wait-for-all --success-code 0 --success-code 3 --ttl 2d true";
+        let line: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(
+            body(&line).unwrap(),
+            json!({
+                "command": ["true"], "name": "n", "labels": {"a": "b", "c": ""},
+                "env": {"X": "1=2", "HAVE": "it"}, "secret_env": {"HAVE": "it"}, "env_inherit": "none",
+                "cwd": "/here/sub", "user": "root", "group": 7, "timeout_seconds": 90,
+                "stop": {"signal": "INT", "grace_seconds": 2}, "queue": "q", "priority": -3,
+                "start_deadline_seconds": 3600, "limits": {"memory_bytes": 536_870_912, "cpu": 1.5, "pids": 9},
+                "rlimits": {"nofile": 1024, "core": {"soft": 0, "hard": "unlimited"}}, "nice": -5,
+                "umask": "0077", "output": {"max_bytes": 1_048_576, "merge_stderr": true}, "wait_for": "all",
+                "success_exit_codes": [0, 3], "ttl_seconds_after_finished": 172_800,
+            })
+        );
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let text = r#"{"script": "x", "name": "file", "stop": {"signal": "HUP", "grace_seconds": 1}, "odd": 1}"#;
+        file.write_all(text.as_bytes()).unwrap();
+        let path = file.path().to_str().unwrap();
+        assert_eq!(
+            body(&["-f", path, "--name", "flag", "--grace", "9", "true"]).unwrap(),
+            json!({"command": ["true"], "name": "flag", "stop": {"signal": "HUP", "grace_seconds": 9}, "odd": 1})
+        );
+        assert_eq!(body(&["-f", path]).unwrap()["script"], "x");
+        assert!(matches!(body(&["-f", "/nowhere"]), Err(Failure::Local(_))));
+    }
+
+    #[test]
+    fn a_template_has_parameters_of_two_kinds() {
+        assert_eq!(
+            body(&[
+                "--template",
+                "t",
+                "--param",
+                "level=3",
+                "--param",
+                "to=/srv/x"
+            ])
+            .unwrap(),
+            json!({"template": "t", "params": {"level": 3, "to": "/srv/x"}})
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_here() {
+        for line in [
+            &[][..],
+            &["-e", "LACK", "x"],
+            &["--secret-env", "A=b", "x"],
+            &["-l", "novalue", "x"],
+            &["-l", "=v", "x"],
+            &["--timeout", "soon", "x"],
+            &["--timeout", "-1", "x"],
+            &["--timeout", "inf", "x"],
+            &["--memory", "1.5G", "x"],
+            &["--memory", "99999999999T", "x"],
+            &["--rlimit", "core=x", "x"],
+            &["--script", "a", "b"],
+            &["--param", "a=b", "x"],
+        ] {
+            assert!(
+                matches!(body(line), Err(Failure::Usage(_))),
+                "{line:?}: {:?}",
+                body(line)
+            );
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! `procession show` and `procession ps`: how jobs are.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::connection::{Client, ConnectArgs};
+use super::execute;
+use super::failure::Failure;
+use super::interrupt::Signals;
+use super::terminal::print;
+use super::terminal::print_json;
+use super::text::{Align, Colour, Style, Table, size, span, visible};
+use super::view::Job;
+use super::{find, terminal};
+use job::time::Timestamp;
+use linux::clock;
+
+#[derive(Debug, clap::Args)]
+pub struct ShowArgs {
+    /// Ids, beginnings of ids, or names.
+    #[arg(required = true, value_name = "JOB")]
+    jobs: Vec<String>,
+    /// Print the jobs as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct PsArgs {
+    /// Those that have ended, too.
+    #[arg(short, long)]
+    all: bool,
+    /// Only in these states; can be repeated, or separated by commas.
+    #[arg(short, long, value_name = "STATE", value_delimiter = ',')]
+    state: Vec<String>,
+    /// Only where the labels match, such as team=data,!nightly.
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    selector: Option<String>,
+    /// Only where the name begins so.
+    #[arg(long, value_name = "TEXT")]
+    name: Option<String>,
+    /// Only of this queue.
+    #[arg(long)]
+    queue: Option<String>,
+    /// At most so many, the newest.
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
+    limit: usize,
+    /// Print ids only.
+    #[arg(short, long, conflicts_with = "json")]
+    quiet: bool,
+    /// Go on, and show the list anew every second, until interrupted.
+    #[arg(short, long)]
+    watch: bool,
+    /// Print a JSON object with the jobs; with --watch one a line.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+pub fn show(args: &ShowArgs) -> ExitCode {
+    execute::run(async {
+        let client = Client::new(&args.connect)?;
+        for (at, id) in find::ids(&client, &args.jobs).await?.iter().enumerate() {
+            let (value, job) = find::get(&client, id).await?;
+            if args.json {
+                print_json(&value)?;
+                continue;
+            }
+            let gap = if at > 0 { "\n" } else { "" };
+            print(&format!("{gap}{}", describe(&job)))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// What people want to know of a job, a line each.
+fn describe(job: &Job) -> String {
+    let mut lines: Vec<(&str, String)> = vec![("id", job.id.clone())];
+    let mut say = |what, text: Option<String>| lines.extend(text.map(|text| (what, text)));
+    let at = |time: Option<Timestamp>| time.map(|time| time.to_string());
+    say("name", job.name.clone());
+    let labels = job
+        .labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"));
+    let labels = labels.collect::<Vec<_>>().join(" ");
+    say("labels", (!labels.is_empty()).then_some(labels));
+    let reason = job
+        .state_reason
+        .as_ref()
+        .map(|reason| format!(" ({reason})"));
+    say(
+        "state",
+        Some(format!("{}{}", job.state, reason.unwrap_or_default())),
+    );
+    say("message", job.state_message.clone());
+    let kind = if job.spec.script.is_some() {
+        "script"
+    } else {
+        "command"
+    };
+    say(kind, Some(job.program()));
+    say("directory", job.spec.cwd.clone());
+    say(
+        "queue",
+        job.spec.queue.clone().filter(|queue| queue != "default"),
+    );
+    say("created", Some(job.created_at.to_string()));
+    say("created by", job.created_by.clone());
+    say("started", at(job.started_at));
+    say("finished", at(job.finished_at));
+    say("ran", run_time(job).map(span));
+    say("timeout at", at(job.deadline_at));
+    say("expires", at(job.expires_at));
+    say(
+        "process",
+        job.process.as_ref().map(|process| {
+            let kind = process.containment.as_deref().unwrap_or("unknown");
+            format!("{} ({kind})", process.pid)
+        }),
+    );
+    say(
+        "exit",
+        job.exit
+            .as_ref()
+            .map(|exit| match (exit.code, &exit.signal) {
+                (Some(code), _) => format!("code {code}"),
+                (None, Some(signal)) => signal.clone(),
+                (None, None) => "unknown".to_owned(),
+            }),
+    );
+    say(
+        "usage",
+        job.usage.as_ref().map(|usage| {
+            format!(
+                "{:.2} s user, {:.2} s system, {} at most",
+                usage.user_cpu_seconds,
+                usage.system_cpu_seconds,
+                size(usage.max_rss_bytes)
+            )
+        }),
+    );
+    let output = &job.output;
+    let dropped = match output.dropped_bytes {
+        0 => String::new(),
+        bytes => format!(", {} dropped", size(bytes)),
+    };
+    say(
+        "output",
+        Some(format!(
+            "{} on stdout, {} on stderr{dropped}",
+            size(output.stdout_bytes),
+            size(output.stderr_bytes)
+        )),
+    );
+    let lines = lines
+        .iter()
+        .map(|(what, text)| format!("{what:<12}{}\n", visible(text)));
+    lines.collect()
+}
+
+/// How long it runs or ran.
+fn run_time(job: &Job) -> Option<Duration> {
+    let end = job.finished_at.unwrap_or_else(clock::wall);
+    job.started_at.map(|start| end.since(start))
+}
+
+pub fn ps(args: &PsArgs) -> ExitCode {
+    execute::run(async {
+        let client = Client::new(&args.connect)?;
+        if !args.watch {
+            print(&list(&client, args).await?)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut signals = Signals::catch()?;
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            let text = list(&client, args).await?;
+            print(&terminal::page(&text))?;
+            let is_over = tokio::select! {
+                _ = ticks.tick() => false,
+                _ = signals.next() => true,
+            };
+            if is_over {
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+    })
+}
+
+async fn list(client: &Client, args: &PsArgs) -> Result<String, Failure> {
+    let mut query = vec![("page_size", args.limit.clamp(1, 1000).to_string())];
+    let states = match (args.state.is_empty(), args.all) {
+        (false, _) => Some(args.state.join(",")),
+        (true, true) => None,
+        (true, false) => Some(find::live_states()),
+    };
+    query.extend(states.map(|states| ("state", states)));
+    query.extend(
+        args.selector
+            .clone()
+            .map(|selector| ("label_selector", selector)),
+    );
+    query.extend(args.name.clone().map(|name| ("name_prefix", name)));
+    query.extend(args.queue.clone().map(|queue| ("queue", queue)));
+    let mut jobs = Vec::new();
+    if args.limit > 0 {
+        find::each(client, &query, |job| {
+            jobs.push(job);
+            jobs.len() < args.limit
+        })
+        .await?;
+    }
+    if args.json {
+        return Ok(format!("{}\n", json!({ "jobs": jobs })));
+    }
+    let jobs: Vec<Job> = jobs.iter().map(Job::read).collect::<Result<_, _>>()?;
+    if args.quiet {
+        return Ok(jobs.iter().map(|job| format!("{}\n", job.id)).collect());
+    }
+    Ok(table(&jobs, terminal::style()))
+}
+
+fn table(jobs: &[Job], style: Style) -> String {
+    let mut table = Table::new(&[
+        ("ID", Align::Left),
+        ("STATE", Align::Left),
+        ("EXIT", Align::Right),
+        ("AGE", Align::Right),
+        ("RAN", Align::Right),
+        ("NAME", Align::Left),
+        ("COMMAND", Align::Left),
+    ]);
+    let now = clock::wall();
+    for job in jobs {
+        let exit = match (&job.exit, job.has_ended()) {
+            (Some(exit), _) => match (exit.code, &exit.signal) {
+                (Some(code), _) => code.to_string(),
+                (None, Some(signal)) => signal.trim_start_matches("SIG").to_owned(),
+                (None, None) => String::new(),
+            },
+            (None, true) => "?".to_owned(),
+            (None, false) => String::new(),
+        };
+        let age = span(now.since(job.created_at));
+        let ran = run_time(job).map(span).unwrap_or_default();
+        table.row([
+            (job.id.as_str(), None),
+            (job.state.as_str(), colour(&job.state)),
+            (exit.as_str(), None),
+            (age.as_str(), None),
+            (ran.as_str(), None),
+            (job.name.as_deref().unwrap_or_default(), None),
+            (job.program().as_str(), None),
+        ]);
+    }
+    table.render(style)
+}
+
+/// Good, bad, and what somebody may have to look at.
+fn colour(state: &str) -> Option<Colour> {
+    match state {
+        "running" | "succeeded" => Some(Colour::Green),
+        "failed" | "timed_out" | "lost" => Some(Colour::Red),
+        "paused" | "stopping" => Some(Colour::Yellow),
+        "queued" | "starting" | "canceled" => Some(Colour::Grey),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn job(fields: Value) -> Job {
+        let mut job = json!({"id": "0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f", "name": "n\u{1b}[2J",
+            "state": "failed", "created_at": "2026-01-31T12:00:00Z", "started_at": "2026-01-31T12:00:01Z",
+            "finished_at": "2026-01-31T12:01:06Z", "exit": {"code": null, "signal": "SIGKILL", "signal_number": 9},
+            "spec": {"command": ["printf", "\u{1b}]0;x\u{7}"]}});
+        job.as_object_mut()
+            .unwrap()
+            .extend(fields.as_object().unwrap().clone());
+        Job::read(&job).unwrap()
+    }
+
+    #[test]
+    fn a_line_of_the_list_says_how_the_job_ended() {
+        let text = table(&[job(json!({}))], Style::default());
+        let line = text.lines().nth(1).unwrap();
+        assert!(
+            line.starts_with("0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f  failed  KILL"),
+            "{line}"
+        );
+        assert!(
+            line.contains("  1m05s  n\\x1b[2J  printf '\\x1b]0;x\\x07'"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn a_description_has_no_line_that_a_job_has_made() {
+        let odd = job(json!({"state_message": "a\nid          forged", "labels": {"a": "b"}}));
+        let text = describe(&odd);
+        assert_eq!(
+            text.lines().filter(|line| line.starts_with("id ")).count(),
+            1,
+            "{text}"
+        );
+        assert!(
+            text.contains("exit        SIGKILL\n") && text.contains("labels      a=b\n"),
+            "{text}"
+        );
+        assert!(!text.contains('\u{1b}'), "{text}");
+    }
+}

@@ -1,0 +1,249 @@
+//! `procession top`: what the running jobs use, live.
+
+use std::collections::HashMap;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::connection::{Client, ConnectArgs};
+use super::execute;
+use super::failure::Failure;
+use super::interrupt::Signals;
+use super::terminal::print;
+use super::text::{Align, Table, size, span};
+use super::view::Job;
+use super::{find, terminal};
+
+/// Before the first picture there are two looks, so far apart: the use of processors is a difference.
+const FIRST: Duration = Duration::from_millis(500);
+
+#[derive(Debug, clap::Args)]
+pub struct TopArgs {
+    /// Only where the labels match, such as team=data,!nightly.
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    selector: Option<String>,
+    /// The time between two pictures, in seconds.
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    interval: u64,
+    /// Look at so many jobs at most, the newest.
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
+    limit: usize,
+    /// Print one picture and end.
+    #[arg(short, long)]
+    once: bool,
+    /// Print a JSON object for each picture, one a line.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+/// A process of a job, as far as it is added up.
+#[derive(Clone, Debug, Deserialize)]
+struct Process {
+    pid: i32,
+    #[serde(default)]
+    user_cpu_seconds: f64,
+    #[serde(default)]
+    system_cpu_seconds: f64,
+    #[serde(default)]
+    rss_bytes: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Processes {
+    processes: Vec<Process>,
+}
+
+/// What every process had used at one moment.
+#[derive(Debug)]
+struct Look {
+    at: Instant,
+    jobs: Vec<(Job, Vec<Process>)>,
+}
+
+/// A line of the picture.
+#[derive(Debug, PartialEq)]
+struct Line {
+    processes: usize,
+    /// Of one processor.
+    cpu_percent: f64,
+    cpu_seconds: f64,
+    rss_bytes: u64,
+}
+
+pub fn run(args: &TopArgs) -> ExitCode {
+    execute::run(async {
+        let client = Client::new(&args.connect)?;
+        let mut signals = Signals::catch()?;
+        let mut before = look(&client, args).await?;
+        let mut next = Instant::now() + FIRST;
+        loop {
+            let is_over = tokio::select! {
+                () = tokio::time::sleep_until(next) => false,
+                _ = signals.next() => true,
+            };
+            if is_over {
+                return Ok(ExitCode::SUCCESS);
+            }
+            let now = look(&client, args).await?;
+            let text = picture(&before, &now, args.json);
+            print(&if args.once || args.json {
+                text
+            } else {
+                terminal::page(&text)
+            })?;
+            if args.once {
+                return Ok(ExitCode::SUCCESS);
+            }
+            before = now;
+            next = Instant::now() + Duration::from_secs(args.interval);
+        }
+    })
+}
+
+async fn look(client: &Client, args: &TopArgs) -> Result<Look, Failure> {
+    let mut query = vec![
+        ("state", "running,paused,stopping".to_owned()),
+        ("page_size", args.limit.clamp(1, 1000).to_string()),
+    ];
+    query.extend(
+        args.selector
+            .clone()
+            .map(|selector| ("label_selector", selector)),
+    );
+    let mut values = Vec::new();
+    find::each(client, &query, |job| {
+        values.push(job);
+        values.len() < args.limit
+    })
+    .await?;
+    let mut jobs = Vec::with_capacity(values.len());
+    for value in &values {
+        let job = Job::read(value)?;
+        let path = format!("/jobs/{}/processes", job.id);
+        let asked = client.json::<Processes>(|| client.get(&path)).await;
+        match asked {
+            Ok(processes) => jobs.push((job, processes.processes)),
+            // It has ended meanwhile, or is about to.
+            Err(Failure::Refused(problem)) if matches!(problem.status, 404 | 409) => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    let at = Instant::now();
+    Ok(Look { at, jobs })
+}
+
+fn picture(before: &Look, now: &Look, as_json: bool) -> String {
+    let elapsed = now.at.duration_since(before.at);
+    let used: HashMap<(&str, i32), f64> = before
+        .jobs
+        .iter()
+        .flat_map(|(job, processes)| {
+            let of_job = |process: &Process| ((job.id.as_str(), process.pid), seconds(process));
+            processes.iter().map(of_job)
+        })
+        .collect();
+    let mut lines: Vec<(&Job, Line)> = now
+        .jobs
+        .iter()
+        .map(|(job, processes)| {
+            let line = add_up(processes, elapsed, |pid| {
+                used.get(&(job.id.as_str(), pid)).copied()
+            });
+            (job, line)
+        })
+        .collect();
+    lines.sort_by(|(_, one), (_, other)| {
+        let cpu = other.cpu_percent.total_cmp(&one.cpu_percent);
+        cpu.then(other.rss_bytes.cmp(&one.rss_bytes))
+    });
+    if as_json {
+        let jobs: Vec<Value> = lines
+            .iter()
+            .map(|(job, line)| {
+                json!({"id": job.id, "name": job.name, "state": job.state, "processes": line.processes,
+                    "cpu_percent": line.cpu_percent, "cpu_seconds": line.cpu_seconds, "rss_bytes": line.rss_bytes})
+            })
+            .collect();
+        return format!("{}\n", json!({ "jobs": jobs }));
+    }
+    let mut table = Table::new(&[
+        ("ID", Align::Left),
+        ("CPU%", Align::Right),
+        ("CPU", Align::Right),
+        ("RSS", Align::Right),
+        ("PROCS", Align::Right),
+        ("NAME", Align::Left),
+        ("COMMAND", Align::Left),
+    ]);
+    for (job, line) in lines {
+        let cpu = format!("{:.1}", line.cpu_percent);
+        let time = span(Duration::try_from_secs_f64(line.cpu_seconds).unwrap_or_default());
+        table.row([
+            (job.id.as_str(), None),
+            (cpu.as_str(), None),
+            (time.as_str(), None),
+            (size(line.rss_bytes).as_str(), None),
+            (line.processes.to_string().as_str(), None),
+            (job.name.as_deref().unwrap_or_default(), None),
+            (job.program().as_str(), None),
+        ]);
+    }
+    table.render(terminal::style())
+}
+
+/// A process that was not there before has used all that it has used since then.
+fn add_up(processes: &[Process], elapsed: Duration, used: impl Fn(i32) -> Option<f64>) -> Line {
+    let mut line = Line {
+        processes: processes.len(),
+        cpu_percent: 0.0,
+        cpu_seconds: 0.0,
+        rss_bytes: 0,
+    };
+    for process in processes {
+        let now = seconds(process);
+        let since = (now - used(process.pid).unwrap_or(0.0)).max(0.0);
+        line.cpu_percent += 100.0 * since / elapsed.as_secs_f64().max(f64::EPSILON);
+        line.cpu_seconds += now;
+        line.rss_bytes = line.rss_bytes.saturating_add(process.rss_bytes);
+    }
+    line
+}
+
+fn seconds(process: &Process) -> f64 {
+    process.user_cpu_seconds + process.system_cpu_seconds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_use_of_processors_is_that_since_the_last_look() {
+        let process = |pid, seconds, rss_bytes| Process {
+            pid,
+            user_cpu_seconds: seconds,
+            system_cpu_seconds: 0.5,
+            rss_bytes,
+        };
+        let processes = [process(2, 10.0, 100), process(3, 0.5, 11)];
+        let line = add_up(&processes, Duration::from_secs(2), |pid| {
+            (pid == 2).then_some(9.5)
+        });
+        // One second of the old one, one of the new one, in two.
+        let expected = Line {
+            processes: 2,
+            cpu_percent: 100.0,
+            cpu_seconds: 11.5,
+            rss_bytes: 111,
+        };
+        assert_eq!(line, expected);
+        // A number that is another process by now.
+        let line = add_up(&processes[1..], Duration::from_secs(2), |_| Some(50.0));
+        assert!(line.cpu_percent.abs() < f64::EPSILON);
+    }
+}

@@ -1,0 +1,176 @@
+//! A monitor in the place of one that was killed: same record, same pipes, same timers.
+//!
+//! The job's processes are the supervisor's children by now, so the supervisor reaps them and tells of
+//! the leader's end. Without the subreaper's proof, emptiness is what the cgroup and `/proc` say.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use nix::poll::{PollTimeout, poll};
+
+use super::control::Outbox;
+use super::input::Stdin;
+use super::launch::{detach, inodes};
+use super::pump::Width;
+use super::terminal::{self, Terminal};
+use super::{Host, Kill, Monitor, Reaper, STRAYS_NAMED, SWEEP_FIRST};
+use job::JobId;
+use job::life::Phase;
+use linux::cgroup::Group;
+use linux::clock;
+use linux::failpoint;
+use linux::procfs;
+use linux::procfs::ProcessIdentity;
+use linux::sys::{self, Pid};
+use linux::tree::{Reach, Traces, Tree};
+use protocol::output;
+use protocol::record::{self};
+
+/// How long a rescue that failed waits before the next one.
+const RETRY_MILLIS: u16 = 1000;
+
+/// What a dead monitor leaves.
+#[derive(Debug)]
+pub(crate) struct Remains {
+    pub(crate) job: JobId,
+    pub(crate) supervisor: i32,
+    /// Where the supervisor tells of the leader's end.
+    pub(crate) reaper: OwnedFd,
+    /// The write end of standard input, where that is open.
+    pub(crate) stdin: Option<OwnedFd>,
+    /// The read ends of the pipes.
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: Option<OwnedFd>,
+    /// The master of the job's terminal, where it has one.
+    pub(crate) terminal: Option<OwnedFd>,
+    /// Processes that are certainly the job's.
+    pub(crate) strays: Vec<ProcessIdentity>,
+}
+
+/// Runs a rescue monitor in the process that has just been forked for it.
+pub(crate) fn run(host: &Host, remains: Remains) -> ! {
+    let job = remains.job;
+    let code = match take_over(host, remains).and_then(|mut monitor| monitor.serve()) {
+        Ok(()) => 0,
+        Err(error) => {
+            tracing::error!(job.id = %job, %error, "job {job} could not be rescued: {error}");
+            // The supervisor tries again at once; a disk that fails does not get better that fast.
+            let _ = poll(&mut [], PollTimeout::from(RETRY_MILLIS));
+            1
+        }
+    };
+    sys::exit_now(code)
+}
+
+fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
+    let Remains {
+        job,
+        supervisor,
+        reaper,
+        stdin,
+        stdout,
+        stderr,
+        terminal,
+        strays,
+    } = remains;
+    let mut keep = vec![&host.jobs, &reaper, &stdout];
+    keep.extend(&stdin);
+    keep.extend(&stderr);
+    keep.extend(&terminal);
+    let signals = detach(&keep)?;
+    let directory = record::open_directory(host.jobs.as_fd(), job)?;
+    let (record, mut facts) = record::Writer::resume(directory.as_fd())?;
+    let leader = facts.leader.as_ref().map(|leader| leader.identity);
+    let leader = leader.ok_or_else(|| io::Error::other("its record names no leader"))?;
+    let leader_pid =
+        Pid::new(leader.pid).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    let group = facts.cgroup.as_deref().and_then(Group::at);
+    facts.pipes = inodes([Some(&stdout), stderr.as_ref()]);
+    facts.rescued = true;
+    facts.strays.extend(strays);
+    let known = facts.strays.iter().copied();
+    let mut traces = Traces::new(job, leader, facts.pipes.clone(), known);
+    traces.terminal = terminal.as_ref().and_then(terminal::device);
+    let reach = Reach::Traces {
+        traces: RefCell::new(traces),
+        supervisor: Some(supervisor),
+    };
+    let tree = Tree::new(reach, group);
+    // A rescuer after this one, or a server, has to be told only of those that it could not find.
+    facts.strays = tree.traceless(&facts.strays);
+    facts.strays.truncate(STRAYS_NAMED);
+    let terminal = terminal
+        .map(|master| Terminal::taken_over(master, &stdout))
+        .transpose()?;
+    let input = match &terminal {
+        Some(terminal) => Some(terminal.keyboard()?),
+        None => stdin,
+    };
+    let me = procfs::own_stat()?;
+    facts.monitor = ProcessIdentity {
+        pid: me.pid,
+        start_ticks: me.start_ticks,
+    };
+    let now = clock::now();
+    let leader_gone = facts.life.exit().is_some();
+    let mut monitor = Monitor {
+        tree,
+        reaper: Reaper::Supervisor(Some(reaper)),
+        leader: leader_pid,
+        // Not our child: its number may be anybody's at any time.
+        leader_reaped: true,
+        leader_gone,
+        left_behind_told: false,
+        used: sys::Usage::default(),
+        signals: Rc::new(signals),
+        timer: None,
+        starting: None,
+        stack: None,
+        output: output::Writer::resume(directory.try_clone()?, facts.life.plan().output)?,
+        stdout: Some(stdout),
+        stderr,
+        terminal,
+        output_retry_at: None,
+        control: None,
+        listener: None,
+        outbox: Outbox::default(),
+        stdin: Stdin::taken_over(input.filter(|_| !facts.stdin_closed), record.noted_input()),
+        kill: None,
+        is_at_rest: false,
+        width: Width::default(),
+        facts,
+        record,
+        directory,
+    };
+    failpoint::hit("rescue.recording");
+    monitor.write_record()?;
+    failpoint::hit("rescue.recorded");
+    monitor.server_gone();
+    match monitor.facts.life.phase() {
+        Phase::Killing => {
+            monitor.kill = Some(Kill {
+                since: now.boot,
+                next: now.boot,
+                pause: SWEEP_FIRST,
+            });
+        }
+        Phase::Terminating { .. } => {
+            // The predecessor may have died between writing that down and doing it.
+            let stop = monitor.facts.life.plan().stop;
+            monitor
+                .tree
+                .terminate(stop.signal, stop.scope, leader_pid, true);
+        }
+        Phase::Starting
+        | Phase::Running { .. }
+        | Phase::Paused { .. }
+        | Phase::Draining { .. }
+        | Phase::Ended => {}
+    }
+    // Whoever is seen now is known for good, whatever it becomes.
+    let _ = monitor.tree.members();
+    monitor.reap(now)?;
+    Ok(monitor)
+}

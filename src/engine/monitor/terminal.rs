@@ -1,0 +1,290 @@
+//! A job's terminal: read into the pipe of standard output, resized.
+//!
+//! The pipe stands between the terminal and the log, since the log takes what is still in a pipe for its own:
+//! each byte is in the terminal, in the pipe or in the log, whoever is killed. splice(2) moves it in one step.
+//! The end of the output is the last process that lets go of the terminal (EIO, see `pty(7)`).
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, SpliceFFlags, open, splice};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::{Mode, stat};
+use nix::sys::termios::{self, InputFlags, SetArg};
+use nix::unistd::{read, write};
+
+use super::Monitor;
+use job::pty::{Pty, Size};
+use linux::sys;
+use protocol::wire::messages::{Input, RequestRefused};
+
+/// What is moved at once: as much as a pipe holds by default.
+const MOST: usize = 64 << 10;
+
+/// What a pipe that says it has room takes for certain (`PIPE_BUF`, pipe(7)).
+const CERTAIN: usize = 4096;
+
+/// A terminal, as its monitor holds it.
+#[derive(Debug)]
+pub(super) struct Terminal {
+    master: OwnedFd,
+    /// The write end of the pipe; `None` once no process has the terminal open.
+    feed: Option<OwnedFd>,
+    /// Nothing has been typed since the last end of a line; so far as this monitor knows.
+    at_line_start: bool,
+}
+
+/// A terminal, and what the leader and the monitor have of it in the places of pipes.
+#[derive(Debug)]
+pub(super) struct Plugged {
+    pub(super) stdin: OwnedFd,
+    pub(super) stdout: OwnedFd,
+    /// What standard input is written to.
+    pub(super) keyboard: OwnedFd,
+    pub(super) terminal: Terminal,
+}
+
+impl Plugged {
+    /// Plugs a job into its terminal; `feed` is the write end of the pipe of standard output.
+    pub(super) fn new(
+        pty: &Pty,
+        pair: Option<nix::Result<(OwnedFd, OwnedFd)>>,
+        feed: OwnedFd,
+    ) -> io::Result<Self> {
+        let (master, slave) = pair.unwrap_or(Err(Errno::ENOTTY))?;
+        let terminal = Terminal::new(master, feed, pty.size())?;
+        Ok(Self {
+            stdin: slave.try_clone()?,
+            stdout: slave,
+            keyboard: terminal.keyboard()?,
+            terminal,
+        })
+    }
+}
+
+impl Terminal {
+    /// The terminal of a job that is being launched, at its size; `feed` is the write end of the pipe.
+    pub(super) fn new(master: OwnedFd, feed: OwnedFd, size: Size) -> io::Result<Self> {
+        sys::set_nonblocking(master.as_fd())?;
+        sys::set_nonblocking(feed.as_fd())?;
+        sys::set_terminal_size(master.as_fd(), size.rows, size.cols)?;
+        // Erasing takes whole characters, where the terminal itself is the editor.
+        let mut modes = termios::tcgetattr(&master)?;
+        modes.input_flags.insert(InputFlags::IUTF8);
+        termios::tcsetattr(&master, SetArg::TCSANOW, &modes)?;
+        Ok(Self {
+            master,
+            feed: Some(feed),
+            at_line_start: true,
+        })
+    }
+
+    /// The terminal of a job whose monitor died; `pipe` is the read end, whose write end died with it.
+    pub(super) fn taken_over(master: OwnedFd, pipe: &OwnedFd) -> io::Result<Self> {
+        // A pipe can be opened anew as long as anybody has one of its ends (proc_pid_fd(5)).
+        let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
+        let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let feed = open(path.as_str(), flags, Mode::empty())?;
+        Ok(Self {
+            master,
+            feed: Some(feed),
+            at_line_start: false,
+        })
+    }
+
+    /// What the job's standard input is written to.
+    pub(super) fn keyboard(&self) -> io::Result<OwnedFd> {
+        self.master.try_clone()
+    }
+
+    /// Moves what the job has written to the pipe, as far as there is room; was there anything?
+    fn fill(&mut self) -> bool {
+        let Some(feed) = &self.feed else { return false };
+        let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
+        let moved = match splice(&self.master, None, feed, None, MOST, flags) {
+            // Not every kernel, and not every sandbox, can splice from a terminal.
+            Err(Errno::EINVAL) => copy(&self.master, feed),
+            moved => moved,
+        };
+        match moved {
+            Ok(0) => {
+                self.feed = None;
+                false
+            }
+            Ok(_) => true,
+            Err(Errno::EAGAIN | Errno::EINTR) => false,
+            // EIO: no process has it open any more.
+            Err(_) => {
+                self.feed = None;
+                false
+            }
+        }
+    }
+
+    /// What a person types to say that nothing follows: once at the start of a line, else twice.
+    fn end_of_input(&self) -> Vec<u8> {
+        let Ok(modes) = termios::tcgetattr(&self.master) else {
+            return Vec::new();
+        };
+        let character = modes.control_chars.get(libc::VEOF).copied();
+        let times = if self.at_line_start { 1 } else { 2 };
+        character
+            .filter(|character| *character != libc::_POSIX_VDISABLE)
+            .map_or_else(Vec::new, |character| vec![character; times])
+    }
+}
+
+/// The same as splice(2) in two steps: between them, a kill of the monitor loses what was read.
+fn copy(terminal: &OwnedFd, pipe: &OwnedFd) -> nix::Result<usize> {
+    let mut room = [PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)];
+    if poll(&mut room, PollTimeout::ZERO)? == 0 {
+        return Err(Errno::EAGAIN);
+    }
+    let mut bytes = [0; CERTAIN];
+    let count = read(terminal, &mut bytes)?;
+    write(pipe, bytes.get(..count).unwrap_or_default())
+}
+
+impl Monitor {
+    /// The terminal, where its having something to say matters.
+    pub(super) fn awaited_terminal(&self) -> Option<&OwnedFd> {
+        let is_read = self.stdout.is_some() && self.output_retry_at.is_none();
+        let terminal = self.terminal.as_ref().filter(|_| is_read)?;
+        terminal.feed.as_ref().map(|_| &terminal.master)
+    }
+
+    /// Moves what the terminal has to say to the pipe of standard output; was there anything?
+    pub(super) fn fill_from_terminal(&mut self) -> bool {
+        self.terminal.as_mut().is_some_and(Terminal::fill)
+    }
+
+    pub(super) fn resize(&mut self, size: Size) -> Result<u64, RequestRefused> {
+        let refused = |errno| RequestRefused::Errno(sys::errno_number(errno));
+        let terminal = self.terminal.as_ref();
+        let terminal = terminal.ok_or_else(|| refused(Errno::ENOTTY))?;
+        sys::set_terminal_size(terminal.master.as_fd(), size.rows, size.cols)
+            .map(|()| 0)
+            .map_err(refused)
+    }
+
+    /// The input as it goes into a terminal, which has no end that could be closed: it is typed.
+    pub(super) fn typed(&mut self, mut input: Input) -> Input {
+        let Some(terminal) = &mut self.terminal else {
+            return input;
+        };
+        if let Some(last) = input.bytes.last() {
+            terminal.at_line_start = matches!(last, b'\n' | b'\r');
+        }
+        if input.eof && self.stdin.pipe.is_some() {
+            input.bytes.extend(terminal.end_of_input());
+        }
+        input
+    }
+}
+
+/// The device number by which `/proc` knows a terminal, given its master.
+pub(super) fn device(master: &OwnedFd) -> Option<u64> {
+    let number = sys::terminal_number(master.as_fd()).ok()?;
+    let slave = stat(format!("/dev/pts/{number}").as_str()).ok()?;
+    Some(slave.st_rdev)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::pty::openpty;
+    use nix::unistd::pipe;
+
+    use super::*;
+
+    fn terminal() -> (Terminal, OwnedFd, OwnedFd) {
+        let pair = openpty(None, None).unwrap();
+        let (read, write) = pipe().unwrap();
+        let size = Size { rows: 5, cols: 7 };
+        let terminal = Terminal::new(pair.master, write, size).unwrap();
+        (terminal, pair.slave, read)
+    }
+
+    fn read_all(pipe: &OwnedFd) -> Vec<u8> {
+        let mut bytes = vec![0; 1 << 16];
+        let count = read(pipe, &mut bytes).unwrap();
+        bytes.truncate(count);
+        bytes
+    }
+
+    #[test]
+    fn what_is_written_reaches_the_pipe_and_the_last_to_let_go_ends_it() {
+        let (mut terminal, slave, pipe) = terminal();
+        assert!(!terminal.fill(), "nothing yet");
+        write(&slave, b"one\n").unwrap();
+        assert!(terminal.fill());
+        assert_eq!(read_all(&pipe), b"one\r\n");
+        write(&slave, b"two\n").unwrap();
+        drop(slave);
+        while terminal.fill() {}
+        assert_eq!(read_all(&pipe), b"two\r\n");
+        assert!(terminal.feed.is_none());
+        assert_eq!(read_all(&pipe), b"", "the end");
+    }
+
+    #[test]
+    fn what_cannot_be_spliced_is_copied() {
+        let (terminal, slave, pipe) = terminal();
+        let feed = terminal.feed.as_ref().unwrap();
+        assert_eq!(copy(&terminal.master, feed), Err(Errno::EAGAIN));
+        write(&slave, b"one\n").unwrap();
+        assert_eq!(copy(&terminal.master, feed), Ok(5));
+        assert_eq!(read_all(&pipe), b"one\r\n");
+        drop(slave);
+        assert_eq!(copy(&terminal.master, feed), Err(Errno::EIO));
+    }
+
+    #[test]
+    fn a_full_pipe_keeps_the_rest_in_the_terminal() {
+        let (mut terminal, slave, pipe) = terminal();
+        let modes = {
+            let mut modes = termios::tcgetattr(&slave).unwrap();
+            termios::cfmakeraw(&mut modes);
+            modes
+        };
+        termios::tcsetattr(&slave, SetArg::TCSANOW, &modes).unwrap();
+        let wanted = 300_000;
+        let writer = std::thread::spawn(move || {
+            let mut left = wanted;
+            while left > 0 {
+                left -= write(&slave, &vec![b'x'; left.min(4000)]).unwrap();
+            }
+        });
+        let mut got = 0;
+        while got < wanted || terminal.feed.is_some() {
+            while terminal.fill() {}
+            if sys::bytes_in_pipe(pipe.as_fd()).unwrap() > 0 {
+                got += read_all(&pipe).len();
+            }
+        }
+        writer.join().unwrap();
+        assert_eq!(got, wanted);
+    }
+
+    #[test]
+    fn a_pipe_is_fed_again_after_its_writer_died() {
+        let pair = openpty(None, None).unwrap();
+        let (read_end, write_end) = pipe().unwrap();
+        sys::set_nonblocking(pair.master.as_fd()).unwrap();
+        write(&write_end, b"before ").unwrap();
+        drop(write_end);
+        let mut terminal = Terminal::taken_over(pair.master, &read_end).unwrap();
+        write(&pair.slave, b"after").unwrap();
+        assert!(terminal.fill());
+        assert_eq!(read_all(&read_end), b"before after");
+    }
+
+    #[test]
+    fn the_end_of_the_input_is_typed_as_often_as_it_takes() {
+        let (mut terminal, _slave, _pipe) = terminal();
+        assert_eq!(terminal.end_of_input(), [4]);
+        terminal.at_line_start = false;
+        assert_eq!(terminal.end_of_input(), [4, 4]);
+    }
+}

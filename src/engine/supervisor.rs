@@ -1,0 +1,437 @@
+//! The supervisor: the first process, one thread, about a megabyte; PID 1 in a container.
+//!
+//! It forks monitors and the server, reaps everything, restarts the server, and holds what must outlive
+//! them: the listening sockets and a spare read end of every job's pipes, so that nobody's death sends a
+//! job SIGPIPE or refuses a connection. It holds no policy, parses no JSON and knows no HTTP.
+
+mod backoff;
+mod berth;
+mod handover;
+mod idle;
+mod monitors;
+mod server_process;
+mod upgrade;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::pipe2;
+
+use crate::monitor::{Host, Note};
+use backoff::Backoff;
+use handover::Invocation;
+pub use handover::understands_handover;
+use job::Signal;
+use job::time::BootInstant;
+use linux::cgroup::Home;
+use linux::clock;
+use linux::procfs;
+use linux::sys::{self, Pid, WaitTarget};
+use monitors::Monitors;
+use protocol::inherited::Inherited;
+use protocol::listeners::{self, Listeners};
+use protocol::record;
+use protocol::state_dir::StateDir;
+use protocol::stderr::Failure;
+use protocol::wire::messages::FromSupervisor;
+use server_process::ServerProcess;
+use upgrade::Upgrade;
+
+/// How much longer than the jobs' own time a shutdown waits for their ends to be recorded.
+const SHUTDOWN_MARGIN: Duration = Duration::from_secs(5);
+
+/// From so many monitors on, launches and ends must not cost more the more there are: a signal's sender is
+/// reaped and not every child asked, since waitid(2) for any child looks at all of them.
+const MANY: usize = 64;
+
+/// How long after a signal every child is asked all the same: signals of ends that come together are one.
+const SWEEP_AFTER: Duration = Duration::from_millis(50);
+
+/// Runs the service until it is told to end. One line on stderr says why it could not start.
+#[must_use]
+pub fn run(settings: Settings, server: Server) -> ExitCode {
+    match Supervisor::start(settings, server) {
+        Ok(mut supervisor) => {
+            let code = supervisor.serve();
+            if let Some(home) = &supervisor.host.cgroup {
+                home.leave();
+            }
+            code
+        }
+        Err(failure) => {
+            failure.complain();
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// What the supervisor needs to know of the service's settings.
+#[derive(Debug)]
+pub struct Settings {
+    /// The address to listen on.
+    pub listen: SocketAddr,
+    /// Where everything is kept; absolute.
+    pub state_dir: PathBuf,
+    /// The most time that jobs get when the service ends.
+    pub shutdown_grace: Duration,
+    /// Running jobs are stopped when the service ends; otherwise their monitors go on with them.
+    pub stop_jobs: bool,
+}
+
+/// What a forked server does; the result is its exit code.
+pub type Server = Box<dyn Fn(Inherited) -> u8>;
+
+struct Supervisor {
+    settings: Settings,
+    become_server: Server,
+    /// Held for its lock.
+    state: StateDir,
+    host: Host,
+    /// Why there is no cgroup home.
+    no_cgroup: Option<String>,
+    listeners: Listeners,
+    signals: SignalFd,
+    server: Option<ServerProcess>,
+    restarts: u32,
+    backoff: Backoff,
+    /// New jobs are refused, whichever server is asked.
+    draining: bool,
+    restart_at: Option<BootInstant>,
+    /// When every child is looked at for ends that no signal has told of one by one.
+    sweep_at: Option<BootInstant>,
+    monitors: Monitors,
+    /// Where monitors say that their jobs are over.
+    idle_notes: OwnedFd,
+    shutdown: Option<Shutdown>,
+    invocation: Invocation,
+    upgrade: Upgrade,
+}
+
+struct Shutdown {
+    kill_at: BootInstant,
+    monitors_told: u8,
+}
+
+impl Supervisor {
+    fn start(settings: Settings, become_server: Server) -> Result<Self, Failure> {
+        let signals = take_signals().map_err(Failure::system("cannot take signals"))?;
+        let handover = handover::take().map_err(Failure::system("cannot take over"))?;
+        let draining = handover.as_ref().is_some_and(|handover| handover.draining);
+        let (state, listeners, mut monitors, restarts, original_nofile) = match handover {
+            Some(handover) => upgrade::take_over(&settings.state_dir, handover)?,
+            None => {
+                let state = StateDir::open(&settings.state_dir, None).map_err(Failure::config)?;
+                let listeners =
+                    listeners::bind(settings.listen, state.path()).map_err(Failure::config)?;
+                let nofile = raise_nofile()
+                    .map_err(Failure::system("cannot read the limit of open files"))?;
+                (state, listeners, Monitors::default(), 0, nofile)
+            }
+        };
+        monitors.prepare();
+        // Before the first fork, so that no monitor does it again.
+        record::warm_up();
+        prctl::set_child_subreaper(true)
+            .map_err(io::Error::from)
+            .map_err(Failure::system("cannot become a subreaper"))?;
+        let (no_cgroup, cgroup) = match Home::set_up(state.instance()) {
+            Ok(home) => (None, Some(home)),
+            Err(why) => (Some(why), None),
+        };
+        let (idle_notes, idle) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+            .map_err(io::Error::from)
+            .map_err(Failure::system("cannot make a pipe"))?;
+        let host = Host {
+            idle,
+            jobs: state
+                .jobs()
+                .map_err(Failure::system("cannot open the jobs directory"))?,
+            boot_id: procfs::boot_id().map_err(Failure::system("cannot read the boot id"))?,
+            cgroup,
+            original_nofile,
+        };
+        Ok(Self {
+            settings,
+            become_server,
+            state,
+            host,
+            no_cgroup,
+            listeners,
+            signals,
+            server: None,
+            restarts,
+            backoff: Backoff::default(),
+            draining,
+            restart_at: None,
+            sweep_at: None,
+            monitors,
+            idle_notes,
+            shutdown: None,
+            invocation: Invocation::read()
+                .map_err(Failure::system("cannot find the program's own file"))?,
+            upgrade: Upgrade::None,
+        })
+    }
+
+    fn serve(&mut self) -> ExitCode {
+        // After a handover, children may have ended while there was nobody to see it.
+        if let Some(code) = self.on_signals() {
+            return code;
+        }
+        // The supervisor and every monitor live longer than what only a start needs.
+        sys::forget_text_pages();
+        // Here and not in each monitor, which would write to the pages that it gives back.
+        sys::give_back_memory();
+        // Nor is a server needed where the end was asked for before there was one.
+        if self.shutdown.is_none()
+            && let Err(error) = self.start_server()
+        {
+            tracing::error!(%error, "cannot start: cannot fork the server: {error}");
+            return ExitCode::FAILURE;
+        }
+        if let Some(code) = self.on_time() {
+            return code;
+        }
+        loop {
+            let (signal, idle, message) = match self.wait() {
+                Ok(ready) => ready,
+                Err(error) => {
+                    tracing::error!(%error, "the supervisor cannot wait for events: {error}");
+                    return ExitCode::FAILURE;
+                }
+            };
+            if idle {
+                self.on_idle_monitors();
+            }
+            if message {
+                self.on_server_messages();
+            }
+            if signal && let Some(code) = self.on_signals() {
+                return code;
+            }
+            if let Some(code) = self.on_time() {
+                return code;
+            }
+        }
+    }
+
+    /// Waits for a signal, a monitor's note, a message or a due time; says which of the first three came.
+    fn wait(&self) -> io::Result<(bool, bool, bool)> {
+        let now = clock::now().boot;
+        let due = [
+            self.restart_at,
+            self.sweep_at,
+            self.monitors.idle_due(),
+            self.upgrade.due(),
+            self.shutdown.as_ref().map(|shutdown| shutdown.kill_at),
+            self.server.as_ref().and_then(|server| server.stuck_at),
+        ];
+        let next = due.into_iter().flatten().min().map(|at| at.remaining(now));
+        // Past a deadline of the shutdown, look again every 100 ms; it is over soon.
+        let timeout =
+            next.map(|left| left.max(Duration::from_millis(if left.is_zero() { 100 } else { 1 })));
+        let timeout = match timeout {
+            Some(left) => PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX),
+            None => PollTimeout::NONE,
+        };
+        let mut polled = vec![
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.idle_notes.as_fd(), PollFlags::POLLIN),
+        ];
+        let socket = self
+            .server
+            .as_ref()
+            .and_then(|server| server.socket.as_ref());
+        polled.extend(socket.map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
+        match poll(&mut polled, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let ready = |index: usize| {
+            polled
+                .get(index)
+                .and_then(PollFd::revents)
+                .is_some_and(|events| !events.is_empty())
+        };
+        Ok((ready(0), ready(1), ready(2)))
+    }
+
+    /// Takes signals and reaps; an exit code where the service is over.
+    fn on_signals(&mut self) -> Option<ExitCode> {
+        let (mut asked_to_end, mut asked_to_upgrade) = (false, false);
+        let mut ended = Vec::new();
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            let number = i32::try_from(signal.ssi_signo).unwrap_or_default();
+            asked_to_end |= number == libc::SIGTERM || number == libc::SIGINT;
+            asked_to_upgrade |= number == libc::SIGHUP;
+            if number == libc::SIGCHLD {
+                ended.extend(i32::try_from(signal.ssi_pid).ok().and_then(Pid::new));
+            }
+        }
+        if asked_to_end {
+            self.begin_shutdown();
+        }
+        if asked_to_upgrade {
+            self.begin_upgrade();
+        }
+        if self.monitors.len() < MANY {
+            return self.reap([WaitTarget::Any]);
+        }
+        self.sweep_at
+            .get_or_insert_with(|| clock::now().boot.after(SWEEP_AFTER));
+        self.reap(ended.into_iter().map(WaitTarget::Child))
+    }
+
+    /// Reaps what has ended of these; an exit code where the service is over.
+    fn reap(&mut self, targets: impl IntoIterator<Item = WaitTarget>) -> Option<ExitCode> {
+        let mut server_ended = None;
+        for target in targets {
+            while let Ok(Some(ended)) = sys::wait(target, true) {
+                match &self.server {
+                    Some(server) if server.pid == ended.pid => server_ended = Some(ended.end),
+                    Some(_) | None if self.upgrade.is_checked_by(ended.pid) => {
+                        self.on_checked(ended.end);
+                    }
+                    Some(_) | None => self.monitors.reaped(ended.pid, ended.end),
+                }
+            }
+        }
+        let server = self.server.as_ref().map(|server| server.pid);
+        self.monitors.settle(&self.host, server);
+        server_ended.and_then(|end| self.on_server_ended(end))
+    }
+
+    /// Takes in which monitors could have another job.
+    fn on_idle_monitors(&mut self) {
+        while let Some(note) = Note::read(&self.idle_notes) {
+            self.monitors.on_idle(note);
+        }
+        if self.shutdown.is_some() {
+            self.monitors.dismiss_idle();
+        }
+    }
+
+    fn begin_shutdown(&mut self) {
+        let now = clock::now().boot;
+        let kill_at = match &self.shutdown {
+            None => now.after(self.settings.shutdown_grace),
+            Some(_) => now, // The second time means at once.
+        };
+        self.shutdown = Some(Shutdown {
+            kill_at,
+            monitors_told: 0,
+        });
+        self.restart_at = None;
+        self.monitors.dismiss_idle();
+        self.tell_server(&FromSupervisor::Shutdown {
+            stop_jobs: self.settings.stop_jobs,
+            kill_at,
+        });
+    }
+
+    /// After the server's end: have the monitors ended, where they should?
+    fn is_over(&mut self, orderly: bool) -> Option<ExitCode> {
+        if self.server.is_some() {
+            return None;
+        }
+        if self.settings.stop_jobs && !self.monitors.is_empty() {
+            return None;
+        }
+        Some(if orderly {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+
+    fn on_time(&mut self) -> Option<ExitCode> {
+        let now = clock::now().boot;
+        self.monitors.dismiss_overdue(now);
+        if self.sweep_at.is_some_and(|at| at <= now) {
+            self.sweep_at = None;
+            if let Some(code) = self.reap([WaitTarget::Any]) {
+                return Some(code);
+            }
+        }
+        if self.restart_at.is_some_and(|at| at <= now)
+            && let Err(error) = self.start_server()
+        {
+            tracing::error!(%error, "cannot fork the server: {error}");
+            self.restart_at = Some(now.after(self.backoff.after(false, Duration::ZERO)));
+        }
+        if let Some(server) = &mut self.server
+            && server.stuck_at.is_some_and(|at| at <= now)
+        {
+            let _ = sys::signal_process(server.pid, Signal::KILL);
+            server.stuck_at = None;
+        }
+        self.on_upgrade_time(now);
+        let stops_jobs = self.settings.stop_jobs;
+        let shutdown = self.shutdown.as_mut()?;
+        if self.server.is_none() {
+            // Nobody else can stop the jobs now; a second SIGTERM tells a monitor not to be polite.
+            let due = if shutdown.kill_at <= now { 2 } else { 1 };
+            if stops_jobs && shutdown.monitors_told < due {
+                shutdown.monitors_told = due;
+                self.monitors.terminate();
+            }
+            if let Some(code) = self.is_over(true) {
+                return Some(code);
+            }
+        }
+        let overdue = self
+            .shutdown
+            .as_ref()
+            .is_some_and(|shutdown| shutdown.kill_at.after(SHUTDOWN_MARGIN) <= now);
+        overdue.then(|| {
+            tracing::error!(
+                "the shutdown took too long; {} jobs may still have processes",
+                self.monitors.len()
+            );
+            ExitCode::FAILURE
+        })
+    }
+}
+
+/// Lets this process and its children open as many files as they may; returns what it was.
+fn raise_nofile() -> io::Result<(u64, u64)> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    Ok((soft, hard))
+}
+
+/// Blocks the signals that are read here. Blocked, they reach even PID 1, which ignores every signal
+/// that it has no handler for. SIGCHLD inherited as ignored would lose every exit status.
+fn take_signals() -> io::Result<SignalFd> {
+    let mut mask = SigSet::empty();
+    for signal in [
+        NixSignal::SIGCHLD,
+        NixSignal::SIGTERM,
+        NixSignal::SIGINT,
+        NixSignal::SIGHUP,
+    ] {
+        mask.add(signal);
+    }
+    // Blocked before the actions are the default ones: what is pending from before an execve stays so.
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
+    sys::default_actions();
+    if let Some(pipe) = Signal::from_number(13) {
+        sys::ignore_signal(pipe);
+    }
+    Ok(SignalFd::with_flags(
+        &mask,
+        SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
+    )?)
+}

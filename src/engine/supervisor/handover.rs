@@ -1,0 +1,167 @@
+//! The supervisor replaces itself in place: same process, same children, same sockets, another binary.
+//!
+//! First the binary that is on disk now is asked, with the same arguments and `--check`, whether it
+//! understands configuration, state and handover. Only then does the server end, and execve(2) follows:
+//! the process number stays, and with it every monitor, the lock on the state directory (record locks
+//! survive execve, see fcntl(2)) and the listening sockets.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use serde::{Deserialize, Serialize};
+
+use job::JobId;
+use linux::sys::{self, Pid};
+use protocol::codec;
+
+/// The version of [`Handover`]; it grows where an older binary would misunderstand a newer one.
+pub(crate) const VERSION: u32 = 1;
+
+/// The variable that names the descriptor of a handover.
+const HANDOVER: &str = "PROCESSION_HANDOVER";
+
+/// The variable that tells a checking binary which handover it would get.
+const HANDOVER_VERSION: &str = "PROCESSION_HANDOVER_VERSION";
+
+/// What the old program leaves to the new one. Descriptors stand by their numbers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Handover {
+    pub(super) from_version: String,
+    pub(super) restarts: u32,
+    #[serde(default)]
+    pub(super) draining: bool,
+    pub(super) original_nofile: (u64, u64),
+    pub(super) tcp: RawFd,
+    pub(super) unix: RawFd,
+    pub(super) lock: RawFd,
+    pub(super) monitors: Vec<HandedMonitor>,
+}
+
+/// A monitor in a handover.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct HandedMonitor {
+    pub(super) pid: i32,
+    pub(super) job: JobId,
+    #[serde(default)]
+    pub(super) stdin: Option<RawFd>,
+    pub(super) stdout: RawFd,
+    pub(super) stderr: Option<RawFd>,
+    #[serde(default)]
+    pub(super) terminal: Option<RawFd>,
+    /// Of a rescue monitor: the leader, and the socket on which its end is told.
+    pub(super) leader: Option<(i32, RawFd)>,
+    #[serde(default)]
+    pub(super) is_rescuer: bool,
+}
+
+/// Takes what the program before this one left; `None` where this is a fresh start.
+pub(super) fn take() -> io::Result<Option<Handover>> {
+    let Some(number) = std::env::var(HANDOVER).ok() else {
+        return Ok(None);
+    };
+    let fd = number
+        .parse()
+        .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let mut file = File::from(take_fd(fd)?);
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.read_to_end(&mut bytes)?;
+    codec::decode(&bytes).map(Some)
+}
+
+/// Takes over a descriptor that execve left open; from here on execve closes it again.
+pub(super) fn take_fd(number: RawFd) -> io::Result<OwnedFd> {
+    let fd = sys::adopt_fd(number).ok_or_else(|| io::Error::from(Errno::EBADF))?;
+    fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    Ok(fd)
+}
+
+/// Marks a descriptor to stay open over execve, and gives its number.
+pub(super) fn give_fd(fd: BorrowedFd<'_>) -> io::Result<RawFd> {
+    fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    Ok(fd.as_raw_fd())
+}
+
+/// How this program was started, so that its successor can be.
+#[derive(Debug)]
+pub(super) struct Invocation {
+    binary: PathBuf,
+    arguments: Vec<OsString>,
+}
+
+impl Invocation {
+    pub(super) fn read() -> io::Result<Self> {
+        Ok(Self {
+            binary: std::env::current_exe()?,
+            arguments: std::env::args_os().collect(),
+        })
+    }
+
+    pub(super) fn binary(&self) -> &Path {
+        &self.binary
+    }
+
+    /// Asks the binary on disk whether it could take over; its exit code is the answer.
+    pub(super) fn check(&self) -> io::Result<Pid> {
+        let child = Command::new(&self.binary)
+            .args(self.arguments.iter().skip(1))
+            .arg("--check")
+            .env_remove(HANDOVER)
+            .env(HANDOVER_VERSION, VERSION.to_string())
+            .spawn()?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::new);
+        pid.ok_or_else(|| io::Error::from(Errno::ECHILD))
+    }
+
+    /// Becomes the binary on disk. Returns only where that failed; nothing has changed then, but that the
+    /// descriptors in the handover would stay open over another execve.
+    pub(super) fn become_successor(&self, handover: &Handover) -> io::Error {
+        match self.prepare(handover) {
+            Ok((path, argv, env, _file)) => io::Error::from(sys::execve(&path, &argv, &env)),
+            Err(error) => error,
+        }
+    }
+
+    fn prepare(
+        &self,
+        handover: &Handover,
+    ) -> io::Result<(CString, Vec<CString>, Vec<CString>, File)> {
+        let mut file = File::from(memfd_create(c"handover", MFdFlags::empty())?);
+        file.write_all(&codec::encode(handover)?)?;
+        let number = give_fd(file.as_fd())?;
+        let text = |text: &OsStr| CString::new(text.as_bytes()).map_err(io::Error::other);
+        let argv = self
+            .arguments
+            .iter()
+            .map(|argument| text(argument))
+            .collect::<Result<_, _>>()?;
+        let inherited = std::env::vars_os().filter(|(name, _)| name != HANDOVER);
+        let mut env = inherited
+            .map(|(mut pair, value)| {
+                pair.push("=");
+                pair.push(value);
+                text(&pair)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        env.push(text(OsStr::new(&format!("{HANDOVER}={number}")))?);
+        Ok((text(self.binary.as_os_str())?, argv, env, file))
+    }
+}
+
+/// Does this program understand what the running one would hand over? Part of `serve --check`.
+pub fn understands_handover() -> Result<(), String> {
+    match std::env::var(HANDOVER_VERSION) {
+        Ok(version) if version != VERSION.to_string() => Err(format!(
+            "the running procession hands over in version {version}, this one knows version {VERSION}"
+        )),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}

@@ -1,0 +1,183 @@
+//! The server as the supervisor's child: forked, listened to, started again when it ends.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use nix::sys::prctl;
+use nix::unistd::{Pid as NixPid, setpgid};
+
+use super::Supervisor;
+use super::monitors::Wanted;
+use job::time::BootInstant;
+use job::{JobId, Signal};
+use linux::clock;
+use linux::sys::{self, End, Fork, Pid};
+use protocol::inherited::Inherited;
+use protocol::wire::messages::{FromSupervisor, ToSupervisor};
+use protocol::wire::{self, Received};
+
+/// How long a server that has closed its socket may take to end.
+const SERVER_END: Duration = Duration::from_secs(5);
+
+/// The server process.
+pub(super) struct ServerProcess {
+    pub(super) pid: Pid,
+    /// `None` once the server has closed its end: it is ending.
+    pub(super) socket: Option<OwnedFd>,
+    pub(super) started: BootInstant,
+    pub(super) ready: bool,
+    /// When it is killed: it has closed its socket, and still has not ended.
+    pub(super) stuck_at: Option<BootInstant>,
+}
+
+impl Supervisor {
+    pub(super) fn start_server(&mut self) -> io::Result<()> {
+        let (ours, theirs) = wire::pair()?;
+        match sys::fork()? {
+            Fork::Parent(pid) => {
+                self.restart_at = None;
+                self.server = Some(ServerProcess {
+                    pid,
+                    socket: Some(ours),
+                    started: clock::now().boot,
+                    ready: false,
+                    stuck_at: None,
+                });
+                Ok(())
+            }
+            Fork::Child => {
+                let code = self.become_server(theirs);
+                sys::exit_now(i32::from(code))
+            }
+        }
+    }
+
+    /// In the forked child: drops what is the supervisor's, and runs the server.
+    pub(super) fn become_server(&mut self, supervisor: OwnedFd) -> u8 {
+        let keep = [
+            supervisor.as_raw_fd(),
+            self.listeners.tcp.as_raw_fd(),
+            self.listeners.unix.as_raw_fd(),
+            self.host.jobs.as_raw_fd(),
+        ];
+        // Its own group: Ctrl-C on the terminal is for the supervisor.
+        let prepared = setpgid(NixPid::from_raw(0), NixPid::from_raw(0))
+            .and_then(|()| prctl::set_name(c"procession-srv"))
+            .and_then(|()| sys::close_fds_except(&keep))
+            .and_then(|()| sys::unblock_signals());
+        let listeners = self.listeners.try_clone();
+        let jobs = self.host.jobs.try_clone();
+        let (Ok(()), Ok(listeners), Ok(jobs)) = (prepared, listeners, jobs) else {
+            tracing::error!("cannot prepare the server process");
+            return 1;
+        };
+        // Writing to a connection whose other side is gone is an error, not a death.
+        if let Some(pipe) = Signal::from_number(13) {
+            sys::ignore_signal(pipe);
+        }
+        (self.become_server)(Inherited {
+            supervisor,
+            supervisor_pid: std::os::unix::process::parent_id(),
+            listeners,
+            jobs,
+            boot_id: self.host.boot_id.clone(),
+            cgroup: self.host.cgroup.clone(),
+            no_cgroup: self.no_cgroup.clone(),
+            restarts: self.restarts,
+            draining: self.draining,
+        })
+    }
+
+    pub(super) fn on_server_messages(&mut self) {
+        while let Some(server) = &mut self.server
+            && let Some(socket) = &server.socket
+        {
+            match wire::receive::<ToSupervisor>(socket.as_fd()) {
+                Ok(Received::Message(ToSupervisor::Ready, _)) => server.ready = true,
+                Ok(Received::Message(ToSupervisor::Drain(draining), _)) => self.draining = draining,
+                Ok(Received::Message(ToSupervisor::CloseStdin { job }, _)) => {
+                    self.monitors.close_stdin(job);
+                }
+                Ok(Received::Message(
+                    ToSupervisor::Launch {
+                        job,
+                        merge_stderr,
+                        open_stdin,
+                        pty,
+                    },
+                    fds,
+                )) => {
+                    let wanted = Wanted {
+                        merge_stderr,
+                        open_stdin,
+                        pty,
+                    };
+                    self.launch(job, wanted, fds);
+                }
+                Ok(Received::Closed) => {
+                    server.socket = None;
+                    server.stuck_at = Some(clock::now().boot.after(SERVER_END));
+                    return;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    tracing::error!(%error, "a message of the server was not understood: {error}")
+                }
+            }
+        }
+    }
+
+    pub(super) fn launch(&mut self, job: JobId, wanted: Wanted, fds: Vec<OwnedFd>) {
+        let Ok([control]) = <[OwnedFd; 1]>::try_from(fds) else {
+            tracing::error!(job.id = %job, "the launch of job {job} came without its socket");
+            return;
+        };
+        // Without a monitor the control socket closes, which the server reads as a failed launch.
+        if let Err(error) = self.monitors.launch(&self.host, job, wanted, control) {
+            tracing::error!(job.id = %job, %error, "cannot fork a monitor for job {job}: {error}");
+        }
+    }
+
+    pub(super) fn on_server_ended(&mut self, end: End) -> Option<ExitCode> {
+        // Its last messages may still be in the socket.
+        self.on_server_messages();
+        let server = self.server.take()?;
+        if self.shutdown.is_some() {
+            return self.is_over(end == End::Code(0));
+        }
+        if self.is_being_replaced() {
+            self.become_successor();
+            return None;
+        }
+        if !server.ready && self.restarts == 0 {
+            return Some(match end {
+                End::Code(code) => ExitCode::from(code.max(1)),
+                End::Signal { .. } => ExitCode::FAILURE,
+            });
+        }
+        let now = clock::now().boot;
+        let ran = now.remaining(server.started);
+        let pause = self.backoff.after(server.ready, ran);
+        tracing::error!(
+            restart_in_ms = pause.as_millis(),
+            "the server ended ({end:?}) and is started again"
+        );
+        self.restarts = self.restarts.saturating_add(1);
+        self.restart_at = Some(now.after(pause));
+        None
+    }
+
+    pub(super) fn tell_server(&mut self, message: &FromSupervisor) {
+        let Some(socket) = self
+            .server
+            .as_ref()
+            .and_then(|server| server.socket.as_ref())
+        else {
+            return;
+        };
+        // A server that cannot be told is ending, which this process sees.
+        let _ = wire::send(socket.as_fd(), message, &[]);
+    }
+}

@@ -1,0 +1,346 @@
+//! Connections: accepted from the sockets that the supervisor holds, served until they or the service end.
+
+mod peer;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
+
+use crate::audit_log::Audit;
+use crate::policy::Policy;
+use crate::request::SpecLimits;
+use crate::tls::{self, Certificates};
+use crate::tokens::{self, Tokens};
+use crate::{AuthMode, PeerAddress, PeerUid, Settings, Streams};
+use manager::Manager;
+use peer::Peer;
+use protocol::listeners::Listeners;
+
+/// A TLS handshake must be done within this time, and a request head must come within it.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+/// What is larger is refused here, with 431 and no body: twice what the guards refuse with a problem.
+const HEAD_BYTES: usize = 2 * crate::HEAD_BYTES;
+const HEAD_FIELDS: usize = 4 * crate::HEAD_FIELDS;
+
+/// How long accepting pauses after it failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A peer that nothing is sent to is asked whether it is there after this time, then so often and so many times: one
+/// that is gone without a word is noticed within two minutes. A body that is followed may say nothing for days.
+/// No TCP_USER_TIMEOUT: it would also end a reader that is there and has paused.
+const KEEPALIVE_IDLE: u32 = 60;
+const KEEPALIVE_INTERVAL: u32 = 15;
+const KEEPALIVE_PROBES: u32 = 4;
+
+/// How long open connections get when the service ends.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long a server that ends waits for the first request of a connection.
+const FIRST_WORDS: Duration = Duration::from_millis(500);
+
+/// How clients prove who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// By a bearer token.
+    Token,
+    /// Not at all; on a loopback address only.
+    None,
+}
+
+/// What is served, to whom, and how much of it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where tokens and the audit log are; absolute.
+    pub state_dir: PathBuf,
+    /// How clients prove who they are.
+    pub auth: Auth,
+    /// TLS on the TCP socket.
+    pub tls: Option<tls::Files>,
+    /// The command policy; absolute.
+    pub policy: Option<PathBuf>,
+    /// The most connections over TCP, and as many again over the unix socket.
+    pub max_connections: usize,
+    /// The most answers that follow a job, and WebSockets, at the same time.
+    pub max_streams: usize,
+    /// The largest request body.
+    pub max_body_bytes: usize,
+    /// Webhooks may go to private, loopback and link-local addresses.
+    pub webhook_allow_private: bool,
+    /// Names that the `Host` header may have besides loopback names and addresses; in lower case.
+    pub allowed_hosts: Vec<String>,
+}
+
+/// Everything that is being served.
+#[derive(Debug)]
+pub struct Connections {
+    accepting: JoinSet<()>,
+    /// Runs what has become a WebSocket.
+    conversing: JoinSet<()>,
+    closing: watch::Sender<bool>,
+    audit: Arc<Audit>,
+}
+
+impl Connections {
+    /// Begins to accept; the error is one line that says the fix.
+    pub fn start(
+        options: &Options,
+        manager: Manager,
+        listeners: Listeners,
+    ) -> Result<Self, String> {
+        let state_dir = options.state_dir.clone();
+        let mut accepting = JoinSet::new();
+        let auth = match options.auth {
+            Auth::Token => {
+                let tokens = Tokens::open(&state_dir).map_err(|error| error.to_string())?;
+                let followed = tokens.clone();
+                accepting.spawn(async move { followed.follow(&state_dir).await });
+                AuthMode::Token { tokens }
+            }
+            Auth::None => AuthMode::None,
+        };
+        let policy = options.policy.as_deref().map(Policy::read).transpose()?;
+        let tls = options.tls.as_ref().map(Certificates::open).transpose()?;
+        if let (Some(certificates), Some(files)) = (tls.clone(), options.tls.clone()) {
+            accepting.spawn(async move { certificates.follow(&files).await });
+        }
+        let audit = Arc::new(Audit::open(&options.state_dir)?);
+        let (streams, conversations) = Streams::new(options.max_streams);
+        let app = crate::app(
+            manager,
+            Settings {
+                auth,
+                allowed_hosts: options.allowed_hosts.clone(),
+                max_body_bytes: options.max_body_bytes,
+                streams,
+                audit: Some(audit.clone()),
+                policy: policy.map(Arc::new),
+                spec_limits: SpecLimits {
+                    private_webhooks: options.webhook_allow_private,
+                    ..SpecLimits::default()
+                },
+                uid: nix::unistd::geteuid().as_raw(),
+                version: env!("CARGO_PKG_VERSION"),
+                commit: option_env!("PROCESSION_COMMIT"),
+            },
+        );
+        let (closing, watched) = watch::channel(false);
+        let (tcp, unix) = adopt(listeners)
+            .map_err(|error| format!("cannot use the listening sockets: {error}"))?;
+        let doors = Doors {
+            tcp,
+            unix,
+            tls,
+            tcp_places: Arc::new(Semaphore::new(options.max_connections)),
+            unix_places: Arc::new(Semaphore::new(options.max_connections)),
+        };
+        let mut conversing = JoinSet::new();
+        conversing.spawn(conversations.run(watched.clone(), LAST_WORDS));
+        accepting.spawn(accept_all(app, doors, watched));
+        Ok(Self {
+            accepting,
+            conversing,
+            closing,
+            audit,
+        })
+    }
+
+    /// Lets open connections finish what they are at, for a moment.
+    pub async fn finish(mut self) {
+        self.closing.send_replace(true);
+        // The first to end is the one that accepts; whoever follows files never does.
+        tokio::join!(self.accepting.join_next(), self.conversing.join_next());
+        self.accepting.shutdown().await;
+        self.audit.sync();
+    }
+}
+
+/// Reads every file that [`Connections::start`] will read, so that a mistake ends the start before anything is
+/// forked; the error is one line that says the fix.
+pub fn check_files(options: &Options) -> Result<(), String> {
+    options.policy.as_deref().map(Policy::read).transpose()?;
+    options.tls.as_ref().map(tls::acceptor).transpose()?;
+    match options.auth {
+        Auth::Token => tokens::check(&options.state_dir).map_err(|error| error.to_string()),
+        Auth::None => Ok(()),
+    }
+}
+
+fn adopt(listeners: Listeners) -> io::Result<(TcpListener, UnixListener)> {
+    listeners.tcp.set_nonblocking(true)?;
+    listeners.unix.set_nonblocking(true)?;
+    if let Err(error) = keep_alive(&listeners.tcp) {
+        tracing::warn!(%error, "clients that vanish will not be noticed: TCP keepalive: {error}");
+    }
+    Ok((
+        TcpListener::from_std(listeners.tcp)?,
+        UnixListener::from_std(listeners.unix)?,
+    ))
+}
+
+/// Accepted connections have these settings from the socket that they came in by.
+fn keep_alive(listener: &std::net::TcpListener) -> nix::Result<()> {
+    setsockopt(listener, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE)?;
+    setsockopt(listener, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL)?;
+    setsockopt(listener, sockopt::TcpKeepCount, &KEEPALIVE_PROBES)?;
+    setsockopt(listener, sockopt::KeepAlive, &true)
+}
+
+/// Where connections come in.
+struct Doors {
+    tcp: TcpListener,
+    unix: UnixListener,
+    tls: Option<Certificates>,
+    tcp_places: Arc<Semaphore>,
+    /// Of their own, so that nobody on the network can keep the service's own user out.
+    unix_places: Arc<Semaphore>,
+}
+
+/// A connection that has come in.
+enum Incoming {
+    Tcp(TcpStream, SocketAddr),
+    Unix(UnixStream),
+    Failed(io::Error),
+    Closing,
+}
+
+async fn accept_all(app: Router, doors: Doors, mut closing: watch::Receiver<bool>) {
+    let mut serving = JoinSet::new();
+    let own_status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    loop {
+        while serving.try_join_next().is_some() {}
+        let incoming = tokio::select! {
+            accepted = doors.tcp.accept() => accepted.map_or_else(Incoming::Failed, |(stream, peer)| Incoming::Tcp(stream, peer)),
+            accepted = doors.unix.accept() => accepted.map_or_else(Incoming::Failed, |(stream, _)| Incoming::Unix(stream)),
+            _ = closing.changed() => Incoming::Closing,
+        };
+        match incoming {
+            Incoming::Tcp(stream, peer) => {
+                // Over the limit a connection is closed at once: one that waited would look like a hang.
+                let Ok(place) = doors.tcp_places.clone().try_acquire_owned() else {
+                    continue;
+                };
+                // Answers are small and written whole: waiting to fill a packet only delays them.
+                let _ = stream.set_nodelay(true);
+                let serve = Serve {
+                    app: app.clone(),
+                    peer: Peer::Tcp(peer),
+                    place,
+                    closing: closing.clone(),
+                };
+                match doors.tls.as_ref().map(Certificates::current) {
+                    None => serving.spawn(serve.run(stream)),
+                    Some(tls) => serving.spawn(serve.run_tls(tls, stream)),
+                };
+            }
+            Incoming::Unix(stream) => match peer::of(&stream, &own_status) {
+                Ok(peer) => {
+                    let Ok(place) = doors.unix_places.clone().try_acquire_owned() else {
+                        continue;
+                    };
+                    let serve = Serve {
+                        app: app.clone(),
+                        peer,
+                        place,
+                        closing: closing.clone(),
+                    };
+                    serving.spawn(serve.run(stream));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection without credentials was closed: {error}")
+                }
+            },
+            Incoming::Failed(error) => {
+                tracing::warn!(%error, "a connection could not be accepted: {error}");
+                // Out of descriptors or memory: the error stays for a while.
+                tokio::time::sleep_until(tokio::time::Instant::now() + ACCEPT_PAUSE).await;
+            }
+            Incoming::Closing => break,
+        }
+    }
+    drop(doors);
+    let _ = tokio::time::timeout(LAST_WORDS, async {
+        while serving.join_next().await.is_some() {}
+    })
+    .await;
+    serving.shutdown().await;
+}
+
+/// What it takes to serve one connection.
+struct Serve {
+    app: Router,
+    peer: Peer,
+    place: OwnedSemaphorePermit,
+    closing: watch::Receiver<bool>,
+}
+
+impl Serve {
+    async fn run_tls(self, tls: TlsAcceptor, stream: TcpStream) {
+        // Whoever does not get through is the client's affair; scanners would fill the log.
+        match tokio::time::timeout(HEAD_TIME, tls.accept(stream)).await {
+            Ok(Ok(stream)) => self.run(stream).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed: {error}"),
+            Err(_) => tracing::debug!("a TLS handshake took too long"),
+        }
+    }
+
+    async fn run<S>(self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let Self {
+            app,
+            peer,
+            place,
+            mut closing,
+        } = self;
+        let (asks, mut asked) = watch::channel(false);
+        let service = app.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
+            asks.send_replace(true);
+            match peer {
+                Peer::Tcp(address) => drop(request.extensions_mut().insert(PeerAddress(address))),
+                Peer::Unix(uid) => drop(request.extensions_mut().insert(PeerUid(uid))),
+                Peer::Confined => {}
+            }
+            request.map(axum::body::Body::new)
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIME)
+            .max_buf_size(HEAD_BYTES)
+            .max_headers(HEAD_FIELDS)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+            .with_upgrades();
+        let mut connection = std::pin::pin!(connection);
+        // A connection that breaks is the client's affair: its request went its way.
+        let until_closing = async {
+            let _ = closing.changed().await;
+            // A request may be on its way, or here and not read yet: a connection that is closed before its
+            // first one breaks it, and a client that has just connected cannot know why.
+            let _ = tokio::time::timeout(FIRST_WORDS, asked.wait_for(|asked| *asked)).await;
+        };
+        let is_over = tokio::select! {
+            _ = connection.as_mut() => true,
+            () = until_closing => false,
+        };
+        // One that has broken off must not be polled again: it would end in order what it broke off.
+        if !is_over {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+        drop(place);
+    }
+}

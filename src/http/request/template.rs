@@ -1,0 +1,169 @@
+//! The body of `POST /jobs` where a command policy holds: a template and its parameters.
+
+use std::collections::BTreeMap;
+
+use super::fields::{At, Errors, FieldError, Fields, code};
+use super::json::{Number, Value};
+use super::{Body, SpecLimits, rules};
+
+/// The most parameters that are read.
+const PARAMS: usize = 256;
+
+/// A value for a parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Argument {
+    /// A JSON number that is whole.
+    Integer(i64),
+    /// A JSON string.
+    Text(String),
+}
+
+/// What a client wants to run, as a template and what to put in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TemplateRequest {
+    /// The template's name.
+    pub template: String,
+    /// Values by the names of the parameters.
+    pub params: BTreeMap<String, Argument>,
+    /// A name for people.
+    pub name: Option<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Body {
+    /// Does it say itself what to run?
+    #[must_use]
+    pub fn has_program(&self) -> bool {
+        match &self.0 {
+            Value::Object(object) => ["command", "script"]
+                .iter()
+                .any(|name| object.members.contains_key(*name)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) | Value::List(_) => {
+                false
+            }
+        }
+    }
+}
+
+/// Reads the body. Every error is told, up to a hundred.
+pub fn parse_template_request(
+    body: &Body,
+    limits: &SpecLimits,
+) -> Result<TemplateRequest, Vec<FieldError>> {
+    let errors = Errors::default();
+    let at = At::root(&body.0, &errors);
+    let request = Fields::of(&at).and_then(|mut f| {
+        let template = f.required("template", |at| at.text().map(str::to_owned));
+        let params = f.or_default("params", |at| {
+            at.map(PARAMS, |name, at| Some((name.to_owned(), argument(at)?)))
+        });
+        let name = f.optional("name", rules::job_name);
+        let labels = f.or_default("labels", rules::labels(limits.labels));
+        f.finish();
+        Some(TemplateRequest {
+            template: template?,
+            params,
+            name,
+            labels,
+        })
+    });
+    errors.result(request)
+}
+
+fn argument(at: &At<'_>) -> Option<Argument> {
+    const DETAIL: &str = "must be a string or an integer";
+    match at.value {
+        Value::Text(text) => Some(Argument::Text(text.clone())),
+        Value::Number(Number::Unsigned(number)) => match i64::try_from(*number) {
+            Ok(number) => Some(Argument::Integer(number)),
+            Err(_) => at.refuse(code::OUT_OF_RANGE, DETAIL),
+        },
+        Value::Number(Number::Negative(number)) => Some(Argument::Integer(*number)),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Number(Number::Float(_))
+        | Value::List(_)
+        | Value::Object(_) => at.refuse(code::WRONG_TYPE, DETAIL),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::parse_body;
+
+    fn read(text: &str) -> Result<TemplateRequest, Vec<(String, &'static str)>> {
+        let body = parse_body(text.as_bytes()).unwrap();
+        parse_template_request(&body, &SpecLimits::default()).map_err(|errors| {
+            let told = |error: FieldError| (error.pointer, error.code);
+            errors.into_iter().map(told).collect()
+        })
+    }
+
+    #[test]
+    fn a_template_its_parameters_a_name_and_labels_are_read() {
+        let request =
+            read(r#"{"template":"t","params":{"a":-1,"b":"x"},"name":"n","labels":{"k":"v"}}"#);
+        let request = request.unwrap();
+        assert_eq!(request.template, "t");
+        assert_eq!(request.params["a"], Argument::Integer(-1));
+        assert_eq!(request.params["b"], Argument::Text("x".to_owned()));
+        assert_eq!(request.name.as_deref(), Some("n"));
+        assert_eq!(request.labels["k"], "v");
+    }
+
+    #[test]
+    fn anything_else_is_refused_where_it_is() {
+        for (body, pointer, code) in [
+            ("{}", "/template", "missing"),
+            (r#"{"template":7}"#, "/template", "wrong_type"),
+            (
+                r#"{"template":"t","user":"root"}"#,
+                "/user",
+                "unknown_field",
+            ),
+            (r#"{"template":"t","params":[]}"#, "/params", "wrong_type"),
+            (
+                r#"{"template":"t","params":{"a":null}}"#,
+                "/params/a",
+                "wrong_type",
+            ),
+            (
+                r#"{"template":"t","params":{"a":["x","y"]}}"#,
+                "/params/a",
+                "wrong_type",
+            ),
+            (
+                r#"{"template":"t","params":{"a":1.5}}"#,
+                "/params/a",
+                "wrong_type",
+            ),
+            (
+                r#"{"template":"t","params":{"a":1e-3}}"#,
+                "/params/a",
+                "wrong_type",
+            ),
+            (
+                r#"{"template":"t","params":{"a":9223372036854775808}}"#,
+                "/params/a",
+                "out_of_range",
+            ),
+        ] {
+            assert_eq!(read(body), Err(vec![(pointer.to_owned(), code)]), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_says_what_to_run_is_known_by_its_fields() {
+        let has = |text: &str| parse_body(text.as_bytes()).unwrap().has_program();
+        for own in [
+            r#"{"command":["x"]}"#,
+            r#"{"script":null}"#,
+            r#"{"template":"t","command":7}"#,
+        ] {
+            assert!(has(own), "{own}");
+        }
+        assert!(!has(r#"{"template":"t"}"#) && !has("{}"));
+    }
+}

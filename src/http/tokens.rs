@@ -1,0 +1,253 @@
+//! Tokens: who may come in over TCP and what they may do.
+//!
+//! Two files of the state directory say it: `token` holds the first start's own token, `tokens.json` the
+//! SHA-256 of every other. A running server follows both files. It knows no HTTP.
+
+mod file;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+
+pub(crate) use file::check;
+pub use file::{AuthError, Entry, Expiry, TokenName, create, list, revoke};
+use job::time::Timestamp;
+use linux::clock;
+use protocol::state_dir;
+
+/// How soon a changed token file is noticed.
+const NOTICED_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long an expiry is waited for at once: a step of the wall clock is noticed after that.
+const EXPIRY_CHECK: Duration = Duration::from_secs(60);
+
+/// The name of the token that the first start makes.
+pub const DEFAULT: &str = "default";
+
+/// What a route demands, and the most that a caller may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// Everyone, without a token.
+    Public,
+    /// Numbers about the service.
+    Metrics,
+    /// Looking at jobs.
+    Read,
+    /// Starting, stopping and signalling jobs.
+    Operate,
+    /// Governing the service.
+    Admin,
+}
+
+impl Access {
+    /// What a token can be given.
+    pub const SCOPES: [Self; 4] = [Self::Metrics, Self::Read, Self::Operate, Self::Admin];
+
+    /// The word in `openapi.yaml`, on the command line and in `tokens.json`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Metrics => "metrics",
+            Self::Read => "read",
+            Self::Operate => "operate",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// May a caller with this scope use a route that demands `needed`?
+    #[must_use]
+    pub fn reaches(self, needed: Self) -> bool {
+        match needed {
+            Self::Public => true,
+            Self::Metrics => self != Self::Public,
+            Self::Read => matches!(self, Self::Read | Self::Operate | Self::Admin),
+            Self::Operate => matches!(self, Self::Operate | Self::Admin),
+            Self::Admin => self == Self::Admin,
+        }
+    }
+}
+
+/// The SHA-256 of a token: recognises it without keeping it.
+#[derive(Clone, Copy)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// That of `token`.
+    #[must_use]
+    pub fn of(token: &str) -> Self {
+        Self(Sha256::digest(token.as_bytes()).into())
+    }
+
+    /// Takes the same time for every other one.
+    fn is(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fingerprint")
+    }
+}
+
+/// One token that is recognised.
+#[derive(Clone, Debug)]
+struct Known {
+    actor: Arc<str>,
+    scope: Access,
+    fingerprint: Fingerprint,
+    expires_at: Option<Timestamp>,
+}
+
+impl Known {
+    fn default(token: &str) -> Self {
+        Self {
+            actor: format!("token:{DEFAULT}").into(),
+            scope: Access::Admin,
+            fingerprint: Fingerprint::of(token),
+            expires_at: None,
+        }
+    }
+
+    fn is_valid(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|end| now < end)
+    }
+}
+
+impl From<&Entry> for Known {
+    fn from(entry: &Entry) -> Self {
+        Self {
+            actor: format!("token:{}", entry.name).into(),
+            scope: entry.scope(),
+            fingerprint: Fingerprint(entry.sha256()),
+            expires_at: entry.expires_at,
+        }
+    }
+}
+
+/// Every token that is recognised at present; clones share what they know.
+#[derive(Clone, Debug)]
+pub struct Tokens(Arc<watch::Sender<Vec<Known>>>);
+
+impl Tokens {
+    /// Recognises `token` as the one of the first start, and no other.
+    #[must_use]
+    pub fn of(token: &str) -> Self {
+        Self(Arc::new(watch::Sender::new(vec![Known::default(token)])))
+    }
+
+    /// Makes the first start's token where there is none, and reads both files.
+    pub(crate) fn open(state_dir: &Path) -> Result<Self, AuthError> {
+        let token = state_dir::token(state_dir)?;
+        let mut known = vec![Known::default(&token)];
+        known.extend(list(state_dir)?.iter().map(Known::from));
+        Ok(Self(Arc::new(watch::Sender::new(known))))
+    }
+
+    /// Whose token it is, unless it is unknown, revoked or expired. Every token is compared, so that the
+    /// time tells nothing about which one is near.
+    #[must_use]
+    pub fn recognise(&self, token: &str) -> Option<Grant> {
+        let fingerprint = Fingerprint::of(token);
+        let known = self.0.borrow();
+        let mut found = None;
+        for one in known.iter() {
+            if one.fingerprint.is(&fingerprint) {
+                found = Some(one);
+            }
+        }
+        found
+            .filter(|one| one.is_valid(clock::wall()))
+            .map(|one| Grant {
+                actor: one.actor.clone(),
+                scope: one.scope,
+                fingerprint,
+                tokens: self.clone(),
+            })
+    }
+
+    /// Follows the files for as long as it is polled.
+    pub(crate) async fn follow(self, state_dir: &Path) {
+        // The first look reads again: the files may have changed since they were opened.
+        let mut seen = None;
+        let mut ticks = tokio::time::interval(NOTICED_WITHIN);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let now = Some(file::Seen::of(state_dir));
+            if now != seen {
+                seen = now;
+                self.reload(state_dir);
+            }
+        }
+    }
+
+    /// What cannot be read recognises nobody: a secret that is broken must not keep doors open.
+    fn reload(&self, state_dir: &Path) {
+        let mut known = Vec::new();
+        match file::present_token(state_dir) {
+            Ok(Some(token)) => known.push(Known::default(&token)),
+            Ok(None) => tracing::warn!("the file token is gone: its token is revoked"),
+            Err(error) => tracing::error!("the token of the first start is not valid: {error}"),
+        }
+        match list(state_dir) {
+            Ok(entries) => known.extend(entries.iter().map(Known::from)),
+            Err(error) => tracing::error!("no named token is valid: {error}"),
+        }
+        tracing::debug!(tokens = known.len(), "the tokens were read again");
+        self.0.send_replace(known);
+    }
+}
+
+/// What a token gave to whoever sent it, for as long as the token lasts.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// For records: `token:NAME`.
+    pub actor: Arc<str>,
+    /// The most that may be done with it.
+    pub scope: Access,
+    fingerprint: Fingerprint,
+    tokens: Tokens,
+}
+
+impl Grant {
+    /// Resolves when the token has been revoked, has lost scope or has expired. Answers that stay open
+    /// wait for this as well.
+    pub async fn ended(&self) {
+        let mut changes = self.tokens.0.subscribe();
+        loop {
+            let expires_at = {
+                let known = changes.borrow_and_update();
+                let still = known.iter().find(|one| {
+                    one.fingerprint.is(&self.fingerprint) && one.scope.reaches(self.scope)
+                });
+                match still {
+                    Some(one) => one.expires_at,
+                    None => return,
+                }
+            };
+            let left = expires_at.map(|end| end.since(clock::wall()));
+            if left == Some(Duration::ZERO) {
+                return;
+            }
+            let look_again = left.map(|left| Instant::now() + left.min(EXPIRY_CHECK));
+            let changed = match look_again {
+                None => changes.changed().await,
+                Some(moment) => tokio::time::timeout_at(moment, changes.changed())
+                    .await
+                    .unwrap_or(Ok(())),
+            };
+            changed.expect("the grant holds the sender");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,28 @@
+//! Reading the clocks: see clock_gettime(2). What a moment is, is the job's matter.
+
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+
+use job::time::{BootInstant, Now, Timestamp};
+
+/// The present wall-clock time.
+#[must_use]
+pub fn wall() -> Timestamp {
+    let now = read(ClockId::CLOCK_REALTIME);
+    Timestamp::from_micros(i64::try_from(now.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// The present moment on both clocks.
+#[must_use]
+pub fn now() -> Now {
+    Now {
+        wall: wall(),
+        boot: BootInstant::from_boot(read(ClockId::CLOCK_BOOTTIME)),
+    }
+}
+
+fn read(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock).expect("both clocks exist since Linux 2.6.39");
+    Duration::from(time)
+}

@@ -1,0 +1,191 @@
+//! An event as the outside sees it: JSON in the form of CloudEvents 1.0, the same over HTTP and in webhooks.
+//!
+//! PURE. Who gets it, and how, is not known here.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use job::event::{Cursor, Event, What};
+use job::spec::Scope;
+use job::time::Timestamp;
+use job::{Cause, Exit, ExitStatus, Signal, State};
+
+/// The media type of one event by itself.
+pub const CLOUD_EVENT_JSON: &str = "application/cloudevents+json";
+
+/// The envelope; <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md>.
+#[derive(Debug, Serialize)]
+pub struct CloudEvent<'a> {
+    specversion: &'static str,
+    id: String,
+    source: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    subject: String,
+    time: Timestamp,
+    datacontenttype: &'static str,
+    data: Data<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct Data<'a> {
+    name: Option<&'a str>,
+    labels: &'a BTreeMap<String, String>,
+    state: State,
+    version: u64,
+    attempt: u32,
+    #[serde(flatten)]
+    more: More<'a>,
+}
+
+/// What only some kinds have.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum More<'a> {
+    Nothing {},
+    Created {
+        created_by: &'a str,
+        rerun_of: Option<String>,
+    },
+    Started {
+        pid: Option<i32>,
+    },
+    Signaled {
+        signal: Signal,
+        scope: Scope,
+        delivered_to: u64,
+    },
+    Finished {
+        cause: Option<Cause>,
+        exit: Option<ExitView>,
+        requested_by: Option<&'a str>,
+        reason: Option<&'a str>,
+    },
+    Delivered {
+        webhook: usize,
+        event: String,
+        attempts: u32,
+        status: u16,
+    },
+    Failed {
+        webhook: usize,
+        event: String,
+        attempts: u32,
+        error: &'a str,
+    },
+}
+
+impl<'a> CloudEvent<'a> {
+    /// The event at this cursor of the store that is called `source`.
+    pub fn new(source: &'a str, cursor: Cursor, event: &'a Event) -> Self {
+        let more = match &event.what {
+            What::Created { by, rerun_of } => More::Created {
+                created_by: by,
+                rerun_of: rerun_of.map(|id| id.to_string()),
+            },
+            What::Started { pid } => More::Started { pid: *pid },
+            What::Paused | What::Resumed | What::Stopping | What::Changed => More::Nothing {},
+            What::Signaled {
+                signal,
+                scope,
+                delivered_to,
+            } => More::Signaled {
+                signal: *signal,
+                scope: *scope,
+                delivered_to: *delivered_to,
+            },
+            What::Finished {
+                cause,
+                exit,
+                requested_by,
+                reason,
+            } => More::Finished {
+                cause: *cause,
+                exit: exit.as_ref().map(ExitView::from),
+                requested_by: requested_by.as_deref(),
+                reason: reason.as_deref(),
+            },
+            What::WebhookDelivered {
+                webhook,
+                event,
+                attempts,
+                status,
+            } => More::Delivered {
+                webhook: *webhook,
+                event: event.to_string(),
+                attempts: *attempts,
+                status: *status,
+            },
+            What::WebhookFailed {
+                webhook,
+                event,
+                attempts,
+                error,
+            } => More::Failed {
+                webhook: *webhook,
+                event: event.to_string(),
+                attempts: *attempts,
+                error,
+            },
+        };
+        Self {
+            specversion: "1.0",
+            id: cursor.to_string(),
+            source,
+            kind: event.what.kind().as_str(),
+            subject: event.job.to_string(),
+            time: event.at,
+            datacontenttype: "application/json",
+            data: Data {
+                name: event.name.as_deref(),
+                labels: &event.labels,
+                state: event.state,
+                version: event.version,
+                attempt: event.attempt,
+                more,
+            },
+        }
+    }
+
+    /// Its `type`.
+    pub fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// The whole event as one line of JSON.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("names, numbers and texts can always be written as JSON")
+    }
+}
+
+/// How the leader ended.
+#[derive(Debug, Serialize)]
+pub struct ExitView {
+    code: Option<u8>,
+    signal: Option<Signal>,
+    signal_number: Option<i32>,
+    core_dumped: bool,
+    oom_killed: Option<bool>,
+    at: Timestamp,
+}
+
+impl From<&Exit> for ExitView {
+    fn from(exit: &Exit) -> Self {
+        let (code, signal, core_dumped) = match exit.status {
+            ExitStatus::Code(code) => (Some(code), None, false),
+            ExitStatus::Signal {
+                signal,
+                core_dumped,
+            } => (None, Some(signal), core_dumped),
+        };
+        Self {
+            code,
+            signal,
+            signal_number: signal.map(Signal::number),
+            core_dumped,
+            oom_killed: exit.oom_killed,
+            at: exit.at,
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! The job manager: admits, queues and launches jobs, mirrors what their monitors say, and is the only
+//! writer of the store. It knows no HTTP.
+
+mod adopt;
+mod change;
+pub mod cloud_event;
+mod events;
+mod leftovers;
+mod link;
+mod mirror;
+mod processes;
+mod queue;
+mod resolve;
+mod retention;
+mod runner;
+mod shared;
+mod survivors;
+mod terms;
+mod webhooks;
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use job::life::{Refusal, Stop};
+use job::pty::Size;
+use job::query::{Order, Query};
+use job::sandbox::Baseline;
+use job::spec::Scope;
+use job::{Job, JobId, Signal, Spec, State};
+use linux::cgroup::Home;
+use linux::clock;
+pub use processes::ProcessInfo;
+pub use protocol::wire::messages::INPUT_BYTES;
+use protocol::wire::messages::{Input, Request};
+use runner::{Acceptance, Ask};
+use shared::Shared;
+pub use shared::SupervisorSaid;
+use store::Store;
+pub use terms::{
+    Actor, Follow, Info, NotReady, Page, RequestError, Submission, SubmitError, Submitted,
+    Unavailable, Until,
+};
+
+/// How long an answer waits for a job's start: a program on a file system that hangs may take for ever.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the manager is started with.
+#[derive(Debug)]
+pub struct Setup {
+    pub store: Store,
+    /// The socket to the supervisor.
+    pub supervisor: OwnedFd,
+    pub supervisor_pid: u32,
+    /// The directory of the jobs' directories.
+    pub jobs: OwnedFd,
+    pub boot_id: String,
+    pub cgroup: Option<Home>,
+    /// Why there is no cgroup.
+    pub no_cgroup: Option<String>,
+    pub restarts: u32,
+    /// An earlier server was told to drain.
+    pub draining: bool,
+    pub max_running: usize,
+    pub max_queued: usize,
+    pub max_finished: u64,
+    pub min_free_bytes: u64,
+    pub deny_root_jobs: bool,
+    /// Webhooks may go to private addresses.
+    pub webhook_allow_private: bool,
+    pub sandbox: Baseline,
+    pub state_dir: PathBuf,
+    pub work_dir: PathBuf,
+}
+
+/// A handle to the job manager; clones are the same manager.
+#[derive(Clone, Debug)]
+pub struct Manager {
+    shared: Arc<Shared>,
+}
+
+/// The manager's own tasks; whoever started it drives them to their end.
+#[derive(Debug)]
+pub struct Tasks(mpsc::UnboundedReceiver<shared::Task>);
+
+impl Tasks {
+    /// Runs every task that the manager spawns, until the manager is told to shut down and the last of
+    /// them has ended.
+    pub async fn run(mut self) {
+        let mut running = tokio::task::JoinSet::new();
+        loop {
+            tokio::select! {
+                task = self.0.recv() => match task {
+                    Some(task) => drop(running.spawn(task)),
+                    None => break,
+                },
+                Some(ended) = running.join_next() => log_panic(&ended),
+            }
+        }
+        while let Some(ended) = running.join_next().await {
+            log_panic(&ended);
+        }
+    }
+}
+
+fn log_panic(ended: &Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a task of the job manager panicked: {error}");
+    }
+}
+
+/// How long a purge waits for the processes of a lost job at a time.
+const SURVIVORS_PATIENCE: Duration = Duration::from_secs(60);
+
+impl Manager {
+    /// Starts a manager: takes over what earlier servers left, and accepts jobs from then on.
+    pub async fn start(setup: Setup) -> Result<(Self, Tasks), StartError> {
+        let (spawner, tasks) = mpsc::unbounded_channel();
+        let webhook_allow_private = setup.webhook_allow_private;
+        let shared = Arc::new(Shared::new(setup, spawner)?);
+        adopt::take_over(&shared).await?;
+        retention::start(&shared);
+        let mut shutdown = shared.shutdown.subscribe();
+        let end = async move { drop(shutdown.changed().await) };
+        let store = shared.store.clone();
+        shared.spawn(webhooks::deliver(store, webhook_allow_private, end));
+        Ok((Self { shared }, Tasks(tasks)))
+    }
+
+    /// Tells the supervisor that requests are accepted.
+    pub async fn announce_ready(&self) -> std::io::Result<()> {
+        self.shared.supervisor.ready().await
+    }
+
+    /// Waits until the supervisor says that the service ends; the jobs' tasks see to it from then on,
+    /// and [`Tasks::run`] ends with the last of them.
+    pub async fn supervisor_said(&self) -> SupervisorSaid {
+        self.shared.supervisor_said().await
+    }
+
+    /// Leaves every job to its monitor, and the queued ones to the store.
+    pub fn leave_jobs(&self) {
+        self.shared.leave_jobs();
+    }
+
+    /// The store, to be closed when everything else has ended.
+    pub fn store(&self) -> Store {
+        self.shared.store.clone()
+    }
+
+    /// Accepts a job: durable when this returns, started where a slot was free and 5 s were enough. Dropping the future
+    /// after the job is durable takes nothing back.
+    pub async fn submit(&self, submission: Submission) -> Result<Submitted, SubmitError> {
+        self.validate(&submission.spec).await?;
+        self.ready().map_err(|reason| match reason {
+            NotReady::Draining => SubmitError::Draining,
+            NotReady::NoRoom => SubmitError::NoRoom,
+        })?;
+        if !self.shared.admission().promise() {
+            return Err(SubmitError::QueueFull);
+        }
+        let Submission {
+            name,
+            labels,
+            mut spec,
+            actor,
+            rerun_of,
+            idempotency,
+        } = submission;
+        let secrets = spec.secret_env.clone();
+        for value in spec.secret_env.0.values_mut() {
+            value.clear();
+        }
+        let job = Job {
+            name,
+            labels,
+            rerun_of,
+            ..Job::accepted(JobId::generate(), actor, Arc::new(spec), clock::wall())
+        };
+        let id = job.id;
+        let (answer, mut answered) = oneshot::channel();
+        let runner = self.shared.enlist(job, false);
+        self.shared.spawn(runner.accept(Acceptance {
+            secrets,
+            idempotency,
+            answer,
+        }));
+        loop {
+            match timeout(START_PATIENCE, &mut answered).await {
+                Ok(answer) => return answer.unwrap_or(Err(SubmitError::Draining)),
+                Err(_) => {
+                    // It can be seen as soon as it is accepted.
+                    if let Ok(job) = self.get(id).await {
+                        let replayed = false;
+                        return Ok(Submitted { job, replayed });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Checks what [`Manager::submit`] would check of the spec, and does nothing.
+    pub async fn validate(&self, spec: &Spec) -> Result<(), SubmitError> {
+        Ok(self.shared.check(spec).await?)
+    }
+
+    /// The job as it is now, with the output it has written up to now.
+    pub async fn get(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
+        let job = self.shared.get(id).await?;
+        if job.state.is_terminal() || job.process.is_none() {
+            return Ok(job);
+        }
+        Ok(self.shared.with_present_output(job).await)
+    }
+
+    /// The job once it is as wanted, or as it is when `limit` has passed.
+    pub async fn wait(
+        &self,
+        id: JobId,
+        until: Until,
+        limit: Duration,
+    ) -> Result<Arc<Job>, RequestError> {
+        if let Some(mut state) = self.shared.watch(id) {
+            let reached = |job: &Arc<Job>| match until {
+                Until::Finished => job.state.is_terminal(),
+                Until::Started => !matches!(job.state, State::Queued | State::Starting),
+                Until::VersionAfter(version) => job.version > version,
+            };
+            // A closed channel is a job that has ended: its last state is still there.
+            if let Ok(Ok(job)) = timeout(limit, state.wait_for(reached)).await
+                && job.state.is_terminal()
+            {
+                return Ok(job.clone());
+            }
+        }
+        self.get(id).await
+    }
+
+    /// One page of jobs, live and finished.
+    pub async fn list(&self, query: Query) -> Result<Page, RequestError> {
+        let limit = query.limit;
+        // Live ones first: a job that ends in between is then in both, and never in neither.
+        let mut jobs = self.shared.live_jobs(&query);
+        let beyond = Query {
+            limit: limit.saturating_add(1),
+            ..query.clone()
+        };
+        let finished = self.shared.store.list(beyond).await?;
+        let known: std::collections::HashSet<JobId> = finished.iter().map(|job| job.id).collect();
+        jobs.retain(|job| !known.contains(&job.id));
+        jobs.extend(finished.into_iter().map(Arc::new));
+        match query.order {
+            Order::CreatedAscending => jobs.sort_unstable_by_key(|job| job.id),
+            Order::CreatedDescending => jobs.sort_unstable_by_key(|job| std::cmp::Reverse(job.id)),
+        }
+        let more = jobs.len() > limit;
+        jobs.truncate(limit);
+        Ok(Page { jobs, more })
+    }
+
+    /// Asks for the job's end; idempotent. Returns the job as it is after the request was taken in.
+    pub async fn stop(&self, id: JobId, stop: Stop) -> Result<Arc<Job>, RequestError> {
+        let asked = stop.clone();
+        let asked = self.shared.ask(id, |reply| Ask::Stop(asked, reply)).await;
+        match asked {
+            // To end what has ended is granted; a lost job may have left processes.
+            Ok(_) | Err(RequestError::Refused(Refusal::Finished)) => {
+                let job = self.get(id).await?;
+                self.shared.end_survivors(&job, &stop).await;
+                Ok(job)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Stops the job, waits for its end, then removes record and output. Once this has been polled, all
+    /// of it happens, whether the future is dropped or not.
+    pub async fn purge(&self, id: JobId, stop: Stop) -> Result<(), RequestError> {
+        let (answer, answered) = oneshot::channel();
+        let manager = self.clone();
+        self.shared.spawn(async move {
+            let _ = answer.send(manager.purge_now(id, stop).await);
+        });
+        answered.await.unwrap_or(Err(RequestError::MonitorGone))
+    }
+
+    async fn purge_now(&self, id: JobId, stop: Stop) -> Result<(), RequestError> {
+        let job = self.stop(id, stop).await?;
+        if !job.state.is_terminal()
+            && let Some(mut state) = self.shared.watch(id)
+        {
+            let _ = state.wait_for(|job| job.state.is_terminal()).await;
+        }
+        while !self.shared.survivors_ended(&job, SURVIVORS_PATIENCE).await {
+            if self.shared.shutdown.borrow().is_some() {
+                return Err(RequestError::MonitorGone);
+            }
+        }
+        self.shared.purge(vec![id]).await
+    }
+
+    /// Sends a signal; returns how many processes it was delivered to.
+    pub async fn signal(
+        &self,
+        id: JobId,
+        signal: Signal,
+        scope: Scope,
+    ) -> Result<u64, RequestError> {
+        let request = Request::Signal { signal, scope };
+        self.shared
+            .ask(id, |reply| Ask::Relay(request, reply))
+            .await
+    }
+
+    /// Writes a packet of at most [`INPUT_BYTES`] to the job's standard input; returns the offset after it
+    /// once the job's pipe has taken it. A packet that has been sent is written even where the future is
+    /// dropped.
+    pub async fn write_stdin(
+        &self,
+        id: JobId,
+        offset: Option<u64>,
+        bytes: &[u8],
+        eof: bool,
+    ) -> Result<u64, RequestError> {
+        let request = Request::Stdin(Input {
+            offset,
+            bytes: bytes.to_vec(),
+            eof,
+        });
+        self.shared
+            .ask(id, |reply| Ask::Relay(request, reply))
+            .await
+    }
+
+    /// Gives the job's terminal another size.
+    pub async fn resize(&self, id: JobId, size: Size) -> Result<(), RequestError> {
+        if self.shared.get(id).await?.spec.pty.is_none() {
+            return Err(RequestError::NoTerminal);
+        }
+        let request = Request::Resize(size);
+        let asked = self.shared.ask(id, |reply| Ask::Relay(request, reply));
+        asked.await.map(drop)
+    }
+
+    /// The job's live processes, and those that a lost job has left.
+    pub async fn processes(&self, id: JobId) -> Result<Vec<ProcessInfo>, RequestError> {
+        let job = self.shared.get(id).await?;
+        let tree = match &job.process {
+            Some(process) if !job.state.is_terminal() => {
+                let supervisor = self.shared.info().supervisor_pid;
+                Some(processes::watched(id, process, supervisor))
+            }
+            Some(_) | None => self.shared.left_by(&job),
+        };
+        Ok(match tree {
+            Some(tree) => processes::of(tree).await,
+            None => Vec::new(),
+        })
+    }
+
+    /// Is nothing left of a lost job? Waits for as long as `limit` where a stop has asked for its end.
+    pub async fn survivors_ended(&self, job: &Job, limit: Duration) -> bool {
+        self.shared.survivors_ended(job, limit).await
+    }
+
+    /// A reader of the job's output as kept now.
+    pub async fn output(&self, id: JobId) -> Result<protocol::output::Reader, RequestError> {
+        self.shared.get(id).await?;
+        Ok(self
+            .shared
+            .output(id)
+            .await
+            .unwrap_or_else(protocol::output::Reader::empty))
+    }
+
+    /// The same, or `None` while the job has no directory that output could be in.
+    pub async fn started_output(&self, id: JobId) -> Option<protocol::output::Reader> {
+        self.shared.output(id).await
+    }
+
+    /// Tells of the job's states and of new output. Nobody looks at the disk for that.
+    pub async fn follow(&self, id: JobId) -> Result<Follow, RequestError> {
+        self.shared.follow(id).await
+    }
+
+    /// What this instance is and can do.
+    #[must_use]
+    pub fn info(&self) -> Info {
+        self.shared.info()
+    }
+
+    /// May new jobs come? `Err` says why not.
+    pub fn ready(&self) -> Result<(), NotReady> {
+        self.shared.ready()
+    }
+}
+
+/// Why a manager could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Store(#[from] store::StoreError),
+}

@@ -1,0 +1,458 @@
+//! The server's side: seeks and reads while the writer appends, rotates and unlinks.
+//!
+//! Owns nothing on disk and changes nothing. It holds at most one segment open, which stays readable
+//! after its unlinking, so a slow reader keeps one segment's worth of disk beyond the limit. It blocks
+//! on the disk: callers on an async runtime run it where blocking is allowed.
+
+mod view;
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use nix::fcntl::OFlag;
+
+use super::index::{Header, Kind, Position};
+use super::segment::{self, Part};
+use super::{Piece, RawPiece, Stream};
+use job::OutputTotals;
+use view::{LARGEST_PIECE, View};
+
+/// How often a look at the directory is repeated when the writer was faster.
+const LOOKS: usize = 64;
+const LINE_SCAN: u64 = 64 << 10;
+
+/// Where a position of one stream is in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// The global offset to read from, with that stream as the filter.
+    pub offset: u64,
+    /// Bytes of the stream before it: what was asked for, or the nearest that is kept.
+    pub position: u64,
+}
+
+/// Reads the output of one job.
+#[derive(Debug)]
+pub struct Reader {
+    /// `None` for a job without a directory: it has written nothing.
+    dir: Option<OwnedFd>,
+    open: Option<View>,
+    /// The last bounds found.
+    seen: Bounds,
+}
+
+/// The outer bounds of the output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Bounds {
+    /// The start of the first segment.
+    first: Position,
+    /// The end of what is kept.
+    kept: Position,
+    /// The end, dropped bytes included.
+    end: Position,
+}
+
+enum Place {
+    /// In the open segment.
+    Here,
+    /// Nothing is kept from here to that offset.
+    Gap(u64),
+    /// Not written yet.
+    End,
+}
+
+impl Reader {
+    /// A reader for a job's directory, which need not hold any output yet.
+    pub fn open(dir: OwnedFd) -> io::Result<Self> {
+        segment::indexes(&dir)?;
+        Ok(Self {
+            dir: Some(dir),
+            open: None,
+            seen: Bounds::default(),
+        })
+    }
+
+    /// A reader for a job that has no directory, and so has written nothing.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            dir: None,
+            open: None,
+            seen: Bounds::default(),
+        }
+    }
+
+    fn segments(&self) -> io::Result<Vec<u64>> {
+        self.dir
+            .as_ref()
+            .map_or_else(|| Ok(Vec::new()), segment::indexes)
+    }
+
+    /// What there is by now; `complete` is for the caller to say.
+    pub fn totals(&mut self) -> io::Result<OutputTotals> {
+        let Bounds { first, kept, end } = self.bounds()?;
+        let gap = end.offset().saturating_sub(kept.offset());
+        let nothing_kept = first == kept;
+        Ok(OutputTotals {
+            stdout_bytes: end.stdout,
+            stderr_bytes: end.stderr,
+            first_offset: if nothing_kept { end } else { first }.offset(),
+            next_offset: end.offset(),
+            dropped_bytes: first.offset().saturating_add(gap),
+            complete: false,
+        })
+    }
+
+    /// The first piece at or after `from`: at most `max` bytes of one record, or a gap. With a filter,
+    /// the other stream is passed over. `None`: nothing more by now.
+    pub fn next(
+        &mut self,
+        from: u64,
+        filter: Option<Stream>,
+        max: usize,
+    ) -> io::Result<Option<Piece>> {
+        let mut from = from;
+        loop {
+            match self.seek(from)? {
+                Place::End => return Ok(None),
+                Place::Gap(to) => {
+                    if !self.dropped_before(to, filter)? {
+                        from = to;
+                        continue;
+                    }
+                    return Ok(Some(Piece::Gap { from, to }));
+                }
+                Place::Here => {}
+            }
+            let Some(segment) = &mut self.open else {
+                return Ok(None);
+            };
+            match segment.header.kind {
+                Kind::Gap => {
+                    let to = segment.end.offset();
+                    if filter.is_none_or(|stream| segment.holds(stream)) {
+                        return Ok(Some(Piece::Gap { from, to }));
+                    }
+                    from = to;
+                }
+                Kind::Kept => match segment.find(from, filter)? {
+                    Some((record, offset)) => {
+                        let end = record.end().offset().min(segment.end.offset());
+                        let bytes = segment.read(offset, end, max)?;
+                        let next = offset.saturating_add(length(&bytes));
+                        return Ok(Some(Piece::Data {
+                            offset,
+                            stream: record.stream,
+                            at: record.at,
+                            bytes,
+                            next,
+                        }));
+                    }
+                    None => from = segment.end.offset(),
+                },
+            }
+        }
+    }
+
+    /// The bytes at `from` without regard to records, at most `max` or 1 MiB, or a gap.
+    pub fn next_raw(&mut self, from: u64, max: usize) -> io::Result<Option<RawPiece>> {
+        match self.seek(from)? {
+            Place::End => return Ok(None),
+            Place::Gap(to) => return Ok(Some(RawPiece::Gap { to })),
+            Place::Here => {}
+        }
+        let Some(segment) = &self.open else {
+            return Ok(None);
+        };
+        let to = segment.end.offset();
+        Ok(Some(match segment.header.kind {
+            Kind::Gap => RawPiece::Gap { to },
+            Kind::Kept => RawPiece::Data(segment.read(from, to, max)?),
+        }))
+    }
+
+    /// The offset from which the last `n` kept bytes, of the stream or of both, can be read.
+    pub fn tail_bytes(&mut self, n: u64, filter: Option<Stream>) -> io::Result<u64> {
+        let Bounds { first, kept, .. } = self.bounds()?;
+        match filter {
+            None => Ok(kept.offset().saturating_sub(n).max(first.offset())),
+            Some(_) if n == 0 => Ok(kept.offset()),
+            Some(stream) => {
+                let position = kept.of(stream).saturating_sub(n);
+                let position = position.max(first.of(stream));
+                Ok(self.offset_of_stream_position(stream, position)?.offset)
+            }
+        }
+    }
+
+    /// The offset from which the last `n` kept lines, of the stream or of both, can be read. A last line
+    /// without its line feed counts as one.
+    pub fn tail_lines(&mut self, n: u64, filter: Option<Stream>) -> io::Result<u64> {
+        let Bounds { first, kept, .. } = self.bounds()?;
+        let (oldest, mut before) = match filter {
+            None => (first.offset(), kept.offset()),
+            Some(stream) => (first.of(stream), kept.of(stream)),
+        };
+        if n == 0 {
+            return Ok(kept.offset());
+        }
+        let mut start = kept.offset();
+        // The line feed that ends the last line begins no further one.
+        let mut feeds = 0;
+        let mut last = true;
+        while before > oldest {
+            let Some((offset, bytes)) = self.run_before(before, filter)? else {
+                break;
+            };
+            for (index, byte) in bytes.iter().enumerate().rev() {
+                if *byte == b'\n' && !last {
+                    feeds += 1;
+                    if feeds == n {
+                        return Ok(offset.saturating_add(length(&bytes[..=index])));
+                    }
+                }
+                last = false;
+            }
+            before -= length(&bytes);
+            start = offset;
+        }
+        Ok(start)
+    }
+
+    /// Where the byte is that has `position` bytes of its stream before it: for ranges of one stream.
+    /// A position before the first kept byte gives that, one after the end gives the end.
+    pub fn offset_of_stream_position(
+        &mut self,
+        stream: Stream,
+        position: u64,
+    ) -> io::Result<Located> {
+        for _ in 0..LOOKS {
+            let mut found = None;
+            let mut listed = false;
+            for first in self.segments()?.into_iter().rev() {
+                listed = true;
+                if !self.enter(first)? {
+                    continue;
+                }
+                let Some(segment) = &mut self.open else {
+                    continue;
+                };
+                let start = segment.header.start;
+                found = Some(Located {
+                    offset: start.offset(),
+                    position: start.of(stream),
+                });
+                if start.of(stream) <= position {
+                    found = Some(segment.locate(stream, position)?);
+                    break;
+                }
+            }
+            if let Some(found) = found {
+                return Ok(found);
+            }
+            if !listed {
+                break;
+            }
+        }
+        Ok(Located {
+            offset: 0,
+            position: 0,
+        })
+    }
+
+    /// The bytes that end at `before`, a global offset or a position of the filter's stream, and the
+    /// offset of the first of them. `None` where they are gone.
+    fn run_before(
+        &mut self,
+        before: u64,
+        filter: Option<Stream>,
+    ) -> io::Result<Option<(u64, Vec<u8>)>> {
+        let Some(stream) = filter else {
+            let Place::Here = self.seek(before - 1)? else {
+                return Ok(None);
+            };
+            let Some(segment) = &self.open else {
+                return Ok(None);
+            };
+            let start = before.saturating_sub(LINE_SCAN);
+            let start = start.max(segment.header.start.offset());
+            let bytes = segment.read(start, before, LARGEST_PIECE)?;
+            return Ok(Some((start, bytes)));
+        };
+        let open = self.open.as_ref();
+        let here = open.is_some_and(|open| {
+            open.header.start.of(stream) < before && before <= open.end.of(stream)
+        });
+        if !here {
+            let located = self.offset_of_stream_position(stream, before - 1)?;
+            if located.position != before - 1 {
+                return Ok(None);
+            }
+        }
+        let Some(segment) = &mut self.open else {
+            return Ok(None);
+        };
+        if segment.header.kind == Kind::Gap || before > segment.end.of(stream) {
+            return Ok(None);
+        }
+        let record = segment.record_at(|record| record.start.of(stream) < before)?;
+        let wanted = before - record.start.of(stream);
+        // A damaged file may hold any numbers.
+        let Some(end) = record.start.offset().checked_add(wanted) else {
+            return Ok(None);
+        };
+        let start = end - wanted.min(LINE_SCAN);
+        let bytes = segment.read(start, end, LARGEST_PIECE)?;
+        Ok(Some((start, bytes)))
+    }
+
+    /// Whether bytes that pass the filter were dropped before this segment.
+    fn dropped_before(&mut self, first: u64, filter: Option<Stream>) -> io::Result<bool> {
+        let Some(stream) = filter else {
+            return Ok(true);
+        };
+        let open = self.enter(first)?;
+        let segment = self.open.as_ref().filter(|_| open);
+        Ok(segment.is_none_or(|segment| segment.header.start.of(stream) > 0))
+    }
+
+    /// What is kept, and where the output ends. A listing is not made in one instant: while segments
+    /// come and go it can miss the newest, so the end never goes back behind what was seen before.
+    fn bounds(&mut self) -> io::Result<Bounds> {
+        for look in 0..LOOKS {
+            let segments = self.segments()?;
+            if segments.is_empty() && look > 0 && self.seen == Bounds::default() {
+                return Ok(self.seen);
+            }
+            let Some((start, kept, end)) = self.enter_last(&segments)? else {
+                continue;
+            };
+            if end.offset() < self.seen.end.offset() {
+                continue;
+            }
+            for first in segments {
+                let header = if first == start.offset() {
+                    Some(start)
+                } else {
+                    read_header(self.dir.as_ref(), first)?.map(|header| header.start)
+                };
+                if let Some(first) = header {
+                    self.seen = Bounds { first, kept, end };
+                    return Ok(self.seen);
+                }
+            }
+        }
+        Ok(self.seen)
+    }
+
+    /// Enters the last of these segments that is still there, and those that have come since.
+    fn enter_last(
+        &mut self,
+        segments: &[u64],
+    ) -> io::Result<Option<(Position, Position, Position)>> {
+        // From the end: the others may only be removed meanwhile.
+        let mut entered = false;
+        for first in segments.iter().rev() {
+            if self.enter(*first)? {
+                entered = true;
+                break;
+            }
+        }
+        if !entered {
+            return Ok(None);
+        }
+        loop {
+            let Some(open) = &self.open else {
+                return Ok(None);
+            };
+            let (start, end, kind) = (open.header.start, open.end, open.header.kind);
+            // A segment is named after the end of the one before it.
+            if end.offset() > start.offset() && self.enter(end.offset())? {
+                continue;
+            }
+            let kept = match kind {
+                Kind::Kept => end,
+                Kind::Gap => start,
+            };
+            return Ok(Some((start, kept, end)));
+        }
+    }
+
+    /// Opens the segment with this first offset, or brings the open one up to date. False where there
+    /// is none.
+    fn enter(&mut self, first: u64) -> io::Result<bool> {
+        match &mut self.open {
+            Some(open) if open.header.start.offset() == first => {
+                open.refresh()?;
+                Ok(true)
+            }
+            Some(_) | None => match View::open(self.dir.as_ref(), first)? {
+                Some(segment) => {
+                    self.open = Some(segment);
+                    Ok(true)
+                }
+                None => Ok(false),
+            },
+        }
+    }
+
+    /// Opens the segment that holds the byte at `from`.
+    fn seek(&mut self, from: u64) -> io::Result<Place> {
+        if let Some(open) = &mut self.open {
+            let first = open.header.start.offset();
+            if first <= from && open.reaches(from)? {
+                return Ok(Place::Here);
+            }
+            // The next segment has its own first offset as its name: no need to list.
+            if first < from
+                && open.end.offset() == from
+                && self.enter(from)?
+                && let Some(open) = &mut self.open
+                && open.reaches(from)?
+            {
+                return Ok(Place::Here);
+            }
+        }
+        let mut seen_gap = false;
+        for _ in 0..LOOKS {
+            let segments = self.segments()?;
+            let mut following = None;
+            let mut opened = segments.is_empty();
+            for first in segments.into_iter().rev() {
+                if first > from {
+                    following = Some(first);
+                    continue;
+                }
+                if !self.enter(first)? {
+                    continue;
+                }
+                opened = true;
+                if let Some(open) = &mut self.open
+                    && open.reaches(from)?
+                {
+                    return Ok(Place::Here);
+                }
+                break;
+            }
+            match following {
+                // A segment made during the listing may be missing from it, so look twice.
+                Some(to) if seen_gap => return Ok(Place::Gap(to)),
+                Some(_) => seen_gap = true,
+                None if opened => return Ok(Place::End),
+                None => {}
+            }
+        }
+        Ok(Place::End)
+    }
+}
+
+fn read_header(dir: Option<&OwnedFd>, first: u64) -> io::Result<Option<Header>> {
+    let Some(dir) = dir else { return Ok(None) };
+    match segment::open(dir, first, Part::Index, OFlag::O_RDONLY)? {
+        Some(index) => view::header_of(&index),
+        None => Ok(None),
+    }
+}
+
+fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,470 @@
+//! The embedded store: jobs, their secrets, idempotency keys and events, and the durability of all of
+//! them.
+//!
+//! One thread writes and commits what has queued up as one transaction; a few threads read. Nothing of
+//! SQLite blocks a worker of the async runtime, and nothing of it is seen outside. The store decides
+//! nothing about a job: it must not know the rules of a job's life, HTTP or processes.
+
+mod encoding;
+mod events;
+mod inbox;
+mod outbox;
+mod query;
+mod reader;
+mod schema;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use rusqlite::Connection;
+use tokio::sync::watch;
+
+use events::EventRow;
+pub use events::{EventPage, EventQuery};
+use job::event::{Cursor, Event};
+use job::query::Query;
+use job::spec::Secrets;
+use job::time::Timestamp;
+use job::{Idempotency, Job, JobId, State};
+pub use outbox::Delivery;
+use outbox::Settlement;
+use reader::Readers;
+pub use schema::OpenError;
+use tables::{Change, Insertion, Row};
+pub use writer::Stats;
+use writer::Writer;
+
+/// The store failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{doing}: {why}")]
+pub struct StoreError {
+    /// What was being done.
+    pub doing: &'static str,
+    /// SQLite's words.
+    pub why: String,
+    /// There was no room: it may work when there is.
+    pub full: bool,
+    /// The disk failed, or cannot be written to at present.
+    pub failing: bool,
+}
+
+impl StoreError {
+    /// The answer to those who come after [`Store::close`].
+    fn closed(doing: &'static str) -> Self {
+        Self {
+            doing,
+            why: "the store is closed".to_owned(),
+            full: false,
+            failing: false,
+        }
+    }
+}
+
+/// Why one statement or one row failed; a [`StoreError`] once it is known what was being done.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    /// SQLite said no.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// A row does not hold what this version reads, or a job cannot be written.
+    #[error("unreadable row: {0}")]
+    Encoding(#[from] serde_json::Error),
+    /// The row has a state that this version does not know.
+    #[error("unreadable row: no state has the number {0}")]
+    UnknownState(i64),
+    /// A change came for a job that is not there or is over.
+    #[error("no such unfinished job")]
+    NoSuchJob,
+}
+
+impl Fault {
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Sqlite(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            Self::Encoding(_) | Self::UnknownState(_) | Self::NoSuchJob => false,
+        }
+    }
+
+    fn is_failing(&self) -> bool {
+        use rusqlite::ErrorCode::{CannotOpen, ReadOnly, SystemIoFailure};
+        match self {
+            Self::Sqlite(error) => error
+                .sqlite_error_code()
+                .is_some_and(|code| [CannotOpen, ReadOnly, SystemIoFailure].contains(&code)),
+            Self::Encoding(_) | Self::UnknownState(_) | Self::NoSuchJob => false,
+        }
+    }
+
+    fn doing(self, doing: &'static str) -> StoreError {
+        StoreError {
+            doing,
+            why: self.to_string(),
+            full: self.is_full(),
+            failing: self.is_failing(),
+        }
+    }
+}
+
+/// How a store is opened.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The database file; it is made where there is none, and SQLite keeps two more beside it.
+    pub path: PathBuf,
+    /// How many threads read, at least one.
+    pub readers: usize,
+    /// The most events that are kept.
+    pub max_events: u64,
+}
+
+impl Settings {
+    /// A store in this file, as it is by default.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            readers: 2,
+            max_events: 100_000,
+        }
+    }
+}
+
+/// What became of an [`Store::insert`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inserted {
+    /// The job is stored.
+    New,
+    /// Nothing is stored: the same submission had made this job.
+    Replay(JobId),
+    /// Nothing is stored: the key belongs to a submission with another body.
+    KeyReused,
+}
+
+/// How many rows there are; kept by the writer, so asking costs nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Jobs in a terminal state.
+    pub finished: u64,
+}
+
+/// A handle to the store; clones share one writer and one set of readers.
+///
+/// Whatever has been handed to the writer is committed even when the future that waits for it is
+/// dropped. Once the last handle is gone the threads finish what is queued and end;
+/// [`Store::close`] also waits for that.
+#[derive(Clone, Debug)]
+pub struct Store {
+    source: Arc<str>,
+    writer: Writer,
+    readers: Readers,
+    threads: Arc<Mutex<Threads>>,
+}
+
+#[derive(Debug, Default)]
+struct Threads {
+    writer: Option<JoinHandle<()>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Store {
+    /// Says whether this program understands the store at `path`, and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::open`].
+    pub fn check(path: &Path) -> Result<(), OpenError> {
+        schema::check(path)
+    }
+
+    /// Opens the store in the file `path` as it is by default.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; a file that is refused keeps its content.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        Self::open_with(&Settings::new(path))
+    }
+
+    /// Opens the store, makes it where there is none, and brings an older one up to this version.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; a file that is refused keeps its content.
+    pub fn open_with(settings: &Settings) -> Result<Self, OpenError> {
+        let (path, connection) = schema::open(&settings.path)?;
+        let connections = (0..settings.readers.max(1))
+            .map(|_| schema::open_reader(&path))
+            .collect::<Result<Vec<Connection>, OpenError>>()?;
+        let source = events::source(&connection)?;
+        let (readers, reader_threads) = Readers::start(connections)?;
+        let (writer, writer_thread) = Writer::start(connection, settings.max_events)?;
+        Ok(Self {
+            source: source.into(),
+            writer,
+            readers,
+            threads: Arc::new(Mutex::new(Threads {
+                writer: Some(writer_thread),
+                readers: reader_threads,
+            })),
+        })
+    }
+
+    /// Stores a new job, the values of its secrets and what is told of it. The key is scoped to the job's
+    /// creator.
+    ///
+    /// # Errors
+    /// Nothing is stored then.
+    pub async fn insert(
+        &self,
+        job: Arc<Job>,
+        secrets: Secrets,
+        idempotency: Option<Idempotency>,
+        events: Vec<Event>,
+    ) -> Result<Inserted, StoreError> {
+        let doing = "cannot store a new job";
+        let insertion =
+            Insertion::of(&job, &secrets, idempotency, events).map_err(|it| it.doing(doing))?;
+        self.writer.insert(insertion, doing).await
+    }
+
+    /// Makes a change of an unfinished job durable, and with it what is told of it.
+    ///
+    /// # Errors
+    /// Also where the job has been finished or was never inserted.
+    pub async fn update(&self, job: Arc<Job>, events: Vec<Event>) -> Result<(), StoreError> {
+        let doing = "cannot store a change of a job";
+        if job.state.is_terminal() {
+            return Err(Fault::NoSuchJob.doing(doing));
+        }
+        let change = Row::of(&job)
+            .and_then(|row| Ok(Change::Update(row, EventRow::all(events)?)))
+            .map_err(|it| it.doing(doing))?;
+        self.writer.change(change, doing).await
+    }
+
+    /// Tells what has happened to jobs without a change of what is stored of them. It becomes durable with
+    /// the next transaction, or soon; what was told before other calls is before them.
+    pub fn tell(&self, events: Vec<Event>) {
+        let doing = "cannot store an event";
+        match EventRow::all(events) {
+            Ok(rows) if rows.is_empty() => {}
+            Ok(rows) => self.writer.tell(rows, doing),
+            Err(fault) => {
+                let error = fault.doing(doing);
+                tracing::error!(%error, "the store failed: {error}");
+            }
+        }
+    }
+
+    /// Stores a job in its terminal state, with what is told of it, and erases the values of its secrets.
+    /// Doing it again is allowed.
+    ///
+    /// # Errors
+    /// Also where the job is not stored or its state is not terminal.
+    pub async fn finish(&self, job: Arc<Job>, events: Vec<Event>) -> Result<(), StoreError> {
+        let doing = "cannot store the end of a job";
+        if !job.state.is_terminal() {
+            return Err(Fault::NoSuchJob.doing(doing));
+        }
+        let change = Row::of(&job)
+            .and_then(|row| Ok(Change::Finish(row, EventRow::all(events)?)))
+            .map_err(|it| it.doing(doing))?;
+        self.writer.change(change, doing).await
+    }
+
+    /// Removes jobs and all that belongs to them. Ids of no job are passed over.
+    ///
+    /// # Errors
+    /// All of the jobs are still there then.
+    pub async fn delete(&self, ids: Vec<JobId>) -> Result<(), StoreError> {
+        let doing = "cannot remove jobs";
+        self.writer.change(Change::Delete(ids), doing).await
+    }
+
+    /// The job as last stored; its secrets have names and no values.
+    ///
+    /// # Errors
+    /// Where the row cannot be read.
+    pub async fn get(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        self.readers
+            .read("cannot read a job", move |connection| {
+                query::get(connection, id)
+            })
+            .await
+    }
+
+    /// All jobs without a terminal state, oldest first, with the values of their secrets beside them.
+    ///
+    /// # Errors
+    /// Where a row cannot be read.
+    pub async fn unfinished(&self) -> Result<Vec<(Job, Secrets)>, StoreError> {
+        self.readers
+            .read("cannot read the unfinished jobs", query::unfinished)
+            .await
+    }
+
+    /// The state in which each unfinished job was when it was last told of; jobs of which nothing is told
+    /// are left out.
+    ///
+    /// # Errors
+    /// Where a row cannot be read.
+    pub async fn told(&self) -> Result<HashMap<JobId, State>, StoreError> {
+        self.readers
+            .read("cannot read what was told of jobs", events::told)
+            .await
+    }
+
+    /// One page of events.
+    ///
+    /// # Errors
+    /// Where a row cannot be read.
+    pub async fn events(&self, query: EventQuery) -> Result<EventPage, StoreError> {
+        self.readers
+            .read("cannot read events", move |connection| {
+                events::page(connection, query)
+            })
+            .await
+    }
+
+    /// Tells the newest cursor as there are new events, of all jobs or of one. A hint to look; closed when
+    /// the job is removed or there will be no more.
+    #[must_use]
+    pub fn news(&self, job: Option<JobId>) -> watch::Receiver<Cursor> {
+        self.writer.feed().subscribe(job)
+    }
+
+    /// Ends every subscription to news.
+    pub fn end_news(&self) {
+        self.writer.feed().close();
+    }
+
+    /// Deliveries that are due, and when the next one will be.
+    ///
+    /// # Errors
+    /// Where a row cannot be read.
+    pub async fn due_deliveries(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<(Vec<Delivery>, Option<Timestamp>), StoreError> {
+        self.readers
+            .read("cannot read the deliveries", move |connection| {
+                outbox::due(connection, now, limit)
+            })
+            .await
+    }
+
+    /// Tells when there are new deliveries.
+    #[must_use]
+    pub fn new_deliveries(&self) -> watch::Receiver<()> {
+        self.writer.feed().outbox()
+    }
+
+    /// Removes a delivery that was taken or given up, with what is told of it; nothing is told where its
+    /// job has been removed meanwhile.
+    ///
+    /// # Errors
+    /// It is still there then.
+    pub async fn settle_delivery(
+        &self,
+        delivery: &Delivery,
+        event: Event,
+    ) -> Result<(), StoreError> {
+        let doing = "cannot store a delivery";
+        let rows = EventRow::all(vec![event]).map_err(|it| it.doing(doing))?;
+        let change = Change::Settle(delivery.id, delivery.event.job, Settlement::Done(rows));
+        self.writer.change(change, doing).await
+    }
+
+    /// Puts a delivery off after an attempt that failed.
+    ///
+    /// # Errors
+    /// It is still due then.
+    pub async fn put_off_delivery(
+        &self,
+        delivery: &Delivery,
+        due_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        let again = Settlement::Again(delivery.attempts.saturating_add(1), due_at);
+        let change = Change::Settle(delivery.id, delivery.event.job, again);
+        self.writer.change(change, "cannot store a delivery").await
+    }
+
+    /// What tells this store from all others, as a URI.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// One page of the jobs in a terminal state.
+    ///
+    /// # Errors
+    /// Where a row cannot be read.
+    pub async fn list(&self, query: Query) -> Result<Vec<Job>, StoreError> {
+        self.readers
+            .read("cannot list jobs", move |connection| {
+                query::list(connection, &query)
+            })
+            .await
+    }
+
+    /// Finished jobs whose time is up, those first whose time was up first.
+    ///
+    /// # Errors
+    /// Where the index cannot be read.
+    pub async fn expired(&self, now: Timestamp, limit: usize) -> Result<Vec<JobId>, StoreError> {
+        self.readers
+            .read("cannot read the expired jobs", move |connection| {
+                query::expired(connection, now, limit)
+            })
+            .await
+    }
+
+    /// The jobs that finished before the last `keep` finished ones, in the order in which their ends
+    /// were stored.
+    ///
+    /// # Errors
+    /// Where the table cannot be read.
+    pub async fn oldest_finished_beyond(
+        &self,
+        keep: u64,
+        limit: usize,
+    ) -> Result<Vec<JobId>, StoreError> {
+        self.readers
+            .read("cannot read the oldest jobs", move |connection| {
+                query::oldest_finished_beyond(connection, keep, limit)
+            })
+            .await
+    }
+
+    /// How many rows there are as of the last commit.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.writer.counts()
+    }
+
+    /// How much the writer has done since the store was opened.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.writer.stats()
+    }
+
+    /// Commits what is queued, folds the log into the database file and waits for the threads. It
+    /// blocks; every later call on a clone fails.
+    pub fn close(self) {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        // The readers go first: the log can be emptied only while nobody reads from it.
+        self.readers.stop(threads.readers.len());
+        for thread in threads.readers.drain(..) {
+            // A reader that panicked has nothing left to tell.
+            let _ = thread.join();
+        }
+        self.writer.stop();
+        if let Some(thread) = threads.writer.take() {
+            let _ = thread.join();
+        }
+    }
+}
