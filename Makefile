@@ -1,8 +1,9 @@
-# `make run` starts the service, `make test` is the gate; the rest are its parts.
+# `make run` starts the service, `make test` is what a change must pass; the rest are parts of it or beside it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build dist sbom test lint deny advisories test-rust test-client test-unprivileged test-manifests \
-	test-docker test-vm test-arm64 soak fuzz guards schemathesis bench clean
+.PHONY: help run build dist sbom check test test-build test-rust test-unprivileged test-client lint workflows \
+	release-check deny advisories test-manifests test-image test-docker test-vm test-arm64 test-real-work soak fuzz \
+	guards schemathesis bench release-upload image-push clean
 
 CARGO ?= cargo
 # Tools of these versions are built from source once (minutes, on two cores) and kept here.
@@ -15,29 +16,50 @@ CARGO_CYCLONEDX := $(TOOLS)/cargo-cyclonedx-0.5.9/bin/cargo-cyclonedx
 PUEUE := $(TOOLS)/pueue-4.0.4/bin/pueue
 # Kubernetes' schemas, 120 MB of them.
 KUBERNETES_VALIDATE := $(TOOLS)/kubernetes-validate-1.37.0
+# GitHub's schema of workflows, among others.
+CHECK_JSONSCHEMA := $(TOOLS)/check-jsonschema-0.39.0
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+
 # One process a test with nextest where it is installed, else cargo's own runner.
-TEST_RUNNER := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
-# The account that `make test` uses for the second, unprivileged run of tests/it.
+HAS_NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
+TEST_RUNNER := $(if $(HAS_NEXTEST),nextest run,test)
+# Tests wait for processes and timers more than they compute.
+export NEXTEST_TEST_THREADS ?= $(shell echo $$((3 * $$(nproc))))
+# What the tests run, besides Debian's essential packages.
+TEST_NEEDS := make cc=build-essential curl perl python3 setsid=util-linux tmux vi=vim-tiny top=procps
+# `make check` without nextest: the names in its profile.
+CHECK_TESTS = $(shell sed -n '/profile.check/,$$s/.*test(=\([^)]*\)).*/\1/p' .config/nextest.toml)
+# The account of the run without privileges, and what it runs: what differs by them.
 TEST_USER ?= procession-test
+UNPRIVILEGED_TESTS ?= cli::run:: containment:: control:: defaults:: disk:: faults::lost:: faults::points:: life:: \
+	sandbox:: shutdown:: socket:: spawn:: startup:: stop:: surroundings:: terminal:: upgrade::
 
 help:
 	@echo 'make run                start the service on http://127.0.0.1:8080'
-	@echo 'make dist               the release binary with its list of dependencies, SBOM and checksums, in target/dist'
-	@echo 'make sbom               the list of what the program is made of (CycloneDX), in target/dist'
-	@echo 'make test               everything below but test-vm: what a change must pass'
-	@echo 'make lint               rustfmt, clippy, rustdoc, cargo-deny'
-	@echo 'make test-rust          unit, property and integration tests'
-	@echo 'make test-unprivileged  the integration tests again as an ordinary user, when root'
+	@echo 'make check              before a commit: rustfmt, clippy, unit tests, a few integration tests'
+	@echo 'make test               what a change must pass: the parts that follow'
+	@echo 'make test-rust          unit, property, integration and security tests'
+	@echo 'make test-unprivileged  what privilege changes again as an ordinary user, when root'
 	@echo 'make test-client        a Python client generated from openapi.yaml, used on a real service'
+	@echo
+	@echo 'make lint               rustfmt, clippy, rustdoc, the workflows (continuous integration: .ci/run)'
 	@echo 'make test-manifests     packaging/kubernetes, against the schemas of Kubernetes'
-	@echo 'make test-docker        the image, against a Docker engine (its own where none answers, as root)'
+	@echo 'make test-image         the image, with the program of `make build` (its own Docker engine where none answers, as root)'
+	@echo
+	@echo 'make release-check      before a release: the parts that follow (an hour or more, as root)'
+	@echo 'make deny               licences, sources and bans of the dependencies'
+	@echo 'make test-docker        the image as the Dockerfile builds it'
 	@echo 'make test-vm            a virtual machine with systemd and cgroup v2, as root'
 	@echo 'make test-arm64         compiled for arm64, with the tests of sandbox and child processes in an emulator'
-	@echo 'make soak               the fault suite for long: 300 kills, failpoints 100 times, 100,000 jobs (hours)'
-	@echo 'make fuzz               every fuzz target for FUZZ_SECONDS (600), FUZZ_JOBS (1) at a time, from the seeds that are kept'
+	@echo 'make test-real-work     a C project is built from its Debian source as a job (needs the network)'
 	@echo 'make guards             every guard taken away, one at a time: a test must miss it (minutes)'
+	@echo 'make fuzz               every fuzz target for FUZZ_SECONDS (600), FUZZ_JOBS (1) at a time, from the seeds that are kept'
 	@echo 'make schemathesis       random requests made from openapi.yaml for SECONDS (600)'
+	@echo 'make soak               the fault suite for long: 300 kills, failpoints 100 times, 100,000 jobs (hours)'
+	@echo
+	@echo 'make dist               the release binary with its list of dependencies, SBOM and checksums, in target/dist'
+	@echo 'make sbom               the list of what the program is made of (CycloneDX), in target/dist'
+	@echo 'make release-upload     what `make dist` has made, to the release of TAG; make image-push, the image as IMAGE'
 	@echo 'make advisories         known vulnerabilities in the dependencies (needs github.com)'
 	@echo 'make bench              the benchmarks'
 
@@ -48,25 +70,89 @@ run: build
 build:
 	$(CARGO) build --release --locked
 
-# The binary names every crate in it, for scanners such as cargo audit and trivy.
+# Slower to build than `make build` makes it, and a little faster to run. The binary names every crate in it, for
+# scanners such as cargo audit and trivy. TARGET=x86_64-unknown-linux-musl makes one that needs no library of the machine.
+TARGET ?= $(HOST)
+BUILT = target/$(if $(filter $(HOST),$(TARGET)),,$(TARGET)/)dist/procession
 dist: $(CARGO_AUDITABLE) sbom
-	PATH="$(CURDIR)/$(dir $(CARGO_AUDITABLE)):$$PATH" $(CARGO) auditable build --release --locked --bin procession
-	install -m 0755 target/release/procession target/dist/procession
+	$(if $(filter %-musl,$(TARGET)),scripts/need.sh musl-gcc=musl-tools && rustup target add $(TARGET))
+	PATH="$(CURDIR)/$(dir $(CARGO_AUDITABLE)):$$PATH" $(CARGO) auditable build --profile dist --locked --bin procession \
+		$(if $(filter-out $(HOST),$(TARGET)),--target $(TARGET))
+	[ $(BUILT) = target/dist/procession ] || install -m 0755 $(BUILT) target/dist/procession
 	scripts/check-dist.py target/dist
 	cd target/dist && sha256sum procession procession.cdx.json >SHA256SUMS && cat SHA256SUMS
 
 # Of all dependencies of the program on Linux, none of its tests or of tools.
 sbom: $(CARGO_CYCLONEDX)
 	mkdir -p target/dist
-	$(CARGO_CYCLONEDX) cyclonedx --format json --describe binaries --target $(HOST)
+	$(CARGO_CYCLONEDX) cyclonedx --format json --describe binaries --target $(TARGET)
 	mv procession_bin.cdx.json target/dist/procession.cdx.json
 
-test: lint test-rust test-client test-unprivileged test-manifests test-docker
+# What `make dist` has made, under names that say for which machine, in the draft of TAG's release.
+release-upload: UPLOAD = target/upload/procession-$(TARGET)
+release-upload:
+	mkdir -p target/upload
+	cp target/dist/procession $(UPLOAD)
+	cp target/dist/procession.cdx.json $(UPLOAD).cdx.json
+	cd target/upload && sha256sum procession-$(TARGET) procession-$(TARGET).cdx.json >procession-$(TARGET).sha256
+	gh release view $(TAG) >/dev/null 2>&1 || gh release create $(TAG) --draft --verify-tag --generate-notes \
+		|| gh release view $(TAG) >/dev/null
+	gh release upload $(TAG) $(UPLOAD) $(UPLOAD).cdx.json $(UPLOAD).sha256
 
-lint: deny
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+# IMAGE names registry, name and tag; user and token are in REGISTRY_USER and REGISTRY_TOKEN.
+image-push:
+	docker build --tag $(IMAGE) .
+	printf %s "$$REGISTRY_TOKEN" | docker login --username "$$REGISTRY_USER" --password-stdin $(firstword $(subst /, ,$(IMAGE)))
+	docker push $(IMAGE)
+
+# Before a commit.
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --lib --bins -- -D warnings
+	@scripts/need.sh $(TEST_NEEDS)
+ifdef HAS_NEXTEST
+	$(CARGO) nextest run --locked --workspace --lib --bins --test it --profile check
+else
+	$(CARGO) test --locked --workspace --lib --bins
+	$(CARGO) test --locked --test it -- --exact $(CHECK_TESTS)
+endif
+
+test: test-rust test-unprivileged test-client
+
+# All parts use what this builds.
+test-build:
+	@scripts/need.sh cc=build-essential
+	$(CARGO) test --locked --workspace --no-run
+
+test-rust:
+	@scripts/need.sh $(TEST_NEEDS)
+	$(CARGO) $(TEST_RUNNER) --locked --workspace
+
+test-unprivileged:
+	@scripts/need.sh $(TEST_NEEDS)
+	scripts/test-unprivileged.sh $(TEST_USER) '$(UNPRIVILEGED_TESTS)' $(CARGO) $(TEST_RUNNER) --locked
+
+# The generator is pinned in tests/client/requirements.txt and installed below target/, once.
+test-client: test-build
+	tests/client/run.sh target/debug/procession
+
+lint: workflows
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps
+
+	@for test in $(CHECK_TESTS); do grep -rq "fn $${test##*::}(" tests/it || { echo "$$test: no such test (.config/nextest.toml)"; exit 1; }; done
+
+workflows: $(CHECK_JSONSCHEMA)/bin/check-jsonschema
+	$< --builtin-schema vendor.github-workflows .github/workflows/*.yml
+
+# Before a release and every night: all that is slow, needs much, or seldom changes. Each in small where `make` alone is long.
+release-check: deny test-docker test-vm test-arm64 test-real-work guards
+	$(MAKE) fuzz FUZZ_SECONDS=30
+	$(MAKE) schemathesis SECONDS=120
+	$(MAKE) soak PROCESSION_FAULT_KILLS=60 PROCESSION_FAULT_MINUTES=1 PROCESSION_FAILPOINT_ROUNDS=10 \
+		PROCESSION_FOLLOW_SECONDS=20 PROCESSION_FOLLOW_KILLS=4 PROCESSION_END_JOBS=200 PROCESSION_RECOVERY_JOBS=200 \
+		PROCESSION_LEAK_JOBS=5000
 
 deny: $(CARGO_DENY)
 	$(CARGO_DENY) --locked check --hide-inclusion-graph bans licenses sources
@@ -80,30 +166,29 @@ $(CARGO_DENY) $(CARGO_AUDITABLE) $(CARGO_CYCLONEDX) $(PUEUE):
 		--root $(patsubst %/bin/,%,$(@D)/) --target-dir $(TOOLS)/build
 	rm -rf $(TOOLS)/build
 
-test-manifests: $(KUBERNETES_VALIDATE)/bin/python3
-	$< tests/kubernetes/check.py
+test-manifests: $(KUBERNETES_VALIDATE)/bin/kubernetes-validate
+	$(<D)/python3 tests/kubernetes/check.py
 
-$(KUBERNETES_VALIDATE)/bin/python3:
+# target/tools/NAME-VERSION/bin/NAME, of a package of the Python index
+$(KUBERNETES_VALIDATE)/bin/kubernetes-validate $(CHECK_JSONSCHEMA)/bin/check-jsonschema: TOOL = $(patsubst %/bin/,%,$(dir $@))
+$(KUBERNETES_VALIDATE)/bin/kubernetes-validate $(CHECK_JSONSCHEMA)/bin/check-jsonschema:
 	scripts/need.sh python3
-	python3 -m venv $(KUBERNETES_VALIDATE).part || { scripts/need.sh ensurepip=python3-venv && python3 -m venv $(KUBERNETES_VALIDATE).part; }
-	$(KUBERNETES_VALIDATE).part/bin/pip install --quiet kubernetes-validate==$(lastword $(subst -, ,$(KUBERNETES_VALIDATE)))
-	mv $(KUBERNETES_VALIDATE).part $(KUBERNETES_VALIDATE)
+	python3 -c 'import ensurepip, venv' 2>/dev/null || scripts/need.sh no-such-command=python3-venv
+	rm -rf $(TOOL)
+	python3 -m venv $(TOOL)
+	$(TOOL)/bin/pip install --quiet --disable-pip-version-check $(@F)==$(patsubst $(@F)-%,%,$(notdir $(TOOL)))
 
-# PROCESSION_TEST_REAL_WORK: also build a C project from its Debian source as a job; needs the network.
-test-rust:
-	scripts/need.sh make cc=build-essential curl perl python3 setsid=util-linux tmux vi=vim-tiny top=procps
-	PROCESSION_TEST_REAL_WORK=1 $(CARGO) $(TEST_RUNNER) --locked
-	$(CARGO) test --locked --doc
-
-test-unprivileged:
-	scripts/test-unprivileged.sh $(TEST_USER) $(CARGO) $(TEST_RUNNER) --locked
-
-# The generator is pinned in tests/client/requirements.txt and installed below target/, once.
-test-client:
-	tests/client/run.sh
+# With a program that is there already, so that only the image is new.
+test-image: build
+	tests/docker/run.sh target/release/procession
 
 test-docker:
 	tests/docker/run.sh
+
+# PROCESSION_TEST_REAL_WORK: build a C project from its Debian source as a job.
+test-real-work:
+	@scripts/need.sh $(TEST_NEEDS)
+	PROCESSION_TEST_REAL_WORK=1 $(CARGO) $(TEST_RUNNER) --locked --test it -- real_work::
 
 # Debian 13 has a systemd with DelegateSubgroup, Debian 12 one without.
 test-vm: build
@@ -151,7 +236,7 @@ $(CARGO_FUZZ):
 # Builds a copy of the sources in which each guard has a switch; NAME='…' takes away only this one.
 guards:
 	scripts/need.sh python3
-	tests/security/guards.py $(if $(NAME),"$(NAME)")
+	scripts/guards.py $(if $(NAME),"$(NAME)")
 
 # SEED=N replays the choices that a run has printed.
 SECONDS ?= 600

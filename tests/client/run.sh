@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # Generates a Python client from openapi.yaml and uses it on a real service: submit, follow, stop.
 #
+#   tests/client/run.sh PROGRAM
+#
 # It holds the description to what generators of clients can read. The generator is pinned in
 # requirements.txt and installed below target/, once.
 set -euo pipefail
+program=$(realpath "$1")
 cd "$(dirname "$0")/../.."
 
 scripts/need.sh python3
@@ -32,5 +35,4 @@ if [ -n "$left_out" ]; then
     exit 1
 fi
 
-cargo build --quiet --locked --bin procession
-PYTHONPATH=$work PYTHONDONTWRITEBYTECODE=1 "$venv/bin/python" tests/client/use.py target/debug/procession
+PYTHONPATH=$work PYTHONDONTWRITEBYTECODE=1 "$venv/bin/python" tests/client/use.py "$program"

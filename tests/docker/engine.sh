@@ -1,4 +1,5 @@
-# Sourced: makes sure that a Docker engine answers and that two base images are there.
+# Sourced: makes sure that a Docker engine answers and that the base image is there, and that of the build when it
+# is asked for (`build_image`).
 #
 # Sets `docker` (a command as an array), `network` (options for build and run) and `build_args`. An
 # engine that answers is used as it is and pulls the base images. Where none does, Debian's is
@@ -12,6 +13,8 @@ network=()
 build_args=()
 engine_pid=
 engine_dir=
+suite=bookworm
+mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 
 engine_stop() {
     [ -n "$engine_pid" ] || return 0
@@ -57,37 +60,38 @@ engine_start() {
         sleep 0.5
     done
     echo "started Docker engine $("${docker[@]}" version --format '{{.Server.Version}}') with data in target/docker"
-    images_make
+    runtime_image
     build_args=(--build-arg "BUILD_IMAGE=procession-test/rust" --build-arg "RUNTIME_IMAGE=procession-test/debian")
 }
 
-images_make() {
-    local suite=bookworm root
-    local mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
-    local rustc
+runtime_image() {
+    local root=$engine_dir/root
+    ! "${docker[@]}" image inspect procession-test/debian >/dev/null 2>&1 || return 0
+    echo "making a Debian $suite base image"
+    debootstrap --variant=minbase "$suite" "$root" "$mirror" >target/docker/debootstrap.log 2>&1
+    rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/usr/share/{doc,man,locale}
+    tar -C "$root" -c . | "${docker[@]}" import - procession-test/debian >/dev/null
+    rm -rf "$root"
+}
+
+# Made again when the toolchain changes: its version is the image's label. Nothing to do where the engine pulls it.
+build_image() {
+    [ -n "$engine_pid" ] || return 0
+    local root=$engine_dir/root rustc
     rustc=$(rustc --version)
-    root=$engine_dir/root
-    if ! "${docker[@]}" image inspect procession-test/debian >/dev/null 2>&1; then
-        echo "making a Debian $suite base image"
-        debootstrap --variant=minbase "$suite" "$root" "$mirror" >target/docker/debootstrap.log 2>&1
-        rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/usr/share/{doc,man,locale}
-        tar -C "$root" -c . | "${docker[@]}" import - procession-test/debian >/dev/null
-        rm -rf "$root"
-    fi
-    # Made again when the toolchain changes: its version is the image's label.
-    if [ "$("${docker[@]}" image inspect --format '{{index .Config.Labels "rustc"}}' procession-test/rust 2>/dev/null)" != "$rustc" ]; then
-        echo "making a build image with $rustc"
-        debootstrap --variant=minbase --include=gcc,libc6-dev,ca-certificates \
-            "$suite" "$root" "$mirror" >target/docker/debootstrap.log 2>&1
-        mkdir -p "$root/usr/local/rust"
-        # Without the manuals, which are half of it.
-        tar -C "$(rustc --print sysroot)" -c --exclude=./share . | tar -C "$root/usr/local/rust" -x
-        # The authorities that this machine trusts, which may be more than Debian's.
-        cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
-        tar -C "$root" -c . | "${docker[@]}" import \
-            --change 'ENV PATH=/usr/local/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
-            --change 'ENV CARGO_HTTP_CAINFO=/etc/ssl/certs/ca-certificates.crt' \
-            --change "LABEL rustc='$rustc'" - procession-test/rust >/dev/null
-        rm -rf "$root"
-    fi
+    [ "$("${docker[@]}" image inspect --format '{{index .Config.Labels "rustc"}}' procession-test/rust 2>/dev/null)" != "$rustc" ] \
+        || return 0
+    echo "making a build image with $rustc"
+    debootstrap --variant=minbase --include=gcc,libc6-dev,ca-certificates \
+        "$suite" "$root" "$mirror" >target/docker/debootstrap.log 2>&1
+    mkdir -p "$root/usr/local/rust"
+    # Without the manuals, which are half of it.
+    tar -C "$(rustc --print sysroot)" -c --exclude=./share . | tar -C "$root/usr/local/rust" -x
+    # The authorities that this machine trusts, which may be more than Debian's.
+    cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
+    tar -C "$root" -c . | "${docker[@]}" import \
+        --change 'ENV PATH=/usr/local/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
+        --change 'ENV CARGO_HTTP_CAINFO=/etc/ssl/certs/ca-certificates.crt' \
+        --change "LABEL rustc='$rustc'" - procession-test/rust >/dev/null
+    rm -rf "$root"
 }

@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
 # Builds the image and checks what it promises: PID 1 that reaps and ends in order, no privilege, stops
 # that leave nothing. Needs docker, curl and jq; engine.sh says where the engine comes from.
+#
+#   tests/docker/run.sh            the image as the Dockerfile builds it
+#   tests/docker/run.sh PROGRAM    with a program that is there already, where it runs on the base image; else as above
+#
 # PROCESSION_TEST_IMAGE names an image to check instead of building one.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -157,16 +161,37 @@ pid_one_is_procession() { inside cat /proc/1/cmdline | tr '\0' ' ' | grep -q '^/
 runs_as() { equal "$(inside sh -c 'while read -r k v _; do [ "$k" != Uid: ] || echo "$v"; done </proc/1/status')" "$1"; }
 without_token_is_401() { equal "$(curl --silent --max-time 5 --output /dev/null --write-out '%{http_code}' "$base/jobs")" 401; }
 
+# build OPTION...: says why where it fails.
+build() {
+    "${docker[@]}" build "${network[@]}" "${build_args[@]}" "$@" >"$work/build" 2>&1 || { tail -40 "$work/build" >&2; exit 1; }
+}
+
+# build_with PROGRAM: false where it does not run on the base image, whose C library may be older than this machine's.
+build_with() {
+    mkdir "$work/context"
+    cp "$1" "$work/context/procession"
+    printf 'FROM %s\nCOPY procession /usr/local/bin/procession\n' "$image-runtime" >"$work/context/Dockerfile"
+    build --target runtime --tag "$image-runtime" .
+    build --tag "$image" "$work/context"
+    "${docker[@]}" run --rm "${network[@]}" "$image" --version >"$work/check" 2>&1 || { tail -1 "$work/check" >&2; return 1; }
+}
+
+program=${1:-}
 scripts/need.sh curl jq
 engine_start
 image=${PROCESSION_TEST_IMAGE:-}
 if [ -z "$image" ]; then
     image=procession-test
-    echo "building the image"
     began=$SECONDS
-    "${docker[@]}" build "${network[@]}" "${build_args[@]}" --tag "$image" . >"$work/build" 2>&1 \
-        || { tail -40 "$work/build" >&2; exit 1; }
-    echo "built in $((SECONDS - began)) s; $("${docker[@]}" image inspect --format '{{.Size}}' "$image") bytes"
+    if [ -n "$program" ] && build_with "$program"; then
+        made="built with $program"
+    else
+        echo "building the image and the program in it"
+        build_image
+        build --tag "$image" .
+        made=built
+    fi
+    echo "$made in $((SECONDS - began)) s; $("${docker[@]}" image inspect --format '{{.Size}}' "$image") bytes"
 fi
 
 start

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Server, blocking_until, eventually, id, is_root};
+use crate::harness::{Server, binary, blocking_until, eventually, id, is_root};
 
 /// A file system of a few megabytes in place of the state directory.
 struct Small(PathBuf);
@@ -174,7 +174,7 @@ async fn a_disk_that_cannot_be_written_to_is_refused_with_a_clear_word() {
         remounted.is_ok()
     });
     remounted.unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_procession"))
+    let output = Command::new(binary())
         .args(["serve", "--listen", "127.0.0.1:0", "--state-dir"])
         .arg(server.state_dir())
         .output()

@@ -4,6 +4,7 @@
 //! the file system show.
 
 mod again;
+mod binary;
 mod contract;
 mod lines;
 mod reply;
@@ -27,6 +28,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub(crate) use again::{Persistent, kill_now};
+pub(crate) use binary::binary;
 pub(crate) use lines::Lines;
 pub(crate) use reply::{Reply, id, is_finished};
 pub(crate) use scan::{Process, job_cgroups, processes, processes_with};
@@ -155,12 +157,12 @@ impl Builder {
 
 /// The program, with an environment in which only the necessary is set.
 pub(crate) fn program(mark: &str, prelude: &str) -> Command {
-    let binary = env!("CARGO_BIN_EXE_procession");
+    let binary = binary();
     let mut command = if prelude.is_empty() {
-        Command::new(binary)
+        Command::new(&binary)
     } else {
         let mut shell = Command::new("/bin/sh");
-        shell.args(["-c", &format!("{prelude}\nexec \"$@\""), "sh", binary]);
+        shell.args(["-c", &format!("{prelude}\nexec \"$@\""), "sh", &binary]);
         shell
     };
     for (name, _) in std::env::vars() {

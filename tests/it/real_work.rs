@@ -64,7 +64,7 @@ async fn a_shell_pipeline() {
 }
 
 /// Fetches the source of GNU hello from Debian and builds it. It takes a minute and needs the network, so
-/// it runs only where `PROCESSION_TEST_REAL_WORK=1` asks for it, as `make test` does.
+/// it runs only where `PROCESSION_TEST_REAL_WORK=1` asks for it, as `make release-check` does.
 #[tokio::test]
 async fn a_c_project_is_built_from_its_debian_source() {
     if std::env::var_os("PROCESSION_TEST_REAL_WORK").is_none() {

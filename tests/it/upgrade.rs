@@ -11,12 +11,12 @@ use reqwest::Method;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::harness::{LONG, Server, eventually, id};
+use crate::harness::{LONG, Server, binary, eventually, id};
 
 /// Puts another copy of the program where the service was started from, as a package manager does.
 fn replace(program: &Path) -> u64 {
     let fresh = program.with_extension("new");
-    fs::copy(env!("CARGO_BIN_EXE_procession"), &fresh).unwrap();
+    fs::copy(binary(), &fresh).unwrap();
     fs::rename(&fresh, program).unwrap();
     fs::metadata(program).unwrap().ino()
 }

@@ -1,6 +1,8 @@
 //! The service against hostile clients, over real sockets.
 #![expect(clippy::unwrap_used, reason = "helpers of a test are a test")]
 
+#[path = "../it/harness/binary.rs"]
+mod binary;
 #[path = "../it/harness/contract.rs"]
 mod contract;
 mod defaults;

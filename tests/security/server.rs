@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::binary::binary;
 use crate::reply::Reply;
 
 /// Longer than any answer may take.
@@ -168,7 +169,7 @@ impl Drop for Server {
 
 /// The program under test, without settings from the environment.
 pub(crate) fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_procession"));
+    let mut command = Command::new(binary());
     command.env_clear().stdin(Stdio::null());
     command
 }
@@ -176,7 +177,7 @@ pub(crate) fn program() -> Command {
 /// Runs a client command and gives its exit code, 124 where it does not end, and standard output.
 pub(crate) fn run(args: &[&str], state_dir: &Path) -> (i32, String) {
     let output = Command::new("timeout")
-        .args(["30", env!("CARGO_BIN_EXE_procession")])
+        .args(["30", &binary()])
         .env_clear()
         .stdin(Stdio::null())
         .args(args)

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Client, Ran, cli, cli_with_input, command};
-use crate::harness::{Server, eventually, id, is_finished, unique_seconds};
+use crate::harness::{Server, binary, eventually, id, is_finished, unique_seconds};
 
 fn lines(ran: &Ran) -> Vec<&str> {
     ran.text().lines().collect()
@@ -127,9 +127,9 @@ async fn on_a_terminal_logs_show_escapes_and_keep_colours() {
     let job = id(&server
         .run(&json!({"command": ["printf", "%s", text], "name": "c"}))
         .await);
-    let program = env!("CARGO_BIN_EXE_procession");
+    let program = binary();
     let in_terminal = async |args: &[&str], env: Value| {
-        let command: Vec<&str> = [program].iter().chain(args).copied().collect();
+        let command: Vec<&str> = [program.as_str()].iter().chain(args).copied().collect();
         let mut env = env;
         env["PROCESSION_STATE_DIR"] = server.state_dir().to_str().unwrap().into();
         let body = json!({"command": command, "env": env, "pty": {"cols": 60}});

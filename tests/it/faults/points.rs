@@ -153,7 +153,7 @@ async fn a_rescuer_is_killed_as_well() {
 
 async fn try_all(places: &[&str], whom: Whom, kinds: &[Kind]) {
     let rounds: u32 =
-        std::env::var("PROCESSION_FAILPOINT_ROUNDS").map_or(3, |text| text.parse().unwrap());
+        std::env::var("PROCESSION_FAILPOINT_ROUNDS").map_or(1, |text| text.parse().unwrap());
     for place in places {
         for kind in kinds {
             let mut left = rounds;

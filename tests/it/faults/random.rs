@@ -45,7 +45,7 @@ async fn nothing_is_lost_whoever_is_killed() {
         std::env::var(name).map_or(default, |text| text.parse().unwrap())
     };
     let seed = number("PROCESSION_FAULT_SEED", u64::from(rand::random::<u32>()));
-    let kills = number("PROCESSION_FAULT_KILLS", 60);
+    let kills = number("PROCESSION_FAULT_KILLS", 15);
     let least = Duration::from_secs(60 * number("PROCESSION_FAULT_MINUTES", 0));
     eprintln!("PROCESSION_FAULT_SEED={seed} PROCESSION_FAULT_KILLS={kills}");
     Suite::start(seed).await.run(kills, least).await;

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use super::checkable::{Checkable, Kind};
 use super::{post, runs};
 use crate::harness::{
-    Process, Server, blocking_until, eventually, id, kill_now, processes_with, unique_seconds,
+    Process, Server, binary, blocking_until, eventually, id, kill_now, processes_with,
+    unique_seconds,
 };
 
 fn pid(job: &Value) -> i32 {
@@ -260,7 +261,7 @@ async fn what_is_no_store_is_refused_and_kept() {
     let sound = std::fs::read(&store).unwrap();
     let garbage = vec![7; sound.len()];
     std::fs::write(&store, &garbage).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_procession"))
+    let output = Command::new(binary())
         .args(["serve", "--listen", "127.0.0.1:0", "--state-dir"])
         .arg(server.state_dir())
         .output()

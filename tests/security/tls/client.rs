@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::{Authority, Server, private, start};
+use crate::binary::binary;
 
 /// Runs a client command, bounded; gives its exit code, standard output and standard error.
 fn run(server: &Server, args: &[&str]) -> (i32, String, String) {
     let output = Command::new("timeout")
-        .args(["30", env!("CARGO_BIN_EXE_procession")])
+        .args(["30", &binary()])
         .env_clear()
         .stdin(Stdio::null())
         .args(args)

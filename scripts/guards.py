@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 
-HERE = pathlib.Path(__file__).resolve().parents[2]
+HERE = pathlib.Path(__file__).resolve().parents[1]
 COPY = HERE / "target/guards"
 TARGET = pathlib.Path(os.environ.get("GUARDS_TARGET_DIR", HERE / "target/guards-build"))
 AT_ONCE = int(os.environ.get("GUARDS_AT_ONCE", "2"))
