@@ -27,12 +27,22 @@ FROM ${BUILD_IMAGE} AS build
 # Makes the binary name the crates that it is built of, for scanners. The same version is in the Makefile.
 RUN cargo install --locked cargo-auditable --version 0.7.7 && rm -rf "${CARGO_HOME:-$HOME/.cargo}/registry"
 WORKDIR /src
-# The dependencies first, against an empty crate: they are compiled again only when they change.
+# The dependencies first, against empty crates: they are compiled again only when they change.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir src && echo 'fn main() {}' >src/main.rs && : >src/lib.rs \
+COPY src/job/Cargo.toml src/job/
+COPY src/linux/Cargo.toml src/linux/
+COPY src/protocol/Cargo.toml src/protocol/
+COPY src/store/Cargo.toml src/store/
+COPY src/engine/Cargo.toml src/engine/
+COPY src/manager/Cargo.toml src/manager/
+COPY src/http/Cargo.toml src/http/
+COPY src/client/Cargo.toml src/client/
+COPY fuzz/targets/Cargo.toml fuzz/targets/
+RUN for crate in src/*/ fuzz/targets/; do : >"$crate/lib.rs"; done && echo 'fn main() {}' >src/main.rs \
     && cargo auditable build --profile dist --locked --bin procession \
-    && rm -rf src target/dist/.fingerprint/procession-* target/dist/procession
+    && rm -rf target/dist/.fingerprint/procession-* target/dist/procession
 COPY openapi.yaml README.md ./
+COPY fuzz/targets fuzz/targets
 COPY src src
 RUN cargo auditable build --profile dist --locked --bin procession
 

@@ -202,7 +202,7 @@ test-arm64:
 	rustup target add $(ARM64)
 	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
 	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER='qemu-aarch64 -L /usr/aarch64-linux-gnu' \
-		$(CARGO) test --locked --target $(ARM64) --lib -- sandbox:: a_child_with_a_copy
+		$(CARGO) test --locked --target $(ARM64) -p procession-linux -p procession-engine --lib -- sandbox:: a_child_with_a_copy
 
 # A seed is printed; PROCESSION_FAULT_SEED and PROCESSION_FOLLOW_SEED replay the choices. The random kills go on for
 # at least PROCESSION_FAULT_MINUTES, without cgroups where PROCESSION_FAULT_NO_CGROUPS is set; followers come and go for PROCESSION_FOLLOW_SECONDS.
