@@ -7,6 +7,7 @@ pub mod cloud_event;
 mod events;
 mod leftovers;
 mod link;
+pub mod metrics;
 mod mirror;
 mod processes;
 mod queue;
