@@ -104,9 +104,10 @@ async fn many_jobs_leave_nothing_behind() {
     })
     .await;
     // A monitor without a job is kept for some seconds, and the supervisor has a socket to it.
-    eventually("the supervisor has no more descriptors than before", async || {
-        (descriptors(server.supervisor()) <= before.supervisor_fds).then_some(())
-    })
+    eventually(
+        "the supervisor has no more descriptors than before",
+        async || (descriptors(server.supervisor()) <= before.supervisor_fds).then_some(()),
+    )
     .await;
     let after = Size::of(&server);
     eprintln!("{jobs} jobs in {took:?}\nbefore {before:?}\nafter  {after:?}");
