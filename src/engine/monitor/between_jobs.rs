@@ -28,7 +28,7 @@ const PEAK_MARGIN: u64 = 1 << 20;
 
 /// What a monitor keeps from job to job.
 #[derive(Debug)]
-pub(super) struct Idle {
+pub(super) struct BetweenJobs {
     channel: OwnedFd,
     pub(super) signals: Rc<SignalFd>,
     pub(super) me: ProcessIdentity,
@@ -40,7 +40,7 @@ pub(super) struct Idle {
     known_peak: Cell<u64>,
 }
 
-impl Idle {
+impl BetweenJobs {
     pub(super) fn new(
         channel: OwnedFd,
         signals: SignalFd,

@@ -7,8 +7,8 @@
 use nix::errno::Errno;
 use nix::libc;
 
-use super::plan::Plan;
-use super::report::{Failure, On, Report};
+use super::plan::ExecPlan;
+use super::report::{FailedStep, On, Report};
 use job::outcome::Stage;
 use job::time::Timestamp;
 use linux::procfs;
@@ -21,12 +21,12 @@ use protocol::record::{self, LastWord, LeaderNote};
 const STAT: usize = 2048;
 
 /// Becomes the program, or says why not and ends.
-pub(super) extern "C" fn run(plan: &Plan) -> ! {
+pub(super) extern "C" fn run(plan: &ExecPlan) -> ! {
     let failure = match prepare(plan) {
         Ok(note) => execute(plan, note),
         Err(failure) => failure,
     };
-    let Failure { stage, errno, .. } = failure;
+    let FailedStep { stage, errno, .. } = failure;
     // No limit of the job's on files, and no end of its monitor's, may cut short what is to be said now.
     let _ = raw::block_signals();
     // For a rescuer: the report has no reader when the monitor is dead.
@@ -37,8 +37,8 @@ pub(super) extern "C" fn run(plan: &Plan) -> ! {
     sys::exit_now(127)
 }
 
-fn failed(stage: Stage, on: On) -> impl Fn(Errno) -> Failure {
-    move |errno| Failure {
+fn failed(stage: Stage, on: On) -> impl Fn(Errno) -> FailedStep {
+    move |errno| FailedStep {
         stage,
         errno: sys::errno_number(errno),
         on,
@@ -47,7 +47,7 @@ fn failed(stage: Stage, on: On) -> impl Fn(Errno) -> Failure {
 
 /// All but the program, in the one order that works: what needs privilege before it is given up, what the job's
 /// user must be able to reach after.
-fn prepare(plan: &Plan) -> Result<LeaderNote, Failure> {
+fn prepare(plan: &ExecPlan) -> Result<LeaderNote, FailedStep> {
     // One call makes session, group and leadership: setpgid would fail with EPERM after it.
     raw::setsid().map_err(failed(Stage::Session, On::Stage))?;
     if let Some(procs) = &plan.joins {
@@ -85,7 +85,7 @@ fn prepare(plan: &Plan) -> Result<LeaderNote, Failure> {
 }
 
 /// From here on the record that the monitor has written ahead counts, so that a program never runs without one.
-fn leave_note(plan: &Plan) -> nix::Result<LeaderNote> {
+fn leave_note(plan: &ExecPlan) -> nix::Result<LeaderNote> {
     let mut stat = [0; STAT];
     let file = raw::open(c"/proc/self/stat", libc::O_RDONLY)?;
     let length = raw::read(file, &mut stat);
@@ -98,20 +98,20 @@ fn leave_note(plan: &Plan) -> nix::Result<LeaderNote> {
         },
         started_at: Timestamp::from_micros(raw::wall_micros()),
     };
-    plan.places.recording.hit();
+    plan.failpoints.recording.hit();
     raw::write_at(plan.record, &note.to_bytes(), record::LEADER_NOTE)?;
-    plan.places.recorded.hit();
+    plan.failpoints.recorded.hit();
     // A monitor that was killed before this note was there cannot be rescued: do not run without one.
     if raw::getppid() != plan.monitor {
         return Err(Errno::from_raw(record::ORPHANED.errno));
     }
-    plan.places.confirmed.hit();
+    plan.failpoints.confirmed.hit();
     Ok(note)
 }
 
 /// Nice value, OOM score and affinity. The service's own values do not leak into a job: without a wish
 /// of the job's its nice value is 0, where this process may set that, and its monitor's OOM score is.
-fn set_priorities(plan: &Plan) -> Result<(), Failure> {
+fn set_priorities(plan: &ExecPlan) -> Result<(), FailedStep> {
     let nice = raw::set_nice(plan.nice.unwrap_or(0));
     if plan.nice.is_some() {
         nice.map_err(failed(Stage::Nice, On::Stage))?;
@@ -126,7 +126,7 @@ fn set_priorities(plan: &Plan) -> Result<(), Failure> {
     Ok(())
 }
 
-fn set_stdio(plan: &Plan) -> Result<(), Failure> {
+fn set_stdio(plan: &ExecPlan) -> Result<(), FailedStep> {
     let stdin = match plan.stdin {
         Some(stdin) => stdin,
         None => raw::open(c"/dev/null", libc::O_RDONLY).map_err(failed(Stage::Stdio, On::Null))?,
@@ -147,7 +147,7 @@ fn set_stdio(plan: &Plan) -> Result<(), Failure> {
 }
 
 /// Looks the program up, as the job's user, and executes it.
-fn execute(plan: &Plan, note: LeaderNote) -> Failure {
+fn execute(plan: &ExecPlan, note: LeaderNote) -> FailedStep {
     let program = match look_up(plan) {
         Ok(program) => program,
         Err(failure) => return failure,
@@ -175,7 +175,7 @@ fn execute(plan: &Plan, note: LeaderNote) -> Failure {
     if let Err(errno) = raw::unblock_signals() {
         return failed(Stage::Signals, On::Stage)(errno);
     }
-    plan.places.executing.hit();
+    plan.failpoints.executing.hit();
     let errno = raw::execve(path, &plan.argv, &plan.env);
     // One errno of execve(2) has several causes; this tells them apart.
     let on = match raw::kind_of(path) {
@@ -187,7 +187,7 @@ fn execute(plan: &Plan, note: LeaderNote) -> Failure {
 }
 
 /// Which of the plan's programs is one.
-fn look_up(plan: &Plan) -> Result<u32, Failure> {
+fn look_up(plan: &ExecPlan) -> Result<u32, FailedStep> {
     if plan.searched.is_none() {
         return Ok(0);
     }

@@ -14,11 +14,11 @@ const KEPT_FOR: Duration = Duration::from_secs(10);
 
 /// The monitors without a job, the one that has waited longest first.
 #[derive(Debug, Default)]
-pub(super) struct Idle {
+pub(super) struct IdleMonitors {
     waiting: VecDeque<(Pid, BootInstant)>,
 }
 
-impl Idle {
+impl IdleMonitors {
     /// Has one wait from `now` on; returns one that has to leave for it.
     pub(super) fn put(&mut self, monitor: Pid, now: BootInstant) -> Option<Pid> {
         self.waiting.push_back((monitor, now));
@@ -39,7 +39,7 @@ impl Idle {
         self.waiting.retain(|(pid, _)| *pid != monitor);
     }
 
-    /// When [`Idle::overdue`] has something to say.
+    /// When [`IdleMonitors::overdue`] has something to say.
     pub(super) fn due(&self) -> Option<BootInstant> {
         self.waiting.front().map(|(_, since)| since.after(KEPT_FOR))
     }
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn the_last_one_works_again_and_the_first_one_leaves() {
         let start = BootInstant::from_boot(Duration::from_secs(1));
-        let mut idle = Idle::default();
+        let mut idle = IdleMonitors::default();
         assert_eq!((idle.take(), idle.due()), (None, None));
         for number in 2..5 {
             assert_eq!(idle.put(pid(number), start), None);
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn there_are_never_too_many() {
         let start = BootInstant::from_boot(Duration::from_secs(1));
-        let mut idle = Idle::default();
+        let mut idle = IdleMonitors::default();
         let left: Vec<Pid> = (0..40)
             .filter_map(|number| idle.put(pid(100 + number), start))
             .collect();

@@ -26,7 +26,7 @@ const LOOK_MILLIS: u8 = 20;
 
 /// Low descriptor numbers kept free, and a pipe on which a child says that it has its own table.
 #[derive(Debug)]
-pub(super) struct Berth {
+pub(super) struct LowDescriptors {
     free: Vec<OwnedFd>,
     said: OwnedFd,
     say: OwnedFd,
@@ -40,17 +40,17 @@ pub(super) enum Forked {
     Child(OwnedFd, Descriptors),
 }
 
-impl Berth {
+impl LowDescriptors {
     /// Takes the lowest numbers that are free; to be called before there are many.
     pub(super) fn new() -> io::Result<Self> {
         let (said, say) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-        let mut berth = Self {
+        let mut low_descriptors = Self {
             free: Vec::new(),
             said,
             say,
         };
-        berth.keep_free()?;
-        Ok(berth)
+        low_descriptors.keep_free()?;
+        Ok(low_descriptors)
     }
 
     fn keep_free(&mut self) -> io::Result<()> {
