@@ -20,12 +20,15 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
+use crate::api::{AuthMode, Settings};
 use crate::audit_log::Audit;
+use crate::layers::auth::{PeerAddress, PeerUid};
+use crate::layers::guards;
 use crate::policy::Policy;
 use crate::request::SpecLimits;
+use crate::streams::Streams;
 use crate::tls::{self, Certificates};
 use crate::tokens::{self, Tokens};
-use crate::{AuthMode, PeerAddress, PeerUid, Settings, Streams};
 use manager::Manager;
 use peer::Peer;
 use protocol::listeners::Listeners;
@@ -33,8 +36,8 @@ use protocol::listeners::Listeners;
 /// A TLS handshake must be done within this time, and a request head must come within it.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 /// What is larger is refused here, with 431 and no body: twice what the guards refuse with a problem.
-const HEAD_BYTES: usize = 2 * crate::HEAD_BYTES;
-const HEAD_FIELDS: usize = 4 * crate::HEAD_FIELDS;
+const HEAD_BYTES: usize = 2 * guards::HEAD_BYTES;
+const HEAD_FIELDS: usize = 4 * guards::HEAD_FIELDS;
 
 /// How long accepting pauses after it failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -140,7 +143,7 @@ impl Connections {
         let (closing, watched) = watch::channel(false);
         let (tcp, unix) = adopt(listeners)
             .map_err(|error| format!("cannot use the listening sockets: {error}"))?;
-        let doors = Doors {
+        let sockets = Sockets {
             tcp,
             unix,
             tls,
@@ -149,7 +152,7 @@ impl Connections {
         };
         let mut conversing = JoinSet::new();
         conversing.spawn(conversations.run(watched.clone(), LAST_WORDS));
-        accepting.spawn(accept_all(app, doors, watched));
+        accepting.spawn(accept_all(app, sockets, watched));
         Ok(Self {
             accepting,
             conversing,
@@ -200,7 +203,7 @@ fn keep_alive(listener: &std::net::TcpListener) -> nix::Result<()> {
 }
 
 /// Where connections come in.
-struct Doors {
+struct Sockets {
     tcp: TcpListener,
     unix: UnixListener,
     tls: Option<Certificates>,
@@ -217,20 +220,20 @@ enum Incoming {
     Closing,
 }
 
-async fn accept_all(app: Router, doors: Doors, mut closing: watch::Receiver<bool>) {
+async fn accept_all(app: Router, sockets: Sockets, mut closing: watch::Receiver<bool>) {
     let mut serving = JoinSet::new();
     let own_status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     loop {
         while serving.try_join_next().is_some() {}
         let incoming = tokio::select! {
-            accepted = doors.tcp.accept() => accepted.map_or_else(Incoming::Failed, |(stream, peer)| Incoming::Tcp(stream, peer)),
-            accepted = doors.unix.accept() => accepted.map_or_else(Incoming::Failed, |(stream, _)| Incoming::Unix(stream)),
+            accepted = sockets.tcp.accept() => accepted.map_or_else(Incoming::Failed, |(stream, peer)| Incoming::Tcp(stream, peer)),
+            accepted = sockets.unix.accept() => accepted.map_or_else(Incoming::Failed, |(stream, _)| Incoming::Unix(stream)),
             _ = closing.changed() => Incoming::Closing,
         };
         match incoming {
             Incoming::Tcp(stream, peer) => {
                 // Over the limit a connection is closed at once: one that waited would look like a hang.
-                let Ok(place) = doors.tcp_places.clone().try_acquire_owned() else {
+                let Ok(place) = sockets.tcp_places.clone().try_acquire_owned() else {
                     continue;
                 };
                 // Answers are small and written whole: waiting to fill a packet only delays them.
@@ -241,14 +244,14 @@ async fn accept_all(app: Router, doors: Doors, mut closing: watch::Receiver<bool
                     place,
                     closing: closing.clone(),
                 };
-                match doors.tls.as_ref().map(Certificates::current) {
+                match sockets.tls.as_ref().map(Certificates::current) {
                     None => serving.spawn(serve.run(stream)),
                     Some(tls) => serving.spawn(serve.run_tls(tls, stream)),
                 };
             }
             Incoming::Unix(stream) => match peer::of(&stream, &own_status) {
                 Ok(peer) => {
-                    let Ok(place) = doors.unix_places.clone().try_acquire_owned() else {
+                    let Ok(place) = sockets.unix_places.clone().try_acquire_owned() else {
                         continue;
                     };
                     let serve = Serve {
@@ -271,7 +274,7 @@ async fn accept_all(app: Router, doors: Doors, mut closing: watch::Receiver<bool
             Incoming::Closing => break,
         }
     }
-    drop(doors);
+    drop(sockets);
     let _ = tokio::time::timeout(LAST_WORDS, async {
         while serving.join_next().await.is_some() {}
     })

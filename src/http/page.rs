@@ -4,8 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use super::problem::ApiError;
-use super::query::Params;
+use crate::problem::ApiError;
+use crate::query::Params;
 use job::query::{Filter, Order, Query};
 use job::selector::Selector;
 use job::time::Timestamp;

@@ -118,6 +118,9 @@ pub struct NewJob {
 const TEN_YEARS: Duration = Duration::from_hours(10 * 365 * 24);
 /// From the least that is more than zero.
 const ANY_TIME: RangeInclusive<Duration> = Duration::from_nanos(1)..=TEN_YEARS;
+/// The longest reason of a stop.
+pub(crate) const MAX_REASON_CHARACTERS: usize = 1024;
+
 const ONE_DAY: Duration = Duration::from_hours(24);
 const ONE_MINUTE: Duration = Duration::from_mins(1);
 const PATH_BYTES: usize = 4095;

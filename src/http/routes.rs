@@ -14,11 +14,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Router, http};
 
-use super::auth;
+use super::layers::auth;
 use super::problem::ApiError;
-use super::{
-    Api, attach, change, events, jobs, many, output, page, query, service, stdin, terminal,
-};
+use super::{Api, attach, bulk, events, jobs, output, page, query, service, stdin, terminal};
 use crate::tokens::Access::{self, Admin, Metrics, Operate, Public, Read};
 
 /// One method of one path.
@@ -44,18 +42,12 @@ pub(super) fn table() -> Vec<Route> {
         route(GET, "/jobs", Read, page::PARAMETERS, jobs::list),
         route(GET, "/jobs/{id}", Read, jobs::GET, jobs::get),
         route(DELETE, "/jobs/{id}", Operate, jobs::STOP, jobs::stop),
-        route(PATCH, "/jobs/{id}", Operate, &[], change::patch),
-        route(POST, "/jobs/wait", Read, &[], many::wait),
-        route(POST, "/jobs/stop", Operate, &[], many::stop),
-        route(POST, "/jobs/{id}/pause", Operate, &[], change::pause),
-        route(POST, "/jobs/{id}/resume", Operate, &[], change::resume),
-        route(
-            POST,
-            "/jobs/{id}/rerun",
-            Operate,
-            change::RERUN,
-            change::rerun,
-        ),
+        route(PATCH, "/jobs/{id}", Operate, &[], jobs::patch),
+        route(POST, "/jobs/wait", Read, &[], bulk::wait),
+        route(POST, "/jobs/stop", Operate, &[], bulk::stop),
+        route(POST, "/jobs/{id}/pause", Operate, &[], jobs::pause),
+        route(POST, "/jobs/{id}/resume", Operate, &[], jobs::resume),
+        route(POST, "/jobs/{id}/rerun", Operate, jobs::RERUN, jobs::rerun),
         route(POST, "/jobs/{id}/signal", Operate, &[], jobs::signal),
         route(
             POST,

@@ -9,11 +9,13 @@ use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, RANGE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 
-use super::{FIRST_POSITION, Plan, Stretch, off_thread, raw, set};
-use crate::jobs::InPath;
+use super::{Download, Stretch, off_thread, raw, set};
+use crate::accept;
+use crate::api::Api;
+use crate::extract::InPath;
+use crate::headers::FIRST_POSITION;
 use crate::problem::ApiError;
 use crate::range::{self, Wanted};
-use crate::{Api, accept};
 use job::OutputTotals;
 use protocol::output::{Piece, Reader, Stream};
 
@@ -81,7 +83,7 @@ pub(super) fn plan_stream(
     stream: Stream,
     headers: &HeaderMap,
     complete: bool,
-) -> Result<Plan, ApiError> {
+) -> Result<Download, ApiError> {
     let failed = |error: io::Error| ApiError::io("reading output", &error);
     let totals = reader.totals().map_err(failed)?;
     let oldest = reader
@@ -104,7 +106,7 @@ pub(super) fn plan_stream(
         totals.next_offset
     };
     let left = next - first;
-    Ok(Plan {
+    Ok(Download {
         stretch: Stretch {
             reader,
             filter: Some(stream),

@@ -1,34 +1,24 @@
 //! A line in the audit log for every write request, allowed or refused.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Extensions, Uri, header::LOCATION};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use super::auth::{PeerAddress, PeerUid};
-use super::problem::ApiError;
-use super::{Api, request_id, routes};
+use super::auth::{ActorSlot, PeerAddress, PeerUid};
+use super::request_id;
+use crate::api::Api;
 use crate::audit_log::{Audit, Decision, Line};
+use crate::problem::ApiError;
+use crate::routes;
 use job::JobId;
 use job::time::Timestamp;
 use linux::clock;
 
-/// Where the authentication leaves the name of who asks, for requests that it then refuses as well.
-#[derive(Clone, Debug, Default)]
-struct ActorSlot(Arc<OnceLock<Arc<str>>>);
-
-/// Tells the audit log who asks.
-pub(super) fn note_actor(extensions: &Extensions, actor: &Arc<str>) {
-    if let Some(ActorSlot(slot)) = extensions.get() {
-        // A second identification of the same request finds the same actor.
-        let _ = slot.set(actor.clone());
-    }
-}
-
 /// Middleware that writes the line.
-pub(super) async fn record(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn record(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let matched = request.extensions().get::<MatchedPath>();
     let route = matched.and_then(|path| routes::path(path.as_str()));
     let Some(audit) = &api.settings.audit else {
@@ -93,7 +83,7 @@ impl Drop for Entry {
         self.audit.write(&Line {
             at: self.at,
             request_id: &self.request_id,
-            actor: self.slot.0.get().map(|actor| &**actor),
+            actor: self.slot.actor(),
             peer: self.peer.as_deref(),
             method: &self.method,
             route: self.route,

@@ -12,18 +12,17 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::auth::PeerUid;
-use super::problem::ApiError;
-use super::{Api, AuthMode, Settings, request_id};
+use crate::api::{Api, AuthMode, Settings};
+use crate::headers::{REQUEST_ID, SEC_FETCH_SITE};
+use crate::problem::ApiError;
 
 /// The most bytes and headers of a request head.
 pub(crate) const HEAD_BYTES: usize = 32 << 10;
 /// See above.
 pub(crate) const HEAD_FIELDS: usize = 64;
 
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-
 /// Middleware that refuses what a guard refuses.
-pub(super) async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
+pub(crate) async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
     let socket = request.extensions().get::<PeerUid>().is_some();
     let chunked = request.headers().contains_key(TRANSFER_ENCODING);
     let checked = check_size(&request)
@@ -46,11 +45,7 @@ fn check_size(request: &Request) -> Result<(), ApiError> {
     let (uri, headers) = (request.uri(), request.headers());
     let target = uri.path().len() + uri.query().map_or(0, |query| query.len() + 1);
     // The request's id is ours by now, or a short one of the client.
-    let sent = || {
-        headers
-            .iter()
-            .filter(|(name, _)| **name != request_id::HEADER)
-    };
+    let sent = || headers.iter().filter(|(name, _)| **name != REQUEST_ID);
     // A line has a colon, a space and its end.
     let lines = sent().map(|(name, value)| name.as_str().len() + value.len() + 4);
     let bytes = request.method().as_str().len() + target + lines.sum::<usize>();

@@ -89,7 +89,7 @@ impl From<BodyError> for ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::problem::ALL_CODES;
+    use crate::problem::examples;
     use job::life::Refusal;
 
     #[test]
@@ -122,8 +122,11 @@ mod tests {
         ];
         for (error, status) in errors {
             assert_eq!(error.status().as_u16(), status, "{error:?}");
-            assert!(ALL_CODES.contains(&error.code()), "{error:?}");
-            assert!(!error.detail().contains("hidden"), "{error:?}");
+            assert!(
+                examples().iter().any(|one| one.code() == error.code()),
+                "{error:?}"
+            );
+            assert!(!error.problem().detail.contains("hidden"), "{error:?}");
         }
     }
 }

@@ -17,39 +17,39 @@ use protocol::output::Stream;
 const PIECES: usize = 128;
 const KEPT: usize = 4 << 20;
 
-/// Who has more than so many bytes before him lags behind. A crowd that is late all together must still share, else
-/// each of them reads for himself and it is later still: the limit is only there so that one who reads old output does
-/// not push out what the others need.
-const TIP: u64 = 16 << 20;
+/// A follower with more than so many bytes to read lags behind. A crowd that is late all together must still share, else
+/// each of them reads for itself and is later still: the limit only keeps a follower of old output from pushing out
+/// what the others need.
+const TAIL_BYTES: u64 = 16 << 20;
 
-/// The tips of all jobs that are followed.
+/// The shared tails of all jobs that are followed.
 #[derive(Debug, Default)]
-pub(crate) struct Tips(Mutex<HashMap<JobId, Weak<Tip>>>);
+pub(crate) struct SharedTails(Mutex<HashMap<JobId, Weak<SharedTail>>>);
 
-impl Tips {
-    /// The tip of this job, for as long as somebody holds it.
-    pub(super) fn of(&self, id: JobId) -> Arc<Tip> {
+impl SharedTails {
+    /// The tail of this job, for as long as somebody holds it.
+    pub(super) fn of(&self, id: JobId) -> Arc<SharedTail> {
         // Held for a look-up and never over an await.
-        let mut tips = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(tip) = tips.get(&id).and_then(Weak::upgrade) {
-            return tip;
+        let mut tails = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tail) = tails.get(&id).and_then(Weak::upgrade) {
+            return tail;
         }
-        tips.retain(|_, tip| tip.strong_count() > 0);
-        let tip = Arc::new(Tip {
+        tails.retain(|_, tail| tail.strong_count() > 0);
+        let tail = Arc::new(SharedTail {
             turn: Semaphore::new(1),
             pieces: Mutex::default(),
         });
-        tips.insert(id, Arc::downgrade(&tip));
-        tip
+        tails.insert(id, Arc::downgrade(&tail));
+        tail
     }
 }
 
 /// The newest records of one job.
 #[derive(Debug)]
-pub(super) struct Tip {
+pub(super) struct SharedTail {
     /// One follower reads at a time; the others find what it has read.
     turn: Semaphore,
-    pieces: Mutex<VecDeque<Piece>>,
+    pieces: Mutex<VecDeque<SharedPiece>>,
 }
 
 /// What the bytes of a piece depend on.
@@ -68,7 +68,7 @@ impl Key {
             // What is written depends on what was before.
             Format::RawWithTimes => false,
         };
-        let is_near = told.saturating_sub(records.at) <= TIP;
+        let is_near = told.saturating_sub(records.at) <= TAIL_BYTES;
         (is_shared && is_near && records.left.is_none() && records.end.is_none()).then_some(Self {
             format: records.format,
             filter: records.filter,
@@ -79,27 +79,27 @@ impl Key {
 
 /// Records as they are sent.
 #[derive(Clone, Debug)]
-pub(super) struct Piece {
+pub(super) struct SharedPiece {
     pub(super) key: Key,
     pub(super) bytes: Bytes,
     /// Where to go on.
     pub(super) at: u64,
 }
 
-impl Tip {
+impl SharedTail {
     /// Waits for the turn to read.
     pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         self.turn.acquire().await.ok()
     }
 
     /// The piece, if somebody has read it.
-    pub(super) fn find(&self, key: Key) -> Option<Piece> {
+    pub(super) fn find(&self, key: Key) -> Option<SharedPiece> {
         let pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
         pieces.iter().find(|piece| piece.key == key).cloned()
     }
 
     /// Keeps a piece for the others.
-    pub(super) fn keep(&self, piece: Piece) {
+    pub(super) fn keep(&self, piece: SharedPiece) {
         let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
         pieces.push_back(piece);
         let mut kept: usize = pieces.iter().map(|piece| piece.bytes.len()).sum();

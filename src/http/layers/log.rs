@@ -10,7 +10,7 @@ use tracing::Instrument;
 use super::request_id;
 
 /// Middleware that writes the line, and puts the request's id on every other line written meanwhile.
-pub(super) async fn line(request: Request, next: Next) -> Response {
+pub(crate) async fn line(request: Request, next: Next) -> Response {
     let id = request_id::of(&request);
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The signs of life of one client. Those that read from it and those that write to it share one.
 #[derive(Debug)]
-pub(super) struct Pulse {
+pub(super) struct Heartbeat {
     heard: AtomicBool,
     held_up: AtomicBool,
 }
@@ -18,7 +18,7 @@ pub(super) enum Beat {
     Dead,
 }
 
-impl Pulse {
+impl Heartbeat {
     pub(super) fn new() -> Self {
         Self {
             heard: AtomicBool::new(true),
@@ -52,19 +52,22 @@ mod tests {
 
     #[test]
     fn who_answers_no_ping_is_dead_at_the_next_beat() {
-        let pulse = Pulse::new();
-        assert_eq!(pulse.beat(), Beat::Ping, "it has just come");
-        pulse.hear();
-        assert_eq!(pulse.beat(), Beat::Ping);
-        assert_eq!(pulse.beat(), Beat::Dead);
+        let heartbeat = Heartbeat::new();
+        assert_eq!(heartbeat.beat(), Beat::Ping, "it has just come");
+        heartbeat.hear();
+        assert_eq!(heartbeat.beat(), Beat::Ping);
+        assert_eq!(heartbeat.beat(), Beat::Dead);
     }
 
     #[test]
     fn who_is_held_up_cannot_answer() {
-        let pulse = Pulse::new();
-        pulse.hold_up(true);
-        assert_eq!([pulse.beat(), pulse.beat(), pulse.beat()], [Beat::Ping; 3]);
-        pulse.hold_up(false);
-        assert_eq!(pulse.beat(), Beat::Dead);
+        let heartbeat = Heartbeat::new();
+        heartbeat.hold_up(true);
+        assert_eq!(
+            [heartbeat.beat(), heartbeat.beat(), heartbeat.beat()],
+            [Beat::Ping; 3]
+        );
+        heartbeat.hold_up(false);
+        assert_eq!(heartbeat.beat(), Beat::Dead);
     }
 }

@@ -8,12 +8,13 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Serialize;
 
-use super::auth::Caller;
-use super::jobs::{MAX_REASON_CHARACTERS, MAX_WAIT};
-use super::problem::ApiError;
-use super::view::JobView;
-use super::{Api, body};
-use crate::request::{self, BodyError, Which};
+use crate::api::Api;
+use crate::body;
+use crate::extract::MAX_WAIT;
+use crate::layers::auth::Caller;
+use crate::problem::ApiError;
+use crate::request::{self, BodyError, MAX_REASON_CHARACTERS, Which};
+use crate::view::JobView;
 use job::life::Stop;
 use job::{Cause, Job, JobId};
 use manager::RequestError;
@@ -115,7 +116,7 @@ fn result_of(id: JobId, result: &Result<Arc<Job>, ApiError>) -> StopResult<'_> {
             error.status(),
             None,
             Some(error.code()),
-            Some(error.detail().into_owned()),
+            Some(error.problem().detail.into_owned()),
         ),
     };
     StopResult {

@@ -1,18 +1,17 @@
 //! The id of a request: in the header `Request-Id`, in every log line and in every error body.
 
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::HeaderValue;
 use axum::middleware::Next;
 use axum::response::Response;
 use tower_http::request_id::{MakeRequestId, RequestId};
 use uuid::Uuid;
 
-/// Where clients may give an id and always find one.
-pub(super) const HEADER: HeaderName = HeaderName::from_static("request-id");
+use crate::headers::REQUEST_ID;
 
 /// Makes UUIDv7s.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct MakeId;
+pub(crate) struct MakeId;
 
 impl MakeRequestId for MakeId {
     fn make_request_id<B>(&mut self, _: &axum::http::Request<B>) -> Option<RequestId> {
@@ -23,13 +22,13 @@ impl MakeRequestId for MakeId {
 }
 
 /// Middleware that forgets a client's id that could disturb a log.
-pub(super) async fn only_tame(mut request: Request, next: Next) -> Response {
+pub(crate) async fn only_tame(mut request: Request, next: Next) -> Response {
     let tame = request
         .headers()
-        .get(HEADER)
+        .get(REQUEST_ID)
         .is_none_or(|id| is_tame(id.as_bytes()));
     if !tame {
-        request.headers_mut().remove(HEADER);
+        request.headers_mut().remove(REQUEST_ID);
     }
     next.run(request).await
 }
@@ -42,7 +41,7 @@ fn is_tame(id: &[u8]) -> bool {
 }
 
 /// The id of this request.
-pub(super) fn of(request: &Request) -> String {
+pub(crate) fn of(request: &Request) -> String {
     request
         .extensions()
         .get::<RequestId>()

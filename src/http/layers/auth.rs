@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use axum::body::{Body, HttpBody};
@@ -17,8 +17,8 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
-use super::problem::ApiError;
-use super::{AuthMode, Settings, audit};
+use crate::api::{AuthMode, Settings};
+use crate::problem::ApiError;
 use crate::tokens::{Access, Grant};
 
 /// The user on the other end of a unix socket connection; the server puts it into the request.
@@ -29,13 +29,23 @@ pub struct PeerUid(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddress(pub SocketAddr);
 
+/// Where the name of who asks is left for the audit log, also for requests that are then refused.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ActorSlot(Arc<OnceLock<Arc<str>>>);
+
+impl ActorSlot {
+    pub(super) fn actor(&self) -> Option<&str> {
+        self.0.get().map(|actor| &**actor)
+    }
+}
+
 /// Who sent a request.
 #[derive(Clone, Debug)]
-pub(super) struct Caller {
+pub(crate) struct Caller {
     /// For records: `token:default`, `uid:1000` or `anonymous`.
-    pub(super) actor: Arc<str>,
+    pub(crate) actor: Arc<str>,
     /// What they may do.
-    pub(super) scope: Access,
+    pub(crate) scope: Access,
     /// What the permission hangs on; nothing where it lasts as long as the connection.
     grant: Option<Grant>,
 }
@@ -51,7 +61,7 @@ impl Caller {
 
     /// Resolves when the caller may no longer do what they were allowed to. Answers with a body need not
     /// ask, [`while_allowed`] does; a connection that was upgraded must select on it.
-    pub(super) async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         match &self.grant {
             Some(grant) => grant.ended().await,
             None => std::future::pending().await,
@@ -60,7 +70,7 @@ impl Caller {
 }
 
 /// Finds out who asks and whether they may; `needed` is the route's access word.
-pub(super) fn check(
+pub(crate) fn check(
     settings: &Settings,
     request: &mut Request,
     needed: Access,
@@ -69,7 +79,10 @@ pub(super) fn check(
         return Ok(());
     }
     let caller = identify(settings, request.headers(), request.extensions())?;
-    audit::note_actor(request.extensions(), &caller.actor);
+    if let Some(ActorSlot(slot)) = request.extensions().get() {
+        // A second identification of the same request finds the same actor.
+        let _ = slot.set(caller.actor.clone());
+    }
     if !caller.scope.reaches(needed) {
         return Err(ApiError::Forbidden {
             needed: needed.as_str(),
@@ -117,7 +130,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 /// Answers the request, but no longer than its caller is allowed to: a wait ends with 401, a body that
 /// comes bit by bit is broken off.
-pub(super) async fn while_allowed(request: Request, next: Next) -> Response {
+pub(crate) async fn while_allowed(request: Request, next: Next) -> Response {
     let Some(caller) = request.extensions().get::<Caller>().cloned() else {
         return next.run(request).await;
     };
