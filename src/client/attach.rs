@@ -19,9 +19,9 @@ use tokio::time::{Instant, timeout};
 use super::connection::{self, Client, ConnectArgs};
 use super::execute;
 use super::failure::Failure;
-use super::find;
 use super::follow::Sinks;
-use super::text::visible;
+use super::lookup;
+use super::sanitize::escape;
 use keys::Keys;
 use protocol::stderr::complain;
 use raw::Raw;
@@ -58,8 +58,8 @@ pub fn run(args: &AttachArgs) -> ExitCode {
 
 async fn execute(args: &AttachArgs) -> Result<u8, Failure> {
     let client = Client::new(&args.connect)?;
-    let id = find::id(&client, &args.job).await?;
-    let (job, _) = find::get(&client, &id).await?;
+    let id = lookup::id(&client, &args.job).await?;
+    let (job, _) = lookup::get(&client, &id).await?;
     let has_terminal = job["spec"]["pty"].is_object();
     let takes_input = has_terminal || job["spec"]["stdin"]["mode"] == "open";
     let wish = Wish {
@@ -107,9 +107,9 @@ pub(super) async fn converse(client: &Client, id: &str, wish: Wish) -> Result<u8
             Ok(0)
         }
         Ended::Done | Ended::Broken => {
-            let (_, job) = find::get(client, id).await?;
+            let (_, job) = lookup::get(client, id).await?;
             if let Some(remark) = job.remark() {
-                complain(&visible(&remark));
+                complain(&escape(&remark));
             }
             Ok(job.exit_code())
         }
@@ -281,7 +281,7 @@ async fn hear(from_job: &mut FromJob, sinks: &mut Sinks, at: &mut u64) -> Result
             Said::InputClosed | Said::Nothing => {}
             Said::Done => return Ok(Ended::Done),
             Said::Broken => return Ok(Ended::Broken),
-            Said::Refused(why) => return Err(Failure::Lost(visible(&why).into_owned())),
+            Said::Refused(why) => return Err(Failure::Lost(escape(&why).into_owned())),
         }
     }
 }

@@ -9,12 +9,12 @@ use serde_json::{Map, Value, json};
 use super::connection::{Client, ConnectArgs};
 use super::execute;
 use super::failure::Failure;
-use super::interrupt::Signals;
-use super::run::spec::{read, seconds};
+use super::signals::Signals;
 use super::terminal::print;
 use super::terminal::print_json;
+use super::values::{json_object, seconds};
 use super::view::Job;
-use super::{find, run, wait};
+use super::{lookup, run, wait};
 use protocol::stderr::complain;
 
 #[derive(Debug, Args)]
@@ -120,7 +120,7 @@ pub fn stop(args: &StopArgs) -> ExitCode {
 }
 
 async fn stop_named(client: &Client, args: &StopArgs) -> Result<ExitCode, Failure> {
-    let ids = find::ids(client, &args.jobs).await?;
+    let ids = lookup::ids(client, &args.jobs).await?;
     let mut query: Vec<(&str, String)> = Vec::new();
     query.extend(args.signal.clone().map(|signal| ("signal", signal)));
     query.extend(args.grace.map(|grace| ("grace_seconds", grace.to_string())));
@@ -182,7 +182,7 @@ async fn stop_matching(
     for result in answer["results"].as_array().into_iter().flatten() {
         let id = result["id"].as_str().unwrap_or_default();
         if let Some(detail) = result["detail"].as_str() {
-            complain(&super::text::visible(&format!("{id}: {detail}")));
+            complain(&super::sanitize::escape(&format!("{id}: {detail}")));
             code = ExitCode::from(super::failure::FAILED);
             continue;
         }
@@ -204,7 +204,7 @@ fn show(value: &Value, json: bool) -> Result<(), Failure> {
 pub fn signal(args: &SignalArgs) -> ExitCode {
     execute::run(async {
         let client = Client::new(&args.connect)?;
-        let id = find::id(&client, &args.job).await?;
+        let id = lookup::id(&client, &args.job).await?;
         let scope = match args.scope {
             Scope::Group => "group",
             Scope::Leader => "leader",
@@ -238,7 +238,7 @@ pub fn resume(args: &PauseArgs) -> ExitCode {
 fn change(args: &PauseArgs, what: &str) -> ExitCode {
     execute::run(async {
         let client = Client::new(&args.connect)?;
-        for id in find::ids(&client, &args.jobs).await? {
+        for id in lookup::ids(&client, &args.jobs).await? {
             let path = format!("/jobs/{id}/{what}");
             // A repeat changes nothing.
             let answer: Value = client.json(|| client.post(&path)).await?;
@@ -268,11 +268,11 @@ pub fn rerun(args: &RerunArgs) -> ExitCode {
 
 async fn rerun_job(args: &RerunArgs) -> Result<u8, Failure> {
     let patch = match &args.file {
-        Some(path) => read(path)?,
+        Some(path) => json_object(path)?,
         None => Map::new(),
     };
     let client = Client::new(&args.connect)?;
-    let id = find::id(&client, &args.job).await?;
+    let id = lookup::id(&client, &args.job).await?;
     let path = format!("/jobs/{id}/rerun");
     if !args.follow {
         let answer = run::create(&client, &path, &patch).await?;

@@ -9,10 +9,10 @@ use serde_json::{Map, Value};
 use super::connection::{Client, ConnectArgs};
 use super::execute;
 use super::failure::Failure;
-use super::find;
-use super::lines::Lines;
+use super::lookup;
+use super::ndjson::Lines;
+use super::sanitize::escape;
 use super::terminal::print;
-use super::text::visible;
 
 #[derive(Debug, clap::Args)]
 pub struct EventsArgs {
@@ -54,7 +54,7 @@ pub fn run(args: &EventsArgs) -> ExitCode {
     execute::run(async {
         let client = Client::new(&args.connect)?;
         let path = match &args.job {
-            Some(job) => format!("/jobs/{}/events", find::id(&client, job).await?),
+            Some(job) => format!("/jobs/{}/events", lookup::id(&client, job).await?),
             None => "/events".to_owned(),
         };
         follow(&client, &path, args).await?;
@@ -129,7 +129,7 @@ fn describe(event: &Event) -> String {
         };
         line.push_str(&format!("  {key}={shown}"));
     }
-    visible(&line).into_owned()
+    escape(&line).into_owned()
 }
 
 #[cfg(test)]

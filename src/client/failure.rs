@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use serde::Deserialize;
 
-use super::text::visible;
+use super::sanitize::escape;
 
 /// The service refused, or something of ours went wrong.
 pub const FAILED: u8 = 1;
@@ -121,10 +121,10 @@ impl fmt::Display for Problem {
         if self.status == 500 {
             write!(text, " (request {})", self.request_id)?;
         }
-        f.write_str(&visible(&text))?;
+        f.write_str(&escape(&text))?;
         for error in self.errors.iter().filter(|_| listed) {
             let line = format!("{}: {}", error.place(), error.detail);
-            write!(f, "\n  {}", visible(&line))?;
+            write!(f, "\n  {}", escape(&line))?;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncWriteExt, Stderr, Stdout};
 
 use super::connection::Client;
 use super::failure::Failure;
-use super::lines::Lines;
+use super::ndjson::Lines;
 use super::terminal::cannot_write;
 use super::view::Exit;
 

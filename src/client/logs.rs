@@ -8,9 +8,9 @@ use clap::ValueEnum;
 use super::connection::{Client, ConnectArgs};
 use super::execute;
 use super::failure::Failure;
-use super::find;
 use super::follow::{Follow, Record, Selection, Sinks, Stream};
-use super::harmless::Harmless;
+use super::lookup;
+use super::sanitize::Sanitizer;
 use protocol::stderr::complain;
 
 #[derive(Debug, clap::Args)]
@@ -48,7 +48,7 @@ enum One {
 pub fn run(args: &LogsArgs) -> ExitCode {
     execute::run(async {
         let client = Client::new(&args.connect)?;
-        let id = find::id(&client, &args.job).await?;
+        let id = lookup::id(&client, &args.job).await?;
         print_log(&client, &id, args).await?;
         Ok(ExitCode::SUCCESS)
     })
@@ -103,7 +103,7 @@ async fn print_log(client: &Client, id: &str, args: &LogsArgs) -> Result<(), Fai
 struct Page {
     times: bool,
     within_line: bool,
-    harmless: Option<Harmless>,
+    sanitizer: Option<Sanitizer>,
 }
 
 impl Page {
@@ -115,7 +115,7 @@ impl Page {
         Self {
             times: args.timestamps,
             within_line: false,
-            harmless: (is_terminal && !args.raw).then(Harmless::default),
+            sanitizer: (is_terminal && !args.raw).then(Sanitizer::default),
         }
     }
 
@@ -127,8 +127,8 @@ impl Page {
                 out.push(b' ');
             }
             self.within_line = !line.ends_with(b"\n");
-            match &mut self.harmless {
-                Some(harmless) => harmless.show(line, &mut out),
+            match &mut self.sanitizer {
+                Some(sanitizer) => sanitizer.show(line, &mut out),
                 None => out.extend_from_slice(line),
             }
         }

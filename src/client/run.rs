@@ -18,10 +18,10 @@ use super::execute;
 use super::failure::{Failure, OURS};
 use super::follow::{End, Follow, Record, Selection, Sinks, Stream};
 use super::input::{self, Fed};
-use super::interrupt::{self, Signals};
+use super::sanitize::escape;
+use super::signals::{self, Signals};
 use super::terminal::print;
 use super::terminal::print_json;
-use super::text::visible;
 use super::view::{Exit, Job};
 use protocol::stderr::complain;
 use spec::{Here, SpecArgs};
@@ -195,7 +195,7 @@ pub(super) async fn attend(
             started(client, job).await?;
             input::forward(client, id).await
         });
-        let mut interrupted = pin!(interrupt::obey(client, id, signals));
+        let mut interrupted = pin!(signals::obey(client, id, signals));
         let mut feeds = feeds;
         loop {
             let event = tokio::select! {
@@ -213,13 +213,13 @@ pub(super) async fn attend(
         Event::Ended(Ok(ended)) => judge(client, id, &ended).await,
         Event::Ended(Err(Failure::ReaderGone)) => {
             let words = "the reader of the output has gone";
-            interrupt::stop_and_wait(client, id, words, signals).await?;
+            signals::stop_and_wait(client, id, words, signals).await?;
             Ok(READER_GONE)
         }
         Event::Fed(Err(failure)) => {
             // Without the rest of its input the job would wait, or take half for the whole.
             let words = "its input broke off";
-            interrupt::stop_and_wait(client, id, words, signals).await?;
+            signals::stop_and_wait(client, id, words, signals).await?;
             Err(failure)
         }
         Event::Ended(Err(failure)) | Event::GivenUp(failure) => {
@@ -297,7 +297,7 @@ async fn judge(client: &Client, id: &str, ended: &Ended) -> Result<u8, Failure> 
             let job: Value = client.json(|| client.get(&path)).await?;
             let job = Job::read(&job)?;
             if let Some(remark) = job.remark() {
-                complain(&visible(&remark));
+                complain(&escape(&remark));
             }
             job.exit_code()
         }

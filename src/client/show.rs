@@ -8,12 +8,14 @@ use serde_json::json;
 use super::connection::{Client, ConnectArgs};
 use super::execute;
 use super::failure::Failure;
-use super::interrupt::Signals;
+use super::sanitize::escape;
+use super::signals::Signals;
+use super::table::{Align, Colour, Style, Table};
 use super::terminal::print;
 use super::terminal::print_json;
-use super::text::{Align, Colour, Style, Table, size, span, visible};
+use super::text::{size, span};
 use super::view::Job;
-use super::{find, terminal};
+use super::{lookup, terminal};
 use job::time::Timestamp;
 use linux::clock;
 
@@ -65,8 +67,8 @@ pub struct PsArgs {
 pub fn show(args: &ShowArgs) -> ExitCode {
     execute::run(async {
         let client = Client::new(&args.connect)?;
-        for (at, id) in find::ids(&client, &args.jobs).await?.iter().enumerate() {
-            let (value, job) = find::get(&client, id).await?;
+        for (at, id) in lookup::ids(&client, &args.jobs).await?.iter().enumerate() {
+            let (value, job) = lookup::get(&client, id).await?;
             if args.json {
                 print_json(&value)?;
                 continue;
@@ -160,7 +162,7 @@ fn describe(job: &Job) -> String {
     );
     let lines = lines
         .iter()
-        .map(|(what, text)| format!("{what:<12}{}\n", visible(text)));
+        .map(|(what, text)| format!("{what:<12}{}\n", escape(text)));
     lines.collect()
 }
 
@@ -198,7 +200,7 @@ async fn list(client: &Client, args: &PsArgs) -> Result<String, Failure> {
     let states = match (args.state.is_empty(), args.all) {
         (false, _) => Some(args.state.join(",")),
         (true, true) => None,
-        (true, false) => Some(find::live_states()),
+        (true, false) => Some(lookup::live_states()),
     };
     query.extend(states.map(|states| ("state", states)));
     query.extend(
@@ -210,7 +212,7 @@ async fn list(client: &Client, args: &PsArgs) -> Result<String, Failure> {
     query.extend(args.queue.clone().map(|queue| ("queue", queue)));
     let mut jobs = Vec::new();
     if args.limit > 0 {
-        find::each(client, &query, |job| {
+        lookup::each(client, &query, |job| {
             jobs.push(job);
             jobs.len() < args.limit
         })
@@ -233,11 +235,12 @@ fn table(jobs: &[Job], style: Style) -> String {
         ("EXIT", Align::Right),
         ("AGE", Align::Right),
         ("RAN", Align::Right),
-        ("NAME", Align::Left),
-        ("COMMAND", Align::Left),
+        ("NAME", Align::Fill),
+        ("COMMAND", Align::Fill),
     ]);
     let now = clock::wall();
-    for job in jobs {
+    let ids = lookup::short_ids(jobs, style.width.is_some());
+    for (job, id) in jobs.iter().zip(ids) {
         let exit = match (&job.exit, job.has_ended()) {
             (Some(exit), _) => match (exit.code, &exit.signal) {
                 (Some(code), _) => code.to_string(),
@@ -249,15 +252,16 @@ fn table(jobs: &[Job], style: Style) -> String {
         };
         let age = span(now.since(job.created_at));
         let ran = run_time(job).map(span).unwrap_or_default();
-        table.row([
-            (job.id.as_str(), None),
-            (job.state.as_str(), colour(&job.state)),
-            (exit.as_str(), None),
-            (age.as_str(), None),
-            (ran.as_str(), None),
-            (job.name.as_deref().unwrap_or_default(), None),
-            (job.program().as_str(), None),
-        ]);
+        let cells = [
+            id,
+            job.state.as_str(),
+            &exit,
+            &age,
+            &ran,
+            job.name.as_deref().unwrap_or_default(),
+            &job.program(),
+        ];
+        table.row(&cells, colour(&job.state).map(|colour| (1, colour)));
     }
     table.render(style)
 }
@@ -299,7 +303,7 @@ mod tests {
             "{line}"
         );
         assert!(
-            line.contains("  1m05s  n\\x1b[2J  printf '\\x1b]0;x\\x07'"),
+            line.contains("  1m5s  n\\x1b[2J  printf '\\x1b]0;x\\x07'"),
             "{line}"
         );
     }

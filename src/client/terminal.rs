@@ -2,8 +2,10 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use anstream::{AutoStream, ColorChoice};
+
 use super::failure::Failure;
-use super::text::Style;
+use super::table::Style;
 
 /// Colours and a width where people look, and neither in files and pipes.
 pub(super) fn style() -> Style {
@@ -12,16 +14,11 @@ pub(super) fn style() -> Style {
         return Style::default();
     }
     Style {
-        colours: has_colours(),
+        // NO_COLOR, CLICOLOR and a dumb terminal are respected.
+        colours: AutoStream::choice(&stdout) != ColorChoice::Never,
         width: terminal_size::terminal_size_of(&stdout)
             .map(|(terminal_size::Width(columns), _)| usize::from(columns)),
     }
-}
-
-/// As <https://no-color.org> has it, and none on a terminal that says that it has none.
-fn has_colours() -> bool {
-    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    !refused && std::env::var_os("TERM").is_none_or(|kind| kind != "dumb")
 }
 
 /// A text in the place of what stood there before; in a pipe one after the other.

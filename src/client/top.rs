@@ -11,11 +11,12 @@ use tokio::time::Instant;
 use super::connection::{Client, ConnectArgs};
 use super::execute;
 use super::failure::Failure;
-use super::interrupt::Signals;
+use super::signals::Signals;
+use super::table::{Align, Table};
 use super::terminal::print;
-use super::text::{Align, Table, size, span};
+use super::text::{size, span};
 use super::view::Job;
-use super::{find, terminal};
+use super::{lookup, terminal};
 
 /// Before the first picture there are two looks, so far apart: the use of processors is a difference.
 const FIRST: Duration = Duration::from_millis(500);
@@ -116,7 +117,7 @@ async fn look(client: &Client, args: &TopArgs) -> Result<Look, Failure> {
             .map(|selector| ("label_selector", selector)),
     );
     let mut values = Vec::new();
-    find::each(client, &query, |job| {
+    lookup::each(client, &query, |job| {
         values.push(job);
         values.len() < args.limit
     })
@@ -177,23 +178,26 @@ fn picture(before: &Look, now: &Look, as_json: bool) -> String {
         ("CPU", Align::Right),
         ("RSS", Align::Right),
         ("PROCS", Align::Right),
-        ("NAME", Align::Left),
-        ("COMMAND", Align::Left),
+        ("NAME", Align::Fill),
+        ("COMMAND", Align::Fill),
     ]);
-    for (job, line) in lines {
+    let style = terminal::style();
+    let ids = lookup::short_ids(lines.iter().map(|(job, _)| *job), style.width.is_some());
+    for ((job, line), id) in lines.iter().zip(ids) {
         let cpu = format!("{:.1}", line.cpu_percent);
         let time = span(Duration::try_from_secs_f64(line.cpu_seconds).unwrap_or_default());
-        table.row([
-            (job.id.as_str(), None),
-            (cpu.as_str(), None),
-            (time.as_str(), None),
-            (size(line.rss_bytes).as_str(), None),
-            (line.processes.to_string().as_str(), None),
-            (job.name.as_deref().unwrap_or_default(), None),
-            (job.program().as_str(), None),
-        ]);
+        let cells = [
+            id,
+            &cpu,
+            &time,
+            &size(line.rss_bytes),
+            &line.processes.to_string(),
+            job.name.as_deref().unwrap_or_default(),
+            &job.program(),
+        ];
+        table.row(&cells, None);
     }
-    table.render(terminal::style())
+    table.render(style)
 }
 
 /// A process that was not there before has used all that it has used since then.

@@ -10,10 +10,10 @@ use super::connection::{Client, ConnectArgs};
 use super::execute;
 use super::execute::LONG_WAIT;
 use super::failure::Failure;
-use super::find;
-use super::run::spec::seconds;
+use super::lookup;
+use super::sanitize::escape;
 use super::terminal::print_json;
-use super::text::visible;
+use super::values::seconds;
 use super::view::Job;
 use protocol::stderr::complain;
 
@@ -44,7 +44,7 @@ async fn execute(args: &WaitArgs) -> Result<u8, Failure> {
         .and_then(|time| Duration::try_from_secs_f64(time).ok());
     let until = limit.and_then(|limit| Instant::now().checked_add(limit));
     let mut code = 0;
-    for id in find::ids(&client, &args.jobs).await? {
+    for id in lookup::ids(&client, &args.jobs).await? {
         let Some(value) = ended(&client, &id, until).await? else {
             return Err(Failure::Local(format!(
                 "the time is up, and job {id} has not ended"
@@ -54,7 +54,7 @@ async fn execute(args: &WaitArgs) -> Result<u8, Failure> {
         if args.json {
             print_json(&value)?;
         } else if let Some(remark) = job.remark() {
-            complain(&visible(&format!("{id}: {remark}")));
+            complain(&escape(&format!("{id}: {remark}")));
         }
         if code == 0 {
             code = job.exit_code();

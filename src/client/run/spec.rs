@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::failure::Failure;
+use crate::values::{bytes, json_object, seconds};
 
 /// What to run, and how.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -118,7 +119,7 @@ impl SpecArgs {
     /// The body; `stdin` is set where neither file nor flags say another.
     pub(crate) fn body(&self, here: &Here<'_>) -> Result<Map<String, Value>, Failure> {
         let mut body = match &self.file {
-            Some(path) => read(path)?,
+            Some(path) => json_object(path)?,
             None => Map::new(),
         };
         if !self.command.is_empty() {
@@ -297,57 +298,6 @@ fn pair<'a>(text: &'a str, flag: &str) -> Result<(&'a str, &'a str), Failure> {
         .ok_or_else(|| Failure::Usage(format!("{flag} takes NAME=VALUE, not {text:?}")))
 }
 
-/// A JSON object from a file or standard input.
-pub(crate) fn read(path: &Path) -> Result<Map<String, Value>, Failure> {
-    let (text, shown) = if path == Path::new("-") {
-        (
-            std::io::read_to_string(std::io::stdin()),
-            "standard input".to_owned(),
-        )
-    } else {
-        (std::fs::read_to_string(path), path.display().to_string())
-    };
-    let text = text.map_err(|error| Failure::Local(format!("cannot read {shown}: {error}")))?;
-    serde_json::from_str(&text)
-        .map_err(|error| Failure::Local(format!("{shown} is not a JSON object: {error}")))
-}
-
-/// A span of time in seconds: a number, and `s`, `m`, `h` or `d`.
-pub(crate) fn seconds(text: &str) -> Result<f64, String> {
-    let (digits, unit) = match text.chars().last() {
-        Some('s') => (&text[..text.len() - 1], 1.0),
-        Some('m') => (&text[..text.len() - 1], 60.0),
-        Some('h') => (&text[..text.len() - 1], 3600.0),
-        Some('d') => (&text[..text.len() - 1], 86_400.0),
-        Some(_) | None => (text, 1.0),
-    };
-    let is_number = digits
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || byte == b'.');
-    match digits.parse::<f64>() {
-        Ok(value) if is_number => Ok(value * unit),
-        Ok(_) | Err(_) => Err(
-            "a time is a number of seconds, or one with s, m, h or d, such as 90 or 1.5h"
-                .to_owned(),
-        ),
-    }
-}
-
-/// A size: a number, and `K`, `M`, `G` or `T` for powers of 1024.
-pub(crate) fn bytes(text: &str) -> Result<u64, String> {
-    let upper = text.to_ascii_uppercase();
-    let (digits, power) = match upper.chars().last() {
-        Some('K') => (&upper[..upper.len() - 1], 10),
-        Some('M') => (&upper[..upper.len() - 1], 20),
-        Some('G') => (&upper[..upper.len() - 1], 30),
-        Some('T') => (&upper[..upper.len() - 1], 40),
-        Some(_) | None => (upper.as_str(), 0),
-    };
-    let wrong = || "a size is a whole number, or one with K, M, G or T, such as 512M".to_owned();
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    number.checked_mul(1 << power).ok_or_else(wrong)
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -448,7 +398,7 @@ mod tests {
             &["--timeout", "soon", "x"],
             &["--timeout", "-1", "x"],
             &["--timeout", "inf", "x"],
-            &["--memory", "1.5G", "x"],
+            &["--memory", "1.5Q", "x"],
             &["--memory", "99999999999T", "x"],
             &["--rlimit", "core=x", "x"],
             &["--script", "a", "b"],

@@ -1,5 +1,6 @@
 //! Which job an argument means: an id, the beginning of one, or a name.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -8,7 +9,7 @@ use uuid::Uuid;
 
 use super::connection::Client;
 use super::failure::Failure;
-use super::text::visible;
+use super::sanitize::escape;
 use super::view::Job;
 use job::State;
 use job::time::Timestamp;
@@ -144,17 +145,17 @@ async fn by_beginning(
 }
 
 fn no_job(text: &str) -> Failure {
-    let text = visible(text);
+    let text = escape(text);
     Failure::NoSuchJob(format!(
         "no job has the id or name {text} (an id can be cut to {LEAST_DIGITS} digits or more)"
     ))
 }
 
 fn ambiguous(text: &str, ids: &[String]) -> Failure {
-    let text = visible(text);
+    let text = escape(text);
     Failure::NoSuchJob(format!(
         "{text} could be several jobs:\n  {}",
-        visible(&ids.join(" ")).replace(' ', "\n  ")
+        escape(&ids.join(" ")).replace(' ', "\n  ")
     ))
 }
 
@@ -187,6 +188,21 @@ impl Beginning {
             digits,
         })
     }
+}
+
+/// The ids of these jobs for people: as few digits as tell them apart, and no fewer than the time of an id has.
+/// A longer beginning is seldom needed, since jobs of one millisecond are few. In files and pipes they stay whole.
+pub(super) fn short_ids<'a>(jobs: impl IntoIterator<Item = &'a Job>, short: bool) -> Vec<&'a str> {
+    let ids: Vec<&str> = jobs.into_iter().map(|job| job.id.as_str()).collect();
+    if !short {
+        return ids;
+    }
+    let longest = ids.iter().map(|id| id.len()).max().unwrap_or(0);
+    let cut = |length: usize| ids.iter().map(move |id| id.get(..length).unwrap_or(id));
+    // A dash separates the digits of the time.
+    let enough = (TIME_DIGITS + 1..longest)
+        .find(|length| cut(*length).collect::<HashSet<_>>().len() == ids.len());
+    cut(enough.unwrap_or(longest)).collect()
 }
 
 /// One job, as it was answered and as it is read.
