@@ -13,9 +13,10 @@ use axum::{Extension, Json};
 use bytes::Bytes;
 
 use super::auth::Caller;
+use super::page::View;
 use super::problem::{ApiError, Place, Violation};
 use super::query::Params;
-use super::view::{Delivered, JobList, JobView, ProcessList, ValidView};
+use super::view::{BasicView, Delivered, JobList, JobView, ProcessList, ValidView};
 use super::{Api, accept, body, page, view};
 use crate::policy::TemplateError;
 use crate::request::{self, BodyError, FieldError, NewJob};
@@ -223,7 +224,8 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Api
 }
 
 /// `GET /jobs`
-pub(super) async fn list(State(api): State<Api>, params: Params) -> Result<Response, ApiError> {
+pub(super) async fn list(State(api): State<Api>, mut params: Params) -> Result<Response, ApiError> {
+    let how = page::view(&mut params);
     let query = page::parse(params)?;
     let (filter, order) = (query.filter.clone(), query.order);
     let page = api.manager.list(query).await?;
@@ -232,12 +234,19 @@ pub(super) async fn list(State(api): State<Api>, params: Params) -> Result<Respo
         .last()
         .filter(|_| page.more)
         .map(|last| page::encode(last.id, &filter, order));
-    let jobs = page.jobs.iter().map(|job| JobView::from(&**job)).collect();
-    Ok(Json(JobList {
-        jobs,
-        next_page_token,
+    let jobs = page.jobs.iter().map(|job| &**job);
+    Ok(match how {
+        View::Full => Json(JobList {
+            jobs: jobs.map(JobView::from).collect(),
+            next_page_token,
+        })
+        .into_response(),
+        View::Basic => Json(JobList {
+            jobs: jobs.map(BasicView::from).collect(),
+            next_page_token,
+        })
+        .into_response(),
     })
-    .into_response())
 }
 
 /// `GET /jobs/{id}`

@@ -19,6 +19,7 @@ mod events;
 pub mod fuzz;
 mod guards;
 mod jobs;
+mod live;
 mod log;
 mod many;
 mod output;
@@ -31,14 +32,17 @@ pub mod request;
 mod request_id;
 mod routes;
 mod service;
+mod session;
 mod stdin;
 mod streams;
+mod summary;
 mod terminal;
 #[cfg(test)]
 mod tests;
 pub mod tls;
 pub mod tokens;
 mod view;
+mod web;
 
 use std::sync::Arc;
 
@@ -48,6 +52,7 @@ use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::middleware;
+use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
@@ -59,6 +64,7 @@ use crate::policy::Policy;
 use crate::request::SpecLimits;
 pub use crate::tokens::Access;
 use crate::tokens::Tokens;
+use crate::tokens::sessions::{Sessions, Tickets};
 pub use auth::{PeerAddress, PeerUid};
 pub(crate) use guards::{HEAD_BYTES, HEAD_FIELDS};
 use manager::Manager;
@@ -87,6 +93,10 @@ pub struct Settings {
     pub allowed_hosts: Vec<String>,
     /// The most bytes of a JSON body that are read.
     pub max_body_bytes: usize,
+    /// Where a browser on this machine finds the service.
+    pub page: String,
+    /// Sessions of browsers.
+    pub sessions: Sessions,
     /// Answers and WebSockets that last.
     pub streams: Streams,
     /// Bounds on what a job may be.
@@ -109,7 +119,14 @@ struct Api {
     manager: Manager,
     settings: Arc<Settings>,
     tips: Arc<output::Tips>,
+    places: Arc<output::Places>,
+    /// Readings of whole logs at a time.
+    searches: Arc<Semaphore>,
+    tickets: Arc<Tickets<auth::Caller>>,
 }
+
+/// So many logs are read from end to end at a time.
+const SEARCHES: usize = 2;
 
 impl Api {
     fn streams(&self) -> &Streams {
@@ -124,6 +141,9 @@ pub fn app(manager: Manager, settings: Settings) -> Router {
         manager,
         settings: Arc::new(settings),
         tips: Arc::default(),
+        places: Arc::default(),
+        searches: Arc::new(Semaphore::new(SEARCHES)),
+        tickets: Arc::default(),
     };
     // All of it as one layer of the router: each would be a box of its own otherwise, and a request clones
     // every box that it has not passed yet.

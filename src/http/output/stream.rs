@@ -9,9 +9,10 @@ use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, RANGE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 
-use super::{FIRST_POSITION, Plan, Stretch, off_thread, raw, set};
+use super::{FIRST_POSITION, Plan, Stretch, download_of, off_thread, raw, save_as, set};
 use crate::jobs::InPath;
 use crate::problem::ApiError;
+use crate::query::Params;
 use crate::range::{self, Wanted};
 use crate::{Api, accept};
 use job::OutputTotals;
@@ -24,29 +25,34 @@ const OFFERED: &[&str] = &["text/plain", "application/octet-stream"];
 pub(crate) async fn stdout(
     api: State<Api>,
     id: InPath,
+    params: Params,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    one_stream(api, id, &method, headers, Stream::Stdout).await
+    one_stream(api, id, params, &method, headers, Stream::Stdout).await
 }
 
 /// `GET /jobs/{id}/output/stderr`
 pub(crate) async fn stderr(
     api: State<Api>,
     id: InPath,
+    params: Params,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    one_stream(api, id, &method, headers, Stream::Stderr).await
+    one_stream(api, id, params, &method, headers, Stream::Stderr).await
 }
 
 async fn one_stream(
     State(api): State<Api>,
     InPath(id): InPath,
+    mut params: Params,
     method: &Method,
     mut headers: HeaderMap,
     stream: Stream,
 ) -> Result<Response, ApiError> {
+    let download = download_of(&mut params);
+    params.finish()?;
     // Ranges are defined for GET alone.
     if method != Method::GET {
         headers.remove(RANGE);
@@ -73,6 +79,7 @@ async fn one_stream(
     let bytes = HeaderValue::from_static("bytes");
     response.headers_mut().insert(ACCEPT_RANGES, bytes);
     *response.body_mut() = plan.stretch.into_body();
+    save_as(&mut response, download);
     Ok(response)
 }
 

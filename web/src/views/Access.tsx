@@ -51,7 +51,7 @@ export function Access() {
           </table>
         </div>
       )}
-      <p class="muted small">Tokens are made and revoked on the machine: <code class="mono">procession token create NAME --scope operate</code>. A session ends with the token that it came from.</p>
+      <p class="muted small">Tokens are made and revoked on the machine: <code class="mono">procession token create --name NAME --scope operate</code>. A session ends with the token that it came from.</p>
     </div>
   );
 }
