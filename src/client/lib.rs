@@ -12,6 +12,7 @@ mod input;
 pub mod logs;
 mod lookup;
 mod ndjson;
+pub mod open;
 pub mod run;
 mod sanitize;
 pub mod show;

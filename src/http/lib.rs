@@ -21,6 +21,7 @@ pub mod fuzz;
 mod headers;
 mod jobs;
 mod layers;
+mod live;
 mod output;
 mod page;
 pub mod policy;
@@ -31,14 +32,17 @@ pub mod request;
 mod respond;
 mod routes;
 mod service;
+mod session;
 mod stdin;
 mod streams;
+mod summary;
 mod terminal;
 #[cfg(test)]
 mod tests;
 pub mod tls;
 pub mod tokens;
 mod view;
+mod web;
 
 use axum::Router;
 use axum::http::HeaderValue;

@@ -9,6 +9,7 @@ mod many;
 mod patch;
 mod rules;
 mod sandbox;
+mod session;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use json::{JsonError, Value};
 pub use many::{StopMany, WaitMany, Which, parse_stop_many, parse_wait_many};
 pub use patch::{parse_amendment, parse_rerun};
 use rules::StdinMode;
+pub(crate) use session::{parse_code, parse_entry, parse_ticket};
 pub use template::{Argument, TemplateRequest, parse_template_request};
 
 /// A request body that is JSON, with an object at its top and no key twice.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use job::sandbox::InForce;
+use job::spec::Program;
 use job::time::Timestamp;
 use job::{
     Cause, Job, OutputTotals, Process, SpawnFailure, Spec, State, Survivor, Termination, Usage,
@@ -68,6 +69,114 @@ impl<'a> From<&'a Job> for JobView<'a> {
             blocked_by: &job.survivors,
         }
     }
+}
+
+/// The most characters of a command on one line.
+const COMMAND_CHARACTERS: usize = 200;
+
+/// A job without its spec, which may be a MiB: what a list shows.
+#[derive(Debug, Serialize)]
+pub(super) struct BasicView<'a> {
+    id: String,
+    name: Option<&'a str>,
+    labels: &'a BTreeMap<String, String>,
+    created_by: &'a str,
+    rerun_of: Option<String>,
+    version: u64,
+    state: State,
+    state_reason: Option<&'static str>,
+    state_message: Option<&'a str>,
+    command: String,
+    queue: &'a str,
+    priority: i32,
+    pty: bool,
+    timeout_seconds: Option<f64>,
+    created_at: Timestamp,
+    started_at: Option<Timestamp>,
+    finished_at: Option<Timestamp>,
+    expires_at: Option<Timestamp>,
+    deadline_at: Option<Timestamp>,
+    attempt: u32,
+    exit: Option<ExitView>,
+    termination: Option<&'a Termination>,
+    spawn_failure: Option<&'a SpawnFailure>,
+    usage: Option<&'a Usage>,
+    output: &'a OutputTotals,
+}
+
+impl<'a> From<&'a Job> for BasicView<'a> {
+    fn from(job: &'a Job) -> Self {
+        let spec = &job.spec;
+        Self {
+            id: job.id.to_string(),
+            name: job.name.as_deref(),
+            labels: &job.labels,
+            created_by: &job.created_by,
+            rerun_of: job.rerun_of.map(|id| id.to_string()),
+            version: job.version,
+            state: job.state,
+            state_reason: state_reason(job),
+            state_message: job.message.as_deref(),
+            command: command_line(&spec.program),
+            queue: &spec.queue,
+            priority: spec.priority,
+            pty: spec.pty.is_some(),
+            timeout_seconds: spec.timeout.map(|timeout| timeout.as_secs_f64()),
+            created_at: job.created_at,
+            started_at: job.started_at,
+            finished_at: job.finished_at,
+            expires_at: job.expires_at,
+            deadline_at: job.deadline_at,
+            attempt: job.attempt,
+            exit: job.exit.as_ref().map(ExitView::from),
+            termination: job.termination.as_ref(),
+            spawn_failure: job.spawn_failure.as_ref(),
+            usage: job.usage.as_ref(),
+            output: &job.output,
+        }
+    }
+}
+
+/// What a job runs, on one line and cut.
+fn command_line(program: &Program) -> String {
+    // Nobody looks at more, and a script may have 128 KiB.
+    let text = match program {
+        Program::Command { command } => {
+            let mut line = String::new();
+            for argument in command {
+                if line.len() > 4 * COMMAND_CHARACTERS {
+                    break;
+                }
+                if !line.is_empty() {
+                    line.push(' ');
+                }
+                line.push_str(argument);
+            }
+            line
+        }
+        Program::Script { script, .. } => {
+            let lines = script.lines().map(str::trim);
+            let lines = lines.filter(|line| !line.is_empty());
+            let mut line = String::new();
+            for one in lines {
+                if line.len() > 4 * COMMAND_CHARACTERS {
+                    break;
+                }
+                if !line.is_empty() {
+                    line.push_str("; ");
+                }
+                line.push_str(one);
+            }
+            line
+        }
+    };
+    let mut plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut cut: String = plain.by_ref().take(COMMAND_CHARACTERS).collect();
+    if plain.next().is_some() {
+        cut.pop();
+        cut.push('…');
+    }
+    cut
 }
 
 /// The `ETag` of a job: its version in quotes.
@@ -134,9 +243,9 @@ impl<'a> From<&'a Process> for ProcessView<'a> {
 
 /// A page of jobs.
 #[derive(Debug, Serialize)]
-pub(super) struct JobList<'a> {
+pub(super) struct JobList<T> {
     /// The jobs.
-    pub(super) jobs: Vec<JobView<'a>>,
+    pub(super) jobs: Vec<T>,
     /// Where to go on; `null` on the last page.
     pub(super) next_page_token: Option<String>,
 }

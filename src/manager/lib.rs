@@ -28,7 +28,7 @@ use tokio::time::timeout;
 
 use job::life::{Refusal, Stop};
 use job::pty::Size;
-use job::query::{Order, Query};
+use job::query::{Filter, Order, Query};
 use job::sandbox::Baseline;
 use job::spec::Scope;
 use job::{Job, JobId, Signal, Spec, State};
@@ -260,6 +260,31 @@ impl Manager {
         let more = jobs.len() > limit;
         jobs.truncate(limit);
         Ok(Page { jobs, more })
+    }
+
+    /// How many jobs of each state match, and whether that is all of them. What moves meanwhile may be missed or
+    /// counted twice.
+    pub async fn counts(
+        &self,
+        filter: Filter,
+        limit: u64,
+    ) -> Result<Vec<(State, u64, bool)>, RequestError> {
+        let query = Query {
+            filter: filter.clone(),
+            order: Order::CreatedDescending,
+            after: None,
+            limit: usize::MAX,
+        };
+        let live = self.shared.live_jobs(&query);
+        let finished = self.shared.store.count_by_state(filter, limit).await?;
+        let of = |state: State| match finished.iter().find(|(one, _, _)| *one == state) {
+            Some(counted) => *counted,
+            None => {
+                let count = live.iter().filter(|job| job.state == state).count();
+                (state, u64::try_from(count).unwrap_or(u64::MAX), true)
+            }
+        };
+        Ok(State::ALL.into_iter().map(of).collect())
     }
 
     /// Asks for the job's end; idempotent. Returns the job as it is after the request was taken in.

@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use events::EventRow;
 pub use events::{EventPage, EventQuery};
 use job::event::{Cursor, Event};
-use job::query::Query;
+use job::query::{Filter, Query};
 use job::spec::Secrets;
 use job::time::Timestamp;
 use job::{Idempotency, Job, JobId, State};
@@ -407,6 +407,23 @@ impl Store {
         self.readers
             .read("cannot list jobs", move |connection| {
                 query::list(connection, &query)
+            })
+            .await
+    }
+
+    /// How many finished jobs of each state match, and whether that is all of them: beyond `limit` they are not
+    /// counted where the filter has to look at each.
+    ///
+    /// # Errors
+    /// Where a table cannot be read.
+    pub async fn count_by_state(
+        &self,
+        filter: Filter,
+        limit: u64,
+    ) -> Result<Vec<(State, u64, bool)>, StoreError> {
+        self.readers
+            .read("cannot count jobs", move |connection| {
+                query::counts(connection, &filter, limit)
             })
             .await
     }

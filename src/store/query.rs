@@ -104,6 +104,45 @@ pub(super) fn list(connection: &Connection, query: &Query) -> Result<Vec<Job>, F
     .collect()
 }
 
+pub(super) fn counts(
+    connection: &Connection,
+    filter: &Filter,
+    limit: u64,
+) -> Result<Vec<(State, u64, bool)>, Fault> {
+    let states = State::ALL.into_iter().filter(|state| state.is_terminal());
+    let all = *filter == Filter::default();
+    let mut out = Vec::new();
+    for state in states {
+        let found: i64 = if all {
+            // The index alone is read.
+            connection
+                .prepare_cached(
+                    "SELECT count(*) FROM finished INDEXED BY finished_by_state WHERE state = ?",
+                )?
+                .query_row([encoding::number_of(state)], |row| row.get(0))?
+        } else {
+            let query = Query {
+                filter: Filter {
+                    states: vec![state],
+                    ..filter.clone()
+                },
+                order: Order::CreatedDescending,
+                after: None,
+                limit: usize::try_from(limit).unwrap_or(usize::MAX),
+            };
+            let Some(sql) = page(connection, &query)? else {
+                continue;
+            };
+            connection
+                .prepare_cached(&format!("SELECT count(*) FROM ({})", sql.text))?
+                .query_row(params_from_iter(&sql.values), |row| row.get(0))?
+        };
+        let found = u64::try_from(found).unwrap_or(0);
+        out.push((state, found, all || found < limit));
+    }
+    Ok(out)
+}
+
 /// A statement under construction: the values follow the question marks.
 #[derive(Debug, Default)]
 pub(super) struct Sql {
