@@ -14,6 +14,7 @@ mod input;
 mod interrupt;
 mod lines;
 pub mod logs;
+pub mod queues;
 pub mod run;
 pub mod show;
 pub mod terminal;

@@ -30,7 +30,7 @@ pub(super) async fn pause(
     InPath(id): InPath,
 ) -> Result<Response, ApiError> {
     let job = api.manager.pause(id).await?;
-    Ok(jobs::job_response(StatusCode::OK, &job))
+    Ok(jobs::job_response(&api, StatusCode::OK, &job))
 }
 
 /// `POST /jobs/{id}/resume`
@@ -39,7 +39,7 @@ pub(super) async fn resume(
     InPath(id): InPath,
 ) -> Result<Response, ApiError> {
     let job = api.manager.resume(id).await?;
-    Ok(jobs::job_response(StatusCode::OK, &job))
+    Ok(jobs::job_response(&api, StatusCode::OK, &job))
 }
 
 /// `PATCH /jobs/{id}`
@@ -59,7 +59,7 @@ pub(super) async fn patch(
             break;
         }
         match api.manager.amend(id, job.version, amendment).await {
-            Ok(job) => return Ok(jobs::job_response(StatusCode::OK, &job)),
+            Ok(job) => return Ok(jobs::job_response(&api, StatusCode::OK, &job)),
             Err(RequestError::Changed) if !is_bound => {
                 let next = Until::VersionAfter(job.version);
                 let _ = api.manager.wait(id, next, BETWEEN).await?;
@@ -71,7 +71,7 @@ pub(super) async fn patch(
 }
 
 /// Does `If-Match` name this tag? Only strong tags match (RFC 9110, 13.1.1).
-fn match_has(headers: &HeaderMap, etag: &str) -> bool {
+pub(super) fn match_has(headers: &HeaderMap, etag: &str) -> bool {
     headers
         .get_all(IF_MATCH)
         .iter()

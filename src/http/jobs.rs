@@ -136,7 +136,7 @@ pub(super) async fn submit(
             job = later;
         }
     }
-    let mut response = job_response(StatusCode::CREATED, &job);
+    let mut response = job_response(api, StatusCode::CREATED, &job);
     let location = format!("/jobs/{}", job.id);
     set(&mut response, LOCATION, &location);
     if submitted.replayed {
@@ -194,6 +194,7 @@ pub(super) fn submission(
         actor: caller.actor.to_string(),
         rerun_of,
         idempotency,
+        has_priority: new.has_priority,
     }
 }
 
@@ -232,7 +233,8 @@ pub(super) async fn list(State(api): State<Api>, params: Params) -> Result<Respo
         .last()
         .filter(|_| page.more)
         .map(|last| page::encode(last.id, &filter, order));
-    let jobs = page.jobs.iter().map(|job| JobView::from(&**job)).collect();
+    let view = |job| JobView::of(job, &api.manager);
+    let jobs = page.jobs.iter().map(|job| view(job)).collect();
     Ok(Json(JobList {
         jobs,
         next_page_token,
@@ -271,7 +273,7 @@ pub(super) async fn get(
         set(&mut response, ETAG, &view::etag(&job));
         response
     } else {
-        job_response(StatusCode::OK, &job)
+        job_response(&api, StatusCode::OK, &job)
     };
     wait.mark(&mut response);
     Ok(response)
@@ -369,7 +371,7 @@ pub(super) async fn stop(
     } else {
         StatusCode::ACCEPTED
     };
-    let mut response = job_response(status, &job);
+    let mut response = job_response(&api, status, &job);
     wait.mark(&mut response);
     Ok(response)
 }
@@ -456,8 +458,9 @@ impl Wait {
 }
 
 /// A job as the body, with its tag.
-pub(super) fn job_response(status: StatusCode, job: &Job) -> Response {
-    let mut response = (status, Json(JobView::from(job))).into_response();
+pub(super) fn job_response(api: &Api, status: StatusCode, job: &Job) -> Response {
+    let view = JobView::of(job, &api.manager);
+    let mut response = (status, Json(view)).into_response();
     set(&mut response, ETAG, &view::etag(job));
     response
 }

@@ -26,6 +26,7 @@ mod page;
 pub mod policy;
 mod problem;
 mod query;
+mod queues;
 mod range;
 pub mod request;
 mod request_id;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use job::JobId;
 use job::life::Refusal;
 pub(super) use render::{panicked, render};
 
@@ -33,6 +34,7 @@ pub const ALL_CODES: &[&str] = &[
     "privilege_required",
     "not_found",
     "job_not_found",
+    "queue_not_found",
     "method_not_allowed",
     "not_acceptable",
     "body_timeout",
@@ -40,6 +42,8 @@ pub const ALL_CODES: &[&str] = &[
     "job_stopping",
     "job_already_finished",
     "job_not_queued",
+    "queue_in_use",
+    "concurrency_conflict",
     "signal_failed",
     "stdin_closed",
     "stdin_offset_mismatch",
@@ -132,6 +136,12 @@ pub enum ApiError {
     NotFound,
     /// No job has this id.
     JobNotFound,
+    /// Nothing is set of this queue, and no job is in it.
+    QueueNotFound,
+    /// Jobs wait or run in the queue.
+    QueueInUse,
+    /// The job does not wait for its key, which this job has.
+    ConcurrencyConflict(JobId),
     /// The path has no such method.
     MethodNotAllowed {
         /// The methods it has.
@@ -304,6 +314,9 @@ mod tests {
             },
             ApiError::NotFound,
             ApiError::JobNotFound,
+            ApiError::QueueNotFound,
+            ApiError::QueueInUse,
+            ApiError::ConcurrencyConflict(JobId::from_bytes([0; 16])),
             ApiError::MethodNotAllowed { allow: words() },
             ApiError::NotAcceptable { offered: &[] },
             ApiError::BodyTimeout,

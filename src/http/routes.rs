@@ -17,7 +17,7 @@ use axum::{Router, http};
 use super::auth;
 use super::problem::ApiError;
 use super::{
-    Api, attach, change, events, jobs, many, output, page, query, service, stdin, terminal,
+    Api, attach, change, events, jobs, many, output, page, query, queues, service, stdin, terminal,
 };
 use crate::tokens::Access::{self, Admin, Metrics, Operate, Public, Read};
 
@@ -84,6 +84,17 @@ pub(super) fn table() -> Vec<Route> {
             events::of_job,
         ),
         route(GET, "/events", Read, events::OF_ALL, events::of_all),
+        route(GET, "/queues", Read, &[], queues::list),
+        route(GET, "/queues/{name}", Read, &[], queues::get),
+        route(PUT, "/queues/{name}", Admin, &[], queues::put),
+        route(PATCH, "/queues/{name}", Operate, &[], queues::patch),
+        route(
+            DELETE,
+            "/queues/{name}",
+            Admin,
+            queues::RESET,
+            queues::reset,
+        ),
         route(POST, "/drain", Admin, &[], service::drain),
         route(DELETE, "/drain", Admin, &[], service::end_drain),
         route(GET, "/healthz", Public, &[], service::healthz),

@@ -82,6 +82,11 @@ impl ApiError {
             ),
             Self::NotFound => (S::NOT_FOUND, "not_found", "There is nothing at this path"),
             Self::JobNotFound => (S::NOT_FOUND, "job_not_found", "There is no such job"),
+            Self::QueueNotFound => (S::NOT_FOUND, "queue_not_found", "There is no such queue"),
+            Self::QueueInUse => (S::CONFLICT, "queue_in_use", "The queue is in use"),
+            Self::ConcurrencyConflict(_) => {
+                (S::CONFLICT, "concurrency_conflict", "The key is taken")
+            }
             Self::MethodNotAllowed { .. } => (
                 S::METHOD_NOT_ALLOWED,
                 "method_not_allowed",
@@ -259,17 +264,22 @@ impl ApiError {
             | Self::ContainmentUnavailable { detail, .. } => detail.as_str().into(),
             Self::NotFound => "openapi.yaml lists the paths".into(),
             Self::JobNotFound => "no job has this id, or its record has expired".into(),
+            Self::QueueNotFound => "nothing is set of this queue, and no job is in it".into(),
+            Self::QueueInUse => "jobs wait or run in it; with `force` they go on without its limits".into(),
+            Self::ConcurrencyConflict(holder) => format!("job {holder} has the key").into(),
             Self::MethodNotAllowed { allow } => format!("allowed here: {allow}").into(),
             Self::NotAcceptable { offered } => format!("offered: {}", offered.join(", ")).into(),
             Self::BodyTimeout => "the whole body must come within 15 seconds".into(),
             Self::Refused(refusal) => refusal.to_string().into(),
             Self::SignalFailed(errno) => format!("the kernel says: {}", errno.desc()).into(),
-            Self::NotQueued => "queue and priority can be changed only while the job waits".into(),
+            Self::NotQueued => {
+                "queue, priority, weight and concurrency can be changed only while the job waits".into()
+            },
             Self::CursorExpired => {
                 "events after this one are no longer kept, or there was never such a one: begin anew without a cursor"
                     .into()
             }
-            Self::PreconditionFailed => "look at the job again and use its present ETag".into(),
+            Self::PreconditionFailed => "look at it again and use its present ETag".into(),
             Self::StdinClosed => {
                 "the job was not given an open standard input, or it has been closed".into()
             }
@@ -339,6 +349,9 @@ impl ApiError {
             | Self::HeadTooLarge
             | Self::NotFound
             | Self::JobNotFound
+            | Self::QueueNotFound
+            | Self::QueueInUse
+            | Self::ConcurrencyConflict(_)
             | Self::MethodNotAllowed { .. }
             | Self::NotAcceptable { .. }
             | Self::BodyTimeout
@@ -399,6 +412,9 @@ impl ApiError {
             | Self::PrivilegeRequired { .. }
             | Self::NotFound
             | Self::JobNotFound
+            | Self::QueueNotFound
+            | Self::QueueInUse
+            | Self::ConcurrencyConflict(_)
             | Self::NotAcceptable { .. }
             | Self::BodyTimeout
             | Self::Refused(_)
