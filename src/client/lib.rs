@@ -13,6 +13,7 @@ pub mod logs;
 mod lookup;
 mod ndjson;
 pub mod open;
+pub mod queues;
 pub mod run;
 mod sanitize;
 pub mod show;

@@ -48,12 +48,12 @@ pub(super) async fn list(State(api): State<Api>, mut params: Params) -> Result<R
     let jobs = page.jobs.iter().map(|job| &**job);
     Ok(match how {
         View::Full => Json(JobList {
-            jobs: jobs.map(JobView::from).collect(),
+            jobs: jobs.map(|job| JobView::of(job, &api.manager)).collect(),
             next_page_token,
         })
         .into_response(),
         View::Basic => Json(JobList {
-            jobs: jobs.map(BasicView::from).collect(),
+            jobs: jobs.map(|job| BasicView::of(job, &api.manager)).collect(),
             next_page_token,
         })
         .into_response(),
@@ -91,7 +91,7 @@ pub(super) async fn get(
         respond::set(&mut response, ETAG, &view::etag(&job));
         response
     } else {
-        respond::job(StatusCode::OK, &job)
+        respond::job(&api, StatusCode::OK, &job)
     };
     wait.mark(&mut response);
     Ok(response)

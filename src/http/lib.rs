@@ -27,6 +27,7 @@ mod page;
 pub mod policy;
 mod problem;
 mod query;
+mod queues;
 mod range;
 pub mod request;
 mod respond;

@@ -17,8 +17,8 @@ use axum::{Router, http};
 use super::layers::auth;
 use super::problem::ApiError;
 use super::{
-    Api, attach, bulk, events, jobs, live, output, page, query, service, session, stdin, summary,
-    terminal, web,
+    Api, attach, bulk, events, jobs, live, output, page, query, queues, service, session, stdin,
+    summary, terminal, web,
 };
 use crate::tokens::Access::{self, Admin, Metrics, Operate, Public, Read};
 
@@ -133,6 +133,17 @@ pub(super) fn table() -> Vec<Route> {
             events::of_job,
         ),
         route(GET, "/events", Read, events::OF_ALL, events::of_all),
+        route(GET, "/queues", Read, &[], queues::list),
+        route(GET, "/queues/{name}", Read, &[], queues::get),
+        route(PUT, "/queues/{name}", Admin, &[], queues::put),
+        route(PATCH, "/queues/{name}", Operate, &[], queues::patch),
+        route(
+            DELETE,
+            "/queues/{name}",
+            Admin,
+            queues::RESET,
+            queues::reset,
+        ),
         route(POST, "/drain", Admin, &[], service::drain),
         route(DELETE, "/drain", Admin, &[], service::end_drain),
         route(GET, "/healthz", Public, &[], service::healthz),

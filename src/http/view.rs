@@ -1,5 +1,6 @@
 //! The JSON that a client sees. Every field is always there; `null` says that there is no value yet.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -10,8 +11,8 @@ use job::time::Timestamp;
 use job::{
     Cause, Job, OutputTotals, Process, SpawnFailure, Spec, State, Survivor, Termination, Usage,
 };
-use manager::ProcessInfo;
 use manager::cloud_event::ExitView;
+use manager::{Manager, ProcessInfo, Reason};
 
 /// A job.
 #[derive(Debug, Serialize)]
@@ -24,7 +25,7 @@ pub struct JobView<'a> {
     version: u64,
     state: State,
     state_reason: Option<&'static str>,
-    state_message: Option<&'a str>,
+    state_message: Option<Cow<'a, str>>,
     spec: &'a Spec,
     created_at: Timestamp,
     started_at: Option<Timestamp>,
@@ -41,8 +42,15 @@ pub struct JobView<'a> {
     blocked_by: &'a [Survivor],
 }
 
-impl<'a> From<&'a Job> for JobView<'a> {
-    fn from(job: &'a Job) -> Self {
+impl<'a> JobView<'a> {
+    /// The job as the manager has it, with what it waits for at this moment if it waits.
+    pub(super) fn of(job: &'a Job, manager: &Manager) -> Self {
+        Self::with(job, waits_for(job, manager).as_ref())
+    }
+
+    /// The job, and what it waits for.
+    #[must_use]
+    pub fn with(job: &'a Job, why: Option<&Reason>) -> Self {
         Self {
             id: job.id.to_string(),
             name: job.name.as_deref(),
@@ -51,8 +59,8 @@ impl<'a> From<&'a Job> for JobView<'a> {
             rerun_of: job.rerun_of.map(|id| id.to_string()),
             version: job.version,
             state: job.state,
-            state_reason: state_reason(job),
-            state_message: job.message.as_deref(),
+            state_reason: state_reason(job, why),
+            state_message: state_message(job, why),
             spec: &job.spec,
             created_at: job.created_at,
             started_at: job.started_at,
@@ -85,7 +93,7 @@ pub(super) struct BasicView<'a> {
     version: u64,
     state: State,
     state_reason: Option<&'static str>,
-    state_message: Option<&'a str>,
+    state_message: Option<Cow<'a, str>>,
     command: String,
     queue: &'a str,
     priority: i32,
@@ -104,8 +112,10 @@ pub(super) struct BasicView<'a> {
     output: &'a OutputTotals,
 }
 
-impl<'a> From<&'a Job> for BasicView<'a> {
-    fn from(job: &'a Job) -> Self {
+impl<'a> BasicView<'a> {
+    /// The job as the manager has it, with what it waits for at this moment if it waits.
+    pub(super) fn of(job: &'a Job, manager: &Manager) -> Self {
+        let why = waits_for(job, manager);
         let spec = &job.spec;
         Self {
             id: job.id.to_string(),
@@ -115,8 +125,8 @@ impl<'a> From<&'a Job> for BasicView<'a> {
             rerun_of: job.rerun_of.map(|id| id.to_string()),
             version: job.version,
             state: job.state,
-            state_reason: state_reason(job),
-            state_message: job.message.as_deref(),
+            state_reason: state_reason(job, why.as_ref()),
+            state_message: state_message(job, why.as_ref()),
             command: command_line(&spec.program),
             queue: &spec.queue,
             priority: spec.priority,
@@ -185,14 +195,67 @@ pub fn etag(job: &Job) -> String {
     format!("\"{}\"", job.version)
 }
 
-fn state_reason(job: &Job) -> Option<&'static str> {
+fn state_reason(job: &Job, why: Option<&Reason>) -> Option<&'static str> {
     match job.state {
-        State::Queued => Some("waiting_for_slot"),
+        // One that has its slot and no process yet waits for nothing that has a name.
+        State::Queued => Some(why.map_or("waiting_for_slot", wait_word)),
         State::Starting | State::Running | State::Paused | State::Stopping => None,
         State::Succeeded | State::Failed | State::Canceled | State::TimedOut | State::Lost => job
             .termination
             .as_ref()
             .map(|termination| cause_word(termination.cause)),
+    }
+}
+
+/// What a queued job waits for at this moment.
+fn waits_for(job: &Job, manager: &Manager) -> Option<Reason> {
+    (job.state == State::Queued).then(|| manager.why(job.id))?
+}
+
+fn state_message<'a>(job: &'a Job, why: Option<&Reason>) -> Option<Cow<'a, str>> {
+    match (&job.message, why) {
+        (Some(message), _) => Some(message.into()),
+        (None, Some(why)) => Some(wait_message(job, why).into()),
+        (None, None) => None,
+    }
+}
+
+fn wait_word(why: &Reason) -> &'static str {
+    match why {
+        Reason::Held => "held",
+        Reason::Dependencies(_) => "waiting_for_dependencies",
+        Reason::Time(_) => "waiting_for_time",
+        Reason::Retry(_) => "waiting_for_retry",
+        Reason::Key(..) => "waiting_for_key",
+        Reason::NeverFits(_) => "never_fits",
+        Reason::QueuePaused(_) => "queue_paused",
+        Reason::Rate(_) => "waiting_for_rate",
+        Reason::Queue(_) => "waiting_for_queue",
+        Reason::Slot => "waiting_for_slot",
+    }
+}
+
+/// One sentence for people.
+fn wait_message(job: &Job, why: &Reason) -> String {
+    let queue = &job.spec.queue;
+    match why {
+        Reason::Held => "it is held until somebody releases it".to_owned(),
+        Reason::Dependencies(count) => format!("{count} jobs that it depends on have not ended"),
+        Reason::Time(at) => format!("it is not to start before {at}"),
+        Reason::Retry(at) => format!("it is tried again at {at}"),
+        Reason::Key(claim, Some(holder)) => format!("job {holder} runs with the key {}", claim.key),
+        Reason::Key(claim, None) => format!("others run with the key {}", claim.key),
+        Reason::NeverFits(weight) => {
+            format!("its weight of {weight} is more than the limit of queue {queue}")
+        }
+        Reason::QueuePaused(Some(reason)) => format!("queue {queue} is paused: {reason}"),
+        Reason::QueuePaused(None) => format!("queue {queue} is paused"),
+        Reason::Rate(at) => format!("the rate of queue {queue} lets the next job start at {at}"),
+        Reason::Queue(Some(first)) => {
+            format!("queue {queue} has no room for job {first}, which comes first")
+        }
+        Reason::Queue(None) => format!("queue {queue} runs as much as it may"),
+        Reason::Slot => "the service runs as much as it may".to_owned(),
     }
 }
 
@@ -203,6 +266,7 @@ fn cause_word(cause: Cause) -> &'static str {
         Cause::SpawnFailed => "spawn_failed",
         Cause::Timeout => "timeout",
         Cause::Canceled => "canceled",
+        Cause::Superseded => "superseded",
         Cause::OomKilled => "oom_killed",
         Cause::OutputLimit => "output_limit",
         Cause::StartDeadline => "start_deadline",

@@ -84,7 +84,7 @@ pub(super) async fn submit(
             job = later;
         }
     }
-    let mut response = respond::job(StatusCode::CREATED, &job);
+    let mut response = respond::job(&api, StatusCode::CREATED, &job);
     let location = format!("/jobs/{}", job.id);
     respond::set(&mut response, LOCATION, &location);
     if submitted.replayed {
@@ -142,5 +142,6 @@ pub(super) fn submission(
         actor: caller.actor.to_string(),
         rerun_of,
         idempotency,
+        has_priority: new.has_priority,
     }
 }
