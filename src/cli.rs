@@ -5,7 +5,7 @@ mod manual;
 mod token;
 mod upgrade;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::thread;
 
@@ -17,8 +17,9 @@ use crate::server;
 use client::{attach, control, events, failure, health, logs, open, queues, run, show, top, wait};
 use engine::supervisor;
 use http::connections;
+use protocol::notices::{self, announce, say};
 use protocol::state_dir::{STORE, Surroundings};
-use protocol::stderr::{EXIT_CONFIG, complain};
+use protocol::stderr::EXIT_CONFIG;
 use store::Store;
 
 /// HTTP job runner: POST a command, it starts in a new session; DELETE ends every process of it.
@@ -135,10 +136,11 @@ fn serve(args: &Serve) -> ExitCode {
         Ok(config) if args.check => check(&config),
         Ok(config) => {
             if let Err(why) = aside(|| connections::check_files(&server::http_options(&config))) {
-                complain(&format!("cannot start: {why}"));
+                say(&format!("cannot start: {why}"));
                 return ExitCode::from(EXIT_CONFIG);
             }
             aside(|| log_to_stderr(&config));
+            say_panics();
             return run_service(config);
         }
         Err(error) => Err(error.to_string()),
@@ -146,7 +148,7 @@ fn serve(args: &Serve) -> ExitCode {
     match started {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            complain(&format!("cannot start: {why}"));
+            say(&format!("cannot start: {why}"));
             ExitCode::from(EXIT_CONFIG)
         }
     }
@@ -186,12 +188,17 @@ fn aside<T: Send>(work: impl Fn() -> T + Sync) -> T {
 fn check(config: &Config) -> Result<(), String> {
     supervisor::understands_handover()?;
     Store::check(&config.state_dir.join(STORE)).map_err(|error| error.to_string())?;
-    writeln!(
-        io::stdout(),
+    // The exit code is the answer, whoever reads the line.
+    announce(&format!(
         "procession {}: configuration and state are understood",
         env!("CARGO_PKG_VERSION")
-    )
-    .map_err(|error| error.to_string())
+    ));
+    Ok(())
+}
+
+/// What a panic says goes where the log goes, and is waited for no more than that.
+fn say_panics() {
+    std::panic::set_hook(Box::new(|panic| say(&panic.to_string())));
 }
 
 /// Logs go to standard error: text for people on a terminal, else one JSON object a line.
@@ -202,11 +209,14 @@ fn log_to_stderr(config: &Config) {
         None => io::stderr().is_terminal(),
     };
     let log = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
+        .with_writer(|| notices::Log)
+        // It would complain on standard error, and panic if that fails.
+        .log_internal_errors(false)
         .with_max_level(level(config.log_level));
     if text {
         log.with_ansi(io::stderr().is_terminal()).init();
     } else {
+        notices::set_json();
         log.json().flatten_event(true).init();
     }
 }

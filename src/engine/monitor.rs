@@ -307,6 +307,7 @@ impl Monitor {
             ..self.pump.totals()
         };
         self.facts.survivors.clear();
+        self.facts.output_refused = None;
         self.facts.deadline_at = None;
         let has_run = self.facts.life.spawn_failure().is_none();
         self.facts.usage = self.processes.usage().filter(|_| has_run);

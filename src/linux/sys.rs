@@ -14,13 +14,16 @@ pub mod raw;
 mod reactor;
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::failpoint;
 use job::Signal;
 pub use memory::{forget_text_pages, give_back_memory};
 
@@ -195,7 +198,48 @@ pub enum End {
 
 /// Looks, without blocking, for a child that has ended. With `reap` its number is free afterwards.
 /// `Ok(None)`: no child has ended. `Err(ECHILD)`: there is no child at all.
+///
+/// A child that has asked to be traced by its parent (ptrace(2) `PTRACE_TRACEME`) stops, which waitid(2) reports like
+/// an end. It is let go of instead: nobody here traces.
 pub fn wait(target: WaitTarget, reap: bool) -> nix::Result<Option<Waited>> {
+    loop {
+        let keep = if reap { 0 } else { libc::WNOWAIT };
+        let Some((info, usage)) = waitid(target, libc::WEXITED | keep)? else {
+            return Ok(None);
+        };
+        let end = match info.code {
+            libc::CLD_EXITED => End::Code(u8::try_from(info.status & 0xff).unwrap_or(u8::MAX)),
+            libc::CLD_KILLED | libc::CLD_DUMPED => End::Signal {
+                number: info.status,
+                core_dumped: info.code == libc::CLD_DUMPED,
+            },
+            _ => {
+                stop_tracing(info.pid, info.status);
+                continue;
+            }
+        };
+        return Ok(Some(Waited {
+            pid: info.pid,
+            end,
+            usage,
+        }));
+    }
+}
+
+/// A child that was stopped by a signal since this was asked last; `None`: none.
+pub fn stopped_child(target: WaitTarget) -> Option<Pid> {
+    let found = waitid(target, libc::WSTOPPED).ok()??;
+    Some(found.0.pid)
+}
+
+/// What waitid(2) says of a child.
+struct ChildInfo {
+    pid: Pid,
+    code: i32,
+    status: i32,
+}
+
+fn waitid(target: WaitTarget, what: i32) -> nix::Result<Option<(ChildInfo, Usage)>> {
     let (kind, id) = match target {
         WaitTarget::Any => (libc::P_ALL, 0),
         WaitTarget::Child(pid) => (
@@ -203,7 +247,6 @@ pub fn wait(target: WaitTarget, reap: bool) -> nix::Result<Option<Waited>> {
             libc::id_t::try_from(pid.0).map_err(|_| Errno::EINVAL)?,
         ),
     };
-    let keep = if reap { 0 } else { libc::WNOWAIT };
     // SAFETY: a zeroed siginfo_t is a valid value of that plain C structure.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     // SAFETY: a zeroed rusage is a valid value of that plain C structure.
@@ -216,7 +259,7 @@ pub fn wait(target: WaitTarget, reap: bool) -> nix::Result<Option<Waited>> {
             kind,
             id,
             &raw mut info,
-            libc::WEXITED | libc::WNOHANG | keep,
+            what | libc::WNOHANG,
             &raw mut usage,
         )
     })?;
@@ -227,18 +270,26 @@ pub fn wait(target: WaitTarget, reap: bool) -> nix::Result<Option<Waited>> {
     };
     // SAFETY: as above; si_status is set whenever si_pid is.
     let status = unsafe { info.si_status() };
-    let end = match info.si_code {
-        libc::CLD_EXITED => End::Code(u8::try_from(status & 0xff).unwrap_or(u8::MAX)),
-        code => End::Signal {
-            number: status,
-            core_dumped: code == libc::CLD_DUMPED,
-        },
-    };
-    Ok(Some(Waited {
-        pid,
-        end,
-        usage: Usage::read(&usage),
-    }))
+    let code = info.si_code;
+    Ok(Some((ChildInfo { pid, code, status }, Usage::read(&usage))))
+}
+
+/// Lets go of a thread that has made this process its tracer and has stopped; it gets the signal for which it did.
+fn stop_tracing(pid: Pid, signal: i32) {
+    let nothing = ptr::null_mut::<libc::c_void>();
+    // SAFETY: a zeroed siginfo_t is a valid value of that plain C structure.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the request writes one siginfo_t, and `info` is one.
+    let asked = unsafe { libc::ptrace(libc::PTRACE_GETSIGINFO, pid.0, nothing, &raw mut info) };
+    // The word that execve(2) has worked, which the kernel sends in the program's own name, is for a tracer alone.
+    let is_exec = asked == 0 && signal == libc::SIGTRAP && info.si_code == libc::SI_USER;
+    let delivered = libc::c_long::from(if is_exec { 0 } else { signal });
+    // SAFETY: the request takes two integers.
+    let gone = unsafe { libc::ptrace(libc::PTRACE_DETACH, pid.0, nothing, delivered) };
+    if gone != 0 {
+        // It was killed meanwhile; should it be anything else, this stop is at least not reported again.
+        let _ = waitid(WaitTarget::Child(pid), libc::WSTOPPED);
+    }
 }
 
 /// kill(2) on one process. Safe against recycled numbers only for one's own unreaped children.
@@ -252,6 +303,35 @@ pub fn signal_process(pid: Pid, signal: Signal) -> nix::Result<()> {
 pub fn signal_group(leader: Pid, signal: Signal) -> nix::Result<()> {
     // SAFETY: kill has no memory preconditions; a `Pid` is above 1, so this is neither -1 nor our own group's 0.
     Errno::result(unsafe { libc::kill(-leader.0, signal.number()) }).map(drop)
+}
+
+/// How long a process that has become another user may take to send a signal.
+const AS_USER: u16 = 1000;
+
+/// Sends a signal as user `uid`, whose process it is for: a process that may become any user, and has started that one
+/// so, may lack the right to signal it (capabilities(7) `CAP_SETUID`, `CAP_KILL`). The calling process must have one thread.
+pub fn signal_as(uid: u32, pid: Pid, signal: Signal) -> nix::Result<()> {
+    let helper = match fork()? {
+        Fork::Parent(helper) => helper,
+        Fork::Child => {
+            let sent = raw::become_uid(uid).and_then(|()| signal_process(pid, signal));
+            exit_now(sent.map_or_else(errno_number, |()| 0));
+        }
+    };
+    let held = pidfd_open(helper)?;
+    let mut ended = [PollFd::new(held.as_fd(), PollFlags::POLLIN)];
+    // Not for longer: whoever is that user may stop it.
+    let _ = poll(&mut ended, PollTimeout::from(AS_USER));
+    match wait(WaitTarget::Child(helper), true)? {
+        Some(Waited {
+            end: End::Code(0), ..
+        }) => Ok(()),
+        Some(Waited {
+            end: End::Code(code),
+            ..
+        }) => Err(Errno::from_raw(code.into())),
+        Some(_) | None => Err(Errno::EPERM),
+    }
 }
 
 /// `pidfd_open(2)`: a handle that goes on meaning this process when its number is used again.
@@ -286,8 +366,8 @@ pub fn adopt_fd(fd: RawFd) -> Option<OwnedFd> {
 /// Sets every signal to its default action: execve(2) keeps ignored signals ignored.
 pub fn default_actions() {
     for number in 1..=64 {
-        // SAFETY: SIG_DFL is always a valid action; numbers without a settable action only fail.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+        // The C library's own function refuses the two signals that it uses itself.
+        raw::default_action(number);
     }
 }
 
@@ -300,10 +380,12 @@ pub fn unblock_signals() -> nix::Result<()> {
     )
 }
 
-/// Ignores a signal in this process.
-pub fn ignore_signal(signal: Signal) {
-    // SAFETY: SIG_IGN is always a valid action.
-    unsafe { libc::signal(signal.number(), libc::SIG_IGN) };
+/// Ignores these signals in this process.
+pub fn ignore_signals(signals: &[nix::sys::signal::Signal]) {
+    for signal in signals {
+        // SAFETY: SIG_IGN is always a valid action.
+        let _ = unsafe { nix::sys::signal::signal(*signal, nix::sys::signal::SigHandler::SigIgn) };
+    }
 }
 
 /// `FIONBIO`: reads and writes that would have to wait fail instead (ioctl(2)).
@@ -375,12 +457,48 @@ pub fn has_seccomp_errno() -> bool {
     result == 0
 }
 
+/// `TIOCGPTPEER`: the other side of a terminal, given its master; not as a controlling terminal (Linux 4.13).
+pub fn terminal_peer(master: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: the request takes an integer.
+    let fd = Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) })?;
+    adopt_fd(fd).ok_or(Errno::EBADF)
+}
+
 /// Closes every descriptor from 3 on, but these.
-pub fn close_fds_except(keep: &[RawFd]) -> nix::Result<()> {
+pub fn close_fds_except(keep: &[RawFd]) -> io::Result<()> {
     for (first, last) in gaps_between(keep) {
-        // SAFETY: a freshly forked child calls this; what it closes belongs to its parent's values,
-        // which the child never uses or drops.
-        Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
+        match close_range(first, last) {
+            // Before Linux 5.9, or kept away by a filter.
+            Err(Errno::ENOSYS | Errno::EPERM) => return close_one_by_one(keep),
+            closed => closed?,
+        }
+    }
+    Ok(())
+}
+
+/// Is `close_range(2)` to be had?
+pub fn has_close_range() -> bool {
+    // No descriptor has so high a number.
+    close_range(u32::MAX, u32::MAX).is_ok()
+}
+
+fn close_range(first: u32, last: u32) -> nix::Result<()> {
+    if let Err(error) = failpoint::fail("descriptors.closing") {
+        return Err(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)));
+    }
+    // SAFETY: a freshly forked child calls this; what it closes belongs to its parent's values, which the child never
+    // uses or drops.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
+fn close_one_by_one(keep: &[RawFd]) -> io::Result<()> {
+    let open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    for fd in open.into_iter().filter(|fd| *fd >= 3 && !keep.contains(fd)) {
+        // SAFETY: as for close_range; the one that was read from is closed already, and this call fails.
+        let _ = unsafe { libc::close(fd) };
     }
     Ok(())
 }

@@ -41,7 +41,7 @@ pub(super) fn mirror(job: &mut Job, record: &Record) {
     let state = record.life.state(&job.spec.success_exit_codes);
     if !state.is_terminal() {
         job.state = state;
-        job.message = waiting_message(job);
+        job.message = waiting_message(job, record.output_refused);
     }
 }
 
@@ -66,14 +66,22 @@ pub(super) fn outlive_server(job: &mut Job, started_at: Timestamp) {
     job.version = job.version.max(unreached);
 }
 
-fn waiting_message(job: &Job) -> Option<String> {
+fn waiting_message(job: &Job, output_refused: Option<i32>) -> Option<String> {
+    let output = output_refused.map(|errno| {
+        let why = std::io::Error::from_raw_os_error(errno);
+        format!("the job's output cannot be written down, so that it waits: {why}")
+    });
     let names: Vec<String> = job
         .survivors
         .iter()
         .map(|survivor| format!("{} ({}, {})", survivor.name, survivor.pid, survivor.state))
         .collect();
-    (!names.is_empty())
-        .then(|| format!("these processes cannot be ended yet: {}", names.join(", ")))
+    let survivors = (!names.is_empty())
+        .then(|| format!("these processes cannot be ended yet: {}", names.join(", ")));
+    match (survivors, output) {
+        (Some(survivors), Some(output)) => Some(format!("{survivors}; {output}")),
+        (one, other) => one.or(other),
+    }
 }
 
 /// The end of a job as its monitor's last record tells it; `false` where that record is not of an end.
@@ -138,6 +146,11 @@ fn describe(job: &Job, termination: &Termination) -> String {
         Some(ExitStatus::Code(code)) => format!("the program exited with code {code}"),
         Some(ExitStatus::Signal { signal, .. }) => format!("{signal} ended the program"),
         None => "the program never ran".to_owned(),
+    };
+    let exit = match termination.killed_leftovers {
+        0 => exit,
+        1 => format!("{exit}; a process that it left running was ended"),
+        left => format!("{exit}; {left} processes that it left running were ended"),
     };
     let by = termination
         .requested_by

@@ -423,9 +423,14 @@ impl Server {
 
     /// Sends the service a signal and waits for its end.
     pub(crate) fn end(&mut self, signal: Signal) -> Option<ExitStatus> {
+        let child = self.child.as_ref()?;
+        let _ = kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal);
+        self.wait_for_end()
+    }
+
+    /// Waits for the service's end, for which it has been asked.
+    pub(crate) fn wait_for_end(&mut self) -> Option<ExitStatus> {
         let child = self.child.as_mut()?;
-        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
-        let _ = kill(pid, signal);
         let mut status = None;
         blocking_until(LONG, || {
             status = child.try_wait().unwrap();

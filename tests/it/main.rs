@@ -24,6 +24,7 @@ mod life;
 mod list;
 mod many;
 mod monitors;
+mod notices;
 mod output;
 mod queue;
 mod queues;

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
+use nix::unistd::getppid;
 
 use super::{Descriptors, Host, REST_AFTER_MILLIS};
 use job::{JobId, Signal};
@@ -107,12 +108,20 @@ impl BetweenJobs {
     }
 
     fn is_asked_to_end(&self) -> bool {
-        let mut is_asked = false;
-        while let Ok(Some(signal)) = self.signals.read_signal() {
-            is_asked |= i32::try_from(signal.ssi_signo) == Ok(Signal::TERM.number());
-        }
-        is_asked
+        is_asked_to_end(&self.signals)
     }
+}
+
+/// Reads every signal; was one of them the supervisor's SIGTERM? Anybody else's, such as one to all processes of the
+/// service, asks for nothing.
+pub(super) fn is_asked_to_end(signals: &SignalFd) -> bool {
+    let supervisor = u32::try_from(getppid().as_raw()).unwrap_or_default();
+    let mut is_asked = false;
+    while let Ok(Some(signal)) = signals.read_signal() {
+        let is_term = i32::try_from(signal.ssi_signo) == Ok(Signal::TERM.number());
+        is_asked |= is_term && signal.ssi_pid == supervisor;
+    }
+    is_asked
 }
 
 /// Has this process an OOM score of 0, as its jobs are to have it, where it may set that; what it has then. The service's

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use nix::sys::stat::fstat;
+use nix::sys::stat::{Mode, fchmod, fstat};
 
 use protocol::wire::messages::NextJob;
 
@@ -28,6 +28,19 @@ pub(crate) struct Pipes {
 }
 
 impl Pipes {
+    /// Lets whoever has one of the pipes open it again by name, such as `/dev/stdout`: the job's user, and one that the
+    /// job becomes. Nobody else has a name for it (proc_pid_fd(5)).
+    pub(super) fn open_to_all(&self) {
+        let ends = [
+            self.stdin.as_ref().map(|pipe| &pipe.0),
+            Some(&self.stdout.0),
+            self.stderr.as_ref().map(|pipe| &pipe.0),
+        ];
+        for pipe in ends.into_iter().flatten() {
+            let _ = fchmod(pipe, Mode::from_bits_truncate(0o666));
+        }
+    }
+
     /// The inodes of the outputs' pipes: who holds one of them is of the job.
     pub(super) fn read_inodes(&self) -> Vec<u64> {
         inodes([

@@ -5,9 +5,9 @@ use std::io;
 use nix::errno::Errno;
 
 use super::Monitor;
+use super::between_jobs::is_asked_to_end;
 use super::leader::Outcome;
 use super::processes::{Seen, exit_status};
-use job::Signal;
 use job::life::{Event, Life, Phase, Stop, Verdict};
 use job::outcome::{Cause, Exit, ExitStatus, SpawnFailure, Stage};
 use job::spec::OnLimit;
@@ -24,10 +24,7 @@ type Answer = Result<u64, RequestRefused>;
 
 impl Monitor {
     pub(super) fn on_signals(&mut self, now: Now) -> io::Result<()> {
-        let mut asked_to_end = false;
-        while let Ok(Some(signal)) = self.signals.read_signal() {
-            asked_to_end |= i32::try_from(signal.ssi_signo) == Ok(Signal::TERM.number());
-        }
+        let asked_to_end = is_asked_to_end(&self.signals);
         self.reap(now)?;
         if asked_to_end {
             // The supervisor's way when there is no server; a repeat means at once.
@@ -196,6 +193,9 @@ impl Monitor {
             return Ok(());
         }
         self.processes.end_kill();
+        if let Some(terminal) = self.pump.terminal() {
+            terminal.let_go();
+        }
         self.apply(Event::Emptied, now)?;
         // What the job wrote last is in the pipes by now, and usually their end as well.
         for stream in [Stream::Stdout, Stream::Stderr] {
@@ -214,10 +214,33 @@ impl Monitor {
             return Ok(false);
         }
         let more = self.pump.step(stream, now);
+        self.report_refusal();
         if self.pump.limit_reached() && self.facts.life.plan().output.on_limit == OnLimit::StopJob {
             self.apply(Event::OutputLimitReached, now)?;
         }
         Ok(more)
+    }
+
+    /// Once, and once more when it is over: the disk takes no output.
+    fn report_refusal(&mut self) {
+        let refusal = self.pump.refusal();
+        if refusal == self.facts.output_refused {
+            return;
+        }
+        self.facts.output_refused = refusal;
+        let job = self.facts.job;
+        match refusal {
+            Some(errno) => {
+                let why = Errno::from_raw(errno).desc();
+                tracing::warn!(job.id = %job, "the output of job {job} cannot be written down: {why}; the job waits");
+            }
+            None => {
+                tracing::info!(job.id = %job, "the output of job {job} is written down again");
+            }
+        }
+        // On a disk that takes nothing at all, what there is has to do.
+        let _ = self.write_record();
+        self.server.record_changed();
     }
 
     fn report_output_closed(&mut self, now: Now) -> io::Result<()> {

@@ -142,6 +142,7 @@ fn launch_in(
         rescued: false,
         strays: Vec::new(),
         is_ahead: false,
+        output_refused: None,
     };
     let started = plug(&launch, pipes, control, directory).and_then(|(plugs, pump, input)| {
         let sandbox = prepare_sandbox(&launch)?;
@@ -200,6 +201,7 @@ fn plug(
     control: &OwnedFd,
     directory: &OwnedFd,
 ) -> Result<(Plugs, Pump, Option<OwnedFd>), SpawnFailure> {
+    pipes.open_to_all();
     let (input_read, input) = pipes.stdin.filter(|_| launch.open_stdin).unzip();
     let stdin = match &launch.stdin {
         Some(bytes) => Some(input::sealed_file(bytes).map_err(not_made("standard input"))?),

@@ -318,7 +318,7 @@ pub(crate) fn exit_status(end: End) -> ExitStatus {
             number,
             core_dumped,
         } => ExitStatus::Signal {
-            signal: Signal::from_number(number).unwrap_or(Signal::KILL),
+            signal: Signal::that_ended(number),
             core_dumped,
         },
     }

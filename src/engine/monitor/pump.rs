@@ -54,6 +54,8 @@ pub(super) struct Pump {
     terminal: Option<Terminal>,
     output: output::Writer,
     retry_at: Option<BootInstant>,
+    /// Why the disk took nothing at the last attempt, as an errno.
+    refusal: Option<i32>,
     width: Width,
 }
 
@@ -70,6 +72,7 @@ impl Pump {
             terminal,
             output,
             retry_at: None,
+            refusal: None,
             width: Width::default(),
         }
     }
@@ -92,6 +95,11 @@ impl Pump {
     /// When output is tried again that the disk has refused.
     pub(super) fn due(&self) -> Option<BootInstant> {
         self.retry_at
+    }
+
+    /// Why output cannot be written down at the moment, as an errno.
+    pub(super) fn refusal(&self) -> Option<i32> {
+        self.refusal
     }
 
     pub(super) fn on_time(&mut self, now: BootInstant) {
@@ -143,6 +151,7 @@ impl Pump {
         let Some(pipe) = pipe else { return false };
         let more = match self.output.pump(stream, pipe.as_fd(), now.wall) {
             Ok(Pumped::Moved(moved)) => {
+                self.refusal = None;
                 if self.width.is_too_small(stream, moved) {
                     // If the user's share of memory for pipes is used up, it stays as it is.
                     let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(WIDE));
@@ -159,7 +168,8 @@ impl Pump {
                 false
             }
             // A full or failing disk leaves the bytes in the pipe, and the job waits.
-            Err(_) => {
+            Err(error) => {
+                self.refusal = Some(error.raw_os_error().unwrap_or_default());
                 self.retry_at = Some(now.boot.after(OUTPUT_RETRY));
                 false
             }

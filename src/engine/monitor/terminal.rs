@@ -2,7 +2,7 @@
 //!
 //! The pipe stands between the terminal and the log, since the log takes what is still in a pipe for its own:
 //! each byte is in the terminal, in the pipe or in the log, whoever is killed. splice(2) moves it in one step.
-//! The end of the output is the last process that lets go of the terminal (EIO, see `pty(7)`).
+//! The end of the output is that no process of the job is left and none has the terminal open (EIO, see `pty(7)`).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -29,8 +29,13 @@ const CERTAIN: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Terminal {
     master: OwnedFd,
-    /// The write end of the pipe; `None` once no process has the terminal open.
+    /// The write end of the pipe; `None` after the end.
     feed: Option<OwnedFd>,
+    /// The other side, from the moment on at which nobody has it open and until none of the job's processes is left: one
+    /// of them may open it again by name.
+    held: Option<OwnedFd>,
+    /// Nothing will open it any more.
+    is_final: bool,
     /// Nothing has been typed since the last end of a line; so far as this monitor knows.
     at_line_start: bool,
 }
@@ -76,6 +81,8 @@ impl Terminal {
         Ok(Self {
             master,
             feed: Some(feed),
+            held: None,
+            is_final: false,
             at_line_start: true,
         })
     }
@@ -89,6 +96,8 @@ impl Terminal {
         Ok(Self {
             master,
             feed: Some(feed),
+            held: None,
+            is_final: false,
             at_line_start: false,
         })
     }
@@ -108,18 +117,31 @@ impl Terminal {
             moved => moved,
         };
         match moved {
-            Ok(0) => {
-                self.feed = None;
-                false
-            }
+            Ok(0) => self.ended(),
             Ok(_) => true,
             Err(Errno::EAGAIN | Errno::EINTR) => false,
-            // EIO: no process has it open any more.
-            Err(_) => {
-                self.feed = None;
-                false
-            }
+            Err(_) => self.ended(),
         }
+    }
+
+    /// EIO: nobody has the other side open. While the job lives that is not its end: it is held open here, so that
+    /// what is written to it later arrives; and held anew if somebody hangs it up (vhangup(2)).
+    fn ended(&mut self) -> bool {
+        self.held = if self.is_final {
+            None
+        } else {
+            sys::terminal_peer(self.master.as_fd()).ok()
+        };
+        if self.held.is_none() {
+            self.feed = None;
+        }
+        false
+    }
+
+    /// No process of the job is left: what they wrote is read to its end.
+    pub(super) fn let_go(&mut self) {
+        self.is_final = true;
+        self.held = None;
     }
 
     /// The master, if its having something to say matters.
@@ -195,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reaches_the_pipe_and_the_last_to_let_go_ends_it() {
+    fn what_is_written_reaches_the_pipe_and_the_end_of_the_job_ends_it() {
         let (mut terminal, slave, pipe) = terminal();
         assert!(!terminal.fill(), "nothing yet");
         write(&slave, b"one\n").unwrap();
@@ -205,7 +227,26 @@ mod tests {
         drop(slave);
         while terminal.fill() {}
         assert_eq!(read_all(&pipe), b"two\r\n");
-        assert!(terminal.feed.is_none());
+        // It was let go of, and is opened again by name.
+        assert!(!terminal.fill());
+        let name = format!(
+            "/dev/pts/{}",
+            sys::terminal_number(terminal.master.as_fd()).unwrap()
+        );
+        let again = open(
+            name.as_str(),
+            OFlag::O_WRONLY | OFlag::O_NOCTTY,
+            Mode::empty(),
+        )
+        .unwrap();
+        write(&again, b"three\n").unwrap();
+        drop(again);
+        assert!(terminal.fill());
+        assert_eq!(read_all(&pipe), b"three\r\n");
+        terminal.let_go();
+        while terminal.feed.is_some() {
+            terminal.fill();
+        }
         assert_eq!(read_all(&pipe), b"", "the end");
     }
 
@@ -237,6 +278,7 @@ mod tests {
                 left -= write(&slave, &vec![b'x'; left.min(4000)]).unwrap();
             }
         });
+        terminal.let_go();
         let mut got = 0;
         while got < wanted || terminal.feed.is_some() {
             while terminal.fill() {}

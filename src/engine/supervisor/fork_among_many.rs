@@ -43,6 +43,9 @@ pub(super) enum Forked {
 impl LowDescriptors {
     /// Takes the lowest numbers that are free; to be called before there are many.
     pub(super) fn new() -> io::Result<Self> {
+        if !sys::has_close_range() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         let (said, say) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let mut low_descriptors = Self {
             free: Vec::new(),

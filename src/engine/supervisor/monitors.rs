@@ -86,6 +86,10 @@ impl Monitors {
         self.live.is_empty()
     }
 
+    pub(super) fn contains(&self, monitor: Pid) -> bool {
+        self.live.contains_key(&monitor)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.live.len()
     }
@@ -235,13 +239,10 @@ impl Monitors {
         job: JobId,
         wanted: Wanted,
         control: OwnedFd,
-    ) -> io::Result<()> {
-        let pipe_if = |wanted: bool| wanted.then(|| pipe2(OFlag::O_CLOEXEC)).transpose();
-        let pipes = Pipes {
-            stdin: pipe_if(wanted.open_stdin)?,
-            stdout: pipe2(OFlag::O_CLOEXEC)?,
-            stderr: pipe_if(!wanted.merge_stderr)?,
-            terminal: wanted.pty.then(open_terminal),
+    ) -> Result<(), (io::Error, OwnedFd)> {
+        let pipes = match make_pipes(wanted) {
+            Ok(pipes) => pipes,
+            Err(errno) => return Err((errno.into(), control)),
         };
         let descriptors = Descriptors { control, pipes };
         failpoint::hit("monitor.forking");
@@ -250,25 +251,12 @@ impl Monitors {
         } else {
             self.employ(&descriptors)
         };
-        let (pid, channel) = match employed {
-            Some(employed) => employed,
-            None => {
-                let (ours, theirs) = wire::pair()?;
-                let many = self.live.len() >= MANY;
-                let forked = match self.low_descriptors.as_mut().filter(|_| many) {
-                    Some(low_descriptors) => low_descriptors.fork(host, &theirs, &descriptors),
-                    None => None,
-                };
-                let pid = match forked {
-                    Some(Forked::Child(channel, low)) => monitor::run(host, channel, low),
-                    Some(Forked::Parent(pid)) => pid,
-                    None => match sys::fork()? {
-                        Fork::Child => monitor::run(host, theirs, descriptors),
-                        Fork::Parent(pid) => pid,
-                    },
-                };
-                (pid, ours)
-            }
+        let (pid, channel, descriptors) = match employed {
+            Some((pid, channel)) => (pid, channel, descriptors),
+            None => match self.fork_for(host, descriptors) {
+                Ok(forked) => forked,
+                Err((error, descriptors)) => return Err((error, descriptors.control)),
+            },
         };
         failpoint::hit("monitor.forked");
         let Pipes {
@@ -292,6 +280,33 @@ impl Monitors {
         };
         self.live.insert(pid, monitor);
         Ok(())
+    }
+
+    /// Forks a monitor for this launch; its PID, and where it is given its next job.
+    fn fork_for(
+        &mut self,
+        host: &Host,
+        descriptors: Descriptors,
+    ) -> Result<(Pid, OwnedFd, Descriptors), (io::Error, Descriptors)> {
+        let (ours, theirs) = match wire::pair() {
+            Ok(pair) => pair,
+            Err(error) => return Err((error, descriptors)),
+        };
+        let many = self.live.len() >= MANY;
+        let forked = match self.low_descriptors.as_mut().filter(|_| many) {
+            Some(low_descriptors) => low_descriptors.fork(host, &theirs, &descriptors),
+            None => None,
+        };
+        let pid = match forked {
+            Some(Forked::Child(channel, low)) => monitor::run(host, channel, low),
+            Some(Forked::Parent(pid)) => pid,
+            None => match sys::fork() {
+                Ok(Fork::Child) => monitor::run(host, theirs, descriptors),
+                Ok(Fork::Parent(pid)) => pid,
+                Err(errno) => return Err((errno.into(), descriptors)),
+            },
+        };
+        Ok((pid, ours, descriptors))
     }
 
     /// Lets go of a job's standard input, so that the job sees its end.
@@ -471,6 +486,16 @@ impl Monitors {
             }
         }
     }
+}
+
+fn make_pipes(wanted: Wanted) -> nix::Result<Pipes> {
+    let pipe_if = |wanted: bool| wanted.then(|| pipe2(OFlag::O_CLOEXEC)).transpose();
+    Ok(Pipes {
+        stdin: pipe_if(wanted.open_stdin)?,
+        stdout: pipe2(OFlag::O_CLOEXEC)?,
+        stderr: pipe_if(!wanted.merge_stderr)?,
+        terminal: wanted.pty.then(open_terminal),
+    })
 }
 
 /// A pair of pseudo-terminals, master first; nobody's controlling terminal yet.

@@ -7,7 +7,7 @@
 use nix::errno::Errno;
 use nix::libc;
 
-use super::plan::ExecPlan;
+use super::plan::{CPU_WORDS, ExecPlan};
 use super::report::{FailedStep, On, Report};
 use job::outcome::Stage;
 use job::time::Timestamp;
@@ -109,9 +109,11 @@ fn leave_note(plan: &ExecPlan) -> nix::Result<LeaderNote> {
     Ok(note)
 }
 
-/// Nice value, OOM score and affinity. The service's own values do not leak into a job: without a wish
-/// of the job's its nice value is 0, where this process may set that, and its monitor's OOM score is.
+/// Nice value, OOM score, affinity, and what else processes hand on. The service's own values do not leak into a job: if
+/// the job asks for nothing its nice value is 0, it may use every CPU, its scheduling is the default one, where this
+/// process may set that, and its OOM score is its monitor's.
 fn set_priorities(plan: &ExecPlan) -> Result<(), FailedStep> {
+    raw::set_back_heritage();
     let nice = raw::set_nice(plan.nice.unwrap_or(0));
     if plan.nice.is_some() {
         nice.map_err(failed(Stage::Nice, On::Stage))?;
@@ -120,8 +122,14 @@ fn set_priorities(plan: &ExecPlan) -> Result<(), FailedStep> {
         raw::write_to(c"/proc/self/oom_score_adj", score)
             .map_err(failed(Stage::OomScoreAdj, On::Stage))?;
     }
-    if let Some(cpus) = &plan.cpus {
-        raw::set_affinity(cpus).map_err(failed(Stage::CpuAffinity, On::Stage))?;
+    match &plan.cpus {
+        Some(cpus) => {
+            raw::set_affinity(cpus).map_err(failed(Stage::CpuAffinity, On::Stage))?;
+        }
+        // Those that its cpuset has.
+        None => {
+            let _ = raw::set_affinity(&[u64::MAX; CPU_WORDS]);
+        }
     }
     Ok(())
 }
@@ -171,7 +179,7 @@ fn execute(plan: &ExecPlan, note: LeaderNote) -> FailedStep {
     }
     // As late as this: the monitor's death must not send SIGPIPE, which it ignores. Every role begins with the default
     // actions, so this and the mask are all.
-    raw::default_sigpipe();
+    raw::default_action(libc::SIGPIPE);
     if let Err(errno) = raw::unblock_signals() {
         return failed(Stage::Signals, On::Stage)(errno);
     }

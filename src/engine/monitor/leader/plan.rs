@@ -23,7 +23,7 @@ use protocol::wire::messages::{Ids, Launch};
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// The words of a set of CPUs: as many CPUs as the C library's own sets have.
-const CPU_WORDS: usize = 16;
+pub(super) const CPU_WORDS: usize = 16;
 
 /// What a leader works by. It reads it and changes nothing.
 pub(super) struct ExecPlan {
