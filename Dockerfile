@@ -14,6 +14,7 @@ RUN mkdir src && echo 'fn main() {}' >src/main.rs && : >src/lib.rs \
     && rm -rf src target/release/.fingerprint/procession-* target/release/procession
 COPY openapi.yaml README.md ./
 COPY src src
+COPY web/dist web/dist
 RUN cargo auditable build --release --locked --bin procession
 
 FROM ${RUNTIME_IMAGE}

@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help run build dist sbom test lint deny advisories test-rust test-client test-unprivileged test-manifests \
-	test-docker test-vm test-arm64 soak fuzz guards schemathesis bench clean
+	test-docker web test-web test-page test-vm test-arm64 soak fuzz guards schemathesis bench clean
 
 CARGO ?= cargo
 # Tools of these versions are built from source once (minutes, on two cores) and kept here.
@@ -32,6 +32,9 @@ help:
 	@echo 'make test-client        a Python client generated from openapi.yaml, used on a real service'
 	@echo 'make test-manifests     packaging/kubernetes, against the schemas of Kubernetes'
 	@echo 'make test-docker        the image, against a Docker engine (its own where none answers, as root)'
+	@echo 'make web                build the page into web/dist, which is committed (needs Node 20 or newer)'
+	@echo 'make test-web           the page: types, unit tests, and web/dist is what its sources give (needs Node)'
+	@echo 'make test-page          the page in a browser, on a real service (needs Node and Chromium)'
 	@echo 'make test-vm            a virtual machine with systemd and cgroup v2, as root'
 	@echo 'make test-arm64         compiled for arm64, with the tests of sandbox and child processes in an emulator'
 	@echo 'make soak               the fault suite for long: 300 kills, failpoints 100 times, 100,000 jobs (hours)'
@@ -61,7 +64,7 @@ sbom: $(CARGO_CYCLONEDX)
 	$(CARGO_CYCLONEDX) cyclonedx --format json --describe binaries --target $(HOST)
 	mv procession_bin.cdx.json target/dist/procession.cdx.json
 
-test: lint test-rust test-client test-unprivileged test-manifests test-docker
+test: lint test-rust test-web test-page test-client test-unprivileged test-manifests test-docker
 
 lint: deny
 	$(CARGO) fmt --check
@@ -101,6 +104,24 @@ test-unprivileged:
 # The generator is pinned in tests/client/requirements.txt and installed below target/, once.
 test-client:
 	tests/client/run.sh
+
+NODE_MODULES := web/node_modules/.package-lock.json
+$(NODE_MODULES): web/package-lock.json
+	scripts/need.sh node=nodejs npm
+	cd web && npm ci
+
+web: $(NODE_MODULES)
+	cd web && npm run --silent types && node build.mjs
+
+test-web: $(NODE_MODULES)
+	cd web && npm run --silent types && git diff --exit-code -- src/api/types.d.ts && npm run --silent check && npm test
+	cd web && node build.mjs ../target/web && diff -r dist ../target/web || { echo 'web/dist is not what the sources give: make web' >&2; exit 1; }
+
+# One browser at a time: the journeys measure nothing, but they wait for what they see.
+test-page: $(NODE_MODULES)
+	scripts/need.sh chromium
+	$(CARGO) build --locked
+	node --test --test-concurrency=1 tests/page/
 
 test-docker:
 	tests/docker/run.sh
