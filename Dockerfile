@@ -44,6 +44,7 @@ RUN for crate in src/*/ fuzz/targets/; do : >"$crate/lib.rs"; done && echo 'fn m
 COPY openapi.yaml README.md ./
 COPY fuzz/targets fuzz/targets
 COPY src src
+COPY web/dist web/dist
 RUN cargo auditable build --profile dist --locked --bin procession
 
 FROM runtime

@@ -1,7 +1,7 @@
 # `make run` starts the service, `make test` is what a change must pass; the rest are parts of it or beside it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build dist sbom check test test-build test-rust test-unprivileged test-client lint workflows \
+.PHONY: help run build dist sbom check test test-build web test-web test-page test-rust test-unprivileged test-client lint workflows \
 	release-check deny advisories test-manifests test-image test-docker test-vm test-arm64 test-real-work soak fuzz \
 	guards schemathesis bench release-upload image-push clean
 
@@ -43,6 +43,9 @@ help:
 	@echo 'make test-client        a Python client generated from openapi.yaml, used on a real service'
 	@echo
 	@echo 'make lint               rustfmt, clippy, rustdoc, the workflows (continuous integration: .ci/run)'
+	@echo 'make web                build the page into web/dist, which is committed (needs Node 20 or newer)'
+	@echo 'make test-web           the page: types, unit tests, and web/dist is what its sources give (needs Node)'
+	@echo 'make test-page          the page in a browser, on a real service (needs Node and Chromium)'
 	@echo 'make test-manifests     packaging/kubernetes, against the schemas of Kubernetes'
 	@echo 'make test-image         the image, with the program of `make build` (its own Docker engine where none answers, as root)'
 	@echo
@@ -117,7 +120,7 @@ else
 	$(CARGO) test --locked --test it -- --exact $(CHECK_TESTS)
 endif
 
-test: test-rust test-unprivileged test-client
+test: test-rust test-web test-page test-unprivileged test-client
 
 # All parts use what this builds.
 test-build:
@@ -131,6 +134,24 @@ test-rust:
 test-unprivileged:
 	@scripts/need.sh $(TEST_NEEDS)
 	scripts/test-unprivileged.sh $(TEST_USER) '$(UNPRIVILEGED_TESTS)' $(CARGO) $(TEST_RUNNER) --locked
+
+NODE_MODULES := web/node_modules/.package-lock.json
+$(NODE_MODULES): web/package-lock.json
+	scripts/need.sh node=nodejs npm
+	cd web && npm ci
+
+web: $(NODE_MODULES)
+	cd web && npm run --silent types && node build.mjs
+
+test-web: $(NODE_MODULES)
+	cd web && npm run --silent types && git diff --exit-code -- src/api/types.d.ts && npm run --silent check && npm test
+	cd web && node build.mjs ../target/web && diff -r dist ../target/web || { echo 'web/dist is not what the sources give: make web' >&2; exit 1; }
+
+# One browser at a time: the journeys measure nothing, but they wait for what they see.
+test-page: $(NODE_MODULES)
+	scripts/need.sh chromium
+	$(CARGO) build --locked
+	node --test --test-concurrency=1 tests/page/
 
 # The generator is pinned in tests/client/requirements.txt and installed below target/, once.
 test-client: test-build

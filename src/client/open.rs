@@ -112,9 +112,9 @@ fn open(address: &str) -> io::Result<()> {
     let path = directory.join(format!("procession-open-{}.html", std::process::id()));
     let mut file = private_file(&path, true)?;
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
-    write!(
+    writeln!(
         file,
-        "<!doctype html><meta http-equiv=\"refresh\" content=\"0;url={address}\"><title>Procession</title>\n"
+        "<!doctype html><meta http-equiv=\"refresh\" content=\"0;url={address}\"><title>Procession</title>"
     )?;
     drop(file);
     let status = Command::new("xdg-open")

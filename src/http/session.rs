@@ -129,11 +129,17 @@ pub(super) async fn leave(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
+/// Ends a session. Nothing is awaited after its end: the answer to whoever ends their own would be 401 otherwise.
 async fn end(api: &Api, id: String) -> Result<bool, ApiError> {
     let sessions = api.settings.sessions.clone();
-    tokio::task::spawn_blocking(move || sessions.end(&id))
+    let struck = tokio::task::spawn_blocking(move || {
+        sessions.strike(&id);
+        id
+    });
+    let id = struck
         .await
-        .map_err(|error| ApiError::Internal(error.to_string()))
+        .map_err(|error| ApiError::Internal(error.to_string()))?;
+    Ok(api.settings.sessions.forget(&id))
 }
 
 /// `POST /session/tickets`

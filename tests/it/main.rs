@@ -26,6 +26,7 @@ mod many;
 mod monitors;
 mod notices;
 mod output;
+mod page;
 mod queue;
 mod queues;
 mod real_work;

@@ -59,7 +59,7 @@ test("access that ends is a sign-in over the place where one is", options, async
   const job = await service.create({ script: "seq 1 5000; sleep 300", name: "kept-place" });
   const visitor = await browser.visitor(service, { allowed: [/status of 401/, /WebSocket/] });
   const { page } = visitor;
-  await page.goto(`${service.url}/ui/jobs/${job.id}#o4893`);
+  await page.goto(`${service.url}/ui/jobs/${job.id}#o4888`);
   await page.getByLabel("Or a token").fill(made);
   await page.getByRole("button", { name: "Sign in" }).click();
   await page.locator(".l.tg", { hasText: "1200" }).waitFor();

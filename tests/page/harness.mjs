@@ -50,8 +50,13 @@ export class Service {
   }
 
   async stop() {
+    // A journey that failed may have left jobs, and they outlive the service.
+    const left = await this.api("GET", "/jobs?state=queued,starting,running,paused,stopping&page_size=1000").then((answer) => answer.json(), () => ({ jobs: [] }));
+    await Promise.all(left.jobs.map((job) => this.api("DELETE", `/jobs/${job.id}?force&wait=30`)));
     this.child.kill("SIGTERM");
     if (this.child.exitCode === null) await once(this.child, "exit");
+    this.child.stdout.destroy();
+    this.child.stderr.destroy();
     await rm(this.dir, { recursive: true, force: true });
   }
 

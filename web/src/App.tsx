@@ -20,7 +20,7 @@ import { Jobs } from "./views/jobs/Jobs.tsx";
 import { Overview } from "./views/Overview.tsx";
 import { Run } from "./views/run/Run.tsx";
 import { SettingsView } from "./views/Settings.tsx";
-import { SignIn } from "./views/SignIn.tsx";
+import { codeWaits, SignIn } from "./views/SignIn.tsx";
 
 const RAIL: [View, string, IconName, string][] = [
   ["overview", "", "overview", "Overview"],
@@ -40,8 +40,7 @@ const TITLES: Record<View, string> = {
 export function App() {
   const [failed, setFailed] = useState(false);
   useEffect(() => {
-    // A code in the fragment is for the sign-in alone, which asks for itself.
-    if (place.value.view === "signin" && location.hash.startsWith("#code=")) return;
+    if (codeWaits()) return;
     whoAmI().then(() => setFailed(false), () => setFailed(true));
   }, [changed.value, failed && reachable.value.lost === null]);
   useEffect(() => {

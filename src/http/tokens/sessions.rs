@@ -390,17 +390,20 @@ impl Sessions {
         known.iter().any(|one| one.id == id && !one.is_over(now))
     }
 
-    /// Ends a session; `false` where there is none.
-    pub fn end(&self, id: &str) -> bool {
-        let was = self.0.known.send_if_modified(|known| {
+    /// Takes a session out of the file: the first half of its end, and the one that takes time.
+    pub fn strike(&self, id: &str) {
+        self.write_but(Some(id));
+    }
+
+    /// Takes a session out of the memory: whoever waits for its end is woken. `false` where there is none.
+    pub fn forget(&self, id: &str) -> bool {
+        // Another writing may have come between the two halves.
+        self.0.unwritten.store(true, Ordering::Relaxed);
+        self.0.known.send_if_modified(|known| {
             let before = known.len();
             known.retain(|one| one.id != id);
             known.len() != before
-        });
-        if was {
-            self.write();
-        }
-        was
+        })
     }
 
     /// Resolves when the session has ended. Its idle end is noticed within a minute.
@@ -427,13 +430,17 @@ impl Sessions {
     }
 
     fn write(&self) {
+        self.write_but(None);
+    }
+
+    fn write_but(&self, but: Option<&str>) {
         let Some(dir) = &self.0.dir else {
             return;
         };
         let _one_at_a_time = locked(&self.0.writing);
-        let contents = Contents {
-            sessions: self.list(),
-        };
+        let mut sessions = self.list();
+        sessions.retain(|one| Some(&*one.id) != but);
+        let contents = Contents { sessions };
         if let Err(error) = replace(dir, &contents) {
             tracing::error!(%error, "sessions of browsers will be forgotten at the next start: {error}");
         }
@@ -558,7 +565,7 @@ mod tests {
     fn a_session_has_an_end_and_one_parent_has_fifty() {
         let (sessions, tokens) = (Sessions::forgetful(), Tokens::of("secret"));
         let (first, session) = enter(&sessions, &tokens);
-        assert!(sessions.end(&session.id) && !sessions.end(&session.id));
+        assert!(sessions.forget(&session.id) && !sessions.forget(&session.id));
         assert!(sessions.recognise(&first, &tokens).is_none());
         let (oldest, _) = enter(&sessions, &tokens);
         for _ in 0..MOST {

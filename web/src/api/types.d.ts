@@ -31,6 +31,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/jobs/counts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Count jobs by state
+         * @description With the filters of the list. Beyond `limit` of a state they are not counted, unless there is no filter.
+         */
+        get: operations["countJobs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/jobs/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What running jobs use now
+         * @description Sums over the live processes of each. Jobs without processes are left out. Of the processor, the difference of two looks tells.
+         */
+        get: operations["getUsage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/jobs/{id}": {
         parameters: {
             query?: never;
@@ -443,6 +483,59 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/jobs/{id}/output/search": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+            };
+            cookie?: never;
+        };
+        /**
+         * Search all of the log of a job
+         * @description Hits come while the log is read, in its order; the search ends with the request. What is there when it begins is searched. A
+         *     hit lies within a line; of a longer line, 64 KiB are matched at a time. At most two logs are searched at a time, others wait.
+         */
+        get: operations["searchOutput"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/jobs/{id}/output/place": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+            };
+            cookie?: never;
+        };
+        /**
+         * Where a line or a moment is in the log of a job
+         * @description One of the parameters. Lines are counted over both streams, from the first one that is kept.
+         */
+        get: operations["findPlace"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/jobs/{id}/events": {
         parameters: {
             query?: never;
@@ -485,6 +578,347 @@ export interface paths {
          *     cursor gets 410.
          */
         get: operations["followEvents"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/live": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Hints of what is newer, over a WebSocket
+         * @description The sub-protocol is `procession.hints.v1`; messages are text, each a JSON object. The client says all that it watches:
+         *     `{"watch": ["events", "job:ID", "output:ID"]}`, at most 256 subjects. The service says the newest value of what it watches, at most ten
+         *     times a second: `{"events": CURSOR}`, `{"job": ID, "version": N}`, `{"output": ID, "next_offset": N, "complete": false}`. Values in
+         *     between are left out. Every 15 seconds comes a ping; who has answered nothing by the next is dropped. Close codes: 1001 the service
+         *     ends; 1003 not understood; 1008 the token has ended.
+         */
+        get: operations["live"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/session/codes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make a one-time code that a browser signs in with
+         * @description Good once, for ten minutes. The session has the scope asked for, or the caller's where that is less. At most 20 codes are open; a
+         *     further one takes the place of the oldest. A session makes no codes (403).
+         */
+        post: operations["createCode"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/session": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Who am I? */
+        get: operations["getSession"];
+        put?: never;
+        /**
+         * Sign in
+         * @description With a one-time code or a token. After ten failures within a second over all, further ones are not looked at. A parent has at most
+         *     50 sessions; a further one takes the place of the one that was not used for longest.
+         */
+        post: operations["createSession"];
+        /**
+         * Sign out
+         * @description Ends the caller's session. A caller with a token has none, and nothing changes.
+         */
+        delete: operations["endSession"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/session/tickets": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make a ticket for one request without a header
+         * @description For WebSockets and downloads of a browser. Good once, for 30 seconds, for a `GET` of this path with the caller's scope.
+         */
+        post: operations["createTicket"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/sessions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List sessions of browsers
+         * @description Those of the same actor; for `admin` all of them.
+         */
+        get: operations["listSessions"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/sessions/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description From the list. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** End a session of a browser */
+        delete: operations["removeSession"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** To the page */
+        get: operations["leadToPage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/ui": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** To the page */
+        get: operations["leadToPageAlso"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/ui/": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The page */
+        get: operations["showOverview"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/ui/jobs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The page, at the list of jobs */
+        get: operations["showJobs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/ui/jobs/{job}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The id of a job. The shell does not look at it. */
+                job: string;
+            };
+            cookie?: never;
+        };
+        /** The page, at a job */
+        get: operations["showJob"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/ui/run": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The page, at the form that runs a job */
+        get: operations["showRun"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/ui/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The page, at the events */
+        get: operations["showEvents"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/ui/access": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The page, at the sessions */
+        get: operations["showAccess"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/ui/checkup": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The page, at the check-up */
+        get: operations["showCheckup"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/ui/settings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The page, at its settings */
+        get: operations["showSettings"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/ui/signin": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The page, at the sign-in */
+        get: operations["showSignIn"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/ui/assets/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description A name that the shell has. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        /** A file of the page */
+        get: operations["getAsset"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1074,6 +1508,109 @@ export interface components {
             /** @description What a stop has not been able to end yet; empty unless the job is `stopping`. */
             blocked_by: components["schemas"]["Survivor"][];
         };
+        /** @description A job without its spec; the fields have the meaning that they have in `Job`. */
+        BasicJob: {
+            /** Format: uuid */
+            id: string;
+            name: components["schemas"]["Name"];
+            labels: components["schemas"]["Labels"];
+            created_by: string;
+            /** Format: uuid */
+            rerun_of: string | null;
+            version: number;
+            state: components["schemas"]["State"];
+            state_reason: string | null;
+            state_message: string | null;
+            /** @description The command or script, on one line and cut. */
+            command: string;
+            queue: string;
+            priority: number;
+            /** @description It has a terminal. */
+            pty: boolean;
+            timeout_seconds: number | null;
+            created_at: components["schemas"]["Timestamp"];
+            started_at: null | components["schemas"]["Timestamp"];
+            finished_at: null | components["schemas"]["Timestamp"];
+            expires_at: null | components["schemas"]["Timestamp"];
+            deadline_at: null | components["schemas"]["Timestamp"];
+            attempt: number;
+            exit: null | components["schemas"]["Exit"];
+            termination: null | components["schemas"]["Termination"];
+            spawn_failure: null | components["schemas"]["SpawnFailure"];
+            usage: null | components["schemas"]["Usage"];
+            output: components["schemas"]["OutputTotals"];
+        };
+        BasicJobList: {
+            jobs: components["schemas"]["BasicJob"][];
+            /** @description `null` on the last page. */
+            next_page_token: string | null;
+        };
+        JobCounts: {
+            /** @description One of each state. */
+            counts: {
+                state: components["schemas"]["State"];
+                count: number;
+                /** @description Otherwise there may be more. */
+                exact: boolean;
+            }[];
+        };
+        JobsUsage: {
+            usage: {
+                /** Format: uuid */
+                job_id: string;
+                at: components["schemas"]["Timestamp"];
+                processes: number;
+                user_cpu_seconds: number;
+                system_cpu_seconds: number;
+                rss_bytes: number;
+            }[];
+        };
+        /** @description A line of a search. Clients pass over types that they do not know. */
+        SearchRecord: {
+            /** @constant */
+            type: "match";
+            /** @description Of the first byte. */
+            offset: number;
+            /** @description Bytes from the first to the last one. */
+            length: number;
+        } | {
+            /** @constant */
+            type: "progress";
+            scanned_to: number;
+        } | {
+            /** @constant */
+            type: "end";
+            matches: number;
+        };
+        /** @description Who the caller is. */
+        Session: {
+            /** @example token:ops */
+            actor: string;
+            /** @enum {string} */
+            scope: "metrics" | "read" | "operate" | "admin";
+            /** @description When a session ends in any case. */
+            expires_at: null | components["schemas"]["Timestamp"];
+            /**
+             * @description How the caller came in.
+             * @enum {string}
+             */
+            by: "session" | "token" | "socket" | "none";
+            /** @description With `POST /session`. */
+            token?: string;
+        };
+        SessionEntry: {
+            id: string;
+            actor: string;
+            /** @enum {string} */
+            scope: "metrics" | "read" | "operate" | "admin";
+            created_at: components["schemas"]["Timestamp"];
+            used_at: components["schemas"]["Timestamp"];
+            expires_at: components["schemas"]["Timestamp"];
+            /** @description What the browser called itself. */
+            browser: string;
+            /** @description It is the caller's. */
+            current: boolean;
+        };
         JobList: {
             jobs: components["schemas"]["Job"][];
             /** @description `null` on the last page. */
@@ -1644,6 +2181,10 @@ export interface components {
          * @example wait=30
          */
         Prefer: string;
+        /** @description Have a browser save the answer under this name. */
+        Download: string;
+        /** @description From `POST /session/tickets`, for a `GET` without `Authorization`. */
+        Ticket: string;
         /**
          * @description One range of bytes. Anything else is ignored, and so is `Range` together with `If-Range`.
          * @example bytes=-4096
@@ -1708,6 +2249,8 @@ export interface operations {
                 page_token?: string;
                 /** @description `created_at` alone is ascending. */
                 order_by?: "created_at desc" | "created_at asc" | "created_at";
+                /** @description `basic`: each job as a `BasicJob`, without its spec, which may have a MiB. */
+                view?: "basic" | "full";
             };
             header?: never;
             path?: never;
@@ -1722,7 +2265,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["JobList"];
+                    "application/json": components["schemas"]["JobList"] | components["schemas"]["BasicJobList"];
                 };
             };
             /** @description `invalid_query`, `invalid_page_token`. */
@@ -1851,6 +2394,74 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+        };
+    };
+    countJobs: {
+        parameters: {
+            query?: {
+                /** @description Kubernetes syntax. */
+                label_selector?: string;
+                /** @description The name begins with this. */
+                name_prefix?: string;
+                /** @description Exactly this queue. */
+                queue?: string;
+                /** @description Created at or after this moment. */
+                created_after?: string;
+                /** @description Created before this moment. */
+                created_before?: string;
+                /** @description How far each state is counted. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A number for each state. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobCounts"];
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    getUsage: {
+        parameters: {
+            query: {
+                /** @description At most 200 ids, separated by commas. */
+                job_ids: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Those of them that run. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JobsUsage"];
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
         };
     };
     getJob: {
@@ -2506,6 +3117,8 @@ export interface operations {
                 tail_bytes?: number;
                 /** @description Only the last so many lines; excludes `offset` and `tail_bytes`. */
                 tail_lines?: number;
+                /** @description From `POST /session/tickets`, for a `GET` without `Authorization`. */
+                ticket?: components["parameters"]["Ticket"];
             };
             header?: never;
             path: {
@@ -2617,6 +3230,10 @@ export interface operations {
                 follow?: boolean;
                 /** @description Begin every line of raw bytes with the time at which it began to come, and a space. Records have `at` anyway. */
                 timestamps?: boolean;
+                /** @description Have a browser save the answer under this name. */
+                download?: components["parameters"]["Download"];
+                /** @description From `POST /session/tickets`, for a `GET` without `Authorization`. */
+                ticket?: components["parameters"]["Ticket"];
             };
             header?: {
                 /**
@@ -2684,7 +3301,12 @@ export interface operations {
     };
     getStdout: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Have a browser save the answer under this name. */
+                download?: components["parameters"]["Download"];
+                /** @description From `POST /session/tickets`, for a `GET` without `Authorization`. */
+                ticket?: components["parameters"]["Ticket"];
+            };
             header?: {
                 /**
                  * @description One range of bytes. Anything else is ignored, and so is `Range` together with `If-Range`.
@@ -2745,7 +3367,12 @@ export interface operations {
     };
     getStderr: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Have a browser save the answer under this name. */
+                download?: components["parameters"]["Download"];
+                /** @description From `POST /session/tickets`, for a `GET` without `Authorization`. */
+                ticket?: components["parameters"]["Ticket"];
+            };
             header?: {
                 /**
                  * @description One range of bytes. Anything else is ignored, and so is `Range` together with `If-Range`.
@@ -2800,6 +3427,95 @@ export interface operations {
             404: components["responses"]["JobNotFound"];
             406: components["responses"]["NotAcceptable"];
             416: components["responses"]["RangeNotSatisfiable"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    searchOutput: {
+        parameters: {
+            query: {
+                /** @description A text */
+                q: string;
+                /** @description It is a regular expression (the crate regex; no look-around). */
+                regex?: boolean;
+                /** @description Upper and lower case differ. */
+                case?: boolean;
+                /** @description Only this stream. */
+                stream?: "stdout" | "stderr" | "all";
+                /** @description Begin here. */
+                offset?: number;
+                /** @description At most so many hits; more than a million are lowered to that. */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Lines of `SearchRecord`. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["JobNotFound"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    findPlace: {
+        parameters: {
+            query?: {
+                /** @description Where this line begins. */
+                line?: number;
+                /** @description Which line is here. */
+                offset?: number;
+                /** @description The first output that came then or later. */
+                at?: string;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The place; the last one where there are not so many lines. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        line: number;
+                        offset: number;
+                    };
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["JobNotFound"];
             421: components["responses"]["HostNotAllowed"];
             500: components["responses"]["Internal"];
         };
@@ -2939,6 +3655,851 @@ export interface operations {
             };
             421: components["responses"]["HostNotAllowed"];
             429: components["responses"]["TooManyStreams"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    live: {
+        parameters: {
+            query?: {
+                /** @description From `POST /session/tickets`, for a `GET` without `Authorization`. */
+                ticket?: components["parameters"]["Ticket"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A WebSocket from here on. */
+            101: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `invalid_query`; `invalid_header`: `Sec-WebSocket-Protocol` does not offer `procession.hints.v1`. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            /** @description `upgrade_required`: the request is no handshake of WebSocket, version 13. */
+            426: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            429: components["responses"]["TooManyStreams"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    createCode: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /**
+                     * @default operate
+                     * @enum {string|null}
+                     */
+                    scope?: "read" | "operate" | "admin" | null;
+                };
+            };
+        };
+        responses: {
+            /** @description The code. */
+            201: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        code: string;
+                        /** @description Where a browser on this machine finds the service; the page is `ui/` beneath. */
+                        url: string;
+                        expires_in_seconds: number;
+                    };
+                };
+            };
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            408: components["responses"]["BodyTimeout"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            /** @description `invalid_body`. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+        };
+    };
+    getSession: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The caller. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Session"];
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+        };
+    };
+    createSession: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    code?: string | null;
+                    token?: string | null;
+                    /** @description Shown in the list of sessions. */
+                    browser?: string | null;
+                };
+            };
+        };
+        responses: {
+            /** @description The session; `token` is shown this once. */
+            201: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Session"] & Record<string, never>;
+                };
+            };
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            408: components["responses"]["BodyTimeout"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            /** @description `invalid_body`. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+        };
+    };
+    endSession: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description There is none any more. */
+            204: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    createTicket: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    /** @description `/live`, or `output`, `output/stdout`, `output/stderr` or `attach` of a job. */
+                    path: string;
+                };
+            };
+        };
+        responses: {
+            /** @description The ticket, for the parameter `ticket`. */
+            201: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        ticket: string;
+                        expires_in_seconds: number;
+                    };
+                };
+            };
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            408: components["responses"]["BodyTimeout"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            /** @description `invalid_body`. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            429: components["responses"]["TooManyStreams"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    listSessions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The sessions that last. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        sessions: components["schemas"]["SessionEntry"][];
+                    };
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+        };
+    };
+    removeSession: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description From the list. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It has ended. */
+            204: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            /** @description `not_found`: there is none with this id that the caller may end. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    leadToPage: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description To the page, by a relative address. */
+            302: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    Location: "ui/";
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+        };
+    };
+    leadToPageAlso: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description To the page, by a relative address. */
+            302: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    Location: "ui/";
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+        };
+    };
+    showOverview: {
+        parameters: {
+            query?: {
+                /** @description Read by the page. */
+                after?: string;
+                /** @description Read by the page. */
+                again?: string;
+                /** @description Read by the page. */
+                before?: string;
+                /** @description Read by the page. */
+                label?: string;
+                /** @description Read by the page. */
+                name?: string;
+                /** @description Read by the page. */
+                order?: string;
+                /** @description Read by the page. */
+                page?: string;
+                /** @description Read by the page. */
+                queue?: string;
+                /** @description Read by the page. */
+                range?: string;
+                /** @description Read by the page. */
+                state?: string;
+                /** @description Read by the page. */
+                tab?: string;
+                /** @description Read by the page. */
+                type?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The shell of the page, without data. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    showJobs: {
+        parameters: {
+            query?: {
+                /** @description Read by the page. */
+                after?: string;
+                /** @description Read by the page. */
+                again?: string;
+                /** @description Read by the page. */
+                before?: string;
+                /** @description Read by the page. */
+                label?: string;
+                /** @description Read by the page. */
+                name?: string;
+                /** @description Read by the page. */
+                order?: string;
+                /** @description Read by the page. */
+                page?: string;
+                /** @description Read by the page. */
+                queue?: string;
+                /** @description Read by the page. */
+                range?: string;
+                /** @description Read by the page. */
+                state?: string;
+                /** @description Read by the page. */
+                tab?: string;
+                /** @description Read by the page. */
+                type?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The shell of the page, without data. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    showJob: {
+        parameters: {
+            query?: {
+                /** @description Read by the page. */
+                after?: string;
+                /** @description Read by the page. */
+                again?: string;
+                /** @description Read by the page. */
+                before?: string;
+                /** @description Read by the page. */
+                label?: string;
+                /** @description Read by the page. */
+                name?: string;
+                /** @description Read by the page. */
+                order?: string;
+                /** @description Read by the page. */
+                page?: string;
+                /** @description Read by the page. */
+                queue?: string;
+                /** @description Read by the page. */
+                range?: string;
+                /** @description Read by the page. */
+                state?: string;
+                /** @description Read by the page. */
+                tab?: string;
+                /** @description Read by the page. */
+                type?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The id of a job. The shell does not look at it. */
+                job: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The shell of the page, without data. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    showRun: {
+        parameters: {
+            query?: {
+                /** @description Read by the page. */
+                after?: string;
+                /** @description Read by the page. */
+                again?: string;
+                /** @description Read by the page. */
+                before?: string;
+                /** @description Read by the page. */
+                label?: string;
+                /** @description Read by the page. */
+                name?: string;
+                /** @description Read by the page. */
+                order?: string;
+                /** @description Read by the page. */
+                page?: string;
+                /** @description Read by the page. */
+                queue?: string;
+                /** @description Read by the page. */
+                range?: string;
+                /** @description Read by the page. */
+                state?: string;
+                /** @description Read by the page. */
+                tab?: string;
+                /** @description Read by the page. */
+                type?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The shell of the page, without data. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    showEvents: {
+        parameters: {
+            query?: {
+                /** @description Read by the page. */
+                after?: string;
+                /** @description Read by the page. */
+                again?: string;
+                /** @description Read by the page. */
+                before?: string;
+                /** @description Read by the page. */
+                label?: string;
+                /** @description Read by the page. */
+                name?: string;
+                /** @description Read by the page. */
+                order?: string;
+                /** @description Read by the page. */
+                page?: string;
+                /** @description Read by the page. */
+                queue?: string;
+                /** @description Read by the page. */
+                range?: string;
+                /** @description Read by the page. */
+                state?: string;
+                /** @description Read by the page. */
+                tab?: string;
+                /** @description Read by the page. */
+                type?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The shell of the page, without data. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    showAccess: {
+        parameters: {
+            query?: {
+                /** @description Read by the page. */
+                after?: string;
+                /** @description Read by the page. */
+                again?: string;
+                /** @description Read by the page. */
+                before?: string;
+                /** @description Read by the page. */
+                label?: string;
+                /** @description Read by the page. */
+                name?: string;
+                /** @description Read by the page. */
+                order?: string;
+                /** @description Read by the page. */
+                page?: string;
+                /** @description Read by the page. */
+                queue?: string;
+                /** @description Read by the page. */
+                range?: string;
+                /** @description Read by the page. */
+                state?: string;
+                /** @description Read by the page. */
+                tab?: string;
+                /** @description Read by the page. */
+                type?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The shell of the page, without data. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    showCheckup: {
+        parameters: {
+            query?: {
+                /** @description Read by the page. */
+                after?: string;
+                /** @description Read by the page. */
+                again?: string;
+                /** @description Read by the page. */
+                before?: string;
+                /** @description Read by the page. */
+                label?: string;
+                /** @description Read by the page. */
+                name?: string;
+                /** @description Read by the page. */
+                order?: string;
+                /** @description Read by the page. */
+                page?: string;
+                /** @description Read by the page. */
+                queue?: string;
+                /** @description Read by the page. */
+                range?: string;
+                /** @description Read by the page. */
+                state?: string;
+                /** @description Read by the page. */
+                tab?: string;
+                /** @description Read by the page. */
+                type?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The shell of the page, without data. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    showSettings: {
+        parameters: {
+            query?: {
+                /** @description Read by the page. */
+                after?: string;
+                /** @description Read by the page. */
+                again?: string;
+                /** @description Read by the page. */
+                before?: string;
+                /** @description Read by the page. */
+                label?: string;
+                /** @description Read by the page. */
+                name?: string;
+                /** @description Read by the page. */
+                order?: string;
+                /** @description Read by the page. */
+                page?: string;
+                /** @description Read by the page. */
+                queue?: string;
+                /** @description Read by the page. */
+                range?: string;
+                /** @description Read by the page. */
+                state?: string;
+                /** @description Read by the page. */
+                tab?: string;
+                /** @description Read by the page. */
+                type?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The shell of the page, without data. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    showSignIn: {
+        parameters: {
+            query?: {
+                /** @description Read by the page. */
+                after?: string;
+                /** @description Read by the page. */
+                again?: string;
+                /** @description Read by the page. */
+                before?: string;
+                /** @description Read by the page. */
+                label?: string;
+                /** @description Read by the page. */
+                name?: string;
+                /** @description Read by the page. */
+                order?: string;
+                /** @description Read by the page. */
+                page?: string;
+                /** @description Read by the page. */
+                queue?: string;
+                /** @description Read by the page. */
+                range?: string;
+                /** @description Read by the page. */
+                state?: string;
+                /** @description Read by the page. */
+                tab?: string;
+                /** @description Read by the page. */
+                type?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The shell of the page, without data. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    getAsset: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description A name that the shell has. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The file, compressed where `Accept-Encoding` allows it. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/javascript": string;
+                    "text/css": string;
+                    "text/plain": string;
+                    "image/svg+xml": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            /** @description `not_found`. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            421: components["responses"]["HostNotAllowed"];
             500: components["responses"]["Internal"];
         };
     };

@@ -198,11 +198,15 @@ export interface Visible {
 export function around(source: LogSource, offset: number, before: number, after: number): Visible {
   const middle = source.indexOf(offset);
   const here = source.window(middle);
+  if (here.rows.length === 0 && !here.whole) {
+    // What is beside it is not the place that was asked for.
+    return { rows: [], lines: [], anchor: -1, loading: here.failed === null && source.next > source.first, failed: here.failed, atStart: false, atEnd: false };
+  }
   let rows = here.rows;
   let lines = numbered(source, middle, rows);
   let anchor = Math.max(0, rowAt(rows, offset));
   let failed = here.failed;
-  let loading = rows.length === 0 && !here.whole && failed === null && source.next > source.first;
+  let loading = false;
   let low = middle;
   let high = middle;
   // The neighbours are asked for early, and one beyond what is needed.

@@ -12,6 +12,9 @@ export class Viewport {
   /** What was last drawn, and how high each row of it is. */
   visible: Visible = { rows: [], lines: [], anchor: -1, loading: false, failed: null, atStart: true, atEnd: true };
   heights: number[] = [];
+  /** What is drawn is of the place before: the present one is being fetched. */
+  #stale = false;
+  #top = 0;
   readonly source: LogSource;
   readonly #draw: () => void;
 
@@ -26,13 +29,19 @@ export class Viewport {
     const offset = this.follow ? Math.max(this.source.first, this.source.next - 1) : this.anchor.offset;
     const next = around(this.source, offset, this.follow ? need + MARGIN : MARGIN, this.follow ? 1 : need + MARGIN);
     // What is being fetched takes the place of what is there once it has come.
-    if (next.rows.length > 0 || !next.loading) this.visible = next;
+    this.#stale = next.rows.length === 0 && next.loading && this.visible.rows.length > 0;
+    if (!this.#stale) this.visible = next;
     else this.visible = { ...this.visible, loading: true, failed: next.failed };
     return this.visible;
   }
 
   /** The rows have been drawn and are so high: where does the first one begin? */
   settle(heights: number[]): number {
+    if (!this.#stale) this.#top = this.#settled(heights);
+    return this.#top;
+  }
+
+  #settled(heights: number[]): number {
     this.heights = heights;
     const { visible } = this;
     const total = heights.reduce((sum, one) => sum + one, 0);
@@ -80,6 +89,7 @@ export class Viewport {
   }
 
   scrollBy(pixels: number): void {
+    if (this.#stale) return;
     const { visible, heights } = this;
     const index = visible.rows.findIndex((row) => row.offset === this.anchor.offset);
     if (index < 0 || pixels === 0) return;

@@ -15,13 +15,16 @@ export function may(scope: Scope): boolean {
 /** Finds out who one is: with what is kept, with what another tab has, or without anything. */
 export async function whoAmI(): Promise<void> {
   if (token.value === null) await ask();
+  const asked = token.value;
   try {
     session.value = await get<Session>("/session");
     over.value = false;
   } catch (error) {
     if (!(error instanceof Problem) || error.status !== 401) throw error;
+    // Somebody has signed in meanwhile.
+    if (token.value !== asked) return;
     // What was kept is of no use any more.
-    if (session.value === undefined && token.value !== null) forget();
+    if (session.value === undefined && asked !== null) forget();
     session.value = null;
   }
 }

@@ -122,12 +122,12 @@ export default function Terminal({ job }: { job: Job }) {
     };
     let prefix = false;
     xterm.attachCustomKeyEventHandler((event) => {
-      if (event.type !== "keydown" || !event.ctrlKey) return true;
-      if (prefix && event.key === "q") {
+      if (event.type !== "keydown" || event.key === "Control") return true;
+      if (prefix && event.ctrlKey && event.key === "q") {
         setLeft(true);
         return false;
       }
-      prefix = event.key === "p";
+      prefix = event.ctrlKey && event.key === "p";
       return true;
     });
     xterm.onData((text) => {

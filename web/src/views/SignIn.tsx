@@ -26,6 +26,11 @@ function codeOfOnce(): string | null {
 
 let used = false;
 
+/** A code is about to be used: who one is need not be asked before. */
+export function codeWaits(): boolean {
+  return CODE !== null && session.value === undefined;
+}
+
 export function SignIn({ alone = false }: { alone?: boolean }) {
   const [text, setText] = useState("");
   const [stay, setStay] = useState(false);

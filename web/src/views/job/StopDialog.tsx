@@ -32,7 +32,7 @@ export function StopDialog({ job, spec, processes, onClose, onStopped }: { job: 
   const queued = job.state === "queued";
   return (
     <Dialog title={<span>{queued ? "Take" : "Stop"} <bdi>{job.name}</bdi>{queued ? " out of the queue?" : "?"}</span>} onClose={onClose}>
-      {!queued && <p class="muted">{spec ? `${signal || spec.signal} to ${SCOPES[spec.scope] ?? "its group"}, ${seconds === null ? "its grace" : duration(seconds)}` : "Its stop signal, its grace"}, then SIGKILL to every process that is left.{processes != null && processes > 0 && ` ${processes === 1 ? "One process runs" : `${processes} processes run`} now.`}</p>}
+      {!queued && <p class="muted">{spec ? `${signal || spec.signal} to ${SCOPES[spec.scope] ?? "its group"}, ${seconds === null ? "its grace" : `${duration(seconds)} of grace`}` : "Its stop signal, its grace"}, then SIGKILL to every process that is left.{processes != null && processes > 0 && ` ${processes === 1 ? "One process runs" : `${processes} processes run`} now.`}</p>}
       <form class="stack" onSubmit={(event) => { event.preventDefault(); if (!wrong) void run(false); }}>
         <div class="grid2">
           {!queued && <Field id="stop-grace" label="Grace" error={wrong}><Input id="stop-grace" value={grace} placeholder="as its spec says" bad={wrong !== undefined} onInput={(event) => setGrace(event.currentTarget.value)} /></Field>}

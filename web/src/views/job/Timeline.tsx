@@ -20,7 +20,7 @@ export function Timeline({ job, onExtend }: { job: Job; onExtend: (() => void) |
   const delay = Math.max(0, (start - Date.parse(job.created_at)) / 1000);
   const done = isTerminal(job.state);
   return (
-    <div class="timeline" role="img" aria-label={`Started ${when(job.started_at)}, ${done ? `${stateWord(job.state)} after ${duration((at - start) / 1000)}` : `runs for ${duration((at - start) / 1000)}`}${deadline !== null ? `, timeout at ${when(job.deadline_at!)}` : ""}`}>
+    <div class="timeline" role="group" aria-label={`Started ${when(job.started_at)}, ${done ? `${stateWord(job.state)} after ${duration((at - start) / 1000)}` : `runs for ${duration((at - start) / 1000)}`}${deadline !== null ? `, timeout at ${when(job.deadline_at!)}` : ""}`}>
       <span class="t0">started {when(job.started_at)}, {duration(delay)} after the request</span>
       <div class="track"><i class={`fill-${job.state === "starting" ? "running" : job.state}`} style={{ left: "0", width: `${part * 100}%` }} /></div>
       {!done && <i class="knob" style={{ left: `${part * 100}%` }} />}

@@ -173,7 +173,7 @@ function JobRow({ job, use, selected, cursor, onToggle, onStop, onAgain, onPeek 
           {may("operate") && running && <Button small icon="stop" kind="stop" label={`Stop ${nameOf(job)}`} onClick={onStop} />}
         </span>
       </td>
-      <td class="num narrow"><span class="two">{running ? ranWords(job, clock) : moment(job.created_at, clock, "local").slice(0, 6)}</span><span class={`two small ${TINT[job.state] ?? "muted"}`}>{use?.cores != null ? `${Math.round(use.cores * 100)} %` : why}</span></td>
+      <td class="num narrow"><span class="two">{running ? ranWords(job, clock) : moment(job.created_at, clock, "local").replace(/^([0-9]{2}:[0-9]{2}):[0-9]{2}$/, "$1")}</span><span class={`two small ${TINT[job.state] ?? "muted"}`}>{use?.cores != null ? `${Math.round(use.cores * 100)} %` : why}</span></td>
     </tr>
   );
 }
