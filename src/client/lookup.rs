@@ -255,6 +255,30 @@ mod tests {
     }
 
     #[test]
+    fn ids_are_cut_to_what_tells_them_apart() {
+        let job = |id: &str| {
+            let value = serde_json::json!({"id": id, "name": null, "state": "running",
+                "created_at": "2026-01-31T12:00:00Z"});
+            Job::read(&value).unwrap()
+        };
+        let jobs = [
+            job("0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f"),
+            job("0198c1d2-7b3b-7c4e-9f10-2a6b3c4d5e6f"),
+        ];
+        assert_eq!(short_ids(&jobs, true), ["0198c1d2-7b3a", "0198c1d2-7b3b"]);
+        assert_eq!(short_ids(&jobs, false)[0], jobs[0].id);
+        // What is shown can be typed.
+        assert!(Beginning::of("0198c1d2-7b3a").is_some());
+        // Of one millisecond.
+        let jobs = [jobs[0].clone(), job("0198c1d2-7b3a-7c5e-9f10-2a6b3c4d5e6f")];
+        assert_eq!(
+            short_ids(&jobs, true),
+            ["0198c1d2-7b3a-7c4", "0198c1d2-7b3a-7c5"]
+        );
+        assert!(short_ids([], true).is_empty());
+    }
+
+    #[test]
     fn what_is_too_short_or_no_id_is_no_beginning() {
         for text in [
             "",
