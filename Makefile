@@ -28,7 +28,7 @@ export NEXTEST_TEST_THREADS ?= $(shell echo $$((3 * $$(nproc))))
 # What the tests run, besides Debian's essential packages.
 TEST_NEEDS := make cc=build-essential curl perl python3 setsid=util-linux tmux vi=vim-tiny top=procps nginx=nginx-light
 # `make check` without nextest: the names in its profile.
-CHECK_TESTS = $(shell sed -n '/profile.check/,$$s/.*test(=\([^)]*\)).*/\1/p' .config/nextest.toml)
+CHECK_TESTS = $(shell sed -n '/profile.check/,$$p' .config/nextest.toml | grep -o '=[a-z0-9_:]*::[a-z0-9_]*' | tr -d =)
 # The account of the run without privileges, and what it runs: what differs by them.
 TEST_USER ?= procession-test
 UNPRIVILEGED_TESTS ?= cli::run:: containment:: control:: defaults:: disk:: faults::lost:: faults::points:: life:: \

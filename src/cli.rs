@@ -15,7 +15,9 @@ use tracing::level_filters::LevelFilter;
 
 use crate::config::{self, Config, LogFormat, LogLevel, OnShutdown, ServeArgs};
 use crate::server;
-use client::{attach, control, events, failure, health, logs, run, show, terminal, top, wait};
+use client::{
+    attach, control, events, failure, health, logs, open, queues, run, show, terminal, top, wait,
+};
 use engine::supervisor;
 use http::connections;
 use protocol::state_dir::{STORE, Surroundings};
@@ -62,8 +64,12 @@ enum Command {
     Rerun(control::RerunArgs),
     /// Show what happened to jobs, and follow what happens
     Events(events::EventsArgs),
+    /// List queues, and set their limits
+    Queues(Box<queues::QueuesArgs>),
     /// Show resource usage of running jobs, live
     Top(top::TopArgs),
+    /// Open the page of the service in a browser, signed in with a one-time code
+    Open(open::OpenArgs),
     /// Run the service
     Serve(Serve),
     /// Replace a running service with the program now on disk; jobs keep running
@@ -121,7 +127,9 @@ pub(crate) fn run() -> ExitCode {
         Command::Resume(args) => control::resume(&args),
         Command::Rerun(args) => control::rerun(&args),
         Command::Events(args) => events::run(&args),
+        Command::Queues(args) => queues::run(&args),
         Command::Top(args) => top::run(&args),
+        Command::Open(args) => open::run(&args),
         Command::Serve(args) => serve(&args),
         Command::Upgrade(args) => upgrade::run(&args),
         Command::Token(args) => token::run(&args),

@@ -79,7 +79,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row("max_streams", "--max-streams", "PROCESSION_MAX_STREAMS", "N", One, Value("256"),
         "Maximum followed outputs, event streams and WebSockets at a time; more are refused with 429."),
     row("max_running", "--max-running", "PROCESSION_MAX_RUNNING", "N", One, Value("256"),
-        "Maximum jobs that run at a time; more wait in the queue."),
+        "Maximum jobs that run at a time, by their weights; more wait."),
     row("max_queued", "--max-queued", "PROCESSION_MAX_QUEUED", "N", One, Value("10000"),
         "Maximum jobs that wait; more are refused with 429."),
     row("max_finished", "--max-finished", "PROCESSION_MAX_FINISHED", "N", One, Value("1000000"),

@@ -5,9 +5,9 @@
 //! job SIGPIPE or refuses a connection. It holds no policy, parses no JSON and knows no HTTP.
 
 mod backoff;
-mod berth;
+mod fork_among_many;
 mod handover;
-mod idle;
+mod idle_monitors;
 mod monitors;
 mod server_process;
 mod upgrade;

@@ -13,19 +13,19 @@ use std::io;
 
 /// Kills whom an armed place says, where this one is armed.
 pub fn hit(place: &str) {
-    Place::new(place).hit();
+    Failpoint::new(place).hit();
 }
 
 /// A place that is known in advance, for a process that may not allocate when it comes by.
 #[derive(Debug)]
-pub struct Place {
+pub struct Failpoint {
     /// Its file, where a test has places.
     #[cfg(debug_assertions)]
     file: Option<std::ffi::CString>,
 }
 
 #[cfg(debug_assertions)]
-impl Place {
+impl Failpoint {
     pub fn new(name: &str) -> Self {
         Self {
             file: armed::file(name),
@@ -41,7 +41,7 @@ impl Place {
 
 /// Nothing: this is a release build.
 #[cfg(not(debug_assertions))]
-impl Place {
+impl Failpoint {
     #[inline(always)]
     pub fn new(_name: &str) -> Self {
         Self {}

@@ -26,6 +26,7 @@ mod many;
 mod monitors;
 mod output;
 mod queue;
+mod queues;
 mod real_work;
 mod retention;
 mod sandbox;

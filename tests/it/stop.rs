@@ -19,7 +19,8 @@ async fn a_polite_stop_sends_the_signal_and_tells_who_asked_and_why() {
     let seconds = unique_seconds();
     let job = server.submit(&json!({"command": ["sleep", seconds]})).await;
     let reply = server.delete(&id(&job), "reason=not%20needed").await;
-    assert_eq!(reply.status, 202, "{reply}");
+    // 200 if the program was quicker than the answer.
+    assert!(matches!(reply.status, 200 | 202), "{reply}");
     let job = server.finished(&id(&job)).await;
     assert_eq!(job["state"], "canceled", "{job:#}");
     assert_eq!(job["exit"]["signal"], "SIGTERM", "{job:#}");

@@ -61,6 +61,18 @@ pub(crate) struct SpecArgs {
     /// Priority in the queue; higher starts first
     #[arg(long, allow_hyphen_values = true, value_name = "N")]
     priority: Option<i64>,
+    /// Share of the limits of its queue and the service that the job takes [default: 1]
+    #[arg(long, value_name = "N")]
+    weight: Option<u32>,
+    /// Key under which only one job runs at a time, or --key-limit jobs
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// How many jobs may run under the key
+    #[arg(long, value_name = "N", requires = "key")]
+    key_limit: Option<u32>,
+    /// What to do if the key is taken [default: wait]
+    #[arg(long, value_enum, requires = "key", value_name = "WHAT")]
+    on_conflict: Option<OnConflict>,
     /// Fail if the job has not started after TIME
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     start_deadline: Option<f64>,
@@ -109,6 +121,29 @@ pub(crate) struct SpecArgs {
     /// Command and arguments; no shell is involved
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum OnConflict {
+    /// Wait
+    Queue,
+    /// Fail
+    Reject,
+    /// Wait, and cancel waiting jobs with the key
+    Newest,
+    /// Likewise, and stop running jobs with the key
+    Replace,
+}
+
+impl OnConflict {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Reject => "reject",
+            Self::Newest => "newest",
+            Self::Replace => "replace",
+        }
+    }
 }
 
 /// What flags may refer to.
@@ -248,6 +283,16 @@ impl SpecArgs {
         set(&["stop", "grace_seconds"], self.grace.map(number));
         set(&["queue"], self.queue.as_ref().map(|queue| json!(queue)));
         set(&["priority"], self.priority.map(Value::from));
+        set(&["weight"], self.weight.map(Value::from));
+        set(
+            &["concurrency", "key"],
+            self.key.as_ref().map(|key| json!(key)),
+        );
+        set(&["concurrency", "limit"], self.key_limit.map(Value::from));
+        set(
+            &["concurrency", "policy"],
+            self.on_conflict.map(|what| json!(what.as_str())),
+        );
         set(&["start_deadline_seconds"], self.start_deadline.map(number));
         set(&["limits", "memory_bytes"], self.memory.map(Value::from));
         set(&["limits", "cpu"], self.cpus.map(number));

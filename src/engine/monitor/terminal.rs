@@ -15,10 +15,9 @@ use nix::sys::stat::{Mode, stat};
 use nix::sys::termios::{self, InputFlags, SetArg};
 use nix::unistd::{read, write};
 
-use super::Monitor;
 use job::pty::{Pty, Size};
 use linux::sys;
-use protocol::wire::messages::{Input, RequestRefused};
+use protocol::wire::messages::Input;
 
 /// What is moved at once: as much as a pipe holds by default.
 const MOST: usize = 64 << 10;
@@ -100,7 +99,7 @@ impl Terminal {
     }
 
     /// Moves what the job has written to the pipe, as far as there is room; was there anything?
-    fn fill(&mut self) -> bool {
+    pub(super) fn fill(&mut self) -> bool {
         let Some(feed) = &self.feed else { return false };
         let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
         let moved = match splice(&self.master, None, feed, None, MOST, flags) {
@@ -120,6 +119,25 @@ impl Terminal {
                 self.feed = None;
                 false
             }
+        }
+    }
+
+    /// The master, if its having something to say matters.
+    pub(super) fn awaited(&self) -> Option<&OwnedFd> {
+        self.feed.as_ref().map(|_| &self.master)
+    }
+
+    pub(super) fn resize(&self, size: Size) -> nix::Result<()> {
+        sys::set_terminal_size(self.master.as_fd(), size.rows, size.cols)
+    }
+
+    /// The input as it goes into a terminal, which has no end that could be closed: it is typed.
+    pub(super) fn typed(&mut self, input: &mut Input, is_open: bool) {
+        if let Some(last) = input.bytes.last() {
+            self.at_line_start = matches!(last, b'\n' | b'\r');
+        }
+        if input.eof && is_open {
+            input.bytes.extend(self.end_of_input());
         }
     }
 
@@ -145,43 +163,6 @@ fn copy(terminal: &OwnedFd, pipe: &OwnedFd) -> nix::Result<usize> {
     let mut bytes = [0; CERTAIN];
     let count = read(terminal, &mut bytes)?;
     write(pipe, bytes.get(..count).unwrap_or_default())
-}
-
-impl Monitor {
-    /// The terminal, where its having something to say matters.
-    pub(super) fn awaited_terminal(&self) -> Option<&OwnedFd> {
-        let is_read = self.stdout.is_some() && self.output_retry_at.is_none();
-        let terminal = self.terminal.as_ref().filter(|_| is_read)?;
-        terminal.feed.as_ref().map(|_| &terminal.master)
-    }
-
-    /// Moves what the terminal has to say to the pipe of standard output; was there anything?
-    pub(super) fn fill_from_terminal(&mut self) -> bool {
-        self.terminal.as_mut().is_some_and(Terminal::fill)
-    }
-
-    pub(super) fn resize(&mut self, size: Size) -> Result<u64, RequestRefused> {
-        let refused = |errno| RequestRefused::Errno(sys::errno_number(errno));
-        let terminal = self.terminal.as_ref();
-        let terminal = terminal.ok_or_else(|| refused(Errno::ENOTTY))?;
-        sys::set_terminal_size(terminal.master.as_fd(), size.rows, size.cols)
-            .map(|()| 0)
-            .map_err(refused)
-    }
-
-    /// The input as it goes into a terminal, which has no end that could be closed: it is typed.
-    pub(super) fn typed(&mut self, mut input: Input) -> Input {
-        let Some(terminal) = &mut self.terminal else {
-            return input;
-        };
-        if let Some(last) = input.bytes.last() {
-            terminal.at_line_start = matches!(last, b'\n' | b'\r');
-        }
-        if input.eof && self.stdin.pipe.is_some() {
-            input.bytes.extend(terminal.end_of_input());
-        }
-        input
-    }
 }
 
 /// The device number by which `/proc` knows a terminal, given its master.

@@ -9,9 +9,9 @@ use nix::pty::openpty;
 use nix::unistd::pipe2;
 
 use super::MANY;
-use super::berth::{Berth, Forked};
+use super::fork_among_many::{Forked, LowDescriptors};
 use super::handover::{HandedMonitor, give_fd, take_fd};
-use super::idle::Idle;
+use super::idle_monitors::IdleMonitors;
 use crate::monitor::{self, Descriptors, Host, Note, Pipes, Remains};
 use job::time::BootInstant;
 use job::{JobId, Signal};
@@ -34,13 +34,13 @@ const ORPHANS_KEPT: usize = 1024;
 pub(super) struct Monitors {
     live: HashMap<Pid, Monitor>,
     /// Those of them that have no job and could take one.
-    idle: Idle,
+    idle: IdleMonitors,
     /// The jobs whose monitors were killed in this round of reaping, and how they were.
     dead: Vec<(Watched, End)>,
     /// Ends of processes that are neither monitors nor the server, newest last.
     orphans: VecDeque<(Pid, End)>,
     /// How monitors are forked beside many others.
-    berth: Option<Berth>,
+    low_descriptors: Option<LowDescriptors>,
 }
 
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl Monitors {
     /// Prepares for many; to be called while few descriptors are open.
     pub(super) fn prepare(&mut self) {
         // Without it, launches beside many others take longer, and nothing else.
-        self.berth = Berth::new().ok();
+        self.low_descriptors = LowDescriptors::new().ok();
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -255,8 +255,8 @@ impl Monitors {
             None => {
                 let (ours, theirs) = wire::pair()?;
                 let many = self.live.len() >= MANY;
-                let forked = match self.berth.as_mut().filter(|_| many) {
-                    Some(berth) => berth.fork(host, &theirs, &descriptors),
+                let forked = match self.low_descriptors.as_mut().filter(|_| many) {
+                    Some(low_descriptors) => low_descriptors.fork(host, &theirs, &descriptors),
                     None => None,
                 };
                 let pid = match forked {

@@ -103,6 +103,12 @@ async fn many_jobs_leave_nothing_behind() {
         is_tidy.then_some(())
     })
     .await;
+    // A monitor without a job is kept for some seconds, and the supervisor has a socket to it.
+    eventually(
+        "the supervisor has no more descriptors than before",
+        async || (descriptors(server.supervisor()) <= before.supervisor_fds).then_some(()),
+    )
+    .await;
     let after = Size::of(&server);
     eprintln!("{jobs} jobs in {took:?}\nbefore {before:?}\nafter  {after:?}");
     assert!(after.directories <= KEPT, "{after:?}");
@@ -112,10 +118,6 @@ async fn many_jobs_leave_nothing_behind() {
     );
     assert!(
         after.server_kib <= before.server_kib + 16 * 1024,
-        "{before:?} {after:?}"
-    );
-    assert!(
-        after.supervisor_fds <= before.supervisor_fds,
         "{before:?} {after:?}"
     );
     // Connections that are just being closed.

@@ -74,7 +74,7 @@ fn a_named_authority_is_trusted_and_nobody_else() {
     for (flags, code, said) in [
         (&["--url", &url][..], 3, fix),
         (&["--url", &by_number, "--ca", ca], 3, "127.0.0.1"),
-        (&["--url", &plain], 3, "write https://"),
+        (&["--url", &plain], 3, "use https://"),
         (
             &["--url", &url, "--ca", "/no/such"],
             1,
@@ -101,7 +101,7 @@ fn a_named_authority_is_trusted_and_nobody_else() {
     let https = format!("https://localhost:{}", without.address.port());
     let (code, _, stderr) = run(&without, &["ps", "--url", &https, "--ca", ca]);
     assert_eq!(code, 3);
-    assert!(stderr.contains("write http://"), "{stderr}");
+    assert!(stderr.contains("use http://"), "{stderr}");
 }
 
 #[test]
