@@ -1,6 +1,7 @@
 //! The command line: which role or client command this process is.
 
 mod doctor;
+mod hints;
 mod manual;
 mod token;
 mod upgrade;
@@ -14,7 +15,9 @@ use tracing::level_filters::LevelFilter;
 
 use crate::config::{self, Config, LogFormat, LogLevel, OnShutdown, ServeArgs};
 use crate::server;
-use client::{attach, control, events, failure, health, logs, open, queues, run, show, top, wait};
+use client::{
+    attach, control, events, failure, health, logs, open, queues, run, show, terminal, top, wait,
+};
 use engine::supervisor;
 use http::connections;
 use protocol::notices::{self, announce, say};
@@ -22,7 +25,7 @@ use protocol::state_dir::{STORE, Surroundings};
 use protocol::stderr::EXIT_CONFIG;
 use store::Store;
 
-/// HTTP job runner: POST a command, it starts in a new session; DELETE ends every process of it.
+/// HTTP job runner: POST a command, it starts in a new session; DELETE ends every process of it
 #[derive(Debug, Parser)]
 #[command(name = "procession", version, about, max_term_width = 100, after_long_help = EXIT_CODES)]
 struct Cli {
@@ -32,68 +35,75 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a job in the foreground: its output, exit code and signals are those of this command.
+    /// Run a job in the foreground, with its output, input, signals and exit code
     #[command(after_long_help = JOB_EXIT_CODES)]
     Run(Box<run::RunArgs>),
-    /// List jobs.
+    /// List jobs
+    #[command(visible_aliases = ["list", "ls", "jobs"])]
     Ps(show::PsArgs),
-    /// Say all about jobs.
+    /// Show jobs in detail
+    #[command(visible_alias = "inspect")]
     Show(show::ShowArgs),
-    /// Print the output of a job.
+    /// Print the output of a job
     Logs(logs::LogsArgs),
-    /// Use the terminal of a job, or its input and output, from here; Ctrl-P Ctrl-Q leaves it alone.
+    /// Connect to the terminal of a job, or to its input and output; Ctrl-P Ctrl-Q detaches
     Attach(attach::AttachArgs),
-    /// Wait for the end of jobs, and exit with the exit code of the job.
+    /// Wait for jobs to end, and exit with the job's exit code
     #[command(after_long_help = JOB_EXIT_CODES)]
     Wait(wait::WaitArgs),
-    /// Stop jobs, and return when no process of them is left.
+    /// Stop jobs, and return once every process has ended
+    #[command(visible_alias = "cancel")]
     Stop(control::StopArgs),
-    /// Send a job a signal.
+    /// Send a signal to a job
     Signal(control::SignalArgs),
-    /// Stop every process of jobs for a while.
+    /// Suspend every process of jobs
     Pause(control::PauseArgs),
-    /// Let paused jobs go on.
+    /// Resume paused jobs
+    #[command(visible_alias = "unpause")]
     Resume(control::PauseArgs),
-    /// Run a job again.
+    /// Run a job again
     Rerun(control::RerunArgs),
-    /// Say what happened to jobs, and what happens.
+    /// Show what happened to jobs, and follow what happens
     Events(events::EventsArgs),
-    /// Say what is in the queues, and set limits for them.
+    /// List queues, and set their limits
     Queues(Box<queues::QueuesArgs>),
-    /// Show what the running jobs use, live.
+    /// Show resource usage of running jobs, live
     Top(top::TopArgs),
-    /// Open the page of the service in a browser, signed in by a one-time code.
+    /// Open the page of the service in a browser, signed in with a one-time code
     Open(open::OpenArgs),
-    /// Run the service.
+    /// Run the service
     Serve(Serve),
-    /// Replace a running service by the program that is on disk now; its jobs run on.
+    /// Replace a running service with the program now on disk; jobs keep running
     Upgrade(upgrade::UpgradeArgs),
-    /// Make, list and revoke tokens.
+    /// Create, list and revoke tokens
     Token(token::TokenArgs),
-    /// Say how safe the service is with these settings; exit 1 where something is not.
+    /// Check how secure the service is with these settings; exit 1 if something is insecure
     Doctor(ServeArgs),
-    /// Ask a running service whether it is ready; exit 0 when it is, 1 when not.
+    /// Check whether a service responds; exit 0 if it does, 1 if not
     Health(health::HealthArgs),
-    /// Print a script for a shell that completes this program's arguments.
+    /// Print a shell completion script
     Completions(manual::CompletionsArgs),
-    /// Print a manual page for man(1): procession man | man -l -
+    /// Print a manual page: procession man | man -l -
     Man(manual::ManArgs),
+    /// Print the version
+    #[command(hide = true)]
+    Version,
 }
 
-/// The exit codes of commands that do not stand for a job.
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused by the service, or failed here; 2 wrong command line; \
-    3 the service cannot be reached; 4 no such job, or several. `run` and `wait` have those of the job.";
+/// Exit codes of commands that do not stand for a job.
+const EXIT_CODES: &str = "Exit codes: 0 success; 1 refused by the service, or failed here; 2 wrong command line; \
+    3 the service cannot be reached; 4 no such job, or several. `run` and `wait` exit with the job's code.";
 
-/// The exit codes of commands that stand for a job.
-const JOB_EXIT_CODES: &str = "Exit codes: the job's own, or 128 + n where signal n ended it; 124 its timeout ended it; \
-    125 any failure that is not the job's; 126 the program cannot be executed; 127 there is no such program; \
-    141 the reader of the output has gone.";
+/// Exit codes of commands that stand for a job.
+const JOB_EXIT_CODES: &str = "Exit codes: the job's own, or 128 + n if signal n ended it; 124 timeout; \
+    125 any failure that is not the job's; 126 the program cannot be executed; 127 no such program; \
+    141 the reader of the output is gone.";
 
 #[derive(Debug, clap::Args)]
 struct Serve {
     #[command(flatten)]
     settings: ServeArgs,
-    /// Say whether configuration and state are understood, change nothing, and exit.
+    /// Check configuration and state, change nothing, and exit
     #[arg(long)]
     check: bool,
 }
@@ -128,10 +138,14 @@ pub(crate) fn run() -> ExitCode {
         Command::Health(args) => health::run(&args),
         Command::Completions(args) => manual::completions(&args, Cli::command()),
         Command::Man(args) => manual::man(&args, Cli::command()),
+        Command::Version => terminal::printed(&Cli::command().render_version()),
     }
 }
 
 fn serve(args: &Serve) -> ExitCode {
+    for remark in config::unknown_variables(std::env::vars_os().map(|(name, _)| name)) {
+        complain(&remark);
+    }
     let started = match aside(|| config::load(&args.settings, &Surroundings::read())) {
         Ok(config) if args.check => check(&config),
         Ok(config) => {
@@ -231,13 +245,24 @@ fn level(level: LogLevel) -> LevelFilter {
     }
 }
 
-/// Prints what clap has to say: the help, the version, or what is wrong. Commands that end with a job's
-/// own exit code do not end with clap's 2, which a job may well have.
+/// Prints clap's answer: the help, the version, or what is wrong. Commands that exit with a job's own code do not
+/// exit with clap's 2, which a job may well have.
 fn not_understood(error: &clap::Error) -> ExitCode {
-    // A reader that went away is no failure.
-    let _ = error.print();
     if !error.use_stderr() {
-        return ExitCode::SUCCESS;
+        return match error.print() {
+            Ok(()) => ExitCode::SUCCESS,
+            // A reader that went away is no failure.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            Err(error) => {
+                complain(&format!("cannot write the output: {error}"));
+                ExitCode::from(failure::FAILED)
+            }
+        };
+    }
+    match hints::of(error) {
+        Some(hint) => complain(&hint),
+        // Standard error may be closed.
+        None => drop(error.print()),
     }
     let stands_for_job = std::env::args_os()
         .nth(1)
@@ -247,4 +272,34 @@ fn not_understood(error: &clap::Error) -> ExitCode {
     } else {
         failure::USAGE
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn words_of_other_programs_are_commands_or_have_a_hint() {
+        for word in [
+            "kill", "rm", "restart", "exec", "inspect", "list", "ls", "jobs", "start", "submit",
+            "cancel", "delete", "tail", "status", "info", "version", "drain", "unpause",
+        ] {
+            let Err(error) = Cli::try_parse_from(["procession", word]) else {
+                continue;
+            };
+            let is_command = error.kind() != clap::error::ErrorKind::InvalidSubcommand;
+            let hint = hints::of(&error);
+            assert!(is_command || hint.is_some(), "{word}: {error}");
+        }
+        let error = Cli::try_parse_from(["procession", "run", "--rm", "true"]).unwrap_err();
+        assert!(hints::of(&error).unwrap().contains("--ttl"));
+        let error = Cli::try_parse_from(["procession", "runn"]).unwrap_err();
+        assert_eq!(hints::of(&error), None);
+        assert!(error.to_string().contains("'run'"), "{error}");
+    }
 }

@@ -1,4 +1,4 @@
-//! Which job an argument means: an id, the beginning of one, or a name.
+//! Which job an argument means: an id, a prefix of one, or a name.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::connection::Client;
 use super::failure::Failure;
 use super::sanitize::escape;
+use super::table::{Align, Style, Table};
 use super::view::Job;
 use job::State;
 use job::time::Timestamp;
@@ -34,7 +35,7 @@ pub(super) async fn id(client: &Client, text: &str) -> Result<String, Failure> {
         return Ok(id.hyphenated().to_string());
     }
     if text.is_empty() {
-        return Err(Failure::Usage("a job must be named".to_owned()));
+        return Err(Failure::Usage("the name of a job is empty".to_owned()));
     }
     if let Some(id) = by_name(client, text).await? {
         return Ok(id);
@@ -49,7 +50,12 @@ pub(super) async fn id(client: &Client, text: &str) -> Result<String, Failure> {
 pub(super) async fn ids(client: &Client, texts: &[String]) -> Result<Vec<String>, Failure> {
     let mut ids = Vec::with_capacity(texts.len());
     for text in texts {
-        ids.push(id(client, text).await?);
+        let found = id(client, text).await;
+        if let (Err(Failure::NoSuchJob(why)), true) = (&found, texts.len() > 1) {
+            let why = format!("{why}\n  nothing was done to the other jobs");
+            return Err(Failure::NoSuchJob(why));
+        }
+        ids.push(found?);
     }
     Ok(ids)
 }
@@ -91,7 +97,7 @@ pub(super) fn live_states() -> String {
         .join(",")
 }
 
-/// The live job of this name; where there is none, the newest.
+/// The live job of this name; if there is none, the newest.
 async fn by_name(client: &Client, name: &str) -> Result<Option<String>, Failure> {
     let named = |value: &Value| value["name"] == name;
     let id = |value: &Value| value["id"].as_str().unwrap_or_default().to_owned();
@@ -100,14 +106,14 @@ async fn by_name(client: &Client, name: &str) -> Result<Option<String>, Failure>
     let mut live = Vec::new();
     let query = [prefix.clone(), size.clone(), ("state", live_states())];
     each(client, &query, |job| {
-        live.extend(named(&job).then(|| id(&job)));
+        live.extend(named(&job).then_some(job));
         live.len() < 10
     })
     .await?;
     match live.as_slice() {
         [] => {}
-        [only] => return Ok(Some(only.clone())),
-        several => return Err(ambiguous(name, several)),
+        [only] => return Ok(Some(id(only))),
+        several => return Err(ambiguous(name, several)?),
     }
     let mut newest = None;
     each(client, &[prefix, size], |job| {
@@ -132,31 +138,46 @@ async fn by_beginning(
     each(client, &query, |job| {
         let id = job["id"].as_str().unwrap_or_default();
         if id.replace('-', "").starts_with(&beginning.digits) {
-            found.push(id.to_owned());
+            found.push(job);
         }
         found.len() < 10
     })
     .await?;
     match found.as_slice() {
         [] => Err(no_job(text)),
-        [only] => Ok(only.clone()),
-        several => Err(ambiguous(text, several)),
+        [only] => Ok(Job::read(only)?.id),
+        several => Err(ambiguous(text, several)?),
     }
 }
 
 fn no_job(text: &str) -> Failure {
     let text = escape(text);
     Failure::NoSuchJob(format!(
-        "no job has the id or name {text} (an id can be cut to {LEAST_DIGITS} digits or more)"
+        "no job has the ID or name {text} (a prefix needs {LEAST_DIGITS} digits or more)"
     ))
 }
 
-fn ambiguous(text: &str, ids: &[String]) -> Failure {
+/// Several jobs, and what tells them apart.
+fn ambiguous(text: &str, jobs: &[Value]) -> Result<Failure, Failure> {
+    let mut table = Table::new(&[
+        ("ID", Align::Left),
+        ("STATE", Align::Left),
+        ("CREATED", Align::Left),
+        ("NAME", Align::Left),
+        ("COMMAND", Align::Fill),
+    ]);
+    for job in jobs {
+        let job = Job::read(job)?;
+        let name = job.name.as_deref().unwrap_or_default();
+        let created = job.created_at.to_string();
+        table.row(&[&job.id, &job.state, &created, name, &job.program()], None);
+    }
+    let table = table.render(Style::default());
+    let table = table.trim_end().replace('\n', "\n  ");
     let text = escape(text);
-    Failure::NoSuchJob(format!(
-        "{text} could be several jobs:\n  {}",
-        escape(&ids.join(" ")).replace(' ', "\n  ")
-    ))
+    Ok(Failure::NoSuchJob(format!(
+        "{text} could be several jobs:\n  {table}"
+    )))
 }
 
 /// The first digits of an id, and when a job with such an id was created: the digits begin with the time.
@@ -231,6 +252,30 @@ mod tests {
             // Few enough jobs to look through.
             assert!(beginning.to.since(beginning.from) < Duration::from_secs(90));
         }
+    }
+
+    #[test]
+    fn ids_are_cut_to_what_tells_them_apart() {
+        let job = |id: &str| {
+            let value = serde_json::json!({"id": id, "name": null, "state": "running",
+                "created_at": "2026-01-31T12:00:00Z"});
+            Job::read(&value).unwrap()
+        };
+        let jobs = [
+            job("0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f"),
+            job("0198c1d2-7b3b-7c4e-9f10-2a6b3c4d5e6f"),
+        ];
+        assert_eq!(short_ids(&jobs, true), ["0198c1d2-7b3a", "0198c1d2-7b3b"]);
+        assert_eq!(short_ids(&jobs, false)[0], jobs[0].id);
+        // What is shown can be typed.
+        assert!(Beginning::of("0198c1d2-7b3a").is_some());
+        // Of one millisecond.
+        let jobs = [jobs[0].clone(), job("0198c1d2-7b3a-7c5e-9f10-2a6b3c4d5e6f")];
+        assert_eq!(
+            short_ids(&jobs, true),
+            ["0198c1d2-7b3a-7c4", "0198c1d2-7b3a-7c5"]
+        );
+        assert!(short_ids([], true).is_empty());
     }
 
     #[test]

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use reqwest::header::ACCEPT;
 use reqwest::{RequestBuilder, Response};
+use tokio::time::Instant;
 
-use super::connection::{self, Client, Waiting};
+use super::connection::{self, CALM, Client, Waiting};
 use super::failure::Failure;
 
 /// A line of a log is some ten kilobytes; a service that sends this much without an end of it is not ours.
@@ -37,8 +38,8 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// The next line, or nothing where the answer has ended in order. `ask` makes the request that goes on
-    /// after the last line; it is called where there is no answer yet, or none any more.
+    /// The next line, or nothing if the answer has ended in order. `ask` makes the request that goes on
+    /// after the last line; it is called if there is no answer yet, or none any more.
     pub(super) async fn next(
         &mut self,
         ask: impl Fn(&Client) -> RequestBuilder,
@@ -84,14 +85,24 @@ impl<'a> Lines<'a> {
         let request = request
             .timeout(Duration::MAX)
             .header(ACCEPT, "application/x-ndjson");
+        let since = Instant::now();
         match self.client.send(request).await {
             Ok(response) => {
                 let begin = response.headers().get("procession-first-offset");
                 self.first_offset = begin.and_then(|value| value.to_str().ok()?.parse().ok());
                 self.response = Some(response);
+                // A proxy may end a silent answer again and again; the service is there.
+                if let Some(waiting) = &mut self.waiting {
+                    waiting.reached();
+                }
                 Ok(())
             }
-            Err(failure) if connection::is_passing(&failure) => self.pause(failure).await,
+            Err(failure) if connection::is_passing(&failure) => {
+                if since.elapsed() > CALM {
+                    self.waiting = None;
+                }
+                self.pause(failure).await
+            }
             Err(failure) => Err(failure),
         }
     }

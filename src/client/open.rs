@@ -21,15 +21,14 @@ use super::terminal::print;
 use protocol::state_dir::private_file;
 use protocol::stderr::complain;
 
-/// Opens the page.
 #[derive(Debug, Args)]
 pub struct OpenArgs {
-    /// Open this job: an id, the beginning of one, or a name.
+    /// Job to open: ID, unique prefix of one, or name
     job: Option<String>,
-    /// What the browser may do; never more than the caller may.
+    /// What the browser may do; never more than the caller may
     #[arg(long, value_enum, default_value_t = Scope::Operate)]
     scope: Scope,
-    /// Print the address instead of opening a browser. It is good once, and for ten minutes.
+    /// Print the address instead of opening a browser; it works once, within ten minutes
     #[arg(long)]
     print: bool,
     #[command(flatten)]
@@ -38,11 +37,11 @@ pub struct OpenArgs {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Scope {
-    /// Look at jobs.
+    /// Look at jobs
     Read,
-    /// Run and stop jobs.
+    /// Run and stop jobs
     Operate,
-    /// Govern the service.
+    /// Administer the service
     Admin,
 }
 

@@ -1,4 +1,4 @@
-//! `procession queues`: what is in the queues, and what is set of them.
+//! `procession queues`: what is in the queues, and their settings.
 
 use std::process::ExitCode;
 
@@ -19,7 +19,7 @@ use super::values::seconds;
 pub struct QueuesArgs {
     #[command(subcommand)]
     action: Option<Action>,
-    /// Print the queues as JSON.
+    /// Print the queues as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -28,33 +28,33 @@ pub struct QueuesArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Change what is set of a queue; what is not named stays. `none` takes a limit away.
+    /// Change settings of a queue; others stay as they are, and `none` removes a limit
     Set(SetArgs),
-    /// Let no job of a queue start; what runs goes on.
+    /// Start no further job of a queue; running jobs continue
     Pause(PauseArgs),
-    /// Let its jobs start again.
+    /// Start jobs of a paused queue again
     Resume(NameArgs),
-    /// Forget what is set of a queue.
+    /// Remove the settings of a queue
     Rm(RmArgs),
 }
 
 #[derive(Debug, Args)]
 struct SetArgs {
-    /// The queue.
+    /// Name of the queue
     name: String,
-    /// The most that may run, in weights of jobs.
+    /// Maximum weight of running jobs
     #[arg(long, value_name = "N|none", value_parser = count)]
     max_running: Option<Value>,
-    /// The most jobs that may wait.
+    /// Maximum number of waiting jobs
     #[arg(long, value_name = "N|none", value_parser = count)]
     max_queued: Option<Value>,
-    /// The most starts in a time, such as 10/60s.
+    /// Maximum starts in a time, such as 10/60s
     #[arg(long, value_name = "N/TIME|none", value_parser = rate)]
     rate: Option<Value>,
-    /// Whose jobs take turns: those of each creator, or of each value of a label.
+    /// Take turns between creators, or between values of a label
     #[arg(long, value_name = "created_by|label=KEY|none", value_parser = fair_by)]
     fair_by: Option<Value>,
-    /// The priority of jobs that bring none.
+    /// Priority of jobs that set none
     #[arg(long, allow_hyphen_values = true, value_name = "N")]
     default_priority: Option<i64>,
     #[command(flatten)]
@@ -63,9 +63,9 @@ struct SetArgs {
 
 #[derive(Debug, Args)]
 struct PauseArgs {
-    /// The queue.
+    /// Name of the queue
     name: String,
-    /// Words for those who ask why their job waits.
+    /// Reason to show to those whose jobs wait
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     #[command(flatten)]
@@ -74,7 +74,7 @@ struct PauseArgs {
 
 #[derive(Debug, Args)]
 struct NameArgs {
-    /// The queue.
+    /// Name of the queue
     name: String,
     #[command(flatten)]
     to: To,
@@ -82,9 +82,9 @@ struct NameArgs {
 
 #[derive(Debug, Args)]
 struct RmArgs {
-    /// The queue.
+    /// Name of the queue
     name: String,
-    /// Also where jobs wait or run in it: they go on without its limits.
+    /// Remove it even if it has jobs, which continue without its limits
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -93,7 +93,7 @@ struct RmArgs {
 
 #[derive(Debug, Args)]
 struct To {
-    /// Print the queue as JSON.
+    /// Print the queue as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -238,7 +238,7 @@ fn table(queues: &[Queue]) -> Table {
         ("RUNNING", Align::Right),
         ("WAITING", Align::Right),
         ("RATE", Align::Right),
-        ("REMARK", Align::Left),
+        ("REMARK", Align::Fill),
     ]);
     for queue in queues {
         let of = |most: Option<u32>| most.map(|most| format!("/{most}")).unwrap_or_default();

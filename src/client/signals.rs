@@ -1,14 +1,16 @@
-//! Signals to a command that stands for a job: the first one stops the job, the second one forces it, the
-//! third one gives up on it.
+//! Signals to a command that stands for a job: the first request to stop stops the job, the second forces it, the
+//! third leaves it. Signals that mean something to the job alone are passed on.
 
 use std::future::Future;
 use std::pin::pin;
 
 use reqwest::Method;
+use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::connection::Client;
 use super::failure::Failure;
+use super::sanitize::escape;
 use protocol::stderr::complain;
 
 /// The signals that are the job's business.
@@ -16,7 +18,10 @@ use protocol::stderr::complain;
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    /// Those that came and that nobody has attended to.
+    quit: Signal,
+    user1: Signal,
+    user2: Signal,
+    /// Those that came and that nobody has handled.
     pending: Vec<Caught>,
 }
 
@@ -25,6 +30,14 @@ pub(super) struct Signals {
 pub(super) enum Caught {
     Interrupt,
     Terminate,
+    /// For the job as it is: its name, and the processes it is for.
+    Other(&'static str, &'static str),
+}
+
+impl Caught {
+    fn asks_for_a_stop(self) -> bool {
+        matches!(self, Self::Interrupt | Self::Terminate)
+    }
 }
 
 impl Signals {
@@ -36,6 +49,9 @@ impl Signals {
         Ok(Self {
             interrupt: catch(SignalKind::interrupt())?,
             terminate: catch(SignalKind::terminate())?,
+            quit: catch(SignalKind::quit())?,
+            user1: catch(SignalKind::user_defined1())?,
+            user2: catch(SignalKind::user_defined2())?,
             pending: Vec::new(),
         })
     }
@@ -53,42 +69,63 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => Caught::Interrupt,
             _ = self.terminate.recv() => Caught::Terminate,
+            // Ctrl-\ is for all that runs in the foreground; the others are for one program.
+            _ = self.quit.recv() => Caught::Other("SIGQUIT", "group"),
+            _ = self.user1.recv() => Caught::Other("SIGUSR1", "leader"),
+            _ = self.user2.recv() => Caught::Other("SIGUSR2", "leader"),
         }
     }
 
-    /// The result of this work, or nothing where two signals came first. One that came is kept.
+    /// The result of this work, or nothing if two requests to stop came first. What came is kept.
     pub(super) async fn second_before<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         let mut work = pin!(work);
-        for _ in 0..2 {
+        let mut stops = 0;
+        while stops < 2 {
             let caught = tokio::select! {
                 result = &mut work => return Some(result),
                 caught = self.fresh() => caught,
             };
+            stops += usize::from(caught.asks_for_a_stop());
             self.pending.push(caught);
         }
         None
     }
 }
 
-/// Passes signals on to the job; it returns only where that cannot be done, or was asked for too often.
+/// Passes signals on to the job; returns only if that fails or is asked for too often.
 pub(super) async fn obey(client: &Client, id: &str, signals: &mut Signals) -> Failure {
+    let mut stops = 0;
     let mut caught = signals.next().await;
-    for is_forced in [false, true] {
-        let request = stop(client, id, Some(caught), is_forced, "interrupted");
-        let sent = tokio::select! {
-            sent = request => Some(sent),
-            again = signals.next() => {
-                caught = again;
-                None
-            }
-        };
-        match sent {
-            Some(Ok(())) => caught = signals.next().await,
-            Some(Err(failure)) => return failure,
-            None => {}
+    loop {
+        if let Caught::Other(name, scope) = caught {
+            pass_on(client, id, name, scope).await;
+            caught = signals.next().await;
+            continue;
         }
+        if stops == 2 {
+            return Failure::Lost("interrupted three times".to_owned());
+        }
+        let request = stop(client, id, Some(caught), stops > 0, "interrupted");
+        stops += 1;
+        caught = tokio::select! {
+            sent = request => match sent {
+                Ok(()) => signals.next().await,
+                Err(failure) => return failure,
+            },
+            again = signals.next() => again,
+        };
     }
-    Failure::Lost("interrupted three times".to_owned())
+}
+
+/// Sends the job a signal, once. That it could not be sent is no reason to leave the job.
+async fn pass_on(client: &Client, id: &str, name: &str, scope: &str) {
+    let request = client
+        .post(&format!("/jobs/{id}/signal"))
+        .header("Content-Type", "application/json")
+        .body(json!({"signal": name, "scope": scope}).to_string());
+    if let Err(failure) = client.send(request).await {
+        complain(&escape(&format!("cannot pass {name} on: {failure}")));
+    }
 }
 
 /// Stops the job and returns when it has ended; signals meanwhile are obeyed.
@@ -105,8 +142,8 @@ pub(super) async fn stop_and_wait(
     }
 }
 
-/// Asks for a stop. Ctrl-C reaches the job as what it would be without us in between; everything else is
-/// the stop that its spec describes.
+/// Requests a stop. Ctrl-C reaches the job as it would without this command in between; everything else is the
+/// stop that its spec describes.
 async fn stop(
     client: &Client,
     id: &str,

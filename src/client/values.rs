@@ -1,12 +1,16 @@
 //! Values on the command line: spans of time, sizes, and files of JSON.
 
 use std::path::Path;
+use std::time::Duration;
 
 use bytesize::ByteSize;
 use jiff::{Span, SpanRelativeTo, Unit};
 use serde_json::{Map, Value};
 
 use crate::failure::Failure;
+use crate::stdio::read_stdin;
+use job::time::Timestamp;
+use linux::clock;
 
 /// A span of time in seconds: a number of them, or a text such as `1h30m`, `5min`, `500ms` or `7d`.
 pub(crate) fn seconds(text: &str) -> Result<f64, String> {
@@ -26,6 +30,22 @@ pub(crate) fn seconds(text: &str) -> Result<f64, String> {
         return Err("a time cannot be negative".to_owned());
     }
     Ok(seconds)
+}
+
+/// A moment: a time with its zone, or a span of time that is subtracted from now.
+pub(crate) fn since(text: &str) -> Result<Timestamp, String> {
+    if let Ok(moment) = text.parse() {
+        return Ok(moment);
+    }
+    let wrong =
+        || "a moment is a time such as 2026-01-31T12:00:00Z or a span such as 10m".to_owned();
+    let ago = text.trim_end_matches("ago").trim_end();
+    let ago = seconds(ago).map_err(|_| wrong())?;
+    let ago = Duration::try_from_secs_f64(ago).map_err(|_| wrong())?;
+    let micros = i64::try_from(ago.as_micros()).map_err(|_| wrong())?;
+    Ok(Timestamp::from_micros(
+        clock::wall().as_micros().saturating_sub(micros),
+    ))
 }
 
 /// A size: a number of bytes, or one with a unit. As elsewhere for limits, `K`, `M`, `G` and `T` are powers of
@@ -55,10 +75,8 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
 /// A JSON object from a file, or from standard input if the path is `-`.
 pub(crate) fn json_object(path: &Path) -> Result<Map<String, Value>, Failure> {
     let (text, shown) = if path == Path::new("-") {
-        (
-            std::io::read_to_string(std::io::stdin()),
-            "standard input".to_owned(),
-        )
+        let text = read_stdin().map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        (text, "standard input".to_owned())
     } else {
         (std::fs::read_to_string(path), path.display().to_string())
     };
@@ -92,6 +110,17 @@ mod tests {
         ] {
             assert!(seconds(text).is_err(), "{text}: {:?}", seconds(text));
         }
+    }
+
+    #[test]
+    fn a_moment_is_a_time_or_so_long_ago() {
+        let moment = since("2026-01-31T12:00:00Z").unwrap();
+        assert_eq!(moment.to_string(), "2026-01-31T12:00:00.000000Z");
+        for text in ["10m", "10m ago", "600"] {
+            let ago = clock::wall().since(since(text).unwrap());
+            assert!((599..660).contains(&ago.as_secs()), "{text}: {ago:?}");
+        }
+        assert!(since("yesterday").is_err() && since("").is_err() && since("ago").is_err());
     }
 
     #[test]
