@@ -1,7 +1,7 @@
 # `make run` starts the service, `make test` is what a change must pass; the rest are parts of it or beside it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build dist sbom check test test-build web test-web test-page test-rust test-unprivileged test-client lint workflows \
+.PHONY: help run build dist sbom check test test-build web test-web test-page test-rust test-unprivileged test-unheard test-client lint workflows \
 	release-check deny advisories test-manifests test-image test-docker test-vm test-arm64 test-real-work soak fuzz \
 	guards schemathesis bench release-upload image-push clean
 
@@ -28,7 +28,9 @@ export NEXTEST_TEST_THREADS ?= $(shell echo $$((3 * $$(nproc))))
 # What the tests run, besides Debian's essential packages.
 TEST_NEEDS := make cc=build-essential curl perl python3 setsid=util-linux tmux vi=vim-tiny top=procps nginx=nginx-light
 # `make check` without nextest: the names in its profile.
-CHECK_TESTS = $(shell sed -n '/profile.check/,$$p' .config/nextest.toml | grep -o '=[a-z0-9_:]*::[a-z0-9_]*' | tr -d =)
+CHECK_TESTS = $(shell sed -n '/profile.check/,$$s/.*test(=\([^)]*\)).*/\1/p' .config/nextest.toml)
+# What does not read the log of its service, and is none of the long ones.
+UNHEARD := not (test(monitors::) + test(surroundings::) + test(faults::) + test(webhooks::) + test(crash::) + test(upgrade::) + test(real_work::) + test(notices::))
 # The account of the run without privileges, and what it runs: what differs by them.
 TEST_USER ?= procession-test
 UNPRIVILEGED_TESTS ?= cli::run:: containment:: control:: defaults:: disk:: faults::lost:: faults::points:: life:: \
@@ -50,6 +52,7 @@ help:
 	@echo 'make test-image         the image, with the program of `make build` (its own Docker engine where none answers, as root)'
 	@echo
 	@echo 'make release-check      before a release: the parts that follow (an hour or more, as root)'
+	@echo 'make test-unheard       the tests with a log that cannot be written, and with one that nobody reads'
 	@echo 'make deny               licences, sources and bans of the dependencies'
 	@echo 'make test-docker        the image as the Dockerfile builds it'
 	@echo 'make test-vm            a virtual machine with systemd and cgroup v2, as root'
@@ -153,6 +156,13 @@ test-page: $(NODE_MODULES)
 	$(CARGO) build --locked
 	node --test --test-concurrency=1 tests/page/
 
+# With a log that cannot be written, and with one that nobody reads: all tests but those that read it.
+test-unheard: test-build
+	for to in full unread; do \
+		PROCESSION_TEST_STDERR=$$to $(CARGO) $(TEST_RUNNER) --locked --test it \
+			$(if $(HAS_NEXTEST),-E,--) $(if $(HAS_NEXTEST),'$(UNHEARD)',life:: stop:: control::) || exit 1; \
+	done
+
 # The generator is pinned in tests/client/requirements.txt and installed below target/, once.
 test-client: test-build
 	tests/client/run.sh target/debug/procession
@@ -168,7 +178,7 @@ workflows: $(CHECK_JSONSCHEMA)/bin/check-jsonschema
 	$< --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 # Before a release and every night: all that is slow, needs much, or seldom changes. Each in small where `make` alone is long.
-release-check: deny test-docker test-vm test-arm64 test-real-work guards
+release-check: deny test-unheard test-docker test-vm test-arm64 test-real-work guards
 	$(MAKE) fuzz FUZZ_SECONDS=30
 	$(MAKE) schemathesis SECONDS=120
 	$(MAKE) soak PROCESSION_FAULT_KILLS=60 PROCESSION_FAULT_MINUTES=1 PROCESSION_FAILPOINT_ROUNDS=10 \

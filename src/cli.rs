@@ -22,7 +22,7 @@ use engine::supervisor;
 use http::connections;
 use protocol::notices::{self, announce, say};
 use protocol::state_dir::{STORE, Surroundings};
-use protocol::stderr::EXIT_CONFIG;
+use protocol::stderr::{EXIT_CONFIG, complain};
 use store::Store;
 
 /// HTTP job runner: POST a command, it starts in a new session; DELETE ends every process of it

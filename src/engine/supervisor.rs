@@ -9,6 +9,7 @@ mod fork_among_many;
 mod handover;
 mod idle_monitors;
 mod monitors;
+mod pipes;
 mod server_process;
 mod upgrade;
 

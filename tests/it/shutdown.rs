@@ -142,7 +142,7 @@ async fn a_signal_to_the_whole_family_is_one_to_the_supervisor() {
         .args(["--shutdown-grace-seconds", "20"])
         .start()
         .await;
-    let script = "trap 'sleep 1; echo bye; exit 3' TERM; echo ready; sleep 1000 & wait";
+    let script = "trap 'sleep 1; echo bye; exit 3' TERM; echo ready; while :; do sleep 0.1; done";
     let job = id(&server.submit(&json!({"script": script})).await);
     server.says(&job, "ready").await;
     // Nobody is ended by those that others take for a word to open logs again.

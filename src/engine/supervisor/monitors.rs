@@ -4,14 +4,11 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use nix::pty::openpty;
-use nix::unistd::pipe2;
-
 use super::MANY;
 use super::fork_among_many::{Forked, LowDescriptors};
 use super::handover::{HandedMonitor, give_fd, take_fd};
 use super::idle_monitors::IdleMonitors;
+use super::pipes::{self, Wanted};
 use crate::monitor::{self, Descriptors, Host, Note, Pipes, Remains};
 use job::time::BootInstant;
 use job::{JobId, Signal};
@@ -65,14 +62,6 @@ struct Watched {
     /// Of a rescue monitor: the leader, and where to tell how it ended.
     leader: Option<(Pid, OwnedFd)>,
     is_rescuer: bool,
-}
-
-/// Which pipes a job gets besides standard output.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted {
-    pub(super) merge_stderr: bool,
-    pub(super) open_stdin: bool,
-    pub(super) pty: bool,
 }
 
 impl Monitors {
@@ -240,7 +229,7 @@ impl Monitors {
         wanted: Wanted,
         control: OwnedFd,
     ) -> Result<(), (io::Error, OwnedFd)> {
-        let pipes = match make_pipes(wanted) {
+        let pipes = match pipes::make(wanted) {
             Ok(pipes) => pipes,
             Err(errno) => return Err((errno.into(), control)),
         };
@@ -486,23 +475,4 @@ impl Monitors {
             }
         }
     }
-}
-
-fn make_pipes(wanted: Wanted) -> nix::Result<Pipes> {
-    let pipe_if = |wanted: bool| wanted.then(|| pipe2(OFlag::O_CLOEXEC)).transpose();
-    Ok(Pipes {
-        stdin: pipe_if(wanted.open_stdin)?,
-        stdout: pipe2(OFlag::O_CLOEXEC)?,
-        stderr: pipe_if(!wanted.merge_stderr)?,
-        terminal: wanted.pty.then(open_terminal),
-    })
-}
-
-/// A pair of pseudo-terminals, master first; nobody's controlling terminal yet.
-fn open_terminal() -> nix::Result<(OwnedFd, OwnedFd)> {
-    let pair = openpty(None, None)?;
-    for side in [&pair.master, &pair.slave] {
-        fcntl(side, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    }
-    Ok((pair.master, pair.slave))
 }

@@ -14,7 +14,7 @@ use nix::unistd::{Pid as NixPid, setpgid};
 
 use super::Supervisor;
 use super::handover::{self, Handover};
-use super::monitors::Wanted;
+use super::pipes::Wanted;
 use super::upgrade::Upgrade;
 use job::outcome::{SpawnFailure, Stage};
 use job::time::BootInstant;
