@@ -1,5 +1,5 @@
 # Two base images, named here so that a machine without a registry can bring its own, and a release can name
-# them by digest (README.md says how).
+# them by digest (docs/deploy.md says how).
 ARG BUILD_IMAGE=rust:1.95-slim-bookworm
 ARG RUNTIME_IMAGE=debian:bookworm-slim
 
@@ -44,6 +44,7 @@ RUN for crate in src/*/ fuzz/targets/; do : >"$crate/lib.rs"; done && echo 'fn m
 COPY openapi.yaml README.md ./
 COPY fuzz/targets fuzz/targets
 COPY src src
+COPY web/dist web/dist
 RUN cargo auditable build --profile dist --locked --bin procession
 
 FROM runtime

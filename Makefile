@@ -1,7 +1,7 @@
 # `make run` starts the service, `make test` is what a change must pass; the rest are parts of it or beside it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build dist sbom check test test-build test-rust test-unprivileged test-client lint workflows \
+.PHONY: help run build dist sbom check test test-build web test-web test-page test-rust test-unprivileged test-unheard test-client lint workflows \
 	release-check deny advisories test-manifests test-image test-docker test-vm test-arm64 test-real-work soak fuzz \
 	guards schemathesis bench release-upload image-push clean
 
@@ -26,9 +26,11 @@ TEST_RUNNER := $(if $(HAS_NEXTEST),nextest run,test)
 # Tests wait for processes and timers more than they compute.
 export NEXTEST_TEST_THREADS ?= $(shell echo $$((3 * $$(nproc))))
 # What the tests run, besides Debian's essential packages.
-TEST_NEEDS := make cc=build-essential curl perl python3 setsid=util-linux tmux vi=vim-tiny top=procps
+TEST_NEEDS := make cc=build-essential curl perl python3 setsid=util-linux tmux vi=vim-tiny top=procps nginx=nginx-light
 # `make check` without nextest: the names in its profile.
 CHECK_TESTS = $(shell sed -n '/profile.check/,$$s/.*test(=\([^)]*\)).*/\1/p' .config/nextest.toml)
+# What does not read the log of its service, and is none of the long ones.
+UNHEARD := not (test(monitors::) + test(surroundings::) + test(faults::) + test(webhooks::) + test(crash::) + test(upgrade::) + test(real_work::) + test(notices::))
 # The account of the run without privileges, and what it runs: what differs by them.
 TEST_USER ?= procession-test
 UNPRIVILEGED_TESTS ?= cli::run:: containment:: control:: defaults:: disk:: faults::lost:: faults::points:: life:: \
@@ -43,10 +45,14 @@ help:
 	@echo 'make test-client        a Python client generated from openapi.yaml, used on a real service'
 	@echo
 	@echo 'make lint               rustfmt, clippy, rustdoc, the workflows (continuous integration: .ci/run)'
+	@echo 'make web                build the page into web/dist, which is committed (needs Node 20 or newer)'
+	@echo 'make test-web           the page: types, unit tests, and web/dist is what its sources give (needs Node)'
+	@echo 'make test-page          the page in a browser, on a real service (needs Node and Chromium)'
 	@echo 'make test-manifests     packaging/kubernetes, against the schemas of Kubernetes'
 	@echo 'make test-image         the image, with the program of `make build` (its own Docker engine where none answers, as root)'
 	@echo
 	@echo 'make release-check      before a release: the parts that follow (an hour or more, as root)'
+	@echo 'make test-unheard       the tests with a log that cannot be written, and with one that nobody reads'
 	@echo 'make deny               licences, sources and bans of the dependencies'
 	@echo 'make test-docker        the image as the Dockerfile builds it'
 	@echo 'make test-vm            a virtual machine with systemd and cgroup v2, as root'
@@ -117,7 +123,7 @@ else
 	$(CARGO) test --locked --test it -- --exact $(CHECK_TESTS)
 endif
 
-test: test-rust test-unprivileged test-client
+test: test-rust test-web test-page test-unprivileged test-client
 
 # All parts use what this builds.
 test-build:
@@ -131,6 +137,31 @@ test-rust:
 test-unprivileged:
 	@scripts/need.sh $(TEST_NEEDS)
 	scripts/test-unprivileged.sh $(TEST_USER) '$(UNPRIVILEGED_TESTS)' $(CARGO) $(TEST_RUNNER) --locked
+
+NODE_MODULES := web/node_modules/.package-lock.json
+$(NODE_MODULES): web/package-lock.json
+	scripts/need.sh node=nodejs npm
+	cd web && npm ci
+
+web: $(NODE_MODULES)
+	cd web && npm run --silent types && node build.mjs
+
+test-web: $(NODE_MODULES)
+	cd web && npm run --silent types && git diff --exit-code -- src/api/types.d.ts && npm run --silent check && npm test
+	cd web && node build.mjs ../target/web && diff -r dist ../target/web || { echo 'web/dist is not what the sources give: make web' >&2; exit 1; }
+
+# One browser at a time: the journeys measure nothing, but they wait for what they see.
+test-page: $(NODE_MODULES)
+	scripts/need.sh chromium
+	$(CARGO) build --locked
+	node --test --test-concurrency=1 tests/page/
+
+# With a log that cannot be written, and with one that nobody reads: all tests but those that read it.
+test-unheard: test-build
+	for to in full unread; do \
+		PROCESSION_TEST_STDERR=$$to $(CARGO) $(TEST_RUNNER) --locked --test it \
+			$(if $(HAS_NEXTEST),-E,--) $(if $(HAS_NEXTEST),'$(UNHEARD)',life:: stop:: control::) || exit 1; \
+	done
 
 # The generator is pinned in tests/client/requirements.txt and installed below target/, once.
 test-client: test-build
@@ -147,7 +178,7 @@ workflows: $(CHECK_JSONSCHEMA)/bin/check-jsonschema
 	$< --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 # Before a release and every night: all that is slow, needs much, or seldom changes. Each in small where `make` alone is long.
-release-check: deny test-docker test-vm test-arm64 test-real-work guards
+release-check: deny test-unheard test-docker test-vm test-arm64 test-real-work guards
 	$(MAKE) fuzz FUZZ_SECONDS=30
 	$(MAKE) schemathesis SECONDS=120
 	$(MAKE) soak PROCESSION_FAULT_KILLS=60 PROCESSION_FAULT_MINUTES=1 PROCESSION_FAILPOINT_ROUNDS=10 \

@@ -1,11 +1,12 @@
 //! The command line: which role or client command this process is.
 
 mod doctor;
+mod hints;
 mod manual;
 mod token;
 mod upgrade;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::thread;
 
@@ -14,14 +15,17 @@ use tracing::level_filters::LevelFilter;
 
 use crate::config::{self, Config, LogFormat, LogLevel, OnShutdown, ServeArgs};
 use crate::server;
-use client::{attach, control, events, failure, health, logs, run, show, top, wait};
+use client::{
+    attach, control, events, failure, health, logs, open, queues, run, show, terminal, top, wait,
+};
 use engine::supervisor;
 use http::connections;
+use protocol::notices::{self, announce, say};
 use protocol::state_dir::{STORE, Surroundings};
 use protocol::stderr::{EXIT_CONFIG, complain};
 use store::Store;
 
-/// HTTP job runner: POST a command, it starts in a new session; DELETE ends every process of it.
+/// HTTP job runner: POST a command, it starts in a new session; DELETE ends every process of it
 #[derive(Debug, Parser)]
 #[command(name = "procession", version, about, max_term_width = 100, after_long_help = EXIT_CODES)]
 struct Cli {
@@ -31,64 +35,75 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a job in the foreground: its output, exit code and signals are those of this command.
+    /// Run a job in the foreground, with its output, input, signals and exit code
     #[command(after_long_help = JOB_EXIT_CODES)]
     Run(Box<run::RunArgs>),
-    /// List jobs.
+    /// List jobs
+    #[command(visible_aliases = ["list", "ls", "jobs"])]
     Ps(show::PsArgs),
-    /// Say all about jobs.
+    /// Show jobs in detail
+    #[command(visible_alias = "inspect")]
     Show(show::ShowArgs),
-    /// Print the output of a job.
+    /// Print the output of a job
     Logs(logs::LogsArgs),
-    /// Use the terminal of a job, or its input and output, from here; Ctrl-P Ctrl-Q leaves it alone.
+    /// Connect to the terminal of a job, or to its input and output; Ctrl-P Ctrl-Q detaches
     Attach(attach::AttachArgs),
-    /// Wait for the end of jobs, and exit with the exit code of the job.
+    /// Wait for jobs to end, and exit with the job's exit code
     #[command(after_long_help = JOB_EXIT_CODES)]
     Wait(wait::WaitArgs),
-    /// Stop jobs, and return when no process of them is left.
+    /// Stop jobs, and return once every process has ended
+    #[command(visible_alias = "cancel")]
     Stop(control::StopArgs),
-    /// Send a job a signal.
+    /// Send a signal to a job
     Signal(control::SignalArgs),
-    /// Stop every process of jobs for a while.
+    /// Suspend every process of jobs
     Pause(control::PauseArgs),
-    /// Let paused jobs go on.
+    /// Resume paused jobs
+    #[command(visible_alias = "unpause")]
     Resume(control::PauseArgs),
-    /// Run a job again.
+    /// Run a job again
     Rerun(control::RerunArgs),
-    /// Say what happened to jobs, and what happens.
+    /// Show what happened to jobs, and follow what happens
     Events(events::EventsArgs),
-    /// Show what the running jobs use, live.
+    /// List queues, and set their limits
+    Queues(Box<queues::QueuesArgs>),
+    /// Show resource usage of running jobs, live
     Top(top::TopArgs),
-    /// Run the service.
+    /// Open the page of the service in a browser, signed in with a one-time code
+    Open(open::OpenArgs),
+    /// Run the service
     Serve(Serve),
-    /// Replace a running service by the program that is on disk now; its jobs run on.
+    /// Replace a running service with the program now on disk; jobs keep running
     Upgrade(upgrade::UpgradeArgs),
-    /// Make, list and revoke tokens.
+    /// Create, list and revoke tokens
     Token(token::TokenArgs),
-    /// Say how safe the service is with these settings; exit 1 where something is not.
+    /// Check how secure the service is with these settings; exit 1 if something is insecure
     Doctor(ServeArgs),
-    /// Ask a running service whether it is ready; exit 0 when it is, 1 when not.
+    /// Check whether a service responds; exit 0 if it does, 1 if not
     Health(health::HealthArgs),
-    /// Print a script for a shell that completes this program's arguments.
+    /// Print a shell completion script
     Completions(manual::CompletionsArgs),
-    /// Print a manual page for man(1): procession man | man -l -
+    /// Print a manual page: procession man | man -l -
     Man(manual::ManArgs),
+    /// Print the version
+    #[command(hide = true)]
+    Version,
 }
 
-/// The exit codes of commands that do not stand for a job.
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 refused by the service, or failed here; 2 wrong command line; \
-    3 the service cannot be reached; 4 no such job, or several. `run` and `wait` have those of the job.";
+/// Exit codes of commands that do not stand for a job.
+const EXIT_CODES: &str = "Exit codes: 0 success; 1 refused by the service, or failed here; 2 wrong command line; \
+    3 the service cannot be reached; 4 no such job, or several. `run` and `wait` exit with the job's code.";
 
-/// The exit codes of commands that stand for a job.
-const JOB_EXIT_CODES: &str = "Exit codes: the job's own, or 128 + n where signal n ended it; 124 its timeout ended it; \
-    125 any failure that is not the job's; 126 the program cannot be executed; 127 there is no such program; \
-    141 the reader of the output has gone.";
+/// Exit codes of commands that stand for a job.
+const JOB_EXIT_CODES: &str = "Exit codes: the job's own, or 128 + n if signal n ended it; 124 timeout; \
+    125 any failure that is not the job's; 126 the program cannot be executed; 127 no such program; \
+    141 the reader of the output is gone.";
 
 #[derive(Debug, clap::Args)]
 struct Serve {
     #[command(flatten)]
     settings: ServeArgs,
-    /// Say whether configuration and state are understood, change nothing, and exit.
+    /// Check configuration and state, change nothing, and exit
     #[arg(long)]
     check: bool,
 }
@@ -113,7 +128,9 @@ pub(crate) fn run() -> ExitCode {
         Command::Resume(args) => control::resume(&args),
         Command::Rerun(args) => control::rerun(&args),
         Command::Events(args) => events::run(&args),
+        Command::Queues(args) => queues::run(&args),
         Command::Top(args) => top::run(&args),
+        Command::Open(args) => open::run(&args),
         Command::Serve(args) => serve(&args),
         Command::Upgrade(args) => upgrade::run(&args),
         Command::Token(args) => token::run(&args),
@@ -121,18 +138,23 @@ pub(crate) fn run() -> ExitCode {
         Command::Health(args) => health::run(&args),
         Command::Completions(args) => manual::completions(&args, Cli::command()),
         Command::Man(args) => manual::man(&args, Cli::command()),
+        Command::Version => terminal::printed(&Cli::command().render_version()),
     }
 }
 
 fn serve(args: &Serve) -> ExitCode {
+    for remark in config::unknown_variables(std::env::vars_os().map(|(name, _)| name)) {
+        complain(&remark);
+    }
     let started = match aside(|| config::load(&args.settings, &Surroundings::read())) {
         Ok(config) if args.check => check(&config),
         Ok(config) => {
             if let Err(why) = aside(|| connections::check_files(&server::http_options(&config))) {
-                complain(&format!("cannot start: {why}"));
+                say(&format!("cannot start: {why}"));
                 return ExitCode::from(EXIT_CONFIG);
             }
             aside(|| log_to_stderr(&config));
+            say_panics();
             return run_service(config);
         }
         Err(error) => Err(error.to_string()),
@@ -140,7 +162,7 @@ fn serve(args: &Serve) -> ExitCode {
     match started {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            complain(&format!("cannot start: {why}"));
+            say(&format!("cannot start: {why}"));
             ExitCode::from(EXIT_CONFIG)
         }
     }
@@ -180,12 +202,17 @@ fn aside<T: Send>(work: impl Fn() -> T + Sync) -> T {
 fn check(config: &Config) -> Result<(), String> {
     supervisor::understands_handover()?;
     Store::check(&config.state_dir.join(STORE)).map_err(|error| error.to_string())?;
-    writeln!(
-        io::stdout(),
+    // The exit code is the answer, whoever reads the line.
+    announce(&format!(
         "procession {}: configuration and state are understood",
         env!("CARGO_PKG_VERSION")
-    )
-    .map_err(|error| error.to_string())
+    ));
+    Ok(())
+}
+
+/// What a panic says goes where the log goes, and is waited for no more than that.
+fn say_panics() {
+    std::panic::set_hook(Box::new(|panic| say(&panic.to_string())));
 }
 
 /// Logs go to standard error: text for people on a terminal, else one JSON object a line.
@@ -196,11 +223,14 @@ fn log_to_stderr(config: &Config) {
         None => io::stderr().is_terminal(),
     };
     let log = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
+        .with_writer(|| notices::Log)
+        // It would complain on standard error, and panic if that fails.
+        .log_internal_errors(false)
         .with_max_level(level(config.log_level));
     if text {
         log.with_ansi(io::stderr().is_terminal()).init();
     } else {
+        notices::set_json();
         log.json().flatten_event(true).init();
     }
 }
@@ -215,13 +245,24 @@ fn level(level: LogLevel) -> LevelFilter {
     }
 }
 
-/// Prints what clap has to say: the help, the version, or what is wrong. Commands that end with a job's
-/// own exit code do not end with clap's 2, which a job may well have.
+/// Prints clap's answer: the help, the version, or what is wrong. Commands that exit with a job's own code do not
+/// exit with clap's 2, which a job may well have.
 fn not_understood(error: &clap::Error) -> ExitCode {
-    // A reader that went away is no failure.
-    let _ = error.print();
     if !error.use_stderr() {
-        return ExitCode::SUCCESS;
+        return match error.print() {
+            Ok(()) => ExitCode::SUCCESS,
+            // A reader that went away is no failure.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            Err(error) => {
+                complain(&format!("cannot write the output: {error}"));
+                ExitCode::from(failure::FAILED)
+            }
+        };
+    }
+    match hints::of(error) {
+        Some(hint) => complain(&hint),
+        // Standard error may be closed.
+        None => drop(error.print()),
     }
     let stands_for_job = std::env::args_os()
         .nth(1)
@@ -231,4 +272,34 @@ fn not_understood(error: &clap::Error) -> ExitCode {
     } else {
         failure::USAGE
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn words_of_other_programs_are_commands_or_have_a_hint() {
+        for word in [
+            "kill", "rm", "restart", "exec", "inspect", "list", "ls", "jobs", "start", "submit",
+            "cancel", "delete", "tail", "status", "info", "version", "drain", "unpause",
+        ] {
+            let Err(error) = Cli::try_parse_from(["procession", word]) else {
+                continue;
+            };
+            let is_command = error.kind() != clap::error::ErrorKind::InvalidSubcommand;
+            let hint = hints::of(&error);
+            assert!(is_command || hint.is_some(), "{word}: {error}");
+        }
+        let error = Cli::try_parse_from(["procession", "run", "--rm", "true"]).unwrap_err();
+        assert!(hints::of(&error).unwrap().contains("--ttl"));
+        let error = Cli::try_parse_from(["procession", "runn"]).unwrap_err();
+        assert_eq!(hints::of(&error), None);
+        assert!(error.to_string().contains("'run'"), "{error}");
+    }
 }

@@ -6,6 +6,8 @@
 mod args;
 mod settings;
 
+use std::cell::RefCell;
+use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,7 +20,7 @@ use http::tls::Files as Tls;
 use job::sandbox::Baseline;
 use protocol::state_dir::Surroundings;
 pub(crate) use settings::SETTINGS;
-use settings::Settings;
+use settings::{CONFIG_FILE, Settings};
 
 /// What becomes of running jobs when the service ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +131,30 @@ impl Config {
     }
 }
 
-/// Why the service cannot start with these settings: one line that says the fix.
+/// Everything that is wrong with the settings, so that it can be mended at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ConfigErrors(Vec<ConfigError>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let [only] = self.0.as_slice() {
+            return write!(f, "{only}");
+        }
+        write!(f, "{} settings are wrong", self.0.len())?;
+        for error in &self.0 {
+            write!(f, "\n  {error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl From<ConfigError> for ConfigErrors {
+    fn from(error: ConfigError) -> Self {
+        Self(vec![error])
+    }
+}
+
+/// What is wrong with a setting: one line that says the fix.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ConfigError {
     /// A setting has a value that is not allowed.
@@ -143,10 +168,12 @@ pub(crate) enum ConfigError {
         given: String,
     },
     /// The file has a key that is no setting.
-    #[error("{file:?}: unknown key {key:?}; known keys: {}", known_keys())]
+    #[error("{file:?}, line {line}: unknown key {key:?}{}", did_you_mean(key, SETTINGS.iter().map(|setting| setting.key)))]
     UnknownKey {
         /// The file.
         file: PathBuf,
+        /// The first line is 1.
+        line: usize,
         /// The key.
         key: String,
     },
@@ -190,13 +217,59 @@ pub(crate) enum ConfigError {
     NoStateDir,
 }
 
-fn known_keys() -> String {
-    let keys: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).collect();
-    keys.join(", ")
+/// The known word that is most like this one, as the end of a message; empty if none is.
+fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let mut likely: Vec<(f64, &str)> = known
+        .map(|known| (strsim::jaro_winkler(word, known), known))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .collect();
+    likely.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+    likely
+        .first()
+        .map_or_else(String::new, |(_, known)| format!("; did you mean {known}?"))
+}
+
+/// Variables that something other than the settings of the service gives a meaning: the client commands, the
+/// image and the service itself.
+const OTHER_VARIABLES: [&str; 11] = [
+    "PROCESSION_URL",
+    "PROCESSION_TOKEN",
+    "PROCESSION_TOKEN_FILE",
+    "PROCESSION_CA",
+    "PROCESSION_CLIENT_CERT",
+    "PROCESSION_RETRY_SECONDS",
+    "PROCESSION_JOB_ID",
+    "PROCESSION_HANDOVER",
+    "PROCESSION_HANDOVER_VERSION",
+    "PROCESSION_FAILPOINTS",
+    "PROCESSION_BOOT_ID",
+];
+
+/// A remark on each variable that looks like a setting and is none. It is no error: Kubernetes makes variables such
+/// as `PROCESSION_SERVICE_HOST` of a service's name, and those are not even worth a remark.
+pub(crate) fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
+    let known = || {
+        let settings = SETTINGS.iter().chain([&CONFIG_FILE]);
+        settings.map(|setting| setting.env).chain(OTHER_VARIABLES)
+    };
+    let names = names.filter_map(|name| name.into_string().ok());
+    let mut unknown: Vec<String> = names
+        .filter(|name| name.starts_with("PROCESSION_") && !known().any(|known| known == name))
+        .filter(|name| {
+            let of_kubernetes = ["PROCESSION_SERVICE_", "PROCESSION_PORT"];
+            !of_kubernetes.iter().any(|prefix| name.starts_with(prefix))
+        })
+        .collect();
+    unknown.sort();
+    let remark = |name: &String| {
+        let meant = did_you_mean(name, known());
+        format!("the variable {name} is ignored: there is no such setting{meant}")
+    };
+    unknown.iter().map(remark).collect()
 }
 
 /// Reads the settings: a flag wins over the environment, that over the file, that over the default.
-pub(crate) fn load(args: &ServeArgs, surroundings: &Surroundings) -> Result<Config, ConfigError> {
+pub(crate) fn load(args: &ServeArgs, surroundings: &Surroundings) -> Result<Config, ConfigErrors> {
     let Some(file) = args.config_file() else {
         return resolve(args, None, surroundings);
     };
@@ -206,7 +279,8 @@ pub(crate) fn load(args: &ServeArgs, surroundings: &Surroundings) -> Result<Conf
         Err(error) => Err(ConfigError::Unreadable {
             file,
             why: error.to_string(),
-        }),
+        }
+        .into()),
     }
 }
 
@@ -215,68 +289,101 @@ fn resolve(
     args: &ServeArgs,
     file: Option<(&Path, &str)>,
     surroundings: &Surroundings,
-) -> Result<Config, ConfigError> {
-    let s = Settings::new(args, file)?;
+) -> Result<Config, ConfigErrors> {
+    let (s, mut errors) = Settings::new(args, file)?;
+    match read_all(&s, surroundings, &mut errors) {
+        Some(config) if errors.is_empty() => Ok(config),
+        Some(_) | None => Err(ConfigErrors(errors)),
+    }
+}
+
+/// The value of every setting; each that is wrong adds an error.
+fn read_all(
+    s: &Settings,
+    surroundings: &Surroundings,
+    errors: &mut Vec<ConfigError>,
+) -> Option<Config> {
     let path = |text: &str| match text {
         "" => Err("must be a path".to_owned()),
         text => Ok(surroundings.current_dir.join(text)),
     };
-    let state_dir = match s.optional("state_dir", path)? {
-        Some(path) => path,
-        None => surroundings.state_dir().ok_or(ConfigError::NoStateDir)?,
-    };
+    let switch = word(&[("true", true), ("false", false)]);
+    let e = RefCell::new(errors);
+    let state_dir = keep(&e, s.optional("state_dir", path)).flatten();
+    let state_dir = state_dir.or_else(|| {
+        let found = surroundings.state_dir();
+        if found.is_none() {
+            e.borrow_mut().push(ConfigError::NoStateDir);
+        }
+        found
+    });
     let files = (
-        s.optional("tls_cert", path)?,
-        s.optional("tls_key", path)?,
-        s.optional("tls_client_ca", path)?,
+        keep(&e, s.optional("tls_cert", path)).flatten(),
+        keep(&e, s.optional("tls_key", path)).flatten(),
+        keep(&e, s.optional("tls_client_ca", path)).flatten(),
     );
-    let config = Config {
-        listen: s.one("listen", address)?,
-        auth: s.one(
-            "auth",
-            word(&[("token", Auth::Token), ("none", Auth::None)]),
-        )?,
-        tls: tls(files)?,
-        policy: s.optional("policy", path)?,
-        max_connections: s.one("max_connections", number(1, 100_000))?,
-        max_streams: s.one("max_streams", number(1, 100_000))?,
-        max_running: s.one("max_running", number(1, 100_000))?,
-        max_queued: s.one("max_queued", number(0, 10_000_000))?,
-        max_finished: s.one("max_finished", number(1, 1_000_000_000))?,
-        max_events: s.one("max_events", number(100, 1_000_000_000))?,
-        on_shutdown: s.optional(
-            "on_shutdown",
-            word(&[("stop", OnShutdown::Stop), ("leave", OnShutdown::Leave)]),
-        )?,
-        shutdown_grace: s.one("shutdown_grace_seconds", seconds)?,
-        min_free_bytes: s.one("min_free_bytes", number(0, u64::MAX >> 1))?,
-        max_body_bytes: s.one("max_body_bytes", number(1 << 10, 1 << 30))?,
-        log_format: s.optional(
-            "log_format",
-            word(&[("text", LogFormat::Text), ("json", LogFormat::Json)]),
-        )?,
-        log_level: s.one("log_level", log_level)?,
-        deny_root_jobs: s.one("deny_root_jobs", word(&[("true", true), ("false", false)]))?,
-        sandbox: s.one(
-            "sandbox",
-            word(&[Baseline::Off, Baseline::Default, Baseline::Require].map(|b| (b.as_str(), b))),
-        )?,
-        webhook_allow_private: s.one(
-            "webhook_allow_private",
-            word(&[("true", true), ("false", false)]),
-        )?,
-        work_dir: s
-            .optional("work_dir", path)?
-            .unwrap_or_else(|| state_dir.join("work")),
-        allowed_hosts: s.many("allowed_host", host)?,
-        state_dir,
-    };
-    if config.auth == Auth::None && !config.listen.ip().is_loopback() {
-        return Err(ConfigError::OpenToNetwork {
-            listen: config.listen,
-        });
+    // Each is read before the first that is missing ends it.
+    let listen = keep(&e, s.one("listen", address));
+    let auth = word(&[("token", Auth::Token), ("none", Auth::None)]);
+    let auth = keep(&e, s.one("auth", auth));
+    let tls = keep(&e, tls(files));
+    let policy = keep(&e, s.optional("policy", path));
+    let max_connections = keep(&e, s.one("max_connections", number(1, 100_000)));
+    let max_streams = keep(&e, s.one("max_streams", number(1, 100_000)));
+    let max_running = keep(&e, s.one("max_running", number(1, 100_000)));
+    let max_queued = keep(&e, s.one("max_queued", number(0, 10_000_000)));
+    let max_finished = keep(&e, s.one("max_finished", number(1, 1_000_000_000)));
+    let max_events = keep(&e, s.one("max_events", number(100, 1_000_000_000)));
+    let on_shutdown = word(&[("stop", OnShutdown::Stop), ("leave", OnShutdown::Leave)]);
+    let on_shutdown = keep(&e, s.optional("on_shutdown", on_shutdown));
+    let shutdown_grace = keep(&e, s.one("shutdown_grace_seconds", seconds));
+    let min_free_bytes = keep(&e, s.one("min_free_bytes", number(0, u64::MAX >> 1)));
+    let max_body_bytes = keep(&e, s.one("max_body_bytes", number(1 << 10, 1 << 30)));
+    let log_format = word(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
+    let log_format = keep(&e, s.optional("log_format", log_format));
+    let log_level = keep(&e, s.one("log_level", log_level));
+    let deny_root_jobs = keep(&e, s.one("deny_root_jobs", &switch));
+    let baselines = [Baseline::Off, Baseline::Default, Baseline::Require];
+    let baselines = baselines.map(|baseline| (baseline.as_str(), baseline));
+    let sandbox = keep(&e, s.one("sandbox", word(&baselines)));
+    let webhook_allow_private = keep(&e, s.one("webhook_allow_private", &switch));
+    let work_dir = keep(&e, s.optional("work_dir", path));
+    let allowed_hosts = keep(&e, s.many("allowed_host", host));
+    if let (Some(Auth::None), Some(listen)) = (auth, listen)
+        && !listen.ip().is_loopback()
+    {
+        e.borrow_mut().push(ConfigError::OpenToNetwork { listen });
     }
-    Ok(config)
+    let state_dir = state_dir?;
+    Some(Config {
+        listen: listen?,
+        auth: auth?,
+        tls: tls?,
+        policy: policy?,
+        max_connections: max_connections?,
+        max_streams: max_streams?,
+        max_running: max_running?,
+        max_queued: max_queued?,
+        max_finished: max_finished?,
+        max_events: max_events?,
+        on_shutdown: on_shutdown?,
+        shutdown_grace: shutdown_grace?,
+        min_free_bytes: min_free_bytes?,
+        max_body_bytes: max_body_bytes?,
+        log_format: log_format?,
+        log_level: log_level?,
+        deny_root_jobs: deny_root_jobs?,
+        sandbox: sandbox?,
+        webhook_allow_private: webhook_allow_private?,
+        work_dir: work_dir?.unwrap_or_else(|| state_dir.join("work")),
+        allowed_hosts: allowed_hosts?,
+        state_dir,
+    })
+}
+
+/// The value, or nothing and one error more.
+fn keep<T>(errors: &RefCell<&mut Vec<ConfigError>>, read: Result<T, ConfigError>) -> Option<T> {
+    read.map_err(|error| errors.borrow_mut().push(error)).ok()
 }
 
 fn tls(

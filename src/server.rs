@@ -4,7 +4,7 @@
 //! nothing: the listening sockets are the supervisor's.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use crate::config::Config;
 use http::connections::{Auth, Connections, Options};
 use manager::{Manager, Setup, SupervisorSaid};
 use protocol::inherited::Inherited;
+use protocol::notices::{announce, say};
 use protocol::record;
 use protocol::state_dir::{STORE, private_file};
 use protocol::stderr::Failure;
@@ -46,7 +47,7 @@ pub(crate) fn run(config: Config, inherited: Inherited) -> u8 {
             0
         }
         Err(failure) => {
-            failure.complain();
+            failure.say();
             failure.code
         }
     }
@@ -105,7 +106,7 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
         .await
         .map_err(Failure::system("cannot reach the supervisor"))?;
     if restarts == 0 {
-        greet(&config, address).map_err(Failure::system("cannot write to standard output"))?;
+        greet(&config, address, &connections);
     }
     let mut tasks = std::pin::pin!(tasks.run());
     let mut connections = Some(connections);
@@ -167,42 +168,33 @@ async fn wait_for_predecessor(state_dir: &Path) -> Result<File, Failure> {
 }
 
 /// The one line on standard output; on a terminal, a curl line that works as well.
-fn greet(config: &Config, address: SocketAddr) -> io::Result<()> {
-    let mut out = io::stdout();
+fn greet(config: &Config, address: SocketAddr, connections: &Connections) {
     let scheme = if config.tls.is_some() {
         "https"
     } else {
         "http"
     };
-    writeln!(out, "procession: listening on {scheme}://{address}")?;
+    announce(&format!("procession: listening on {scheme}://{address}"));
     if config.tls.is_none() && !config.listen.ip().is_loopback() {
-        writeln!(
-            io::stderr(),
-            "procession: plain HTTP on {address}: the network can read tokens; give --tls-cert and --tls-key, or put a proxy with TLS in front"
-        )?;
+        say(&format!(
+            "plain HTTP on {address}: the network can read tokens; give --tls-cert and --tls-key, or put a proxy with TLS in front"
+        ));
     }
     if config.auth == Auth::None {
-        writeln!(
-            io::stderr(),
-            "procession: no authentication: every local user may run commands as this one"
-        )?;
+        say("no authentication: every local user may run commands as this one");
     }
-    if out.is_terminal() {
+    if io::stdout().is_terminal() {
         let token = config.state_dir.join("token");
         let authorization = match config.auth {
             Auth::Token => format!(" -H \"Authorization: Bearer $(cat {})\"", token.display()),
             Auth::None => String::new(),
         };
-        writeln!(
-            out,
-            "\nTry:\n  curl -s{authorization} -H 'Content-Type: application/json' \\\n    -d '{{\"command\":[\"echo\",\"hello\"]}}' '{scheme}://{address}/jobs?wait=5'\n"
-        )?;
+        announce(&format!(
+            "\nOpen in a browser, once:\n  {}\n\nOr try:\n  curl -s{authorization} -H 'Content-Type: application/json' \\\n    -d '{{\"command\":[\"echo\",\"hello\"]}}' '{scheme}://{address}/jobs?wait=5'\n",
+            connections.way_in().unwrap_or_default()
+        ));
     }
     if geteuid().is_root() && !config.deny_root_jobs {
-        writeln!(
-            io::stderr(),
-            "procession: running as root: jobs without `user` run as root; --deny-root-jobs refuses them"
-        )?;
+        say("running as root: jobs without `user` run as root; --deny-root-jobs refuses them");
     }
-    out.flush()
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use nix::unistd::geteuid;
 
 use crate::config::{self, Config, ServeArgs};
+use client::terminal::printed;
 use http::connections::Auth;
 use http::policy::Policy;
 use http::tls;
@@ -44,16 +45,11 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
         writeln!(text, "{word:<9} {:<13} {}", finding.about, finding.text)
             .expect("a string takes everything");
     }
-    // A reader that went away is no failure.
-    let _ = io::stdout().write_all(text.as_bytes());
+    let printed = printed(&text);
     let insecure = findings
         .iter()
         .any(|finding| finding.verdict == Verdict::Insecure);
-    if insecure {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    }
+    if insecure { ExitCode::FAILURE } else { printed }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-//! `procession man` and `procession completions`: both are made of the same description that reads the
-//! command line, so that neither can be out of date.
+//! `procession man` and `procession completions`: both come from the description that parses the command line, so
+//! neither can be out of date.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,21 +9,21 @@ use clap::Command;
 use clap_complete::Shell;
 
 use client::failure::{FAILED, USAGE};
-use client::terminal::print;
+use client::terminal::printed;
 use protocol::stderr::complain;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ManArgs {
-    /// The page of this command instead of that of the program.
+    /// Print the page of this command
     command: Option<String>,
-    /// Write every page into this directory, such as /usr/local/share/man/man1.
+    /// Write all pages to a directory, such as /usr/local/share/man/man1
     #[arg(long, value_name = "DIR", conflicts_with = "command")]
     dir: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CompletionsArgs {
-    /// Which shell.
+    /// Shell to complete for
     shell: Shell,
 }
 
@@ -48,11 +48,7 @@ pub(super) fn man(args: &ManArgs, program: Command) -> ExitCode {
         return ExitCode::from(USAGE);
     };
     match page(command) {
-        Ok(text) => {
-            // A reader that went away is no failure.
-            let _ = print(&text);
-            ExitCode::SUCCESS
-        }
+        Ok(text) => printed(&text),
         Err(error) => {
             complain(&format!("cannot make the page: {error}"));
             ExitCode::from(FAILED)
@@ -78,7 +74,5 @@ fn page(command: &Command) -> io::Result<String> {
 pub(super) fn completions(args: &CompletionsArgs, program: Command) -> ExitCode {
     let (mut program, mut text) = (program, Vec::new());
     clap_complete::generate(args.shell, &mut program, "procession", &mut text);
-    // A reader that went away is no failure.
-    let _ = print(&String::from_utf8_lossy(&text));
-    ExitCode::SUCCESS
+    printed(&String::from_utf8_lossy(&text))
 }

@@ -1,11 +1,11 @@
 //! `procession token`: works on the files of the state directory; a running service follows them.
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use client::terminal::printed;
 use http::tokens::{self, Access, AuthError, Expiry, TokenName};
 use linux::clock;
 use protocol::state_dir::Surroundings;
@@ -15,43 +15,43 @@ use protocol::stderr::complain;
 pub(super) struct TokenArgs {
     #[command(subcommand)]
     action: Action,
-    /// The state directory of the service; by default the same as that of `procession serve`.
+    /// State directory of the service [default: the one `procession serve` uses]
     #[arg(long, global = true, env = "PROCESSION_STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Make a token and print it; it is shown this once only.
+    /// Create a token and print it; it is shown only once
     Create {
-        /// Who it is for; jobs and the audit log show it as token:NAME.
+        /// Name of the token; jobs and the audit log show it as token:NAME
         #[arg(long)]
         name: TokenName,
-        /// What its holder may do; each scope includes those before it.
+        /// What the token allows; each scope includes those before it
         #[arg(long, value_enum)]
         scope: Scope,
-        /// How long it lasts, such as 90d, 12h or 30m; by default until it is revoked.
+        /// Lifetime, such as 90d, 12h or 30m [default: until revoked]
         #[arg(long, value_name = "TIME")]
         expires: Option<Expiry>,
     },
-    /// List the tokens.
+    /// List tokens
     List,
-    /// End a token; the first start's, named default, is replaced by a fresh one in its file.
+    /// Revoke a token; the token named default is replaced by a new one in its file
     Revoke {
-        /// Whose.
+        /// Name of the token
         name: TokenName,
     },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Scope {
-    /// Numbers about the service.
+    /// Read metrics of the service
     Metrics,
-    /// Looking at jobs.
+    /// Look at jobs
     Read,
-    /// Starting, stopping and signalling jobs.
+    /// Start, stop and signal jobs
     Operate,
-    /// Governing the service.
+    /// Administer the service
     Admin,
 }
 
@@ -74,7 +74,7 @@ pub(super) fn run(args: &TokenArgs) -> ExitCode {
         return ExitCode::FAILURE;
     };
     match act(&args.action, &state_dir) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(text) => printed(&text),
         Err(error) => {
             complain(&error.to_string());
             ExitCode::FAILURE
@@ -82,7 +82,8 @@ pub(super) fn run(args: &TokenArgs) -> ExitCode {
     }
 }
 
-fn act(action: &Action, state_dir: &Path) -> Result<(), AuthError> {
+/// Does it; gives what to print.
+fn act(action: &Action, state_dir: &Path) -> Result<String, AuthError> {
     let now = clock::wall();
     match action {
         Action::Create {
@@ -92,7 +93,7 @@ fn act(action: &Action, state_dir: &Path) -> Result<(), AuthError> {
         } => {
             let expires_at = expires.map(|Expiry(after)| now.after(after));
             let text = tokens::create(state_dir, name, (*scope).into(), expires_at)?;
-            print(&format!("{text}\n"));
+            Ok(format!("{text}\n"))
         }
         Action::List => {
             let mut table = String::new();
@@ -115,19 +116,14 @@ fn act(action: &Action, state_dir: &Path) -> Result<(), AuthError> {
                 let (name, created) = (token.name.to_string(), token.created_at.to_string());
                 row(&name, token.scope().as_str(), &created, &expires);
             }
-            print(&table);
+            Ok(table)
         }
         Action::Revoke { name } => {
             tokens::revoke(state_dir, name)?;
             complain(&format!(
-                "token {name} is revoked; a running service ends its open answers within 5 seconds"
+                "token {name} is revoked; a running service closes its open connections within 5 seconds"
             ));
+            Ok(String::new())
         }
     }
-    Ok(())
-}
-
-/// A reader that went away is no failure.
-fn print(text: &str) {
-    let _ = io::stdout().write_all(text.as_bytes());
 }

@@ -13,7 +13,7 @@ use protocol::stderr::complain;
 /// Which service.
 #[derive(Debug, clap::Args)]
 pub(super) struct UpgradeArgs {
-    /// The state directory of the service.
+    /// State directory of the service [default: the one `procession serve` uses]
     #[arg(long, env = "PROCESSION_STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
 }
@@ -24,7 +24,7 @@ pub(super) fn run(args: &UpgradeArgs) -> ExitCode {
         .clone()
         .or_else(|| Surroundings::read().state_dir())
     else {
-        complain("cannot tell where the state directory is: name it with --state-dir");
+        complain("no state directory: give --state-dir DIR, or set HOME");
         return ExitCode::FAILURE;
     };
     // Whoever holds the lock is the supervisor: no file names a process that may be somebody else by now.
@@ -35,7 +35,7 @@ pub(super) fn run(args: &UpgradeArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
         Err(error) => {
-            complain(&format!("cannot look at {}: {error}", state_dir.display()));
+            complain(&format!("cannot read {}: {error}", state_dir.display()));
             return ExitCode::FAILURE;
         }
     };

@@ -1,53 +1,55 @@
-//! `procession attach`, and `procession run --tty`: this terminal in the place of a job's.
+//! `procession attach`, and `procession run --tty`: this terminal stands for a job's.
 //!
-//! What is typed goes to the job and what it writes comes here, over every break of the connection. Raw mode
-//! ends with the conversation, whatever ends it.
+//! What is typed goes to the job and what it writes comes here, across breaks of the connection. The terminal is
+//! given back as it was, whatever ends the conversation.
 
 mod keys;
-mod raw;
+mod modes;
 mod socket;
 
 use std::future::pending;
-use std::io::Write;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, timeout};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until, timeout};
 
-use super::connection::{self, Client, ConnectArgs};
+use super::connection::{self, CALM, Client, ConnectArgs};
 use super::execute;
-use super::failure::Failure;
-use super::find;
-use super::follow::Sinks;
-use super::text::visible;
+use super::failure::{Failure, OURS};
+use super::follow::Stream;
+use super::lookup;
+use super::raw::{Raw, size};
+use super::sanitize::escape;
+use super::stdio::{Input, Sinks, reader_gone, write_all};
 use keys::Keys;
+pub(super) use keys::Sequence;
+use modes::Modes;
 use protocol::stderr::complain;
-use raw::Raw;
-pub(super) use raw::size;
 pub(super) use socket::Begin;
 use socket::{FromJob, Said, ToJob};
 
-/// How much of what was before is shown.
+/// How many lines of earlier output are shown.
 const TAIL: u64 = 100;
-
-/// A connection that has lasted for so long has not been broken off at once.
-const CALM: Duration = Duration::from_secs(5);
 
 /// How long leaving may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 pub struct AttachArgs {
-    /// An id, the beginning of one, or a name.
+    /// Job ID, unique prefix of one, or name
     job: String,
-    /// Only watch: nothing that is typed here reaches the job.
+    /// Only watch: send nothing to the job
     #[arg(long)]
     no_stdin: bool,
-    /// Begin with the last so many lines of what was before.
+    /// Start with the last N lines of earlier output
     #[arg(short = 'n', long, value_name = "N", default_value_t = TAIL)]
     tail: u64,
+    /// Keys that detach from the job, such as ctrl-],q; empty for none
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+    detach_keys: Sequence,
     #[command(flatten)]
     connect: ConnectArgs,
 }
@@ -58,100 +60,153 @@ pub fn run(args: &AttachArgs) -> ExitCode {
 
 async fn execute(args: &AttachArgs) -> Result<u8, Failure> {
     let client = Client::new(&args.connect)?;
-    let id = find::id(&client, &args.job).await?;
-    let (job, _) = find::get(&client, &id).await?;
+    let id = lookup::id(&client, &args.job).await?;
+    let (job, _) = lookup::get(&client, &id).await?;
     let has_terminal = job["spec"]["pty"].is_object();
     let takes_input = has_terminal || job["spec"]["stdin"]["mode"] == "open";
-    let wish = Wish {
+    let options = Options {
         writes: takes_input && !args.no_stdin,
         has_terminal,
         begin: Begin::TailLines(args.tail),
+        redraw: true,
+        detach_keys: args.detach_keys.clone(),
     };
-    converse(&client, &id, wish).await
+    converse(&client, &id, options).await
 }
 
 /// How to attach.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Wish {
+#[derive(Clone, Debug)]
+pub(super) struct Options {
     pub(super) writes: bool,
     /// The job has one.
     pub(super) has_terminal: bool,
     pub(super) begin: Begin,
+    /// Ask the job's program to draw its screen, which this terminal has not seen.
+    pub(super) redraw: bool,
+    pub(super) detach_keys: Sequence,
 }
 
 /// How a conversation ended.
 enum Ended {
     Done,
-    /// Whoever sits here wants to leave.
+    /// The person here, or a signal, wants to leave.
     Left,
     Broken,
 }
 
-/// Stands for the job until it has ended or is left alone; gives what to exit with.
-pub(super) async fn converse(client: &Client, id: &str, wish: Wish) -> Result<u8, Failure> {
-    let ended = {
-        let _raw = if wish.writes && wish.has_terminal {
-            Raw::enter()?
-        } else {
-            None
-        };
-        Here::new(wish)?.stay(client, id).await
-    };
+/// Stands for the job until it has ended or is left alone; gives the exit code.
+pub(super) async fn converse(client: &Client, id: &str, options: Options) -> Result<u8, Failure> {
+    let has_terminal = options.has_terminal;
+    let mut here = Here::new(options)?;
+    let ended = here.stay(client, id).await;
+    let status = here.status;
+    here.give_back();
     match ended? {
         Ended::Left => {
-            if wish.has_terminal {
-                // The job has left the cursor anywhere.
-                let _ = writeln!(std::io::stderr());
-            }
-            complain(&format!("job {id} goes on: procession attach {id}"));
+            // The job has left the cursor anywhere.
+            let gap = if has_terminal { "\r\n" } else { "" };
+            let _ = write_all(&std::io::stderr(), gap.as_bytes());
+            complain(&format!("job {id} continues: procession attach {id}"));
             Ok(0)
         }
-        Ended::Done | Ended::Broken => {
-            let (_, job) = find::get(client, id).await?;
-            if let Some(remark) = job.remark() {
-                complain(&visible(&remark));
+        Ended::Done | Ended::Broken => match lookup::get(client, id).await {
+            Ok((_, job)) => {
+                if let Some(remark) = job.remark() {
+                    complain(&escape(&remark));
+                }
+                Ok(job.exit_code())
             }
-            Ok(job.exit_code())
-        }
+            Err(failure) if failure.is_no_such_job() => {
+                complain("the job was stopped and its record removed");
+                Ok(status.unwrap_or(OURS))
+            }
+            Err(failure) => Err(failure),
+        },
     }
+}
+
+/// What is known of the end of the input.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Typing {
+    Open,
+    /// It has ended, and the job has not been told.
+    EndDue,
+    /// Told, or nothing is ever sent.
+    Over,
 }
 
 /// This side of the conversation.
 struct Here {
-    wish: Wish,
-    stdin: tokio::io::Stdin,
-    /// Nothing more will be typed, or nobody takes it.
-    is_over: bool,
+    options: Options,
+    input: Input,
+    state: Typing,
     keys: Keys,
+    /// What was typed and is not known to have been sent.
+    unsent: Vec<u8>,
     sinks: Sinks,
+    raw: Option<Raw>,
+    /// Of this terminal; `None` if output goes elsewhere.
+    modes: Option<Modes>,
+    /// The job's exit code, if the connection told it.
+    status: Option<u8>,
     resized: Signal,
-    leave: [Signal; 4],
+    continued: Signal,
+    leave: [Signal; 6],
 }
 
 impl Here {
-    fn new(wish: Wish) -> Result<Self, Failure> {
+    fn new(options: Options) -> Result<Self, Failure> {
         let catch = |kind| {
             signal(kind).map_err(|error| Failure::Local(format!("cannot catch signals: {error}")))
         };
+        let (resized, continued) = (
+            catch(SignalKind::window_change())?,
+            catch(SignalKind::from_raw(nix::libc::SIGCONT))?,
+        );
+        // Whichever it is, the terminal is given back.
+        let leave = [
+            catch(SignalKind::hangup())?,
+            catch(SignalKind::interrupt())?,
+            catch(SignalKind::quit())?,
+            catch(SignalKind::terminate())?,
+            catch(SignalKind::user_defined1())?,
+            catch(SignalKind::user_defined2())?,
+        ];
+        let is_shown = options.has_terminal && std::io::stdout().is_terminal();
         Ok(Self {
-            wish,
-            stdin: tokio::io::stdin(),
-            is_over: !wish.writes,
-            keys: Keys::default(),
-            sinks: Sinks::new(),
-            resized: catch(SignalKind::window_change())?,
-            // Whichever it is, the terminal gets its modes back.
-            leave: [
-                catch(SignalKind::hangup())?,
-                catch(SignalKind::interrupt())?,
-                catch(SignalKind::quit())?,
-                catch(SignalKind::terminate())?,
-            ],
+            input: Input::default(),
+            state: if options.writes {
+                Typing::Open
+            } else {
+                Typing::Over
+            },
+            keys: Keys::new(options.detach_keys.clone()),
+            unsent: Vec::new(),
+            sinks: Sinks::default(),
+            raw: if options.writes && options.has_terminal {
+                Raw::enter()?
+            } else {
+                None
+            },
+            modes: is_shown.then(Modes::default),
+            status: None,
+            resized,
+            continued,
+            leave,
+            options,
         })
     }
 
-    async fn stay(mut self, client: &Client, id: &str) -> Result<Ended, Failure> {
-        let mut begin = self.wish.begin;
+    /// The terminal gets back what the job has changed.
+    fn give_back(mut self) {
+        if let Some(modes) = &mut self.modes {
+            let _ = write_all(&std::io::stdout(), &modes.restore());
+        }
+        drop(self.raw.take());
+    }
+
+    async fn stay(&mut self, client: &Client, id: &str) -> Result<Ended, Failure> {
+        let mut begin = self.options.begin;
         let mut waiting = None;
         let mut is_first = true;
         let mut broken = None;
@@ -160,16 +215,19 @@ impl Here {
                 let waiting = waiting.get_or_insert_with(|| client.patience());
                 tokio::select! {
                     paused = waiting.pause(failure) => paused?,
-                    () = left(&mut self.leave) => return Ok(Ended::Left),
-                    () = wants_to_leave(&mut self.stdin, &mut self.keys), if !self.is_over => return Ok(Ended::Left),
+                    () = self.wants_to_leave() => return Ok(Ended::Left),
                 }
             }
-            let connected = {
-                let connecting = socket::connect(client, id, self.wish.writes, begin);
+            let connecting = socket::connect(client, id, self.options.writes, begin);
+            let connected = if is_first {
                 tokio::select! {
                     connected = connecting => connected,
                     () = left(&mut self.leave) => return Ok(Ended::Left),
-                    () = wants_to_leave(&mut self.stdin, &mut self.keys), if !is_first && !self.is_over => return Ok(Ended::Left),
+                }
+            } else {
+                tokio::select! {
+                    connected = connecting => connected,
+                    () = self.wants_to_leave() => return Ok(Ended::Left),
                 }
             };
             let (to_job, from_job, first) = match connected {
@@ -178,142 +236,240 @@ impl Here {
                     broken = Some(failure);
                     continue;
                 }
+                // The job has ended meanwhile and is gone.
+                Err(failure) if !is_first && failure.is_no_such_job() => return Ok(Ended::Broken),
                 Err(failure) => return Err(failure),
             };
+            let redraw = is_first && self.options.redraw;
             is_first = false;
             let mut at = first;
             let since = Instant::now();
-            match self.talk(to_job, from_job, &mut at).await? {
+            match self.talk(to_job, from_job, &mut at, redraw).await? {
                 ended @ (Ended::Done | Ended::Left) => return Ok(ended),
                 Ended::Broken => begin = Begin::Offset(at),
             }
             if since.elapsed() > CALM {
                 waiting = None;
             }
-            broken = Some(Failure::Lost(
-                "the connection breaks again and again".to_owned(),
-            ));
+            broken = Some(Failure::Lost("the connection keeps breaking".to_owned()));
         }
     }
 
-    /// Both directions side by side: a job that does not read must not keep its output from being seen.
+    /// Both directions side by side: a job that does not read must not keep its output from being seen. Input
+    /// waits while output is not taken, since a connection that is not read from may be gone.
     async fn talk(
         &mut self,
         mut to_job: ToJob,
         mut from_job: FromJob,
         at: &mut u64,
+        redraw: bool,
     ) -> Result<Ended, Failure> {
-        let Self {
-            wish,
-            stdin,
-            is_over,
-            keys,
-            sinks,
-            resized,
-            leave,
-        } = self;
-        let typing = async {
-            if wish.has_terminal
-                && let (true, Some(size)) = (wish.writes, size())
-            {
-                to_job.size(size).await;
-            }
-            let mut buffer = vec![0; socket::INPUT_BYTES];
-            loop {
-                let typed = tokio::select! {
-                    read = stdin.read(&mut buffer), if !*is_over => read.unwrap_or(0),
-                    _ = resized.recv() => {
-                        if let (true, Some(size)) = (wish.writes, size()) {
-                            to_job.size(size).await;
-                        }
-                        continue;
-                    }
-                };
-                let typed = buffer.get(..typed).unwrap_or_default();
-                if typed.is_empty() {
-                    *is_over = true;
-                    to_job.end_of_input().await;
-                    continue;
-                }
-                match if wish.has_terminal {
-                    keys.pass(typed)
-                } else {
-                    Ok(typed.to_vec())
-                } {
-                    Ok(bytes) => to_job.input(&bytes).await,
-                    Err(bytes) => {
-                        to_job.input(&bytes).await;
-                        return Ended::Left;
-                    }
-                }
-            }
+        let output_is_taken = Mutex::new(());
+        let mut typist = Typist {
+            options: &self.options,
+            input: &mut self.input,
+            state: &mut self.state,
+            keys: &mut self.keys,
+            unsent: &mut self.unsent,
+            raw: self.raw.as_ref(),
+            resized: &mut self.resized,
+            continued: &mut self.continued,
+            output_is_taken: &output_is_taken,
+        };
+        let mut screen = Screen {
+            sinks: &mut self.sinks,
+            modes: self.modes.as_mut(),
+            status: &mut self.status,
+            output_is_taken: &output_is_taken,
         };
         let ended = tokio::select! {
-            ended = typing => Ok(ended),
-            ended = hear(&mut from_job, sinks, at) => ended,
-            () = left(leave) => Ok(Ended::Left),
+            ended = typist.speak(&mut to_job, redraw) => ended,
+            ended = screen.hear(&mut from_job, at) => ended,
+            () = left(&mut self.leave) => Ok(Ended::Left),
+            () = reader_gone() => Err(Failure::ReaderGone),
         };
         if let Ok(Ended::Left) = ended {
-            // Answered when somebody else may type, which may be the next thing that is done here.
+            // The service answers once somebody else may type, which may be the next thing that is done here.
             to_job.close().await;
             let _ = timeout(GOODBYE, from_job.drain()).await;
         }
         ended
     }
-}
 
-/// Writes what the job writes, until nothing more comes over this connection.
-async fn hear(from_job: &mut FromJob, sinks: &mut Sinks, at: &mut u64) -> Result<Ended, Failure> {
-    loop {
-        match from_job.next().await {
-            Said::Output(stream, bytes) => {
-                sinks.write(stream, &bytes).await?;
-                sinks.flush().await?;
-                *at += u64::try_from(bytes.len()).unwrap_or_default();
+    /// Resolves when somebody wants to leave while there is no job to type to. What else is typed on a terminal is
+    /// kept for it; other input is not read.
+    async fn wants_to_leave(&mut self) {
+        let reads = self.state == Typing::Open && self.options.has_terminal;
+        loop {
+            tokio::select! {
+                () = left(&mut self.leave) => return,
+                typed = self.input.next(), if reads => {
+                    let typed = typed.unwrap_or_default();
+                    if typed.is_empty() {
+                        self.state = Typing::EndDue;
+                        return pending().await;
+                    }
+                    if keys::has_interrupt(&typed) {
+                        return;
+                    }
+                    match self.keys.pass(&typed) {
+                        Ok(bytes) => self.unsent.extend(bytes),
+                        Err(_) => return,
+                    }
+                }
             }
-            Said::Gap { from, to } => {
-                let missed = to.saturating_sub(from);
-                complain(&format!(
-                    "{missed} bytes of the output are not kept any more\r"
-                ));
-                *at = to;
-            }
-            Said::InputClosed | Said::Nothing => {}
-            Said::Done => return Ok(Ended::Done),
-            Said::Broken => return Ok(Ended::Broken),
-            Said::Refused(why) => return Err(Failure::Lost(visible(&why).into_owned())),
         }
     }
 }
 
-/// May it work a moment later? The service may not have noticed yet that the connection before is gone.
+/// The direction to the job, for one connection.
+struct Typist<'a> {
+    options: &'a Options,
+    input: &'a mut Input,
+    state: &'a mut Typing,
+    keys: &'a mut Keys,
+    unsent: &'a mut Vec<u8>,
+    raw: Option<&'a Raw>,
+    resized: &'a mut Signal,
+    continued: &'a mut Signal,
+    output_is_taken: &'a Mutex<()>,
+}
+
+impl Typist<'_> {
+    /// Sends what is typed until somebody wants to leave. Once sending fails it only waits: the other direction
+    /// learns why.
+    async fn speak(&mut self, to_job: &mut ToJob, redraw: bool) -> Result<Ended, Failure> {
+        if let (true, Some((rows, cols))) = (redraw, self.size()) {
+            // A program draws anew when its size has changed.
+            to_job.size((rows, cols.saturating_sub(1).max(1))).await;
+        }
+        self.tell_size(to_job).await;
+        loop {
+            if !self.send(to_job).await {
+                return pending().await;
+            }
+            let typed = tokio::select! {
+                typed = self.input.next(), if *self.state == Typing::Open => typed,
+                () = sleep_until(Instant::now() + keys::HOLD), if self.keys.is_holding() => {
+                    let held = self.keys.release();
+                    self.unsent.extend(held);
+                    continue;
+                }
+                _ = self.resized.recv() => {
+                    self.tell_size(to_job).await;
+                    continue;
+                }
+                _ = self.continued.recv() => {
+                    // A shell had the terminal meanwhile.
+                    self.raw.map_or(Ok(()), Raw::again)?;
+                    self.tell_size(to_job).await;
+                    continue;
+                }
+            };
+            match typed {
+                Ok(typed) if typed.is_empty() => *self.state = Typing::EndDue,
+                Ok(typed) if !self.options.has_terminal => self.unsent.extend(typed),
+                Ok(typed) => match self.keys.pass(&typed) {
+                    Ok(bytes) => self.unsent.extend(bytes),
+                    Err(bytes) => {
+                        to_job.input(&bytes).await;
+                        return Ok(Ended::Left);
+                    }
+                },
+                // A terminal that is gone comes with a signal.
+                Err(_) if self.options.has_terminal => *self.state = Typing::Over,
+                Err(error) => {
+                    return Err(Failure::Local(format!(
+                        "cannot read standard input: {error}"
+                    )));
+                }
+            }
+        }
+    }
+
+    fn size(&self) -> Option<(u16, u16)> {
+        let has_say = self.options.writes && self.options.has_terminal;
+        size().filter(|_| has_say)
+    }
+
+    async fn tell_size(&self, to_job: &mut ToJob) {
+        if let Some(size) = self.size() {
+            to_job.size(size).await;
+        }
+    }
+
+    /// Sends what is due; what fails is kept for the next connection.
+    async fn send(&mut self, to_job: &mut ToJob) -> bool {
+        while !self.unsent.is_empty() {
+            drop(self.output_is_taken.lock().await);
+            let count = self.unsent.len().min(socket::INPUT_BYTES);
+            if !to_job.input(&self.unsent[..count]).await {
+                return false;
+            }
+            self.unsent.drain(..count);
+        }
+        if *self.state == Typing::EndDue {
+            if !to_job.end_of_input().await {
+                return false;
+            }
+            *self.state = Typing::Over;
+        }
+        true
+    }
+}
+
+/// The direction from the job, for one connection.
+struct Screen<'a> {
+    sinks: &'a mut Sinks,
+    modes: Option<&'a mut Modes>,
+    status: &'a mut Option<u8>,
+    output_is_taken: &'a Mutex<()>,
+}
+
+impl Screen<'_> {
+    /// Writes what the job writes, until nothing more comes over this connection.
+    async fn hear(&mut self, from_job: &mut FromJob, at: &mut u64) -> Result<Ended, Failure> {
+        loop {
+            match from_job.next().await {
+                Said::Output(stream, bytes) => {
+                    if let (Some(modes), Stream::Stdout) = (self.modes.as_mut(), stream) {
+                        modes.see(&bytes);
+                    }
+                    let _writing = self.output_is_taken.lock().await;
+                    self.sinks.write(stream, &bytes).await?;
+                    self.sinks.flush().await?;
+                    *at += u64::try_from(bytes.len()).unwrap_or_default();
+                }
+                Said::Gap { from, to } => {
+                    let missed = to.saturating_sub(from);
+                    complain(&format!("{missed} bytes of output are no longer kept\r"));
+                    *at = to;
+                }
+                Said::Status(code) => *self.status = code,
+                Said::InputClosed | Said::Nothing => {}
+                Said::Done => return Ok(Ended::Done),
+                Said::Broken => return Ok(Ended::Broken),
+                Said::Refused(why) => return Err(Failure::Lost(escape(&why).into_owned())),
+            }
+        }
+    }
+}
+
+/// May it work a moment later? The service may not have noticed yet that the previous connection is gone.
 fn may_pass(failure: &Failure) -> bool {
     let is_taken = matches!(failure, Failure::Refused(problem) if problem.code == "stdin_taken");
     is_taken || connection::is_passing(failure)
 }
 
-/// Resolves when a signal asks this command to go.
-async fn left(signals: &mut [Signal; 4]) {
-    let [hangup, interrupt, quit, terminate] = signals;
+/// Resolves when a signal asks this command to leave.
+async fn left(signals: &mut [Signal; 6]) {
+    let [hangup, interrupt, quit, terminate, user1, user2] = signals;
     tokio::select! {
         _ = hangup.recv() => {}
         _ = interrupt.recv() => {}
         _ = quit.recv() => {}
         _ = terminate.recv() => {}
-    }
-}
-
-/// Resolves when somebody types that he wants to leave, while there is no job to type to.
-async fn wants_to_leave(stdin: &mut tokio::io::Stdin, keys: &mut Keys) {
-    let mut buffer = [0; 256];
-    loop {
-        match stdin.read(&mut buffer).await {
-            Ok(count @ 1..) => {
-                if keys.leaves(buffer.get(..count).unwrap_or_default()) {
-                    return;
-                }
-            }
-            Ok(0) | Err(_) => pending().await,
-        }
+        _ = user1.recv() => {}
+        _ = user2.recv() => {}
     }
 }

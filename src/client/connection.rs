@@ -7,6 +7,7 @@
 mod target;
 mod tls;
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::IsTerminal;
 use std::os::fd::AsRawFd;
@@ -25,7 +26,7 @@ use target::{Given, Target};
 
 /// How long making a connection may take.
 const CONNECT: Duration = Duration::from_secs(10);
-/// How long an answer that is not waited for may take.
+/// How long an ordinary answer may take.
 const ANSWER: Duration = Duration::from_secs(60);
 /// A host that vanished without a word is noticed after a few of these.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -33,29 +34,36 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(50);
 /// The longest.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// People are told after so long that the service is waited for.
+/// How long a request asks the service to hold it at first; a longer wait is several requests. Proxies give up on
+/// an answer after 30 s or more.
+const HOLD: Duration = Duration::from_secs(25);
+/// The shortest, after a proxy has given up earlier.
+const SHORTEST_HOLD: Duration = Duration::from_secs(1);
+/// A connection or a request that lasted this long shows that the service is there, whatever broke it.
+pub(super) const CALM: Duration = Duration::from_secs(5);
+/// The user is told that the service is away after this long.
 const TELL_AFTER: Duration = Duration::from_secs(2);
 
 /// Which service, and who asks.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct ConnectArgs {
-    /// The service's address, such as https://host:8080; by default the unix socket in the state directory is used.
+    /// URL of the service, such as https://host:8080 [default: the unix socket in the state directory]
     #[arg(long, env = "PROCESSION_URL", value_name = "URL")]
     url: Option<String>,
-    /// The state directory of the service; by default the same as that of `procession serve`.
+    /// State directory of the service [default: the one `procession serve` uses]
     #[arg(long, env = "PROCESSION_STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// A file with the token for --url; else PROCESSION_TOKEN has it, and for a loopback address the state directory.
+    /// File with the token for --url [default: PROCESSION_TOKEN, or the state directory for a loopback address]
     #[arg(long, env = "PROCESSION_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// The authority of an https service, in PEM, in place of those that the system trusts.
+    /// CA certificate (PEM) to trust for https instead of the system's
     #[arg(long, env = "PROCESSION_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// A certificate and its private key, in PEM, for a service that asks clients for one.
+    /// Client certificate and private key (PEM, one file) for services that require one
     #[arg(long, env = "PROCESSION_CLIENT_CERT", value_name = "FILE")]
     client_cert: Option<PathBuf>,
-    /// How long a service that goes away in the middle is waited for, in seconds.
+    /// Seconds to keep retrying if the service goes away
     #[arg(
         long,
         env = "PROCESSION_RETRY_SECONDS",
@@ -63,6 +71,13 @@ pub(crate) struct ConnectArgs {
         default_value_t = 60
     )]
     retry_seconds: u64,
+}
+
+impl ConnectArgs {
+    /// The address, where one was given.
+    pub(super) fn url(&self) -> Option<&str> {
+        self.url.as_deref()
+    }
 }
 
 /// A service that can be asked.
@@ -76,6 +91,9 @@ pub(super) struct Client {
     /// For people: where the service is.
     place: String,
     patience: Duration,
+    /// The service has answered before, so that its absence will pass.
+    was_reached: Cell<bool>,
+    hold: Cell<Duration>,
 }
 
 impl Client {
@@ -131,6 +149,8 @@ impl Client {
             directory,
             place,
             patience: Duration::from_secs(args.retry_seconds),
+            was_reached: Cell::new(false),
+            hold: Cell::new(HOLD),
         })
     }
 
@@ -155,16 +175,17 @@ impl Client {
         self.request(Method::POST, path)
     }
 
-    /// Sends the request once; what is no success is the failure that it says.
+    /// Sends the request once; any answer but success is a failure.
     pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
         let response = match request.send().await {
             Ok(response) => response,
             Err(error) => return Err(self.failed(&error)),
         };
         if response.status().is_success() {
+            self.was_reached.set(true);
             return Ok(response);
         }
-        Err(refusal(response).await)
+        Err(self.refusal(response).await)
     }
 
     /// Sends a request for another protocol once; gives the connection, which speaks it from here on, and
@@ -178,16 +199,17 @@ impl Client {
             Err(error) => return Err(self.failed(&error)),
         };
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return Err(refusal(response).await);
+            return Err(self.refusal(response).await);
         }
+        self.was_reached.set(true);
         let headers = response.headers().clone();
         let upgraded = response.upgrade().await;
         let upgraded = upgraded.map_err(|error| Failure::Lost(root(&error)))?;
         Ok((upgraded, headers))
     }
 
-    /// Sends a request that may be repeated until there is an answer or patience has run out. A service
-    /// that cannot be reached at the first try is not waited for.
+    /// Sends a request that may be repeated until there is an answer or patience has run out. A service that has
+    /// never been reached is not waited for.
     pub(super) async fn send_repeatedly(
         &self,
         mut request: impl FnMut() -> RequestBuilder,
@@ -195,7 +217,9 @@ impl Client {
         let mut waiting = None;
         loop {
             match self.send(request()).await {
-                Err(failure @ Failure::Unreachable(_)) if waiting.is_none() => return Err(failure),
+                Err(failure @ Failure::Unreachable(_)) if !self.was_reached.get() => {
+                    return Err(failure);
+                }
                 Err(failure) if is_passing(&failure) => {
                     let waiting = waiting.get_or_insert_with(|| self.patience());
                     waiting.pause(failure).await?;
@@ -227,6 +251,11 @@ impl Client {
         }
     }
 
+    /// How long a request may ask the service to hold it.
+    pub(super) fn hold(&self) -> Duration {
+        self.hold.get()
+    }
+
     /// A fresh measure of patience: how long the service may be away from now on.
     pub(super) fn patience(&self) -> Waiting {
         Waiting {
@@ -255,20 +284,43 @@ impl Client {
             format!("cannot reach {place}: {why}")
         })
     }
-}
 
-/// What the service says in the place of what it was asked for.
-async fn refusal(response: Response) -> Failure {
-    let status = response.status().as_u16();
-    let stdin_offset = response
-        .headers()
-        .get("procession-stdin-offset")
-        .and_then(|value| value.to_str().ok()?.parse().ok());
-    let body = response.bytes().await.unwrap_or_default();
-    let mut problem = serde_json::from_slice(&body).unwrap_or_else(|_| Problem::bare(status));
-    problem.status = status;
-    problem.stdin_offset = stdin_offset;
-    Failure::Refused(Box::new(problem))
+    /// An answer other than the one that was requested.
+    async fn refusal(&self, response: Response) -> Failure {
+        let status = response.status().as_u16();
+        let stdin_offset = response
+            .headers()
+            .get("procession-stdin-offset")
+            .and_then(|value| value.to_str().ok()?.parse().ok());
+        let body = response.bytes().await.unwrap_or_default();
+        let problem = serde_json::from_slice::<Problem>(&body).ok();
+        let Some(mut problem) = problem.filter(|problem| !problem.code.is_empty()) else {
+            return self.answer_of_another(status);
+        };
+        self.was_reached.set(true);
+        problem.status = status;
+        problem.stdin_offset = stdin_offset;
+        Failure::Refused(Box::new(problem))
+    }
+
+    /// An answer of something else than the service, most likely a proxy in front of it.
+    fn answer_of_another(&self, status: u16) -> Failure {
+        let place = &self.place;
+        match status {
+            502 | 503 => Failure::Unreachable(format!(
+                "{place} is a proxy that cannot reach the service: status {status}"
+            )),
+            504 => {
+                // The service was reached, and held the request longer than the proxy waits.
+                self.was_reached.set(true);
+                self.hold.set((self.hold.get() / 2).max(SHORTEST_HOLD));
+                Failure::Lost(format!(
+                    "{place} is a proxy that gave up waiting: status 504"
+                ))
+            }
+            _ => Failure::Refused(Box::new(Problem::bare(status))),
+        }
+    }
 }
 
 /// Waiting for a service to come back.
@@ -281,6 +333,12 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// The service has answered: patience begins again, while the pauses stay as long as they are.
+    pub(super) fn reached(&mut self) {
+        self.since = Instant::now();
+        self.told = false;
+    }
+
     /// Waits before the next try, or gives the failure back when the time is up.
     pub(super) async fn pause(&mut self, failure: Failure) -> Result<(), Failure> {
         let now = Instant::now();
@@ -296,7 +354,7 @@ impl Waiting {
             self.told = true;
             let seconds = self.patience.as_secs();
             complain(&format!(
-                "waiting up to {seconds} s for the service to come back"
+                "the service is away; retrying for up to {seconds} s"
             ));
         }
         tokio::time::sleep_until(now + self.pause).await;
@@ -342,7 +400,7 @@ fn open(state_dir: &Path) -> Result<File, Failure> {
         let path = state_dir.display();
         Failure::Unreachable(if error.kind() == std::io::ErrorKind::NotFound {
             format!(
-                "no service has its state in {path}; start one with `procession serve`, \
+                "no service uses {path}; start one with `procession serve`, \
                  or name another with --url or --state-dir"
             )
         } else if error.kind() == std::io::ErrorKind::PermissionDenied {

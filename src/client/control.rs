@@ -1,4 +1,4 @@
-//! `stop`, `signal`, `pause`, `resume` and `rerun`: what changes jobs that there are.
+//! `stop`, `signal`, `pause`, `resume` and `rerun`: commands that change existing jobs.
 
 use std::process::ExitCode;
 
@@ -9,45 +9,45 @@ use serde_json::{Map, Value, json};
 use super::connection::{Client, ConnectArgs};
 use super::execute;
 use super::failure::Failure;
-use super::interrupt::Signals;
-use super::run::spec::{read, seconds};
+use super::signals::Signals;
 use super::terminal::print;
 use super::terminal::print_json;
+use super::values::{json_object, seconds};
 use super::view::Job;
-use super::{find, run, wait};
+use super::{lookup, run, wait};
 use protocol::stderr::complain;
 
 #[derive(Debug, Args)]
 pub struct StopArgs {
-    /// Ids, beginnings of ids, or names.
+    /// Job IDs, unique prefixes of IDs, or names
     #[arg(
         value_name = "JOB",
         required_unless_present = "selector",
         conflicts_with = "selector"
     )]
     jobs: Vec<String>,
-    /// Every job that has not ended and whose labels match, such as team=data,!nightly.
+    /// Stop every unfinished job whose labels match, such as team=data,!nightly
     #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with_all = ["no_wait", "purge"])]
     selector: Option<String>,
-    /// The signal to begin with, instead of that of the job.
+    /// Signal to send first, instead of the job's own stop signal
     #[arg(short, long)]
     signal: Option<String>,
-    /// How long to wait before it is killed, instead of the job's own grace period.
+    /// Time before SIGKILL, instead of the job's own grace period
     #[arg(short, long, value_name = "TIME", value_parser = seconds)]
     grace: Option<f64>,
-    /// Kill at once.
+    /// Kill at once
     #[arg(long)]
     force: bool,
-    /// Words for the job's record.
+    /// Reason to record with the job
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Do not wait until no process of the job is left.
+    /// Do not wait until every process of the job has ended
     #[arg(long)]
     no_wait: bool,
-    /// Remove record and output after the end.
+    /// Remove the job's record and output afterwards
     #[arg(long, conflicts_with = "no_wait")]
     purge: bool,
-    /// Print the jobs as JSON.
+    /// Print the jobs as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -56,14 +56,14 @@ pub struct StopArgs {
 
 #[derive(Debug, Args)]
 pub struct SignalArgs {
-    /// An id, the beginning of one, or a name.
+    /// Job ID, unique prefix of one, or name
     job: String,
-    /// A name with or without SIG, or a number.
+    /// Signal name, with or without SIG, or number
     signal: String,
-    /// Whom it is for.
+    /// Processes to signal
     #[arg(long, value_enum, default_value_t = Scope::Group)]
     scope: Scope,
-    /// Print the answer as JSON.
+    /// Print the answer as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -72,20 +72,20 @@ pub struct SignalArgs {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Scope {
-    /// The leader's process group.
+    /// The leader's process group
     Group,
-    /// The leader alone.
+    /// The leader only
     Leader,
-    /// Every process of the job.
+    /// Every process of the job
     All,
 }
 
 #[derive(Debug, Args)]
 pub struct PauseArgs {
-    /// Ids, beginnings of ids, or names.
+    /// Job IDs, unique prefixes of IDs, or names
     #[arg(required = true, value_name = "JOB")]
     jobs: Vec<String>,
-    /// Print the jobs as JSON.
+    /// Print the jobs as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -94,15 +94,15 @@ pub struct PauseArgs {
 
 #[derive(Debug, Args)]
 pub struct RerunArgs {
-    /// An id, the beginning of one, or a name.
+    /// Job ID, unique prefix of one, or name
     job: String,
-    /// A JSON file with a merge patch on the job's spec, or - for standard input.
+    /// JSON file with a merge patch for the job's spec, or - for standard input
     #[arg(short = 'f', long = "file", value_name = "FILE")]
     file: Option<std::path::PathBuf>,
-    /// Stay with it as `procession run` does, instead of printing its id.
+    /// Stay in the foreground, as `procession run` does
     #[arg(long)]
     follow: bool,
-    /// Print the job as JSON; with --follow the records of its output.
+    /// Print the job as JSON; with --follow, its output records
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -120,7 +120,7 @@ pub fn stop(args: &StopArgs) -> ExitCode {
 }
 
 async fn stop_named(client: &Client, args: &StopArgs) -> Result<ExitCode, Failure> {
-    let ids = find::ids(client, &args.jobs).await?;
+    let ids = lookup::ids(client, &args.jobs).await?;
     let mut query: Vec<(&str, String)> = Vec::new();
     query.extend(args.signal.clone().map(|signal| ("signal", signal)));
     query.extend(args.grace.map(|grace| ("grace_seconds", grace.to_string())));
@@ -182,7 +182,7 @@ async fn stop_matching(
     for result in answer["results"].as_array().into_iter().flatten() {
         let id = result["id"].as_str().unwrap_or_default();
         if let Some(detail) = result["detail"].as_str() {
-            complain(&super::text::visible(&format!("{id}: {detail}")));
+            complain(&super::sanitize::escape(&format!("{id}: {detail}")));
             code = ExitCode::from(super::failure::FAILED);
             continue;
         }
@@ -192,7 +192,7 @@ async fn stop_matching(
     Ok(code)
 }
 
-/// One line a job: its id and state, or all of it.
+/// One line per job: its id and state, or all of it.
 fn show(value: &Value, json: bool) -> Result<(), Failure> {
     if json {
         return print_json(value);
@@ -204,7 +204,7 @@ fn show(value: &Value, json: bool) -> Result<(), Failure> {
 pub fn signal(args: &SignalArgs) -> ExitCode {
     execute::run(async {
         let client = Client::new(&args.connect)?;
-        let id = find::id(&client, &args.job).await?;
+        let id = lookup::id(&client, &args.job).await?;
         let scope = match args.scope {
             Scope::Group => "group",
             Scope::Leader => "leader",
@@ -238,7 +238,7 @@ pub fn resume(args: &PauseArgs) -> ExitCode {
 fn change(args: &PauseArgs, what: &str) -> ExitCode {
     execute::run(async {
         let client = Client::new(&args.connect)?;
-        for id in find::ids(&client, &args.jobs).await? {
+        for id in lookup::ids(&client, &args.jobs).await? {
             let path = format!("/jobs/{id}/{what}");
             // A repeat changes nothing.
             let answer: Value = client.json(|| client.post(&path)).await?;
@@ -254,6 +254,7 @@ pub fn rerun(args: &RerunArgs) -> ExitCode {
     execute::block_on(async {
         match rerun_job(args).await {
             Ok(code) => ExitCode::from(code),
+            Err(Failure::ReaderGone) => ExitCode::from(super::failure::READER_GONE),
             Err(failure) => {
                 complain(&failure.to_string());
                 ExitCode::from(if args.follow {
@@ -268,11 +269,11 @@ pub fn rerun(args: &RerunArgs) -> ExitCode {
 
 async fn rerun_job(args: &RerunArgs) -> Result<u8, Failure> {
     let patch = match &args.file {
-        Some(path) => read(path)?,
+        Some(path) => json_object(path)?,
         None => Map::new(),
     };
     let client = Client::new(&args.connect)?;
-    let id = find::id(&client, &args.job).await?;
+    let id = lookup::id(&client, &args.job).await?;
     let path = format!("/jobs/{id}/rerun");
     if !args.follow {
         let answer = run::create(&client, &path, &patch).await?;
@@ -285,13 +286,6 @@ async fn rerun_job(args: &RerunArgs) -> Result<u8, Failure> {
     }
     let mut signals = Signals::catch()?;
     let created = run::create(&client, &path, &patch);
-    let job = match signals.second_before(created).await {
-        Some(created) => Job::read(&created?)?,
-        None => {
-            return Err(Failure::Lost(
-                "interrupted before the job was known".to_owned(),
-            ));
-        }
-    };
+    let job = run::known(signals.second_before(created).await)?;
     run::attend(&client, &job, false, args.json, &mut signals).await
 }

@@ -1,5 +1,6 @@
 //! `procession events`: what happened to jobs, and what happens.
 
+use std::collections::VecDeque;
 use std::process::ExitCode;
 
 use reqwest::RequestBuilder;
@@ -9,36 +10,40 @@ use serde_json::{Map, Value};
 use super::connection::{Client, ConnectArgs};
 use super::execute;
 use super::failure::Failure;
-use super::find;
-use super::lines::Lines;
+use super::lookup;
+use super::ndjson::Lines;
+use super::sanitize::escape;
+use super::stdio::reader_gone;
 use super::terminal::print;
-use super::text::visible;
 
 #[derive(Debug, clap::Args)]
 pub struct EventsArgs {
-    /// Only of this job: an id, the beginning of one, or a name.
+    /// Show events of this job only: ID, unique prefix of one, or name
     #[arg(conflicts_with = "selector")]
     job: Option<String>,
-    /// Go on with what comes; with a job until it has ended.
+    /// Follow new events; with JOB, until it ends
     #[arg(short, long)]
     follow: bool,
-    /// Only of this type, such as job.finished; can be repeated, or separated by commas.
+    /// Show events of this type only, such as job.finished; repeat or separate with commas
     #[arg(short, long = "type", value_name = "TYPE", value_delimiter = ',')]
     types: Vec<String>,
-    /// Only of jobs with such labels, such as team=data,!nightly.
+    /// Show events of jobs whose labels match, such as team=data,!nightly
     #[arg(short = 'l', long, value_name = "SELECTOR")]
     selector: Option<String>,
-    /// Only after this cursor, which is the id of an event.
+    /// Show only the last N events before following
+    #[arg(short = 'n', long, value_name = "N")]
+    tail: Option<usize>,
+    /// Start after this cursor, the ID of an event
     #[arg(long, value_name = "CURSOR")]
     after: Option<u64>,
-    /// Print the events as JSON, one a line.
+    /// Print events as JSON, one per line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     connect: ConnectArgs,
 }
 
-/// A CloudEvent, as far as people are told of it.
+/// A CloudEvent, as much of it as is shown.
 #[derive(Debug, Deserialize)]
 struct Event {
     id: String,
@@ -54,26 +59,81 @@ pub fn run(args: &EventsArgs) -> ExitCode {
     execute::run(async {
         let client = Client::new(&args.connect)?;
         let path = match &args.job {
-            Some(job) => format!("/jobs/{}/events", find::id(&client, job).await?),
+            Some(job) => format!("/jobs/{}/events", lookup::id(&client, job).await?),
             None => "/events".to_owned(),
         };
-        follow(&client, &path, args).await?;
+        tokio::select! {
+            followed = show(&client, &path, args) => followed?,
+            () = reader_gone() => return Err(Failure::ReaderGone),
+        }
         Ok(ExitCode::SUCCESS)
     })
 }
 
-async fn follow(client: &Client, path: &str, args: &EventsArgs) -> Result<(), Failure> {
-    let mut lines = Lines::new(client);
+/// Shows the events; with `--tail`, those that there are are read first, and the last of them shown.
+async fn show(client: &Client, path: &str, args: &EventsArgs) -> Result<(), Failure> {
     let mut after = args.after;
+    if let Some(tail) = args.tail {
+        let mut last = VecDeque::new();
+        let mut has_ended = false;
+        each(client, path, args, false, &mut after, |event, line| {
+            has_ended = is_end(args, event);
+            last.push_back(shown(args, event, line));
+            if last.len() > tail {
+                last.pop_front();
+            }
+            Ok(())
+        })
+        .await?;
+        print(&last.into_iter().collect::<String>())?;
+        if has_ended || !args.follow {
+            return Ok(());
+        }
+    }
+    each(
+        client,
+        path,
+        args,
+        args.follow,
+        &mut after,
+        |event, line| print(&shown(args, event, line)),
+    )
+    .await
+}
+
+/// Is nothing to follow after this event?
+fn is_end(args: &EventsArgs, event: &Event) -> bool {
+    args.job.is_some() && event.kind == "job.finished"
+}
+
+fn shown(args: &EventsArgs, event: &Event, line: &[u8]) -> String {
+    if args.json {
+        format!("{}\n", String::from_utf8_lossy(line))
+    } else {
+        format!("{}\n", describe(event))
+    }
+}
+
+/// Gives away the events after a cursor, and moves it.
+async fn each(
+    client: &Client,
+    path: &str,
+    args: &EventsArgs,
+    follow: bool,
+    after: &mut Option<u64>,
+    mut take: impl FnMut(&Event, &[u8]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut lines = Lines::new(client);
     // Nothing has come of the present answer.
     let mut is_empty = true;
     loop {
+        let cursor = *after;
         let Some(line) = lines
-            .next(|client| request(client, path, args, after))
+            .next(|client| request(client, path, args, follow, cursor))
             .await?
         else {
             // The time line of a job ends with the job; that of all ends with the service alone.
-            if !args.follow || args.job.is_some() && is_empty {
+            if !follow || args.job.is_some() && is_empty {
                 return Ok(());
             }
             is_empty = true;
@@ -83,20 +143,22 @@ async fn follow(client: &Client, path: &str, args: &EventsArgs) -> Result<(), Fa
         let event: Event = serde_json::from_slice(&line)
             .map_err(|error| Failure::NotUnderstood(error.to_string()))?;
         is_empty = false;
-        after = event.id.parse().ok().or(after);
-        if args.json {
-            print(&format!("{}\n", String::from_utf8_lossy(&line)))?;
-        } else {
-            print(&format!("{}\n", describe(&event)))?;
-        }
-        if args.job.is_some() && event.kind == "job.finished" {
+        *after = event.id.parse().ok().or(cursor);
+        take(&event, &line)?;
+        if is_end(args, &event) {
             return Ok(());
         }
     }
 }
 
-fn request(client: &Client, path: &str, args: &EventsArgs, after: Option<u64>) -> RequestBuilder {
-    let mut request = client.get(path).query(&[("follow", args.follow)]);
+fn request(
+    client: &Client,
+    path: &str,
+    args: &EventsArgs,
+    follow: bool,
+    after: Option<u64>,
+) -> RequestBuilder {
+    let mut request = client.get(path).query(&[("follow", follow)]);
     if !args.types.is_empty() {
         request = request.query(&[("type", args.types.join(","))]);
     }
@@ -109,7 +171,7 @@ fn request(client: &Client, path: &str, args: &EventsArgs, after: Option<u64>) -
     request
 }
 
-/// When, what, which job, and what the event says of it.
+/// Time, type, job, and the rest of the event.
 fn describe(event: &Event) -> String {
     let kind = event.kind.strip_prefix("job.").unwrap_or(&event.kind);
     let mut line = format!("{}  {kind:<10}  {}", event.time, event.subject);
@@ -129,7 +191,7 @@ fn describe(event: &Event) -> String {
         };
         line.push_str(&format!("  {key}={shown}"));
     }
-    visible(&line).into_owned()
+    escape(&line).into_owned()
 }
 
 #[cfg(test)]

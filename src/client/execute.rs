@@ -2,19 +2,16 @@
 
 use std::future::Future;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use crate::failure::{Failure, OURS};
+use crate::failure::{Failure, OURS, READER_GONE};
 use protocol::stderr::complain;
-
-/// The longest that a request asks to wait; a longer wait is several requests.
-pub(super) const LONG_WAIT: Duration = Duration::from_secs(240);
 
 /// Runs a client command whose exit code is a job's, or [`OURS`].
 pub(super) fn block_on_job(work: impl Future<Output = Result<u8, Failure>>) -> ExitCode {
     block_on(async {
         match work.await {
             Ok(code) => ExitCode::from(code),
+            Err(Failure::ReaderGone) => ExitCode::from(READER_GONE),
             Err(failure) => {
                 complain(&failure.to_string());
                 ExitCode::from(OURS)
@@ -36,7 +33,7 @@ pub(super) fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
         }
     };
     let code = runtime.block_on(work);
-    // A read of standard input cannot be taken back; the end of the process ends it.
+    // A read of standard input cannot be cancelled; the end of the process ends it.
     runtime.shutdown_background();
     code
 }

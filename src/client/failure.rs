@@ -1,41 +1,44 @@
 //! Why a client command ends without having done its work: words for people, an exit code for scripts.
 
 use std::fmt::{self, Write as _};
+use std::io;
 
 use serde::Deserialize;
 
-use super::text::visible;
+use super::sanitize::escape;
 
-/// The service refused, or something of ours went wrong.
+/// The service refused, or something failed here.
 pub const FAILED: u8 = 1;
-/// The command line is not understood; clap's own code.
+/// The command line is wrong; clap's own code.
 pub const USAGE: u8 = 2;
-/// The service cannot be reached, or was lost on the way.
+/// The service cannot be reached, or contact was lost.
 pub const UNREACHABLE: u8 = 3;
-/// No job has this id or name, or several have.
+/// No such job, or several.
 pub const NO_SUCH_JOB: u8 = 4;
 
-/// What commands that end with a job's own exit code end with for every failure of their own, as
-/// `docker run` does.
+/// The exit code for their own failures of commands that otherwise exit with the job's code, as of `docker run`.
 pub const OURS: u8 = 125;
+
+/// The exit code that a shell gives a program that wrote to a pipe without a reader: 128 and SIGPIPE.
+pub const READER_GONE: u8 = 141;
 
 /// Why a client command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// An argument that only looks right.
+    /// An argument that clap cannot judge.
     #[error("{0}")]
     Usage(String),
     /// Nobody answers; the text says what to do.
     #[error("{0}")]
     Unreachable(String),
     /// The service was there and is no longer.
-    #[error("the service was lost on the way: {0}")]
+    #[error("lost contact with the service: {0}")]
     Lost(String),
-    /// The service says no.
+    /// The service refuses.
     #[error("{0}")]
     Refused(Box<Problem>),
     /// An answer that is not the service's, or that of a much newer one.
-    #[error("the answer is not understood: {0}")]
+    #[error("cannot understand the answer: {0}")]
     NotUnderstood(String),
     /// An argument names no job, or more than one.
     #[error("{0}")]
@@ -43,27 +46,41 @@ pub enum Failure {
     /// Something on this side, such as a file that cannot be read.
     #[error("{0}")]
     Local(String),
-    /// Whoever read our output has gone.
-    #[error("the reader of the output has gone")]
+    /// Nobody reads our output any more.
+    #[error("the reader of the output is gone")]
     ReaderGone,
 }
 
 impl Failure {
+    /// Standard output or error could not be written to.
+    pub(super) fn writing(error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Self::ReaderGone
+        } else {
+            Self::Local(format!("cannot write the output: {error}"))
+        }
+    }
+
+    /// The job is not there, or no longer.
+    pub(super) fn is_no_such_job(&self) -> bool {
+        matches!(self, Self::Refused(problem) if problem.code == "job_not_found")
+    }
+
     /// The exit code of commands that do not end with a job's own.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => USAGE,
             Self::Unreachable(_) | Self::Lost(_) => UNREACHABLE,
-            Self::Refused(problem) if problem.code == "job_not_found" => NO_SUCH_JOB,
+            failure if failure.is_no_such_job() => NO_SUCH_JOB,
             Self::NoSuchJob(_) => NO_SUCH_JOB,
             Self::Refused(_) | Self::NotUnderstood(_) | Self::Local(_) => FAILED,
-            // As for every other command of the program: a reader that went away is no failure.
+            // A reader that went away is no failure.
             Self::ReaderGone => 0,
         }
     }
 }
 
-/// A body of `application/problem+json`, as far as people are told of it.
+/// A body of `application/problem+json`, as much of it as is shown.
 #[derive(Debug, Deserialize)]
 pub struct Problem {
     #[serde(default)]
@@ -93,11 +110,11 @@ struct Violation {
 }
 
 impl Problem {
-    /// What can be said of an answer that is no problem document, such as a proxy's.
+    /// For an answer that is no problem document, such as a proxy's.
     pub fn bare(status: u16) -> Self {
         Self {
             status,
-            title: format!("the answer is {status}, and not Procession's"),
+            title: format!("status {status}, and the answer is not from Procession"),
             detail: String::new(),
             code: String::new(),
             errors: Vec::new(),
@@ -116,15 +133,15 @@ impl fmt::Display for Problem {
             write!(text, ": {}", self.detail)?;
         }
         if self.code == "unauthenticated" {
-            text.push_str(" (a token is read from PROCESSION_TOKEN or --token-file)");
+            text.push_str(" (set PROCESSION_TOKEN or give --token-file)");
         }
         if self.status == 500 {
             write!(text, " (request {})", self.request_id)?;
         }
-        f.write_str(&visible(&text))?;
+        f.write_str(&escape(&text))?;
         for error in self.errors.iter().filter(|_| listed) {
             let line = format!("{}: {}", error.place(), error.detail);
-            write!(f, "\n  {}", visible(&line))?;
+            write!(f, "\n  {}", escape(&line))?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The output of a job as it comes, over every break of the connection: to standard output and error.
+//! The output of a job as it comes, across breaks of the connection.
 //!
 //! It knows records and offsets. What the end of a job means is for others.
 
@@ -8,12 +8,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::RequestBuilder;
 use serde::Deserialize;
-use tokio::io::{AsyncWriteExt, Stderr, Stdout};
 
 use super::connection::Client;
 use super::failure::Failure;
-use super::lines::Lines;
-use super::terminal::cannot_write;
+use super::ndjson::Lines;
 use super::view::Exit;
 
 /// What is asked for besides the place in the log.
@@ -183,50 +181,6 @@ fn request(
         (Some(offset), _) => request.query(&[("offset", offset)]),
         (None, Some(lines)) => request.query(&[("tail_lines", lines)]),
         (None, None) => request,
-    }
-}
-
-/// Our own standard output and error.
-///
-/// They are written to from threads of the runtime: a reader that does not read must not keep signals and
-/// input from being attended to.
-#[derive(Debug)]
-pub(super) struct Sinks {
-    stdout: Stdout,
-    stderr: Stderr,
-    last: Option<Stream>,
-}
-
-impl Sinks {
-    pub(super) fn new() -> Self {
-        Self {
-            stdout: tokio::io::stdout(),
-            stderr: tokio::io::stderr(),
-            last: None,
-        }
-    }
-
-    /// Writes; the two streams keep their order.
-    pub(super) async fn write(&mut self, stream: Stream, bytes: &[u8]) -> Result<(), Failure> {
-        if self.last != Some(stream) {
-            self.flush().await?;
-            self.last = Some(stream);
-        }
-        let written = match stream {
-            Stream::Stdout => self.stdout.write_all(bytes).await,
-            Stream::Stderr => self.stderr.write_all(bytes).await,
-        };
-        written.map_err(|error| cannot_write(&error))
-    }
-
-    /// Returns once everything has been taken.
-    pub(super) async fn flush(&mut self) -> Result<(), Failure> {
-        let flushed = match self.last {
-            None => Ok(()),
-            Some(Stream::Stdout) => self.stdout.flush().await,
-            Some(Stream::Stderr) => self.stderr.flush().await,
-        };
-        flushed.map_err(|error| cannot_write(&error))
     }
 }
 

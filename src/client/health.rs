@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Whom to ask.
 #[derive(Debug, clap::Args)]
 pub struct HealthArgs {
-    /// The address that the service listens on.
+    /// Address the service listens on
     #[arg(
         long,
         env = "PROCESSION_LISTEN",
@@ -24,7 +24,7 @@ pub struct HealthArgs {
         default_value = "127.0.0.1:8080"
     )]
     listen: SocketAddr,
-    /// With TLS the service is asked over the unix socket in its state directory.
+    /// With TLS or port 0, the unix socket in the state directory is used instead
     #[arg(
         long,
         env = "PROCESSION_TLS_CERT",
@@ -32,7 +32,7 @@ pub struct HealthArgs {
         hide_env_values = true
     )]
     tls_cert: Option<PathBuf>,
-    /// The state directory, where it is not the usual one.
+    /// State directory of the service, if not the default one
     #[arg(long, env = "PROCESSION_STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
 }
@@ -45,7 +45,7 @@ pub fn run(args: &HealthArgs) -> ExitCode {
     match ask(args, address) {
         Ok(200) => ExitCode::SUCCESS,
         Ok(status) => {
-            complain(&format!("{address} answers {status}"));
+            complain(&format!("{address} answers with status {status}"));
             ExitCode::FAILURE
         }
         Err(error) => {
@@ -56,7 +56,8 @@ pub fn run(args: &HealthArgs) -> ExitCode {
 }
 
 fn ask(args: &HealthArgs, address: SocketAddr) -> io::Result<u16> {
-    if args.tls_cert.is_none() {
+    // Which port 0 has become is known to the service alone.
+    if args.tls_cert.is_none() && address.port() != 0 {
         let stream = TcpStream::connect_timeout(&address, LIMIT)?;
         stream.set_read_timeout(Some(LIMIT))?;
         stream.set_write_timeout(Some(LIMIT))?;

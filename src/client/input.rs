@@ -5,13 +5,11 @@
 
 use bytes::Bytes;
 use reqwest::RequestBuilder;
-use tokio::io::AsyncReadExt;
+use tokio::time::Instant;
 
-use super::connection::{self, Client, Waiting};
+use super::connection::{self, CALM, Client, Waiting};
 use super::failure::{Failure, Problem};
-
-/// At most so much is read and sent at a time.
-const PIECE: usize = 256 << 10;
+use super::stdio::Input;
 
 /// What became of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,22 +22,21 @@ pub(super) enum Fed {
 
 /// Reads standard input to its end and sends it to a job that has started.
 pub(super) async fn forward(client: &Client, id: &str) -> Result<Fed, Failure> {
-    let mut stdin = tokio::io::stdin();
+    let mut stdin = Input::default();
     let mut writer = Writer {
         client,
         path: format!("/jobs/{id}/stdin"),
         offset: Some(0),
     };
-    let mut piece = vec![0; PIECE];
     loop {
-        let read = stdin.read(&mut piece).await;
-        let count =
+        let read = stdin.next().await;
+        let bytes =
             read.map_err(|error| Failure::Local(format!("cannot read standard input: {error}")))?;
-        let bytes = Bytes::copy_from_slice(&piece[..count]);
-        if writer.send(bytes, count == 0).await? == Fed::Closed {
+        let is_end = bytes.is_empty();
+        if writer.send(Bytes::from(bytes), is_end).await? == Fed::Closed {
             return Ok(Fed::Closed);
         }
-        if count == 0 {
+        if is_end {
             return Ok(Fed::Whole);
         }
     }
@@ -88,6 +85,7 @@ impl Writer<'_> {
         let mut waiting: Option<Waiting> = None;
         loop {
             let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
+            let since = Instant::now();
             let failure = match self.client.send(self.request(&piece, eof)).await {
                 Ok(_) => {
                     self.offset = self.offset.map(|offset| offset.saturating_add(length));
@@ -122,6 +120,10 @@ impl Writer<'_> {
                 ));
             }
             sent_before = true;
+            if since.elapsed() > CALM {
+                // A job may take as long as it likes to read, and a proxy gives up earlier.
+                waiting = None;
+            }
             let client = self.client;
             waiting
                 .get_or_insert_with(|| client.patience())

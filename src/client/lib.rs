@@ -1,4 +1,4 @@
-//! The client commands: they speak to a service over HTTP, and know a job's words and where the socket is.
+//! The client commands: they talk to a service over HTTP, and know the fields of a job and where the socket is.
 
 pub mod attach;
 mod connection;
@@ -6,18 +6,25 @@ pub mod control;
 pub mod events;
 mod execute;
 pub mod failure;
-mod find;
 mod follow;
-mod harmless;
 pub mod health;
 mod input;
-mod interrupt;
-mod lines;
 pub mod logs;
+mod lookup;
+mod ndjson;
+pub mod open;
+pub mod queues;
+mod raw;
 pub mod run;
+mod sanitize;
 pub mod show;
+mod signals;
+mod stdio;
+mod table;
 pub mod terminal;
-pub mod text;
+mod text;
 pub mod top;
+mod values;
 mod view;
 pub mod wait;
+mod watch;

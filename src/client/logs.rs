@@ -1,5 +1,6 @@
-//! `procession logs`: what a job has written.
+//! `procession logs`: the output of a job.
 
+use std::future::pending;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
@@ -8,31 +9,38 @@ use clap::ValueEnum;
 use super::connection::{Client, ConnectArgs};
 use super::execute;
 use super::failure::Failure;
-use super::find;
-use super::follow::{Follow, Record, Selection, Sinks, Stream};
-use super::harmless::Harmless;
+use super::follow::{Follow, Record, Selection, Stream};
+use super::lookup;
+use super::sanitize::Sanitizer;
+use super::signals::Signals;
+use super::stdio::{Sinks, reader_gone};
+use super::values::since;
+use job::time::Timestamp;
 use protocol::stderr::complain;
 
 #[derive(Debug, clap::Args)]
 pub struct LogsArgs {
-    /// An id, the beginning of one, or a name.
+    /// Job ID, unique prefix of one, or name
     job: String,
-    /// Go on until the job has ended.
+    /// Follow the output until the job ends
     #[arg(short, long)]
     follow: bool,
-    /// Only the last so many lines.
+    /// Show only the last N lines
     #[arg(short = 'n', long, value_name = "N")]
     tail: Option<u64>,
-    /// Only one stream.
+    /// Show only one stream
     #[arg(long, value_enum)]
     stream: Option<One>,
-    /// Each line behind the time at which it began to come.
+    /// Show only output since a time, such as 10m ago or 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<Timestamp>,
+    /// Start each line with its time
     #[arg(short, long, conflicts_with = "json")]
     timestamps: bool,
-    /// On a terminal, too, the bytes as they are; they can do there what they like.
+    /// Do not escape control sequences on a terminal
     #[arg(long)]
     raw: bool,
-    /// Print the records as JSON, one a line.
+    /// Print the records as JSON, one per line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -48,13 +56,50 @@ enum One {
 pub fn run(args: &LogsArgs) -> ExitCode {
     execute::run(async {
         let client = Client::new(&args.connect)?;
-        let id = find::id(&client, &args.job).await?;
-        print_log(&client, &id, args).await?;
-        Ok(ExitCode::SUCCESS)
+        let id = lookup::id(&client, &args.job).await?;
+        print_log(&client, &id, args).await
     })
 }
 
-async fn print_log(client: &Client, id: &str, args: &LogsArgs) -> Result<(), Failure> {
+/// The exit code of a command that SIGINT ended.
+const INTERRUPTED: u8 = 130;
+
+async fn print_log(client: &Client, id: &str, args: &LogsArgs) -> Result<ExitCode, Failure> {
+    let mut pages = [
+        Page::of(Stream::Stdout, args),
+        Page::of(Stream::Stderr, args),
+    ];
+    let mut sinks = Sinks::default();
+    // A colour must not outlive the command.
+    let may_leave_colours = pages.iter().any(|page| page.sanitizer.is_some());
+    let interrupted = async {
+        if may_leave_colours {
+            Signals::catch()?.next().await;
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+        pending().await
+    };
+    let ended = tokio::select! {
+        copied = copy(client, id, args, &mut pages, &mut sinks) => copied.map(|()| ExitCode::SUCCESS),
+        interrupted = interrupted => interrupted,
+        () = reader_gone() => Err(Failure::ReaderGone),
+    };
+    if !matches!(ended, Err(Failure::ReaderGone)) {
+        for (page, stream) in pages.iter_mut().zip([Stream::Stdout, Stream::Stderr]) {
+            sinks.write(stream, &page.finish()).await?;
+        }
+        sinks.flush().await?;
+    }
+    ended
+}
+
+async fn copy(
+    client: &Client,
+    id: &str,
+    args: &LogsArgs,
+    pages: &mut [Page; 2],
+    sinks: &mut Sinks,
+) -> Result<(), Failure> {
     let selection = Selection {
         stream: args.stream.map(|stream| match stream {
             One::Stdout => "stdout".to_owned(),
@@ -64,19 +109,19 @@ async fn print_log(client: &Client, id: &str, args: &LogsArgs) -> Result<(), Fai
         follow: args.follow,
     };
     let mut follow = Follow::new(client, id, selection);
-    let mut sinks = Sinks::new();
-    let mut pages = [
-        Page::of(Stream::Stdout, args),
-        Page::of(Stream::Stderr, args),
-    ];
+    let is_old = |at: &str| {
+        let at = at.parse::<Timestamp>().ok();
+        at.is_some_and(|at| args.since.is_some_and(|since| at < since))
+    };
     loop {
         let (record, mut line) = follow.next().await?;
-        if args.json && !line.is_empty() {
+        let is_old = matches!(&record, Record::Output { at, .. } if is_old(at));
+        if args.json && !line.is_empty() && !is_old {
             line.push(b'\n');
             sinks.write(Stream::Stdout, &line).await?;
         }
         match record {
-            Record::Output { stream, at, bytes } if !args.json => {
+            Record::Output { stream, at, bytes } if !args.json && !is_old => {
                 let page = match stream {
                     Stream::Stdout => &mut pages[0],
                     Stream::Stderr => &mut pages[1],
@@ -103,7 +148,7 @@ async fn print_log(client: &Client, id: &str, args: &LogsArgs) -> Result<(), Fai
 struct Page {
     times: bool,
     within_line: bool,
-    harmless: Option<Harmless>,
+    sanitizer: Option<Sanitizer>,
 }
 
 impl Page {
@@ -115,7 +160,7 @@ impl Page {
         Self {
             times: args.timestamps,
             within_line: false,
-            harmless: (is_terminal && !args.raw).then(Harmless::default),
+            sanitizer: (is_terminal && !args.raw).then(Sanitizer::default),
         }
     }
 
@@ -127,10 +172,19 @@ impl Page {
                 out.push(b' ');
             }
             self.within_line = !line.ends_with(b"\n");
-            match &mut self.harmless {
-                Some(harmless) => harmless.show(line, &mut out),
+            match &mut self.sanitizer {
+                Some(sanitizer) => sanitizer.show(line, &mut out),
                 None => out.extend_from_slice(line),
             }
+        }
+        out
+    }
+
+    /// What ends the stream.
+    fn finish(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        if let Some(sanitizer) = &mut self.sanitizer {
+            sanitizer.finish(&mut out);
         }
         out
     }

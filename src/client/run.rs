@@ -1,5 +1,5 @@
-//! `procession run`: a job in the place of a process. Its output is ours, our input is its, a signal to us
-//! stops it, and its exit code is ours.
+//! `procession run`: this command stands for a job. Its output is ours, our input is its, a signal to us stops it,
+//! and its exit code is ours.
 
 pub(super) mod spec;
 
@@ -12,42 +12,43 @@ use nix::sys::stat::{SFlag, fstat, major, minor};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::attach::{self, Begin, Wish};
+use super::attach::{self, Begin, Options, Sequence};
 use super::connection::{Client, ConnectArgs};
 use super::execute;
-use super::failure::{Failure, OURS};
-use super::follow::{End, Follow, Record, Selection, Sinks, Stream};
+use super::failure::{Failure, OURS, READER_GONE};
+use super::follow::{End, Follow, Record, Selection, Stream};
 use super::input::{self, Fed};
-use super::interrupt::{self, Signals};
+use super::lookup;
+use super::raw;
+use super::sanitize::escape;
+use super::signals::{self, Signals};
+use super::stdio::{Sinks, is_one_file};
 use super::terminal::print;
 use super::terminal::print_json;
-use super::text::visible;
-use super::view::{Exit, Job};
+use super::view::{Exit, Job, TIMED_OUT};
 use protocol::stderr::complain;
 use spec::{Here, SpecArgs};
 
-/// What a shell tells of a program that wrote to a pipe without a reader: 128 and SIGPIPE.
-const READER_GONE: u8 = 141;
-
-/// A job in the foreground, or in the background with `--detach`.
 #[derive(Debug, clap::Args)]
 pub struct RunArgs {
-    /// Print the id of the job once it is accepted, and leave it alone.
+    /// Run in the background and print the job ID
     #[arg(short, long)]
     detach: bool,
-    /// Send standard input to the job although it is a terminal.
+    /// Send standard input to the job even if it is a terminal
     #[arg(short, long, conflicts_with = "no_stdin")]
     interactive: bool,
-    /// Give the job a terminal of the size of this one; with --interactive it is this one, and Ctrl-P Ctrl-Q leaves
-    /// the job alone.
+    /// Give the job a terminal; with --interactive, connect this terminal to it
     #[arg(short, long, conflicts_with = "json")]
     tty: bool,
-    /// Never read standard input.
+    /// Never read standard input
     #[arg(short, long)]
     no_stdin: bool,
-    /// Print the records of the output as JSON, one a line; with --detach the job.
+    /// Print output records as JSON, one per line; with --detach, print the job
     #[arg(long)]
     json: bool,
+    /// Keys that detach from the job with --tty --interactive, such as ctrl-],q; empty for none
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+    detach_keys: Sequence,
     #[command(flatten)]
     spec: SpecArgs,
     #[command(flatten)]
@@ -71,6 +72,14 @@ async fn execute(args: &RunArgs) -> Result<u8, Failure> {
     } else if (feeds || args.interactive) && !body.contains_key("template") {
         body.insert("stdin".to_owned(), json!({"mode": "open"}));
     }
+    let is_shown = !args.detach && !args.tty && !args.json && !body.contains_key("template");
+    if is_shown && is_one_file() {
+        // One pipe keeps the order of the two streams, which would come out as one anyway.
+        let output = body.entry("output").or_insert_with(|| json!({}));
+        if let Some(output) = output.as_object_mut() {
+            output.entry("merge_stderr").or_insert_with(|| json!(true));
+        }
+    }
     let client = Client::new(&args.connect)?;
     if args.detach {
         let job = create(&client, "/jobs", &body).await?;
@@ -81,34 +90,74 @@ async fn execute(args: &RunArgs) -> Result<u8, Failure> {
         }
         return Ok(0);
     }
-    if args.tty {
-        let job = Job::read(&create(&client, "/jobs", &body).await?)?;
-        let wish = Wish {
-            writes: args.interactive,
-            has_terminal: true,
-            begin: Begin::Offset(0),
-        };
-        return attach::converse(&client, &job.id, wish).await;
-    }
-    // From here on a signal is the job's business, even where it is not made yet.
+    // From here on a signal is the job's business, even before there is a job.
     let mut signals = Signals::catch()?;
-    let job = {
-        let created = create(&client, "/jobs", &body);
-        match signals.second_before(created).await {
-            Some(created) => Job::read(&created?)?,
-            None => {
-                return Err(Failure::Lost(
-                    "interrupted before the job was known".to_owned(),
-                ));
-            }
+    let created = create(&client, "/jobs", &body);
+    let job = known(signals.second_before(created).await)?;
+    if args.tty {
+        stand_in_terminal(&client, &job, args, &mut signals).await
+    } else {
+        attend(&client, &job, feeds, args.json, &mut signals).await
+    }
+}
+
+/// The job, unless two signals came before the answer.
+pub(super) fn known(created: Option<Result<Value, Failure>>) -> Result<Job, Failure> {
+    match created {
+        Some(created) => Job::read(&created?),
+        None => Err(Failure::Lost(
+            "interrupted before the answer came; `procession ps` shows whether there is a job"
+                .to_owned(),
+        )),
+    }
+}
+
+/// `--tty`: the job's terminal, and no job that is left without a word.
+async fn stand_in_terminal(
+    client: &Client,
+    job: &Job,
+    args: &RunArgs,
+    signals: &mut Signals,
+) -> Result<u8, Failure> {
+    let options = Options {
+        writes: args.interactive,
+        has_terminal: true,
+        begin: Begin::Offset(0),
+        redraw: false,
+        detach_keys: args.detach_keys.clone(),
+    };
+    let id = job.id.as_str();
+    let failure = match attach::converse(client, id, options).await {
+        Ok(code) => return Ok(code),
+        Err(failure) => failure,
+    };
+    let reason = match &failure {
+        Failure::ReaderGone => "the reader of the output is gone",
+        // Nobody has seen anything of it.
+        Failure::Refused(_) | Failure::NotUnderstood(_) => "its terminal cannot be used",
+        Failure::Usage(_)
+        | Failure::Unreachable(_)
+        | Failure::Lost(_)
+        | Failure::NoSuchJob(_)
+        | Failure::Local(_) => {
+            complain(&format!(
+                "job {id} may still be running: procession attach {id}"
+            ));
+            return Err(failure);
         }
     };
-    attend(&client, &job, feeds, args.json, &mut signals).await
+    match signals::stop_and_wait(client, id, reason, signals).await {
+        Ok(()) => complain(&format!("job {id} was stopped: {reason}")),
+        Err(other) => {
+            complain(&format!("job {id} may still be running: {other}"));
+        }
+    }
+    Err(failure)
 }
 
 /// A terminal like ours. What hangs it up ends an interactive shell, which SIGTERM does not.
 fn give_terminal(body: &mut Map<String, Value>) {
-    let (rows, cols) = attach::size().unwrap_or((24, 80));
+    let (rows, cols) = raw::size().unwrap_or((24, 80));
     let mut pty = json!({"rows": rows, "cols": cols});
     if let Ok(term) = std::env::var("TERM") {
         pty["term"] = term.into();
@@ -180,7 +229,7 @@ pub(super) struct Ended {
     missed: u64,
 }
 
-/// Stands for the job until it has ended, and gives what to exit with.
+/// Stands for the job until it has ended, and gives the exit code.
 pub(super) async fn attend(
     client: &Client,
     job: &Job,
@@ -195,7 +244,7 @@ pub(super) async fn attend(
             started(client, job).await?;
             input::forward(client, id).await
         });
-        let mut interrupted = pin!(interrupt::obey(client, id, signals));
+        let mut interrupted = pin!(signals::obey(client, id, signals));
         let mut feeds = feeds;
         loop {
             let event = tokio::select! {
@@ -212,18 +261,26 @@ pub(super) async fn attend(
     match event {
         Event::Ended(Ok(ended)) => judge(client, id, &ended).await,
         Event::Ended(Err(Failure::ReaderGone)) => {
-            let words = "the reader of the output has gone";
-            interrupt::stop_and_wait(client, id, words, signals).await?;
+            let words = "the reader of the output is gone";
+            signals::stop_and_wait(client, id, words, signals).await?;
             Ok(READER_GONE)
         }
         Event::Fed(Err(failure)) => {
             // Without the rest of its input the job would wait, or take half for the whole.
             let words = "its input broke off";
-            interrupt::stop_and_wait(client, id, words, signals).await?;
+            signals::stop_and_wait(client, id, words, signals).await?;
+            Err(failure)
+        }
+        Event::Ended(Err(failure)) if failure.is_no_such_job() => {
+            complain(&format!(
+                "job {id} was removed before its end could be read"
+            ));
             Err(failure)
         }
         Event::Ended(Err(failure)) | Event::GivenUp(failure) => {
-            complain(&format!("job {id} may go on: procession show {id}"));
+            complain(&format!(
+                "job {id} may still be running: procession show {id}"
+            ));
             Err(failure)
         }
         Event::Fed(Ok(_)) => unreachable!("the loop goes on then"),
@@ -236,9 +293,9 @@ async fn started(client: &Client, job: &Job) -> Result<(), Failure> {
     let mut state = job.state.clone();
     while matches!(state.as_str(), "queued" | "starting") {
         let request = || {
-            let request = client.get(&path).timeout(execute::LONG_WAIT * 2);
-            request
-                .query(&[("wait", execute::LONG_WAIT.as_secs())])
+            client
+                .get(&path)
+                .query(&[("wait", client.hold().as_secs_f64())])
                 .query(&[("until", "started")])
         };
         let job: Value = client.json(request).await?;
@@ -254,7 +311,7 @@ async fn copy(client: &Client, id: &str, json: bool) -> Result<Ended, Failure> {
         ..Selection::default()
     };
     let mut follow = Follow::new(client, id, selection);
-    let mut sinks = Sinks::new();
+    let mut sinks = Sinks::default();
     let mut missed = 0;
     loop {
         let (record, mut line) = follow.next().await?;
@@ -270,7 +327,7 @@ async fn copy(client: &Client, id: &str, json: bool) -> Result<Ended, Failure> {
                 let count = to.saturating_sub(from);
                 sinks.flush().await?;
                 complain(&format!(
-                    "{count} bytes of the output were dropped before they were read (--max-output keeps more)"
+                    "{count} bytes of output were dropped before they could be read (--max-output keeps more)"
                 ));
             }
             Record::End(end) => {
@@ -284,7 +341,7 @@ async fn copy(client: &Client, id: &str, json: bool) -> Result<Ended, Failure> {
     }
 }
 
-/// What to exit with. An exit code alone says all of most ends, and the rest is asked for.
+/// The exit code. For most ends the job's own says everything; for the others the job is read.
 async fn judge(client: &Client, id: &str, ended: &Ended) -> Result<u8, Failure> {
     let end = &ended.end;
     let own = end.exit.as_ref().and_then(Exit::as_code);
@@ -293,13 +350,26 @@ async fn judge(client: &Client, id: &str, ended: &Ended) -> Result<u8, Failure> 
     let code = match own {
         Some(code) if is_plain => code,
         Some(_) | None => {
-            let path = format!("/jobs/{id}");
-            let job: Value = client.json(|| client.get(&path)).await?;
-            let job = Job::read(&job)?;
-            if let Some(remark) = job.remark() {
-                complain(&visible(&remark));
+            match lookup::get(client, id).await {
+                Ok((_, job)) => {
+                    if let Some(remark) = job.remark() {
+                        complain(&escape(&remark));
+                    }
+                    job.exit_code()
+                }
+                // Its output has told how it ended.
+                Err(failure) if failure.is_no_such_job() => {
+                    complain(&format!(
+                        "the job is {}, and its record was removed",
+                        escape(&end.state)
+                    ));
+                    match end.state.as_str() {
+                        "timed_out" => TIMED_OUT,
+                        _ => own.unwrap_or(OURS),
+                    }
+                }
+                Err(failure) => return Err(failure),
             }
-            job.exit_code()
         }
     };
     // Output with a hole in it must not look like success.

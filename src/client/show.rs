@@ -1,4 +1,4 @@
-//! `procession show` and `procession ps`: how jobs are.
+//! `procession show` and `procession ps`: the state of jobs.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,21 +8,24 @@ use serde_json::json;
 use super::connection::{Client, ConnectArgs};
 use super::execute;
 use super::failure::Failure;
-use super::interrupt::Signals;
+use super::sanitize::escape;
+use super::table::{Align, Colour, Style, Table};
 use super::terminal::print;
 use super::terminal::print_json;
-use super::text::{Align, Colour, Style, Table, size, span, visible};
+use super::text::{size, span};
 use super::view::Job;
-use super::{find, terminal};
+use super::watch::Watch;
+use super::{lookup, terminal};
 use job::time::Timestamp;
 use linux::clock;
+use protocol::stderr::complain;
 
 #[derive(Debug, clap::Args)]
 pub struct ShowArgs {
-    /// Ids, beginnings of ids, or names.
+    /// Job IDs, unique prefixes of IDs, or names
     #[arg(required = true, value_name = "JOB")]
     jobs: Vec<String>,
-    /// Print the jobs as JSON.
+    /// Print the jobs as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -31,31 +34,31 @@ pub struct ShowArgs {
 
 #[derive(Debug, clap::Args)]
 pub struct PsArgs {
-    /// Those that have ended, too.
+    /// Include finished jobs
     #[arg(short, long)]
     all: bool,
-    /// Only in these states; can be repeated, or separated by commas.
+    /// Show jobs in this state only; repeat or separate with commas
     #[arg(short, long, value_name = "STATE", value_delimiter = ',')]
     state: Vec<String>,
-    /// Only where the labels match, such as team=data,!nightly.
+    /// Show jobs whose labels match, such as team=data,!nightly
     #[arg(short = 'l', long, value_name = "SELECTOR")]
     selector: Option<String>,
-    /// Only where the name begins so.
+    /// Show jobs whose name starts with TEXT
     #[arg(long, value_name = "TEXT")]
     name: Option<String>,
-    /// Only of this queue.
+    /// Show jobs of this queue only
     #[arg(long)]
     queue: Option<String>,
-    /// At most so many, the newest.
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
-    limit: usize,
-    /// Print ids only.
+    /// Show at most N jobs, newest first; 0 for all [default: 100, and all with --quiet]
+    #[arg(short = 'n', long, value_name = "N")]
+    limit: Option<usize>,
+    /// Print IDs only
     #[arg(short, long, conflicts_with = "json")]
     quiet: bool,
-    /// Go on, and show the list anew every second, until interrupted.
+    /// Refresh every second; q or Ctrl-C quits
     #[arg(short, long)]
     watch: bool,
-    /// Print a JSON object with the jobs; with --watch one a line.
+    /// Print a JSON object with the jobs; with --watch, one per line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -65,8 +68,8 @@ pub struct PsArgs {
 pub fn show(args: &ShowArgs) -> ExitCode {
     execute::run(async {
         let client = Client::new(&args.connect)?;
-        for (at, id) in find::ids(&client, &args.jobs).await?.iter().enumerate() {
-            let (value, job) = find::get(&client, id).await?;
+        for (at, id) in lookup::ids(&client, &args.jobs).await?.iter().enumerate() {
+            let (value, job) = lookup::get(&client, id).await?;
             if args.json {
                 print_json(&value)?;
                 continue;
@@ -78,7 +81,7 @@ pub fn show(args: &ShowArgs) -> ExitCode {
     })
 }
 
-/// What people want to know of a job, a line each.
+/// What people want to know about a job, a line each.
 fn describe(job: &Job) -> String {
     let mut lines: Vec<(&str, String)> = vec![("id", job.id.clone())];
     let mut say = |what, text: Option<String>| lines.extend(text.map(|text| (what, text)));
@@ -160,7 +163,7 @@ fn describe(job: &Job) -> String {
     );
     let lines = lines
         .iter()
-        .map(|(what, text)| format!("{what:<12}{}\n", visible(text)));
+        .map(|(what, text)| format!("{what:<12}{}\n", escape(text)));
     lines.collect()
 }
 
@@ -174,31 +177,46 @@ pub fn ps(args: &PsArgs) -> ExitCode {
     execute::run(async {
         let client = Client::new(&args.connect)?;
         if !args.watch {
-            print(&list(&client, args).await?)?;
+            let (text, note) = list(&client, args).await?;
+            print(&text)?;
+            if let Some(note) = note {
+                complain(&note);
+            }
             return Ok(ExitCode::SUCCESS);
         }
-        let mut signals = Signals::catch()?;
+        let mut watch = Watch::begin()?;
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         loop {
-            let text = list(&client, args).await?;
+            let (mut text, note) = list(&client, args).await?;
+            if let Some(note) = note.filter(|_| !args.json && !args.quiet) {
+                text.insert_str(0, &format!("{note}\n"));
+            }
             print(&terminal::page(&text))?;
-            let is_over = tokio::select! {
-                _ = ticks.tick() => false,
-                _ = signals.next() => true,
-            };
-            if is_over {
-                return Ok(ExitCode::SUCCESS);
+            tokio::select! {
+                _ = ticks.tick() => {}
+                over = watch.over() => return over.map(|()| ExitCode::SUCCESS),
             }
         }
     })
 }
 
-async fn list(client: &Client, args: &PsArgs) -> Result<String, Failure> {
-    let mut query = vec![("page_size", args.limit.clamp(1, 1000).to_string())];
+/// How many jobs are shown without a limit, to people.
+const LIMIT: usize = 100;
+
+/// The list, and a note if it is cut.
+async fn list(client: &Client, args: &PsArgs) -> Result<(String, Option<String>), Failure> {
+    let limit = match args.limit {
+        Some(0) => usize::MAX,
+        Some(limit) => limit,
+        None if args.quiet => usize::MAX,
+        None => LIMIT,
+    };
+    let page_size = limit.saturating_add(1).min(1000);
+    let mut query = vec![("page_size", page_size.to_string())];
     let states = match (args.state.is_empty(), args.all) {
         (false, _) => Some(args.state.join(",")),
         (true, true) => None,
-        (true, false) => Some(find::live_states()),
+        (true, false) => Some(lookup::live_states()),
     };
     query.extend(states.map(|states| ("state", states)));
     query.extend(
@@ -208,22 +226,27 @@ async fn list(client: &Client, args: &PsArgs) -> Result<String, Failure> {
     );
     query.extend(args.name.clone().map(|name| ("name_prefix", name)));
     query.extend(args.queue.clone().map(|queue| ("queue", queue)));
-    let mut jobs = Vec::new();
-    if args.limit > 0 {
-        find::each(client, &query, |job| {
+    let (mut jobs, mut has_more) = (Vec::new(), false);
+    lookup::each(client, &query, |job| {
+        has_more = jobs.len() == limit;
+        if !has_more {
             jobs.push(job);
-            jobs.len() < args.limit
-        })
-        .await?;
-    }
+        }
+        !has_more
+    })
+    .await?;
+    let note =
+        has_more.then(|| format!("only the newest {limit} jobs are shown; --limit 0 shows all"));
     if args.json {
-        return Ok(format!("{}\n", json!({ "jobs": jobs })));
+        let list = json!({ "jobs": jobs, "has_more": has_more });
+        return Ok((format!("{list}\n"), note));
     }
     let jobs: Vec<Job> = jobs.iter().map(Job::read).collect::<Result<_, _>>()?;
     if args.quiet {
-        return Ok(jobs.iter().map(|job| format!("{}\n", job.id)).collect());
+        let ids = jobs.iter().map(|job| format!("{}\n", job.id)).collect();
+        return Ok((ids, note));
     }
-    Ok(table(&jobs, terminal::style()))
+    Ok((table(&jobs, terminal::style()), note))
 }
 
 fn table(jobs: &[Job], style: Style) -> String {
@@ -233,11 +256,12 @@ fn table(jobs: &[Job], style: Style) -> String {
         ("EXIT", Align::Right),
         ("AGE", Align::Right),
         ("RAN", Align::Right),
-        ("NAME", Align::Left),
-        ("COMMAND", Align::Left),
+        ("NAME", Align::Fill),
+        ("COMMAND", Align::Fill),
     ]);
     let now = clock::wall();
-    for job in jobs {
+    let ids = lookup::short_ids(jobs, style.width.is_some());
+    for (job, id) in jobs.iter().zip(ids) {
         let exit = match (&job.exit, job.has_ended()) {
             (Some(exit), _) => match (exit.code, &exit.signal) {
                 (Some(code), _) => code.to_string(),
@@ -247,22 +271,29 @@ fn table(jobs: &[Job], style: Style) -> String {
             (None, true) => "?".to_owned(),
             (None, false) => String::new(),
         };
+        let state = match job.state_reason.as_deref() {
+            Some(reason) if job.state == "queued" && reason != "waiting_for_slot" => {
+                format!("queued ({})", reason.trim_start_matches("waiting_for_"))
+            }
+            Some(_) | None => job.state.clone(),
+        };
         let age = span(now.since(job.created_at));
         let ran = run_time(job).map(span).unwrap_or_default();
-        table.row([
-            (job.id.as_str(), None),
-            (job.state.as_str(), colour(&job.state)),
-            (exit.as_str(), None),
-            (age.as_str(), None),
-            (ran.as_str(), None),
-            (job.name.as_deref().unwrap_or_default(), None),
-            (job.program().as_str(), None),
-        ]);
+        let cells = [
+            id,
+            state.as_str(),
+            &exit,
+            &age,
+            &ran,
+            job.name.as_deref().unwrap_or_default(),
+            &job.program(),
+        ];
+        table.row(&cells, colour(&job.state).map(|colour| (1, colour)));
     }
     table.render(style)
 }
 
-/// Good, bad, and what somebody may have to look at.
+/// Good, bad, and in between.
 fn colour(state: &str) -> Option<Colour> {
     match state {
         "running" | "succeeded" => Some(Colour::Green),
@@ -299,7 +330,7 @@ mod tests {
             "{line}"
         );
         assert!(
-            line.contains("  1m05s  n\\x1b[2J  printf '\\x1b]0;x\\x07'"),
+            line.contains("  1m5s  n\\x1b[2J  printf '\\x1b]0;x\\x07'"),
             "{line}"
         );
     }

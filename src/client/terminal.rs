@@ -1,30 +1,30 @@
-//! What standard output is, and what may be written to it.
+//! What standard output is, and printing to it.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+
+use anstream::{AutoStream, ColorChoice};
 
 use super::failure::Failure;
-use super::text::Style;
+use super::stdio::write_all;
+use super::table::Style;
+use protocol::stderr::complain;
 
-/// Colours and a width where people look, and neither in files and pipes.
+/// Colours and a width on a terminal, and neither in files and pipes.
 pub(super) fn style() -> Style {
     let stdout = io::stdout();
     if !stdout.is_terminal() {
         return Style::default();
     }
     Style {
-        colours: has_colours(),
+        // NO_COLOR, CLICOLOR and a dumb terminal are respected.
+        colours: AutoStream::choice(&stdout) != ColorChoice::Never,
         width: terminal_size::terminal_size_of(&stdout)
             .map(|(terminal_size::Width(columns), _)| usize::from(columns)),
     }
 }
 
-/// As <https://no-color.org> has it, and none on a terminal that says that it has none.
-fn has_colours() -> bool {
-    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    !refused && std::env::var_os("TERM").is_none_or(|kind| kind != "dumb")
-}
-
-/// A text in the place of what stood there before; in a pipe one after the other.
+/// A text that replaces the one before on a terminal; in a pipe they follow each other.
 pub(super) fn page(text: &str) -> String {
     let stdout = io::stdout();
     if stdout.is_terminal() {
@@ -42,22 +42,20 @@ pub(super) fn page(text: &str) -> String {
     }
 }
 
-/// What a failed write to standard output means.
-pub(super) fn cannot_write(error: &io::Error) -> Failure {
-    if error.kind() == io::ErrorKind::BrokenPipe {
-        Failure::ReaderGone
-    } else {
-        Failure::Local(format!("cannot write the output: {error}"))
-    }
-}
-
 /// Writes to standard output.
 pub fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    let written = stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush());
-    written.map_err(|error| cannot_write(&error))
+    write_all(&io::stdout(), text.as_bytes()).map_err(|error| Failure::writing(&error))
+}
+
+/// The exit code of a command that has only printed: a reader that went away is no failure, a full disk is.
+pub fn printed(text: &str) -> ExitCode {
+    match print(text) {
+        Ok(()) | Err(Failure::ReaderGone) => ExitCode::SUCCESS,
+        Err(failure) => {
+            complain(&failure.to_string());
+            ExitCode::from(failure.exit_code())
+        }
+    }
 }
 
 /// Writes one JSON value, one line.

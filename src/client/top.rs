@@ -1,4 +1,4 @@
-//! `procession top`: what the running jobs use, live.
+//! `procession top`: resource usage of running jobs, live.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -11,30 +11,31 @@ use tokio::time::Instant;
 use super::connection::{Client, ConnectArgs};
 use super::execute;
 use super::failure::Failure;
-use super::interrupt::Signals;
+use super::table::{Align, Table};
 use super::terminal::print;
-use super::text::{Align, Table, size, span};
+use super::text::{size, span};
 use super::view::Job;
-use super::{find, terminal};
+use super::watch::Watch;
+use super::{lookup, terminal};
 
-/// Before the first picture there are two looks, so far apart: the use of processors is a difference.
+/// Before the first update there are two looks, this far apart: processor usage is a difference.
 const FIRST: Duration = Duration::from_millis(500);
 
 #[derive(Debug, clap::Args)]
 pub struct TopArgs {
-    /// Only where the labels match, such as team=data,!nightly.
+    /// Show jobs whose labels match, such as team=data,!nightly
     #[arg(short = 'l', long, value_name = "SELECTOR")]
     selector: Option<String>,
-    /// The time between two pictures, in seconds.
+    /// Seconds between updates
     #[arg(short, long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
     interval: u64,
-    /// Look at so many jobs at most, the newest.
+    /// Look at no more than the newest N jobs; 0 for all
     #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
     limit: usize,
-    /// Print one picture and end.
+    /// Print one update and exit
     #[arg(short, long)]
     once: bool,
-    /// Print a JSON object for each picture, one a line.
+    /// Print each update as a JSON object, one per line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -63,9 +64,11 @@ struct Processes {
 struct Look {
     at: Instant,
     jobs: Vec<(Job, Vec<Process>)>,
+    /// There are jobs that were not looked at.
+    has_more: bool,
 }
 
-/// A line of the picture.
+/// A line of an update.
 #[derive(Debug, PartialEq)]
 struct Line {
     processes: usize,
@@ -78,16 +81,13 @@ struct Line {
 pub fn run(args: &TopArgs) -> ExitCode {
     execute::run(async {
         let client = Client::new(&args.connect)?;
-        let mut signals = Signals::catch()?;
+        let mut watch = Watch::begin()?;
         let mut before = look(&client, args).await?;
         let mut next = Instant::now() + FIRST;
         loop {
-            let is_over = tokio::select! {
-                () = tokio::time::sleep_until(next) => false,
-                _ = signals.next() => true,
-            };
-            if is_over {
-                return Ok(ExitCode::SUCCESS);
+            tokio::select! {
+                () = tokio::time::sleep_until(next) => {}
+                over = watch.over() => return over.map(|()| ExitCode::SUCCESS),
             }
             let now = look(&client, args).await?;
             let text = picture(&before, &now, args.json);
@@ -106,19 +106,27 @@ pub fn run(args: &TopArgs) -> ExitCode {
 }
 
 async fn look(client: &Client, args: &TopArgs) -> Result<Look, Failure> {
+    let limit = if args.limit == 0 {
+        usize::MAX
+    } else {
+        args.limit
+    };
     let mut query = vec![
         ("state", "running,paused,stopping".to_owned()),
-        ("page_size", args.limit.clamp(1, 1000).to_string()),
+        ("page_size", limit.saturating_add(1).min(1000).to_string()),
     ];
     query.extend(
         args.selector
             .clone()
             .map(|selector| ("label_selector", selector)),
     );
-    let mut values = Vec::new();
-    find::each(client, &query, |job| {
-        values.push(job);
-        values.len() < args.limit
+    let (mut values, mut has_more) = (Vec::new(), false);
+    lookup::each(client, &query, |job| {
+        has_more = values.len() == limit;
+        if !has_more {
+            values.push(job);
+        }
+        !has_more
     })
     .await?;
     let mut jobs = Vec::with_capacity(values.len());
@@ -134,7 +142,7 @@ async fn look(client: &Client, args: &TopArgs) -> Result<Look, Failure> {
         }
     }
     let at = Instant::now();
-    Ok(Look { at, jobs })
+    Ok(Look { at, jobs, has_more })
 }
 
 fn picture(before: &Look, now: &Look, as_json: bool) -> String {
@@ -169,7 +177,7 @@ fn picture(before: &Look, now: &Look, as_json: bool) -> String {
                     "cpu_percent": line.cpu_percent, "cpu_seconds": line.cpu_seconds, "rss_bytes": line.rss_bytes})
             })
             .collect();
-        return format!("{}\n", json!({ "jobs": jobs }));
+        return format!("{}\n", json!({ "jobs": jobs, "has_more": now.has_more }));
     }
     let mut table = Table::new(&[
         ("ID", Align::Left),
@@ -177,26 +185,37 @@ fn picture(before: &Look, now: &Look, as_json: bool) -> String {
         ("CPU", Align::Right),
         ("RSS", Align::Right),
         ("PROCS", Align::Right),
-        ("NAME", Align::Left),
-        ("COMMAND", Align::Left),
+        ("NAME", Align::Fill),
+        ("COMMAND", Align::Fill),
     ]);
-    for (job, line) in lines {
+    let style = terminal::style();
+    let ids = lookup::short_ids(lines.iter().map(|(job, _)| *job), style.width.is_some());
+    for ((job, line), id) in lines.iter().zip(ids) {
         let cpu = format!("{:.1}", line.cpu_percent);
         let time = span(Duration::try_from_secs_f64(line.cpu_seconds).unwrap_or_default());
-        table.row([
-            (job.id.as_str(), None),
-            (cpu.as_str(), None),
-            (time.as_str(), None),
-            (size(line.rss_bytes).as_str(), None),
-            (line.processes.to_string().as_str(), None),
-            (job.name.as_deref().unwrap_or_default(), None),
-            (job.program().as_str(), None),
-        ]);
+        let cells = [
+            id,
+            &cpu,
+            &time,
+            &size(line.rss_bytes),
+            &line.processes.to_string(),
+            job.name.as_deref().unwrap_or_default(),
+            &job.program(),
+        ];
+        table.row(&cells, None);
     }
-    table.render(terminal::style())
+    let note = if now.has_more {
+        format!(
+            "only the newest {} jobs are shown; --limit 0 shows all\n",
+            now.jobs.len()
+        )
+    } else {
+        String::new()
+    };
+    format!("{note}{}", table.render(style))
 }
 
-/// A process that was not there before has used all that it has used since then.
+/// A process that was not there before has used everything since then.
 fn add_up(processes: &[Process], elapsed: Duration, used: impl Fn(i32) -> Option<f64>) -> Line {
     let mut line = Line {
         processes: processes.len(),

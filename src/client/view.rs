@@ -1,6 +1,6 @@
-//! A job as client commands read it, and what it makes them end with.
+//! A job as client commands read it, and the exit code that it gives them.
 //!
-//! Fields and words that are not known are passed over: the service may be newer.
+//! Unknown fields and words are skipped: the service may be newer.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +15,10 @@ pub(super) const TIMED_OUT: u8 = 124;
 /// A program that cannot be executed, and one that does not exist, as shells and `docker run` say it.
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
-/// A signal is told as this plus its number.
+/// A signal is this plus its number.
 const SIGNALED: u8 = 128;
 
-/// What the service says of a job.
+/// What the service says about a job.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Job {
     pub(super) id: String,
@@ -102,12 +102,12 @@ pub(super) struct Spec {
 }
 
 impl Job {
-    /// Understands an answer, which is kept for `--json` by whoever wants it.
+    /// Reads an answer.
     pub(super) fn read(value: &serde_json::Value) -> Result<Self, Failure> {
         Self::deserialize(value).map_err(|error| Failure::NotUnderstood(error.to_string()))
     }
 
-    /// A terminal state never changes. A state that is not known is taken for a live one.
+    /// A terminal state never changes. An unknown state is taken for a live one.
     pub(super) fn has_ended(&self) -> bool {
         is_terminal(&self.state)
     }
@@ -121,7 +121,7 @@ impl Job {
         }
     }
 
-    /// What a command ends with that stands for the job; only where it has ended.
+    /// The exit code of a command that stands for the job; only if it has ended.
     pub(super) fn exit_code(&self) -> u8 {
         if self.state == "timed_out" {
             return TIMED_OUT;
@@ -136,7 +136,7 @@ impl Job {
         self.exit.as_ref().and_then(Exit::as_code).unwrap_or(OURS)
     }
 
-    /// Why the job is over, where its own exit does not say it all.
+    /// Why the job is over, if its own exit does not say everything.
     pub(super) fn remark(&self) -> Option<String> {
         let cause = self.termination.as_ref().map(|end| end.cause.as_str());
         if let Some(failure) = &self.spawn_failure {
@@ -151,6 +151,7 @@ impl Job {
         let mut remark = match cause {
             Some("timeout") => "the job was stopped by its timeout".to_owned(),
             Some("canceled") => "the job was stopped".to_owned(),
+            Some("superseded") => "the job made room for a newer one with its key".to_owned(),
             Some("oom_killed") => "the job ran out of memory".to_owned(),
             Some("output_limit") => "the job was stopped at its output limit".to_owned(),
             Some(other) => format!("the job is {}: {}", self.state, other.replace('_', " ")),

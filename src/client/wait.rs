@@ -1,4 +1,4 @@
-//! `procession wait`: until jobs have ended, with the exit code of the job.
+//! `procession wait`: until jobs have ended.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,25 +8,24 @@ use tokio::time::Instant;
 
 use super::connection::{Client, ConnectArgs};
 use super::execute;
-use super::execute::LONG_WAIT;
 use super::failure::Failure;
-use super::find;
-use super::run::spec::seconds;
+use super::lookup;
+use super::sanitize::escape;
 use super::terminal::print_json;
-use super::text::visible;
+use super::values::seconds;
 use super::view::Job;
 use protocol::stderr::complain;
 
 /// Which jobs.
 #[derive(Debug, clap::Args)]
 pub struct WaitArgs {
-    /// An id, the beginning of one, or a name; with several, the exit code is the first that is not 0.
+    /// Job IDs, unique prefixes of IDs, or names; of several exit codes, the first that is not 0 counts
     #[arg(required = true, value_name = "JOB")]
     jobs: Vec<String>,
-    /// Wait no longer than so, such as 90 or 1.5h; then exit with 125.
+    /// Give up after TIME, such as 90s or 1h30m, and exit with 125
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     timeout: Option<f64>,
-    /// Print each job as it is at its end.
+    /// Print each job as JSON when it ends
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -44,17 +43,17 @@ async fn execute(args: &WaitArgs) -> Result<u8, Failure> {
         .and_then(|time| Duration::try_from_secs_f64(time).ok());
     let until = limit.and_then(|limit| Instant::now().checked_add(limit));
     let mut code = 0;
-    for id in find::ids(&client, &args.jobs).await? {
+    for id in lookup::ids(&client, &args.jobs).await? {
         let Some(value) = ended(&client, &id, until).await? else {
             return Err(Failure::Local(format!(
-                "the time is up, and job {id} has not ended"
+                "timeout: job {id} is still running"
             )));
         };
         let job = Job::read(&value)?;
         if args.json {
             print_json(&value)?;
         } else if let Some(remark) = job.remark() {
-            complain(&visible(&format!("{id}: {remark}")));
+            complain(&escape(&format!("{id}: {remark}")));
         }
         if code == 0 {
             code = job.exit_code();
@@ -63,7 +62,7 @@ async fn execute(args: &WaitArgs) -> Result<u8, Failure> {
     Ok(code)
 }
 
-/// The job when it has ended; nothing where it has not until then.
+/// The job when it has ended; nothing if it has not by then.
 pub(super) async fn ended(
     client: &Client,
     id: &str,
@@ -72,10 +71,10 @@ pub(super) async fn ended(
     let path = format!("/jobs/{id}");
     loop {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let wait = left.unwrap_or(LONG_WAIT).min(LONG_WAIT);
         let request = || {
-            let request = client.get(&path).timeout(LONG_WAIT * 2);
-            request
+            let wait = left.unwrap_or(Duration::MAX).min(client.hold());
+            client
+                .get(&path)
                 .query(&[("wait", wait.as_secs_f64())])
                 .query(&[("until", "finished")])
         };

@@ -65,51 +65,51 @@ pub(crate) const SETTINGS: &[Setting] = &[
         Rule("`/var/lib/procession` as root, else `$XDG_STATE_HOME/procession` or `~/.local/state/procession`"),
         "Where jobs, their output and the token are kept."),
     row("auth", "--auth", "PROCESSION_AUTH", "token|none", One, Value("token"),
-        "How clients prove who they are; none is possible on a loopback address only."),
+        "How clients authenticate; none is allowed on a loopback address only."),
     row("tls_cert", "--tls-cert", "PROCESSION_TLS_CERT", "FILE", One, Rule("none"),
-        "The certificate for TLS, with those that lead to its authority, in PEM."),
+        "Certificate chain for TLS, in PEM."),
     row("tls_key", "--tls-key", "PROCESSION_TLS_KEY", "FILE", One, Rule("none"),
-        "The private key of the certificate, in PEM; others must not be able to read it."),
+        "Private key of the certificate, in PEM; other users must not be able to read it."),
     row("tls_client_ca", "--tls-client-ca", "PROCESSION_TLS_CLIENT_CA", "FILE", One, Rule("none"),
-        "With it, clients over TLS must show a certificate of this authority besides their token."),
+        "CA whose certificates clients over TLS must present, in addition to their token."),
     row("policy", "--policy", "PROCESSION_POLICY", "FILE", One, Rule("none"),
-        "A TOML file with command templates; with it, nothing else can be run."),
+        "TOML file with command templates; with it, nothing else can be run."),
     row("max_connections", "--max-connections", "PROCESSION_MAX_CONNECTIONS", "N", One, Value("1024"),
-        "The most connections over TCP, and as many again over the unix socket; more are closed."),
+        "Maximum connections over TCP, and the same number over the unix socket; more are closed."),
     row("max_streams", "--max-streams", "PROCESSION_MAX_STREAMS", "N", One, Value("256"),
-        "The most answers that follow and attached WebSockets at the same time; more are refused with 429."),
+        "Maximum followed outputs, event streams and WebSockets at a time; more are refused with 429."),
     row("max_running", "--max-running", "PROCESSION_MAX_RUNNING", "N", One, Value("256"),
-        "The most jobs that run at the same time; more wait in the queue."),
+        "Maximum jobs that run at a time, by their weights; more wait."),
     row("max_queued", "--max-queued", "PROCESSION_MAX_QUEUED", "N", One, Value("10000"),
-        "The most jobs that wait; more are refused with 429."),
+        "Maximum jobs that wait; more are refused with 429."),
     row("max_finished", "--max-finished", "PROCESSION_MAX_FINISHED", "N", One, Value("1000000"),
-        "The most finished jobs that are kept; the oldest go first, whatever their ttl."),
+        "Maximum finished jobs to keep; the oldest go first, whatever their ttl."),
     row("max_events", "--max-events", "PROCESSION_MAX_EVENTS", "N", One, Value("100000"),
-        "The most events that are kept, of all jobs together; the oldest go first. A short job has three."),
+        "Maximum events to keep, of all jobs together; the oldest go first. A short job has three."),
     row("on_shutdown", "--on-shutdown", "PROCESSION_ON_SHUTDOWN", "stop|leave", One,
         Rule("`stop` as PID 1, else `leave`"),
-        "What becomes of running jobs when the service ends."),
+        "What happens to running jobs when the service ends."),
     row("shutdown_grace_seconds", "--shutdown-grace-seconds", "PROCESSION_SHUTDOWN_GRACE_SECONDS", "SECONDS", One, Value("8"),
-        "The most time a stopping service gives its jobs to end by themselves."),
+        "Longest time that a stopping service gives its jobs to end."),
     row("min_free_bytes", "--min-free-bytes", "PROCESSION_MIN_FREE_BYTES", "BYTES", One, Value("1073741824"),
-        "With less free space than this for output, new jobs are refused with 507."),
+        "Refuse new jobs with 507 if less space than this is free for output."),
     row("max_body_bytes", "--max-body-bytes", "PROCESSION_MAX_BODY_BYTES", "BYTES", One, Value("1048576"),
-        "The largest request body; a larger one is refused with 413."),
+        "Largest request body; a larger one is refused with 413."),
     row("log_format", "--log-format", "PROCESSION_LOG_FORMAT", "text|json", One,
         Rule("`text` on a terminal, else `json`"),
-        "The form of log lines."),
+        "Format of log lines."),
     row("log_level", "--log-level", "PROCESSION_LOG_LEVEL", "LEVEL", One, Value("info"),
-        "Which log lines are written: error, warn, info, debug or trace."),
+        "Least important log lines to write: error, warn, info, debug or trace."),
     row("deny_root_jobs", "--deny-root-jobs", "PROCESSION_DENY_ROOT_JOBS", "", Switch, Value("false"),
         "Refuse jobs that would run as root."),
     row("sandbox", "--sandbox", "PROCESSION_SANDBOX", "off|default|require", One, Value("off"),
-        "The sandbox of jobs that ask for none; with require, no job can have less."),
+        "Sandbox of jobs that request none; with require, no job can have less."),
     row("webhook_allow_private", "--webhook-allow-private", "PROCESSION_WEBHOOK_ALLOW_PRIVATE", "", Switch, Value("false"),
-        "Let webhooks go to private, loopback and link-local addresses as well."),
+        "Allow webhooks to private, loopback and link-local addresses."),
     row("work_dir", "--work-dir", "PROCESSION_WORK_DIR", "DIR", One, Rule("`work` in the state directory"),
-        "The directory in which jobs start that name none."),
+        "Working directory of jobs that name none."),
     row("allowed_host", "--allowed-host", "PROCESSION_ALLOWED_HOST", "NAME", Many, Rule("none"),
-        "A name that the Host header may have besides loopback names and addresses; can be repeated."),
+        "Name that the Host header may have besides loopback names and addresses; can be repeated."),
 ];
 
 /// The one setting that the file cannot hold.
@@ -120,7 +120,7 @@ pub(crate) const CONFIG_FILE: Setting = row(
     "FILE",
     One,
     Rule("none"),
-    "A TOML file with settings; its keys are the flags in snake_case.",
+    "TOML file with settings; its keys are the flags in snake_case.",
 );
 
 const fn row(
@@ -155,13 +155,17 @@ pub(super) struct Given {
 pub(super) struct Settings(BTreeMap<&'static str, Given>);
 
 impl Settings {
-    pub(super) fn new(args: &ServeArgs, file: Option<(&Path, &str)>) -> Result<Self, ConfigError> {
-        let mut given = match file {
+    /// Also gives what is wrong with single keys of the file.
+    pub(super) fn new(
+        args: &ServeArgs,
+        file: Option<(&Path, &str)>,
+    ) -> Result<(Self, Vec<ConfigError>), ConfigError> {
+        let (mut given, errors) = match file {
             Some((file, text)) => read_file(file, text)?,
-            None => BTreeMap::new(),
+            None => (BTreeMap::new(), Vec::new()),
         };
         given.extend(args.given().map(|(key, given)| (key, given.clone())));
-        Ok(Self(given))
+        Ok((Self(given), errors))
     }
 
     /// The value of a setting that has a [`Preset::Value`].
@@ -211,21 +215,29 @@ impl Settings {
     }
 }
 
-fn read_file(file: &Path, text: &str) -> Result<BTreeMap<&'static str, Given>, ConfigError> {
-    let table: toml::Table = toml::from_str(text).map_err(|error| ConfigError::Syntax {
-        file: file.to_owned(),
-        line: line_of(text, error.span().map_or(0, |span| span.start)),
-        why: error.message().lines().collect::<Vec<_>>().join(", "),
-    })?;
-    let mut read = BTreeMap::new();
+/// What the file gives, and what is wrong with single keys of it.
+type ReadFile = (BTreeMap<&'static str, Given>, Vec<ConfigError>);
+
+fn read_file(file: &Path, text: &str) -> Result<ReadFile, ConfigError> {
+    let table: BTreeMap<toml::Spanned<String>, toml::Value> =
+        toml::from_str(text).map_err(|error| ConfigError::Syntax {
+            file: file.to_owned(),
+            line: line_of(text, error.span().map_or(0, |span| span.start)),
+            why: error.message().lines().collect::<Vec<_>>().join(", "),
+        })?;
+    let (mut read, mut errors) = (BTreeMap::new(), Vec::new());
     for (key, value) in table {
+        let line = line_of(text, key.span().start);
+        let key = key.into_inner();
         let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
-            return Err(ConfigError::UnknownKey {
+            errors.push(ConfigError::UnknownKey {
                 file: file.to_owned(),
+                line,
                 key,
             });
+            continue;
         };
-        let origin = format!("{file:?}, {key}");
+        let origin = format!("{file:?}, line {line}, {key}");
         let values = match (setting.kind, &value) {
             (Many, toml::Value::Array(items)) => items.iter().map(scalar).collect(),
             (One | Many | Switch, _) => scalar(&value).map(|value| vec![value]),
@@ -236,15 +248,16 @@ fn read_file(file: &Path, text: &str) -> Result<BTreeMap<&'static str, Given>, C
                 Many => "must be an array of strings",
                 Switch => "must be true or false",
             };
-            return Err(ConfigError::Value {
+            errors.push(ConfigError::Value {
                 origin,
                 fix: fix.to_owned(),
                 given: value.to_string(),
             });
+            continue;
         };
         read.insert(setting.key, Given { values, origin });
     }
-    Ok(read)
+    Ok((read, errors))
 }
 
 /// A value as one would write it for a flag.

@@ -25,11 +25,11 @@ fn surroundings() -> Surroundings {
     }
 }
 
-fn with_flags(flags: &[&str]) -> Result<Config, ConfigError> {
+fn with_flags(flags: &[&str]) -> Result<Config, ConfigErrors> {
     resolve(&args(flags), None, &surroundings())
 }
 
-fn with_file(flags: &[&str], text: &str) -> Result<Config, ConfigError> {
+fn with_file(flags: &[&str], text: &str) -> Result<Config, ConfigErrors> {
     resolve(
         &args(flags),
         Some((Path::new("/etc/p.toml"), text)),
@@ -187,7 +187,7 @@ fn the_state_directory_depends_on_who_runs_the_service() {
     assert_eq!(state_dir(&root).unwrap(), Path::new("/var/lib/procession"));
     assert_eq!(
         state_dir(&Surroundings::default()),
-        Err(ConfigError::NoStateDir)
+        Err(ConfigError::NoStateDir.into())
     );
 }
 
@@ -207,7 +207,7 @@ fn without_auth_the_address_is_loopback() {
     ] {
         let error = with_flags(&["--auth=none", "--listen", listen]).unwrap_err();
         assert!(
-            matches!(error, ConfigError::OpenToNetwork { .. }),
+            matches!(error.0.as_slice(), [ConfigError::OpenToNetwork { .. }]),
             "{listen}: {error}"
         );
         assert!(with_flags(&["--listen", listen]).is_ok(), "{listen}");
@@ -222,7 +222,10 @@ fn a_certificate_and_its_key_go_together() {
         (&["--tls-client-ca=a"], "--tls-cert"),
         (&["--tls-client-ca=a", "--tls-cert=c"], "--tls-key"),
     ] {
-        assert_eq!(with_flags(flags), Err(ConfigError::HalfOfTls { missing }));
+        assert_eq!(
+            with_flags(flags),
+            Err(ConfigError::HalfOfTls { missing }.into())
+        );
     }
     assert!(with_flags(&["--tls-cert=c", "--tls-key=k"]).is_ok());
 }
@@ -271,25 +274,31 @@ fn a_bad_file_is_refused_in_one_line() {
     for (file, expected) in [
         (
             "max_running = \"\"",
-            "\"/etc/p.toml\", max_running: must be an integer from 1 to 100000, not \"\"",
+            "\"/etc/p.toml\", line 1, max_running: must be an integer from 1 to 100000, not \"\"",
         ),
         (
             "listen = [\"x\"]",
-            "\"/etc/p.toml\", listen: must be a string or a number, not",
+            "\"/etc/p.toml\", line 1, listen: must be a string or a number, not",
         ),
-        ("auth = 2026-01-01", "\"/etc/p.toml\", auth: must be"),
+        (
+            "auth = 2026-01-01",
+            "\"/etc/p.toml\", line 1, auth: must be",
+        ),
         (
             "[allowed_host]\na = \"b\"",
-            "\"/etc/p.toml\", allowed_host: must be an array of strings",
+            "\"/etc/p.toml\", line 1, allowed_host: must be an array of strings",
         ),
         (
             "max-running = 1",
-            "\"/etc/p.toml\": unknown key \"max-running\"; known keys: listen, state_dir,",
+            "\"/etc/p.toml\", line 1: unknown key \"max-running\"; did you mean max_running?",
         ),
-        ("config = \"x\"", "\"/etc/p.toml\": unknown key \"config\""),
+        (
+            "config = \"x\"",
+            "\"/etc/p.toml\", line 1: unknown key \"config\"",
+        ),
         (
             "[serve]\nlisten = \"x\"",
-            "\"/etc/p.toml\": unknown key \"serve\"",
+            "\"/etc/p.toml\", line 1: unknown key \"serve\"",
         ),
         ("\n\nlisten = ", "\"/etc/p.toml\", line 3: not valid TOML: "),
         (
@@ -301,6 +310,43 @@ fn a_bad_file_is_refused_in_one_line() {
         assert!(error.starts_with(expected), "{error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }
+}
+
+#[test]
+fn every_mistake_is_named_at_once() {
+    let file = "max_runing = 1\n\nlog_level = \"loud\"\nauth = 7\nmax_queued = -1\n";
+    let error = with_file(&["--listen=x", "--tls-key=k"], file).unwrap_err();
+    let text = error.to_string();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "6 settings are wrong", "{text}");
+    for part in [
+        "  \"/etc/p.toml\", line 1: unknown key \"max_runing\"; did you mean max_running?",
+        "  \"/etc/p.toml\", line 3, log_level: must be",
+        "  \"/etc/p.toml\", line 4, auth: must be",
+        "  \"/etc/p.toml\", line 5, max_queued: must be",
+        "  --listen: must be",
+        "  --tls-cert and --tls-key go together",
+    ] {
+        let found = lines.iter().filter(|line| line.starts_with(part)).count();
+        assert_eq!(found, 1, "{part}: {text}");
+    }
+}
+
+#[test]
+fn a_variable_that_is_no_setting_is_named() {
+    let remarks = |names: &[&str]| unknown_variables(names.iter().map(Into::into));
+    assert_eq!(
+        remarks(&["PROCESSION_MAX_RUNING", "HOME"]),
+        [
+            "the variable PROCESSION_MAX_RUNING is ignored: there is no such setting; \
+             did you mean PROCESSION_MAX_RUNNING?"
+        ]
+    );
+    let mut known: Vec<&str> = SETTINGS.iter().map(|setting| setting.env).collect();
+    known.extend(["PROCESSION_CONFIG", "PROCESSION_TOKEN", "PROCESSION_JOB_ID"]);
+    // Of Kubernetes, in a namespace with a service of this name.
+    known.extend(["PROCESSION_SERVICE_HOST", "PROCESSION_PORT_8080_TCP_ADDR"]);
+    assert!(remarks(&known).is_empty(), "{:?}", remarks(&known));
 }
 
 #[test]

@@ -5,10 +5,11 @@
 //! job SIGPIPE or refuses a connection. It holds no policy, parses no JSON and knows no HTTP.
 
 mod backoff;
-mod berth;
+mod fork_among_many;
 mod handover;
-mod idle;
+mod idle_monitors;
 mod monitors;
+mod pipes;
 mod server_process;
 mod upgrade;
 
@@ -71,7 +72,7 @@ pub fn run(settings: Settings, server: Server) -> ExitCode {
             code
         }
         Err(failure) => {
-            failure.complain();
+            failure.say();
             ExitCode::from(failure.code)
         }
     }
@@ -121,7 +122,7 @@ struct Supervisor {
 
 struct Shutdown {
     kill_at: BootInstant,
-    monitors_told: u8,
+    monitors_asked: bool,
 }
 
 impl Supervisor {
@@ -275,7 +276,8 @@ impl Supervisor {
         while let Ok(Some(signal)) = self.signals.read_signal() {
             let number = i32::try_from(signal.ssi_signo).unwrap_or_default();
             asked_to_end |= number == libc::SIGTERM || number == libc::SIGINT;
-            asked_to_upgrade |= number == libc::SIGHUP;
+            // The kernel's own says that a terminal has hung up, which asks for nothing.
+            asked_to_upgrade |= number == libc::SIGHUP && signal.ssi_code != libc::SI_KERNEL;
             if number == libc::SIGCHLD {
                 ended.extend(i32::try_from(signal.ssi_pid).ok().and_then(Pid::new));
             }
@@ -307,10 +309,30 @@ impl Supervisor {
                     Some(_) | None => self.monitors.reaped(ended.pid, ended.end),
                 }
             }
+            while let Some(stopped) = sys::stopped_child(target) {
+                self.wake(stopped);
+            }
         }
         let server = self.server.as_ref().map(|server| server.pid);
         self.monitors.settle(&self.host, server);
         server_ended.and_then(|end| self.on_server_ended(end))
+    }
+
+    /// A job may stop its own monitor, which could do nothing for it then, not even end it. What is a job's own, and
+    /// only a child of this process since its monitor is dead, stays as it is.
+    fn wake(&self, stopped: Pid) {
+        let is_server = self
+            .server
+            .as_ref()
+            .is_some_and(|server| server.pid == stopped);
+        if is_server || self.monitors.contains(stopped) {
+            tracing::warn!(
+                pid = stopped.as_i32(),
+                "process {} of the service was stopped, and is woken",
+                stopped.as_i32()
+            );
+            let _ = sys::signal_process(stopped, Signal::CONT);
+        }
     }
 
     /// Takes in which monitors could have another job.
@@ -331,7 +353,7 @@ impl Supervisor {
         };
         self.shutdown = Some(Shutdown {
             kill_at,
-            monitors_told: 0,
+            monitors_asked: false,
         });
         self.restart_at = None;
         self.monitors.dismiss_idle();
@@ -381,10 +403,11 @@ impl Supervisor {
         let stops_jobs = self.settings.stop_jobs;
         let shutdown = self.shutdown.as_mut()?;
         if self.server.is_none() {
-            // Nobody else can stop the jobs now; a second SIGTERM tells a monitor not to be polite.
-            let due = if shutdown.kill_at <= now { 2 } else { 1 };
-            if stops_jobs && shutdown.monitors_told < due {
-                shutdown.monitors_told = due;
+            // Nobody else can stop the jobs now. A second SIGTERM asks a monitor not to be polite; it is repeated, since
+            // one that meets another's in the queue is lost.
+            let is_due = shutdown.kill_at <= now;
+            if stops_jobs && (is_due || !shutdown.monitors_asked) {
+                shutdown.monitors_asked = true;
                 self.monitors.terminate();
             }
             if let Some(code) = self.is_over(true) {
@@ -400,6 +423,10 @@ impl Supervisor {
                 "the shutdown took too long; {} jobs may still have processes",
                 self.monitors.len()
             );
+            if let Some(server) = &self.server {
+                // It must not go on without a supervisor.
+                let _ = sys::signal_process(server.pid, Signal::KILL);
+            }
             ExitCode::FAILURE
         })
     }
@@ -415,23 +442,28 @@ fn raise_nofile() -> io::Result<(u64, u64)> {
 /// Blocks the signals that are read here. Blocked, they reach even PID 1, which ignores every signal
 /// that it has no handler for. SIGCHLD inherited as ignored would lose every exit status.
 fn take_signals() -> io::Result<SignalFd> {
-    let mut mask = SigSet::empty();
-    for signal in [
+    let mut read = SigSet::empty();
+    read.extend([
         NixSignal::SIGCHLD,
         NixSignal::SIGTERM,
         NixSignal::SIGINT,
         NixSignal::SIGHUP,
-    ] {
-        mask.add(signal);
-    }
+    ]);
+    let mut mask = read;
+    // Never read: a file that may not grow and a terminal that is somebody else's are errors, and what is sent to a
+    // whole family of processes to have logs opened again means nothing here.
+    mask.extend([
+        NixSignal::SIGXFSZ,
+        NixSignal::SIGTTOU,
+        NixSignal::SIGUSR1,
+        NixSignal::SIGUSR2,
+    ]);
     // Blocked before the actions are the default ones: what is pending from before an execve stays so.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
     sys::default_actions();
-    if let Some(pipe) = Signal::from_number(13) {
-        sys::ignore_signal(pipe);
-    }
+    sys::ignore_signals(&[NixSignal::SIGPIPE]);
     Ok(SignalFd::with_flags(
-        &mask,
+        &read,
         SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
     )?)
 }

@@ -5,10 +5,9 @@ use std::time::Duration;
 use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, HeaderName};
 
-use super::problem::ApiError;
-use super::query;
-
-const PREFER: HeaderName = HeaderName::from_static("prefer");
+use crate::headers::PREFER;
+use crate::problem::ApiError;
+use crate::query;
 
 /// The offered type that the client likes best; the first one where it says nothing.
 pub(super) fn choose(

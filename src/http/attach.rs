@@ -3,7 +3,7 @@
 //! Here is who may begin such a conversation; how it goes is in its session.
 
 mod frames;
-mod pulse;
+mod heartbeat;
 mod session;
 
 use std::io::{self, Read, Write};
@@ -18,17 +18,18 @@ use bytes::Bytes;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, WebSocket};
 
-use super::Api;
-use super::auth::Caller;
-use super::jobs::InPath;
-use super::output::{self, FIRST_OFFSET, Wish};
-use super::problem::{ApiError, Place, Violation};
-use super::query::Params;
+use crate::api::Api;
+use crate::extract::InPath;
+use crate::headers::FIRST_OFFSET;
+use crate::layers::auth::Caller;
+use crate::output::{self, Selection};
+use crate::problem::{ApiError, Place, Violation};
+use crate::query::Params;
 use frames::{MESSAGE_BYTES, PROTOCOL};
 use session::{Log, Session};
 
 /// The parameters of [`attach`].
-pub(super) const ATTACH: &[&str] = &["stdin", "offset", "tail_bytes", "tail_lines"];
+pub(super) const ATTACH: &[&str] = &["stdin", "offset", "tail_bytes", "tail_lines", "ticket"];
 
 /// What is larger is refused by its head alone, and whoever sends it may not see why.
 const HARD_LIMIT: usize = 2 * MESSAGE_BYTES;
@@ -44,7 +45,7 @@ pub(super) async fn attach(
     mut params: Params,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
-    let wish = Wish::of(&mut params);
+    let selection = Selection::of(&mut params);
     let writes = params.flag("stdin");
     params.finish()?;
     let upgrade = upgrade.map_err(|_| ApiError::UpgradeRequired)?;
@@ -63,8 +64,8 @@ pub(super) async fn attach(
         true if !takes_input => return Err(ApiError::StdinClosed),
         true => Some(api.streams().writer(id).ok_or(ApiError::StdinTaken)?),
     };
-    let place = api.streams().place()?;
-    let beginning = output::begin(&api, id, wish).await?;
+    let permit = api.streams().permit()?;
+    let beginning = output::begin(&api, id, selection).await?;
     let first = beginning.first;
     let streams = api.streams().clone();
     let session = Session {
@@ -75,7 +76,7 @@ pub(super) async fn attach(
         follow,
         caller,
         writer,
-        place,
+        permit,
     };
     let upgrade = upgrade
         .max_message_size(HARD_LIMIT)

@@ -8,7 +8,7 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
-use super::problem::ApiError;
+use crate::problem::ApiError;
 
 /// How long a client may take to send a body.
 const DEADLINE: Duration = Duration::from_secs(15);

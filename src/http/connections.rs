@@ -3,7 +3,7 @@
 mod peer;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,12 +20,16 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
+use crate::api::{AuthMode, Settings};
 use crate::audit_log::Audit;
+use crate::layers::auth::{PeerAddress, PeerUid};
+use crate::layers::guards;
 use crate::policy::Policy;
 use crate::request::SpecLimits;
+use crate::streams::Streams;
 use crate::tls::{self, Certificates};
-use crate::tokens::{self, Tokens};
-use crate::{AuthMode, PeerAddress, PeerUid, Settings, Streams};
+use crate::tokens::sessions::{Maker, Sessions};
+use crate::tokens::{self, Access, Tokens};
 use manager::Manager;
 use peer::Peer;
 use protocol::listeners::Listeners;
@@ -33,8 +37,8 @@ use protocol::listeners::Listeners;
 /// A TLS handshake must be done within this time, and a request head must come within it.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 /// What is larger is refused here, with 431 and no body: twice what the guards refuse with a problem.
-const HEAD_BYTES: usize = 2 * crate::HEAD_BYTES;
-const HEAD_FIELDS: usize = 4 * crate::HEAD_FIELDS;
+const HEAD_BYTES: usize = 2 * guards::HEAD_BYTES;
+const HEAD_FIELDS: usize = 4 * guards::HEAD_FIELDS;
 
 /// How long accepting pauses after it failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -92,6 +96,9 @@ pub struct Connections {
     conversing: JoinSet<()>,
     closing: watch::Sender<bool>,
     audit: Arc<Audit>,
+    page: String,
+    /// What makes codes for browsers; nothing where nobody has to sign in.
+    sessions: Option<Sessions>,
 }
 
 impl Connections {
@@ -112,6 +119,13 @@ impl Connections {
             }
             Auth::None => AuthMode::None,
         };
+        let sessions = match options.auth {
+            Auth::Token => Sessions::open(&options.state_dir),
+            Auth::None => Sessions::forgetful(),
+        };
+        accepting.spawn(sessions.clone().keep());
+        let page = page(&listeners, options.tls.is_some())
+            .map_err(|error| format!("cannot read the listening address: {error}"))?;
         let policy = options.policy.as_deref().map(Policy::read).transpose()?;
         let tls = options.tls.as_ref().map(Certificates::open).transpose()?;
         if let (Some(certificates), Some(files)) = (tls.clone(), options.tls.clone()) {
@@ -125,6 +139,8 @@ impl Connections {
                 auth,
                 allowed_hosts: options.allowed_hosts.clone(),
                 max_body_bytes: options.max_body_bytes,
+                sessions: sessions.clone(),
+                page: page.clone(),
                 streams,
                 audit: Some(audit.clone()),
                 policy: policy.map(Arc::new),
@@ -140,7 +156,7 @@ impl Connections {
         let (closing, watched) = watch::channel(false);
         let (tcp, unix) = adopt(listeners)
             .map_err(|error| format!("cannot use the listening sockets: {error}"))?;
-        let doors = Doors {
+        let sockets = Sockets {
             tcp,
             unix,
             tls,
@@ -149,13 +165,27 @@ impl Connections {
         };
         let mut conversing = JoinSet::new();
         conversing.spawn(conversations.run(watched.clone(), LAST_WORDS));
-        accepting.spawn(accept_all(app, doors, watched));
+        accepting.spawn(accept_all(app, sockets, watched));
         Ok(Self {
             accepting,
             conversing,
             closing,
             audit,
+            page,
+            sessions: (options.auth == Auth::Token).then_some(sessions),
         })
+    }
+
+    /// An address that leads a browser on this machine to the page, signed in once where that is needed.
+    #[must_use]
+    pub fn way_in(&self) -> Option<String> {
+        let page = &self.page;
+        let Some(sessions) = &self.sessions else {
+            return Some(format!("{page}ui/"));
+        };
+        let maker = Maker::uid(nix::unistd::geteuid().as_raw());
+        let code = sessions.code(maker, Access::Operate)?;
+        Some(format!("{page}ui/signin#code={code}"))
     }
 
     /// Lets open connections finish what they are at, for a moment.
@@ -179,6 +209,18 @@ pub fn check_files(options: &Options) -> Result<(), String> {
     }
 }
 
+/// Where a browser on this machine finds the service.
+fn page(listeners: &Listeners, tls: bool) -> io::Result<String> {
+    let mut address = listeners.tcp.local_addr()?;
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(_) | IpAddr::V6(_) => {}
+    }
+    let scheme = if tls { "https" } else { "http" };
+    Ok(format!("{scheme}://{address}/"))
+}
+
 fn adopt(listeners: Listeners) -> io::Result<(TcpListener, UnixListener)> {
     listeners.tcp.set_nonblocking(true)?;
     listeners.unix.set_nonblocking(true)?;
@@ -200,7 +242,7 @@ fn keep_alive(listener: &std::net::TcpListener) -> nix::Result<()> {
 }
 
 /// Where connections come in.
-struct Doors {
+struct Sockets {
     tcp: TcpListener,
     unix: UnixListener,
     tls: Option<Certificates>,
@@ -217,20 +259,20 @@ enum Incoming {
     Closing,
 }
 
-async fn accept_all(app: Router, doors: Doors, mut closing: watch::Receiver<bool>) {
+async fn accept_all(app: Router, sockets: Sockets, mut closing: watch::Receiver<bool>) {
     let mut serving = JoinSet::new();
     let own_status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     loop {
         while serving.try_join_next().is_some() {}
         let incoming = tokio::select! {
-            accepted = doors.tcp.accept() => accepted.map_or_else(Incoming::Failed, |(stream, peer)| Incoming::Tcp(stream, peer)),
-            accepted = doors.unix.accept() => accepted.map_or_else(Incoming::Failed, |(stream, _)| Incoming::Unix(stream)),
+            accepted = sockets.tcp.accept() => accepted.map_or_else(Incoming::Failed, |(stream, peer)| Incoming::Tcp(stream, peer)),
+            accepted = sockets.unix.accept() => accepted.map_or_else(Incoming::Failed, |(stream, _)| Incoming::Unix(stream)),
             _ = closing.changed() => Incoming::Closing,
         };
         match incoming {
             Incoming::Tcp(stream, peer) => {
                 // Over the limit a connection is closed at once: one that waited would look like a hang.
-                let Ok(place) = doors.tcp_places.clone().try_acquire_owned() else {
+                let Ok(place) = sockets.tcp_places.clone().try_acquire_owned() else {
                     continue;
                 };
                 // Answers are small and written whole: waiting to fill a packet only delays them.
@@ -241,14 +283,14 @@ async fn accept_all(app: Router, doors: Doors, mut closing: watch::Receiver<bool
                     place,
                     closing: closing.clone(),
                 };
-                match doors.tls.as_ref().map(Certificates::current) {
+                match sockets.tls.as_ref().map(Certificates::current) {
                     None => serving.spawn(serve.run(stream)),
                     Some(tls) => serving.spawn(serve.run_tls(tls, stream)),
                 };
             }
             Incoming::Unix(stream) => match peer::of(&stream, &own_status) {
                 Ok(peer) => {
-                    let Ok(place) = doors.unix_places.clone().try_acquire_owned() else {
+                    let Ok(place) = sockets.unix_places.clone().try_acquire_owned() else {
                         continue;
                     };
                     let serve = Serve {
@@ -271,7 +313,7 @@ async fn accept_all(app: Router, doors: Doors, mut closing: watch::Receiver<bool
             Incoming::Closing => break,
         }
     }
-    drop(doors);
+    drop(sockets);
     let _ = tokio::time::timeout(LAST_WORDS, async {
         while serving.join_next().await.is_some() {}
     })

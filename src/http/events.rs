@@ -11,17 +11,19 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::jobs::InPath;
-use super::problem::{ApiError, Place, Violation};
-use super::query::Params;
-use super::{Api, accept, page, streams};
+use crate::api::Api;
+use crate::extract::InPath;
+use crate::headers::LAST_EVENT_ID;
+use crate::problem::{ApiError, Place, Violation};
+use crate::query::Params;
+use crate::{accept, page, streams};
 use job::JobId;
 use job::event::{Cursor, Event, Kind};
 use job::selector::Selector;
@@ -39,8 +41,6 @@ const NDJSON: &str = "application/x-ndjson";
 const EVENT_STREAM: &str = "text/event-stream";
 const TYPES: &[&str] = &[EVENT_STREAM, NDJSON];
 
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-
 /// How often something is sent to those that would else hear nothing.
 const PING: Duration = Duration::from_secs(15);
 
@@ -57,8 +57,8 @@ pub(super) async fn of_job(
     mut params: Params,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let wish = Wish::of(&mut params);
-    answer(&api, Some(id), wish, params, &headers).await
+    let filter = Filter::of(&mut params);
+    answer(&api, Some(id), filter, params, &headers).await
 }
 
 /// `GET /events`
@@ -67,13 +67,13 @@ pub(super) async fn of_all(
     mut params: Params,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let mut wish = Wish::of(&mut params);
-    wish.selector = page::selector(&mut params);
-    answer(&api, None, wish, params, &headers).await
+    let mut filter = Filter::of(&mut params);
+    filter.selector = page::selector(&mut params);
+    answer(&api, None, filter, params, &headers).await
 }
 
 /// Which events a client wants.
-struct Wish {
+struct Filter {
     after: Option<Cursor>,
     /// Empty for all.
     kinds: Vec<Kind>,
@@ -81,7 +81,7 @@ struct Wish {
     follow: Option<bool>,
 }
 
-impl Wish {
+impl Filter {
     fn of(params: &mut Params) -> Self {
         Self {
             after: params.integer("after"),
@@ -138,7 +138,7 @@ pub(super) fn last_event(headers: &HeaderMap) -> Result<Option<Cursor>, ApiError
 async fn answer(
     api: &Api,
     job: Option<JobId>,
-    mut wish: Wish,
+    mut filter: Filter,
     params: Params,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -146,22 +146,22 @@ async fn answer(
     let kind = accept::choose(headers, TYPES)?;
     let is_stream = kind == EVENT_STREAM;
     if is_stream && let Some(last) = last_event(headers)? {
-        wish.after = Some(last);
+        filter.after = Some(last);
     }
-    let follow = wish.follow.unwrap_or(is_stream);
-    let place = follow.then(|| api.streams().place()).transpose()?;
+    let follow = filter.follow.unwrap_or(is_stream);
+    let permit = follow.then(|| api.streams().permit()).transpose()?;
     // Before the first reading, so that nothing comes in between.
     let news = follow.then(|| api.manager.news(job));
     let query = EventQuery {
         job,
-        after: wish.after,
+        after: filter.after,
         limit: PAGE,
     };
     let first = api.manager.events(query).await?;
     if first.expired {
         return Err(ApiError::CursorExpired);
     }
-    if is_stream && follow && wish.after.is_some() && first.over && first.events.is_empty() {
+    if is_stream && follow && filter.after.is_some() && first.over && first.events.is_empty() {
         // To an event source that has had everything: do not come back.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
@@ -169,7 +169,7 @@ async fn answer(
         manager: api.manager.clone(),
         source: api.manager.event_source().into(),
         job,
-        wish,
+        filter,
         is_stream,
         news,
         at: 0,
@@ -177,7 +177,7 @@ async fn answer(
         page: Some(first),
         ping_at: Instant::now() + PING,
         begun: false,
-        _place: place,
+        _permit: permit,
     };
     Ok(([(CONTENT_TYPE, kind)], reader.into_body()).into_response())
 }
@@ -187,7 +187,7 @@ struct Reader {
     manager: Manager,
     source: Arc<str>,
     job: Option<JobId>,
-    wish: Wish,
+    filter: Filter,
     is_stream: bool,
     /// Without it, what there is now is all.
     news: Option<watch::Receiver<Cursor>>,
@@ -200,7 +200,7 @@ struct Reader {
     ping_at: Instant,
     begun: bool,
     /// Held for as long as it lasts, where it lasts.
-    _place: Option<streams::Place>,
+    _permit: Option<streams::Permit>,
 }
 
 impl Reader {
@@ -235,7 +235,7 @@ impl Reader {
                 None => self.read().await?,
             };
             for (cursor, event) in &page.events {
-                if self.wish.has(event) {
+                if self.filter.has(event) {
                     self.write(&mut out, *cursor, event);
                 }
             }
@@ -329,20 +329,20 @@ mod tests {
 
     #[test]
     fn types_repeat_or_take_commas_and_unknown_ones_are_told() {
-        let wish = |query: &str| {
+        let filter = |query: &str| {
             let mut params = Params::of(&format!("/events?{query}").parse().unwrap());
-            let wish = Wish::of(&mut params);
-            params.finish().map(|()| wish.kinds)
+            let filter = Filter::of(&mut params);
+            params.finish().map(|()| filter.kinds)
         };
-        assert_eq!(wish("").unwrap(), []);
+        assert_eq!(filter("").unwrap(), []);
         assert_eq!(
-            wish("type=job.started,job.finished&type=job.created").unwrap(),
+            filter("type=job.started,job.finished&type=job.created").unwrap(),
             [Kind::Started, Kind::Finished, Kind::Created]
         );
         for nothing in ["type=", "type=job.started,"] {
-            wish(nothing).unwrap_err();
+            filter(nothing).unwrap_err();
         }
-        let Err(ApiError::InvalidQuery(errors)) = wish("type=started&after=-1&follow=x") else {
+        let Err(ApiError::InvalidQuery(errors)) = filter("type=started&after=-1&follow=x") else {
             panic!("accepted");
         };
         assert_eq!(errors.len(), 3);

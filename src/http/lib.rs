@@ -1,46 +1,49 @@
-//! The HTTP API: routes, guards, authentication, JSON views and problems.
+//! The HTTP API: routes, layers, JSON views and problems, connections.
 //!
 //! Only this module knows status codes, headers and JSON field names. It decides nothing about jobs:
 //! it turns requests into calls of the manager and answers into JSON. Handlers may be dropped at any
 //! await, so that none of them leaves anything half done.
 
 mod accept;
+mod api;
 mod attach;
-mod audit;
 mod audit_log;
-mod auth;
 mod body;
-mod change;
+mod bulk;
+mod conditions;
 pub mod connections;
 #[cfg(test)]
 mod contract;
 mod events;
+mod extract;
 #[doc(hidden)]
 pub mod fuzz;
-mod guards;
+mod headers;
 mod jobs;
-mod log;
-mod many;
+mod layers;
+mod live;
 mod output;
 mod page;
 pub mod policy;
 mod problem;
 mod query;
+mod queues;
 mod range;
 pub mod request;
-mod request_id;
+mod respond;
 mod routes;
 mod service;
+mod session;
 mod stdin;
 mod streams;
+mod summary;
 mod terminal;
 #[cfg(test)]
 mod tests;
 pub mod tls;
 pub mod tokens;
 mod view;
-
-use std::sync::Arc;
+mod web;
 
 use axum::Router;
 use axum::http::HeaderValue;
@@ -54,87 +57,30 @@ use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 use tower_http::sensitive_headers::SetSensitiveRequestHeadersLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use crate::audit_log::Audit;
-use crate::policy::Policy;
-use crate::request::SpecLimits;
-pub use crate::tokens::Access;
-use crate::tokens::Tokens;
-pub use auth::{PeerAddress, PeerUid};
-pub(crate) use guards::{HEAD_BYTES, HEAD_FIELDS};
+use api::Api;
+pub use api::{AuthMode, Settings};
+pub use layers::auth::{PeerAddress, PeerUid};
+use layers::{audit, guards, log, request_id};
 use manager::Manager;
-pub use problem::{ALL_CODES, ApiError, PROBLEM_JSON, Place, Violation};
+pub use problem::{ApiError, PROBLEM_JSON, Place, Violation};
 pub use streams::Streams;
+pub use tokens::Access;
 pub use view::{JobView, etag};
-
-/// How callers over TCP are recognised. The unix socket goes by [`PeerUid`] in both modes.
-#[derive(Clone, Debug)]
-pub enum AuthMode {
-    /// By a bearer token.
-    Token {
-        /// Those that are recognised.
-        tokens: Tokens,
-    },
-    /// Not at all; for literal loopback addresses only, which whoever binds has to make sure of.
-    None,
-}
-
-/// What the API needs to know besides the manager.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// How callers are recognised.
-    pub auth: AuthMode,
-    /// Names that `Host` may carry besides loopback names and addresses, without ports.
-    pub allowed_hosts: Vec<String>,
-    /// The most bytes of a JSON body that are read.
-    pub max_body_bytes: usize,
-    /// Answers and WebSockets that last.
-    pub streams: Streams,
-    /// Bounds on what a job may be.
-    pub spec_limits: SpecLimits,
-    /// Where write requests are recorded.
-    pub audit: Option<Arc<Audit>>,
-    /// With one, its templates are all that can be run.
-    pub policy: Option<Arc<Policy>>,
-    /// The uid of this process, which may use the unix socket.
-    pub uid: u32,
-    /// The program's version.
-    pub version: &'static str,
-    /// The commit it was built from, where that is known.
-    pub commit: Option<&'static str>,
-}
-
-/// What every handler can reach.
-#[derive(Clone, Debug)]
-struct Api {
-    manager: Manager,
-    settings: Arc<Settings>,
-    tips: Arc<output::Tips>,
-}
-
-impl Api {
-    fn streams(&self) -> &Streams {
-        &self.settings.streams
-    }
-}
 
 /// The whole API as a service: routes inside, and around them, from the outside in, request ids, the log,
 /// error bodies, the audit log, the panic catcher and the guards.
 pub fn app(manager: Manager, settings: Settings) -> Router {
-    let api = Api {
-        manager,
-        settings: Arc::new(settings),
-        tips: Arc::default(),
-    };
+    let api = Api::new(manager, settings);
     // All of it as one layer of the router: each would be a box of its own otherwise, and a request clones
     // every box that it has not passed yet.
     let around = ServiceBuilder::new()
         .layer(SetSensitiveRequestHeadersLayer::new([AUTHORIZATION]))
         .layer(middleware::from_fn(request_id::only_tame))
         .layer(SetRequestIdLayer::new(
-            request_id::HEADER,
+            headers::REQUEST_ID,
             request_id::MakeId,
         ))
-        .layer(PropagateRequestIdLayer::new(request_id::HEADER))
+        .layer(PropagateRequestIdLayer::new(headers::REQUEST_ID))
         .layer(middleware::from_fn(log::line))
         .layer(SetResponseHeaderLayer::if_not_present(
             CONTENT_SECURITY_POLICY,

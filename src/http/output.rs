@@ -4,30 +4,36 @@
 //! reader costs memory. What a client needs to go on is in the head of the answer.
 
 mod follow;
+mod place;
 mod records;
+mod search;
+mod shared_tail;
 mod stream;
-mod tips;
 
 use std::io;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
-use super::jobs::InPath;
-use super::problem::ApiError;
-use super::query::Params;
-use super::{Api, accept};
+use crate::accept;
+use crate::api::Api;
+use crate::extract::InPath;
+use crate::headers::{FIRST_OFFSET, NEXT_OFFSET, OUTPUT_COMPLETE};
+use crate::problem::ApiError;
+use crate::query::Params;
 use follow::follow_log;
 pub(super) use follow::{Beginning, begin, last_event};
 use job::OutputTotals;
+pub(super) use place::{PLACE, Places, place};
 use protocol::output::{Piece, Reader, Stream};
-use records::{Format, Records};
+use records::{Format, Records, forward};
+pub(super) use search::{SEARCH, search};
+pub(super) use shared_tail::SharedTails;
 pub(super) use stream::{stderr, stdout};
-pub(super) use tips::Tips;
 
 /// The parameters of [`log`].
 pub(super) const LOG: &[&str] = &[
@@ -38,7 +44,12 @@ pub(super) const LOG: &[&str] = &[
     "limit_bytes",
     "follow",
     "timestamps",
+    "download",
+    "ticket",
 ];
+
+/// The parameters of [`stdout`] and [`stderr`].
+pub(super) const STREAM: &[&str] = &["download", "ticket"];
 
 /// The media types that a log is offered as.
 const LOG_TYPES: &[&str] = &[
@@ -54,12 +65,6 @@ const EVENT_STREAM: &str = "text/event-stream";
 /// Bytes that are read at once.
 const PIECE: usize = 256 << 10;
 
-pub(super) const FIRST_OFFSET: HeaderName = HeaderName::from_static("procession-first-offset");
-const NEXT_OFFSET: HeaderName = HeaderName::from_static("procession-next-offset");
-const FIRST_POSITION: HeaderName = HeaderName::from_static("procession-first-position");
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-const COMPLETE: HeaderName = HeaderName::from_static("procession-output-complete");
-
 /// `GET /jobs/{id}/output`
 pub(super) async fn log(
     State(api): State<Api>,
@@ -67,9 +72,10 @@ pub(super) async fn log(
     mut params: Params,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let mut wish = Wish::of(&mut params);
+    let mut selection = Selection::of(&mut params);
     let timestamps = params.flag("timestamps");
     let follow = params.given_flag("follow");
+    let download = download_of(&mut params);
     params.finish()?;
     let kind = accept::choose(&headers, LOG_TYPES)?;
     let format = match kind {
@@ -82,18 +88,18 @@ pub(super) async fn log(
     if format == Format::Events
         && let Some(last) = last_event(&headers)?
     {
-        wish.begin = Begin::Offset(last.offset);
+        selection.begin = Begin::Offset(last.offset);
         had_the_end = last.is_end;
     }
     // An event stream that ends would be asked for again and again.
     if follow.unwrap_or(format == Format::Events) {
-        return follow_log(&api, id, wish, kind, format, had_the_end).await;
+        return follow_log(&api, id, selection, kind, format, had_the_end).await;
     }
     // Asked first: what is complete then is complete when the totals are read.
     let job = api.manager.get(id).await?;
     let complete = job.output.complete;
     let reader = api.manager.output(id).await?;
-    let plan = off_thread(move || plan_log(reader, &wish, complete)).await??;
+    let plan = off_thread(move || plan_log(reader, &selection, complete)).await??;
     let mut response = raw(StatusCode::OK, kind, Some(plan.complete));
     set(&mut response, FIRST_OFFSET, plan.first);
     set(&mut response, NEXT_OFFSET, plan.next);
@@ -102,10 +108,12 @@ pub(super) async fn log(
             set(&mut response, CONTENT_LENGTH, length);
         }
         *response.body_mut() = plan.stretch.into_body();
+        save_as(&mut response, download);
         return Ok(response);
     }
     let end = plan.complete.then_some(job);
-    *response.body_mut() = plan.into_records(format, &wish).into_body(end);
+    *response.body_mut() = plan.into_records(format, &selection).into_body(end);
+    save_as(&mut response, download);
     Ok(response)
 }
 
@@ -118,9 +126,33 @@ fn raw(status: StatusCode, kind: &'static str, complete: Option<bool>) -> Respon
     let mut response = (status, [(CONTENT_TYPE, kind)]).into_response();
     if let Some(complete) = complete {
         let value = HeaderValue::from_static(if complete { "true" } else { "false" });
-        response.headers_mut().insert(COMPLETE, value);
+        response.headers_mut().insert(OUTPUT_COMPLETE, value);
     }
     response
+}
+
+/// The name under which a browser is to save the answer: letters, digits and `-_.`, so that nothing of it means
+/// anything to a header or a file system.
+fn download_of(params: &mut Params) -> Option<String> {
+    params.parsed(
+        "download",
+        "1 to 160 letters, digits and -_. not beginning with a dot",
+        |text| {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+            let good = (1..=160).contains(&text.len())
+                && text.bytes().all(plain)
+                && !text.starts_with('.');
+            good.then(|| text.to_owned())
+        },
+    )
+}
+
+fn save_as(response: &mut Response, name: Option<String>) {
+    let value = name
+        .and_then(|name| HeaderValue::try_from(format!("attachment; filename=\"{name}\"")).ok());
+    if let Some(value) = value {
+        response.headers_mut().insert(CONTENT_DISPOSITION, value);
+    }
 }
 
 fn set(response: &mut Response, name: HeaderName, value: u64) {
@@ -137,9 +169,21 @@ async fn off_thread<T: Send + 'static>(
         .map_err(|error| ApiError::Internal(format!("reading output: {error}")))
 }
 
+/// The stream that is meant; `None` for both.
+fn stream_of(params: &mut Params) -> Option<Stream> {
+    params
+        .parsed("stream", "stdout, stderr or all", |text| match text {
+            "stdout" => Some(Some(Stream::Stdout)),
+            "stderr" => Some(Some(Stream::Stderr)),
+            "all" => Some(None),
+            _ => None,
+        })
+        .flatten()
+}
+
 /// Which part of the log a client wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Wish {
+pub(super) struct Selection {
     filter: Option<Stream>,
     begin: Begin,
     limit: Option<u64>,
@@ -153,16 +197,9 @@ enum Begin {
     TailLines(u64),
 }
 
-impl Wish {
+impl Selection {
     pub(super) fn of(params: &mut Params) -> Self {
-        let filter = params
-            .parsed("stream", "stdout, stderr or all", |text| match text {
-                "stdout" => Some(Some(Stream::Stdout)),
-                "stderr" => Some(Some(Stream::Stderr)),
-                "all" => Some(None),
-                _ => None,
-            })
-            .flatten();
+        let filter = stream_of(params);
         let begins = [
             ("offset", params.integer("offset").map(Begin::Offset)),
             (
@@ -191,7 +228,7 @@ impl Wish {
 }
 
 /// A body to come and what its head says.
-struct Plan {
+struct Download {
     stretch: Stretch,
     first: u64,
     next: u64,
@@ -200,10 +237,10 @@ struct Plan {
     range: Option<String>,
 }
 
-impl Plan {
+impl Download {
     /// The same part of the log as records.
-    fn into_records(self, format: Format, wish: &Wish) -> Records {
-        let at = match (format, wish.begin) {
+    fn into_records(self, format: Format, selection: &Selection) -> Records {
+        let at = match (format, selection.begin) {
             // What is no longer there is told as a gap.
             (Format::Lines | Format::Events, Begin::Oldest) => 0,
             (Format::Lines | Format::Events, Begin::Offset(offset)) => offset,
@@ -216,20 +253,20 @@ impl Plan {
             format,
             at,
             end: Some(self.stretch.end),
-            left: wish.limit,
+            left: selection.limit,
             within_line: [false; 2],
         }
     }
 }
 
-/// Where a wish begins, and what there is.
-fn begin_of(reader: &mut Reader, wish: &Wish) -> Result<(u64, OutputTotals), ApiError> {
+/// Where a selection begins, and what there is.
+fn begin_of(reader: &mut Reader, selection: &Selection) -> Result<(u64, OutputTotals), ApiError> {
     let failed = |error: io::Error| ApiError::io("reading output", &error);
-    let begin = match wish.begin {
+    let begin = match selection.begin {
         Begin::Oldest => 0,
         Begin::Offset(offset) => offset,
-        Begin::TailBytes(count) => reader.tail_bytes(count, wish.filter).map_err(failed)?,
-        Begin::TailLines(count) => reader.tail_lines(count, wish.filter).map_err(failed)?,
+        Begin::TailBytes(count) => reader.tail_bytes(count, selection.filter).map_err(failed)?,
+        Begin::TailLines(count) => reader.tail_lines(count, selection.filter).map_err(failed)?,
     };
     // Read after the beginning was found, so that a growing log ends after it.
     let totals = reader.totals().map_err(failed)?;
@@ -241,19 +278,23 @@ fn begin_of(reader: &mut Reader, wish: &Wish) -> Result<(u64, OutputTotals), Api
     Ok((begin, totals))
 }
 
-fn plan_log(mut reader: Reader, wish: &Wish, complete: bool) -> Result<Plan, ApiError> {
+fn plan_log(
+    mut reader: Reader,
+    selection: &Selection,
+    complete: bool,
+) -> Result<Download, ApiError> {
     let failed = |error: io::Error| ApiError::io("reading output", &error);
-    let (begin, totals) = begin_of(&mut reader, wish)?;
+    let (begin, totals) = begin_of(&mut reader, selection)?;
     let end = totals.next_offset;
     let first = begin.max(totals.first_offset);
     let mut stretch = Stretch {
         reader,
-        filter: wish.filter,
+        filter: selection.filter,
         at: first,
         end,
-        left: wish.limit.unwrap_or(u64::MAX),
+        left: selection.limit.unwrap_or(u64::MAX),
     };
-    let next = match (wish.filter, wish.limit) {
+    let next = match (selection.filter, selection.limit) {
         (_, None) => end,
         (None, Some(limit)) => {
             stretch.end = end.min(first.saturating_add(limit));
@@ -269,8 +310,8 @@ fn plan_log(mut reader: Reader, wish: &Wish, complete: bool) -> Result<Plan, Api
         }
     };
     // With a hole in it, the body is shorter than its ends tell.
-    let whole = wish.filter.is_none() && totals.dropped_bytes <= totals.first_offset;
-    Ok(Plan {
+    let whole = selection.filter.is_none() && totals.dropped_bytes <= totals.first_offset;
+    Ok(Download {
         length: whole.then(|| stretch.end.saturating_sub(first)),
         stretch,
         first,
@@ -345,15 +386,6 @@ impl Stretch {
                 Ok::<_, io::Error>(piece.map(|bytes| (bytes, stretch)))
             },
         ))
-    }
-}
-
-/// A reader that stood still would never end.
-fn forward(at: u64, next: u64) -> io::Result<u64> {
-    if next > at {
-        Ok(next)
-    } else {
-        Err(io::Error::other("the output index does not go forward"))
     }
 }
 

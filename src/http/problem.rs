@@ -3,73 +3,24 @@
 //! The only map from the errors of the layers below to HTTP. An internal error has two texts: the
 //! client gets the request id, the log gets the cause.
 
-mod causes;
+mod catalogue;
+mod convert;
 mod render;
-mod words;
 
 use std::sync::Arc;
 
+use axum::http::HeaderValue;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+#[cfg(test)]
+pub(super) use catalogue::examples;
+use job::JobId;
 use job::life::Refusal;
 pub(super) use render::{panicked, render};
 
 /// The media type of an error body.
 pub const PROBLEM_JSON: &str = "application/problem+json";
-
-/// Every value of `code`; `openapi.yaml` lists the same.
-pub const ALL_CODES: &[&str] = &[
-    "invalid_query",
-    "invalid_page_token",
-    "invalid_header",
-    "invalid_json",
-    "invalid_request",
-    "unauthenticated",
-    "forbidden",
-    "peer_not_allowed",
-    "origin_not_allowed",
-    "policy_forbids",
-    "privilege_required",
-    "not_found",
-    "job_not_found",
-    "method_not_allowed",
-    "not_acceptable",
-    "body_timeout",
-    "job_not_started",
-    "job_stopping",
-    "job_already_finished",
-    "job_not_queued",
-    "signal_failed",
-    "stdin_closed",
-    "stdin_offset_mismatch",
-    "stdin_taken",
-    "no_terminal",
-    "precondition_failed",
-    "cursor_expired",
-    "body_too_large",
-    "unsupported_media_type",
-    "range_not_satisfiable",
-    "upgrade_required",
-    "head_too_large",
-    "host_not_allowed",
-    "invalid_spec",
-    "invalid_body",
-    "no_such_user",
-    "no_such_template",
-    "containment_unavailable",
-    "sandbox_unavailable",
-    "sandbox_required",
-    "idempotency_key_reused",
-    "queue_full",
-    "too_many_streams",
-    "internal",
-    "draining",
-    "not_ready",
-    "monitor_unavailable",
-    "store_unavailable",
-    "no_room",
-];
 
 /// Where in the request a mistake is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -132,6 +83,12 @@ pub enum ApiError {
     NotFound,
     /// No job has this id.
     JobNotFound,
+    /// Nothing is set of this queue, and no job is in it.
+    QueueNotFound,
+    /// Jobs wait or run in the queue.
+    QueueInUse,
+    /// The job does not wait for its key, which this job has.
+    ConcurrencyConflict(JobId),
     /// The path has no such method.
     MethodNotAllowed {
         /// The methods it has.
@@ -264,98 +221,13 @@ impl ApiError {
 impl IntoResponse for ApiError {
     /// Status and headers; `render` writes the body, since only it knows the request id.
     fn into_response(self) -> Response {
-        let mut response = self.status().into_response();
-        self.headers(&mut response);
+        let problem = self.problem();
+        let mut response = problem.status.into_response();
+        if let Some((name, value)) = problem.header {
+            let value = HeaderValue::from_str(&value).expect("made of visible ASCII");
+            response.headers_mut().insert(name, value);
+        }
         response.extensions_mut().insert(Arc::new(self));
         response
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_list_of_codes_is_that_of_the_errors() {
-        use std::collections::BTreeSet;
-        let words = String::new;
-        let violation = || Violation {
-            place: Place::Header("Accept"),
-            code: "conflict",
-            detail: words(),
-        };
-        let (detail, pointer) = (words, words);
-        let all = [
-            ApiError::InvalidQuery(Vec::new()),
-            ApiError::InvalidPageToken,
-            ApiError::InvalidHeader(violation()),
-            ApiError::InvalidJson(words()),
-            ApiError::InvalidRequest(""),
-            ApiError::Unauthenticated,
-            ApiError::Forbidden { needed: "admin" },
-            ApiError::PeerNotAllowed,
-            ApiError::OriginNotAllowed,
-            ApiError::PolicyForbids(""),
-            ApiError::NoSuchTemplate,
-            ApiError::HeadTooLarge,
-            ApiError::PrivilegeRequired {
-                detail: detail(),
-                pointer: pointer(),
-            },
-            ApiError::NotFound,
-            ApiError::JobNotFound,
-            ApiError::MethodNotAllowed { allow: words() },
-            ApiError::NotAcceptable { offered: &[] },
-            ApiError::BodyTimeout,
-            ApiError::Refused(Refusal::NotStarted),
-            ApiError::Refused(Refusal::Stopping),
-            ApiError::Refused(Refusal::Finished),
-            ApiError::SignalFailed(nix::errno::Errno::EPERM),
-            ApiError::NotQueued,
-            ApiError::PreconditionFailed,
-            ApiError::CursorExpired,
-            ApiError::StdinClosed,
-            ApiError::StdinOffset { expected: Some(1) },
-            ApiError::StdinTaken,
-            ApiError::NoTerminal,
-            ApiError::UpgradeRequired,
-            ApiError::TooManyStreams { most: 1 },
-            ApiError::BodyTooLarge(1),
-            ApiError::UnsupportedMediaType(""),
-            ApiError::RangeNotSatisfiable { length: 0 },
-            ApiError::HostNotAllowed,
-            ApiError::InvalidSpec(Vec::new()),
-            ApiError::InvalidBody(Vec::new()),
-            ApiError::NoSuchUser {
-                detail: detail(),
-                pointer: pointer(),
-            },
-            ApiError::ContainmentUnavailable {
-                detail: detail(),
-                pointer: pointer(),
-            },
-            ApiError::SandboxUnavailable {
-                detail: detail(),
-                pointer: pointer(),
-            },
-            ApiError::SandboxRequired {
-                detail: detail(),
-                pointer: pointer(),
-            },
-            ApiError::KeyReused,
-            ApiError::QueueFull,
-            ApiError::Internal(words()),
-            ApiError::Draining,
-            ApiError::NotReady(""),
-            ApiError::MonitorUnavailable,
-            ApiError::StoreUnavailable,
-            ApiError::NoRoom,
-        ];
-        let codes: BTreeSet<_> = all.iter().map(ApiError::code).collect();
-        assert_eq!(codes, ALL_CODES.iter().copied().collect());
-        for error in all {
-            assert!(error.status().as_u16() >= 400, "{error:?}");
-            let _ = error.into_response();
-        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::extract::Query;
 use axum::http::Uri;
 
-use super::problem::{ApiError, Place, Violation};
+use crate::problem::{ApiError, Place, Violation};
 
 /// Refuses parameters that are not among `known`.
 pub(super) fn check_known(uri: &Uri, known: &[&str]) -> Result<(), ApiError> {

@@ -8,8 +8,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
 
-use super::Api;
-use super::problem::ApiError;
+use crate::api::Api;
+use crate::problem::ApiError;
 use job::time::Timestamp;
 
 /// The description of this API.

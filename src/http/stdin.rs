@@ -4,23 +4,21 @@
 //! before: a job that does not read holds the client up, and costs no memory.
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 
-use super::Api;
-use super::jobs::InPath;
-use super::problem::ApiError;
-use super::query::Params;
+use crate::api::Api;
+use crate::extract::InPath;
+use crate::headers::STDIN_OFFSET;
+use crate::problem::ApiError;
+use crate::query::Params;
 use job::JobId;
 use manager::{INPUT_BYTES, Manager, RequestError};
 
 /// The parameters of [`write`].
 pub(super) const WRITE: &[&str] = &["eof", "offset"];
-
-/// How many bytes have been written to standard input.
-pub(super) const STDIN_OFFSET: HeaderName = HeaderName::from_static("procession-stdin-offset");
 
 /// `POST /jobs/{id}/stdin`
 pub(super) async fn write(

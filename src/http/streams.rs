@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::problem::ApiError;
+use crate::problem::ApiError;
 use job::JobId;
 
 /// A conversation over a WebSocket, from its beginning to its end.
@@ -36,11 +36,13 @@ pub(crate) struct Conversations {
 
 /// One of the places for streams, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place(#[expect(dead_code, reason = "it is held, not used")] OwnedSemaphorePermit);
+pub(super) struct Permit(
+    #[expect(dead_code, reason = "it is held, not used")] OwnedSemaphorePermit,
+);
 
 /// The right to type into a job, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Writer {
+pub(super) struct InputLock {
     writers: Arc<Mutex<HashSet<JobId>>>,
     id: JobId,
 }
@@ -60,17 +62,17 @@ impl Streams {
         (streams, Conversations { begun, ending: end })
     }
 
-    pub(super) fn place(&self) -> Result<Place, ApiError> {
-        let place = self.places.clone().try_acquire_owned();
-        place
-            .map(Place)
+    pub(super) fn permit(&self) -> Result<Permit, ApiError> {
+        let permit = self.places.clone().try_acquire_owned();
+        permit
+            .map(Permit)
             .map_err(|_| ApiError::TooManyStreams { most: self.most })
     }
 
     /// Makes the caller the one who types into this job; `None` where somebody else is.
-    pub(super) fn writer(&self, id: JobId) -> Option<Writer> {
+    pub(super) fn writer(&self, id: JobId) -> Option<InputLock> {
         let is_free = locked(&self.writers).insert(id);
-        is_free.then(|| Writer {
+        is_free.then(|| InputLock {
             writers: self.writers.clone(),
             id,
         })
@@ -87,7 +89,7 @@ impl Streams {
     }
 }
 
-impl Drop for Writer {
+impl Drop for InputLock {
     fn drop(&mut self) {
         locked(&self.writers).remove(&self.id);
     }
@@ -114,30 +116,20 @@ impl Conversations {
         }
         self.ending.send_replace(true);
         let end = tokio::time::Instant::now() + last_words;
-        loop {
-            let next = tokio::select! {
-                // One that is only now a WebSocket is told, too.
-                Some(conversation) = self.begun.recv() => Next::Begun(conversation),
-                ended = running.join_next(), if !running.is_empty() => Next::Ended(ended),
+        // One that becomes a WebSocket only now is told, too; none can, once nobody serves requests any more.
+        let mut may_begin = true;
+        while may_begin || !running.is_empty() {
+            tokio::select! {
+                begun = self.begun.recv(), if may_begin => match begun {
+                    Some(conversation) => drop(running.spawn(conversation)),
+                    None => may_begin = false,
+                },
+                Some(ended) = running.join_next() => log_panic(&ended),
                 () = tokio::time::sleep_until(end) => break,
-                else => break,
-            };
-            match next {
-                Next::Begun(conversation) => drop(running.spawn(conversation)),
-                Next::Ended(Some(ended)) => log_panic(&ended),
-                Next::Ended(None) => {}
-            }
-            if running.is_empty() && self.begun.is_empty() {
-                break;
             }
         }
         running.shutdown().await;
     }
-}
-
-enum Next {
-    Begun(Conversation),
-    Ended(Option<Result<(), tokio::task::JoinError>>),
 }
 
 fn log_panic(ended: &Result<(), tokio::task::JoinError>) {
@@ -153,10 +145,10 @@ mod tests {
     #[test]
     fn there_are_so_many_places_and_no_more() {
         let (streams, _conversations) = Streams::new(2);
-        let places = [streams.place().unwrap(), streams.place().unwrap()];
-        assert_eq!(streams.place().unwrap_err().code(), "too_many_streams");
+        let places = [streams.permit().unwrap(), streams.permit().unwrap()];
+        assert_eq!(streams.permit().unwrap_err().code(), "too_many_streams");
         drop(places);
-        assert!(streams.place().is_ok());
+        assert!(streams.permit().is_ok());
     }
 
     #[test]
@@ -191,5 +183,18 @@ mod tests {
         assert_eq!(heard.recv().await, Some("polite"));
         assert_eq!(heard.recv().await, Some("polite"));
         assert_eq!(heard.recv().await, None);
+    }
+
+    #[tokio::test]
+    async fn nobody_is_waited_for_once_no_conversation_can_begin() {
+        let (streams, conversations) = Streams::new(1);
+        let (close, closing) = watch::channel(false);
+        close.send_replace(true);
+        drop(streams);
+        let last_words = Duration::from_secs(3600);
+        let over = conversations.run(closing, last_words);
+        tokio::time::timeout(Duration::from_secs(60), over)
+            .await
+            .unwrap();
     }
 }

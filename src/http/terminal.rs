@@ -3,9 +3,10 @@
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 
-use super::jobs::InPath;
-use super::problem::ApiError;
-use super::{Api, body};
+use crate::api::Api;
+use crate::body;
+use crate::extract::InPath;
+use crate::problem::ApiError;
 use crate::request::{self, BodyError};
 
 /// `PUT /jobs/{id}/pty`

@@ -65,6 +65,13 @@ impl Signal {
         (matches!(number, 1..=31) || (RTMIN..=RTMAX).contains(&number)).then_some(Self(number))
     }
 
+    /// The signal that the kernel says has ended a process: any at all, those among them that are the C library's own and
+    /// that [`Signal::from_number`] does not know.
+    #[must_use]
+    pub fn that_ended(number: i32) -> Self {
+        Self(number)
+    }
+
     /// The number, as `kill -l` shows it.
     #[must_use]
     pub fn number(self) -> i32 {
@@ -76,6 +83,7 @@ impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match NAMES.iter().find(|(_, number)| *number == self.0) {
             Some((name, _)) => f.write_str(name),
+            None if !(RTMIN..=RTMAX).contains(&self.0) => write!(f, "SIG{}", self.0),
             None if self.0 == RTMIN => f.write_str("SIGRTMIN"),
             None => write!(f, "SIGRTMIN+{}", self.0 - RTMIN),
         }
@@ -97,8 +105,12 @@ impl From<Signal> for String {
 impl TryFrom<String> for Signal {
     type Error = UnknownSignal;
 
+    /// As a record has it: also one that can only end a process.
     fn try_from(text: String) -> Result<Self, UnknownSignal> {
-        text.parse()
+        match text.strip_prefix("SIG").map(str::parse) {
+            Some(Ok(number @ 32..=33)) => Ok(Self::that_ended(number)),
+            Some(_) | None => text.parse(),
+        }
     }
 }
 

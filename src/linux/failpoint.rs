@@ -3,7 +3,8 @@
 //! A test names a directory in `PROCESSION_FAILPOINTS` and arms a place by a file with the place's name in
 //! it. The first process that comes by takes the file away and is killed with SIGKILL at that very place;
 //! where the file holds `parent` or a PID, that process is killed instead, and this one goes on; where it holds
-//! `hang`, this one is stopped by SIGSTOP, as if a system call of it did not return. Every place is a step of
+//! `hang`, this one is stopped by SIGSTOP, as if a system call of it did not return; where it holds `wait`, this one goes
+//! on once the place is armed again. Every place is a step of
 //! "What is durable when" in ARCHITECTURE.md, before it or after it.
 //!
 //! Other places are system calls that can fail: there the file holds an errno, which everybody who comes by
@@ -13,19 +14,19 @@ use std::io;
 
 /// Kills whom an armed place says, where this one is armed.
 pub fn hit(place: &str) {
-    Place::new(place).hit();
+    Failpoint::new(place).hit();
 }
 
 /// A place that is known in advance, for a process that may not allocate when it comes by.
 #[derive(Debug)]
-pub struct Place {
+pub struct Failpoint {
     /// Its file, where a test has places.
     #[cfg(debug_assertions)]
     file: Option<std::ffi::CString>,
 }
 
 #[cfg(debug_assertions)]
-impl Place {
+impl Failpoint {
     pub fn new(name: &str) -> Self {
         Self {
             file: armed::file(name),
@@ -41,7 +42,7 @@ impl Place {
 
 /// Nothing: this is a release build.
 #[cfg(not(debug_assertions))]
-impl Place {
+impl Failpoint {
     #[inline(always)]
     pub fn new(_name: &str) -> Self {
         Self {}
@@ -123,6 +124,12 @@ mod armed {
             "parent" => parent,
             "hang" => {
                 raw::kill(me, libc::SIGSTOP);
+                return;
+            }
+            "wait" => {
+                while raw::unlink(file).is_err() {
+                    raw::yield_now();
+                }
                 return;
             }
             pid => pid.parse().unwrap_or(me),

@@ -202,9 +202,18 @@ fn descendants_among(root: i32, all: Vec<Stat>) -> Vec<Stat> {
 
 /// The effective uid of a process.
 pub fn euid(pid: i32) -> Option<u32> {
+    nth_uid(pid, 1)
+}
+
+/// The real uid of a process: whoever has it may signal the process (kill(2)).
+pub fn real_uid(pid: i32) -> Option<u32> {
+    nth_uid(pid, 0)
+}
+
+fn nth_uid(pid: i32, nth: usize) -> Option<u32> {
     let status = read_small(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    line.split_ascii_whitespace().nth(1)?.parse().ok()
+    line.split_ascii_whitespace().nth(nth)?.parse().ok()
 }
 
 /// The arguments of a process; empty for a zombie or a kernel thread.
@@ -269,6 +278,25 @@ pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
         .trim()
         .to_owned())
+}
+
+/// Does `/proc` show this process, and all that is read there? Else why not, and what to do.
+pub fn check() -> Result<(), String> {
+    let me = std::process::id().to_string();
+    match fs::read_link("/proc/self") {
+        Ok(named) if named.as_os_str() == me.as_str() => {}
+        named => {
+            let named = named.map_or("nobody".to_owned(), |named| named.display().to_string());
+            return Err(format!(
+                "/proc is of another PID namespace (this process is {me}, and {named} there): mount it anew (mount -t proc proc /proc, unshare --mount-proc)"
+            ));
+        }
+    }
+    boot_id().map(drop).map_err(|error| {
+        format!(
+            "cannot read /proc/sys/kernel/random/boot_id ({error}): mount /proc without subset=pid"
+        )
+    })
 }
 
 /// Is this still the process that had this number and this start time?

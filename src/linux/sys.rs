@@ -12,17 +12,21 @@ mod memory;
 pub mod raw;
 #[cfg(feature = "tokio")]
 mod reactor;
+mod wait;
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
-use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::failpoint;
 use job::Signal;
 pub use memory::{forget_text_pages, give_back_memory};
+pub use wait::{End, Usage, WaitTarget, Waited, stopped_child, wait};
 
 #[cfg(feature = "tokio")]
 pub use reactor::watch;
@@ -127,56 +131,6 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Which children to wait for.
-#[derive(Clone, Copy, Debug)]
-pub enum WaitTarget {
-    Any,
-    Child(Pid),
-}
-
-/// How a child ended, as waitid(2) says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waited {
-    pub pid: Pid,
-    pub end: End,
-    /// Its own, and that of the children which it has waited for.
-    pub usage: Usage,
-}
-
-/// What processes have used, as getrusage(2) counts it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    pub user: Duration,
-    pub system: Duration,
-    /// Of the largest of them.
-    pub max_rss_bytes: u64,
-}
-
-impl Usage {
-    /// That of these and of those, as the kernel adds up a process's children.
-    pub fn and(self, other: Self) -> Self {
-        Self {
-            user: self.user.saturating_add(other.user),
-            system: self.system.saturating_add(other.system),
-            max_rss_bytes: self.max_rss_bytes.max(other.max_rss_bytes),
-        }
-    }
-
-    fn read(usage: &libc::rusage) -> Self {
-        let unsigned = |number: i64| u64::try_from(number).unwrap_or_default();
-        let duration = |time: libc::timeval| {
-            Duration::from_secs(unsigned(time.tv_sec))
-                .saturating_add(Duration::from_micros(unsigned(time.tv_usec)))
-        };
-        Self {
-            user: duration(usage.ru_utime),
-            system: duration(usage.ru_stime),
-            // Linux counts it in kibibytes.
-            max_rss_bytes: unsigned(usage.ru_maxrss).saturating_mul(1024),
-        }
-    }
-}
-
 /// The most memory that this process has had so far (getrusage(2)).
 pub fn own_peak_bytes() -> u64 {
     let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF);
@@ -184,61 +138,6 @@ pub fn own_peak_bytes() -> u64 {
         .ok()
         .and_then(|usage| u64::try_from(usage.max_rss()).ok());
     kibibytes.unwrap_or_default().saturating_mul(1024)
-}
-
-/// By code or by signal; real-time signals included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    Code(u8),
-    Signal { number: i32, core_dumped: bool },
-}
-
-/// Looks, without blocking, for a child that has ended. With `reap` its number is free afterwards.
-/// `Ok(None)`: no child has ended. `Err(ECHILD)`: there is no child at all.
-pub fn wait(target: WaitTarget, reap: bool) -> nix::Result<Option<Waited>> {
-    let (kind, id) = match target {
-        WaitTarget::Any => (libc::P_ALL, 0),
-        WaitTarget::Child(pid) => (
-            libc::P_PID,
-            libc::id_t::try_from(pid.0).map_err(|_| Errno::EINVAL)?,
-        ),
-    };
-    let keep = if reap { 0 } else { libc::WNOWAIT };
-    // SAFETY: a zeroed siginfo_t is a valid value of that plain C structure.
-    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-    // SAFETY: a zeroed rusage is a valid value of that plain C structure.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: `info` and `usage` are writable for the whole call. The system call has an argument more than the C
-    // library's function: what the child has used.
-    Errno::result(unsafe {
-        libc::syscall(
-            libc::SYS_waitid,
-            kind,
-            id,
-            &raw mut info,
-            libc::WEXITED | libc::WNOHANG | keep,
-            &raw mut usage,
-        )
-    })?;
-    // SAFETY: waitid has filled in the SIGCHLD fields, or left the zeroes.
-    let pid = unsafe { info.si_pid() };
-    let Some(pid) = Pid::new(pid) else {
-        return Ok(None);
-    };
-    // SAFETY: as above; si_status is set whenever si_pid is.
-    let status = unsafe { info.si_status() };
-    let end = match info.si_code {
-        libc::CLD_EXITED => End::Code(u8::try_from(status & 0xff).unwrap_or(u8::MAX)),
-        code => End::Signal {
-            number: status,
-            core_dumped: code == libc::CLD_DUMPED,
-        },
-    };
-    Ok(Some(Waited {
-        pid,
-        end,
-        usage: Usage::read(&usage),
-    }))
 }
 
 /// kill(2) on one process. Safe against recycled numbers only for one's own unreaped children.
@@ -252,6 +151,36 @@ pub fn signal_process(pid: Pid, signal: Signal) -> nix::Result<()> {
 pub fn signal_group(leader: Pid, signal: Signal) -> nix::Result<()> {
     // SAFETY: kill has no memory preconditions; a `Pid` is above 1, so this is neither -1 nor our own group's 0.
     Errno::result(unsafe { libc::kill(-leader.0, signal.number()) }).map(drop)
+}
+
+/// How long a process that has become another user may take to send a signal.
+const AS_USER: u16 = 1000;
+
+/// Sends a signal as user `uid`, whose process it is for: a process that may become any user, and has started that one
+/// so, may lack the right to signal it (capabilities(7) `CAP_SETUID`, `CAP_KILL`). Its child makes two system calls and
+/// ends, so that it does not matter what other threads of this process hold.
+pub fn signal_as(uid: u32, pid: Pid, signal: Signal) -> nix::Result<()> {
+    let helper = match fork()? {
+        Fork::Parent(helper) => helper,
+        Fork::Child => {
+            let sent = raw::become_uid(uid).and_then(|()| signal_process(pid, signal));
+            exit_now(sent.map_or_else(errno_number, |()| 0));
+        }
+    };
+    let held = pidfd_open(helper)?;
+    let mut ended = [PollFd::new(held.as_fd(), PollFlags::POLLIN)];
+    // Not for longer: whoever is that user may stop it.
+    let _ = poll(&mut ended, PollTimeout::from(AS_USER));
+    match wait(WaitTarget::Child(helper), true)? {
+        Some(Waited {
+            end: End::Code(0), ..
+        }) => Ok(()),
+        Some(Waited {
+            end: End::Code(code),
+            ..
+        }) => Err(Errno::from_raw(code.into())),
+        Some(_) | None => Err(Errno::EPERM),
+    }
 }
 
 /// `pidfd_open(2)`: a handle that goes on meaning this process when its number is used again.
@@ -286,8 +215,8 @@ pub fn adopt_fd(fd: RawFd) -> Option<OwnedFd> {
 /// Sets every signal to its default action: execve(2) keeps ignored signals ignored.
 pub fn default_actions() {
     for number in 1..=64 {
-        // SAFETY: SIG_DFL is always a valid action; numbers without a settable action only fail.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+        // The C library's own function refuses the two signals that it uses itself.
+        raw::default_action(number);
     }
 }
 
@@ -300,10 +229,12 @@ pub fn unblock_signals() -> nix::Result<()> {
     )
 }
 
-/// Ignores a signal in this process.
-pub fn ignore_signal(signal: Signal) {
-    // SAFETY: SIG_IGN is always a valid action.
-    unsafe { libc::signal(signal.number(), libc::SIG_IGN) };
+/// Ignores these signals in this process.
+pub fn ignore_signals(signals: &[nix::sys::signal::Signal]) {
+    for signal in signals {
+        // SAFETY: SIG_IGN is always a valid action.
+        let _ = unsafe { nix::sys::signal::signal(*signal, nix::sys::signal::SigHandler::SigIgn) };
+    }
 }
 
 /// `FIONBIO`: reads and writes that would have to wait fail instead (ioctl(2)).
@@ -375,12 +306,48 @@ pub fn has_seccomp_errno() -> bool {
     result == 0
 }
 
+/// `TIOCGPTPEER`: the other side of a terminal, given its master; not as a controlling terminal (Linux 4.13).
+pub fn terminal_peer(master: BorrowedFd<'_>) -> nix::Result<OwnedFd> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: the request takes an integer.
+    let fd = Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) })?;
+    adopt_fd(fd).ok_or(Errno::EBADF)
+}
+
 /// Closes every descriptor from 3 on, but these.
-pub fn close_fds_except(keep: &[RawFd]) -> nix::Result<()> {
+pub fn close_fds_except(keep: &[RawFd]) -> io::Result<()> {
     for (first, last) in gaps_between(keep) {
-        // SAFETY: a freshly forked child calls this; what it closes belongs to its parent's values,
-        // which the child never uses or drops.
-        Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
+        match close_range(first, last) {
+            // Before Linux 5.9, or kept away by a filter.
+            Err(Errno::ENOSYS | Errno::EPERM) => return close_one_by_one(keep),
+            closed => closed?,
+        }
+    }
+    Ok(())
+}
+
+/// Is `close_range(2)` to be had?
+pub fn has_close_range() -> bool {
+    // No descriptor has so high a number.
+    close_range(u32::MAX, u32::MAX).is_ok()
+}
+
+fn close_range(first: u32, last: u32) -> nix::Result<()> {
+    if let Err(error) = failpoint::fail("descriptors.closing") {
+        return Err(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)));
+    }
+    // SAFETY: a freshly forked child calls this; what it closes belongs to its parent's values, which the child never
+    // uses or drops.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
+fn close_one_by_one(keep: &[RawFd]) -> io::Result<()> {
+    let open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    for fd in open.into_iter().filter(|fd| *fd >= 3 && !keep.contains(fd)) {
+        // SAFETY: as for close_range; the one that was read from is closed already, and this call fails.
+        let _ = unsafe { libc::close(fd) };
     }
     Ok(())
 }

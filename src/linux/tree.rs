@@ -150,10 +150,8 @@ impl Tree {
                     refused: None,
                 },
                 Err(Errno::ESRCH) => Delivery::default(),
-                Err(errno) => Delivery {
-                    delivered: 0,
-                    refused: Some(errno),
-                },
+                // None of them is this user's, who may be able to become theirs.
+                Err(_) => self.signal_each(&members, signal),
             };
         }
         self.signal_each(&members, signal)
@@ -163,9 +161,11 @@ impl Tree {
     pub fn terminate(&self, signal: Signal, scope: Scope, leader: Pid, leader_reaped: bool) {
         if scope == Scope::Group && !leader_reaped {
             // Without a look at /proc: this is the way of nearly every stop.
-            let _ = sys::signal_group(leader, signal);
+            let sent = sys::signal_group(leader, signal);
             let _ = sys::signal_group(leader, Signal::CONT);
-            return;
+            if sent != Err(Errno::EPERM) {
+                return;
+            }
         }
         let _ = self.signal(signal, scope, leader, leader_reaped);
         let _ = self.signal(Signal::CONT, scope, leader, leader_reaped);
@@ -230,7 +230,11 @@ impl Tree {
     fn signal_each(&self, members: &[Stat], signal: Signal) -> Delivery {
         let mut delivery = Delivery::default();
         for stat in members {
-            match self.signal_member(stat, signal) {
+            let sent = match self.signal_member(stat, signal) {
+                Err(Errno::EPERM) => signal_as_its_user(stat, signal),
+                sent => sent,
+            };
+            match sent {
                 Ok(()) => delivery.delivered += 1,
                 Err(Errno::ESRCH) => {}
                 Err(errno) => delivery.refused = Some(errno),
@@ -262,6 +266,16 @@ impl Tree {
             Err(errno) => Err(errno),
         }
     }
+}
+
+/// Without the right to signal another user's process: as that user, whom this process may be able to become.
+fn signal_as_its_user(stat: &Stat, signal: Signal) -> nix::Result<()> {
+    let pid = Pid::new(stat.pid).ok_or(Errno::ESRCH)?;
+    let uid = procfs::real_uid(stat.pid).ok_or(Errno::ESRCH)?;
+    if !procfs::is_same_process(pid, stat.start_ticks) {
+        return Err(Errno::ESRCH);
+    }
+    sys::signal_as(uid, pid, signal).map_err(|_| Errno::EPERM)
 }
 
 /// Who blocks a stop, for people.

@@ -41,7 +41,7 @@ pub(super) fn mirror(job: &mut Job, record: &Record) {
     let state = record.life.state(&job.spec.success_exit_codes);
     if !state.is_terminal() {
         job.state = state;
-        job.message = waiting_message(job);
+        job.message = waiting_message(job, record.output_refused);
     }
 }
 
@@ -58,20 +58,30 @@ pub(super) fn unwatched(record: &Record) -> Unwatched {
 }
 
 /// A new server knows only what is durable, and clients may have seen later versions: it goes on from a
-/// number that no run of changes can have reached, the job's age in milliseconds.
-pub(super) fn outlive_server(job: &mut Job, now: Timestamp) {
-    let age = u64::try_from(now.since(job.created_at).as_millis()).unwrap_or_default();
-    job.version = job.version.max(age) + 1;
+/// number that no run of changes can have reached, the job's age in milliseconds when this server started. Doing it
+/// again changes nothing.
+pub(super) fn outlive_server(job: &mut Job, started_at: Timestamp) {
+    let age = started_at.since(job.created_at).as_millis();
+    let unreached = u64::try_from(age).unwrap_or_default().saturating_add(1);
+    job.version = job.version.max(unreached);
 }
 
-fn waiting_message(job: &Job) -> Option<String> {
+fn waiting_message(job: &Job, output_refused: Option<i32>) -> Option<String> {
+    let output = output_refused.map(|errno| {
+        let why = std::io::Error::from_raw_os_error(errno);
+        format!("the job's output cannot be written down, so that it waits: {why}")
+    });
     let names: Vec<String> = job
         .survivors
         .iter()
         .map(|survivor| format!("{} ({}, {})", survivor.name, survivor.pid, survivor.state))
         .collect();
-    (!names.is_empty())
-        .then(|| format!("these processes cannot be ended yet: {}", names.join(", ")))
+    let survivors = (!names.is_empty())
+        .then(|| format!("these processes cannot be ended yet: {}", names.join(", ")));
+    match (survivors, output) {
+        (Some(survivors), Some(output)) => Some(format!("{survivors}; {output}")),
+        (one, other) => one.or(other),
+    }
 }
 
 /// The end of a job as its monitor's last record tells it; `false` where that record is not of an end.
@@ -137,6 +147,11 @@ fn describe(job: &Job, termination: &Termination) -> String {
         Some(ExitStatus::Signal { signal, .. }) => format!("{signal} ended the program"),
         None => "the program never ran".to_owned(),
     };
+    let exit = match termination.killed_leftovers {
+        0 => exit,
+        1 => format!("{exit}; a process that it left running was ended"),
+        left => format!("{exit}; {left} processes that it left running were ended"),
+    };
     let by = termination
         .requested_by
         .as_deref()
@@ -150,6 +165,7 @@ fn describe(job: &Job, termination: &Termination) -> String {
             .map_or(exit, |failure| failure.message.clone()),
         Cause::Timeout => format!("the timeout passed; {exit}"),
         Cause::Canceled => format!("canceled{by}; {exit}"),
+        Cause::Superseded => format!("superseded by a newer job with the same key; {exit}"),
         Cause::OomKilled => format!("the job used more memory than it may; {exit}"),
         Cause::OutputLimit => format!("the job wrote more output than it may; {exit}"),
         Cause::StartDeadline => "the start deadline passed while the job was queued".to_owned(),

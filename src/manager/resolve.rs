@@ -1,6 +1,8 @@
 //! From a spec to a launch: users looked up, the environment composed, what this host cannot give refused.
 
 use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -261,7 +263,11 @@ impl Resolver {
                 Some(home) if Path::new(home).is_dir() => home.to_owned(),
                 _ => "/".to_owned(),
             },
-            Some(_) | None => self.work_dir.to_string_lossy().into_owned(),
+            Some(_) | None => {
+                // A job that began in it may have removed it.
+                let _ = DirBuilder::new().mode(0o700).create(&self.work_dir);
+                self.work_dir.to_string_lossy().into_owned()
+            }
         }
     }
 }

@@ -6,6 +6,7 @@
 pub mod codec;
 pub mod inherited;
 pub mod listeners;
+pub mod notices;
 pub mod output;
 pub mod record;
 pub mod state_dir;

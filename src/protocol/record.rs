@@ -84,6 +84,9 @@ pub struct Record {
     /// no program was executed, and there is no record.
     #[serde(default)]
     pub is_ahead: bool,
+    /// Why output cannot be written down at the moment, as an errno; the job waits once its pipes are full.
+    #[serde(default)]
+    pub output_refused: Option<i32>,
 }
 
 /// The writing side, in the monitor.
@@ -268,6 +271,7 @@ mod tests {
             rescued: false,
             strays: Vec::new(),
             is_ahead: false,
+            output_refused: None,
         }
     }
 

@@ -12,6 +12,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::geteuid;
 
 use crate::record;
+use linux::procfs;
 
 /// Why the state directory cannot be used: one line that says the fix.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,8 @@ pub enum StateDirError {
     InUse { path: PathBuf, holder: i32 },
     #[error("/proc is not mounted: mount it (mount -t proc proc /proc)")]
     NoProc,
+    #[error("{0}")]
+    WrongProc(String),
 }
 
 /// The name of the store in the state directory.
@@ -95,6 +98,7 @@ impl StateDir {
         if !Path::new("/proc/self/stat").exists() {
             return Err(StateDirError::NoProc);
         }
+        procfs::check().map_err(StateDirError::WrongProc)?;
         make_private(path).map_err(unusable)?;
         let lock = match held {
             Some(lock) => lock,

@@ -2,10 +2,12 @@
 
 use std::io::{self, Write};
 
+use crate::notices;
+
 /// The exit code for a wrong configuration (sysexits.h `EX_CONFIG`): a restart would not help.
 pub const EXIT_CONFIG: u8 = 78;
 
-/// One line on standard error, for people at a terminal and in a service's journal alike.
+/// One line on standard error from a command that somebody waits for. A role of the service uses [`notices::say`].
 pub fn complain(message: &str) {
     let _ = writeln!(io::stderr(), "procession: {message}");
 }
@@ -36,7 +38,7 @@ impl Failure {
     }
 
     /// Says so, in the words of a start that failed.
-    pub fn complain(&self) {
-        complain(&format!("cannot start: {}", self.message));
+    pub fn say(&self) {
+        notices::say(&format!("cannot start: {}", self.message));
     }
 }

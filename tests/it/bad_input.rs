@@ -531,7 +531,7 @@ async fn unknown_jobs_paths_methods_and_parameters_are_told_apart() {
         (reply.status, reply.code().as_str()),
         (404, "job_not_found")
     );
-    for path in ["/", "/job", "/jobs/", "/healthz/", "/metricsx", "/JOBS"] {
+    for path in ["/job", "/jobs/", "/healthz/", "/metricsx", "/JOBS"] {
         let reply = server.get(path).await;
         assert_eq!(
             (reply.status, reply.code().as_str()),

@@ -2,7 +2,9 @@
 
 mod breaks;
 mod jobs;
+mod proxies;
 mod run;
+mod streams;
 mod terminal;
 
 use std::io::{Read, Write};

@@ -111,6 +111,12 @@ async fn a_full_disk_makes_jobs_wait_and_loses_nothing() {
         waiting["state"], "running",
         "it waits for room: {waiting:#}"
     );
+    eventually("the job says so", async || {
+        let job = server.job(&id(&writer)).await;
+        let message = job["state_message"].as_str().unwrap_or_default();
+        message.contains("No space left on device").then_some(())
+    })
+    .await;
 
     small.make_room();
     let silent = server.finished(&id(&silent)).await;
@@ -188,4 +194,35 @@ async fn a_disk_that_cannot_be_written_to_is_refused_with_a_clear_word() {
     assert_eq!(view["exit"]["code"], 5, "{view:#}");
     assert!(server.end(Signal::SIGTERM).unwrap().success());
     drop(small);
+}
+
+#[tokio::test]
+async fn a_limit_on_the_size_of_files_kills_nobody() {
+    // RLIMIT_FSIZE, which the kernel enforces with SIGXFSZ.
+    let server = Server::builder().prelude("ulimit -S -f 4000").start().await;
+    let first = server.server_process();
+    // The log of a job goes on in another file.
+    let script = "trap '' XFSZ; head -c 9000000 /dev/zero | tr '\\0' x; echo end";
+    let job = server.run(&json!({"script": script})).await;
+    assert_eq!(job["state"], "succeeded", "{job:#}");
+    assert_eq!(job["output"]["dropped_bytes"], 0, "{job:#}");
+    let output = server.output(&id(&job)).await;
+    assert_eq!(output.len(), 9_000_004);
+    // The store does not: what needs room is refused, and nobody dies.
+    let text = "x".repeat(600_000);
+    let mut refused = 0;
+    for _ in 0..6 {
+        let body = json!({"command": ["true"], "stdin": {"mode": "data", "text": text}});
+        let reply = server.post("/jobs", &body).await;
+        assert!([201, 503, 507].contains(&reply.status), "{reply}");
+        refused += u32::from(reply.status != 201);
+    }
+    assert!(refused > 0);
+    assert_eq!(server.server_process(), first);
+    assert_eq!(server.get("/healthz").await.status, 200);
+    // What is still to be written down waits for room.
+    let pid = first.unwrap().to_string();
+    let mut lift = Command::new("prlimit");
+    lift.args(["--pid", &pid, "--fsize=unlimited:"]);
+    assert!(lift.status().unwrap().success());
 }

@@ -15,14 +15,16 @@ use std::fs::{self, File};
 use std::future::Future;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::{Pid, geteuid, pipe2};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -124,7 +126,6 @@ impl Builder {
     /// Starts the service on this directory; gives the process and its address.
     fn launch(self, home: &Path, mark: &str) -> (Child, SocketAddr) {
         let log = home.join("log");
-        let log_file = File::options().create(true).append(true).open(&log);
         let mut command = program(mark, &self.prelude);
         // As variables, so that a test can give the flags.
         command
@@ -139,7 +140,7 @@ impl Builder {
             .args(&self.args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(log_file.unwrap());
+            .stderr(stderr(&log));
         let mut child = command.spawn().unwrap();
         let line = first_line(&mut child);
         let address: Option<SocketAddr> = line
@@ -172,6 +173,33 @@ pub(crate) fn program(mark: &str, prelude: &str) -> Command {
     }
     command.env(MARK, mark);
     command
+}
+
+/// Where the service's log goes: to a file, unless these tests are to run with a log that cannot be written (`full`) or that
+/// nobody reads (`unread`): `make test-unheard`.
+fn stderr(log: &Path) -> Stdio {
+    let to = std::env::var("PROCESSION_TEST_STDERR").unwrap_or_default();
+    match to.as_str() {
+        "full" => File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap()
+            .into(),
+        "unread" => full_pipe().into(),
+        _ => {
+            let file = File::options().create(true).append(true).open(log);
+            file.unwrap().into()
+        }
+    }
+}
+
+/// The write end of a pipe that takes nothing more. Its reader is this process, which never reads.
+fn full_pipe() -> OwnedFd {
+    let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).unwrap();
+    while nix::unistd::write(&write, &[b' '; 512]).is_ok() {}
+    fcntl(&write, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+    std::mem::forget(read);
+    write
 }
 
 /// The first line on a child's standard output, if there is one within [`LONG`].
@@ -423,9 +451,14 @@ impl Server {
 
     /// Sends the service a signal and waits for its end.
     pub(crate) fn end(&mut self, signal: Signal) -> Option<ExitStatus> {
+        let child = self.child.as_ref()?;
+        let _ = kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal);
+        self.wait_for_end()
+    }
+
+    /// Waits for the service's end, for which it has been asked.
+    pub(crate) fn wait_for_end(&mut self) -> Option<ExitStatus> {
         let child = self.child.as_mut()?;
-        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
-        let _ = kill(pid, signal);
         let mut status = None;
         blocking_until(LONG, || {
             status = child.try_wait().unwrap();

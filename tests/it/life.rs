@@ -239,3 +239,76 @@ pub(crate) fn signals_sent(job: &Value) -> Vec<&str> {
         .map(|sent| sent["signal"].as_str().unwrap())
         .collect()
 }
+
+/// The number of ptrace(2).
+const PTRACE: u32 = if cfg!(target_arch = "aarch64") {
+    117
+} else {
+    101
+};
+
+#[tokio::test]
+async fn a_stop_for_a_tracer_that_there_is_not_is_no_end() {
+    let server = Server::start().await;
+    // PTRACE_TRACEME: the monitor is the tracer, and the program stops for it at each signal and at an execve.
+    for (then, code) in [
+        ("system('true'); exit 7", 7),
+        ("exec 'sh', '-c', 'exit 8'", 8),
+        ("kill 'STOP', $$; exit 9", 9),
+    ] {
+        let program = format!("syscall({PTRACE}, 0, 0, 0, 0); {then}");
+        let job = server
+            .submit(&json!({"command": ["perl", "-e", program]}))
+            .await;
+        if code == 9 {
+            // It is stopped, as without a tracer, until somebody wakes it.
+            let pid = i32::try_from(job["process"]["pid"].as_i64().unwrap()).unwrap();
+            eventually("it is stopped", async || {
+                Process::read(pid).filter(|process| process.state == 'T')
+            })
+            .await;
+            let path = format!("/jobs/{}/signal", id(&job));
+            server.post(&path, &json!({"signal": "CONT"})).await;
+        }
+        let job = server.finished(&id(&job)).await;
+        assert_eq!(job["exit"]["code"], code, "{then}: {job:#}");
+        assert_eq!(job["termination"]["cause"], "exited", "{then}: {job:#}");
+        assert_eq!(job["termination"]["killed_leftovers"], 0, "{then}: {job:#}");
+    }
+    let trap = format!("syscall({PTRACE}, 0, 0, 0, 0); kill 'USR1', $$; sleep 1000");
+    let job = server.run(&json!({"command": ["perl", "-e", trap]})).await;
+    assert_eq!(job["exit"]["signal"], "SIGUSR1", "{job:#}");
+}
+
+#[tokio::test]
+async fn every_signal_that_ends_a_program_is_told_by_its_number() {
+    let mut server = Server::start().await;
+    let mut jobs = Vec::new();
+    for number in [1, 9, 31, 32, 33, 34, 64] {
+        let kill = format!("$SIG{{HUP}} = 'DEFAULT'; kill {number}, $$; sleep 1000");
+        let job = server.run(&json!({"command": ["perl", "-e", kill]})).await;
+        assert_eq!(job["exit"]["signal_number"], number, "{job:#}");
+        jobs.push((id(&job), job["exit"]["signal"].clone()));
+    }
+    let names: Vec<_> = jobs
+        .iter()
+        .map(|(_, name)| name.as_str().unwrap())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "SIGHUP",
+            "SIGKILL",
+            "SIGSYS",
+            "SIG32",
+            "SIG33",
+            "SIGRTMIN",
+            "SIGRTMIN+30"
+        ]
+    );
+    server.end(nix::sys::signal::Signal::SIGTERM);
+    server.restart(Server::builder());
+    for (job, name) in jobs {
+        assert_eq!(server.job(&job).await["exit"]["signal"], name);
+    }
+}

@@ -208,3 +208,22 @@ async fn jobs_with_a_terminal_come_after_others_and_before_them() {
         assert_eq!(job["state"], "succeeded", "{job:#}");
     }
 }
+
+#[tokio::test]
+async fn a_monitor_that_its_job_stops_goes_on() {
+    let server = Server::start().await;
+    let script = "while :; do kill -STOP $PPID; sleep 0.05; done";
+    let late = json!({"script": script, "timeout_seconds": 1});
+    let late = server.run(&late).await;
+    assert_eq!(late["termination"]["cause"], "timeout", "{late:#}");
+    let job = server.submit(&json!({"script": script})).await;
+    let stopped = server.stop(&id(&job), "force=true").await;
+    assert_eq!(stopped["exit"]["signal"], "SIGKILL", "{stopped:#}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_stopped_goes_on() {
+    let server = Server::start().await;
+    kill(server.server_process().unwrap(), Signal::SIGSTOP).unwrap();
+    assert_eq!(server.run_script("exit 0").await["state"], "succeeded");
+}

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::harness::{Server, eventually, id, processes_with, unique_seconds};
@@ -125,4 +126,45 @@ async fn a_service_without_a_server_stops_its_jobs_all_the_same() {
     server.restart(Server::builder());
     let job = server.finished(&id(&job)).await;
     assert_eq!(job["termination"]["cause"], "shutdown", "{job:#}");
+}
+
+/// One kill(1) for every process of the service, as `pkill` and systemd's `KillMode=control-group` do it.
+fn signal_family(server: &Server, signal: Signal) {
+    let family = server.marked().into_iter();
+    for process in family.filter(|process| process.name.starts_with("procession")) {
+        let _ = kill(Pid::from_raw(process.pid), signal);
+    }
+}
+
+#[tokio::test]
+async fn a_signal_to_the_whole_family_is_one_to_the_supervisor() {
+    let mut server = Server::builder()
+        .args(["--shutdown-grace-seconds", "20"])
+        .start()
+        .await;
+    let script = "trap 'sleep 1; echo bye; exit 3' TERM; echo ready; while :; do sleep 0.1; done";
+    let job = id(&server.submit(&json!({"script": script})).await);
+    server.says(&job, "ready").await;
+    // Nobody is ended by those that others take for a word to open logs again.
+    let first = server.server_process();
+    signal_family(&server, Signal::SIGUSR1);
+    signal_family(&server, Signal::SIGUSR2);
+    signal_family(&server, Signal::SIGTERM);
+    assert_eq!(server.wait_for_end().unwrap().code(), Some(0));
+    assert!(first.is_some());
+    server.restart(Server::builder());
+    let job = server.job(&job).await;
+    assert_eq!(job["exit"]["code"], 3, "its grace: {job:#}");
+    assert_eq!(job["termination"]["escalated"], false, "{job:#}");
+
+    let mut server = Server::builder()
+        .args(["--on-shutdown", "leave"])
+        .start()
+        .await;
+    let job = id(&server.submit(&json!({"script": script})).await);
+    server.says(&job, "ready").await;
+    signal_family(&server, Signal::SIGTERM);
+    assert_eq!(server.wait_for_end().unwrap().code(), Some(0));
+    server.restart(Server::builder());
+    assert_eq!(server.job(&job).await["state"], "running");
 }

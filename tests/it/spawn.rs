@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Server, is_root, unique};
+use crate::harness::{Server, id, is_root, unique};
 
 const ENOENT: i32 = 2;
 const ENOEXEC: i32 = 8;
@@ -147,4 +147,46 @@ async fn a_code_127_is_the_programs_own() {
     assert_eq!(job["exit"]["code"], 127, "{job:#}");
     assert_eq!(job["termination"]["cause"], "exited", "{job:#}");
     assert_eq!(job["spawn_failure"], Value::Null, "{job:#}");
+}
+
+#[tokio::test]
+async fn a_work_directory_that_a_job_has_removed_is_made_again() {
+    let server = Server::start().await;
+    let job = server.run_script("rm -rf \"$PWD\"").await;
+    assert_eq!(job["state"], "succeeded", "{job:#}");
+    for _ in 0..2 {
+        let job = server.run_script("pwd; stat -c %a .").await;
+        let text = server.text(&id(&job)).await;
+        assert!(text.ends_with("/state/work\n700\n"), "{text} {job:#}");
+    }
+}
+
+#[tokio::test]
+async fn standard_streams_can_be_opened_by_name_by_whoever_has_them() {
+    let server = Server::start().await;
+    let names = "cat /dev/stdin; echo out > /dev/stdout; echo err > /dev/stderr";
+    let mut wanted = vec![(json!(null), names.to_owned())];
+    if is_root() {
+        wanted.push((json!(61234), names.to_owned()));
+        let becomes = format!("setpriv --reuid 61235 --clear-groups sh -c '{names}'");
+        wanted.push((json!(null), becomes));
+    }
+    for (user, script) in wanted {
+        for stdin in [
+            json!({"mode": "data", "text": "in\n"}),
+            json!({"mode": "open"}),
+        ] {
+            let body = json!({"script": script, "user": user, "stdin": stdin});
+            let job = id(&server.submit(&body).await);
+            if body["stdin"]["mode"] == "open" {
+                let path = format!("/jobs/{job}/stdin?eof=true");
+                let typed = server.request(reqwest::Method::POST, &path).body("in\n");
+                assert_eq!(server.send(typed).await.status, 204);
+            }
+            let job = server.finished(&job).await;
+            let out = server.stdout(&id(&job)).await;
+            assert_eq!(out, "in\nout\n", "{body} {}", server.text(&id(&job)).await);
+            assert_eq!(job["exit"]["code"], 0, "{job:#}");
+        }
+    }
 }

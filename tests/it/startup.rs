@@ -452,3 +452,44 @@ async fn a_second_signal_skips_the_grace() {
     assert!(status.success(), "{status}");
     assert_eq!(processes_with(&seconds), []);
 }
+
+#[test]
+fn surroundings_that_lie_are_refused_in_words() {
+    if !is_root() {
+        eprintln!("skipped: only root can make them");
+        return;
+    }
+    let home = scratch();
+    let under = |wrapper: &[&str]| {
+        let mut command = Command::new(wrapper[0]);
+        let inner = serve(&home.path().join("state"));
+        command.args(&wrapper[1..]).arg(inner.get_program());
+        command.args(inner.get_args());
+        command.env("PROCESSION_LISTEN", "127.0.0.1:0");
+        command
+    };
+    let may = |wrapper: &[&str]| {
+        let mut probe = Command::new(wrapper[0]);
+        probe
+            .args(&wrapper[1..])
+            .arg("true")
+            .status()
+            .unwrap()
+            .success()
+    };
+    let foreign = ["unshare", "--pid", "--fork", "--kill-child"];
+    if may(&foreign) {
+        refuses(&mut under(&foreign), &["PID namespace", "mount"]);
+    }
+    let subset = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        "mount -t proc -o subset=pid proc /proc && exec \"$@\"",
+        "sh",
+    ];
+    if may(&subset) {
+        refuses(&mut under(&subset), &["boot_id", "subset=pid"]);
+    }
+}

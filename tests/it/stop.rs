@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::harness::{Server, id, processes_with, unique_seconds};
+use crate::harness::{Server, id, is_root, processes_with, unique_seconds};
 use crate::life::signals_sent;
 
 /// A script that ignores SIGTERM, and so do its children.
@@ -318,4 +318,34 @@ async fn a_queued_job_is_canceled_without_ever_having_run() {
     server.stop(&id(&first), "force").await;
     let again = server.job(&id(&second)).await;
     assert_eq!(again, second, "a terminal state never changes");
+}
+
+#[tokio::test]
+async fn a_job_of_another_user_is_ended_without_the_right_to_signal_it() {
+    if !is_root() {
+        return; // Who cannot become another user has no job of another.
+    }
+    // Without cgroups, which would do it, and without CAP_KILL.
+    let prelude = r#"if unshare --mount true 2> /dev/null; then
+            set -- unshare --mount sh -c '
+                for at in $(sed -n "s/^\([^ ]* \)\{4\}\([^ ]*\) .* - cgroup2 .*/\2/p" /proc/self/mountinfo); do
+                    umount -l "$at"
+                done
+                exec "$@"' sh "$@"
+        fi
+        set -- setpriv --bounding-set -kill --inh-caps -kill "$@""#;
+    let server = Server::builder().prelude(prelude).start().await;
+    let script = "trap 'exit 6' TERM; setsid sleep 1000 & echo ready; while :; do sleep 0.1; done";
+    let job = id(&server
+        .submit(&json!({"script": script, "user": 61234}))
+        .await);
+    server.says(&job, "ready").await;
+    let stopped = server.stop(&job, "").await;
+    assert_eq!(stopped["exit"]["code"], 6, "{stopped:#}");
+    let job = id(&server
+        .submit(&json!({"script": script, "user": 61234}))
+        .await);
+    server.says(&job, "ready").await;
+    let stopped = server.stop(&job, "force=true").await;
+    assert_eq!(stopped["exit"]["signal"], "SIGKILL", "{stopped:#}");
 }

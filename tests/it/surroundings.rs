@@ -457,3 +457,73 @@ async fn a_job_runs_as_the_user_it_names_or_is_refused() {
         "{reply}"
     );
 }
+
+/// What processes hand on by fork(2) and execve(2), as a job can see it.
+const HERITAGE: &str = r#"
+    echo "policy $(chrt -p $$ | sed 's/^pid [0-9]*//')"
+    echo "io $(ionice -p $$)"
+    echo "cpus $(taskset -p $$ | sed 's/^pid [0-9]*//')"
+    echo "slack $(cat /proc/self/timerslack_ns)"
+    echo "personality $(cat /proc/$$/personality)"
+    echo "nice $(nice) umask $(umask) oom $(cat /proc/self/oom_score_adj)"
+    grep -E '^(Cap(Inh|Prm|Eff|Amb)|Sig(Blk|Ign|Cgt)|Seccomp|THP_enabled)' /proc/self/status
+    grep -E '^(policy|prio)' /proc/self/sched
+    tr '\0' '\n' < /proc/self/environ | grep -v -E '^(LC_PROCESSION_TEST|PROCESSION_JOB_ID|PWD|_)='
+    ls /proc/self/fd | wc -l
+    ulimit -c
+"#;
+
+/// A service that has been given everything that should stay with it.
+const ODD: &str = r#"
+    trap '' HUP INT PIPE USR1 USR2 TSTP; umask 0077
+    can() { "$@" true 2> /dev/null; }
+    can setpriv --inh-caps +net_raw --ambient-caps +net_raw && set -- setpriv --inh-caps +net_raw --ambient-caps +net_raw "$@"
+    can setarch -R && set -- setarch -R "$@"
+    can taskset 1 && set -- taskset 1 "$@"
+    can ionice -c 3 && set -- ionice -c 3 "$@"
+    if can chrt -f 10; then set -- chrt -f 10 "$@"; elif can nice -n 5; then set -- nice -n 5 "$@"; fi
+    can choom -n -500 -- && set -- choom -n -500 -- "$@"
+"#;
+
+#[tokio::test]
+async fn a_job_has_nothing_of_an_odd_service() {
+    let plain = Server::start().await;
+    let odd = Server::builder().prelude(ODD).start().await;
+    for more in [
+        json!({}),
+        json!({"sandbox": {}}),
+        json!({"oom_score_adj": 500}),
+    ] {
+        let mut seen = Vec::new();
+        for server in [&plain, &odd] {
+            let mut body = json!({"script": HERITAGE});
+            body.as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            seen.push(text_of(server, body).await);
+        }
+        // Inheritable capabilities alone give a program nothing.
+        assert_eq!(seen[0], seen[1], "{more}");
+        assert!(seen[0].contains("SCHED_OTHER"), "{}", seen[0]);
+    }
+}
+
+#[tokio::test]
+async fn a_job_for_which_there_are_no_descriptors_says_which_limit_it_was() {
+    let server = Server::builder().prelude("ulimit -n 64").start().await;
+    let mut jobs = Vec::new();
+    for _ in 0..30 {
+        let body = json!({"command": ["sleep", unique_seconds()]});
+        jobs.push(id(&server.submit(&body).await));
+    }
+    let mut failed = 0;
+    for job in &jobs {
+        let job = server.job(job).await;
+        if job["state"] == "failed" {
+            failed += 1;
+            let why = job["state_message"].as_str().unwrap();
+            assert!(why.contains("open files"), "{why}");
+        }
+    }
+    assert!(failed > 0, "{}", server.log());
+}

@@ -345,3 +345,51 @@ async fn a_program_that_cannot_be_executed_says_so_with_a_terminal_too() {
     assert_eq!(job["state"], "failed");
     assert_eq!(job["spawn_failure"]["stage"], "exec", "{job:#}");
 }
+
+#[tokio::test]
+async fn a_terminal_that_nobody_has_open_is_not_at_its_end() {
+    let server = Server::start().await;
+    let scripts = [
+        (
+            "T=$(tty); echo one; exec <&- >&- 2>&-; sleep 0.3; echo two > $T",
+            10,
+        ),
+        // The session ends with its leader, and the kernel sends the others SIGHUP.
+        (
+            "trap '' HUP; T=$(tty); echo one; setsid sh -c 'exec <&- >&- 2>&-; sleep 0.3; echo two > $1' sh $T &",
+            10,
+        ),
+        (
+            "T=$(tty); exec <&- >&- 2>&-; sleep 0.3; head -c 100000 /dev/zero > $T",
+            100_000,
+        ),
+    ];
+    for (script, bytes) in scripts {
+        let job = server
+            .run(&json!({"script": script, "pty": {}, "wait_for": "all"}))
+            .await;
+        let output = server.output(&id(&job)).await;
+        assert_eq!(output.len(), bytes, "{script}: {job:#}");
+    }
+}
+
+#[tokio::test]
+async fn a_rescuer_does_not_take_a_terminal_without_readers_for_its_end() {
+    let server = Server::start().await;
+    let script = "T=$(tty); echo one; exec <&- >&- 2>&-; \
+        while [ ! -e $GO ]; do sleep 0.05; done; echo two > $T";
+    let go = server.scratch().join("go");
+    let body = json!({"script": script, "pty": {}, "env": {"GO": go}});
+    let job = id(&server.submit(&body).await);
+    server.says(&job, "one").await;
+    let monitor = server.monitors()[&job];
+    kill_now(monitor);
+    eventually("a rescuer", async || {
+        let now = server.monitors();
+        now.get(&job).filter(|now| **now != monitor).map(drop)
+    })
+    .await;
+    std::fs::write(&go, "").unwrap();
+    server.finished(&job).await;
+    assert_eq!(server.text(&job).await, "one\r\ntwo\r\n");
+}

@@ -146,7 +146,7 @@ async fn the_command_line_finds_the_service_by_its_state_directory() {
     .await;
     let nowhere = upgrade(&server.scratch());
     assert!(!nowhere.status.success());
-    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("cannot look at"));
+    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("cannot read"));
 }
 
 #[tokio::test]

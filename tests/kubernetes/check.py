@@ -48,7 +48,7 @@ def is_restricted(pod):
 
 def fits_the_program(pod, documents):
     (container,) = pod["containers"]
-    settings = set(re.findall(r"`(PROCESSION_[A-Z_]+)`", (ROOT / "README.md").read_text()))
+    settings = set(re.findall(r"`(PROCESSION_[A-Z_]+)`", (ROOT / "docs/configuration.md").read_text()))
     env = {item["name"]: item["value"] for item in container["env"]}
     check(settings and set(env) <= settings | {"HOME"}, set(env) - settings)
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}

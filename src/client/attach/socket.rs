@@ -37,7 +37,7 @@ pub(super) struct ToJob(SplitSink<WebSocketStream<Upgraded>, Message>);
 #[derive(Debug)]
 pub(super) struct FromJob(SplitStream<WebSocketStream<Upgraded>>);
 
-/// What the service says.
+/// A message of the service.
 #[derive(Debug)]
 pub(super) enum Said {
     Output(Stream, Vec<u8>),
@@ -47,13 +47,33 @@ pub(super) enum Said {
         to: u64,
     },
     InputClosed,
-    /// The job has ended, and everything was said.
+    /// The exit code of the job, if it has one.
+    Status(Option<u8>),
+    /// The job has ended, and everything was sent.
     Done,
     /// Broken off, or asked to come back.
     Broken,
     /// Refused for good, and why.
     Refused(String),
     Nothing,
+}
+
+/// The exit code in a `Status` of Kubernetes.
+fn exit_code(status: &[u8]) -> Option<u8> {
+    let status: serde_json::Value = serde_json::from_slice(status).ok()?;
+    if status["status"] == "Success" {
+        return Some(0);
+    }
+    let cause = &status["details"]["causes"][0];
+    let message = cause["message"].as_str()?;
+    match cause["reason"].as_str()? {
+        "ExitCode" => message.parse().ok(),
+        "ExitSignal" => {
+            let signal: job::Signal = message.parse().ok()?;
+            u8::try_from(128 + signal.number()).ok()
+        }
+        _ => None,
+    }
 }
 
 #[derive(Deserialize)]
@@ -100,28 +120,27 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 }
 
 impl ToJob {
-    /// What cannot be sent was not sent: whoever reads learns why.
-    async fn send(&mut self, channel: u8, bytes: &[u8]) {
+    /// Was it sent? A message that fails on the way has not reached the service whole.
+    async fn send(&mut self, channel: u8, bytes: &[u8]) -> bool {
         let message = [&[channel], bytes].concat();
-        let _ = self.0.send(Message::binary(message)).await;
+        self.0.send(Message::binary(message)).await.is_ok()
     }
 
-    pub(super) async fn input(&mut self, bytes: &[u8]) {
-        for piece in bytes.chunks(INPUT_BYTES) {
-            self.send(0, piece).await;
-        }
+    /// At most [`INPUT_BYTES`].
+    pub(super) async fn input(&mut self, bytes: &[u8]) -> bool {
+        self.send(0, bytes).await
     }
 
-    pub(super) async fn end_of_input(&mut self) {
-        self.send(255, &[0]).await;
+    pub(super) async fn end_of_input(&mut self) -> bool {
+        self.send(255, &[0]).await
     }
 
     pub(super) async fn size(&mut self, (rows, cols): (u16, u16)) {
         let size = json!({"Width": cols, "Height": rows}).to_string();
-        self.send(4, size.as_bytes()).await;
+        let _ = self.send(4, size.as_bytes()).await;
     }
 
-    /// Says that nothing follows.
+    /// Announces that nothing follows.
     pub(super) async fn close(&mut self) {
         let _ = self.0.close().await;
     }
@@ -140,7 +159,7 @@ impl FromJob {
                 Some((1, output)) => Said::Output(Stream::Stdout, output.to_vec()),
                 Some((2, output)) => Said::Output(Stream::Stderr, output.to_vec()),
                 Some((255, [0])) => Said::InputClosed,
-                // The exit status is asked for with all else that is to be known of the end.
+                Some((3, status)) => Said::Status(exit_code(status)),
                 Some(_) | None => Said::Nothing,
             },
             Some(Ok(Message::Text(text))) => match serde_json::from_str::<Gap>(text.as_str()) {
@@ -155,6 +174,28 @@ impl FromJob {
                 _ => Said::Refused(frame.reason.to_string()),
             },
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Said::Nothing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_of_the_job_is_an_exit_code() {
+        let failure = |reason: &str, message: &str| {
+            let causes = json!([{"reason": reason, "message": message}]);
+            json!({"status": "Failure", "details": {"causes": causes}})
+        };
+        for (status, code) in [
+            (json!({"status": "Success"}), Some(0)),
+            (failure("ExitCode", "7"), Some(7)),
+            (failure("ExitSignal", "SIGKILL"), Some(137)),
+            (failure("Other", "x"), None),
+            (json!({"status": "Failure"}), None),
+        ] {
+            assert_eq!(exit_code(status.to_string().as_bytes()), code, "{status}");
         }
     }
 }

@@ -33,8 +33,7 @@ pub(super) fn find(url: Option<&str>, state_dir: Option<&Path>) -> Result<Target
         (Some(text), _) => parse(text).map(Target::Url),
         (None, Some(state_dir)) => Ok(Target::Socket(state_dir.to_owned())),
         (None, None) => Err(Failure::Usage(
-            "cannot tell where the state directory is: give --state-dir or --url, or set HOME"
-                .to_owned(),
+            "no state directory: give --state-dir or --url, or set HOME".to_owned(),
         )),
     }
 }
@@ -42,13 +41,13 @@ pub(super) fn find(url: Option<&str>, state_dir: Option<&Path>) -> Result<Target
 fn parse(text: &str) -> Result<Url, Failure> {
     let wrong = |why: &str| Failure::Usage(format!("the address {text:?} {why}"));
     let url = Url::parse(text)
-        .map_err(|_| wrong("is not understood: write http://HOST:PORT or https://HOST:PORT"))?;
+        .map_err(|_| wrong("is not a URL: write http://HOST:PORT or https://HOST:PORT"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-        return Err(wrong("must begin with http:// or https://"));
+        return Err(wrong("must start with http:// or https://"));
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(wrong(
-            "has a name or password; a token goes into PROCESSION_TOKEN or --token-file",
+            "contains a user name or password; pass a token with PROCESSION_TOKEN or --token-file",
         ));
     }
     if url.query().is_some() || url.fragment().is_some() {
@@ -93,8 +92,9 @@ pub(super) fn token(
     let Some(text) = text else {
         return Ok(None);
     };
-    let mut value = HeaderValue::try_from(format!("Bearer {}", text.trim()))
-        .map_err(|_| Failure::Usage("the token has characters that no token has".to_owned()))?;
+    let mut value = HeaderValue::try_from(format!("Bearer {}", text.trim())).map_err(|_| {
+        Failure::Usage("the token has characters that no token may have".to_owned())
+    })?;
     value.set_sensitive(true);
     Ok(Some(value))
 }

@@ -43,7 +43,7 @@ pub(super) fn build(
     builder.build().map_err(|error| {
         Failure::Local(match (files.client_cert, cause(&error)) {
             (Some(path), Some(rustls::Error::InconsistentKeys(_))) => format!(
-                "the certificate and the key in {} do not go together",
+                "the certificate and the key in {} do not match",
                 path.display()
             ),
             _ => format!("cannot set up TLS: {}", super::root(&error)),
@@ -54,7 +54,7 @@ pub(super) fn build(
 /// Why the two sides do not understand each other, with what can be done; nothing where it is not for that.
 pub(super) fn disagreement(error: &reqwest::Error) -> Option<String> {
     if find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse) {
-        return Some("what answers is not HTTP: write https:// where it talks TLS".to_owned());
+        return Some("the answer is not HTTP: use https:// if the service has TLS".to_owned());
     }
     let cause = cause(error)?;
     Some(match fix(cause) {
@@ -69,16 +69,16 @@ fn fix(cause: &rustls::Error) -> Option<&'static str> {
     if let InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) =
         cause
     {
-        return Some("name its authority with --ca");
+        return Some("name its CA with --ca");
     }
     if let InvalidMessage(_) = cause {
-        return Some("what answers is not TLS: write http:// where it has none");
+        return Some("the answer is not TLS: use http:// if the service has none");
     }
     let AlertReceived(alert) = cause else {
         return None;
     };
     if *alert == AlertDescription::CertificateRequired {
-        return Some("it wants a certificate of its clients: name one with --client-cert");
+        return Some("it requires a client certificate: give --client-cert");
     }
     let refusals = [
         AlertDescription::BadCertificate,
@@ -89,7 +89,7 @@ fn fix(cause: &rustls::Error) -> Option<&'static str> {
     ];
     refusals
         .contains(alert)
-        .then_some("it does not take the certificate of --client-cert")
+        .then_some("it does not accept the certificate of --client-cert")
 }
 
 fn cause(error: &reqwest::Error) -> Option<&rustls::Error> {

@@ -1,104 +1,149 @@
 //! From the flags of `procession run` to the body of `POST /jobs`.
 //!
-//! PURE but for the file that is named: what is allowed is the service's to judge. Flags win over the file.
+//! PURE except for the files that are named: the service judges what is allowed. Flags win over the file.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
 use crate::failure::Failure;
+use crate::values::{bytes, json_object, seconds};
 
 /// What to run, and how.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Job")]
 pub(crate) struct SpecArgs {
-    /// A JSON file with fields of POST /jobs, or - for standard input; flags win over it.
+    /// JSON file with fields of POST /jobs, or - for standard input; flags override it
     #[arg(short = 'f', long = "file", value_name = "FILE")]
     file: Option<PathBuf>,
-    /// A name for people.
+    /// Name to show and to refer to the job by
     #[arg(long)]
     name: Option<String>,
-    /// A label; can be repeated.
+    /// Set a label; can be repeated
     #[arg(short, long = "label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
-    /// A variable of its environment, with the value that it has here where none is given; can be repeated.
+    /// Set an environment variable; without a value, copy it from here; can be repeated
     #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
     env: Vec<String>,
-    /// A variable whose value, the one that it has here, is never shown again; can be repeated.
+    /// Read environment variables from a file of NAME=VALUE lines; can be repeated
+    #[arg(long = "env-file", value_name = "FILE")]
+    env_files: Vec<PathBuf>,
+    /// Pass an environment variable from here and never show its value; can be repeated
     #[arg(long = "secret-env", value_name = "NAME")]
     secret_env: Vec<String>,
-    /// Nothing of the service's own environment.
+    /// Inherit nothing from the service's environment
     #[arg(long)]
     clean_env: bool,
-    /// The directory to start in, from here where it is relative; by default the service's own.
-    #[arg(short = 'C', long, value_name = "DIR")]
+    /// Working directory, relative to the current one [default: the service's work directory]
+    #[arg(
+        short = 'C',
+        long,
+        value_name = "DIR",
+        visible_short_alias = 'w',
+        visible_alias = "workdir"
+    )]
     cwd: Option<PathBuf>,
-    /// Run as another user, and group; needs a service that runs as root.
+    /// Run as another user and group; the service must run as root
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
-    /// Stop it after so long, such as 90, 1.5h or 7d; seconds where there is no unit.
+    /// Stop the job after TIME, such as 90s, 5min, 1h30m or 7d; a bare number is seconds
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     timeout: Option<f64>,
-    /// The signal that a stop begins with.
+    /// Signal that a stop sends first
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<String>,
-    /// How long a stop waits before it kills.
+    /// Time a stop waits before SIGKILL
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     grace: Option<f64>,
-    /// The queue to wait in.
+    /// Queue to wait in
     #[arg(long)]
     queue: Option<String>,
-    /// Higher ones start first.
+    /// Priority in the queue; higher starts first
     #[arg(long, allow_hyphen_values = true, value_name = "N")]
     priority: Option<i64>,
-    /// Fail where it has not started after so long.
+    /// Share of the limits of its queue and the service that the job takes [default: 1]
+    #[arg(long, value_name = "N")]
+    weight: Option<u32>,
+    /// Key under which only one job runs at a time, or --key-limit jobs
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// How many jobs may run under the key
+    #[arg(long, value_name = "N", requires = "key")]
+    key_limit: Option<u32>,
+    /// What to do if the key is taken [default: wait]
+    #[arg(long, value_enum, requires = "key", value_name = "WHAT")]
+    on_conflict: Option<OnConflict>,
+    /// Fail if the job has not started after TIME
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     start_deadline: Option<f64>,
-    /// Memory of all its processes, such as 512M.
+    /// Memory limit for all processes of the job, such as 512M
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     memory: Option<u64>,
-    /// Processors of all its processes, such as 1.5.
+    /// Processor limit for all processes of the job, such as 1.5
     #[arg(long, value_name = "CORES")]
     cpus: Option<f64>,
-    /// The most processes at a time.
+    /// Maximum number of processes at a time
     #[arg(long, value_name = "N")]
     pids: Option<u64>,
-    /// A resource limit of each process, such as nofile=1024 or core=0:unlimited; can be repeated.
+    /// Resource limit of each process, such as nofile=1024 or core=0:unlimited; can be repeated
     #[arg(long = "rlimit", value_name = "NAME=SOFT[:HARD]")]
     rlimits: Vec<String>,
-    /// Its niceness, -20 to 19.
+    /// Nice value, -20 to 19
     #[arg(long, allow_hyphen_values = true, value_name = "N")]
     nice: Option<i64>,
-    /// The file mode creation mask, in octal.
+    /// File mode creation mask, in octal
     #[arg(long, value_name = "MASK")]
     umask: Option<String>,
-    /// How much of its output is kept.
+    /// How much output to keep
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     max_output: Option<u64>,
-    /// Standard error goes into standard output, in exact order.
+    /// Merge standard error into standard output, in exact order
     #[arg(long)]
     merge_stderr: bool,
-    /// It runs until its last process has ended, not only its first.
+    /// Keep the job running until its last process ends, not just the first
     #[arg(long)]
     wait_for_all: bool,
-    /// An exit code that means success; can be repeated.
+    /// Exit code that means success; can be repeated
     #[arg(long = "success-code", value_name = "CODE")]
     success_codes: Vec<u8>,
-    /// How long record and output are kept after the end.
+    /// How long to keep the record and output after the end
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     ttl: Option<f64>,
-    /// A text for /bin/sh instead of a command.
+    /// Script for /bin/sh instead of a command
     #[arg(long, value_name = "TEXT", conflicts_with = "command")]
     script: Option<String>,
-    /// A template of the service's command policy instead of a command.
+    /// Template of the service's command policy instead of a command
     #[arg(long, value_name = "NAME", conflicts_with_all = ["command", "script"])]
     template: Option<String>,
-    /// A parameter of the template; can be repeated.
+    /// Template parameter; can be repeated
     #[arg(long = "param", value_name = "NAME=VALUE")]
     params: Vec<String>,
-    /// The command and its arguments; no shell is involved.
+    /// Command and arguments; no shell is involved
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum OnConflict {
+    /// Wait
+    Queue,
+    /// Fail
+    Reject,
+    /// Wait, and cancel waiting jobs with the key
+    Newest,
+    /// Likewise, and stop running jobs with the key
+    Replace,
+}
+
+impl OnConflict {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Reject => "reject",
+            Self::Newest => "newest",
+            Self::Replace => "replace",
+        }
+    }
 }
 
 /// What flags may refer to.
@@ -115,10 +160,10 @@ impl SpecArgs {
         self.file.as_deref() == Some(Path::new("-"))
     }
 
-    /// The body; `stdin` is set where neither file nor flags say another.
+    /// The body of the request.
     pub(crate) fn body(&self, here: &Here<'_>) -> Result<Map<String, Value>, Failure> {
         let mut body = match &self.file {
-            Some(path) => read(path)?,
+            Some(path) => json_object(path)?,
             None => Map::new(),
         };
         if !self.command.is_empty() {
@@ -135,7 +180,7 @@ impl SpecArgs {
             body.insert("template".to_owned(), json!(template));
         }
         if !self.params.is_empty() && !body.contains_key("template") {
-            return Err(Failure::Usage("--param goes with --template".to_owned()));
+            return Err(Failure::Usage("--param needs --template".to_owned()));
         }
         for param in &self.params {
             let (name, value) = pair(param, "--param")?;
@@ -146,31 +191,7 @@ impl SpecArgs {
             put(&mut body, &["params", name], value);
         }
         self.text_and_numbers(&mut body);
-        for label in &self.labels {
-            let (key, value) = pair(label, "--label")?;
-            put(&mut body, &["labels", key], json!(value));
-        }
-        for variable in &self.env {
-            let (name, value) = match variable.split_once('=') {
-                Some((name, value)) => (name, value.to_owned()),
-                None => (variable.as_str(), here.value(variable, "--env")?),
-            };
-            put(&mut body, &["env", name], json!(value));
-        }
-        for name in &self.secret_env {
-            if name.contains('=') {
-                return Err(Failure::Usage(format!(
-                    "--secret-env takes a name only, since arguments can be seen by others: \
-                     set the variable here and write --secret-env {}",
-                    name.split('=').next().unwrap_or_default()
-                )));
-            }
-            put(
-                &mut body,
-                &["secret_env", name],
-                json!(here.value(name, "--secret-env")?),
-            );
-        }
+        self.labels_and_variables(&mut body, here)?;
         for limit in &self.rlimits {
             let (name, value) = pair(limit, "--rlimit")?;
             let value = match value.split_once(':') {
@@ -207,6 +228,44 @@ impl SpecArgs {
         Ok(body)
     }
 
+    fn labels_and_variables(
+        &self,
+        body: &mut Map<String, Value>,
+        here: &Here<'_>,
+    ) -> Result<(), Failure> {
+        for label in &self.labels {
+            let (key, value) = pair(label, "--label")?;
+            put(body, &["labels", key], json!(value));
+        }
+        for file in &self.env_files {
+            for (name, value) in variables(file, here)? {
+                put(body, &["env", &name], json!(value));
+            }
+        }
+        for variable in &self.env {
+            let (name, value) = match variable.split_once('=') {
+                Some((name, value)) => (name, value.to_owned()),
+                None => (variable.as_str(), here.value(variable, "--env")?),
+            };
+            put(body, &["env", name], json!(value));
+        }
+        for name in &self.secret_env {
+            if name.contains('=') {
+                return Err(Failure::Usage(format!(
+                    "--secret-env takes only a name, since other users can see arguments: \
+                     export the variable and write --secret-env {}",
+                    name.split('=').next().unwrap_or_default()
+                )));
+            }
+            put(
+                body,
+                &["secret_env", name],
+                json!(here.value(name, "--secret-env")?),
+            );
+        }
+        Ok(())
+    }
+
     fn text_and_numbers(&self, body: &mut Map<String, Value>) {
         let mut set = |place: &[&str], value: Option<Value>| {
             if let Some(value) = value {
@@ -224,6 +283,16 @@ impl SpecArgs {
         set(&["stop", "grace_seconds"], self.grace.map(number));
         set(&["queue"], self.queue.as_ref().map(|queue| json!(queue)));
         set(&["priority"], self.priority.map(Value::from));
+        set(&["weight"], self.weight.map(Value::from));
+        set(
+            &["concurrency", "key"],
+            self.key.as_ref().map(|key| json!(key)),
+        );
+        set(&["concurrency", "limit"], self.key_limit.map(Value::from));
+        set(
+            &["concurrency", "policy"],
+            self.on_conflict.map(|what| json!(what.as_str())),
+        );
         set(&["start_deadline_seconds"], self.start_deadline.map(number));
         set(&["limits", "memory_bytes"], self.memory.map(Value::from));
         set(&["limits", "cpu"], self.cpus.map(number));
@@ -248,13 +317,13 @@ impl Here<'_> {
     fn value(&self, name: &str, flag: &str) -> Result<String, Failure> {
         (self.variable)(name).ok_or_else(|| {
             Failure::Usage(format!(
-                "{flag} {name}: no such variable here, or it is not UTF-8"
+                "{flag} {name}: the variable is not set, or is not UTF-8"
             ))
         })
     }
 }
 
-/// Sets a field, and makes the objects around it where they are missing.
+/// Sets a field, and makes missing objects around it.
 pub(crate) fn put(body: &mut Map<String, Value>, place: &[&str], value: Value) {
     let Some((first, rest)) = place.split_first() else {
         return;
@@ -282,6 +351,33 @@ fn name_or_id(text: &str) -> Value {
         .map_or_else(|_| json!(text), Value::from)
 }
 
+/// The variables in a file: a line each, as `NAME=VALUE`, or `NAME` for the value that it has here. Empty lines and
+/// those that start with `#` are skipped; nothing is unquoted, as `docker run --env-file` has it.
+fn variables(file: &Path, here: &Here<'_>) -> Result<Vec<(String, String)>, Failure> {
+    let shown = file.display();
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::Local(format!("cannot read {shown}: {error}")))?;
+    let mut variables = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        let line = line.trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (name, value) = match line.split_once('=') {
+            Some((name, value)) => (name, value.to_owned()),
+            None => (line, here.value(line, "--env-file")?),
+        };
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            let line = at + 1;
+            return Err(Failure::Usage(format!(
+                "{shown}, line {line}: no NAME=VALUE"
+            )));
+        }
+        variables.push((name.to_owned(), value));
+    }
+    Ok(variables)
+}
+
 fn rlimit(text: &str) -> Result<Value, Failure> {
     if text == "unlimited" {
         return Ok(json!(text));
@@ -295,57 +391,6 @@ fn pair<'a>(text: &'a str, flag: &str) -> Result<(&'a str, &'a str), Failure> {
     text.split_once('=')
         .filter(|(name, _)| !name.is_empty())
         .ok_or_else(|| Failure::Usage(format!("{flag} takes NAME=VALUE, not {text:?}")))
-}
-
-/// A JSON object from a file or standard input.
-pub(crate) fn read(path: &Path) -> Result<Map<String, Value>, Failure> {
-    let (text, shown) = if path == Path::new("-") {
-        (
-            std::io::read_to_string(std::io::stdin()),
-            "standard input".to_owned(),
-        )
-    } else {
-        (std::fs::read_to_string(path), path.display().to_string())
-    };
-    let text = text.map_err(|error| Failure::Local(format!("cannot read {shown}: {error}")))?;
-    serde_json::from_str(&text)
-        .map_err(|error| Failure::Local(format!("{shown} is not a JSON object: {error}")))
-}
-
-/// A span of time in seconds: a number, and `s`, `m`, `h` or `d`.
-pub(crate) fn seconds(text: &str) -> Result<f64, String> {
-    let (digits, unit) = match text.chars().last() {
-        Some('s') => (&text[..text.len() - 1], 1.0),
-        Some('m') => (&text[..text.len() - 1], 60.0),
-        Some('h') => (&text[..text.len() - 1], 3600.0),
-        Some('d') => (&text[..text.len() - 1], 86_400.0),
-        Some(_) | None => (text, 1.0),
-    };
-    let is_number = digits
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || byte == b'.');
-    match digits.parse::<f64>() {
-        Ok(value) if is_number => Ok(value * unit),
-        Ok(_) | Err(_) => Err(
-            "a time is a number of seconds, or one with s, m, h or d, such as 90 or 1.5h"
-                .to_owned(),
-        ),
-    }
-}
-
-/// A size: a number, and `K`, `M`, `G` or `T` for powers of 1024.
-pub(crate) fn bytes(text: &str) -> Result<u64, String> {
-    let upper = text.to_ascii_uppercase();
-    let (digits, power) = match upper.chars().last() {
-        Some('K') => (&upper[..upper.len() - 1], 10),
-        Some('M') => (&upper[..upper.len() - 1], 20),
-        Some('G') => (&upper[..upper.len() - 1], 30),
-        Some('T') => (&upper[..upper.len() - 1], 40),
-        Some(_) | None => (upper.as_str(), 0),
-    };
-    let wrong = || "a size is a whole number, or one with K, M, G or T, such as 512M".to_owned();
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    number.checked_mul(1 << power).ok_or_else(wrong)
 }
 
 #[cfg(test)]
@@ -422,6 +467,24 @@ mod tests {
     }
 
     #[test]
+    fn variables_come_from_files_and_flags_win() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"# comment\n\nA=1\nB=x = \"y\"\nHAVE\nC=\n")
+            .unwrap();
+        let path = file.path().to_str().unwrap().to_owned();
+        assert_eq!(
+            body(&["--env-file", &path, "-e", "A=2", "true"]).unwrap()["env"],
+            json!({"A": "2", "B": "x = \"y\"", "HAVE": "it", "C": ""})
+        );
+        file.write_all(b"=x\n").unwrap();
+        let failure = body(&["--env-file", &path, "true"]).unwrap_err();
+        assert!(
+            failure.to_string().ends_with(", line 7: no NAME=VALUE"),
+            "{failure}"
+        );
+    }
+
+    #[test]
     fn a_template_has_parameters_of_two_kinds() {
         assert_eq!(
             body(&[
@@ -448,7 +511,7 @@ mod tests {
             &["--timeout", "soon", "x"],
             &["--timeout", "-1", "x"],
             &["--timeout", "inf", "x"],
-            &["--memory", "1.5G", "x"],
+            &["--memory", "1.5Q", "x"],
             &["--memory", "99999999999T", "x"],
             &["--rlimit", "core=x", "x"],
             &["--script", "a", "b"],

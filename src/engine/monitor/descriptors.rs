@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use nix::sys::stat::{Mode, fchmod, fstat};
+
 use protocol::wire::messages::NextJob;
 
 /// The descriptors of one launch.
@@ -23,6 +25,35 @@ pub(crate) struct Pipes {
     pub(crate) stderr: Option<(OwnedFd, OwnedFd)>,
     /// The terminal of a job that is to have one: master, slave; or why there is none.
     pub(crate) terminal: Option<nix::Result<(OwnedFd, OwnedFd)>>,
+}
+
+impl Pipes {
+    /// Lets whoever has one of the pipes open it again by name, such as `/dev/stdout`: the job's user, and one that the
+    /// job becomes. Nobody else has a name for it (proc_pid_fd(5)).
+    pub(super) fn open_to_all(&self) {
+        let ends = [
+            self.stdin.as_ref().map(|pipe| &pipe.0),
+            Some(&self.stdout.0),
+            self.stderr.as_ref().map(|pipe| &pipe.0),
+        ];
+        for pipe in ends.into_iter().flatten() {
+            let _ = fchmod(pipe, Mode::from_bits_truncate(0o666));
+        }
+    }
+
+    /// The inodes of the outputs' pipes: who holds one of them is of the job.
+    pub(super) fn read_inodes(&self) -> Vec<u64> {
+        inodes([
+            Some(&self.stdout.0),
+            self.stderr.as_ref().map(|pipe| &pipe.0),
+        ])
+    }
+}
+
+/// The inodes of pipes.
+pub(super) fn inodes<const N: usize>(pipes: [Option<&OwnedFd>; N]) -> Vec<u64> {
+    let inode = |pipe| Some(fstat(pipe).ok()?.st_ino);
+    pipes.into_iter().flatten().filter_map(inode).collect()
 }
 
 impl Descriptors {

@@ -15,8 +15,6 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
 use nix::unistd::write;
 
-use super::Monitor;
-use job::time::Now;
 use linux::failpoint;
 use protocol::record;
 use protocol::wire::messages::{FromMonitor, Input, RequestRefused};
@@ -25,7 +23,7 @@ use protocol::wire::messages::{FromMonitor, Input, RequestRefused};
 #[derive(Debug, Default)]
 pub(super) struct Stdin {
     /// `None`: the job has no open standard input, or it was closed.
-    pub(super) pipe: Option<OwnedFd>,
+    pipe: Option<OwnedFd>,
     /// How many bytes were written; `None` where an earlier monitor was killed while it wrote some of them.
     offset: Option<u64>,
     /// A client said that this is the end.
@@ -41,7 +39,7 @@ struct Packet {
 }
 
 /// What became of the first packet.
-enum Step {
+enum Taken {
     Written,
     PipeFull,
     Refused(RequestRefused),
@@ -71,13 +69,38 @@ impl Stdin {
         self.pipe.as_ref().filter(|_| !self.waiting.is_empty())
     }
 
-    fn step(&mut self, record: &record::Writer) -> Step {
+    pub(super) fn is_open(&self) -> bool {
+        self.pipe.is_some()
+    }
+
+    /// Takes a packet in; it is answered when it has been written.
+    pub(super) fn take(&mut self, ticket: u64, input: Input) {
+        self.waiting.push_back(Packet {
+            ticket,
+            input,
+            written: 0,
+        });
+    }
+
+    /// Writes of the first packet what the pipe takes; its answer, once it has one.
+    pub(super) fn write(&mut self, record: &record::Writer) -> Option<FromMonitor> {
+        let ticket = self.waiting.front()?.ticket;
+        let result = match self.step(record) {
+            Taken::PipeFull => return None,
+            Taken::Written => Ok(self.offset.unwrap_or_default()),
+            Taken::Refused(refusal) => Err(refusal),
+        };
+        self.waiting.pop_front();
+        Some(FromMonitor::Reply { ticket, result })
+    }
+
+    fn step(&mut self, record: &record::Writer) -> Taken {
         let Some(packet) = self.waiting.front_mut() else {
-            return Step::PipeFull;
+            return Taken::PipeFull;
         };
         let input = &packet.input;
         if packet.written == 0 && input.offset.is_some() && input.offset != self.offset {
-            return Step::Refused(RequestRefused::StdinOffset {
+            return Taken::Refused(RequestRefused::StdinOffset {
                 expected: self.offset,
             });
         }
@@ -86,9 +109,9 @@ impl Stdin {
             let is_repeat =
                 self.ended && input.eof && input.offset.is_some() && input.bytes.is_empty();
             return if is_repeat {
-                Step::Written
+                Taken::Written
             } else {
-                Step::Refused(RequestRefused::StdinClosed)
+                Taken::Refused(RequestRefused::StdinClosed)
             };
         };
         while let Some(rest) = input
@@ -105,7 +128,7 @@ impl Stdin {
             };
             if let Err(error) = note(self.offset, rest.len()) {
                 let errno = error.raw_os_error().unwrap_or_default();
-                return Step::Refused(RequestRefused::Errno(errno));
+                return Taken::Refused(RequestRefused::Errno(errno));
             }
             let wrote = write(pipe, rest);
             if let Ok(count) = wrote {
@@ -118,12 +141,12 @@ impl Stdin {
             let _ = note(self.offset, 0);
             match wrote {
                 Ok(_) => {}
-                Err(Errno::EAGAIN) => return Step::PipeFull,
+                Err(Errno::EAGAIN) => return Taken::PipeFull,
                 Err(Errno::EINTR) => {}
                 // EPIPE: nobody reads it any more.
                 Err(_) => {
                     self.pipe = None;
-                    return Step::Refused(RequestRefused::StdinClosed);
+                    return Taken::Refused(RequestRefused::StdinClosed);
                 }
             }
         }
@@ -131,40 +154,7 @@ impl Stdin {
             self.pipe = None;
             self.ended = true;
         }
-        Step::Written
-    }
-}
-
-impl Monitor {
-    /// Takes a packet in; it is answered when it has been written.
-    pub(super) fn take_input(&mut self, ticket: u64, input: Input, now: Now) -> io::Result<()> {
-        self.stdin.waiting.push_back(Packet {
-            ticket,
-            input,
-            written: 0,
-        });
-        self.write_input(now)
-    }
-
-    /// Writes what the pipe takes.
-    pub(super) fn write_input(&mut self, now: Now) -> io::Result<()> {
-        let was_open = self.stdin.pipe.is_some();
-        while let Some(packet) = self.stdin.waiting.front() {
-            let ticket = packet.ticket;
-            let result = match self.stdin.step(&self.record) {
-                Step::PipeFull => break,
-                Step::Written => Ok(self.stdin.offset.unwrap_or_default()),
-                Step::Refused(refusal) => Err(refusal),
-            };
-            self.stdin.waiting.pop_front();
-            self.outbox.reply(FromMonitor::Reply { ticket, result });
-        }
-        if was_open && self.stdin.pipe.is_none() {
-            self.facts.stdin_closed = true;
-            self.changed(now)?;
-        }
-        self.flush();
-        Ok(())
+        Taken::Written
     }
 }
 

@@ -10,15 +10,15 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::stat::fstat;
 
-use super::control::Outbox;
-use super::idle::Idle;
+use super::between_jobs::BetweenJobs;
+use super::conversation::Conversation;
 use super::input::{self, Stdin};
-use super::leader::{self, Inherited};
-use super::pump::Width;
+use super::leader::{self, Inherited, Starting};
+use super::processes::Processes;
+use super::pump::Pump;
 use super::terminal::Plugged;
-use super::{Descriptors, Host, Monitor, Pipes, Reaper};
+use super::{Descriptors, Host, Monitor, Pipes};
 use job::OutputTotals;
 use job::life::Life;
 use job::outcome::{SpawnFailure, Stage};
@@ -26,7 +26,7 @@ use linux::cgroup::Group;
 use linux::failpoint;
 use linux::procfs;
 use linux::procfs::ProcessIdentity;
-use linux::sandbox;
+use linux::sandbox::{self, Prepared};
 use linux::sys;
 use linux::tree::{Reach, Tree};
 use protocol::codec;
@@ -35,13 +35,29 @@ use protocol::record::{self, Record};
 use protocol::wire::messages::{FromMonitor, Launch};
 use protocol::wire::{self, Received};
 
-/// Makes the monitor of a job, and its leader. Where that fails, the server has been told.
-pub(super) fn start(host: &Host, idle: &Idle, descriptors: Descriptors) -> Result<Monitor, ()> {
+/// Makes the monitor of a job, and its leader. If that fails, the server has been told.
+pub(super) fn start(
+    host: &Host,
+    idle: &BetweenJobs,
+    descriptors: Descriptors,
+) -> Result<Monitor, ()> {
     let Descriptors { control, pipes } = descriptors;
     match launch(host, idle, &control, pipes) {
-        Ok(mut monitor) => {
-            monitor.control = Some(control);
-            Ok(monitor)
+        Ok((directory, launched)) => {
+            let tree = Tree::new(Reach::Subreaper(idle.me.pid), launched.group);
+            let stack = Rc::clone(&idle.stack);
+            Ok(Monitor {
+                processes: Processes::launched(tree, launched.starting, stack),
+                pump: launched.pump,
+                stdin: Stdin::new(launched.input),
+                server: Conversation::with(control),
+                signals: Rc::clone(&idle.signals),
+                timer: None,
+                is_at_rest: false,
+                facts: launched.facts,
+                record: launched.record,
+                directory,
+            })
         }
         Err(failure) => {
             refuse(&control, failure);
@@ -64,33 +80,51 @@ pub(super) fn not_made(what: &str) -> impl FnOnce(io::Error) -> SpawnFailure {
     }
 }
 
+/// What there is of a job once its leader has been started.
+struct Launched {
+    facts: Record,
+    record: record::Writer,
+    group: Option<Group>,
+    starting: Starting,
+    pump: Pump,
+    /// The writing side of an open standard input.
+    input: Option<OwnedFd>,
+}
+
+/// Makes the job's directory and all that is in it. Each step here takes away what it has made if a later one fails.
 fn launch(
     host: &Host,
-    idle: &Idle,
+    idle: &BetweenJobs,
     control: &OwnedFd,
     pipes: Pipes,
-) -> Result<Monitor, SpawnFailure> {
-    let Pipes {
-        stdin: input,
-        stdout,
-        stderr,
-        terminal,
-    } = pipes;
+) -> Result<(OwnedFd, Launched), SpawnFailure> {
     failpoint::hit("monitor.started");
     let launch = read_launch(control).map_err(not_made("what to launch"))?;
-    let directory = record::create_directory(host.jobs.as_fd(), launch.job)
+    let job = launch.job;
+    let directory = record::create_directory(host.jobs.as_fd(), job)
         .map_err(not_made("the job's directory"))?;
     failpoint::hit("directory.made");
-    let job = launch.job;
-    let abandon = |failure| {
-        record::abandon(host.jobs.as_fd(), job, directory.as_fd());
-        failure
-    };
-    let mut record = record::Writer::create(directory.as_fd())
-        .map_err(not_made("the job's record"))
-        .map_err(abandon)?;
+    match launch_in(host, idle, control, pipes, launch, &directory) {
+        Ok(launched) => Ok((directory, launched)),
+        Err(failure) => {
+            record::abandon(host.jobs.as_fd(), job, directory.as_fd());
+            Err(failure)
+        }
+    }
+}
+
+fn launch_in(
+    host: &Host,
+    idle: &BetweenJobs,
+    control: &OwnedFd,
+    pipes: Pipes,
+    launch: Launch,
+    directory: &OwnedFd,
+) -> Result<Launched, SpawnFailure> {
+    let mut record =
+        record::Writer::create(directory.as_fd()).map_err(not_made("the job's record"))?;
     failpoint::hit("record.made");
-    let group = make_group(host, &launch).map_err(abandon)?;
+    let group = make_group(host, &launch)?;
     let facts = Record {
         job: launch.job,
         attempt: launch.attempt,
@@ -104,102 +138,102 @@ fn launch(
         output: OutputTotals::default(),
         survivors: Vec::new(),
         stdin_closed: false,
-        pipes: inodes([Some(&stdout.0), stderr.as_ref().map(|pipe| &pipe.0)]),
+        pipes: pipes.read_inodes(),
         rescued: false,
         strays: Vec::new(),
         is_ahead: false,
+        output_refused: None,
     };
-    let abandon = |failure| {
-        if let Some(group) = &group {
-            let _ = group.remove();
+    let started = plug(&launch, pipes, control, directory).and_then(|(plugs, pump, input)| {
+        let sandbox = prepare_sandbox(&launch)?;
+        let inherited = Inherited {
+            stdin: plugs.stdin,
+            stdout: plugs.stdout,
+            stderr: plugs.stderr,
+            group: group.as_ref(),
+            original_nofile: host.original_nofile,
+            sandbox,
+        };
+        let starting = leader::start(launch, inherited, idle, &mut record, &facts)?;
+        Ok((starting, pump, input))
+    });
+    match started {
+        Ok((starting, pump, input)) => {
+            // From here on there is a leader, and nothing may fail before this monitor watches it.
+            failpoint::hit("leader.forked");
+            Ok(Launched {
+                facts,
+                record,
+                group,
+                starting,
+                pump,
+                input,
+            })
         }
-        abandon(failure)
-    };
-    let (input_read, input) = input.filter(|_| launch.open_stdin).unzip();
+        Err(failure) => {
+            if let Some(group) = &group {
+                let _ = group.remove();
+            }
+            Err(failure)
+        }
+    }
+}
+
+fn prepare_sandbox(launch: &Launch) -> Result<Option<Prepared>, SpawnFailure> {
+    let wanted = launch.sandbox.as_ref();
+    wanted
+        .map(|wanted| sandbox::prepare(wanted, sandbox::features()))
+        .transpose()
+        .map_err(leader::no_sandbox)
+}
+
+/// The leader's ends of its pipes or its terminal.
+struct Plugs {
+    stdin: Option<OwnedFd>,
+    stdout: OwnedFd,
+    stderr: Option<OwnedFd>,
+}
+
+/// Sorts the ends of the pipes: the leader's, those that are pumped here, and the one that input is written to.
+fn plug(
+    launch: &Launch,
+    pipes: Pipes,
+    control: &OwnedFd,
+    directory: &OwnedFd,
+) -> Result<(Plugs, Pump, Option<OwnedFd>), SpawnFailure> {
+    pipes.open_to_all();
+    let (input_read, input) = pipes.stdin.filter(|_| launch.open_stdin).unzip();
     let stdin = match &launch.stdin {
-        Some(bytes) => Some(
-            input::sealed_file(bytes)
-                .map_err(not_made("standard input"))
-                .map_err(abandon)?,
-        ),
+        Some(bytes) => Some(input::sealed_file(bytes).map_err(not_made("standard input"))?),
         None => input_read,
     };
-    let (stderr_read, stderr_write) = stderr.unzip();
-    let (stdin, input, stdout_write, terminal) = match &launch.pty {
-        None => (stdin, input, stdout.1, None),
+    let (stdout_read, stdout) = pipes.stdout;
+    let (stderr_read, stderr) = pipes.stderr.unzip();
+    let (stdin, input, stdout, terminal) = match &launch.pty {
+        None => (stdin, input, stdout, None),
         Some(pty) => {
-            let plugged = Plugged::new(pty, terminal, stdout.1)
-                .map_err(not_made("the terminal"))
-                .map_err(abandon)?;
-            let Plugged {
-                stdin,
-                keyboard,
-                stdout,
-                terminal,
-            } = plugged;
-            (Some(stdin), Some(keyboard), stdout, Some(terminal))
+            let plugged = Plugged::new(pty, pipes.terminal, stdout);
+            let plugged = plugged.map_err(not_made("the terminal"))?;
+            let (stdin, keyboard) = (Some(plugged.stdin), Some(plugged.keyboard));
+            (stdin, keyboard, plugged.stdout, Some(plugged.terminal))
         }
     };
     let ours = [
-        Some(&stdout.0),
+        Some(&stdout_read),
         stderr_read.as_ref(),
         input.as_ref(),
         Some(control),
     ];
-    set_all_nonblocking(ours.into_iter().flatten())
-        .map_err(not_made("the pipes"))
-        .map_err(abandon)?;
-    let output = directory
-        .try_clone()
-        .map_err(not_made("the output"))
-        .map_err(abandon)?;
-    let sandbox = launch
-        .sandbox
-        .as_ref()
-        .map(|wanted| sandbox::prepare(wanted, sandbox::features()))
-        .transpose()
-        .map_err(leader::no_sandbox)
-        .map_err(abandon)?;
-    let inherited = Inherited {
+    set_all_nonblocking(ours.into_iter().flatten()).map_err(not_made("the pipes"))?;
+    let output = directory.try_clone().map_err(not_made("the output"))?;
+    let output = output::Writer::new(output, launch.plan.output);
+    let plugs = Plugs {
         stdin,
-        stdout: stdout_write,
-        stderr: stderr_write,
-        group: group.as_ref(),
-        original_nofile: host.original_nofile,
-        sandbox,
+        stdout,
+        stderr,
     };
-    let keep = launch.plan.output;
-    let starting = leader::start(launch, inherited, idle, &mut record, &facts).map_err(abandon)?;
-    // From here on there is a leader, and nothing may fail before this monitor watches it.
-    failpoint::hit("leader.forked");
-    Ok(Monitor {
-        tree: Tree::new(Reach::Subreaper(idle.me.pid), group),
-        reaper: Reaper::Own,
-        leader: starting.pid(),
-        leader_reaped: false,
-        leader_gone: false,
-        left_behind_told: false,
-        used: sys::Usage::default(),
-        signals: Rc::clone(&idle.signals),
-        timer: None,
-        starting: Some(starting),
-        stack: Some(Rc::clone(&idle.stack)),
-        stdout: Some(stdout.0),
-        stderr: stderr_read,
-        terminal,
-        output: output::Writer::new(output, keep),
-        output_retry_at: None,
-        control: None,
-        listener: None,
-        outbox: Outbox::default(),
-        stdin: Stdin::new(input),
-        kill: None,
-        is_at_rest: false,
-        width: Width::default(),
-        facts,
-        record,
-        directory,
-    })
+    let pump = Pump::new(stdout_read, stderr_read, terminal, output);
+    Ok((plugs, pump, input))
 }
 
 /// Makes the process that was forked a monitor; once, whatever jobs it will have.
@@ -207,7 +241,7 @@ pub(super) fn become_monitor(
     host: &Host,
     channel: OwnedFd,
     descriptors: &Descriptors,
-) -> io::Result<Idle> {
+) -> io::Result<BetweenJobs> {
     let mut keep = descriptors.all();
     keep.extend([&host.jobs, &host.idle, &channel]);
     prctl::set_child_subreaper(true)?;
@@ -218,7 +252,7 @@ pub(super) fn become_monitor(
         pid: me.pid,
         start_ticks: me.start_ticks,
     };
-    Idle::new(channel, signals, me)
+    BetweenJobs::new(channel, signals, me)
 }
 
 /// Own session, own name, own signals, and no descriptor of the supervisor's but these.
@@ -240,12 +274,6 @@ pub(super) fn detach(keep: &[&OwnedFd]) -> io::Result<SignalFd> {
         &read,
         SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
     )?)
-}
-
-/// The inodes of pipes: who holds one of the job's is of the job.
-pub(super) fn inodes<const N: usize>(pipes: [Option<&OwnedFd>; N]) -> Vec<u64> {
-    let inode = |pipe| Some(fstat(pipe).ok()?.st_ino);
-    pipes.into_iter().flatten().filter_map(inode).collect()
 }
 
 fn read_launch(control: &OwnedFd) -> io::Result<Launch> {

@@ -1,8 +1,8 @@
 //! The leader: planned, started, and heard of. Every step up to execve(2) is reported by name where it fails.
 
+mod exec;
 mod plan;
 mod report;
-mod steps;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -12,7 +12,7 @@ use nix::fcntl::OFlag;
 use nix::sys::resource::rlim_t;
 use nix::unistd::pipe2;
 
-use super::Idle;
+use super::BetweenJobs;
 use job::life::Event;
 use job::outcome::{SpawnFailure, Stage};
 use linux::cgroup::Group;
@@ -20,10 +20,10 @@ use linux::clock;
 use linux::sandbox::{self, Prepared};
 use linux::sys::child::{self, Child, Memory};
 use linux::sys::{self, Pid};
-use plan::Plan;
+use plan::ExecPlan;
 use protocol::record::{self, Leader, Record};
 use protocol::wire::messages::Launch;
-use report::{Failure, On, Report};
+use report::{FailedStep, On, Report};
 
 /// The longest text of a user that goes into a message: it must fit into a record.
 const SHOWN: usize = 512;
@@ -47,7 +47,7 @@ pub(super) struct Inherited<'a> {
 
 /// A leader that has not executed its program yet, so far as is known.
 pub(super) struct Starting {
-    child: Child<Plan>,
+    child: Child<ExecPlan>,
 }
 
 /// What became of it.
@@ -66,7 +66,7 @@ pub(super) enum Outcome {
 pub(super) fn start(
     launch: Launch,
     mut inherited: Inherited<'_>,
-    idle: &Idle,
+    idle: &BetweenJobs,
     record: &mut record::Writer,
     facts: &Record,
 ) -> Result<Starting, SpawnFailure> {
@@ -74,7 +74,7 @@ pub(super) fn start(
         .map_err(|errno| failed(Stage::Fork, errno, "a pipe"))?;
     let descriptors = (record.file().as_raw_fd(), report.as_raw_fd());
     let sandbox = inherited.sandbox.take();
-    let plan = Plan::new(launch, &inherited, sandbox, idle, descriptors)?;
+    let plan = ExecPlan::new(launch, &inherited, sandbox, idle, descriptors)?;
     write_ahead(record, facts).map_err(|error| {
         let errno = Errno::from_raw(error.raw_os_error().unwrap_or(nix::libc::EIO));
         failed(Stage::Record, errno, "the record")
@@ -96,11 +96,11 @@ pub(super) fn write_ahead(record: &mut record::Writer, facts: &Record) -> std::i
 }
 
 fn start_child(
-    idle: &Idle,
+    idle: &BetweenJobs,
     group: Option<&Group>,
-    mut plan: Box<Plan>,
+    mut plan: Box<ExecPlan>,
     mut status: OwnedFd,
-) -> nix::Result<Child<Plan>> {
+) -> nix::Result<Child<ExecPlan>> {
     idle.forget_peak();
     let directory = group.and_then(|group| group.open().ok());
     // A container's filter may refuse clone3(2), and an emulator of another machine's programs to share memory.
@@ -117,7 +117,7 @@ fn start_child(
             plan.joins = procs.and_then(|procs| CString::new(procs).ok());
         }
         let inside = inside.map(AsFd::as_fd);
-        match child::start(&idle.stack, memory, inside, steps::run, plan, status) {
+        match child::start(&idle.stack, memory, inside, exec::run, plan, status) {
             Ok(child) => return Ok(child),
             Err(refused) => {
                 (plan, status) = (refused.plan, refused.status);
@@ -175,8 +175,8 @@ pub(super) fn no_sandbox(failure: sandbox::Failure) -> SpawnFailure {
 }
 
 /// A failure as people read it: what failed, on what, and why.
-fn explain(plan: &Plan, failure: Failure) -> SpawnFailure {
-    let Failure { stage, errno, on } = failure;
+fn explain(plan: &ExecPlan, failure: FailedStep) -> SpawnFailure {
+    let FailedStep { stage, errno, on } = failure;
     let errno = Errno::from_raw(errno);
     let on = match on {
         On::Stage => plan.subject(stage),

@@ -3,13 +3,19 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::fcntl::{FcntlArg, fcntl};
+use std::time::Duration;
 
-use super::{Monitor, OUTPUT_RETRY};
-use job::life::Event;
-use job::spec::OnLimit;
-use job::time::Now;
-use protocol::output::{Pumped, Stream};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::poll::PollFlags;
+
+use super::terminal::Terminal;
+use super::{Awaited, Ready};
+use job::OutputTotals;
+use job::time::{BootInstant, Now};
+use protocol::output::{self, Pumped, Stream};
+
+/// How soon output is tried again after the disk refused it.
+const OUTPUT_RETRY: Duration = Duration::from_secs(1);
 
 /// What a pipe holds at first (pipe(7)), and what one gets whose job writes faster than that is taken away:
 /// the most that an ordinary user may ask for.
@@ -21,7 +27,7 @@ const FULL_STEPS: u8 = 4;
 
 /// How often in a row either pipe was found full.
 #[derive(Debug, Default)]
-pub(super) struct Width {
+struct Width {
     stdout: u8,
     stderr: u8,
 }
@@ -41,31 +47,113 @@ impl Width {
     }
 }
 
-impl Monitor {
-    pub(super) fn pipe(&self, stream: Stream) -> Option<&OwnedFd> {
-        match stream {
-            Stream::Stdout => self.stdout.as_ref(),
-            Stream::Stderr => self.stderr.as_ref(),
+/// The ends of a job's pipes that are read here, and where what they hold goes.
+pub(super) struct Pump {
+    stdout: Option<OwnedFd>,
+    stderr: Option<OwnedFd>,
+    terminal: Option<Terminal>,
+    output: output::Writer,
+    retry_at: Option<BootInstant>,
+    /// Why the disk took nothing at the last attempt, as an errno.
+    refusal: Option<i32>,
+    width: Width,
+}
+
+impl Pump {
+    pub(super) fn new(
+        stdout: OwnedFd,
+        stderr: Option<OwnedFd>,
+        terminal: Option<Terminal>,
+        output: output::Writer,
+    ) -> Self {
+        Self {
+            stdout: Some(stdout),
+            stderr,
+            terminal,
+            output,
+            retry_at: None,
+            refusal: None,
+            width: Width::default(),
         }
     }
 
-    pub(super) fn pump(&mut self, stream: Stream, now: Now) -> io::Result<()> {
-        self.pump_once(stream, now)?;
-        self.tell_output_closed(now)
+    pub(super) fn awaited<'a>(&'a self, awaited: &mut Vec<Awaited<'a>>) {
+        if self.retry_at.is_some() {
+            return;
+        }
+        let terminal = self.terminal.as_ref().filter(|_| self.stdout.is_some());
+        let readable = [
+            (Ready::Stdout, self.stdout.as_ref()),
+            (Ready::Stderr, self.stderr.as_ref()),
+            (Ready::Terminal, terminal.and_then(Terminal::awaited)),
+        ];
+        for (ready, fd) in readable {
+            awaited.extend(fd.map(|fd| (ready, fd.as_fd(), PollFlags::POLLIN)));
+        }
+    }
+
+    /// When output is tried again that the disk has refused.
+    pub(super) fn due(&self) -> Option<BootInstant> {
+        self.retry_at
+    }
+
+    /// Why output cannot be written down at the moment, as an errno.
+    pub(super) fn refusal(&self) -> Option<i32> {
+        self.refusal
+    }
+
+    pub(super) fn on_time(&mut self, now: BootInstant) {
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+        }
+    }
+
+    pub(super) fn is_open(&self, stream: Stream) -> bool {
+        match stream {
+            Stream::Stdout => self.stdout.is_some(),
+            Stream::Stderr => self.stderr.is_some(),
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.stdout.is_none() && self.stderr.is_none()
+    }
+
+    pub(super) fn close(&mut self) {
+        self.stdout = None;
+        self.stderr = None;
+    }
+
+    pub(super) fn terminal(&mut self) -> Option<&mut Terminal> {
+        self.terminal.as_mut()
+    }
+
+    pub(super) fn totals(&self) -> OutputTotals {
+        self.output.totals()
+    }
+
+    pub(super) fn limit_reached(&mut self) -> bool {
+        self.output.limit_reached()
+    }
+
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        self.output.sync()
     }
 
     /// One step from a pipe to the log; is there more at once?
-    pub(super) fn pump_once(&mut self, stream: Stream, now: Now) -> io::Result<bool> {
-        let is_filled = stream == Stream::Stdout && self.fill_from_terminal();
+    pub(super) fn step(&mut self, stream: Stream, now: Now) -> bool {
+        let is_filled =
+            stream == Stream::Stdout && self.terminal.as_mut().is_some_and(Terminal::fill);
         let pipe = match stream {
             Stream::Stdout => self.stdout.as_ref(),
             Stream::Stderr => self.stderr.as_ref(),
         };
-        let Some(pipe) = pipe else { return Ok(false) };
+        let Some(pipe) = pipe else { return false };
         let more = match self.output.pump(stream, pipe.as_fd(), now.wall) {
             Ok(Pumped::Moved(moved)) => {
+                self.refusal = None;
                 if self.width.is_too_small(stream, moved) {
-                    // Where the user's share of memory for pipes is used up, it stays as it is.
+                    // If the user's share of memory for pipes is used up, it stays as it is.
                     let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(WIDE));
                 }
                 true
@@ -80,22 +168,12 @@ impl Monitor {
                 false
             }
             // A full or failing disk leaves the bytes in the pipe, and the job waits.
-            Err(_) => {
-                self.output_retry_at = Some(now.boot.after(OUTPUT_RETRY));
+            Err(error) => {
+                self.refusal = Some(error.raw_os_error().unwrap_or_default());
+                self.retry_at = Some(now.boot.after(OUTPUT_RETRY));
                 false
             }
         };
-        if self.output.limit_reached() && self.facts.life.plan().output.on_limit == OnLimit::StopJob
-        {
-            self.apply(Event::OutputLimitReached, now)?;
-        }
-        Ok(more || (is_filled && self.output_retry_at.is_none()))
-    }
-
-    pub(super) fn tell_output_closed(&mut self, now: Now) -> io::Result<()> {
-        if self.stdout.is_none() && self.stderr.is_none() {
-            self.apply(Event::OutputClosed, now)?;
-        }
-        Ok(())
+        more || (is_filled && self.retry_at.is_none())
     }
 }

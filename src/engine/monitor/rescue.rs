@@ -10,12 +10,14 @@ use std::rc::Rc;
 
 use nix::poll::{PollTimeout, poll};
 
-use super::control::Outbox;
+use super::conversation::Conversation;
+use super::descriptors::inodes;
 use super::input::Stdin;
-use super::launch::{detach, inodes};
-use super::pump::Width;
+use super::launch::detach;
+use super::processes::Processes;
+use super::pump::Pump;
 use super::terminal::{self, Terminal};
-use super::{Host, Kill, Monitor, Reaper, STRAYS_NAMED, SWEEP_FIRST};
+use super::{Host, Monitor, STRAYS_NAMED};
 use job::JobId;
 use job::life::Phase;
 use linux::cgroup::Group;
@@ -26,7 +28,7 @@ use linux::procfs::ProcessIdentity;
 use linux::sys::{self, Pid};
 use linux::tree::{Reach, Traces, Tree};
 use protocol::output;
-use protocol::record::{self};
+use protocol::record::{self, Record};
 
 /// How long a rescue that failed waits before the next one.
 const RETRY_MILLIS: u16 = 1000;
@@ -65,42 +67,22 @@ pub(crate) fn run(host: &Host, remains: Remains) -> ! {
 }
 
 fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
+    let mut keep = vec![&host.jobs, &remains.reaper, &remains.stdout];
+    keep.extend(&remains.stdin);
+    keep.extend(&remains.stderr);
+    keep.extend(&remains.terminal);
+    let signals = detach(&keep)?;
+    let directory = record::open_directory(host.jobs.as_fd(), remains.job)?;
+    let (record, mut facts) = record::Writer::resume(directory.as_fd())?;
+    let (tree, leader) = find_processes(&remains, &mut facts)?;
     let Remains {
-        job,
-        supervisor,
         reaper,
         stdin,
         stdout,
         stderr,
         terminal,
-        strays,
+        ..
     } = remains;
-    let mut keep = vec![&host.jobs, &reaper, &stdout];
-    keep.extend(&stdin);
-    keep.extend(&stderr);
-    keep.extend(&terminal);
-    let signals = detach(&keep)?;
-    let directory = record::open_directory(host.jobs.as_fd(), job)?;
-    let (record, mut facts) = record::Writer::resume(directory.as_fd())?;
-    let leader = facts.leader.as_ref().map(|leader| leader.identity);
-    let leader = leader.ok_or_else(|| io::Error::other("its record names no leader"))?;
-    let leader_pid =
-        Pid::new(leader.pid).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-    let group = facts.cgroup.as_deref().and_then(Group::at);
-    facts.pipes = inodes([Some(&stdout), stderr.as_ref()]);
-    facts.rescued = true;
-    facts.strays.extend(strays);
-    let known = facts.strays.iter().copied();
-    let mut traces = Traces::new(job, leader, facts.pipes.clone(), known);
-    traces.terminal = terminal.as_ref().and_then(terminal::device);
-    let reach = Reach::Traces {
-        traces: RefCell::new(traces),
-        supervisor: Some(supervisor),
-    };
-    let tree = Tree::new(reach, group);
-    // A rescuer after this one, or a server, has to be told only of those that it could not find.
-    facts.strays = tree.traceless(&facts.strays);
-    facts.strays.truncate(STRAYS_NAMED);
     let terminal = terminal
         .map(|master| Terminal::taken_over(master, &stdout))
         .transpose()?;
@@ -108,60 +90,67 @@ fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
         Some(terminal) => Some(terminal.keyboard()?),
         None => stdin,
     };
+    let input = input.filter(|_| !facts.stdin_closed);
     let me = procfs::own_stat()?;
     facts.monitor = ProcessIdentity {
         pid: me.pid,
         start_ticks: me.start_ticks,
     };
-    let now = clock::now();
+    let output = output::Writer::resume(directory.try_clone()?, facts.life.plan().output)?;
     let leader_gone = facts.life.exit().is_some();
     let mut monitor = Monitor {
-        tree,
-        reaper: Reaper::Supervisor(Some(reaper)),
-        leader: leader_pid,
-        // Not our child: its number may be anybody's at any time.
-        leader_reaped: true,
-        leader_gone,
-        left_behind_told: false,
-        used: sys::Usage::default(),
+        processes: Processes::taken_over(tree, leader, reaper, leader_gone),
+        pump: Pump::new(stdout, stderr, terminal, output),
+        stdin: Stdin::taken_over(input, record.noted_input()),
+        server: Conversation::default(),
         signals: Rc::new(signals),
         timer: None,
-        starting: None,
-        stack: None,
-        output: output::Writer::resume(directory.try_clone()?, facts.life.plan().output)?,
-        stdout: Some(stdout),
-        stderr,
-        terminal,
-        output_retry_at: None,
-        control: None,
-        listener: None,
-        outbox: Outbox::default(),
-        stdin: Stdin::taken_over(input.filter(|_| !facts.stdin_closed), record.noted_input()),
-        kill: None,
         is_at_rest: false,
-        width: Width::default(),
         facts,
         record,
         directory,
     };
+    go_on(&mut monitor)?;
+    Ok(monitor)
+}
+
+/// The job's processes by their traces, and its leader. The record names from now on what only this monitor knows.
+fn find_processes(remains: &Remains, facts: &mut Record) -> io::Result<(Tree, Pid)> {
+    let leader = facts.leader.as_ref().map(|leader| leader.identity);
+    let leader = leader.ok_or_else(|| io::Error::other("its record names no leader"))?;
+    let pid = Pid::new(leader.pid).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    let group = facts.cgroup.as_deref().and_then(Group::at);
+    facts.pipes = inodes([Some(&remains.stdout), remains.stderr.as_ref()]);
+    facts.rescued = true;
+    facts.strays.extend(&remains.strays);
+    let known = facts.strays.iter().copied();
+    let mut traces = Traces::new(remains.job, leader, facts.pipes.clone(), known);
+    traces.terminal = remains.terminal.as_ref().and_then(terminal::device);
+    let reach = Reach::Traces {
+        traces: RefCell::new(traces),
+        supervisor: Some(remains.supervisor),
+    };
+    let tree = Tree::new(reach, group);
+    // A rescuer after this one, or a server, has to be told only of those that it could not find.
+    facts.strays = tree.traceless(&facts.strays);
+    facts.strays.truncate(STRAYS_NAMED);
+    Ok((tree, pid))
+}
+
+/// Records the new monitor, and does what the old one may not have come to.
+fn go_on(monitor: &mut Monitor) -> io::Result<()> {
+    let now = clock::now();
     failpoint::hit("rescue.recording");
     monitor.write_record()?;
     failpoint::hit("rescue.recorded");
-    monitor.server_gone();
+    let job = monitor.facts.job;
+    monitor.server.server_gone(job, &monitor.directory);
     match monitor.facts.life.phase() {
-        Phase::Killing => {
-            monitor.kill = Some(Kill {
-                since: now.boot,
-                next: now.boot,
-                pause: SWEEP_FIRST,
-            });
-        }
+        Phase::Killing => monitor.processes.resume_kill(now.boot),
         Phase::Terminating { .. } => {
             // The predecessor may have died between writing that down and doing it.
             let stop = monitor.facts.life.plan().stop;
-            monitor
-                .tree
-                .terminate(stop.signal, stop.scope, leader_pid, true);
+            monitor.processes.terminate(stop.signal, stop.scope);
         }
         Phase::Starting
         | Phase::Running { .. }
@@ -170,7 +159,6 @@ fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
         | Phase::Ended => {}
     }
     // Whoever is seen now is known for good, whatever it becomes.
-    let _ = monitor.tree.members();
-    monitor.reap(now)?;
-    Ok(monitor)
+    let _ = monitor.processes.tree.members();
+    monitor.reap(now)
 }

@@ -2,7 +2,7 @@
 //!
 //! The pipe stands between the terminal and the log, since the log takes what is still in a pipe for its own:
 //! each byte is in the terminal, in the pipe or in the log, whoever is killed. splice(2) moves it in one step.
-//! The end of the output is the last process that lets go of the terminal (EIO, see `pty(7)`).
+//! The end of the output is that no process of the job is left and none has the terminal open (EIO, see `pty(7)`).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -15,10 +15,9 @@ use nix::sys::stat::{Mode, stat};
 use nix::sys::termios::{self, InputFlags, SetArg};
 use nix::unistd::{read, write};
 
-use super::Monitor;
 use job::pty::{Pty, Size};
 use linux::sys;
-use protocol::wire::messages::{Input, RequestRefused};
+use protocol::wire::messages::Input;
 
 /// What is moved at once: as much as a pipe holds by default.
 const MOST: usize = 64 << 10;
@@ -30,8 +29,13 @@ const CERTAIN: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Terminal {
     master: OwnedFd,
-    /// The write end of the pipe; `None` once no process has the terminal open.
+    /// The write end of the pipe; `None` after the end.
     feed: Option<OwnedFd>,
+    /// The other side, from the moment on at which nobody has it open and until none of the job's processes is left: one
+    /// of them may open it again by name.
+    held: Option<OwnedFd>,
+    /// Nothing will open it any more.
+    is_final: bool,
     /// Nothing has been typed since the last end of a line; so far as this monitor knows.
     at_line_start: bool,
 }
@@ -77,6 +81,8 @@ impl Terminal {
         Ok(Self {
             master,
             feed: Some(feed),
+            held: None,
+            is_final: false,
             at_line_start: true,
         })
     }
@@ -90,6 +96,8 @@ impl Terminal {
         Ok(Self {
             master,
             feed: Some(feed),
+            held: None,
+            is_final: false,
             at_line_start: false,
         })
     }
@@ -100,7 +108,7 @@ impl Terminal {
     }
 
     /// Moves what the job has written to the pipe, as far as there is room; was there anything?
-    fn fill(&mut self) -> bool {
+    pub(super) fn fill(&mut self) -> bool {
         let Some(feed) = &self.feed else { return false };
         let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
         let moved = match splice(&self.master, None, feed, None, MOST, flags) {
@@ -109,17 +117,49 @@ impl Terminal {
             moved => moved,
         };
         match moved {
-            Ok(0) => {
-                self.feed = None;
-                false
-            }
+            Ok(0) => self.ended(),
             Ok(_) => true,
             Err(Errno::EAGAIN | Errno::EINTR) => false,
-            // EIO: no process has it open any more.
-            Err(_) => {
-                self.feed = None;
-                false
-            }
+            Err(_) => self.ended(),
+        }
+    }
+
+    /// EIO: nobody has the other side open. While the job lives that is not its end: it is held open here, so that
+    /// what is written to it later arrives; and held anew if somebody hangs it up (vhangup(2)).
+    fn ended(&mut self) -> bool {
+        self.held = if self.is_final {
+            None
+        } else {
+            sys::terminal_peer(self.master.as_fd()).ok()
+        };
+        if self.held.is_none() {
+            self.feed = None;
+        }
+        false
+    }
+
+    /// No process of the job is left: what they wrote is read to its end.
+    pub(super) fn let_go(&mut self) {
+        self.is_final = true;
+        self.held = None;
+    }
+
+    /// The master, if its having something to say matters.
+    pub(super) fn awaited(&self) -> Option<&OwnedFd> {
+        self.feed.as_ref().map(|_| &self.master)
+    }
+
+    pub(super) fn resize(&self, size: Size) -> nix::Result<()> {
+        sys::set_terminal_size(self.master.as_fd(), size.rows, size.cols)
+    }
+
+    /// The input as it goes into a terminal, which has no end that could be closed: it is typed.
+    pub(super) fn typed(&mut self, input: &mut Input, is_open: bool) {
+        if let Some(last) = input.bytes.last() {
+            self.at_line_start = matches!(last, b'\n' | b'\r');
+        }
+        if input.eof && is_open {
+            input.bytes.extend(self.end_of_input());
         }
     }
 
@@ -145,43 +185,6 @@ fn copy(terminal: &OwnedFd, pipe: &OwnedFd) -> nix::Result<usize> {
     let mut bytes = [0; CERTAIN];
     let count = read(terminal, &mut bytes)?;
     write(pipe, bytes.get(..count).unwrap_or_default())
-}
-
-impl Monitor {
-    /// The terminal, where its having something to say matters.
-    pub(super) fn awaited_terminal(&self) -> Option<&OwnedFd> {
-        let is_read = self.stdout.is_some() && self.output_retry_at.is_none();
-        let terminal = self.terminal.as_ref().filter(|_| is_read)?;
-        terminal.feed.as_ref().map(|_| &terminal.master)
-    }
-
-    /// Moves what the terminal has to say to the pipe of standard output; was there anything?
-    pub(super) fn fill_from_terminal(&mut self) -> bool {
-        self.terminal.as_mut().is_some_and(Terminal::fill)
-    }
-
-    pub(super) fn resize(&mut self, size: Size) -> Result<u64, RequestRefused> {
-        let refused = |errno| RequestRefused::Errno(sys::errno_number(errno));
-        let terminal = self.terminal.as_ref();
-        let terminal = terminal.ok_or_else(|| refused(Errno::ENOTTY))?;
-        sys::set_terminal_size(terminal.master.as_fd(), size.rows, size.cols)
-            .map(|()| 0)
-            .map_err(refused)
-    }
-
-    /// The input as it goes into a terminal, which has no end that could be closed: it is typed.
-    pub(super) fn typed(&mut self, mut input: Input) -> Input {
-        let Some(terminal) = &mut self.terminal else {
-            return input;
-        };
-        if let Some(last) = input.bytes.last() {
-            terminal.at_line_start = matches!(last, b'\n' | b'\r');
-        }
-        if input.eof && self.stdin.pipe.is_some() {
-            input.bytes.extend(terminal.end_of_input());
-        }
-        input
-    }
 }
 
 /// The device number by which `/proc` knows a terminal, given its master.
@@ -214,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reaches_the_pipe_and_the_last_to_let_go_ends_it() {
+    fn what_is_written_reaches_the_pipe_and_the_end_of_the_job_ends_it() {
         let (mut terminal, slave, pipe) = terminal();
         assert!(!terminal.fill(), "nothing yet");
         write(&slave, b"one\n").unwrap();
@@ -224,7 +227,26 @@ mod tests {
         drop(slave);
         while terminal.fill() {}
         assert_eq!(read_all(&pipe), b"two\r\n");
-        assert!(terminal.feed.is_none());
+        // It was let go of, and is opened again by name.
+        assert!(!terminal.fill());
+        let name = format!(
+            "/dev/pts/{}",
+            sys::terminal_number(terminal.master.as_fd()).unwrap()
+        );
+        let again = open(
+            name.as_str(),
+            OFlag::O_WRONLY | OFlag::O_NOCTTY,
+            Mode::empty(),
+        )
+        .unwrap();
+        write(&again, b"three\n").unwrap();
+        drop(again);
+        assert!(terminal.fill());
+        assert_eq!(read_all(&pipe), b"three\r\n");
+        terminal.let_go();
+        while terminal.feed.is_some() {
+            terminal.fill();
+        }
         assert_eq!(read_all(&pipe), b"", "the end");
     }
 
@@ -256,6 +278,7 @@ mod tests {
                 left -= write(&slave, &vec![b'x'; left.min(4000)]).unwrap();
             }
         });
+        terminal.let_go();
         let mut got = 0;
         while got < wanted || terminal.feed.is_some() {
             while terminal.fill() {}

@@ -4,14 +4,11 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use nix::pty::openpty;
-use nix::unistd::pipe2;
-
 use super::MANY;
-use super::berth::{Berth, Forked};
+use super::fork_among_many::{Forked, LowDescriptors};
 use super::handover::{HandedMonitor, give_fd, take_fd};
-use super::idle::Idle;
+use super::idle_monitors::IdleMonitors;
+use super::pipes::{self, Wanted};
 use crate::monitor::{self, Descriptors, Host, Note, Pipes, Remains};
 use job::time::BootInstant;
 use job::{JobId, Signal};
@@ -34,13 +31,13 @@ const ORPHANS_KEPT: usize = 1024;
 pub(super) struct Monitors {
     live: HashMap<Pid, Monitor>,
     /// Those of them that have no job and could take one.
-    idle: Idle,
+    idle: IdleMonitors,
     /// The jobs whose monitors were killed in this round of reaping, and how they were.
     dead: Vec<(Watched, End)>,
     /// Ends of processes that are neither monitors nor the server, newest last.
     orphans: VecDeque<(Pid, End)>,
     /// How monitors are forked beside many others.
-    berth: Option<Berth>,
+    low_descriptors: Option<LowDescriptors>,
 }
 
 #[derive(Debug)]
@@ -67,23 +64,19 @@ struct Watched {
     is_rescuer: bool,
 }
 
-/// Which pipes a job gets besides standard output.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted {
-    pub(super) merge_stderr: bool,
-    pub(super) open_stdin: bool,
-    pub(super) pty: bool,
-}
-
 impl Monitors {
     /// Prepares for many; to be called while few descriptors are open.
     pub(super) fn prepare(&mut self) {
         // Without it, launches beside many others take longer, and nothing else.
-        self.berth = Berth::new().ok();
+        self.low_descriptors = LowDescriptors::new().ok();
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.live.is_empty()
+    }
+
+    pub(super) fn contains(&self, monitor: Pid) -> bool {
+        self.live.contains_key(&monitor)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -235,13 +228,10 @@ impl Monitors {
         job: JobId,
         wanted: Wanted,
         control: OwnedFd,
-    ) -> io::Result<()> {
-        let pipe_if = |wanted: bool| wanted.then(|| pipe2(OFlag::O_CLOEXEC)).transpose();
-        let pipes = Pipes {
-            stdin: pipe_if(wanted.open_stdin)?,
-            stdout: pipe2(OFlag::O_CLOEXEC)?,
-            stderr: pipe_if(!wanted.merge_stderr)?,
-            terminal: wanted.pty.then(open_terminal),
+    ) -> Result<(), (io::Error, OwnedFd)> {
+        let pipes = match pipes::make(wanted) {
+            Ok(pipes) => pipes,
+            Err(errno) => return Err((errno.into(), control)),
         };
         let descriptors = Descriptors { control, pipes };
         failpoint::hit("monitor.forking");
@@ -250,25 +240,12 @@ impl Monitors {
         } else {
             self.employ(&descriptors)
         };
-        let (pid, channel) = match employed {
-            Some(employed) => employed,
-            None => {
-                let (ours, theirs) = wire::pair()?;
-                let many = self.live.len() >= MANY;
-                let forked = match self.berth.as_mut().filter(|_| many) {
-                    Some(berth) => berth.fork(host, &theirs, &descriptors),
-                    None => None,
-                };
-                let pid = match forked {
-                    Some(Forked::Child(channel, low)) => monitor::run(host, channel, low),
-                    Some(Forked::Parent(pid)) => pid,
-                    None => match sys::fork()? {
-                        Fork::Child => monitor::run(host, theirs, descriptors),
-                        Fork::Parent(pid) => pid,
-                    },
-                };
-                (pid, ours)
-            }
+        let (pid, channel, descriptors) = match employed {
+            Some((pid, channel)) => (pid, channel, descriptors),
+            None => match self.fork_for(host, descriptors) {
+                Ok(forked) => forked,
+                Err((error, descriptors)) => return Err((error, descriptors.control)),
+            },
         };
         failpoint::hit("monitor.forked");
         let Pipes {
@@ -292,6 +269,33 @@ impl Monitors {
         };
         self.live.insert(pid, monitor);
         Ok(())
+    }
+
+    /// Forks a monitor for this launch; its PID, and where it is given its next job.
+    fn fork_for(
+        &mut self,
+        host: &Host,
+        descriptors: Descriptors,
+    ) -> Result<(Pid, OwnedFd, Descriptors), (io::Error, Descriptors)> {
+        let (ours, theirs) = match wire::pair() {
+            Ok(pair) => pair,
+            Err(error) => return Err((error, descriptors)),
+        };
+        let many = self.live.len() >= MANY;
+        let forked = match self.low_descriptors.as_mut().filter(|_| many) {
+            Some(low_descriptors) => low_descriptors.fork(host, &theirs, &descriptors),
+            None => None,
+        };
+        let pid = match forked {
+            Some(Forked::Child(channel, low)) => monitor::run(host, channel, low),
+            Some(Forked::Parent(pid)) => pid,
+            None => match sys::fork() {
+                Ok(Fork::Child) => monitor::run(host, theirs, descriptors),
+                Ok(Fork::Parent(pid)) => pid,
+                Err(errno) => return Err((errno.into(), descriptors)),
+            },
+        };
+        Ok((pid, ours, descriptors))
     }
 
     /// Lets go of a job's standard input, so that the job sees its end.
@@ -471,13 +475,4 @@ impl Monitors {
             }
         }
     }
-}
-
-/// A pair of pseudo-terminals, master first; nobody's controlling terminal yet.
-fn open_terminal() -> nix::Result<(OwnedFd, OwnedFd)> {
-    let pair = openpty(None, None)?;
-    for side in [&pair.master, &pair.slave] {
-        fcntl(side, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    }
-    Ok((pair.master, pair.slave))
 }

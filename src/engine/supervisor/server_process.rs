@@ -1,25 +1,36 @@
-//! The server as the supervisor's child: forked, listened to, started again when it ends.
+//! The server as the supervisor's child: forked, listened to, started again when it ends, replaced by an upgrade.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use nix::libc;
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::signal::Signal as NixSignal;
+use nix::sys::socket::{MsgFlags, recv};
 use nix::unistd::{Pid as NixPid, setpgid};
 
 use super::Supervisor;
-use super::monitors::Wanted;
+use super::handover::{self, Handover};
+use super::pipes::Wanted;
+use super::upgrade::Upgrade;
+use job::outcome::{SpawnFailure, Stage};
 use job::time::BootInstant;
 use job::{JobId, Signal};
 use linux::clock;
 use linux::sys::{self, End, Fork, Pid};
 use protocol::inherited::Inherited;
-use protocol::wire::messages::{FromSupervisor, ToSupervisor};
+use protocol::wire::messages::{FromMonitor, FromSupervisor, ToSupervisor};
 use protocol::wire::{self, Received};
 
 /// How long a server that has closed its socket may take to end.
 const SERVER_END: Duration = Duration::from_secs(5);
+
+/// How long the new binary may take to say whether it understands, and the old server to end.
+const CHECK_LIMIT: Duration = Duration::from_secs(30);
+const SERVER_LIMIT: Duration = Duration::from_secs(10);
 
 /// The server process.
 pub(super) struct ServerProcess {
@@ -30,6 +41,29 @@ pub(super) struct ServerProcess {
     pub(super) ready: bool,
     /// When it is killed: it has closed its socket, and still has not ended.
     pub(super) stuck_at: Option<BootInstant>,
+}
+
+/// Why there is no monitor, and which limit it is.
+fn not_made(error: &io::Error) -> SpawnFailure {
+    let errno = error.raw_os_error().unwrap_or_default();
+    let limit = match errno {
+        libc::EMFILE => {
+            let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+            format!(
+                "; the service may have {limit} open files (RLIMIT_NOFILE, LimitNOFILE= of a unit), and each job needs some"
+            )
+        }
+        libc::ENFILE => "; the machine's limit of open files (fs.file-max)".to_owned(),
+        libc::EAGAIN => {
+            "; a limit of processes (RLIMIT_NPROC, pids.max, TasksMax= of a unit)".to_owned()
+        }
+        _ => String::new(),
+    };
+    SpawnFailure {
+        stage: Stage::Fork,
+        errno,
+        message: format!("failed to make the monitor: {error}{limit}"),
+    }
 }
 
 impl Supervisor {
@@ -62,21 +96,34 @@ impl Supervisor {
             self.listeners.unix.as_raw_fd(),
             self.host.jobs.as_raw_fd(),
         ];
+        // A write that the other side or a limit does not let through is an error, not a death; a terminal that is the
+        // foreground group's takes log lines all the same; and the supervisor alone says when to end, whoever signals
+        // all processes of the service at once.
+        sys::ignore_signals(&[
+            NixSignal::SIGPIPE,
+            NixSignal::SIGXFSZ,
+            NixSignal::SIGTTOU,
+            NixSignal::SIGTERM,
+            NixSignal::SIGINT,
+            NixSignal::SIGHUP,
+            NixSignal::SIGUSR1,
+            NixSignal::SIGUSR2,
+        ]);
         // Its own group: Ctrl-C on the terminal is for the supervisor.
         let prepared = setpgid(NixPid::from_raw(0), NixPid::from_raw(0))
             .and_then(|()| prctl::set_name(c"procession-srv"))
+            .map_err(io::Error::from)
             .and_then(|()| sys::close_fds_except(&keep))
-            .and_then(|()| sys::unblock_signals());
+            .and_then(|()| Ok(sys::unblock_signals()?));
         let listeners = self.listeners.try_clone();
         let jobs = self.host.jobs.try_clone();
-        let (Ok(()), Ok(listeners), Ok(jobs)) = (prepared, listeners, jobs) else {
-            tracing::error!("cannot prepare the server process");
-            return 1;
+        let (listeners, jobs) = match prepared.and_then(|()| Ok((listeners?, jobs?))) {
+            Ok(inherited) => inherited,
+            Err(error) => {
+                tracing::error!(%error, "cannot prepare the server process: {error}");
+                return 1;
+            }
         };
-        // Writing to a connection whose other side is gone is an error, not a death.
-        if let Some(pipe) = Signal::from_number(13) {
-            sys::ignore_signal(pipe);
-        }
         (self.become_server)(Inherited {
             supervisor,
             supervisor_pid: std::os::unix::process::parent_id(),
@@ -134,9 +181,13 @@ impl Supervisor {
             tracing::error!(job.id = %job, "the launch of job {job} came without its socket");
             return;
         };
-        // Without a monitor the control socket closes, which the server reads as a failed launch.
-        if let Err(error) = self.monitors.launch(&self.host, job, wanted, control) {
-            tracing::error!(job.id = %job, %error, "cannot fork a monitor for job {job}: {error}");
+        if let Err((error, control)) = self.monitors.launch(&self.host, job, wanted, control) {
+            let failure = not_made(&error);
+            tracing::error!(job.id = %job, %error, "job {job}: {}", failure.message);
+            // A socket that is closed with a packet in it is an error on the other side, before what was sent from here.
+            let _ = recv(control.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT);
+            // If this cannot be told either, the control socket closes, which says that there is no monitor.
+            let _ = wire::send(control.as_fd(), &FromMonitor::NotLaunched(failure), &[]);
         }
     }
 
@@ -179,5 +230,91 @@ impl Supervisor {
         };
         // A server that cannot be told is ending, which this process sees.
         let _ = wire::send(socket.as_fd(), message, &[]);
+    }
+
+    pub(super) fn is_being_replaced(&self) -> bool {
+        matches!(self.upgrade, Upgrade::Replacing { .. })
+    }
+
+    /// Asks the binary that is on disk now whether it understands what it would take over.
+    pub(super) fn begin_upgrade(&mut self) {
+        if self.shutdown.is_some() || self.upgrade != Upgrade::None {
+            tracing::warn!(
+                "an upgrade or a shutdown is under way; this request for an upgrade changes nothing"
+            );
+            return;
+        }
+        let binary = self.invocation.binary().display();
+        match self.invocation.check() {
+            Ok(pid) => {
+                tracing::info!("upgrade: asking {binary} whether it understands the state");
+                let give_up_at = clock::now().boot.after(CHECK_LIMIT);
+                self.upgrade = Upgrade::Checking { pid, give_up_at };
+            }
+            Err(error) => {
+                tracing::error!(%error, "upgrade: cannot run {binary}: {error}; nothing was replaced")
+            }
+        }
+    }
+
+    /// The binary on disk has answered.
+    pub(super) fn on_checked(&mut self, end: End) {
+        self.upgrade = Upgrade::None;
+        if end != End::Code(0) {
+            let binary = self.invocation.binary().display();
+            tracing::error!("upgrade: {binary} refuses ({end:?}); nothing was replaced");
+            return;
+        }
+        if self.shutdown.is_some() {
+            return;
+        }
+        self.restart_at = None;
+        self.upgrade = Upgrade::Replacing {
+            kill_at: clock::now().boot.after(SERVER_LIMIT),
+        };
+        if self.server.is_some() {
+            self.tell_server(&FromSupervisor::Replace);
+        } else {
+            self.become_successor();
+        }
+    }
+
+    pub(super) fn on_upgrade_time(&mut self, now: BootInstant) {
+        match self.upgrade {
+            Upgrade::Checking { pid, give_up_at } if give_up_at <= now => {
+                let _ = sys::signal_process(pid, Signal::KILL);
+            }
+            Upgrade::Replacing { kill_at } if kill_at <= now => {
+                if let Some(server) = &self.server {
+                    let _ = sys::signal_process(server.pid, Signal::KILL);
+                }
+            }
+            Upgrade::None | Upgrade::Checking { .. } | Upgrade::Replacing { .. } => {}
+        }
+    }
+
+    /// The server has ended: becomes the new program. Where that fails, the old one goes on.
+    pub(super) fn become_successor(&mut self) {
+        let error = match self.hand_over() {
+            Ok(handover) => self.invocation.become_successor(&handover),
+            Err(error) => error,
+        };
+        tracing::error!(%error, "upgrade: cannot become the new program: {error}; the old one goes on");
+        self.upgrade = Upgrade::None;
+        self.restarts = self.restarts.saturating_add(1);
+        self.restart_at = Some(clock::now().boot);
+    }
+
+    fn hand_over(&mut self) -> std::io::Result<Handover> {
+        Ok(Handover {
+            from_version: env!("CARGO_PKG_VERSION").to_owned(),
+            restarts: self.restarts.saturating_add(1),
+            draining: self.draining,
+            original_nofile: self.host.original_nofile,
+            tcp: handover::give_fd(self.listeners.tcp.as_fd())?,
+            unix: handover::give_fd(self.listeners.unix.as_fd())?,
+            lock: handover::give_fd(self.state.lock().as_fd())?,
+            monitors: self.monitors.hand_over()?,
+        })
     }
 }

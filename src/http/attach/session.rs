@@ -16,10 +16,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite;
 
 use super::frames::{self, Close, Said};
-use super::pulse::{Beat, Pulse};
-use crate::auth::Caller;
+use super::heartbeat::{Beat, Heartbeat};
+use crate::layers::auth::Caller;
 use crate::output::Beginning;
-use crate::streams::{Place, Streams, Writer};
+use crate::streams::{InputLock, Permit, Streams};
 use job::JobId;
 use job::life::Refusal;
 use job::pty::Size;
@@ -49,9 +49,9 @@ pub(super) struct Session {
     pub(super) follow: Follow,
     pub(super) log: Log,
     pub(super) caller: Caller,
-    pub(super) writer: Option<Writer>,
+    pub(super) writer: Option<InputLock>,
     /// Held for as long as it lasts.
-    pub(super) place: Place,
+    pub(super) permit: Permit,
 }
 
 /// How a conversation ends.
@@ -71,15 +71,15 @@ impl Session {
             log,
             caller,
             writer,
-            place,
+            permit,
         } = self;
         let (mut sink, mut source) = socket.split();
-        let pulse = Pulse::new();
+        let heartbeat = Heartbeat::new();
         let input_closed = Notify::new();
         let listening = Listening {
             manager: &manager,
             id,
-            pulse: &pulse,
+            heartbeat: &heartbeat,
             input_closed: &input_closed,
             is_open: writer.is_some(),
             writes: writer.is_some(),
@@ -88,7 +88,7 @@ impl Session {
             sink: &mut sink,
             follow,
             log,
-            pulse: &pulse,
+            heartbeat: &heartbeat,
             input_closed: &input_closed,
         };
         let ending = tokio::select! {
@@ -98,7 +98,7 @@ impl Session {
             ending = telling.tell() => ending,
             ending = listening.listen(&mut source) => ending,
         };
-        drop((writer, place));
+        drop((writer, permit));
         goodbye(&mut sink, &mut source, ending).await;
     }
 }
@@ -132,7 +132,7 @@ async fn goodbye(
 struct Listening<'a> {
     manager: &'a Manager,
     id: JobId,
-    pulse: &'a Pulse,
+    heartbeat: &'a Heartbeat,
     input_closed: &'a Notify,
     /// The job takes input, as far as is known.
     is_open: bool,
@@ -142,7 +142,7 @@ struct Listening<'a> {
 impl Listening<'_> {
     async fn listen(mut self, source: &mut SplitStream<WebSocket>) -> Ending {
         while let Some(message) = source.next().await {
-            self.pulse.hear();
+            self.heartbeat.hear();
             let said = match message {
                 Ok(message) => frames::read(message),
                 Err(error) => match close_for(error) {
@@ -183,9 +183,9 @@ impl Listening<'_> {
     }
 
     async fn write(&mut self, bytes: Bytes, eof: bool) -> Result<(), Close> {
-        self.pulse.hold_up(true);
+        self.heartbeat.hold_up(true);
         let written = self.write_pieces(bytes, eof).await;
-        self.pulse.hold_up(false);
+        self.heartbeat.hold_up(false);
         written
     }
 
@@ -259,7 +259,7 @@ struct Telling<'a> {
     sink: &'a mut SplitSink<WebSocket, Message>,
     follow: Follow,
     log: Log,
-    pulse: &'a Pulse,
+    heartbeat: &'a Heartbeat,
     input_closed: &'a Notify,
 }
 
@@ -307,7 +307,7 @@ impl Telling<'_> {
                 Woken::InputClosed => frames::input_closed(),
                 Woken::Beat => {
                     beat_at = Instant::now() + PING;
-                    match self.pulse.beat() {
+                    match self.heartbeat.beat() {
                         Beat::Ping => Message::Ping(Bytes::new()),
                         Beat::Dead => return Ending::Gone,
                     }

@@ -17,11 +17,12 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::records::{Chunk, END_MARK, Format, Records, Then};
-use super::tips::{Key, Piece, Tip};
-use super::{Begin, FIRST_OFFSET, LAST_EVENT_ID, Wish, begin_of, off_thread, raw, set};
-use crate::Api;
-use crate::problem::{self, ApiError, Violation};
-use crate::streams::Place;
+use super::shared_tail::{Key, SharedPiece, SharedTail};
+use super::{Begin, Selection, begin_of, off_thread, raw, set};
+use crate::api::Api;
+use crate::headers::{FIRST_OFFSET, LAST_EVENT_ID};
+use crate::problem::{ApiError, Place, Violation};
+use crate::streams::Permit;
 use job::{Job, JobId, State};
 use manager::{Follow, Manager};
 use protocol::output::Reader;
@@ -39,7 +40,7 @@ const GREETING: &[u8] = b"retry: 500\n\n";
 pub(super) async fn follow_log(
     api: &Api,
     id: JobId,
-    wish: Wish,
+    selection: Selection,
     kind: &'static str,
     format: Format,
     had_the_end: bool,
@@ -49,8 +50,8 @@ pub(super) async fn follow_log(
         // To an event source: do not come back.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let place = api.streams().place()?;
-    let Beginning { reader, at, first } = begin(api, id, wish).await?;
+    let permit = api.streams().permit()?;
+    let Beginning { reader, at, first } = begin(api, id, selection).await?;
     let at = match format {
         // The gap in front is told in the head.
         Format::Raw | Format::RawWithTimes => first,
@@ -58,18 +59,18 @@ pub(super) async fn follow_log(
     };
     let records = Records {
         reader,
-        filter: wish.filter,
+        filter: selection.filter,
         format,
         at,
         end: None,
-        left: wish.limit,
+        left: selection.limit,
         within_line: [false; 2],
     };
     let mut response = raw(StatusCode::OK, kind, None);
     set(&mut response, FIRST_OFFSET, first);
-    let tip = api.tips.of(id);
+    let tail = api.shared_tails.of(id);
     *response.body_mut() =
-        Follower::new(api.manager.clone(), id, records, follow, tip, place).into_body();
+        Follower::new(api.manager.clone(), id, records, follow, tail, permit).into_body();
     Ok(response)
 }
 
@@ -84,9 +85,13 @@ pub(crate) struct Beginning {
 }
 
 /// Finds the beginning of what a client wants to follow.
-pub(crate) async fn begin(api: &Api, id: JobId, wish: Wish) -> Result<Beginning, ApiError> {
+pub(crate) async fn begin(
+    api: &Api,
+    id: JobId,
+    selection: Selection,
+) -> Result<Beginning, ApiError> {
     match api.manager.started_output(id).await {
-        None if matches!(wish.begin, Begin::Offset(offset) if offset > 0) => {
+        None if matches!(selection.begin, Begin::Offset(offset) if offset > 0) => {
             Err(ApiError::RangeNotSatisfiable { length: 0 })
         }
         None => Ok(Beginning {
@@ -96,7 +101,7 @@ pub(crate) async fn begin(api: &Api, id: JobId, wish: Wish) -> Result<Beginning,
         }),
         Some(mut reader) => {
             off_thread(move || {
-                let (at, totals) = begin_of(&mut reader, &wish)?;
+                let (at, totals) = begin_of(&mut reader, &selection)?;
                 Ok(Beginning {
                     reader: Some(reader),
                     at,
@@ -134,7 +139,7 @@ pub(crate) fn last_event(headers: &HeaderMap) -> Result<Option<LastEvent>, ApiEr
     match offset {
         Some(offset) => Ok(Some(LastEvent { offset, is_end })),
         None => Err(ApiError::InvalidHeader(Violation {
-            place: problem::Place::Header("Last-Event-ID"),
+            place: Place::Header("Last-Event-ID"),
             code: "invalid_value",
             detail: "must be the id of an event of this stream".to_owned(),
         })),
@@ -150,14 +155,14 @@ pub(super) struct Follower {
     records: Option<Records>,
     state: watch::Receiver<Arc<Job>>,
     output: Option<watch::Receiver<u64>>,
-    tip: Arc<Tip>,
+    tail: Arc<SharedTail>,
     said: Option<State>,
     /// Has it looked once at what there is?
     has_looked: bool,
     ping_at: Option<Instant>,
     is_over: bool,
     /// Held for as long as it lasts.
-    _place: Place,
+    _permit: Permit,
 }
 
 enum Woken {
@@ -172,8 +177,8 @@ impl Follower {
         id: JobId,
         records: Records,
         follow: Follow,
-        tip: Arc<Tip>,
-        place: Place,
+        tail: Arc<SharedTail>,
+        permit: Permit,
     ) -> Self {
         Self {
             manager,
@@ -183,11 +188,11 @@ impl Follower {
             records: Some(records),
             state: follow.state,
             output: follow.output,
-            tip,
+            tail,
             said: None,
             has_looked: false,
             is_over: false,
-            _place: place,
+            _permit: permit,
         }
     }
 
@@ -302,11 +307,11 @@ impl Follower {
 
     /// Reads what others may have read already.
     async fn read_for_all(&mut self, key: Key) -> io::Result<Chunk> {
-        let tip = self.tip.clone();
+        let tail = self.tail.clone();
         if let Some(chunk) = self.found(key) {
             return Ok(chunk);
         }
-        let _turn = tip.turn().await;
+        let _turn = tail.turn().await;
         if let Some(chunk) = self.found(key) {
             return Ok(chunk);
         }
@@ -314,9 +319,9 @@ impl Follower {
             .off_thread(move |records| records.chunk(false).map(|chunk| (chunk, records.at)))
             .await?;
         // Two: this one, and the follower's own.
-        let is_alone = Arc::strong_count(&tip) <= 2;
+        let is_alone = Arc::strong_count(&tail) <= 2;
         if !chunk.bytes.is_empty() && !is_alone {
-            tip.keep(Piece {
+            tail.keep(SharedPiece {
                 key,
                 bytes: chunk.bytes.clone(),
                 at,
@@ -327,7 +332,7 @@ impl Follower {
 
     /// What another follower has read from the same place.
     fn found(&mut self, key: Key) -> Option<Chunk> {
-        let piece = self.tip.find(key)?;
+        let piece = self.tail.find(key)?;
         self.records.as_mut()?.at = piece.at;
         Some(Chunk {
             bytes: piece.bytes,

@@ -9,11 +9,14 @@ use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, RANGE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 
-use super::{FIRST_POSITION, Plan, Stretch, off_thread, raw, set};
-use crate::jobs::InPath;
+use super::{Download, Stretch, download_of, off_thread, raw, save_as, set};
+use crate::accept;
+use crate::api::Api;
+use crate::extract::InPath;
+use crate::headers::FIRST_POSITION;
 use crate::problem::ApiError;
+use crate::query::Params;
 use crate::range::{self, Wanted};
-use crate::{Api, accept};
 use job::OutputTotals;
 use protocol::output::{Piece, Reader, Stream};
 
@@ -24,29 +27,34 @@ const OFFERED: &[&str] = &["text/plain", "application/octet-stream"];
 pub(crate) async fn stdout(
     api: State<Api>,
     id: InPath,
+    params: Params,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    one_stream(api, id, &method, headers, Stream::Stdout).await
+    one_stream(api, id, params, &method, headers, Stream::Stdout).await
 }
 
 /// `GET /jobs/{id}/output/stderr`
 pub(crate) async fn stderr(
     api: State<Api>,
     id: InPath,
+    params: Params,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    one_stream(api, id, &method, headers, Stream::Stderr).await
+    one_stream(api, id, params, &method, headers, Stream::Stderr).await
 }
 
 async fn one_stream(
     State(api): State<Api>,
     InPath(id): InPath,
+    mut params: Params,
     method: &Method,
     mut headers: HeaderMap,
     stream: Stream,
 ) -> Result<Response, ApiError> {
+    let download = download_of(&mut params);
+    params.finish()?;
     // Ranges are defined for GET alone.
     if method != Method::GET {
         headers.remove(RANGE);
@@ -73,6 +81,7 @@ async fn one_stream(
     let bytes = HeaderValue::from_static("bytes");
     response.headers_mut().insert(ACCEPT_RANGES, bytes);
     *response.body_mut() = plan.stretch.into_body();
+    save_as(&mut response, download);
     Ok(response)
 }
 
@@ -81,7 +90,7 @@ pub(super) fn plan_stream(
     stream: Stream,
     headers: &HeaderMap,
     complete: bool,
-) -> Result<Plan, ApiError> {
+) -> Result<Download, ApiError> {
     let failed = |error: io::Error| ApiError::io("reading output", &error);
     let totals = reader.totals().map_err(failed)?;
     let oldest = reader
@@ -104,7 +113,7 @@ pub(super) fn plan_stream(
         totals.next_offset
     };
     let left = next - first;
-    Ok(Plan {
+    Ok(Download {
         stretch: Stretch {
             reader,
             filter: Some(stream),

@@ -16,10 +16,10 @@ use job::spec::{OnLimit, OutputPolicy};
 use job::time::Timestamp;
 use protocol::output::{Pumped, Writer};
 
-fn wish(query: &str) -> Result<Wish, ApiError> {
+fn selection(query: &str) -> Result<Selection, ApiError> {
     let mut params = Params::of(&format!("/?{query}").parse().unwrap());
-    let wish = Wish::of(&mut params);
-    params.finish().map(|()| wish)
+    let selection = Selection::of(&mut params);
+    params.finish().map(|()| selection)
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn a_part_of_the_log_begins_at_one_place() {
         ("tail_bytes=0", Begin::TailBytes(0)),
         ("tail_lines=3", Begin::TailLines(3)),
     ] {
-        assert_eq!(wish(query).unwrap().begin, begin, "{query}");
+        assert_eq!(selection(query).unwrap().begin, begin, "{query}");
     }
     for query in [
         "offset=0&tail_bytes=1",
@@ -38,10 +38,17 @@ fn a_part_of_the_log_begins_at_one_place() {
         "offset=-1",
         "stream=both",
     ] {
-        assert_eq!(wish(query).unwrap_err().code(), "invalid_query", "{query}");
+        assert_eq!(
+            selection(query).unwrap_err().code(),
+            "invalid_query",
+            "{query}"
+        );
     }
-    assert_eq!(wish("stream=all").unwrap().filter, None);
-    assert_eq!(wish("stream=stderr").unwrap().filter, Some(Stream::Stderr));
+    assert_eq!(selection("stream=all").unwrap().filter, None);
+    assert_eq!(
+        selection("stream=stderr").unwrap().filter,
+        Some(Stream::Stderr)
+    );
 }
 
 /// A log that is written as a job would write it.
@@ -80,11 +87,11 @@ impl Log {
         Reader::open(open(&self.dir)).unwrap()
     }
 
-    fn ask(&self, query: &str) -> Result<Plan, ApiError> {
-        plan_log(self.reader(), &wish(query).unwrap(), true)
+    fn ask(&self, query: &str) -> Result<Download, ApiError> {
+        plan_log(self.reader(), &selection(query).unwrap(), true)
     }
 
-    fn range(&self, stream: Stream, range: &str) -> Result<Plan, ApiError> {
+    fn range(&self, stream: Stream, range: &str) -> Result<Download, ApiError> {
         let mut headers = HeaderMap::new();
         if !range.is_empty() {
             headers.insert(RANGE, range.parse().unwrap());
@@ -97,7 +104,7 @@ fn open(dir: &TempDir) -> OwnedFd {
     File::open(dir.path()).unwrap().into()
 }
 
-async fn text(plan: Plan) -> Result<String, axum::Error> {
+async fn text(plan: Download) -> Result<String, axum::Error> {
     let length = plan.length;
     let bytes = plan.stretch.into_body().collect().await?.to_bytes();
     if let Some(length) = length {

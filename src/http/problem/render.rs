@@ -1,6 +1,6 @@
 //! The body of an error response, written once the request id is known, and the log line of internal errors.
 //!
-//! What an error says is in `words`; which one it is matters here only for the log.
+//! What an error says is in `catalogue`; which one it is matters here only for the log.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -15,20 +15,24 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::{ApiError, PROBLEM_JSON, Violation};
-use crate::request_id;
+use crate::layers::request_id;
 
 /// The body of RFC 9457.
 #[derive(Serialize)]
-struct Problem<'a> {
+struct RenderedProblem<'a> {
     #[serde(rename = "type")]
     kind: String,
     title: &'static str,
     status: u16,
     detail: Cow<'a, str>,
     code: &'static str,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    errors: Vec<Violation>,
+    #[serde(skip_serializing_if = "is_empty")]
+    errors: Cow<'a, [Violation]>,
     request_id: &'a str,
+}
+
+fn is_empty(errors: &[Violation]) -> bool {
+    errors.is_empty()
 }
 
 /// Middleware that writes the body of every error response and logs the internal ones.
@@ -50,13 +54,14 @@ pub(crate) async fn render(request: Request, next: Next) -> Response {
     if let ApiError::Internal(cause) = &*error {
         tracing::error!(request.id = %request_id, cause, "request {request_id} failed: {cause}");
     }
-    let problem = Problem {
-        kind: format!("urn:procession:problem:{}", error.code()),
-        title: error.title(),
-        status: error.status().as_u16(),
-        detail: error.detail(),
-        code: error.code(),
-        errors: error.violations(),
+    let problem = error.problem();
+    let problem = RenderedProblem {
+        kind: format!("urn:procession:problem:{}", problem.code),
+        title: problem.title,
+        status: problem.status.as_u16(),
+        detail: problem.detail,
+        code: problem.code,
+        errors: problem.errors,
         request_id: &request_id,
     };
     let body = serde_json::to_vec(&problem).expect("strings and numbers");

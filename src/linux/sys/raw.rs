@@ -14,6 +14,9 @@ use syscalls::{Sysno, syscall};
 /// The size of the kernel's own `sigset_t`, which the C library's is larger than (rt_sigprocmask(2)).
 const SIGNAL_SET: usize = 8;
 
+/// The highest descriptor that is closed without close_range(2). A monitor has few, all of which execve(2) closes too.
+const ONE_BY_ONE: u32 = 1023;
+
 fn errno(errno: syscalls::Errno) -> Errno {
     Errno::from_raw(errno.into_raw())
 }
@@ -188,6 +191,51 @@ pub fn set_nice(nice: i32) -> nix::Result<()> {
         .map_err(errno)
 }
 
+/// Sets back what a process has from those before it and execve(2) keeps, where it may do that: scheduling policy
+/// (sched_setscheduler(2)), I/O class (ioprio_set(2)), memory policy (set_mempolicy(2)), timer slack
+/// (prctl(2)), inheritable capabilities and with them the ambient ones (capabilities(7)), and the flags of its personality(2), of which the kind of system stays.
+pub fn set_back_heritage() {
+    const ME: i32 = 1; // IOPRIO_WHO_PROCESS, with 0 for the caller.
+    const SLACK_NANOS: u32 = 50_000;
+    const ASK: u32 = u32::MAX;
+    const CAPABILITIES: u32 = 0x2008_0522; // _LINUX_CAPABILITY_VERSION_3
+    const KIND: usize = 0xff; // PER_MASK
+    let parameters = libc::sched_param { sched_priority: 0 };
+    let none = ptr::null::<u64>();
+    // SAFETY: the call reads one sched_param, and `parameters` is one.
+    let _ = unsafe {
+        syscall!(
+            Sysno::sched_setscheduler,
+            0,
+            libc::SCHED_OTHER,
+            &raw const parameters
+        )
+    };
+    // SAFETY: the call takes three integers.
+    let _ = unsafe { syscall!(Sysno::ioprio_set, ME, 0, 0) };
+    // SAFETY: the default policy has no nodes.
+    let _ = unsafe { syscall!(Sysno::set_mempolicy, 0, none, 0) };
+    // SAFETY: the call takes integers.
+    let _ = unsafe { syscall!(Sysno::prctl, libc::PR_SET_TIMERSLACK, SLACK_NANOS, 0, 0, 0) };
+    let mut header = [CAPABILITIES, 0];
+    // Effective, permitted and inheritable, the lower halves and the upper ones.
+    let mut sets = [0_u32; 6];
+    // SAFETY: the call writes six numbers of 32 bits, and reads two.
+    if unsafe { syscall!(Sysno::capget, header.as_mut_ptr(), sets.as_mut_ptr()) }.is_ok() {
+        let [_, _, low, _, _, high] = &mut sets;
+        (*low, *high) = (0, 0);
+        // SAFETY: the call reads six numbers of 32 bits, and two.
+        let _ = unsafe { syscall!(Sysno::capset, header.as_mut_ptr(), sets.as_ptr()) };
+    }
+    // SAFETY: the call takes an integer.
+    if let Ok(personality) = unsafe { syscall!(Sysno::personality, ASK) }
+        && personality & !KIND != 0
+    {
+        // SAFETY: the call takes an integer.
+        let _ = unsafe { syscall!(Sysno::personality, personality & KIND) };
+    }
+}
+
 /// sched_setaffinity(2) of the calling process: bit n of the words is CPU n.
 pub fn set_affinity(cpus: &[u64]) -> nix::Result<()> {
     let size = size_of_val(cpus);
@@ -205,12 +253,21 @@ pub fn duplicate(source: RawFd, target: RawFd) -> nix::Result<()> {
         .map_err(errno)
 }
 
-/// `close_range(2)`: closes the descriptors from `first` to `last`.
+/// `close_range(2)`: closes the descriptors from `first` to `last`. If the kernel has no such call (before Linux 5.9), or
+/// a filter keeps it away, one by one up to [`ONE_BY_ONE`].
 pub fn close_range(first: u32, last: u32) -> nix::Result<()> {
     // SAFETY: a leader has no values that own descriptors.
-    unsafe { syscall!(Sysno::close_range, first, last, 0) }
-        .map(drop)
-        .map_err(errno)
+    match unsafe { syscall!(Sysno::close_range, first, last, 0) }.map_err(errno) {
+        Ok(_) => Ok(()),
+        Err(Errno::ENOSYS | Errno::EPERM) => {
+            for fd in first..=last.min(ONE_BY_ONE) {
+                // SAFETY: as above.
+                let _ = unsafe { syscall!(Sysno::close, fd) };
+            }
+            Ok(())
+        }
+        Err(errno) => Err(errno),
+    }
 }
 
 /// `TIOCSCTTY`: makes a terminal the controlling one of the session that the caller leads.
@@ -235,6 +292,14 @@ pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> nix::Result<()> {
     unsafe { syscall!(Sysno::setgroups, groups.len(), groups.as_ptr()) }.map_err(errno)?;
     // SAFETY: the call takes integers.
     unsafe { syscall!(Sysno::setresgid, gid, gid, gid) }.map_err(errno)?;
+    // SAFETY: the call takes integers.
+    unsafe { syscall!(Sysno::setresuid, uid, uid, uid) }
+        .map(drop)
+        .map_err(errno)
+}
+
+/// setresuid(2) of the calling thread alone.
+pub fn become_uid(uid: u32) -> nix::Result<()> {
     // SAFETY: the call takes integers.
     unsafe { syscall!(Sysno::setresuid, uid, uid, uid) }
         .map(drop)
@@ -278,8 +343,8 @@ pub fn is_executable(path: &CStr) -> bool {
     unsafe { syscall!(Sysno::faccessat, libc::AT_FDCWD, path.as_ptr(), libc::X_OK) }.is_ok()
 }
 
-/// Sets SIGPIPE to its default action (rt_sigaction(2)).
-pub fn default_sigpipe() {
+/// Sets a signal to its default action (rt_sigaction(2)); those that have no other have it already.
+pub fn default_action(signal: i32) {
     // The kernel's structure: the action, flags, a restorer and a mask, here all zero.
     let action = [0_u64; 4];
     let none = ptr::null::<u64>();
@@ -287,7 +352,7 @@ pub fn default_sigpipe() {
     let _ = unsafe {
         syscall!(
             Sysno::rt_sigaction,
-            libc::SIGPIPE,
+            signal,
             action.as_ptr(),
             none,
             SIGNAL_SET

@@ -18,6 +18,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, SpliceFFlags, splice};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit};
 
 use super::Stream;
 use super::index::{Header, Kind, Position, RECORD};
@@ -78,11 +79,18 @@ pub struct Writer {
     unsynced: bool,
 }
 
+/// The largest file that this process may write: a log that comes to it goes on in the next file.
+fn largest_file() -> u64 {
+    getrlimit(Resource::RLIMIT_FSIZE).map_or(u64::MAX, |(soft, _)| soft)
+}
+
 impl Writer {
     /// A writer for a directory without output. Creates nothing before the first byte.
     #[must_use]
     pub fn new(dir: OwnedFd, policy: OutputPolicy) -> Self {
-        let segment_size = (policy.max_bytes / SEGMENTS).max(SMALLEST_SEGMENT);
+        let segment_size = (policy.max_bytes / SEGMENTS)
+            .min(largest_file())
+            .max(SMALLEST_SEGMENT);
         let limit = match policy.on_limit {
             OnLimit::DropOldest => policy.max_bytes.max(SMALLEST_SEGMENT),
             OnLimit::DropNewest | OnLimit::StopJob => policy.max_bytes,

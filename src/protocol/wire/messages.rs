@@ -91,7 +91,7 @@ pub struct Launch {
     pub sandbox: Option<Confinement>,
     pub limits: Limits,
     /// The bytes of standard input; `None` for `/dev/null`.
-    #[serde(with = "serde_bytes_option")]
+    #[serde(with = "serde_bytes")]
     pub stdin: Option<Vec<u8>>,
     /// Standard input is the pipe that the supervisor has made.
     #[serde(default)]
@@ -208,58 +208,38 @@ pub enum RequestRefused {
     },
 }
 
-/// Bytes as one MessagePack binary, not as an array of numbers.
-mod serde_bytes {
-    use serde::de::{Deserializer, Error};
-    use serde::ser::Serializer;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{decode, encode};
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(bytes)
+    #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+    struct Stdin {
+        #[serde(with = "serde_bytes")]
+        stdin: Option<Vec<u8>>,
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Vec<u8>, D::Error> {
-        super::serde_bytes_option::deserialize(deserializer)?
-            .ok_or_else(|| D::Error::custom("bytes are missing"))
-    }
-}
-
-/// The same where there may be none.
-mod serde_bytes_option {
-    use serde::de::{Deserializer, Error, Visitor};
-    use serde::ser::Serializer;
-
-    #[expect(clippy::ref_option, reason = "the signature serde asks for")]
-    pub(super) fn serialize<S: Serializer>(
-        bytes: &Option<Vec<u8>>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        match bytes {
-            Some(bytes) => serializer.serialize_bytes(bytes),
-            None => serializer.serialize_none(),
+    /// A monitor may be older or newer than the server: the bytes are what they always were.
+    #[test]
+    fn bytes_are_one_binary_value() {
+        let input = Input {
+            offset: Some(7),
+            bytes: vec![0, 255, 10],
+            eof: true,
+        };
+        let wanted = b"\x83\xa6offset\x07\xa5bytes\xc4\x03\x00\xff\x0a\xa3eof\xc3";
+        assert_eq!(encode(&input).unwrap()[1..], wanted[..]);
+        let back: Input = decode(&encode(&input).unwrap()).unwrap();
+        assert_eq!(back.bytes, input.bytes);
+        for (stdin, wanted) in [
+            (Some(vec![1, 2]), &b"\x81\xa5stdin\xc4\x02\x01\x02"[..]),
+            (Some(Vec::new()), b"\x81\xa5stdin\xc4\x00"),
+            (None, b"\x81\xa5stdin\xc0"),
+        ] {
+            let launch = Stdin { stdin };
+            let bytes = encode(&launch).unwrap();
+            assert_eq!(bytes[1..], *wanted);
+            assert_eq!(decode::<Stdin>(&bytes).unwrap(), launch);
         }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Vec<u8>>, D::Error> {
-        struct Bytes;
-        impl Visitor<'_> for Bytes {
-            type Value = Option<Vec<u8>>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("bytes or nothing")
-            }
-
-            fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-                Ok(None)
-            }
-
-            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
-                Ok(Some(bytes.to_vec()))
-            }
-        }
-        deserializer.deserialize_any(Bytes)
     }
 }

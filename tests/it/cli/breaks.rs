@@ -9,7 +9,7 @@ use rand::RngCore;
 use super::{Client, cli, command};
 use crate::harness::{Server, eventually, kill_now};
 
-async fn kill_server(server: &Server) {
+pub(super) async fn kill_server(server: &Server) {
     let before = server.get("/info").await.json()["server_pid"].clone();
     let pid = i32::try_from(before.as_i64().unwrap()).unwrap();
     kill_now(nix::unistd::Pid::from_raw(pid));
@@ -79,11 +79,12 @@ async fn a_service_that_stays_away_is_given_up() {
     let ran = client.end();
     assert_eq!(ran.code, Some(125), "{ran:?}");
     assert!(
-        ran.stderr.contains("the service was lost on the way"),
+        ran.stderr.contains("lost contact with the service"),
         "{ran:?}"
     );
     assert!(
-        ran.stderr.contains("may go on: procession show "),
+        ran.stderr
+            .contains("may still be running: procession show "),
         "{ran:?}"
     );
     server.start_again(Server::builder()).await;

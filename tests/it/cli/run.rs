@@ -235,7 +235,7 @@ async fn a_hole_in_the_output_is_not_success() {
     let ran = client.end();
     assert_eq!(ran.code, Some(125), "{}", ran.stderr);
     assert!(
-        ran.stderr.contains("bytes of the output were dropped"),
+        ran.stderr.contains("bytes of output were dropped"),
         "{}",
         ran.stderr
     );

@@ -186,7 +186,7 @@ async fn two_keys_leave_the_job_alone_and_attach_comes_back() {
     screen.line("A=kept");
     screen.keys(&["C-p", "C-q"]);
     screen.wait("code=0");
-    screen.wait("goes on");
+    screen.wait("continues");
     let jobs = server.get("/jobs").await.json();
     assert_eq!(jobs["jobs"][0]["state"], "running", "{jobs:#}");
     screen.line("clear; $P attach shell; echo code=$?");
@@ -271,4 +271,118 @@ async fn without_a_terminal_here_the_job_has_one() {
         .await);
     let ran = super::cli_with_input(&server, &["attach", &job], b"piped".to_vec()).good();
     assert_eq!(ran.text(), "piped");
+}
+
+/// What tmux knows of the screen: whether it is the alternate one, and whether the cursor is shown.
+fn flags(screen: &Screen) -> String {
+    let output = screen
+        .tmux()
+        .args(["display-message", "-p", "#{alternate_on}#{cursor_flag}"])
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_full_screen_is_left_behind_by_keys_and_by_signals() {
+    let server = Server::start().await;
+    let screen = Screen::start(&server);
+    let seconds = unique_seconds();
+    let script = format!("printf '\\033[?1049h\\033[?25lfu%s' ll; exec sleep {seconds}");
+    for by_keys in [true, false] {
+        screen.line(&format!(
+            "clear; $P run -it --script \"{script}\"; echo code=$?"
+        ));
+        screen.wait("full");
+        assert_eq!(flags(&screen), "10");
+        if by_keys {
+            screen.keys(&["C-p", "C-q"]);
+        } else {
+            let marked = server.marked();
+            let client = marked
+                .iter()
+                .find(|process| process.argv.iter().any(|word| word == "-it"))
+                .unwrap();
+            let pid = nix::unistd::Pid::from_raw(client.pid);
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        }
+        screen.wait("code=0");
+        assert_eq!(flags(&screen), "01");
+    }
+    for job in server.get("/jobs").await.json()["jobs"].as_array().unwrap() {
+        server.stop(&id(job), "force").await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_was_stopped_has_the_terminal_again() {
+    let server = Server::start().await;
+    let screen = Screen::start(&server);
+    // A shell that sets the modes of its own terminal.
+    screen.line(&format!("PS1='in''ner> ' {BASH}"));
+    screen.wait("inner>");
+    screen.line("$P run -it -- cat; echo code=$?");
+    let job = eventually("it runs", async || {
+        let jobs = server.get("/jobs?state=running").await.json();
+        jobs["jobs"].get(0).map(id)
+    })
+    .await;
+    screen.line("hello");
+    server.says(&job, "hello\r\nhello").await;
+    let marked = server.marked();
+    let client = marked
+        .iter()
+        .find(|process| process.argv.iter().any(|word| word == "-it"))
+        .unwrap();
+    let pid = nix::unistd::Pid::from_raw(client.pid);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    screen.wait("Stopped");
+    screen.line("clear; echo be''fore; fg");
+    screen.wait("before\n$P run -it");
+    screen.line("again");
+    server.says(&job, "again\r\nagain").await;
+    // The job's, and not this command's.
+    screen.keys(&["C-c"]);
+    screen.wait("^Cinner>");
+    screen.line("echo co''de=$?");
+    screen.wait("code=130");
+}
+
+#[tokio::test]
+async fn keys_to_detach_can_be_chosen_and_one_alone_is_the_jobs() {
+    let server = Server::start().await;
+    let screen = Screen::start(&server);
+    let script =
+        "stty raw -echo; echo rea''dy; dd bs=1 count=1 2>/dev/null | od -An -tx1; exec cat";
+    screen.line(&format!(
+        "$P run -it --name k --script \"{script}\"; echo code=$?"
+    ));
+    screen.wait("ready");
+    screen.keys(&["C-p"]);
+    screen.wait(" 10");
+    screen.keys(&["C-p", "C-q"]);
+    screen.wait("code=0");
+    screen.line("clear; $P attach --detach-keys 'ctrl-],q' k; echo le''ft=$?");
+    let job = id(&server.get("/jobs").await.json()["jobs"][0]);
+    screen.wait("ready");
+    screen.keys(&["C-p", "C-q", "x"]);
+    server.says(&job, "\u{10}\u{11}x").await;
+    screen.keys(&["C-]", "q"]);
+    screen.wait("left=0");
+    server.stop(&job, "force").await;
+}
+
+#[tokio::test]
+async fn q_leaves_top_and_a_list_that_is_watched() {
+    let server = Server::start().await;
+    let screen = Screen::start(&server);
+    screen.line("A=$(stty -g)");
+    for command in ["top", "ps --watch"] {
+        screen.line(&format!("clear; $P {command}; echo co''de=$?"));
+        screen.wait("COMMAND");
+        screen.keys(&["q"]);
+        screen.wait("code=0");
+    }
+    screen.line("clear; test \"$A\" = \"$(stty -g)\" && echo re''stored");
+    screen.wait("restored");
 }

@@ -125,7 +125,7 @@ async fn a_monitor_that_is_late_knows_of_the_program_before_its_output() {
     let places = Places::new();
     let server = places.builder().start().await;
     let seconds = unique_seconds();
-    places.arm("leader.forked", "hang");
+    places.arm("leader.forked", "wait");
     let written = server.scratch().join("written");
     // More than is kept, to both streams, and then a polite end.
     let script = format!(
@@ -140,9 +140,9 @@ async fn a_monitor_that_is_late_knows_of_the_program_before_its_output() {
     let server = &server;
     let create = async { server.post("/jobs", &body).await.json() };
     let go_on = async {
-        eventually("all is written", async || written.exists().then_some(())).await;
-        let monitor = hung_child(server.supervisor().as_raw()).await;
-        kill(monitor, Signal::SIGCONT).unwrap();
+        let has_come = || written.exists() && !places.is_armed("leader.forked");
+        eventually("all is written", async || has_come().then_some(())).await;
+        places.arm("leader.forked", "");
     };
     let (job, ()) = tokio::join!(create, go_on);
     let ended = server.finished(&id(&job)).await;
@@ -181,4 +181,17 @@ async fn a_limit_on_files_hides_no_failure_to_execute() {
     let job = server.run(&body).await;
     assert_eq!(job["state_reason"], "spawn_failed", "{job:#}");
     assert_eq!(job["spawn_failure"]["errno"], 2, "{job:#}");
+}
+
+#[tokio::test]
+async fn without_close_range_a_job_has_three_descriptors_all_the_same() {
+    const EPERM: &str = "1";
+    let places = Places::new();
+    places.arm("descriptors.closing", EPERM);
+    let server = places.builder().start().await;
+    for _ in 0..3 {
+        let job = server.run_script("ls /proc/$$/fd; :").await;
+        let open = server.stdout(&id(&job)).await;
+        assert_eq!(open, "0\n1\n2\n", "{job:#}");
+    }
 }

@@ -86,6 +86,8 @@ pub(crate) fn check(method: &Method, path: &str, reply: &Reply) -> Result<(), St
     if reply.content_type() == "application/x-ndjson" {
         let name = if path.ends_with("/events") {
             "Event"
+        } else if path.ends_with("/search") {
+            "SearchRecord"
         } else {
             "OutputRecord"
         };

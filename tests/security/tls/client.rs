@@ -59,7 +59,7 @@ fn a_named_authority_is_trusted_and_nobody_else() {
     for trusted in [&ca, &both] {
         assert_eq!(run_there(trusted), (0, "hi\n".to_owned(), String::new()));
     }
-    let fix = "name its authority with --ca";
+    let fix = "name its CA with --ca";
     for unknown in [&other, &namesake] {
         let (code, stdout, stderr) = run_there(unknown);
         assert_eq!((code, stdout.as_str()), (125, ""));
@@ -74,7 +74,7 @@ fn a_named_authority_is_trusted_and_nobody_else() {
     for (flags, code, said) in [
         (&["--url", &url][..], 3, fix),
         (&["--url", &by_number, "--ca", ca], 3, "127.0.0.1"),
-        (&["--url", &plain], 3, "write https://"),
+        (&["--url", &plain], 3, "use https://"),
         (
             &["--url", &url, "--ca", "/no/such"],
             1,
@@ -101,7 +101,7 @@ fn a_named_authority_is_trusted_and_nobody_else() {
     let https = format!("https://localhost:{}", without.address.port());
     let (code, _, stderr) = run(&without, &["ps", "--url", &https, "--ca", ca]);
     assert_eq!(code, 3);
-    assert!(stderr.contains("write http://"), "{stderr}");
+    assert!(stderr.contains("use http://"), "{stderr}");
 }
 
 #[test]
@@ -133,12 +133,12 @@ fn a_client_shows_its_certificate_where_it_is_asked_for_one() {
         let said = run(&server, &attach);
         assert_eq!(said.0, 7, "{said:?}");
     }
-    let refused = "it does not take the certificate of --client-cert";
+    let refused = "it does not accept the certificate of --client-cert";
     for (shown, code, said) in [
         (
             None,
             3,
-            "it wants a certificate of its clients: name one with --client-cert",
+            "it requires a client certificate: give --client-cert",
         ),
         (Some(text(&strange)), 3, refused),
         (Some(text(&namesake)), 3, refused),

@@ -8,11 +8,11 @@ use nix::libc;
 use nix::sys::resource::rlim_t;
 
 use super::{Inherited, failed};
-use crate::monitor::Idle;
+use crate::monitor::BetweenJobs;
 use job::outcome::{SpawnFailure, Stage};
 use job::spec::{RlimitResource, RlimitValue};
 use linux::cgroup::Group;
-use linux::failpoint::Place;
+use linux::failpoint::Failpoint;
 use linux::sandbox::Prepared;
 use linux::sys;
 use linux::sys::child::Memory;
@@ -23,10 +23,10 @@ use protocol::wire::messages::{Ids, Launch};
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// The words of a set of CPUs: as many CPUs as the C library's own sets have.
-const CPU_WORDS: usize = 16;
+pub(super) const CPU_WORDS: usize = 16;
 
 /// What a leader works by. It reads it and changes nothing.
-pub(super) struct Plan {
+pub(super) struct ExecPlan {
     pub(super) monitor: i32,
     pub(super) record: RawFd,
     pub(super) report: RawFd,
@@ -61,7 +61,7 @@ pub(super) struct Plan {
     pub(super) name: String,
     pub(super) argv: Strings,
     pub(super) env: Strings,
-    pub(super) places: Places,
+    pub(super) failpoints: Failpoints,
 }
 
 /// A limit that is to be set.
@@ -74,20 +74,20 @@ pub(super) struct Limit {
 }
 
 /// Where tests have somebody killed.
-pub(super) struct Places {
-    pub(super) recording: Place,
-    pub(super) recorded: Place,
-    pub(super) confirmed: Place,
-    pub(super) executing: Place,
+pub(super) struct Failpoints {
+    pub(super) recording: Failpoint,
+    pub(super) recorded: Failpoint,
+    pub(super) confirmed: Failpoint,
+    pub(super) executing: Failpoint,
 }
 
-impl Plan {
+impl ExecPlan {
     /// The plan of a job's leader. It names descriptors by number: they stay open until the leader is there.
     pub(super) fn new(
         mut launch: Launch,
         inherited: &Inherited<'_>,
         sandbox: Option<Prepared>,
-        idle: &Idle,
+        idle: &BetweenJobs,
         (record, report): (RawFd, RawFd),
     ) -> Result<Self, SpawnFailure> {
         let name = launch.argv.first().cloned().unwrap_or_default();
@@ -139,11 +139,11 @@ impl Plan {
             name,
             argv: Strings::new(strings(argv).map_err(has_nul)?),
             env: Strings::new(strings(env).map_err(has_nul)?),
-            places: Places {
-                recording: Place::new("leader.recording"),
-                recorded: Place::new("leader.recorded"),
-                confirmed: Place::new("leader.confirmed"),
-                executing: Place::new("leader.executing"),
+            failpoints: Failpoints {
+                recording: Failpoint::new("leader.recording"),
+                recorded: Failpoint::new("leader.recorded"),
+                confirmed: Failpoint::new("leader.confirmed"),
+                executing: Failpoint::new("leader.executing"),
             },
         })
     }

@@ -18,12 +18,12 @@ pub(super) enum Report {
         program: u32,
     },
     /// A step failed.
-    Failed(Failure),
+    Failed(FailedStep),
 }
 
 /// Which step failed, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Failure {
+pub(super) struct FailedStep {
     pub(super) stage: Stage,
     pub(super) errno: i32,
     pub(super) on: On,
@@ -94,7 +94,7 @@ impl Report {
                 note.identity.start_ticks,
                 note.started_at.as_micros(),
             ),
-            Self::Failed(Failure { stage, errno, on }) => {
+            Self::Failed(FailedStep { stage, errno, on }) => {
                 let (kind, index) = on.numbers();
                 let errno = u32::from_ne_bytes(errno.to_ne_bytes());
                 pack([1, stage.number(), errno, kind], u64::from(index), 0)
@@ -126,7 +126,7 @@ impl Report {
                 },
                 program: u32::from_le_bytes(*second),
             }),
-            1 => Some(Self::Failed(Failure {
+            1 => Some(Self::Failed(FailedStep {
                 stage: Stage::from_number(u32::from_le_bytes(*first))?,
                 errno: i32::from_le_bytes(*second),
                 on: On::from_numbers(u32::from_le_bytes(*third), u32::try_from(fourth).ok()?)?,
@@ -171,7 +171,7 @@ mod tests {
         fn a_failure_says_what_failed(errno in any::<i32>(), kind in 0_u32..10, index in any::<u32>()) {
             let on = On::from_numbers(kind, index).unwrap();
             for stage in Stage::ALL {
-                let report = Report::Failed(Failure { stage, errno, on });
+                let report = Report::Failed(FailedStep { stage, errno, on });
                 prop_assert_eq!(Report::last_of(&report.to_bytes()), Some(report));
             }
         }
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn the_last_report_counts() {
         let failed = |errno| {
-            Report::Failed(Failure {
+            Report::Failed(FailedStep {
                 stage: Stage::Exec,
                 errno,
                 on: On::Nowhere,

@@ -1,0 +1,55 @@
+//! Conditions on a request (RFC 9110, section 13): `If-Match` and `If-None-Match`.
+
+use axum::http::header::{IF_MATCH, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderName};
+
+fn tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+}
+
+/// Does `If-None-Match` name this tag? Weak and strong tags compare alike here (RFC 9110, 13.1.2).
+pub(super) fn none_match_has(headers: &HeaderMap, etag: &str) -> bool {
+    tags(headers, &IF_NONE_MATCH)
+        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+}
+
+/// Does `If-Match` name this tag? Only strong tags match (RFC 9110, 13.1.1).
+pub(super) fn match_has(headers: &HeaderMap, etag: &str) -> bool {
+    tags(headers, &IF_MATCH).any(|tag| tag == "*" || tag == etag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(name: &HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name.clone(), value.parse().unwrap())])
+    }
+
+    #[test]
+    fn tags_compare_weakly_to_spare_a_body() {
+        let has = |value: &str| none_match_has(&header(&IF_NONE_MATCH, value), "\"7\"");
+        for good in ["\"7\"", "W/\"7\"", "\"6\", \"7\"", "*"] {
+            assert!(has(good), "{good}");
+        }
+        for bad in ["7", "\"6\"", "\"77\""] {
+            assert!(!has(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn tags_compare_strongly_before_a_change() {
+        let has = |value: &str| match_has(&header(&IF_MATCH, value), "\"7\"");
+        for good in ["\"7\"", "\"6\", \"7\"", "*"] {
+            assert!(has(good), "{good}");
+        }
+        for bad in ["7", "W/\"7\"", "\"6\"", "\"77\"", ""] {
+            assert!(!has(bad), "{bad}");
+        }
+    }
+}

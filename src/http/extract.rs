@@ -1,0 +1,143 @@
+//! What handlers take from a request: the job that the path names, parameters, how long to wait, the
+//! idempotency key.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, Path};
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+use axum::response::Response;
+
+use crate::headers::{IDEMPOTENCY_KEY, PREFERENCE_APPLIED};
+use crate::problem::{ApiError, Place, Violation};
+use crate::query::Params;
+use crate::{accept, respond};
+use job::JobId;
+
+/// The longest that a request may wait; what asks for more is lowered to it.
+pub(super) const MAX_WAIT: Duration = Duration::from_secs(300);
+const MAX_KEY_CHARACTERS: usize = 255;
+
+/// The job that the path names.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InPath(pub(super) JobId);
+
+impl<S: Send + Sync> FromRequestParts<S> for InPath {
+    type Rejection = ApiError;
+
+    /// What does not parse names no job.
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        Path::<String>::from_request_parts(parts, state)
+            .await
+            .ok()
+            .and_then(|Path(text)| text.parse().ok())
+            .map(Self)
+            .ok_or(ApiError::JobNotFound)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Params {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::of(&parts.uri))
+    }
+}
+
+/// How long a client is ready to wait, by `?wait` or, where that is absent, by `Prefer: wait`.
+#[derive(Debug)]
+pub(super) struct Wait {
+    pub(super) limit: Duration,
+    pub(super) asked: bool,
+    applied: Option<String>,
+}
+
+impl Wait {
+    pub(super) fn of(params: &mut Params, headers: &HeaderMap) -> Self {
+        let (wish, applied) = match (params.seconds("wait"), accept::preferred_wait(headers)) {
+            (Some(wish), _) => (Some(wish), None),
+            (None, Some((wish, _))) if wish > MAX_WAIT => {
+                (Some(wish), Some(format!("wait={}", MAX_WAIT.as_secs())))
+            }
+            (None, Some((wish, text))) => (Some(wish), Some(text)),
+            (None, None) => (None, None),
+        };
+        Self {
+            limit: wish.unwrap_or_default().min(MAX_WAIT),
+            asked: wish.is_some(),
+            applied,
+        }
+    }
+
+    pub(super) fn mark(&self, response: &mut Response) {
+        if let Some(applied) = &self.applied {
+            respond::set(response, PREFERENCE_APPLIED, applied);
+        }
+    }
+}
+
+/// The key, with or without the quotes that the draft asks for and few clients send.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let mut values = headers.get_all(&IDEMPOTENCY_KEY).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let bytes = value.as_bytes();
+    let bytes = bytes
+        .strip_prefix(b"\"")
+        .and_then(|rest| rest.strip_suffix(b"\""))
+        .unwrap_or(bytes);
+    let key = std::str::from_utf8(bytes).unwrap_or_default();
+    let good = (1..=MAX_KEY_CHARACTERS).contains(&key.len())
+        && key.bytes().all(|byte| byte.is_ascii_graphic())
+        && values.next().is_none();
+    if good {
+        return Ok(Some(key.to_owned()));
+    }
+    Err(ApiError::InvalidHeader(Violation {
+        place: Place::Header("Idempotency-Key"),
+        code: "invalid_value",
+        detail: "must come once, with 1 to 255 visible ASCII characters".to_owned(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderName;
+
+    use super::*;
+    use crate::headers::PREFER;
+
+    fn header(name: &HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name.clone(), value.parse().unwrap())])
+    }
+
+    #[test]
+    fn a_key_is_visible_ascii_with_or_without_quotes() {
+        let key = |value: &str| idempotency_key(&header(&IDEMPOTENCY_KEY, value)).map_err(|_| ());
+        assert_eq!(key("a-1"), Ok(Some("a-1".into())));
+        assert_eq!(key("\"a-1\""), Ok(Some("a-1".into())));
+        assert_eq!(key(&"k".repeat(255)), Ok(Some("k".repeat(255))));
+        for bad in ["", "\"\"", "a b", "ä", &"k".repeat(256)] {
+            assert_eq!(key(bad), Err(()), "{bad}");
+        }
+        assert_eq!(idempotency_key(&HeaderMap::new()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_wait_in_the_query_beats_a_preferred_one_and_both_are_lowered() {
+        let of = |uri: &str, value: &str| {
+            let wait = Wait::of(
+                &mut Params::of(&uri.parse().unwrap()),
+                &header(&PREFER, value),
+            );
+            (wait.limit.as_secs(), wait.applied)
+        };
+        assert_eq!(of("/jobs?wait=2", "wait=5"), (2, None));
+        assert_eq!(of("/jobs", "wait=5"), (5, Some("wait=5".into())));
+        assert_eq!(of("/jobs", "wait=5000"), (300, Some("wait=300".into())));
+        assert_eq!(of("/jobs?wait=5000", ""), (300, None));
+        assert_eq!(of("/jobs", "x"), (0, None));
+    }
+}

@@ -1,0 +1,147 @@
+//! `POST /jobs`, and what a rerun has in common with it.
+
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use bytes::Bytes;
+
+use crate::api::Api;
+use crate::extract::{self, Wait};
+use crate::headers::IDEMPOTENT_REPLAYED;
+use crate::layers::auth::Caller;
+use crate::policy::TemplateError;
+use crate::problem::{ApiError, Violation};
+use crate::query::Params;
+use crate::request::{self, BodyError, FieldError, NewJob};
+use crate::view::ValidView;
+use crate::{body, respond};
+use job::{Idempotency, JobId, Spec};
+use manager::{Submission, Until};
+
+/// The parameters of [`create`].
+pub(crate) const CREATE: &[&str] = &["wait", "validate_only"];
+
+/// `POST /jobs`
+pub(crate) async fn create(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    mut params: Params,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let wait = Wait::of(&mut params, request.headers());
+    let validate_only = params.flag("validate_only");
+    params.finish()?;
+    let key = extract::idempotency_key(request.headers())?;
+    let bytes = body::read_json(request, api.settings.max_body_bytes).await?;
+    let new = wanted(&api, &bytes).await?;
+    if validate_only {
+        judge(&api, &new.spec).await?;
+        api.manager.validate(&new.spec).await?;
+        let view = ValidView {
+            valid: true,
+            name: new.name.as_deref(),
+            labels: &new.labels,
+            spec: &new.spec,
+        };
+        return Ok(Json(view).into_response());
+    }
+    let submission = submission(new, &caller, None, key);
+    submit(&api, submission, &wait).await
+}
+
+/// Does the command policy, where there is one, admit this job? Every way to a job comes by here.
+async fn judge(api: &Api, spec: &Spec) -> Result<(), ApiError> {
+    let Some(policy) = api.settings.policy.clone() else {
+        return Ok(());
+    };
+    let spec = spec.clone();
+    // A parameter that is a path is looked up on disk.
+    let admitted = tokio::task::spawn_blocking(move || policy.admits(&spec));
+    match admitted.await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(ApiError::PolicyForbids(
+            "this service runs templates only, with the parameters that they allow",
+        )),
+        Err(error) => Err(ApiError::Internal(error.to_string())),
+    }
+}
+
+/// Hands a submission to the manager and answers with its job.
+pub(super) async fn submit(
+    api: &Api,
+    submission: Submission,
+    wait: &Wait,
+) -> Result<Response, ApiError> {
+    judge(api, &submission.spec).await?;
+    let submitted = api.manager.submit(submission).await?;
+    let mut job = submitted.job;
+    if !wait.limit.is_zero() {
+        let waited = api.manager.wait(job.id, Until::Finished, wait.limit).await;
+        // The job has been accepted, and the answer says so even if it is gone by now.
+        if let Ok(later) = waited {
+            job = later;
+        }
+    }
+    let mut response = respond::job(&api, StatusCode::CREATED, &job);
+    let location = format!("/jobs/{}", job.id);
+    respond::set(&mut response, LOCATION, &location);
+    if submitted.replayed {
+        respond::set(&mut response, IDEMPOTENT_REPLAYED, "true");
+    }
+    wait.mark(&mut response);
+    Ok(response)
+}
+
+/// The job that the body asks for, where the command policy allows it.
+async fn wanted(api: &Api, bytes: &Bytes) -> Result<NewJob, ApiError> {
+    let invalid = |errors: Vec<FieldError>| {
+        ApiError::InvalidSpec(errors.into_iter().map(Violation::from).collect())
+    };
+    let body = request::parse_body(bytes).map_err(|error| match error {
+        BodyError::Invalid(errors) => invalid(errors),
+        BodyError::Syntax { .. } | BodyError::TooDeep => error.into(),
+    })?;
+    let limits = &api.settings.spec_limits;
+    let Some(policy) = api.settings.policy.clone() else {
+        return request::parse_submission(&body, limits).map_err(invalid);
+    };
+    if body.has_program() {
+        return Err(ApiError::PolicyForbids(
+            "this service runs templates only: send template and params",
+        ));
+    }
+    let request = request::parse_template_request(&body, limits).map_err(invalid)?;
+    // A parameter that is a path is looked up on disk.
+    let made = tokio::task::spawn_blocking(move || policy.job(request));
+    let made = made
+        .await
+        .map_err(|error| ApiError::Internal(error.to_string()))?;
+    made.map_err(|error| match error {
+        TemplateError::NoSuchTemplate => ApiError::NoSuchTemplate,
+        TemplateError::Invalid(errors) => invalid(errors),
+    })
+}
+
+/// What is asked of the manager; without a key nobody compares what is meant.
+pub(super) fn submission(
+    new: NewJob,
+    caller: &Caller,
+    rerun_of: Option<JobId>,
+    key: Option<String>,
+) -> Submission {
+    let idempotency = key.map(|key| Idempotency {
+        key,
+        fingerprint: request::fingerprint(&new),
+    });
+    Submission {
+        name: new.name,
+        labels: new.labels,
+        spec: new.spec,
+        actor: caller.actor.to_string(),
+        rerun_of,
+        idempotency,
+        has_priority: new.has_priority,
+    }
+}

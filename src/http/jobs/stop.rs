@@ -1,0 +1,118 @@
+//! `DELETE /jobs/{id}`: ends every process of a job, and removes the job with `purge`.
+
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use crate::api::Api;
+use crate::extract::{InPath, MAX_WAIT, Wait};
+use crate::layers::auth::Caller;
+use crate::problem::ApiError;
+use crate::query::{self, Params};
+use crate::request::MAX_REASON_CHARACTERS;
+use crate::respond;
+use job::life::Stop;
+use job::{Cause, Signal};
+use manager::{RequestError, Until};
+
+/// The parameters of [`stop`].
+pub(crate) const STOP: &[&str] = &[
+    "grace_seconds",
+    "signal",
+    "force",
+    "reason",
+    "wait",
+    "purge",
+];
+
+/// The longest grace period that a stop may ask for.
+const MAX_GRACE: Duration = Duration::from_hours(24);
+
+/// `DELETE /jobs/{id}`
+pub(crate) async fn stop(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    InPath(id): InPath,
+    mut params: Params,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let wait = Wait::of(&mut params, &headers);
+    let stop = stop_wanted(&mut params, &caller);
+    let purge = params.flag("purge");
+    params.finish()?;
+    let manager = &api.manager;
+    let job = if purge {
+        // The manager goes on with a purge that nobody waits for any more.
+        let limit = if wait.asked { wait.limit } else { MAX_WAIT };
+        let present = match tokio::time::timeout(limit, manager.purge(id, stop)).await {
+            Ok(purged) => purged.map(|()| None)?,
+            Err(_) => match manager.get(id).await {
+                Ok(job) => Some(job),
+                Err(RequestError::NoSuchJob) => None,
+                Err(
+                    error @ (RequestError::Refused(_)
+                    | RequestError::Errno(_)
+                    | RequestError::Changed
+                    | RequestError::NotQueued
+                    | RequestError::StdinClosed
+                    | RequestError::NoTerminal
+                    | RequestError::StdinOffset { .. }
+                    | RequestError::MonitorGone
+                    | RequestError::Store(_)),
+                ) => return Err(error.into()),
+            },
+        };
+        let Some(job) = present else {
+            let mut response = StatusCode::NO_CONTENT.into_response();
+            wait.mark(&mut response);
+            return Ok(response);
+        };
+        job
+    } else {
+        let job = manager.stop(id, stop).await?;
+        if job.state.is_terminal() || wait.limit.is_zero() {
+            job
+        } else {
+            manager.wait(id, Until::Finished, wait.limit).await?
+        }
+    };
+    // What a lost job has left is ended like a job's processes.
+    let is_over = job.state.is_terminal() && manager.survivors_ended(&job, wait.limit).await;
+    let status = if is_over && !purge {
+        StatusCode::OK
+    } else {
+        StatusCode::ACCEPTED
+    };
+    let mut response = respond::job(&api, status, &job);
+    wait.mark(&mut response);
+    Ok(response)
+}
+
+fn stop_wanted(params: &mut Params, caller: &Caller) -> Stop {
+    let grace = params.parsed(
+        "grace_seconds",
+        "a number of seconds from 0 to 86400",
+        |text| query::seconds(text).filter(|grace| *grace <= MAX_GRACE),
+    );
+    let reason = params.text("reason");
+    if reason
+        .as_ref()
+        .is_some_and(|reason| reason.chars().count() > MAX_REASON_CHARACTERS)
+    {
+        params.refuse("reason", "too_long", "at most 1024 characters");
+    }
+    let signal = params.parsed("signal", "a signal such as SIGTERM, TERM or 15", |text| {
+        text.parse::<Signal>().ok()
+    });
+    Stop {
+        cause: Cause::Canceled,
+        requested_by: Some(caller.actor.to_string()),
+        reason,
+        signal,
+        grace,
+        force: params.flag("force"),
+    }
+}

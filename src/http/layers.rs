@@ -1,0 +1,7 @@
+//! What every request passes on its way to a handler, and every answer on its way back.
+
+pub(super) mod audit;
+pub(super) mod auth;
+pub(super) mod guards;
+pub(super) mod log;
+pub(super) mod request_id;

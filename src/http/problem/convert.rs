@@ -1,0 +1,151 @@
+//! The errors of the layers below as errors of the API. What those say to a client is not known here.
+
+use super::{ApiError, Place, Violation};
+use crate::request::{BodyError, FieldError, code};
+use manager::{QueueError, RequestError, SubmitError, Unavailable};
+use store::StoreError;
+
+impl From<FieldError> for Violation {
+    fn from(error: FieldError) -> Self {
+        Self {
+            place: Place::Pointer(error.pointer),
+            code: error.code,
+            detail: error.detail,
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
+impl From<Unavailable> for ApiError {
+    fn from(error: Unavailable) -> Self {
+        let detail = error.to_string();
+        match error {
+            Unavailable::NoSuchUser { pointer, .. } => Self::NoSuchUser { detail, pointer },
+            Unavailable::NeedsPrivilege { pointer, .. } => {
+                Self::PrivilegeRequired { detail, pointer }
+            }
+            Unavailable::RootDenied => Self::PrivilegeRequired {
+                detail,
+                pointer: "/user".to_owned(),
+            },
+            Unavailable::Sandbox { pointer, .. } => Self::SandboxUnavailable { detail, pointer },
+            Unavailable::SandboxRequired { pointer } => Self::SandboxRequired { detail, pointer },
+            Unavailable::Containment { pointer, .. } => {
+                Self::ContainmentUnavailable { detail, pointer }
+            }
+        }
+    }
+}
+
+impl From<SubmitError> for ApiError {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::QueueFull => Self::QueueFull,
+            SubmitError::KeyTaken(holder) => Self::ConcurrencyConflict(holder),
+            SubmitError::TooHeavy(most) => Self::InvalidSpec(vec![Violation {
+                place: Place::Pointer("/weight".to_owned()),
+                code: code::OUT_OF_RANGE,
+                detail: format!("must be at most {most}, which is the most that may run"),
+            }]),
+            SubmitError::Draining => Self::Draining,
+            SubmitError::KeyReused => Self::KeyReused,
+            SubmitError::Unavailable(unavailable) => unavailable.into(),
+            SubmitError::NoRoom => Self::NoRoom,
+            SubmitError::Store(error) if error.full => Self::NoRoom,
+            SubmitError::Store(error) if error.failing => Self::StoreUnavailable,
+            SubmitError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<RequestError> for ApiError {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::NoSuchJob => Self::JobNotFound,
+            RequestError::Refused(refusal) => Self::Refused(refusal),
+            RequestError::Errno(errno) => Self::SignalFailed(errno),
+            RequestError::Changed => Self::PreconditionFailed,
+            RequestError::NotQueued => Self::NotQueued,
+            RequestError::StdinClosed => Self::StdinClosed,
+            RequestError::StdinOffset { expected } => Self::StdinOffset { expected },
+            RequestError::NoTerminal => Self::NoTerminal,
+            RequestError::MonitorGone => Self::MonitorUnavailable,
+            RequestError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<QueueError> for ApiError {
+    fn from(error: QueueError) -> Self {
+        match error {
+            QueueError::NoSuchQueue => Self::QueueNotFound,
+            QueueError::InUse => Self::QueueInUse,
+            QueueError::Changed => Self::PreconditionFailed,
+            QueueError::Store(error) if error.full => Self::NoRoom,
+            QueueError::Store(error) if error.failing => Self::StoreUnavailable,
+            QueueError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<BodyError> for ApiError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Syntax { detail } => Self::InvalidJson(detail),
+            BodyError::TooDeep => Self::InvalidJson("the body is nested too deeply".to_owned()),
+            BodyError::Invalid(errors) => {
+                Self::InvalidBody(errors.into_iter().map(Violation::from).collect())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::examples;
+    use job::life::Refusal;
+
+    #[test]
+    fn every_refusal_has_a_code_that_is_listed() {
+        let store = |full, failing| StoreError {
+            doing: "reading",
+            why: "hidden".to_owned(),
+            full,
+            failing,
+        };
+        let unavailable = Unavailable::Containment {
+            pointer: "/limits/pids".to_owned(),
+            why: "no pids controller".to_owned(),
+        };
+        let errors: [(ApiError, u16); 14] = [
+            (SubmitError::QueueFull.into(), 429),
+            (SubmitError::Draining.into(), 503),
+            (SubmitError::KeyReused.into(), 422),
+            (SubmitError::Unavailable(unavailable).into(), 422),
+            (SubmitError::NoRoom.into(), 507),
+            (SubmitError::Store(store(false, false)).into(), 500),
+            (SubmitError::Store(store(true, false)).into(), 507),
+            (SubmitError::Store(store(false, true)).into(), 503),
+            (RequestError::NoSuchJob.into(), 404),
+            (RequestError::Refused(Refusal::NotStarted).into(), 409),
+            (RequestError::Refused(Refusal::Finished).into(), 409),
+            (RequestError::Errno(nix::errno::Errno::EPERM).into(), 409),
+            (RequestError::MonitorGone.into(), 503),
+            (BodyError::TooDeep.into(), 400),
+        ];
+        for (error, status) in errors {
+            assert_eq!(error.status().as_u16(), status, "{error:?}");
+            assert!(
+                examples().iter().any(|one| one.code() == error.code()),
+                "{error:?}"
+            );
+            assert!(!error.problem().detail.contains("hidden"), "{error:?}");
+        }
+    }
+}

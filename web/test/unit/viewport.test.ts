@@ -1,0 +1,96 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { ROW } from "../../src/log/place.ts";
+import { LogSource } from "../../src/log/source.ts";
+import { Viewport } from "../../src/log/viewport.ts";
+
+/** A log of numbers whose windows come when they are let go. */
+function log(lines: number): { port: Viewport; draw: () => string[]; settle: () => Promise<void>; length: number } {
+  const content = new TextEncoder().encode(Array.from({ length: lines }, (_, i) => `${i}\n`).join(""));
+  const source = new LogSource("all", async (from, limit) => {
+    const part = content.subarray(from, from + limit);
+    const records: string[] = [];
+    for (let at = 0; at < part.length; at += 32768) records.push(JSON.stringify({ type: "output", offset: from + at, stream: "stdout", at: "2026-01-31T12:00:00.000000Z", text: new TextDecoder().decode(part.subarray(at, at + 32768)) }));
+    return { first: 0, next: from + part.length, complete: false, body: new Response(records.join("\n")).body! };
+  }, null, () => undefined);
+  const port = new Viewport(source, () => undefined);
+  port.height = 20 * ROW;
+  source.extent(0, content.length, true);
+  /** The rows that are in view after one drawing. */
+  const draw = (): string[] => {
+    const { rows } = port.rows();
+    const top = port.settle(rows.map(() => ROW));
+    return rows.map((row, i) => [new TextDecoder().decode(row.bytes), top + i * ROW] as const).filter(([, y]) => y > -ROW && y < port.height).map(([text]) => text);
+  };
+  const settle = async (): Promise<void> => {
+    for (let i = 0; i < 20; i++) {
+      draw();
+      await new Promise((done) => setTimeout(done));
+    }
+  };
+  return { port, draw, settle, length: content.length };
+}
+
+test("the end is followed, and a jump to where nothing is yet arrives", async () => {
+  const { port, draw, settle } = log(400_000);
+  await settle();
+  assert.equal(draw().at(-1), "399999");
+  port.toStart();
+  assert.equal(draw().at(-1), "399999", "what is there stays until there is better");
+  await settle();
+  assert.equal(draw()[0], "0");
+  // What is beside the place is here already, and the place is not.
+  port.jump(2 * 262_144 + 5000);
+  draw();
+  await settle();
+  const first = Number(draw()[0]);
+  assert.ok(first > 88_000 && first < 92_000, `${first}`);
+  port.toEnd();
+  await settle();
+  assert.equal(draw().at(-1), "399999");
+});
+
+test("scrolling goes by pixels over the borders of windows, and stops at the ends", async () => {
+  const { port, draw, settle, length } = log(200_000);
+  port.jump(262_144 - 40);
+  await settle();
+  const before = Number(draw()[0]);
+  for (let i = 0; i < 100; i++) {
+    port.scrollBy(ROW);
+    await settle();
+  }
+  assert.equal(Number(draw()[0]), before + 100);
+  for (let i = 0; i < 10; i++) {
+    port.scrollBy(-10 * ROW);
+    await settle();
+  }
+  assert.equal(Number(draw()[0]), before);
+  port.toStart();
+  await settle();
+  port.scrollBy(-1000);
+  assert.equal(draw()[0], "0");
+  port.jump(length - 1);
+  await settle();
+  assert.equal(draw().at(-1), "199999", "the end is not left empty");
+  port.scrollBy(50);
+  assert.ok(port.follow);
+});
+
+test("scrolling up lets go of the end, and scrolling down to it takes it again", async () => {
+  const { port, draw, settle } = log(1000);
+  await settle();
+  port.scrollBy(-3 * ROW);
+  assert.ok(!port.follow);
+  await settle();
+  assert.equal(draw().at(-1), "996");
+  port.scrollBy(3 * ROW);
+  assert.ok(port.follow);
+});
+
+test("what fits is not scrolled", async () => {
+  const { port, draw, settle } = log(3);
+  await settle();
+  port.scrollBy(-100);
+  assert.ok(port.follow);
+  assert.deepEqual(draw(), ["0", "1", "2"]);
+});
