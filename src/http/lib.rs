@@ -81,7 +81,7 @@ pub fn app(manager: Manager, settings: Settings) -> Router {
             request_id::MakeId,
         ))
         .layer(PropagateRequestIdLayer::new(headers::REQUEST_ID))
-        .layer(middleware::from_fn(log::line))
+        .layer(middleware::from_fn_with_state(api.clone(), log::line))
         .layer(SetResponseHeaderLayer::if_not_present(
             CONTENT_SECURITY_POLICY,
             HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; sandbox"),

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -10,7 +10,9 @@ use serde_json::json;
 
 use crate::api::Api;
 use crate::problem::ApiError;
+use crate::accept;
 use job::time::Timestamp;
+use manager::metrics::{Format, Present};
 
 /// The description of this API.
 pub(super) const OPENAPI: &str = include_str!("../../openapi.yaml");
@@ -25,6 +27,60 @@ pub(super) async fn readyz(State(api): State<Api>) -> Result<Response, ApiError>
     match api.manager.ready() {
         Ok(()) => Ok(Json(json!({"ready": true})).into_response()),
         Err(why) => Err(ApiError::NotReady(why.as_str())),
+    }
+}
+
+/// What operators count, for Prometheus and the like.
+pub(super) async fn metrics(
+    State(api): State<Api>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let kind = accept::choose(&headers, &["text/plain", "application/openmetrics-text"])?;
+    let (format, kind) = match kind {
+        "text/plain" => (Format::Text, "text/plain; version=0.0.4; charset=utf-8"),
+        _ => (
+            Format::OpenMetrics,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        ),
+    };
+    let process = tokio::task::spawn_blocking(Process::read)
+        .await
+        .unwrap_or_default();
+    let settings = &api.settings;
+    let present = Present {
+        streams: u64::try_from(settings.streams.taken()).unwrap_or(u64::MAX),
+        build: (
+            settings.version.to_owned(),
+            settings.commit.map(str::to_owned),
+        ),
+        resident_bytes: process.resident_bytes,
+        open_files: process.open_files,
+        ..api.manager.present().await?
+    };
+    let text = api.manager.metrics().encode(&present, format);
+    Ok(([(CONTENT_TYPE, kind)], text).into_response())
+}
+
+/// What the server's own process uses.
+#[derive(Debug, Default)]
+struct Process {
+    resident_bytes: u64,
+    open_files: u64,
+}
+
+impl Process {
+    /// From proc_pid_status(5) and proc_pid_fd(5).
+    fn read() -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let kib = status.lines().find_map(|line| {
+            let text = line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?;
+            text.parse::<u64>().ok()
+        });
+        let files = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        Self {
+            resident_bytes: kib.unwrap_or_default().saturating_mul(1024),
+            open_files: u64::try_from(files).unwrap_or(u64::MAX),
+        }
     }
 }
 

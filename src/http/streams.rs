@@ -62,6 +62,11 @@ impl Streams {
         (streams, Conversations { begun, ending: end })
     }
 
+    /// How many places are taken.
+    pub(super) fn taken(&self) -> usize {
+        self.most.saturating_sub(self.places.available_permits())
+    }
+
     pub(super) fn permit(&self) -> Result<Permit, ApiError> {
         let permit = self.places.clone().try_acquire_owned();
         permit

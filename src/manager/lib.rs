@@ -34,6 +34,7 @@ use tokio::time::timeout;
 pub use admission::{Claim, Contents, Reason, Rejection};
 use job::life::{Refusal, Stop};
 use job::pty::Size;
+use crate::metrics::{Metrics, Present};
 use job::query::{Filter, Order, Query};
 use job::queue::OnConflict;
 use job::sandbox::Baseline;
@@ -137,7 +138,12 @@ impl Manager {
         let mut shutdown = shared.shutdown.subscribe();
         let end = async move { drop(shutdown.changed().await) };
         let store = shared.store.clone();
-        shared.spawn(webhooks::deliver(store, webhook_allow_private, end));
+        shared.spawn(webhooks::deliver(
+            store,
+            shared.metrics.clone(),
+            webhook_allow_private,
+            end,
+        ));
         Ok((Self { shared }, Tasks(tasks)))
     }
 
@@ -480,6 +486,41 @@ impl Manager {
     #[must_use]
     pub fn info(&self) -> Info {
         self.shared.info()
+    }
+
+    /// What operators count.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    /// What [`Metrics::encode`] reports as it is now, as far as the manager knows it.
+    pub async fn present(&self) -> Result<Present, RequestError> {
+        let info = self.info();
+        let (live, waiting) = self.live(&Filter::default()).await?;
+        let count = |state: State| match (state, waiting) {
+            (State::Queued, Some(waiting)) => waiting,
+            (_, _) => live.iter().filter(|job| job.state == state).count(),
+        };
+        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let unfinished = State::ALL.into_iter().filter(|state| !state.is_terminal());
+        Ok(Present {
+            jobs: unfinished
+                .map(|state| (state.as_str(), number(count(state))))
+                .collect(),
+            limits: [
+                ("running", number(info.max_running)),
+                ("queued", number(info.max_queued)),
+            ],
+            blocked: number(live.iter().filter(|job| !job.survivors.is_empty()).count()),
+            finished: self.shared.store.counts().finished,
+            free_bytes: self.shared.free_bytes().unwrap_or_default(),
+            draining: info.draining,
+            restarts: u64::from(info.server_restarts),
+            damaged_records: info.damaged_records,
+            started_at: info.started_at,
+            ..Present::default()
+        })
     }
 
     /// May new jobs come? `Err` says why not.

@@ -86,12 +86,10 @@ pub struct Present {
     pub jobs: Vec<(&'static str, u64)>,
     /// The most that may run and wait.
     pub limits: [(&'static str, u64); 2],
-    /// Jobs that have been stopping for more than 30 s.
+    /// Jobs with processes that a stop has not been able to end.
     pub blocked: u64,
     /// Finished jobs that are kept.
     pub finished: u64,
-    /// Bytes of the store's file.
-    pub store_bytes: u64,
     /// Free bytes where the state is.
     pub free_bytes: u64,
     /// No new jobs are accepted.
@@ -102,8 +100,6 @@ pub struct Present {
     pub damaged_records: u64,
     /// Answers that follow a job, and WebSockets.
     pub streams: u64,
-    /// Lines of the audit log that could not be written.
-    pub audit_lines_lost: u64,
     /// When the server started.
     pub started_at: Timestamp,
     /// Resident memory of the server process.
@@ -141,13 +137,11 @@ struct Gauges {
     limits: Family<State, Gauge>,
     blocked: Gauge,
     finished: Gauge,
-    store_bytes: Gauge,
     free_bytes: Gauge,
     draining: Gauge,
     restarts: Counter,
     damaged_records: Counter,
     streams: Gauge,
-    audit_lines_lost: Counter,
     started_at: Gauge,
     resident_bytes: Gauge,
     open_files: Gauge,
@@ -162,7 +156,7 @@ impl fmt::Debug for Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let mut metrics = Self {
-            registry: Registry::with_prefix("procession"),
+            registry: Registry::default(),
             accepted: Counter::default(),
             refused: Family::default(),
             finished: Family::default(),
@@ -196,7 +190,7 @@ impl Metrics {
         );
         r.register(
             "jobs_blocked",
-            "Jobs that have been stopping for more than 30 s",
+            "Jobs with processes that a stop has not been able to end",
             g.blocked.clone(),
         );
         r.register(
@@ -263,7 +257,7 @@ impl Metrics {
     }
 
     fn register_service(&mut self) {
-        let r = &mut self.registry;
+        let r = self.registry.sub_registry_with_prefix("procession");
         let g = &self.gauges;
         r.register("build_info", "Version and commit", g.build.clone());
         r.register_with_unit(
@@ -281,12 +275,6 @@ impl Metrics {
             "store_finished_jobs",
             "Finished jobs that are kept",
             g.finished.clone(),
-        );
-        r.register_with_unit(
-            "store",
-            "Size of the store's file",
-            Unit::Bytes,
-            g.store_bytes.clone(),
         );
         r.register_with_unit(
             "state_free",
@@ -314,13 +302,8 @@ impl Metrics {
             "Records of jobs that were found damaged",
             g.damaged_records.clone(),
         );
-        r.register(
-            "audit_lines_lost",
-            "Lines of the audit log that could not be written",
-            g.audit_lines_lost.clone(),
-        );
-        // Names that every exporter has, without the prefix.
-        let r = r.sub_registry_with_prefix("");
+        // Names that every exporter has.
+        let r = &mut self.registry;
         r.register(
             "process_start_time_seconds",
             "When the server process started, since the Unix epoch",
@@ -494,7 +477,6 @@ impl Gauges {
         }
         self.blocked.set(number(present.blocked));
         self.finished.set(number(present.finished));
-        self.store_bytes.set(number(present.store_bytes));
         self.free_bytes.set(number(present.free_bytes));
         self.draining.set(i64::from(present.draining));
         self.restarts
@@ -503,9 +485,6 @@ impl Gauges {
         self.damaged_records
             .inner()
             .store(present.damaged_records, Ordering::Relaxed);
-        self.audit_lines_lost
-            .inner()
-            .store(present.audit_lines_lost, Ordering::Relaxed);
         self.streams.set(number(present.streams));
         self.started_at
             .set(present.started_at.as_micros() / 1_000_000);

@@ -114,6 +114,7 @@ impl Runner {
         let refusal = match inserted {
             Ok(Inserted::New) => {
                 failpoint::hit("job.accepted");
+                self.shared.metrics.accepted();
                 self.answer = Some(answer);
                 let (slot, has_slot) = oneshot::channel();
                 let ticket = self.shared.room.ticket_of(&self.job);
@@ -273,6 +274,7 @@ impl Runner {
             until(Some(Instant::now() + STORE_RETRY)).await;
         }
         failpoint::hit("end.stored");
+        self.shared.metrics.ended(&job);
         self.publish.send_replace(job.clone());
         self.answer();
         tracing::debug!(job.id = %job.id, state = job.state.as_str(), "job {} ended: {}", job.id, job.state.as_str());

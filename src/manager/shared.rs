@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::metrics::Metrics;
 use super::admission::Admission;
 use super::link::SupervisorLink;
 use super::queues::Registry;
@@ -51,6 +52,8 @@ pub(super) struct Shared {
     pub(super) room: Room,
     /// The queues of which something is set.
     pub(super) queues: Registry,
+    /// What operators count.
+    pub(super) metrics: Arc<Metrics>,
     /// Whose survivors are being ended.
     pub(super) endings: Endings,
     spawner: Mutex<Option<mpsc::UnboundedSender<Task>>>,
@@ -94,6 +97,7 @@ impl Shared {
             jobs: setup.jobs,
             boot_id: setup.boot_id,
             cgroup: setup.cgroup,
+            metrics: Arc::default(),
             shutdown: watch::Sender::new(None),
             resolver: Arc::new(Resolver {
                 environment: own_environment(),
@@ -370,20 +374,19 @@ impl Shared {
         tracing::error!(%error, "the store failed: {error}");
     }
 
+    /// Free space for output, unless the file system does not say.
+    pub(super) fn free_bytes(&self) -> Option<u64> {
+        let space = nix::sys::statvfs::fstatvfs(&self.jobs).ok()?;
+        Some(space.blocks_available().saturating_mul(space.fragment_size()))
+    }
+
     pub(super) fn ready(&self) -> Result<(), NotReady> {
         if self.is_draining() {
             return Err(NotReady::Draining);
         }
-        match nix::sys::statvfs::fstatvfs(&self.jobs) {
-            Ok(space)
-                if space
-                    .blocks_available()
-                    .saturating_mul(space.fragment_size())
-                    < self.min_free_bytes =>
-            {
-                Err(NotReady::NoRoom)
-            }
-            Ok(_) | Err(_) => Ok(()),
+        match self.free_bytes() {
+            Some(free) if free < self.min_free_bytes => Err(NotReady::NoRoom),
+            Some(_) | None => Ok(()),
         }
     }
 

@@ -14,10 +14,11 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use job::event::{Event, What};
+use job::event::{Event, Kind, What};
 use job::time::Timestamp;
 use job::webhook;
 use linux::clock;
+use crate::metrics::Metrics;
 use request::{Client, Failure};
 use store::{Delivery, Store, StoreError};
 
@@ -32,10 +33,16 @@ const SHORTEST_SLEEP: Duration = Duration::from_millis(10);
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 /// Delivers until `end` comes; what is under way then is left to the next server.
-pub(crate) async fn deliver(store: Store, allow_private: bool, end: impl Future<Output = ()>) {
+pub(crate) async fn deliver(
+    store: Store,
+    metrics: Arc<Metrics>,
+    allow_private: bool,
+    end: impl Future<Output = ()>,
+) {
     let mut news = store.new_deliveries();
     let mut courier = Courier {
         store,
+        metrics,
         client: Client::new(allow_private),
         under_way: HashSet::new(),
         attempts: JoinSet::new(),
@@ -61,6 +68,7 @@ pub(crate) async fn deliver(store: Store, allow_private: bool, end: impl Future<
 
 struct Courier {
     store: Store,
+    metrics: Arc<Metrics>,
     client: Client,
     /// The numbers of the deliveries that are being tried.
     under_way: HashSet<i64>,
@@ -85,7 +93,7 @@ impl Courier {
                 break;
             }
             if self.under_way.insert(delivery.id) {
-                let attempt = attempt(self.store.clone(), self.client.clone(), delivery);
+                let attempt = attempt(self.store.clone(), self.metrics.clone(), self.client.clone(), delivery);
                 self.attempts.spawn(attempt);
             }
         }
@@ -95,13 +103,19 @@ impl Courier {
 }
 
 /// One attempt, with what it leaves in the store.
-async fn attempt(store: Store, client: Client, delivery: Delivery) -> i64 {
+async fn attempt(
+    store: Store,
+    metrics: Arc<Metrics>,
+    client: Client,
+    delivery: Delivery,
+) -> i64 {
     let source: Arc<str> = store.source().into();
     let outcome = client.send(&source, &delivery).await;
     let verdict = judge(&delivery, outcome, clock::wall(), random());
     let job = delivery.event.job;
     match &verdict {
         Verdict::Done(event) => {
+            metrics.delivered(event.what.kind() == Kind::WebhookDelivered);
             let kind = event.what.kind().as_str();
             tracing::debug!(job.id = %job, "a delivery to a webhook of job {job} is over: {kind}");
         }

@@ -23,6 +23,7 @@ mod harness;
 mod life;
 mod list;
 mod many;
+mod metrics;
 mod monitors;
 mod notices;
 mod output;
