@@ -481,7 +481,7 @@ const ODD: &str = r#"
     can setarch -R && set -- setarch -R "$@"
     can taskset 1 && set -- taskset 1 "$@"
     can ionice -c 3 && set -- ionice -c 3 "$@"
-    if can chrt -f 10; then set -- chrt -f 10 "$@"; elif can nice -n 5; then set -- nice -n 5 "$@"; fi
+    can chrt -f 10 && set -- chrt -f 10 "$@"
     can choom -n -500 -- && set -- choom -n -500 -- "$@"
 "#;
 
