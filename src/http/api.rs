@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::audit_log::Audit;
+use crate::idempotency::Turns;
 use crate::output;
 use crate::policy::Policy;
 use crate::request::SpecLimits;
@@ -53,6 +54,7 @@ pub(super) struct Api {
     pub(super) manager: Manager,
     pub(super) settings: Arc<Settings>,
     pub(super) shared_tails: Arc<output::SharedTails>,
+    pub(super) turns: Arc<Turns>,
 }
 
 impl Api {
@@ -61,6 +63,7 @@ impl Api {
             manager,
             settings: Arc::new(settings),
             shared_tails: Arc::default(),
+            turns: Arc::default(),
         }
     }
 

@@ -25,6 +25,7 @@ mod list;
 mod many;
 mod monitors;
 mod output;
+mod proxies;
 mod queue;
 mod real_work;
 mod retention;

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use axum::extract::{Request, State};
 use axum::http::header::{CONNECTION, HOST, ORIGIN, TRANSFER_ENCODING};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -25,8 +25,15 @@ pub(crate) const HEAD_FIELDS: usize = 64;
 pub(crate) async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
     let socket = request.extensions().get::<PeerUid>().is_some();
     let chunked = request.headers().contains_key(TRANSFER_ENCODING);
-    let checked = check_size(&request)
-        .and_then(|()| check(&api.settings, request.uri(), request.headers(), socket));
+    let checked = check_size(&request).and_then(|()| {
+        check(
+            &api.settings,
+            request.version(),
+            request.uri(),
+            request.headers(),
+            socket,
+        )
+    });
     let mut response = match checked {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
@@ -57,11 +64,16 @@ fn check_size(request: &Request) -> Result<(), ApiError> {
 
 fn check(
     settings: &Settings,
+    version: Version,
     uri: &Uri,
     headers: &HeaderMap,
     socket: bool,
 ) -> Result<(), ApiError> {
     let host = only(headers, &HOST);
+    // RFC 9112, 3.2: whoever stands in between may have gone by another one.
+    if version == Version::HTTP_11 && headers.get_all(HOST).iter().count() != 1 {
+        return Err(ApiError::InvalidRequest("a request has one header Host"));
+    }
     if !socket {
         let host = host.ok_or(ApiError::HostNotAllowed)?;
         let allowed = |name: &str| is_allowed(settings, name);
@@ -157,7 +169,14 @@ mod tests {
             let name: HeaderName = name.parse().unwrap();
             map.append(name, value.parse().unwrap());
         }
-        check(settings, &uri.parse().unwrap(), &map, false).map_err(|error| error.status().as_u16())
+        check(
+            settings,
+            Version::HTTP_11,
+            &uri.parse().unwrap(),
+            &map,
+            false,
+        )
+        .map_err(|error| error.status().as_u16())
     }
 
     #[test]
@@ -216,9 +235,17 @@ mod tests {
                 "{host}"
             );
         }
-        assert_eq!(verdict(&settings(), "/", &[]), Err(421));
+        assert_eq!(verdict(&settings(), "/", &[]), Err(400));
         let twice = [("host", "localhost"), ("host", "localhost")];
-        assert_eq!(verdict(&settings(), "/", &twice), Err(421));
+        assert_eq!(verdict(&settings(), "/", &twice), Err(400));
+        let old = check(
+            &settings(),
+            Version::HTTP_10,
+            &"/".parse().unwrap(),
+            &HeaderMap::new(),
+            false,
+        );
+        assert_eq!(old.unwrap_err().status(), 421);
     }
 
     #[test]
