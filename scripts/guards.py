@@ -31,11 +31,11 @@ MONITOR_CLOSES = (
 # The name, a filter for the tests that should miss it, and what changes: file, text, text with OFF for the switch (OFF[name] where two
 # guards share a place).
 GUARDS = [
-    ("a token is needed", "tables::who_asks", [("src/http/layers/auth.rs", ".ok_or(ApiError::Unauthenticated),", ".or_else(|| OFF.then(|| Caller::admin(\"anonymous\"))).ok_or(ApiError::Unauthenticated),")]),
+    ("a token is needed", "tables::who_asks", [("src/http/layers/auth.rs", "let found = settings.sessions.recognise(token, tokens);", "let found = settings.sessions.recognise(token, tokens);\n    if OFF && found.is_none() {\n        return Ok(Caller::admin(\"anonymous\", By::Nothing));\n    }")]),
     ("one Authorization header", "tables::who_asks", [("src/http/layers/auth.rs", "(Some(only), None) = (values.next(), values.next())", "(Some(only), None) = (values.next(), if OFF { None } else { values.next() })")]),
     ("the scheme is Bearer", "tables::who_asks", [("src/http/layers/auth.rs", '(scheme.eq_ignore_ascii_case("bearer") &&', '((OFF || scheme.eq_ignore_ascii_case("bearer")) &&')]),
     ("the scope reaches", "matrix::every_route", [("src/http/layers/auth.rs", "if !caller.scope.reaches(needed)", "if !OFF && !caller.scope.reaches(needed)")]),
-    ("unknown paths ask as well", "tables::who_asks", [("src/http/routes.rs", "auth::check(&api.settings, &mut request, Metrics)", "auth::check(&api.settings, &mut request, if OFF { Public } else { Metrics })")]),
+    ("unknown paths ask as well", "tables::who_asks", [("src/http/routes.rs", "auth::check(&api, &mut request, Metrics, false)", "auth::check(&api, &mut request, if OFF { Public } else { Metrics }, false)")]),
     ("a token expires", "matrix::every_route", [("src/http/tokens.rs", ".filter(|one| one.is_valid(clock::wall()))", ".filter(|one| OFF || one.is_valid(clock::wall()))")]),
     ("a token is revoked", "matrix::every_route", [("src/http/tokens.rs", "if now != seen {", "if now != seen && (!OFF || self.0.borrow().len() < 6) {")]),
     ("a stream ends with its token", "matrix::what_is_followed", [("src/http/layers/auth.rs", "if this.end.as_mut().poll(context).is_ready()", "if !OFF && this.end.as_mut().poll(context).is_ready()")]),
@@ -47,7 +47,7 @@ GUARDS = [
     ("a port is a number", "tables::what_a_web_page defaults::a_web_page", [("src/http/layers/guards.rs", "if !is_port {", "if !is_port && !OFF {")]),
     ("no user before the host", "tables::what_a_web_page defaults::a_web_page", [("src/http/layers/guards.rs", "if authority.as_str().contains('@')", "if !OFF && authority.as_str().contains('@')"), ("src/http/layers/guards.rs", "if !is_port {", "if !is_port && !OFF {")]),
     ("Origin is the own one", "tables::what_a_web_page defaults::a_web_page", [("src/http/layers/guards.rs", "if !own {", "if !own && !OFF {")]),
-    ("Sec-Fetch-Site is the own site", "tables::what_a_web_page defaults::a_web_page", [("src/http/layers/guards.rs", "if foreign {", "if foreign && !OFF {")]),
+    ("Sec-Fetch-Site is the own site", "tables::what_a_web_page defaults::a_web_page", [("src/http/layers/guards.rs", "if foreign && !leads_in {", "if foreign && !leads_in && !OFF {")]),
     ("the body is JSON by its type", "tables::what_a_web_page defaults::a_web_page", [("src/http/body.rs", "if !is_of(request.headers(), kind)", "if !OFF && !is_of(request.headers(), kind)")]),
     ("one Content-Type header", "tables::what_a_web_page defaults::a_web_page", [("src/http/body.rs", "(Some(only), None) = (values.next(), values.next())", "(Some(only), None) = (values.next(), if OFF { None } else { values.next() })")]),
     ("the head's size", "limits::a_head_is_read", [("src/http/layers/guards.rs", "if bytes > HEAD_BYTES ||", "if !OFF && bytes > HEAD_BYTES ||")]),
@@ -100,7 +100,7 @@ GUARDS = [
     ("clients show a certificate", "tls::with_an_authority", [("src/http/tls.rs", "let builder = match &tls.client_ca {", "let builder = match &tls.client_ca.clone().filter(|_| !OFF) {")]),
     ("a handshake comes in time", "tls::a_handshake", [("src/http/connections.rs", "tokio::time::timeout(HEAD_TIME, tls.accept(stream))", "tokio::time::timeout(if OFF { Duration::from_secs(3600) } else { HEAD_TIME }, tls.accept(stream))")]),
     ("an audit log that others can read", "audit_log::tests", [("src/http/audit_log.rs", "if found.mode() & 0o077 != 0 {", "if !OFF && found.mode() & 0o077 != 0 {")]),
-    ("a terminal is sent no sequences but colours", "harmless::", [("src/client/harmless.rs", "(1, b'[') => true,", "(1, _) if OFF => true,\n            (1, b'[') => true,")]),
+    ("a terminal is sent no sequences but colours", "sanitize::", [("src/client/sanitize.rs", "(1, b'[') => true,", "(1, _) if OFF => true,\n            (1, b'[') => true,")]),
     ("this machine's token stays on it", "connection::target", [("src/client/connection/target.rs", "(true, Some(state_dir)) = (is_loopback(url), state_dir)", "(true, Some(state_dir)) = (OFF || is_loopback(url), state_dir)")]),
     ("the number of jobs that wait", "queue::a_full_queue", [("src/manager/queue.rs", "if self.waiting.len() + self.promised >=", "if !OFF && self.waiting.len() + self.promised >=")]),
     ("space that stays free", "queue::without_room", [("src/manager/shared.rs", "< self.min_free_bytes =>", "< self.min_free_bytes && !OFF =>")]),

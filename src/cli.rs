@@ -14,7 +14,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::config::{self, Config, LogFormat, LogLevel, OnShutdown, ServeArgs};
 use crate::server;
-use client::{attach, control, events, failure, health, logs, run, show, top, wait};
+use client::{attach, control, events, failure, health, logs, open, queues, run, show, top, wait};
 use engine::supervisor;
 use http::connections;
 use protocol::state_dir::{STORE, Surroundings};
@@ -57,8 +57,12 @@ enum Command {
     Rerun(control::RerunArgs),
     /// Say what happened to jobs, and what happens.
     Events(events::EventsArgs),
+    /// Say what is in the queues, and set limits for them.
+    Queues(Box<queues::QueuesArgs>),
     /// Show what the running jobs use, live.
     Top(top::TopArgs),
+    /// Open the page of the service in a browser, signed in by a one-time code.
+    Open(open::OpenArgs),
     /// Run the service.
     Serve(Serve),
     /// Replace a running service by the program that is on disk now; its jobs run on.
@@ -113,7 +117,9 @@ pub(crate) fn run() -> ExitCode {
         Command::Resume(args) => control::resume(&args),
         Command::Rerun(args) => control::rerun(&args),
         Command::Events(args) => events::run(&args),
+        Command::Queues(args) => queues::run(&args),
         Command::Top(args) => top::run(&args),
+        Command::Open(args) => open::run(&args),
         Command::Serve(args) => serve(&args),
         Command::Upgrade(args) => upgrade::run(&args),
         Command::Token(args) => token::run(&args),

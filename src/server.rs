@@ -105,7 +105,8 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
         .await
         .map_err(Failure::system("cannot reach the supervisor"))?;
     if restarts == 0 {
-        greet(&config, address).map_err(Failure::system("cannot write to standard output"))?;
+        greet(&config, address, &connections)
+            .map_err(Failure::system("cannot write to standard output"))?;
     }
     let mut tasks = std::pin::pin!(tasks.run());
     let mut connections = Some(connections);
@@ -168,7 +169,7 @@ async fn wait_for_predecessor(state_dir: &Path) -> Result<File, Failure> {
 }
 
 /// The one line on standard output; on a terminal, a curl line that works as well.
-fn greet(config: &Config, address: SocketAddr) -> io::Result<()> {
+fn greet(config: &Config, address: SocketAddr, connections: &Connections) -> io::Result<()> {
     let mut out = io::stdout();
     let scheme = if config.tls.is_some() {
         "https"
@@ -196,7 +197,8 @@ fn greet(config: &Config, address: SocketAddr) -> io::Result<()> {
         };
         writeln!(
             out,
-            "\nTry:\n  curl -s{authorization} -H 'Content-Type: application/json' \\\n    -d '{{\"command\":[\"echo\",\"hello\"]}}' '{scheme}://{address}/jobs?wait=5'\n"
+            "\nOpen in a browser, once:\n  {}\n\nOr try:\n  curl -s{authorization} -H 'Content-Type: application/json' \\\n    -d '{{\"command\":[\"echo\",\"hello\"]}}' '{scheme}://{address}/jobs?wait=5'\n",
+            connections.way_in().unwrap_or_default()
         )?;
     }
     if geteuid().is_root() && !config.deny_root_jobs {

@@ -65,6 +65,13 @@ pub(crate) struct ConnectArgs {
     retry_seconds: u64,
 }
 
+impl ConnectArgs {
+    /// The address, where one was given.
+    pub(super) fn url(&self) -> Option<&str> {
+        self.url.as_deref()
+    }
+}
+
 /// A service that can be asked.
 #[derive(Debug)]
 pub(super) struct Client {

@@ -12,6 +12,8 @@ mod input;
 pub mod logs;
 mod lookup;
 mod ndjson;
+pub mod open;
+pub mod queues;
 pub mod run;
 mod sanitize;
 pub mod show;

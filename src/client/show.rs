@@ -250,11 +250,17 @@ fn table(jobs: &[Job], style: Style) -> String {
             (None, true) => "?".to_owned(),
             (None, false) => String::new(),
         };
+        let state = match job.state_reason.as_deref() {
+            Some(reason) if job.state == "queued" && reason != "waiting_for_slot" => {
+                format!("queued ({})", reason.trim_start_matches("waiting_for_"))
+            }
+            Some(_) | None => job.state.clone(),
+        };
         let age = span(now.since(job.created_at));
         let ran = run_time(job).map(span).unwrap_or_default();
         let cells = [
             id,
-            job.state.as_str(),
+            state.as_str(),
             &exit,
             &age,
             &ran,

@@ -151,6 +151,7 @@ impl Job {
         let mut remark = match cause {
             Some("timeout") => "the job was stopped by its timeout".to_owned(),
             Some("canceled") => "the job was stopped".to_owned(),
+            Some("superseded") => "the job made room for a newer one with its key".to_owned(),
             Some("oom_killed") => "the job ran out of memory".to_owned(),
             Some("output_limit") => "the job was stopped at its output limit".to_owned(),
             Some(other) => format!("the job is {}: {}", self.state, other.replace('_', " ")),

@@ -81,7 +81,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row("keep_alive_seconds", "--keep-alive-seconds", "PROCESSION_KEEP_ALIVE_SECONDS", "SECONDS", One, Value("75"),
         "How long a connection is kept between two requests; balancers in front must give up sooner."),
     row("max_running", "--max-running", "PROCESSION_MAX_RUNNING", "N", One, Value("256"),
-        "The most jobs that run at the same time; more wait in the queue."),
+        "The most jobs that run at the same time, by their weights; more wait."),
     row("max_queued", "--max-queued", "PROCESSION_MAX_QUEUED", "N", One, Value("10000"),
         "The most jobs that wait; more are refused with 429."),
     row("max_finished", "--max-finished", "PROCESSION_MAX_FINISHED", "N", One, Value("1000000"),

@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use crate::audit_log::Audit;
 use crate::idempotency::Turns;
+use crate::layers::auth::Caller;
 use crate::output;
 use crate::policy::Policy;
 use crate::request::SpecLimits;
 use crate::streams::Streams;
 use crate::tokens::Tokens;
+use crate::tokens::sessions::{Sessions, Tickets};
 use manager::Manager;
 
 /// How callers over TCP are recognised. The unix socket goes by [`PeerUid`] in both modes.
@@ -32,6 +36,10 @@ pub struct Settings {
     pub allowed_hosts: Vec<String>,
     /// The most bytes of a JSON body that are read.
     pub max_body_bytes: usize,
+    /// Where a browser on this machine finds the service.
+    pub page: String,
+    /// Sessions of browsers.
+    pub sessions: Sessions,
     /// Answers and WebSockets that last.
     pub streams: Streams,
     /// Bounds on what a job may be.
@@ -55,7 +63,14 @@ pub(super) struct Api {
     pub(super) settings: Arc<Settings>,
     pub(super) shared_tails: Arc<output::SharedTails>,
     pub(super) turns: Arc<Turns>,
+    pub(super) places: Arc<output::Places>,
+    /// Readings of whole logs at a time.
+    pub(super) searches: Arc<Semaphore>,
+    pub(super) tickets: Arc<Tickets<Caller>>,
 }
+
+/// So many logs are read from end to end at a time.
+const SEARCHES: usize = 2;
 
 impl Api {
     pub(super) fn new(manager: Manager, settings: Settings) -> Self {
@@ -64,6 +79,9 @@ impl Api {
             settings: Arc::new(settings),
             shared_tails: Arc::default(),
             turns: Arc::default(),
+            places: Arc::default(),
+            searches: Arc::new(Semaphore::new(SEARCHES)),
+            tickets: Arc::default(),
         }
     }
 

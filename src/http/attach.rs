@@ -29,7 +29,7 @@ use frames::{MESSAGE_BYTES, PROTOCOLS};
 use session::{Log, Session};
 
 /// The parameters of [`attach`].
-pub(super) const ATTACH: &[&str] = &["stdin", "offset", "tail_bytes", "tail_lines"];
+pub(super) const ATTACH: &[&str] = &["stdin", "offset", "tail_bytes", "tail_lines", "ticket"];
 
 /// What is larger is refused by its head alone, and whoever sends it may not see why.
 const HARD_LIMIT: usize = 2 * MESSAGE_BYTES;

@@ -37,10 +37,7 @@ pub(super) async fn wait(State(api): State<Api>, request: Request) -> Result<Res
             present(&api, &ids).await?;
             ids
         }
-        Which::Selector(selector) => {
-            let jobs = api.manager.unfinished(selector);
-            jobs.iter().map(|job| job.id).collect()
-        }
+        Which::Selector(selector) => api.manager.unfinished(selector).await?,
     };
     api.manager.wait_many(&ids, wish.all, wish.timeout).await;
     let jobs = present(&api, &ids).await?;
@@ -50,7 +47,10 @@ pub(super) async fn wait(State(api): State<Api>, request: Request) -> Result<Res
     } else {
         finished > 0
     };
-    let jobs = jobs.iter().map(|job| JobView::from(&**job)).collect();
+    let jobs = jobs
+        .iter()
+        .map(|job| JobView::of(job, &api.manager))
+        .collect();
     Ok(Json(Waited { satisfied, jobs }).into_response())
 }
 
@@ -86,8 +86,7 @@ pub(super) async fn stop(
     let body = request::parse_body(&bytes)?;
     let wish = request::parse_stop_many(&body, MAX_REASON_CHARACTERS)
         .map_err(|errors| ApiError::from(BodyError::Invalid(errors)))?;
-    let ids = api.manager.unfinished(wish.selector);
-    let ids = ids.iter().map(|job| job.id).collect();
+    let ids = api.manager.unfinished(wish.selector).await?;
     let stop = Stop {
         cause: Cause::Canceled,
         requested_by: Some(caller.actor.to_string()),
@@ -103,12 +102,12 @@ pub(super) async fn stop(
         .collect();
     let results = stopped
         .iter()
-        .map(|(id, result)| result_of(*id, result))
+        .map(|(id, result)| result_of(&api, *id, result))
         .collect();
     Ok((StatusCode::MULTI_STATUS, Json(Stopped { results })).into_response())
 }
 
-fn result_of(id: JobId, result: &Result<Arc<Job>, ApiError>) -> StopResult<'_> {
+fn result_of<'a>(api: &Api, id: JobId, result: &'a Result<Arc<Job>, ApiError>) -> StopResult<'a> {
     let (status, job, code, detail) = match result {
         Ok(job) if job.state.is_terminal() => (StatusCode::OK, Some(job), None, None),
         Ok(job) => (StatusCode::ACCEPTED, Some(job), None, None),
@@ -122,7 +121,7 @@ fn result_of(id: JobId, result: &Result<Arc<Job>, ApiError>) -> StopResult<'_> {
     StopResult {
         id: id.to_string(),
         status: status.as_u16(),
-        job: job.map(|job| JobView::from(&**job)),
+        job: job.map(|job| JobView::of(job, &api.manager)),
         code,
         detail,
     }

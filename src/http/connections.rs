@@ -4,7 +4,7 @@ mod pace;
 mod peer;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,8 @@ use crate::policy::Policy;
 use crate::request::SpecLimits;
 use crate::streams::Streams;
 use crate::tls::{self, Certificates};
-use crate::tokens::{self, Tokens};
+use crate::tokens::sessions::{Maker, Sessions};
+use crate::tokens::{self, Access, Tokens};
 use manager::Manager;
 use pace::{Answer, Heard, Pace};
 use peer::Peer;
@@ -102,6 +103,9 @@ pub struct Connections {
     conversing: JoinSet<()>,
     closing: watch::Sender<bool>,
     audit: Arc<Audit>,
+    page: String,
+    /// What makes codes for browsers; nothing where nobody has to sign in.
+    sessions: Option<Sessions>,
 }
 
 impl Connections {
@@ -122,6 +126,13 @@ impl Connections {
             }
             Auth::None => AuthMode::None,
         };
+        let sessions = match options.auth {
+            Auth::Token => Sessions::open(&options.state_dir),
+            Auth::None => Sessions::forgetful(),
+        };
+        accepting.spawn(sessions.clone().keep());
+        let page = page(&listeners, options.tls.is_some())
+            .map_err(|error| format!("cannot read the listening address: {error}"))?;
         let policy = options.policy.as_deref().map(Policy::read).transpose()?;
         let tls = options.tls.as_ref().map(Certificates::open).transpose()?;
         if let (Some(certificates), Some(files)) = (tls.clone(), options.tls.clone()) {
@@ -135,6 +146,8 @@ impl Connections {
                 auth,
                 allowed_hosts: options.allowed_hosts.clone(),
                 max_body_bytes: options.max_body_bytes,
+                sessions: sessions.clone(),
+                page: page.clone(),
                 streams,
                 audit: Some(audit.clone()),
                 policy: policy.map(Arc::new),
@@ -166,7 +179,21 @@ impl Connections {
             conversing,
             closing,
             audit,
+            page,
+            sessions: (options.auth == Auth::Token).then_some(sessions),
         })
+    }
+
+    /// An address that leads a browser on this machine to the page, signed in once where that is needed.
+    #[must_use]
+    pub fn way_in(&self) -> Option<String> {
+        let page = &self.page;
+        let Some(sessions) = &self.sessions else {
+            return Some(format!("{page}ui/"));
+        };
+        let maker = Maker::uid(nix::unistd::geteuid().as_raw());
+        let code = sessions.code(maker, Access::Operate)?;
+        Some(format!("{page}ui/signin#code={code}"))
     }
 
     /// Lets open connections finish what they are at, for a moment.
@@ -188,6 +215,18 @@ pub fn check_files(options: &Options) -> Result<(), String> {
         Auth::Token => tokens::check(&options.state_dir).map_err(|error| error.to_string()),
         Auth::None => Ok(()),
     }
+}
+
+/// Where a browser on this machine finds the service.
+fn page(listeners: &Listeners, tls: bool) -> io::Result<String> {
+    let mut address = listeners.tcp.local_addr()?;
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(_) | IpAddr::V6(_) => {}
+    }
+    let scheme = if tls { "https" } else { "http" };
+    Ok(format!("{scheme}://{address}/"))
 }
 
 fn adopt(listeners: Listeners) -> io::Result<(TcpListener, UnixListener)> {

@@ -188,6 +188,7 @@ fn the_description_has_every_state_and_cause() {
         Cause::SpawnFailed,
         Cause::Timeout,
         Cause::Canceled,
+        Cause::Superseded,
         Cause::OomKilled,
         Cause::OutputLimit,
         Cause::StartDeadline,
@@ -200,7 +201,7 @@ fn the_description_has_every_state_and_cause() {
     for cause in causes {
         let mut job = ended_job();
         job.termination = Some(Termination::unasked(cause));
-        let view = serde_json::to_value(JobView::from(&job)).unwrap();
+        let view = serde_json::to_value(JobView::with(&job, None)).unwrap();
         assert_eq!(view["state_reason"], json!(cause));
     }
 }
@@ -413,7 +414,7 @@ fn views_are_as_described_with_every_field_there() {
     let root = description();
     let schema = schema("Job");
     for job in [queued_job(), ended_job()] {
-        let view = serde_json::to_value(JobView::from(&job)).unwrap();
+        let view = serde_json::to_value(JobView::with(&job, None)).unwrap();
         assert_valid(&schema, &view);
         assert!(!view.to_string().contains("hunter2"));
         let described = root["components"]["schemas"]["Job"]["properties"].as_object();
@@ -443,7 +444,7 @@ fn views_are_as_described_with_every_field_there() {
 
 #[test]
 fn a_queued_job_waits_for_a_slot_and_a_running_one_for_nothing() {
-    let view = |job: &Job| serde_json::to_value(JobView::from(job)).unwrap();
+    let view = |job: &Job| serde_json::to_value(JobView::with(job, None)).unwrap();
     assert_eq!(view(&queued_job())["state_reason"], "waiting_for_slot");
     let running = Job {
         state: State::Running,

@@ -18,6 +18,10 @@ pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event
 pub(super) const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// Which site a browser sends a request for.
 pub(super) const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// What a browser wants to do with the answer.
+pub(super) const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+/// What a browser wants to make of the answer.
+pub(super) const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 /// The offset of the first byte of a body with output.
 pub(super) const FIRST_OFFSET: HeaderName = HeaderName::from_static("procession-first-offset");
 /// The offset at which to continue.

@@ -17,10 +17,11 @@ use axum::response::{IntoResponse, Response};
 
 use crate::api::Api;
 use crate::extract::{InPath, Wait};
+use crate::page::View;
 use crate::problem::ApiError;
 use crate::query::Params;
 use crate::request::{self, BodyError};
-use crate::view::{Delivered, JobList, JobView, ProcessList};
+use crate::view::{BasicView, Delivered, JobList, JobView, ProcessList};
 use crate::{body, conditions, page, respond, view};
 pub(super) use create::{CREATE, create};
 use job::{Job, JobId};
@@ -34,7 +35,8 @@ pub(super) use stop::{STOP, stop};
 pub(super) const GET: &[&str] = &["wait", "until", "after_version"];
 
 /// `GET /jobs`
-pub(super) async fn list(State(api): State<Api>, params: Params) -> Result<Response, ApiError> {
+pub(super) async fn list(State(api): State<Api>, mut params: Params) -> Result<Response, ApiError> {
+    let how = page::view(&mut params);
     let query = page::parse(params)?;
     let (filter, order) = (query.filter.clone(), query.order);
     let page = api.manager.list(query).await?;
@@ -43,12 +45,19 @@ pub(super) async fn list(State(api): State<Api>, params: Params) -> Result<Respo
         .last()
         .filter(|_| page.more)
         .map(|last| page::encode(last.id, &filter, order));
-    let jobs = page.jobs.iter().map(|job| JobView::from(&**job)).collect();
-    Ok(Json(JobList {
-        jobs,
-        next_page_token,
+    let jobs = page.jobs.iter().map(|job| &**job);
+    Ok(match how {
+        View::Full => Json(JobList {
+            jobs: jobs.map(|job| JobView::of(job, &api.manager)).collect(),
+            next_page_token,
+        })
+        .into_response(),
+        View::Basic => Json(JobList {
+            jobs: jobs.map(|job| BasicView::of(job, &api.manager)).collect(),
+            next_page_token,
+        })
+        .into_response(),
     })
-    .into_response())
 }
 
 /// `GET /jobs/{id}`
@@ -82,7 +91,7 @@ pub(super) async fn get(
         respond::set(&mut response, ETAG, &view::etag(&job));
         response
     } else {
-        respond::job(StatusCode::OK, &job)
+        respond::job(&api, StatusCode::OK, &job)
     };
     wait.mark(&mut response);
     Ok(response)

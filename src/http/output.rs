@@ -4,7 +4,9 @@
 //! reader costs memory. What a client needs to go on is in the head of the answer.
 
 mod follow;
+mod place;
 mod records;
+mod search;
 mod shared_tail;
 mod stream;
 
@@ -12,7 +14,7 @@ use std::io;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -26,8 +28,10 @@ use crate::query::Params;
 use follow::follow_log;
 pub(super) use follow::{Beginning, begin, last_event};
 use job::{JobId, OutputTotals};
+pub(super) use place::{PLACE, Places, place};
 use protocol::output::{Piece, Reader, Stream};
 use records::{Format, Records, forward};
+pub(super) use search::{SEARCH, search};
 pub(super) use shared_tail::SharedTails;
 pub(super) use stream::{stderr, stdout};
 
@@ -40,7 +44,12 @@ pub(super) const LOG: &[&str] = &[
     "limit_bytes",
     "follow",
     "timestamps",
+    "download",
+    "ticket",
 ];
+
+/// The parameters of [`stdout`] and [`stderr`].
+pub(super) const STREAM: &[&str] = &["download", "ticket"];
 
 /// The media types that a log is offered as.
 const LOG_TYPES: &[&str] = &[
@@ -66,6 +75,7 @@ pub(super) async fn log(
     let mut selection = Selection::of(&mut params);
     let timestamps = params.flag("timestamps");
     let follow = params.given_flag("follow");
+    let download = download_of(&mut params);
     params.finish()?;
     let kind = accept::choose(&headers, LOG_TYPES)?;
     let format = match kind {
@@ -99,10 +109,12 @@ pub(super) async fn log(
             set(&mut response, CONTENT_LENGTH, length);
         }
         *response.body_mut() = plan.stretch.into_body();
+        save_as(&mut response, download);
         return Ok(response);
     }
     let end = plan.complete.then_some(job);
     *response.body_mut() = plan.into_records(format, &selection).into_body(end);
+    save_as(&mut response, download);
     Ok(response)
 }
 
@@ -120,6 +132,30 @@ fn raw(status: StatusCode, kind: &'static str, complete: Option<bool>) -> Respon
     response
 }
 
+/// The name under which a browser is to save the answer: letters, digits and `-_.`, so that nothing of it means
+/// anything to a header or a file system.
+fn download_of(params: &mut Params) -> Option<String> {
+    params.parsed(
+        "download",
+        "1 to 160 letters, digits and -_. not beginning with a dot",
+        |text| {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+            let good = (1..=160).contains(&text.len())
+                && text.bytes().all(plain)
+                && !text.starts_with('.');
+            good.then(|| text.to_owned())
+        },
+    )
+}
+
+fn save_as(response: &mut Response, name: Option<String>) {
+    let value = name
+        .and_then(|name| HeaderValue::try_from(format!("attachment; filename=\"{name}\"")).ok());
+    if let Some(value) = value {
+        response.headers_mut().insert(CONTENT_DISPOSITION, value);
+    }
+}
+
 fn set(response: &mut Response, name: HeaderName, value: u64) {
     response
         .headers_mut()
@@ -132,6 +168,18 @@ async fn off_thread<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| ApiError::Internal(format!("reading output: {error}")))
+}
+
+/// The stream that is meant; `None` for both.
+fn stream_of(params: &mut Params) -> Option<Stream> {
+    params
+        .parsed("stream", "stdout, stderr or all", |text| match text {
+            "stdout" => Some(Some(Stream::Stdout)),
+            "stderr" => Some(Some(Stream::Stderr)),
+            "all" => Some(None),
+            _ => None,
+        })
+        .flatten()
 }
 
 /// Which part of the log a client wants.
@@ -152,14 +200,7 @@ enum Begin {
 
 impl Selection {
     pub(super) fn of(params: &mut Params) -> Self {
-        let filter = params
-            .parsed("stream", "stdout, stderr or all", |text| match text {
-                "stdout" => Some(Some(Stream::Stdout)),
-                "stderr" => Some(Some(Stream::Stderr)),
-                "all" => Some(None),
-                _ => None,
-            })
-            .flatten();
+        let filter = stream_of(params);
         let begins = [
             ("offset", params.integer("offset").map(Begin::Offset)),
             (

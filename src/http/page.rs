@@ -22,6 +22,7 @@ pub(super) const PARAMETERS: &[&str] = &[
     "page_size",
     "page_token",
     "order_by",
+    "view",
 ];
 
 const DEFAULT_SIZE: usize = 50;
@@ -30,15 +31,44 @@ const MAX_SIZE: usize = 1000;
 /// Bytes of a filter's hash in a cursor: enough to notice a mix-up; a cursor grants nothing.
 const TAG: usize = 8;
 
-/// Reads what to list.
-pub(super) fn parse(mut params: Params) -> Result<Query, ApiError> {
-    let filter = Filter {
-        states: states(&mut params),
-        selector: selector(&mut params),
+/// How much of each job is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum View {
+    /// Without its spec.
+    Basic,
+    /// All of it.
+    Full,
+}
+
+/// Reads how much of each job is told.
+pub(super) fn view(params: &mut Params) -> View {
+    params
+        .parsed("view", "basic or full", |text| match text {
+            "basic" => Some(View::Basic),
+            "full" => Some(View::Full),
+            _ => None,
+        })
+        .unwrap_or(View::Full)
+}
+
+/// Reads which jobs are meant, but for their states.
+pub(super) fn filter(params: &mut Params) -> Filter {
+    Filter {
+        states: Vec::new(),
+        selector: selector(params),
         name_prefix: params.text("name_prefix"),
         queue: params.text("queue"),
-        created_after: moment(&mut params, "created_after"),
-        created_before: moment(&mut params, "created_before"),
+        created_after: moment(params, "created_after"),
+        created_before: moment(params, "created_before"),
+    }
+}
+
+/// Reads what to list.
+pub(super) fn parse(mut params: Params) -> Result<Query, ApiError> {
+    let states = states(&mut params);
+    let filter = Filter {
+        states,
+        ..filter(&mut params)
     };
     let order = params
         .parsed(

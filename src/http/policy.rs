@@ -158,6 +158,8 @@ impl Policy {
             name: request.name,
             labels: request.labels,
             spec,
+            // A template says all of what is run.
+            has_priority: true,
         })
     }
 

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 #[cfg(test)]
 pub(super) use catalogue::examples;
+use job::JobId;
 use job::life::Refusal;
 pub(super) use render::{panicked, render};
 
@@ -82,6 +83,12 @@ pub enum ApiError {
     NotFound,
     /// No job has this id.
     JobNotFound,
+    /// Nothing is set of this queue, and no job is in it.
+    QueueNotFound,
+    /// Jobs wait or run in the queue.
+    QueueInUse,
+    /// The job does not wait for its key, which this job has.
+    ConcurrencyConflict(JobId),
     /// The path has no such method.
     MethodNotAllowed {
         /// The methods it has.

@@ -7,8 +7,10 @@ mod fields;
 mod json;
 mod many;
 mod patch;
+mod queues;
 mod rules;
 mod sandbox;
+mod session;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -28,8 +30,10 @@ use job::spec::{
 use job::{Signal, Spec};
 use json::{JsonError, Value};
 pub use many::{StopMany, WaitMany, Which, parse_stop_many, parse_wait_many};
-pub use patch::{parse_amendment, parse_rerun};
+pub use patch::{Changes, parse_amendment, parse_queue_patch, parse_rerun};
+pub use queues::parse_queue;
 use rules::StdinMode;
+pub(crate) use session::{parse_code, parse_entry, parse_ticket};
 pub use template::{Argument, TemplateRequest, parse_template_request};
 
 /// A request body that is JSON, with an object at its top and no key twice.
@@ -110,6 +114,8 @@ pub struct NewJob {
     pub labels: BTreeMap<String, String>,
     /// What to run; its `secret_env` holds the real values.
     pub spec: Spec,
+    /// It brings a priority of its own.
+    pub has_priority: bool,
 }
 
 const TEN_YEARS: Duration = Duration::from_hours(10 * 365 * 24);
@@ -163,7 +169,9 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
         wait_for: f.or_default("wait_for", rules::wait_for),
         success_exit_codes: f.or(base.success_exit_codes, "success_exit_codes", exit_codes),
         queue: f.or(base.queue, "queue", rules::queue),
-        priority: f.or(base.priority, "priority", integer(-1_000_000..=1_000_000)),
+        priority: f.or(base.priority, "priority", rules::priority),
+        weight: f.or(base.weight, "weight", rules::weight),
+        concurrency: f.optional("concurrency", rules::concurrency),
         start_deadline: f.optional("start_deadline_seconds", seconds(ANY_TIME)),
         ttl_after_finished: f.or(
             base.ttl_after_finished,
@@ -174,11 +182,13 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
     };
     rules::check_together(&f, &spec, limits);
     sandbox::check_together(&f, &spec);
+    let has_priority = f.has("priority");
     f.finish();
     Some(NewJob {
         name,
         labels: labels.unwrap_or_default(),
         spec,
+        has_priority,
     })
 }
 

@@ -5,12 +5,13 @@ use axum::http::header::ETAG;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
+use crate::api::Api;
 use crate::view::{self, JobView};
 use job::Job;
 
 /// A job as the body, with its tag.
-pub(super) fn job(status: StatusCode, job: &Job) -> Response {
-    let mut response = (status, Json(JobView::from(job))).into_response();
+pub(super) fn job(api: &Api, status: StatusCode, job: &Job) -> Response {
+    let mut response = (status, Json(JobView::of(job, &api.manager))).into_response();
     set(&mut response, ETAG, &view::etag(job));
     response
 }

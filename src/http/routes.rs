@@ -19,7 +19,8 @@ use super::extract::InPath;
 use super::layers::auth;
 use super::problem::ApiError;
 use super::{
-    Api, attach, bulk, conditions, events, jobs, output, page, query, service, stdin, terminal,
+    Api, attach, bulk, conditions, events, jobs, live, output, page, query, queues, service,
+    session, stdin, summary, terminal, web,
 };
 use crate::tokens::Access::{self, Admin, Metrics, Operate, Public, Read};
 
@@ -38,6 +39,12 @@ const POST: Method = Method::POST;
 const PUT: Method = Method::PUT;
 const PATCH: Method = Method::PATCH;
 const DELETE: Method = Method::DELETE;
+
+/// What the page keeps in its address. The shell reads nothing of it.
+const SHELL: &[&str] = &[
+    "after", "again", "before", "label", "name", "order", "page", "queue", "range", "state", "tab",
+    "type",
+];
 
 /// Every route.
 pub(super) fn table() -> Vec<Route> {
@@ -70,8 +77,56 @@ pub(super) fn table() -> Vec<Route> {
         route(PUT, "/jobs/{id}/pty", Operate, &[], terminal::resize),
         route(GET, "/jobs/{id}/processes", Read, &[], jobs::processes),
         route(GET, "/jobs/{id}/output", Read, output::LOG, output::log),
-        route(GET, "/jobs/{id}/output/stdout", Read, &[], output::stdout),
-        route(GET, "/jobs/{id}/output/stderr", Read, &[], output::stderr),
+        route(
+            GET,
+            "/jobs/{id}/output/stdout",
+            Read,
+            output::STREAM,
+            output::stdout,
+        ),
+        route(
+            GET,
+            "/jobs/{id}/output/stderr",
+            Read,
+            output::STREAM,
+            output::stderr,
+        ),
+        route(
+            GET,
+            "/jobs/{id}/output/search",
+            Read,
+            output::SEARCH,
+            output::search,
+        ),
+        route(
+            GET,
+            "/jobs/{id}/output/place",
+            Read,
+            output::PLACE,
+            output::place,
+        ),
+        route(GET, "/jobs/counts", Read, summary::COUNTS, summary::counts),
+        route(GET, "/jobs/usage", Read, summary::USAGE, summary::usage),
+        route(GET, "/live", Read, live::LIVE, live::live),
+        route(POST, "/session/codes", Read, &[], session::code),
+        route(POST, "/session", Public, &[], session::enter),
+        route(GET, "/session", Metrics, &[], session::present),
+        route(DELETE, "/session", Metrics, &[], session::leave),
+        route(POST, "/session/tickets", Read, &[], session::ticket),
+        route(GET, "/sessions", Read, &[], session::list),
+        route(DELETE, "/sessions/{id}", Read, &[], session::remove),
+        route(GET, "/", Public, &[], web::lead),
+        route(GET, "/ui", Public, &[], web::lead),
+        route(GET, "/ui/", Public, SHELL, web::shell),
+        route(GET, "/ui/jobs", Public, SHELL, web::shell),
+        route(GET, "/ui/jobs/{job}", Public, SHELL, web::shell),
+        route(GET, "/ui/run", Public, SHELL, web::shell),
+        route(GET, "/ui/events", Public, SHELL, web::shell),
+        route(GET, "/ui/access", Public, SHELL, web::shell),
+        route(GET, "/ui/checkup", Public, SHELL, web::shell),
+        route(GET, "/ui/settings", Public, SHELL, web::shell),
+        route(GET, "/ui/signin", Public, SHELL, web::shell),
+        route(GET, "/ui/assets/{name}", Public, &[], web::asset),
         route(
             GET,
             "/jobs/{id}/events",
@@ -80,6 +135,17 @@ pub(super) fn table() -> Vec<Route> {
             events::of_job,
         ),
         route(GET, "/events", Read, events::OF_ALL, events::of_all),
+        route(GET, "/queues", Read, &[], queues::list),
+        route(GET, "/queues/{name}", Read, &[], queues::get),
+        route(PUT, "/queues/{name}", Admin, &[], queues::put),
+        route(PATCH, "/queues/{name}", Operate, &[], queues::patch),
+        route(
+            DELETE,
+            "/queues/{name}",
+            Admin,
+            queues::RESET,
+            queues::reset,
+        ),
         route(POST, "/drain", Admin, &[], service::drain),
         route(DELETE, "/drain", Admin, &[], service::end_drain),
         route(GET, "/healthz", Public, &[], service::healthz),
@@ -143,7 +209,8 @@ struct Gate {
 }
 
 async fn enter(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
-    let entered = auth::check(&gate.api.settings, &mut request, gate.access)
+    let tickets = gate.query.contains(&auth::TICKET);
+    let entered = auth::check(&gate.api, &mut request, gate.access, tickets)
         .and_then(|()| query::check_known(request.uri(), gate.query));
     if let Err(error) = entered {
         return error.into_response();
@@ -200,7 +267,7 @@ pub(super) fn router(api: &Api) -> Router {
         methods.allow.sort();
         let allow = methods.allow.join(", ");
         let fallback = async move |State(api): State<Api>, mut request: Request| {
-            auth::check(&api.settings, &mut request, access)
+            auth::check(&api, &mut request, access, false)
                 .err()
                 .unwrap_or(ApiError::MethodNotAllowed { allow })
         };
@@ -210,7 +277,7 @@ pub(super) fn router(api: &Api) -> Router {
 }
 
 async fn nowhere(State(api): State<Api>, mut request: Request) -> ApiError {
-    auth::check(&api.settings, &mut request, Metrics)
+    auth::check(&api, &mut request, Metrics, false)
         .err()
         .unwrap_or(ApiError::NotFound)
 }

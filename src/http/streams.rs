@@ -116,30 +116,20 @@ impl Conversations {
         }
         self.ending.send_replace(true);
         let end = tokio::time::Instant::now() + last_words;
-        loop {
-            let next = tokio::select! {
-                // One that is only now a WebSocket is told, too.
-                Some(conversation) = self.begun.recv() => Next::Begun(conversation),
-                ended = running.join_next(), if !running.is_empty() => Next::Ended(ended),
+        // One that becomes a WebSocket only now is told, too; none can, once nobody serves requests any more.
+        let mut may_begin = true;
+        while may_begin || !running.is_empty() {
+            tokio::select! {
+                begun = self.begun.recv(), if may_begin => match begun {
+                    Some(conversation) => drop(running.spawn(conversation)),
+                    None => may_begin = false,
+                },
+                Some(ended) = running.join_next() => log_panic(&ended),
                 () = tokio::time::sleep_until(end) => break,
-                else => break,
-            };
-            match next {
-                Next::Begun(conversation) => drop(running.spawn(conversation)),
-                Next::Ended(Some(ended)) => log_panic(&ended),
-                Next::Ended(None) => {}
-            }
-            if running.is_empty() && self.begun.is_empty() {
-                break;
             }
         }
         running.shutdown().await;
     }
-}
-
-enum Next {
-    Begun(Conversation),
-    Ended(Option<Result<(), tokio::task::JoinError>>),
 }
 
 fn log_panic(ended: &Result<(), tokio::task::JoinError>) {
@@ -193,5 +183,18 @@ mod tests {
         assert_eq!(heard.recv().await, Some("polite"));
         assert_eq!(heard.recv().await, Some("polite"));
         assert_eq!(heard.recv().await, None);
+    }
+
+    #[tokio::test]
+    async fn nobody_is_waited_for_once_no_conversation_can_begin() {
+        let (streams, conversations) = Streams::new(1);
+        let (close, closing) = watch::channel(false);
+        close.send_replace(true);
+        drop(streams);
+        let last_words = Duration::from_secs(3600);
+        let over = conversations.run(closing, last_words);
+        tokio::time::timeout(Duration::from_secs(60), over)
+            .await
+            .unwrap();
     }
 }

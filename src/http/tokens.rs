@@ -4,6 +4,7 @@
 //! SHA-256 of every other. A running server follows both files. It knows no HTTP.
 
 mod file;
+pub mod sessions;
 
 use std::fmt;
 use std::path::Path;
@@ -169,6 +170,23 @@ impl Tokens {
                 actor: one.actor.clone(),
                 scope: one.scope,
                 fingerprint,
+                tokens: self.clone(),
+            })
+    }
+
+    /// The grant of the token with this fingerprint, where it is valid and reaches `scope`.
+    fn still(&self, fingerprint: &Fingerprint, scope: Access) -> Option<Grant> {
+        let known = self.0.borrow();
+        let now = clock::wall();
+        known
+            .iter()
+            .find(|one| {
+                one.fingerprint.is(fingerprint) && one.scope.reaches(scope) && one.is_valid(now)
+            })
+            .map(|one| Grant {
+                actor: one.actor.clone(),
+                scope,
+                fingerprint: *fingerprint,
                 tokens: self.clone(),
             })
     }

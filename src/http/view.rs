@@ -1,16 +1,18 @@
 //! The JSON that a client sees. Every field is always there; `null` says that there is no value yet.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use job::sandbox::InForce;
+use job::spec::Program;
 use job::time::Timestamp;
 use job::{
     Cause, Job, OutputTotals, Process, SpawnFailure, Spec, State, Survivor, Termination, Usage,
 };
-use manager::ProcessInfo;
 use manager::cloud_event::ExitView;
+use manager::{Manager, ProcessInfo, Reason};
 
 /// A job.
 #[derive(Debug, Serialize)]
@@ -23,7 +25,7 @@ pub struct JobView<'a> {
     version: u64,
     state: State,
     state_reason: Option<&'static str>,
-    state_message: Option<&'a str>,
+    state_message: Option<Cow<'a, str>>,
     spec: &'a Spec,
     created_at: Timestamp,
     started_at: Option<Timestamp>,
@@ -40,8 +42,15 @@ pub struct JobView<'a> {
     blocked_by: &'a [Survivor],
 }
 
-impl<'a> From<&'a Job> for JobView<'a> {
-    fn from(job: &'a Job) -> Self {
+impl<'a> JobView<'a> {
+    /// The job as the manager has it, with what it waits for at this moment if it waits.
+    pub(super) fn of(job: &'a Job, manager: &Manager) -> Self {
+        Self::with(job, waits_for(job, manager).as_ref())
+    }
+
+    /// The job, and what it waits for.
+    #[must_use]
+    pub fn with(job: &'a Job, why: Option<&Reason>) -> Self {
         Self {
             id: job.id.to_string(),
             name: job.name.as_deref(),
@@ -50,8 +59,8 @@ impl<'a> From<&'a Job> for JobView<'a> {
             rerun_of: job.rerun_of.map(|id| id.to_string()),
             version: job.version,
             state: job.state,
-            state_reason: state_reason(job),
-            state_message: job.message.as_deref(),
+            state_reason: state_reason(job, why),
+            state_message: state_message(job, why),
             spec: &job.spec,
             created_at: job.created_at,
             started_at: job.started_at,
@@ -70,20 +79,183 @@ impl<'a> From<&'a Job> for JobView<'a> {
     }
 }
 
+/// The most characters of a command on one line.
+const COMMAND_CHARACTERS: usize = 200;
+
+/// A job without its spec, which may be a MiB: what a list shows.
+#[derive(Debug, Serialize)]
+pub(super) struct BasicView<'a> {
+    id: String,
+    name: Option<&'a str>,
+    labels: &'a BTreeMap<String, String>,
+    created_by: &'a str,
+    rerun_of: Option<String>,
+    version: u64,
+    state: State,
+    state_reason: Option<&'static str>,
+    state_message: Option<Cow<'a, str>>,
+    command: String,
+    queue: &'a str,
+    priority: i32,
+    pty: bool,
+    timeout_seconds: Option<f64>,
+    created_at: Timestamp,
+    started_at: Option<Timestamp>,
+    finished_at: Option<Timestamp>,
+    expires_at: Option<Timestamp>,
+    deadline_at: Option<Timestamp>,
+    attempt: u32,
+    exit: Option<ExitView>,
+    termination: Option<&'a Termination>,
+    spawn_failure: Option<&'a SpawnFailure>,
+    usage: Option<&'a Usage>,
+    output: &'a OutputTotals,
+}
+
+impl<'a> BasicView<'a> {
+    /// The job as the manager has it, with what it waits for at this moment if it waits.
+    pub(super) fn of(job: &'a Job, manager: &Manager) -> Self {
+        let why = waits_for(job, manager);
+        let spec = &job.spec;
+        Self {
+            id: job.id.to_string(),
+            name: job.name.as_deref(),
+            labels: &job.labels,
+            created_by: &job.created_by,
+            rerun_of: job.rerun_of.map(|id| id.to_string()),
+            version: job.version,
+            state: job.state,
+            state_reason: state_reason(job, why.as_ref()),
+            state_message: state_message(job, why.as_ref()),
+            command: command_line(&spec.program),
+            queue: &spec.queue,
+            priority: spec.priority,
+            pty: spec.pty.is_some(),
+            timeout_seconds: spec.timeout.map(|timeout| timeout.as_secs_f64()),
+            created_at: job.created_at,
+            started_at: job.started_at,
+            finished_at: job.finished_at,
+            expires_at: job.expires_at,
+            deadline_at: job.deadline_at,
+            attempt: job.attempt,
+            exit: job.exit.as_ref().map(ExitView::from),
+            termination: job.termination.as_ref(),
+            spawn_failure: job.spawn_failure.as_ref(),
+            usage: job.usage.as_ref(),
+            output: &job.output,
+        }
+    }
+}
+
+/// What a job runs, on one line and cut.
+fn command_line(program: &Program) -> String {
+    // Nobody looks at more, and a script may have 128 KiB.
+    let text = match program {
+        Program::Command { command } => {
+            let mut line = String::new();
+            for argument in command {
+                if line.len() > 4 * COMMAND_CHARACTERS {
+                    break;
+                }
+                if !line.is_empty() {
+                    line.push(' ');
+                }
+                line.push_str(argument);
+            }
+            line
+        }
+        Program::Script { script, .. } => {
+            let lines = script.lines().map(str::trim);
+            let lines = lines.filter(|line| !line.is_empty());
+            let mut line = String::new();
+            for one in lines {
+                if line.len() > 4 * COMMAND_CHARACTERS {
+                    break;
+                }
+                if !line.is_empty() {
+                    line.push_str("; ");
+                }
+                line.push_str(one);
+            }
+            line
+        }
+    };
+    let mut plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut cut: String = plain.by_ref().take(COMMAND_CHARACTERS).collect();
+    if plain.next().is_some() {
+        cut.pop();
+        cut.push('…');
+    }
+    cut
+}
+
 /// The `ETag` of a job: its version in quotes.
 #[must_use]
 pub fn etag(job: &Job) -> String {
     format!("\"{}\"", job.version)
 }
 
-fn state_reason(job: &Job) -> Option<&'static str> {
+fn state_reason(job: &Job, why: Option<&Reason>) -> Option<&'static str> {
     match job.state {
-        State::Queued => Some("waiting_for_slot"),
+        // One that has its slot and no process yet waits for nothing that has a name.
+        State::Queued => Some(why.map_or("waiting_for_slot", wait_word)),
         State::Starting | State::Running | State::Paused | State::Stopping => None,
         State::Succeeded | State::Failed | State::Canceled | State::TimedOut | State::Lost => job
             .termination
             .as_ref()
             .map(|termination| cause_word(termination.cause)),
+    }
+}
+
+/// What a queued job waits for at this moment.
+fn waits_for(job: &Job, manager: &Manager) -> Option<Reason> {
+    (job.state == State::Queued).then(|| manager.why(job.id))?
+}
+
+fn state_message<'a>(job: &'a Job, why: Option<&Reason>) -> Option<Cow<'a, str>> {
+    match (&job.message, why) {
+        (Some(message), _) => Some(message.into()),
+        (None, Some(why)) => Some(wait_message(job, why).into()),
+        (None, None) => None,
+    }
+}
+
+fn wait_word(why: &Reason) -> &'static str {
+    match why {
+        Reason::Held => "held",
+        Reason::Dependencies(_) => "waiting_for_dependencies",
+        Reason::Time(_) => "waiting_for_time",
+        Reason::Retry(_) => "waiting_for_retry",
+        Reason::Key(..) => "waiting_for_key",
+        Reason::NeverFits(_) => "never_fits",
+        Reason::QueuePaused(_) => "queue_paused",
+        Reason::Rate(_) => "waiting_for_rate",
+        Reason::Queue(_) => "waiting_for_queue",
+        Reason::Slot => "waiting_for_slot",
+    }
+}
+
+/// One sentence for people.
+fn wait_message(job: &Job, why: &Reason) -> String {
+    let queue = &job.spec.queue;
+    match why {
+        Reason::Held => "it is held until somebody releases it".to_owned(),
+        Reason::Dependencies(count) => format!("{count} jobs that it depends on have not ended"),
+        Reason::Time(at) => format!("it is not to start before {at}"),
+        Reason::Retry(at) => format!("it is tried again at {at}"),
+        Reason::Key(claim, Some(holder)) => format!("job {holder} runs with the key {}", claim.key),
+        Reason::Key(claim, None) => format!("others run with the key {}", claim.key),
+        Reason::NeverFits(weight) => {
+            format!("its weight of {weight} is more than the limit of queue {queue}")
+        }
+        Reason::QueuePaused(Some(reason)) => format!("queue {queue} is paused: {reason}"),
+        Reason::QueuePaused(None) => format!("queue {queue} is paused"),
+        Reason::Rate(at) => format!("the rate of queue {queue} lets the next job start at {at}"),
+        Reason::Queue(Some(first)) => {
+            format!("queue {queue} has no room for job {first}, which comes first")
+        }
+        Reason::Queue(None) => format!("queue {queue} runs as much as it may"),
+        Reason::Slot => "the service runs as much as it may".to_owned(),
     }
 }
 
@@ -94,6 +266,7 @@ fn cause_word(cause: Cause) -> &'static str {
         Cause::SpawnFailed => "spawn_failed",
         Cause::Timeout => "timeout",
         Cause::Canceled => "canceled",
+        Cause::Superseded => "superseded",
         Cause::OomKilled => "oom_killed",
         Cause::OutputLimit => "output_limit",
         Cause::StartDeadline => "start_deadline",
@@ -134,9 +307,9 @@ impl<'a> From<&'a Process> for ProcessView<'a> {
 
 /// A page of jobs.
 #[derive(Debug, Serialize)]
-pub(super) struct JobList<'a> {
+pub(super) struct JobList<T> {
     /// The jobs.
-    pub(super) jobs: Vec<JobView<'a>>,
+    pub(super) jobs: Vec<T>,
     /// Where to go on; `null` on the last page.
     pub(super) next_page_token: Option<String>,
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Job;
+use crate::queue::Concurrency;
 use crate::spec::StopPolicy;
 
 /// The changeable parts of a job, all of them as they are to be.
@@ -24,6 +25,10 @@ pub struct Amendment {
     pub queue: String,
     /// Higher starts first.
     pub priority: i32,
+    /// How much of the limits it takes while it runs.
+    pub weight: u32,
+    /// The key that it runs under.
+    pub concurrency: Option<Concurrency>,
 }
 
 impl Amendment {
@@ -36,7 +41,11 @@ impl Amendment {
     /// Changes its place among the jobs that wait.
     #[must_use]
     pub fn changes_place(&self, job: &Job) -> bool {
-        self.queue != job.spec.queue || self.priority != job.spec.priority
+        let spec = &job.spec;
+        self.queue != spec.queue
+            || self.priority != spec.priority
+            || self.weight != spec.weight
+            || self.concurrency != spec.concurrency
     }
 
     /// Puts it into effect, as far as the job's own description goes.
@@ -49,6 +58,8 @@ impl Amendment {
         spec.ttl_after_finished = self.ttl_after_finished;
         spec.queue = self.queue;
         spec.priority = self.priority;
+        spec.weight = self.weight;
+        spec.concurrency = self.concurrency;
         job.expires_at = job.finished_at.map(|at| at.after(self.ttl_after_finished));
     }
 }

@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::time::Timestamp;
+
 /// A UUIDv7 (RFC 9562): opaque to clients, sortable by creation time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -16,6 +18,18 @@ impl JobId {
     #[must_use]
     pub fn generate() -> Self {
         Self(Uuid::now_v7())
+    }
+
+    /// When it was made, in whole milliseconds.
+    #[must_use]
+    pub fn made_at(&self) -> Timestamp {
+        let [a, b, c, d, e, f, ..] = *self.0.as_bytes();
+        let millis = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
+        Timestamp::from_micros(
+            i64::try_from(millis)
+                .unwrap_or_default()
+                .saturating_mul(1000),
+        )
     }
 
     /// The id as sixteen bytes; their order is the order of creation.
@@ -70,6 +84,12 @@ mod tests {
     fn ids_ascend() {
         let ids: Vec<JobId> = (0..1000).map(|_| JobId::generate()).collect();
         assert!(ids.is_sorted());
+    }
+
+    #[test]
+    fn an_id_says_when_it_was_made() {
+        let id: JobId = "0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f".parse().unwrap();
+        assert_eq!(id.made_at().to_string(), "2025-08-19T10:14:13.562000Z");
     }
 
     #[test]

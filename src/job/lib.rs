@@ -13,6 +13,7 @@ pub mod life;
 pub mod outcome;
 pub mod pty;
 pub mod query;
+pub mod queue;
 pub mod sandbox;
 pub mod selector;
 pub mod signal;
@@ -117,7 +118,7 @@ impl State {
             | Cause::OutputLimit
             | Cause::StartDeadline => Self::Failed,
             Cause::Timeout => Self::TimedOut,
-            Cause::Canceled | Cause::Shutdown => Self::Canceled,
+            Cause::Canceled | Cause::Superseded | Cause::Shutdown => Self::Canceled,
             Cause::MonitorLost | Cause::SupervisorLost | Cause::HostRebooted => Self::Lost,
         }
     }

@@ -45,6 +45,8 @@ pub enum Cause {
     Timeout,
     /// A client asked for the end.
     Canceled,
+    /// A newer job took its key.
+    Superseded,
     /// The kernel's out-of-memory killer ended the leader.
     OomKilled,
     /// The output limit was reached and `on_limit` is `stop_job`.

@@ -67,3 +67,14 @@ pub struct Query {
     /// At most so many.
     pub limit: usize,
 }
+
+impl Query {
+    /// Does a job with this id come after where the page before ended?
+    #[must_use]
+    pub fn is_after(&self, id: JobId) -> bool {
+        self.after.is_none_or(|after| match self.order {
+            Order::CreatedAscending => id > after,
+            Order::CreatedDescending => id < after,
+        })
+    }
+}

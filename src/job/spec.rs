@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Signal;
 use crate::pty::Pty;
+use crate::queue::Concurrency;
 use crate::sandbox::Sandbox;
 use crate::webhook::Webhook;
 
@@ -363,6 +364,10 @@ pub struct Spec {
     pub queue: String,
     /// Higher starts first.
     pub priority: i32,
+    /// How much of the limits it takes while it runs.
+    pub weight: u32,
+    /// The key that it runs under.
+    pub concurrency: Option<Concurrency>,
     /// How long it may stay queued.
     #[serde(rename = "start_deadline_seconds", with = "optional_seconds")]
     pub start_deadline: Option<Duration>,
@@ -430,6 +435,8 @@ impl Default for Spec {
             success_exit_codes: vec![0],
             queue: "default".to_owned(),
             priority: 0,
+            weight: 1,
+            concurrency: None,
             start_deadline: None,
             ttl_after_finished: Duration::from_hours(168),
             webhooks: Vec::new(),

@@ -3,23 +3,28 @@
 //! The store says what was accepted, the record in a job's directory what became of it, and the lock on
 //! that record whether its monitor lives. A process number read from disk decides nothing.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::StartError;
+use super::admission::Ticket;
 use super::leftovers;
 use super::link::MonitorLink;
+use super::room::Superseded;
 use super::shared::Shared;
-use super::{mirror, runner};
+use super::{mirror, queues, runner};
 use job::outcome::{Cause, SpawnFailure};
-use job::{JobId, State};
-use linux::clock;
-use protocol::record::{self, Found, Record};
+use job::queue::OnConflict;
+use job::spec::Secrets;
+use job::time::Timestamp;
+use job::{Job, JobId, State};
+use protocol::record::{self, Record};
 
 /// How often and how long a live monitor is tried that does not listen yet. It listens as soon as it has
 /// seen that its server is gone.
@@ -57,43 +62,99 @@ pub(super) enum Origin {
     Inherited,
 }
 
-/// Takes every unfinished job over.
+/// A job, the values of its secrets, and what its last launch has left.
+type Known = (Job, Secrets, Option<record::Found>);
+
+/// An unfinished job as a server's start finds it.
+enum Found {
+    /// Nobody has launched it: its ticket and its start deadline, and all of it if it puts an end to others.
+    Waits(Ticket, Option<Timestamp>, Option<Box<Job>>),
+    /// It was launched, or more than its creation was told of it.
+    Known(Box<Known>),
+}
+
+/// Takes every unfinished job over. All that wait do so again before the first of them may start, so that they start in
+/// their order.
 pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
-    let unfinished = shared.store.unfinished().await?;
-    let ids: Vec<JobId> = unfinished.iter().map(|(job, _)| job.id).collect();
+    queues::recall(shared).await?;
+    let told = shared.store.told().await?;
+    let directories = leftovers::all(shared).await?;
     let reading = shared.clone();
-    let mut launched: HashMap<JobId, Found> = tokio::task::spawn_blocking(move || {
-        let read = |id: JobId| Some((id, runner::read_record(reading.jobs.as_fd(), id)?));
-        ids.into_iter().filter_map(read).collect()
-    })
-    .await
-    .map_err(io::Error::other)?;
-    leftovers::remove(shared, unfinished.iter().map(|(job, _)| job.id).collect()).await;
+    let beyond = told.iter().filter(|(_, state)| **state != State::Queued);
+    let beyond: HashSet<JobId> = beyond.map(|(id, _)| *id).collect();
+    let unfinished = shared.store.unfinished(move |job, secrets| {
+        let launched = directories
+            .contains(&job.id)
+            .then(|| runner::read_record(reading.jobs.as_fd(), job.id))
+            .flatten();
+        let id = job.id;
+        if launched.is_some() || beyond.contains(&id) || job.state != State::Queued {
+            return (id, Found::Known(Box::new((job, secrets, launched))));
+        }
+        let ticket = reading.room.ticket_of(&job);
+        let deadline = runner::start_deadline(&job);
+        let job = supersedes(&job).then(|| Box::new(job));
+        (id, Found::Waits(ticket, deadline, job))
+    });
+    let unfinished = unfinished.await?;
+    leftovers::remove(shared, unfinished.iter().map(|(id, _)| *id).collect()).await;
     // A first server has a fresh supervisor, which has forked nothing yet.
     let origin = if shared.is_first_server() {
         Origin::Inherited
     } else {
         Origin::Ours
     };
-    let told = shared.store.told().await?;
-    for (mut job, secrets) in unfinished {
-        let told = told.get(&job.id).copied();
-        let found = launched.remove(&job.id);
-        mirror::outlive_server(&mut job, clock::wall());
-        if let Some(found) = found {
-            // What it was when its monitor last wrote, until the monitor is heard.
-            job.state = State::Starting;
-            if let Some(record) = &found.record {
-                mirror::mirror(&mut job, record);
+    let mut superseding = Vec::new();
+    for (id, found) in unfinished {
+        match found {
+            Found::Waits(ticket, deadline, job) => {
+                shared.room.enter_asleep(ticket, deadline);
+                superseding.extend(job);
             }
-            shared.admission().adopt();
-            let runner = shared.enlist(job, true).told(told);
-            shared.spawn(runner.resume(secrets, origin));
-        } else {
-            shared.spawn(shared.enlist(job, true).told(told).requeue(secrets));
+            Found::Known(known) => {
+                take_known_over(shared, *known, told.get(&id).copied(), origin);
+            }
         }
     }
+    // An earlier server may have died before it had ended those.
+    for job in superseding {
+        if let Some(key) = &job.spec.concurrency {
+            let doomed = shared.room.supersede(job.id, key, Superseded::Older);
+            shared.end_superseded(doomed, &job);
+        }
+    }
+    shared.grant();
     Ok(())
+}
+
+fn supersedes(job: &Job) -> bool {
+    let policy = job.spec.concurrency.as_ref().map(|it| it.policy);
+    matches!(policy, Some(OnConflict::Newest | OnConflict::Replace))
+}
+
+fn take_known_over(
+    shared: &Arc<Shared>,
+    (job, secrets, launched): Known,
+    told: Option<State>,
+    origin: Origin,
+) {
+    let ticket = shared.room.ticket_of(&job);
+    let mut job = shared.outlived(job);
+    let Some(found) = launched else {
+        let (slot, has_slot) = oneshot::channel();
+        let runner = shared.enlist(job, true, None).told(told);
+        shared.room.enter(ticket, Some(slot));
+        shared.spawn(runner.go_on_waiting(has_slot, secrets));
+        return;
+    };
+    // What it was when its monitor last wrote, until the monitor is heard.
+    job.state = State::Starting;
+    if let Some(record) = &found.record {
+        mirror::mirror(&mut job, record);
+    }
+    shared.room.adopt(ticket);
+    let runner = shared.enlist(job, true, None).told(told);
+    shared.spawn(runner.resume(secrets, origin));
 }
 
 /// Finds out what became of a job whose monitor cannot be heard.
@@ -109,7 +170,7 @@ pub(super) async fn fate(shared: &Arc<Shared>, id: JobId, origin: Origin) -> Fat
             return Fate::Undecided;
         }
         match runner::read_record(shared.jobs.as_fd(), id) {
-            Some(Found {
+            Some(record::Found {
                 record,
                 monitor: Some(_),
                 ..
@@ -121,7 +182,7 @@ pub(super) async fn fate(shared: &Arc<Shared>, id: JobId, origin: Origin) -> Fat
                 }
                 Err(_) => {}
             },
-            Some(Found {
+            Some(record::Found {
                 record: Some(record),
                 monitor: None,
                 last_word,
@@ -143,7 +204,7 @@ pub(super) async fn fate(shared: &Arc<Shared>, id: JobId, origin: Origin) -> Fat
                 }
             }
             // It may have run: never again.
-            Some(Found {
+            Some(record::Found {
                 damaged: true,
                 monitor: None,
                 ..
@@ -153,7 +214,7 @@ pub(super) async fn fate(shared: &Arc<Shared>, id: JobId, origin: Origin) -> Fat
             }
             // A monitor makes the directory, then the record; the leader writes into it before it
             // executes anything.
-            Some(Found {
+            Some(record::Found {
                 record: None,
                 monitor: None,
                 ..

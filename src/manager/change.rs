@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::timeout;
 
+use super::room::Awake;
 use super::runner::Ask;
 use super::{Manager, RequestError};
 use job::amendment::Amendment;
@@ -13,7 +14,7 @@ use job::event::{Event, What};
 use job::life::{Refusal, Stop};
 use job::query::{Filter, Order, Query};
 use job::selector::Selector;
-use job::{Job, JobId};
+use job::{Job, JobId, State};
 use linux::clock;
 use protocol::wire::messages::Request;
 
@@ -85,32 +86,35 @@ impl Manager {
     }
 
     /// The jobs that match and have not finished, oldest first.
-    #[must_use]
-    pub fn unfinished(&self, selector: Selector) -> Vec<Arc<Job>> {
-        let mut jobs = self.shared.live_jobs(&Query {
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn unfinished(&self, selector: Selector) -> Result<Vec<JobId>, RequestError> {
+        let mut states = State::ALL.to_vec();
+        states.retain(|state| !state.is_terminal());
+        let query = Query {
             filter: Filter {
                 selector,
+                states,
                 ..Filter::default()
             },
             order: Order::CreatedAscending,
             after: None,
             limit: usize::MAX,
-        });
-        jobs.retain(|job| !job.state.is_terminal());
-        jobs.sort_unstable_by_key(|job| job.id);
-        jobs
+        };
+        let jobs = self.matching(query).await?;
+        let mut ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
+        ids.sort_unstable();
+        Ok(ids)
     }
 
     /// Waits until the first or all of these jobs have finished, or `limit` has passed.
     pub async fn wait_many(&self, ids: &[JobId], all: bool, limit: Duration) {
         let mut ends: FuturesUnordered<_> = ids
             .iter()
-            .map(|id| {
-                let state = self.shared.watch(*id);
-                async move {
-                    if let Some(mut state) = state {
-                        let _ = state.wait_for(|job| job.state.is_terminal()).await;
-                    }
+            .map(|id| async move {
+                if let Ok(Some(Awake { mut state, .. })) = self.shared.awake(*id).await {
+                    let _ = state.wait_for(|job| job.state.is_terminal()).await;
                 }
             })
             .collect();

@@ -11,7 +11,7 @@ impl Manager {
     /// One page of events, of all jobs or of one that exists.
     pub async fn events(&self, query: EventQuery) -> Result<EventPage, RequestError> {
         if let Some(job) = query.job
-            && self.shared.watch(job).is_none()
+            && self.shared.room.state(job).is_none()
         {
             self.shared.get(job).await?;
         }

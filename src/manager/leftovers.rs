@@ -1,6 +1,7 @@
 //! What servers that were killed have not tidied up: records and cgroups of jobs that are over.
 
 use std::collections::HashSet;
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -42,8 +43,21 @@ pub(super) async fn remove(shared: &Arc<Shared>, unfinished: HashSet<JobId>) {
     });
 }
 
+/// The jobs that have a directory.
+pub(super) async fn all(shared: &Arc<Shared>) -> io::Result<HashSet<JobId>> {
+    let listing = shared.clone();
+    let found = tokio::task::spawn_blocking(move || names(&listing).into_iter().collect());
+    found.await.map_err(io::Error::other)
+}
+
 /// The jobs' directories that hold nothing but a record, or a record as well.
 fn directories(shared: &Shared) -> Vec<JobId> {
+    let mut ids = names(shared);
+    ids.retain(|id| record::is_untidy(shared.jobs.as_fd(), *id));
+    ids
+}
+
+fn names(shared: &Shared) -> Vec<JobId> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let Ok(mut jobs) = Dir::openat(&shared.jobs, ".", flags, Mode::empty()) else {
         return Vec::new();
@@ -51,6 +65,5 @@ fn directories(shared: &Shared) -> Vec<JobId> {
     jobs.iter()
         .flatten()
         .filter_map(|entry| entry.file_name().to_str().ok()?.parse().ok())
-        .filter(|id| record::is_untidy(shared.jobs.as_fd(), *id))
         .collect()
 }

@@ -1,7 +1,9 @@
 //! The job manager: admits, queues and launches jobs, mirrors what their monitors say, and is the only
 //! writer of the store. It knows no HTTP.
 
+mod admission;
 mod adopt;
+mod alarm;
 mod change;
 pub mod cloud_event;
 mod events;
@@ -9,15 +11,17 @@ mod leftovers;
 mod link;
 mod mirror;
 mod processes;
-mod queue;
+mod queues;
 mod resolve;
 mod retention;
+mod room;
 mod runner;
 mod shared;
 mod survivors;
 mod terms;
 mod webhooks;
 
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,9 +30,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+pub use admission::{Claim, Contents, Reason, Rejection};
 use job::life::{Refusal, Stop};
 use job::pty::Size;
-use job::query::{Order, Query};
+use job::query::{Filter, Order, Query};
+use job::queue::OnConflict;
 use job::sandbox::Baseline;
 use job::spec::Scope;
 use job::{Idempotency, Job, JobId, Signal, Spec, State};
@@ -37,6 +43,8 @@ use linux::clock;
 pub use processes::ProcessInfo;
 pub use protocol::wire::messages::INPUT_BYTES;
 use protocol::wire::messages::{Input, Request};
+pub use queues::{QueueError, QueueState, Queues};
+use room::Awake;
 use runner::{Acceptance, Ask};
 use shared::Shared;
 pub use shared::SupervisorSaid;
@@ -123,6 +131,7 @@ impl Manager {
         let webhook_allow_private = setup.webhook_allow_private;
         let shared = Arc::new(Shared::new(setup, spawner)?);
         adopt::take_over(&shared).await?;
+        alarm::start(&shared);
         retention::start(&shared);
         let mut shutdown = shared.shutdown.subscribe();
         let end = async move { drop(shutdown.changed().await) };
@@ -160,9 +169,6 @@ impl Manager {
             NotReady::Draining => SubmitError::Draining,
             NotReady::NoRoom => SubmitError::NoRoom,
         })?;
-        if !self.shared.admission().promise() {
-            return Err(SubmitError::QueueFull);
-        }
         let Submission {
             name,
             labels,
@@ -170,7 +176,14 @@ impl Manager {
             actor,
             rerun_of,
             idempotency,
+            has_priority,
         } = submission;
+        if !has_priority {
+            let queue = self.shared.room.look(|it| it.settings(&spec.queue));
+            spec.priority = queue.default_priority;
+        }
+        let policy = spec.concurrency.as_ref().map(|it| it.policy);
+        let is_alone = policy == Some(OnConflict::Reject);
         let secrets = spec.secret_env.clone();
         for value in spec.secret_env.0.values_mut() {
             value.clear();
@@ -182,8 +195,11 @@ impl Manager {
             ..Job::accepted(JobId::generate(), actor, Arc::new(spec), clock::wall())
         };
         let id = job.id;
+        self.shared
+            .room
+            .promise(self.shared.room.ticket_of(&job), is_alone)?;
         let (answer, mut answered) = oneshot::channel();
-        let runner = self.shared.enlist(job, false);
+        let runner = self.shared.enlist(job, false, None);
         self.shared.spawn(runner.accept(Acceptance {
             secrets,
             idempotency,
@@ -222,6 +238,12 @@ impl Manager {
         }))
     }
 
+    /// The queues.
+    #[must_use]
+    pub fn queues(&self) -> Queues {
+        Queues::of(self.shared.clone())
+    }
+
     /// Checks what [`Manager::submit`] would check of the spec, and does nothing.
     pub async fn validate(&self, spec: &Spec) -> Result<(), SubmitError> {
         Ok(self.shared.check(spec).await?)
@@ -243,7 +265,7 @@ impl Manager {
         until: Until,
         limit: Duration,
     ) -> Result<Arc<Job>, RequestError> {
-        if let Some(mut state) = self.shared.watch(id) {
+        if let Some(Awake { mut state, .. }) = self.shared.awake(id).await? {
             let reached = |job: &Arc<Job>| match until {
                 Until::Finished => job.state.is_terminal(),
                 Until::Started => !matches!(job.state, State::Queued | State::Starting),
@@ -262,16 +284,11 @@ impl Manager {
     /// One page of jobs, live and finished.
     pub async fn list(&self, query: Query) -> Result<Page, RequestError> {
         let limit = query.limit;
-        // Live ones first: a job that ends in between is then in both, and never in neither.
-        let mut jobs = self.shared.live_jobs(&query);
         let beyond = Query {
             limit: limit.saturating_add(1),
             ..query.clone()
         };
-        let finished = self.shared.store.list(beyond).await?;
-        let known: std::collections::HashSet<JobId> = finished.iter().map(|job| job.id).collect();
-        jobs.retain(|job| !known.contains(&job.id));
-        jobs.extend(finished.into_iter().map(Arc::new));
+        let mut jobs = self.matching(beyond).await?;
         match query.order {
             Order::CreatedAscending => jobs.sort_unstable_by_key(|job| job.id),
             Order::CreatedDescending => jobs.sort_unstable_by_key(|job| std::cmp::Reverse(job.id)),
@@ -279,6 +296,77 @@ impl Manager {
         let more = jobs.len() > limit;
         jobs.truncate(limit);
         Ok(Page { jobs, more })
+    }
+
+    /// How many jobs of each state match, and whether that is all of them. What moves meanwhile may be missed or
+    /// counted twice.
+    pub async fn counts(
+        &self,
+        filter: Filter,
+        limit: u64,
+    ) -> Result<Vec<(State, u64, bool)>, RequestError> {
+        let (live, waiting) = self.live(&filter).await?;
+        let finished = self.shared.store.count_by_state(filter, limit).await?;
+        let of = |state: State| match finished.iter().find(|(one, _, _)| *one == state) {
+            Some(counted) => *counted,
+            None => {
+                let count = match (state, waiting) {
+                    (State::Queued, Some(waiting)) => waiting,
+                    (_, _) => live.iter().filter(|job| job.state == state).count(),
+                };
+                (state, u64::try_from(count).unwrap_or(u64::MAX), true)
+            }
+        };
+        Ok(State::ALL.into_iter().map(of).collect())
+    }
+
+    /// The live jobs that match. Of those that wait, thousands perhaps, only the number if all of them match.
+    async fn live(&self, filter: &Filter) -> Result<(Vec<Arc<Job>>, Option<usize>), RequestError> {
+        if *filter == Filter::default() {
+            let waiting = self.shared.room.look(|admission| admission.waiting());
+            return Ok((self.shared.room.states(), Some(waiting)));
+        }
+        let is_wanted = |state: &State| filter.states.is_empty() || filter.states.contains(state);
+        let states: Vec<State> = State::ALL
+            .into_iter()
+            .filter(|state| !state.is_terminal() && is_wanted(state))
+            .collect();
+        if states.is_empty() {
+            return Ok((Vec::new(), None));
+        }
+        let query = Query {
+            filter: Filter {
+                states,
+                ..filter.clone()
+            },
+            order: Order::CreatedDescending,
+            after: None,
+            limit: usize::MAX,
+        };
+        Ok((self.matching(query).await?, None))
+    }
+
+    /// The jobs that match, of those that have ended or wait no more than a page; in no order.
+    async fn matching(&self, query: Query) -> Result<Vec<Arc<Job>>, RequestError> {
+        // Those with tasks first: a job that ends in between is then in both, and never in neither.
+        let awake = self.shared.room.states();
+        let mut has_task: HashSet<JobId> = awake.iter().map(|job| job.id).collect();
+        let mut jobs = awake;
+        jobs.retain(|job| query.is_after(job.id) && query.filter.matches(job));
+        let surplus = has_task.len();
+        let (queued, finished) = self.shared.store.list(query, surplus).await?;
+        let waiting = queued.into_iter().filter(|job| has_task.insert(job.id));
+        jobs.extend(waiting.map(|job| Arc::new(self.shared.outlived(job))));
+        let ended: HashSet<JobId> = finished.iter().map(|job| job.id).collect();
+        jobs.retain(|job| !ended.contains(&job.id));
+        jobs.extend(finished.into_iter().map(Arc::new));
+        Ok(jobs)
+    }
+
+    /// What a queued job waits for; `None` where it does not wait any more.
+    #[must_use]
+    pub fn why(&self, id: JobId) -> Option<Reason> {
+        self.shared.room.why(id)
     }
 
     /// Asks for the job's end; idempotent. Returns the job as it is after the request was taken in.
@@ -310,7 +398,7 @@ impl Manager {
     async fn purge_now(&self, id: JobId, stop: Stop) -> Result<(), RequestError> {
         let job = self.stop(id, stop).await?;
         if !job.state.is_terminal()
-            && let Some(mut state) = self.shared.watch(id)
+            && let Some(Awake { mut state, .. }) = self.shared.awake(id).await?
         {
             let _ = state.wait_for(|job| job.state.is_terminal()).await;
         }

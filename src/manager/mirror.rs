@@ -58,10 +58,12 @@ pub(super) fn unwatched(record: &Record) -> Unwatched {
 }
 
 /// A new server knows only what is durable, and clients may have seen later versions: it goes on from a
-/// number that no run of changes can have reached, the job's age in milliseconds.
-pub(super) fn outlive_server(job: &mut Job, now: Timestamp) {
-    let age = u64::try_from(now.since(job.created_at).as_millis()).unwrap_or_default();
-    job.version = job.version.max(age) + 1;
+/// number that no run of changes can have reached, the job's age in milliseconds when this server started. Doing it
+/// again changes nothing.
+pub(super) fn outlive_server(job: &mut Job, started_at: Timestamp) {
+    let age = started_at.since(job.created_at).as_millis();
+    let unreached = u64::try_from(age).unwrap_or_default().saturating_add(1);
+    job.version = job.version.max(unreached);
 }
 
 fn waiting_message(job: &Job) -> Option<String> {
@@ -150,6 +152,7 @@ fn describe(job: &Job, termination: &Termination) -> String {
             .map_or(exit, |failure| failure.message.clone()),
         Cause::Timeout => format!("the timeout passed; {exit}"),
         Cause::Canceled => format!("canceled{by}; {exit}"),
+        Cause::Superseded => format!("superseded by a newer job with the same key; {exit}"),
         Cause::OomKilled => format!("the job used more memory than it may; {exit}"),
         Cause::OutputLimit => format!("the job wrote more output than it may; {exit}"),
         Cause::StartDeadline => "the start deadline passed while the job was queued".to_owned(),

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::adopt::{self, Fate, Origin};
+use super::room::Superseded;
 use super::{RequestError, Shared, SubmitError, Submitted, mirror, survivors};
 pub(super) use asks::{Ask, Reply};
 use follow::Followed;
@@ -24,13 +25,17 @@ use linux::clock;
 use linux::failpoint;
 use linux::tree;
 use protocol::record::{self, Record};
+pub(super) use start::start_deadline;
 use store::Inserted;
 
 /// The most survivors of a lost job that its message names.
 const SURVIVORS_NAMED: usize = 16;
 
+/// How long a job that waits stays awake when nobody holds anything of it.
+const WAKEFUL: Duration = Duration::from_secs(1);
+
 /// How soon a failed write of a job's end is tried again.
-const STORE_RETRY: Duration = Duration::from_secs(1);
+pub(super) const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// How a server's life ends for the jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +63,8 @@ pub(super) struct Runner {
     origin: Origin,
     /// The state that the events up to now tell.
     told: State,
+    /// The rate of its queue counts its start.
+    is_counted: bool,
 }
 
 /// A stop, and where to tell what came of it.
@@ -74,6 +81,7 @@ impl Runner {
         let shutdown = shared.shutdown.subscribe();
         Self {
             told: job.state,
+            is_counted: false,
             shared,
             job,
             publish,
@@ -107,16 +115,19 @@ impl Runner {
             Ok(Inserted::New) => {
                 failpoint::hit("job.accepted");
                 self.answer = Some(answer);
-                self.shared.make_visible(self.job.id);
                 let (slot, has_slot) = oneshot::channel();
-                let arrival =
-                    self.shared
-                        .admission()
-                        .arrive(self.job.id, self.job.spec.priority, slot);
-                return self.queue(arrival, has_slot, secrets).await;
+                let ticket = self.shared.room.ticket_of(&self.job);
+                self.shared.room.enter(ticket, Some(slot));
+                if let Some(key) = &self.job.spec.concurrency {
+                    let room = &self.shared.room;
+                    let doomed = room.supersede(self.job.id, key, Superseded::Others);
+                    self.shared.end_superseded(doomed, &self.job);
+                }
+                self.shared.grant();
+                return self.queue(has_slot, secrets, Instant::now()).await;
             }
             Ok(Inserted::Replay(id)) => {
-                self.shared.withdraw(self.job.id);
+                self.shared.room.take_back(self.job.id);
                 self.shared
                     .get_any(id)
                     .await
@@ -139,11 +150,11 @@ impl Runner {
                     })
             }
             Ok(Inserted::KeyReused) => {
-                self.shared.withdraw(self.job.id);
+                self.shared.room.take_back(self.job.id);
                 Err(SubmitError::KeyReused)
             }
             Err(error) => {
-                self.shared.withdraw(self.job.id);
+                self.shared.room.take_back(self.job.id);
                 Err(SubmitError::Store(error))
             }
         };
@@ -153,17 +164,19 @@ impl Runner {
     /// What earlier servers have told of the job; without it, nothing is told of what it is now.
     pub(super) fn told(mut self: Box<Self>, told: Option<State>) -> Box<Self> {
         self.told = told.unwrap_or(self.told);
+        // Counted by the server that told of it.
+        self.is_counted = ![State::Queued, State::Starting].contains(&self.told);
         self
     }
 
-    /// A job that an earlier server accepted and nobody has started.
-    pub(super) async fn requeue(self: Box<Self>, secrets: Secrets) {
-        let (slot, has_slot) = oneshot::channel();
-        let arrival = self
-            .shared
-            .admission()
-            .enter(self.job.id, self.job.spec.priority, slot);
-        self.queue(arrival, has_slot, secrets).await;
+    /// A job that waited without a task and has been woken, for whoever did it to find it.
+    pub(super) async fn go_on_waiting(
+        self: Box<Self>,
+        has_slot: oneshot::Receiver<()>,
+        secrets: Secrets,
+    ) {
+        self.queue(has_slot, secrets, Instant::now() + WAKEFUL)
+            .await;
     }
 
     /// A job that an earlier server launched; it holds a slot.
@@ -182,12 +195,11 @@ impl Runner {
                 }
             }
             Fate::Ended(record) => {
-                self.shared.leave();
-                mirror::finish(&mut self.job, &record);
+                self.finish(&record);
                 self.commit_end().await;
             }
             Fate::Lost(record, cause) => {
-                self.shared.leave();
+                self.shared.leave(self.job.id);
                 self.lose(record, cause).await;
             }
             Fate::NeverStarted => self.start(secrets, None).await,
@@ -198,14 +210,14 @@ impl Runner {
 
     /// The end of a job that had a slot and no program.
     async fn fail_to_spawn(&mut self, failure: SpawnFailure) {
-        self.shared.leave();
+        self.shared.leave(self.job.id);
         mirror::fail_to_spawn(&mut self.job, failure, clock::wall());
         self.commit_end().await;
     }
 
     /// The end of a job that had a slot and was stopped before its program ran.
     async fn cancel(&mut self, (stop, reply): Stopping) {
-        self.shared.leave();
+        self.shared.leave(self.job.id);
         mirror::end(&mut self.job, unstarted(stop), clock::wall());
         self.commit_end().await;
         let _ = reply.send(Ok(0));
@@ -281,12 +293,27 @@ impl Runner {
 
     fn publish(&mut self) {
         self.job.version += 1;
+        self.note_start();
         self.publish.send_replace(Arc::new(self.job.clone()));
         let events = event::since(self.told, &self.job, clock::wall());
         if !events.is_empty() {
             self.told = self.job.state;
             self.shared.store.tell(events);
         }
+    }
+
+    fn note_start(&mut self) {
+        if self.job.started_at.is_some() && !self.is_counted {
+            self.is_counted = true;
+            self.shared.note_start(&self.job);
+        }
+    }
+
+    /// The end as the last record tells it. Its start is noted before others may start in its place.
+    fn finish(&mut self, record: &Record) {
+        mirror::finish(&mut self.job, record);
+        self.note_start();
+        self.shared.leave(self.job.id);
     }
 
     /// Tells of a happening that has left the job as it is.

@@ -1,31 +1,29 @@
-//! What the manager's tasks share: the live jobs, the slots, the store and the supervisor.
-//!
-//! Two locks, both private to this module: the live jobs and the slots. Each is held for a look-up or an
-//! insertion, and never over an await.
+//! What the manager's tasks share: the room of jobs, the store and the supervisor.
 
 mod ending;
 mod files;
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
 
+use super::admission::Admission;
 use super::link::SupervisorLink;
-use super::queue::Admission;
+use super::queues::Registry;
 use super::resolve::{Resolver, own_environment};
+use super::room::{Awake, Place, Room, Waker};
 use super::runner::{Ask, Reply, Runner, ShutdownPlan};
 use super::survivors::Endings;
-use super::{Follow, Info, NotReady, RequestError, Setup, Unavailable};
+use super::{Follow, Info, NotReady, RequestError, Setup, Unavailable, mirror, runner};
 pub use ending::SupervisorSaid;
-use job::life::Refusal;
-use job::query::Query;
+use job::life::{Refusal, Stop};
 use job::time::Timestamp;
-use job::{Job, JobId, Spec};
+use job::{Cause, Job, JobId, Spec};
 use linux::cgroup::Home;
 use linux::clock;
 use linux::sandbox;
@@ -38,6 +36,9 @@ pub(super) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// How many requests may wait for a job's task.
 const ASKS: usize = 16;
 
+/// How often a job that waits is woken for one request: it may fall asleep again before the request is seen.
+const WAKINGS: usize = 16;
+
 pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) supervisor: SupervisorLink,
@@ -46,8 +47,10 @@ pub(super) struct Shared {
     pub(super) cgroup: Option<Home>,
     pub(super) shutdown: watch::Sender<Option<ShutdownPlan>>,
     resolver: Arc<Resolver>,
-    live: Mutex<HashMap<JobId, Live>>,
-    admission: Mutex<Admission<oneshot::Sender<()>>>,
+    /// Which jobs have tasks, and which wait.
+    pub(super) room: Room,
+    /// The queues of which something is set.
+    pub(super) queues: Registry,
     /// Whose survivors are being ended.
     pub(super) endings: Endings,
     spawner: Mutex<Option<mpsc::UnboundedSender<Task>>>,
@@ -71,21 +74,10 @@ struct Fixed {
     restarts: u32,
 }
 
-/// What others hold of a live job.
-struct Live {
-    state: watch::Receiver<Arc<Job>>,
-    /// Where the output ends. The task asks the monitor only while there are receivers.
-    feed: Arc<watch::Sender<u64>>,
-    /// Boxed, since the channel has room for 32 from the first on.
-    asks: mpsc::Sender<Box<Ask>>,
-    /// It is durable: clients may see it.
-    visible: bool,
-}
-
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shared")
-            .field("live", &self.live().len())
+            .field("room", &self.room)
             .finish_non_exhaustive()
     }
 }
@@ -112,8 +104,11 @@ impl Shared {
                 features: sandbox::features(),
                 state_dir: setup.state_dir,
             }),
-            live: Mutex::default(),
-            admission: Mutex::new(Admission::new(setup.max_running, setup.max_queued)),
+            room: Room::new(Admission::new(
+                u32::try_from(setup.max_running).unwrap_or(u32::MAX),
+                setup.max_queued,
+            )),
+            queues: Registry::default(),
             endings: Endings::default(),
             spawner: Mutex::new(Some(spawner)),
             draining: AtomicBool::new(setup.draining),
@@ -132,16 +127,6 @@ impl Shared {
         })
     }
 
-    fn live(&self) -> MutexGuard<'_, HashMap<JobId, Live>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn admission(&self) -> MutexGuard<'_, Admission<oneshot::Sender<()>>> {
-        self.admission
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Runs a task in the set that the manager's starter joins. After the shutdown there is none: then
     /// the task is dropped, and with it whatever it would have answered.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
@@ -151,116 +136,177 @@ impl Shared {
         }
     }
 
-    /// Makes the job's task-to-be and its entry among the live ones.
-    pub(super) fn enlist(self: &Arc<Self>, job: Job, visible: bool) -> Box<Runner> {
+    /// Makes the job's task-to-be and its entry in the room; one that waits is granted by `slot`.
+    pub(super) fn enlist(
+        self: &Arc<Self>,
+        job: Job,
+        visible: bool,
+        slot: Option<oneshot::Sender<()>>,
+    ) -> Box<Runner> {
         let id = job.id;
         let (publish, state) = watch::channel(Arc::new(job.clone()));
         let (asks, asked) = mpsc::channel(ASKS);
         let feed = Arc::new(watch::Sender::new(0));
-        self.live().insert(
-            id,
-            Live {
-                state,
-                feed: feed.clone(),
-                asks,
-                visible,
-            },
-        );
+        let awake = Awake {
+            state,
+            feed: feed.clone(),
+            asks,
+        };
+        self.room.enlist(id, awake, visible, slot);
         Box::new(Runner::new(self.clone(), job, publish, feed, asked))
-    }
-
-    pub(super) fn make_visible(&self, id: JobId) {
-        if let Some(live) = self.live().get_mut(&id) {
-            live.visible = true;
-        }
-    }
-
-    /// Forgets a job that was not accepted after all.
-    pub(super) fn withdraw(&self, id: JobId) {
-        self.live().remove(&id);
-        self.admission().withdraw();
     }
 
     /// Forgets a live job whose end is in the store, and removes its record.
     pub(super) async fn forget(self: &Arc<Self>, id: JobId) {
-        self.live().remove(&id);
+        self.room.forget(id);
         linux::failpoint::hit("record.removing");
         self.remove_record(id).await;
     }
 
-    /// Frees a slot and gives it to the next job in the queue.
-    pub(super) fn leave(&self) {
-        let mut admission = self.admission();
-        admission.leave();
-        while let Some(next) = admission.next() {
-            if next.send(()).is_ok() {
-                // `next` hands out one slot a call; another may be free.
-                continue;
-            }
-            admission.leave();
+    /// Lets all start that may start now. After each change of what runs and waits.
+    pub(super) fn grant(self: &Arc<Self>) {
+        if self.shutdown.borrow().is_some() {
+            return;
+        }
+        for waker in self.room.grant(clock::wall()) {
+            self.spawn(self.clone().wake(waker));
         }
     }
 
-    /// The watch of a live, visible job.
-    pub(super) fn watch(&self, id: JobId) -> Option<watch::Receiver<Arc<Job>>> {
-        self.live()
-            .get(&id)
-            .filter(|live| live.visible)
-            .map(|live| live.state.clone())
+    /// Gives back what a job took, to those that wait for it.
+    pub(super) fn leave(self: &Arc<Self>, id: JobId) {
+        self.room.leave(id);
+        self.grant();
+    }
+
+    /// Gives a waiting job a task, and is that task.
+    pub(super) async fn wake(self: Arc<Self>, waker: Waker) {
+        let Waker { job: id, done } = waker;
+        loop {
+            match self.store.unfinished_job(id).await {
+                Ok(Some((job, secrets))) => {
+                    let (slot, has_slot) = oneshot::channel();
+                    let runner = self.enlist(self.outlived(job), true, Some(slot));
+                    done.send_replace(Some(Ok(())));
+                    return runner.go_on_waiting(has_slot, secrets).await;
+                }
+                Ok(None) => {
+                    tracing::error!(job.id = %id, "job {id} waits and is not in the store");
+                    self.room.withdraw(id);
+                    self.room.forget(id);
+                    done.send_replace(Some(Ok(())));
+                    return self.leave(id);
+                }
+                Err(error) => {
+                    self.store_failed(&error);
+                    if !self.room.stay_asleep(id) {
+                        done.send_replace(Some(Err(error)));
+                        return;
+                    }
+                    if self.shutdown.borrow().is_some() {
+                        return;
+                    }
+                    runner::until(Some(Instant::now() + runner::STORE_RETRY)).await;
+                }
+            }
+        }
+    }
+
+    /// A waiting job as the store has it, with a version that no earlier server can have told.
+    pub(super) fn outlived(&self, mut job: Job) -> Job {
+        mirror::outlive_server(&mut job, self.fixed.started_at);
+        job
+    }
+
+    /// Ends those that a job supersedes. They have been kept from starting by now.
+    pub(super) fn end_superseded(self: &Arc<Self>, doomed: Vec<JobId>, by: &Job) {
+        let key = by.spec.concurrency.as_ref();
+        let key = key.map(|it| it.key.as_str()).unwrap_or_default();
+        let stop = Stop {
+            requested_by: Some(by.created_by.clone()),
+            reason: Some(format!("job {} has come with the key {key}", by.id)),
+            ..Stop::for_cause(Cause::Superseded)
+        };
+        for id in doomed {
+            let (shared, stop) = (self.clone(), stop.clone());
+            self.spawn(async move {
+                let asked = shared.ask(id, |reply| Ask::Stop(stop, reply)).await;
+                if let Err(error) = asked {
+                    tracing::debug!(job.id = %id, %error, "job {id} is superseded and was not stopped: {error}");
+                }
+            });
+        }
+    }
+
+    /// Notes that a job has started, for the rate of its queue.
+    pub(super) fn note_start(&self, job: &Job) {
+        let queue = &job.spec.queue;
+        let Some(rate) = self.room.look(|it| it.settings(queue).rate) else {
+            return;
+        };
+        // Seen after it was, and so never counted as too early; what its monitor tells of it may still move a little.
+        let at = clock::wall();
+        self.room.started(job.id, at);
+        self.store.tell_start(queue.clone(), at, rate.per);
+    }
+
+    /// What is to be held of a job that has a task, or waits and is woken for it; `None` for one that is over.
+    pub(super) async fn awake(self: &Arc<Self>, id: JobId) -> Result<Option<Awake>, StoreError> {
+        for _ in 0..WAKINGS {
+            let mut woken = match self.room.find(id) {
+                Place::Awake(awake) => return Ok(Some(awake)),
+                Place::Nowhere => return Ok(None),
+                Place::Waking(woken) => woken,
+                Place::Asleep(waker) => {
+                    let woken = waker.done.subscribe();
+                    self.spawn(self.clone().wake(waker));
+                    woken
+                }
+            };
+            // Closed without a word where the service ends.
+            let Ok(woken) = woken.wait_for(Option::is_some).await else {
+                return Ok(None);
+            };
+            if let Some(Err(error)) = &*woken {
+                return Err(error.clone());
+            }
+        }
+        Ok(None)
     }
 
     pub(super) async fn get(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
-        match self.watch(id) {
-            Some(state) => Ok(state.borrow().clone()),
-            None => self
-                .store
-                .get(id)
-                .await?
-                .map(Arc::new)
-                .ok_or(RequestError::NoSuchJob),
+        match self.room.state(id) {
+            Some(job) => Ok(job),
+            None => self.stored(id).await,
         }
     }
 
     /// The same for a job that has just become durable under its idempotency key.
     pub(super) async fn get_any(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
-        let live = self.live().get(&id).map(|live| live.state.clone());
-        match live {
-            Some(state) => Ok(state.borrow().clone()),
-            None => self.get(id).await,
+        match self.room.any_state(id) {
+            Some(job) => Ok(job),
+            None => self.stored(id).await,
         }
     }
 
-    pub(super) fn live_jobs(&self, query: &Query) -> Vec<Arc<Job>> {
-        use job::query::Order;
-        let live = self.live();
-        let visible = live
-            .values()
-            .filter(|live| live.visible)
-            .map(|live| live.state.borrow().clone());
-        visible
-            .filter(|job| {
-                query.after.is_none_or(|after| match query.order {
-                    Order::CreatedAscending => job.id > after,
-                    Order::CreatedDescending => job.id < after,
-                }) && query.filter.matches(job)
-            })
-            .collect()
+    async fn stored(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
+        let job = self.store.get(id).await?.ok_or(RequestError::NoSuchJob)?;
+        Ok(Arc::new(if job.state.is_terminal() {
+            job
+        } else {
+            self.outlived(job)
+        }))
     }
 
     /// Asks a live job's task; a job that is not live has finished, or never was.
     pub(super) async fn ask(
-        &self,
+        self: &Arc<Self>,
         id: JobId,
         ask: impl FnOnce(Reply) -> Ask,
     ) -> Result<u64, RequestError> {
-        let asks = self
-            .live()
-            .get(&id)
-            .filter(|live| live.visible)
-            .map(|live| live.asks.clone());
         let (reply, replied) = oneshot::channel();
-        if let Some(asks) = asks
-            && asks.send(Box::new(ask(reply))).await.is_ok()
+        if let Some(awake) = self.awake(id).await?
+            && awake.asks.send(Box::new(ask(reply))).await.is_ok()
             && let Ok(result) = replied.await
         {
             return result;
@@ -274,21 +320,14 @@ impl Shared {
     }
 
     /// Subscribes to a job's states and to the growth of its output.
-    pub(super) async fn follow(&self, id: JobId) -> Result<Follow, RequestError> {
-        let live = self
-            .live()
-            .get(&id)
-            .filter(|live| live.visible)
-            .map(|live| {
-                let follow = Follow {
-                    state: live.state.clone(),
-                    output: Some(live.feed.subscribe()),
-                };
-                (follow, live.asks.clone())
-            });
-        if let Some((follow, asks)) = live {
+    pub(super) async fn follow(self: &Arc<Self>, id: JobId) -> Result<Follow, RequestError> {
+        if let Some(awake) = self.awake(id).await? {
+            let follow = Follow {
+                state: awake.state.clone(),
+                output: Some(awake.feed.subscribe()),
+            };
             // A task that is over has published the end.
-            let _ = asks.send(Box::new(Ask::Follow)).await;
+            let _ = awake.asks.send(Box::new(Ask::Follow)).await;
             return Ok(follow);
         }
         let (_, state) = watch::channel(self.get(id).await?);
@@ -349,10 +388,7 @@ impl Shared {
     }
 
     pub(super) fn info(&self) -> Info {
-        let (running, queued) = {
-            let admission = self.admission();
-            (admission.running(), admission.waiting())
-        };
+        let (running, queued) = self.room.look(|it| (it.running(), it.waiting()));
         Info {
             containment: if self.cgroup.is_some() {
                 "cgroup+subreaper"

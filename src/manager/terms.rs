@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::admission::Rejection;
 use job::life::Refusal;
 use job::sandbox::{Baseline, Features};
 use job::time::Timestamp;
@@ -29,6 +30,8 @@ pub struct Submission {
     pub rerun_of: Option<JobId>,
     /// Against doubled requests.
     pub idempotency: Option<Idempotency>,
+    /// Its priority is its own, not the default of its queue.
+    pub has_priority: bool,
 }
 
 /// A submission that was accepted.
@@ -46,6 +49,12 @@ pub enum SubmitError {
     /// The queue holds its maximum.
     #[error("the queue is full")]
     QueueFull,
+    /// It does not wait for its key, and this job has it.
+    #[error("job {0} has the key")]
+    KeyTaken(JobId),
+    /// Its weight is more than may run, which is this.
+    #[error("the weight is more than {0}, which is the most that may run")]
+    TooHeavy(u32),
     /// The service accepts no new jobs any more.
     #[error("the service is draining")]
     Draining,
@@ -61,6 +70,16 @@ pub enum SubmitError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::StoreError),
+}
+
+impl From<Rejection> for SubmitError {
+    fn from(rejection: Rejection) -> Self {
+        match rejection {
+            Rejection::ServiceFull | Rejection::QueueFull => Self::QueueFull,
+            Rejection::TooHeavy(most) => Self::TooHeavy(most),
+            Rejection::Conflict(holder) => Self::KeyTaken(holder),
+        }
+    }
 }
 
 /// A valid wish that cannot be granted here.

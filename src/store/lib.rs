@@ -10,6 +10,7 @@ mod events;
 mod inbox;
 mod outbox;
 mod query;
+mod queues;
 mod reader;
 mod schema;
 mod tables;
@@ -28,7 +29,7 @@ use tokio::sync::watch;
 use events::EventRow;
 pub use events::{EventPage, EventQuery};
 use job::event::{Cursor, Event};
-use job::query::Query;
+use job::query::{Filter, Query};
 use job::spec::Secrets;
 use job::time::Timestamp;
 use job::{Idempotency, Job, JobId, State};
@@ -323,13 +324,31 @@ impl Store {
             .await
     }
 
-    /// All jobs without a terminal state, oldest first, with the values of their secrets beside them.
+    /// What `keep` makes of the jobs without a terminal state, oldest first. They are handed over one by one, with the
+    /// values of their secrets beside them, as there may be very many.
     ///
     /// # Errors
     /// Where a row cannot be read.
-    pub async fn unfinished(&self) -> Result<Vec<(Job, Secrets)>, StoreError> {
+    pub async fn unfinished<T: Send + 'static>(
+        &self,
+        keep: impl FnMut(Job, Secrets) -> T + Send + 'static,
+    ) -> Result<Vec<T>, StoreError> {
         self.readers
-            .read("cannot read the unfinished jobs", query::unfinished)
+            .read("cannot read the unfinished jobs", move |connection| {
+                query::unfinished(connection, keep)
+            })
+            .await
+    }
+
+    /// One job without a terminal state, with the values of its secrets.
+    ///
+    /// # Errors
+    /// Where the row cannot be read.
+    pub async fn unfinished_job(&self, id: JobId) -> Result<Option<(Job, Secrets)>, StoreError> {
+        self.readers
+            .read("cannot read a job", move |connection| {
+                query::unfinished_job(connection, id)
+            })
             .await
     }
 
@@ -426,14 +445,38 @@ impl Store {
         &self.source
     }
 
-    /// One page of the jobs in a terminal state.
+    /// One page of the jobs that are queued as far as their rows say, with `more` in addition, and one of those in a
+    /// terminal state, both of the same moment.
     ///
     /// # Errors
     /// Where a row cannot be read.
-    pub async fn list(&self, query: Query) -> Result<Vec<Job>, StoreError> {
+    pub async fn list(
+        &self,
+        query: Query,
+        more: usize,
+    ) -> Result<(Vec<Job>, Vec<Job>), StoreError> {
         self.readers
             .read("cannot list jobs", move |connection| {
-                query::list(connection, &query)
+                let snapshot = connection.unchecked_transaction()?;
+                let queued = query::queued(&snapshot, &query, more)?;
+                Ok((queued, query::list(&snapshot, &query)?))
+            })
+            .await
+    }
+
+    /// How many finished jobs of each state match, and whether that is all of them: beyond `limit` they are not
+    /// counted where the filter has to look at each.
+    ///
+    /// # Errors
+    /// Where a table cannot be read.
+    pub async fn count_by_state(
+        &self,
+        filter: Filter,
+        limit: u64,
+    ) -> Result<Vec<(State, u64, bool)>, StoreError> {
+        self.readers
+            .read("cannot count jobs", move |connection| {
+                query::counts(connection, &filter, limit)
             })
             .await
     }

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 
 use crate::Fault;
 use crate::encoding::{self, Columns};
-use crate::tables::Totals;
+use crate::tables::{DEFAULT_QUEUE, QUEUE_LABEL, Totals};
 use job::query::{Filter, Order, Query};
 use job::selector::Requirement;
 use job::spec::Secrets;
@@ -38,21 +38,91 @@ pub(super) fn get(connection: &Connection, id: JobId) -> Result<Option<Job>, Fau
     Ok(None)
 }
 
-pub(super) fn unfinished(connection: &Connection) -> Result<Vec<(Job, Secrets)>, Fault> {
+type WithSecrets = ((Columns, String), Option<String>);
+
+fn read_with_secrets(row: &Row<'_>) -> rusqlite::Result<WithSecrets> {
+    Ok((read(row)?, row.get(6)?))
+}
+
+fn decode_with_secrets(row: WithSecrets) -> Result<(Job, Secrets), Fault> {
+    let ((columns, text), secrets) = row;
+    let secrets = match secrets {
+        Some(secrets) => encoding::decode_secrets(&secrets)?,
+        None => Secrets::default(),
+    };
+    Ok((encoding::decode(columns, &text)?, secrets))
+}
+
+pub(super) fn unfinished<T>(
+    connection: &Connection,
+    mut keep: impl FnMut(Job, Secrets) -> T,
+) -> Result<Vec<T>, Fault> {
     let mut statement = connection.prepare_cached(
         "SELECT l.id, l.state, l.name, l.created_at, l.expires_at, l.job, s.secrets
          FROM live l LEFT JOIN secrets s ON s.id = l.id ORDER BY l.id",
     )?;
-    let rows = statement.query_map([], |row| Ok((read(row)?, row.get::<_, Option<String>>(6)?)))?;
+    let rows = statement.query_map([], read_with_secrets)?;
     rows.map(|row| {
-        let ((columns, text), secrets) = row?;
-        let secrets = match secrets {
-            Some(secrets) => encoding::decode_secrets(&secrets)?,
-            None => Secrets::default(),
-        };
-        Ok((encoding::decode(columns, &text)?, secrets))
+        let (job, secrets) = decode_with_secrets(row?)?;
+        Ok(keep(job, secrets))
     })
     .collect()
+}
+
+pub(super) fn unfinished_job(
+    connection: &Connection,
+    id: JobId,
+) -> Result<Option<(Job, Secrets)>, Fault> {
+    let row = connection
+        .prepare_cached(
+            "SELECT l.id, l.state, l.name, l.created_at, l.expires_at, l.job, s.secrets
+             FROM live l LEFT JOIN secrets s ON s.id = l.id WHERE l.id = ?",
+        )?
+        .query_row([id.as_bytes()], read_with_secrets)
+        .optional()?;
+    row.map(decode_with_secrets).transpose()
+}
+
+/// A page of the jobs whose rows say that they are queued, and `more` than a page.
+pub(super) fn queued(
+    connection: &Connection,
+    query: &Query,
+    more: usize,
+) -> Result<Vec<Job>, Fault> {
+    let filter = &query.filter;
+    let is_wanted = filter.states.is_empty() || filter.states.contains(&State::Queued);
+    if !is_wanted || query.limit == 0 {
+        return Ok(Vec::new());
+    }
+    let (descending, beyond) = match query.order {
+        Order::CreatedDescending => (" DESC", "<"),
+        Order::CreatedAscending => ("", ">"),
+    };
+    let mut sql = Sql::default();
+    sql.push(
+        "SELECT id, state, name, created_at, expires_at, job FROM live WHERE state = ?",
+        [encoding::number_of(State::Queued).into()],
+    );
+    if let Some(after) = query.after {
+        let id = Value::Blob(after.as_bytes().to_vec());
+        sql.push(&format!(" AND id {beyond} ?"), [id]);
+    }
+    sql.push(&format!(" ORDER BY id{descending}"), []);
+    let mut statement = connection.prepare_cached(&sql.text)?;
+    let mut rows = statement.query(params_from_iter(&sql.values))?;
+    let most = query.limit.saturating_add(more);
+    let mut jobs = Vec::new();
+    while jobs.len() < most
+        && let Some(row) = rows.next()?
+    {
+        let (columns, text) = read(row)?;
+        let job = encoding::decode(columns, &text)?;
+        // There is no index of what comes and goes.
+        if filter.matches(&job) {
+            jobs.push(job);
+        }
+    }
+    Ok(jobs)
 }
 
 pub(super) fn expired(
@@ -102,6 +172,45 @@ pub(super) fn list(connection: &Connection, query: &Query) -> Result<Vec<Job>, F
         encoding::decode(columns, &text)
     })
     .collect()
+}
+
+pub(super) fn counts(
+    connection: &Connection,
+    filter: &Filter,
+    limit: u64,
+) -> Result<Vec<(State, u64, bool)>, Fault> {
+    let states = State::ALL.into_iter().filter(|state| state.is_terminal());
+    let all = *filter == Filter::default();
+    let mut out = Vec::new();
+    for state in states {
+        let found: i64 = if all {
+            // The index alone is read.
+            connection
+                .prepare_cached(
+                    "SELECT count(*) FROM finished INDEXED BY finished_by_state WHERE state = ?",
+                )?
+                .query_row([encoding::number_of(state)], |row| row.get(0))?
+        } else {
+            let query = Query {
+                filter: Filter {
+                    states: vec![state],
+                    ..filter.clone()
+                },
+                order: Order::CreatedDescending,
+                after: None,
+                limit: usize::try_from(limit).unwrap_or(usize::MAX),
+            };
+            let Some(sql) = page(connection, &query)? else {
+                continue;
+            };
+            connection
+                .prepare_cached(&format!("SELECT count(*) FROM ({})", sql.text))?
+                .query_row(params_from_iter(&sql.values), |row| row.get(0))?
+        };
+        let found = u64::try_from(found).unwrap_or(0);
+        out.push((state, found, all || found < limit));
+    }
+    Ok(out)
 }
 
 /// A statement under construction: the values follow the question marks.
@@ -180,13 +289,17 @@ pub(super) fn page(connection: &Connection, query: &Query) -> Result<Option<Sql>
     Ok(Some(sql))
 }
 
-/// The rarest of the labels that have to be there with one of a few values.
+/// The rarest of the labels, the queue among them, that have to be there with one of a few values.
 fn leading_label<'a>(
     connection: &Connection,
     filter: &'a Filter,
     max_values: usize,
 ) -> Result<Option<(&'a str, Vec<&'a str>)>, Fault> {
-    let mut candidates = Vec::new();
+    let queue = filter.queue.as_deref().filter(|it| *it != DEFAULT_QUEUE);
+    let mut candidates: Vec<(&str, Vec<&str>)> = queue
+        .map(|it| (QUEUE_LABEL, vec![it]))
+        .into_iter()
+        .collect();
     for requirement in &filter.selector.requirements {
         match requirement {
             Requirement::In(key, values) => {

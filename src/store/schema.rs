@@ -99,6 +99,21 @@ const MIGRATIONS: &[&str] = &[
     // newest event are in that event's row. (Unfinished jobs stay a table with an index beside it: in one without
     // rowids, each comparison would read the whole of a row, which can be a megabyte.)
     "ALTER TABLE events ADD COLUMN finished INTEGER NOT NULL DEFAULT 0;",
+    // Who waits and who runs is in the rows of jobs; of a queue only what is set is kept, and for a rate its last starts.
+    "CREATE TABLE queues (
+        name TEXT NOT NULL PRIMARY KEY,
+        settings TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        created_at INTEGER NOT NULL,
+        changed_at INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE queue_starts (
+        queue TEXT NOT NULL,
+        at INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX queue_starts_by_time ON queue_starts (queue, at);
+    INSERT INTO labels (key, value, state, id)
+        SELECT '#queue', queue, state, id FROM finished WHERE queue <> 'default';",
 ];
 
 /// How long a connection waits for a predecessor that is still going down.

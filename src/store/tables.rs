@@ -8,10 +8,17 @@ use rusqlite::{Connection, OptionalExtension, ToSql, params};
 use crate::encoding::{self, Columns};
 use crate::events::{self, EventRow};
 use crate::outbox::{self, Settlement, WebhookRow};
+use crate::queues::{self, QueueRow};
 use crate::{Fault, Inserted};
 use job::event::Event;
 use job::spec::Secrets;
 use job::{Idempotency, Job, JobId};
+
+/// The queue of jobs that name none.
+pub(super) const DEFAULT_QUEUE: &str = "default";
+
+/// The key of the queue in the index of labels.
+pub(super) const QUEUE_LABEL: &str = "#queue";
 
 /// A job as it goes into a table.
 #[derive(Debug)]
@@ -87,6 +94,8 @@ pub(super) enum Change {
     Update(Row, Vec<EventRow>),
     Finish(Row, Vec<EventRow>),
     Delete(Vec<JobId>),
+    PutQueue(QueueRow),
+    DeleteQueue(String),
     /// What became of an attempt to deliver an event of this job.
     Settle(i64, JobId, Settlement),
 }
@@ -229,6 +238,8 @@ pub(super) fn change(
             }
             Ok(())
         }
+        Change::PutQueue(row) => queues::put(connection, row),
+        Change::DeleteQueue(name) => queues::delete(connection, name),
         Change::Settle(id, job, settlement) => {
             outbox::settle(connection, *id, *job, settlement, totals)
         }
@@ -311,7 +322,8 @@ fn bound(row: &Row) -> [(&'static str, &dyn ToSql); 7] {
 fn insert_labels(connection: &Connection, row: &Row) -> Result<(), Fault> {
     let mut insert = connection
         .prepare_cached("INSERT INTO labels (key, value, state, id) VALUES (?, ?, ?, ?)")?;
-    for (key, value) in encoding::labels(&row.text)? {
+    let labels = encoding::labels(&row.text)?;
+    for (key, value) in labels.iter().map(pair).chain(queue_label(&row.queue)) {
         insert.execute(params![
             key,
             value,
@@ -322,21 +334,36 @@ fn insert_labels(connection: &Connection, row: &Row) -> Result<(), Fault> {
     Ok(())
 }
 
+fn pair<'a>((key, value): (&'a String, &'a String)) -> (&'a str, &'a str) {
+    (key, value)
+}
+
+/// The queue as a label that no client can set, so that the index of labels finds the jobs of a queue, too. A job in
+/// the default queue costs nothing.
+fn queue_label(queue: &str) -> Option<(&'static str, &str)> {
+    (queue != DEFAULT_QUEUE).then_some((QUEUE_LABEL, queue))
+}
+
 /// Removes a finished job's labels from the index; false where the job is not a finished one.
 fn delete_labels(connection: &Connection, id: JobId) -> Result<bool, Fault> {
     let row = connection
-        .prepare_cached("SELECT state, job FROM finished WHERE id = ?")?
+        .prepare_cached("SELECT state, queue, job FROM finished WHERE id = ?")?
         .query_row([id.as_bytes()], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))
+            Ok((
+                row.get::<_, i64>(0)?,
+                row.get::<_, String>(1)?,
+                row.get::<_, String>(2)?,
+            ))
         })
         .optional()?;
-    let Some((state, text)) = row else {
+    let Some((state, queue, text)) = row else {
         return Ok(false);
     };
     let mut delete = connection.prepare_cached(
         "DELETE FROM labels WHERE key = ? AND value = ? AND state = ? AND id = ?",
     )?;
-    for (key, value) in encoding::labels(&text)? {
+    let labels = encoding::labels(&text)?;
+    for (key, value) in labels.iter().map(pair).chain(queue_label(&queue)) {
         delete.execute(params![key, value, state, id.as_bytes()])?;
     }
     Ok(true)

@@ -12,6 +12,7 @@ use super::*;
 use job::outcome::*;
 use job::pty::Pty;
 use job::query::{Filter, Order};
+use job::queue::{Concurrency, OnConflict};
 use job::sandbox::{InForce, Part, Sandbox};
 use job::selector::{Requirement, Selector};
 use job::spec::*;
@@ -114,7 +115,7 @@ async fn what_was_answered_is_there_after_a_reopen() {
 
     let store = Store::open(&path).unwrap();
     assert_eq!(
-        store.unfinished().await.unwrap(),
+        store.unfinished(keep).await.unwrap(),
         [(running.clone(), secrets()), (late, Secrets::default())]
     );
     assert_eq!(store.get(running.id).await.unwrap(), Some(running));
@@ -123,7 +124,7 @@ async fn what_was_answered_is_there_after_a_reopen() {
         Some(done.as_ref())
     );
     assert_eq!(
-        store.list(everything()).await.unwrap(),
+        finished(&store, everything()).await,
         [done.as_ref().clone()]
     );
     assert_eq!(store.counts().finished, 1);
@@ -160,7 +161,7 @@ async fn concurrent_inserts_share_commits() {
     let stats = store.stats();
     assert_eq!(stats.commands, 64);
     assert!(stats.commits < 64, "{stats:?}");
-    assert_eq!(store.unfinished().await.unwrap().len(), 64);
+    assert_eq!(store.unfinished(keep).await.unwrap().len(), 64);
 }
 
 #[tokio::test]
@@ -179,7 +180,7 @@ async fn of_concurrent_inserts_with_one_key_one_is_new() {
         .into_iter()
         .map(Result::unwrap)
         .collect();
-    let stored = store.unfinished().await.unwrap();
+    let stored = store.unfinished(keep).await.unwrap();
     assert_eq!(stored.len(), 1);
     let replay = Inserted::Replay(stored[0].0.id);
     assert_eq!(
@@ -293,7 +294,7 @@ async fn the_end_of_a_job_erases_its_secrets_from_every_file() {
         .insert(Arc::new(one.clone()), secrets(), None, Vec::new())
         .await
         .unwrap();
-    assert_eq!(store.unfinished().await.unwrap()[0].1, secrets());
+    assert_eq!(store.unfinished(keep).await.unwrap()[0].1, secrets());
     let shown = store.get(one.id).await.unwrap().unwrap();
     assert_eq!(shown.spec.secret_env.0["TOKEN"], "");
     store
@@ -320,7 +321,7 @@ async fn an_end_is_stored_again_without_doubling_and_never_undone() {
     let last = ended(one.clone(), State::Failed);
     store.finish(Arc::clone(&last), Vec::new()).await.unwrap();
     assert_eq!(
-        store.list(everything()).await.unwrap(),
+        finished(&store, everything()).await,
         [last.as_ref().clone()]
     );
     assert_eq!((store.counts().finished, rows(&path, "labels")), (1, 1));
@@ -444,7 +445,7 @@ fn a_newer_store_is_refused_and_untouched() {
     let error = Store::open(&path).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "store has schema 99, this procession knows up to 4: start the newer version"
+        "store has schema 99, this procession knows up to 5: start the newer version"
     );
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
@@ -583,6 +584,7 @@ prop_compose! {
         (timeout, start_deadline, ttl, grace) in
             (prop::option::of(duration()), prop::option::of(duration()), duration(), duration()),
         (stop_signal, codes, queue) in (signal(), prop::collection::vec(any::<u8>(), 0..3), text()),
+        key in prop::option::of(text().prop_map(|key| Concurrency { key, limit: 2, policy: OnConflict::Replace })),
     ) -> Spec {
         Spec {
             program, cwd: cwd.clone(), env,
@@ -602,7 +604,9 @@ prop_compose! {
             timeout,
             stop: StopPolicy { signal: stop_signal, grace, scope: Scope::All },
             wait_for: if output.0 { WaitFor::All } else { WaitFor::Leader },
-            success_exit_codes: codes, queue, priority, start_deadline, ttl_after_finished: ttl,
+            success_exit_codes: codes, queue, priority,
+            weight: priority.unsigned_abs(), concurrency: key,
+            start_deadline, ttl_after_finished: ttl,
             webhooks: Vec::new(),
         }
     }
@@ -747,23 +751,32 @@ proptest! {
                 prop_assert_eq!(inserted.unwrap(), Inserted::New);
             }
             for query in queries {
-                let mut expected: Vec<Job> = jobs.iter()
-                    .filter(|job| job.state.is_terminal() && query.filter.matches(job))
-                    .filter(|job| query.after.is_none_or(|after| match query.order {
-                        Order::CreatedDescending => job.id < after,
-                        Order::CreatedAscending => job.id > after,
-                    }))
-                    .cloned()
-                    .collect();
-                if query.order == Order::CreatedDescending {
-                    expected.reverse();
-                }
-                expected.truncate(query.limit);
-                let shown = store.list(query.clone()).await.unwrap();
-                prop_assert_eq!(shown, expected, "{:?}", query);
+                let page = |is_in: fn(State) -> bool| {
+                    let mut page: Vec<Job> = jobs.iter()
+                        .filter(|job| is_in(job.state) && query.filter.matches(job))
+                        .filter(|job| query.is_after(job.id))
+                        .cloned()
+                        .collect();
+                    if query.order == Order::CreatedDescending {
+                        page.reverse();
+                    }
+                    page.truncate(query.limit);
+                    page
+                };
+                let (queued, ended) = store.list(query.clone(), 0).await.unwrap();
+                prop_assert_eq!(queued, page(|state| state == State::Queued), "{:?}", query);
+                prop_assert_eq!(ended, page(State::is_terminal), "{:?}", query);
             }
             Ok(())
         })?;
         store.close();
     }
+}
+
+async fn finished(store: &Store, query: Query) -> Vec<Job> {
+    store.list(query, 0).await.unwrap().1
+}
+
+fn keep(job: Job, secrets: Secrets) -> (Job, Secrets) {
+    (job, secrets)
 }

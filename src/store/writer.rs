@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use crate::events::{self, EventRow, Feed};
 use crate::inbox::{self, Inbox, Sender, Urgency, Woken};
 use crate::outbox::{self, Settlement};
+use crate::queues::{self, Start};
 use crate::tables::{self, Change, Insertion, Totals};
 use crate::{Counts, Fault, Inserted, OpenError, StoreError};
 use job::event::Cursor;
@@ -36,6 +37,8 @@ enum Command {
     Change(Change, oneshot::Sender<Result<(), StoreError>>),
     /// Events of no change of a row. Nobody waits for them.
     Tell(Vec<EventRow>),
+    /// A start in a queue that has a rate. Nobody waits for it.
+    Start(Start),
 }
 
 impl Command {
@@ -45,7 +48,14 @@ impl Command {
             Self::Change(Change::Update(_, events) | Change::Finish(_, events), _)
             | Self::Tell(events) => events,
             Self::Change(Change::Settle(_, _, Settlement::Done(events)), _) => events,
-            Self::Change(Change::Delete(_) | Change::Settle(..), _) => &[],
+            Self::Change(
+                Change::Delete(_)
+                | Change::PutQueue(_)
+                | Change::DeleteQueue(_)
+                | Change::Settle(..),
+                _,
+            )
+            | Self::Start(_) => &[],
         }
     }
 }
@@ -143,10 +153,15 @@ impl Writer {
         let _ = self.send(Command::Tell(events), doing);
     }
 
+    pub(super) fn tell_start(&self, start: Start) {
+        // The same.
+        let _ = self.send(Command::Start(start), "cannot store a start");
+    }
+
     fn send(&self, command: Command, doing: &'static str) -> Result<(), StoreError> {
         let urgency = match &command {
             Command::Insert(..) | Command::Change(..) => Urgency::Now,
-            Command::Tell(_) => Urgency::Later,
+            Command::Tell(_) | Command::Start(_) => Urgency::Later,
         };
         self.messages
             .send(Message::Write(command, doing), urgency)
@@ -363,11 +378,14 @@ fn answer(entry: Entry, outcome: Result<Inserted, &Fault>) -> Option<Entry> {
         (Command::Change(_, answer), outcome) => {
             let _ = answer.send(outcome.map(|_| ()).map_err(|fault| fault.doing(doing)));
         }
-        (Command::Tell(_), Ok(_)) => {}
+        (Command::Tell(_) | Command::Start(_), Ok(_)) => {}
         (Command::Tell(events), Err(fault)) if fault.is_full() || fault.is_failing() => {
             return Some((Command::Tell(events), doing));
         }
-        (Command::Tell(_), Err(fault)) => {
+        (Command::Start(start), Err(fault)) if fault.is_full() || fault.is_failing() => {
+            return Some((Command::Start(start), doing));
+        }
+        (Command::Tell(_) | Command::Start(_), Err(fault)) => {
             let error = fault.doing(doing);
             tracing::error!(%error, "the store failed: {error}");
         }
@@ -387,6 +405,10 @@ fn apply(
             Inserted::New
         }
         Command::Tell(_) => Inserted::New,
+        Command::Start(start) => {
+            queues::start(connection, start)?;
+            Inserted::New
+        }
     };
     match (inserted, command) {
         // What is told of a delivery depends on whether it is still there.

@@ -27,6 +27,7 @@ mod monitors;
 mod output;
 mod proxies;
 mod queue;
+mod queues;
 mod real_work;
 mod retention;
 mod sandbox;

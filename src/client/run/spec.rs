@@ -52,6 +52,18 @@ pub(crate) struct SpecArgs {
     /// Higher ones start first.
     #[arg(long, allow_hyphen_values = true, value_name = "N")]
     priority: Option<i64>,
+    /// How much of the limits of its queue and the service it takes; 1 by default.
+    #[arg(long, value_name = "N")]
+    weight: Option<u32>,
+    /// A key under which only one job runs at a time, or as many as --key-limit says.
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// How many jobs may run under the key.
+    #[arg(long, value_name = "N", requires = "key")]
+    key_limit: Option<u32>,
+    /// What to do where the key is taken; by default it waits.
+    #[arg(long, value_enum, requires = "key", value_name = "WHAT")]
+    on_conflict: Option<OnConflict>,
     /// Fail where it has not started after so long.
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     start_deadline: Option<f64>,
@@ -100,6 +112,29 @@ pub(crate) struct SpecArgs {
     /// The command and its arguments; no shell is involved.
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum OnConflict {
+    /// Wait.
+    Queue,
+    /// Fail.
+    Reject,
+    /// Wait, and end those that wait with the key.
+    Newest,
+    /// The same, and stop what runs with the key.
+    Replace,
+}
+
+impl OnConflict {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Reject => "reject",
+            Self::Newest => "newest",
+            Self::Replace => "replace",
+        }
+    }
 }
 
 /// What flags may refer to.
@@ -225,6 +260,16 @@ impl SpecArgs {
         set(&["stop", "grace_seconds"], self.grace.map(number));
         set(&["queue"], self.queue.as_ref().map(|queue| json!(queue)));
         set(&["priority"], self.priority.map(Value::from));
+        set(&["weight"], self.weight.map(Value::from));
+        set(
+            &["concurrency", "key"],
+            self.key.as_ref().map(|key| json!(key)),
+        );
+        set(&["concurrency", "limit"], self.key_limit.map(Value::from));
+        set(
+            &["concurrency", "policy"],
+            self.on_conflict.map(|what| json!(what.as_str())),
+        );
         set(&["start_deadline_seconds"], self.start_deadline.map(number));
         set(&["limits", "memory_bytes"], self.memory.map(Value::from));
         set(&["limits", "cpu"], self.cpus.map(number));

@@ -91,6 +91,7 @@ pub(super) async fn submit(
         actor: caller.actor.to_string(),
         rerun_of,
         idempotency: claim.idempotency.clone(),
+        has_priority: new.has_priority,
     };
     // The claim ends when the job has been accepted, and a repeat finds it.
     Ok(api.manager.submit(submission).await?)
@@ -106,8 +107,9 @@ pub(super) async fn accepted(api: &Api, submitted: Submitted, wait: &Wait) -> Re
             job = later;
         }
     }
-    let mut response = respond::job(StatusCode::CREATED, &job);
-    respond::set(&mut response, LOCATION, &format!("/jobs/{}", job.id));
+    let mut response = respond::job(api, StatusCode::CREATED, &job);
+    let location = format!("/jobs/{}", job.id);
+    respond::set(&mut response, LOCATION, &location);
     if submitted.replayed {
         respond::set(&mut response, IDEMPOTENT_REPLAYED, "true");
     }

@@ -35,7 +35,7 @@ pub(crate) async fn patch(
             break;
         }
         match api.manager.amend(id, job.version, amendment).await {
-            Ok(job) => return Ok(respond::job(StatusCode::OK, &job)),
+            Ok(job) => return Ok(respond::job(&api, StatusCode::OK, &job)),
             Err(RequestError::Changed) if !is_bound => {
                 let next = Until::VersionAfter(job.version);
                 let _ = api.manager.wait(id, next, BETWEEN).await?;

@@ -15,7 +15,7 @@ pub(crate) async fn pause(
     InPath(id): InPath,
 ) -> Result<Response, ApiError> {
     let job = api.manager.pause(id).await?;
-    Ok(respond::job(StatusCode::OK, &job))
+    Ok(respond::job(&api, StatusCode::OK, &job))
 }
 
 /// `POST /jobs/{id}/resume`
@@ -24,5 +24,5 @@ pub(crate) async fn resume(
     InPath(id): InPath,
 ) -> Result<Response, ApiError> {
     let job = api.manager.resume(id).await?;
-    Ok(respond::job(StatusCode::OK, &job))
+    Ok(respond::job(&api, StatusCode::OK, &job))
 }

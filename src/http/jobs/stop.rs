@@ -86,7 +86,7 @@ pub(crate) async fn stop(
     } else {
         StatusCode::ACCEPTED
     };
-    let mut response = respond::job(status, &job);
+    let mut response = respond::job(&api, status, &job);
     wait.mark(&mut response);
     Ok(response)
 }

@@ -11,14 +11,17 @@ use std::task::{Context, Poll};
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::http::header::AUTHORIZATION;
-use axum::http::{Extensions, HeaderMap};
+use axum::http::{Extensions, HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
+use job::time::Timestamp;
 
-use crate::api::{AuthMode, Settings};
+use crate::api::{Api, AuthMode};
 use crate::problem::ApiError;
+use crate::query::Params;
+use crate::tokens::sessions::{Maker, Sessions};
 use crate::tokens::{Access, Grant};
 
 /// The user on the other end of a unix socket connection; the server puts it into the request.
@@ -31,11 +34,16 @@ pub struct PeerAddress(pub SocketAddr);
 
 /// Where the name of who asks is left for the audit log, also for requests that are then refused.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ActorSlot(Arc<OnceLock<Arc<str>>>);
+pub(crate) struct ActorSlot(Arc<OnceLock<Arc<str>>>);
 
 impl ActorSlot {
-    pub(super) fn actor(&self) -> Option<&str> {
+    pub(crate) fn actor(&self) -> Option<&str> {
         self.0.get().map(|actor| &**actor)
+    }
+
+    /// A second name for the same request changes nothing.
+    pub(crate) fn note(&self, actor: &Arc<str>) {
+        let _ = self.0.set(actor.clone());
     }
 }
 
@@ -48,40 +56,103 @@ pub(crate) struct Caller {
     pub(crate) scope: Access,
     /// What the permission hangs on; nothing where it lasts as long as the connection.
     grant: Option<Grant>,
+    /// How they came in.
+    pub(crate) by: By,
+}
+
+/// How a caller came in.
+#[derive(Clone, Debug)]
+pub(crate) enum By {
+    /// Nobody was asked.
+    Nothing,
+    /// The unix socket, as this user.
+    Socket(u32),
+    /// A token.
+    Token,
+    /// A session of a browser, which ends by itself.
+    Session {
+        /// Its name.
+        id: Arc<str>,
+        /// When it ends in any case.
+        expires_at: Timestamp,
+        /// Who says when it has ended.
+        sessions: Sessions,
+    },
 }
 
 impl Caller {
-    fn admin(actor: &str) -> Self {
+    fn admin(actor: &str, by: By) -> Self {
         Self {
             actor: actor.into(),
             scope: Access::Admin,
             grant: None,
+            by,
+        }
+    }
+
+    /// What they may give to a browser. A session gives nothing: it would outlive its own end.
+    pub(crate) fn maker(&self) -> Option<Maker> {
+        match (&self.by, &self.grant) {
+            (By::Socket(uid), _) => Some(Maker::uid(*uid)),
+            (By::Token, Some(grant)) => Some(Maker::token(grant)),
+            (By::Nothing | By::Session { .. } | By::Token, _) => None,
+        }
+    }
+
+    /// Does the permission end before the connection does?
+    fn may_end(&self) -> bool {
+        self.grant.is_some() || matches!(self.by, By::Session { .. })
+    }
+
+    /// For records: a session's actor is its parent's, with the beginning of its own name.
+    fn recorded(&self) -> Arc<str> {
+        match &self.by {
+            By::Session { id, .. } => {
+                let short = id.get(..8).unwrap_or(id);
+                format!("{}/{short}", self.actor).into()
+            }
+            By::Nothing | By::Socket(_) | By::Token => self.actor.clone(),
         }
     }
 
     /// Resolves when the caller may no longer do what they were allowed to. Answers with a body need not
     /// ask, [`while_allowed`] does; a connection that was upgraded must select on it.
     pub(crate) async fn ended(&self) {
+        let session = async {
+            match &self.by {
+                By::Session { id, sessions, .. } => sessions.ended(id).await,
+                By::Nothing | By::Socket(_) | By::Token => std::future::pending().await,
+            }
+        };
         match &self.grant {
-            Some(grant) => grant.ended().await,
-            None => std::future::pending().await,
+            Some(grant) => tokio::select! {
+                () = grant.ended() => {}
+                () = session => {}
+            },
+            None => session.await,
         }
     }
 }
 
-/// Finds out who asks and whether they may; `needed` is the route's access word.
+/// The parameter that stands for a header, of routes that a browser cannot send one to.
+pub(crate) const TICKET: &str = "ticket";
+
+/// Finds out who asks and whether they may; `needed` is the route's access word. `tickets`: the route takes them.
 pub(crate) fn check(
-    settings: &Settings,
+    api: &Api,
     request: &mut Request,
     needed: Access,
+    tickets: bool,
 ) -> Result<(), ApiError> {
     if needed == Access::Public {
         return Ok(());
     }
-    let caller = identify(settings, request.headers(), request.extensions())?;
-    if let Some(ActorSlot(slot)) = request.extensions().get() {
-        // A second identification of the same request finds the same actor.
-        let _ = slot.set(caller.actor.clone());
+    let caller = match ticket(api, request, tickets) {
+        Some(holder) => holder?,
+        None => identify(api, request.headers(), request.extensions())?,
+    };
+    if let Some(slot) = request.extensions().get::<ActorSlot>() {
+        slot.note(&caller.recorded());
     }
     if !caller.scope.reaches(needed) {
         return Err(ApiError::Forbidden {
@@ -92,29 +163,51 @@ pub(crate) fn check(
     Ok(())
 }
 
-fn identify(
-    settings: &Settings,
-    headers: &HeaderMap,
-    extensions: &Extensions,
-) -> Result<Caller, ApiError> {
+/// Who gave the ticket that this request has instead of a header.
+fn ticket(api: &Api, request: &Request, taken: bool) -> Option<Result<Caller, ApiError>> {
+    let plain = taken
+        && request.method() == Method::GET
+        && !request.headers().contains_key(AUTHORIZATION)
+        && request.extensions().get::<PeerUid>().is_none();
+    let text = plain.then(|| Params::of(request.uri()).text(TICKET))??;
+    let holder = api.tickets.redeem(&text, request.uri().path());
+    Some(holder.ok_or(ApiError::Unauthenticated))
+}
+
+fn identify(api: &Api, headers: &HeaderMap, extensions: &Extensions) -> Result<Caller, ApiError> {
+    let settings = &api.settings;
     if let Some(PeerUid(uid)) = extensions.get() {
         return if *uid == 0 || *uid == settings.uid {
-            Ok(Caller::admin(&format!("uid:{uid}")))
+            Ok(Caller::admin(&format!("uid:{uid}"), By::Socket(*uid)))
         } else {
             Err(ApiError::PeerNotAllowed)
         };
     }
-    match &settings.auth {
-        AuthMode::None => Ok(Caller::admin("anonymous")),
-        AuthMode::Token { tokens } => bearer(headers)
-            .and_then(|token| tokens.recognise(token))
-            .map(|grant| Caller {
-                actor: grant.actor.clone(),
-                scope: grant.scope,
-                grant: Some(grant),
-            })
-            .ok_or(ApiError::Unauthenticated),
+    let tokens = match &settings.auth {
+        AuthMode::None => return Ok(Caller::admin("anonymous", By::Nothing)),
+        AuthMode::Token { tokens } => tokens,
+    };
+    let token = bearer(headers).ok_or(ApiError::Unauthenticated)?;
+    if let Some(grant) = tokens.recognise(token) {
+        return Ok(Caller {
+            actor: grant.actor.clone(),
+            scope: grant.scope,
+            grant: Some(grant),
+            by: By::Token,
+        });
     }
+    let found = settings.sessions.recognise(token, tokens);
+    let (session, parent) = found.ok_or(ApiError::Unauthenticated)?;
+    Ok(Caller {
+        actor: session.actor.as_str().into(),
+        scope: session.scope(),
+        grant: parent,
+        by: By::Session {
+            id: session.id.as_str().into(),
+            expires_at: session.expires_at,
+            sessions: settings.sessions.clone(),
+        },
+    })
 }
 
 /// The token of the only `Authorization` header; two headers are none.
@@ -134,7 +227,7 @@ pub(crate) async fn while_allowed(request: Request, next: Next) -> Response {
     let Some(caller) = request.extensions().get::<Caller>().cloned() else {
         return next.run(request).await;
     };
-    if caller.grant.is_none() {
+    if !caller.may_end() {
         return next.run(request).await;
     }
     let response = tokio::select! {
@@ -246,6 +339,7 @@ mod tests {
             actor: grant.actor.clone(),
             scope: grant.scope,
             grant: Some(grant),
+            by: By::Token,
         };
         let app = axum::Router::new()
             .route(

@@ -4,7 +4,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{CONNECTION, HOST, ORIGIN, TRANSFER_ENCODING};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
@@ -13,8 +13,9 @@ use axum::response::{IntoResponse, Response};
 
 use super::auth::PeerUid;
 use crate::api::{Api, AuthMode, Settings};
-use crate::headers::{REQUEST_ID, SEC_FETCH_SITE};
+use crate::headers::{REQUEST_ID, SEC_FETCH_DEST, SEC_FETCH_MODE, SEC_FETCH_SITE};
 use crate::problem::ApiError;
+use crate::web;
 
 /// The most bytes and headers of a request head.
 pub(crate) const HEAD_BYTES: usize = 32 << 10;
@@ -25,6 +26,7 @@ pub(crate) const HEAD_FIELDS: usize = 64;
 pub(crate) async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
     let socket = request.extensions().get::<PeerUid>().is_some();
     let chunked = request.headers().contains_key(TRANSFER_ENCODING);
+    let leads_in = is_navigation(&request);
     let checked = check_size(&request).and_then(|()| {
         check(
             &api.settings,
@@ -32,6 +34,7 @@ pub(crate) async fn guard(State(api): State<Api>, request: Request, next: Next) 
             request.uri(),
             request.headers(),
             socket,
+            leads_in,
         )
     });
     let mut response = match checked {
@@ -45,6 +48,17 @@ pub(crate) async fn guard(State(api): State<Api>, request: Request, next: Next) 
         response.headers_mut().insert(CONNECTION, close);
     }
     response
+}
+
+/// Somebody followed a link to the page, from wherever: it is shown in a tab of its own and has no data. Frames, scripts
+/// and images of other pages say something else here, and so does what is no browser.
+fn is_navigation(request: &Request) -> bool {
+    let matched = request.extensions().get::<MatchedPath>();
+    let headers = request.headers();
+    matched.is_some_and(|path| web::PATHS.contains(&path.as_str()))
+        && request.method().is_safe()
+        && only(headers, &SEC_FETCH_MODE) == Some("navigate")
+        && only(headers, &SEC_FETCH_DEST) == Some("document")
 }
 
 /// The connection refuses what is far too large, and without a body; this refuses the rest in full.
@@ -68,6 +82,7 @@ fn check(
     uri: &Uri,
     headers: &HeaderMap,
     socket: bool,
+    leads_in: bool,
 ) -> Result<(), ApiError> {
     let host = only(headers, &HOST);
     // RFC 9112, 3.2: whoever stands in between may have gone by another one.
@@ -100,7 +115,7 @@ fn check(
         let site = site.as_bytes();
         site.eq_ignore_ascii_case(b"cross-site") || site.eq_ignore_ascii_case(b"same-site")
     });
-    if foreign {
+    if foreign && !leads_in {
         return Err(ApiError::OriginNotAllowed);
     }
     Ok(())
@@ -169,14 +184,9 @@ mod tests {
             let name: HeaderName = name.parse().unwrap();
             map.append(name, value.parse().unwrap());
         }
-        check(
-            settings,
-            Version::HTTP_11,
-            &uri.parse().unwrap(),
-            &map,
-            false,
-        )
-        .map_err(|error| error.status().as_u16())
+        let uri = uri.parse().unwrap();
+        check(settings, Version::HTTP_11, &uri, &map, false, false)
+            .map_err(|error| error.status().as_u16())
     }
 
     #[test]
@@ -243,6 +253,7 @@ mod tests {
             Version::HTTP_10,
             &"/".parse().unwrap(),
             &HeaderMap::new(),
+            false,
             false,
         );
         assert_eq!(old.unwrap_err().status(), 421);

@@ -9,12 +9,13 @@ use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, RANGE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 
-use super::{Download, Stretch, off_thread, raw, set};
+use super::{Download, Stretch, download_of, off_thread, raw, save_as, set};
 use crate::accept;
 use crate::api::Api;
 use crate::extract::InPath;
 use crate::headers::FIRST_POSITION;
 use crate::problem::ApiError;
+use crate::query::Params;
 use crate::range::{self, Wanted};
 use job::OutputTotals;
 use protocol::output::{Piece, Reader, Stream};
@@ -26,29 +27,34 @@ const OFFERED: &[&str] = &["text/plain", "application/octet-stream"];
 pub(crate) async fn stdout(
     api: State<Api>,
     id: InPath,
+    params: Params,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    one_stream(api, id, &method, headers, Stream::Stdout).await
+    one_stream(api, id, params, &method, headers, Stream::Stdout).await
 }
 
 /// `GET /jobs/{id}/output/stderr`
 pub(crate) async fn stderr(
     api: State<Api>,
     id: InPath,
+    params: Params,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    one_stream(api, id, &method, headers, Stream::Stderr).await
+    one_stream(api, id, params, &method, headers, Stream::Stderr).await
 }
 
 async fn one_stream(
     State(api): State<Api>,
     InPath(id): InPath,
+    mut params: Params,
     method: &Method,
     mut headers: HeaderMap,
     stream: Stream,
 ) -> Result<Response, ApiError> {
+    let download = download_of(&mut params);
+    params.finish()?;
     // Ranges are defined for GET alone.
     if method != Method::GET {
         headers.remove(RANGE);
@@ -76,6 +82,7 @@ async fn one_stream(
     let bytes = HeaderValue::from_static("bytes");
     response.headers_mut().insert(ACCEPT_RANGES, bytes);
     *response.body_mut() = plan.stretch.into_body();
+    save_as(&mut response, download);
     Ok(response)
 }
 

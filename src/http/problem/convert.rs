@@ -1,8 +1,8 @@
 //! The errors of the layers below as errors of the API. What those say to a client is not known here.
 
 use super::{ApiError, Place, Violation};
-use crate::request::{BodyError, FieldError};
-use manager::{RequestError, SubmitError, Unavailable};
+use crate::request::{BodyError, FieldError, code};
+use manager::{QueueError, RequestError, SubmitError, Unavailable};
 use store::StoreError;
 
 impl From<FieldError> for Violation {
@@ -54,6 +54,12 @@ impl From<SubmitError> for ApiError {
     fn from(error: SubmitError) -> Self {
         match error {
             SubmitError::QueueFull => Self::QueueFull,
+            SubmitError::KeyTaken(holder) => Self::ConcurrencyConflict(holder),
+            SubmitError::TooHeavy(most) => Self::InvalidSpec(vec![Violation {
+                place: Place::Pointer("/weight".to_owned()),
+                code: code::OUT_OF_RANGE,
+                detail: format!("must be at most {most}, which is the most that may run"),
+            }]),
             SubmitError::Draining => Self::Draining,
             SubmitError::KeyReused => Self::KeyReused,
             SubmitError::Unavailable(unavailable) => unavailable.into(),
@@ -76,6 +82,19 @@ impl From<RequestError> for ApiError {
             RequestError::NoTerminal => Self::NoTerminal,
             RequestError::MonitorGone => Self::MonitorUnavailable,
             RequestError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<QueueError> for ApiError {
+    fn from(error: QueueError) -> Self {
+        match error {
+            QueueError::NoSuchQueue => Self::QueueNotFound,
+            QueueError::InUse => Self::QueueInUse,
+            QueueError::Changed => Self::PreconditionFailed,
+            QueueError::Store(error) if error.full => Self::NoRoom,
+            QueueError::Store(error) if error.failing => Self::StoreUnavailable,
+            QueueError::Store(error) => error.into(),
         }
     }
 }

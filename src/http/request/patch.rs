@@ -4,22 +4,25 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as JsonValue};
 
-use super::fields::{At, Errors, Fields, code, integer, seconds};
+use super::fields::{At, Errors, Fields, code, seconds};
 use super::{
     ANY_TIME, Body, BodyError, FieldError, NewJob, ONE_MINUTE, SpecLimits, TEN_YEARS, parse_body,
-    parse_submission, rules, stop,
+    parse_queue, parse_submission, rules, stop,
 };
 use job::Job;
 use job::Spec;
 use job::amendment::Amendment;
+use job::queue::Settings;
 
 /// The members of a spec that an amendment can change.
-const AMENDABLE: [&str; 5] = [
+const AMENDABLE: [&str; 7] = [
     "timeout_seconds",
     "stop",
     "ttl_seconds_after_finished",
     "queue",
     "priority",
+    "weight",
+    "concurrency",
 ];
 
 /// Reads the body of `PATCH /jobs/{id}` as a change of this job.
@@ -49,12 +52,42 @@ pub fn parse_amendment(
                 seconds(ONE_MINUTE..=TEN_YEARS),
             ),
             queue: f.or(usual.queue, "queue", rules::queue),
-            priority: f.or(usual.priority, "priority", integer(-1_000_000..=1_000_000)),
+            priority: f.or(usual.priority, "priority", rules::priority),
+            weight: f.or(usual.weight, "weight", rules::weight),
+            concurrency: f.optional("concurrency", rules::concurrency),
         };
         f.finish();
         amendment
     });
     errors.result(amendment).map_err(BodyError::Invalid)
+}
+
+/// Reads the body of `PATCH /queues/{name}` as what is then set of a queue with these settings.
+pub fn parse_queue_patch(
+    settings: &Settings,
+    patch: &[u8],
+) -> Result<(Settings, Changes), BodyError> {
+    let patch = read(patch)?;
+    let pause = |name: &String| ["paused", "pause_reason"].contains(&name.as_str());
+    let changes = if patch.keys().all(pause) {
+        Changes::PauseAlone
+    } else {
+        Changes::More
+    };
+    let base = serde_json::to_value(settings).expect("settings can always be written as JSON");
+    let base = base.as_object().cloned().unwrap_or_default();
+    let body = merged(base, patch)?;
+    let settings = parse_queue(&body).map_err(BodyError::Invalid)?;
+    Ok((settings, changes))
+}
+
+/// What a patch of a queue is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changes {
+    /// Whether it is paused, and why.
+    PauseAlone,
+    /// Something else as well.
+    More,
 }
 
 /// Reads the body of `POST /jobs/{id}/rerun` as a new job like this one. Values of secrets are not known

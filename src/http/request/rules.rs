@@ -11,6 +11,7 @@ use super::json::{Number, Value};
 use job::Signal;
 use job::Spec;
 use job::label::{self, LabelError};
+use job::queue::{Concurrency, OnConflict, WEIGHT_MAX};
 use job::spec::{
     NameOrId, OnLimit, Program, Rlimit, RlimitResource, RlimitValue, Scope, Stdin, Umask, WaitFor,
 };
@@ -288,6 +289,54 @@ pub(super) fn signal(at: &At<'_>) -> Option<Signal> {
             "must be a name such as SIGTERM or TERM, or a number from 1 to 31 or 34 to 64",
         ),
     }
+}
+
+pub(super) fn priority(at: &At<'_>) -> Option<i32> {
+    integer(-1_000_000..=1_000_000)(at)
+}
+
+pub(super) fn weight(at: &At<'_>) -> Option<u32> {
+    integer(1..=WEIGHT_MAX)(at)
+}
+
+/// The key that a job runs under.
+pub(super) fn concurrency(at: &At<'_>) -> Option<Concurrency> {
+    let mut f = Fields::of(at)?;
+    let key = f.required("key", concurrency_key);
+    let limit = f.or(1, "limit", integer(1..=10_000));
+    let policy = f.or_default("policy", |at| {
+        at.choice(&[
+            ("queue", OnConflict::Queue),
+            ("reject", OnConflict::Reject),
+            ("newest", OnConflict::Newest),
+            ("replace", OnConflict::Replace),
+        ])
+    });
+    f.finish();
+    Some(Concurrency {
+        key: key?,
+        limit,
+        policy,
+    })
+}
+
+fn concurrency_key(at: &At<'_>) -> Option<String> {
+    const ALLOWED: &str = "must have 1 to 128 characters, none of them a control character";
+    let text = at.text()?;
+    if text.chars().count() > 128 {
+        return at.refuse(code::TOO_LONG, ALLOWED);
+    }
+    if text.is_empty() || text.contains(char::is_control) {
+        return at.refuse(code::INVALID_VALUE, ALLOWED);
+    }
+    Some(text.to_owned())
+}
+
+/// The key of a label.
+pub(super) fn label_key(at: &At<'_>) -> Option<String> {
+    let key = at.text()?;
+    label_syntax(at, label::check_key(key))?;
+    Some(key.to_owned())
 }
 
 pub(super) fn queue(at: &At<'_>) -> Option<String> {

@@ -95,6 +95,7 @@ fn full() -> Json {
         "output": {"merge_stderr": true, "max_bytes": 4096, "on_limit": "stop_job"},
         "timeout_seconds": 0.5, "stop": {"signal": "SIGINT", "grace_seconds": 0, "scope": "all"},
         "wait_for": "all", "success_exit_codes": [3, 0], "queue": "batch", "priority": -1_000_000,
+        "weight": 1_000_000, "concurrency": {"key": "deploy prod", "limit": 3, "policy": "replace"},
         "start_deadline_seconds": 5, "ttl_seconds_after_finished": 60
     })
 }
@@ -527,6 +528,33 @@ fn every_rule_refuses_with_its_place_and_code() {
         (json!({"queue": ""}), "/queue", code::INVALID_VALUE),
         (json!({"queue": "a b"}), "/queue", code::INVALID_VALUE),
         (json!({"queue": "q".repeat(64)}), "/queue", code::TOO_LONG),
+        (json!({"weight": 0}), "/weight", code::OUT_OF_RANGE),
+        (json!({"weight": 1_000_001}), "/weight", code::OUT_OF_RANGE),
+        (
+            json!({"concurrency": {"limit": 1}}),
+            "/concurrency/key",
+            code::MISSING,
+        ),
+        (
+            json!({"concurrency": {"key": ""}}),
+            "/concurrency/key",
+            code::INVALID_VALUE,
+        ),
+        (
+            json!({"concurrency": {"key": "k".repeat(129)}}),
+            "/concurrency/key",
+            code::TOO_LONG,
+        ),
+        (
+            json!({"concurrency": {"key": "k", "limit": 10_001}}),
+            "/concurrency/limit",
+            code::OUT_OF_RANGE,
+        ),
+        (
+            json!({"concurrency": {"key": "k", "policy": "wait"}}),
+            "/concurrency/policy",
+            code::INVALID_VALUE,
+        ),
         (
             json!({"priority": 1_000_001}),
             "/priority",
@@ -853,7 +881,8 @@ proptest! {
         shown["name"] = json!(job.name);
         shown["labels"] = json!(job.labels);
         let again = parse(&shown).unwrap();
-        prop_assert_eq!(again, job);
+        // A priority that is shown is given.
+        prop_assert_eq!(again, NewJob { has_priority: true, ..job });
     }
 }
 

@@ -164,7 +164,7 @@ impl Entry {
 /// An access word that a token can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-struct Scope(Access);
+pub(super) struct Scope(pub(super) Access);
 
 impl TryFrom<String> for Scope {
     type Error = &'static str;
@@ -185,7 +185,7 @@ impl From<Scope> for String {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-struct Digest([u8; 32]);
+pub(super) struct Digest(pub(super) [u8; 32]);
 
 impl TryFrom<String> for Digest {
     type Error = &'static str;
@@ -209,7 +209,7 @@ impl From<Digest> for String {
     }
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -53,15 +53,22 @@ impl Runner {
         if version != self.job.version {
             return Err(RequestError::Changed);
         }
-        let (from, to) = (self.job.spec.priority, amendment.priority);
-        let id = self.job.id;
-        if from != to && !self.shared.admission().reprioritize(id, from, to) {
+        if !amendment.changes_place(&self.job) {
+            return self.amend(amendment).await;
+        }
+        let before = self.job.clone();
+        let mut after = before.clone();
+        amendment.clone().apply(&mut after);
+        let room = &self.shared.room;
+        let (new, old) = (room.ticket_of(&after), room.ticket_of(&before));
+        if !room.amend(before.id, |it| *it = new) {
             return Err(RequestError::NotQueued);
         }
         let amended = self.amend(amendment).await;
         if amended.is_err() {
-            self.shared.admission().reprioritize(id, to, from);
+            self.shared.room.amend(before.id, |it| *it = old);
         }
+        self.shared.grant();
         amended
     }
 

@@ -274,7 +274,7 @@ impl Runner {
             }
             Fate::Ended(record) => self.end_with(&record, std::mem::take(pending)).await,
             Fate::Lost(record, cause) => {
-                self.shared.leave();
+                self.shared.leave(self.job.id);
                 self.lose(record, cause).await;
             }
             Fate::NeverStarted => {
@@ -291,8 +291,7 @@ impl Runner {
 
     /// The monitor's last record tells the end.
     async fn end_with(&mut self, record: &Record, pending: HashMap<u64, Pending>) {
-        self.shared.leave();
-        mirror::finish(&mut self.job, record);
+        self.finish(record);
         self.commit_end().await;
         for (_, ask) in pending {
             let _ = ask.reply.send(Err(Refusal::Finished.into()));

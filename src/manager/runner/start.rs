@@ -7,15 +7,15 @@ use tokio::time::Instant;
 
 use super::asks::Ask;
 use super::follow::Followed;
-use super::{Runner, Stopping, unstarted, until};
+use super::{Runner, Stopping, WAKEFUL, unstarted, until};
 use crate::adopt::Origin;
 use crate::link::MonitorLink;
 use crate::mirror;
-use crate::queue::Arrival;
-use job::State;
 use job::life::Refusal;
 use job::outcome::{Cause, SpawnFailure, Stage, Termination};
 use job::spec::Secrets;
+use job::time::Timestamp;
+use job::{Job, State};
 use linux::clock;
 use linux::failpoint;
 
@@ -33,36 +33,43 @@ enum NotLaunched {
 enum Woken {
     Slot,
     Ask(Ask),
+    /// It is time to look whether anybody needs the task.
+    Tired,
     StartDeadline,
     Shutdown,
 }
 
 impl Runner {
+    /// Waits for the slot, with a task until `awake_until` and for as long as anybody holds anything of the job.
     pub(super) async fn queue(
         mut self: Box<Self>,
-        arrival: Arrival,
         mut slot: oneshot::Receiver<()>,
         secrets: Secrets,
+        mut awake_until: Instant,
     ) {
-        if arrival == Arrival::Waits {
+        let deadline = self.start_deadline();
+        if slot.try_recv().is_err() {
             self.answer();
-            let deadline = self.start_deadline();
             loop {
+                let now = Instant::now();
+                if awake_until <= now {
+                    if self.sleep() {
+                        return;
+                    }
+                    awake_until = now + WAKEFUL;
+                }
                 let woken = tokio::select! {
                     biased;
                     _ = &mut slot => Woken::Slot,
                     Some(ask) = self.asks.recv() => Woken::Ask(*ask),
                     _ = self.shutdown.changed() => Woken::Shutdown,
                     () = until(deadline) => Woken::StartDeadline,
+                    () = until(Some(awake_until)) => Woken::Tired,
                 };
                 match woken {
                     Woken::Slot => break,
                     Woken::Ask(Ask::Stop(stop, reply)) => {
-                        if self
-                            .shared
-                            .admission()
-                            .cancel(self.job.id, self.job.spec.priority)
-                        {
+                        if self.withdraw() {
                             mirror::end(&mut self.job, unstarted(stop), clock::wall());
                             self.commit_end().await;
                             let _ = reply.send(Ok(0));
@@ -75,17 +82,13 @@ impl Runner {
                         let _ = reply.send(Err(Refusal::NotStarted.into()));
                     }
                     // The monitor will be asked as soon as there is one.
-                    Woken::Ask(Ask::Follow) => {}
+                    Woken::Ask(Ask::Follow) | Woken::Tired => {}
                     Woken::Ask(Ask::Amend(version, amendment, reply)) => {
                         let amended = self.amend_queued(version, *amendment).await;
                         let _ = reply.send(amended);
                     }
                     Woken::StartDeadline => {
-                        if self
-                            .shared
-                            .admission()
-                            .cancel(self.job.id, self.job.spec.priority)
-                        {
+                        if self.withdraw() {
                             mirror::end(
                                 &mut self.job,
                                 Termination::unasked(Cause::StartDeadline),
@@ -102,12 +105,25 @@ impl Runner {
         self.start(secrets, None).await;
     }
 
+    /// Takes the job out of those that wait; `false` where it has been granted by now.
+    fn withdraw(&self) -> bool {
+        let is_out = self.shared.room.withdraw(self.job.id);
+        if is_out {
+            self.shared.grant();
+        }
+        is_out
+    }
+
+    /// Leaves the job to the room, where nobody holds anything of it.
+    fn sleep(&self) -> bool {
+        let deadline = start_deadline(&self.job);
+        let room = &self.shared.room;
+        room.sleep(self.job.id, &self.publish, &self.asks, deadline)
+    }
+
     fn start_deadline(&self) -> Option<Instant> {
-        let waited = clock::wall().since(self.job.created_at);
-        self.job
-            .spec
-            .start_deadline
-            .map(|limit| Instant::now() + limit.saturating_sub(waited))
+        let left = start_deadline(&self.job)?.since(clock::wall());
+        Some(Instant::now() + left)
     }
 
     pub(super) async fn start(mut self: Box<Self>, secrets: Secrets, mut stop: Option<Stopping>) {
@@ -137,7 +153,7 @@ impl Runner {
 
     /// Leaves the job to the next server, which finds it queued in the store.
     fn stay_queued(&mut self) {
-        self.shared.leave();
+        self.shared.leave(self.job.id);
         self.job.state = State::Queued;
         self.publish();
         self.answer();
@@ -168,6 +184,12 @@ impl Runner {
         failpoint::hit("launch.sent");
         link
     }
+}
+
+/// When the job has to have started.
+pub(crate) fn start_deadline(job: &Job) -> Option<Timestamp> {
+    let limit = job.spec.start_deadline?;
+    Some(job.created_at.after(limit))
 }
 
 /// Is nobody on the other side of the socket?

@@ -46,7 +46,7 @@ impl Shared {
     pub(crate) async fn purge(self: &Arc<Self>, ids: Vec<JobId>) -> Result<(), RequestError> {
         // Their tasks are over, even where the last of them is still on its way out.
         for id in &ids {
-            self.live().remove(id);
+            self.room.forget(*id);
         }
         let shared = self.clone();
         let doomed = ids.clone();

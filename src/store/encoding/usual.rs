@@ -21,6 +21,7 @@ const USUAL: &str = r#"{
     "timeout_seconds": null,
     "stop": {"signal": "SIGTERM", "grace_seconds": 10, "scope": "group"},
     "wait_for": "leader", "success_exit_codes": [0], "queue": "default", "priority": 0,
+    "weight": 1, "concurrency": null,
     "start_deadline_seconds": null, "ttl_seconds_after_finished": 604800,
     "webhooks": []
   },

@@ -1,0 +1,47 @@
+//! Packs the page that is committed in `web/dist`: each file compressed, in a table that the crate includes.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+fn main() {
+    let dist = Path::new(&env::var("CARGO_MANIFEST_DIR").expect("cargo sets it"))
+        .join("../../web/dist")
+        .canonicalize()
+        .expect("web/dist is committed");
+    let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it"));
+    println!("cargo::rerun-if-changed={}", dist.display());
+    let mut names: Vec<String> = fs::read_dir(&dist)
+        .expect("web/dist can be read")
+        .map(|entry| entry.expect("web/dist can be read").file_name())
+        .map(|name| name.into_string().expect("the names are plain"))
+        .collect();
+    names.sort();
+    let mut table = String::from("&[\n");
+    for name in names {
+        let bytes = fs::read(dist.join(&name)).expect("a file of web/dist can be read");
+        if name == "index.html" {
+            fs::copy(dist.join(&name), out.join(&name)).expect("OUT_DIR can be written");
+            continue;
+        }
+        let mut packed = GzEncoder::new(Vec::new(), Compression::best());
+        packed
+            .write_all(&bytes)
+            .expect("memory takes what is written");
+        let packed = packed.finish().expect("memory takes what is written");
+        let file = out.join(format!("{name}.gz"));
+        fs::write(&file, packed).expect("OUT_DIR can be written");
+        writeln!(
+            table,
+            "    Asset {{ name: {name:?}, packed: include_bytes!({:?}) }},",
+            file.display().to_string()
+        )
+        .expect("memory takes what is written");
+    }
+    table.push(']');
+    fs::write(out.join("assets.rs"), table).expect("OUT_DIR can be written");
+}

@@ -1,0 +1,408 @@
+//! Which jobs have a task, and which only wait.
+//!
+//! A job that waits has no task: a ticket with the admission is all that is kept of it, and the rest is in the store. Who
+//! wants more of it than to look wakes it: it then has a task, which owns it and which goes when nobody looks any more.
+//! A job that is granted has one until its end.
+//!
+//! One lock, held for a look-up or a change, and never over an await.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use super::admission::{Admission, Claim, Reason, Rejection, Ticket};
+use super::runner::Ask;
+use job::queue::{Concurrency, OnConflict, Settings};
+use job::time::Timestamp;
+use job::{Job, JobId};
+use linux::clock;
+use store::StoreError;
+
+/// What others hold of a job that has a task.
+#[derive(Clone, Debug)]
+pub(super) struct Awake {
+    pub(super) state: watch::Receiver<Arc<Job>>,
+    /// Where the output ends. The task asks the monitor only while there are receivers.
+    pub(super) feed: Arc<watch::Sender<u64>>,
+    /// Boxed, since the channel has room for 32 from the first on.
+    pub(super) asks: mpsc::Sender<Box<Ask>>,
+}
+
+/// How the waking of a job ended: it has a task now, or its row could not be read.
+pub(super) type Woken = Option<Result<(), StoreError>>;
+
+/// Where a job is.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// It has a task.
+    Awake(Awake),
+    /// It is about to have one.
+    Waking(watch::Receiver<Woken>),
+    /// It waits, and whoever asked has to wake it: by this.
+    Asleep(Waker),
+    /// Neither: it has ended, or never was.
+    Nowhere,
+}
+
+/// Whom a job puts an end to, of those with its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Superseded {
+    /// All others: it is the last that has come.
+    Others,
+    /// Those that came before it.
+    Older,
+}
+
+/// The right and the duty to wake a job.
+#[derive(Debug)]
+pub(super) struct Waker {
+    pub(super) job: JobId,
+    pub(super) done: watch::Sender<Woken>,
+}
+
+#[derive(Debug)]
+struct Task {
+    awake: Awake,
+    /// It is durable: clients may see it.
+    visible: bool,
+    /// It waits to be granted by this.
+    slot: Option<oneshot::Sender<()>>,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Task(Task),
+    Waking {
+        done: watch::Receiver<Woken>,
+        granted: bool,
+    },
+}
+
+#[derive(Debug)]
+struct Books {
+    entries: HashMap<JobId, Entry>,
+    admission: Admission,
+    /// When those that wait have to have started.
+    deadlines: BTreeSet<(Timestamp, JobId)>,
+    /// When the clock looks again.
+    wakes_at: Option<Timestamp>,
+}
+
+/// Jobs with tasks and jobs that wait.
+#[derive(Debug)]
+pub(super) struct Room {
+    books: Mutex<Books>,
+    /// Time opens a gate earlier than it would have.
+    pub(super) changed: Notify,
+}
+
+impl Room {
+    pub(super) fn new(admission: Admission) -> Self {
+        let books = Books {
+            entries: HashMap::new(),
+            admission,
+            deadlines: BTreeSet::new(),
+            wakes_at: None,
+        };
+        Self {
+            books: Mutex::new(books),
+            changed: Notify::new(),
+        }
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at the admission.
+    pub(super) fn look<R>(&self, look: impl FnOnce(&Admission) -> R) -> R {
+        look(&self.books().admission)
+    }
+
+    /// What a job waits with.
+    pub(super) fn ticket_of(&self, job: &Job) -> Ticket {
+        let spec = &job.spec;
+        let group = self.look(|it| {
+            let fair_by = it.settings(&spec.queue).fair_by;
+            fair_by.map(|it| Arc::from(it.group_of(job)))
+        });
+        Ticket {
+            weight: spec.weight,
+            claim: spec.concurrency.as_ref().map(|it| Claim {
+                key: it.key.as_str().into(),
+                limit: it.limit,
+            }),
+            group: group.unwrap_or_default(),
+            ..Ticket::plain(job.id, spec.queue.as_str().into(), spec.priority)
+        }
+    }
+
+    /// Sets a queue up; `None` forgets what was set.
+    pub(super) fn set_queue(&self, name: &str, settings: Option<Settings>) {
+        let now = clock::wall();
+        self.books().admission.set_queue(name, settings, now);
+    }
+
+    /// Tells of a start that an earlier server saw.
+    pub(super) fn recall_start(&self, queue: &str, at: Timestamp) {
+        self.books().admission.recall_start(queue, at);
+    }
+
+    /// Those that this job puts an end to, as its key says. Of them, those that wait do not start any more.
+    pub(super) fn supersede(&self, by: JobId, key: &Concurrency, age: Superseded) -> Vec<JobId> {
+        let with_running = match key.policy {
+            OnConflict::Queue | OnConflict::Reject => return Vec::new(),
+            OnConflict::Newest => false,
+            OnConflict::Replace => true,
+        };
+        let is_meant = |other: &JobId| match age {
+            Superseded::Others => *other != by,
+            Superseded::Older => *other < by,
+        };
+        let mut books = self.books();
+        let (mut running, mut waiting) = books.admission.holders(&key.key.as_str().into());
+        running.retain(is_meant);
+        waiting.retain(is_meant);
+        for other in &waiting {
+            books.admission.amend(*other, |ticket| ticket.held = true);
+        }
+        if with_running {
+            let beside = usize::try_from(key.limit.saturating_sub(1)).unwrap_or(usize::MAX);
+            running.truncate(running.len().saturating_sub(beside));
+            waiting.extend(running);
+        }
+        waiting
+    }
+
+    /// Promises a place to a job that is about to be made durable.
+    pub(super) fn promise(&self, ticket: Ticket, alone: bool) -> Result<(), Rejection> {
+        self.books().admission.promise(ticket, alone)
+    }
+
+    /// Forgets a job that was not accepted after all.
+    pub(super) fn take_back(&self, id: JobId) {
+        let mut books = self.books();
+        books.entries.remove(&id);
+        books.admission.take_back(id);
+    }
+
+    /// Notes a job's task. `visible`: it is durable. One that has been granted while it was woken is told so at once.
+    pub(super) fn enlist(
+        &self,
+        id: JobId,
+        awake: Awake,
+        visible: bool,
+        slot: Option<oneshot::Sender<()>>,
+    ) {
+        let mut books = self.books();
+        let mut task = Task {
+            awake,
+            visible,
+            slot,
+        };
+        if let Some(Entry::Waking { granted: true, .. }) = books.entries.get(&id)
+            && let Some(slot) = task.slot.take()
+        {
+            let _ = slot.send(());
+        }
+        books.entries.insert(id, Entry::Task(task));
+    }
+
+    /// A durable job that has a task waits from now on, to be granted by its slot.
+    pub(super) fn enter(&self, ticket: Ticket, slot: Option<oneshot::Sender<()>>) {
+        let mut books = self.books();
+        let id = ticket.job;
+        books.admission.enter(ticket);
+        if let Some(Entry::Task(task)) = books.entries.get_mut(&id) {
+            task.visible = true;
+            task.slot = slot;
+        }
+    }
+
+    /// A job without a task waits from now on; it is woken when it is granted, or for its start deadline.
+    pub(super) fn enter_asleep(&self, ticket: Ticket, deadline: Option<Timestamp>) {
+        let mut books = self.books();
+        books.deadlines.extend(deadline.map(|at| (at, ticket.job)));
+        books.admission.enter(ticket);
+    }
+
+    /// Counts a job that runs already.
+    pub(super) fn adopt(&self, ticket: Ticket) {
+        self.books().admission.adopt(ticket);
+    }
+
+    /// Lets all start that may. Those are given back that have to be woken for it.
+    pub(super) fn grant(&self, now: Timestamp) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        let mut books = self.books();
+        for job in books.admission.grant(now) {
+            match books.entries.get_mut(&job) {
+                Some(Entry::Task(task)) => {
+                    if let Some(slot) = task.slot.take() {
+                        let _ = slot.send(());
+                    }
+                }
+                Some(Entry::Waking { granted, .. }) => *granted = true,
+                None => wakers.push(books.waker(job, true)),
+            }
+        }
+        self.tell_clock(&books);
+        wakers
+    }
+
+    fn tell_clock(&self, books: &Books) {
+        let next = books.next();
+        if next.is_some_and(|at| books.wakes_at.is_none_or(|then| at < then)) {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Gives back what the job took.
+    pub(super) fn leave(&self, id: JobId) {
+        self.books().admission.leave(id);
+    }
+
+    /// A job that was granted has started.
+    pub(super) fn started(&self, id: JobId, now: Timestamp) {
+        self.books().admission.started(id, now);
+    }
+
+    /// Changes a waiting job; `false` where it does not wait (any more).
+    pub(super) fn amend(&self, id: JobId, change: impl FnOnce(&mut Ticket)) -> bool {
+        self.books().admission.amend(id, change)
+    }
+
+    /// Takes a waiting job out; `false` where it does not wait (it is granted by now).
+    pub(super) fn withdraw(&self, id: JobId) -> bool {
+        self.books().admission.withdraw(id)
+    }
+
+    /// When time opens a gate or a deadline passes; for the clock, which looks again then.
+    pub(super) fn wake_at(&self) -> Option<Timestamp> {
+        let mut books = self.books();
+        books.wakes_at = books.next();
+        books.wakes_at
+    }
+
+    /// Those that have to be woken since their start deadline has passed.
+    pub(super) fn overdue(&self, now: Timestamp) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        let mut books = self.books();
+        while let Some((at, job)) = books.deadlines.first().copied()
+            && at <= now
+        {
+            books.deadlines.remove(&(at, job));
+            // One that is awake sees to it by itself.
+            if books.admission.waits(job) && !books.entries.contains_key(&job) {
+                wakers.push(books.waker(job, false));
+            }
+        }
+        wakers
+    }
+
+    /// Where is the job? One that is asleep has to be woken by whoever asked.
+    pub(super) fn find(&self, id: JobId) -> Place {
+        let mut books = self.books();
+        match books.entries.get(&id) {
+            Some(Entry::Task(task)) if task.visible => Place::Awake(task.awake.clone()),
+            Some(Entry::Task(_)) => Place::Nowhere,
+            Some(Entry::Waking { done, .. }) => Place::Waking(done.clone()),
+            None if books.admission.waits(id) => Place::Asleep(books.waker(id, false)),
+            None => Place::Nowhere,
+        }
+    }
+
+    /// The job as its task has it, visible or not.
+    pub(super) fn any_state(&self, id: JobId) -> Option<Arc<Job>> {
+        match self.books().entries.get(&id) {
+            Some(Entry::Task(task)) => Some(task.awake.state.borrow().clone()),
+            Some(Entry::Waking { .. }) | None => None,
+        }
+    }
+
+    /// The job as its task has it.
+    pub(super) fn state(&self, id: JobId) -> Option<Arc<Job>> {
+        match self.books().entries.get(&id) {
+            Some(Entry::Task(task)) if task.visible => Some(task.awake.state.borrow().clone()),
+            Some(Entry::Task(_) | Entry::Waking { .. }) | None => None,
+        }
+    }
+
+    /// All that have tasks, as these have them.
+    pub(super) fn states(&self) -> Vec<Arc<Job>> {
+        let books = self.books();
+        let visible = books.entries.values().filter_map(|entry| match entry {
+            Entry::Task(task) if task.visible => Some(task.awake.state.borrow().clone()),
+            Entry::Task(_) | Entry::Waking { .. } => None,
+        });
+        visible.collect()
+    }
+
+    /// Forgets the task of a waiting job, if nobody holds anything of it and it has not been granted. The caller is that
+    /// task, and ends then; `deadline` is when it has to be woken at the latest.
+    pub(super) fn sleep(
+        &self,
+        id: JobId,
+        publish: &watch::Sender<Arc<Job>>,
+        asks: &mpsc::Receiver<Box<Ask>>,
+        deadline: Option<Timestamp>,
+    ) -> bool {
+        let mut books = self.books();
+        let Some(Entry::Task(task)) = books.entries.get(&id) else {
+            return false;
+        };
+        // What is held here is one of each.
+        let is_held = task.awake.feed.receiver_count() > 0
+            || publish.receiver_count() > 1
+            || asks.sender_strong_count() > 1;
+        if is_held || !asks.is_empty() || task.slot.is_none() || !books.admission.waits(id) {
+            return false;
+        }
+        books.entries.remove(&id);
+        books.deadlines.extend(deadline.map(|at| (at, id)));
+        self.tell_clock(&books);
+        true
+    }
+
+    /// A job could not be woken; `true` where that has to be tried again, since it has been granted.
+    pub(super) fn stay_asleep(&self, id: JobId) -> bool {
+        let mut books = self.books();
+        match books.entries.get(&id) {
+            Some(Entry::Waking { granted: true, .. }) => true,
+            Some(Entry::Waking { .. }) => {
+                books.entries.remove(&id);
+                false
+            }
+            Some(Entry::Task(_)) | None => false,
+        }
+    }
+
+    /// Forgets a job that is over.
+    pub(super) fn forget(&self, id: JobId) {
+        self.books().entries.remove(&id);
+    }
+
+    /// What a waiting job waits for.
+    pub(super) fn why(&self, id: JobId) -> Option<Reason> {
+        self.books().admission.why(id)
+    }
+}
+
+impl Books {
+    fn next(&self) -> Option<Timestamp> {
+        let deadline = self.deadlines.first().map(|(at, _)| *at);
+        let gate = self.admission.wake_at();
+        [gate, deadline].into_iter().flatten().min()
+    }
+
+    fn waker(&mut self, job: JobId, granted: bool) -> Waker {
+        let (done, waking) = watch::channel(None);
+        let entry = Entry::Waking {
+            done: waking,
+            granted,
+        };
+        self.entries.insert(job, entry);
+        Waker { job, done }
+    }
+}

@@ -1,0 +1,807 @@
+//! Queues with limits, weights, keys, rates, pauses and turns: who starts when, and what a job waits for.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use nix::sys::signal::Signal;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::cli::cli;
+use crate::harness::{Server, eventually, id, kill_now, processes_with, unique_seconds};
+
+impl Server {
+    async fn put_queue(&self, name: &str, settings: &Value) -> Value {
+        let request = self.request(Method::PUT, &format!("/queues/{name}"));
+        let reply = self.send(request.json(settings)).await;
+        assert!(reply.status == 200 || reply.status == 201, "{reply}");
+        reply.json()
+    }
+
+    async fn patch_queue(&self, name: &str, patch: &Value) -> Value {
+        let request = self
+            .request(Method::PATCH, &format!("/queues/{name}"))
+            .header("content-type", "application/merge-patch+json")
+            .body(patch.to_string());
+        let reply = self.send(request).await;
+        assert_eq!(reply.status, 200, "{reply}");
+        reply.json()
+    }
+
+    async fn queue(&self, name: &str) -> Value {
+        let reply = self.get(&format!("/queues/{name}")).await;
+        assert_eq!(reply.status, 200, "{reply}");
+        reply.json()
+    }
+
+    /// Waits until the job waits for this.
+    async fn waits_for(&self, job: &Value, reason: &str) -> Value {
+        eventually(&format!("the job waits: {reason}"), async || {
+            let job = self.job(&id(job)).await;
+            (job["state"] == "queued" && job["state_reason"] == reason).then_some(job)
+        })
+        .await
+    }
+
+    async fn submit_all(&self, count: usize, body: &Value) -> Vec<Value> {
+        join_all((0..count).map(|_| self.submit(body))).await
+    }
+
+    async fn all_finished(&self, jobs: &[Value]) -> Vec<Value> {
+        join_all(
+            jobs.iter()
+                .map(|job| async { self.finished(&id(job)).await }),
+        )
+        .await
+    }
+}
+
+fn micros(job: &Value, field: &str) -> i64 {
+    let text = job[field]
+        .as_str()
+        .unwrap_or_else(|| panic!("{field}: {job:#}"));
+    text.parse::<jiff::Timestamp>().unwrap().as_microsecond()
+}
+
+/// The most of them that ran at the same moment, in weights, by the times of the jobs themselves.
+fn most_at_once(jobs: &[Value]) -> i64 {
+    let weight = |job: &Value| job["spec"]["weight"].as_i64().unwrap();
+    let starts = jobs
+        .iter()
+        .map(|job| (micros(job, "started_at"), weight(job)));
+    let ends = jobs
+        .iter()
+        .map(|job| (micros(job, "finished_at"), -weight(job)));
+    let mut changes: Vec<(i64, i64)> = starts.chain(ends).collect();
+    changes.sort_unstable();
+    let mut running = 0;
+    let levels = changes.into_iter().map(|(_, weight)| {
+        running += weight;
+        running
+    });
+    levels.max().unwrap()
+}
+
+/// A job that runs until somebody writes to its FIFO.
+fn gated(cwd: &Path, name: &str, fields: &Value) -> Value {
+    let script = format!("mkfifo {name}; echo ready; read _ < {name}");
+    let mut body = json!({"script": script, "cwd": cwd});
+    body.as_object_mut()
+        .unwrap()
+        .extend(fields.as_object().unwrap().clone());
+    body
+}
+
+fn open(cwd: &Path, name: &str) {
+    std::fs::write(cwd.join(name), "\n").unwrap();
+}
+
+#[tokio::test]
+async fn a_limit_of_two_is_two_all_the_time() {
+    let server = Server::start().await;
+    server.put_queue("q", &json!({"max_running": 2})).await;
+    let body = json!({"command": ["sleep", "0.1"], "queue": "q"});
+    let jobs = join_all((0..10).map(|_| server.submit(&body))).await;
+    let jobs = server.all_finished(&jobs).await;
+    assert_eq!(most_at_once(&jobs), 2, "{jobs:#?}");
+    // Two run whenever two can: with one at a time it would take twice as long.
+    let first = jobs
+        .iter()
+        .map(|job| micros(job, "started_at"))
+        .min()
+        .unwrap();
+    let mut alone = 0;
+    let mut times: Vec<(i64, i64)> = Vec::new();
+    for job in &jobs {
+        times.push((micros(job, "started_at"), 1));
+        times.push((micros(job, "finished_at"), -1));
+    }
+    times.sort_unstable();
+    let (mut running, mut since) = (0, first);
+    for (at, change) in &times[..times.len() - 1] {
+        if running == 1 {
+            alone += at - since;
+        }
+        running += change;
+        since = *at;
+    }
+    assert!(alone < 500_000, "one ran alone for {alone} µs: {jobs:#?}");
+}
+
+#[tokio::test]
+async fn a_limit_holds_over_kills_of_the_server() {
+    let server = Server::start().await;
+    server.put_queue("q", &json!({"max_running": 2})).await;
+    let body = json!({"command": ["sleep", "0.15"], "queue": "q"});
+    let client = server.persistent();
+    let mut ids = Vec::new();
+    for round in 0..5 {
+        for number in 0..4 {
+            let key = format!("{round}-{number}");
+            let reply = client
+                .ask(Method::POST, "/jobs", Some(&body), Some(&key))
+                .await;
+            ids.push(id(&reply.json()));
+        }
+        if let Some(pid) = server.server_process() {
+            kill_now(pid);
+        }
+    }
+    let mut jobs = Vec::new();
+    for id in ids {
+        let path = format!("/jobs/{id}?wait=30");
+        let job = client.ask(Method::GET, &path, None, None).await.json();
+        assert_eq!(job["state"], "succeeded", "{job:#}");
+        jobs.push(job);
+    }
+    assert!(most_at_once(&jobs) <= 2, "{jobs:#?}");
+}
+
+#[tokio::test]
+async fn a_full_queue_stands_in_nobody_elses_way() {
+    let server = Server::start().await;
+    server.put_queue("a", &json!({"max_running": 1})).await;
+    let sleep = json!({"command": ["sleep", unique_seconds()], "queue": "a"});
+    let first = server.submit(&sleep).await;
+    let others = join_all((0..100).map(|_| server.submit(&sleep))).await;
+    let waiting = server.waits_for(&others[50], "waiting_for_queue").await;
+    let message = waiting["state_message"].as_str().unwrap();
+    assert!(message.contains("queue a"), "{waiting:#}");
+    let queue = server.queue("a").await;
+    assert_eq!(
+        (&queue["running"], &queue["queued"]),
+        (&json!(1), &json!(100))
+    );
+    let passing = server
+        .run(&json!({"command": ["true"], "queue": "b"}))
+        .await;
+    assert_eq!(passing["state"], "succeeded");
+    for job in others.iter().chain([&first]) {
+        server.stop(&id(job), "force").await;
+    }
+}
+
+#[tokio::test]
+async fn a_heavy_job_keeps_its_place_and_says_why_it_waits() {
+    let server = Server::start().await;
+    let cwd = server.scratch();
+    server.put_queue("q", &json!({"max_running": 4})).await;
+    let job = |name: &str, weight: u32| gated(&cwd, name, &json!({"queue": "q", "weight": weight}));
+    let heavy = server.submit(&job("heavy", 3)).await;
+    let light = server.submit(&job("light", 1)).await;
+    for job in [&heavy, &light] {
+        server.says(&id(job), "ready").await;
+    }
+    let next = server.submit(&job("next", 3)).await;
+    let last = server.submit(&job("last", 1)).await;
+    server.waits_for(&next, "waiting_for_queue").await;
+    open(&cwd, "light");
+    server.finished(&id(&light)).await;
+    // One of four is free, and the one that would fit does not pass the one before it.
+    let waiting = server.waits_for(&last, "waiting_for_queue").await;
+    let message = waiting["state_message"].as_str().unwrap();
+    assert!(message.contains(&id(&next)), "{message}");
+    open(&cwd, "heavy");
+    for (job, name) in [(&next, "next"), (&last, "last")] {
+        server.says(&id(job), "ready").await;
+        open(&cwd, name);
+        server.finished(&id(job)).await;
+    }
+    let refused = server.post("/jobs", &job("never", 5)).await;
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (422, "invalid_spec")
+    );
+    assert_eq!(
+        refused.json()["errors"][0]["pointer"],
+        "/weight",
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn a_limit_that_is_lowered_leaves_what_is_too_heavy_waiting() {
+    let server = Server::start().await;
+    server
+        .put_queue("q", &json!({"max_running": 4, "paused": true}))
+        .await;
+    let heavy = server
+        .submit(&json!({"command": ["true"], "queue": "q", "weight": 3}))
+        .await;
+    let light = server
+        .submit(&json!({"command": ["true"], "queue": "q"}))
+        .await;
+    server.waits_for(&heavy, "queue_paused").await;
+    server.put_queue("q", &json!({"max_running": 2})).await;
+    assert_eq!(server.finished(&id(&light)).await["state"], "succeeded");
+    server.waits_for(&heavy, "never_fits").await;
+    server.put_queue("q", &json!({"max_running": 3})).await;
+    assert_eq!(server.finished(&id(&heavy)).await["state"], "succeeded");
+}
+
+#[tokio::test]
+async fn a_rate_holds_in_every_window_also_over_a_kill_of_the_server() {
+    let server = Server::start().await;
+    server
+        .put_queue("q", &json!({"rate": {"starts": 5, "per_seconds": 2}}))
+        .await;
+    let body = json!({"command": ["true"], "queue": "q"});
+    let client = server.persistent();
+    let mut ids = Vec::new();
+    for number in 0..18 {
+        let key = number.to_string();
+        let reply = client
+            .ask(Method::POST, "/jobs", Some(&body), Some(&key))
+            .await;
+        ids.push(id(&reply.json()));
+    }
+    let waiting = server
+        .waits_for(&json!({"id": ids[17]}), "waiting_for_rate")
+        .await;
+    assert!(
+        waiting["state_message"]
+            .as_str()
+            .unwrap()
+            .contains("the rate"),
+        "{waiting:#}"
+    );
+    assert!(server.queue("q").await["next_start_at"].is_string());
+    // In the middle of a window, with its starts on disk.
+    server.finished(&ids[4]).await;
+    kill_now(server.server_process().unwrap());
+    let mut starts = Vec::new();
+    for id in ids {
+        let path = format!("/jobs/{id}?wait=30");
+        let job = client.ask(Method::GET, &path, None, None).await.json();
+        assert_eq!(job["state"], "succeeded", "{job:#}");
+        starts.push(micros(&job, "started_at"));
+    }
+    starts.sort_unstable();
+    for window in starts.windows(6) {
+        assert!(window[5] - window[0] >= 2_000_000, "{starts:?}");
+    }
+    let all = starts[17] - starts[0];
+    assert!(all < 12_000_000, "it stood still: {starts:?}");
+}
+
+#[tokio::test]
+async fn a_pause_outlives_restarts_and_a_resume_starts_at_once() {
+    let mut server = Server::start().await;
+    server
+        .put_queue("q", &json!({"paused": true, "pause_reason": "friday"}))
+        .await;
+    let job = server
+        .submit(&json!({"command": ["true"], "queue": "q"}))
+        .await;
+    let waiting = server.waits_for(&job, "queue_paused").await;
+    let message = waiting["state_message"].as_str().unwrap();
+    assert!(message.contains("friday"), "{message}");
+    let version = waiting["version"].clone();
+    kill_now(server.server_process().unwrap());
+    server
+        .persistent()
+        .ask(Method::GET, "/readyz", None, None)
+        .await;
+    server.waits_for(&job, "queue_paused").await;
+    server.end(Signal::SIGTERM);
+    server.start_again(Server::builder()).await;
+    let waiting = server.waits_for(&job, "queue_paused").await;
+    assert!(
+        waiting["version"].as_u64() >= version.as_u64(),
+        "{waiting:#}"
+    );
+    let begin = Instant::now();
+    let queue = server.patch_queue("q", &json!({"paused": false})).await;
+    assert_eq!(
+        (&queue["paused"], &queue["pause_reason"]),
+        (&json!(false), &json!("friday"))
+    );
+    let job = server.finished(&id(&job)).await;
+    assert_eq!(job["state"], "succeeded", "{job:#}");
+    assert!(
+        begin.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begin.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_key_lets_one_run_at_a_time_and_leaves_no_gaps() {
+    let server = Server::start().await;
+    let body = json!({"command": ["true"], "concurrency": {"key": "k"}});
+    let jobs = join_all((0..50).map(|number| {
+        let mut body = body.clone();
+        body["queue"] = json!(["a", "b"][number % 2]);
+        let server = &server;
+        async move { server.run(&body).await }
+    }));
+    let mut jobs = jobs.await;
+    assert_eq!(most_at_once(&jobs), 1, "{jobs:#?}");
+    jobs.sort_unstable_by_key(|job| micros(job, "started_at"));
+    let gaps = jobs
+        .windows(2)
+        .map(|pair| micros(&pair[1], "started_at") - micros(&pair[0], "finished_at"));
+    let mut gaps: Vec<i64> = gaps.collect();
+    gaps.sort_unstable();
+    // On a machine that others use, too, one of them may be long.
+    assert!(gaps[gaps.len() / 2] < 50_000, "{gaps:?}");
+}
+
+#[tokio::test]
+async fn a_job_that_replaces_another_starts_when_nothing_of_that_is_left() {
+    let server = Server::start().await;
+    let seconds = unique_seconds();
+    let key = json!({"key": "deploy", "policy": "replace"});
+    let script = format!("setsid sleep {seconds} & echo ready; wait");
+    let old = server
+        .submit(&json!({"script": script, "concurrency": key}))
+        .await;
+    server.says(&id(&old), "ready").await;
+    // The look does not match itself.
+    let look = format!("grep -al '[s]leep.{seconds}' /proc/[0-9]*/cmdline | wc -l");
+    let new = server
+        .submit(&json!({"script": look, "concurrency": key, "queue": "other"}))
+        .await;
+    let (old, new) = (
+        server.finished(&id(&old)).await,
+        server.finished(&id(&new)).await,
+    );
+    assert_eq!(new["state"], "succeeded", "{new:#}");
+    assert_eq!(
+        server.stdout(&id(&new)).await.trim(),
+        "0",
+        "its session's child was still there"
+    );
+    assert!(processes_with(&seconds).is_empty());
+    assert!(micros(&new, "started_at") >= micros(&old, "finished_at"));
+    assert_eq!(
+        (&old["state"], &old["state_reason"]),
+        (&json!("canceled"), &json!("superseded"))
+    );
+    let reason = old["termination"]["reason"].as_str().unwrap();
+    assert!(reason.contains(&id(&new)), "{reason}");
+}
+
+#[tokio::test]
+async fn the_newest_of_a_key_ends_those_that_wait() {
+    let server = Server::start().await;
+    let cwd = server.scratch();
+    let key = json!({"concurrency": {"key": "k", "policy": "newest"}});
+    let mut jobs = vec![server.submit(&gated(&cwd, "first", &key)).await];
+    server.says(&id(&jobs[0]), "ready").await;
+    for number in 0..19 {
+        let body = json!({"script": format!("echo {number}"), "concurrency": key["concurrency"]});
+        jobs.push(server.submit(&body).await);
+    }
+    for job in &jobs[1..19] {
+        let job = server.finished(&id(job)).await;
+        assert_eq!(
+            (&job["state"], &job["state_reason"]),
+            (&json!("canceled"), &json!("superseded"))
+        );
+    }
+    open(&cwd, "first");
+    for job in [&jobs[0], &jobs[19]] {
+        assert_eq!(server.finished(&id(job)).await["state"], "succeeded");
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_does_not_wait_for_its_key_is_refused() {
+    let server = Server::start().await;
+    let holder = json!({"command": ["sleep", unique_seconds()], "concurrency": {"key": "k"}});
+    let holder = server.submit(&holder).await;
+    let body = json!({"command": ["true"], "concurrency": {"key": "k", "policy": "reject"}});
+    let refused = server.post("/jobs", &body).await;
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (409, "concurrency_conflict")
+    );
+    let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains(&id(&holder)), "{detail}");
+    server.stop(&id(&holder), "force").await;
+    assert_eq!(server.run(&body).await["state"], "succeeded");
+    // Of many at once, one is taken.
+    let mut slow = body.clone();
+    slow["command"] = json!(["sleep", unique_seconds()]);
+    let replies = join_all((0..10).map(|_| server.post("/jobs", &slow))).await;
+    let taken: Vec<_> = replies.iter().filter(|reply| reply.status == 201).collect();
+    assert_eq!(taken.len(), 1, "{replies:?}");
+    server.stop(&id(&taken[0].json()), "force").await;
+}
+
+#[tokio::test]
+async fn groups_take_turns_in_a_fair_queue() {
+    let server = Server::start().await;
+    let cwd = server.scratch();
+    server
+        .put_queue(
+            "q",
+            &json!({"max_running": 1, "paused": true, "fair_by": {"label": "who"}}),
+        )
+        .await;
+    let job = |who: &str| {
+        let script = format!("echo {who} >> order");
+        json!({"script": script, "cwd": cwd, "queue": "q", "labels": {"who": who}})
+    };
+    let mut jobs = server.submit_all(30, &job("many")).await;
+    jobs.push(server.submit(&job("one")).await);
+    server.patch_queue("q", &json!({"paused": false})).await;
+    server.all_finished(&jobs).await;
+    let order = std::fs::read_to_string(cwd.join("order")).unwrap();
+    let place = order.lines().position(|who| who == "one").unwrap();
+    assert!(place <= 2, "{order}");
+}
+
+#[tokio::test]
+async fn turns_may_be_set_while_jobs_wait() {
+    let server = Server::start().await;
+    let cwd = server.scratch();
+    server
+        .put_queue("q", &json!({"max_running": 1, "paused": true}))
+        .await;
+    let job = |who: &str| {
+        let script = format!("echo {who} >> order");
+        json!({"script": script, "cwd": cwd, "queue": "q", "labels": {"who": who}})
+    };
+    let mut jobs = server.submit_all(9, &job("many")).await;
+    jobs.push(server.submit(&job("one")).await);
+    let patch = json!({"paused": false, "fair_by": {"label": "who"}});
+    server.patch_queue("q", &patch).await;
+    server.all_finished(&jobs).await;
+    let order = std::fs::read_to_string(cwd.join("order")).unwrap();
+    // The first may have started before the turns were set.
+    let place = order.lines().position(|who| who == "one").unwrap();
+    assert!(place <= 3, "{order}");
+}
+
+#[tokio::test]
+async fn priority_counts_over_a_restart() {
+    for _ in 0..8 {
+        let one = || Server::builder().args(["--max-running", "1"]);
+        let mut server = one().start().await;
+        let cwd = server.scratch();
+        server
+            .submit(&json!({"command": ["sleep", unique_seconds()]}))
+            .await;
+        let job = |name: &str, priority: i32| json!({"script": format!("echo {name} >> order"), "cwd": cwd, "priority": priority});
+        let mut jobs = Vec::new();
+        for _ in 0..3 {
+            jobs.push(server.submit(&job("low", 0)).await);
+        }
+        jobs.push(server.submit(&job("high", 100)).await);
+        // What runs is stopped, so that there is a slot when the next server starts.
+        server.end(Signal::SIGTERM);
+        server.start_again(one()).await;
+        server.all_finished(&jobs).await;
+        let order = std::fs::read_to_string(cwd.join("order")).unwrap();
+        assert_eq!(order.lines().next(), Some("high"), "{order}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_answer_after_a_restart_knows_how_many_wait() {
+    let args = ["--max-running", "1", "--max-queued", "400"];
+    let server = Server::builder().args(args).start().await;
+    let sleep = json!({"command": ["sleep", unique_seconds()]});
+    let first = server.submit(&sleep).await;
+    let others = join_all((0..400).map(|_| server.submit(&sleep))).await;
+    let client = server.persistent();
+    kill_now(server.server_process().unwrap());
+    let info = client.ask(Method::GET, "/info", None, None).await.json();
+    assert_eq!(info["jobs"]["queued"], 400, "{info:#}");
+    assert_eq!(info["jobs"]["running"], 1, "{info:#}");
+    let refused = server.post("/jobs", &sleep).await;
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (429, "queue_full")
+    );
+    let list = server.get("/jobs?state=queued&page_size=1000").await.json();
+    assert_eq!(list["jobs"].as_array().unwrap().len(), 400);
+    for job in others.iter().chain([&first]) {
+        server.stop(&id(job), "force").await;
+    }
+}
+
+#[tokio::test]
+async fn a_queue_in_use_is_reset_by_force_only() {
+    let server = Server::start().await;
+    server
+        .put_queue("build", &json!({"max_running": 1, "paused": true}))
+        .await;
+    let jobs = server
+        .submit_all(3, &json!({"command": ["true"], "queue": "build"}))
+        .await;
+    let delete = |query: &str| server.request(Method::DELETE, &format!("/queues/build{query}"));
+    let refused = server.send(delete("")).await;
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (409, "queue_in_use")
+    );
+    assert_eq!(server.send(delete("?force")).await.status, 204);
+    server.all_finished(&jobs).await;
+    eventually("the queue is gone", async || {
+        (server.get("/queues/build").await.status == 404).then_some(())
+    })
+    .await;
+    let gone = server.send(delete("")).await;
+    assert_eq!(
+        (gone.status, gone.code().as_str()),
+        (404, "queue_not_found")
+    );
+}
+
+#[tokio::test]
+async fn settings_have_versions_and_conditions_hold() {
+    let server = Server::start().await;
+    let settings = json!({"max_running": 2, "rate": {"starts": 3, "per_seconds": 0.5}, "fair_by": "created_by",
+        "max_queued": 7, "default_priority": -4, "pause_reason": null});
+    let put = |settings: &Value, condition: Option<&str>| {
+        let request = server.request(Method::PUT, "/queues/q").json(settings);
+        server.send(match condition {
+            Some(tag) => request.header("if-match", tag),
+            None => request,
+        })
+    };
+    let made = put(&settings, None).await;
+    assert_eq!((made.status, made.header("etag")), (201, "\"1\""));
+    for (name, value) in settings.as_object().unwrap() {
+        assert_eq!(&made.json()[name], value);
+    }
+    let same = put(&settings, None).await;
+    assert_eq!((same.status, same.header("etag")), (200, "\"1\""));
+    let stale = put(&json!({}), Some("\"7\"")).await;
+    assert_eq!(
+        (stale.status, stale.code().as_str()),
+        (412, "precondition_failed")
+    );
+    let changed = put(&json!({}), Some("\"1\"")).await;
+    assert_eq!((changed.status, changed.header("etag")), (200, "\"2\""));
+    assert_eq!(changed.json()["max_running"], Value::Null);
+    let refused = put(&json!({"max_running": 0, "typo": 1}), None).await;
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (422, "invalid_body")
+    );
+    let list = server.get("/queues").await.json();
+    assert_eq!(list["queues"].as_array().unwrap().len(), 1, "{list:#}");
+    server
+        .patch_queue("q", &json!({"default_priority": 9}))
+        .await;
+    let job = server
+        .run(&json!({"command": ["true"], "queue": "q"}))
+        .await;
+    assert_eq!(job["spec"]["priority"], 9);
+    let own = server
+        .run(&json!({"command": ["true"], "queue": "q", "priority": 0}))
+        .await;
+    assert_eq!(own["spec"]["priority"], 0);
+}
+
+#[tokio::test]
+async fn a_bounded_queue_refuses_what_it_has_no_place_for() {
+    let server = Server::start().await;
+    server
+        .put_queue("q", &json!({"max_running": 1, "max_queued": 2}))
+        .await;
+    let sleep = json!({"command": ["sleep", unique_seconds()], "queue": "q"});
+    let mut jobs = Vec::new();
+    for _ in 0..3 {
+        jobs.push(server.submit(&sleep).await);
+    }
+    let refused = server.post("/jobs", &sleep).await;
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (429, "queue_full")
+    );
+    assert!(!refused.header("retry-after").is_empty());
+    assert_eq!(
+        server.run(&json!({"command": ["true"]})).await["state"],
+        "succeeded"
+    );
+    jobs.reverse();
+    for job in jobs {
+        server.stop(&id(&job), "force").await;
+    }
+}
+
+#[tokio::test]
+async fn an_operator_may_pause_and_no_more() {
+    let server = Server::start().await;
+    let made = server
+        .client()
+        .args(["token", "create", "--name", "op", "--scope", "operate"])
+        .output()
+        .unwrap();
+    let token = String::from_utf8(made.stdout).unwrap();
+    let patch = async |patch: Value| {
+        let request = server
+            .anonymous(Method::PATCH, "/queues/q")
+            .bearer_auth(token.trim())
+            .header("content-type", "application/merge-patch+json")
+            .body(patch.to_string());
+        server.send(request).await
+    };
+    eventually("the token is known", async || {
+        let reply = patch(json!({"paused": true, "pause_reason": "me"})).await;
+        (reply.status == 200).then_some(())
+    })
+    .await;
+    let refused = patch(json!({"paused": false, "max_running": 1})).await;
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (403, "forbidden")
+    );
+    assert_eq!(server.queue("q").await["paused"], true);
+    let put = server
+        .anonymous(Method::PUT, "/queues/q")
+        .bearer_auth(token.trim())
+        .json(&json!({}));
+    assert_eq!(server.send(put).await.status, 403);
+}
+
+#[tokio::test]
+async fn a_job_that_waits_may_move_and_get_another_weight_and_key() {
+    let server = Server::start().await;
+    server.put_queue("q", &json!({"paused": true})).await;
+    let job = server
+        .submit(&json!({"command": ["true"], "queue": "q"}))
+        .await;
+    server.waits_for(&job, "queue_paused").await;
+    let patch = async |patch: Value| {
+        let request = server
+            .request(Method::PATCH, &format!("/jobs/{}", id(&job)))
+            .header("content-type", "application/merge-patch+json")
+            .body(patch.to_string());
+        server.send(request).await
+    };
+    let patched = patch(json!({"weight": 2, "concurrency": {"key": "k"}})).await;
+    assert_eq!(patched.status, 200, "{patched}");
+    let spec = &patched.json()["spec"];
+    assert_eq!(spec["weight"], 2);
+    assert_eq!(
+        spec["concurrency"],
+        json!({"key": "k", "limit": 1, "policy": "queue"})
+    );
+    assert_eq!(patch(json!({"queue": "free"})).await.status, 200);
+    assert_eq!(server.finished(&id(&job)).await["state"], "succeeded");
+    let late = patch(json!({"weight": 1})).await;
+    assert_eq!(
+        (late.status, late.code().as_str()),
+        (409, "job_already_finished")
+    );
+}
+
+#[tokio::test]
+async fn a_job_that_sleeps_in_its_queue_can_be_watched_followed_stopped_and_overdue() {
+    let server = Server::start().await;
+    server.put_queue("q", &json!({"paused": true})).await;
+    let body = json!({"command": ["true"], "queue": "q"});
+    let jobs = join_all((0..4).map(|_| server.submit(&body))).await;
+    let mut late = body.clone();
+    late["start_deadline_seconds"] = json!(0.3);
+    let late = server.submit(&late).await;
+    let end = server.finished(&id(&late)).await;
+    assert_eq!(end["termination"]["cause"], "start_deadline", "{end:#}");
+    let path = format!("/jobs/{}", id(&jobs[0]));
+    let watched = format!("{path}?wait=30");
+    let (watched, stopped) = tokio::join!(server.get(&watched), async {
+        eventually("it is there", async || {
+            (server.get(&path).await.status == 200).then_some(())
+        })
+        .await;
+        server.stop(&id(&jobs[0]), "reason=enough").await
+    });
+    assert_eq!(watched.json()["state"], "canceled");
+    assert_eq!(stopped["termination"]["reason"], "enough");
+    let follow = format!("/jobs/{}/output?follow=true", id(&jobs[1]));
+    let second = id(&jobs[1]);
+    let (followed, _) = tokio::join!(server.get(&follow), server.stop(&second, ""));
+    assert_eq!((followed.status, followed.body.len()), (200, 0));
+    server.patch_queue("q", &json!({"paused": false})).await;
+    for job in &jobs[2..] {
+        assert_eq!(server.finished(&id(job)).await["state"], "succeeded");
+    }
+}
+
+#[tokio::test]
+async fn the_command_line_has_queues_and_flags_for_them() {
+    let server = Server::start().await;
+    let run = |args: &[&str]| cli(&server, args);
+    run(&[
+        "queues",
+        "set",
+        "build",
+        "--max-running",
+        "4",
+        "--rate",
+        "10/60s",
+        "--fair-by",
+        "created_by",
+    ])
+    .good();
+    run(&["queues", "pause", "build", "--reason", "friday"]).good();
+    let queue = server.queue("build").await;
+    assert_eq!(queue["rate"], json!({"starts": 10, "per_seconds": 60}));
+    let text = run(&["queues"]).good();
+    assert!(
+        text.text().contains("0/4") && text.text().contains("paused: friday"),
+        "{}",
+        text.text()
+    );
+    let job = run(&[
+        "run",
+        "-d",
+        "--queue",
+        "build",
+        "--weight",
+        "3",
+        "--key",
+        "k",
+        "--on-conflict",
+        "newest",
+        "--",
+        "true",
+    ])
+    .good();
+    let job = job.text().trim().to_owned();
+    let spec = &server.job(&job).await["spec"];
+    assert_eq!(
+        spec["concurrency"],
+        json!({"key": "k", "limit": 1, "policy": "newest"})
+    );
+    let list = run(&["ps"]).good();
+    assert!(
+        list.text().contains("queued (queue_paused)"),
+        "{}",
+        list.text()
+    );
+    run(&["queues", "resume", "build"]).good();
+    server.finished(&job).await;
+    run(&["queues", "rm", "build"]).good();
+    let list = run(&["queues", "--json"]).good().json();
+    assert_eq!(list, json!({"queues": []}));
+}
+
+#[tokio::test]
+async fn running_weights_count_against_the_service_too() {
+    let server = Server::builder().args(["--max-running", "3"]).start().await;
+    let job = |weight: u32| json!({"command": ["sleep", "0.1"], "weight": weight});
+    let jobs = join_all([1, 2, 3, 1, 2, 3, 1].map(|weight| {
+        let body = job(weight);
+        let server = &server;
+        async move { server.run(&body).await }
+    }));
+    let jobs = jobs.await;
+    assert!(most_at_once(&jobs) <= 3, "{jobs:#?}");
+    assert!(
+        jobs.iter().all(|job| job["state"] == "succeeded"),
+        "{jobs:#?}"
+    );
+    let refused = server.post("/jobs", &job(4)).await;
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (422, "invalid_spec")
+    );
+}

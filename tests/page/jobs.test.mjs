@@ -1,0 +1,178 @@
+// The list, the form, stopping and running again.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { Browser, LIMIT, rows, Service, until } from "./harness.mjs";
+
+let service, browser;
+before(async () => { [service, browser] = await Promise.all([Service.start(), Browser.start()]); });
+after(async () => { await browser.stop(); await service.stop(); });
+
+const options = { timeout: 4 * LIMIT };
+
+test("a script is run, its output follows, it ends with its exit code, and the list agrees", options, async () => {
+  const visitor = await browser.signedIn(service, "run");
+  const { page, context } = visitor;
+  const list = await context.newPage();
+  await list.goto(`${service.url}/ui/jobs`);
+  await list.getByText("No job yet").waitFor();
+  await page.getByLabel("Script", { exact: true }).fill("for i in 1 2 3; do echo line $i; sleep 0.3; done; exit 3");
+  await page.getByLabel("Name").fill("first");
+  await page.getByLabel("Labels").fill("team=web env=prod");
+  await page.keyboard.press("Control+Enter");
+  await page.locator("h1", { hasText: "first" }).waitFor();
+  await until(async () => (await rows(page)).join() === "line 1,line 2,line 3", "three lines");
+  await page.locator(".title .state", { hasText: "Failed" }).waitFor();
+  await page.getByText("exit code 3").first().waitFor();
+  await list.locator("tr", { hasText: "first" }).locator(".state", { hasText: "Failed" }).waitFor();
+  await list.locator(".label", { hasText: "team=web" }).waitFor();
+  await visitor.leave();
+});
+
+test("each mistake is at its field, checking creates nothing, and a secret is kept nowhere", options, async () => {
+  const visitor = await browser.signedIn(service, "run", { allowed: [/status of 422/] });
+  const { page } = visitor;
+  const before = (await (await service.api("GET", "/jobs?page_size=1000")).json()).jobs.length;
+  await page.getByLabel("Script", { exact: true }).fill("echo $K");
+  await page.getByLabel("Directory").fill("not/absolute");
+  await page.getByText("Limits", { exact: true }).click();
+  await page.getByLabel("Cores").fill("two");
+  await page.getByRole("button", { name: "Only check" }).click();
+  await page.locator(".field", { hasText: "Cores" }).getByText("a number such as 0.5 or 2").waitFor();
+  await page.getByLabel("Cores").fill("");
+  await page.getByRole("button", { name: "Only check" }).click();
+  await page.locator(".field.wrong", { hasText: "Directory" }).locator(".err").waitFor();
+  await page.getByLabel("Directory").fill("/tmp");
+  await page.getByRole("button", { name: "Variable" }).click();
+  await page.getByLabel("Name of the variable").fill("K");
+  await page.getByLabel("secret").check();
+  await page.getByLabel("Value of K").fill("hunter2-secret");
+  await page.getByRole("button", { name: "Only check" }).click();
+  await page.getByText("The service takes it as it is.").waitFor();
+  const shown = await page.evaluate(() => document.body.innerText + location.href + JSON.stringify({ ...sessionStorage, ...localStorage }));
+  assert.ok(!shown.includes("hunter2"));
+  const after = (await (await service.api("GET", "/jobs?page_size=1000")).json()).jobs.length;
+  assert.equal(after, before);
+  await visitor.leave();
+});
+
+test("a stop with grace and reason; one that does not listen is killed; its reason is shown", options, async () => {
+  const job = await service.create({ script: "trap '' TERM; echo ready; while :; do sleep 0.1; done", name: "stubborn" });
+  const visitor = await browser.signedIn(service, `jobs/${job.id}`);
+  const { page } = visitor;
+  await until(async () => (await rows(page)).includes("ready"), "its output");
+  await page.getByRole("button", { name: "Stop", exact: true }).click();
+  await page.getByLabel("Grace").fill("120 s");
+  await page.getByLabel("Reason").fill("superseded");
+  await page.locator("dialog").getByRole("button", { name: "Stop" }).click();
+  await page.locator(".title .state", { hasText: "Stopping" }).waitFor();
+  await page.getByRole("button", { name: "Stop", exact: true }).click();
+  await page.getByRole("button", { name: "Kill at once" }).click();
+  await page.locator(".title .state", { hasText: "Canceled" }).waitFor();
+  await page.getByText("superseded").first().waitFor();
+  assert.equal((await service.finished(job.id)).termination.reason, "superseded");
+  await visitor.leave();
+});
+
+test("pause, resume, a signal, a longer timeout, and again with changes", options, async () => {
+  const job = await service.create({ script: "trap 'echo caught' USR1; echo ready; while :; do sleep 0.1; done", name: "handled", timeout_seconds: 600, secret_env: { K: "s" } });
+  const visitor = await browser.signedIn(service, `jobs/${job.id}`);
+  const { page } = visitor;
+  await until(async () => (await rows(page)).includes("ready"), "its output");
+  await page.getByRole("button", { name: "Pause" }).click();
+  await page.locator(".title .state", { hasText: "Paused" }).waitFor();
+  await page.getByRole("button", { name: "Resume" }).click();
+  await page.locator(".title .state", { hasText: "Running" }).waitFor();
+  await page.getByRole("button", { name: "Signal" }).click();
+  await page.getByRole("menuitem", { name: "SIGUSR1" }).click();
+  await until(async () => (await rows(page)).includes("caught"), "the signal");
+  await page.getByRole("button", { name: "extend" }).click();
+  await page.getByLabel("Timeout").fill("2 h");
+  await page.getByRole("button", { name: "Change", exact: true }).click();
+  await until(async () => (await service.job(job.id)).spec.timeout_seconds === 7200, "the timeout");
+  await page.getByRole("button", { name: "More", exact: true }).click();
+  await page.getByRole("menuitem", { name: "Again with changes" }).click();
+  await page.getByLabel("Value of K").fill("again");
+  await page.getByLabel("Name", { exact: true }).fill("changed");
+  const sent = page.waitForRequest((request) => request.url().endsWith("/rerun"));
+  await page.getByRole("button", { name: "Run Ctrl" }).click();
+  assert.deepEqual((await sent).postDataJSON(), { name: "changed", secret_env: { K: "again" } });
+  await page.locator("h1", { hasText: "changed" }).waitFor();
+  for (const name of ["handled", "changed"]) {
+    const { jobs } = await (await service.api("GET", `/jobs?name_prefix=${name}`)).json();
+    for (const one of jobs) await service.api("DELETE", `/jobs/${one.id}?force&wait=30`);
+  }
+  await visitor.leave();
+});
+
+test("filters are in the address; new jobs wait; pages go on", options, async () => {
+  for (let i = 0; i < 12; i++) await Promise.all(Array.from({ length: 10 }, (_, j) => service.create({ command: ["true"], name: `page-${i}-${j}`, labels: { batch: "pages" } })));
+  const visitor = await browser.signedIn(service, "jobs");
+  const { page } = visitor;
+  const names = () => page.locator("tbody .name").allTextContents();
+  await page.getByLabel("Filter").fill("batch=pages");
+  await page.keyboard.press("Enter");
+  await page.locator(".chip", { hasText: "batch=pages" }).waitFor();
+  await until(async () => (await names()).every((name) => name.startsWith("page-")), "the filter");
+  await page.getByRole("link", { name: /^Succeeded/ }).click();
+  await page.locator(".tabs a[aria-current]", { hasText: "Succeeded" }).locator("b", { hasText: "120" }).waitFor();
+  assert.equal(page.url(), `${service.url}/ui/jobs?state=succeeded&label=batch%3Dpages`);
+  const first = await names();
+  assert.equal(first.length, 50);
+  await page.reload();
+  await page.locator(".chip", { hasText: "batch=pages" }).waitFor();
+  await until(async () => (await names()).join() === first.join(), "the same list after a reload");
+  await service.create({ command: ["true"], name: "page-new", labels: { batch: "pages" } });
+  await page.getByRole("button", { name: "1 new" }).waitFor();
+  assert.deepEqual(await names(), first, "nothing moves");
+  await page.getByRole("button", { name: "1 new" }).click();
+  await until(async () => (await names())[0] === "page-new", "the new one");
+  await page.getByRole("button", { name: "Next 50" }).click();
+  await until(async () => !(await names()).includes("page-new"), "the second page");
+  await page.goBack();
+  await until(async () => (await names())[0] === "page-new", "the first page");
+  await page.goBack();
+  await page.locator(".tabs a[aria-current]", { hasText: "All" }).waitFor();
+  await visitor.leave();
+});
+
+test("a stop of all that match hits those that were there", options, async () => {
+  await Promise.all(Array.from({ length: 60 }, (_, i) => service.create({ command: ["sleep", "300"], name: `bulk-${i}`, labels: { batch: "bulk" } })));
+  const visitor = await browser.signedIn(service, "jobs?label=batch%3Dbulk");
+  const { page } = visitor;
+  await page.getByLabel("Select this page").check();
+  await page.getByRole("button", { name: "Select all 60" }).click();
+  await page.getByText("60 selected").waitFor();
+  const late = await service.create({ command: ["sleep", "300"], name: "late", labels: { batch: "bulk" } });
+  await page.getByRole("button", { name: "Stop …" }).click();
+  await page.getByText("Stop 60 jobs?").waitFor();
+  await page.locator("dialog").getByRole("button", { name: "Stop 60" }).click();
+  await page.locator("dialog").waitFor({ state: "detached" });
+  await until(async () => {
+    const { jobs } = await (await service.api("GET", "/jobs?label_selector=batch%3Dbulk&state=running,stopping&page_size=100")).json();
+    return jobs.length === 1 && jobs[0].id === late.id;
+  }, "the end of those and of no other");
+  await service.api("DELETE", `/jobs/${late.id}?force`);
+  await visitor.leave();
+});
+
+test("by keys alone: down, open, stop, again", options, async () => {
+  const job = await service.create({ command: ["sleep", "300"], name: "by-keys", labels: { keys: "only" } });
+  const visitor = await browser.signedIn(service, "jobs?label=keys%3Donly");
+  const { page } = visitor;
+  await page.locator("tr", { hasText: "by-keys" }).waitFor();
+  await page.keyboard.press("j");
+  await page.locator("tr[data-cursor]").waitFor();
+  await page.keyboard.press("Enter");
+  await page.locator("h1", { hasText: "by-keys" }).waitFor();
+  await page.keyboard.press("s");
+  await page.locator("dialog").waitFor();
+  await page.keyboard.press("Enter");
+  await page.locator(".title .state", { hasText: "Canceled" }).waitFor();
+  await page.keyboard.press("r");
+  await page.waitForURL((url) => !url.pathname.endsWith(job.id));
+  await page.locator(".title .state", { hasText: "Running" }).waitFor();
+  const { jobs } = await (await service.api("GET", "/jobs?label_selector=keys%3Donly&state=running")).json();
+  for (const one of jobs) await service.api("DELETE", `/jobs/${one.id}?force`);
+  await visitor.leave();
+});

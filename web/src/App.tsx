@@ -1,0 +1,251 @@
+// The frame around every view: rail, bar, banners, and the sign-in over all of it.
+
+import { useEffect, useState } from "preact/hooks";
+import { reachable } from "./api/client.ts";
+import { live, tryNow, watch } from "./api/hints.ts";
+import { changed, over, session, token } from "./api/session.ts";
+import { Icon, type IconName, Logo } from "./parts/Icon.tsx";
+import { Button, Dialog, now, Toast } from "./parts/parts.tsx";
+import { Jump } from "./parts/Jump.tsx";
+import { go, link, place, type View } from "./router.ts";
+import { actor, duration } from "./state/format.ts";
+import { info, loadInfo, may, whoAmI } from "./state/me.ts";
+import { change, settings } from "./state/settings.ts";
+import { shownName } from "./state/shown.ts";
+import { Access } from "./views/Access.tsx";
+import { Checkup } from "./views/Checkup.tsx";
+import { Events } from "./views/Events.tsx";
+import { JobPage } from "./views/job/JobPage.tsx";
+import { Jobs } from "./views/jobs/Jobs.tsx";
+import { Overview } from "./views/Overview.tsx";
+import { Run } from "./views/run/Run.tsx";
+import { SettingsView } from "./views/Settings.tsx";
+import { SignIn } from "./views/SignIn.tsx";
+
+const RAIL: [View, string, IconName, string][] = [
+  ["overview", "", "overview", "Overview"],
+  ["jobs", "jobs", "jobs", "Jobs"],
+  ["events", "events", "events", "Events"],
+];
+const SERVICE: [View, string, IconName, string][] = [
+  ["access", "access", "access", "Access"],
+  ["checkup", "checkup", "checkup", "Check-up"],
+  ["settings", "settings", "settings", "Settings"],
+];
+
+const TITLES: Record<View, string> = {
+  overview: "Overview", jobs: "Jobs", job: "Job", run: "Run", events: "Events", access: "Access", checkup: "Check-up", settings: "Settings", signin: "Sign in", nowhere: "Nothing here",
+};
+
+export function App() {
+  const [failed, setFailed] = useState(false);
+  useEffect(() => {
+    // A code in the fragment is for the sign-in alone, which asks for itself.
+    if (place.value.view === "signin" && location.hash.startsWith("#code=")) return;
+    whoAmI().then(() => setFailed(false), () => setFailed(true));
+  }, [changed.value, failed && reachable.value.lost === null]);
+  useEffect(() => {
+    if (session.value === undefined && failed) {
+      const timer = setInterval(() => void whoAmI().then(() => setFailed(false), () => undefined), 1000);
+      return () => clearInterval(timer);
+    }
+    return undefined;
+  }, [failed]);
+  useEffect(() => {
+    const name = place.value.view === "job" ? null : TITLES[place.value.view];
+    if (name !== null) document.title = `${name} · Procession`;
+  }, [place.value]);
+  if (place.value.view === "signin" || session.value === null) return <><SignIn alone /><Toast /></>;
+  if (session.value === undefined) return failed ? <div class="banners"><Lost /></div> : null;
+  return <Frame />;
+}
+
+function Frame() {
+  const at = place.value;
+  useEffect(() => {
+    void loadInfo();
+    return watch("events", () => { infoSoon(); });
+  }, []);
+  useKeysEverywhere();
+  const [help, setHelp] = useState(false);
+  useEffect(() => {
+    const hear = (): void => setHelp(true);
+    document.addEventListener("procession-help", hear);
+    return () => document.removeEventListener("procession-help", hear);
+  }, []);
+  const present = (view: View): boolean => at.view === view || (view === "jobs" && at.view === "job");
+  const running = info.value?.jobs.running;
+  return (
+    <>
+      <a class="skip" href="#main" onClick={(event) => { event.preventDefault(); document.getElementById("main")?.focus(); }}>To the content</a>
+      <div class={`app ${over.value ? "veiled" : ""}`}>
+        <nav class="rail" aria-label="Main">
+          <div class="brand"><Logo />Procession</div>
+          {RAIL.map(([view, path, icon, word]) => (
+            <a key={view} href={link(path)} aria-current={present(view) ? "page" : undefined}><Icon name={icon} />{word}{view === "jobs" && running !== undefined && running > 0 && <span class="count" title={`${running} running`}>{running}</span>}</a>
+          ))}
+          <h3>This service</h3>
+          {SERVICE.map(([view, path, icon, word]) => (
+            <a key={view} href={link(path)} aria-current={present(view) ? "page" : undefined}><Icon name={icon} />{word}</a>
+          ))}
+          <Foot />
+        </nav>
+        <div class="main">
+          <header class="bar">
+            <Title />
+            <div class="grow" />
+            <Jump />
+            <span class={`live ${live.value}`} title={LIVE[live.value]}><span>{live.value === "lost" ? "Lost" : "Live"}</span></span>
+            <Theme />
+            <a class="btn quiet wide" href={link("access")} title={`${session.value?.actor}, may ${session.value?.scope}`}><Icon name="person" />{actor(session.value?.actor ?? null)}</a>
+            {may("operate") && <a class="btn go" href={link("run")}><Icon name="plus" />Run{settings.value.keys && <span class="wide" aria-hidden="true">N</span>}</a>}
+          </header>
+          <div class="banners"><Lost /><Draining /></div>
+          <main class="body" id="main" tabIndex={-1} key={at.view === "job" ? at.id : at.view}><Content view={at.view} id={at.id} /></main>
+        </div>
+        <nav class="tabbar" aria-label="Main, short">
+          {[...RAIL, ["settings", "settings", "more", "More"] as [View, string, IconName, string]].map(([view, path, icon, word]) => (
+            <a key={view} href={link(path)} aria-current={present(view) ? "page" : undefined}><Icon name={icon} />{word}</a>
+          ))}
+        </nav>
+      </div>
+      {over.value && <div class="scrim"><SignIn /></div>}
+      {help && <Help onClose={() => setHelp(false)} />}
+      <Toast />
+    </>
+  );
+}
+
+function Content({ view, id }: { view: View; id: string }) {
+  switch (view) {
+    case "overview": return <Overview />;
+    case "jobs": return <Jobs />;
+    case "job": return <JobPage id={id} />;
+    case "run": return <Run />;
+    case "events": return <Events />;
+    case "access": return <Access />;
+    case "checkup": return <Checkup />;
+    case "settings": return <SettingsView />;
+    default: return <div class="card empty"><h2>Nothing here</h2><p class="muted">The address leads nowhere.</p><a class="btn" href={link("")}>Overview</a></div>;
+  }
+}
+
+
+function Title() {
+  const { view } = place.value;
+  if (view !== "job") return <h1>{TITLES[view]}</h1>;
+  return (
+    <>
+      <a class="muted inline" href={link("jobs")}><Icon name="left" />Jobs</a>
+      <span class="faint wide">/</span>
+      <bdi class="cut wide">{shownName.value}</bdi>
+    </>
+  );
+}
+
+function Theme() {
+  const dark = settings.value.theme === "dark" || (settings.value.theme === "system" && matchMedia("(prefers-color-scheme: dark)").matches);
+  return <Button icon={dark ? "sun" : "moon"} kind="quiet" class="wide" label={dark ? "Light colours" : "Dark colours"} onClick={() => change({ theme: dark ? "light" : "dark" })} />;
+}
+
+function Foot() {
+  const service = info.value;
+  if (!service) return <div class="foot" />;
+  return (
+    <div class="foot">
+      <span><b>{(service as { hostname?: string }).hostname ?? service.name}</b> · {service.version}</span>
+      <span>up {duration(Math.max(0, Math.floor((now.value - Date.parse(service.started_at)) / 1000)))} · {service.draining ? "takes no new jobs" : "takes new jobs"}</span>
+    </div>
+  );
+}
+
+const LIVE = { live: "The service says what changes", timer: "The page looks once a second", lost: "The service does not answer" };
+
+function Lost() {
+  const { lost, last } = reachable.value;
+  const [since, setSince] = useState<number | null>(null);
+  useEffect(() => {
+    if (lost === null) return setSince(null);
+    const timer = setTimeout(() => setSince(lost), Math.max(0, lost + 2000 - Date.now()));
+    return () => clearTimeout(timer);
+  }, [lost]);
+  if (since === null) return null;
+  return (
+    <div class="banner warn" role="status">
+      <Icon name="again" />
+      <span class="grow">No answer for {duration(Math.floor((now.value - since) / 1000))}. What you see is from {new Date(last).toLocaleTimeString()}.</span>
+      <Button small onClick={() => { tryNow(); void loadInfo(); }}>Try now</Button>
+    </div>
+  );
+}
+
+function Draining() {
+  if (!info.value?.draining) return null;
+  return (
+    <div class="banner warn" role="status">
+      <Icon name="warn" />
+      <span class="grow">Draining: no new job is taken; {info.value.jobs.running} go on.</span>
+      {may("admin") && <a class="btn small" href={link("checkup")}>Check-up</a>}
+    </div>
+  );
+}
+
+let soon: ReturnType<typeof setTimeout> | undefined;
+function infoSoon(): void {
+  soon ??= setTimeout(() => {
+    soon = undefined;
+    void loadInfo();
+  }, 2000);
+}
+
+function useKeysEverywhere(): void {
+  useEffect(() => {
+    let pending = false;
+    const hear = (event: KeyboardEvent): void => {
+      if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || !settings.value.keys || token.value === undefined) return;
+      const target = event.target;
+      if (target instanceof HTMLElement && (target.closest("input, textarea, select, dialog, .xterm") !== null)) return;
+      const after = pending;
+      pending = false;
+      if (after) {
+        const to = { o: "", j: "jobs", e: "events" }[event.key];
+        if (to !== undefined) {
+          event.preventDefault();
+          go(link(to));
+        }
+        return;
+      }
+      if (event.key === "g") pending = true;
+      else if (event.key === "n" && may("operate")) go(link("run"));
+      else if (event.key === "?") document.dispatchEvent(new CustomEvent("procession-help"));
+      else if (event.key === "/") document.querySelector<HTMLInputElement>(".jump input")?.focus();
+      else return;
+      event.preventDefault();
+    };
+    document.addEventListener("keydown", hear);
+    return () => document.removeEventListener("keydown", hear);
+  }, []);
+}
+
+const KEYS: [string, [string, string][]][] = [
+  ["Everywhere", [["/", "jump to a job"], ["g o, g j, g e", "overview, jobs, events"], ["n", "run"], ["?", "this"]]],
+  ["List", [["j, k", "down, up"], ["Enter", "open"], ["Space", "look at the last lines"], ["x", "select"], ["s", "stop"], ["r", "again"], ["[, ]", "page"]]],
+  ["Job", [["1 to 6", "tabs"], ["s", "stop"], ["p", "pause, resume"], ["r, e", "again, again with changes"], ["y, Y", "copy the id, the link"]]],
+  ["Log", [["f", "follow"], ["Ctrl-F, n, N", "find, next, previous"], ["Home, End, g g, G", "beginning, end"], [":", "go to"], ["w, t, o", "wrap, times, streams"], ["E", "next line of standard error"], ["d", "download"]]],
+];
+
+function Help({ onClose }: { onClose: () => void }) {
+  return (
+    <Dialog title="Keys" onClose={onClose} wide>
+      <div class="grid2">
+        {KEYS.map(([title, keys]) => (
+          <section key={title}>
+            <h3 class="small">{title}</h3>
+            {keys.map(([key, word]) => <div class="charge small" key={key}><kbd>{key}</kbd><span class="muted">{word}</span></div>)}
+          </section>
+        ))}
+      </div>
+      <div class="buttons"><Button onClick={onClose}>Close</Button></div>
+    </Dialog>
+  );
+}

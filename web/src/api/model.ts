@@ -1,0 +1,120 @@
+// Names for what the API answers with.
+
+import type { components } from "./types.d.ts";
+
+type Schemas = components["schemas"];
+
+export type State = Schemas["State"];
+export type OutputTotals = Schemas["OutputTotals"];
+export type Exit = Schemas["Exit"];
+export type Termination = Schemas["Termination"];
+export type Survivor = Schemas["Survivor"];
+export type ProcessInfo = Schemas["ProcessInfo"];
+export type Info = Schemas["Info"];
+export type Violation = Schemas["Violation"];
+export type Scope = "metrics" | "read" | "operate" | "admin";
+
+/** What a list has of a job. */
+export interface BasicJob {
+  id: string;
+  name: string | null;
+  labels: Record<string, string>;
+  created_by: string;
+  rerun_of: string | null;
+  version: number;
+  state: State;
+  state_reason: string | null;
+  state_message: string | null;
+  command: string;
+  queue: string;
+  priority: number;
+  pty: boolean;
+  timeout_seconds: number | null;
+  created_at: string;
+  started_at: string | null;
+  finished_at: string | null;
+  expires_at: string | null;
+  deadline_at: string | null;
+  exit: Exit | null;
+  termination: Termination | null;
+  spawn_failure: { stage: string; errno: number; message: string } | null;
+  usage: { user_cpu_seconds: number; system_cpu_seconds: number; max_rss_bytes: number } | null;
+  output: OutputTotals;
+}
+
+export interface Spec {
+  command?: string[];
+  script?: string;
+  shell?: string[];
+  cwd: string | null;
+  env: Record<string, string>;
+  secret_env: Record<string, null>;
+  timeout_seconds: number | null;
+  stop: { signal: string; grace_seconds: number; scope: string };
+  limits: { memory_bytes: number | null; cpu: number | null; pids: number | null };
+  output: { merge_stderr: boolean; max_bytes: number; on_limit: string };
+  stdin: { mode: string };
+  pty: { rows: number; cols: number; term: string } | null;
+  user: string | number | null;
+  queue: string;
+  priority: number;
+  ttl_seconds_after_finished: number;
+  webhooks: { url: string; events: string[] }[];
+  [field: string]: unknown;
+}
+
+export interface Job extends Omit<BasicJob, "command" | "queue" | "priority" | "pty" | "timeout_seconds"> {
+  spec: Spec;
+  process: {
+    pid: number; pgid: number; sid: number; started_at: string; containment: string; executable: string | null;
+    sandbox: { landlock_abi: number | null; seccomp: boolean; missing: string[] } | null;
+  } | null;
+  attempt: number;
+  blocked_by: Survivor[];
+}
+
+export interface Session {
+  actor: string;
+  scope: Scope;
+  expires_at: string | null;
+  /** How the caller came in. */
+  by: "session" | "token" | "socket" | "none";
+}
+
+export interface SessionEntry {
+  id: string;
+  actor: string;
+  scope: Scope;
+  created_at: string;
+  used_at: string;
+  expires_at: string;
+  browser: string;
+  current: boolean;
+}
+
+export interface Count {
+  state: State;
+  count: number;
+  exact: boolean;
+}
+
+export interface Event_ {
+  id: string;
+  type: string;
+  subject: string;
+  time: string;
+  data: { name: string | null; labels: Record<string, string>; state: State; version: number; attempt: number; [field: string]: unknown };
+}
+
+export const UNFINISHED: State[] = ["queued", "starting", "running", "paused", "stopping"];
+export const TERMINAL: State[] = ["succeeded", "failed", "timed_out", "canceled", "lost"];
+
+export function isTerminal(state: State): boolean {
+  return TERMINAL.includes(state);
+}
+
+const REACH: Scope[] = ["metrics", "read", "operate", "admin"];
+
+export function reaches(scope: Scope | undefined, needed: Scope): boolean {
+  return scope !== undefined && REACH.indexOf(scope) >= REACH.indexOf(needed);
+}

@@ -1,0 +1,322 @@
+// The output of a job: windows of it, search over all of it, and following.
+
+import { useCallback, useEffect, useLayoutEffect, useMemo, useReducer, useRef, useState } from "preact/hooks";
+import { get, Problem, send, words } from "../api/client.ts";
+import { type Job, isTerminal } from "../api/model.ts";
+import { Button, copy, Menu, say, Segments } from "../parts/parts.tsx";
+import { Icon } from "../parts/Icon.tsx";
+import { change, settings } from "../state/settings.ts";
+import { bytes as size, count } from "../state/format.ts";
+import { link, place } from "../router.ts";
+import { downloads } from "./downloads.ts";
+import { Hits } from "./find.ts";
+import { Finder, type FindWish, search } from "./Finder.tsx";
+import { LogRow } from "./LogRow.tsx";
+import { fraction, offsetAt, parseGoto, parseHash, ROW } from "./place.ts";
+import { LogSource, type Which } from "./source.ts";
+import { clock, since, type Times } from "./time.ts";
+import { Viewport } from "./viewport.ts";
+import { useKeys } from "./keys.ts";
+
+function useDark(): boolean {
+  const media = useMemo(() => matchMedia("(prefers-color-scheme: dark)"), []);
+  const [dark, set] = useState(media.matches);
+  useEffect(() => {
+    const hear = (): void => set(media.matches);
+    media.addEventListener("change", hear);
+    return () => media.removeEventListener("change", hear);
+  }, [media]);
+  return settings.value.theme === "system" ? dark : settings.value.theme === "dark";
+}
+
+function sourceOf(id: string, which: Which, changed: () => void): LogSource {
+  const path = `/jobs/${id}/output`;
+  return new LogSource(
+    which,
+    async (from, limit, signal) => {
+      const query = { offset: from, limit_bytes: Math.max(0, limit), stream: which === "all" ? null : which };
+      const answer = await send("GET", path, { query, headers: { Accept: "application/x-ndjson" }, signal });
+      const number = (name: string): number => Number(answer.headers.get(name) ?? 0);
+      return {
+        first: number("Procession-First-Offset"), next: number("Procession-Next-Offset"),
+        complete: answer.headers.get("Procession-Output-Complete") === "true", body: answer.body!,
+      };
+    },
+    which !== "all" ? null : async (offset, signal) => (await get<{ line: number | null }>(`${path}/place`, { offset }, signal)).line,
+    changed,
+  );
+}
+
+/** At most one drawing a frame. */
+function useDraw(): [number, () => void] {
+  const [version, bump] = useReducer((n: number) => n + 1, 0);
+  const frame = useRef(0);
+  const draw = useCallback(() => {
+    if (frame.current !== 0) return;
+    frame.current = requestAnimationFrame(() => {
+      frame.current = 0;
+      bump(0 as never);
+    });
+  }, []);
+  useEffect(() => () => cancelAnimationFrame(frame.current), []);
+  return [version, draw];
+}
+
+export function LogView({ job, tip }: { job: Job; tip: { next: number; first: number; complete: boolean } }) {
+  const [which, setWhich] = useState<Which>("all");
+  const [raw, setRaw] = useState(false);
+  const [, draw] = useDraw();
+  const source = useMemo(() => sourceOf(job.id, which, draw), [job.id, which]);
+  const port = useMemo(() => new Viewport(source, draw), [source]);
+  const [wish, setWish] = useState<FindWish>({ text: "", regex: false, sameCase: false });
+  const [hits, setHits] = useState<Hits>(() => new Hits());
+  const [findProblem, setFindProblem] = useState("");
+  const [current, setCurrent] = useState(-1);
+  const [target, setTarget] = useState(() => parseHash(place.value.hash));
+  const [seen, setSeen] = useState<number | null>(null);
+  const box = useRef<HTMLDivElement>(null);
+  const inner = useRef<HTMLDivElement>(null);
+  const findBox = useRef<HTMLInputElement>(null);
+  const dark = useDark();
+  const { wrap, logTimes, times } = settings.value;
+
+  useEffect(() => () => source.close(), [source]);
+  useEffect(() => source.extent(tip.first, tip.next, tip.complete), [source, tip.first, tip.next, tip.complete]);
+  useEffect(() => {
+    const found = parseHash(place.value.hash);
+    setTarget(found);
+    if (found) port.jump(found.from, 0.3);
+  }, [port, place.value.hash]);
+
+  useLayoutEffect(() => {
+    const observer = new ResizeObserver(() => {
+      port.height = box.current!.clientHeight;
+      draw();
+    });
+    observer.observe(box.current!);
+    return () => observer.disconnect();
+  }, [port]);
+
+  // A wheel that is not heard in time would scroll the page.
+  useEffect(() => {
+    const element = box.current!;
+    const wheel = (event: WheelEvent): void => {
+      if (event.ctrlKey || Math.abs(event.deltaX) > Math.abs(event.deltaY)) return;
+      event.preventDefault();
+      port.scrollBy(event.deltaMode === 1 ? event.deltaY * ROW : event.deltaMode === 2 ? event.deltaY * port.height : event.deltaY);
+    };
+    element.addEventListener("wheel", wheel, { passive: false });
+    const stop = touch(element, (by) => port.scrollBy(by));
+    return () => {
+      element.removeEventListener("wheel", wheel);
+      stop();
+    };
+  }, [port]);
+
+  useEffect(() => search(job.id, which, wish, (found, problem) => {
+    setHits(found);
+    setFindProblem(problem);
+    draw();
+  }), [job.id, which, wish]);
+
+  // What is selected is not taken away by what comes.
+  useEffect(() => {
+    const hear = (): void => {
+      const selection = getSelection();
+      if (selection && !selection.isCollapsed && port.follow && !source.complete && box.current?.contains(selection.anchorNode)) {
+        port.follow = false;
+        draw();
+      }
+    };
+    document.addEventListener("selectionchange", hear);
+    return () => document.removeEventListener("selectionchange", hear);
+  }, [port]);
+
+  const visible = port.rows();
+  useLayoutEffect(() => {
+    const heights = Array.from(inner.current!.children, (child) => (child as HTMLElement).offsetHeight || ROW);
+    if (heights.length !== visible.rows.length) return;
+    const top = port.settle(heights);
+    inner.current!.style.transform = `translateY(${Math.round(top)}px)`;
+  });
+  useEffect(() => {
+    if (port.follow) setSeen(null);
+    else setSeen((old) => old ?? source.next);
+  }, [port.follow]);
+
+  const goto = (hit: number): void => {
+    const found = hits.list[hit];
+    if (!found) return;
+    setCurrent(hit);
+    port.jump(found.offset, 0.35);
+  };
+  const step = (by: 1 | -1): void => {
+    const from = hits.list[current]?.offset ?? (by === 1 ? port.anchor.offset - 1 : port.anchor.offset);
+    goto(hits.step(from, by));
+  };
+  const point = (offset: number, extend: boolean): void => {
+    const range = extend && target ? { from: Math.min(target.from, offset), to: Math.max(target.from, offset) } : { from: offset, to: offset };
+    setTarget(range);
+    port.follow = false;
+    history.replaceState(null, "", `${location.pathname}${location.search}#o${range.from}${range.to > range.from ? `-o${range.to}` : ""}`);
+    draw();
+  };
+  const go = async (text: string): Promise<void> => {
+    const wish = parseGoto(text, new Date(job.started_at ?? job.created_at));
+    if (wish === null) return say("Go to a line (12345), a byte (b4096), a part (50%) or a time (14:02)", true);
+    if (wish.kind === "byte") return port.jump(wish.offset);
+    if (wish.kind === "part") return wish.part === 1 ? port.toEnd() : port.jump(offsetAt(wish.part, source));
+    try {
+      const found = await get<{ offset: number }>(`/jobs/${job.id}/output/place`, wish.kind === "line" ? { line: Math.max(1, wish.line) } : { at: wish.at });
+      port.jump(found.offset, 0.3);
+      setTarget({ from: found.offset, to: found.offset });
+    } catch (error) {
+      say(error instanceof Problem && error.status === 404 ? "This service cannot find lines and times" : words(error), true);
+    }
+  };
+  const ask = (): void => {
+    const text = prompt("Go to a line (12345), a byte (b4096), a part (50%) or a time (14:02)");
+    if (text !== null && text.trim() !== "") void go(text);
+  };
+  const nextError = (): void => {
+    const at = visible.rows.findIndex((row) => row.offset > port.anchor.offset && row.stream === "stderr");
+    if (at >= 0) port.jump(visible.rows[at]!.offset);
+    else say("No line of standard error near below");
+  };
+  const cycle = (): void => change({ logTimes: ({ off: "clock", clock: "start", start: "before", before: "off" } as const)[logTimes] });
+  const keys = useKeys({ port, step, ask, cycle, nextError, find: () => findBox.current?.focus(), streams: () => setWhich(({ all: "stdout", stdout: "stderr", stderr: "all" } as const)[which]), download: () => downloads(job)[0]!.run() });
+
+  const fresh = seen !== null && source.next > seen ? source.next - seen : 0;
+  const line = visible.lines[visible.rows.findIndex((row) => row.offset === (target?.from ?? port.anchor.offset))] ?? null;
+  return (
+    <section class={`card log ${wrap ? "wrapped" : ""} t-${logTimes}`} aria-label="Output" onKeyDown={keys}>
+      <div class="tools">
+        <Segments<Which> label="Streams" value={which} options={[["all", "Both"], ["stdout", "Out"], ["stderr", "Err"]]} onChange={setWhich} />
+        <Finder box={findBox} wish={wish} hits={hits} problem={findProblem} current={current} extent={source} onWish={(next) => { setWish(next); setCurrent(-1); }} onStep={step} />
+        <Button small class="wide" onClick={ask}>Go to …</Button>
+        <Button small icon="wrap" class="wide" label="Wrap lines" pressed={wrap} onClick={() => change({ wrap: !wrap })} />
+        <Button small icon="clock" class="wide" label={`Times: ${TIMES[logTimes]}`} pressed={logTimes !== "off"} onClick={cycle} />
+        <Menu small icon="download" label="Download" items={downloads(job)} />
+        <Button small icon="follow" pressed={port.follow} onClick={() => { if (port.follow) { port.follow = false; draw(); } else port.toEnd(); }}>Follow</Button>
+      </div>
+      <div class="lines" ref={box} role="log" aria-live="off" aria-label="Lines of the output" tabIndex={0} onClick={(event) => {
+        const gutter = event.target instanceof Element ? event.target.closest(".g") : null;
+        const row = gutter?.closest<HTMLElement>("[data-o]");
+        if (!row) return;
+        event.preventDefault();
+        point(Number(row.dataset["o"]), event.shiftKey);
+      }}>
+        <div class="rows" ref={inner}>
+          {visible.rows.map((row, index) => {
+            const { marks, first } = wish.text === "" ? { marks: [], first: 0 } : hits.within(row);
+            const before = visible.rows[index - 1];
+            return (
+              <LogRow key={row.offset} row={row} line={visible.lines[index] ?? null} goesOn={before !== undefined && before.kind === "line" && !before.closed} time={timeOf(logTimes, row.at, job.started_at ?? job.created_at, before?.at ?? "", times === "utc")}
+                target={target !== null && row.offset >= target.from - (row.end - row.offset) + 1 && row.offset <= target.to} marks={marks} firstHit={first} currentHit={current} raw={raw} dark={dark} />
+            );
+          })}
+        </div>
+        {source.next === source.first && <p class="nothing faint">{isTerminal(job.state) || source.complete ? "It wrote nothing." : "Nothing yet."}</p>}
+        {visible.failed !== null && <p class="nothing"><span class="muted">{words(visible.failed)} </span><Button small icon="again" onClick={() => source.retry()}>Try again</Button></p>}
+        <Ruler port={port} hits={wish.text === "" ? null : hits} />
+        {fresh > 0 && <div class="fresh"><button type="button" class="pill" onClick={() => port.toEnd()}><Icon name="follow" />{size(fresh)} new</button></div>}
+      </div>
+      <div class="status">
+        <span>{line === null ? `Byte ${count(target?.from ?? port.anchor.offset)}` : `Line ${count(line)}`}</span>
+        {line !== null && <span class="wide">byte {count(target?.from ?? port.anchor.offset)}</span>}
+        <span class="wide">{size(job.output.stdout_bytes)} out, {size(job.output.stderr_bytes)} err{job.output.dropped_bytes > 0 ? `, ${size(job.output.dropped_bytes)} dropped` : ""}</span>
+        <span class="grow" />
+        <label class="wide"><input type="checkbox" checked={raw} onChange={() => setRaw(!raw)} /> all states of a line</label>
+        <button type="button" class="wide textual" onClick={() => void copy(`${link(`jobs/${job.id}`)}#o${target?.from ?? port.anchor.offset}${target && target.to > target.from ? `-o${target.to}` : ""}`, "the link")}>link to this line <Icon name="copy" /></button>
+      </div>
+      <Spoken following={port.follow} next={source.next} />
+    </section>
+  );
+}
+
+const TIMES: Record<Times, string> = { off: "off", clock: "of day", start: "since the start", before: "since the line before" };
+
+function timeOf(mode: Times, at: string, start: string, before: string, utc: boolean): string | null {
+  if (mode === "off") return null;
+  if (mode === "clock") return clock(at, utc);
+  return mode === "start" ? since(start, at) : before === "" ? "" : since(before, at);
+}
+
+/** Where one is, where the hits are; it can be dragged. */
+function Ruler({ port, hits }: { port: Viewport; hits: Hits | null }) {
+  const { source } = port;
+  const at = port.follow ? 1 : fraction(port.anchor.offset, source);
+  const drag = (event: PointerEvent): void => {
+    const element = event.currentTarget as HTMLElement;
+    if (event.type === "pointerdown") element.setPointerCapture(event.pointerId);
+    else if (!element.hasPointerCapture(event.pointerId)) return;
+    event.preventDefault();
+    const { top, height } = element.getBoundingClientRect();
+    const part = (event.clientY - top) / height;
+    if (part >= 0.995) port.toEnd();
+    else port.jump(offsetAt(part, source));
+  };
+  return (
+    <div class="ruler" role="scrollbar" aria-orientation="vertical" aria-label="Place in the output" aria-valuemin={0} aria-valuemax={100} aria-valuenow={Math.round(at * 100)} onPointerDown={drag} onPointerMove={drag}>
+      {hits?.ruler(source.first, source.next, 300).map((step) => <i key={step} class="hit" style={{ top: `${step / 3}%` }} />)}
+      <span class="view" style={{ top: `calc(${at * 100}% - ${at * 22}px)` }} />
+    </div>
+  );
+}
+
+/** For screen readers: rows are not read by themselves. */
+function Spoken({ following, next }: { following: boolean; next: number }) {
+  const [text, setText] = useState("");
+  const said = useRef(next);
+  const latest = useRef(next);
+  latest.current = next;
+  useEffect(() => {
+    if (!following) return;
+    const timer = setInterval(() => {
+      if (latest.current > said.current) setText(`${size(latest.current - said.current)} of new output`);
+      said.current = latest.current;
+    }, 5000);
+    return () => clearInterval(timer);
+  }, [following]);
+  return <p class="spoken" role="status" aria-live="polite">{text}</p>;
+}
+
+/** One finger scrolls, and goes on for a moment after it has left. */
+function touch(element: HTMLElement, scroll: (by: number) => void): () => void {
+  let last: { y: number; time: number } | null = null;
+  let speed = 0;
+  let frame = 0;
+  const start = (event: TouchEvent): void => {
+    cancelAnimationFrame(frame);
+    last = event.touches.length === 1 ? { y: event.touches[0]!.clientY, time: event.timeStamp } : null;
+    speed = 0;
+  };
+  const moved = (event: TouchEvent): void => {
+    if (!last || event.touches.length !== 1) return;
+    const y = event.touches[0]!.clientY;
+    const by = last.y - y;
+    speed = by / Math.max(1, event.timeStamp - last.time);
+    last = { y, time: event.timeStamp };
+    scroll(by);
+    event.preventDefault();
+  };
+  const end = (): void => {
+    last = null;
+    const glide = (): void => {
+      speed *= 0.95;
+      if (Math.abs(speed) < 0.02) return;
+      scroll(speed * 16);
+      frame = requestAnimationFrame(glide);
+    };
+    glide();
+  };
+  element.addEventListener("touchstart", start, { passive: true });
+  element.addEventListener("touchmove", moved, { passive: false });
+  element.addEventListener("touchend", end, { passive: true });
+  return () => {
+    cancelAnimationFrame(frame);
+    element.removeEventListener("touchstart", start);
+    element.removeEventListener("touchmove", moved);
+    element.removeEventListener("touchend", end);
+  };
+}

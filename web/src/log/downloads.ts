@@ -1,0 +1,18 @@
+// What of a log can be saved: everything that the service has, without loading it here.
+
+import { download, words } from "../api/client.ts";
+import type { Job } from "../api/model.ts";
+import { say } from "../parts/parts.tsx";
+
+export function downloads(job: Job): { key: string; word: string; run: () => void }[] {
+  const name = (job.name ?? job.id).replaceAll(/[^A-Za-z0-9._-]/g, "-").replace(/^[.-]+/, "") || job.id;
+  const save = (path: string, file: string, query: Record<string, string> = {}) => () => {
+    download(`/jobs/${job.id}/output${path}`, `${name}${file}`, query).catch((error: unknown) => say(words(error), true));
+  };
+  return [
+    { key: "both", word: "Both streams", run: save("", ".log") },
+    { key: "times", word: "Both, with times", run: save("", ".times.log", { timestamps: "true" }) },
+    { key: "stdout", word: "Standard output", run: save("/stdout", ".stdout.log") },
+    { key: "stderr", word: "Standard error", run: save("/stderr", ".stderr.log") },
+  ];
+}

@@ -1,0 +1,248 @@
+// Windows of a log: what of it is here, and what is being fetched. It knows nothing of pixels.
+
+import { lines, record } from "./records.ts";
+import { CUT, RowBuilder, rowAt, type Row } from "./rows.ts";
+
+export type Which = "all" | "stdout" | "stderr";
+
+/** Asks for a part of the log. */
+export type Fetch = (from: number, limit: number, signal: AbortSignal) => Promise<{ first: number; next: number; complete: boolean; body: ReadableStream<Uint8Array> }>;
+
+/** Which line begins at or behind an offset. */
+export type LineOf = (offset: number, signal: AbortSignal) => Promise<number | null>;
+
+const LOOKBACK = 64 << 10;
+const KEPT = 16;
+
+interface Window {
+  index: number;
+  builder: RowBuilder;
+  rows: Row[];
+  /** How far it has been read. */
+  read: number;
+  whole: boolean;
+  loading: Promise<void> | null;
+  failed: unknown;
+  used: number;
+  /** The number of its first line. */
+  line: number | null;
+  asked: boolean;
+}
+
+export class LogSource {
+  first = 0;
+  next = 0;
+  complete = false;
+  readonly size: number;
+  readonly #windows = new Map<number, Window>();
+  readonly #fetch: Fetch;
+  readonly #lineOf: LineOf | null;
+  readonly #which: Which;
+  readonly #changed: () => void;
+  readonly #abort = new AbortController();
+  #clock = 0;
+
+  constructor(which: Which, fetch: Fetch, lineOf: LineOf | null, changed: () => void) {
+    this.#which = which;
+    this.size = which === "all" ? 256 << 10 : 2 << 20;
+    this.#fetch = fetch;
+    this.#lineOf = lineOf;
+    this.#changed = changed;
+  }
+
+  close(): void {
+    this.#abort.abort();
+    this.#windows.clear();
+  }
+
+  /** There is more, or less, than before. */
+  extent(first: number, next: number, complete: boolean): void {
+    const grown = next > this.next || complete !== this.complete || first > this.first;
+    if (first > this.first) for (const index of [...this.#windows.keys()]) if ((index + 1) * this.size <= first || index === this.indexOf(first)) this.#windows.delete(index);
+    this.first = Math.max(first, this.first);
+    this.next = Math.max(next, this.next);
+    this.complete = complete;
+    if (grown) this.#changed();
+  }
+
+  indexOf(offset: number): number {
+    return Math.floor(Math.min(Math.max(offset, this.first), Math.max(this.first, this.next - 1)) / this.size);
+  }
+
+  get firstIndex(): number {
+    return Math.floor(this.first / this.size);
+  }
+
+  get lastIndex(): number {
+    return Math.floor(Math.max(this.first, this.next - 1) / this.size);
+  }
+
+  /** The window as far as it is here; what is missing is fetched. */
+  window(index: number): { rows: Row[]; whole: boolean; failed: unknown } {
+    const window = this.#windows.get(index) ?? this.#make(index);
+    window.used = ++this.#clock;
+    if (!this.#sated(window) && window.loading === null && window.failed === null) {
+      window.loading = this.#load(window).finally(() => {
+        window.loading = null;
+        this.#changed();
+      });
+    }
+    return window;
+  }
+
+  async loaded(index: number): Promise<void> {
+    this.window(index);
+    await this.#windows.get(index)?.loading;
+  }
+
+  retry(): void {
+    for (const window of this.#windows.values()) window.failed = null;
+    this.#changed();
+  }
+
+  /** The number of the first line of a window, where it is known. */
+  lineAt(index: number): number | null {
+    const window = this.#windows.get(index);
+    if (!window) return null;
+    if (window.line === null) {
+      if (index === this.firstIndex) window.line = 1;
+      const before = this.#windows.get(index - 1);
+      if (before?.line != null && before.whole) window.line = before.line + before.rows.filter((row) => row.kind === "line" && row.closed).length;
+    }
+    if (window.line === null && !window.asked && this.#lineOf !== null && window.rows.length > 0) {
+      window.asked = true;
+      this.#lineOf(window.rows[0]!.offset, this.#abort.signal).then((line) => {
+        window.line = line;
+        this.#changed();
+      }, () => undefined);
+    }
+    return window.line;
+  }
+
+  #make(index: number): Window {
+    for (const [key, window] of this.#windows) {
+      if (this.#windows.size < KEPT) break;
+      const oldest = [...this.#windows.values()].reduce((a, b) => (a.used < b.used ? a : b));
+      if (window === oldest && window.loading === null) this.#windows.delete(key);
+    }
+    const from = index * this.size;
+    const start = index === this.firstIndex ? 0 : Math.max(0, from - LOOKBACK);
+    const window: Window = {
+      index, builder: new RowBuilder(start, start === 0, this.#which === "all"), rows: [], read: start, whole: false, loading: null, failed: null, used: 0, line: null, asked: false,
+    };
+    this.#windows.set(index, window);
+    return window;
+  }
+
+  #sated(window: Window): boolean {
+    return window.read >= Math.min(this.#until(window), this.next);
+  }
+
+  #until(window: Window): number {
+    return (window.index + 1) * this.size + 2 * CUT;
+  }
+
+  async #load(window: Window): Promise<void> {
+    const until = this.#until(window);
+    try {
+      const from = window.read;
+      const answer = await this.#fetch(from, until - Math.max(from, this.first), this.#abort.signal);
+      const { builder } = window;
+      // What came before an error has been read all the same, and must not be read twice.
+      for await (const line of lines(answer.body)) {
+        const one = record(line);
+        if (one.kind === "output") {
+          if (one.piece.offset >= until) break;
+          builder.push(one.piece);
+          window.read = builder.next;
+        } else if (one.kind === "gap") {
+          builder.gap(one.from, one.to);
+          window.read = builder.next;
+        }
+      }
+      window.read = Math.max(window.read, Math.min(answer.next, until));
+      builder.next = window.read;
+      this.first = Math.max(this.first, from === 0 ? answer.first : 0);
+      this.next = Math.max(this.next, answer.next);
+      if (answer.complete) this.complete = true;
+    } catch (error) {
+      if (!this.#abort.signal.aborted) window.failed = error;
+    }
+    this.#cut(window);
+  }
+
+  #cut(window: Window): void {
+    const from = window.index * this.size;
+    const to = from + this.size;
+    const all = window.builder.all();
+    const begin = Math.max(0, rowAt(all, from - 1) + 1);
+    const end = rowAt(all, to - 1) + 1;
+    window.rows = all.slice(begin, end);
+    window.whole = window.read >= Math.min(this.#until(window), this.next) && (to <= this.next || this.complete);
+  }
+}
+
+export interface Visible {
+  rows: Row[];
+  /** The number of each row's line, where it is known. */
+  lines: (number | null)[];
+  /** Of the row at the anchor; -1 where it is not here yet. */
+  anchor: number;
+  loading: boolean;
+  failed: unknown;
+  atStart: boolean;
+  atEnd: boolean;
+}
+
+/** The rows around an offset: at least so many before it and after it, as far as they are here. */
+export function around(source: LogSource, offset: number, before: number, after: number): Visible {
+  const middle = source.indexOf(offset);
+  const here = source.window(middle);
+  let rows = here.rows;
+  let lines = numbered(source, middle, rows);
+  let anchor = Math.max(0, rowAt(rows, offset));
+  let failed = here.failed;
+  let loading = rows.length === 0 && !here.whole && failed === null && source.next > source.first;
+  let low = middle;
+  let high = middle;
+  // The neighbours are asked for early, and one beyond what is needed.
+  while (low > source.firstIndex && (anchor < before || middle - low < 1) && middle - low < 64) {
+    low -= 1;
+    const window = source.window(low);
+    failed ??= window.failed;
+    if (!window.whole) { loading ||= anchor < Math.min(before, 1); break; }
+    anchor += window.rows.length;
+    lines = [...numbered(source, low, window.rows), ...lines];
+    rows = [...window.rows, ...rows];
+  }
+  let ended = false;
+  while (high < source.lastIndex && (rows.length - anchor < after || high - middle < 1) && high - middle < 64) {
+    if (high === middle && !here.whole) break;
+    high += 1;
+    const window = source.window(high);
+    failed ??= window.failed;
+    lines = [...lines, ...numbered(source, high, window.rows)];
+    rows = [...rows, ...window.rows];
+    if (!window.whole) break;
+  }
+  ended = high >= source.lastIndex;
+  // The row may begin in the window before.
+  const exact = rowAt(rows, offset);
+  if (exact >= 0) anchor = exact;
+  const from = Math.max(0, anchor - before);
+  const to = Math.min(rows.length, anchor + after);
+  return {
+    rows: rows.slice(from, to), lines: lines.slice(from, to), anchor: rows.length === 0 ? -1 : anchor - from, loading, failed,
+    atStart: from === 0 && low === source.firstIndex, atEnd: ended && to === rows.length,
+  };
+}
+
+function numbered(source: LogSource, index: number, rows: Row[]): (number | null)[] {
+  let line = source.lineAt(index);
+  return rows.map((row) => {
+    if (line === null || row.kind === "gap") return null;
+    const number = line;
+    if (row.closed) line += 1;
+    return number;
+  });
+}

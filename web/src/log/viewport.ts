@@ -1,0 +1,112 @@
+// The part of a log that is seen: an anchor, rows around it, and whether the end is followed.
+
+import { type Anchor, move, ROW } from "./place.ts";
+import { around, type LogSource, type Visible } from "./source.ts";
+
+const MARGIN = 40;
+
+export class Viewport {
+  anchor: Anchor = { offset: 0, cut: 0 };
+  follow = true;
+  height = 600;
+  /** What was last drawn, and how high each row of it is. */
+  visible: Visible = { rows: [], lines: [], anchor: -1, loading: false, failed: null, atStart: true, atEnd: true };
+  heights: number[] = [];
+  readonly source: LogSource;
+  readonly #draw: () => void;
+
+  constructor(source: LogSource, draw: () => void) {
+    this.source = source;
+    this.#draw = draw;
+  }
+
+  /** What is to be drawn now. */
+  rows(): Visible {
+    const need = Math.ceil(this.height / ROW) + 2;
+    const offset = this.follow ? Math.max(this.source.first, this.source.next - 1) : this.anchor.offset;
+    const next = around(this.source, offset, this.follow ? need + MARGIN : MARGIN, this.follow ? 1 : need + MARGIN);
+    // What is being fetched takes the place of what is there once it has come.
+    if (next.rows.length > 0 || !next.loading) this.visible = next;
+    else this.visible = { ...this.visible, loading: true, failed: next.failed };
+    return this.visible;
+  }
+
+  /** The rows have been drawn and are so high: where does the first one begin? */
+  settle(heights: number[]): number {
+    this.heights = heights;
+    const { visible } = this;
+    const total = heights.reduce((sum, one) => sum + one, 0);
+    if (visible.rows.length === 0) return 0;
+    if (this.follow && visible.atEnd) {
+      const above = total - this.height;
+      if (above <= 0 && visible.atStart) {
+        this.anchor = { offset: visible.rows[0]!.offset, cut: 0 };
+        return 0;
+      }
+      this.#anchorAt(Math.max(0, above));
+      return -above;
+    }
+    let index = visible.rows.findIndex((row, i) => row.offset <= this.anchor.offset && (visible.rows[i + 1]?.offset ?? Infinity) > this.anchor.offset);
+    if (index < 0) index = Math.max(0, Math.min(visible.anchor, visible.rows.length - 1));
+    let top = this.anchor.cut;
+    for (let i = 0; i < index; i++) top += heights[i]!;
+    // Neither beyond the end nor before the beginning.
+    if (visible.atEnd && top > total - this.height) top = total - this.height;
+    if (visible.atStart && top < 0) top = 0;
+    if (top >= 0) this.#anchorAt(top);
+    return -top;
+  }
+
+  #anchorAt(top: number): void {
+    let rest = top;
+    const { rows } = this.visible;
+    for (let i = 0; i < rows.length; i++) {
+      if (rest < this.heights[i]! || i === rows.length - 1) {
+        this.anchor = { offset: rows[i]!.offset, cut: rest };
+        return;
+      }
+      rest -= this.heights[i]!;
+    }
+  }
+
+  get endInView(): boolean {
+    const { visible, heights, anchor } = this;
+    if (!visible.atEnd || visible.rows.length === 0) return false;
+    const index = visible.rows.findIndex((row) => row.offset === anchor.offset);
+    if (index < 0) return false;
+    let below = -anchor.cut;
+    for (let i = index; i < heights.length; i++) below += heights[i]!;
+    return below <= this.height + 1;
+  }
+
+  scrollBy(pixels: number): void {
+    const { visible, heights } = this;
+    const index = visible.rows.findIndex((row) => row.offset === this.anchor.offset);
+    if (index < 0 || pixels === 0) return;
+    if (pixels < 0 && this.follow) {
+      const total = heights.reduce((sum, one) => sum + one, 0);
+      if (total <= this.height && visible.atStart) return;
+      this.follow = false;
+    }
+    const moved = move(index, this.anchor.cut, pixels, visible.rows.length, (i) => heights[i] ?? ROW);
+    this.anchor = { offset: visible.rows[moved.index]!.offset, cut: moved.cut };
+    if (pixels > 0 && this.endInView) this.follow = true;
+    this.#draw();
+  }
+
+  /** To a byte; `part` of the height is left above it. */
+  jump(offset: number, part = 0): void {
+    this.follow = false;
+    this.anchor = { offset: Math.min(Math.max(offset, this.source.first), Math.max(this.source.first, this.source.next - 1)), cut: -Math.round(this.height * part) };
+    this.#draw();
+  }
+
+  toStart(): void {
+    this.jump(this.source.first);
+  }
+
+  toEnd(): void {
+    this.follow = true;
+    this.#draw();
+  }
+}

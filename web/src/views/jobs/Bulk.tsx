@@ -1,0 +1,83 @@
+// Doing something to many jobs: which ones is settled before anything happens, and told in words.
+
+import { useState } from "preact/hooks";
+import { get, words } from "../../api/client.ts";
+import type { BasicJob } from "../../api/model.ts";
+import { Icon } from "../../parts/Icon.tsx";
+import { Button, Dialog, Field, Input } from "../../parts/parts.tsx";
+import { again, each, pause, resume, stop } from "../../state/acts.ts";
+import { type Filter, toQuery } from "../../state/filter.ts";
+import { count } from "../../state/format.ts";
+import { acts, nameOf } from "../../state/words.ts";
+
+export type BulkAct = "stop" | "again" | "pause" | "resume";
+
+const WORDS: Record<BulkAct, [string, string, string]> = { stop: ["Stop", "stopped", "stopped"], again: ["Run again", "run again", "run again"], pause: ["Pause", "paused", "paused"], resume: ["Resume", "resumed", "resumed"] };
+
+/** Every job that matches and was there at this moment. */
+export async function frozen(filter: Filter, at: Date): Promise<BasicJob[]> {
+  const out: BasicJob[] = [];
+  let token: string | null = null;
+  const before = filter.before !== "" && Date.parse(filter.before) < at.getTime() ? filter.before : at.toISOString();
+  do {
+    const page: { jobs: BasicJob[]; next_page_token: string | null } = await get("/jobs", { ...toQuery(filter), created_before: before, state: filter.states.join(",") || null, view: "basic", page_size: 1000, page_token: token });
+    out.push(...page.jobs);
+    token = page.next_page_token;
+  } while (token !== null && out.length < 10_000);
+  return out;
+}
+
+export function BulkBar({ selected, total, all, onAll, onAct, onClear }: { selected: BasicJob[]; total: string | null; all: boolean; onAll: () => void; onAct: (act: BulkAct) => void; onClear: () => void }) {
+  const fits = (act: "stop" | "pause" | "resume"): boolean => selected.some((job) => acts(job.state)[act]);
+  return (
+    <div class="bulk" role="region" aria-label="What is selected">
+      <b>{count(selected.length)} selected</b>
+      {total !== null && !all && <><span class="faint wide">of {total} that match</span><button type="button" class="plain" onClick={onAll}>Select all {total}</button></>}
+      <span class="sep" />
+      <Button small icon="again" onClick={() => onAct("again")}>Again</Button>
+      {fits("pause") && <Button small icon="pause" onClick={() => onAct("pause")}>Pause</Button>}
+      {fits("resume") && <Button small icon="play" onClick={() => onAct("resume")}>Resume</Button>}
+      {fits("stop") && <Button small icon="stop" kind="stop" onClick={() => onAct("stop")}>Stop …</Button>}
+      <Button small kind="quiet" icon="close" label="Clear the selection" onClick={onClear} />
+    </div>
+  );
+}
+
+export function BulkDialog({ act, jobs, at, filtered, onClose }: { act: BulkAct; jobs: BasicJob[]; at: Date; filtered: string; onClose: (done: boolean) => void }) {
+  const [typed, setTyped] = useState("");
+  const [done, setDone] = useState<number | null>(null);
+  const [failed, setFailed] = useState<{ id: string; error: unknown }[] | null>(null);
+  const hit = act === "again" ? jobs : jobs.filter((job) => acts(job.state)[act]);
+  const [verb, , past] = WORDS[act];
+  const many = hit.length > 100;
+  const run = async (): Promise<void> => {
+    setDone(0);
+    const how: Record<BulkAct, (id: string) => Promise<unknown>> = { stop: (id) => stop(id), again: (id) => again(id), pause, resume };
+    const out = await each(hit.map((job) => job.id), how[act], setDone);
+    if (out.length === 0) onClose(true);
+    else setFailed(out);
+  };
+  if (failed !== null) {
+    return (
+      <Dialog title={`${count(failed.length)} of ${count(hit.length)} could not be ${past}`} onClose={() => onClose(true)}>
+        <ul class="scroll">{failed.slice(0, 50).map(({ id, error }) => <li key={id} class="small"><bdi>{nameOf(hit.find((job) => job.id === id)!)}</bdi>: <span class="muted">{words(error)}</span></li>)}</ul>
+        <div class="buttons"><Button onClick={() => onClose(true)}>Close</Button></div>
+      </Dialog>
+    );
+  }
+  return (
+    <Dialog title={hit.length === 1 ? `${verb} ${nameOf(hit[0]!)}?` : `${verb} ${count(hit.length)} jobs?`} onClose={() => { if (done === null) onClose(false); }}>
+      <p class="muted">
+        {filtered === "" ? "Those that you selected" : <>All with <bdi class="mono">{filtered}</bdi> that were created before {at.toLocaleTimeString()}</>}
+        {act === "stop" ? " and have not ended: each gets its stop signal, its grace, and then SIGKILL for what is left." : "."} {filtered !== "" && "Newer ones are left alone."}
+      </p>
+      <p class="small"><bdi>{hit.slice(0, 5).map(nameOf).join(", ")}</bdi>{hit.length > 5 && <span class="faint"> and {count(hit.length - 5)} more</span>}</p>
+      {many && <Field id="bulk-count" label={`Type ${hit.length} to go on`}><Input id="bulk-count" inputMode="numeric" value={typed} onInput={(event) => setTyped(event.currentTarget.value)} /></Field>}
+      {done !== null && <p role="status">{count(done)} of {count(hit.length)}</p>}
+      <div class="buttons">
+        <Button disabled={done !== null} onClick={() => onClose(false)}>Leave them</Button>
+        <button type="button" class={`btn ${act === "stop" ? "stop" : "go"}`} disabled={hit.length === 0 || done !== null || (many && typed.trim() !== String(hit.length))} onClick={() => void run()}><Icon name={act === "stop" ? "stop" : act === "pause" ? "pause" : act === "resume" ? "play" : "again"} />{verb} {count(hit.length)}</button>
+      </div>
+    </Dialog>
+  );
+}
