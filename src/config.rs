@@ -86,6 +86,8 @@ pub(crate) struct Config {
     pub max_connections: usize,
     /// The most answers that follow a job, and WebSockets, at the same time.
     pub max_streams: usize,
+    /// How long a connection is kept between two requests.
+    pub keep_alive: Duration,
     /// The most jobs with a process.
     pub max_running: usize,
     /// The most jobs that wait.
@@ -330,6 +332,7 @@ fn read_all(
     let policy = keep(&e, s.optional("policy", path));
     let max_connections = keep(&e, s.one("max_connections", number(1, 100_000)));
     let max_streams = keep(&e, s.one("max_streams", number(1, 100_000)));
+    let keep_alive = keep(&e, s.one("keep_alive_seconds", number(1, 86_400)));
     let max_running = keep(&e, s.one("max_running", number(1, 100_000)));
     let max_queued = keep(&e, s.one("max_queued", number(0, 10_000_000)));
     let max_finished = keep(&e, s.one("max_finished", number(1, 1_000_000_000)));
@@ -362,6 +365,7 @@ fn read_all(
         policy: policy?,
         max_connections: max_connections?,
         max_streams: max_streams?,
+        keep_alive: Duration::from_secs(keep_alive?),
         max_running: max_running?,
         max_queued: max_queued?,
         max_finished: max_finished?,

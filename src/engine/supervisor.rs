@@ -457,6 +457,11 @@ fn take_signals() -> io::Result<SignalFd> {
         NixSignal::SIGTTOU,
         NixSignal::SIGUSR1,
         NixSignal::SIGUSR2,
+        NixSignal::SIGALRM,
+        NixSignal::SIGVTALRM,
+        NixSignal::SIGPROF,
+        NixSignal::SIGIO,
+        NixSignal::SIGPWR,
     ]);
     // Blocked before the actions are the default ones: what is pending from before an execve stays so.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;

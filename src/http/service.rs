@@ -2,15 +2,15 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
 
+use crate::accept;
 use crate::api::Api;
 use crate::problem::ApiError;
-use crate::accept;
 use job::time::Timestamp;
 use manager::metrics::{Format, Present};
 

@@ -23,7 +23,7 @@ pub struct Home {
     mount: PathBuf,
     /// Beneath the mount, without a leading slash.
     path: PathBuf,
-    /// Those of [`CONTROLLERS`] that can be used.
+    /// Those of the controllers that limits need, as far as they can be used.
     pub controllers: Vec<String>,
 }
 

@@ -180,7 +180,7 @@ impl Default for Metrics {
 
 impl Metrics {
     fn register_jobs(&mut self) {
-        let r = &mut self.registry;
+        let r = self.registry.sub_registry_with_prefix("procession");
         let g = &self.gauges;
         r.register("jobs", "Live jobs by state", g.jobs.clone());
         r.register(
@@ -425,7 +425,11 @@ impl Metrics {
 fn stop_took(first: Timestamp, job: &Job) -> Option<Duration> {
     let cause = job.termination.as_ref()?.cause;
     let is_stop = match cause {
-        Cause::Timeout | Cause::Canceled | Cause::Shutdown | Cause::OutputLimit => true,
+        Cause::Timeout
+        | Cause::Canceled
+        | Cause::Superseded
+        | Cause::Shutdown
+        | Cause::OutputLimit => true,
         Cause::Exited
         | Cause::Signaled
         | Cause::SpawnFailed
@@ -446,6 +450,7 @@ fn word(cause: Cause) -> &'static str {
         Cause::SpawnFailed => "spawn_failed",
         Cause::Timeout => "timeout",
         Cause::Canceled => "canceled",
+        Cause::Superseded => "superseded",
         Cause::OomKilled => "oom_killed",
         Cause::OutputLimit => "output_limit",
         Cause::StartDeadline => "start_deadline",

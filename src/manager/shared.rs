@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::metrics::Metrics;
 use super::admission::Admission;
 use super::link::SupervisorLink;
+use super::metrics::Metrics;
 use super::queues::Registry;
 use super::resolve::{Resolver, own_environment};
 use super::room::{Awake, Place, Room, Waker};
@@ -377,7 +377,11 @@ impl Shared {
     /// Free space for output, unless the file system does not say.
     pub(super) fn free_bytes(&self) -> Option<u64> {
         let space = nix::sys::statvfs::fstatvfs(&self.jobs).ok()?;
-        Some(space.blocks_available().saturating_mul(space.fragment_size()))
+        Some(
+            space
+                .blocks_available()
+                .saturating_mul(space.fragment_size()),
+        )
     }
 
     pub(super) fn ready(&self) -> Result<(), NotReady> {

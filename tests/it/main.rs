@@ -28,6 +28,7 @@ mod monitors;
 mod notices;
 mod output;
 mod page;
+mod proxies;
 mod queue;
 mod queues;
 mod real_work;

@@ -152,6 +152,11 @@ async fn a_signal_to_the_whole_family_is_one_to_the_supervisor() {
     signal_family(&server, Signal::SIGTERM);
     assert_eq!(server.wait_for_end().unwrap().code(), Some(0));
     assert!(first.is_some());
+    let log = server.log();
+    assert!(
+        !log.contains("ended unasked") && !log.contains("is started again"),
+        "{log}"
+    );
     server.restart(Server::builder());
     let job = server.job(&job).await;
     assert_eq!(job["exit"]["code"], 3, "its grace: {job:#}");

@@ -481,7 +481,7 @@ const ODD: &str = r#"
     can setarch -R && set -- setarch -R "$@"
     can taskset 1 && set -- taskset 1 "$@"
     can ionice -c 3 && set -- ionice -c 3 "$@"
-    if can chrt -f 10; then set -- chrt -f 10 "$@"; elif can nice -n 5; then set -- nice -n 5 "$@"; fi
+    can chrt -f 10 && set -- chrt -f 10 "$@"
     can choom -n -500 -- && set -- choom -n -500 -- "$@"
 "#;
 
@@ -526,4 +526,40 @@ async fn a_job_for_which_there_are_no_descriptors_says_which_limit_it_was() {
         }
     }
     assert!(failed > 0, "{}", server.log());
+}
+
+#[tokio::test]
+async fn without_root_jobs_no_group_opens_what_is_roots() {
+    if !is_root() {
+        eprintln!("skipped: only a service of root can choose groups");
+        return;
+    }
+    let careful = Server::builder().args(["--deny-root-jobs"]).start().await;
+    for (fields, pointer) in [
+        (json!({"user": "nobody", "group": 0}), "/group"),
+        (json!({"user": "nobody", "group": "shadow"}), "/group"),
+        (
+            json!({"user": "nobody", "supplementary_groups": ["nogroup", "shadow"]}),
+            "/supplementary_groups/1",
+        ),
+        (
+            json!({"user": "nobody", "supplementary_groups": [0]}),
+            "/supplementary_groups/0",
+        ),
+        (json!({"user": "sync", "group": 0}), "/group"),
+    ] {
+        let mut body = fields.clone();
+        body["command"] = json!(["cat", "/etc/shadow"]);
+        let reply = careful.post("/jobs", &body).await;
+        assert_eq!(
+            (reply.status, reply.code().as_str()),
+            (403, "privilege_required"),
+            "{fields}: {reply}"
+        );
+        assert_eq!(reply.json()["errors"][0]["pointer"], pointer, "{fields}");
+    }
+    let own = json!({
+        "command": ["id", "-Gn"], "user": "nobody", "group": "nogroup", "supplementary_groups": ["nogroup"],
+    });
+    assert_eq!(text_of(&careful, own).await, "nogroup\n");
 }

@@ -7,7 +7,9 @@ use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
 use nix::sys::prctl;
-use nix::sys::signal::Signal::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
+use nix::sys::signal::Signal::{
+    SIGABRT, SIGBUS, SIGCHLD, SIGFPE, SIGILL, SIGPIPE, SIGSEGV, SIGSYS, SIGTERM, SIGTRAP,
+};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
@@ -264,11 +266,16 @@ pub(super) fn detach(keep: &[&OwnedFd]) -> io::Result<SignalFd> {
     let mut read = SigSet::empty();
     read.add(SIGCHLD);
     read.add(SIGTERM);
-    // Blocked and never read: a monitor ends when its job has ended, and what fails says so. Ignored, each would have to
-    // be set back in every leader, since execve(2) keeps that; and one that is sent to a leader would be lost. SIGPIPE is
-    // ignored, as in the supervisor: it is what a leader meets whose monitor is dead, and must not wait for it.
-    let mut mask = read;
-    mask.extend([SIGHUP, SIGINT, SIGQUIT, SIGXFSZ]);
+    // Blocked and never read, but for those that say that something here is broken: a monitor ends when its job has ended,
+    // and what fails says so. Ignored, each would have to be set back in every leader, since execve(2) keeps that; and
+    // one that is sent to a leader would be lost. SIGPIPE is ignored, as in the supervisor: it is what a leader meets
+    // whose monitor is dead, and must not wait for it.
+    let mut mask = SigSet::all();
+    for broken in [
+        SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGPIPE, SIGSEGV, SIGSYS, SIGTRAP,
+    ] {
+        mask.remove(broken);
+    }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
     Ok(SignalFd::with_flags(
         &read,

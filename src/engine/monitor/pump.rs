@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};

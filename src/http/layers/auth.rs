@@ -16,13 +16,13 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
-use job::time::Timestamp;
 
 use crate::api::{Api, AuthMode};
 use crate::problem::ApiError;
 use crate::query::Params;
 use crate::tokens::sessions::{Maker, Sessions};
 use crate::tokens::{Access, Grant};
+use job::time::Timestamp;
 
 /// The user on the other end of a unix socket connection; the server puts it into the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -254,7 +254,7 @@ pub fn duplicate(source: RawFd, target: RawFd) -> nix::Result<()> {
 }
 
 /// `close_range(2)`: closes the descriptors from `first` to `last`. If the kernel has no such call (before Linux 5.9), or
-/// a filter keeps it away, one by one up to [`ONE_BY_ONE`].
+/// a filter keeps it away, one by one up to 1023.
 pub fn close_range(first: u32, last: u32) -> nix::Result<()> {
     // SAFETY: a leader has no values that own descriptors.
     match unsafe { syscall!(Sysno::close_range, first, last, 0) }.map_err(errno) {

@@ -40,6 +40,7 @@ export class LogSource {
   readonly #which: Which;
   readonly #changed: () => void;
   readonly #abort = new AbortController();
+  #counting: AbortController | null = null;
   #clock = 0;
 
   constructor(which: Which, fetch: Fetch, lineOf: LineOf | null, changed: () => void) {
@@ -52,6 +53,7 @@ export class LogSource {
 
   close(): void {
     this.#abort.abort();
+    this.#counting?.abort();
     this.#windows.clear();
   }
 
@@ -109,14 +111,22 @@ export class LogSource {
       const before = this.#windows.get(index - 1);
       if (before?.line != null && before.whole) window.line = before.line + before.rows.filter((row) => row.kind === "line" && row.closed).length;
     }
-    if (window.line === null && !window.asked && this.#lineOf !== null && window.rows.length > 0) {
-      window.asked = true;
-      this.#lineOf(window.rows[0]!.offset, this.#abort.signal).then((line) => {
-        window.line = line;
-        this.#changed();
-      }, () => undefined);
-    }
+    if (window.line === null && !window.asked && this.#lineOf !== null && window.rows.length > 0) this.#askLine(window, this.#lineOf);
     return window.line;
+  }
+
+  /** One question at a time, the newest: a browser has few connections, and counting may take a while. */
+  #askLine(window: Window, lineOf: LineOf): void {
+    this.#counting?.abort();
+    const abort = new AbortController();
+    this.#counting = abort;
+    window.asked = true;
+    lineOf(window.rows[0]!.offset, abort.signal).then((line) => {
+      window.line = line;
+      this.#changed();
+    }, () => {
+      window.asked = !abort.signal.aborted;
+    });
   }
 
   #make(index: number): Window {
