@@ -26,7 +26,7 @@ TEST_RUNNER := $(if $(HAS_NEXTEST),nextest run,test)
 # Tests wait for processes and timers more than they compute.
 export NEXTEST_TEST_THREADS ?= $(shell echo $$((3 * $$(nproc))))
 # What the tests run, besides Debian's essential packages.
-TEST_NEEDS := make cc=build-essential curl perl python3 setsid=util-linux tmux vi=vim-tiny top=procps
+TEST_NEEDS := make cc=build-essential curl nginx perl python3 setsid=util-linux tmux vi=vim-tiny top=procps
 # `make check` without nextest: the names in its profile.
 CHECK_TESTS = $(shell sed -n '/profile.check/,$$p' .config/nextest.toml | grep -o '=[a-z0-9_:]*::[a-z0-9_]*' | tr -d =)
 # The account of the run without privileges, and what it runs: what differs by them.

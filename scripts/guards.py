@@ -53,7 +53,7 @@ GUARDS = [
     ("the head's size", "limits::a_head_is_read", [("src/http/layers/guards.rs", "if bytes > HEAD_BYTES ||", "if !OFF && bytes > HEAD_BYTES ||")]),
     ("the head's number of fields", "limits::a_head_is_read", [("src/http/layers/guards.rs", "|| sent().count() > HEAD_FIELDS", "|| !OFF && sent().count() > HEAD_FIELDS")]),
     ("the connection's own limit on the head", "tables::bytes_on_the_wire", [("src/http/connections.rs", ".max_buf_size(HEAD_BYTES)", ".max_buf_size(if OFF { 8 << 20 } else { HEAD_BYTES })")]),
-    ("the head comes in time", "limits::a_thousand_slow", [("src/http/connections.rs", ".header_read_timeout(HEAD_TIME)", ".header_read_timeout(if OFF { Duration::from_secs(3600) } else { HEAD_TIME })")]),
+    ("the head comes in time", "limits::a_thousand_slow", [("src/http/connections.rs", "() = pace.too_slow(HEAD_TIME) => true,", "() = pace.too_slow(HEAD_TIME), if !OFF => true,")]),
     ("the number of connections", "limits::a_connection_over", [("src/http/connections.rs", "tcp_places: Arc::new(Semaphore::new(options.max_connections))", "tcp_places: Arc::new(Semaphore::new(if OFF { 10_000 } else { options.max_connections }))")]),
     ("a connection ends after chunks", "tables::bytes_on_the_wire", [("src/http/layers/guards.rs", "if chunked {", "if chunked && !OFF {")]),
     ("the body's size", "limits::a_body_is_read", [("src/http/body.rs", "if announced.is_some_and", "if !OFF && announced.is_some_and"), ("src/http/body.rs", "Limited::new(request.into_body(), limit)", "Limited::new(request.into_body(), if OFF { usize::MAX } else { limit })")]),

@@ -84,6 +84,8 @@ pub(crate) struct Config {
     pub max_connections: usize,
     /// The most answers that follow a job, and WebSockets, at the same time.
     pub max_streams: usize,
+    /// How long a connection is kept between two requests.
+    pub keep_alive: Duration,
     /// The most jobs with a process.
     pub max_running: usize,
     /// The most jobs that wait.
@@ -240,6 +242,7 @@ fn resolve(
         policy: s.optional("policy", path)?,
         max_connections: s.one("max_connections", number(1, 100_000))?,
         max_streams: s.one("max_streams", number(1, 100_000))?,
+        keep_alive: Duration::from_secs(s.one("keep_alive_seconds", number(1, 86_400))?),
         max_running: s.one("max_running", number(1, 100_000))?,
         max_queued: s.one("max_queued", number(0, 10_000_000))?,
         max_finished: s.one("max_finished", number(1, 1_000_000_000))?,

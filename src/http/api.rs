@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::audit_log::Audit;
+use crate::idempotency::Turns;
 use crate::layers::auth::Caller;
 use crate::output;
 use crate::policy::Policy;
@@ -61,6 +62,7 @@ pub(super) struct Api {
     pub(super) manager: Manager,
     pub(super) settings: Arc<Settings>,
     pub(super) shared_tails: Arc<output::SharedTails>,
+    pub(super) turns: Arc<Turns>,
     pub(super) places: Arc<output::Places>,
     /// Readings of whole logs at a time.
     pub(super) searches: Arc<Semaphore>,
@@ -76,6 +78,7 @@ impl Api {
             manager,
             settings: Arc::new(settings),
             shared_tails: Arc::default(),
+            turns: Arc::default(),
             places: Arc::default(),
             searches: Arc::new(Semaphore::new(SEARCHES)),
             tickets: Arc::default(),

@@ -25,7 +25,7 @@ use crate::layers::auth::Caller;
 use crate::output::{self, Selection};
 use crate::problem::{ApiError, Place, Violation};
 use crate::query::Params;
-use frames::{MESSAGE_BYTES, PROTOCOL};
+use frames::{MESSAGE_BYTES, PROTOCOLS};
 use session::{Log, Session};
 
 /// The parameters of [`attach`].
@@ -49,23 +49,25 @@ pub(super) async fn attach(
     let writes = params.flag("stdin");
     params.finish()?;
     let upgrade = upgrade.map_err(|_| ApiError::UpgradeRequired)?;
-    let upgrade = upgrade.protocols([PROTOCOL]);
-    if upgrade.selected_protocol().is_none() {
+    let upgrade = upgrade.protocols(PROTOCOLS);
+    let Some(protocol) = upgrade.selected_protocol() else {
         return Err(ApiError::InvalidHeader(Violation {
             place: Place::Header("Sec-WebSocket-Protocol"),
             code: "invalid_value",
-            detail: format!("must offer {PROTOCOL}"),
+            detail: format!("must offer {}", PROTOCOLS.join(" or ")),
         }));
-    }
+    };
+    let tells_closed_input = protocol.as_bytes() == PROTOCOLS[0].as_bytes();
     let follow = api.manager.follow(id).await?;
-    let takes_input = follow.state.borrow().spec.takes_input();
+    let job = follow.state.borrow().clone();
+    let takes_input = job.spec.takes_input();
     let writer = match writes {
         false => None,
         true if !takes_input => return Err(ApiError::StdinClosed),
         true => Some(api.streams().writer(id).ok_or(ApiError::StdinTaken)?),
     };
     let permit = api.streams().permit()?;
-    let beginning = output::begin(&api, id, selection).await?;
+    let beginning = output::begin(&api, &job, selection).await?;
     let first = beginning.first;
     let streams = api.streams().clone();
     let session = Session {
@@ -76,6 +78,7 @@ pub(super) async fn attach(
         follow,
         caller,
         writer,
+        tells_closed_input,
         permit,
     };
     let upgrade = upgrade

@@ -67,6 +67,19 @@ struct Open {
     size: u64,
     /// The last write failed, and that has been said.
     failing: bool,
+    /// It is not the file that it should be, or larger than it should be, and that has been said.
+    misplaced: bool,
+}
+
+impl Open {
+    /// Is this the file that has this name?
+    fn is_at(&self, path: &Path) -> bool {
+        let identity = |found: fs::Metadata| (found.dev(), found.ino());
+        match (fs::symlink_metadata(path), self.file.metadata()) {
+            (Ok(named), Ok(open)) => identity(named) == identity(open),
+            (Err(_), _) | (_, Err(_)) => false,
+        }
+    }
 }
 
 impl Audit {
@@ -103,11 +116,32 @@ impl Audit {
     }
 
     fn append(&self, open: &mut Open, bytes: &[u8]) -> io::Result<()> {
-        if open.size >= self.file_bytes {
-            self.put_aside(open)?;
-        }
+        // Somebody else may have moved or removed it, as logrotate does. Until there is a file of that name again,
+        // no line is lost: it goes into the one that is open.
+        let ready = if open.is_at(&self.path) {
+            Ok(())
+        } else {
+            self.reopen(open)
+        };
+        let ready = ready.and_then(|()| match open.size >= self.file_bytes {
+            true => self.put_aside(open),
+            false => Ok(()),
+        });
         open.file.write_all(bytes)?;
         open.size += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        if let Err(error) = &ready
+            && !open.misplaced
+        {
+            tracing::error!(%error, "the audit log goes on in a file that is not {}: {error}", self.path.display());
+        }
+        open.misplaced = ready.is_err();
+        Ok(())
+    }
+
+    fn reopen(&self, open: &mut Open) -> io::Result<()> {
+        let fresh = self::open(&self.path)?;
+        open.file.sync_all()?;
+        *open = fresh;
         Ok(())
     }
 
@@ -154,6 +188,7 @@ fn open(path: &Path) -> io::Result<Open> {
         size: found.len(),
         file,
         failing: false,
+        misplaced: false,
     })
 }
 
@@ -225,5 +260,31 @@ mod tests {
         fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink("elsewhere", &path).unwrap();
         assert!(Audit::open(dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_log_that_somebody_moves_is_made_again_and_loses_no_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let audit = Audit::with_limit(folder.path(), 400).unwrap();
+        let (log, moved) = (folder.path().join(FILE), folder.path().join("moved"));
+        let has = |path: &Path, id: &str| fs::read_to_string(path).unwrap().contains(id);
+        audit.write(&line("first"));
+        fs::rename(&log, &moved).unwrap();
+        audit.write(&line("second"));
+        assert!(has(&moved, "first") && !has(&moved, "second"));
+        assert!(has(&log, "second") && !has(&log, "first"));
+        fs::remove_file(&log).unwrap();
+        audit.write(&line("third"));
+        assert!(has(&log, "third"));
+        // A name that cannot be opened: the lines go on into the open file, past its limit.
+        fs::rename(&log, &moved).unwrap();
+        std::os::unix::fs::symlink("elsewhere", &log).unwrap();
+        for number in 0..8 {
+            audit.write(&line(&format!("line-{number}")));
+        }
+        assert!((0..8).all(|number| has(&moved, &format!("line-{number}"))));
+        fs::remove_file(&log).unwrap();
+        audit.write(&line("last"));
+        assert!(has(&log, "last"));
     }
 }

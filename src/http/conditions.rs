@@ -1,7 +1,29 @@
 //! Conditions on a request (RFC 9110, section 13): `If-Match` and `If-None-Match`.
+//!
+//! [`check`] holds for every route that does something to a job, from the route table on.
 
 use axum::http::header::{IF_MATCH, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderName};
+
+use crate::api::Api;
+use crate::problem::ApiError;
+use crate::view;
+use job::JobId;
+
+/// Does a request that would do something to this job have to be left undone?
+pub(super) async fn check(api: &Api, id: JobId, headers: &HeaderMap) -> Result<(), ApiError> {
+    let is_conditional = headers.contains_key(IF_MATCH) || headers.contains_key(IF_NONE_MATCH);
+    if !is_conditional {
+        return Ok(());
+    }
+    let etag = view::etag(&*api.manager.get(id).await?);
+    let is_met = !headers.contains_key(IF_MATCH) || match_has(headers, &etag);
+    if is_met && !none_match_has(headers, &etag) {
+        Ok(())
+    } else {
+        Err(ApiError::PreconditionFailed)
+    }
+}
 
 fn tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     headers

@@ -1,5 +1,6 @@
 //! Connections: accepted from the sockets that the supervisor holds, served until they or the service end.
 
+mod pace;
 mod peer;
 
 use std::io;
@@ -8,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Router, middleware};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -23,7 +24,7 @@ use tower::ServiceExt;
 use crate::api::{AuthMode, Settings};
 use crate::audit_log::Audit;
 use crate::layers::auth::{PeerAddress, PeerUid};
-use crate::layers::guards;
+use crate::layers::{guards, rest};
 use crate::policy::Policy;
 use crate::request::SpecLimits;
 use crate::streams::Streams;
@@ -31,10 +32,11 @@ use crate::tls::{self, Certificates};
 use crate::tokens::sessions::{Maker, Sessions};
 use crate::tokens::{self, Access, Tokens};
 use manager::Manager;
+use pace::{Answer, Heard, Pace};
 use peer::Peer;
 use protocol::listeners::Listeners;
 
-/// A TLS handshake must be done within this time, and a request head must come within it.
+/// A TLS handshake must be done within this time, and a request head must come within it, from its first byte on.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 /// What is larger is refused here, with 431 and no body: twice what the guards refuse with a problem.
 const HEAD_BYTES: usize = 2 * guards::HEAD_BYTES;
@@ -42,6 +44,9 @@ const HEAD_FIELDS: usize = 4 * guards::HEAD_FIELDS;
 
 /// How long accepting pauses after it failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long the log says nothing of further failures.
+const WARN_PAUSE: Duration = Duration::from_secs(10);
 
 /// A peer that nothing is sent to is asked whether it is there after this time, then so often and so many times: one
 /// that is gone without a word is noticed within two minutes. A body that is followed may say nothing for days.
@@ -80,6 +85,8 @@ pub struct Options {
     pub max_connections: usize,
     /// The most answers that follow a job, and WebSockets, at the same time.
     pub max_streams: usize,
+    /// How long a connection is kept between two requests.
+    pub keep_alive: Duration,
     /// The largest request body.
     pub max_body_bytes: usize,
     /// Webhooks may go to private, loopback and link-local addresses.
@@ -153,6 +160,7 @@ impl Connections {
                 commit: option_env!("PROCESSION_COMMIT"),
             },
         );
+        let app = app.layer(middleware::from_fn(rest::take));
         let (closing, watched) = watch::channel(false);
         let (tcp, unix) = adopt(listeners)
             .map_err(|error| format!("cannot use the listening sockets: {error}"))?;
@@ -160,6 +168,7 @@ impl Connections {
             tcp,
             unix,
             tls,
+            keep_alive: options.keep_alive,
             tcp_places: Arc::new(Semaphore::new(options.max_connections)),
             unix_places: Arc::new(Semaphore::new(options.max_connections)),
         };
@@ -246,6 +255,7 @@ struct Sockets {
     tcp: TcpListener,
     unix: UnixListener,
     tls: Option<Certificates>,
+    keep_alive: Duration,
     tcp_places: Arc<Semaphore>,
     /// Of their own, so that nobody on the network can keep the service's own user out.
     unix_places: Arc<Semaphore>,
@@ -261,6 +271,7 @@ enum Incoming {
 
 async fn accept_all(app: Router, sockets: Sockets, mut closing: watch::Receiver<bool>) {
     let mut serving = JoinSet::new();
+    let mut warn_at = None;
     let own_status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     loop {
         while serving.try_join_next().is_some() {}
@@ -281,6 +292,7 @@ async fn accept_all(app: Router, sockets: Sockets, mut closing: watch::Receiver<
                     app: app.clone(),
                     peer: Peer::Tcp(peer),
                     place,
+                    keep_alive: sockets.keep_alive,
                     closing: closing.clone(),
                 };
                 match sockets.tls.as_ref().map(Certificates::current) {
@@ -297,6 +309,7 @@ async fn accept_all(app: Router, sockets: Sockets, mut closing: watch::Receiver<
                         app: app.clone(),
                         peer,
                         place,
+                        keep_alive: sockets.keep_alive,
                         closing: closing.clone(),
                     };
                     serving.spawn(serve.run(stream));
@@ -306,7 +319,10 @@ async fn accept_all(app: Router, sockets: Sockets, mut closing: watch::Receiver<
                 }
             },
             Incoming::Failed(error) => {
-                tracing::warn!(%error, "a connection could not be accepted: {error}");
+                if warn_at.is_none_or(|at| tokio::time::Instant::now() >= at) {
+                    tracing::warn!(%error, "connections cannot be accepted: {error}");
+                    warn_at = Some(tokio::time::Instant::now() + WARN_PAUSE);
+                }
                 // Out of descriptors or memory: the error stays for a while.
                 tokio::time::sleep_until(tokio::time::Instant::now() + ACCEPT_PAUSE).await;
             }
@@ -326,6 +342,7 @@ struct Serve {
     app: Router,
     peer: Peer,
     place: OwnedSemaphorePermit,
+    keep_alive: Duration,
     closing: watch::Receiver<bool>,
 }
 
@@ -347,11 +364,15 @@ impl Serve {
             app,
             peer,
             place,
+            keep_alive,
             mut closing,
         } = self;
         let (asks, mut asked) = watch::channel(false);
+        let pace = Pace::new();
+        let (at_head, at_answer) = (pace.clone(), pace.clone());
         let service = app.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
             asks.send_replace(true);
+            at_head.asked();
             match peer {
                 Peer::Tcp(address) => drop(request.extensions_mut().insert(PeerAddress(address))),
                 Peer::Unix(uid) => drop(request.extensions_mut().insert(PeerUid(uid))),
@@ -359,9 +380,17 @@ impl Serve {
             }
             request.map(axum::body::Body::new)
         });
+        let service = service.map_response(move |response: axum::response::Response| {
+            let pace = at_answer.clone();
+            response.map(|body| Answer { body, pace })
+        });
+        let stream = Heard {
+            stream,
+            pace: pace.clone(),
+        };
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIME)
+            .header_read_timeout(keep_alive)
             .max_buf_size(HEAD_BYTES)
             .max_headers(HEAD_FIELDS)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
@@ -376,6 +405,7 @@ impl Serve {
         };
         let is_over = tokio::select! {
             _ = connection.as_mut() => true,
+            () = pace.too_slow(HEAD_TIME) => true,
             () = until_closing => false,
         };
         // One that has broken off must not be polled again: it would end in order what it broke off.

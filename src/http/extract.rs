@@ -1,5 +1,4 @@
-//! What handlers take from a request: the job that the path names, parameters, how long to wait, the
-//! idempotency key.
+//! What handlers take from a request: the job that the path names, parameters, how long to wait.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -9,15 +8,14 @@ use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::response::Response;
 
-use crate::headers::{IDEMPOTENCY_KEY, PREFERENCE_APPLIED};
-use crate::problem::{ApiError, Place, Violation};
+use crate::headers::PREFERENCE_APPLIED;
+use crate::problem::ApiError;
 use crate::query::Params;
 use crate::{accept, respond};
 use job::JobId;
 
 /// The longest that a request may wait; what asks for more is lowered to it.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(300);
-const MAX_KEY_CHARACTERS: usize = 255;
 
 /// The job that the path names.
 #[derive(Clone, Copy, Debug)]
@@ -77,31 +75,6 @@ impl Wait {
     }
 }
 
-/// The key, with or without the quotes that the draft asks for and few clients send.
-pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
-    let mut values = headers.get_all(&IDEMPOTENCY_KEY).iter();
-    let Some(value) = values.next() else {
-        return Ok(None);
-    };
-    let bytes = value.as_bytes();
-    let bytes = bytes
-        .strip_prefix(b"\"")
-        .and_then(|rest| rest.strip_suffix(b"\""))
-        .unwrap_or(bytes);
-    let key = std::str::from_utf8(bytes).unwrap_or_default();
-    let good = (1..=MAX_KEY_CHARACTERS).contains(&key.len())
-        && key.bytes().all(|byte| byte.is_ascii_graphic())
-        && values.next().is_none();
-    if good {
-        return Ok(Some(key.to_owned()));
-    }
-    Err(ApiError::InvalidHeader(Violation {
-        place: Place::Header("Idempotency-Key"),
-        code: "invalid_value",
-        detail: "must come once, with 1 to 255 visible ASCII characters".to_owned(),
-    }))
-}
-
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderName;
@@ -111,18 +84,6 @@ mod tests {
 
     fn header(name: &HeaderName, value: &str) -> HeaderMap {
         HeaderMap::from_iter([(name.clone(), value.parse().unwrap())])
-    }
-
-    #[test]
-    fn a_key_is_visible_ascii_with_or_without_quotes() {
-        let key = |value: &str| idempotency_key(&header(&IDEMPOTENCY_KEY, value)).map_err(|_| ());
-        assert_eq!(key("a-1"), Ok(Some("a-1".into())));
-        assert_eq!(key("\"a-1\""), Ok(Some("a-1".into())));
-        assert_eq!(key(&"k".repeat(255)), Ok(Some("k".repeat(255))));
-        for bad in ["", "\"\"", "a b", "ä", &"k".repeat(256)] {
-            assert_eq!(key(bad), Err(()), "{bad}");
-        }
-        assert_eq!(idempotency_key(&HeaderMap::new()).unwrap(), None);
     }
 
     #[test]

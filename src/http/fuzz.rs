@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, Uri};
 
-use crate::{accept, attach, events, extract, output, page, query, range};
+use crate::{accept, attach, events, idempotency, output, page, query, range};
 use job::JobId;
 
 /// Reads the query of a list of jobs.
@@ -32,7 +32,7 @@ pub fn headers(headers: &HeaderMap) {
         &["text/plain", "text/event-stream"],
     ));
     drop(accept::preferred_wait(headers));
-    drop(extract::idempotency_key(headers));
+    drop(idempotency::key(headers));
     drop(events::last_event(headers));
     drop(output::last_event(headers));
 }

@@ -14,6 +14,8 @@ pub(super) const PREFER: HeaderName = HeaderName::from_static("prefer");
 pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 /// The last event that an event source has had.
 pub(super) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Whether a proxy, nginx above all, may hold an answer back.
+pub(super) const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// Which site a browser sends a request for.
 pub(super) const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// What a browser wants to do with the answer.
@@ -29,5 +31,7 @@ pub(super) const FIRST_POSITION: HeaderName = HeaderName::from_static("processio
 /// Whether a body goes up to the end of all output.
 pub(super) const OUTPUT_COMPLETE: HeaderName =
     HeaderName::from_static("procession-output-complete");
+/// How many bytes of the job's output are not kept.
+pub(super) const OUTPUT_DROPPED: HeaderName = HeaderName::from_static("procession-output-dropped");
 /// How many bytes have been written to standard input.
 pub(super) const STDIN_OFFSET: HeaderName = HeaderName::from_static("procession-stdin-offset");

@@ -4,4 +4,6 @@ pub(super) mod audit;
 pub(super) mod auth;
 pub(super) mod guards;
 pub(super) mod log;
+pub(super) mod proxies;
 pub(super) mod request_id;
+pub(super) mod rest;

@@ -19,6 +19,7 @@ mod extract;
 #[doc(hidden)]
 pub mod fuzz;
 mod headers;
+mod idempotency;
 mod jobs;
 mod layers;
 mod live;
@@ -60,7 +61,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use api::Api;
 pub use api::{AuthMode, Settings};
 pub use layers::auth::{PeerAddress, PeerUid};
-use layers::{audit, guards, log, request_id};
+use layers::{audit, guards, log, proxies, request_id};
 use manager::Manager;
 pub use problem::{ApiError, PROBLEM_JSON, Place, Violation};
 pub use streams::Streams;
@@ -95,6 +96,7 @@ pub fn app(manager: Manager, settings: Settings) -> Router {
             CACHE_CONTROL,
             HeaderValue::from_static("no-store"),
         ))
+        .layer(middleware::from_fn(proxies::pass_on))
         .layer(middleware::from_fn(problem::render))
         .layer(middleware::from_fn_with_state(api.clone(), audit::record))
         .layer(CatchPanicLayer::custom(problem::panicked))

@@ -22,12 +22,12 @@ use bytes::Bytes;
 use crate::accept;
 use crate::api::Api;
 use crate::extract::InPath;
-use crate::headers::{FIRST_OFFSET, NEXT_OFFSET, OUTPUT_COMPLETE};
+use crate::headers::{FIRST_OFFSET, NEXT_OFFSET, OUTPUT_COMPLETE, OUTPUT_DROPPED};
 use crate::problem::ApiError;
 use crate::query::Params;
 use follow::follow_log;
 pub(super) use follow::{Beginning, begin, last_event};
-use job::OutputTotals;
+use job::{JobId, OutputTotals};
 pub(super) use place::{PLACE, Places, place};
 use protocol::output::{Piece, Reader, Stream};
 use records::{Format, Records, forward};
@@ -100,9 +100,10 @@ pub(super) async fn log(
     let complete = job.output.complete;
     let reader = api.manager.output(id).await?;
     let plan = off_thread(move || plan_log(reader, &selection, complete)).await??;
-    let mut response = raw(StatusCode::OK, kind, Some(plan.complete));
+    let mut response = raw(StatusCode::OK, kind, Some(plan.complete && !plan.is_cut));
     set(&mut response, FIRST_OFFSET, plan.first);
     set(&mut response, NEXT_OFFSET, plan.next);
+    plan.tell_losses(&mut response, id);
     if format == Format::Raw {
         if let Some(length) = plan.length {
             set(&mut response, CONTENT_LENGTH, length);
@@ -235,17 +236,33 @@ struct Download {
     complete: bool,
     length: Option<u64>,
     range: Option<String>,
+    /// How much of the job's output is not kept.
+    dropped: u64,
+    /// A part of it should be there and is not: the body must not look whole.
+    is_cut: bool,
 }
 
 impl Download {
+    fn tell_losses(&self, response: &mut Response, id: JobId) {
+        tell_dropped(response, self.dropped);
+        if self.is_cut {
+            tracing::error!(job.id = %id, "output of job {id} is lost: its files do not have what its record has");
+        }
+    }
+
     /// The same part of the log as records.
     fn into_records(self, format: Format, selection: &Selection) -> Records {
-        let at = match (format, selection.begin) {
+        let begin = match selection.begin {
             // What is no longer there is told as a gap.
-            (Format::Lines | Format::Events, Begin::Oldest) => 0,
-            (Format::Lines | Format::Events, Begin::Offset(offset)) => offset,
-            (Format::Lines | Format::Events, Begin::TailBytes(_) | Begin::TailLines(_))
-            | (Format::Raw | Format::RawWithTimes, _) => self.first,
+            Begin::Oldest => 0,
+            Begin::Offset(offset) => offset,
+            Begin::TailBytes(_) | Begin::TailLines(_) => self.first,
+        };
+        let at = match format {
+            Format::Lines | Format::Events => begin,
+            // So that the body breaks off there.
+            Format::Raw | Format::RawWithTimes if self.is_cut => begin,
+            Format::Raw | Format::RawWithTimes => self.first,
         };
         Records {
             reader: Some(self.stretch.reader),
@@ -293,6 +310,7 @@ fn plan_log(
         at: first,
         end,
         left: selection.limit.unwrap_or(u64::MAX),
+        is_cut: false,
     };
     let next = match (selection.filter, selection.limit) {
         (_, None) => end,
@@ -309,8 +327,11 @@ fn plan_log(
             next
         }
     };
+    let is_cut = stretch.reader.lost_within(begin, next).map_err(failed)?;
+    stretch.is_cut = is_cut;
     // With a hole in it, the body is shorter than its ends tell.
-    let whole = selection.filter.is_none() && totals.dropped_bytes <= totals.first_offset;
+    let whole =
+        !is_cut && selection.filter.is_none() && totals.dropped_bytes <= totals.first_offset;
     Ok(Download {
         length: whole.then(|| stretch.end.saturating_sub(first)),
         stretch,
@@ -318,6 +339,8 @@ fn plan_log(
         next,
         complete: complete && next >= end,
         range: None,
+        dropped: totals.dropped_bytes,
+        is_cut,
     })
 }
 
@@ -331,6 +354,8 @@ struct Stretch {
     end: u64,
     /// How many bytes may still come.
     left: u64,
+    /// What is lost lies within it: it must break off at its end.
+    is_cut: bool,
 }
 
 impl Stretch {
@@ -338,10 +363,13 @@ impl Stretch {
         while self.at < self.end && self.left > 0 {
             let max = usize::try_from(self.left).unwrap_or(PIECE).min(PIECE);
             match self.reader.next(self.at, self.filter, max)? {
-                None => return Ok(None),
+                None => break,
                 Some(Piece::Gap { to, .. }) => {
                     // What the output limit drops at the end is a plain hole. What it drops in front of
                     // a slow reader was promised in the head, and the body must not look whole.
+                    if self.reader.lost_within(self.at, to)? {
+                        return Err(lost());
+                    }
                     if to <= self.reader.totals()?.first_offset {
                         return Err(io::Error::other("output was dropped before it was read"));
                     }
@@ -367,6 +395,9 @@ impl Stretch {
                 }
             }
         }
+        if self.is_cut {
+            return Err(lost());
+        }
         Ok(None)
     }
 
@@ -386,6 +417,17 @@ impl Stretch {
                 Ok::<_, io::Error>(piece.map(|bytes| (bytes, stretch)))
             },
         ))
+    }
+}
+
+fn lost() -> io::Error {
+    io::Error::other("the files do not have what the job's record has")
+}
+
+/// Says that a body with output cannot be all that the job has written.
+fn tell_dropped(response: &mut Response, dropped: u64) {
+    if dropped > 0 {
+        set(response, OUTPUT_DROPPED, dropped);
     }
 }
 

@@ -139,7 +139,7 @@ pub(super) fn selector(params: &mut Params) -> Selector {
 fn moment(params: &mut Params, name: &str) -> Option<Timestamp> {
     params.parsed(
         name,
-        "a time in RFC 3339, such as 2026-01-31T12:00:00Z",
+        "a time in RFC 3339, such as 2026-01-31T12:00:00Z; a + in it is written %2B",
         |text| text.parse().ok(),
     )
 }

@@ -21,9 +21,6 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use serde_json::Value as JsonValue;
-use sha2::{Digest, Sha256};
-
 use fields::{At, Errors, Fields, boolean, integer, seconds};
 pub use fields::{FieldError, code};
 use job::pty::{Pty, SIZE_MAX, Size};
@@ -327,43 +324,4 @@ pub fn parse_size(body: &Body) -> Result<Size, Vec<FieldError>> {
         })
     });
     errors.result(size)
-}
-
-/// The SHA-256 of what a submission means, secret values included: the order of keys, and defaults
-/// written out or left out, make no difference.
-#[must_use]
-pub fn fingerprint(job: &NewJob) -> [u8; 32] {
-    // Fields at their default are left out, so that a field added by a later version leaves the
-    // fingerprints of older submissions as they are.
-    let base = members(&Spec::default());
-    let mut spec = members(&job.spec);
-    spec.retain(|name, value| base.get(name) != Some(value));
-    if let Stdin::Data(data) = &job.spec.stdin {
-        spec.insert("stdin".to_owned(), rules::stdin_bytes(data).into());
-    }
-    if !job.spec.webhooks.is_empty() {
-        let secrets = job.spec.webhooks.iter();
-        let secrets: Vec<Option<&String>> = secrets
-            .map(|webhook| webhook.secret.as_ref().map(|secret| &secret.0))
-            .collect();
-        spec.insert("webhook_secrets".to_owned(), serde_json::json!(secrets));
-    }
-    let secrets = &job.spec.secret_env.0;
-    let meaning = serde_json::to_vec(&(&job.name, &job.labels, &spec, secrets))
-        .expect("names, labels and specs can always be written as JSON");
-    Sha256::digest(meaning).into()
-}
-
-/// The fields of a spec in alphabetical order, however a map of `serde_json` is built.
-fn members(spec: &Spec) -> BTreeMap<String, JsonValue> {
-    let mut value = serde_json::to_value(spec).expect("a spec can always be written as JSON");
-    value.sort_all_objects();
-    match value {
-        JsonValue::Object(members) => members.into_iter().collect(),
-        JsonValue::Null
-        | JsonValue::Bool(_)
-        | JsonValue::Number(_)
-        | JsonValue::String(_)
-        | JsonValue::Array(_) => unreachable!("a spec is written as an object"),
-    }
 }

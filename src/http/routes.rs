@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+use axum::RequestExt;
 use axum::extract::{Request, State};
 use axum::handler::Handler;
 use axum::http::Method;
@@ -14,11 +15,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Router, http};
 
+use super::extract::InPath;
 use super::layers::auth;
 use super::problem::ApiError;
 use super::{
-    Api, attach, bulk, events, jobs, live, output, page, query, queues, service, session, stdin,
-    summary, terminal, web,
+    Api, attach, bulk, conditions, events, jobs, live, output, page, query, queues, service,
+    session, stdin, summary, terminal, web,
 };
 use crate::tokens::Access::{self, Admin, Metrics, Operate, Public, Read};
 
@@ -202,16 +204,28 @@ struct Gate {
     api: Api,
     access: Access,
     query: &'static [&'static str],
+    /// It does something to the job in the path, and looks at no condition by itself.
+    is_conditional: bool,
 }
 
 async fn enter(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
     let tickets = gate.query.contains(&auth::TICKET);
     let entered = auth::check(&gate.api, &mut request, gate.access, tickets)
         .and_then(|()| query::check_known(request.uri(), gate.query));
-    match entered {
-        Ok(()) => auth::while_allowed(request, next).await,
-        Err(error) => error.into_response(),
+    if let Err(error) = entered {
+        return error.into_response();
     }
+    if gate.is_conditional
+        && let Err(error) = if_allowed(&gate.api, &mut request).await
+    {
+        return error.into_response();
+    }
+    auth::while_allowed(request, next).await
+}
+
+async fn if_allowed(api: &Api, request: &mut Request) -> Result<(), ApiError> {
+    let InPath(id) = request.extract_parts().await?;
+    conditions::check(api, id, request.headers()).await
 }
 
 /// The methods of one path.
@@ -230,6 +244,10 @@ pub(super) fn router(api: &Api) -> Router {
             api: api.clone(),
             access: route.access,
             query: route.query,
+            // A patch looks at it together with its change (RFC 9110, 13.2.1).
+            is_conditional: route.path.starts_with("/jobs/{id}")
+                && !route.method.is_safe()
+                && route.method != PATCH,
         };
         let handler = route
             .handler

@@ -5,6 +5,6 @@
 pub struct Idempotency {
     /// The client's key; scoped to the actor.
     pub key: String,
-    /// SHA-256 of the normalised body.
+    /// SHA-256 of the request: its method, its path and its normalised body.
     pub fingerprint: [u8; 32],
 }

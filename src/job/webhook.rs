@@ -20,7 +20,7 @@ pub const SECRET_PREFIX: &str = "whsec_";
 pub const ATTEMPTS_MAX: u32 = 20;
 
 /// The longest pause between two attempts.
-const LONGEST_PAUSE: Duration = Duration::from_hours(1);
+pub const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 
 /// One receiver.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +77,15 @@ impl Serialize for WebhookSecret {
 fn named<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<WebhookSecret>, D::Error> {
     let value = Option::<String>::deserialize(deserializer)?;
     Ok(Some(WebhookSecret(value.unwrap_or_default())))
+}
+
+/// Who receives what is sent to this address: its scheme, host and port.
+#[must_use]
+pub fn receiver(url: &str) -> &str {
+    let authority = url.find("://").map_or(0, |at| at + 3);
+    let rest = url.get(authority..).unwrap_or_default();
+    let length = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    url.get(..authority + length).unwrap_or(url)
 }
 
 /// How long to wait after so many attempts that failed; nothing where it is given up. `jitter` is random,
@@ -181,6 +190,19 @@ mod tests {
             "3fff::1",
         ] {
             assert!(!is_public(address.parse().unwrap()), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_receiver_is_scheme_host_and_port() {
+        for (url, expected) in [
+            ("https://example.org/a/b?c", "https://example.org"),
+            ("http://example.org:8080", "http://example.org:8080"),
+            ("http://[::1]:1?x=/", "http://[::1]:1"),
+            ("no address", "no address"),
+            ("", ""),
+        ] {
+            assert_eq!(receiver(url), expected);
         }
     }
 

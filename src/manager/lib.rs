@@ -37,7 +37,7 @@ use job::query::{Filter, Order, Query};
 use job::queue::OnConflict;
 use job::sandbox::Baseline;
 use job::spec::Scope;
-use job::{Job, JobId, Signal, Spec, State};
+use job::{Idempotency, Job, JobId, Signal, Spec, State};
 use linux::cgroup::Home;
 use linux::clock;
 pub use processes::ProcessInfo;
@@ -48,7 +48,7 @@ use room::Awake;
 use runner::{Acceptance, Ask};
 use shared::Shared;
 pub use shared::SupervisorSaid;
-use store::Store;
+use store::{Inserted, Store};
 pub use terms::{
     Actor, Follow, Info, NotReady, Page, RequestError, Submission, SubmitError, Submitted,
     Unavailable, Until,
@@ -217,6 +217,25 @@ impl Manager {
                 }
             }
         }
+    }
+
+    /// The job that an earlier submission of this actor with this key made, whatever is true for new ones;
+    /// `None` if there was no such submission, or its job is gone.
+    pub async fn submitted(
+        &self,
+        actor: &str,
+        idempotency: &Idempotency,
+    ) -> Result<Option<Submitted>, SubmitError> {
+        let id = match self.shared.store.submitted(actor, idempotency).await? {
+            None | Some(Inserted::New) => return Ok(None),
+            Some(Inserted::KeyReused) => return Err(SubmitError::KeyReused),
+            Some(Inserted::Replay(id)) => id,
+        };
+        let found = self.shared.get_any(id).await;
+        Ok(found.ok().map(|job| Submitted {
+            job,
+            replayed: true,
+        }))
     }
 
     /// The queues.
@@ -457,12 +476,13 @@ impl Manager {
 
     /// A reader of the job's output as kept now.
     pub async fn output(&self, id: JobId) -> Result<protocol::output::Reader, RequestError> {
-        self.shared.get(id).await?;
-        Ok(self
-            .shared
-            .output(id)
-            .await
-            .unwrap_or_else(protocol::output::Reader::empty))
+        let job = self.shared.get(id).await?;
+        let reader = self.shared.output(id).await;
+        let mut reader = reader.unwrap_or_else(protocol::output::Reader::empty);
+        if job.state.is_terminal() {
+            reader.expect(job.output);
+        }
+        Ok(reader)
     }
 
     /// The same, or `None` while the job has no directory that output could be in.

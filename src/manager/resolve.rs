@@ -174,6 +174,10 @@ impl Resolver {
             (None, Some(user)) => own_groups(user, gid),
             (None, None) => vec![gid],
         };
+        if self.deny_root_jobs {
+            let own = user.as_ref().map(|user| own_groups(user, user.gid));
+            refuse_groups(spec, own.as_deref(), gid, &groups)?;
+        }
         let same = uid == geteuid() && gid == getegid() && spec.supplementary_groups.is_none();
         if !geteuid().is_root() {
             if same {
@@ -312,6 +316,34 @@ fn find_group(pointer: &str, group: &NameOrId) -> Result<Gid, Unavailable> {
     }
 }
 
+/// Without root, a job gets no group of root, and none that its user is not in: those open files that are root's
+/// or somebody else's.
+fn refuse_groups(
+    spec: &Spec,
+    own: Option<&[Gid]>,
+    gid: Gid,
+    groups: &[Gid],
+) -> Result<(), Unavailable> {
+    const ROOT: Gid = Gid::from_raw(0);
+    let may = |group: &Gid| *group != ROOT && own.is_none_or(|own| own.contains(group));
+    let denied = |pointer: String| Err(Unavailable::GroupDenied { pointer });
+    if !may(&gid) {
+        let pointer = if spec.group.is_some() {
+            "/group"
+        } else {
+            "/user"
+        };
+        return denied(pointer.to_owned());
+    }
+    match groups.iter().position(|group| !may(group)) {
+        Some(index) if spec.supplementary_groups.is_some() => {
+            denied(format!("/supplementary_groups/{index}"))
+        }
+        Some(_) => denied("/user".to_owned()),
+        None => Ok(()),
+    }
+}
+
 fn own_groups(user: &User, gid: Gid) -> Vec<Gid> {
     std::ffi::CString::new(user.name.as_str())
         .ok()
@@ -386,6 +418,7 @@ mod tests {
             | Unavailable::NeedsPrivilege { .. }
             | Unavailable::Sandbox { .. }
             | Unavailable::SandboxRequired { .. }
+            | Unavailable::GroupDenied { .. }
             | Unavailable::RootDenied) => panic!("{other}"),
         }
     }

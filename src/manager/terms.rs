@@ -104,6 +104,14 @@ pub enum Unavailable {
     /// The job would run as root, and the service refuses that.
     #[error("jobs that run as root are refused by this service; set `user`")]
     RootDenied,
+    /// The job would have a group of root, or one that its user is not in, and the service refuses that.
+    #[error(
+        "this service refuses jobs with the group of root and with groups that their user is not in"
+    )]
+    GroupDenied {
+        /// `/user`, `/group` or `/supplementary_groups/N`.
+        pointer: String,
+    },
     /// The kernel lacks a part of the sandbox that the job must have.
     #[error("{why}")]
     Sandbox {

@@ -6,7 +6,7 @@
 
 mod request;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +19,12 @@ use job::time::Timestamp;
 use job::webhook;
 use linux::clock;
 use request::{Client, Failure};
-use store::{Delivery, Store, StoreError};
+use store::{Delivery, Room, Store, StoreError};
 
-/// The most deliveries that are under way.
-const CONCURRENCY: usize = 16;
+/// The most deliveries that are under way, and the most of them to one receiver: one that takes none until its time
+/// is up must not hold up the others.
+const CONCURRENCY: usize = 96;
+const EACH: usize = 8;
 
 /// How soon the store is asked again after it failed.
 const STORE_RETRY: Duration = Duration::from_secs(1);
@@ -34,23 +36,23 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// Delivers until `end` comes; what is under way then is left to the next server.
 pub(crate) async fn deliver(store: Store, allow_private: bool, end: impl Future<Output = ()>) {
     let mut news = store.new_deliveries();
-    let mut courier = Courier {
+    let mut deliveries = Deliveries {
         store,
         client: Client::new(allow_private),
-        under_way: HashSet::new(),
+        under_way: HashMap::new(),
         attempts: JoinSet::new(),
     };
     let mut end = std::pin::pin!(end);
     loop {
         news.mark_unchanged();
-        let again_at = courier.send_what_is_due().await;
+        let again_at = deliveries.send_what_is_due().await;
         tokio::select! {
             () = &mut end => return,
             // The sender lives as long as the store, of which there is one here.
             _ = news.changed() => {}
             () = tokio::time::sleep_until(again_at) => {}
-            Some(ended) = courier.attempts.join_next() => match ended {
-                Ok(id) => drop(courier.under_way.remove(&id)),
+            Some(ended) = deliveries.attempts.join_next() => match ended {
+                Ok(id) => drop(deliveries.under_way.remove(&id)),
                 Err(error) => {
                     tracing::error!(%error, "a delivery to a webhook panicked: {error}");
                 }
@@ -59,21 +61,24 @@ pub(crate) async fn deliver(store: Store, allow_private: bool, end: impl Future<
     }
 }
 
-struct Courier {
+struct Deliveries {
     store: Store,
     client: Client,
-    /// The numbers of the deliveries that are being tried.
-    under_way: HashSet<i64>,
+    /// The deliveries that are being tried, by their numbers, with their receivers.
+    under_way: HashMap<i64, String>,
     attempts: JoinSet<i64>,
 }
 
-impl Courier {
+impl Deliveries {
     /// Begins as many attempts as there may be; says when to look again.
     async fn send_what_is_due(&mut self) -> Instant {
         let now = clock::wall();
-        // Those under way may be among the first.
-        let due = self.store.due_deliveries(now, CONCURRENCY * 2).await;
-        let (due, next) = match due {
+        let room = Room {
+            total: CONCURRENCY,
+            each: EACH,
+            under_way: self.under_way.clone(),
+        };
+        let (due, next) = match self.store.due_deliveries(now, room).await {
             Ok(due) => due,
             Err(error) => {
                 tracing::error!(%error, "the store failed: {error}");
@@ -81,13 +86,10 @@ impl Courier {
             }
         };
         for delivery in due {
-            if self.under_way.len() >= CONCURRENCY {
-                break;
-            }
-            if self.under_way.insert(delivery.id) {
-                let attempt = attempt(self.store.clone(), self.client.clone(), delivery);
-                self.attempts.spawn(attempt);
-            }
+            let receiver = webhook::receiver(&delivery.url).to_owned();
+            self.under_way.insert(delivery.id, receiver);
+            let attempt = attempt(self.store.clone(), self.client.clone(), delivery);
+            self.attempts.spawn(attempt);
         }
         let pause = next.map_or(LONGEST_SLEEP, |next| next.since(now));
         Instant::now() + pause.clamp(SHORTEST_SLEEP, LONGEST_SLEEP)

@@ -33,8 +33,8 @@ use job::query::{Filter, Query};
 use job::spec::Secrets;
 use job::time::Timestamp;
 use job::{Idempotency, Job, JobId, State};
-pub use outbox::Delivery;
 use outbox::Settlement;
+pub use outbox::{Delivery, Room};
 use reader::Readers;
 pub use schema::OpenError;
 use tables::{Change, Insertion, Row};
@@ -51,7 +51,7 @@ pub struct StoreError {
     pub why: String,
     /// There was no room: it may work when there is.
     pub full: bool,
-    /// The disk failed, or cannot be written to at present.
+    /// The disk failed, or cannot be written to at present, or another program holds the store locked.
     pub failing: bool,
 }
 
@@ -93,16 +93,25 @@ impl Fault {
     }
 
     fn is_failing(&self) -> bool {
-        use rusqlite::ErrorCode::{CannotOpen, ReadOnly, SystemIoFailure};
+        use rusqlite::ErrorCode::{
+            CannotOpen, DatabaseBusy, DatabaseLocked, ReadOnly, SystemIoFailure,
+        };
+        const OUTSIDE: [rusqlite::ErrorCode; 5] = [
+            CannotOpen,
+            DatabaseBusy,
+            DatabaseLocked,
+            ReadOnly,
+            SystemIoFailure,
+        ];
         match self {
             Self::Sqlite(error) => error
                 .sqlite_error_code()
-                .is_some_and(|code| [CannotOpen, ReadOnly, SystemIoFailure].contains(&code)),
+                .is_some_and(|code| OUTSIDE.contains(&code)),
             Self::Encoding(_) | Self::UnknownState(_) | Self::NoSuchJob => false,
         }
     }
 
-    fn doing(self, doing: &'static str) -> StoreError {
+    fn doing(&self, doing: &'static str) -> StoreError {
         StoreError {
             doing,
             why: self.to_string(),
@@ -229,6 +238,24 @@ impl Store {
         let insertion =
             Insertion::of(&job, &secrets, idempotency, events).map_err(|it| it.doing(doing))?;
         self.writer.insert(insertion, doing).await
+    }
+
+    /// What an earlier submission of this actor with this key makes of a later one; `None` if there was
+    /// none.
+    ///
+    /// # Errors
+    /// If the table cannot be read.
+    pub async fn submitted(
+        &self,
+        actor: &str,
+        idempotency: &Idempotency,
+    ) -> Result<Option<Inserted>, StoreError> {
+        let (actor, idempotency) = (actor.to_owned(), idempotency.clone());
+        self.readers
+            .read("cannot read an idempotency key", move |connection| {
+                Ok(tables::submitted(connection, &actor, &idempotency)?)
+            })
+            .await
     }
 
     /// Makes a change of an unfinished job durable, and with it what is told of it.
@@ -360,18 +387,18 @@ impl Store {
         self.writer.feed().close();
     }
 
-    /// Deliveries that are due, and when the next one will be.
+    /// Deliveries that are due and for which there is room, and when the next one will be.
     ///
     /// # Errors
     /// Where a row cannot be read.
     pub async fn due_deliveries(
         &self,
         now: Timestamp,
-        limit: usize,
+        room: Room,
     ) -> Result<(Vec<Delivery>, Option<Timestamp>), StoreError> {
         self.readers
             .read("cannot read the deliveries", move |connection| {
-                outbox::due(connection, now, limit)
+                outbox::due(connection, now, &room)
             })
             .await
     }

@@ -3,14 +3,16 @@
 //! A delivery is put in by the transaction that writes its event, and leaves when it was taken or given up;
 //! secrets leave with the last delivery of a job that has ended. Who delivers, and how, is not known here.
 
-use rusqlite::{Connection, params};
+use std::collections::HashMap;
+
+use rusqlite::{Connection, Row, params};
 
 use crate::Fault;
 use crate::events::{self, EventRow};
 use crate::tables::Totals;
 use job::event::{Cursor, Event};
 use job::time::Timestamp;
-use job::webhook::{Webhook, WebhookSecret};
+use job::webhook::{self, LONGEST_PAUSE, Webhook, WebhookSecret};
 use job::{Job, JobId};
 
 /// The webhooks of a job as they go into their table.
@@ -91,49 +93,76 @@ pub struct Delivery {
     pub attempts: u32,
 }
 
-/// What is due, those first that have been due for longest, and when the next one will be.
+/// How much may be begun, so that a receiver that does not answer leaves room for the others.
+#[derive(Clone, Debug)]
+pub struct Room {
+    /// The most deliveries that are under way.
+    pub total: usize,
+    /// The most of them to one receiver.
+    pub each: usize,
+    /// Those that are under way, by their numbers, with their receivers.
+    pub under_way: HashMap<i64, String>,
+}
+
+/// The most rows that are looked at to find what there is room for.
+const MOST_LOOKED_AT: usize = 50_000;
+
+/// What is due and may be begun, those first that have been due for longest, and when the next one will be.
 pub(super) fn due(
     connection: &Connection,
     now: Timestamp,
-    limit: usize,
+    room: &Room,
 ) -> Result<(Vec<Delivery>, Option<Timestamp>), Fault> {
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut statement = connection.prepare_cached(
-        "SELECT o.id, o.seq, o.job, o.webhook, o.at, o.event, o.attempts, w.url, w.secret
-         FROM outbox o JOIN webhooks w ON w.job = o.job AND w.number = o.webhook
-         WHERE o.due_at <= ? ORDER BY o.due_at, o.id LIMIT ?",
-    )?;
-    let rows = statement.query_map([now.as_micros(), limit], |row| {
-        Ok((
-            row.get::<_, i64>(0)?,
-            row.get::<_, i64>(1)?,
-            row.get::<_, [u8; 16]>(2)?,
-            row.get::<_, i64>(3)?,
-            row.get::<_, i64>(4)?,
-            row.get::<_, String>(5)?,
-            row.get::<_, i64>(6)?,
-            row.get::<_, String>(7)?,
-            row.get::<_, Option<String>>(8)?,
-        ))
-    })?;
-    let deliveries = rows
-        .map(|row| {
-            let (id, seq, job, webhook, at, text, attempts, url, secret) = row?;
-            Ok::<_, Fault>(Delivery {
-                id,
-                cursor: Cursor::try_from(seq).unwrap_or_default(),
-                event: events::decode(JobId::from_bytes(job), at, &text)?,
-                webhook: usize::try_from(webhook).unwrap_or_default(),
-                url,
-                secret: secret.map(WebhookSecret),
-                attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
-            })
-        })
-        .collect::<Result<Vec<Delivery>, Fault>>()?;
+    let mut busy: HashMap<String, usize> = HashMap::new();
+    for receiver in room.under_way.values() {
+        *busy.entry(receiver.clone()).or_default() += 1;
+    }
+    let mut left = room.total.saturating_sub(room.under_way.len());
+    let mut deliveries = Vec::new();
+    // What is put off further than ever was put off by a clock that has been set back since: it is due.
+    let never = now.after(LONGEST_PAUSE);
+    for (sql, at) in [("o.due_at <= ?", now), ("o.due_at > ?", never)] {
+        let mut statement = connection.prepare_cached(&format!(
+            "SELECT o.id, w.url, o.seq, o.job, o.webhook, o.at, o.event, o.attempts, w.secret
+             FROM outbox o JOIN webhooks w ON w.job = o.job AND w.number = o.webhook
+             WHERE {sql} ORDER BY o.due_at, o.id"
+        ))?;
+        let mut rows = statement.query([at.as_micros()])?;
+        let mut looked_at = 0;
+        while left > 0
+            && looked_at < MOST_LOOKED_AT
+            && let Some(row) = rows.next()?
+        {
+            looked_at += 1;
+            let id = row.get(0)?;
+            let url: String = row.get(1)?;
+            let begun = busy.entry(webhook::receiver(&url).to_owned()).or_default();
+            if *begun >= room.each || room.under_way.contains_key(&id) {
+                continue;
+            }
+            *begun += 1;
+            left -= 1;
+            deliveries.push(delivery(id, url, row)?);
+        }
+    }
     let next: Option<i64> = connection
         .prepare_cached("SELECT min(due_at) FROM outbox WHERE due_at > ?")?
         .query_row([now.as_micros()], |row| row.get(0))?;
     Ok((deliveries, next.map(Timestamp::from_micros)))
+}
+
+fn delivery(id: i64, url: String, row: &Row<'_>) -> Result<Delivery, Fault> {
+    let job = JobId::from_bytes(row.get(3)?);
+    let text: String = row.get(6)?;
+    Ok(Delivery {
+        id,
+        cursor: Cursor::try_from(row.get::<_, i64>(2)?).unwrap_or_default(),
+        event: events::decode(job, row.get(5)?, &text)?,
+        webhook: usize::try_from(row.get::<_, i64>(4)?).unwrap_or_default(),
+        url,
+        secret: row.get::<_, Option<String>>(8)?.map(WebhookSecret),
+        attempts: u32::try_from(row.get::<_, i64>(7)?).unwrap_or(u32::MAX),
+    })
 }
 
 /// What became of an attempt.

@@ -117,7 +117,7 @@ const MIGRATIONS: &[&str] = &[
 ];
 
 /// How long a connection waits for a predecessor that is still going down.
-const BUSY: Duration = Duration::from_secs(5);
+const BUSY: Duration = Duration::from_secs(2);
 
 /// Why the store could not be opened.
 #[derive(Debug, thiserror::Error)]

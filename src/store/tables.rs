@@ -152,6 +152,27 @@ impl Totals {
     }
 }
 
+/// What an earlier submission with this key made of a later one; `None` if there was none.
+pub(super) fn submitted(
+    connection: &Connection,
+    actor: &str,
+    idempotency: &Idempotency,
+) -> rusqlite::Result<Option<Inserted>> {
+    let owner = connection
+        .prepare_cached("SELECT fingerprint, id FROM idempotency WHERE actor = ? AND key = ?")?
+        .query_row(params![actor, idempotency.key], |row| {
+            Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, [u8; 16]>(1)?))
+        })
+        .optional()?;
+    Ok(owner.map(|(fingerprint, id)| {
+        if fingerprint == idempotency.fingerprint {
+            Inserted::Replay(JobId::from_bytes(id))
+        } else {
+            Inserted::KeyReused
+        }
+    }))
+}
+
 /// Adds a job, unless its idempotency key says that it is there already.
 pub(super) fn insert(
     connection: &Connection,
@@ -160,18 +181,8 @@ pub(super) fn insert(
 ) -> Result<Inserted, Fault> {
     let id = insertion.row.columns.id;
     if let Some(idempotency) = &insertion.idempotency {
-        let owner = connection
-            .prepare_cached("SELECT fingerprint, id FROM idempotency WHERE actor = ? AND key = ?")?
-            .query_row(params![insertion.actor, idempotency.key], |row| {
-                Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, [u8; 16]>(1)?))
-            })
-            .optional()?;
-        if let Some((fingerprint, id)) = owner {
-            return Ok(if fingerprint == idempotency.fingerprint {
-                Inserted::Replay(JobId::from_bytes(id))
-            } else {
-                Inserted::KeyReused
-            });
+        if let Some(earlier) = submitted(connection, &insertion.actor, idempotency)? {
+            return Ok(earlier);
         }
         connection
             .prepare_cached(

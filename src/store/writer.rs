@@ -25,7 +25,7 @@ const MAX_BATCH: usize = 512;
 /// over by then costs no sync of its own for them.
 const HELD: Duration = Duration::from_millis(50);
 
-/// How soon events are tried again that found no room.
+/// How soon events are tried again that found no room, or no store that can be written to.
 const ROOM_RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -260,22 +260,23 @@ impl Desk {
         }
         // Errors of single commands are rare, and guarding each from the others is not free.
         let committed = match self.commit(&batch, Guard::Whole) {
+            // Each by itself would fail as well, and take as long.
+            Err(fault) if fault.is_failing() => Err(fault),
             Err(_) if batch.len() > 1 => self.commit(&batch, Guard::Each),
             committed => committed,
         };
         match committed {
             Ok(outcomes) => batch
                 .into_iter()
-                .zip(outcomes)
-                .filter_map(|(entry, outcome)| answer(entry, outcome))
+                .zip(&outcomes)
+                .filter_map(|(entry, outcome)| answer(entry, outcome.as_ref().copied()))
                 .collect(),
-            Err(fault) if batch.len() == 1 => {
-                self.tally.commands.fetch_add(1, Ordering::Relaxed);
-                let outcomes = std::iter::once(Err(fault));
+            Err(fault) if batch.len() == 1 || fault.is_failing() => {
+                let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+                self.tally.commands.fetch_add(count, Ordering::Relaxed);
                 batch
                     .into_iter()
-                    .zip(outcomes)
-                    .filter_map(|(entry, outcome)| answer(entry, outcome))
+                    .filter_map(|entry| answer(entry, Err(&fault)))
                     .collect()
             }
             // The transaction as a whole failed: what is too large for the disk must not take the rest
@@ -367,7 +368,7 @@ fn cursor(totals: Totals) -> Cursor {
 }
 
 /// Tells who waits; gives back what has to be tried again.
-fn answer(entry: Entry, outcome: Result<Inserted, Fault>) -> Option<Entry> {
+fn answer(entry: Entry, outcome: Result<Inserted, &Fault>) -> Option<Entry> {
     let (command, doing) = entry;
     // Who asked may be gone: the work is done all the same.
     match (command, outcome) {
@@ -378,8 +379,11 @@ fn answer(entry: Entry, outcome: Result<Inserted, Fault>) -> Option<Entry> {
             let _ = answer.send(outcome.map(|_| ()).map_err(|fault| fault.doing(doing)));
         }
         (Command::Tell(_) | Command::Start(_), Ok(_)) => {}
-        (Command::Tell(events), Err(fault)) if fault.is_full() => {
+        (Command::Tell(events), Err(fault)) if fault.is_full() || fault.is_failing() => {
             return Some((Command::Tell(events), doing));
+        }
+        (Command::Start(start), Err(fault)) if fault.is_full() || fault.is_failing() => {
+            return Some((Command::Start(start), doing));
         }
         (Command::Tell(_) | Command::Start(_), Err(fault)) => {
             let error = fault.doing(doing);

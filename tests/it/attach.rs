@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::{LONG, Server, eventually, id, kill_now, unique_seconds};
 use crate::terminal::shell;
-use client::{Attached, Refused, attach, attach_with, over_unix};
+use client::{Attached, Refused, attach, attach_as, attach_with, over_unix};
 
 async fn cat(server: &Server) -> String {
     id(&server
@@ -135,7 +135,7 @@ async fn who_cannot_attach_is_told_why() {
         (&path, &[token], (400, "invalid_header")),
         (
             &path,
-            &[token, ("sec-websocket-protocol", "v4.channel.k8s.io")],
+            &[token, ("sec-websocket-protocol", "v3.channel.k8s.io")],
             (400, "invalid_header"),
         ),
         (
@@ -200,7 +200,7 @@ async fn what_is_no_message_ends_the_conversation() {
     let job = cat(&server).await;
     let sized = |length: usize| Message::binary(vec![0; length]);
     for (message, code) in [
-        (Message::text("hello"), 1003),
+        (Message::text("hello"), 1008),
         (Message::binary(vec![1, 2]), 1008),
         (Message::binary(vec![9]), 1008),
         (Message::binary(b"\x04{}".to_vec()), 1007),
@@ -490,5 +490,36 @@ impl Refused {
 impl Attached {
     fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+}
+
+#[tokio::test]
+async fn a_ping_is_answered_while_the_job_takes_no_input() {
+    let server = Server::start().await;
+    let body = json!({"command": ["sleep", unique_seconds()], "stdin": {"mode": "open"}});
+    let job = id(&server.submit(&body).await);
+    let mut attached = attach(&server, &job, "stdin=true").await.unwrap();
+    // More than the pipe takes.
+    for _ in 0..10 {
+        attached.input(&[b'x'; 32 << 10]).await;
+    }
+    attached.send(Message::Ping("still there?".into())).await;
+    attached.until_pong("still there?").await;
+    server.stop(&job, "force").await;
+}
+
+#[tokio::test]
+async fn what_is_sent_as_text_is_input_too() {
+    let server = Server::start().await;
+    for protocol in ["v4.channel.k8s.io", "v5.channel.k8s.io"] {
+        let job = cat(&server).await;
+        let mut attached = attach_as(&server, &job, "stdin=true", protocol)
+            .await
+            .unwrap();
+        attached.send(Message::Text("\0gr\u{fc}n\n".into())).await;
+        attached.until("gr\u{fc}n\n").await;
+        attached.send(Message::Text("\u{ff}\0".into())).await;
+        assert_eq!(attached.end().await.code, 1000, "{protocol}");
+        assert_eq!(attached.status.unwrap()["status"], "Success");
     }
 }

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Server, binary, blocking_until, eventually, id, is_root};
+use crate::harness::{Server, binary, blocking_until, eventually, id, is_root, unique_seconds};
 
 /// A file system of a few megabytes in place of the state directory.
 struct Small(PathBuf);
@@ -188,4 +188,52 @@ async fn a_disk_that_cannot_be_written_to_is_refused_with_a_clear_word() {
     assert_eq!(view["exit"]["code"], 5, "{view:#}");
     assert!(server.end(Signal::SIGTERM).unwrap().success());
     drop(small);
+}
+
+#[tokio::test]
+async fn a_store_that_somebody_holds_locked_is_told_soon_and_nothing_is_lost() {
+    let server = Server::start().await;
+    let sleep = json!({"command": ["sleep", unique_seconds()]});
+    let job = id(&server.submit(&sleep).await);
+    let other = rusqlite::Connection::open(server.state_dir().join("procession.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let soon = Duration::from_secs(10);
+    let asked = std::time::Instant::now();
+    let refusals = futures_util::future::join_all((0..5).map(|_| server.post("/jobs", &sleep)));
+    for refused in refusals.await {
+        assert_eq!(
+            (refused.status, refused.code().as_str()),
+            (503, "store_unavailable"),
+            "{refused}"
+        );
+        assert!(!refused.header("retry-after").is_empty());
+    }
+    for action in ["pause", "resume"] {
+        let path = format!("/jobs/{job}/{action}");
+        let done = server.send(server.request(Method::POST, &path)).await;
+        assert_eq!(done.status, 200, "{done}");
+    }
+    assert!(asked.elapsed() < soon, "{:?}", asked.elapsed());
+    // Longer than a writer waits for the lock.
+    eventually("what cannot be told is tried again", async || {
+        server
+            .log()
+            .matches("cannot be used at present")
+            .count()
+            .checked_sub(1)
+    })
+    .await;
+    other.execute_batch("COMMIT").unwrap();
+    let path = format!("/jobs/{job}/events?follow=false");
+    eventually("the events that were kept", async || {
+        let events = server.get(&path).await;
+        let text = String::from_utf8(events.body).unwrap();
+        (text.contains("job.paused") && text.contains("job.resumed")).then_some(())
+    })
+    .await;
+    assert_eq!(
+        server.run(&json!({"command": ["true"]})).await["state"],
+        "succeeded"
+    );
+    server.stop(&job, "force").await;
 }

@@ -25,6 +25,7 @@ mod list;
 mod many;
 mod monitors;
 mod output;
+mod proxies;
 mod queue;
 mod queues;
 mod real_work;

@@ -393,3 +393,136 @@ fn size_on_disk(server: &Server, job: &Value) -> u64 {
     let files = fs::read_dir(directory).unwrap().flatten();
     files.map(|file| file.metadata().unwrap().len()).sum()
 }
+
+/// What becomes of the output of a job that is over.
+#[derive(Clone, Copy, Debug)]
+enum Loss {
+    NoIndex,
+    NoLog,
+    HalfAnIndex,
+    HalfALog,
+    NoDirectory,
+}
+
+fn lose(server: &Server, job: &str, loss: Loss) {
+    let directory = server.state_dir().join("jobs").join(job);
+    let cut = |file: &std::path::Path| {
+        let file = std::fs::File::options().write(true).open(file).unwrap();
+        file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+    };
+    if let Loss::NoDirectory = loss {
+        return std::fs::remove_dir_all(directory).unwrap();
+    }
+    let mut found = 0;
+    for entry in std::fs::read_dir(&directory).unwrap() {
+        let path = entry.unwrap().path();
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        match (extension, loss) {
+            (Some("idx"), Loss::NoIndex) | (Some("log"), Loss::NoLog) => {
+                std::fs::remove_file(&path).unwrap();
+            }
+            (Some("idx"), Loss::HalfAnIndex) | (Some("log"), Loss::HalfALog) => cut(&path),
+            _ => continue,
+        }
+        found += 1;
+    }
+    assert!(found > 0, "{directory:?}");
+}
+
+/// The head and the body of an answer; a body that is broken off is none. If it breaks off before its first byte, there
+/// may be no head.
+async fn taken(server: &Server, path: &str, accept: &str) -> (String, Option<Vec<u8>>) {
+    let request = server.request(Method::GET, path).header("accept", accept);
+    let Ok(response) = request.send().await else {
+        return (String::new(), None);
+    };
+    assert_eq!(response.status(), 200, "{path}");
+    let complete = response.headers().get("procession-output-complete");
+    let complete = complete.map_or("", |complete| complete.to_str().unwrap());
+    let complete = complete.to_owned();
+    let body = response.bytes().await.ok();
+    (complete, body.map(|bytes| bytes.to_vec()))
+}
+
+#[tokio::test]
+async fn output_that_is_lost_never_looks_complete() {
+    let server = Server::start().await;
+    let script =
+        "i=0; while [ $i -lt 400 ]; do echo line $i of the output; echo err >&2; i=$((i+1)); done";
+    for loss in [
+        Loss::NoIndex,
+        Loss::NoLog,
+        Loss::HalfAnIndex,
+        Loss::HalfALog,
+        Loss::NoDirectory,
+    ] {
+        let job = server.run_script(script).await;
+        let next = job["output"]["next_offset"].as_u64().unwrap();
+        let job = id(&job);
+        lose(&server, &job, loss);
+        for path in [
+            "",
+            "/stdout",
+            "/stderr",
+            "?follow",
+            "?stream=stdout",
+            "?timestamps",
+        ] {
+            let path = format!("/jobs/{job}/output{path}");
+            let (complete, body) = taken(&server, &path, "text/plain").await;
+            assert_eq!(body, None, "{loss:?} {path}");
+            assert_ne!(complete, "true", "{loss:?} {path}");
+        }
+        for path in ["", "?follow"] {
+            let path = format!("/jobs/{job}/output{path}");
+            let (_, body) = taken(&server, &path, "application/x-ndjson").await;
+            let body = String::from_utf8(body.unwrap()).unwrap();
+            let records: Vec<Value> = body
+                .lines()
+                .map(|line| serde_json::from_str(line).unwrap())
+                .collect();
+            let [.., gap, end] = records.as_slice() else {
+                panic!("{loss:?} {path}: {body}");
+            };
+            assert_eq!(
+                (&gap["type"], &gap["to"]),
+                (&json!("gap"), &json!(next)),
+                "{loss:?}"
+            );
+            assert_eq!(
+                (&end["type"], &end["next_offset"]),
+                (&json!("end"), &json!(next))
+            );
+        }
+        // Whoever has come to the end is not kept.
+        let rest = server
+            .get(&format!("/jobs/{job}/output?offset={next}"))
+            .await;
+        assert_eq!(rest.header("procession-output-complete"), "true");
+        assert!(
+            server
+                .log()
+                .contains(&format!("output of job {job} is lost"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_answer_says_how_much_of_the_output_was_dropped() {
+    let server = Server::start().await;
+    let body = json!({
+        "script": "seq 1 40000", "output": {"max_bytes": 65536, "on_limit": "drop_oldest"},
+    });
+    let job = server.run(&body).await;
+    let dropped = job["output"]["dropped_bytes"].to_string();
+    assert_ne!(dropped, "0");
+    for path in ["", "/stdout", "?follow"] {
+        let reply = server
+            .get(&format!("/jobs/{}/output{path}", id(&job)))
+            .await;
+        assert_eq!(reply.header("procession-output-dropped"), dropped, "{path}");
+    }
+    let whole = id(&server.run_script("echo all").await);
+    let reply = server.get(&format!("/jobs/{whole}/output")).await;
+    assert_eq!(reply.header("procession-output-dropped"), "");
+}

@@ -6,7 +6,7 @@ use std::path::Path;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::harness::{Server, id, unique, unique_seconds};
+use crate::harness::{Reply, Server, id, unique, unique_seconds};
 
 /// A job that ends when somebody writes to the FIFO `gate`.
 fn gated(cwd: &Path) -> Value {
@@ -181,4 +181,91 @@ async fn a_wait_may_be_a_preference() {
         reply.header("location"),
         format!("/jobs/{}", id(&reply.json()))
     );
+}
+
+/// A submission with a key.
+async fn keyed(server: &Server, path: &str, key: &str, body: Option<&Value>) -> Reply {
+    let mut request = server
+        .request(reqwest::Method::POST, path)
+        .header("idempotency-key", key);
+    if let Some(body) = body {
+        request = request.json(body);
+    }
+    server.send(request).await
+}
+
+#[tokio::test]
+async fn a_repeat_finds_its_job_whatever_new_jobs_are_told() {
+    let args = ["--max-running", "1", "--max-queued", "1"];
+    let mut server = Server::builder()
+        .args(args)
+        .env("PROCESSION_ON_SHUTDOWN", "leave")
+        .start()
+        .await;
+    let sleep = json!({"command": ["sleep", unique_seconds()]});
+    let other = json!({"command": ["sleep", unique_seconds()]});
+    let key = unique();
+    let job = id(&keyed(&server, "/jobs", &key, Some(&sleep)).await.json());
+    let full = async |server: &Server, what: &str| {
+        let again = keyed(server, "/jobs", &key, Some(&sleep)).await;
+        assert_eq!(again.status, 201, "{what}: {again}");
+        assert_eq!(again.header("idempotent-replayed"), "true", "{what}");
+        assert_eq!(id(&again.json()), job, "{what}");
+        let reused = keyed(server, "/jobs", &key, Some(&other)).await;
+        let code = (reused.status, reused.code());
+        assert_eq!(code, (422, "idempotency_key_reused".to_owned()), "{what}");
+    };
+    full(&server, "with room").await;
+    let queued = id(&server.submit(&other).await);
+    let refused = server.post("/jobs", &other).await;
+    assert_eq!(refused.code(), "queue_full", "{refused}");
+    full(&server, "with a full queue").await;
+    server
+        .send(server.request(reqwest::Method::POST, "/drain"))
+        .await;
+    assert_eq!(server.post("/jobs", &other).await.code(), "draining");
+    full(&server, "while draining").await;
+    server
+        .send(server.request(reqwest::Method::DELETE, "/drain"))
+        .await;
+    server.stop(&queued, "force").await;
+    server.end(nix::sys::signal::Signal::SIGTERM);
+    let most = i64::MAX.to_string();
+    let without_room = Server::builder().args(["--min-free-bytes", &most]);
+    server.start_again(without_room).await;
+    assert_eq!(server.post("/jobs", &other).await.code(), "no_room");
+    full(&server, "without room").await;
+    server.stop(&job, "force").await;
+}
+
+#[tokio::test]
+async fn a_key_is_of_one_request_and_not_of_what_it_would_run() {
+    let server = Server::start().await;
+    let (made, again) = (unique(), unique());
+    let body = json!({"command": ["true"]});
+    let job = id(&keyed(&server, "/jobs?wait=30", &made, Some(&body))
+        .await
+        .json());
+    let rerun = format!("/jobs/{job}/rerun?wait=30");
+    let reused = keyed(&server, &rerun, &made, None).await;
+    assert_eq!(
+        (reused.status, reused.code().as_str()),
+        (422, "idempotency_key_reused"),
+        "{reused}"
+    );
+    let first = keyed(&server, &rerun, &again, None).await;
+    assert_eq!(
+        (first.status, first.header("idempotent-replayed")),
+        (201, "")
+    );
+    assert_ne!(id(&first.json()), job);
+    // The answer to a repeat does not hang on the job that was to be repeated.
+    let purged = server.delete(&job, "purge").await;
+    assert_eq!(purged.status, 204);
+    let second = keyed(&server, &rerun, &again, None).await;
+    assert_eq!(second.status, 201, "{second}");
+    assert_eq!(second.header("idempotent-replayed"), "true");
+    assert_eq!(id(&second.json()), id(&first.json()));
+    let gone = keyed(&server, &rerun, &unique(), None).await;
+    assert_eq!(gone.code(), "job_not_found");
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{Server, id, processes_with, unique_seconds};
@@ -318,4 +319,65 @@ async fn a_queued_job_is_canceled_without_ever_having_run() {
     server.stop(&id(&first), "force").await;
     let again = server.job(&id(&second)).await;
     assert_eq!(again, second, "a terminal state never changes");
+}
+
+#[tokio::test]
+async fn a_condition_that_is_not_met_leaves_everything_undone() {
+    let server = Server::start().await;
+    let body = json!({"command": ["sleep", unique_seconds()], "stdin": {"mode": "open"}});
+    let job = id(&server.submit(&body).await);
+    let path = format!("/jobs/{job}");
+    let etag = server.get(&path).await.header("etag").to_owned();
+    let send = async |method: Method, path: String, header: &str, value: &str| {
+        let request = server.request(method, &path).header(header, value);
+        server.send(request).await
+    };
+    let signal = json!({"signal": "KILL"});
+    let routes = [
+        (Method::DELETE, String::new()),
+        (Method::DELETE, "?purge&force".to_owned()),
+        (Method::POST, "/pause".to_owned()),
+        (Method::POST, "/signal".to_owned()),
+        (Method::POST, "/stdin?eof".to_owned()),
+        (Method::POST, "/rerun".to_owned()),
+    ];
+    for (method, rest) in routes {
+        for (header, value) in [
+            ("if-match", "\"999\""),
+            ("if-match", &format!("W/{etag}")),
+            ("if-none-match", etag.as_str()),
+            ("if-none-match", "*"),
+        ] {
+            let request = server
+                .request(method.clone(), &format!("{path}{rest}"))
+                .header(header, value);
+            let request = if rest == "/signal" {
+                request.json(&signal)
+            } else {
+                request
+            };
+            let reply = server.send(request).await;
+            assert_eq!(
+                (reply.status, reply.code().as_str()),
+                (412, "precondition_failed"),
+                "{method} {rest} {header}: {value}"
+            );
+        }
+    }
+    let now = server.job(&job).await;
+    assert_eq!(now["state"], "running", "{now:#}");
+    assert_eq!(server.get(&path).await.header("etag"), etag);
+    let absent = send(Method::DELETE, "/jobs/x".to_owned(), "if-match", "*").await;
+    assert_eq!(absent.code(), "job_not_found");
+    let met = send(
+        Method::DELETE,
+        format!("{path}?force&wait=30"),
+        "if-match",
+        &etag,
+    )
+    .await;
+    assert_eq!(
+        (met.status, &met.json()["state"]),
+        (200, &json!("canceled"))
+    );
 }

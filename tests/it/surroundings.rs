@@ -457,3 +457,39 @@ async fn a_job_runs_as_the_user_it_names_or_is_refused() {
         "{reply}"
     );
 }
+
+#[tokio::test]
+async fn without_root_jobs_no_group_opens_what_is_roots() {
+    if !is_root() {
+        eprintln!("skipped: only a service of root can choose groups");
+        return;
+    }
+    let careful = Server::builder().args(["--deny-root-jobs"]).start().await;
+    for (fields, pointer) in [
+        (json!({"user": "nobody", "group": 0}), "/group"),
+        (json!({"user": "nobody", "group": "shadow"}), "/group"),
+        (
+            json!({"user": "nobody", "supplementary_groups": ["nogroup", "shadow"]}),
+            "/supplementary_groups/1",
+        ),
+        (
+            json!({"user": "nobody", "supplementary_groups": [0]}),
+            "/supplementary_groups/0",
+        ),
+        (json!({"user": "sync", "group": 0}), "/group"),
+    ] {
+        let mut body = fields.clone();
+        body["command"] = json!(["cat", "/etc/shadow"]);
+        let reply = careful.post("/jobs", &body).await;
+        assert_eq!(
+            (reply.status, reply.code().as_str()),
+            (403, "privilege_required"),
+            "{fields}: {reply}"
+        );
+        assert_eq!(reply.json()["errors"][0]["pointer"], pointer, "{fields}");
+    }
+    let own = json!({
+        "command": ["id", "-Gn"], "user": "nobody", "group": "nogroup", "supplementary_groups": ["nogroup"],
+    });
+    assert_eq!(text_of(&careful, own).await, "nogroup\n");
+}

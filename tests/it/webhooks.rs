@@ -441,3 +441,32 @@ async fn wrong_webhooks_are_told_with_their_places() {
     let reply = server.post("/jobs?validate_only", &body).await;
     assert_eq!(reply.status, 200, "{reply}");
 }
+
+#[tokio::test]
+async fn a_dead_receiver_holds_up_nobody_else() {
+    let server = start().await;
+    let dead = Receiver::start(&[Deed::Hang; 40]).await;
+    let healthy = Receiver::start(&[]).await;
+    let body = |receiver: &Receiver| {
+        json!({
+            "command": ["true"],
+            "webhooks": [{"url": receiver.url(), "events": ["job.finished"]}],
+        })
+    };
+    for _ in 0..40 {
+        server.run(&body(&dead)).await;
+    }
+    dead.received(8).await;
+    let job = server.run(&body(&healthy)).await;
+    // An attempt that is not answered takes longer.
+    let came = tokio::time::timeout(std::time::Duration::from_secs(8), healthy.received(1)).await;
+    assert_eq!(
+        came.expect("it waits for the dead one")[0].event()["subject"],
+        job["id"]
+    );
+    assert_eq!(
+        dead.shared.received.borrow().len(),
+        8,
+        "there is a bound for each"
+    );
+}

@@ -160,3 +160,80 @@ fn a_thousand_slow_clients_do_not_slow_the_others() {
     assert!(begin.elapsed() < Duration::from_secs(30));
     server.assert_untouched();
 }
+
+/// A client that sends all of it before it reads, as most do.
+#[test]
+fn a_refusal_reaches_who_is_still_sending() {
+    let server = Server::start();
+    let body = "x".repeat((4 << 20) + 9);
+    let length = body.len();
+    for (name, head, status) in [
+        (
+            "too large",
+            format!(
+                "POST /jobs HTTP/1.1\r\nAuthorization: Bearer {}\r\nContent-Type: application/json",
+                server.token
+            ),
+            413,
+        ),
+        (
+            "another type",
+            format!(
+                "POST /jobs HTTP/1.1\r\nAuthorization: Bearer {}",
+                server.token
+            ),
+            415,
+        ),
+        ("no token", "POST /jobs HTTP/1.1".to_owned(), 401),
+        (
+            "no path",
+            format!(
+                "POST /nowhere HTTP/1.1\r\nAuthorization: Bearer {}",
+                server.token
+            ),
+            404,
+        ),
+        (
+            "another host",
+            "POST /jobs HTTP/1.1\r\nHost: evil.example".to_owned(),
+            421,
+        ),
+    ] {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        stream.set_write_timeout(Some(LONG)).unwrap();
+        let host = if head.contains("Host:") {
+            ""
+        } else {
+            "Host: localhost\r\n"
+        };
+        let request =
+            format!("{head}\r\n{host}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+        stream
+            .write_all(request.as_bytes())
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut answer = String::new();
+        stream
+            .read_to_string(&mut answer)
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{name}: {answer}"
+        );
+    }
+    server.assert_untouched();
+}
+
+#[test]
+fn a_request_has_one_host() {
+    let server = Server::start();
+    for hosts in ["", "Host: localhost\r\nHost: localhost\r\n"] {
+        let request = format!("GET /healthz HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n");
+        let answers = server.raw(request.as_bytes());
+        assert_eq!(
+            answers[0].problem(),
+            (400, "invalid_request".to_owned()),
+            "{hosts:?}"
+        );
+    }
+}

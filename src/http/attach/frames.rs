@@ -1,4 +1,5 @@
-//! The messages of the sub-protocol `v5.channel.k8s.io`: a byte that names a channel, then data.
+//! The messages of the sub-protocols `v5.channel.k8s.io` and `v4.channel.k8s.io`: a byte that names a channel,
+//! then data. Clients may send them as text, too; the fourth version knows no channel 255.
 //!
 //! PURE. What Kubernetes has no channel for, a gap in the output, is a message of text.
 
@@ -12,8 +13,8 @@ use job::pty::{SIZE_MAX, Size};
 use job::{Job, State};
 use protocol::output::Stream;
 
-/// The name of the sub-protocol.
-pub(super) const PROTOCOL: &str = "v5.channel.k8s.io";
+/// The sub-protocols, those first that are liked best.
+pub(super) const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 
 /// The largest message of a client, its channel byte included.
 pub(super) const MESSAGE_BYTES: usize = 64 << 10;
@@ -55,10 +56,6 @@ pub(super) const DONE: Close = Close {
 pub(super) const GOING_AWAY: Close = Close {
     code: 1001,
     reason: "the service ends or is replaced: attach again with your offset",
-};
-const NOT_BINARY: Close = Close {
-    code: 1003,
-    reason: "messages are binary: the number of a channel in one byte, then data",
 };
 pub(super) const PROTOCOL_ERROR: Close = Close {
     code: 1002,
@@ -106,7 +103,7 @@ struct TerminalSize {
 pub(super) fn read(message: Message) -> Result<Said, Close> {
     let mut bytes = match message {
         Message::Binary(bytes) => bytes,
-        Message::Text(_) => return Err(NOT_BINARY),
+        Message::Text(text) => Bytes::from(text),
         Message::Ping(_) | Message::Pong(_) => return Ok(Said::Nothing),
         Message::Close(_) => return Ok(Said::Goodbye),
     };
@@ -121,7 +118,8 @@ pub(super) fn read(message: Message) -> Result<Said, Close> {
         (&[STDIN], &[]) => Ok(Said::Nothing),
         (&[STDIN], _) => Ok(Said::Input(bytes)),
         (&[RESIZE], size) => read_size(size),
-        (&[CLOSE], &[STDIN]) => Ok(Said::EndOfInput),
+        // In text, U+00FF has two bytes.
+        (&[CLOSE], &[STDIN]) | (&[0xc3], &[0xbf, STDIN]) => Ok(Said::EndOfInput),
         _ => Err(NO_CHANNEL),
     }
 }
@@ -223,7 +221,8 @@ pub(super) fn fuzz_read(message: Message) -> bool {
     const REASON_BYTES: usize = 123;
     let sent = match &message {
         Message::Binary(bytes) => bytes.clone(),
-        Message::Text(_) | Message::Ping(_) | Message::Pong(_) | Message::Close(_) => Bytes::new(),
+        Message::Text(text) => Bytes::from(text.clone()),
+        Message::Ping(_) | Message::Pong(_) | Message::Close(_) => Bytes::new(),
     };
     match read(message) {
         Ok(Said::Input(input)) => {
@@ -234,7 +233,9 @@ pub(super) fn fuzz_read(message: Message) -> bool {
             assert!((1..=SIZE_MAX).contains(&rows) && (1..=SIZE_MAX).contains(&cols));
             assert_eq!(sent.first(), Some(&RESIZE));
         }
-        Ok(Said::EndOfInput) => assert_eq!(sent.as_ref(), [CLOSE, STDIN]),
+        Ok(Said::EndOfInput) => {
+            assert!([&[CLOSE, STDIN][..], "\u{ff}\0".as_bytes()].contains(&sent.as_ref()));
+        }
         Ok(Said::Nothing) => {}
         Ok(Said::Goodbye) => return false,
         Err(close) => {
@@ -280,7 +281,17 @@ mod tests {
             (binary(&[1, 2]), Err(NO_CHANNEL)),
             (binary(&[3]), Err(NO_CHANNEL)),
             (binary(&[5]), Err(NO_CHANNEL)),
-            (Message::Text("x".into()), Err(NOT_BINARY)),
+            (Message::Text("x".into()), Err(NO_CHANNEL)),
+            (Message::Text("".into()), Ok(Said::Nothing)),
+            (
+                Message::Text("\0gr\u{fc}n\n".into()),
+                Ok(Said::Input("gr\u{fc}n\n".into())),
+            ),
+            (
+                Message::Text("\u{4}{\"Width\":80,\"Height\":24}".into()),
+                size(24, 80),
+            ),
+            (Message::Text("\u{ff}\0".into()), Ok(Said::EndOfInput)),
             (Message::Ping(Bytes::new()), Ok(Said::Nothing)),
             (Message::Pong(Bytes::new()), Ok(Said::Nothing)),
             (Message::Close(None), Ok(Said::Goodbye)),

@@ -2,16 +2,17 @@
 //! client's permission or the service ends.
 //!
 //! Both directions run side by side in one task, so that a job that does not read holds up its input and
-//! nothing else. What a message means is not known here.
+//! nothing else; pings are answered meanwhile. What a message means is not known here.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite;
 
@@ -20,9 +21,9 @@ use super::heartbeat::{Beat, Heartbeat};
 use crate::layers::auth::Caller;
 use crate::output::Beginning;
 use crate::streams::{InputLock, Permit, Streams};
-use job::JobId;
 use job::life::Refusal;
 use job::pty::Size;
+use job::{JobId, OutputTotals};
 use manager::{Follow, INPUT_BYTES, Manager, RequestError, Until};
 use protocol::output::{Piece, Reader};
 
@@ -38,6 +39,10 @@ const GOODBYE: Duration = Duration::from_millis(500);
 /// The most bytes of a message with output.
 const PIECE: usize = 32 << 10;
 
+/// How many bytes of input are heard before the job takes those before them. Without them, a ping behind input
+/// that waits would not be heard.
+const AHEAD: usize = 512 << 10;
+
 /// How long a start is waited for at once.
 const START: Duration = Duration::from_secs(300);
 
@@ -50,6 +55,8 @@ pub(super) struct Session {
     pub(super) log: Log,
     pub(super) caller: Caller,
     pub(super) writer: Option<InputLock>,
+    /// The sub-protocol has a message for an input that takes nothing any more.
+    pub(super) tells_closed_input: bool,
     /// Held for as long as it lasts.
     pub(super) permit: Permit,
 }
@@ -71,6 +78,7 @@ impl Session {
             log,
             caller,
             writer,
+            tells_closed_input,
             permit,
         } = self;
         let (mut sink, mut source) = socket.split();
@@ -81,7 +89,6 @@ impl Session {
             id,
             heartbeat: &heartbeat,
             input_closed: &input_closed,
-            is_open: writer.is_some(),
             writes: writer.is_some(),
         };
         let telling = Telling {
@@ -90,6 +97,7 @@ impl Session {
             log,
             heartbeat: &heartbeat,
             input_closed: &input_closed,
+            tells_closed_input,
         };
         let ending = tokio::select! {
             biased;
@@ -128,19 +136,51 @@ async fn goodbye(
     }
 }
 
-/// The direction from the client to the job.
+/// The direction from the client to the job: one future hears what the client says, and answers its pings at
+/// once, while the other writes what was heard.
 struct Listening<'a> {
     manager: &'a Manager,
     id: JobId,
     heartbeat: &'a Heartbeat,
     input_closed: &'a Notify,
-    /// The job takes input, as far as is known.
-    is_open: bool,
     writes: bool,
 }
 
+/// What the client has said and the job has not taken.
+struct Heard {
+    said: Said,
+    /// Its part of the bytes that may be heard ahead.
+    _room: Option<OwnedSemaphorePermit>,
+}
+
 impl Listening<'_> {
-    async fn listen(mut self, source: &mut SplitStream<WebSocket>) -> Ending {
+    async fn listen(self, source: &mut SplitStream<WebSocket>) -> Ending {
+        let (heard, hearing) = mpsc::unbounded_channel();
+        let input = Input {
+            manager: self.manager,
+            id: self.id,
+            input_closed: self.input_closed,
+            is_open: self.writes,
+        };
+        let writing = input.write_all(hearing);
+        let mut writing = std::pin::pin!(writing);
+        let ending = tokio::select! {
+            ending = self.hear(source, heard) => ending,
+            Err(close) = writing.as_mut() => return Ending::Said(close),
+        };
+        // What was said before the goodbye still goes in.
+        match writing.await {
+            Ok(()) => ending,
+            Err(close) => Ending::Said(close),
+        }
+    }
+
+    async fn hear(
+        &self,
+        source: &mut SplitStream<WebSocket>,
+        heard: mpsc::UnboundedSender<Heard>,
+    ) -> Ending {
+        let room = Arc::new(Semaphore::new(AHEAD));
         while let Some(message) = source.next().await {
             self.heartbeat.hear();
             let said = match message {
@@ -150,28 +190,52 @@ impl Listening<'_> {
                     None => return Ending::Gone,
                 },
             };
-            let taken = match said {
-                Ok(Said::Nothing) => Ok(()),
+            let bytes = match &said {
+                Ok(Said::Nothing) => continue,
                 Ok(Said::Goodbye) => return Ending::Gone,
-                Ok(Said::Resize(size)) => {
-                    self.resize(size).await;
-                    Ok(())
-                }
                 Ok(Said::Input(_) | Said::EndOfInput) if !self.writes => {
-                    Err(frames::NOT_THE_WRITER)
+                    return Ending::Said(frames::NOT_THE_WRITER);
                 }
-                Ok(Said::Input(bytes)) => self.write(bytes, false).await,
-                Ok(Said::EndOfInput) => self.write(Bytes::new(), true).await,
-                Err(close) => Err(close),
+                Ok(Said::Input(bytes)) => bytes.len(),
+                Ok(Said::EndOfInput | Said::Resize(_)) => 1,
+                Err(close) => return Ending::Said(*close),
             };
-            if let Err(close) = taken {
-                return Ending::Said(close);
+            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            self.heartbeat.hold_up(true);
+            let room = room.clone().acquire_many_owned(bytes).await.ok();
+            self.heartbeat.hold_up(false);
+            let Ok(said) = said else { continue };
+            if heard.send(Heard { said, _room: room }).is_err() {
+                return Ending::Gone;
             }
         }
         Ending::Gone
     }
+}
 
-    /// Where the job has no terminal, or has ended, there is nothing to be resized.
+/// The job's side of what a client says.
+struct Input<'a> {
+    manager: &'a Manager,
+    id: JobId,
+    input_closed: &'a Notify,
+    /// The job takes input, as far as is known.
+    is_open: bool,
+}
+
+impl Input<'_> {
+    async fn write_all(mut self, mut hearing: mpsc::UnboundedReceiver<Heard>) -> Result<(), Close> {
+        while let Some(heard) = hearing.recv().await {
+            match heard.said {
+                Said::Input(bytes) => self.write(bytes, false).await?,
+                Said::EndOfInput => self.write(Bytes::new(), true).await?,
+                Said::Resize(size) => self.resize(size).await,
+                Said::Nothing | Said::Goodbye => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// If the job has no terminal, or has ended, there is nothing to be resized.
     async fn resize(&self, size: Size) {
         while let Err(RequestError::Refused(Refusal::NotStarted)) =
             self.manager.resize(self.id, size).await
@@ -182,14 +246,7 @@ impl Listening<'_> {
         }
     }
 
-    async fn write(&mut self, bytes: Bytes, eof: bool) -> Result<(), Close> {
-        self.heartbeat.hold_up(true);
-        let written = self.write_pieces(bytes, eof).await;
-        self.heartbeat.hold_up(false);
-        written
-    }
-
-    async fn write_pieces(&mut self, mut rest: Bytes, eof: bool) -> Result<(), Close> {
+    async fn write(&mut self, mut rest: Bytes, eof: bool) -> Result<(), Close> {
         while self.is_open && (eof || !rest.is_empty()) {
             let piece = rest.split_to(rest.len().min(INPUT_BYTES));
             while self.is_open {
@@ -261,6 +318,7 @@ struct Telling<'a> {
     log: Log,
     heartbeat: &'a Heartbeat,
     input_closed: &'a Notify,
+    tells_closed_input: bool,
 }
 
 /// What is waited for between two looks at the log.
@@ -278,6 +336,9 @@ impl Telling<'_> {
         loop {
             // Looked at before the output is read: what is over then has all of its output on disk.
             let job = self.follow.state.borrow_and_update().clone();
+            if job.state.is_terminal() {
+                self.log.expect(job.output);
+            }
             if let Some(output) = &mut self.follow.output {
                 output.borrow_and_update();
             }
@@ -304,6 +365,7 @@ impl Telling<'_> {
             let message = match self.wait(beat_at).await {
                 Woken::News => continue,
                 Woken::Untold => return Ending::Said(frames::GOING_AWAY),
+                Woken::InputClosed if !self.tells_closed_input => continue,
                 Woken::InputClosed => frames::input_closed(),
                 Woken::Beat => {
                     beat_at = Instant::now() + PING;
@@ -367,6 +429,13 @@ impl Log {
             reader: beginning.reader,
             at: beginning.first,
         }
+    }
+
+    /// Tells what is known of the output of a job that is over.
+    fn expect(&mut self, recorded: OutputTotals) {
+        self.reader
+            .get_or_insert_with(Reader::empty)
+            .expect(recorded);
     }
 
     /// The next message with output; `None` where there is no more for now.

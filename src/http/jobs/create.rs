@@ -1,14 +1,14 @@
 //! `POST /jobs`, and what a rerun has in common with it.
 
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
 use axum::http::header::LOCATION;
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use bytes::Bytes;
 
 use crate::api::Api;
-use crate::extract::{self, Wait};
+use crate::extract::Wait;
 use crate::headers::IDEMPOTENT_REPLAYED;
 use crate::layers::auth::Caller;
 use crate::policy::TemplateError;
@@ -16,9 +16,9 @@ use crate::problem::{ApiError, Violation};
 use crate::query::Params;
 use crate::request::{self, BodyError, FieldError, NewJob};
 use crate::view::ValidView;
-use crate::{body, respond};
-use job::{Idempotency, JobId, Spec};
-use manager::{Submission, Until};
+use crate::{body, idempotency, respond};
+use job::{JobId, Spec};
+use manager::{Submission, Submitted, Until};
 
 /// The parameters of [`create`].
 pub(crate) const CREATE: &[&str] = &["wait", "validate_only"];
@@ -33,10 +33,10 @@ pub(crate) async fn create(
     let wait = Wait::of(&mut params, request.headers());
     let validate_only = params.flag("validate_only");
     params.finish()?;
-    let key = extract::idempotency_key(request.headers())?;
+    let key = idempotency::key(request.headers())?;
     let bytes = body::read_json(request, api.settings.max_body_bytes).await?;
-    let new = wanted(&api, &bytes).await?;
     if validate_only {
+        let new = wanted(&api, &bytes).await?;
         judge(&api, &new.spec).await?;
         api.manager.validate(&new.spec).await?;
         let view = ValidView {
@@ -47,8 +47,15 @@ pub(crate) async fn create(
         };
         return Ok(Json(view).into_response());
     }
-    let submission = submission(new, &caller, None, key);
-    submit(&api, submission, &wait).await
+    let request = idempotency::Request::of(&api, &caller, key, (&Method::POST, "/jobs"), &bytes);
+    let submitted = match request.await? {
+        idempotency::Request::Repeat(submitted) => submitted,
+        idempotency::Request::New(claim) => {
+            let new = wanted(&api, &bytes).await?;
+            submit(&api, &caller, new, None, claim).await?
+        }
+    };
+    Ok(accepted(&api, submitted, &wait).await)
 }
 
 /// Does the command policy, where there is one, admit this job? Every way to a job comes by here.
@@ -68,14 +75,30 @@ async fn judge(api: &Api, spec: &Spec) -> Result<(), ApiError> {
     }
 }
 
-/// Hands a submission to the manager and answers with its job.
+/// Hands a new job to the manager.
 pub(super) async fn submit(
     api: &Api,
-    submission: Submission,
-    wait: &Wait,
-) -> Result<Response, ApiError> {
-    judge(api, &submission.spec).await?;
-    let submitted = api.manager.submit(submission).await?;
+    caller: &Caller,
+    new: NewJob,
+    rerun_of: Option<JobId>,
+    claim: idempotency::Claim,
+) -> Result<Submitted, ApiError> {
+    judge(api, &new.spec).await?;
+    let submission = Submission {
+        name: new.name,
+        labels: new.labels,
+        spec: new.spec,
+        actor: caller.actor.to_string(),
+        rerun_of,
+        idempotency: claim.idempotency.clone(),
+        has_priority: new.has_priority,
+    };
+    // The claim ends when the job has been accepted, and a repeat finds it.
+    Ok(api.manager.submit(submission).await?)
+}
+
+/// The answer to a submission, once its job is as the client wants to wait for.
+pub(super) async fn accepted(api: &Api, submitted: Submitted, wait: &Wait) -> Response {
     let mut job = submitted.job;
     if !wait.limit.is_zero() {
         let waited = api.manager.wait(job.id, Until::Finished, wait.limit).await;
@@ -84,14 +107,14 @@ pub(super) async fn submit(
             job = later;
         }
     }
-    let mut response = respond::job(&api, StatusCode::CREATED, &job);
+    let mut response = respond::job(api, StatusCode::CREATED, &job);
     let location = format!("/jobs/{}", job.id);
     respond::set(&mut response, LOCATION, &location);
     if submitted.replayed {
         respond::set(&mut response, IDEMPOTENT_REPLAYED, "true");
     }
     wait.mark(&mut response);
-    Ok(response)
+    response
 }
 
 /// The job that the body asks for, where the command policy allows it.
@@ -122,26 +145,4 @@ async fn wanted(api: &Api, bytes: &Bytes) -> Result<NewJob, ApiError> {
         TemplateError::NoSuchTemplate => ApiError::NoSuchTemplate,
         TemplateError::Invalid(errors) => invalid(errors),
     })
-}
-
-/// What is asked of the manager; without a key nobody compares what is meant.
-pub(super) fn submission(
-    new: NewJob,
-    caller: &Caller,
-    rerun_of: Option<JobId>,
-    key: Option<String>,
-) -> Submission {
-    let idempotency = key.map(|key| Idempotency {
-        key,
-        fingerprint: request::fingerprint(&new),
-    });
-    Submission {
-        name: new.name,
-        labels: new.labels,
-        spec: new.spec,
-        actor: caller.actor.to_string(),
-        rerun_of,
-        idempotency,
-        has_priority: new.has_priority,
-    }
 }

@@ -2,17 +2,19 @@
 
 use axum::Extension;
 use axum::extract::{Request, State};
+use axum::http::Method;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 
-use super::create::{submission, submit};
+use super::create::{accepted, submit};
 use crate::api::Api;
-use crate::body;
-use crate::extract::{self, InPath, Wait};
+use crate::extract::{InPath, Wait};
 use crate::layers::auth::Caller;
 use crate::problem::ApiError;
 use crate::query::Params;
-use crate::request::{self, BodyError, FieldError};
+use crate::request::{self, BodyError, FieldError, NewJob};
+use crate::{body, idempotency};
+use job::JobId;
 
 /// The parameters of [`rerun`].
 pub(crate) const RERUN: &[&str] = &["wait"];
@@ -27,24 +29,33 @@ pub(crate) async fn rerun(
 ) -> Result<Response, ApiError> {
     let wait = Wait::of(&mut params, request.headers());
     params.finish()?;
-    let key = extract::idempotency_key(request.headers())?;
-    let job = api.manager.get(id).await?;
+    let key = idempotency::key(request.headers())?;
     // Without a body it is the same again.
     let patch = if request.headers().contains_key(CONTENT_TYPE) {
         body::read_patch(request, api.settings.max_body_bytes).await?
     } else {
         bytes::Bytes::new()
     };
+    let path = format!("/jobs/{id}/rerun");
+    let request = idempotency::Request::of(&api, &caller, key, (&Method::POST, &path), &patch);
+    let submitted = match request.await? {
+        idempotency::Request::Repeat(submitted) => submitted,
+        idempotency::Request::New(claim) => {
+            let new = changed(&api, id, &patch).await?;
+            submit(&api, &caller, new, Some(id), claim).await?
+        }
+    };
+    Ok(accepted(&api, submitted, &wait).await)
+}
+
+/// The job as the patch changes it.
+async fn changed(api: &Api, id: JobId, patch: &[u8]) -> Result<NewJob, ApiError> {
+    let job = api.manager.get(id).await?;
     let invalid = |errors: Vec<FieldError>| {
         ApiError::InvalidSpec(errors.into_iter().map(Into::into).collect())
     };
-    let new =
-        request::parse_rerun(&job, &patch, &api.settings.spec_limits).map_err(
-            |error| match error {
-                BodyError::Invalid(errors) => invalid(errors),
-                BodyError::Syntax { .. } | BodyError::TooDeep => error.into(),
-            },
-        )?;
-    let submission = submission(new, &caller, Some(id), key);
-    submit(&api, submission, &wait).await
+    request::parse_rerun(&job, patch, &api.settings.spec_limits).map_err(|error| match error {
+        BodyError::Invalid(errors) => invalid(errors),
+        BodyError::Syntax { .. } | BodyError::TooDeep => error.into(),
+    })
 }

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{CONNECTION, HOST, ORIGIN, TRANSFER_ENCODING};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -30,6 +30,7 @@ pub(crate) async fn guard(State(api): State<Api>, request: Request, next: Next) 
     let checked = check_size(&request).and_then(|()| {
         check(
             &api.settings,
+            request.version(),
             request.uri(),
             request.headers(),
             socket,
@@ -77,12 +78,18 @@ fn check_size(request: &Request) -> Result<(), ApiError> {
 
 fn check(
     settings: &Settings,
+    version: Version,
     uri: &Uri,
     headers: &HeaderMap,
     socket: bool,
     leads_in: bool,
 ) -> Result<(), ApiError> {
     let host = only(headers, &HOST);
+    // RFC 9112, 3.2: whoever stands in between may have gone by another one.
+    let is_one = headers.get_all(HOST).iter().count() == 1;
+    if !socket && version == Version::HTTP_11 && !is_one {
+        return Err(ApiError::InvalidRequest("a request has one header Host"));
+    }
     if !socket {
         let host = host.ok_or(ApiError::HostNotAllowed)?;
         let allowed = |name: &str| is_allowed(settings, name);
@@ -178,7 +185,8 @@ mod tests {
             let name: HeaderName = name.parse().unwrap();
             map.append(name, value.parse().unwrap());
         }
-        check(settings, &uri.parse().unwrap(), &map, false, false)
+        let uri = uri.parse().unwrap();
+        check(settings, Version::HTTP_11, &uri, &map, false, false)
             .map_err(|error| error.status().as_u16())
     }
 
@@ -238,9 +246,18 @@ mod tests {
                 "{host}"
             );
         }
-        assert_eq!(verdict(&settings(), "/", &[]), Err(421));
+        assert_eq!(verdict(&settings(), "/", &[]), Err(400));
         let twice = [("host", "localhost"), ("host", "localhost")];
-        assert_eq!(verdict(&settings(), "/", &twice), Err(421));
+        assert_eq!(verdict(&settings(), "/", &twice), Err(400));
+        let old = check(
+            &settings(),
+            Version::HTTP_10,
+            &"/".parse().unwrap(),
+            &HeaderMap::new(),
+            false,
+            false,
+        );
+        assert_eq!(old.unwrap_err().status(), 421);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::records::{Chunk, END_MARK, Format, Records, Then};
 use super::shared_tail::{Key, SharedPiece, SharedTail};
-use super::{Begin, Selection, begin_of, off_thread, raw, set};
+use super::{Begin, Selection, begin_of, off_thread, raw, set, tell_dropped};
 use crate::api::Api;
 use crate::headers::{FIRST_OFFSET, LAST_EVENT_ID};
 use crate::problem::{ApiError, Place, Violation};
@@ -51,11 +51,19 @@ pub(super) async fn follow_log(
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let permit = api.streams().permit()?;
-    let Beginning { reader, at, first } = begin(api, id, selection).await?;
+    let job = follow.state.borrow().clone();
+    let Beginning {
+        reader,
+        at,
+        first,
+        dropped,
+        is_cut,
+    } = begin(api, &job, selection).await?;
     let at = match format {
         // The gap in front is told in the head.
-        Format::Raw | Format::RawWithTimes => first,
-        Format::Lines | Format::Events => at,
+        Format::Raw | Format::RawWithTimes if !is_cut => first,
+        // What is lost is told as a gap, or the body breaks off.
+        Format::Raw | Format::RawWithTimes | Format::Lines | Format::Events => at,
     };
     let records = Records {
         reader,
@@ -68,6 +76,7 @@ pub(super) async fn follow_log(
     };
     let mut response = raw(StatusCode::OK, kind, None);
     set(&mut response, FIRST_OFFSET, first);
+    tell_dropped(&mut response, dropped);
     let tail = api.shared_tails.of(id);
     *response.body_mut() =
         Follower::new(api.manager.clone(), id, records, follow, tail, permit).into_body();
@@ -82,15 +91,25 @@ pub(crate) struct Beginning {
     pub(super) at: u64,
     /// The first offset from there on that is kept.
     pub(crate) first: u64,
+    /// How much of the job's output is not kept.
+    dropped: u64,
+    /// A part of what follows should be there and is not.
+    is_cut: bool,
 }
 
 /// Finds the beginning of what a client wants to follow.
 pub(crate) async fn begin(
     api: &Api,
-    id: JobId,
+    job: &Job,
     selection: Selection,
 ) -> Result<Beginning, ApiError> {
-    match api.manager.started_output(id).await {
+    let reader = if job.state.is_terminal() {
+        // It knows what there must be.
+        Some(api.manager.output(job.id).await?)
+    } else {
+        api.manager.started_output(job.id).await
+    };
+    match reader {
         None if matches!(selection.begin, Begin::Offset(offset) if offset > 0) => {
             Err(ApiError::RangeNotSatisfiable { length: 0 })
         }
@@ -98,14 +117,19 @@ pub(crate) async fn begin(
             reader: None,
             at: 0,
             first: 0,
+            dropped: 0,
+            is_cut: false,
         }),
         Some(mut reader) => {
             off_thread(move || {
                 let (at, totals) = begin_of(&mut reader, &selection)?;
+                let is_cut = reader.lost_within(at, totals.next_offset);
                 Ok(Beginning {
                     reader: Some(reader),
                     at,
                     first: at.max(totals.first_offset),
+                    dropped: totals.dropped_bytes,
+                    is_cut: is_cut.map_err(|error| ApiError::io("reading output", &error))?,
                 })
             })
             .await?
@@ -217,6 +241,9 @@ impl Follower {
             // Looked at before the output is read: what is over then has all of its output on disk.
             let job = self.state.borrow_and_update().clone();
             let ended = job.state.is_terminal();
+            if ended && let Some(records) = &mut self.records {
+                records.expect(job.output);
+            }
             let told = match &mut self.output {
                 _ if ended => Some(job.output.next_offset),
                 Some(told) => Some(*told.borrow_and_update()),

@@ -18,8 +18,9 @@ use bytes::Bytes;
 use futures_util::stream;
 use serde::Serialize;
 
+use super::lost;
 use job::time::Timestamp;
-use job::{Job, State};
+use job::{Job, OutputTotals, State};
 use manager::cloud_event::ExitView;
 use protocol::output::{Piece, Reader, Stream};
 
@@ -147,7 +148,13 @@ impl Records {
             match self.find(flush)? {
                 Found::Nothing(then) => break then,
                 Found::Gap { from, to } => {
-                    self.write_gap(&mut out, from, to)?;
+                    if let Err(error) = self.write_gap(&mut out, from, to) {
+                        // What was read before is sent before it breaks off.
+                        if out.is_empty() {
+                            return Err(error);
+                        }
+                        break Then::ReadOn;
+                    }
                     self.at = forward(self.at, to)?;
                 }
                 Found::Run(run) => {
@@ -245,7 +252,12 @@ impl Records {
         match self.format {
             Format::Raw | Format::RawWithTimes => {
                 let oldest = match &mut self.reader {
-                    Some(reader) => reader.totals()?.first_offset,
+                    Some(reader) => {
+                        if reader.lost_within(from, to)? {
+                            return Err(lost());
+                        }
+                        reader.totals()?.first_offset
+                    }
                     None => 0,
                 };
                 // What the output limit drops at the end is a plain hole. Raw bytes have no other way to
@@ -290,6 +302,12 @@ impl Records {
             }
         }
         Ok(())
+    }
+
+    /// Tells what is known of the output of a job that is over.
+    pub(super) fn expect(&mut self, recorded: OutputTotals) {
+        let reader = self.reader.get_or_insert_with(Reader::empty);
+        reader.expect(recorded);
     }
 
     /// A body with what there is by now; with the end of the job, where that is known and nothing of

@@ -69,8 +69,9 @@ async fn one_stream(
     } else {
         StatusCode::OK
     };
-    let mut response = raw(status, kind, Some(plan.complete));
+    let mut response = raw(status, kind, Some(plan.complete && !plan.is_cut));
     set(&mut response, FIRST_POSITION, plan.first);
+    plan.tell_losses(&mut response, id);
     if let Some(range) = &plan.range {
         let value = HeaderValue::from_str(range).expect("numbers");
         response.headers_mut().insert(CONTENT_RANGE, value);
@@ -96,7 +97,13 @@ pub(super) fn plan_stream(
     let oldest = reader
         .offset_of_stream_position(stream, 0)
         .map_err(failed)?;
-    let length = kept_end(&mut reader, stream, length_of(&totals, stream)).map_err(failed)?;
+    let written = length_of(&totals, stream);
+    let is_lost = reader.lost_within(0, totals.next_offset).map_err(failed)?;
+    let length = if is_lost {
+        written
+    } else {
+        kept_end(&mut reader, stream, written).map_err(failed)?
+    };
     let kept_from = oldest.position.min(length);
     let (first, next, range) = match range::wanted(headers, kept_from, length) {
         Wanted::Everything => (kept_from, length, None),
@@ -120,12 +127,16 @@ pub(super) fn plan_stream(
             at,
             end: totals.next_offset,
             left,
+            // It has a length, which what is lost leaves unreached.
+            is_cut: false,
         },
         first,
         next,
         complete: complete && next == length,
         length: Some(left),
         range,
+        dropped: totals.dropped_bytes,
+        is_cut: is_lost,
     })
 }
 

@@ -131,14 +131,14 @@ impl ApiError {
             Self::ContainmentUnavailable { detail, pointer } => Problem::new(S::UNPROCESSABLE_ENTITY, "containment_unavailable", "This host cannot limit a job that way", detail.as_str()).at(pointer),
             Self::SandboxUnavailable { detail, pointer } => Problem::new(S::UNPROCESSABLE_ENTITY, "sandbox_unavailable", "This host cannot confine the job that way", detail.as_str()).at(pointer),
             Self::KeyReused => Problem::new(S::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The idempotency key was used with another body", "a new job needs a new key"),
-            Self::UpgradeRequired => Problem::new(S::UPGRADE_REQUIRED, "upgrade_required", "A WebSocket handshake is needed", "connect with WebSocket (RFC 6455), version 13, and the sub-protocol v5.channel.k8s.io").header(UPGRADE, "websocket"),
+            Self::UpgradeRequired => Problem::new(S::UPGRADE_REQUIRED, "upgrade_required", "A WebSocket handshake is needed", "connect with WebSocket (RFC 6455), version 13, and the sub-protocol v5.channel.k8s.io or v4.channel.k8s.io").header(UPGRADE, "websocket"),
             Self::TooManyStreams { most } => Problem::new(S::TOO_MANY_REQUESTS, "too_many_streams", "Too many streams are open", format!("{most} answers and WebSockets that last are open, which is the most; --max-streams")).header(RETRY_AFTER, "1"),
             Self::QueueFull => Problem::new(S::TOO_MANY_REQUESTS, "queue_full", "The queue is full", "as many jobs wait as may; try again later").header(RETRY_AFTER, "1"),
             Self::Internal(_) => Problem::new(S::INTERNAL_SERVER_ERROR, "internal", "Something went wrong", "the log says more under this request id"),
             Self::Draining => Problem::new(S::SERVICE_UNAVAILABLE, "draining", "The service accepts no new jobs", "running jobs go on; send new ones elsewhere or later").header(RETRY_AFTER, "30"),
             Self::NotReady(detail) => Problem::new(S::SERVICE_UNAVAILABLE, "not_ready", "The service is not ready", *detail).header(RETRY_AFTER, "1"),
             Self::MonitorUnavailable => Problem::new(S::SERVICE_UNAVAILABLE, "monitor_unavailable", "The job's monitor does not answer at present", "try again in a moment").header(RETRY_AFTER, "1"),
-            Self::StoreUnavailable => Problem::new(S::SERVICE_UNAVAILABLE, "store_unavailable", "Jobs cannot be kept at present", "the disk of the state directory fails or is read-only; running jobs go on").header(RETRY_AFTER, "30"),
+            Self::StoreUnavailable => Problem::new(S::SERVICE_UNAVAILABLE, "store_unavailable", "The store cannot be used at present", "the disk of the state directory fails or is read-only, or another program holds the store locked; running jobs go on").header(RETRY_AFTER, "5"),
             Self::NoRoom => Problem::new(S::INSUFFICIENT_STORAGE, "no_room", "There is no room for output", "less disk space is free than the service keeps free"),
         }
     }

@@ -17,7 +17,14 @@ impl From<FieldError> for Violation {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        Self::Internal(error.to_string())
+        if error.full {
+            Self::NoRoom
+        } else if error.failing {
+            tracing::warn!(%error, "the store cannot be used at present: {error}");
+            Self::StoreUnavailable
+        } else {
+            Self::Internal(error.to_string())
+        }
     }
 }
 
@@ -29,6 +36,7 @@ impl From<Unavailable> for ApiError {
             Unavailable::NeedsPrivilege { pointer, .. } => {
                 Self::PrivilegeRequired { detail, pointer }
             }
+            Unavailable::GroupDenied { pointer } => Self::PrivilegeRequired { detail, pointer },
             Unavailable::RootDenied => Self::PrivilegeRequired {
                 detail,
                 pointer: "/user".to_owned(),
@@ -56,8 +64,6 @@ impl From<SubmitError> for ApiError {
             SubmitError::KeyReused => Self::KeyReused,
             SubmitError::Unavailable(unavailable) => unavailable.into(),
             SubmitError::NoRoom => Self::NoRoom,
-            SubmitError::Store(error) if error.full => Self::NoRoom,
-            SubmitError::Store(error) if error.failing => Self::StoreUnavailable,
             SubmitError::Store(error) => error.into(),
         }
     }

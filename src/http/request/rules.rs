@@ -13,8 +13,7 @@ use job::Spec;
 use job::label::{self, LabelError};
 use job::queue::{Concurrency, OnConflict, WEIGHT_MAX};
 use job::spec::{
-    NameOrId, OnLimit, Program, Rlimit, RlimitResource, RlimitValue, Scope, Stdin, StdinData,
-    Umask, WaitFor,
+    NameOrId, OnLimit, Program, Rlimit, RlimitResource, RlimitValue, Scope, Stdin, Umask, WaitFor,
 };
 
 /// The largest integer that every JSON library with 64-bit integers can hold.
@@ -241,14 +240,6 @@ pub(super) fn base64(at: &At<'_>) -> Option<String> {
             code::INVALID_VALUE,
             "must be base64 in the standard alphabet with padding (RFC 4648, section 4)",
         ),
-    }
-}
-
-/// The bytes that the job will read.
-pub(super) fn stdin_bytes(data: &StdinData) -> Vec<u8> {
-    match data {
-        StdinData::Text(text) => text.as_bytes().to_vec(),
-        StdinData::Base64(text) => STANDARD.decode(text).unwrap_or_default(),
     }
 }
 

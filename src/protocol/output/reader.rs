@@ -38,6 +38,8 @@ pub struct Reader {
     open: Option<View>,
     /// The last bounds found.
     seen: Bounds,
+    /// What the job's record says there was; more than the files hold if they were lost or cut.
+    recorded: OutputTotals,
 }
 
 /// The outer bounds of the output.
@@ -68,6 +70,7 @@ impl Reader {
             dir: Some(dir),
             open: None,
             seen: Bounds::default(),
+            recorded: OutputTotals::default(),
         })
     }
 
@@ -78,7 +81,31 @@ impl Reader {
             dir: None,
             open: None,
             seen: Bounds::default(),
+            recorded: OutputTotals::default(),
         }
+    }
+
+    /// Tells what the record of a job that is over says of its output. What the files do not hold of that is
+    /// lost, and read as a gap.
+    pub fn expect(&mut self, recorded: OutputTotals) {
+        self.recorded = recorded;
+    }
+
+    /// Is something of this part of the output in the record and in no file, although the output limit did not
+    /// drop it?
+    pub fn lost_within(&mut self, from: u64, to: u64) -> io::Result<bool> {
+        let OutputTotals {
+            first_offset,
+            next_offset,
+            ..
+        } = self.recorded;
+        if next_offset == 0 {
+            return Ok(false);
+        }
+        let Bounds { first, end, .. } = self.bounds()?;
+        let is_front_lost = first_offset < first.offset() && from < first.offset();
+        let is_end_lost = end.offset() < next_offset && end.offset() < to && from < next_offset;
+        Ok(from < to && (is_front_lost || is_end_lost))
     }
 
     fn segments(&self) -> io::Result<Vec<u64>> {
@@ -90,13 +117,19 @@ impl Reader {
     /// What there is by now; `complete` is for the caller to say.
     pub fn totals(&mut self) -> io::Result<OutputTotals> {
         let Bounds { first, kept, end } = self.bounds()?;
-        let gap = end.offset().saturating_sub(kept.offset());
+        let recorded = &self.recorded;
+        let next_offset = end.offset().max(recorded.next_offset);
+        let gap = next_offset.saturating_sub(kept.offset());
         let nothing_kept = first == kept;
         Ok(OutputTotals {
-            stdout_bytes: end.stdout,
-            stderr_bytes: end.stderr,
-            first_offset: if nothing_kept { end } else { first }.offset(),
-            next_offset: end.offset(),
+            stdout_bytes: end.stdout.max(recorded.stdout_bytes),
+            stderr_bytes: end.stderr.max(recorded.stderr_bytes),
+            first_offset: if nothing_kept {
+                next_offset
+            } else {
+                first.offset()
+            },
+            next_offset,
             dropped_bytes: first.offset().saturating_add(gap),
             complete: false,
         })
@@ -113,7 +146,7 @@ impl Reader {
         let mut from = from;
         loop {
             match self.seek(from)? {
-                Place::End => return Ok(None),
+                Place::End => return self.lost_from(from, filter),
                 Place::Gap(to) => {
                     if !self.dropped_before(to, filter)? {
                         from = to;
@@ -153,10 +186,30 @@ impl Reader {
         }
     }
 
+    /// The gap behind everything that the files hold, if the record has more.
+    fn lost_from(&mut self, from: u64, filter: Option<Stream>) -> io::Result<Option<Piece>> {
+        let to = self.recorded.next_offset;
+        if from >= to {
+            return Ok(None);
+        }
+        let end = self.bounds()?.end;
+        let is_lost = match filter {
+            None => true,
+            Some(Stream::Stdout) => end.stdout < self.recorded.stdout_bytes,
+            Some(Stream::Stderr) => end.stderr < self.recorded.stderr_bytes,
+        };
+        Ok(is_lost.then_some(Piece::Gap { from, to }))
+    }
+
     /// The bytes at `from` without regard to records, at most `max` or 1 MiB, or a gap.
     pub fn next_raw(&mut self, from: u64, max: usize) -> io::Result<Option<RawPiece>> {
         match self.seek(from)? {
-            Place::End => return Ok(None),
+            Place::End => {
+                let lost = self.lost_from(from, None)?;
+                return Ok(lost.map(|_| RawPiece::Gap {
+                    to: self.recorded.next_offset,
+                }));
+            }
             Place::Gap(to) => return Ok(Some(RawPiece::Gap { to })),
             Place::Here => {}
         }

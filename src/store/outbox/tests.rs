@@ -32,8 +32,17 @@ fn job() -> Job {
 }
 
 async fn due(store: &Store, micros: i64) -> Vec<Delivery> {
-    let due = store.due_deliveries(Timestamp::from_micros(micros), 100);
+    let due = store.due_deliveries(Timestamp::from_micros(micros), room(100, 100));
     due.await.unwrap().0
+}
+
+/// Nothing is under way, and so much may be.
+fn room(total: usize, each: usize) -> Room {
+    Room {
+        total,
+        each,
+        under_way: HashMap::new(),
+    }
 }
 
 fn contains(folder: &TempDir, text: &str) -> bool {
@@ -70,7 +79,7 @@ async fn a_delivery_is_there_until_it_is_settled_and_a_secret_until_the_last() {
         .unwrap();
     assert!(due(&store, 499).await.is_empty());
     let (_, next) = store
-        .due_deliveries(Timestamp::from_micros(0), 1)
+        .due_deliveries(Timestamp::from_micros(0), room(1, 1))
         .await
         .unwrap();
     assert_eq!(next, Some(Timestamp::from_micros(500)));
@@ -122,4 +131,59 @@ async fn nothing_is_told_of_a_delivery_whose_job_is_gone() {
     assert!(events.await.unwrap().events.is_empty());
     store.close();
     assert!(!contains(&folder, SECRET));
+}
+
+#[tokio::test]
+async fn a_receiver_with_much_to_take_leaves_room_for_the_others() {
+    let folder = TempDir::new().unwrap();
+    let store = Store::open(&folder.path().join("store.db")).unwrap();
+    for (host, jobs) in [("dead", 10), ("healthy", 2)] {
+        for number in 0..jobs {
+            let mut job = job();
+            let url = format!("https://{host}.example/{number}");
+            Arc::make_mut(&mut job.spec).webhooks[1].url = url;
+            let created = vec![Event::created(&job)];
+            let inserted = store.insert(Arc::new(job), Secrets::default(), None, created);
+            inserted.await.unwrap();
+        }
+    }
+    let ask = async |room: Room| {
+        let due = store.due_deliveries(Timestamp::from_micros(0), room).await;
+        let due = due.unwrap().0;
+        let hosts = due.iter().map(|it| webhook::receiver(&it.url).len());
+        let dead = hosts.filter(|length| *length == "https://dead.example".len());
+        (dead.count(), due.len(), due)
+    };
+    let (dead, all, begun) = ask(room(20, 3)).await;
+    assert_eq!((dead, all), (3, 5));
+    assert_eq!(ask(room(2, 3)).await.1, 2);
+    // While those are under way, nothing more goes to the first.
+    let under_way = begun.iter().take(3);
+    let under_way = under_way.map(|it| (it.id, webhook::receiver(&it.url).to_owned()));
+    let busy = Room {
+        under_way: under_way.collect(),
+        ..room(20, 3)
+    };
+    let (dead, all, _) = ask(busy).await;
+    assert_eq!((dead, all), (0, 2));
+}
+
+#[tokio::test]
+async fn what_a_clock_has_put_off_that_was_set_back_since_is_due() {
+    let folder = TempDir::new().unwrap();
+    let store = Store::open(&folder.path().join("store.db")).unwrap();
+    let job = job();
+    let created = vec![Event::created(&job)];
+    let inserted = store.insert(Arc::new(job), Secrets::default(), None, created);
+    inserted.await.unwrap();
+    let delivery = due(&store, 0).await.remove(0);
+    let now = Timestamp::from_micros(1 << 50);
+    let pause = webhook::LONGEST_PAUSE;
+    store
+        .put_off_delivery(&delivery, now.after(pause))
+        .await
+        .unwrap();
+    assert!(due(&store, now.as_micros()).await.is_empty());
+    let hour = i64::try_from(pause.as_micros()).unwrap();
+    assert_eq!(due(&store, now.as_micros() - hour).await.len(), 1);
 }

@@ -44,15 +44,26 @@ pub(super) struct Attached {
     pub(super) gaps: Vec<Value>,
     input_closed: bool,
     pings: usize,
+    pongs: Vec<String>,
 }
 
 /// Attaches with the token and the right protocol.
 pub(super) async fn attach(server: &Server, job: &str, query: &str) -> Result<Attached, Refused> {
+    attach_as(server, job, query, "v5.channel.k8s.io").await
+}
+
+/// Attaches with the token and this protocol.
+pub(super) async fn attach_as(
+    server: &Server,
+    job: &str,
+    query: &str,
+    protocol: &str,
+) -> Result<Attached, Refused> {
     let path = format!("/jobs/{job}/attach?{query}");
     let bearer = format!("Bearer {}", server.token());
     let headers = [
         ("authorization", bearer.as_str()),
-        ("sec-websocket-protocol", "v5.channel.k8s.io"),
+        ("sec-websocket-protocol", protocol),
     ];
     attach_with(server, &path, &headers).await
 }
@@ -123,6 +134,7 @@ async fn handshake(
         gaps: Vec::new(),
         input_closed: false,
         pings: 0,
+        pongs: Vec::new(),
     })
 }
 
@@ -171,7 +183,11 @@ impl Attached {
                 (255, [0]) => self.input_closed = true,
                 (channel, _) => panic!("channel {channel}"),
             },
-            Some(Ok(Message::Pong(_) | Message::Frame(_))) => {}
+            Some(Ok(Message::Pong(bytes))) => {
+                self.pongs
+                    .push(String::from_utf8_lossy(&bytes).into_owned());
+            }
+            Some(Ok(Message::Frame(_))) => {}
         }
         Came::Something
     }
@@ -201,6 +217,11 @@ impl Attached {
 
     pub(super) async fn until_ping(&mut self) {
         self.until_so("a ping", |this| this.pings > 0).await;
+    }
+
+    pub(super) async fn until_pong(&mut self, text: &str) {
+        self.until_so("a pong", |this| this.pongs.iter().any(|pong| pong == text))
+            .await;
     }
 
     /// Reads on to the close frame.
