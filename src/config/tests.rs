@@ -84,6 +84,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         "--policy=p.toml",
         "--max-connections=2",
         "--max-streams=3",
+        "--keep-alive-seconds=9",
         "--max-running=1",
         "--max-queued=0",
         "--max-finished=5",

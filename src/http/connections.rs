@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Router, middleware};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -24,7 +24,7 @@ use tower::ServiceExt;
 use crate::api::{AuthMode, Settings};
 use crate::audit_log::Audit;
 use crate::layers::auth::{PeerAddress, PeerUid};
-use crate::layers::guards;
+use crate::layers::{guards, rest};
 use crate::policy::Policy;
 use crate::request::SpecLimits;
 use crate::streams::Streams;
@@ -160,6 +160,7 @@ impl Connections {
                 commit: option_env!("PROCESSION_COMMIT"),
             },
         );
+        let app = app.layer(middleware::from_fn(rest::take));
         let (closing, watched) = watch::channel(false);
         let (tcp, unix) = adopt(listeners)
             .map_err(|error| format!("cannot use the listening sockets: {error}"))?;

@@ -61,7 +61,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use api::Api;
 pub use api::{AuthMode, Settings};
 pub use layers::auth::{PeerAddress, PeerUid};
-use layers::{audit, guards, log, proxies, request_id, rest};
+use layers::{audit, guards, log, proxies, request_id};
 use manager::Manager;
 pub use problem::{ApiError, PROBLEM_JSON, Place, Violation};
 pub use streams::Streams;
@@ -83,7 +83,6 @@ pub fn app(manager: Manager, settings: Settings) -> Router {
         ))
         .layer(PropagateRequestIdLayer::new(headers::REQUEST_ID))
         .layer(middleware::from_fn_with_state(api.clone(), log::line))
-        .layer(middleware::from_fn(rest::take))
         .layer(SetResponseHeaderLayer::if_not_present(
             CONTENT_SECURITY_POLICY,
             HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; sandbox"),

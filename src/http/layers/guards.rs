@@ -86,7 +86,8 @@ fn check(
 ) -> Result<(), ApiError> {
     let host = only(headers, &HOST);
     // RFC 9112, 3.2: whoever stands in between may have gone by another one.
-    if version == Version::HTTP_11 && headers.get_all(HOST).iter().count() != 1 {
+    let is_one = headers.get_all(HOST).iter().count() == 1;
+    if !socket && version == Version::HTTP_11 && !is_one {
         return Err(ApiError::InvalidRequest("a request has one header Host"));
     }
     if !socket {

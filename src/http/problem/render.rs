@@ -40,8 +40,8 @@ pub(crate) async fn render(request: Request, next: Next) -> Response {
     let request_id = request_id::of(&request);
     let head = request.method() == Method::HEAD;
     let mut response = next.run(request).await;
-    let error = match response.extensions_mut().remove::<Arc<ApiError>>() {
-        Some(error) => error,
+    let error = match response.extensions().get::<Arc<ApiError>>() {
+        Some(error) => error.clone(),
         None if response.status().is_client_error() || response.status().is_server_error() => {
             // Every rejection of the framework has its own error here; one that has not is our bug.
             let status = response.status();
@@ -72,6 +72,7 @@ pub(crate) async fn render(request: Request, next: Next) -> Response {
     } else {
         Body::from(body)
     };
+    response.extensions_mut().insert(error);
     response
 }
 
