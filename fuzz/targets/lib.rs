@@ -46,11 +46,16 @@ pub fn spec(bytes: &[u8]) {
         return;
     };
     let limits = SpecLimits::default();
-    if let Ok(new) = request::parse_submission(&body, &limits) {
-        if new.spec.secret_env.0.is_empty() {
-            let again = request::parse_rerun(&job(new.clone()), b"", &limits);
-            assert_eq!(again.expect("it was accepted before"), new);
-        }
+    if let Ok(new) = request::parse_submission(&body, &limits)
+        && new.spec.secret_env.0.is_empty()
+    {
+        let again = request::parse_rerun(&job(new.clone()), b"", &limits);
+        // A rerun has the priority of its job, whether that was written or not.
+        let again = NewJob {
+            has_priority: new.has_priority,
+            ..again.expect("it was accepted before")
+        };
+        assert_eq!(again, new);
     }
     drop(request::parse_signal_body(&body));
     drop(request::parse_size(&body));

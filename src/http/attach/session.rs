@@ -337,7 +337,7 @@ impl Telling<'_> {
             // Looked at before the output is read: what is over then has all of its output on disk.
             let job = self.follow.state.borrow_and_update().clone();
             if job.state.is_terminal() {
-                self.log.expect(job.output);
+                self.log.expect(job.output).await;
             }
             if let Some(output) = &mut self.follow.output {
                 output.borrow_and_update();
@@ -431,8 +431,16 @@ impl Log {
         }
     }
 
+    /// The files of the job, once it has any.
+    async fn open(&mut self) {
+        if self.reader.is_none() {
+            self.reader = self.manager.started_output(self.id).await;
+        }
+    }
+
     /// Tells what is known of the output of a job that is over.
-    fn expect(&mut self, recorded: OutputTotals) {
+    async fn expect(&mut self, recorded: OutputTotals) {
+        self.open().await;
         self.reader
             .get_or_insert_with(Reader::empty)
             .expect(recorded);
@@ -440,9 +448,7 @@ impl Log {
 
     /// The next message with output; `None` where there is no more for now.
     async fn next(&mut self) -> io::Result<Option<Message>> {
-        if self.reader.is_none() {
-            self.reader = self.manager.started_output(self.id).await;
-        }
+        self.open().await;
         let Some(mut reader) = self.reader.take() else {
             return Ok(None);
         };

@@ -241,8 +241,11 @@ impl Follower {
             // Looked at before the output is read: what is over then has all of its output on disk.
             let job = self.state.borrow_and_update().clone();
             let ended = job.state.is_terminal();
-            if ended && let Some(records) = &mut self.records {
-                records.expect(job.output);
+            if ended {
+                self.open().await;
+                if let Some(records) = &mut self.records {
+                    records.expect(job.output);
+                }
             }
             let told = match &mut self.output {
                 _ if ended => Some(job.output.next_offset),
@@ -306,8 +309,17 @@ impl Follower {
         Ok(out)
     }
 
+    /// The files of the job, once it has any.
+    async fn open(&mut self) {
+        if let Some(records) = &mut self.records
+            && records.reader.is_none()
+        {
+            records.reader = self.manager.started_output(self.id).await;
+        }
+    }
+
     async fn read(&mut self, told: Option<u64>, flush: bool) -> io::Result<Chunk> {
-        let records = self.records.as_mut().ok_or_else(broken)?;
+        let records = self.records.as_ref().ok_or_else(broken)?;
         // What comes after this will be told. Each look costs a change of threads, for every follower and
         // every line of the job.
         let is_told_all = told.is_some_and(|told| told <= records.at) && records.left != Some(0);
@@ -318,9 +330,8 @@ impl Follower {
             });
         }
         self.has_looked = true;
-        if records.reader.is_none() {
-            records.reader = self.manager.started_output(self.id).await;
-        }
+        self.open().await;
+        let records = self.records.as_ref().ok_or_else(broken)?;
         let shared = told.and_then(|told| Key::of(records, told));
         if let Some(key) = shared.filter(|_| !is_told_all) {
             let chunk = self.read_for_all(key).await?;

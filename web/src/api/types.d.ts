@@ -104,7 +104,7 @@ export interface paths {
         /**
          * Change a job
          * @description A merge patch (RFC 7396) on `name`, `labels` and `ttl_seconds_after_finished`, at any time; on `timeout_seconds` and
-         *     `stop`, until the job stops; on `queue` and `priority`, while it is queued. `null` stands for the default. The
+         *     `stop`, until the job stops; on `queue`, `priority`, `weight` and `concurrency`, while it is queued. `null` stands for the default. The
          *     time that the job has run counts for a new timeout.
          */
         patch: operations["changeJob"];
@@ -244,7 +244,11 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Send a signal to a job */
+        /**
+         * Send a signal to a job
+         * @description The group of a job without a terminal is orphaned (setpgid(2)): SIGTSTP, SIGTTIN and SIGTTOU are discarded there, unless the
+         *     program handles them. `pause` stops a job.
+         */
         post: operations["signalJob"];
         delete?: never;
         options?: never;
@@ -323,8 +327,9 @@ export interface paths {
         };
         /**
          * Attach to the streams of a job over a WebSocket
-         * @description For jobs with and without a terminal, running or ended. The sub-protocol is that of Kubernetes, `v5.channel.k8s.io`: each
-         *     message is binary, a byte that names a channel and then data.
+         * @description For jobs with and without a terminal, running or ended. The sub-protocol is that of Kubernetes, `v5.channel.k8s.io` or,
+         *     without the channel 255 from the server, `v4.channel.k8s.io`: each message is a byte that names a channel and then
+         *     data. A client may send its messages as binary or as text, whose UTF-8 counts.
          *
          *     | channel | from | data |
          *     |---|---|---|
@@ -342,11 +347,12 @@ export interface paths {
          *
          *     Many may read at the same time. Who attaches with `stdin` writes, one at a time; the others get 409 `stdin_taken`.
          *     `POST /jobs/{id}/stdin` is not kept out. Input waits until a queued job starts, and is held up while the job does not read.
-         *     What was sent and not yet taken when the connection breaks may not reach the job.
+         *     What was sent and not yet taken when the connection breaks may not reach the job. Pings are answered meanwhile, until
+         *     512 KiB of input wait.
          *
          *     A message of a client has at most 64 KiB. Every 15 seconds comes a ping; who has answered nothing by the next is dropped,
          *     and so is who does not take a message within 30 seconds. Close codes: 1000 the job has ended and everything was sent;
-         *     1001 the service ends or is replaced; 1002, 1003, 1007 the message is not valid, not binary, no size; 1008 no such channel, not the
+         *     1001 the service ends or is replaced; 1002, 1007 the message is not valid, no size; 1008 no such channel, not the
          *     writer, or the token has ended; 1009 the message is too large; 1011 the job's monitor was replaced while it wrote input, or
          *     the output cannot be read.
          */
@@ -404,7 +410,10 @@ export interface paths {
          *     off, because the service ended or for another reason, is not complete: ask again with the offset after the last
          *     byte, and nothing is lost or sent twice. Where a job says nothing for long, only events have a sign of life; a client
          *     over TCP that is gone without a word is noticed within two minutes by keepalive probes, and a client should turn them
-         *     on at its end too. A client that is there and pauses is waited for.
+         *     on at its end too. A client that is there and pauses is waited for. Proxies are told not to hold such a body back
+         *     (`X-Accel-Buffering: no`).
+         *
+         *     Output that should be kept and is not, since its files were removed or cut, is told as a gap, and raw bytes break off.
          *
          *     **Raw bytes** (`text/plain`, `application/octet-stream`): what lies before `Procession-First-Offset` is no longer
          *     kept. If output is dropped before it is sent, the connection is broken off.
@@ -927,6 +936,52 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/queues": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All queues of which something is set or that have jobs */
+        get: operations["listQueues"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/queues/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        /** One queue */
+        get: operations["getQueue"];
+        /**
+         * Set a queue up
+         * @description What is not given is as if nothing had been set. The same again changes nothing. Durable before the answer.
+         */
+        put: operations["putQueue"];
+        post?: never;
+        /** Forget what is set of a queue */
+        delete: operations["resetQueue"];
+        options?: never;
+        head?: never;
+        /**
+         * Change what is set of a queue, or pause it
+         * @description A merge patch (RFC 7396) on what is set; `null` stands for the default. It makes a queue where there is none. With `paused` and
+         *     `pause_reason` alone the scope `operate` is enough; everything else needs `admin`.
+         */
+        patch: operations["patchQueue"];
+        trace?: never;
+    };
     "/drain": {
         parameters: {
             query?: never;
@@ -985,6 +1040,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/metrics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What operators count, for Prometheus
+         * @description In the text format 0.0.4, or as OpenMetrics 1.0 if `Accept` prefers it. docs/metrics.md lists the series. No label holds an
+         *     id, a name or another value that clients choose, so their number does not grow with the number of jobs. Counters begin
+         *     at 0 with each server.
+         */
+        get: operations["getMetrics"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/info": {
         parameters: {
             query?: never;
@@ -1033,7 +1110,7 @@ export interface components {
          * @description Why a job is over. Clients accept causes that they do not know.
          * @enum {string}
          */
-        Cause: "exited" | "signaled" | "spawn_failed" | "timeout" | "canceled" | "oom_killed" | "output_limit" | "start_deadline" | "shutdown" | "monitor_lost" | "supervisor_lost" | "host_rebooted";
+        Cause: "exited" | "signaled" | "spawn_failed" | "timeout" | "canceled" | "superseded" | "oom_killed" | "output_limit" | "start_deadline" | "shutdown" | "monitor_lost" | "supervisor_lost" | "host_rebooted";
         /**
          * Format: date-time
          * @description RFC 3339 in UTC with microseconds.
@@ -1198,7 +1275,7 @@ export interface components {
              * @description A terminal of this size in the place of standard input, output and error, and the controlling one of the job's
              *     session. Its output is one stream, `stdout`. It takes input as with `stdin: {mode: open}`; the input's end is
              *     typed as the terminal's end-of-file character. `TERM` is `term` unless `env` or `secret_env` says otherwise.
-             *     The output ends when no process has the terminal open any more. An interactive shell does not end at SIGTERM:
+             *     The output ends with the last process of the job: one that has let go of the terminal may open it again. An interactive shell does not end at SIGTERM:
              *     `stop: {signal: SIGHUP}` is what hanging up does.
              * @default null
              */
@@ -1253,10 +1330,23 @@ export interface components {
             /** @default default */
             queue: string | null;
             /**
-             * @description Higher starts first.
+             * @description Higher starts first, over all queues. By default that of the queue.
              * @default 0
              */
             priority: number | null;
+            /**
+             * @description How much of `max_running` of its queue and of the service it takes. More than that is 422 `invalid_spec`, `out_of_range` at `/weight`.
+             * @default 1
+             */
+            weight: number | null;
+            /**
+             * @description A key under which no more than `limit` jobs run at the same time, in whichever queues. Where that many do, `policy` says
+             *     what happens: `queue` waits; `reject` is 409 `concurrency_conflict` where so many run or wait; `newest` ends the jobs that wait with
+             *     the key (`canceled`, `superseded`) and waits; `replace` does that and stops what runs with the key, and starts when
+             *     no process of it is left.
+             * @default null
+             */
+            concurrency: null | components["schemas"]["Concurrency"];
             /**
              * @description Still queued then: `failed`, `start_deadline`.
              * @default null
@@ -1267,6 +1357,16 @@ export interface components {
              * @default 604800
              */
             ttl_seconds_after_finished: number | null;
+        };
+        Concurrency: {
+            key: string;
+            /** @default 1 */
+            limit: number | null;
+            /**
+             * @default queue
+             * @enum {string|null}
+             */
+            policy: "queue" | "reject" | "newest" | "replace" | null;
         };
         /** @description Lines of a terminal or characters of a line. */
         TerminalLength: number;
@@ -1316,7 +1416,7 @@ export interface components {
             } | null;
         };
         /** @description The spec of a job with every default filled in. */
-        JobSpec: WithRequired<components["schemas"]["SpecCommon"], "cwd" | "env" | "env_inherit" | "user" | "group" | "supplementary_groups" | "umask" | "nice" | "oom_score_adj" | "cpu_affinity" | "limits" | "no_new_privs" | "sandbox" | "stdin" | "pty" | "output" | "timeout_seconds" | "stop" | "wait_for" | "success_exit_codes" | "queue" | "priority" | "start_deadline_seconds" | "ttl_seconds_after_finished"> & {
+        JobSpec: WithRequired<components["schemas"]["SpecCommon"], "cwd" | "env" | "env_inherit" | "user" | "group" | "supplementary_groups" | "umask" | "nice" | "oom_score_adj" | "cpu_affinity" | "limits" | "no_new_privs" | "sandbox" | "stdin" | "pty" | "output" | "timeout_seconds" | "stop" | "wait_for" | "success_exit_codes" | "queue" | "priority" | "weight" | "concurrency" | "start_deadline_seconds" | "ttl_seconds_after_finished"> & {
             /** @description The names; the values are never shown. */
             secret_env: {
                 [key: string]: null;
@@ -1398,6 +1498,8 @@ export interface components {
          *         ],
          *         "queue": "default",
          *         "priority": 0,
+         *         "weight": 1,
+         *         "concurrency": null,
          *         "start_deadline_seconds": null,
          *         "ttl_seconds_after_finished": 604800,
          *         "webhooks": []
@@ -1481,9 +1583,13 @@ export interface components {
             /** @description Grows on every visible change; also the `ETag`. */
             version: number;
             state: components["schemas"]["State"];
-            /** @description A stable word: the cause of the end, or `waiting_for_slot`. */
+            /**
+             * @description A stable word. Of an ended job the cause; of a queued one the first gate that is shut at this moment: `waiting_for_key`, `never_fits`
+             *     (its weight is above a limit that was lowered), `queue_paused`, `waiting_for_rate`, `waiting_for_queue`, or
+             *     `waiting_for_slot` (the service is full). What a job waits for does not make `version` grow.
+             */
             state_reason: string | null;
-            /** @description One sentence for people. */
+            /** @description One sentence for people; of a queued job on what it waits for. */
             state_message: string | null;
             spec: components["schemas"]["JobSpec"];
             created_at: components["schemas"]["Timestamp"];
@@ -1636,7 +1742,7 @@ export interface components {
             /** @description What was asked for, and this kernel does not have. */
             missing: ("landlock" | "landlock_truncate" | "landlock_signal" | "seccomp")[];
         };
-        /** @description How the leader ended, as the kernel told it. A code and a signal exclude each other; 128+n is never used. */
+        /** @description How the leader ended, as the kernel told it. Either `code` is set, or `signal` and `signal_number` are; 128+n is never used. */
         Exit: {
             code: number | null;
             /** @example SIGKILL */
@@ -1887,6 +1993,14 @@ export interface components {
             ttl_seconds_after_finished?: number | null;
             queue?: string | null;
             priority?: number | null;
+            weight?: number | null;
+            /** @description For what comes later to the key; a `policy` does nothing here. */
+            concurrency?: {
+                key?: string;
+                limit?: number | null;
+                /** @enum {string|null} */
+                policy?: "queue" | "reject" | "newest" | "replace" | null;
+            } | null;
         };
         WaitRequest: {
             job_ids?: string[] | null;
@@ -1904,7 +2018,7 @@ export interface components {
             timeout_seconds: number | null;
         };
         WaitResult: {
-            /** @description All of them have finished */
+            /** @description All of them have finished, or one with `any`. */
             satisfied: boolean;
             jobs: components["schemas"]["Job"][];
         };
@@ -1926,6 +2040,85 @@ export interface components {
                 code: null | components["schemas"]["ProblemCode"];
                 detail: string | null;
             }[];
+        };
+        /**
+         * @description Unknown fields are refused. `null` stands for the default.
+         * @example {
+         *       "max_running": 4,
+         *       "rate": {
+         *         "starts": 10,
+         *         "per_seconds": 60
+         *       }
+         *     }
+         */
+        QueueSettings: {
+            /**
+             * @description The most that may run, in weights of jobs; by default only what the service allows.
+             * @default null
+             */
+            max_running: number | null;
+            /**
+             * @description The most jobs that may wait, beside the service's own bound; more are 429 `queue_full`.
+             * @default null
+             */
+            max_queued: number | null;
+            /**
+             * @description No more than `starts` jobs start in any `per_seconds`. It outlives restarts.
+             * @default null
+             */
+            rate: {
+                starts: number;
+                per_seconds: number;
+            } | null;
+            /**
+             * @description No job starts; what runs goes on.
+             * @default false
+             */
+            paused: boolean | null;
+            /** @default null */
+            pause_reason: string | null;
+            /**
+             * @description Whose jobs take turns, by weight, among those of the same priority: those of each creator, or of each value of a label.
+             * @default null
+             */
+            fair_by: null | "created_by" | {
+                label: string;
+            };
+            /**
+             * @description Of jobs that bring none.
+             * @default 0
+             */
+            default_priority: number | null;
+        };
+        Queue: {
+            name: string;
+            max_running: number | null;
+            max_queued: number | null;
+            rate: {
+                starts: number;
+                per_seconds: number;
+            } | null;
+            paused: boolean;
+            pause_reason: string | null;
+            fair_by: null | "created_by" | {
+                label: string;
+            };
+            default_priority: number;
+            /** @description Grows when something else is set; 0 where nothing is. Also the `ETag`. */
+            version: number;
+            /** @description When something was set first. */
+            created_at: null | components["schemas"]["Timestamp"];
+            /** @description When something was set last. */
+            changed_at: null | components["schemas"]["Timestamp"];
+            /** @description Jobs. */
+            running: number;
+            running_weight: number;
+            /** @description Jobs that wait for the queue or for a key. */
+            queued: number;
+            /** @description When the oldest of them was created. */
+            oldest_queued_at: null | components["schemas"]["Timestamp"];
+            /** @description When the rate lets the next one start. */
+            next_start_at: null | components["schemas"]["Timestamp"];
         };
         SignalRequest: {
             signal: components["schemas"]["SignalName"];
@@ -2024,9 +2217,18 @@ export interface components {
          * @description Stable; clients accept codes that they do not know.
          * @enum {string}
          */
-        ProblemCode: "invalid_query" | "invalid_page_token" | "invalid_header" | "invalid_json" | "invalid_request" | "unauthenticated" | "forbidden" | "peer_not_allowed" | "origin_not_allowed" | "policy_forbids" | "privilege_required" | "not_found" | "job_not_found" | "method_not_allowed" | "not_acceptable" | "body_timeout" | "job_not_started" | "job_stopping" | "job_already_finished" | "job_not_queued" | "signal_failed" | "stdin_closed" | "stdin_offset_mismatch" | "stdin_taken" | "no_terminal" | "precondition_failed" | "cursor_expired" | "body_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "upgrade_required" | "head_too_large" | "host_not_allowed" | "invalid_spec" | "invalid_body" | "no_such_user" | "no_such_template" | "containment_unavailable" | "sandbox_unavailable" | "sandbox_required" | "idempotency_key_reused" | "queue_full" | "too_many_streams" | "internal" | "draining" | "not_ready" | "monitor_unavailable" | "store_unavailable" | "no_room";
+        ProblemCode: "invalid_query" | "invalid_page_token" | "invalid_header" | "invalid_json" | "invalid_request" | "unauthenticated" | "forbidden" | "peer_not_allowed" | "origin_not_allowed" | "policy_forbids" | "privilege_required" | "not_found" | "job_not_found" | "queue_not_found" | "method_not_allowed" | "not_acceptable" | "body_timeout" | "job_not_started" | "job_stopping" | "job_already_finished" | "job_not_queued" | "queue_in_use" | "concurrency_conflict" | "signal_failed" | "stdin_closed" | "stdin_offset_mismatch" | "stdin_taken" | "no_terminal" | "precondition_failed" | "cursor_expired" | "body_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "upgrade_required" | "head_too_large" | "host_not_allowed" | "invalid_spec" | "invalid_body" | "no_such_user" | "no_such_template" | "containment_unavailable" | "sandbox_unavailable" | "sandbox_required" | "idempotency_key_reused" | "queue_full" | "too_many_streams" | "internal" | "draining" | "not_ready" | "monitor_unavailable" | "store_unavailable" | "no_room";
     };
     responses: {
+        /** @description `precondition_failed`: the job is not as `If-Match` or `If-None-Match` says. Nothing was done. */
+        PreconditionFailed: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
         /** @description `invalid_query`, with every mistake in `errors`. */
         InvalidQuery: {
             headers: {
@@ -2066,6 +2268,63 @@ export interface components {
         };
         /** @description `job_not_found`. */
         JobNotFound: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `queue_not_found`: nothing is set of it, and no job is in it. */
+        QueueNotFound: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `precondition_failed`: something else is set of it by now. */
+        QueueChanged: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The queue as it is then. */
+        Queue: {
+            headers: {
+                "Request-Id": components["headers"]["Request-Id"];
+                ETag: components["headers"]["ETag"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Queue"];
+            };
+        };
+        /** @description `invalid_body`. */
+        InvalidBody: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `store_unavailable`: the disk of the state directory fails or is read-only. */
+        StoreUnavailable: {
+            headers: {
+                "Retry-After": components["headers"]["Retry-After"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `no_room`: there is no space left for it. */
+        NoRoom: {
             headers: {
                 [name: string]: unknown;
             };
@@ -2170,6 +2429,16 @@ export interface components {
     };
     parameters: {
         /**
+         * @description Only if the job still has one of these `ETag`s, else 412 and nothing is done.
+         * @example "7"
+         */
+        "If-Match": string;
+        /**
+         * @description Only if the job has none of these `ETag`s, else 412 and nothing is done.
+         * @example "7"
+         */
+        "If-None-Match": string;
+        /**
          * @description The id of a job. A text that is no id names no job (404).
          * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
          */
@@ -2220,6 +2489,11 @@ export interface components {
         "Procession-First-Position": number;
         /** @description `true` where nothing will ever come after this body. */
         "Procession-Output-Complete": "true" | "false";
+        /**
+         * @description How many bytes of the job's output are not kept, since its limit dropped them or they were lost: a body that
+         *     begins at the first byte is not all that the job has written. Absent where everything is kept.
+         */
+        "Procession-Output-Dropped": number;
     };
     pathItems: never;
 }
@@ -2299,8 +2573,9 @@ export interface operations {
                 Prefer?: components["parameters"]["Prefer"];
                 /**
                  * @description Makes repeats of this request the same request. Scoped to the caller; kept as long as the job's record. The
-                 *     same key and body: 201 with the present job and `Idempotent-Replayed: true`. Another body: 422.
-                 *     Surrounding double quotes are not part of the key.
+                 *     same key, path and body: 201 with the present job and `Idempotent-Replayed: true`, also while new jobs are refused.
+                 *     Another path or body: 422. The order of keys in the body does not matter; the query does not. Surrounding double
+                 *     quotes are not part of the key.
                  * @example 8e03978e-40d5-43dd-bc93-6894a57f9324
                  */
                 "Idempotency-Key"?: string;
@@ -2352,6 +2627,15 @@ export interface operations {
                 };
             };
             408: components["responses"]["BodyTimeout"];
+            /** @description `concurrency_conflict`: with `policy: reject`; `detail` names the job that has the key. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             421: components["responses"]["HostNotAllowed"];
@@ -2552,6 +2836,16 @@ export interface operations {
             };
             header?: {
                 /**
+                 * @description Only if the job still has one of these `ETag`s, else 412 and nothing is done.
+                 * @example "7"
+                 */
+                "If-Match"?: components["parameters"]["If-Match"];
+                /**
+                 * @description Only if the job has none of these `ETag`s, else 412 and nothing is done.
+                 * @example "7"
+                 */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+                /**
                  * @description `wait=SECONDS` does what the parameter `wait` does. What is not understood is ignored.
                  * @example wait=30
                  */
@@ -2605,6 +2899,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["JobNotFound"];
             409: components["responses"]["WrongState"];
+            412: components["responses"]["PreconditionFailed"];
             421: components["responses"]["HostNotAllowed"];
             500: components["responses"]["Internal"];
             503: components["responses"]["MonitorUnavailable"];
@@ -2651,7 +2946,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["JobNotFound"];
             408: components["responses"]["BodyTimeout"];
-            /** @description `job_not_queued`: for `queue` and `priority`; `job_stopping`, `job_already_finished`: for `timeout_seconds` and `stop`. */
+            /** @description `job_not_queued`: for `queue`, `priority`, `weight` and `concurrency`; `job_stopping`, `job_already_finished`: for `timeout_seconds` and `stop`. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -2660,15 +2955,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `precondition_failed`: the job has changed. */
-            412: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
+            412: components["responses"]["PreconditionFailed"];
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             421: components["responses"]["HostNotAllowed"];
@@ -2688,7 +2975,18 @@ export interface operations {
     pauseJob: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description Only if the job still has one of these `ETag`s, else 412 and nothing is done.
+                 * @example "7"
+                 */
+                "If-Match"?: components["parameters"]["If-Match"];
+                /**
+                 * @description Only if the job has none of these `ETag`s, else 412 and nothing is done.
+                 * @example "7"
+                 */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
             path: {
                 /**
                  * @description The id of a job. A text that is no id names no job (404).
@@ -2716,6 +3014,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["JobNotFound"];
             409: components["responses"]["WrongState"];
+            412: components["responses"]["PreconditionFailed"];
             421: components["responses"]["HostNotAllowed"];
             500: components["responses"]["Internal"];
             503: components["responses"]["MonitorUnavailable"];
@@ -2724,7 +3023,18 @@ export interface operations {
     resumeJob: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description Only if the job still has one of these `ETag`s, else 412 and nothing is done.
+                 * @example "7"
+                 */
+                "If-Match"?: components["parameters"]["If-Match"];
+                /**
+                 * @description Only if the job has none of these `ETag`s, else 412 and nothing is done.
+                 * @example "7"
+                 */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
             path: {
                 /**
                  * @description The id of a job. A text that is no id names no job (404).
@@ -2752,6 +3062,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["JobNotFound"];
             409: components["responses"]["WrongState"];
+            412: components["responses"]["PreconditionFailed"];
             421: components["responses"]["HostNotAllowed"];
             500: components["responses"]["Internal"];
             503: components["responses"]["MonitorUnavailable"];
@@ -2765,11 +3076,21 @@ export interface operations {
             };
             header?: {
                 /**
+                 * @description Only if the job still has one of these `ETag`s, else 412 and nothing is done.
+                 * @example "7"
+                 */
+                "If-Match"?: components["parameters"]["If-Match"];
+                /**
+                 * @description Only if the job has none of these `ETag`s, else 412 and nothing is done.
+                 * @example "7"
+                 */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+                /**
                  * @description `wait=SECONDS` does what the parameter `wait` does. What is not understood is ignored.
                  * @example wait=30
                  */
                 Prefer?: components["parameters"]["Prefer"];
-                /** @description As for `POST /jobs`. */
+                /** @description As for `POST /jobs`. A repeat finds its job even if the one it reran is gone. */
                 "Idempotency-Key"?: string;
             };
             path: {
@@ -2808,6 +3129,16 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["JobNotFound"];
             408: components["responses"]["BodyTimeout"];
+            /** @description `concurrency_conflict`: with `policy: reject`; `detail` names the job that has the key. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            412: components["responses"]["PreconditionFailed"];
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             421: components["responses"]["HostNotAllowed"];
@@ -2940,7 +3271,18 @@ export interface operations {
     signalJob: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description Only if the job still has one of these `ETag`s, else 412 and nothing is done.
+                 * @example "7"
+                 */
+                "If-Match"?: components["parameters"]["If-Match"];
+                /**
+                 * @description Only if the job has none of these `ETag`s, else 412 and nothing is done.
+                 * @example "7"
+                 */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
             path: {
                 /**
                  * @description The id of a job. A text that is no id names no job (404).
@@ -2972,6 +3314,7 @@ export interface operations {
             404: components["responses"]["JobNotFound"];
             408: components["responses"]["BodyTimeout"];
             409: components["responses"]["WrongState"];
+            412: components["responses"]["PreconditionFailed"];
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             421: components["responses"]["HostNotAllowed"];
@@ -2996,7 +3339,18 @@ export interface operations {
                 /** @description How many bytes have been written before this body; 409 where that is not so. */
                 offset?: number;
             };
-            header?: never;
+            header?: {
+                /**
+                 * @description Only if the job still has one of these `ETag`s, else 412 and nothing is done.
+                 * @example "7"
+                 */
+                "If-Match"?: components["parameters"]["If-Match"];
+                /**
+                 * @description Only if the job has none of these `ETag`s, else 412 and nothing is done.
+                 * @example "7"
+                 */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
             path: {
                 /**
                  * @description The id of a job. A text that is no id names no job (404).
@@ -3044,6 +3398,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            412: components["responses"]["PreconditionFailed"];
             421: components["responses"]["HostNotAllowed"];
             500: components["responses"]["Internal"];
             503: components["responses"]["MonitorUnavailable"];
@@ -3052,7 +3407,18 @@ export interface operations {
     resizeTerminal: {
         parameters: {
             query?: never;
-            header?: never;
+            header?: {
+                /**
+                 * @description Only if the job still has one of these `ETag`s, else 412 and nothing is done.
+                 * @example "7"
+                 */
+                "If-Match"?: components["parameters"]["If-Match"];
+                /**
+                 * @description Only if the job has none of these `ETag`s, else 412 and nothing is done.
+                 * @example "7"
+                 */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
             path: {
                 /**
                  * @description The id of a job. A text that is no id names no job (404).
@@ -3090,6 +3456,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            412: components["responses"]["PreconditionFailed"];
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             421: components["responses"]["HostNotAllowed"];
@@ -3142,7 +3509,7 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description `invalid_query`; `invalid_header`: `Sec-WebSocket-Protocol` does not offer `v5.channel.k8s.io`. */
+            /** @description `invalid_query`; `invalid_header`: `Sec-WebSocket-Protocol` offers neither `v5.channel.k8s.io` nor `v4.channel.k8s.io`. */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -3261,8 +3628,9 @@ export interface operations {
                     "Procession-First-Offset": number;
                     /** @description The offset at which to go on after this body. Absent with `follow`. */
                     "Procession-Next-Offset"?: number;
-                    /** @description `true` where nothing will ever come after this body. Absent with `follow`. */
+                    /** @description `true` where nothing will ever come after this body, and nothing of it is lost. Absent with `follow`. */
                     "Procession-Output-Complete"?: "true" | "false";
+                    "Procession-Output-Dropped": components["headers"]["Procession-Output-Dropped"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3332,6 +3700,7 @@ export interface operations {
                     "Accept-Ranges": components["headers"]["Accept-Ranges"];
                     "Procession-First-Position": components["headers"]["Procession-First-Position"];
                     "Procession-Output-Complete": components["headers"]["Procession-Output-Complete"];
+                    "Procession-Output-Dropped": components["headers"]["Procession-Output-Dropped"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3348,6 +3717,7 @@ export interface operations {
                     "Content-Range": string;
                     "Procession-First-Position": components["headers"]["Procession-First-Position"];
                     "Procession-Output-Complete": components["headers"]["Procession-Output-Complete"];
+                    "Procession-Output-Dropped": components["headers"]["Procession-Output-Dropped"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3398,6 +3768,7 @@ export interface operations {
                     "Accept-Ranges": components["headers"]["Accept-Ranges"];
                     "Procession-First-Position": components["headers"]["Procession-First-Position"];
                     "Procession-Output-Complete": components["headers"]["Procession-Output-Complete"];
+                    "Procession-Output-Dropped": components["headers"]["Procession-Output-Dropped"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -3414,6 +3785,7 @@ export interface operations {
                     "Content-Range": string;
                     "Procession-First-Position": components["headers"]["Procession-First-Position"];
                     "Procession-Output-Complete": components["headers"]["Procession-Output-Complete"];
+                    "Procession-Output-Dropped": components["headers"]["Procession-Output-Dropped"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -4503,6 +4875,168 @@ export interface operations {
             500: components["responses"]["Internal"];
         };
     };
+    listQueues: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description By name. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        queues: components["schemas"]["Queue"][];
+                    };
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    getQueue: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: components["responses"]["Queue"];
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["QueueNotFound"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    putQueue: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Only in this version. */
+                "If-Match"?: string;
+            };
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["QueueSettings"];
+            };
+        };
+        responses: {
+            200: components["responses"]["Queue"];
+            201: components["responses"]["Queue"];
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["QueueNotFound"];
+            408: components["responses"]["BodyTimeout"];
+            412: components["responses"]["QueueChanged"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            422: components["responses"]["InvalidBody"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
+            507: components["responses"]["NoRoom"];
+        };
+    };
+    resetQueue: {
+        parameters: {
+            query?: {
+                /** @description Also where jobs wait or run in it: they go on without its limits. */
+                force?: boolean;
+            };
+            header?: {
+                /** @description Only in this version. */
+                "If-Match"?: string;
+            };
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Nothing is set of it any more. */
+            204: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["QueueNotFound"];
+            /** @description `queue_in_use`. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            412: components["responses"]["QueueChanged"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
+            507: components["responses"]["NoRoom"];
+        };
+    };
+    patchQueue: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Only in this version. */
+                "If-Match"?: string;
+            };
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/merge-patch+json": components["schemas"]["QueueSettings"];
+            };
+        };
+        responses: {
+            200: components["responses"]["Queue"];
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["QueueNotFound"];
+            408: components["responses"]["BodyTimeout"];
+            412: components["responses"]["QueueChanged"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            422: components["responses"]["InvalidBody"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
+            507: components["responses"]["NoRoom"];
+        };
+    };
     drain: {
         parameters: {
             query?: never;
@@ -4621,6 +5155,35 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+        };
+    };
+    getMetrics: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The series. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                    "application/openmetrics-text": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            406: components["responses"]["NotAcceptable"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
         };
     };
     getInfo: {
