@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { Browser, LIMIT, Service } from "./harness.mjs";
+import { Browser, LIMIT, Service, until } from "./harness.mjs";
 
 let service, browser;
 before(async () => { [service, browser] = await Promise.all([Service.start(), Browser.start()]); });
@@ -57,6 +57,7 @@ test("a token signs in, a new tab is signed in too, and logging out reaches it",
 test("access that ends is a sign-in over the place where one is", options, async () => {
   const made = (await service.cli("token", "create", "--name", "short", "--scope", "operate")).trim().split("\n").at(-1);
   const job = await service.create({ script: "seq 1 5000; sleep 300", name: "kept-place" });
+  await until(async () => (await service.job(job.id)).output.next_offset > 20_000, "its output");
   const visitor = await browser.visitor(service, { allowed: [/status of 401/, /WebSocket/] });
   const { page } = visitor;
   await page.goto(`${service.url}/ui/jobs/${job.id}#o4888`);
