@@ -82,11 +82,13 @@ export function LogView({ job, tip }: { job: Job; tip: { next: number; first: nu
 
   useEffect(() => () => source.close(), [source]);
   useEffect(() => source.extent(tip.first, tip.next, tip.complete), [source, tip.first, tip.next, tip.complete]);
+  // A place that the job has not written yet, or that is not known yet to be written, is gone to once it is there.
+  const wanted = parseHash(place.value.hash);
+  const isThere = wanted !== null && wanted.from < tip.next;
   useEffect(() => {
-    const found = parseHash(place.value.hash);
-    setTarget(found);
-    if (found) port.jump(found.from, 0.3);
-  }, [port, place.value.hash]);
+    setTarget(wanted);
+    if (wanted && isThere) port.jump(wanted.from, 0.3);
+  }, [port, place.value.hash, isThere]);
 
   useLayoutEffect(() => {
     const observer = new ResizeObserver(() => {
