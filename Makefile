@@ -1,7 +1,7 @@
 # `make run` starts the service, `make test` is what a change must pass; the rest are parts of it or beside it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build dist sbom check test test-build web test-web test-page test-rust test-unprivileged test-unheard test-client lint workflows \
+.PHONY: help run build dist sbom check test test-build web test-web test-page test-rust test-unprivileged test-unheard test-prometheus test-client lint workflows \
 	release-check deny advisories test-manifests test-image test-docker test-vm test-arm64 test-real-work soak fuzz \
 	guards schemathesis bench release-upload image-push clean
 
@@ -54,6 +54,7 @@ help:
 	@echo 'make release-check      before a release: the parts that follow (an hour or more, as root)'
 	@echo 'make test-unheard       the tests with a log that cannot be written, and with one that nobody reads'
 	@echo 'make deny               licences, sources and bans of the dependencies'
+	@echo 'make test-prometheus    metrics, alerts and dashboard, with a real Prometheus'
 	@echo 'make test-docker        the image as the Dockerfile builds it'
 	@echo 'make test-vm            a virtual machine with systemd and cgroup v2, as root'
 	@echo 'make test-arm64         compiled for arm64, with the tests of sandbox and child processes in an emulator'
@@ -163,6 +164,11 @@ test-unheard: test-build
 			$(if $(HAS_NEXTEST),-E,--) $(if $(HAS_NEXTEST),'$(UNHEARD)',life:: stop:: control::) || exit 1; \
 	done
 
+# The metrics, alerts and dashboard, with a real Prometheus.
+test-prometheus: test-build
+	scripts/need.sh prometheus curl python3
+	tests/prometheus/run.sh target/debug/procession
+
 # The generator is pinned in tests/client/requirements.txt and installed below target/, once.
 test-client: test-build
 	tests/client/run.sh target/debug/procession
@@ -178,7 +184,7 @@ workflows: $(CHECK_JSONSCHEMA)/bin/check-jsonschema
 	$< --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 # Before a release and every night: all that is slow, needs much, or seldom changes. Each in small where `make` alone is long.
-release-check: deny test-unheard test-docker test-vm test-arm64 test-real-work guards
+release-check: deny test-unheard test-prometheus test-docker test-vm test-arm64 test-real-work guards
 	$(MAKE) fuzz FUZZ_SECONDS=30
 	$(MAKE) schemathesis SECONDS=120
 	$(MAKE) soak PROCESSION_FAULT_KILLS=60 PROCESSION_FAULT_MINUTES=1 PROCESSION_FAILPOINT_ROUNDS=10 \

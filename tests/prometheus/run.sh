@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# The metrics as Prometheus reads them: run.sh PROGRAM
+#
+# promtool looks at the series and the alert rules, and a real Prometheus scrapes a real service with the configuration
+# of packaging/prometheus, its addresses and paths replaced.
+set -euo pipefail
+program=$(realpath "$1")
+cd "$(dirname "$0")/../.."
+work=$(mktemp -d)
+pids=()
+end() {
+    kill "${pids[@]}" 2>/dev/null || true
+    wait
+    rm -rf "$work"
+}
+trap end EXIT
+
+# until_ready SECONDS COMMAND…: false if the time is up first.
+until_ready() {
+    local last=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ $SECONDS -lt $last ] || { echo "not within its time: $*" >&2; cat "$work"/*.log >&2; return 1; }
+        read -rt 0.1 <> <(:) || true
+    done
+}
+
+service=127.0.0.1:18996
+prometheus=127.0.0.1:18995
+"$program" serve --listen $service --state-dir "$work/state" >"$work/service.log" 2>&1 &
+pids+=($!)
+until_ready 30 curl -fsS http://$service/healthz
+export PROCESSION_STATE_DIR="$work/state"
+"$program" run -- true
+"$program" run -- sh -c 'exit 3' || true
+"$program" token create --state-dir "$work/state" --name prometheus --scope metrics | tail -1 >"$work/token"
+
+# A new token is known within a second or two.
+read_metrics() { curl -fsS http://$service/metrics -H "Authorization: Bearer $(cat "$work/token")" -o "$work/metrics"; }
+until_ready 10 read_metrics
+promtool check metrics <"$work/metrics"
+promtool check rules packaging/prometheus/alerts.yml
+
+sed -e "s#/etc/prometheus/procession.token#$work/token#; s#127.0.0.1:8080#$service#; s#scrape_interval: 15s#scrape_interval: 1s#" \
+    -e "s#- alerts.yml#- $PWD/packaging/prometheus/alerts.yml#" packaging/prometheus/scrape.yml >"$work/prometheus.yml"
+promtool check config "$work/prometheus.yml"
+prometheus --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/data" --web.listen-address=$prometheus \
+    >"$work/prometheus.log" 2>&1 &
+pids+=($!)
+scraped() {
+    curl -fsS "http://$prometheus/api/v1/query" --data-urlencode 'query=sum by (state) (procession_jobs_finished_total)' \
+        | grep -F '"state":"failed"'
+}
+until_ready 60 scraped
+curl -fsS "http://$prometheus/api/v1/rules" | grep -qF ProcessionQueueGrows
+
+# What the dashboard asks for is there.
+python3 - "$work/metrics" <<'PY'
+import json, re, sys
+have = {re.split(r"[{ ]", line)[0] for line in open(sys.argv[1]) if not line.startswith("#")}
+board = json.load(open("packaging/grafana/procession.json"))
+asked = {name for panel in board["panels"] for target in panel["targets"] for name in re.findall(r"\b(?:procession|process)_\w+", target["expr"])}
+# Labels that have no value yet have no series.
+late = {"procession_jobs_refused_total", "procession_job_stop_seconds_bucket"}
+missing = asked - have - late
+sys.exit(f"the dashboard asks for what there is not: {sorted(missing)}" if missing else 0)
+PY
+echo 'prometheus: 5 passed, 0 failed'
