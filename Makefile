@@ -1,7 +1,7 @@
 # `make run` starts the service, `make test` is what a change must pass; the rest are parts of it or beside it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build dist sbom check test test-build web test-web test-page test-rust test-unprivileged test-unheard test-prometheus test-client lint workflows \
+.PHONY: help run build dist sbom check test test-build web pictures test-web test-page test-rust test-unprivileged test-unheard test-prometheus test-client lint workflows \
 	release-check deny advisories test-manifests test-image test-docker test-vm test-arm64 test-real-work soak fuzz \
 	guards schemathesis bench release-upload image-push clean
 
@@ -46,6 +46,7 @@ help:
 	@echo
 	@echo 'make lint               rustfmt, clippy, rustdoc, the workflows (continuous integration: .ci/run)'
 	@echo 'make web                build the page into web/dist, which is committed (needs Node 20 or newer)'
+	@echo 'make pictures           the pictures of README and docs, of a real service'
 	@echo 'make test-web           the page: types, unit tests, and web/dist is what its sources give (needs Node)'
 	@echo 'make test-page          the page in a browser, on a real service (needs Node and Chromium)'
 	@echo 'make test-manifests     packaging/kubernetes, against the schemas of Kubernetes'
@@ -150,6 +151,12 @@ web: $(NODE_MODULES)
 test-web: $(NODE_MODULES)
 	cd web && npm run --silent types && git diff --exit-code -- src/api/types.d.ts && npm run --silent check && npm test
 	cd web && node build.mjs ../target/web && diff -r dist ../target/web || { echo 'web/dist is not what the sources give: make web' >&2; exit 1; }
+
+# The pictures of README and docs.
+pictures: $(NODE_MODULES)
+	scripts/need.sh chromium
+	$(CARGO) build --locked
+	node tests/page/pictures.mjs
 
 # One browser at a time: the journeys measure nothing, but they wait for what they see.
 test-page: $(NODE_MODULES)
