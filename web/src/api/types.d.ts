@@ -60,7 +60,7 @@ export interface paths {
         };
         /**
          * What running jobs use now
-         * @description Sums over the live processes of each. Jobs without processes are left out. Of the processor, the difference of two looks tells.
+         * @description Sums over the live processes of each. Jobs without processes are left out. The processor share is the difference between two answers.
          */
         get: operations["getUsage"];
         put?: never;
@@ -200,7 +200,7 @@ export interface paths {
         put?: never;
         /**
          * Wait for the first or all of many jobs
-         * @description The answer comes when they have finished or the time is up, and tells how they are then.
+         * @description The answer comes when they have finished or the time is up, and shows how they are then.
          */
         post: operations["waitForJobs"];
         delete?: never;
@@ -342,7 +342,7 @@ export interface paths {
          *
          *     The output comes from `offset` on, or the last `tail_bytes` or `tail_lines`, or all that is kept, and goes on as the job
          *     writes. `Procession-First-Offset` of the handshake is the offset of the first byte; each byte on the channels 1 and 2 is
-         *     one more. Output that was dropped before it was sent is told by a message of text, `{"type":"gap","from":…,"to":…}`;
+         *     one more. Output that was dropped before it was sent is reported by a message of text, `{"type":"gap","from":…,"to":…}`;
          *     go on counting at `to`. After a broken connection attach again with the offset, and nothing is lost or comes twice.
          *
          *     Many may read at the same time. Who attaches with `stdin` writes, one at a time; the others get 409 `stdin_taken`.
@@ -406,14 +406,14 @@ export interface paths {
          * @description Without `follow`: what is there when the request comes. To go on, ask again with `offset` =
          *     `Procession-Next-Offset`, until `Procession-Output-Complete` is `true`.
          *
-         *     With `follow` the body goes on until the job has ended and all of its output has been sent. A body that is broken
+         *     With `follow` the body continues until the job has ended and all of its output has been sent. A body that is broken
          *     off, because the service ended or for another reason, is not complete: ask again with the offset after the last
          *     byte, and nothing is lost or sent twice. Where a job says nothing for long, only events have a sign of life; a client
          *     over TCP that is gone without a word is noticed within two minutes by keepalive probes, and a client should turn them
-         *     on at its end too. A client that is there and pauses is waited for. Proxies are told not to hold such a body back
+         *     on at its end too. A client that is there and pauses is waited for. Proxies are asked not to hold such a body back
          *     (`X-Accel-Buffering: no`).
          *
-         *     Output that should be kept and is not, since its files were removed or cut, is told as a gap, and raw bytes break off.
+         *     Output that should be kept and is not, since its files were removed or cut, is reported as a gap, and raw bytes break off.
          *
          *     **Raw bytes** (`text/plain`, `application/octet-stream`): what lies before `Procession-First-Offset` is no longer
          *     kept. If output is dropped before it is sent, the connection is broken off.
@@ -453,7 +453,7 @@ export interface paths {
         };
         /**
          * Read standard output as a file
-         * @description Positions are positions in this stream. The length is that at present; it grows while the job runs. The oldest
+         * @description Positions are positions in this stream. The length is the current one; it grows while the job runs. The oldest
          *     bytes may have been dropped; `Procession-First-Position` and `Content-Range` say where the body begins. The newest
          *     ones that `on_limit: drop_newest` drops do not count.
          */
@@ -993,12 +993,12 @@ export interface paths {
         put?: never;
         /**
          * Accept no new jobs
-         * @description New jobs get 503 `draining` from then on. What is queued or runs goes on. It outlives a crash of the server and an upgrade, and ends with `DELETE /drain` or when the service is stopped.
+         * @description New jobs get 503 `draining` from then on. Queued and running jobs continue. It outlives a crash of the server and an upgrade, and ends with `DELETE /drain` or when the service is stopped.
          */
         post: operations["drain"];
         /**
          * Accept new jobs again
-         * @description Takes a drain back; without one it changes nothing. A service that is being stopped goes on refusing.
+         * @description Takes a drain back; without one it changes nothing. A service that is being stopped continues to refuse.
          */
         delete: operations["endDrain"];
         options?: never;
@@ -1272,7 +1272,7 @@ export interface components {
                 base64: string;
             };
             /**
-             * @description A terminal of this size in the place of standard input, output and error, and the controlling one of the job's
+             * @description A terminal of this size instead of standard input, output and error, and the controlling one of the job's
              *     session. Its output is one stream, `stdout`. It takes input as with `stdin: {mode: open}`; the input's end is
              *     typed as the terminal's end-of-file character. `TERM` is `term` unless `env` or `secret_env` says otherwise.
              *     The output ends with the last process of the job: one that has let go of the terminal may open it again. An interactive shell does not end at SIGTERM:
@@ -1408,7 +1408,7 @@ export interface components {
             labels?: null | components["schemas"]["Labels"];
             /** @description As `env`; the values are never shown again. */
             secret_env?: null | components["schemas"]["Environment"];
-            /** @description Who is told of what happens to the job, up to its end. */
+            /** @description Who is notified of what happens to the job, up to its end. */
             webhooks?: components["schemas"]["NewWebhook"][] | null;
             /** @description Per process. One value sets both limits. */
             rlimits?: {
@@ -2071,7 +2071,7 @@ export interface components {
                 per_seconds: number;
             } | null;
             /**
-             * @description No job starts; what runs goes on.
+             * @description No job starts; running jobs continue.
              * @default false
              */
             paused: boolean | null;
@@ -2380,7 +2380,7 @@ export interface components {
         /** @description `range_not_satisfiable`: nothing of the range exists. */
         RangeNotSatisfiable: {
             headers: {
-                /** @description The length at present. */
+                /** @description The current length. */
                 "Content-Range": string;
                 [name: string]: unknown;
             };
@@ -2407,7 +2407,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description `monitor_unavailable`: the job's monitor does not answer at present. */
+        /** @description `monitor_unavailable`: the job's monitor does not answer. */
         MonitorUnavailable: {
             headers: {
                 "Retry-After": components["headers"]["Retry-After"];
@@ -2830,7 +2830,7 @@ export interface operations {
                 wait?: components["parameters"]["Wait"];
                 /**
                  * @description When the job has ended, remove its record and its output. The answer waits for that, for 300 seconds unless
-                 *     `wait` says less; where it takes longer, the answer is 202 and the purge goes on.
+                 *     `wait` says less; if it takes longer, the answer is 202 and the purge continues.
                  */
                 purge?: boolean;
             };
@@ -3713,7 +3713,7 @@ export interface operations {
                 headers: {
                     "Request-Id": components["headers"]["Request-Id"];
                     "Accept-Ranges": components["headers"]["Accept-Ranges"];
-                    /** @description First and last position of the body, and the length at present. */
+                    /** @description First and last position of the body, and the current length. */
                     "Content-Range": string;
                     "Procession-First-Position": components["headers"]["Procession-First-Position"];
                     "Procession-Output-Complete": components["headers"]["Procession-Output-Complete"];
@@ -3781,7 +3781,7 @@ export interface operations {
                 headers: {
                     "Request-Id": components["headers"]["Request-Id"];
                     "Accept-Ranges": components["headers"]["Accept-Ranges"];
-                    /** @description First and last position of the body, and the length at present. */
+                    /** @description First and last position of the body, and the current length. */
                     "Content-Range": string;
                     "Procession-First-Position": components["headers"]["Procession-First-Position"];
                     "Procession-Output-Complete": components["headers"]["Procession-Output-Complete"];
@@ -3952,7 +3952,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["JobNotFound"];
             406: components["responses"]["NotAcceptable"];
-            /** @description `cursor_expired`: events after the cursor are no longer kept, or there never was such a cursor. Begin anew without one. */
+            /** @description `cursor_expired`: events after the cursor are no longer kept, or there never was such a cursor. Start again without one. */
             410: {
                 headers: {
                     [name: string]: unknown;
@@ -4016,7 +4016,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             406: components["responses"]["NotAcceptable"];
-            /** @description `cursor_expired`: events after the cursor are no longer kept, or there never was such a cursor. Begin anew without one. */
+            /** @description `cursor_expired`: events after the cursor are no longer kept, or there never was such a cursor. Start again without one. */
             410: {
                 headers: {
                     [name: string]: unknown;
