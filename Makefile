@@ -153,15 +153,13 @@ test-web: $(NODE_MODULES)
 	cd web && node build.mjs ../target/web && diff -r dist ../target/web || { echo 'web/dist is not what the sources give: make web' >&2; exit 1; }
 
 # The pictures of README and docs.
-pictures: $(NODE_MODULES)
+pictures: $(NODE_MODULES) test-build
 	scripts/need.sh chromium
-	$(CARGO) build --locked
 	node tests/page/pictures.mjs
 
 # One browser at a time: the journeys measure nothing, but they wait for what they see.
-test-page: $(NODE_MODULES)
+test-page: $(NODE_MODULES) test-build
 	scripts/need.sh chromium
-	$(CARGO) build --locked
 	node --test --test-concurrency=1 tests/page/
 
 # With a log that cannot be written, and with one that nobody reads: all tests but those that read it.
