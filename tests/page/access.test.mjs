@@ -56,6 +56,9 @@ test("a token signs in, a new tab is signed in too, and logging out reaches it",
 
 test("access that ends is a sign-in over the place where one is", options, async () => {
   const made = (await service.cli("token", "create", "--name", "short", "--scope", "operate")).trim().split("\n").at(-1);
+  // The service looks at its file of tokens once a second.
+  const isKnown = async () => (await fetch(`${service.url}/info`, { headers: { Authorization: `Bearer ${made}` } })).ok;
+  await until(isKnown, "the new token");
   const job = await service.create({ script: "seq 1 5000; sleep 300", name: "kept-place" });
   await until(async () => (await service.job(job.id)).output.next_offset > 20_000, "its output");
   const visitor = await browser.visitor(service, { allowed: [/status of 401/, /WebSocket/] });
