@@ -27,9 +27,9 @@ rm -rf "$work/generated"
 PATH="$PWD/$venv/bin:$PATH" openapi-python-client generate \
     --path openapi.yaml --output-path "$work/generated" --meta none >"$work/generate.log" 2>&1 \
     || { cat "$work/generate.log" >&2; exit 1; }
-# Whatever the generator leaves out is a fault of the description, but for one thing that it cannot do.
+# Whatever the generator leaves out is a fault of the description, except media types that it does not know.
 left_out=$(grep -E '^(WARNING|ERROR|Unable)' "$work/generate.log" \
-    | grep -v '^WARNING parsing GET /openapi.yaml within service.$' || true)
+    | grep -vE '^WARNING parsing GET (/openapi.yaml within service|/jobs/\{id\}/output/search within output)\.$' || true)
 if [ -n "$left_out" ]; then
     cat "$work/generate.log" >&2
     exit 1
