@@ -15,7 +15,7 @@ use crate::tokens::Tokens;
 use crate::tokens::sessions::{Sessions, Tickets};
 use manager::Manager;
 
-/// How callers over TCP are recognised. The unix socket goes by [`PeerUid`] in both modes.
+/// How callers over TCP are recognised. The unix socket goes by [`PeerUid`](crate::PeerUid) in both modes.
 #[derive(Clone, Debug)]
 pub enum AuthMode {
     /// By a bearer token.
