@@ -5,6 +5,7 @@
 //! status codes and JSON of the API are known to `http` alone.
 
 pub mod amendment;
+pub mod batch;
 pub mod event;
 pub mod id;
 mod idempotency;
@@ -14,7 +15,9 @@ pub mod outcome;
 pub mod pty;
 pub mod query;
 pub mod queue;
+pub mod retry;
 pub mod sandbox;
+pub mod schedule;
 pub mod selector;
 pub mod signal;
 pub mod spec;
