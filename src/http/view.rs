@@ -8,9 +8,7 @@ use serde::Serialize;
 use job::sandbox::InForce;
 use job::spec::Program;
 use job::time::Timestamp;
-use job::{
-    Cause, Job, OutputTotals, Process, SpawnFailure, Spec, State, Survivor, Termination, Usage,
-};
+use job::{Job, OutputTotals, Process, SpawnFailure, Spec, State, Survivor, Termination, Usage};
 use manager::cloud_event::ExitView;
 use manager::{Manager, ProcessInfo, Reason};
 
@@ -203,7 +201,7 @@ fn state_reason(job: &Job, why: Option<&Reason>) -> Option<&'static str> {
         State::Succeeded | State::Failed | State::Canceled | State::TimedOut | State::Lost => job
             .termination
             .as_ref()
-            .map(|termination| cause_word(termination.cause)),
+            .map(|termination| termination.cause.as_str()),
     }
 }
 
@@ -256,24 +254,6 @@ fn wait_message(job: &Job, why: &Reason) -> String {
         }
         Reason::Queue(None) => format!("queue {queue} runs as much as it may"),
         Reason::Slot => "the service runs as much as it may".to_owned(),
-    }
-}
-
-fn cause_word(cause: Cause) -> &'static str {
-    match cause {
-        Cause::Exited => "exited",
-        Cause::Signaled => "signaled",
-        Cause::SpawnFailed => "spawn_failed",
-        Cause::Timeout => "timeout",
-        Cause::Canceled => "canceled",
-        Cause::Superseded => "superseded",
-        Cause::OomKilled => "oom_killed",
-        Cause::OutputLimit => "output_limit",
-        Cause::StartDeadline => "start_deadline",
-        Cause::Shutdown => "shutdown",
-        Cause::MonitorLost => "monitor_lost",
-        Cause::SupervisorLost => "supervisor_lost",
-        Cause::HostRebooted => "host_rebooted",
     }
 }
 

@@ -63,6 +63,28 @@ pub enum Cause {
     HostRebooted,
 }
 
+impl Cause {
+    /// The word in the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exited => "exited",
+            Self::Signaled => "signaled",
+            Self::SpawnFailed => "spawn_failed",
+            Self::Timeout => "timeout",
+            Self::Canceled => "canceled",
+            Self::Superseded => "superseded",
+            Self::OomKilled => "oom_killed",
+            Self::OutputLimit => "output_limit",
+            Self::StartDeadline => "start_deadline",
+            Self::Shutdown => "shutdown",
+            Self::MonitorLost => "monitor_lost",
+            Self::SupervisorLost => "supervisor_lost",
+            Self::HostRebooted => "host_rebooted",
+        }
+    }
+}
+
 /// A signal that Procession sent as part of ending the job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SentSignal {

@@ -317,10 +317,7 @@ impl Manager {
         let of = |state: State| match finished.iter().find(|(one, _, _)| *one == state) {
             Some(counted) => *counted,
             None => {
-                let count = match (state, waiting) {
-                    (State::Queued, Some(waiting)) => waiting,
-                    (_, _) => live.iter().filter(|job| job.state == state).count(),
-                };
+                let count = count_of(state, &live, waiting);
                 (state, u64::try_from(count).unwrap_or(u64::MAX), true)
             }
         };
@@ -518,10 +515,7 @@ impl Manager {
     pub async fn present(&self) -> Result<Present, RequestError> {
         let info = self.info();
         let (live, waiting) = self.live(&Filter::default()).await?;
-        let count = |state: State| match (state, waiting) {
-            (State::Queued, Some(waiting)) => waiting,
-            (_, _) => live.iter().filter(|job| job.state == state).count(),
-        };
+        let count = |state: State| count_of(state, &live, waiting);
         let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let unfinished = State::ALL.into_iter().filter(|state| !state.is_terminal());
         Ok(Present {
@@ -546,6 +540,14 @@ impl Manager {
     /// May new jobs come? `Err` says why not.
     pub fn ready(&self) -> Result<(), NotReady> {
         self.shared.ready()
+    }
+}
+
+/// How many of the live jobs are in a state; `waiting` is the number of those that are queued, if only that is known.
+fn count_of(state: State, live: &[Arc<Job>], waiting: Option<usize>) -> usize {
+    match (state, waiting) {
+        (State::Queued, Some(waiting)) => waiting,
+        (_, _) => live.iter().filter(|job| job.state == state).count(),
     }
 }
 

@@ -336,7 +336,7 @@ impl Metrics {
             return;
         };
         let state = job.state.as_str();
-        let cause = word(termination.cause);
+        let cause = termination.cause.as_str();
         self.finished.get_or_create(&Ended { state, cause }).inc();
         if let Some(started) = job.started_at {
             let waited = started.since(job.created_at);
@@ -440,25 +440,6 @@ fn stop_took(first: Timestamp, job: &Job) -> Option<Duration> {
         | Cause::HostRebooted => false,
     };
     is_stop.then(|| Some(job.finished_at?.since(first)))?
-}
-
-/// The word of the API.
-fn word(cause: Cause) -> &'static str {
-    match cause {
-        Cause::Exited => "exited",
-        Cause::Signaled => "signaled",
-        Cause::SpawnFailed => "spawn_failed",
-        Cause::Timeout => "timeout",
-        Cause::Canceled => "canceled",
-        Cause::Superseded => "superseded",
-        Cause::OomKilled => "oom_killed",
-        Cause::OutputLimit => "output_limit",
-        Cause::StartDeadline => "start_deadline",
-        Cause::Shutdown => "shutdown",
-        Cause::MonitorLost => "monitor_lost",
-        Cause::SupervisorLost => "supervisor_lost",
-        Cause::HostRebooted => "host_rebooted",
-    }
 }
 
 impl Gauges {
