@@ -13,7 +13,9 @@ use nix::unistd::geteuid;
 use tokio::time::Instant;
 
 use crate::config::Config;
+use crate::doctor;
 use http::connections::{Auth, Connections, Options};
+use http::doctor::Doctor;
 use manager::{Manager, Setup, SupervisorSaid};
 use protocol::inherited::Inherited;
 use protocol::notices::{announce, say};
@@ -148,6 +150,10 @@ pub(crate) fn http_options(config: &Config) -> Options {
         max_body_bytes: config.max_body_bytes,
         webhook_allow_private: config.webhook_allow_private,
         allowed_hosts: config.allowed_hosts.clone(),
+        doctor: Doctor::new({
+            let config = config.clone();
+            move || doctor::examine(&config)
+        }),
     }
 }
 

@@ -12,9 +12,10 @@ use super::failure::Failure;
 use super::signals::Signals;
 use super::terminal::print;
 use super::terminal::print_json;
-use super::values::{json_object, seconds};
+use super::values::{json_object, seconds, since};
 use super::view::Job;
 use super::{lookup, run, wait};
+use job::time::Timestamp;
 use protocol::stderr::complain;
 
 #[derive(Debug, Args)]
@@ -22,13 +23,12 @@ pub struct StopArgs {
     /// Job IDs, unique prefixes of IDs, or names
     #[arg(
         value_name = "JOB",
-        required_unless_present = "selector",
-        conflicts_with = "selector"
+        required_unless_present = "filter",
+        conflicts_with = "filter"
     )]
     jobs: Vec<String>,
-    /// Stop every unfinished job whose labels match, such as team=data,!nightly
-    #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with_all = ["no_wait", "purge"])]
-    selector: Option<String>,
+    #[command(flatten)]
+    filter: Filter,
     /// Signal to send first, instead of the job's own stop signal
     #[arg(short, long)]
     signal: Option<String>,
@@ -52,6 +52,54 @@ pub struct StopArgs {
     json: bool,
     #[command(flatten)]
     connect: ConnectArgs,
+}
+
+/// Which jobs are stopped, other than by their names. All conditions have to hold.
+#[derive(Debug, Args)]
+#[group(id = "filter", multiple = true, conflicts_with_all = ["no_wait", "purge"])]
+struct Filter {
+    /// Stop every unfinished job whose labels match, such as team=data,!nightly
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    selector: Option<String>,
+    /// Stop every job in one of these states, such as queued,paused
+    #[arg(long = "state", value_name = "STATE", value_delimiter = ',')]
+    states: Vec<String>,
+    /// Stop every unfinished job whose name begins so
+    #[arg(long, value_name = "PREFIX")]
+    name_prefix: Option<String>,
+    /// Stop every unfinished job of a queue
+    #[arg(long, value_name = "QUEUE")]
+    queue: Option<String>,
+    /// Only jobs created since a time, such as 10m ago or 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    created_after: Option<Timestamp>,
+    /// Only jobs created before a time
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    created_before: Option<Timestamp>,
+    /// Stop nothing if more than N jobs match
+    #[arg(long, value_name = "N")]
+    expect: Option<u32>,
+}
+
+impl Filter {
+    /// The conditions as the service reads them; nothing where there is none.
+    fn body(&self) -> Option<Map<String, Value>> {
+        let states = (!self.states.is_empty()).then(|| json!(self.states));
+        let moment = |at: Option<Timestamp>| at.map(|at| json!(at.to_string()));
+        let body: Map<String, Value> = [
+            ("label_selector", self.selector.as_ref().map(|it| json!(it))),
+            ("states", states),
+            ("name_prefix", self.name_prefix.as_ref().map(|it| json!(it))),
+            ("queue", self.queue.as_ref().map(|it| json!(it))),
+            ("created_after", moment(self.created_after)),
+            ("created_before", moment(self.created_before)),
+            ("expect", self.expect.map(|it| json!(it))),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+        .collect();
+        (!body.is_empty()).then_some(body)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -112,8 +160,8 @@ pub struct RerunArgs {
 pub fn stop(args: &StopArgs) -> ExitCode {
     execute::run(async {
         let client = Client::new(&args.connect)?;
-        match &args.selector {
-            Some(selector) => stop_matching(&client, args, selector).await,
+        match args.filter.body() {
+            Some(filter) => stop_matching(&client, args, filter).await,
             None => stop_named(&client, args).await,
         }
     })
@@ -156,10 +204,8 @@ async fn stop_named(client: &Client, args: &StopArgs) -> Result<ExitCode, Failur
 async fn stop_matching(
     client: &Client,
     args: &StopArgs,
-    selector: &str,
+    mut body: Map<String, Value>,
 ) -> Result<ExitCode, Failure> {
-    let mut body = Map::new();
-    body.insert("label_selector".to_owned(), json!(selector));
     if let Some(signal) = &args.signal {
         body.insert("signal".to_owned(), json!(signal));
     }

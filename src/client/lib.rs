@@ -7,6 +7,7 @@ pub mod events;
 mod execute;
 pub mod failure;
 mod follow;
+mod grep;
 pub mod health;
 mod input;
 pub mod logs;

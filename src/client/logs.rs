@@ -10,6 +10,7 @@ use super::connection::{Client, ConnectArgs};
 use super::execute;
 use super::failure::Failure;
 use super::follow::{Follow, Record, Selection, Stream};
+use super::grep;
 use super::lookup;
 use super::sanitize::Sanitizer;
 use super::signals::Signals;
@@ -34,6 +35,12 @@ pub struct LogsArgs {
     /// Show only output since a time, such as 10m ago or 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Timestamp>,
+    /// Show only lines that match a regular expression; exit 1 if there is none
+    #[arg(long, value_name = "PATTERN", conflicts_with_all = ["follow", "tail", "since", "timestamps"])]
+    grep: Option<String>,
+    /// With --grep, do not tell upper from lower case
+    #[arg(long, requires = "grep")]
+    ignore_case: bool,
     /// Start each line with its time
     #[arg(short, long, conflicts_with = "json")]
     timestamps: bool,
@@ -53,10 +60,30 @@ enum One {
     Stderr,
 }
 
+impl One {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
 pub fn run(args: &LogsArgs) -> ExitCode {
     execute::run(async {
         let client = Client::new(&args.connect)?;
         let id = lookup::id(&client, &args.job).await?;
+        if let Some(pattern) = &args.grep {
+            let search = grep::Search {
+                pattern,
+                ignore_case: args.ignore_case,
+                stream: args.stream.map(One::as_str),
+                json: args.json,
+                raw: args.raw,
+            };
+            let is_terminal = std::io::stdout().is_terminal();
+            return grep::run(&client, &id, &search, is_terminal).await;
+        }
         print_log(&client, &id, args).await
     })
 }
@@ -101,10 +128,7 @@ async fn copy(
     sinks: &mut Sinks,
 ) -> Result<(), Failure> {
     let selection = Selection {
-        stream: args.stream.map(|stream| match stream {
-            One::Stdout => "stdout".to_owned(),
-            One::Stderr => "stderr".to_owned(),
-        }),
+        stream: args.stream.map(|stream| stream.as_str().to_owned()),
         tail_lines: args.tail,
         follow: args.follow,
     };

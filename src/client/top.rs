@@ -42,28 +42,35 @@ pub struct TopArgs {
     connect: ConnectArgs,
 }
 
-/// A process of a job, as far as it is added up.
-#[derive(Clone, Debug, Deserialize)]
-struct Process {
-    pid: i32,
-    #[serde(default)]
+/// What the processes of a job have used together.
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Use {
+    processes: usize,
     user_cpu_seconds: f64,
-    #[serde(default)]
     system_cpu_seconds: f64,
-    #[serde(default)]
     rss_bytes: u64,
 }
 
 #[derive(Debug, Deserialize)]
-struct Processes {
-    processes: Vec<Process>,
+struct UseOf {
+    job_id: String,
+    #[serde(flatten)]
+    used: Use,
 }
 
-/// What every process had used at one moment.
+#[derive(Debug, Deserialize)]
+struct Usage {
+    usage: Vec<UseOf>,
+}
+
+/// So many jobs are asked about at once.
+const AT_ONCE: usize = 200;
+
+/// What every job had used at one moment.
 #[derive(Debug)]
 struct Look {
     at: Instant,
-    jobs: Vec<(Job, Vec<Process>)>,
+    jobs: Vec<(Job, Use)>,
     /// There are jobs that were not looked at.
     has_more: bool,
 }
@@ -129,40 +136,41 @@ async fn look(client: &Client, args: &TopArgs) -> Result<Look, Failure> {
         !has_more
     })
     .await?;
-    let mut jobs = Vec::with_capacity(values.len());
-    for value in &values {
-        let job = Job::read(value)?;
-        let path = format!("/jobs/{}/processes", job.id);
-        let asked = client.json::<Processes>(|| client.get(&path)).await;
-        match asked {
-            Ok(processes) => jobs.push((job, processes.processes)),
-            // It has ended meanwhile, or is about to.
-            Err(Failure::Refused(problem)) if matches!(problem.status, 404 | 409) => {}
-            Err(failure) => return Err(failure),
-        }
+    let all: Vec<Job> = values.iter().map(Job::read).collect::<Result<_, _>>()?;
+    let mut used: HashMap<String, Use> = HashMap::new();
+    for some in all.chunks(AT_ONCE) {
+        let ids: Vec<&str> = some.iter().map(|job| job.id.as_str()).collect();
+        let query = [("job_ids", ids.join(","))];
+        let usage: Usage = client
+            .json(|| client.get("/jobs/usage").query(&query))
+            .await?;
+        used.extend(usage.usage.into_iter().map(|one| (one.job_id, one.used)));
     }
+    // One that is not there has ended meanwhile, or is about to.
+    let jobs = all
+        .into_iter()
+        .filter_map(|job| {
+            let used = *used.get(&job.id)?;
+            Some((job, used))
+        })
+        .collect();
     let at = Instant::now();
     Ok(Look { at, jobs, has_more })
 }
 
 fn picture(before: &Look, now: &Look, as_json: bool) -> String {
     let elapsed = now.at.duration_since(before.at);
-    let used: HashMap<(&str, i32), f64> = before
+    let used: HashMap<&str, Use> = before
         .jobs
         .iter()
-        .flat_map(|(job, processes)| {
-            let of_job = |process: &Process| ((job.id.as_str(), process.pid), seconds(process));
-            processes.iter().map(of_job)
-        })
+        .map(|(job, used)| (job.id.as_str(), *used))
         .collect();
     let mut lines: Vec<(&Job, Line)> = now
         .jobs
         .iter()
-        .map(|(job, processes)| {
-            let line = add_up(processes, elapsed, |pid| {
-                used.get(&(job.id.as_str(), pid)).copied()
-            });
-            (job, line)
+        .map(|(job, now)| {
+            let before = used.get(job.id.as_str()).copied();
+            (job, line(before, *now, elapsed))
         })
         .collect();
     lines.sort_by(|(_, one), (_, other)| {
@@ -215,26 +223,20 @@ fn picture(before: &Look, now: &Look, as_json: bool) -> String {
     format!("{note}{}", table.render(style))
 }
 
-/// A process that was not there before has used everything since then.
-fn add_up(processes: &[Process], elapsed: Duration, used: impl Fn(i32) -> Option<f64>) -> Line {
-    let mut line = Line {
-        processes: processes.len(),
-        cpu_percent: 0.0,
-        cpu_seconds: 0.0,
-        rss_bytes: 0,
-    };
-    for process in processes {
-        let now = seconds(process);
-        let since = (now - used(process.pid).unwrap_or(0.0)).max(0.0);
-        line.cpu_percent += 100.0 * since / elapsed.as_secs_f64().max(f64::EPSILON);
-        line.cpu_seconds += now;
-        line.rss_bytes = line.rss_bytes.saturating_add(process.rss_bytes);
+/// A job that was not there before has used everything since then. What an orphan of it had used that has ended in
+/// between is not known any more.
+fn line(before: Option<Use>, now: Use, elapsed: Duration) -> Line {
+    let since = (seconds(now) - before.map_or(0.0, seconds)).max(0.0);
+    Line {
+        processes: now.processes,
+        cpu_percent: 100.0 * since / elapsed.as_secs_f64().max(f64::EPSILON),
+        cpu_seconds: seconds(now),
+        rss_bytes: now.rss_bytes,
     }
-    line
 }
 
-fn seconds(process: &Process) -> f64 {
-    process.user_cpu_seconds + process.system_cpu_seconds
+fn seconds(used: Use) -> f64 {
+    used.user_cpu_seconds + used.system_cpu_seconds
 }
 
 #[cfg(test)]
@@ -243,26 +245,24 @@ mod tests {
 
     #[test]
     fn the_use_of_processors_is_that_since_the_last_look() {
-        let process = |pid, seconds, rss_bytes| Process {
-            pid,
+        let used = |seconds| Use {
+            processes: 2,
             user_cpu_seconds: seconds,
             system_cpu_seconds: 0.5,
-            rss_bytes,
+            rss_bytes: 111,
         };
-        let processes = [process(2, 10.0, 100), process(3, 0.5, 11)];
-        let line = add_up(&processes, Duration::from_secs(2), |pid| {
-            (pid == 2).then_some(9.5)
-        });
-        // One second of the old one, one of the new one, in two.
+        let shown = line(Some(used(9.5)), used(11.5), Duration::from_secs(2));
         let expected = Line {
             processes: 2,
             cpu_percent: 100.0,
-            cpu_seconds: 11.5,
+            cpu_seconds: 12.0,
             rss_bytes: 111,
         };
-        assert_eq!(line, expected);
-        // A number that is another process by now.
-        let line = add_up(&processes[1..], Duration::from_secs(2), |_| Some(50.0));
-        assert!(line.cpu_percent.abs() < f64::EPSILON);
+        assert_eq!(shown, expected);
+        let new = line(None, used(0.5), Duration::from_secs(2));
+        assert!((new.cpu_percent - 50.0).abs() < f64::EPSILON);
+        // An orphan that had used much has ended.
+        let less = line(Some(used(50.0)), used(1.0), Duration::from_secs(2));
+        assert!(less.cpu_percent.abs() < f64::EPSILON);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::audit_log::Audit;
+use crate::doctor::Doctor;
 use crate::idempotency::Turns;
 use crate::layers::auth::Caller;
 use crate::output;
@@ -48,6 +49,8 @@ pub struct Settings {
     pub audit: Option<Arc<Audit>>,
     /// With one, its templates are all that can be run.
     pub policy: Option<Arc<Policy>>,
+    /// Says how safe the service is.
+    pub doctor: Doctor,
     /// The uid of this process, which may use the unix socket.
     pub uid: u32,
     /// The program's version.

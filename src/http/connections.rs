@@ -23,6 +23,7 @@ use tower::ServiceExt;
 
 use crate::api::{AuthMode, Settings};
 use crate::audit_log::Audit;
+use crate::doctor::Doctor;
 use crate::layers::auth::{PeerAddress, PeerUid};
 use crate::layers::{guards, rest};
 use crate::policy::Policy;
@@ -93,6 +94,8 @@ pub struct Options {
     pub webhook_allow_private: bool,
     /// Names that the `Host` header may have besides loopback names and addresses; in lower case.
     pub allowed_hosts: Vec<String>,
+    /// Says how safe the service is with all of its settings.
+    pub doctor: Doctor,
 }
 
 /// Everything that is being served.
@@ -155,6 +158,7 @@ impl Connections {
                     private_webhooks: options.webhook_allow_private,
                     ..SpecLimits::default()
                 },
+                doctor: options.doctor.clone(),
                 uid: nix::unistd::geteuid().as_raw(),
                 version: env!("CARGO_PKG_VERSION"),
                 commit: option_env!("PROCESSION_COMMIT"),

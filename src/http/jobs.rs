@@ -28,7 +28,7 @@ use job::{Job, JobId};
 use manager::{Manager, RequestError, Until};
 pub(super) use patch::patch;
 pub(super) use pause::{pause, resume};
-pub(super) use rerun::{RERUN, rerun};
+pub(super) use rerun::{RERUN, again, rerun};
 pub(super) use stop::{STOP, stop};
 
 /// The parameters of [`get`].

@@ -5,6 +5,7 @@
 //! await, so that none of them leaves anything half done.
 
 mod accept;
+mod access;
 mod api;
 mod attach;
 mod audit_log;
@@ -14,6 +15,7 @@ mod conditions;
 pub mod connections;
 #[cfg(test)]
 mod contract;
+pub mod doctor;
 mod events;
 mod extract;
 #[doc(hidden)]
@@ -30,14 +32,17 @@ mod problem;
 mod query;
 mod queues;
 mod range;
+mod recording;
 pub mod request;
 mod respond;
 mod routes;
 mod service;
 mod session;
+mod stats;
 mod stdin;
 mod streams;
 mod summary;
+mod templates;
 mod terminal;
 #[cfg(test)]
 mod tests;

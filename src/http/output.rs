@@ -134,7 +134,7 @@ fn raw(status: StatusCode, kind: &'static str, complete: Option<bool>) -> Respon
 
 /// The name under which a browser is to save the answer: letters, digits and `-_.`, so that nothing of it means
 /// anything to a header or a file system.
-fn download_of(params: &mut Params) -> Option<String> {
+pub(super) fn download_of(params: &mut Params) -> Option<String> {
     params.parsed(
         "download",
         "1 to 160 letters, digits and -_. not beginning with a dot",
@@ -148,7 +148,7 @@ fn download_of(params: &mut Params) -> Option<String> {
     )
 }
 
-fn save_as(response: &mut Response, name: Option<String>) {
+pub(super) fn save_as(response: &mut Response, name: Option<String>) {
     let value = name
         .and_then(|name| HeaderValue::try_from(format!("attachment; filename=\"{name}\"")).ok());
     if let Some(value) = value {

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use nix::unistd::geteuid;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::param::{Param, RawParam};
 use crate::request::{self, Argument, FieldError, NewJob, SpecLimits, TemplateRequest, code};
@@ -142,6 +142,15 @@ impl Policy {
         self.templates.is_empty()
     }
 
+    /// Every template with its parameters as a JSON Schema, in the order of their names.
+    #[must_use]
+    pub fn describe(&self) -> Vec<Value> {
+        let templates = self.templates.iter();
+        templates
+            .map(|(name, template)| template.describe(name))
+            .collect()
+    }
+
     /// The job that the request asks for. Looks at the file system where a parameter is a path.
     pub fn job(&self, request: TemplateRequest) -> Result<NewJob, TemplateError> {
         let template = self
@@ -259,6 +268,41 @@ impl Template {
             format!("spec: {}", told.join("; "))
         })?;
         Ok(template)
+    }
+
+    fn describe(&self, name: &str) -> Value {
+        let command: Vec<String> = self
+            .command
+            .iter()
+            .map(|word| match word {
+                Word::Fixed(text) => text.clone(),
+                Word::Param(name) => format!("{{{name}}}"),
+            })
+            .collect();
+        // In the order in which the command has them.
+        let mut order: Vec<&str> = Vec::new();
+        for word in &self.command {
+            if let Word::Param(name) = word
+                && !order.contains(&name.as_str())
+            {
+                order.push(name);
+            }
+        }
+        let properties: serde_json::Map<String, Value> = self
+            .params
+            .iter()
+            .map(|(name, param)| (name.clone(), param.schema()))
+            .collect();
+        json!({
+            "name": name,
+            "command": command,
+            "params": {
+                "type": "object",
+                "properties": properties,
+                "required": order,
+                "additionalProperties": false,
+            },
+        })
     }
 
     /// Every parameter as the argument it becomes.

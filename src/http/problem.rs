@@ -87,6 +87,21 @@ pub enum ApiError {
     QueueNotFound,
     /// Jobs wait or run in the queue.
     QueueInUse,
+    /// No token has this name.
+    TokenNotFound,
+    /// A token has this name already.
+    TokenExists(String),
+    /// More would slow every request.
+    TooManyTokens,
+    /// The service asks for no token.
+    NoTokens,
+    /// More jobs match than the client expected.
+    CountDiffers {
+        /// So many it expected.
+        expected: u64,
+        /// So many match.
+        found: u64,
+    },
     /// The job does not wait for its key, which this job has.
     ConcurrencyConflict(JobId),
     /// The path has no such method.

@@ -14,6 +14,7 @@ mod session;
 mod template;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod webhooks;
 
 use std::collections::BTreeMap;
@@ -29,12 +30,15 @@ use job::spec::{
 };
 use job::{Signal, Spec};
 use json::{JsonError, Value};
-pub use many::{StopMany, WaitMany, Which, parse_stop_many, parse_wait_many};
+pub use many::{
+    Pick, Picked, StopMany, WaitMany, Which, parse_picked, parse_stop_many, parse_wait_many,
+};
 pub use patch::{Changes, parse_amendment, parse_queue_patch, parse_rerun};
 pub use queues::parse_queue;
 use rules::StdinMode;
 pub(crate) use session::{parse_code, parse_entry, parse_ticket};
 pub use template::{Argument, TemplateRequest, parse_template_request};
+pub(crate) use tokens::parse_token;
 
 /// A request body that is JSON, with an object at its top and no key twice.
 pub struct Body(Value);

@@ -19,8 +19,8 @@ use super::extract::InPath;
 use super::layers::auth;
 use super::problem::ApiError;
 use super::{
-    Api, attach, bulk, conditions, events, jobs, live, output, page, query, queues, service,
-    session, stdin, summary, terminal, web,
+    Api, access, attach, bulk, conditions, doctor, events, jobs, live, output, page, query, queues,
+    recording, service, session, stats, stdin, summary, templates, terminal, web,
 };
 use crate::tokens::Access::{self, Admin, Metrics, Operate, Public, Read};
 
@@ -56,6 +56,10 @@ pub(super) fn table() -> Vec<Route> {
         route(PATCH, "/jobs/{id}", Operate, &[], jobs::patch),
         route(POST, "/jobs/wait", Read, &[], bulk::wait),
         route(POST, "/jobs/stop", Operate, &[], bulk::stop),
+        route(POST, "/jobs/pause", Operate, &[], bulk::pause),
+        route(POST, "/jobs/resume", Operate, &[], bulk::resume),
+        route(POST, "/jobs/rerun", Operate, &[], bulk::rerun),
+        route(POST, "/jobs/purge", Operate, &[], bulk::purge),
         route(POST, "/jobs/{id}/pause", Operate, &[], jobs::pause),
         route(POST, "/jobs/{id}/resume", Operate, &[], jobs::resume),
         route(POST, "/jobs/{id}/rerun", Operate, jobs::RERUN, jobs::rerun),
@@ -105,8 +109,16 @@ pub(super) fn table() -> Vec<Route> {
             output::PLACE,
             output::place,
         ),
+        route(
+            GET,
+            "/jobs/{id}/recording.cast",
+            Read,
+            recording::CAST,
+            recording::cast,
+        ),
         route(GET, "/jobs/counts", Read, summary::COUNTS, summary::counts),
         route(GET, "/jobs/usage", Read, summary::USAGE, summary::usage),
+        route(GET, "/stats", Read, stats::STATS, stats::stats),
         route(GET, "/live", Read, live::LIVE, live::live),
         route(POST, "/session/codes", Read, &[], session::code),
         route(POST, "/session", Public, &[], session::enter),
@@ -121,6 +133,7 @@ pub(super) fn table() -> Vec<Route> {
         route(GET, "/ui/jobs", Public, SHELL, web::shell),
         route(GET, "/ui/jobs/{job}", Public, SHELL, web::shell),
         route(GET, "/ui/run", Public, SHELL, web::shell),
+        route(GET, "/ui/queues", Public, SHELL, web::shell),
         route(GET, "/ui/events", Public, SHELL, web::shell),
         route(GET, "/ui/access", Public, SHELL, web::shell),
         route(GET, "/ui/checkup", Public, SHELL, web::shell),
@@ -146,6 +159,11 @@ pub(super) fn table() -> Vec<Route> {
             queues::RESET,
             queues::reset,
         ),
+        route(GET, "/templates", Read, &[], templates::list),
+        route(GET, "/tokens", Admin, &[], access::list),
+        route(POST, "/tokens", Admin, &[], access::create),
+        route(DELETE, "/tokens/{name}", Admin, &[], access::revoke),
+        route(GET, "/doctor", Admin, &[], doctor::findings),
         route(POST, "/drain", Admin, &[], service::drain),
         route(DELETE, "/drain", Admin, &[], service::end_drain),
         route(GET, "/healthz", Public, &[], service::healthz),

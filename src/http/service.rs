@@ -116,6 +116,33 @@ struct InfoView {
     sandbox: SandboxView,
     jobs: JobCounts,
     max_body_bytes: usize,
+    hostname: Option<String>,
+    cpus: Option<usize>,
+    memory_bytes: Option<u64>,
+    free_bytes: Option<u64>,
+    disk_bytes: Option<u64>,
+    /// Templates are all that can be run.
+    policy: bool,
+    features: &'static [&'static str],
+}
+
+/// What this version can do and an earlier one could not, for clients that know several.
+const FEATURES: &[&str] = &["queues", "recordings", "selections", "stats", "tokens"];
+
+/// The name of this machine.
+fn hostname() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(text.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+/// The memory of this machine.
+fn memory_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    kib.checked_mul(1024)
 }
 
 #[derive(Debug, Serialize)]
@@ -176,6 +203,13 @@ pub(super) async fn info(State(api): State<Api>) -> Response {
             max_queued: info.max_queued,
         },
         max_body_bytes: api.settings.max_body_bytes,
+        hostname: hostname(),
+        cpus: std::thread::available_parallelism().ok().map(Into::into),
+        memory_bytes: memory_bytes(),
+        free_bytes: info.disk.map(|(free, _)| free),
+        disk_bytes: info.disk.map(|(_, all)| all),
+        policy: api.settings.policy.is_some(),
+        features: FEATURES,
     };
     Json(view).into_response()
 }

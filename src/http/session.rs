@@ -22,7 +22,13 @@ const BODY_BYTES: usize = 16 << 10;
 
 /// The paths that a ticket can be for: what a browser asks for without headers.
 const TICKETED: &[&str] = &["/live"];
-const TICKETED_OF_JOB: &[&str] = &["output", "output/stdout", "output/stderr", "attach"];
+const TICKETED_OF_JOB: &[&str] = &[
+    "output",
+    "output/stdout",
+    "output/stderr",
+    "attach",
+    "recording.cast",
+];
 
 #[derive(Debug, Serialize)]
 struct Made {

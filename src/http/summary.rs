@@ -11,6 +11,8 @@ use super::page;
 use super::problem::ApiError;
 use super::query::Params;
 use crate::api::Api;
+use job::query::{Filter, Order, Query};
+use job::selector::Selector;
 use job::time::Timestamp;
 use job::{JobId, State as JobState};
 use linux::clock;
@@ -27,7 +29,7 @@ pub(super) const COUNTS: &[&str] = &[
 ];
 
 /// The parameters of [`usage`].
-pub(super) const USAGE: &[&str] = &["job_ids"];
+pub(super) const USAGE: &[&str] = &["job_ids", "label_selector"];
 
 /// Beyond so many of a state they are not counted, unless the count costs nothing.
 const LIMIT: u64 = 10_000;
@@ -75,7 +77,7 @@ struct Use {
     rss_bytes: u64,
 }
 
-/// `GET /jobs/usage`: of those of the named jobs that run.
+/// `GET /jobs/usage`: of those of the named jobs, or of the newest that match, that run.
 pub(super) async fn usage(
     State(api): State<Api>,
     mut params: Params,
@@ -84,36 +86,67 @@ pub(super) async fn usage(
         "job_ids",
         "at most 200 ids of jobs, separated by commas",
         |text| {
-            let ids: Option<HashSet<JobId>> =
+            let ids: Option<Vec<JobId>> =
                 text.split(',').map(|id| id.trim().parse().ok()).collect();
             ids.filter(|ids| ids.len() <= JOBS)
         },
     );
-    if ids.is_none() && params.all("job_ids").is_empty() {
-        params.refuse("job_ids", "missing", "name the jobs");
+    let selects = !params.all("label_selector").is_empty();
+    let selector = page::selector(&mut params);
+    match (params.all("job_ids").is_empty(), selects) {
+        (true, false) => params.refuse("job_ids", "missing", "give job_ids or label_selector"),
+        (false, true) => {
+            params.refuse(
+                "label_selector",
+                "conflict",
+                "give job_ids or label_selector",
+            );
+        }
+        (true, true) | (false, false) => {}
     }
     params.finish()?;
+    let ids = match ids {
+        Some(ids) => ids,
+        None => running(&api, selector).await?,
+    };
+    let mut seen = HashSet::new();
     let mut usage = Vec::new();
-    for id in ids.unwrap_or_default() {
-        let processes = match api.manager.processes(id).await {
-            Ok(processes) => processes,
+    for id in ids.into_iter().filter(|id| seen.insert(*id)) {
+        let used = match api.manager.used(id).await {
+            Ok(used) => used,
             // It is gone, has not begun, or is between two monitors.
             Err(RequestError::NoSuchJob | RequestError::Refused(_) | RequestError::MonitorGone) => {
                 continue;
             }
             Err(error) => return Err(error.into()),
         };
-        if processes.is_empty() {
+        if used.processes == 0 {
             continue;
         }
         usage.push(Use {
             job_id: id.to_string(),
             at: clock::wall(),
-            processes: processes.len(),
-            user_cpu_seconds: processes.iter().map(|one| one.user_cpu_seconds).sum(),
-            system_cpu_seconds: processes.iter().map(|one| one.system_cpu_seconds).sum(),
-            rss_bytes: processes.iter().map(|one| one.rss_bytes).sum(),
+            processes: used.processes,
+            user_cpu_seconds: used.user_cpu_seconds,
+            system_cpu_seconds: used.system_cpu_seconds,
+            rss_bytes: used.rss_bytes,
         });
     }
     Ok(Json(serde_json::json!({"usage": usage})).into_response())
+}
+
+/// The newest jobs that match and have processes.
+async fn running(api: &Api, selector: Selector) -> Result<Vec<JobId>, ApiError> {
+    let query = Query {
+        filter: Filter {
+            states: vec![JobState::Running, JobState::Paused, JobState::Stopping],
+            selector,
+            ..Filter::default()
+        },
+        order: Order::CreatedDescending,
+        after: None,
+        limit: JOBS,
+    };
+    let page = api.manager.list(query).await?;
+    Ok(page.jobs.iter().map(|job| job.id).collect())
 }

@@ -29,6 +29,7 @@ pub(super) fn settings() -> Settings {
         spec_limits: crate::request::SpecLimits::default(),
         audit: None,
         policy: None,
+        doctor: super::doctor::Doctor::new(Vec::new),
         uid: 1000,
         version: "0.0.0",
         commit: None,

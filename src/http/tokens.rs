@@ -135,13 +135,20 @@ impl From<&Entry> for Known {
 
 /// Every token that is recognised at present; clones share what they know.
 #[derive(Clone, Debug)]
-pub struct Tokens(Arc<watch::Sender<Vec<Known>>>);
+pub struct Tokens {
+    known: Arc<watch::Sender<Vec<Known>>>,
+    /// Where the files are; nowhere for one token that is given.
+    state_dir: Option<Arc<Path>>,
+}
 
 impl Tokens {
     /// Recognises `token` as the one of the first start, and no other.
     #[must_use]
     pub fn of(token: &str) -> Self {
-        Self(Arc::new(watch::Sender::new(vec![Known::default(token)])))
+        Self {
+            known: Arc::new(watch::Sender::new(vec![Known::default(token)])),
+            state_dir: None,
+        }
     }
 
     /// Makes the first start's token where there is none, and reads both files.
@@ -149,7 +156,49 @@ impl Tokens {
         let token = state_dir::token(state_dir)?;
         let mut known = vec![Known::default(&token)];
         known.extend(list(state_dir)?.iter().map(Known::from));
-        Ok(Self(Arc::new(watch::Sender::new(known))))
+        Ok(Self {
+            known: Arc::new(watch::Sender::new(known)),
+            state_dir: Some(state_dir.into()),
+        })
+    }
+
+    /// Is the first start's token valid?
+    pub(crate) fn has_default(&self) -> bool {
+        let known = self.known.borrow();
+        let actor = format!("token:{DEFAULT}");
+        known.iter().any(|one| *one.actor == *actor)
+    }
+
+    /// Every token but the first start's, as the files have them.
+    pub(crate) fn entries(&self) -> Result<Vec<Entry>, AuthError> {
+        self.state_dir
+            .as_deref()
+            .map_or_else(|| Ok(Vec::new()), list)
+    }
+
+    /// Makes a token, which is recognised from now on; gives what is kept of it, and its text.
+    pub(crate) fn create(
+        &self,
+        name: &TokenName,
+        scope: Access,
+        expires_at: Option<Timestamp>,
+    ) -> Result<(Entry, String), AuthError> {
+        let Some(state_dir) = self.state_dir.as_deref() else {
+            return Err(AuthError::TooMany);
+        };
+        let (entry, text) = file::create_entry(state_dir, name, scope, expires_at)?;
+        self.reload(state_dir);
+        Ok((entry, text))
+    }
+
+    /// Ends a token at once.
+    pub(crate) fn revoke(&self, name: &TokenName) -> Result<(), AuthError> {
+        let Some(state_dir) = self.state_dir.as_deref() else {
+            return Err(AuthError::Unknown(name.clone()));
+        };
+        revoke(state_dir, name)?;
+        self.reload(state_dir);
+        Ok(())
     }
 
     /// Whose token it is, unless it is unknown, revoked or expired. Every token is compared, so that the
@@ -157,7 +206,7 @@ impl Tokens {
     #[must_use]
     pub fn recognise(&self, token: &str) -> Option<Grant> {
         let fingerprint = Fingerprint::of(token);
-        let known = self.0.borrow();
+        let known = self.known.borrow();
         let mut found = None;
         for one in known.iter() {
             if one.fingerprint.is(&fingerprint) {
@@ -176,7 +225,7 @@ impl Tokens {
 
     /// The grant of the token with this fingerprint, where it is valid and reaches `scope`.
     fn still(&self, fingerprint: &Fingerprint, scope: Access) -> Option<Grant> {
-        let known = self.0.borrow();
+        let known = self.known.borrow();
         let now = clock::wall();
         known
             .iter()
@@ -220,7 +269,7 @@ impl Tokens {
             Err(error) => tracing::error!("no named token is valid: {error}"),
         }
         tracing::debug!(tokens = known.len(), "the tokens were read again");
-        self.0.send_replace(known);
+        self.known.send_replace(known);
     }
 }
 
@@ -239,7 +288,7 @@ impl Grant {
     /// Resolves when the token has been revoked, has lost scope or has expired. Answers that stay open
     /// wait for this as well.
     pub async fn ended(&self) {
-        let mut changes = self.tokens.0.subscribe();
+        let mut changes = self.tokens.known.subscribe();
         loop {
             let expires_at = {
                 let known = changes.borrow_and_update();

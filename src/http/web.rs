@@ -35,6 +35,7 @@ pub(super) const PATHS: &[&str] = &[
     "/ui/jobs",
     "/ui/jobs/{job}",
     "/ui/run",
+    "/ui/queues",
     "/ui/events",
     "/ui/access",
     "/ui/checkup",

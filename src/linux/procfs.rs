@@ -30,6 +30,10 @@ pub struct Stat {
     pub start_ticks: u64,
     /// Resident set in pages.
     pub rss_pages: u64,
+    /// Threads.
+    pub threads: u64,
+    /// What its children that it has waited for had used, and theirs, in user mode and in the kernel.
+    pub waited_for_ticks: (u64, u64),
 }
 
 impl Stat {
@@ -110,6 +114,8 @@ fn parse_stat(text: &str) -> Option<Stat> {
         system_ticks: field(15)?.parse().ok()?,
         start_ticks: field(22)?.parse().ok()?,
         rss_pages: field(24)?.parse().ok()?,
+        threads: field(20)?.parse().ok()?,
+        waited_for_ticks: (field(16)?.parse().ok()?, field(17)?.parse().ok()?),
     })
 }
 
@@ -214,6 +220,16 @@ fn nth_uid(pid: i32, nth: usize) -> Option<u32> {
     let status = read_small(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
     line.split_ascii_whitespace().nth(nth)?.parse().ok()
+}
+
+/// Bytes that a process has had read from and written to disks; `None` where this process may not know.
+pub fn disk_bytes(pid: i32) -> Option<(u64, u64)> {
+    let io = read_small(format!("/proc/{pid}/io")).ok()?;
+    let of = |name: &str| -> Option<u64> {
+        let line = io.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().parse().ok()
+    };
+    Some((of("read_bytes:")?, of("write_bytes:")?))
 }
 
 /// The arguments of a process; empty for a zombie or a kernel thread.

@@ -85,22 +85,25 @@ impl Manager {
         Ok(job)
     }
 
-    /// The jobs that match and have not finished, oldest first.
-    ///
-    /// # Errors
-    /// Where the store cannot be read.
+    /// The jobs that match and have not finished.
     pub async fn unfinished(&self, selector: Selector) -> Result<Vec<JobId>, RequestError> {
         let mut states = State::ALL.to_vec();
         states.retain(|state| !state.is_terminal());
+        let filter = Filter {
+            selector,
+            states,
+            ..Filter::default()
+        };
+        self.select(filter, usize::MAX).await
+    }
+
+    /// The jobs that match, oldest first; of those that have ended or wait no more than `limit`.
+    pub async fn select(&self, filter: Filter, limit: usize) -> Result<Vec<JobId>, RequestError> {
         let query = Query {
-            filter: Filter {
-                selector,
-                states,
-                ..Filter::default()
-            },
+            filter,
             order: Order::CreatedAscending,
             after: None,
-            limit: usize::MAX,
+            limit,
         };
         let jobs = self.matching(query).await?;
         let mut ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();

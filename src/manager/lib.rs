@@ -18,6 +18,7 @@ mod retention;
 mod room;
 mod runner;
 mod shared;
+mod stats;
 mod survivors;
 mod terms;
 mod webhooks;
@@ -39,10 +40,11 @@ use job::query::{Filter, Order, Query};
 use job::queue::OnConflict;
 use job::sandbox::Baseline;
 use job::spec::Scope;
+use job::time::Timestamp;
 use job::{Idempotency, Job, JobId, Signal, Spec, State};
 use linux::cgroup::Home;
 use linux::clock;
-pub use processes::ProcessInfo;
+pub use processes::{ProcessInfo, Use};
 pub use protocol::wire::messages::INPUT_BYTES;
 use protocol::wire::messages::{Input, Request};
 pub use queues::{QueueError, QueueState, Queues};
@@ -50,6 +52,7 @@ use room::Awake;
 use runner::{Acceptance, Ask};
 use shared::Shared;
 pub use shared::SupervisorSaid;
+pub use stats::Row;
 use store::{Inserted, Store};
 pub use terms::{
     Actor, Follow, Info, NotReady, Page, RequestError, Submission, SubmitError, Submitted,
@@ -135,6 +138,7 @@ impl Manager {
         adopt::take_over(&shared).await?;
         alarm::start(&shared);
         retention::start(&shared);
+        stats::start(&shared);
         let mut shutdown = shared.shutdown.subscribe();
         let end = async move { drop(shutdown.changed().await) };
         let store = shared.store.clone();
@@ -460,17 +464,29 @@ impl Manager {
     /// The job's live processes, and those that a lost job has left.
     pub async fn processes(&self, id: JobId) -> Result<Vec<ProcessInfo>, RequestError> {
         let job = self.shared.get(id).await?;
-        let tree = match &job.process {
-            Some(process) if !job.state.is_terminal() => {
-                let supervisor = self.shared.info().supervisor_pid;
-                Some(processes::watched(id, process, supervisor))
-            }
-            Some(_) | None => self.shared.left_by(&job),
-        };
-        Ok(match tree {
+        Ok(match self.tree(&job) {
             Some(tree) => processes::of(tree).await,
             None => Vec::new(),
         })
+    }
+
+    /// What those processes have used; a job without any has used nothing.
+    pub async fn used(&self, id: JobId) -> Result<Use, RequestError> {
+        let job = self.shared.get(id).await?;
+        Ok(match self.tree(&job) {
+            Some(tree) => processes::used(tree).await,
+            None => Use::default(),
+        })
+    }
+
+    fn tree(&self, job: &Job) -> Option<linux::tree::Tree> {
+        match &job.process {
+            Some(process) if !job.state.is_terminal() => {
+                let supervisor = self.shared.info().supervisor_pid;
+                Some(processes::watched(job.id, process, supervisor))
+            }
+            Some(_) | None => self.shared.left_by(job),
+        }
     }
 
     /// Is nothing left of a lost job? Waits for as long as `limit` where a stop has asked for its end.
@@ -494,6 +510,11 @@ impl Manager {
         self.shared.output(id).await
     }
 
+    /// The sizes that the job's terminal got after its start, and when.
+    pub async fn sizes(&self, id: JobId) -> std::io::Result<Vec<(Timestamp, Size)>> {
+        self.shared.sizes(id).await
+    }
+
     /// Tells of the job's states and of new output. Nobody looks at the disk for that.
     pub async fn follow(&self, id: JobId) -> Result<Follow, RequestError> {
         self.shared.follow(id).await
@@ -503,6 +524,18 @@ impl Manager {
     #[must_use]
     pub fn info(&self) -> Info {
         self.shared.info()
+    }
+
+    /// What happened in each step of so many minutes since then, thirty days at most; steps in which nothing happened
+    /// are left out.
+    pub async fn stats(
+        &self,
+        since: Timestamp,
+        minutes: u64,
+    ) -> std::io::Result<Vec<(Timestamp, Row)>> {
+        let shared = self.shared.clone();
+        let read = tokio::task::spawn_blocking(move || shared.stats.read(since, minutes));
+        read.await.map_err(std::io::Error::other)?
     }
 
     /// What operators count.

@@ -1,9 +1,10 @@
 //! What `/proc` says about the processes of a job. Reading only.
 
+use std::collections::HashMap;
 use std::fs;
 use std::sync::OnceLock;
 
-use nix::unistd::{SysconfVar, sysconf};
+use nix::unistd::{SysconfVar, Uid, User, sysconf};
 
 use super::survivors;
 use job::time::Timestamp;
@@ -27,6 +28,14 @@ pub struct ProcessInfo {
     pub state: char,
     /// Effective uid.
     pub uid: u32,
+    /// The name of that user, where the machine knows one.
+    pub user: Option<String>,
+    /// Threads.
+    pub threads: u64,
+    /// Bytes that it has had read from disks; `None` where the service may not know.
+    pub read_bytes: Option<u64>,
+    /// Bytes that it has had written to disks.
+    pub written_bytes: Option<u64>,
     /// Arguments; the command name in brackets where there are none.
     pub command: Vec<String>,
     /// CPU time in user mode.
@@ -39,11 +48,44 @@ pub struct ProcessInfo {
     pub started_at: Timestamp,
 }
 
+/// What the live processes of a job have used together, with what is known of those that have ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Use {
+    /// How many there are.
+    pub processes: usize,
+    /// CPU time in user mode, with that of children which were waited for: it falls only where an orphan ends.
+    pub user_cpu_seconds: f64,
+    /// CPU time in the kernel; the same.
+    pub system_cpu_seconds: f64,
+    /// Resident sets.
+    pub rss_bytes: u64,
+}
+
+/// What the live processes of this tree have used.
+pub(super) async fn used(tree: Tree) -> Use {
+    let members = tokio::task::spawn_blocking(move || tree.members()).await;
+    let members = members.unwrap_or_default();
+    let sum = |of: fn(&Stat) -> u64| members.iter().map(of).fold(0, u64::saturating_add);
+    Use {
+        processes: members.len(),
+        user_cpu_seconds: seconds(sum(|stat| stat.user_ticks + stat.waited_for_ticks.0)),
+        system_cpu_seconds: seconds(sum(|stat| stat.system_ticks + stat.waited_for_ticks.1)),
+        rss_bytes: sum(|stat| stat.rss_pages).saturating_mul(system(SysconfVar::PAGE_SIZE)),
+    }
+}
+
 /// The live processes of this tree.
 pub(super) async fn of(tree: Tree) -> Vec<ProcessInfo> {
-    tokio::task::spawn_blocking(move || tree.members().iter().map(describe).collect())
-        .await
-        .unwrap_or_default()
+    tokio::task::spawn_blocking(move || {
+        let mut names = HashMap::new();
+        let members = tree.members();
+        members
+            .iter()
+            .map(|stat| describe(stat, &mut names))
+            .collect()
+    })
+    .await
+    .unwrap_or_default()
 }
 
 /// The tree of a job that has a monitor: beneath it, or beneath its supervisor where it is a rescuer.
@@ -56,18 +98,26 @@ pub(super) fn watched(id: JobId, process: &Process, supervisor: i32) -> Tree {
     })
 }
 
-fn describe(stat: &Stat) -> ProcessInfo {
+/// `names`: users that were looked up.
+fn describe(stat: &Stat, names: &mut HashMap<u32, Option<String>>) -> ProcessInfo {
     let mut command = procfs::command_line(stat.pid);
     if command.is_empty() {
         command.push(format!("[{}]", stat.name));
     }
+    let uid = procfs::euid(stat.pid);
+    let user = uid.and_then(|uid| names.entry(uid).or_insert_with(|| name_of(uid)).clone());
+    let disk = procfs::disk_bytes(stat.pid);
     ProcessInfo {
         pid: stat.pid,
         ppid: stat.ppid,
         pgid: stat.pgid,
         sid: stat.sid,
         state: stat.state,
-        uid: procfs::euid(stat.pid).unwrap_or(u32::MAX),
+        uid: uid.unwrap_or(u32::MAX),
+        user,
+        threads: stat.threads,
+        read_bytes: disk.map(|(read, _)| read),
+        written_bytes: disk.map(|(_, written)| written),
         command,
         user_cpu_seconds: seconds(stat.user_ticks),
         system_cpu_seconds: seconds(stat.system_ticks),
@@ -78,6 +128,11 @@ fn describe(stat: &Stat) -> ProcessInfo {
                 .saturating_add(i64::try_from(micros(stat.start_ticks)).unwrap_or_default()),
         ),
     }
+}
+
+fn name_of(uid: u32) -> Option<String> {
+    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    user.map(|user| user.name)
 }
 
 fn system(variable: SysconfVar) -> u64 {

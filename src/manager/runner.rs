@@ -115,6 +115,7 @@ impl Runner {
             Ok(Inserted::New) => {
                 failpoint::hit("job.accepted");
                 self.shared.metrics.accepted();
+                self.shared.stats.created();
                 self.answer = Some(answer);
                 let (slot, has_slot) = oneshot::channel();
                 let ticket = self.shared.room.ticket_of(&self.job);
@@ -275,6 +276,7 @@ impl Runner {
         }
         failpoint::hit("end.stored");
         self.shared.metrics.ended(&job);
+        self.shared.stats.ended(&job);
         self.publish.send_replace(job.clone());
         self.answer();
         tracing::debug!(job.id = %job.id, state = job.state.as_str(), "job {} ended: {}", job.id, job.state.as_str());
@@ -307,6 +309,7 @@ impl Runner {
     fn note_start(&mut self) {
         if self.job.started_at.is_some() && !self.is_counted {
             self.is_counted = true;
+            self.shared.stats.started();
             self.shared.note_start(&self.job);
         }
     }

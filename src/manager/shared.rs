@@ -19,6 +19,7 @@ use super::queues::Registry;
 use super::resolve::{Resolver, own_environment};
 use super::room::{Awake, Place, Room, Waker};
 use super::runner::{Ask, Reply, Runner, ShutdownPlan};
+use super::stats::Stats;
 use super::survivors::Endings;
 use super::{Follow, Info, NotReady, RequestError, Setup, Unavailable, mirror, runner};
 pub use ending::SupervisorSaid;
@@ -54,6 +55,8 @@ pub(super) struct Shared {
     pub(super) queues: Registry,
     /// What operators count.
     pub(super) metrics: Arc<Metrics>,
+    /// The same by minutes, for people.
+    pub(super) stats: Stats,
     /// Whose survivors are being ended.
     pub(super) endings: Endings,
     spawner: Mutex<Option<mpsc::UnboundedSender<Task>>>,
@@ -98,6 +101,7 @@ impl Shared {
             boot_id: setup.boot_id,
             cgroup: setup.cgroup,
             metrics: Arc::default(),
+            stats: Stats::open(&setup.state_dir),
             shutdown: watch::Sender::new(None),
             resolver: Arc::new(Resolver {
                 environment: own_environment(),
@@ -376,12 +380,14 @@ impl Shared {
 
     /// Free space for output, unless the file system does not say.
     pub(super) fn free_bytes(&self) -> Option<u64> {
+        self.disk().map(|(free, _)| free)
+    }
+
+    /// Free space for output, and all of it.
+    fn disk(&self) -> Option<(u64, u64)> {
         let space = nix::sys::statvfs::fstatvfs(&self.jobs).ok()?;
-        Some(
-            space
-                .blocks_available()
-                .saturating_mul(space.fragment_size()),
-        )
+        let bytes = |blocks: u64| blocks.saturating_mul(space.fragment_size());
+        Some((bytes(space.blocks_available()), bytes(space.blocks())))
     }
 
     pub(super) fn ready(&self) -> Result<(), NotReady> {
@@ -422,6 +428,7 @@ impl Shared {
             server_restarts: self.fixed.restarts,
             draining: self.is_draining(),
             damaged_records: self.damaged_records.load(Ordering::Relaxed),
+            disk: self.disk(),
         }
     }
 }

@@ -234,6 +234,8 @@ pub struct Info {
     pub draining: bool,
     /// Records of jobs that this server found damaged and put aside.
     pub damaged_records: u64,
+    /// Free bytes and all bytes of the file system of the state, where it says so.
+    pub disk: Option<(u64, u64)>,
 }
 
 /// Why no new job is accepted.

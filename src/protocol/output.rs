@@ -16,13 +16,16 @@
 mod index;
 mod reader;
 mod segment;
+pub mod sizes;
 #[cfg(test)]
 mod tests;
 mod writer;
 
+use std::io;
+use std::os::fd::AsFd;
+
 use job::time::Timestamp;
 pub use reader::{Located, Reader};
-pub use segment::remove;
 pub use writer::{Pumped, Writer};
 
 /// Which of the job's two outputs a byte came from.
@@ -46,6 +49,12 @@ impl Stream {
             Self::Stderr => "stderr",
         }
     }
+}
+
+/// Unlinks all that is kept of a job's output, and leaves everything else in its directory.
+pub fn remove(dir: impl AsFd) -> io::Result<()> {
+    segment::remove(&dir)?;
+    sizes::remove(&dir)
 }
 
 /// What a reader finds at an offset.

@@ -9,6 +9,7 @@
     reason = "a test that panics has failed, which is what it is for"
 )]
 
+mod additions;
 mod attach;
 mod bad_input;
 mod cli;

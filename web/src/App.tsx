@@ -1,30 +1,35 @@
 // The frame around every view: rail, bar, banners, and the sign-in over all of it.
 
+import { lazy, Suspense } from "preact/compat";
 import { useEffect, useState } from "preact/hooks";
 import { reachable } from "./api/client.ts";
 import { live, tryNow, watch } from "./api/hints.ts";
 import { changed, over, session, token } from "./api/session.ts";
 import { Icon, type IconName, Logo } from "./parts/Icon.tsx";
-import { Button, Dialog, now, Toast } from "./parts/parts.tsx";
+import { Button, Dialog, Loading, now, Toast } from "./parts/parts.tsx";
 import { Jump } from "./parts/Jump.tsx";
 import { go, link, place, type View } from "./router.ts";
 import { actor, duration } from "./state/format.ts";
 import { info, loadInfo, may, whoAmI } from "./state/me.ts";
 import { change, settings } from "./state/settings.ts";
 import { shownName } from "./state/shown.ts";
-import { Access } from "./views/Access.tsx";
-import { Checkup } from "./views/Checkup.tsx";
 import { Events } from "./views/Events.tsx";
 import { JobPage } from "./views/job/JobPage.tsx";
 import { Jobs } from "./views/jobs/Jobs.tsx";
 import { Overview } from "./views/Overview.tsx";
-import { Run } from "./views/run/Run.tsx";
 import { SettingsView } from "./views/Settings.tsx";
 import { codeWaits, SignIn } from "./views/SignIn.tsx";
+
+// What is seldom the first that is looked at comes when it is.
+const Access = lazy(() => import("./views/rest.ts").then((all) => ({ default: all.Access })));
+const Checkup = lazy(() => import("./views/rest.ts").then((all) => ({ default: all.Checkup })));
+const Queues = lazy(() => import("./views/rest.ts").then((all) => ({ default: all.Queues })));
+const Run = lazy(() => import("./views/rest.ts").then((all) => ({ default: all.Run })));
 
 const RAIL: [View, string, IconName, string][] = [
   ["overview", "", "overview", "Overview"],
   ["jobs", "jobs", "jobs", "Jobs"],
+  ["queues", "queues", "queue", "Queues"],
   ["events", "events", "events", "Events"],
 ];
 const SERVICE: [View, string, IconName, string][] = [
@@ -34,7 +39,7 @@ const SERVICE: [View, string, IconName, string][] = [
 ];
 
 const TITLES: Record<View, string> = {
-  overview: "Overview", jobs: "Jobs", job: "Job", run: "Run", events: "Events", access: "Access", checkup: "Check-up", settings: "Settings", signin: "Sign in", nowhere: "Nothing here",
+  overview: "Overview", jobs: "Jobs", job: "Job", run: "Run", queues: "Queues", events: "Events", access: "Access", checkup: "Check-up", settings: "Settings", signin: "Sign in", nowhere: "Nothing here",
 };
 
 export function App() {
@@ -74,6 +79,7 @@ function Frame() {
   }, []);
   const present = (view: View): boolean => at.view === view || (view === "jobs" && at.view === "job");
   const running = info.value?.jobs.running;
+  const queued = info.value?.jobs.queued;
   return (
     <>
       <a class="skip" href="#main" onClick={(event) => { event.preventDefault(); document.getElementById("main")?.focus(); }}>To the content</a>
@@ -81,7 +87,7 @@ function Frame() {
         <nav class="rail" aria-label="Main">
           <div class="brand"><Logo />Procession</div>
           {RAIL.map(([view, path, icon, word]) => (
-            <a key={view} href={link(path)} aria-current={present(view) ? "page" : undefined}><Icon name={icon} />{word}{view === "jobs" && running !== undefined && running > 0 && <span class="count" title={`${running} running`}>{running}</span>}</a>
+            <a key={view} href={link(path)} aria-current={present(view) ? "page" : undefined}><Icon name={icon} />{word}{view === "queues" && queued !== undefined && queued > 0 && <span class="count" title={`${queued} waiting`}>{queued}</span>}{view === "jobs" && running !== undefined && running > 0 && <span class="count" title={`${running} running`}>{running}</span>}</a>
           ))}
           <h3>This service</h3>
           {SERVICE.map(([view, path, icon, word]) => (
@@ -100,7 +106,7 @@ function Frame() {
             {may("operate") && <a class="btn go" href={link("run")}><Icon name="plus" />Run{settings.value.keys && <span class="wide" aria-hidden="true">N</span>}</a>}
           </header>
           <div class="banners"><Lost /><Draining /></div>
-          <main class="body" id="main" tabIndex={-1} key={at.view === "job" ? at.id : at.view}><Content view={at.view} id={at.id} /></main>
+          <main class="body" id="main" tabIndex={-1} key={at.view === "job" ? at.id : at.view}><Suspense fallback={<Loading />}><Content view={at.view} id={at.id} /></Suspense></main>
         </div>
         <nav class="tabbar" aria-label="Main, short">
           {[...RAIL, ["settings", "settings", "more", "More"] as [View, string, IconName, string]].map(([view, path, icon, word]) => (
@@ -121,6 +127,7 @@ function Content({ view, id }: { view: View; id: string }) {
     case "jobs": return <Jobs />;
     case "job": return <JobPage id={id} />;
     case "run": return <Run />;
+    case "queues": return <Queues />;
     case "events": return <Events />;
     case "access": return <Access />;
     case "checkup": return <Checkup />;
@@ -152,7 +159,7 @@ function Foot() {
   if (!service) return <div class="foot" />;
   return (
     <div class="foot">
-      <span><b>{(service as { hostname?: string }).hostname ?? service.name}</b> · {service.version}</span>
+      <span><b>{service.hostname ?? service.name}</b> · {service.version}</span>
       <span>up {duration(Math.max(0, Math.floor((now.value - Date.parse(service.started_at)) / 1000)))} · {service.draining ? "takes no new jobs" : "takes new jobs"}</span>
     </div>
   );
@@ -207,7 +214,7 @@ function useKeysEverywhere(): void {
       const after = pending;
       pending = false;
       if (after) {
-        const to = { o: "", j: "jobs", e: "events" }[event.key];
+        const to = { o: "", j: "jobs", q: "queues", e: "events" }[event.key];
         if (to !== undefined) {
           event.preventDefault();
           go(link(to));
@@ -227,9 +234,9 @@ function useKeysEverywhere(): void {
 }
 
 const KEYS: [string, [string, string][]][] = [
-  ["Everywhere", [["/", "jump to a job"], ["g o, g j, g e", "overview, jobs, events"], ["n", "run"], ["?", "this"]]],
+  ["Everywhere", [["/", "jump to a job"], ["g o, g j, g q, g e", "overview, jobs, queues, events"], ["n", "run"], ["?", "this"]]],
   ["List", [["j, k", "down, up"], ["Enter", "open"], ["Space", "look at the last lines"], ["x", "select"], ["s", "stop"], ["r", "again"], ["[, ]", "page"]]],
-  ["Job", [["1 to 6", "tabs"], ["s", "stop"], ["p", "pause, resume"], ["r, e", "again, again with changes"], ["y, Y", "copy the id, the link"]]],
+  ["Job", [["1 to 7", "tabs"], ["s", "stop"], ["p", "pause, resume"], ["r, e", "again, again with changes"], ["y, Y", "copy the id, the link"]]],
   ["Log", [["f", "follow"], ["Ctrl-F, n, N", "find, next, previous"], ["Home, End, g g, G", "beginning, end"], [":", "go to"], ["w, t, o", "wrap, times, streams"], ["E", "next line of standard error"], ["d", "download"]]],
 ];
 

@@ -2,7 +2,7 @@
 
 import { computed, signal } from "@preact/signals";
 
-export type View = "overview" | "jobs" | "job" | "run" | "events" | "access" | "checkup" | "settings" | "signin" | "nowhere";
+export type View = "overview" | "jobs" | "job" | "run" | "queues" | "events" | "access" | "checkup" | "settings" | "signin" | "nowhere";
 
 export interface Place {
   view: View;
@@ -12,7 +12,7 @@ export interface Place {
 }
 
 const BASE = new URL(document.baseURI);
-const VIEWS: Record<string, View> = { "": "overview", jobs: "jobs", run: "run", events: "events", access: "access", checkup: "checkup", settings: "settings", signin: "signin" };
+const VIEWS: Record<string, View> = { "": "overview", jobs: "jobs", run: "run", queues: "queues", events: "events", access: "access", checkup: "checkup", settings: "settings", signin: "signin" };
 
 function read(): Place {
   const path = location.pathname.startsWith(BASE.pathname) ? location.pathname.slice(BASE.pathname.length) : "";

@@ -15,7 +15,7 @@ use job::time::Now;
 use linux::failpoint;
 use linux::sys;
 use linux::tree::{Delivery, Tree};
-use protocol::output::Stream;
+use protocol::output::{Stream, sizes};
 use protocol::record;
 use protocol::wire::messages::{FromMonitor, Request, RequestRefused};
 
@@ -304,10 +304,17 @@ impl Monitor {
                 self.server.watch(watched, self.pump.totals().next_offset);
                 Ok(0)
             }
-            Request::Resize(size) => match self.pump.terminal() {
-                Some(terminal) => terminal.resize(size).map(|()| 0).map_err(refused),
-                None => Err(refused(Errno::ENOTTY)),
-            },
+            Request::Resize(size) => {
+                let resized = match self.pump.terminal() {
+                    Some(terminal) => terminal.resize(size).map(|()| 0).map_err(refused),
+                    None => Err(refused(Errno::ENOTTY)),
+                };
+                if resized.is_ok() {
+                    // For recordings; what cannot be written is not worth a refusal.
+                    let _ = sizes::note(&self.directory, now.wall, size);
+                }
+                resized
+            }
             Request::Stdin(mut input) => {
                 if let Some(terminal) = self.pump.terminal() {
                     terminal.typed(&mut input, self.stdin.is_open());

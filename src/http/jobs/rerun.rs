@@ -5,6 +5,7 @@ use axum::extract::{Request, State};
 use axum::http::Method;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
+use bytes::Bytes;
 
 use super::create::{accepted, submit};
 use crate::api::Api;
@@ -15,6 +16,7 @@ use crate::query::Params;
 use crate::request::{self, BodyError, FieldError, NewJob};
 use crate::{body, idempotency};
 use job::JobId;
+use manager::Submitted;
 
 /// The parameters of [`rerun`].
 pub(crate) const RERUN: &[&str] = &["wait"];
@@ -34,18 +36,29 @@ pub(crate) async fn rerun(
     let patch = if request.headers().contains_key(CONTENT_TYPE) {
         body::read_patch(request, api.settings.max_body_bytes).await?
     } else {
-        bytes::Bytes::new()
+        Bytes::new()
     };
-    let path = format!("/jobs/{id}/rerun");
-    let request = idempotency::Request::of(&api, &caller, key, (&Method::POST, &path), &patch);
-    let submitted = match request.await? {
-        idempotency::Request::Repeat(submitted) => submitted,
-        idempotency::Request::New(claim) => {
-            let new = changed(&api, id, &patch).await?;
-            submit(&api, &caller, new, Some(id), claim).await?
-        }
-    };
+    let submitted = again(&api, &caller, id, key, &patch).await?;
     Ok(accepted(&api, submitted, &wait).await)
+}
+
+/// The job again as the patch changes it, once for a key.
+pub(crate) async fn again(
+    api: &Api,
+    caller: &Caller,
+    id: JobId,
+    key: Option<String>,
+    patch: &Bytes,
+) -> Result<Submitted, ApiError> {
+    let path = format!("/jobs/{id}/rerun");
+    let request = idempotency::Request::of(api, caller, key, (&Method::POST, &path), patch);
+    match request.await? {
+        idempotency::Request::Repeat(submitted) => Ok(submitted),
+        idempotency::Request::New(claim) => {
+            let new = changed(api, id, patch).await?;
+            submit(api, caller, new, Some(id), claim).await
+        }
+    }
 }
 
 /// The job as the patch changes it.

@@ -22,7 +22,7 @@ use crate::query::Params;
 use protocol::output::{Piece, RawPiece, Reader, Stream};
 
 /// The parameters of [`search`].
-pub(crate) const SEARCH: &[&str] = &["q", "regex", "case", "stream", "offset", "limit"];
+pub(crate) const SEARCH: &[&str] = &["q", "regex", "case", "stream", "offset", "limit", "text"];
 
 /// So much is read between two signs of progress, and at once.
 const STEP: u64 = 4 << 20;
@@ -49,6 +49,7 @@ pub(crate) async fn search(
     let filter = super::stream_of(&mut params);
     let offset = params.integer("offset").unwrap_or(0);
     let limit = params.integer("limit").unwrap_or(HITS).min(HITS);
+    let with_text = params.flag("text");
     params.finish()?;
     let pattern = pattern.ok_or(ApiError::Internal(
         "a pattern was refused in silence".into(),
@@ -64,7 +65,10 @@ pub(crate) async fn search(
         end: None,
         left: limit,
         matches: 0,
-        held: Held::default(),
+        held: Held {
+            with_text,
+            ..Held::default()
+        },
         over: false,
         _permit: permit,
     };
@@ -152,7 +156,11 @@ impl Search {
             }
             self.left -= 1;
             self.matches += 1;
-            let line = json!({"type": "match", "offset": hit.offset, "length": hit.length});
+            let mut line = json!({"type": "match", "offset": hit.offset, "length": hit.length});
+            if let Some((offset, text)) = hit.line {
+                line["line_offset"] = offset.into();
+                line["text"] = text.into();
+            }
             out.push_str(&line.to_string());
             out.push('\n');
         }
@@ -201,10 +209,12 @@ impl Search {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Hit {
     offset: u64,
     length: u64,
+    /// Where its line begins and what it says, as far as it was looked at.
+    line: Option<(u64, String)>,
 }
 
 /// What has been read and not yet been matched.
@@ -215,6 +225,8 @@ struct Held {
     places: Vec<(usize, u64)>,
     /// Hits before this place in `bytes` have been told.
     told: usize,
+    /// Hits tell their lines.
+    with_text: bool,
 }
 
 impl Held {
@@ -270,9 +282,14 @@ impl Held {
                     break;
                 }
                 if !hit.is_empty() {
+                    let text = || {
+                        let text = String::from_utf8_lossy(&self.bytes[line..line_end]);
+                        (self.offset(line), text.into_owned())
+                    };
                     found.push(Hit {
                         offset: self.offset(hit.start()),
                         length: self.offset(hit.end() - 1) + 1 - self.offset(hit.start()),
+                        line: self.with_text.then(text),
                     });
                     self.told = hit.end();
                 }
@@ -328,6 +345,20 @@ mod tests {
         assert_eq!(hits("^b$", &[(0, b"ab\nb\nbb")]), [(3, 1)]);
         assert_eq!(hits("x*", &[(0, b"axxb\n")]), [(1, 2)]);
         assert_eq!(hits("a", &[(0, b"")]), []);
+    }
+
+    #[test]
+    fn a_hit_tells_its_line_where_that_is_wanted() {
+        let (pattern, mut found) = (regex("b"), Vec::new());
+        let mut held = Held {
+            with_text: true,
+            ..Held::default()
+        };
+        held.push(10, b"abba\nno\nb\xff");
+        held.take(&pattern, true, &mut found);
+        let lines: Vec<_> = found.into_iter().filter_map(|hit| hit.line).collect();
+        let first = (10, "abba".to_owned());
+        assert_eq!(lines, [first.clone(), first, (18, "b\u{fffd}".to_owned())]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::request::{Argument, code};
 
@@ -91,6 +92,22 @@ impl Param {
                     Err("beneath must be an absolute path below / without . and ..".to_owned())
                 }
             }
+        }
+    }
+
+    /// Its values as a JSON Schema. What a schema cannot say is checked all the same.
+    pub(super) fn schema(&self) -> Value {
+        match self {
+            Self::Integer { min, max } => {
+                json!({"type": "integer", "minimum": min, "maximum": max})
+            }
+            Self::Enum(values) => json!({"type": "string", "enum": values}),
+            Self::Pattern { shown, .. } => json!({
+                "type": "string", "maxLength": VALUE_BYTES, "pattern": format!("^(?:{shown})$"),
+            }),
+            Self::Path { beneath } => json!({
+                "type": "string", "maxLength": VALUE_BYTES, "x-beneath": beneath,
+            }),
         }
     }
 

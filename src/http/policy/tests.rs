@@ -337,3 +337,56 @@ proptest! {
         prop_assert_eq!(command(&new.spec)[6].as_str(), tag);
     }
 }
+
+#[test]
+fn a_template_is_described_with_its_parameters_as_a_schema() {
+    let policy = Policy::parse(
+        r#"
+        [template.deploy]
+        command = ["/opt/deploy", "{env}", "--level", "{level}", "{host}", "{file}", "{env}"]
+        params.level = { type = "integer", min = 1, max = 9 }
+        params.env = { type = "enum", values = ["prod", "test"] }
+        params.host = { type = "pattern", pattern = "[a-z]+" }
+        params.file = { type = "path", beneath = "/srv/data" }
+        "#,
+    )
+    .unwrap();
+    let described = policy.describe();
+    assert_eq!(described.len(), 1);
+    let template = &described[0];
+    assert_eq!(template["name"], "deploy");
+    assert_eq!(
+        template["command"],
+        serde_json::json!([
+            "/opt/deploy",
+            "{env}",
+            "--level",
+            "{level}",
+            "{host}",
+            "{file}",
+            "{env}"
+        ])
+    );
+    let schema = &template["params"];
+    assert_eq!(
+        schema["required"],
+        serde_json::json!(["env", "level", "host", "file"])
+    );
+    let validator = jsonschema::validator_for(schema).unwrap();
+    let with = |name: &str, value: serde_json::Value| {
+        let mut params =
+            serde_json::json!({"level": 3, "env": "prod", "host": "a", "file": "/srv/data/x"});
+        params[name] = value;
+        params
+    };
+    assert!(validator.is_valid(&with("level", 9.into())));
+    for (name, wrong) in [
+        ("level", 10.into()),
+        ("level", "3".into()),
+        ("env", "staging".into()),
+        ("host", "a1".into()),
+        ("other", 1.into()),
+    ] {
+        assert!(!validator.is_valid(&with(name, wrong)), "{name}");
+    }
+}

@@ -289,6 +289,16 @@ pub fn create(
     scope: Access,
     expires_at: Option<Timestamp>,
 ) -> Result<String, AuthError> {
+    create_entry(state_dir, name, scope, expires_at).map(|(_, text)| text)
+}
+
+/// The same, with what is kept of it.
+pub(super) fn create_entry(
+    state_dir: &Path,
+    name: &TokenName,
+    scope: Access,
+    expires_at: Option<Timestamp>,
+) -> Result<(Entry, String), AuthError> {
     let _lock = lock(state_dir)?;
     let mut tokens = list(state_dir)?;
     if name.0 == DEFAULT || tokens.iter().any(|token| token.name == *name) {
@@ -298,15 +308,16 @@ pub fn create(
         return Err(AuthError::TooMany);
     }
     let text = random(state_dir)?;
-    tokens.push(Entry {
+    let entry = Entry {
         name: name.clone(),
         scope: Scope(scope),
         sha256: Digest(Fingerprint::of(&text).0),
         created_at: clock::wall(),
         expires_at,
-    });
+    };
+    tokens.push(entry.clone());
     replace(state_dir, tokens)?;
-    Ok(text)
+    Ok((entry, text))
 }
 
 /// Ends a token. The first start's is replaced by a fresh one in its file.

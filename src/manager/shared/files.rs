@@ -6,6 +6,8 @@ use std::sync::atomic::Ordering;
 
 use super::Shared;
 use crate::RequestError;
+use job::pty::Size;
+use job::time::Timestamp;
 use job::{Job, JobId, OutputTotals};
 use protocol::output;
 use protocol::record;
@@ -39,6 +41,18 @@ impl Shared {
             output::Reader::open(directory)
         });
         opened.await.ok()?.ok()
+    }
+
+    /// The sizes that the job's terminal got, and when.
+    pub(crate) async fn sizes(&self, id: JobId) -> std::io::Result<Vec<(Timestamp, Size)>> {
+        let jobs = self.jobs.try_clone()?;
+        let read =
+            tokio::task::spawn_blocking(move || match record::open_directory(jobs.as_fd(), id) {
+                Ok(directory) => output::sizes::read(directory),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+                Err(error) => Err(error),
+            });
+        read.await.map_err(std::io::Error::other)?
     }
 
     /// Removes finished jobs: what is on disk first, then their rows, so that nothing is left that no

@@ -98,7 +98,7 @@ pub(super) fn unlink_part(dir: impl AsFd, first: u64, part: Part) -> io::Result<
 }
 
 /// Unlinks every segment file in a job's directory and leaves everything else there.
-pub fn remove(dir: impl AsFd) -> io::Result<()> {
+pub(super) fn remove(dir: impl AsFd) -> io::Result<()> {
     for (first, part) in list(&dir)? {
         unlink_part(&dir, first, part)?;
     }

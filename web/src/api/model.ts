@@ -12,6 +12,12 @@ export type Survivor = Schemas["Survivor"];
 export type ProcessInfo = Schemas["ProcessInfo"];
 export type Info = Schemas["Info"];
 export type Violation = Schemas["Violation"];
+export type Queue = Schemas["Queue"];
+export type Template = Schemas["Template"];
+export type TokenEntry = Schemas["TokenEntry"];
+export type Finding = Schemas["Finding"];
+export type Stats = Schemas["Stats"];
+export type ManyResults = Schemas["ManyResults"];
 export type Scope = "metrics" | "read" | "operate" | "admin";
 
 /** What a list has of a job. */

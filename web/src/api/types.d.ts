@@ -60,7 +60,7 @@ export interface paths {
         };
         /**
          * What running jobs use now
-         * @description Sums over the live processes of each. Jobs without processes are left out. The processor share is the difference between two answers.
+         * @description Sums over the live processes of each, and of the children that they have waited for. Jobs without processes are left out. The processor share is the difference between two answers.
          */
         get: operations["getUsage"];
         put?: never;
@@ -220,9 +220,89 @@ export interface paths {
         put?: never;
         /**
          * Stop every job that matches
-         * @description As `DELETE` on each job that matches and has not finished. An empty selector is refused.
+         * @description As `DELETE` on each. A filter without `states` matches jobs that have not finished.
          */
         post: operations["stopJobs"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/jobs/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Pause every job that matches
+         * @description As `POST /jobs/{id}/pause` on each. A filter without `states` matches jobs that run.
+         */
+        post: operations["pauseJobs"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/jobs/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Resume every job that matches
+         * @description As `POST /jobs/{id}/resume` on each. A filter without `states` matches paused jobs.
+         */
+        post: operations["resumeJobs"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/jobs/rerun": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Run every job that matches again
+         * @description As `POST /jobs/{id}/rerun` on each, without changes; `job` in the results is the new one. A filter without `states` matches finished jobs.
+         */
+        post: operations["rerunJobs"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/jobs/purge": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Remove every job that matches
+         * @description As `DELETE` with `purge` on each, so that jobs which are named and have not finished are stopped first. A filter without `states` matches finished jobs.
+         */
+        post: operations["purgeJobs"];
         delete?: never;
         options?: never;
         head?: never;
@@ -545,6 +625,33 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/jobs/{id}/recording.cast": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+            };
+            cookie?: never;
+        };
+        /**
+         * The output of a terminal job as a recording
+         * @description asciicast, version 2: what was written (`o`) and which size the terminal got (`r`), with the seconds since the start; where output is
+         *     not kept any more, a marker (`m`). What there is when the answer begins. Players such as asciinema show it.
+         */
+        get: operations["getRecording"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/jobs/{id}/events": {
         parameters: {
             query?: never;
@@ -831,6 +938,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/ui/queues": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The page, at the queues */
+        get: operations["showQueues"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/ui/events": {
         parameters: {
             query?: never;
@@ -980,6 +1104,109 @@ export interface paths {
          *     `pause_reason` alone the scope `operate` is enough; everything else needs `admin`.
          */
         patch: operations["patchQueue"];
+        trace?: never;
+    };
+    "/stats": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What happened by the minute or the hour
+         * @description Steps in which nothing happened and nothing ran are left out. Thirty days are kept. A server that is killed loses what happened in its last second.
+         */
+        get: operations["getStats"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/templates": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the templates that can be run
+         * @description Where a command policy holds, templates are all that can be run; without one there are none.
+         */
+        get: operations["listTemplates"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/tokens": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List tokens */
+        get: operations["listTokens"];
+        put?: never;
+        /**
+         * Make a token
+         * @description As `procession token create`. The token is in this answer and in no other.
+         */
+        post: operations["createToken"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/tokens/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Revoke a token
+         * @description Sessions that came from it and answers that are open end within 5 seconds. `default`, the first start's, is replaced by a new one in its file.
+         */
+        delete: operations["revokeToken"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/doctor": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * How safe the service is with its settings
+         * @description What `procession doctor` says on the machine. It changes nothing.
+         */
+        get: operations["examine"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
         trace?: never;
     };
     "/drain": {
@@ -1660,6 +1887,55 @@ export interface components {
                 exact: boolean;
             }[];
         };
+        Stats: {
+            /** @enum {integer} */
+            step_seconds: 60 | 3600;
+            steps: {
+                at: components["schemas"]["Timestamp"];
+                created: number;
+                started: number;
+                succeeded: number;
+                failed: number;
+                timed_out: number;
+                canceled: number;
+                lost: number;
+                /** @description Looked at once a second. */
+                most_running: number;
+                /** @description Looked at once a second. */
+                most_queued: number;
+                /** @description Of the jobs that ended. */
+                cpu_seconds: number;
+            }[];
+        };
+        Template: {
+            name: string;
+            /** @description Arguments; a parameter stands as its name in braces. */
+            command: string[];
+            /** @description A JSON Schema of the object `params` of a new job; `required` has the parameters in the order of the command. `x-beneath` is the directory that a path has to lie beneath. A pattern is one of the crate regex. */
+            params: Record<string, never>;
+        };
+        TokenEntry: {
+            name: string;
+            /** @enum {string} */
+            scope: "metrics" | "read" | "operate" | "admin";
+            /** @description `null` for the token of the first start. */
+            created_at: null | components["schemas"]["Timestamp"];
+            expires_at: null | components["schemas"]["Timestamp"];
+        };
+        NewToken: {
+            name: string;
+            /** @enum {string} */
+            scope: "metrics" | "read" | "operate" | "admin";
+            /** @default null */
+            expires_in_seconds: number | null;
+        };
+        Finding: {
+            /** @description The part of the service, in one word. */
+            about: string;
+            /** @enum {string} */
+            verdict: "good" | "note" | "insecure";
+            text: string;
+        };
         JobsUsage: {
             usage: {
                 /** Format: uuid */
@@ -1679,6 +1955,10 @@ export interface components {
             offset: number;
             /** @description Bytes from the first to the last one. */
             length: number;
+            /** @description With `text`: of the first byte of the line, or of the part that is matched at a time. */
+            line_offset?: number;
+            /** @description With `text`: the line without its line feed; bytes that are no UTF-8 are replaced. */
+            text?: string;
         } | {
             /** @constant */
             type: "progress";
@@ -2022,18 +2302,45 @@ export interface components {
             satisfied: boolean;
             jobs: components["schemas"]["Job"][];
         };
+        /** @description Either `job_ids`, or a filter with at least one of `label_selector`, `states`, `name_prefix` and `queue`: a request never hits every job by oversight. All conditions of a filter have to hold. */
+        JobSelection: {
+            /** @description These; alone, without a filter. */
+            job_ids?: string[] | null;
+            label_selector?: string | null;
+            /** @description In one of these. */
+            states?: components["schemas"]["State"][] | null;
+            name_prefix?: string | null;
+            queue?: string | null;
+            /** @description At that moment or later. */
+            created_after?: null | components["schemas"]["Timestamp"];
+            created_before?: null | components["schemas"]["Timestamp"];
+            /** @description Nothing is done where more jobs match. */
+            expect?: number | null;
+        };
+        /** @description Which jobs, as in `JobSelection`, and how. */
         StopRequest: {
-            label_selector: string;
+            /** @description These; alone, without a filter. */
+            job_ids?: string[] | null;
+            label_selector?: string | null;
+            /** @description In one of these. */
+            states?: components["schemas"]["State"][] | null;
+            name_prefix?: string | null;
+            queue?: string | null;
+            /** @description At that moment or later. */
+            created_after?: null | components["schemas"]["Timestamp"];
+            created_before?: null | components["schemas"]["Timestamp"];
+            /** @description Nothing is done where more jobs match. */
+            expect?: number | null;
             signal?: null | components["schemas"]["SignalName"];
             grace_seconds?: number | null;
             /** @default false */
             force: boolean | null;
             reason?: string | null;
         };
-        StopResults: {
+        ManyResults: {
             results: {
                 id: string;
-                /** @description What `DELETE` on the job would have answered. */
+                /** @description What the request on this job alone would have answered. */
                 status: number;
                 job: null | components["schemas"]["Job"];
                 /** @description Of the problem. */
@@ -2140,6 +2447,13 @@ export interface components {
             state: string;
             /** @description Effective. */
             uid: number;
+            /** @description Its name, where the machine knows one. */
+            user: string | null;
+            threads: number;
+            /** @description From disks; `null` where the service may not know. */
+            read_bytes: number | null;
+            /** @description To disks. */
+            written_bytes: number | null;
             /** @description The arguments; the command name in brackets where there are none. */
             command: string[];
             user_cpu_seconds: number;
@@ -2189,6 +2503,19 @@ export interface components {
                 max_queued: number;
             };
             max_body_bytes: number;
+            hostname: string | null;
+            /** @description Those that the service may use. */
+            cpus: number | null;
+            /** @description Of the machine. */
+            memory_bytes: number | null;
+            /** @description Of the file system of the state directory. */
+            free_bytes: number | null;
+            /** @description Its size. */
+            disk_bytes: number | null;
+            /** @description A command policy holds: templates are all that can be run. */
+            policy: boolean;
+            /** @description What this version can do and an earlier one could not. */
+            features: string[];
         };
         /** @description RFC 9457. */
         Problem: {
@@ -2217,7 +2544,7 @@ export interface components {
          * @description Stable; clients accept codes that they do not know.
          * @enum {string}
          */
-        ProblemCode: "invalid_query" | "invalid_page_token" | "invalid_header" | "invalid_json" | "invalid_request" | "unauthenticated" | "forbidden" | "peer_not_allowed" | "origin_not_allowed" | "policy_forbids" | "privilege_required" | "not_found" | "job_not_found" | "queue_not_found" | "method_not_allowed" | "not_acceptable" | "body_timeout" | "job_not_started" | "job_stopping" | "job_already_finished" | "job_not_queued" | "queue_in_use" | "concurrency_conflict" | "signal_failed" | "stdin_closed" | "stdin_offset_mismatch" | "stdin_taken" | "no_terminal" | "precondition_failed" | "cursor_expired" | "body_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "upgrade_required" | "head_too_large" | "host_not_allowed" | "invalid_spec" | "invalid_body" | "no_such_user" | "no_such_template" | "containment_unavailable" | "sandbox_unavailable" | "sandbox_required" | "idempotency_key_reused" | "queue_full" | "too_many_streams" | "internal" | "draining" | "not_ready" | "monitor_unavailable" | "store_unavailable" | "no_room";
+        ProblemCode: "invalid_query" | "invalid_page_token" | "invalid_header" | "invalid_json" | "invalid_request" | "unauthenticated" | "forbidden" | "peer_not_allowed" | "origin_not_allowed" | "policy_forbids" | "privilege_required" | "not_found" | "job_not_found" | "queue_not_found" | "method_not_allowed" | "not_acceptable" | "body_timeout" | "job_not_started" | "job_stopping" | "job_already_finished" | "job_not_queued" | "queue_in_use" | "token_not_found" | "token_exists" | "too_many_tokens" | "no_tokens" | "count_differs" | "concurrency_conflict" | "signal_failed" | "stdin_closed" | "stdin_offset_mismatch" | "stdin_taken" | "no_terminal" | "precondition_failed" | "cursor_expired" | "body_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "upgrade_required" | "head_too_large" | "host_not_allowed" | "invalid_spec" | "invalid_body" | "no_such_user" | "no_such_template" | "containment_unavailable" | "sandbox_unavailable" | "sandbox_required" | "idempotency_key_reused" | "queue_full" | "too_many_streams" | "internal" | "draining" | "not_ready" | "monitor_unavailable" | "store_unavailable" | "no_room";
     };
     responses: {
         /** @description `precondition_failed`: the job is not as `If-Match` or `If-None-Match` says. Nothing was done. */
@@ -2721,9 +3048,11 @@ export interface operations {
     };
     getUsage: {
         parameters: {
-            query: {
-                /** @description At most 200 ids, separated by commas. */
-                job_ids: string;
+            query?: {
+                /** @description At most 200 ids, separated by commas; or `label_selector`. */
+                job_ids?: string;
+                /** @description The newest 200 running jobs that match; an empty one matches all. */
+                label_selector?: string;
             };
             header?: never;
             path?: never;
@@ -3239,24 +3568,240 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What was answered for each job. */
+            /** @description What was answered for each job, oldest first or in the order of `job_ids`. */
             207: {
                 headers: {
                     "Request-Id": components["headers"]["Request-Id"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["StopResults"];
+                    "application/json": components["schemas"]["ManyResults"];
                 };
             };
             400: components["responses"]["BadJson"];
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             408: components["responses"]["BodyTimeout"];
+            /** @description `count_differs`: more match than `expect`. Nothing was done. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             421: components["responses"]["HostNotAllowed"];
-            /** @description `invalid_body`. */
+            /** @description `invalid_body`; also where more than 10000 jobs match. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+        };
+    };
+    pauseJobs: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["JobSelection"];
+            };
+        };
+        responses: {
+            /** @description What was answered for each job, oldest first or in the order of `job_ids`. */
+            207: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ManyResults"];
+                };
+            };
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            408: components["responses"]["BodyTimeout"];
+            /** @description `count_differs`: more match than `expect`. Nothing was done. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            /** @description `invalid_body`; also where more than 10000 jobs match. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+        };
+    };
+    resumeJobs: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["JobSelection"];
+            };
+        };
+        responses: {
+            /** @description What was answered for each job, oldest first or in the order of `job_ids`. */
+            207: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ManyResults"];
+                };
+            };
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            408: components["responses"]["BodyTimeout"];
+            /** @description `count_differs`: more match than `expect`. Nothing was done. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            /** @description `invalid_body`; also where more than 10000 jobs match. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+        };
+    };
+    rerunJobs: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description A repeat makes no job that the first request has made. */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["JobSelection"];
+            };
+        };
+        responses: {
+            /** @description What was answered for each job, oldest first or in the order of `job_ids`. */
+            207: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ManyResults"];
+                };
+            };
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            408: components["responses"]["BodyTimeout"];
+            /** @description `count_differs`: more match than `expect`. Nothing was done. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            /** @description `invalid_body`; also where more than 10000 jobs match. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+        };
+    };
+    purgeJobs: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["JobSelection"];
+            };
+        };
+        responses: {
+            /** @description What was answered for each job, oldest first or in the order of `job_ids`. */
+            207: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ManyResults"];
+                };
+            };
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            408: components["responses"]["BodyTimeout"];
+            /** @description `count_differs`: more match than `expect`. Nothing was done. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            /** @description `invalid_body`; also where more than 10000 jobs match. */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -3816,6 +4361,8 @@ export interface operations {
                 stream?: "stdout" | "stderr" | "all";
                 /** @description Begin here. */
                 offset?: number;
+                /** @description Each hit has the text of its line. */
+                text?: boolean;
                 /** @description At most so many hits; more than a million are lowered to that. */
                 limit?: number;
             };
@@ -3888,6 +4435,53 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["JobNotFound"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    getRecording: {
+        parameters: {
+            query?: {
+                /** @description Have a browser save the answer under this name. */
+                download?: components["parameters"]["Download"];
+                /** @description From `POST /session/tickets`, for a `GET` without `Authorization`. */
+                ticket?: components["parameters"]["Ticket"];
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The recording. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-asciicast": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["JobNotFound"];
+            /** @description `no_terminal`: the job was created without `pty`. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             421: components["responses"]["HostNotAllowed"];
             500: components["responses"]["Internal"];
         };
@@ -4585,6 +5179,56 @@ export interface operations {
             500: components["responses"]["Internal"];
         };
     };
+    showQueues: {
+        parameters: {
+            query?: {
+                /** @description Read by the page. */
+                after?: string;
+                /** @description Read by the page. */
+                again?: string;
+                /** @description Read by the page. */
+                before?: string;
+                /** @description Read by the page. */
+                label?: string;
+                /** @description Read by the page. */
+                name?: string;
+                /** @description Read by the page. */
+                order?: string;
+                /** @description Read by the page. */
+                page?: string;
+                /** @description Read by the page. */
+                queue?: string;
+                /** @description Read by the page. */
+                range?: string;
+                /** @description Read by the page. */
+                state?: string;
+                /** @description Read by the page. */
+                tab?: string;
+                /** @description Read by the page. */
+                type?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The shell of the page, without data. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
     showEvents: {
         parameters: {
             query?: {
@@ -5035,6 +5679,228 @@ export interface operations {
             500: components["responses"]["Internal"];
             503: components["responses"]["StoreUnavailable"];
             507: components["responses"]["NoRoom"];
+        };
+    };
+    getStats: {
+        parameters: {
+            query?: {
+                /** @description From the step on in which this moment is; 60 steps ago by default, and at most 1500. */
+                since?: string;
+                /** @description Seconds. */
+                step?: 60 | 3600;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The steps, oldest first. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Stats"];
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    listTemplates: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The templates, by name. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        /** @description A command policy holds. */
+                        only_templates: boolean;
+                        templates: components["schemas"]["Template"][];
+                    };
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+        };
+    };
+    listTokens: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The tokens; what they are is kept nowhere. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        tokens: components["schemas"]["TokenEntry"][];
+                    };
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            /** @description `no_tokens`: the service asks for none. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    createToken: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewToken"];
+            };
+        };
+        responses: {
+            /** @description The token, which is recognised from now on. */
+            201: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TokenEntry"] & {
+                        token: string;
+                    };
+                };
+            };
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            408: components["responses"]["BodyTimeout"];
+            /** @description `token_exists`; `too_many_tokens`; `no_tokens`: the service asks for none. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            /** @description `invalid_body`. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+        };
+    };
+    revokeToken: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is recognised no more. */
+            204: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            /** @description `token_not_found`. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `no_tokens`: the service asks for none. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    examine: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What was found. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        findings: components["schemas"]["Finding"][];
+                    };
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
         };
     };
     drain: {

@@ -1,26 +1,46 @@
-// What ended, counted over time. PURE.
+// What happened, put into bars. PURE.
 
-import type { BasicJob, State } from "../api/model.ts";
+import type { State, Stats } from "../api/model.ts";
 
 export interface Bucket {
   from: number;
   to: number;
   counts: Partial<Record<State, number>>;
   total: number;
+  running: number;
+  queued: number;
+  cpu: number;
 }
 
-/** Counts by the end of each job, in as many steps as fit. PURE. */
-export function bucketed(jobs: Pick<BasicJob, "state" | "finished_at">[], seconds: number, now: number): Bucket[] {
-  const steps = seconds === 3600 ? 60 : seconds === 86400 ? 48 : 56;
-  const width = (seconds * 1000) / steps;
-  const end = Math.ceil(now / width) * width;
-  const out: Bucket[] = Array.from({ length: steps }, (_, i) => ({ from: end - (steps - i) * width, to: end - (steps - i - 1) * width, counts: {}, total: 0 }));
-  for (const job of jobs) {
-    if (!job.finished_at) continue;
-    const bucket = out[Math.floor((Date.parse(job.finished_at) - out[0]!.from) / width)];
+export type Range = "1h" | "24h" | "30d";
+
+/** How long a range is, in how many bars it is shown, and by which steps the service tells it. */
+export const RANGES: Record<Range, { seconds: number; bars: number; step: 60 | 3600; word: string }> = {
+  "1h": { seconds: 3600, bars: 60, step: 60, word: "by the minute" },
+  "24h": { seconds: 86400, bars: 48, step: 60, word: "by the half hour" },
+  "30d": { seconds: 2592000, bars: 60, step: 3600, word: "by the half day" },
+};
+
+const ENDS = ["succeeded", "failed", "timed_out", "canceled", "lost"] as const;
+
+/** The steps of the service as bars that end now; each step goes to the bar in which it begins. */
+export function bucketed(steps: Stats["steps"], range: Range, now: number): Bucket[] {
+  const { seconds, bars, step } = RANGES[range];
+  const width = (seconds * 1000) / bars;
+  const end = Math.ceil(now / (step * 1000)) * step * 1000;
+  const first = end - bars * width;
+  const out: Bucket[] = Array.from({ length: bars }, (_, i) => ({ from: first + i * width, to: first + (i + 1) * width, counts: {}, total: 0, running: 0, queued: 0, cpu: 0 }));
+  for (const one of steps) {
+    const bucket = out[Math.floor((Date.parse(one.at) - first) / width)];
     if (!bucket) continue;
-    bucket.counts[job.state] = (bucket.counts[job.state] ?? 0) + 1;
-    bucket.total += 1;
+    for (const state of ENDS) {
+      if (one[state] === 0) continue;
+      bucket.counts[state] = (bucket.counts[state] ?? 0) + one[state];
+      bucket.total += one[state];
+    }
+    bucket.running = Math.max(bucket.running, one.most_running);
+    bucket.queued = Math.max(bucket.queued, one.most_queued);
+    bucket.cpu += one.cpu_seconds;
   }
   return out;
 }

@@ -30,9 +30,12 @@ export function asProcession(submission: Submission): string {
     else if (key === "env") for (const [name, text] of Object.entries(value as Record<string, string>)) words.push(`-e ${quote(`${name}=${text}`)}`);
     else if (key === "secret_env") for (const name of Object.keys(value as object)) words.push(`--secret-env ${quote(name)}`);
     else if (key === "timeout_seconds") words.push(`--timeout ${quote(duration(value as number).replaceAll(" ", "").replaceAll("min", "m"))}`);
+    else if (key === "template") words.push(`--template ${quote(String(value))}`);
+    else if (key === "params") for (const [name, text] of Object.entries(value as Record<string, unknown>)) words.push(`--param ${quote(`${name}=${String(text)}`)}`);
     else if (key === "user") words.push(`--user ${quote(String(value))}`);
     else rest[key] = value;
   }
+  if (submission["template"] !== undefined) return words.join(" \\\n  ");
   const tail = submission.command ? `-- ${submission.command.map(quote).join(" ")}` : `--script ${quote(submission.script ?? "")}`;
   if (Object.keys(rest).length > 0) return `procession run -d -f - <<'EOF'\n${asJson(submission)}\nEOF`;
   return [...words, tail].join(" \\\n  ");

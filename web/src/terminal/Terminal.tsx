@@ -2,47 +2,13 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { FitAddon } from "@xterm/addon-fit";
-import { Terminal as Xterm } from "@xterm/xterm";
 import { send, socketAddress, words } from "../api/client.ts";
 import { isTerminal, type Job } from "../api/model.ts";
 import { settings } from "../state/settings.ts";
 import { frame, read, sizeFrame } from "./frames.ts";
+import { make, withNonce } from "./xterm.ts";
 
 const BACK = 256 << 10;
-
-/** xterm makes `<style>` elements; each needs the nonce before it is inserted. */
-function withNonce<T>(work: () => T): T {
-  const nonce = document.querySelector<HTMLElement>("style[nonce], script[nonce]")?.nonce ?? "";
-  const make = document.createElement.bind(document);
-  document.createElement = ((name: string, options?: ElementCreationOptions) => {
-    const element = make(name, options);
-    if (name.toLowerCase() === "style") element.nonce = nonce;
-    return element;
-  }) as typeof document.createElement;
-  try {
-    return work();
-  } finally {
-    document.createElement = make;
-  }
-}
-
-function theme(): Record<string, string> {
-  const style = getComputedStyle(document.querySelector(".terminal") ?? document.body);
-  const probe = document.createElement("span");
-  document.body.append(probe);
-  const colour = (name: string): string => {
-    probe.style.color = `var(--${name})`;
-    return getComputedStyle(probe).color;
-  };
-  const out = {
-    background: colour("log-bg"), foreground: colour("text"), cursor: colour("accent-text"), selectionBackground: colour("accent-soft"),
-    black: colour("sunken"), red: colour("a-red"), green: colour("a-green"), yellow: colour("a-yellow"), blue: colour("a-blue"), magenta: colour("a-magenta"), cyan: colour("a-cyan"), white: colour("muted"),
-    brightBlack: colour("a-dim"), brightRed: colour("a-red"), brightGreen: colour("a-green"), brightYellow: colour("a-yellow"), brightBlue: colour("a-blue"), brightMagenta: colour("a-magenta"), brightCyan: colour("a-cyan"), brightWhite: colour("text"),
-  };
-  probe.remove();
-  void style;
-  return out;
-}
 
 export default function Terminal({ job }: { job: Job }) {
   const box = useRef<HTMLDivElement>(null);
@@ -52,16 +18,10 @@ export default function Terminal({ job }: { job: Job }) {
   useEffect(() => {
     if (left) return;
     const ended = isTerminal(job.state);
-    const xterm = withNonce(() => {
-      const made = new Xterm({ scrollback: 10_000, fontSize: 12, fontFamily: getComputedStyle(document.documentElement).getPropertyValue("--mono"), theme: theme(), screenReaderMode: false, allowProposedApi: false });
-      made.open(box.current!);
-      return made;
-    });
+    const xterm = make(box.current!, { scrollback: 10_000 });
     const fit = new FitAddon();
     xterm.loadAddon(fit);
     withNonce(() => fit.fit());
-    // A job's words do not reach the clipboard or the tab.
-    xterm.parser.registerOscHandler(52, () => true);
     xterm.onTitleChange((text) => setTitle(text.slice(0, 200)));
     let socket: WebSocket | null = null;
     let offset: number | null = null;

@@ -5,9 +5,10 @@ import { type SessionEntry } from "../api/model.ts";
 import { session } from "../api/session.ts";
 import { Broken, Button, Loading, now, say } from "../parts/parts.tsx";
 import { actor, moment } from "../state/format.ts";
-import { signOut } from "../state/me.ts";
+import { may, signOut } from "../state/me.ts";
 import { useResource } from "../state/resource.ts";
 import { settings } from "../state/settings.ts";
+import { Tokens } from "./access/Tokens.tsx";
 
 const MAY: Record<string, string> = { metrics: "see numbers about the service", read: "look at jobs", operate: "look at jobs, run and stop them", admin: "do everything" };
 const BY: Record<string, string> = { session: "by a session of this browser", token: "by a token", socket: "over the unix socket", none: "without asking: the service runs with --auth none" };
@@ -51,7 +52,7 @@ export function Access() {
           </table>
         </div>
       )}
-      <p class="muted small">Tokens are made and revoked on the machine: <code class="mono">procession token create --name NAME --scope operate</code>. A session ends with the token that it came from.</p>
+      {may("admin") && me?.by !== "none" ? <Tokens at={at} onRevoked={list.reload} /> : <p class="muted small">Tokens are made and revoked by an admin, here or on the machine: <code class="mono">procession token create --name NAME --scope operate</code>.</p>}
     </div>
   );
 }

@@ -1,22 +1,18 @@
 // What the service is, and whether it takes jobs.
 
 import { get, Problem, send, words } from "../api/client.ts";
-import type { Info } from "../api/model.ts";
+import type { Finding, Info } from "../api/model.ts";
 import { Broken, Button, Loading, now, say } from "../parts/parts.tsx";
 import { bytes, count, duration } from "../state/format.ts";
 import { loadInfo, may } from "../state/me.ts";
 import { useResource } from "../state/resource.ts";
 
-interface More {
-  hostname?: string;
-  cpus?: number;
-  memory_bytes?: number;
-  output_bytes?: number;
-  free_bytes?: number;
-}
+const VERDICTS: Record<Finding["verdict"], [string, string]> = { good: ["succeeded", "Good"], note: ["queued", "Note"], insecure: ["failed", "Insecure"] };
+/** What is insecure is seen first. */
+const ORDER: Finding["verdict"][] = ["insecure", "note", "good"];
 
 export function Checkup() {
-  const info = useResource((stop) => get<Info & More>("/info", {}, stop), ["checkup"], ["events"], 5000);
+  const info = useResource((stop) => get<Info>("/info", {}, stop), ["checkup"], ["events"], 5000);
   const ready = useResource(async (stop) => {
     try {
       await get("/readyz", {}, stop);
@@ -26,6 +22,7 @@ export function Checkup() {
       throw error;
     }
   }, ["ready"], [], 5000);
+  const doctor = useResource(async (stop) => (may("admin") ? (await get<{ findings: Finding[] }>("/doctor", {}, stop)).findings : []), ["doctor"]);
   if (info.error && !info.data) return <Broken error={info.error} again={info.reload} />;
   if (!info.data) return <Loading />;
   const one = info.data;
@@ -48,9 +45,15 @@ export function Checkup() {
   return (
     <div class="stack">
       <div class="card">
-        <header class="headed"><h2>Findings</h2><span class="sub">“procession doctor” on the machine looks further</span></header>
-        {notes.map(([good, text]) => <div class="choice" key={text}><span class={`state ${good ? "succeeded" : "stopping"}`}>{good ? "Good" : "A look"}</span><span>{text}</span></div>)}
+        <header class="headed"><h2>Findings</h2></header>
+        {notes.map(([good, text]) => <div class="choice finding" key={text}><span class={`state ${good ? "succeeded" : "stopping"}`}>{good ? "Good" : "A look"}</span><span>{text}</span></div>)}
       </div>
+      {may("admin") && (
+        <div class="card">
+          <header class="headed"><h2>Security</h2><span class="sub">as “procession doctor” says it</span><div class="grow" /><Button small icon="again" label="Look again" onClick={doctor.reload} /></header>
+          {doctor.data === null ? <p class="muted pad">{doctor.error ? words(doctor.error) : "Looking …"}</p> : [...doctor.data].sort((a, b) => ORDER.indexOf(a.verdict) - ORDER.indexOf(b.verdict)).map((one) => <div class="choice finding" key={`${one.about} ${one.text}`}><span class={`state ${VERDICTS[one.verdict][0]}`}>{VERDICTS[one.verdict][1]}</span><span><b class="small">{one.about}</b> <bdi class="muted">{one.text}</bdi></span></div>)}
+        </div>
+      )}
       <div class="card">
         <header><h2>Service</h2><div class="grow" />{may("admin") && <Button small onClick={() => void drain(!one.draining)}>{one.draining ? "Take jobs again" : "Drain"}</Button>}</header>
         <dl class="facts wide3">
@@ -60,8 +63,9 @@ export function Checkup() {
           <dt>Processes</dt><dd>server {one.server_pid}, supervisor {one.supervisor_pid}</dd>
           <dt>Running</dt><dd>{count(one.jobs.running)} of {count(one.jobs.max_running)}</dd>
           <dt>Queued</dt><dd>{count(one.jobs.queued)} of {count(one.jobs.max_queued)}</dd>
-          {one.cpus !== undefined && <><dt>Machine</dt><dd>{one.cpus} cores{one.memory_bytes !== undefined && `, ${bytes(one.memory_bytes)} of memory`}</dd></>}
-          {one.free_bytes !== undefined && <><dt>Disk</dt><dd>{bytes(one.free_bytes)} free</dd></>}
+          {one.cpus !== null && <><dt>Machine</dt><dd>{one.cpus} cores{one.memory_bytes !== null && `, ${bytes(one.memory_bytes)} of memory`}</dd></>}
+          {one.free_bytes !== null && <><dt>Disk</dt><dd>{bytes(one.free_bytes)} free{one.disk_bytes !== null && ` of ${bytes(one.disk_bytes)}`}</dd></>}
+          <dt>Runs</dt><dd>{one.policy ? "templates of its policy only" : "any command"}</dd>
         </dl>
       </div>
     </div>

@@ -1,10 +1,11 @@
 // How the service is: numbers, what ended, what runs, and what needs a look.
 
 import { get, skew } from "../api/client.ts";
-import { type BasicJob, type Count, type Info, type State as Name } from "../api/model.ts";
+import type { BasicJob, Count, Info, State as Name, Stats } from "../api/model.ts";
 import { Icon } from "../parts/Icon.tsx";
 import { Bars } from "../parts/Bars.tsx";
-import { bucketed } from "../parts/buckets.ts";
+import { bucketed, type Range, RANGES } from "../parts/buckets.ts";
+import { Lines } from "../parts/Lines.tsx";
 import { Broken, Loading, Meter, now, Segments } from "../parts/parts.tsx";
 import { State, StateShape } from "../parts/State.tsx";
 import { link, place, requery } from "../router.ts";
@@ -14,15 +15,11 @@ import { settings } from "../state/settings.ts";
 import { nameOf, ran, ranWords, result } from "../state/words.ts";
 import { useUsage } from "./jobs/usage.ts";
 
-type Range = "1h" | "24h" | "7d";
-const SECONDS: Record<Range, number> = { "1h": 3600, "24h": 86400, "7d": 604800 };
-
 interface Seen {
-  info: Info & { free_bytes?: number; cpus?: number; hostname?: string };
+  info: Info;
   running: BasicJob[];
   needs: BasicJob[];
-  recent: BasicJob[];
-  whole: boolean;
+  stats: Stats;
   day: Count[];
   all: Count[];
 }
@@ -30,25 +27,25 @@ interface Seen {
 async function look(range: Range, signal: AbortSignal): Promise<Seen> {
   const list = (query: Record<string, string | number>): Promise<{ jobs: BasicJob[]; next_page_token: string | null }> => get("/jobs", { view: "basic", ...query }, signal);
   const since = (seconds: number): string => new Date(Math.floor((Date.now() + skew.value - seconds * 1000) / 60000) * 60000).toISOString();
-  const [info, running, stuck, bad, recent, day, all] = await Promise.all([
-    get<Seen["info"]>("/info", {}, signal),
+  const [info, running, stuck, bad, stats, day, all] = await Promise.all([
+    get<Info>("/info", {}, signal),
     list({ state: "running,paused", page_size: 50 }),
     list({ state: "stopping", page_size: 10 }),
     list({ state: "failed,timed_out,lost", page_size: 20, created_after: since(86400) }),
-    list({ page_size: 1000, state: "succeeded,failed,timed_out,canceled,lost", created_after: since(SECONDS[range]) }),
+    get<Stats>("/stats", { since: since(RANGES[range].seconds), step: RANGES[range].step }, signal),
     get<{ counts: Count[] }>("/jobs/counts", { created_after: since(86400) }, signal),
     get<{ counts: Count[] }>("/jobs/counts", {}, signal),
   ]);
-  return { info, running: running.jobs, needs: [...stuck.jobs, ...bad.jobs], recent: recent.jobs, whole: recent.next_page_token === null, day: day.counts, all: all.counts };
+  return { info, running: running.jobs, needs: [...stuck.jobs, ...bad.jobs], stats, day: day.counts, all: all.counts };
 }
 
 export function Overview() {
-  const range = (["1h", "24h", "7d"] as Range[]).find((one) => one === place.value.query.get("range")) ?? "1h";
+  const range = (["1h", "24h", "30d"] as Range[]).find((one) => one === place.value.query.get("range")) ?? "1h";
   const seen = useResource((signal) => look(range, signal), ["overview", range], ["events"]);
   const uses = useUsage((seen.data?.running ?? []).map((job) => job.id));
   if (seen.error && !seen.data) return <Broken error={seen.error} again={seen.reload} />;
   if (!seen.data) return <Loading rows={8} />;
-  const { info, running, needs, recent, whole, day, all } = seen.data;
+  const { info, running, needs, stats, day, all } = seen.data;
   const of = (counts: Count[], ...states: Name[]): number => counts.filter((one) => states.includes(one.state)).reduce((sum, one) => sum + one.count, 0);
   const [good, failed, late, lost, canceled] = [of(day, "succeeded"), of(day, "failed"), of(day, "timed_out"), of(day, "lost"), of(day, "canceled")];
   const ended = good + failed + late + lost + canceled;
@@ -56,10 +53,11 @@ export function Overview() {
   const cores = [...uses.values()].reduce((sum, one) => sum + (one.cores ?? 0), 0);
   const sorted = [...running].sort((a, b) => (uses.get(b.id)?.cores ?? -1) - (uses.get(a.id)?.cores ?? -1));
   const clock = now.value + skew.value;
-  const buckets = bucketed(recent, SECONDS[range], clock);
+  const buckets = bucketed(stats.steps, range, clock);
+  const used = buckets.reduce((sum, one) => sum + one.cpu, 0);
   return (
     <div class="stack">
-      <div class="inline wraps"><span class="muted grow">{info.hostname ?? ""}</span><Segments<Range> label="Range" value={range} options={[["1h", "1 h"], ["24h", "24 h"], ["7d", "7 d"]]} onChange={(next) => requery(new URLSearchParams(next === "1h" ? {} : { range: next }), "replace")} /></div>
+      <div class="inline wraps"><span class="muted grow">{info.hostname ?? ""}</span><Segments<Range> label="Range" value={range} options={[["1h", "1 h"], ["24h", "24 h"], ["30d", "30 d"]]} onChange={(next) => requery(new URLSearchParams(next === "1h" ? {} : { range: next }), "replace")} /></div>
       <div class="tiles">
         <Tile to={{ state: "running,paused,starting,stopping" }} state="running" word="Running" value={count(info.jobs.running)} beside={`of ${count(info.jobs.max_running)} slots`} note={[of(all, "paused") && `${of(all, "paused")} paused`, of(all, "stopping") && `${of(all, "stopping")} stopping`].filter(Boolean).join(", ") || `${cores.toFixed(1)} cores in use`}><Meter part={info.jobs.running / Math.max(1, info.jobs.max_running)} /></Tile>
         <Tile to={{ state: "queued" }} state="queued" word="Queued" value={count(info.jobs.queued)} beside={`of ${count(info.jobs.max_queued)}`} note={info.jobs.queued === 0 ? "nothing waits" : "wait for a slot"}><Meter part={info.jobs.queued / Math.max(1, info.jobs.max_queued)} class="grey" /></Tile>
@@ -67,11 +65,17 @@ export function Overview() {
         <Tile to={{ state: "failed,timed_out,lost" }} state="failed" word="Failed" value={count(bad)} beside="in 24 h" note={[failed && `${failed} failed`, late && `${late} timed out`, lost && `${lost} lost`].filter(Boolean).join(", ") || "none"}>
           <div class="meter parts" aria-hidden="true">{([["failed", failed], ["timed_out", late], ["lost", lost]] as const).map(([state, number]) => number > 0 && <i key={state} class={`fill-${state}`} style={{ width: `${(number / bad) * 100}%` }} />)}</div>
         </Tile>
-        <div class="card tile"><div class="k"><Icon name="checkup" />Service</div><div class="v">{info.free_bytes !== undefined ? bytes(info.free_bytes) : duration(Math.max(0, Math.floor((clock - Date.parse(info.started_at)) / 1000)))} <small>{info.free_bytes !== undefined ? "free" : "up"}</small></div><Meter part={0} /><div class="n">{info.draining ? "takes no new jobs" : "takes new jobs"}</div></div>
+        <div class="card tile"><div class="k"><Icon name="checkup" />Service</div><div class="v">{info.free_bytes !== null ? bytes(info.free_bytes) : duration(Math.max(0, Math.floor((clock - Date.parse(info.started_at)) / 1000)))} <small>{info.free_bytes !== null ? "free" : "up"}</small></div><Meter part={info.free_bytes !== null && info.disk_bytes ? 1 - info.free_bytes / info.disk_bytes : 0} class="grey" /><div class="n">{info.draining ? "takes no new jobs" : "takes new jobs"}</div></div>
+      </div>
+      <div class="row lists">
+      <div class="card">
+        <header><h2>Ended</h2><span class="sub">{RANGES[range].word}{used >= 1 && `, ${duration(Math.floor(used))} of processors`}</span><span class="legend">{(["succeeded", "failed", "timed_out", "canceled", "lost"] as const).filter((state) => buckets.some((one) => one.counts[state])).map((state) => <span key={state}><i class={`fill-${state}`} />{state.replace("_", " ")}</span>)}</span></header>
+        <Bars buckets={buckets} range={RANGES[range].seconds} />
       </div>
       <div class="card">
-        <header><h2>Ended</h2><span class="sub">{whole ? `by ${range === "1h" ? "minute" : range === "24h" ? "half hour" : "three hours"}` : "the newest 1 000 only"}</span><span class="legend">{(["succeeded", "failed", "timed_out", "canceled", "lost"] as const).filter((state) => recent.some((job) => job.state === state)).map((state) => <span key={state}><i class={`fill-${state}`} />{state.replace("_", " ")}</span>)}</span></header>
-        <Bars buckets={buckets} range={SECONDS[range]} />
+        <header><h2>Running and waiting</h2><span class="legend"><span><i class="fill-running" />{info.jobs.running}</span><span><i class="fill-queued" />{info.jobs.queued}</span></span></header>
+        <Lines buckets={buckets} />
+      </div>
       </div>
       <div class="row lists">
         <div class="card">

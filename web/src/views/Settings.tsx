@@ -1,12 +1,21 @@
 // What a person chooses, in this browser.
 
+import { Icon, type IconName } from "../parts/Icon.tsx";
 import { Segments } from "../parts/parts.tsx";
+import { link } from "../router.ts";
 import { change, settings } from "../state/settings.ts";
+
+/** What the rail has and the bar of a small screen has not. */
+const MORE: [string, string, IconName][] = [["queues", "Queues", "queue"], ["access", "Access, log out", "access"], ["checkup", "Check-up", "checkup"]];
 
 export function SettingsView() {
   const now = settings.value;
   const box = (label: string, value: boolean, set: (value: boolean) => void) => <label class="inline"><input type="checkbox" checked={value} onChange={() => set(!value)} />{label}</label>;
   return (
+    <div class="stack">
+    <nav class="card narrow links" aria-label="More">
+      {MORE.map(([path, word, icon]) => <a key={path} href={link(path)}><Icon name={icon} />{word}</a>)}
+    </nav>
     <div class="card">
       <Choice title="Colours"><Segments label="Colours" value={now.theme} options={[["system", "As the system"], ["light", "Light"], ["dark", "Dark"]]} onChange={(theme) => change({ theme })} /></Choice>
       <Choice title="Times"><Segments label="Times" value={now.times} options={[["local", "Local"], ["utc", "UTC"], ["relative", "How long ago"]]} onChange={(times) => change({ times })} /></Choice>
@@ -19,6 +28,7 @@ export function SettingsView() {
         if (notify && "Notification" in window) void Notification.requestPermission().then((answer) => change({ notify: answer === "granted" }));
         else change({ notify: false });
       })}</Choice>
+    </div>
     </div>
   );
 }

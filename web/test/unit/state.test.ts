@@ -103,12 +103,19 @@ test("a list that is shown is made new without a row that moves", () => {
   assert.equal(jobs[1], shown[1], "what has not changed is the same object");
 });
 
-test("bars count by the end of jobs", () => {
-  const now = Date.parse("2026-01-31T12:00:00Z");
-  const made = bucketed([{ state: "failed", finished_at: "2026-01-31T11:59:30Z" }, { state: "succeeded", finished_at: "2026-01-31T10:00:00Z" }, { state: "running", finished_at: null }], 3600, now);
+test("what happened goes to the bar in which it was", () => {
+  const now = Date.parse("2026-01-31T12:00:30Z");
+  const none = { created: 0, started: 0, succeeded: 0, failed: 0, timed_out: 0, canceled: 0, lost: 0, most_running: 0, most_queued: 0, cpu_seconds: 0 };
+  const steps = [{ ...none, at: "2026-01-31T10:00:00Z", succeeded: 9 }, { ...none, at: "2026-01-31T11:59:00Z", failed: 2, most_running: 3, cpu_seconds: 1.5 }, { ...none, at: "2026-01-31T12:00:00Z", succeeded: 1, most_queued: 4 }];
+  const made = bucketed(steps, "1h", now);
   assert.equal(made.length, 60);
-  assert.deepEqual(made.at(-1)!.counts, { failed: 1 });
-  assert.equal(made.reduce((sum, one) => sum + one.total, 0), 1);
+  assert.deepEqual(made.at(-1)!.counts, { succeeded: 1 });
+  assert.deepEqual(made.at(-2)!.counts, { failed: 2 });
+  assert.deepEqual([made.at(-1)!.queued, made.at(-2)!.running, made.at(-2)!.cpu], [4, 3, 1.5]);
+  assert.equal(made.reduce((sum, one) => sum + one.total, 0), 3);
+  const halves = bucketed(steps, "24h", now);
+  assert.equal(halves.reduce((sum, one) => sum + one.total, 0), 12);
+  assert.equal(halves.at(-1)!.total, 3);
 });
 
 test("how a job ended, in words", () => {

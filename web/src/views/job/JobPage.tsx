@@ -28,9 +28,10 @@ import { SpecView } from "./SpecView.tsx";
 import { StopDialog } from "./StopDialog.tsx";
 import { Timeline } from "./Timeline.tsx";
 
-const Terminal = lazy(() => import("../../terminal/Terminal.tsx"));
+const Terminal = lazy(() => import("../../terminal/index.ts").then((all) => ({ default: all.Terminal })));
+const Player = lazy(() => import("../../terminal/index.ts").then((all) => ({ default: all.Player })));
 
-type Tab = "output" | "terminal" | "processes" | "spec" | "events" | "input";
+type Tab = "output" | "terminal" | "recording" | "processes" | "spec" | "events" | "input";
 type Open = "stop" | "edit" | "timeout" | "signal" | "purge" | null;
 
 /** The end of the output, as hints tell it between two looks at the job. */
@@ -102,6 +103,7 @@ export function JobPage({ id }: { id: string }) {
       <div class="cols" id="part" role="tabpanel">
         {tab === "output" && <LogView key={id} job={job} tip={tip} />}
         {tab === "terminal" && <Suspense fallback={<Loading />}><Terminal key={id} job={job} /></Suspense>}
+        {tab === "recording" && <Suspense fallback={<Loading />}><Player key={id} job={job} /></Suspense>}
         {tab === "processes" && <Processes watch={processes} />}
         {tab === "spec" && <SpecView job={job} />}
         {tab === "events" && <JobEvents id={id} />}
@@ -121,6 +123,7 @@ function tabsOf(job: Job, processes: number): { key: Tab; word: string; count: s
   const size = job.output.stdout_bytes + job.output.stderr_bytes;
   if (job.spec.pty && may("operate")) out.push({ key: "terminal", word: "Terminal", count: "" });
   out.push({ key: "output", word: "Output", count: size > 0 ? bytes(size) : "" });
+  if (job.spec.pty && size > 0) out.push({ key: "recording", word: "Recording", count: "" });
   out.push({ key: "processes", word: "Processes", count: processes > 0 ? String(processes) : "" });
   out.push({ key: "spec", word: "Spec", count: "" }, { key: "events", word: "Events", count: "" });
   if (job.spec.stdin.mode === "open" && !job.spec.pty && !isTerminal(job.state) && may("operate")) out.push({ key: "input", word: "Input", count: "" });
@@ -157,6 +160,17 @@ function Head({ job, onOpen, onAct, onRerun, onExtend }: { job: Job; onOpen: (op
               { key: "purge", word: "Remove record and output …", disabled: !done, run: () => onOpen("purge") },
             ]} />
           </span>
+        )}
+        {operate && (
+          <Menu icon="more" label="All actions" class="narrow" items={[
+            { key: "again", word: "Again", run: onRerun },
+            { key: "changes", word: "Again with changes …", run: () => go(link("run", { again: job.id })) },
+            ...(job.state === "running" ? [{ key: "pause", word: "Pause", run: () => void onAct(() => pause(job.id)) }] : []),
+            ...(job.state === "running" || job.state === "paused" ? [{ key: "signal", word: "Signal …", run: () => onOpen("signal") }] : []),
+            { key: "edit", word: "Name, labels, timeout …", run: () => onOpen("edit") },
+            { key: "copy", word: "Copy the id", run: () => void copy(job.id, "the id") },
+            { key: "purge", word: "Remove record and output …", disabled: !done, run: () => onOpen("purge") },
+          ]} />
         )}
         {operate && !done && <Button icon="stop" kind="stop" onClick={() => onOpen("stop")}>Stop</Button>}
         {operate && job.state === "lost" && <Button icon="stop" kind="stop" onClick={() => onOpen("stop")}>End what is left</Button>}
@@ -201,7 +215,7 @@ function useJobKeys(keys: { tab: (index: number) => void; stop: () => void; paus
     const on = (event: KeyboardEvent): void => {
       if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || !settings.value.keys) return;
       if (event.target instanceof HTMLElement && event.target.closest("input, textarea, select, dialog, .xterm, [role=menu]") !== null) return;
-      if (/^[1-6]$/.test(event.key)) keys.tab(Number(event.key) - 1);
+      if (/^[1-7]$/.test(event.key)) keys.tab(Number(event.key) - 1);
       else if (event.key === "s") keys.stop();
       else if (event.key === "p") keys.pause();
       else if (event.key === "r") keys.again();

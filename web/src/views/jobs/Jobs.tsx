@@ -146,7 +146,7 @@ export function Jobs() {
 function JobRow({ job, use, selected, cursor, onToggle, onStop, onAgain, onPeek }: { job: BasicJob; use: Use | undefined; selected: boolean; cursor: boolean; onToggle: (job: BasicJob, range: boolean) => void; onStop: () => void; onAgain: () => void; onPeek: () => void }) {
   const clock = now.value + skew.value;
   const seconds = ran(job, clock);
-  const cpus = (info.value as { cpus?: number } | null)?.cpus ?? 1;
+  const cpus = info.value?.cpus ?? 1;
   const running = !isTerminal(job.state);
   const why = result(job) || (job.pty ? "terminal" : "");
   return (

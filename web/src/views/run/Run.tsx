@@ -4,12 +4,14 @@ import { useEffect, useState } from "preact/hooks";
 import { get, key, Problem, sendThrough, words } from "../../api/client.ts";
 import type { Job } from "../../api/model.ts";
 import { Icon, type IconName } from "../../parts/Icon.tsx";
-import { Broken, Button, copy, Field, Input, Loading, say, Segments } from "../../parts/parts.tsx";
+import { Broken, Button, Field, Input, Loading, say, Segments } from "../../parts/parts.tsx";
 import { go, link, place } from "../../router.ts";
-import { may } from "../../state/me.ts";
-import { asCurl, asJson, asProcession, type Submission } from "../../state/same.ts";
+import { info, may } from "../../state/me.ts";
+import { asJson, type Submission } from "../../state/same.ts";
 import { moment } from "../../state/format.ts";
 import { nameOf } from "../../state/words.ts";
+import { Same } from "./Same.tsx";
+import { TemplateForm } from "./TemplateForm.tsx";
 import { difference, EMPTY, type Errors, type Form, formOf, type Kind, placed, submission } from "./form.ts";
 
 const DRAFT = "procession.draft";
@@ -41,6 +43,8 @@ export function Run() {
     if (id !== null) get<Job>(`/jobs/${id}`).then(setJob, setError);
   }, [id]);
   if (!may("operate")) return <div class="card empty"><h2>You may look</h2><p class="muted">To run jobs, ask for a token of the scope operate.</p></div>;
+  if (info.value === null) return <Loading />;
+  if (info.value.policy && id === null) return <TemplateForm />;
   if (id !== null && error) return <Broken error={error} />;
   if (id !== null && !job) return <Loading />;
   return <RunForm key={id ?? ""} from={job} />;
@@ -253,19 +257,6 @@ function More({ form, set, errors }: Part) {
       <Section icon="events" title="Webhooks" now={form.webhook || "none"} open={has("webhook")}>
         <Text {...text} name="webhook" label="Addresses" mono placeholder="https://example.org/hook" hint="of http or https, separated by spaces" />
       </Section>
-    </div>
-  );
-}
-
-function Same({ body }: { body: Submission }) {
-  const [how, setHow] = useState<"procession" | "curl" | "json">("procession");
-  // A secret is for the request alone.
-  const shown = body["secret_env"] ? { ...body, secret_env: Object.fromEntries(Object.keys(body["secret_env"] as object).map((name) => [name, "…"])) } : body;
-  const text = how === "json" ? asJson(shown) : how === "curl" ? asCurl(shown) : asProcession(shown);
-  return (
-    <div class="card">
-      <header class="headed"><h2>The same by</h2><div class="grow" /><Segments label="How" value={how} options={[["procession", "procession"], ["curl", "curl"], ["json", "JSON"]]} onChange={setHow} /><Button small icon="copy" label="Copy" onClick={() => void copy(text, "it")} /></header>
-      <pre class="box ruled" tabIndex={0}><bdi>{text}</bdi></pre>
     </div>
   );
 }

@@ -1,0 +1,389 @@
+//! Routes that do or tell something about many jobs, and about the service itself: selections, templates, tokens,
+//! findings, what happened, and recordings.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::harness::{Server, eventually, id};
+
+fn sleep(name: &str, queue: &str) -> Value {
+    json!({"command": ["sleep", "300"], "name": name, "queue": queue})
+}
+
+/// What was answered for each job.
+fn statuses(answer: &Value) -> Vec<u64> {
+    let results = answer["results"].as_array().unwrap();
+    results
+        .iter()
+        .map(|result| result["status"].as_u64().unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_selection_is_hit_as_a_whole_or_not_at_all() {
+    let server = Server::start().await;
+    let mut jobs = Vec::new();
+    for name in ["pick-1", "pick-2", "other"] {
+        jobs.push(id(&server.submit(&sleep(name, "here")).await));
+    }
+    for job in &jobs {
+        server.in_state(job, "running").await;
+    }
+    // More match than were seen.
+    let body = json!({"queue": "here", "expect": 2});
+    for path in ["stop", "pause", "rerun", "purge"] {
+        let states = json!({"states": ["running"], "queue": "here", "expect": 2});
+        let reply = server.post(&format!("/jobs/{path}"), &states).await;
+        let told = (reply.status, reply.code());
+        assert_eq!(told, (409, "count_differs".to_owned()), "{path}: {reply}");
+    }
+    let reply = server.post("/jobs/stop", &body).await;
+    assert_eq!(reply.status, 409, "{reply}");
+    // A filter that would let every job pass, and one beside names.
+    for bad in [
+        json!({"expect": 3}),
+        json!({"created_before": "2100-01-01T00:00:00Z"}),
+        json!({"states": []}),
+        json!({"name_prefix": ""}),
+        json!({"job_ids": []}),
+        json!({"job_ids": [jobs[0]], "queue": "here"}),
+    ] {
+        for path in ["/jobs/stop", "/jobs/pause", "/jobs/purge"] {
+            let reply = server.post(path, &bad).await;
+            assert_eq!(reply.status, 422, "{path} {bad}: {reply}");
+        }
+    }
+
+    let paused = server
+        .post("/jobs/pause", &json!({"name_prefix": "pick-"}))
+        .await;
+    assert_eq!(
+        (paused.status, statuses(&paused.json())),
+        (207, vec![200, 200])
+    );
+    assert_eq!(server.in_state(&jobs[2], "running").await["name"], "other");
+    let resumed = server
+        .post("/jobs/resume", &json!({"queue": "here", "expect": 2}))
+        .await;
+    assert_eq!(statuses(&resumed.json()), [200, 200], "{resumed}");
+
+    let named =
+        json!({"job_ids": [jobs[2], "0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f"], "force": true});
+    let stopped = server.post("/jobs/stop", &named).await.json();
+    assert_eq!(statuses(&stopped), [202, 404], "{stopped:#}");
+    assert_eq!(stopped["results"][1]["code"], "job_not_found");
+    let rest = json!({"states": ["running", "queued"], "queue": "here", "force": true});
+    let stopped = server.post("/jobs/stop", &rest).await.json();
+    assert_eq!(statuses(&stopped).len(), 2, "{stopped:#}");
+    for job in &jobs {
+        assert_eq!(server.finished(job).await["state"], "canceled");
+    }
+
+    // Without states, those that have finished are run again, once for a key.
+    let again = || {
+        let request = server.request(Method::POST, "/jobs/rerun");
+        let request = request.header("Idempotency-Key", "twice");
+        server.send(request.json(
+            &json!({"name_prefix": "pick-", "expect": 2, "created_before": "2100-01-01T00:00:00Z"}),
+        ))
+    };
+    let first = again().await.json();
+    assert_eq!(statuses(&first), [201, 201], "{first:#}");
+    let made: Vec<String> = first["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|result| id(&result["job"]))
+        .collect();
+    assert_eq!(first["results"][0]["job"]["rerun_of"], *jobs[0]);
+    let body = json!({"job_ids": made, "force": true});
+    server.post("/jobs/stop", &body).await;
+    for job in &made {
+        server.finished(job).await;
+    }
+    let purged = server.post("/jobs/purge", &json!({"job_ids": made})).await;
+    assert_eq!(statuses(&purged.json()), [204, 204], "{purged}");
+    let purged = server.post("/jobs/purge", &json!({"queue": "here"})).await;
+    assert_eq!(statuses(&purged.json()), [204, 204, 204], "{purged}");
+    assert_eq!(server.get("/jobs").await.json()["jobs"], json!([]));
+}
+
+#[tokio::test]
+async fn stop_on_the_command_line_takes_a_filter_and_how_many_are_expected() {
+    let server = Server::start().await;
+    let mut jobs = Vec::new();
+    for name in ["night-1", "night-2", "day-1"] {
+        jobs.push(id(&server.submit(&sleep(name, "default")).await));
+    }
+    let run = |args: &[&str]| {
+        let mut command = server.client();
+        command.args(args).output().unwrap()
+    };
+    let refused = run(&["stop", "--name-prefix", "night-", "--expect", "1"]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let why = String::from_utf8(refused.stderr).unwrap();
+    assert!(why.contains("2 match and 1 were expected"), "{why}");
+    let nobody = run(&["stop", "--expect", "1"]);
+    assert_eq!(nobody.status.code(), Some(1), "{nobody:?}");
+    let stopped = run(&[
+        "stop",
+        "--name-prefix",
+        "night-",
+        "--expect",
+        "2",
+        "--created-after",
+        "1h ago",
+    ]);
+    assert!(stopped.status.success(), "{stopped:?}");
+    let text = String::from_utf8(stopped.stdout).unwrap();
+    assert_eq!(text.lines().count(), 2, "{text}");
+    assert_eq!(server.in_state(&jobs[2], "running").await["name"], "day-1");
+    let stopped = run(&[
+        "stop",
+        "--state",
+        "running,paused",
+        "--queue",
+        "default",
+        "--force",
+    ]);
+    assert!(stopped.status.success(), "{stopped:?}");
+    assert_eq!(server.finished(&jobs[2]).await["state"], "canceled");
+}
+
+#[tokio::test]
+async fn lines_are_found_by_the_command_line_as_grep_finds_them() {
+    let server = Server::start().await;
+    let script =
+        "printf 'one needle, two needles\\nhay\\nNeedle\\n'; printf 'needle \\033[31mred\\n' >&2";
+    let job = id(&server.run_script(script).await);
+    let grep = |args: &[&str]| {
+        let mut command = server.client();
+        command.args(["logs", &job, "--grep"]).args(args);
+        let ran = command.output().unwrap();
+        (
+            ran.status.code().unwrap(),
+            String::from_utf8(ran.stdout).unwrap(),
+        )
+    };
+    assert_eq!(
+        grep(&["needles?", "--stream", "stdout"]),
+        (0, "one needle, two needles\n".to_owned())
+    );
+    let (code, text) = grep(&["^needle", "--ignore-case"]);
+    assert_eq!((code, text.lines().count()), (0, 2), "{text}");
+    assert_eq!(grep(&["nothing"]), (1, String::new()));
+    let (code, text) = grep(&["hay", "--json"]);
+    assert_eq!(code, 0);
+    let hit: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (&hit["text"], &hit["length"]),
+        (&json!("hay"), &json!(3)),
+        "{hit}"
+    );
+    let (code, _) = grep(&["("]);
+    assert_eq!(code, 1);
+}
+
+#[tokio::test]
+async fn tokens_are_made_and_revoked_over_http_and_known_at_once() {
+    let server = Server::start().await;
+    let made = server
+        .post(
+            "/tokens",
+            &json!({"name": "ci", "scope": "read", "expires_in_seconds": 600}),
+        )
+        .await;
+    assert_eq!(made.status, 201, "{made}");
+    let token = made.json()["token"].as_str().unwrap().to_owned();
+    let ask = async |path: &str| {
+        let request = server.anonymous(Method::GET, path).bearer_auth(&token);
+        server.send(request).await.status
+    };
+    assert_eq!((ask("/jobs").await, ask("/tokens").await), (200, 403));
+    let taken = server
+        .post("/tokens", &json!({"name": "ci", "scope": "read"}))
+        .await;
+    assert_eq!((taken.status, taken.code().as_str()), (409, "token_exists"));
+    let list = server.get("/tokens").await;
+    let list = list.json();
+    assert_eq!(list["tokens"][0]["name"], "default", "{list:#}");
+    assert_eq!(list["tokens"][1]["name"], "ci", "{list:#}");
+    assert!(!list.to_string().contains(&token));
+    assert_eq!(list["tokens"][1].get("token"), None);
+    let mut command = server.client();
+    let shown = command.args(["token", "list"]).output().unwrap();
+    assert!(String::from_utf8(shown.stdout).unwrap().contains("ci"));
+    let remove = async |name: &str| {
+        let request = server.request(Method::DELETE, &format!("/tokens/{name}"));
+        server.send(request).await.status
+    };
+    assert_eq!(remove("ci").await, 204);
+    assert_eq!(ask("/jobs").await, 401);
+    assert_eq!((remove("ci").await, remove("A").await), (404, 404));
+    let log = server.state_dir().join("audit.jsonl");
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("/tokens") && !log.contains(&token), "{log}");
+}
+
+#[tokio::test]
+async fn without_a_policy_there_are_no_templates_and_with_one_they_are_described() {
+    let server = Server::start().await;
+    let none = server.get("/templates").await.json();
+    assert_eq!(none, json!({"only_templates": false, "templates": []}));
+    assert_eq!(server.get("/info").await.json()["policy"], false);
+    let folder = tempfile::tempdir().unwrap();
+    let policy = folder.path().join("policy.toml");
+    let text = "[template.greet]\ncommand = [\"/bin/echo\", \"{word}\"]\nparams.word = { type = \"enum\", values = [\"hello\"] }\n";
+    std::fs::write(&policy, text).unwrap();
+    let server = Server::builder()
+        .args(["--policy", policy.to_str().unwrap()])
+        .start()
+        .await;
+    let some = server.get("/templates").await.json();
+    assert_eq!(some["only_templates"], true);
+    assert_eq!(some["templates"][0]["name"], "greet", "{some:#}");
+    let word = &some["templates"][0]["params"]["properties"]["word"];
+    assert_eq!(*word, json!({"type": "string", "enum": ["hello"]}));
+    let job = json!({"template": "greet", "params": {"word": "hello"}});
+    assert_eq!(server.run(&job).await["state"], "succeeded");
+}
+
+#[tokio::test]
+async fn the_findings_are_those_of_the_command() {
+    let server = Server::start().await;
+    let told = server.get("/doctor").await;
+    assert_eq!(told.status, 200, "{told}");
+    let told = told.json();
+    let findings = told["findings"].as_array().unwrap();
+    let abouts: Vec<&str> = findings
+        .iter()
+        .filter_map(|it| it["about"].as_str())
+        .collect();
+    for about in [
+        "listener",
+        "auth",
+        "state",
+        "tokens",
+        "containment",
+        "sandbox",
+    ] {
+        assert!(abouts.contains(&about), "{told:#}");
+    }
+    let auth = findings.iter().find(|it| it["about"] == "auth").unwrap();
+    assert_eq!(auth["verdict"], "good");
+    let info = server.get("/info").await.json();
+    assert!(info["memory_bytes"].as_u64().unwrap() > 1 << 20, "{info:#}");
+    assert!(
+        info["free_bytes"].as_u64() < info["disk_bytes"].as_u64(),
+        "{info:#}"
+    );
+}
+
+#[tokio::test]
+async fn what_happened_is_counted_by_the_minute_and_outlives_the_server() {
+    let server = Server::start().await;
+    server.run_script("exit 0").await;
+    server.run_script("exit 1").await;
+    let sum = |stats: &Value, field: &str| -> u64 {
+        let steps = stats["steps"].as_array().unwrap();
+        steps.iter().map(|step| step[field].as_u64().unwrap()).sum()
+    };
+    let stats = server.get("/stats").await.json();
+    assert_eq!(stats["step_seconds"], 60);
+    for (field, expected) in [
+        ("created", 2),
+        ("started", 2),
+        ("succeeded", 1),
+        ("failed", 1),
+    ] {
+        assert_eq!(sum(&stats, field), expected, "{field}: {stats:#}");
+    }
+    crate::harness::kill_now(server.server_process().unwrap());
+    eventually("the next server with the same numbers", async || {
+        let request = server.request(Method::GET, "/stats?step=3600");
+        let answer = server.try_send(request).await.ok()?;
+        (answer.status == 200 && sum(&answer.json(), "created") == 2).then_some(())
+    })
+    .await;
+    for bad in ["step=5", "since=yesterday"] {
+        let reply = server.get(&format!("/stats?{bad}")).await;
+        assert_eq!(reply.status, 400, "{bad}: {reply}");
+    }
+}
+
+#[tokio::test]
+async fn a_recording_has_what_was_written_and_every_size() {
+    let server = Server::start().await;
+    let script =
+        "stty size; trap 'stty size; exit' WINCH; echo ready €; while :; do sleep 0.05; done";
+    let spec = json!({"script": script, "pty": {"rows": 24, "cols": 80}, "name": "recorded"});
+    let job = id(&server.submit(&spec).await);
+    eventually("its output", async || {
+        server.text(&job).await.contains("ready").then_some(())
+    })
+    .await;
+    let path = format!("/jobs/{job}/pty");
+    let request = server.request(Method::PUT, &path);
+    let resized = server
+        .send(request.json(&json!({"rows": 50, "cols": 120})))
+        .await;
+    assert_eq!(resized.status, 204, "{resized}");
+    server.finished(&job).await;
+    let cast = server.get(&format!("/jobs/{job}/recording.cast")).await;
+    assert_eq!(cast.status, 200, "{cast}");
+    assert_eq!(cast.header("content-type"), "application/x-asciicast");
+    let text = String::from_utf8(cast.body.to_vec()).unwrap();
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let head = &lines[0];
+    assert_eq!(
+        (&head["version"], &head["width"], &head["height"]),
+        (&json!(2), &json!(80), &json!(24))
+    );
+    assert_eq!(head["title"], "recorded");
+    let events = &lines[1..];
+    let at = |index: usize| events[index][0].as_f64().unwrap();
+    assert!(
+        (1..events.len()).all(|index| at(index - 1) <= at(index)),
+        "{text}"
+    );
+    let resize = events.iter().position(|event| event[1] == "r").unwrap();
+    assert_eq!(events[resize][2], "120x50", "{text}");
+    let written = |events: &[Value]| -> String {
+        let output = events.iter().filter(|event| event[1] == "o");
+        output.map(|event| event[2].as_str().unwrap()).collect()
+    };
+    assert_eq!(written(&events[..resize]), "24 80\r\nready €\r\n");
+    assert_eq!(written(&events[resize..]), "50 120\r\n");
+    let plain = id(&server.run_script("true").await);
+    let none = server.get(&format!("/jobs/{plain}/recording.cast")).await;
+    assert_eq!((none.status, none.code().as_str()), (409, "no_terminal"));
+    let purged = server.delete(&job, "purge").await;
+    assert_eq!(purged.status, 204, "{purged}");
+    let left = std::fs::read_dir(server.state_dir().join("jobs")).unwrap();
+    assert!(left.flatten().all(|entry| *entry.file_name() != *job));
+}
+
+#[tokio::test]
+async fn processes_have_users_threads_and_what_they_read() {
+    let server = Server::start().await;
+    let job = id(&server.submit(&sleep("seen", "default")).await);
+    server.in_state(&job, "running").await;
+    let seen = server.get(&format!("/jobs/{job}/processes")).await.json();
+    let process = &seen["processes"][0];
+    assert_eq!(process["threads"], 1, "{seen:#}");
+    assert!(
+        process["user"].is_string() || process["user"].is_null(),
+        "{seen:#}"
+    );
+    assert!(process["written_bytes"].is_u64(), "{seen:#}");
+    let usage = server.get("/jobs/usage?label_selector=").await.json();
+    assert_eq!(usage["usage"][0]["job_id"], *job, "{usage:#}");
+    let both = server
+        .get(&format!("/jobs/usage?label_selector=a&job_ids={job}"))
+        .await;
+    assert_eq!(both.status, 400, "{both}");
+    server.stop(&job, "force").await;
+}

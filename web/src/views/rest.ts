@@ -1,0 +1,6 @@
+// The views that are seldom the first that is looked at: they come when one of them is.
+
+export { Access } from "./Access.tsx";
+export { Checkup } from "./Checkup.tsx";
+export { Queues } from "./queues/Queues.tsx";
+export { Run } from "./run/Run.tsx";
