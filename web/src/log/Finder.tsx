@@ -62,7 +62,7 @@ export function Finder({ box, wish, hits, problem, current, extent, onWish, onSt
     event.stopPropagation();
   };
   return (
-    <div class={`find grow ${wish.text !== "" ? "on" : ""}`} role="search">
+    <div class={`find grow ${wish.text !== "" ? "on" : ""}`} role="search" aria-label="This output">
       <Icon name="search" />
       <input ref={box} type="text" class="mono" placeholder="Find in all of it" aria-label="Find in the whole output" spellcheck={false} autocomplete="off" value={wish.text} aria-invalid={problem !== ""}
         onInput={(event) => onWish({ ...wish, text: event.currentTarget.value })} onKeyDown={keys} />

@@ -19,7 +19,7 @@ export function Bars({ buckets, range }: { buckets: Bucket[]; range: number }) {
   };
   const total = buckets.reduce((sum, one) => sum + one.total, 0);
   return (
-    <svg class="bars" viewBox="0 0 1100 176" preserveAspectRatio="none" role="img" aria-label={`${total} jobs ended`}>
+    <svg class="bars" viewBox="0 0 1100 176" preserveAspectRatio="none" role="group" aria-label={`${total} jobs ended`}>
       {[0, 0.5, 1].map((part) => <g key={part}><line x1={left} x2={right} y1={y(top * part)} y2={y(top * part)} stroke="var(--line)" /><text x={left - 6} y={y(top * part) + 4} text-anchor="end">{top * part}</text></g>)}
       {buckets.map((bucket, i) => {
         let at = 0;

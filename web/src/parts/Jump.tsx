@@ -52,7 +52,7 @@ export function Jump() {
     event.stopPropagation();
   };
   return (
-    <form class="jump" role="search" ref={box} onKeyDown={keys} onFocusIn={() => setOpen(true)} onFocusOut={(event) => { if (!box.current?.contains(event.relatedTarget as Node | null)) setOpen(false); }} onSubmit={(event) => {
+    <form class="jump" role="search" aria-label="Whole service" ref={box} onKeyDown={keys} onFocusIn={() => setOpen(true)} onFocusOut={(event) => { if (!box.current?.contains(event.relatedTarget as Node | null)) setOpen(false); }} onSubmit={(event) => {
       event.preventDefault();
       if (choices[0]) to(choices[0].href);
     }}>

@@ -2,12 +2,13 @@
 
 import { get, Problem, send, words } from "../api/client.ts";
 import type { Finding, Info } from "../api/model.ts";
+import { Icon, type IconName } from "../parts/Icon.tsx";
 import { Broken, Button, Loading, now, say } from "../parts/parts.tsx";
 import { bytes, count, duration } from "../state/format.ts";
 import { loadInfo, may } from "../state/me.ts";
 import { useResource } from "../state/resource.ts";
 
-const VERDICTS: Record<Finding["verdict"], [string, string]> = { good: ["succeeded", "Good"], note: ["queued", "Note"], insecure: ["failed", "Insecure"] };
+const VERDICTS: Record<Finding["verdict"], [string, IconName, string]> = { good: ["succeeded", "check", "Good"], note: ["queued", "eye", "Note"], insecure: ["failed", "warn", "Insecure"] };
 /** What is insecure is seen first. */
 const ORDER: Finding["verdict"][] = ["insecure", "note", "good"];
 
@@ -46,12 +47,12 @@ export function Checkup() {
     <div class="stack">
       <div class="card">
         <header class="headed"><h2>Findings</h2></header>
-        {notes.map(([good, text]) => <div class="choice finding" key={text}><span class={`state ${good ? "succeeded" : "stopping"}`}>{good ? "Good" : "A look"}</span><span>{text}</span></div>)}
+        {notes.map(([good, text]) => <div class="choice finding" key={text}><span class={`state ${good ? "succeeded" : "stopping"}`}><Icon name={good ? "check" : "eye"} />{good ? "Good" : "A look"}</span><span>{text}</span></div>)}
       </div>
       {may("admin") && (
         <div class="card">
           <header class="headed"><h2>Security</h2><span class="sub">as “procession doctor” says it</span><div class="grow" /><Button small icon="again" label="Look again" onClick={doctor.reload} /></header>
-          {doctor.data === null ? <p class="muted pad">{doctor.error ? words(doctor.error) : "Looking …"}</p> : [...doctor.data].sort((a, b) => ORDER.indexOf(a.verdict) - ORDER.indexOf(b.verdict)).map((one) => <div class="choice finding" key={`${one.about} ${one.text}`}><span class={`state ${VERDICTS[one.verdict][0]}`}>{VERDICTS[one.verdict][1]}</span><span><b class="small">{one.about}</b> <bdi class="muted">{one.text}</bdi></span></div>)}
+          {doctor.data === null ? <p class="muted pad">{doctor.error ? words(doctor.error) : "Looking …"}</p> : [...doctor.data].sort((a, b) => ORDER.indexOf(a.verdict) - ORDER.indexOf(b.verdict)).map((one) => <div class="choice finding" key={`${one.about} ${one.text}`}><span class={`state ${VERDICTS[one.verdict][0]}`}><Icon name={VERDICTS[one.verdict][1]} />{VERDICTS[one.verdict][2]}</span><span><b class="small">{one.about}</b> <bdi class="muted">{one.text}</bdi></span></div>)}
         </div>
       )}
       <div class="card">

@@ -54,6 +54,15 @@ export function SignIn({ alone = false }: { alone?: boolean }) {
     setBusy(false);
   };
   useEffect(() => {
+    // An address with a code that is put into a tab which shows this already changes the fragment alone.
+    const hear = (): void => {
+      const code = codeOf();
+      if (code !== null) void enter({ code });
+    };
+    window.addEventListener("hashchange", hear);
+    return () => window.removeEventListener("hashchange", hear);
+  }, []);
+  useEffect(() => {
     if (CODE !== null && !used) {
       used = true;
       void enter({ code: CODE });

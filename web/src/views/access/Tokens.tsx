@@ -25,7 +25,7 @@ export function Tokens({ at, onRevoked }: { at: (time: string) => string; onRevo
         <tbody>
           {list.data.tokens.map((token) => (
             <tr key={token.name}>
-              <td><bdi>{token.name}</bdi></td><td class="muted">{token.scope}</td><td class="muted wide">{token.created_at === null ? "at the first start" : at(token.created_at)}</td><td class="muted wide">{token.expires_at === null ? "for ever" : at(token.expires_at)}</td>
+              <td><bdi>{token.name}</bdi></td><td class="muted">{token.scope}</td><td class="muted wide">{token.created_at === null ? "first start" : at(token.created_at)}</td><td class="muted wide">{token.expires_at === null ? "for ever" : at(token.expires_at)}</td>
               <td class="num"><Button small kind="stop" onClick={() => setOpen({ kind: "revoke", token })}>Revoke</Button></td>
             </tr>
           ))}

@@ -18,7 +18,7 @@ export function Filters({ filter, onFilter }: { filter: Filter; onFilter: (filte
   if (filter.before !== "") chips.push({ key: "before", word: "created", value: `before ${at(filter.before)}`, without: { ...filter, before: "" } });
   return (
     <div class="filters">
-      <form class="filter" role="search" onSubmit={(event) => {
+      <form class="filter" role="search" aria-label="This list" onSubmit={(event) => {
         event.preventDefault();
         if (text.trim() !== "") onFilter(typed(filter, text, new Date()));
         setText("");
@@ -33,7 +33,7 @@ export function Filters({ filter, onFilter }: { filter: Filter; onFilter: (filte
             if (event.key === "Escape") event.currentTarget.blur();
           }} />
       </form>
-      <Menu label="Order and size" class="wide" items={[
+      <Menu label={`${filter.order === "desc" ? "Newest first" : "Oldest first"}: order and size`} class="wide" items={[
         { key: "desc", word: "Newest first", run: () => onFilter({ ...filter, order: "desc" }) },
         { key: "asc", word: "Oldest first", run: () => onFilter({ ...filter, order: "asc" }) },
         ...([50, 100, 200] as const).map((size) => ({ key: String(size), word: `${size} a page`, run: () => change({ pageSize: size }) })),

@@ -4,6 +4,7 @@ import { useState } from "preact/hooks";
 import { get, send, skew, words } from "../../api/client.ts";
 import type { Queue } from "../../api/model.ts";
 import { Broken, Button, Dialog, Field, Input, Loading, Meter, now, say } from "../../parts/parts.tsx";
+import { StateShape } from "../../parts/State.tsx";
 import { link } from "../../router.ts";
 import { count, duration } from "../../state/format.ts";
 import { may } from "../../state/me.ts";
@@ -74,7 +75,7 @@ function Row({ queue, onPause, onResume, onSettings }: { queue: Queue; onPause: 
   return (
     <tr>
       <td>
-        <span class="first"><a class="name" href={link("jobs", { queue: queue.name })}><bdi>{queue.name}</bdi></a>{queue.paused && <span class="state paused">Paused</span>}</span>
+        <span class="first"><a class="name" href={link("jobs", { queue: queue.name })}><bdi>{queue.name}</bdi></a>{queue.paused && <span class="state paused"><StateShape state="paused" />Paused</span>}</span>
         {queue.paused && queue.pause_reason !== null ? <bdi class="cmd" title={queue.pause_reason}>{queue.pause_reason}</bdi> : <span class="cmd wide">{rate(queue)}</span>}
       </td>
       <td><a class="two" href={jobs("running,starting,paused,stopping")}>{count(queue.running)}<span class="faint">{running.words}</span></a>{running.part !== null && <Meter part={running.part} />}</td>
