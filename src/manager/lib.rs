@@ -182,6 +182,8 @@ impl Manager {
             mut spec,
             actor,
             rerun_of,
+            run_at,
+            hold,
             idempotency,
             has_priority,
         } = submission;
@@ -199,6 +201,8 @@ impl Manager {
             name,
             labels,
             rerun_of,
+            run_at,
+            hold,
             ..Job::accepted(JobId::generate(), actor, Arc::new(spec), clock::wall())
         };
         let id = job.id;

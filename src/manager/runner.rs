@@ -25,7 +25,6 @@ use linux::clock;
 use linux::failpoint;
 use linux::tree;
 use protocol::record::{self, Record};
-pub(super) use start::start_deadline;
 use store::Inserted;
 
 /// The most survivors of a lost job that its message names.

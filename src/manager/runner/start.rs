@@ -11,11 +11,10 @@ use super::{Runner, Stopping, WAKEFUL, unstarted, until};
 use crate::adopt::Origin;
 use crate::link::MonitorLink;
 use crate::mirror;
+use job::State;
 use job::life::Refusal;
 use job::outcome::{Cause, SpawnFailure, Stage, Termination};
 use job::spec::Secrets;
-use job::time::Timestamp;
-use job::{Job, State};
 use linux::clock;
 use linux::failpoint;
 
@@ -47,7 +46,7 @@ impl Runner {
         secrets: Secrets,
         mut awake_until: Instant,
     ) {
-        let deadline = self.start_deadline();
+        let mut deadline = self.start_deadline();
         if slot.try_recv().is_err() {
             self.answer();
             loop {
@@ -85,6 +84,7 @@ impl Runner {
                     Woken::Ask(Ask::Follow) | Woken::Tired => {}
                     Woken::Ask(Ask::Amend(version, amendment, reply)) => {
                         let amended = self.amend_queued(version, *amendment).await;
+                        deadline = self.start_deadline();
                         let _ = reply.send(amended);
                     }
                     Woken::StartDeadline => {
@@ -116,13 +116,13 @@ impl Runner {
 
     /// Leaves the job to the room, where nobody holds anything of it.
     fn sleep(&self) -> bool {
-        let deadline = start_deadline(&self.job);
+        let deadline = self.job.start_deadline_at();
         let room = &self.shared.room;
         room.sleep(self.job.id, &self.publish, &self.asks, deadline)
     }
 
     fn start_deadline(&self) -> Option<Instant> {
-        let left = start_deadline(&self.job)?.since(clock::wall());
+        let left = self.job.start_deadline_at()?.since(clock::wall());
         Some(Instant::now() + left)
     }
 
@@ -184,12 +184,6 @@ impl Runner {
         failpoint::hit("launch.sent");
         link
     }
-}
-
-/// When the job has to have started.
-pub(crate) fn start_deadline(job: &Job) -> Option<Timestamp> {
-    let limit = job.spec.start_deadline?;
-    Some(job.created_at.after(limit))
 }
 
 /// Is nobody on the other side of the socket?
