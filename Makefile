@@ -1,7 +1,7 @@
 # `make run` starts the service, `make test` is what a change must pass; the rest are parts of it or beside it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build dist sbom check test test-build web pictures test-web test-page test-rust test-unprivileged test-unheard test-prometheus test-client lint workflows \
+.PHONY: help run build dist sbom check test test-build web pictures test-web test-page test-page-more test-rust test-unprivileged test-unheard test-prometheus test-client lint workflows \
 	release-check deny advisories test-manifests test-image test-docker test-vm test-arm64 test-real-work soak fuzz \
 	guards schemathesis bench release-upload image-push clean
 
@@ -56,6 +56,7 @@ help:
 	@echo 'make test-unheard       the tests with a log that cannot be written, and with one that nobody reads'
 	@echo 'make deny               licences, sources and bans of the dependencies'
 	@echo 'make test-prometheus    metrics, alerts and dashboard, with a real Prometheus'
+	@echo 'make test-page-more     the page: accessibility of every view, small screens, a proxy, load, a log of 1 GB'
 	@echo 'make test-docker        the image as the Dockerfile builds it'
 	@echo 'make test-vm            a virtual machine with systemd and cgroup v2, as root'
 	@echo 'make test-arm64         compiled for arm64, with the tests of sandbox and child processes in an emulator'
@@ -160,7 +161,12 @@ pictures: $(NODE_MODULES) test-build
 # One browser at a time: the journeys measure nothing, but they wait for what they see.
 test-page: $(NODE_MODULES) test-build
 	scripts/need.sh chromium
-	node --test --test-concurrency=1 tests/page/
+	node --test --test-concurrency=1 tests/page/*.test.mjs
+
+# The longer journeys.
+test-page-more: $(NODE_MODULES) test-build
+	scripts/need.sh chromium
+	node --test --test-concurrency=1 tests/page/more/*.test.mjs
 
 # With a log that cannot be written, and with one that nobody reads: all tests but those that read it.
 test-unheard: test-build
@@ -189,7 +195,7 @@ workflows: $(CHECK_JSONSCHEMA)/bin/check-jsonschema
 	$< --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 # Before a release and every night: all that is slow, needs much, or seldom changes. Each in small where `make` alone is long.
-release-check: deny test-unheard test-prometheus test-docker test-vm test-arm64 test-real-work guards
+release-check: deny test-unheard test-page-more test-prometheus test-docker test-vm test-arm64 test-real-work guards
 	$(MAKE) fuzz FUZZ_SECONDS=30
 	$(MAKE) schemathesis SECONDS=120
 	$(MAKE) soak PROCESSION_FAULT_KILLS=60 PROCESSION_FAULT_MINUTES=1 PROCESSION_FAILPOINT_ROUNDS=10 \

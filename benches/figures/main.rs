@@ -12,6 +12,7 @@ mod jobs;
 mod large;
 mod large_store;
 mod output;
+mod page;
 mod processes;
 mod report;
 mod running;
@@ -73,7 +74,7 @@ fn run() -> io::Result<()> {
     let mut rows = Vec::new();
     type Measure<'a> = &'a dyn Fn(&mut Vec<Row>) -> io::Result<()>;
     let found = std::cell::RefCell::new(Vec::new());
-    let groups: [(&[&'static str], Measure<'_>); 13] = [
+    let groups: [(&[&'static str], Measure<'_>); 14] = [
         (&["F1"], &|rows| {
             jobs::throughput(&plan, rows, &mut found.borrow_mut())
         }),
@@ -90,6 +91,7 @@ fn run() -> io::Result<()> {
         (&["F10"], &|rows| followers::latency(&plan, rows)),
         (&["F11"], &|rows| running::size(&plan, rows)),
         (&["F12"], &|rows| jobs::growth(&plan, rows)),
+        (&["F13"], &|rows| page::log(&plan, rows)),
         (&["Recovery"], &|rows| large::recovery(&plan, rows)),
     ];
     let known = |figure: &str| {

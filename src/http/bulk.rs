@@ -21,7 +21,7 @@ use crate::view::JobView;
 use crate::{body, idempotency, jobs};
 use job::life::Stop;
 use job::{Cause, Job, JobId, State as JobState};
-use manager::RequestError;
+use manager::{Purged, RequestError};
 
 #[derive(Debug, Serialize)]
 struct Waited<'a> {
@@ -269,11 +269,10 @@ pub(super) async fn purge(
     Ok(each(&api, ids, |id| {
         let (manager, stop) = (api.manager.clone(), stop.clone());
         async move {
-            // The manager goes on with a purge that nobody waits for any more.
-            match tokio::time::timeout(MAX_WAIT, manager.purge(id, stop)).await {
-                Ok(purged) => Ok(purged.map(|()| (StatusCode::NO_CONTENT, None))?),
-                Err(_) => Ok((StatusCode::ACCEPTED, None)),
-            }
+            Ok(match manager.purge(id, stop, MAX_WAIT).await? {
+                Purged::Gone => (StatusCode::NO_CONTENT, None),
+                Purged::StillThere(job) => (StatusCode::ACCEPTED, Some(job)),
+            })
         }
     })
     .await)

@@ -34,7 +34,7 @@ export function views(jobs) {
     ["nowhere", "jobs/00000000-0000-7000-8000-000000000000", "text=Removed, or never there"],
     ["succeeded", job("succeeded"), ".lines .l >> nth=3"], ["failed", job("failed"), "text=exit code 3"], ["timed out", job("timed-out"), ".title .state"], ["not found", job("not-found"), ".title .state"],
     ["running", job("running"), ".title .state"], ["processes", job("running", "processes"), "table.procs tr >> nth=2"], ["spec", job("running", "spec"), "text=sleep 300"], ["events of a job", job("succeeded", "events"), "table"],
-    ["terminal", job("terminal"), "text=you write"], ["recording", job("recorded", "recording"), "text=pauses are cut"], ["input", job("input", "input"), "text=End of input"], ["paused", job("paused"), "text=Resume"], ["waiting", job("waiting"), ".title .state"],
+    ["terminal", job("terminal"), "text=you write"], ["recording", job("recorded", "recording"), ".player"], ["input", job("input", "input"), "text=End of input"], ["paused", job("paused"), "text=Resume"], ["waiting", job("waiting"), ".title .state"],
     ["dialog stop", job("running"), ".title .state", async (page) => { await page.getByRole("button", { name: "Stop", exact: true }).click(); await page.locator("dialog").waitFor(); }],
     ["dialog token", "access", "text=Sessions", async (page) => { await page.getByRole("button", { name: "Token", exact: true }).click(); await page.locator("dialog").waitFor(); }],
     ["dialog queue", "queues", "tr >> text=render", async (page) => { await page.getByRole("button", { name: "Settings of render" }).click(); await page.locator("dialog").waitFor(); }],

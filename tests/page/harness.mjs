@@ -37,7 +37,7 @@ export class Service {
     service.log = "";
     service.child.stderr.on("data", (text) => { service.log += text; });
     for await (const line of createInterface({ input: service.child.stdout })) {
-      const found = /listening on (http:\/\/\S+)/.exec(line);
+      const found = /listening on (https?:\/\/\S+)/.exec(line);
       if (found) {
         service.url = found[1];
         break;
@@ -144,7 +144,7 @@ export class Browser {
       });
       page.on("request", (request) => {
         const url = new URL(request.url());
-        const origin = url.protocol === "ws:" ? `http://${url.host}` : url.origin;
+        const origin = url.protocol.startsWith("ws") ? `http${url.protocol.slice(2)}//${url.host}` : url.origin;
         if (url.protocol !== "data:" && url.protocol !== "blob:" && origin !== new URL(service.url).origin) wrong.push(`request to ${request.url()}`);
       });
     };

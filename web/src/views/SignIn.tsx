@@ -75,7 +75,7 @@ export function SignIn({ alone = false }: { alone?: boolean }) {
     <main class={alone ? "body" : ""}>
       <form class="dialog signin" onSubmit={(event) => { event.preventDefault(); if (text.trim() !== "") void enter({ token: text.trim() }); }}>
         <div class="inside">
-          <h2><Logo size={20} />{location.host}</h2>
+          {alone ? <h1><Logo size={20} />{location.host}</h1> : <h2><Logo size={20} />{location.host}</h2>}
           {!alone && <p class="tint-red">Your access has ended. Sign in again, and you are where you were.</p>}
           <p class="muted">On the machine, as the user of the service:</p>
           <div class="inline"><code class="mono grow box">procession open</code><Button icon="copy" label="Copy the command" onClick={() => void copy("procession open", "the command")} /></div>

@@ -93,7 +93,7 @@ export function JobPage({ id }: { id: string }) {
     change: () => { if (may("operate")) go(link("run", { again: id })); }, copy: () => void copy(id, "the id"), link: () => void copy(location.href, "the link"),
   });
 
-  if (!job) return fetched.error ? <Broken error={fetched.error} again={fetched.reload} /> : <Loading />;
+  if (!job) return <><h1 class="spoken">Job</h1>{fetched.error ? <Broken error={fetched.error} again={fetched.reload} /> : <Loading />}</>;
   return (
     <div class="job">
       <Head job={job} onOpen={setOpen} onAct={act} onRerun={() => void rerun()} onExtend={() => setOpen("timeout")} />

@@ -36,6 +36,8 @@ function Form({ template, templates }: { template: Template; templates: Template
     setIdempotency(key());
   };
   const send = async (check: boolean): Promise<void> => {
+    // A button that is disabled loses the focus, and with it the keys of the form.
+    if (busy) return;
     if (Object.keys(early).length > 0) return wrong(early);
     setBusy(true);
     try {
@@ -83,7 +85,7 @@ function Form({ template, templates }: { template: Template; templates: Template
           {valid && <p class="tint-green small">The service takes it as it is.</p>}
           {errors[""] && <p class="tint-red small" role="alert">{errors[""]}</p>}
           {Object.keys(errors).length > 0 && <p class="tint-red small" role="alert">{Object.keys(errors).length === 1 ? "One field needs a look." : `${Object.keys(errors).length} fields need a look.`}</p>}
-          <div class="inline"><button type="submit" class="btn go grow" disabled={busy}>Run <span aria-hidden="true">Ctrl ↵</span></button><Button disabled={busy} onClick={() => void send(true)}>Only check</Button></div>
+          <div class="inline"><button type="submit" class="btn go grow">Run <span aria-hidden="true">Ctrl ↵</span></button><Button onClick={() => void send(true)}>Only check</Button></div>
         </div>
         <Same body={body} />
       </div>
