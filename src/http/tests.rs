@@ -58,6 +58,7 @@ async fn manager() -> Manager {
         cgroup: None,
         no_cgroup: Some("no cgroup in this test".to_owned()),
         restarts: 0,
+        beat_every: None,
         draining: false,
         max_running: 1,
         max_queued: 1,

@@ -12,6 +12,7 @@ mod link;
 pub mod metrics;
 mod mirror;
 mod processes;
+mod pulse;
 mod queues;
 mod resolve;
 mod retention;
@@ -73,6 +74,8 @@ pub struct Setup {
     /// Why there is no cgroup.
     pub no_cgroup: Option<String>,
     pub restarts: u32,
+    /// How often the supervisor wants a sign of life.
+    pub beat_every: Option<Duration>,
     /// An earlier server was told to drain.
     pub draining: bool,
     pub max_running: usize,
@@ -131,10 +134,14 @@ impl Manager {
     pub async fn start(setup: Setup) -> Result<(Self, Tasks), StartError> {
         let (spawner, tasks) = mpsc::unbounded_channel();
         let webhook_allow_private = setup.webhook_allow_private;
+        let beat_every = setup.beat_every;
         let shared = Arc::new(Shared::new(setup, spawner)?);
         adopt::take_over(&shared).await?;
         alarm::start(&shared);
         retention::start(&shared);
+        if let Some(every) = beat_every {
+            pulse::start(&shared, every);
+        }
         let mut shutdown = shared.shutdown.subscribe();
         let end = async move { drop(shutdown.changed().await) };
         let store = shared.store.clone();

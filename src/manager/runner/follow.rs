@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use tokio::time::Instant;
 
 use super::asks::{Ask, Pending, UNANSWERED, refused, send};
-use super::{Runner, ShutdownPlan, Stopping, until};
+use super::{Runner, ShutdownPlan, Stopping, log, until};
 use crate::adopt::{self, Fate};
 use crate::link::MonitorLink;
 use crate::{RequestError, mirror};
@@ -145,6 +145,7 @@ impl Runner {
                     }
                 }
                 Woken::Ask(Ask::Stop(stop, reply)) => {
+                    log::stopping(&self.job, &stop);
                     pending.insert(
                         next_ticket,
                         Pending {

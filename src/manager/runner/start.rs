@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::asks::Ask;
 use super::follow::Followed;
-use super::{Runner, Stopping, WAKEFUL, unstarted, until};
+use super::{Runner, Stopping, WAKEFUL, log, unstarted, until};
 use crate::adopt::Origin;
 use crate::link::MonitorLink;
 use crate::mirror;
@@ -69,6 +69,7 @@ impl Runner {
                 match woken {
                     Woken::Slot => break,
                     Woken::Ask(Ask::Stop(stop, reply)) => {
+                        log::stopping(&self.job, &stop);
                         if self.withdraw() {
                             mirror::end(&mut self.job, unstarted(stop), clock::wall());
                             self.commit_end().await;
