@@ -11,9 +11,10 @@ use tokio::sync::oneshot;
 
 use crate::events::{self, EventRow, Feed};
 use crate::inbox::{self, Inbox, Sender, Urgency, Woken};
+use crate::insertion::{self, Insertion};
 use crate::outbox::{self, Settlement};
 use crate::queues::{self, Start};
-use crate::tables::{self, Change, Insertion, Totals};
+use crate::tables::{self, Change, Totals};
 use crate::{Counts, Fault, Inserted, OpenError, StoreError};
 use job::event::Cursor;
 use linux::failpoint;
@@ -399,7 +400,7 @@ fn apply(
     totals: &mut Totals,
 ) -> Result<Inserted, Fault> {
     let inserted = match command {
-        Command::Insert(insertion, _) => tables::insert(connection, insertion, totals)?,
+        Command::Insert(insertion, _) => insertion::insert(connection, insertion, totals)?,
         Command::Change(change, _) => {
             tables::change(connection, change, totals)?;
             Inserted::New
@@ -430,8 +431,14 @@ mod tests {
     use super::*;
     use crate::tables::Row;
     use crate::{schema, tests};
-    use job::State;
     use job::spec::Secrets;
+    use job::{Job, State};
+
+    fn insertion(job: &Job) -> Insertion {
+        let mut insertion = Insertion::default();
+        insertion.add(job, &Secrets::default(), Vec::new()).unwrap();
+        insertion
+    }
 
     #[test]
     fn a_full_disk_refuses_what_is_too_large_and_nothing_else() {
@@ -451,7 +458,7 @@ mod tests {
             .iter()
             .map(|job| {
                 let (answer, wait) = oneshot::channel();
-                let insertion = Insertion::of(job, &Secrets::default(), None, Vec::new()).unwrap();
+                let insertion = insertion(job);
                 (
                     (Command::Insert(Box::new(insertion), answer), "testing"),
                     wait,
@@ -486,7 +493,7 @@ mod tests {
             keep: 1000,
         };
         let job = tests::job(State::Succeeded);
-        let insertion = Insertion::of(&job, &Secrets::default(), None, Vec::new()).unwrap();
+        let insertion = insertion(&job);
         let (inserting, mut inserted) = oneshot::channel();
         let stranger = Row::of(&tests::job(State::Queued)).unwrap();
         let (changing, mut changed) = oneshot::channel();
