@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes a Debian package of a program that is built: scripts/deb.sh PROGRAM OUTPUT-DIR [VERSION]
 #
-# Debian's own dpkg-deb does it, so no tool has to be built. The program writes its manual pages and completions.
+# Debian's own dpkg-deb does it, so no tool has to be built. DEB_LEVEL=0 compresses in less time. The program writes its manual pages and completions.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -66,5 +66,5 @@ done
 
 mkdir -p "$output"
 file=$output/procession_${version}_$(dpkg --print-architecture).deb
-dpkg-deb --root-owner-group -Zxz --build "$root" "$file" >/dev/null
+dpkg-deb --root-owner-group -Zxz "-z${DEB_LEVEL:-6}" --build "$root" "$file" >/dev/null
 echo "$file"

@@ -29,6 +29,9 @@ const PREDECESSOR_PAUSE: Duration = Duration::from_millis(5);
 /// The target of the line that says where the service listens; it is on standard output.
 pub(crate) const LISTENING: &str = "procession::listening";
 
+/// The target of lines that say what is insecure: whatever is read of the log, these are written.
+pub(crate) const INSECURE: &str = "procession::insecure";
+
 /// Runs the server until the supervisor says that the service ends; returns the exit code.
 pub(crate) fn run(config: Config, inherited: Inherited) -> u8 {
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -197,14 +200,16 @@ fn greet(config: &Config, address: SocketAddr, connections: &Connections, jobs: 
     };
     if config.tls.is_none() && !address.ip().is_loopback() {
         tracing::warn!(
+            target: INSECURE,
             "plain HTTP on {address}: the network can read tokens; give --tls-cert and --tls-key, or put a proxy with TLS in front"
         );
     }
     if config.auth == Auth::None {
-        tracing::warn!("no authentication: every local user may run commands as this one");
+        tracing::warn!(target: INSECURE, "no authentication: every local user may run commands as this one");
     }
     if geteuid().is_root() && !config.deny_root_jobs {
         tracing::warn!(
+            target: INSECURE,
             "running as root: jobs without `user` run as root; --deny-root-jobs refuses them"
         );
     }

@@ -11,7 +11,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogForm, LogFormat, LogLevel};
-use crate::server::LISTENING;
+use crate::server::{INSECURE, LISTENING};
 use protocol::notices;
 
 /// Text for people on a terminal, else one JSON object a line.
@@ -24,7 +24,8 @@ pub(super) fn begin(form: LogForm) {
     // A program may wait for the line about listening, whatever it wants to read of the rest.
     let filter = Targets::new()
         .with_default(level(form.level))
-        .with_target(LISTENING, LevelFilter::INFO);
+        .with_target(LISTENING, LevelFilter::INFO)
+        .with_target(INSECURE, LevelFilter::WARN);
     let log = tracing_subscriber::fmt::layer()
         .with_writer(Places)
         // It would complain on standard error, and panic if that fails.

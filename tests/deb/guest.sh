@@ -41,7 +41,7 @@ say "tokens are made without knowing the layout"
 
 # Another port than a service of this machine may have; an edited file is kept by the upgrade.
 sed -i 's/^#listen = .*/listen = "127.0.0.1:18573"/; s/^#min_free_bytes = .*/min_free_bytes = 0/' /etc/procession/config.toml
-as_user procession serve >/out 2>/log &
+setpriv --reuid procession --regid procession --init-groups env HOME=/var/lib/procession procession serve >/out 2>/log &
 supervisor=$!
 url=http://127.0.0.1:18573
 eventually "the service answers" curl -sf "$url/healthz"

@@ -36,6 +36,7 @@ root=$(mktemp -d /tmp/procession-deb.XXXXXX)
 trap 'rm -rf --one-file-system "$root"' EXIT
 tar -C "$root" -xf "$base.tar"
 mkdir -p "$root/packages"
+export DEB_LEVEL=0
 old=$(scripts/deb.sh "$program" "$root/packages" 0.0.1)
 new=$(scripts/deb.sh "$program" "$root/packages" 0.0.2)
 ls -l "$old" | awk '{print "package: " $5 " bytes"}'
