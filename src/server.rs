@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::config::{Config, ConfigError};
 use http::connections::{Auth, Connections, Options};
-use manager::{Info, Manager, Setup, SupervisorSaid};
+use manager::{Host, Info, Limits, Manager, Setup, SupervisorSaid};
 use protocol::inherited::Inherited;
 use protocol::notices::announce;
 use protocol::record;
@@ -81,18 +81,21 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
     let setup = Setup {
         store,
         supervisor,
-        supervisor_pid,
         jobs,
-        boot_id,
-        cgroup,
-        no_cgroup,
-        restarts,
         beat_every,
         draining,
-        max_running: config.max_running,
-        max_queued: config.max_queued,
-        max_finished: config.max_finished,
-        min_free_bytes: config.min_free_bytes,
+        host: Host {
+            boot_id,
+            cgroup: cgroup.ok_or_else(|| no_cgroup.unwrap_or_default()),
+            supervisor_pid,
+            restarts,
+        },
+        limits: Limits {
+            max_running: config.max_running,
+            max_queued: config.max_queued,
+            max_finished: config.max_finished,
+            min_free_bytes: config.min_free_bytes,
+        },
         deny_root_jobs: config.deny_root_jobs,
         webhook_allow_private: config.webhook_allow_private,
         sandbox: config.sandbox,
