@@ -6,7 +6,6 @@
 
 mod cli;
 mod config;
-mod doctor;
 mod server;
 
 use std::process::ExitCode;

@@ -17,11 +17,14 @@ use crate::problem::ApiError;
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// As it should be.
+    #[serde(rename = "ok")]
     Good,
     /// To know, and to decide about.
     Note,
     /// Somebody could do what they should not.
     Insecure,
+    /// It does not work, or soon will not.
+    Problem,
 }
 
 /// What was found of one part of the service.

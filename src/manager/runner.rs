@@ -1,5 +1,6 @@
 //! The one task of a live job, from its acceptance to its durable end. Nobody else changes the job.
 
+mod log;
 mod requests;
 mod start;
 mod supervised;
@@ -267,7 +268,7 @@ impl Runner {
         self.shared.stats.ended(&job);
         self.publish.send_replace(job.clone());
         self.answer();
-        tracing::debug!(job.id = %job.id, state = job.state.as_str(), "job {} ended: {}", job.id, job.state.as_str());
+        log::ended(&job);
         self.shared.forget(job.id).await;
         failpoint::hit("record.removed");
         // Whoever asked in the meantime asked a job that is over.
@@ -346,6 +347,7 @@ impl Runner {
             self.is_counted = true;
             self.shared.stats.started();
             self.shared.note_start(&self.job);
+            log::started(&self.job);
         }
     }
 

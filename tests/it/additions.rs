@@ -270,7 +270,7 @@ async fn the_findings_are_those_of_the_command() {
         assert!(abouts.contains(&about), "{told:#}");
     }
     let auth = findings.iter().find(|it| it["about"] == "auth").unwrap();
-    assert_eq!(auth["verdict"], "good");
+    assert_eq!(auth["verdict"], "ok");
     let info = server.get("/info").await.json();
     assert!(info["memory_bytes"].as_u64().unwrap() > 1 << 20, "{info:#}");
     assert!(

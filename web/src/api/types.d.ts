@@ -1981,7 +1981,7 @@ export interface components {
             /** @description The part of the service, in one word. */
             about: string;
             /** @enum {string} */
-            verdict: "good" | "note" | "insecure";
+            verdict: "ok" | "note" | "insecure" | "problem";
             text: string;
         };
         JobsUsage: {

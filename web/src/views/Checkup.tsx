@@ -8,9 +8,9 @@ import { bytes, count, duration } from "../state/format.ts";
 import { loadInfo, may } from "../state/me.ts";
 import { useResource } from "../state/resource.ts";
 
-const VERDICTS: Record<Finding["verdict"], [string, IconName, string]> = { good: ["succeeded", "check", "Good"], note: ["queued", "eye", "Note"], insecure: ["failed", "warn", "Insecure"] };
+const VERDICTS: Record<Finding["verdict"], [string, IconName, string]> = { ok: ["succeeded", "check", "Good"], problem: ["stopping", "warn", "Problem"], note: ["queued", "eye", "Note"], insecure: ["failed", "warn", "Insecure"] };
 /** What is insecure is seen first. */
-const ORDER: Finding["verdict"][] = ["insecure", "note", "good"];
+const ORDER: Finding["verdict"][] = ["insecure", "problem", "note", "ok"];
 
 export function Checkup() {
   const info = useResource((stop) => get<Info>("/info", {}, stop), ["checkup"], ["events"], 5000);

@@ -12,7 +12,7 @@ export function Processes({ watch }: { watch: Watch }) {
   return (
     <div class="card scroll">
       <table class="procs">
-        <thead><tr><th>Command</th><th class="w-mem num">PID</th><th class="w-cpu wide">State</th><th class="w-mem num">Processor</th><th class="w-mem num">Memory</th><th class="w-mem mid num">Threads</th><th class="w-time mid num">Read</th><th class="w-time mid num">Written</th><th class="w-time wide num">Age</th><th class="w-mem wide num">User</th></tr></thead>
+        <thead><tr><th>Command</th><th class="w-mem num">PID</th><th class="w-cpu wide">State</th><th class="w-mem num">Processor</th><th class="w-mem num">Memory</th><th class="w-mem xwide num">Threads</th><th class="w-time xwide num">Read</th><th class="w-time xwide num">Written</th><th class="w-time wide num">Age</th><th class="w-mem wide num">User</th></tr></thead>
         <tbody>
           {watch.list.map((one) => (
             <tr key={one.info.pid}>
@@ -21,9 +21,9 @@ export function Processes({ watch }: { watch: Watch }) {
               <td class="wide muted" title={one.info.state}>{LETTERS[one.info.state] ?? one.info.state}</td>
               <td class="num">{one.cores === null ? "–" : `${Math.round(one.cores * 100)} %`}</td>
               <td class="num">{bytes(one.info.rss_bytes)}</td>
-              <td class="num mid muted">{one.info.threads}</td>
-              <td class="num mid muted">{one.info.read_bytes === null ? "–" : bytes(one.info.read_bytes)}</td>
-              <td class="num mid muted">{one.info.written_bytes === null ? "–" : bytes(one.info.written_bytes)}</td>
+              <td class="num xwide muted">{one.info.threads}</td>
+              <td class="num xwide muted">{one.info.read_bytes === null ? "–" : bytes(one.info.read_bytes)}</td>
+              <td class="num xwide muted">{one.info.written_bytes === null ? "–" : bytes(one.info.written_bytes)}</td>
               <td class="num wide muted">{duration(Math.max(0, Math.floor((now.value + skew.value - Date.parse(one.info.started_at)) / 1000)))}</td>
               <td class="num wide muted cut">{one.info.user ?? one.info.uid}</td>
             </tr>

@@ -75,7 +75,7 @@ function Row({ queue, onPause, onResume, onSettings }: { queue: Queue; onPause: 
   return (
     <tr>
       <td>
-        <span class="first"><a class="name" href={link("jobs", { queue: queue.name })}><bdi>{queue.name}</bdi></a>{queue.paused && <span class="state paused"><StateShape state="paused" />Paused</span>}</span>
+        <span class="first"><a class="name" href={link("jobs", { queue: queue.name })}><bdi>{queue.name}</bdi></a>{queue.paused && <span class="state paused"><StateShape state="paused" /><span class="word">Paused</span></span>}</span>
         {queue.paused && queue.pause_reason !== null ? <bdi class="cmd" title={queue.pause_reason}>{queue.pause_reason}</bdi> : <span class="cmd wide">{rate(queue)}</span>}
       </td>
       <td><a class="two" href={jobs("running,starting,paused,stopping")}>{count(queue.running)}<span class="faint">{running.words}</span></a>{running.part !== null && <Meter part={running.part} />}</td>

@@ -1,171 +1,15 @@
-//! How safe the service is with these settings, on this machine, as this user.
-//!
-//! It reads files and asks a running service over the unix socket; it changes nothing.
+//! How safe the service is with these settings, on this machine, as this user. PURE.
 
-use std::fs;
-use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::time::Duration;
-
-use nix::unistd::geteuid;
-
+use super::machine::Machine;
+use super::{Say, Verdict};
 use crate::config::Config;
 use http::connections::Auth;
-use http::doctor::{Finding, Verdict};
-use http::policy::Policy;
-use http::tls;
-use http::tokens::{self, Access};
+use http::tokens::Access;
 use job::sandbox::{Baseline, Features, Sandbox};
-use linux::clock;
-use linux::sandbox;
-use protocol::state_dir::UNIX_SOCKET;
 
-/// How long a running service may take to answer.
-const LIMIT: Duration = Duration::from_secs(5);
-
-/// Examines the service with these settings.
-pub(crate) fn examine(config: &Config) -> Vec<Finding> {
-    findings(config, &Machine::look(config))
-}
-
-/// What this machine and the state directory tell.
-#[derive(Debug, Default)]
-struct Machine {
-    is_root: bool,
-    /// Mode and owner of the state directory, where there is one.
-    state_dir: Option<(u32, u32)>,
-    uid: u32,
-    default_token: Option<u32>,
-    tokens: Option<Result<Vec<(Access, bool)>, String>>,
-    policy: Option<Result<usize, String>>,
-    tls: Option<Result<(), String>>,
-    /// The answer to `GET /info` of a running service.
-    info: Option<serde_json::Value>,
-    cgroup_kill: bool,
-    features: Features,
-}
-
-impl Machine {
-    fn look(config: &Config) -> Self {
-        let mode = |path: &Path| fs::symlink_metadata(path).ok().map(|found| found.mode());
-        let now = clock::wall();
-        let tokens = tokens::list(&config.state_dir).map(|tokens| {
-            let told = tokens.iter().map(|token| {
-                let expired = token.expires_at.is_some_and(|end| end <= now);
-                (token.scope(), expired)
-            });
-            told.collect()
-        });
-        Self {
-            is_root: geteuid().is_root(),
-            state_dir: fs::symlink_metadata(&config.state_dir)
-                .ok()
-                .map(|found| (found.mode(), found.uid())),
-            uid: geteuid().as_raw(),
-            default_token: mode(&config.state_dir.join("token")),
-            tokens: Some(tokens.map_err(|error| error.to_string())),
-            policy: config
-                .policy
-                .as_deref()
-                .map(|path| Policy::read(path).map(|policy| policy.len())),
-            tls: config.tls.as_ref().map(|tls| tls::acceptor(tls).map(drop)),
-            info: info(&config.state_dir),
-            cgroup_kill: has_cgroup_kill(),
-            features: sandbox::features(),
-        }
-    }
-}
-
-/// cgroup v2 with `cgroup.kill` (Linux 5.14) in the group of this process.
-fn has_cgroup_kill() -> bool {
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    own.lines()
-        .find_map(|line| line.strip_prefix("0::/"))
-        .is_some_and(|path| {
-            let group = Path::new("/sys/fs/cgroup").join(path);
-            // The root group has no such file, but those below it do.
-            group.join("cgroup.kill").exists()
-                || (path.is_empty() && group.join("cgroup.procs").exists())
-        })
-}
-
-fn info(state_dir: &Path) -> Option<serde_json::Value> {
-    let ask = || -> io::Result<Vec<u8>> {
-        // An address has room for 108 bytes; this form does not depend on the length of the path.
-        let directory = fs::File::open(state_dir)?;
-        let mut stream = UnixStream::connect(format!(
-            "/proc/self/fd/{}/{UNIX_SOCKET}",
-            directory.as_raw_fd()
-        ))?;
-        stream.set_read_timeout(Some(LIMIT))?;
-        stream.set_write_timeout(Some(LIMIT))?;
-        stream.write_all(b"GET /info HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut answer = Vec::new();
-        stream.take(1 << 20).read_to_end(&mut answer)?;
-        Ok(answer)
-    };
-    let answer = ask().ok()?;
-    let text = String::from_utf8(answer).ok()?;
-    let (head, body) = text.split_once("\r\n\r\n")?;
-    head.starts_with("HTTP/1.1 200 ")
-        .then(|| serde_json::from_str(body).ok())
-        .flatten()
-}
-
-fn findings(config: &Config, machine: &Machine) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let mut say = |about, verdict, text: String| {
-        findings.push(Finding {
-            about,
-            verdict,
-            text,
-        });
-    };
-    let listen = config.listen;
-    let loopback = listen.ip().is_loopback();
-    match (&machine.tls, loopback) {
-        (Some(Ok(())), _) => {
-            let certificates = config
-                .tls
-                .as_ref()
-                .is_some_and(|tls| tls.client_ca.is_some());
-            let clients = if certificates {
-                ", clients show a certificate"
-            } else {
-                ""
-            };
-            say(
-                "listener",
-                Verdict::Good,
-                format!("{listen} with TLS{clients}"),
-            );
-        }
-        (Some(Err(why)), _) => say(
-            "listener",
-            Verdict::Insecure,
-            format!("would not start: {why}"),
-        ),
-        (None, true) => say(
-            "listener",
-            Verdict::Good,
-            format!("{listen}, loopback only"),
-        ),
-        (None, false) => say(
-            "listener",
-            Verdict::Insecure,
-            format!(
-                "{listen} with plain HTTP: the network can read tokens; give --tls-cert and --tls-key"
-            ),
-        ),
-    }
-    say(
-        "listener",
-        Verdict::Good,
-        "unix socket in the state directory, for this user and root".to_owned(),
-    );
+/// How safe the service is.
+pub(super) fn examine(config: &Config, machine: &Machine, say: &mut Say<'_>) {
+    listener(config, machine, say);
     match config.auth {
         Auth::Token => say("auth", Verdict::Good, "bearer token".to_owned()),
         Auth::None => say(
@@ -174,51 +18,76 @@ fn findings(config: &Config, machine: &Machine) -> Vec<Finding> {
             "none: every local user may run commands as this one; use --auth token".to_owned(),
         ),
     }
-    state(machine, &mut say);
-    tokens(machine, &mut say);
-    match &machine.policy {
-        None => say(
-            "commands",
+    state(machine, say);
+    tokens(machine, say);
+    commands(machine, say);
+    jobs(config, machine, say);
+    containment(machine, say);
+    sandbox(config.sandbox, machine.features, say);
+}
+
+fn listener(config: &Config, machine: &Machine, say: &mut Say<'_>) {
+    let listen = config.listen;
+    let (verdict, text) = match (&machine.tls, listen.ip().is_loopback()) {
+        (Some(Ok(())), _) => {
+            let tls = config.tls.as_ref();
+            let clients = match tls.is_some_and(|tls| tls.client_ca.is_some()) {
+                true => ", clients show a certificate",
+                false => "",
+            };
+            (Verdict::Good, format!("{listen} with TLS{clients}"))
+        }
+        (Some(Err(why)), _) => (Verdict::Insecure, format!("would not start: {why}")),
+        (None, true) => (Verdict::Good, format!("{listen}, loopback only")),
+        (None, false) => (
+            Verdict::Insecure,
+            format!(
+                "{listen} with plain HTTP: the network can read tokens; give --tls-cert and --tls-key"
+            ),
+        ),
+    };
+    say("listener", verdict, text);
+    say(
+        "listener",
+        Verdict::Good,
+        "unix socket in the state directory, for this user and root".to_owned(),
+    );
+}
+
+fn commands(machine: &Machine, say: &mut Say<'_>) {
+    let (verdict, text) = match &machine.policy {
+        None => (
             Verdict::Note,
             "any: whoever may operate can run everything; --policy allows templates only"
                 .to_owned(),
         ),
-        Some(Ok(count)) => say("commands", Verdict::Good, format!("{count} templates only")),
-        Some(Err(why)) => say(
-            "commands",
+        Some(Ok(count)) => (Verdict::Good, format!("{count} templates only")),
+        Some(Err(why)) => (Verdict::Insecure, format!("would not start: {why}")),
+    };
+    say("commands", verdict, text);
+}
+
+fn jobs(config: &Config, machine: &Machine, say: &mut Say<'_>) {
+    let (verdict, text) = match (machine.is_root, config.deny_root_jobs) {
+        (true, true) => (Verdict::Good, "as the user that each names, never root"),
+        (true, false) => (
             Verdict::Insecure,
-            format!("would not start: {why}"),
+            "as root where they name no user; give --deny-root-jobs",
         ),
-    }
-    match (machine.is_root, config.deny_root_jobs) {
-        (true, true) => say(
-            "jobs",
-            Verdict::Good,
-            "as the user that each names, never root".to_owned(),
-        ),
-        (true, false) => say(
-            "jobs",
-            Verdict::Insecure,
-            "as root where they name no user; give --deny-root-jobs".to_owned(),
-        ),
-        (false, _) => say(
-            "jobs",
+        (false, _) => (
             Verdict::Note,
             match config.sandbox {
                 Baseline::Off => {
                     "as the service's own user: a job can read its token and its state"
                 }
                 Baseline::Default | Baseline::Require => "as the service's own user, in a sandbox",
-            }
-            .to_owned(),
+            },
         ),
-    }
-    containment(machine, &mut say);
-    sandbox(config.sandbox, machine.features, &mut say);
-    findings
+    };
+    say("jobs", verdict, text.to_owned());
 }
 
-fn state(machine: &Machine, say: &mut impl FnMut(&'static str, Verdict, String)) {
+fn state(machine: &Machine, say: &mut Say<'_>) {
     match machine.state_dir {
         None => say("state", Verdict::Note, "made at the first start".to_owned()),
         Some((mode, _)) if mode & nix::libc::S_IFMT != nix::libc::S_IFDIR => {
@@ -245,7 +114,7 @@ fn state(machine: &Machine, say: &mut impl FnMut(&'static str, Verdict, String))
     }
 }
 
-fn tokens(machine: &Machine, say: &mut impl FnMut(&'static str, Verdict, String)) {
+fn tokens(machine: &Machine, say: &mut Say<'_>) {
     match machine.default_token {
         None => say(
             "tokens",
@@ -292,7 +161,7 @@ fn tokens(machine: &Machine, say: &mut impl FnMut(&'static str, Verdict, String)
     }
 }
 
-fn containment(machine: &Machine, say: &mut impl FnMut(&'static str, Verdict, String)) {
+fn containment(machine: &Machine, say: &mut Say<'_>) {
     let Some(info) = &machine.info else {
         let able = if machine.cgroup_kill {
             "cgroup v2 is there; a running service says whether it can be used"
@@ -309,11 +178,7 @@ fn containment(machine: &Machine, say: &mut impl FnMut(&'static str, Verdict, St
     }
 }
 
-fn sandbox(
-    baseline: Baseline,
-    features: Features,
-    say: &mut impl FnMut(&'static str, Verdict, String),
-) {
+fn sandbox(baseline: Baseline, features: Features, say: &mut Say<'_>) {
     let missing = Sandbox::default().missing(features);
     let words: Vec<&str> = missing.iter().map(|part| part.as_str()).collect();
     let words = words.join(", ");
@@ -357,6 +222,7 @@ fn sandbox(
 mod tests {
     use clap::Parser;
 
+    use super::super::Finding;
     use super::*;
     use crate::config::{self, ServeArgs};
     use protocol::state_dir::Surroundings;
@@ -384,6 +250,10 @@ mod tests {
             tokens: Some(Ok(vec![(Access::Read, false), (Access::Read, true)])),
             ..Machine::default()
         }
+    }
+
+    fn findings(config: &Config, machine: &Machine) -> Vec<Finding> {
+        Finding::collect(|say| examine(config, machine, say))
     }
 
     fn insecure(config: &Config, machine: &Machine) -> Vec<&'static str> {
