@@ -92,7 +92,13 @@ impl Resolver {
             attempt: job.attempt,
             plan: Plan::from(spec),
             argv: spec.program.argv(),
-            env: self.environment(job.id, spec, identity.user.as_ref(), sandbox.as_ref()),
+            env: self.environment(
+                job.id,
+                job.attempt,
+                spec,
+                identity.user.as_ref(),
+                sandbox.as_ref(),
+            ),
             cwd: self.cwd(spec, identity.user.as_ref()),
             umask: spec.umask.bits(),
             nice: spec.nice,
@@ -115,6 +121,7 @@ impl Resolver {
             // A terminal is its own input.
             open_stdin: spec.stdin == Stdin::Open && spec.pty.is_none(),
             pty: spec.pty.clone(),
+            log_from: job.attempt_offset(),
         })
     }
 
@@ -237,6 +244,7 @@ impl Resolver {
     fn environment(
         &self,
         id: JobId,
+        attempt: u32,
         spec: &Spec,
         user: Option<&User>,
         sandbox: Option<&Sandbox>,
@@ -277,6 +285,13 @@ impl Resolver {
             env.insert("TERM".to_owned(), pty.term.clone());
         }
         env.insert(JOB_VARIABLE.to_owned(), id.to_string());
+        if let Some(retry) = &spec.retry {
+            let numbers = [
+                ("PROCESSION_ATTEMPT", attempt),
+                ("PROCESSION_MAX_ATTEMPTS", retry.max_attempts),
+            ];
+            env.extend(numbers.map(|(name, number)| (name.to_owned(), number.to_string())));
+        }
         env.extend(spec.env.clone());
         env.extend(spec.secret_env.0.clone());
         env.into_iter().collect()
@@ -423,7 +438,7 @@ mod tests {
 
     #[test]
     fn only_the_documented_variables_are_inherited() {
-        let env = resolver().environment(JobId::generate(), &Spec::default(), None, None);
+        let env = resolver().environment(JobId::generate(), 1, &Spec::default(), None, None);
         let names: Vec<&str> = env.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["HOME", "LC_ALL", "PATH", JOB_VARIABLE]);
     }
@@ -437,7 +452,7 @@ mod tests {
         spec.env.insert("PATH".into(), "/mine".into());
         spec.env.insert(JOB_VARIABLE.into(), "mine".into());
         assert_eq!(
-            resolver().environment(JobId::generate(), &spec, None, None),
+            resolver().environment(JobId::generate(), 1, &spec, None, None),
             [("PATH", "/mine"), (JOB_VARIABLE, "mine")]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
         );
@@ -487,7 +502,7 @@ mod tests {
         let home = |home: &str, sandbox: Option<&Sandbox>, spec: &Spec| {
             let mut resolver = resolver();
             resolver.environment.insert("HOME".into(), home.into());
-            let env = resolver.environment(JobId::generate(), spec, None, sandbox);
+            let env = resolver.environment(JobId::generate(), 1, spec, None, sandbox);
             env.into_iter().find(|(name, _)| name == "HOME").unwrap().1
         };
         let sandbox = Some(&Sandbox::default());

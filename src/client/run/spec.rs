@@ -74,6 +74,15 @@ pub(crate) struct SpecArgs {
     /// What to do if the key is taken [default: wait]
     #[arg(long, value_enum, requires = "key", value_name = "WHAT")]
     on_conflict: Option<OnConflict>,
+    /// Try the job again if it fails, up to N attempts in all
+    #[arg(long, value_name = "N")]
+    retry: Option<u32>,
+    /// Exit codes that are tried again, such as 75,100-110 [default: all that are no success]
+    #[arg(long, value_name = "CODES", value_delimiter = ',', value_parser = exit_codes, requires = "retry")]
+    retry_on_exit: Vec<Value>,
+    /// Pause before the second attempt, and the longest pause; each is twice the one before [default: 1s..5m]
+    #[arg(long, value_name = "TIME[..TIME]", value_parser = backoff, requires = "retry")]
+    backoff: Option<Value>,
     /// Fail if the job has not started after TIME
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     start_deadline: Option<f64>,
@@ -300,6 +309,12 @@ impl SpecArgs {
             &["concurrency", "policy"],
             self.on_conflict.map(|what| json!(what.as_str())),
         );
+        set(&["retry", "max_attempts"], self.retry.map(Value::from));
+        set(
+            &["retry", "exit_codes"],
+            flag(!self.retry_on_exit.is_empty(), json!(self.retry_on_exit)),
+        );
+        set(&["retry", "backoff"], self.backoff.clone());
         set(&["start_deadline_seconds"], self.start_deadline.map(number));
         set(&["run_at"], self.at.map(|at| json!(at)));
         set(&["hold"], flag(self.hold, json!(true)));
@@ -329,6 +344,26 @@ impl Here<'_> {
                 "{flag} {name}: the variable is not set, or is not UTF-8"
             ))
         })
+    }
+}
+
+/// One exit code, or a range of them.
+fn exit_codes(text: &str) -> Result<Value, String> {
+    let wrong = || "an exit code is a number from 0 to 255, and a range is 100-110".to_owned();
+    let code = |text: &str| text.trim().parse::<u8>().map_err(|_| wrong());
+    match text.split_once('-') {
+        Some((first, last)) => Ok(json!([code(first)?, code(last)?])),
+        None => Ok(json!(code(text)?)),
+    }
+}
+
+/// The first pause, and the longest one.
+fn backoff(text: &str) -> Result<Value, String> {
+    match text.split_once("..") {
+        Some((first, most)) => Ok(json!({
+            "initial_seconds": number(seconds(first)?), "max_seconds": number(seconds(most)?),
+        })),
+        None => Ok(json!({"initial_seconds": number(seconds(text)?)})),
     }
 }
 
