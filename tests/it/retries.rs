@@ -524,9 +524,8 @@ async fn what_a_lost_attempt_has_left_is_gone_before_the_next_one_begins() {
 async fn a_restart_of_the_machine_is_tried_again_only_if_that_is_wanted() {
     let mut server = Server::start().await;
     let seconds = unique_seconds();
-    let script = format!(
-        "echo $PROCESSION_ATTEMPT; [ $PROCESSION_ATTEMPT = 2 ] || exec sleep {seconds}"
-    );
+    let script =
+        format!("echo $PROCESSION_ATTEMPT; [ $PROCESSION_ATTEMPT = 2 ] || exec sleep {seconds}");
     let with = |on: &[&str]| json!({"script": script, "retry": {"max_attempts": 2, "on": on, "backoff": {"initial_seconds": 0}}});
     let lost = id(&server.submit(&with(&["exited", "signaled"])).await);
     let again = id(&server.submit(&with(&["host_rebooted"])).await);

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::requests::JobRequest;
 use super::supervised::{Followed, Supervised};
-use super::{Next, Runner, Stopping, WAKEFUL, unstarted};
+use super::{Next, Runner, Stopping, WAKEFUL, log, unstarted};
 use crate::adopt::Origin;
 use crate::link::MonitorLink;
 use crate::time::until;
@@ -113,6 +113,7 @@ impl Runner {
 
     /// A job that waits is stopped.
     async fn stop_queued(&mut self, (stop, reply): Stopping) -> Next {
+        log::stopping(&self.job, &stop);
         if self.withdraw() {
             self.end_unstarted(unstarted(stop)).await;
             let _ = reply.send(Ok(0));
