@@ -1,5 +1,6 @@
 //! The one task of a live job, from its acceptance to its durable end. Nobody else changes the job.
 
+mod log;
 mod requests;
 mod start;
 mod supervised;
@@ -265,7 +266,7 @@ impl Runner {
         self.shared.metrics.ended(&job);
         self.publish.send_replace(job.clone());
         self.answer();
-        tracing::debug!(job.id = %job.id, state = job.state.as_str(), "job {} ended: {}", job.id, job.state.as_str());
+        log::ended(&job);
         self.shared.forget(job.id).await;
         failpoint::hit("record.removed");
         // Whoever asked in the meantime asked a job that is over.
@@ -298,13 +299,13 @@ impl Runner {
         let room = &self.shared.room;
         let (new, old) = (room.ticket_of(&after), room.ticket_of(&before));
         let was_held = old.held;
-        let was_waiting = room.amend(before.id, |it| {
+        let amended = room.amend(before.id, |it| {
             // One that is about to be ended since another has come with its key stays held.
             let is_doomed = it.held && !was_held;
             *it = new;
             it.held |= is_doomed;
         });
-        if !was_waiting {
+        if !amended {
             return Err(RequestError::NotQueued);
         }
         let amended = self.amend(amendment).await;
@@ -343,6 +344,7 @@ impl Runner {
         if self.job.started_at.is_some() && !self.is_counted {
             self.is_counted = true;
             self.shared.note_start(&self.job);
+            log::started(&self.job);
         }
     }
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::requests::JobRequest;
 use super::supervised::{Followed, Supervised};
-use super::{Runner, Stopping, WAKEFUL, unstarted};
+use super::{Runner, Stopping, WAKEFUL, log, unstarted};
 use crate::adopt::Origin;
 use crate::link::MonitorLink;
 use crate::mirror;
@@ -69,6 +69,7 @@ impl Runner {
                 match woken {
                     Woken::Slot => break,
                     Woken::Asked(JobRequest::Stop(stop, reply)) => {
+                        log::stopping(&self.job, &stop);
                         if self.withdraw() {
                             mirror::end(&mut self.job, unstarted(stop), clock::wall());
                             self.commit_end().await;
