@@ -1,7 +1,7 @@
 # `make run` starts the service, `make test` is what a change must pass; the rest are parts of it or beside it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build dist sbom check test test-build web pictures test-web test-page test-rust test-unprivileged test-unheard test-prometheus test-client lint workflows \
+.PHONY: help run build dist sbom check test test-build web pictures test-web test-page test-rust test-unprivileged test-unheard test-prometheus test-client test-python lint workflows \
 	release-check deny advisories test-manifests test-image test-docker test-vm test-arm64 test-real-work soak fuzz \
 	guards schemathesis bench release-upload image-push clean
 
@@ -43,6 +43,7 @@ help:
 	@echo 'make test-rust          unit, property, integration and security tests'
 	@echo 'make test-unprivileged  what privilege changes again as an ordinary user, when root'
 	@echo 'make test-client        a Python client generated from openapi.yaml, used on a real service'
+	@echo 'make test-python        the Python package in clients/python, on a real service'
 	@echo
 	@echo 'make lint               rustfmt, clippy, rustdoc, the workflows (continuous integration: .ci/run)'
 	@echo 'make web                build the page into web/dist, which is committed (needs Node 20 or newer)'
@@ -125,7 +126,7 @@ else
 	$(CARGO) test --locked --test it -- --exact $(CHECK_TESTS)
 endif
 
-test: test-rust test-web test-page test-unprivileged test-client
+test: test-rust test-web test-page test-unprivileged test-client test-python
 
 # All parts use what this builds.
 test-build:
@@ -177,6 +178,13 @@ test-prometheus: test-build
 # The generator is pinned in tests/client/requirements.txt and installed below target/, once.
 test-client: test-build
 	tests/client/run.sh target/debug/procession
+
+# clients/python: its types, and its tests on a real service.
+PYTHON := target/python
+test-python: test-build
+	scripts/venv.sh $(PYTHON) clients/python/requirements.txt
+	cd clients/python && ../../$(PYTHON)/bin/mypy --cache-dir ../../$(PYTHON)/mypy procession tests
+	PYTHONPATH=clients/python PYTHONDONTWRITEBYTECODE=1 $(PYTHON)/bin/python clients/python/tests/test_client.py target/debug/procession
 
 lint: workflows
 	$(CARGO) fmt --all --check
