@@ -1,7 +1,7 @@
 # `make run` starts the service, `make test` is what a change must pass; the rest are parts of it or beside it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build dist sbom check test test-build web pictures test-web test-page test-rust test-unprivileged test-unheard test-prometheus test-client test-python lint workflows \
+.PHONY: help run build dist sbom check test test-build web pictures test-web test-page test-rust test-unprivileged test-unheard test-prometheus test-client test-python docs lint workflows \
 	release-check deny advisories test-manifests test-image test-docker test-vm test-arm64 test-real-work soak fuzz \
 	guards schemathesis bench release-upload image-push clean
 
@@ -47,6 +47,7 @@ help:
 	@echo
 	@echo 'make lint               rustfmt, clippy, rustdoc, the workflows (continuous integration: .ci/run)'
 	@echo 'make web                build the page into web/dist, which is committed (needs Node 20 or newer)'
+	@echo 'make docs               the generated parts of docs/, which are committed'
 	@echo 'make pictures           the pictures of README and docs, of a real service'
 	@echo 'make test-web           the page: types, unit tests, and web/dist is what its sources give (needs Node)'
 	@echo 'make test-page          the page in a browser, on a real service (needs Node and Chromium)'
@@ -140,6 +141,10 @@ test-rust:
 test-unprivileged:
 	@scripts/need.sh $(TEST_NEEDS)
 	scripts/test-unprivileged.sh $(TEST_USER) '$(UNPRIVILEGED_TESTS)' $(CARGO) $(TEST_RUNNER) --locked
+
+# The parts of docs/ that are made of the program and of openapi.yaml.
+docs:
+	PROCESSION_UPDATE_DOCS=1 $(CARGO) test --locked --test docs -- the_generated_parts_are_current
 
 NODE_MODULES := web/node_modules/.package-lock.json
 $(NODE_MODULES): web/package-lock.json
