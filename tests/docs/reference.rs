@@ -226,21 +226,21 @@ fn settings() -> String {
 fn metrics() -> String {
     let source = read("src/manager/metrics.rs");
     // The type of each field, and the labels of each type of labels.
-    let mut types: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut types: BTreeMap<(&str, &str), &str> = BTreeMap::new();
     let mut labels: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let mut inside = "";
     for line in source.lines() {
         if let Some(rest) = line.split("struct ").nth(1) {
             inside = rest.trim_end_matches(" {");
-        } else if let Some((name, kind)) = line.trim().split_once(": ") {
-            if line.starts_with("    ") && !line.starts_with("     ") && line.ends_with(',') {
-                labels.entry(inside).or_default().push(name);
-                if ["Counter", "Gauge", "Histogram"]
-                    .iter()
-                    .any(|it| kind.contains(it))
-                {
-                    types.insert(name, kind.trim_end_matches(','));
-                }
+        } else if let Some((name, kind)) = line.trim().split_once(": ")
+            && line.starts_with("    ")
+            && !line.starts_with("     ")
+            && line.ends_with(',')
+        {
+            labels.entry(inside).or_default().push(name);
+            let kinds = ["Counter", "Gauge", "Histogram"];
+            if kinds.iter().any(|it| kind.contains(it)) {
+                types.insert((inside, name), kind.trim_end_matches(','));
             }
         }
     }
@@ -251,7 +251,12 @@ fn metrics() -> String {
         let mut quoted = call.split('"').skip(1).step_by(2);
         let (name, what) = (quoted.next().unwrap(), quoted.next().unwrap());
         let field = call.rsplit('.').nth(1).unwrap();
-        let kind = types[field];
+        let holder = if call.contains("self.") {
+            "Metrics"
+        } else {
+            "Gauges"
+        };
+        let kind = types[&(holder, field)];
         prefix = if name.starts_with("process_") {
             ""
         } else {

@@ -87,10 +87,11 @@ fn description(schema: &Value) -> Option<String> {
 }
 
 fn default(schema: &Value) -> String {
-    match &schema["default"] {
-        Value::Null => String::new(),
-        value => format!("`{}`", plain(value)),
+    let value = &schema["default"];
+    if value.is_null() {
+        return String::new();
     }
+    format!("`{}`", plain(value))
 }
 
 /// The type in a few words.
@@ -116,11 +117,12 @@ pub(super) fn kind(root: &Value, schema: &Value) -> String {
         let values: Vec<String> = values.map(|it| format!("`{}`", plain(it))).collect();
         return values.join(", ");
     }
-    let names = match &schema["type"] {
-        Value::String(name) => vec![name.as_str()],
-        Value::Array(names) => names.iter().filter_map(Value::as_str).collect(),
-        _ if schema["properties"].is_object() || schema["allOf"].is_array() => vec!["object"],
-        _ => Vec::new(),
+    let name = &schema["type"];
+    let is_object = schema["properties"].is_object() || schema["allOf"].is_array();
+    let names: Vec<&str> = match name.as_str() {
+        Some(name) => vec![name],
+        None if is_object && name.is_null() => vec!["object"],
+        None => list(name).iter().filter_map(Value::as_str).collect(),
     };
     let names = names.into_iter().filter(|name| *name != "null");
     let words: Vec<String> = names.map(|name| of_type(root, schema, name)).collect();
