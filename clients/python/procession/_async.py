@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 import httpx
 
-from ._protocol import Command, Handle, JobView, Lines, Patience, Steps, encoded, place, returncode
+from ._protocol import Command, Handle, Input, JobView, Lines, Patience, Steps, encoded, place, returncode
 
 T = TypeVar("T")
 
@@ -31,13 +31,7 @@ class AsyncClient:
         await self._http.aclose()
 
     async def run(
-        self,
-        command: Command,
-        *,
-        input: bytes | str | None = None,
-        timeout: float | None = None,
-        check: bool = False,
-        **spec: Any,
+        self, command: Command, *, input: Input = None, timeout: float | None = None, check: bool = False, **spec: Any
     ) -> subprocess.CompletedProcess[str]:
         return await self._do(self._steps.completed(command, spec, input, timeout, check))
 
@@ -91,7 +85,7 @@ class AsyncJob(Handle):
     async def write(self, data: bytes | str, *, eof: bool = False) -> None:
         self._written = await self._client._do(self._steps.write(self.id, self._written, encoded(data), eof))
 
-    async def communicate(self, input: bytes | str | None = None, timeout: float | None = None) -> tuple[str, str]:
+    async def communicate(self, input: Input = None, timeout: float | None = None) -> tuple[str, str]:
         if input is not None:
             await self.write(input, eof=True)
         await self.wait(timeout)

@@ -17,12 +17,13 @@ import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import httpx
 
 T = TypeVar("T")
 Command = str | Sequence[str]
+Input = bytes | str | None
 JobView = dict[str, Any]
 HOLD, PAUSE, LONGEST_PAUSE = 25.0, 0.05, 2.0
 
@@ -133,7 +134,7 @@ class Patience:
             return refusal
         raise refusal
 
-    def create(self, command: Command, spec: Mapping[str, Any], input: bytes | str | None = None) -> Steps[JobView]:
+    def create(self, command: Command, spec: Mapping[str, Any], input: Input = None) -> Steps[JobView]:
         """A string is a script for the shell, a list is a command; other fields go as they are."""
         body = {name: value for name, value in spec.items() if value is not None}
         if isinstance(command, str):
@@ -148,8 +149,7 @@ class Patience:
 
     def look(self, id: str, hold: float = 0) -> Steps[JobView]:
         request = Request("GET", f"/jobs/{id}", {"wait": hold} if hold else {}, timeout=60 + hold)
-        job: JobView = (yield from self.ask(request)).json()
-        return job
+        return cast(JobView, (yield from self.ask(request)).json())
 
     def wait(self, id: str, timeout: float | None) -> Steps[JobView]:
         deadline = math.inf if timeout is None else time.monotonic() + timeout
@@ -173,8 +173,7 @@ class Patience:
                 raise
 
     def stop(self, id: str, params: Mapping[str, Any]) -> Steps[JobView]:
-        job: JobView = (yield from self.ask(Request("DELETE", f"/jobs/{id}", params))).json()
-        return job
+        return cast(JobView, (yield from self.ask(Request("DELETE", f"/jobs/{id}", params))).json())
 
     def write(self, id: str, at: int | None, data: bytes, eof: bool) -> Steps[int]:
         """Writes to standard input; gives how much has been written in all. A repeat goes on where the first broke."""
@@ -201,12 +200,10 @@ class Patience:
         return response.content
 
     def outputs(self, id: str) -> Steps[tuple[str, str]]:
-        out = yield from self.output(id, "stdout")
-        err = yield from self.output(id, "stderr")
-        return text(out), text(err)
+        return text((yield from self.output(id, "stdout"))), text((yield from self.output(id, "stderr")))
 
     def completed(
-        self, command: Command, spec: Mapping[str, Any], input: bytes | str | None, timeout: float | None, check: bool
+        self, command: Command, spec: Mapping[str, Any], input: Input, timeout: float | None, check: bool
     ) -> Steps[subprocess.CompletedProcess[str]]:
         job = yield from self.create(command, {**spec, "timeout_seconds": timeout}, input)
         job = yield from self.wait(job["id"], None)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 import httpx
 
-from ._protocol import Command, Handle, JobView, Lines, Patience, Steps, encoded, place, returncode
+from ._protocol import Command, Handle, Input, JobView, Lines, Patience, Steps, encoded, place, returncode
 
 T = TypeVar("T")
 
@@ -31,13 +31,7 @@ class Client:
         self._http.close()
 
     def run(
-        self,
-        command: Command,
-        *,
-        input: bytes | str | None = None,
-        timeout: float | None = None,
-        check: bool = False,
-        **spec: Any,
+        self, command: Command, *, input: Input = None, timeout: float | None = None, check: bool = False, **spec: Any
     ) -> subprocess.CompletedProcess[str]:
         """As `subprocess.run` with `capture_output` and `text`. The service keeps the timeout, so it holds even if this
         program is killed; `TimeoutExpired` is raised once no process of the job is left."""
@@ -99,7 +93,7 @@ class Job(Handle):
         """Writes to a job with `stdin={"mode": "open"}`; returns once its pipe has taken all of it."""
         self._written = self._client._do(self._steps.write(self.id, self._written, encoded(data), eof))
 
-    def communicate(self, input: bytes | str | None = None, timeout: float | None = None) -> tuple[str, str]:
+    def communicate(self, input: Input = None, timeout: float | None = None) -> tuple[str, str]:
         """Writes `input` and its end, waits, and returns both outputs."""
         if input is not None:
             self.write(input, eof=True)
