@@ -1,5 +1,6 @@
 //! The command line: which role or client command this process is.
 
+mod complete;
 mod doctor;
 mod hints;
 mod log;
@@ -113,6 +114,7 @@ struct Serve {
 /// Does what the command line says.
 #[must_use]
 pub(crate) fn run() -> ExitCode {
+    complete::complete(Cli::command);
     let command = match aside(Cli::try_parse) {
         Ok(cli) => cli.command,
         Err(error) => return not_understood(&error),
@@ -139,7 +141,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Token(args) => token::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Health(args) => health::run(&args),
-        Command::Completions(args) => manual::completions(&args, Cli::command()),
+        Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args, Cli::command()),
         Command::Version => terminal::printed(&Cli::command().render_version()),
     }

@@ -1,14 +1,18 @@
-//! The documents against what they describe: links, routes, settings, and the length of the README.
+//! The documents against what they describe: links, routes, generated parts, and the length of the README.
 
 #![expect(
     clippy::unwrap_used,
     reason = "a test that panics has failed, which is what it is for"
 )]
 
+#[path = "docs/reference.rs"]
+mod reference;
+#[path = "../src/http/build/schema.rs"]
+mod schema;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -110,22 +114,6 @@ fn every_route_of_the_contract_has_its_row() {
         .map(str::to_owned)
         .collect();
     assert_eq!(rows, routes);
-}
-
-#[test]
-fn the_page_of_settings_is_what_the_program_says() {
-    let help = Command::new(env!("CARGO_BIN_EXE_procession"))
-        .args(["serve", "--help"])
-        .output()
-        .unwrap();
-    let help = String::from_utf8(help.stdout).unwrap();
-    let variables = |text: &str| -> BTreeSet<String> {
-        text.split(|letter: char| !letter.is_ascii_uppercase() && letter != '_')
-            .filter(|word| word.starts_with("PROCESSION_"))
-            .map(str::to_owned)
-            .collect()
-    };
-    assert_eq!(variables(&read("docs/configuration.md")), variables(&help));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! It knows HTTP and nothing of what the answers mean. Every request that is sent again is one that may
 //! be: reading ones, and those with an idempotency key or an offset.
 
+mod sight;
 mod target;
 mod tls;
 
@@ -165,6 +166,14 @@ impl Client {
             Some(token) => request.header(AUTHORIZATION, token.clone()),
             None => request,
         }
+    }
+
+    /// Does the service see this directory, under the same user?
+    pub(super) fn sees(&self, directory: &Path) -> bool {
+        self.directory.as_ref().is_some_and(|opened| {
+            let socket = format!("/proc/self/fd/{}/{UNIX_SOCKET}", opened.as_raw_fd());
+            sight::is_shared(Path::new(&socket), directory)
+        })
     }
 
     pub(super) fn get(&self, path: &str) -> RequestBuilder {

@@ -14,6 +14,7 @@ mod conditions;
 pub mod connections;
 #[cfg(test)]
 mod contract;
+mod docs;
 mod events;
 mod extract;
 #[doc(hidden)]

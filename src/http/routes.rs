@@ -19,7 +19,7 @@ use super::extract::InPath;
 use super::layers::auth;
 use super::problem::ApiError;
 use super::{
-    Api, attach, bulk, conditions, events, jobs, live, output, page, query, queues, service,
+    Api, attach, bulk, conditions, docs, events, jobs, live, output, page, query, queues, service,
     session, stdin, summary, terminal, web,
 };
 use crate::tokens::Access::{self, Admin, Metrics, Operate, Public, Read};
@@ -154,6 +154,7 @@ pub(super) fn table() -> Vec<Route> {
         route(GET, "/metrics", Metrics, &[], service::metrics),
         route(GET, "/info", Read, &[], service::info),
         route(GET, "/openapi.yaml", Public, &[], service::openapi),
+        route(GET, "/docs", Public, &[], docs::show),
     ]
 }
 

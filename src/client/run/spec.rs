@@ -35,7 +35,8 @@ pub(crate) struct SpecArgs {
     /// Inherit nothing from the service's environment
     #[arg(long)]
     clean_env: bool,
-    /// Working directory, relative to the current one [default: the service's work directory]
+    /// Working directory, relative to the current one [default: the current one, if the service sees it and
+    /// --user is not given; else the service's work directory]
     #[arg(
         short = 'C',
         long,
@@ -74,6 +75,12 @@ pub(crate) struct SpecArgs {
     /// What to do if the key is taken [default: wait]
     #[arg(long, value_enum, requires = "key", value_name = "WHAT")]
     on_conflict: Option<OnConflict>,
+    /// Fail if a job runs or waits that was started with this flag, or with --replace, and the same name
+    #[arg(long, requires = "name", conflicts_with_all = ["key", "key_limit", "on_conflict", "replace"])]
+    if_not_running: bool,
+    /// First stop the job that was started with this flag, or with --if-not-running, and the same name
+    #[arg(long, requires = "name", conflicts_with_all = ["key", "key_limit", "on_conflict"])]
+    replace: bool,
     /// Fail if the job has not started after TIME
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     start_deadline: Option<f64>,
@@ -291,14 +298,22 @@ impl SpecArgs {
         set(&["queue"], self.queue.as_ref().map(|queue| json!(queue)));
         set(&["priority"], self.priority.map(Value::from));
         set(&["weight"], self.weight.map(Value::from));
-        set(
-            &["concurrency", "key"],
-            self.key.as_ref().map(|key| json!(key)),
-        );
+        let by_name = match (self.if_not_running, self.replace) {
+            (true, _) => Some(OnConflict::Reject),
+            (_, true) => Some(OnConflict::Replace),
+            (false, false) => None,
+        };
+        let key = match by_name {
+            Some(_) => &self.name,
+            None => &self.key,
+        };
+        set(&["concurrency", "key"], key.as_ref().map(|key| json!(key)));
         set(&["concurrency", "limit"], self.key_limit.map(Value::from));
         set(
             &["concurrency", "policy"],
-            self.on_conflict.map(|what| json!(what.as_str())),
+            by_name
+                .or(self.on_conflict)
+                .map(|what| json!(what.as_str())),
         );
         set(&["start_deadline_seconds"], self.start_deadline.map(number));
         set(&["run_at"], self.at.map(|at| json!(at)));
