@@ -11,6 +11,7 @@ pub mod health;
 mod input;
 pub mod logs;
 mod lookup;
+pub mod mcp;
 mod ndjson;
 pub mod open;
 pub mod queues;
