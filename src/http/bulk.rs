@@ -19,7 +19,7 @@ use crate::view::JobView;
 use job::life::Stop;
 use job::query::{Order, Query};
 use job::{Cause, Job, JobId, State};
-use manager::RequestError;
+use manager::{Purged, RequestError};
 
 #[derive(Debug, Serialize)]
 struct Waited<'a> {
@@ -272,7 +272,12 @@ pub(super) async fn purge(
     };
     let purged = act(&api, &chosen, true, |id| {
         let (manager, stop) = (&api.manager, stop.clone());
-        async move { manager.purge(id, stop).await.map(|()| Done::Purged) }
+        async move {
+            Ok(match manager.purge(id, stop, MAX_WAIT).await? {
+                Purged::Gone => Done::Purged,
+                Purged::StillThere(job) => Done::Begun(job),
+            })
+        }
     });
     purged.await
 }

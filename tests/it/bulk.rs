@@ -148,9 +148,10 @@ async fn jobs_that_end_meanwhile_are_told_one_by_one() {
         server.submit(&body).await;
     }
     let live = sleepers(&server, 1, "q").await;
-    let (paused, ()) = tokio::join!(acted(&server, "pause", &json!({"queue": "q"})), async {
-        fs::write(&gate, "").unwrap()
-    },);
+    let filter = json!({"queue": "q"});
+    let (paused, ()) = tokio::join!(acted(&server, "pause", &filter), async {
+        fs::write(&gate, "").unwrap();
+    });
     // Those that had ended before they were looked for are not among them.
     for one in paused["results"].as_array().unwrap() {
         let is_over = one["status"] == 409 && one["code"] == "job_already_finished";
