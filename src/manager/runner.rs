@@ -1,5 +1,6 @@
 //! The one task of a live job, from its acceptance to its durable end. Nobody else changes the job.
 
+mod log;
 mod requests;
 mod start;
 mod supervised;
@@ -28,7 +29,6 @@ use linux::failpoint;
 use linux::tree;
 use protocol::record::Record;
 pub(super) use requests::{JobRequest, Reply};
-pub(super) use start::start_deadline;
 use store::Inserted;
 use supervised::{Followed, Supervised};
 
@@ -266,7 +266,7 @@ impl Runner {
         self.shared.metrics.ended(&job);
         self.publish.send_replace(job.clone());
         self.answer();
-        tracing::debug!(job.id = %job.id, state = job.state.as_str(), "job {} ended: {}", job.id, job.state.as_str());
+        log::ended(&job);
         self.shared.forget(job.id).await;
         failpoint::hit("record.removed");
         // Whoever asked in the meantime asked a job that is over.
@@ -298,7 +298,14 @@ impl Runner {
         amendment.clone().apply(&mut after);
         let room = &self.shared.room;
         let (new, old) = (room.ticket_of(&after), room.ticket_of(&before));
-        if !room.amend(before.id, |it| *it = new) {
+        let was_held = old.held;
+        let amended = room.amend(before.id, |it| {
+            // One that is about to be ended since another has come with its key stays held.
+            let is_doomed = it.held && !was_held;
+            *it = new;
+            it.held |= is_doomed;
+        });
+        if !amended {
             return Err(RequestError::NotQueued);
         }
         let amended = self.amend(amendment).await;
@@ -337,6 +344,7 @@ impl Runner {
         if self.job.started_at.is_some() && !self.is_counted {
             self.is_counted = true;
             self.shared.note_start(&self.job);
+            log::started(&self.job);
         }
     }
 

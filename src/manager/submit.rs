@@ -33,6 +33,8 @@ pub(super) async fn submit(
         mut spec,
         actor,
         rerun_of,
+        run_at,
+        hold,
         idempotency,
         has_priority,
     } = submission;
@@ -50,6 +52,8 @@ pub(super) async fn submit(
         name,
         labels,
         rerun_of,
+        run_at,
+        hold,
         ..Job::accepted(JobId::generate(), actor, Arc::new(spec), clock::wall())
     };
     let id = job.id;

@@ -34,6 +34,10 @@ struct Record<'a> {
     created_by: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rerun_of: Option<JobId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    run_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    hold: bool,
     spec: Arc<Spec>,
     version: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,6 +79,8 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
         labels: Cow::Borrowed(&job.labels),
         created_by: Cow::Borrowed(&job.created_by),
         rerun_of: job.rerun_of,
+        run_at: micros(job.run_at),
+        hold: job.hold,
         spec: Arc::clone(&job.spec),
         version: job.version,
         message: job.message.as_deref().map(Cow::Borrowed),
@@ -113,6 +119,8 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
         labels: record.labels.into_owned(),
         created_by: record.created_by.into_owned(),
         rerun_of: record.rerun_of,
+        run_at: moment(record.run_at),
+        hold: record.hold,
         spec: record.spec,
         version: record.version,
         state: state_of(columns.state).ok_or(Fault::UnknownState(columns.state))?,
