@@ -11,7 +11,7 @@ use rmcp::ServiceExt;
 use rmcp::transport::stdio;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
 
 use super::connection::{Apart, Client, ConnectArgs};
@@ -157,7 +157,7 @@ impl Door for Remote {
                     }
                     return Err(format!("no answer from {}: {root}", self.to.place));
                 }
-                Err(_) => sleep(PAUSE).await,
+                Err(_) => sleep_until(Instant::now() + PAUSE).await,
             }
         }
     }

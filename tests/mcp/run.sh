@@ -27,7 +27,6 @@ fi
 cp tests/mcp/use.mjs "$work/"
 
 state=$(mktemp -d)
-mark=procession-mcp-$$
 "$program" serve --state-dir "$state" --listen 127.0.0.1:0 --on-shutdown stop --min-free-bytes 0 \
     >"$state/address" 2>"$state/log" &
 service=$!
@@ -42,9 +41,9 @@ for _ in $(seq 200); do
     kill -0 "$service" || { cat "$state/log" >&2; exit 1; }
     sleep 0.05
 done
-url=$(sed -n 's/^procession: listening on //p' "$state/address")
+url=$(grep -o 'http://127\.0\.0\.1:[0-9]*' "$state/address" | head -1)
 
-export PROCESSION_STATE_DIR=$state PROCESSION_TEST_URL=$url PROCESSION_TEST_PROGRAM=$program PROCESSION_TEST_MARK=$mark
+export PROCESSION_STATE_DIR=$state PROCESSION_TEST_URL=$url PROCESSION_TEST_PROGRAM=$program
 PROCESSION_TEST_TOKEN=$(cat "$state/token")
 export PROCESSION_TEST_TOKEN PYTHONDONTWRITEBYTECODE=1
 "$work/venv/bin/python" tests/mcp/use.py

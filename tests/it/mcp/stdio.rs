@@ -51,12 +51,20 @@ impl Client {
 
     fn ask(&mut self, message: &Value) -> Value {
         self.send(message);
-        self.next()
+        loop {
+            let answer = self.next();
+            if answer["id"] == message["id"] {
+                return answer;
+            }
+        }
     }
 
     fn call(&mut self, tool: &str, arguments: Value) -> Value {
         let params = json!({"name": tool, "arguments": arguments});
-        let answer = self.ask(&request("tools/call", params, false));
+        let mut message = request("tools/call", params, false);
+        // Of a request that was cancelled before, an answer may still come.
+        message["id"] = json!(format!("a call of {tool}"));
+        let answer = self.ask(&message);
         assert!(answer["error"].is_null(), "{answer:#}");
         answer["result"].clone()
     }
