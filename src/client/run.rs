@@ -1,6 +1,7 @@
 //! `procession run`: this command stands for a job. Its output is ours, our input is its, a signal to us stops it,
 //! and its exit code is ours.
 
+pub(super) mod more;
 pub(super) mod spec;
 
 use std::io::IsTerminal;

@@ -23,6 +23,7 @@ pub(super) fn settings() -> Settings {
         },
         allowed_hosts: vec!["jobs.example".to_owned()],
         max_body_bytes: 1 << 20,
+        mcp: true,
         sessions: crate::tokens::sessions::Sessions::forgetful(),
         page: "http://127.0.0.1:8080/".to_owned(),
         streams: Streams::new(2).0,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::output::Excerpt;
 use job::sandbox::InForce;
 use job::spec::Program;
 use job::time::Timestamp;
@@ -38,7 +39,7 @@ pub struct JobView<'a> {
     termination: Option<&'a Termination>,
     spawn_failure: Option<&'a SpawnFailure>,
     usage: Option<&'a Usage>,
-    output: &'a OutputTotals,
+    output: OutputView<'a>,
     blocked_by: &'a [Survivor],
 }
 
@@ -75,10 +76,28 @@ impl<'a> JobView<'a> {
             termination: job.termination.as_ref(),
             spawn_failure: job.spawn_failure.as_ref(),
             usage: job.usage.as_ref(),
-            output: &job.output,
+            output: OutputView {
+                totals: &job.output,
+                excerpt: None,
+            },
             blocked_by: &job.survivors,
         }
     }
+
+    /// With its output, or `null` where that could not be read.
+    pub(super) fn showing(mut self, excerpt: Option<Excerpt>) -> Self {
+        self.output.excerpt = Some(excerpt);
+        self
+    }
+}
+
+/// Numbers of the output, and its text where that was asked for.
+#[derive(Debug, Serialize)]
+struct OutputView<'a> {
+    #[serde(flatten)]
+    totals: &'a OutputTotals,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    excerpt: Option<Option<Excerpt>>,
 }
 
 /// The most characters of a command on one line.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::more::MoreArgs;
 use crate::failure::Failure;
 use crate::values::{bytes, json_object, moment, seconds};
 use job::time::Timestamp;
@@ -132,6 +133,8 @@ pub(crate) struct SpecArgs {
     /// Template parameter; can be repeated
     #[arg(long = "param", value_name = "NAME=VALUE")]
     params: Vec<String>,
+    #[command(flatten)]
+    more: MoreArgs,
     /// Command and arguments; no shell is involved
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -206,6 +209,7 @@ impl SpecArgs {
         }
         self.text_and_numbers(&mut body);
         self.labels_and_variables(&mut body, here)?;
+        self.more.put_into(&mut body)?;
         for limit in &self.rlimits {
             let (name, value) = pair(limit, "--rlimit")?;
             let value = match value.split_once(':') {
@@ -370,7 +374,7 @@ fn number(value: f64) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|_| json!(value))
 }
 
-fn name_or_id(text: &str) -> Value {
+pub(super) fn name_or_id(text: &str) -> Value {
     text.parse::<u32>()
         .map_or_else(|_| json!(text), Value::from)
 }
