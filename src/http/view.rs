@@ -8,6 +8,7 @@ use serde::Serialize;
 use job::sandbox::InForce;
 use job::spec::Program;
 use job::time::Timestamp;
+use job::trace::Trace;
 use job::{Job, OutputTotals, Process, SpawnFailure, Spec, State, Survivor, Termination, Usage};
 use manager::cloud_event::ExitView;
 use manager::{Manager, ProcessInfo, Reason};
@@ -20,6 +21,7 @@ pub struct JobView<'a> {
     labels: &'a BTreeMap<String, String>,
     created_by: &'a str,
     rerun_of: Option<String>,
+    trace: Option<TraceView<'a>>,
     version: u64,
     state: State,
     state_reason: Option<&'static str>,
@@ -55,6 +57,7 @@ impl<'a> JobView<'a> {
             labels: &job.labels,
             created_by: &job.created_by,
             rerun_of: job.rerun_of.map(|id| id.to_string()),
+            trace: job.trace.as_ref().map(TraceView::of),
             version: job.version,
             state: job.state,
             state_reason: state_reason(job, why),
@@ -73,6 +76,24 @@ impl<'a> JobView<'a> {
             usage: job.usage.as_ref(),
             output: &job.output,
             blocked_by: &job.survivors,
+        }
+    }
+}
+
+/// The caller's place in a trace, without what it adds for those that follow.
+#[derive(Debug, Serialize)]
+struct TraceView<'a> {
+    trace_id: &'a str,
+    span_id: &'a str,
+    sampled: bool,
+}
+
+impl<'a> TraceView<'a> {
+    fn of(trace: &'a Trace) -> Self {
+        Self {
+            trace_id: &trace.trace_id,
+            span_id: &trace.span_id,
+            sampled: trace.sampled,
         }
     }
 }

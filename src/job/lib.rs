@@ -22,6 +22,7 @@ pub mod selector;
 pub mod signal;
 pub mod spec;
 pub mod time;
+pub mod trace;
 pub mod webhook;
 
 use std::collections::BTreeMap;
@@ -190,6 +191,9 @@ pub struct Job {
     /// The job that this one repeats.
     #[serde(default)]
     pub rerun_of: Option<JobId>,
+    /// The caller's trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<trace::Trace>,
     /// What to run.
     pub spec: Arc<Spec>,
     /// Grows on every visible change.
@@ -236,6 +240,7 @@ impl Job {
             labels: BTreeMap::new(),
             created_by,
             rerun_of: None,
+            trace: None,
             spec,
             version: 1,
             state: State::Queued,

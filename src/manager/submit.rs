@@ -33,6 +33,7 @@ pub(super) async fn submit(
         mut spec,
         actor,
         rerun_of,
+        trace,
         idempotency,
         has_priority,
     } = submission;
@@ -50,6 +51,7 @@ pub(super) async fn submit(
         name,
         labels,
         rerun_of,
+        trace,
         ..Job::accepted(JobId::generate(), actor, Arc::new(spec), clock::wall())
     };
     let id = job.id;

@@ -42,5 +42,6 @@ mod stdin;
 mod stop;
 mod surroundings;
 mod terminal;
+mod traces;
 mod upgrade;
 mod webhooks;
