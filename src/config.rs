@@ -278,7 +278,7 @@ pub(crate) fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<St
 
 /// Reads the settings: a flag wins over the environment, that over the file, that over the default.
 pub(crate) fn load(args: &ServeArgs, surroundings: &Surroundings) -> Result<Config, ConfigErrors> {
-    match file::named(args, surroundings)? {
+    match file::text(args, surroundings)? {
         Some((path, text)) => resolve(args, Some((&path, &text)), surroundings),
         None => resolve(args, None, surroundings),
     }

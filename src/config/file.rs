@@ -21,7 +21,7 @@ const DEFAULT_FILE: &str = "/etc/procession/config.toml";
 
 /// The configuration file and its text: the one that is named, else the default one where it exists. An empty name
 /// stands for none.
-pub(super) fn named(
+pub(super) fn text(
     args: &ServeArgs,
     surroundings: &Surroundings,
 ) -> Result<Option<(PathBuf, String)>, ConfigError> {
@@ -42,7 +42,7 @@ pub(super) fn named(
 
 /// How the log is written, as far as the settings say: it has to tell what is wrong with the others.
 pub(crate) fn log_form(args: &ServeArgs, surroundings: &Surroundings) -> LogForm {
-    let file = named(args, surroundings).ok().flatten();
+    let file = text(args, surroundings).ok().flatten();
     let of_file = file.as_ref().map(|(path, text)| (&**path, &**text));
     let settings = Settings::new(args, of_file).or_else(|_| Settings::new(args, None));
     let (format, level) = settings.map_or((None, None), |(s, _)| {
@@ -62,7 +62,7 @@ pub(crate) fn state_dir(named: Option<&Path>, surroundings: &Surroundings) -> Op
         return Some(named.to_owned());
     }
     let args = ServeArgs::of_environment();
-    let of_file = named(&args, surroundings)
+    let of_file = text(&args, surroundings)
         .ok()
         .flatten()
         .and_then(|(path, text)| {

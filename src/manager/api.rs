@@ -31,6 +31,10 @@ pub struct Submission {
     pub rerun_of: Option<JobId>,
     /// The caller's trace.
     pub trace: Option<Trace>,
+    /// Not before this moment.
+    pub run_at: Option<Timestamp>,
+    /// Not before it is released.
+    pub hold: bool,
     /// Against doubled requests.
     pub idempotency: Option<Idempotency>,
     /// Its priority is its own, not the default of its queue.

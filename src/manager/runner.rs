@@ -29,7 +29,6 @@ use linux::failpoint;
 use linux::tree;
 use protocol::record::Record;
 pub(super) use requests::{JobRequest, Reply};
-pub(super) use start::start_deadline;
 use store::Inserted;
 use supervised::{Followed, Supervised};
 
@@ -302,7 +301,14 @@ impl Runner {
         amendment.clone().apply(&mut after);
         let room = &self.shared.room;
         let (new, old) = (room.ticket_of(&after), room.ticket_of(&before));
-        if !room.amend(before.id, |it| *it = new) {
+        let was_held = old.held;
+        let amended = room.amend(before.id, |it| {
+            // One that is about to be ended since another has come with its key stays held.
+            let is_doomed = it.held && !was_held;
+            *it = new;
+            it.held |= is_doomed;
+        });
+        if !amended {
             return Err(RequestError::NotQueued);
         }
         let amended = self.amend(amendment).await;

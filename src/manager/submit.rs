@@ -34,6 +34,8 @@ pub(super) async fn submit(
         actor,
         rerun_of,
         trace,
+        run_at,
+        hold,
         idempotency,
         has_priority,
     } = submission;
@@ -52,6 +54,8 @@ pub(super) async fn submit(
         labels,
         rerun_of,
         trace,
+        run_at,
+        hold,
         ..Job::accepted(JobId::generate(), actor, Arc::new(spec), clock::wall())
     };
     let id = job.id;

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio::task::{JoinError, JoinSet};
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -41,7 +41,7 @@ impl Spawner {
 pub struct Tasks {
     tasks: mpsc::UnboundedReceiver<Task>,
     /// A task that outlives the others, and what ends it.
-    last: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    last: Option<(oneshot::Sender<()>, JoinSet<()>)>,
 }
 
 impl Tasks {
@@ -61,9 +61,11 @@ impl Tasks {
         while let Some(ended) = running.join_next().await {
             log_panic(&ended);
         }
-        if let Some((end, last)) = self.last {
+        if let Some((end, mut last)) = self.last {
             drop(end);
-            log_panic(&last.await);
+            while let Some(ended) = last.join_next().await {
+                log_panic(&ended);
+            }
         }
     }
 
@@ -73,8 +75,10 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
     {
         let (end, ended) = oneshot::channel();
+        let mut last = JoinSet::new();
+        last.spawn(task(ended));
         Self {
-            last: Some((end, tokio::spawn(task(ended)))),
+            last: Some((end, last)),
             ..self
         }
     }

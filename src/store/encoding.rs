@@ -37,6 +37,10 @@ struct Record<'a> {
     rerun_of: Option<JobId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     trace: Option<Cow<'a, Trace>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    run_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    hold: bool,
     spec: Arc<Spec>,
     version: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,6 +83,8 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
         created_by: Cow::Borrowed(&job.created_by),
         rerun_of: job.rerun_of,
         trace: job.trace.as_ref().map(Cow::Borrowed),
+        run_at: micros(job.run_at),
+        hold: job.hold,
         spec: Arc::clone(&job.spec),
         version: job.version,
         message: job.message.as_deref().map(Cow::Borrowed),
@@ -118,6 +124,8 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
         created_by: record.created_by.into_owned(),
         rerun_of: record.rerun_of,
         trace: record.trace.map(Cow::into_owned),
+        run_at: moment(record.run_at),
+        hold: record.hold,
         spec: record.spec,
         version: record.version,
         state: state_of(columns.state).ok_or(Fault::UnknownState(columns.state))?,

@@ -247,6 +247,8 @@ async fn a_key_belongs_to_one_body_of_one_actor_for_the_life_of_the_job() {
     let other = Job {
         created_by: "uid:7".to_owned(),
         rerun_of: None,
+        run_at: None,
+        hold: false,
         ..job(State::Queued)
     };
     assert_eq!(insert(&other, 2).await.unwrap(), Inserted::New);
@@ -663,7 +665,8 @@ prop_compose! {
         micros in 0_u32..u32::MAX,
     ) -> Job {
         Job {
-            id: JobId::generate(), name, labels, created_by, rerun_of: maybe.map(|_| JobId::generate()), trace: None, spec: Arc::new(spec), version, state,
+            id: JobId::generate(), name, labels, created_by, rerun_of: maybe.map(|_| JobId::generate()),
+            trace: None, run_at: maybe_at, hold: flag, spec: Arc::new(spec), version, state,
             message: message.clone(), created_at: at, started_at: maybe_at, finished_at: maybe_at,
             expires_at: maybe_at, deadline_at: maybe_at,
             process: flag.then(|| Process {

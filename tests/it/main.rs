@@ -42,6 +42,7 @@ mod stdin;
 mod stop;
 mod surroundings;
 mod terminal;
+mod times;
 mod traces;
 mod upgrade;
 mod webhooks;

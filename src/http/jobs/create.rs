@@ -93,6 +93,8 @@ pub(super) async fn submit(
         actor: caller.actor.to_string(),
         rerun_of,
         trace,
+        run_at: new.run_at,
+        hold: new.hold,
         idempotency: claim.idempotency.clone(),
         has_priority: new.has_priority,
     };

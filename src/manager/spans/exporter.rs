@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::{Asked, Otlp, Sampler, of_job, of_request};
 use crate::metrics::Metrics;
+use crate::time::until;
 use job::Job;
 
 /// The most spans that wait.
@@ -101,7 +103,7 @@ impl Delivery {
             if !is_over {
                 is_over = tokio::select! {
                     _ = &mut end => true,
-                    () = tokio::time::sleep(GATHERING) => false,
+                    () = until(Some(Instant::now() + GATHERING)) => false,
                 };
             }
             let most = if is_over { QUEUE } else { BATCH };
@@ -145,7 +147,7 @@ impl Delivery {
                 );
                 return self.metrics.spans_dropped(count);
             }
-            tokio::time::sleep(pause).await;
+            until(Some(Instant::now() + pause)).await;
             pause *= 2;
         }
     }
