@@ -19,6 +19,7 @@ fn args(flags: &[&str]) -> ServeArgs {
 fn surroundings() -> Surroundings {
     Surroundings {
         owns_system_dir: false,
+        otel: Vec::new(),
         is_root: false,
         home: Some("/home/ada".into()),
         state_home: None,
@@ -57,6 +58,7 @@ fn without_settings_the_defaults_hold() {
             max_queued: 100_000,
             max_finished: 1_000_000,
             max_events: 100_000,
+            otlp: None,
             webhook_allow_private: false,
             on_shutdown: None,
             shutdown_grace: Duration::from_secs(8),
@@ -101,6 +103,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         "--deny-root-jobs",
         "--sandbox=require",
         "--webhook-allow-private",
+        "--otlp-endpoint=http://c:4318",
         "--work-dir=/w",
         "--allowed-host=A.example",
         "--allowed-host=b.example",
@@ -130,6 +133,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         deny_root_jobs = true
         sandbox = "require"
         webhook_allow_private = true
+        otlp_endpoint = "http://c:4318"
         work_dir = "/w"
         allowed_host = ["A.example", "b.example"]
     "#;

@@ -46,6 +46,7 @@ mod terminal;
 mod tests;
 pub mod tls;
 pub mod tokens;
+mod trace;
 mod view;
 mod web;
 

@@ -71,6 +71,7 @@ async fn manager() -> Manager {
         deny_root_jobs: false,
         webhook_allow_private: false,
         sandbox: Baseline::Off,
+        otlp: None,
         state_dir: state.path().to_owned(),
         work_dir: state.path().to_owned(),
     };

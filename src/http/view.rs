@@ -9,6 +9,7 @@ use crate::output::Excerpt;
 use job::sandbox::InForce;
 use job::spec::Program;
 use job::time::Timestamp;
+use job::trace::Trace;
 use job::{Job, OutputTotals, Process, SpawnFailure, Spec, State, Survivor, Termination, Usage};
 use manager::cloud_event::ExitView;
 use manager::{Manager, ProcessInfo, Reason};
@@ -21,6 +22,7 @@ pub struct JobView<'a> {
     labels: &'a BTreeMap<String, String>,
     created_by: &'a str,
     rerun_of: Option<String>,
+    trace: Option<TraceView<'a>>,
     run_at: Option<Timestamp>,
     hold: bool,
     version: u64,
@@ -58,6 +60,7 @@ impl<'a> JobView<'a> {
             labels: &job.labels,
             created_by: &job.created_by,
             rerun_of: job.rerun_of.map(|id| id.to_string()),
+            trace: job.trace.as_ref().map(TraceView::of),
             run_at: job.run_at,
             hold: job.hold,
             version: job.version,
@@ -98,6 +101,24 @@ struct OutputView<'a> {
     totals: &'a OutputTotals,
     #[serde(skip_serializing_if = "Option::is_none")]
     excerpt: Option<Option<Excerpt>>,
+}
+
+/// The caller's place in a trace, without what it adds for those that follow.
+#[derive(Debug, Serialize)]
+struct TraceView<'a> {
+    trace_id: &'a str,
+    span_id: &'a str,
+    sampled: bool,
+}
+
+impl<'a> TraceView<'a> {
+    fn of(trace: &'a Trace) -> Self {
+        Self {
+            trace_id: &trace.trace_id,
+            span_id: &trace.span_id,
+            sampled: trace.sampled,
+        }
+    }
 }
 
 /// The most characters of a command on one line.

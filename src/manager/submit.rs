@@ -33,6 +33,7 @@ pub(super) async fn submit(
         mut spec,
         actor,
         rerun_of,
+        trace,
         run_at,
         hold,
         idempotency,
@@ -54,6 +55,7 @@ pub(super) async fn submit(
         name,
         labels,
         rerun_of,
+        trace,
         run_at,
         hold,
         ..Job::accepted(id, actor, Arc::new(spec), created_at)

@@ -774,7 +774,7 @@ prop_compose! {
     ) -> Job {
         Job {
             id: JobId::generate(), name, labels, created_by, rerun_of: maybe.map(|_| JobId::generate()),
-            run_at: maybe_at, hold: flag, spec: Arc::new(spec), version, state,
+            trace: None, run_at: maybe_at, hold: flag, spec: Arc::new(spec), version, state,
             message: message.clone(), created_at: at, started_at: maybe_at, finished_at: maybe_at,
             expires_at: maybe_at, deadline_at: maybe_at,
             process: flag.then(|| Process {

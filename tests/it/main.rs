@@ -47,5 +47,6 @@ mod surroundings;
 mod teaching;
 mod terminal;
 mod times;
+mod traces;
 mod upgrade;
 mod webhooks;

@@ -17,7 +17,8 @@ use crate::problem::{ApiError, Violation};
 use crate::query::Params;
 use crate::request::{self, BodyError, FieldError, NewJob};
 use crate::view::ValidView;
-use crate::{body, idempotency, respond};
+use crate::{body, idempotency, respond, trace};
+use job::trace::Trace;
 use job::{JobId, Spec};
 use manager::{Submission, Submitted, Until};
 
@@ -42,6 +43,7 @@ pub(crate) async fn create(
     let validate_only = params.flag("validate_only");
     params.finish()?;
     let key = idempotency::key(request.headers())?;
+    let trace = trace::of(request.headers());
     let bytes = body::read_json(request, api.settings.max_body_bytes).await?;
     if validate_only {
         let new = wanted(&api, &bytes).await?;
@@ -60,7 +62,7 @@ pub(crate) async fn create(
         idempotency::Request::Repeat(submitted) => submitted,
         idempotency::Request::New(claim) => {
             let new = wanted(&api, &bytes).await?;
-            submit(&api, &caller, new, None, claim).await?
+            submit(&api, &caller, new, (None, trace), claim).await?
         }
     };
     Ok(accepted(&api, submitted, &wait, shown).await)
@@ -83,12 +85,12 @@ async fn judge(api: &Api, spec: &Spec) -> Result<(), ApiError> {
     }
 }
 
-/// Hands a new job to the manager.
+/// Hands a new job to the manager, with the job that it repeats and its caller's trace.
 pub(super) async fn submit(
     api: &Api,
     caller: &Caller,
     new: NewJob,
-    rerun_of: Option<JobId>,
+    (rerun_of, trace): (Option<JobId>, Option<Trace>),
     claim: idempotency::Claim,
 ) -> Result<Submitted, ApiError> {
     judge(api, &new.spec).await?;
@@ -98,6 +100,7 @@ pub(super) async fn submit(
         spec: new.spec,
         actor: caller.actor.to_string(),
         rerun_of,
+        trace,
         run_at: new.run_at,
         hold: new.hold,
         idempotency: claim.idempotency.clone(),

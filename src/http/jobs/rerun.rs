@@ -14,7 +14,7 @@ use crate::output::Wanted;
 use crate::problem::ApiError;
 use crate::query::Params;
 use crate::request::{self, BodyError, FieldError, NewJob};
-use crate::{body, idempotency};
+use crate::{body, idempotency, trace};
 use job::JobId;
 
 /// The parameters of [`rerun`].
@@ -32,6 +32,7 @@ pub(crate) async fn rerun(
     let shown = Wanted::of(&mut params);
     params.finish()?;
     let key = idempotency::key(request.headers())?;
+    let trace = trace::of(request.headers());
     // Without a body it is the same again.
     let patch = if request.headers().contains_key(CONTENT_TYPE) {
         body::read_patch(request, api.settings.max_body_bytes).await?
@@ -44,7 +45,7 @@ pub(crate) async fn rerun(
         idempotency::Request::Repeat(submitted) => submitted,
         idempotency::Request::New(claim) => {
             let new = changed(&api, id, &patch).await?;
-            submit(&api, &caller, new, Some(id), claim).await?
+            submit(&api, &caller, new, (Some(id), trace), claim).await?
         }
     };
     Ok(accepted(&api, submitted, &wait, shown).await)

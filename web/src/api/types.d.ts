@@ -1612,6 +1612,13 @@ export interface components {
             labels: components["schemas"]["Labels"];
             spec: components["schemas"]["JobSpec"];
         };
+        Trace: {
+            trace_id: string;
+            /** @description The caller's span. */
+            span_id: string;
+            /** @description The caller records the trace. */
+            sampled: boolean;
+        };
         /**
          * @example {
          *       "id": "0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f",
@@ -1621,6 +1628,7 @@ export interface components {
          *       },
          *       "created_by": "token:default",
          *       "rerun_of": null,
+         *       "trace": null,
          *       "run_at": null,
          *       "hold": false,
          *       "version": 7,
@@ -1761,6 +1769,8 @@ export interface components {
              * @description The job that this one repeats.
              */
             rerun_of: string | null;
+            /** @description Where the request that created it stands in a trace (`traceparent`). */
+            trace: null | components["schemas"]["Trace"];
             /** @description It does not start before this moment. */
             run_at: null | components["schemas"]["Timestamp"];
             /** @description It does not start before it is released. */
@@ -2737,6 +2747,16 @@ export interface components {
         /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
         Wait: number;
         /**
+         * @description W3C Trace Context: the caller's span. The job shows it as `trace`, log lines have its trace id, and the job's environment has
+         *     `TRACEPARENT` (with `TRACESTATE` and `BAGGAGE`), unless `env` or `secret_env` set it. A value that is not valid is ignored.
+         * @example 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01
+         */
+        Traceparent: string;
+        /** @description Passed on with `traceparent`; ignored if longer than 512 bytes. */
+        Tracestate: string;
+        /** @description Passed on with `traceparent`; ignored if longer than 8 KiB. */
+        Baggage: string;
+        /**
          * @description `wait=SECONDS` does what the parameter `wait` does. What is not understood is ignored.
          * @example wait=30
          */
@@ -2880,6 +2900,16 @@ export interface operations {
                  * @example 8e03978e-40d5-43dd-bc93-6894a57f9324
                  */
                 "Idempotency-Key"?: string;
+                /**
+                 * @description W3C Trace Context: the caller's span. The job shows it as `trace`, log lines have its trace id, and the job's environment has
+                 *     `TRACEPARENT` (with `TRACESTATE` and `BAGGAGE`), unless `env` or `secret_env` set it. A value that is not valid is ignored.
+                 * @example 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01
+                 */
+                traceparent?: components["parameters"]["Traceparent"];
+                /** @description Passed on with `traceparent`; ignored if longer than 512 bytes. */
+                tracestate?: components["parameters"]["Tracestate"];
+                /** @description Passed on with `traceparent`; ignored if longer than 8 KiB. */
+                baggage?: components["parameters"]["Baggage"];
             };
             path?: never;
             cookie?: never;
@@ -3462,6 +3492,16 @@ export interface operations {
                 Prefer?: components["parameters"]["Prefer"];
                 /** @description As for `POST /jobs`. A repeat finds its job even if the one it reran is gone. */
                 "Idempotency-Key"?: string;
+                /**
+                 * @description W3C Trace Context: the caller's span. The job shows it as `trace`, log lines have its trace id, and the job's environment has
+                 *     `TRACEPARENT` (with `TRACESTATE` and `BAGGAGE`), unless `env` or `secret_env` set it. A value that is not valid is ignored.
+                 * @example 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01
+                 */
+                traceparent?: components["parameters"]["Traceparent"];
+                /** @description Passed on with `traceparent`; ignored if longer than 512 bytes. */
+                tracestate?: components["parameters"]["Tracestate"];
+                /** @description Passed on with `traceparent`; ignored if longer than 8 KiB. */
+                baggage?: components["parameters"]["Baggage"];
             };
             path: {
                 /**
