@@ -8,6 +8,7 @@ mod json;
 mod many;
 mod patch;
 mod queues;
+mod retry;
 mod rules;
 mod sandbox;
 mod session;
@@ -191,9 +192,11 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
             seconds(ONE_MINUTE..=TEN_YEARS),
         ),
         webhooks: f.or_default("webhooks", webhooks::webhooks(limits)),
+        retry: f.optional("retry", retry::retry),
     };
     rules::check_together(&f, &spec, limits);
     sandbox::check_together(&f, &spec);
+    retry::check_together(&f, &spec);
     let has_priority = f.has("priority");
     f.finish();
     Some(NewJob {

@@ -10,7 +10,10 @@ use job::sandbox::InForce;
 use job::spec::Program;
 use job::time::Timestamp;
 use job::trace::Trace;
-use job::{Job, OutputTotals, Process, SpawnFailure, Spec, State, Survivor, Termination, Usage};
+use job::{
+    Attempt, Cause, Job, OutputTotals, Process, SpawnFailure, Spec, State, Survivor, Termination,
+    Usage,
+};
 use manager::cloud_event::ExitView;
 use manager::{Manager, ProcessInfo, Reason};
 
@@ -37,6 +40,8 @@ pub struct JobView<'a> {
     deadline_at: Option<Timestamp>,
     process: Option<ProcessView<'a>>,
     attempt: u32,
+    attempts: Vec<AttemptView<'a>>,
+    next_attempt_at: Option<Timestamp>,
     exit: Option<ExitView>,
     termination: Option<&'a Termination>,
     spawn_failure: Option<&'a SpawnFailure>,
@@ -75,6 +80,8 @@ impl<'a> JobView<'a> {
             deadline_at: job.deadline_at,
             process: job.process.as_ref().map(ProcessView::from),
             attempt: job.attempt,
+            attempts: job.attempts.iter().map(AttemptView::from).collect(),
+            next_attempt_at: job.next_attempt_at,
             exit: job.exit.as_ref().map(ExitView::from),
             termination: job.termination.as_ref(),
             spawn_failure: job.spawn_failure.as_ref(),
@@ -121,6 +128,42 @@ impl<'a> TraceView<'a> {
     }
 }
 
+/// An attempt that has ended.
+#[derive(Debug, Serialize)]
+struct AttemptView<'a> {
+    number: u32,
+    started_at: Option<Timestamp>,
+    finished_at: Timestamp,
+    cause: Cause,
+    exit: Option<ExitView>,
+    spawn_failure: Option<&'a SpawnFailure>,
+    usage: Option<&'a Usage>,
+    first_offset: u64,
+    next_offset: u64,
+    escalated: bool,
+    killed_leftovers: u32,
+    message: Option<&'a str>,
+}
+
+impl<'a> From<&'a Attempt> for AttemptView<'a> {
+    fn from(attempt: &'a Attempt) -> Self {
+        Self {
+            number: attempt.number,
+            started_at: attempt.started_at,
+            finished_at: attempt.finished_at,
+            cause: attempt.cause,
+            exit: attempt.exit.as_ref().map(ExitView::from),
+            spawn_failure: attempt.spawn_failure.as_ref(),
+            usage: attempt.usage.as_ref(),
+            first_offset: attempt.first_offset,
+            next_offset: attempt.next_offset,
+            escalated: attempt.escalated,
+            killed_leftovers: attempt.killed_leftovers,
+            message: attempt.message.as_deref(),
+        }
+    }
+}
+
 /// The most characters of a command on one line.
 const COMMAND_CHARACTERS: usize = 200;
 
@@ -149,6 +192,8 @@ pub(super) struct BasicView<'a> {
     expires_at: Option<Timestamp>,
     deadline_at: Option<Timestamp>,
     attempt: u32,
+    max_attempts: u32,
+    next_attempt_at: Option<Timestamp>,
     exit: Option<ExitView>,
     termination: Option<&'a Termination>,
     spawn_failure: Option<&'a SpawnFailure>,
@@ -184,6 +229,8 @@ impl<'a> BasicView<'a> {
             expires_at: job.expires_at,
             deadline_at: job.deadline_at,
             attempt: job.attempt,
+            max_attempts: spec.retry.as_ref().map_or(1, |retry| retry.max_attempts),
+            next_attempt_at: job.next_attempt_at,
             exit: job.exit.as_ref().map(ExitView::from),
             termination: job.termination.as_ref(),
             spawn_failure: job.spawn_failure.as_ref(),

@@ -13,10 +13,11 @@ use job::outcome::*;
 use job::pty::Pty;
 use job::query::{Filter, Order};
 use job::queue::{Concurrency, OnConflict};
+use job::retry::{Codes, Retry};
 use job::sandbox::{InForce, Part, Sandbox};
 use job::selector::{Requirement, Selector};
 use job::spec::*;
-use job::{Process, Signal, State, Survivor};
+use job::{Attempt, Process, Signal, State, Survivor};
 use linux::clock;
 
 pub(super) fn job(state: State) -> Job {
@@ -731,7 +732,12 @@ prop_compose! {
         (timeout, start_deadline, ttl, grace) in
             (prop::option::of(duration()), prop::option::of(duration()), duration(), duration()),
         (stop_signal, codes, queue) in (signal(), prop::collection::vec(any::<u8>(), 0..3), text()),
-        key in prop::option::of(text().prop_map(|key| Concurrency { key, limit: 2, policy: OnConflict::Replace })),
+        (key, retry) in (
+            prop::option::of(text().prop_map(|key| Concurrency { key, limit: 2, policy: OnConflict::Replace })),
+            prop::option::of((1_u32..9, any::<u8>()).prop_map(|(max_attempts, last)| Retry {
+                max_attempts, exit_codes: Some(vec![Codes { first: last / 2, last }]), ..Retry::default()
+            })),
+        ),
     ) -> Spec {
         Spec {
             program, cwd: cwd.clone(), env,
@@ -754,7 +760,7 @@ prop_compose! {
             success_exit_codes: codes, queue, priority,
             weight: priority.unsigned_abs(), concurrency: key,
             start_deadline, ttl_after_finished: ttl,
-            webhooks: Vec::new(),
+            webhooks: Vec::new(), retry,
         }
     }
 }
@@ -786,6 +792,16 @@ prop_compose! {
                 }),
             }),
             attempt: 1,
+            attempts: if flag {
+                vec![Attempt {
+                    number: 1, started_at: maybe_at, finished_at: at, cause: Cause::Timeout, exit: None,
+                    spawn_failure: None, usage: None, first_offset: 0, next_offset: version, escalated: flag,
+                    killed_leftovers: 1, message: message.clone(),
+                }]
+            } else {
+                Vec::new()
+            },
+            next_attempt_at: maybe_at,
             exit: flag.then_some(Exit {
                 status: if maybe.is_some() {
                     ExitStatus::Signal { signal, core_dumped: flag }

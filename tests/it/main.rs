@@ -37,6 +37,7 @@ mod queue;
 mod queues;
 mod real_work;
 mod retention;
+mod retries;
 mod sandbox;
 mod shutdown;
 mod spawn;

@@ -82,6 +82,15 @@ pub(crate) struct SpecArgs {
     /// First stop the job that was started with this flag, or with --if-not-running, and the same name
     #[arg(long, requires = "name", conflicts_with_all = ["key", "key_limit", "on_conflict"])]
     replace: bool,
+    /// Try the job again if it fails, up to N attempts in all
+    #[arg(long, value_name = "N")]
+    retry: Option<u32>,
+    /// Exit codes that are tried again, such as 75,100-110 [default: all that are no success]
+    #[arg(long, value_name = "CODES", value_delimiter = ',', value_parser = exit_codes, requires = "retry")]
+    retry_on_exit: Vec<Value>,
+    /// Pause before the second attempt, and the longest pause; each is twice the one before [default: 1s..5m]
+    #[arg(long, value_name = "TIME[..TIME]", value_parser = backoff, requires = "retry")]
+    backoff: Option<Value>,
     /// Fail if the job has not started after TIME
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     start_deadline: Option<f64>,
@@ -319,6 +328,12 @@ impl SpecArgs {
                 .or(self.on_conflict)
                 .map(|what| json!(what.as_str())),
         );
+        set(&["retry", "max_attempts"], self.retry.map(Value::from));
+        set(
+            &["retry", "exit_codes"],
+            flag(!self.retry_on_exit.is_empty(), json!(self.retry_on_exit)),
+        );
+        set(&["retry", "backoff"], self.backoff.clone());
         set(&["start_deadline_seconds"], self.start_deadline.map(number));
         set(&["run_at"], self.at.map(|at| json!(at)));
         set(&["hold"], flag(self.hold, json!(true)));
@@ -348,6 +363,26 @@ impl Here<'_> {
                 "{flag} {name}: the variable is not set, or is not UTF-8"
             ))
         })
+    }
+}
+
+/// One exit code, or a range of them.
+fn exit_codes(text: &str) -> Result<Value, String> {
+    let wrong = || "an exit code is a number from 0 to 255, and a range is 100-110".to_owned();
+    let code = |text: &str| text.trim().parse::<u8>().map_err(|_| wrong());
+    match text.split_once('-') {
+        Some((first, last)) => Ok(json!([code(first)?, code(last)?])),
+        None => Ok(json!(code(text)?)),
+    }
+}
+
+/// The first pause, and the longest one.
+fn backoff(text: &str) -> Result<Value, String> {
+    match text.split_once("..") {
+        Some((first, most)) => Ok(json!({
+            "initial_seconds": number(seconds(first)?), "max_seconds": number(seconds(most)?),
+        })),
+        None => Ok(json!({"initial_seconds": number(seconds(text)?)})),
     }
 }
 

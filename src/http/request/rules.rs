@@ -224,6 +224,23 @@ pub(super) fn cpu(at: &At<'_>) -> Option<f64> {
     }
 }
 
+/// By what a pause grows.
+pub(super) fn factor(at: &At<'_>) -> Option<f64> {
+    const ALLOWED: &str = "must be a number from 1 to 10";
+    let Value::Number(number) = *at.value else {
+        return at.refuse(code::WRONG_TYPE, ALLOWED);
+    };
+    let factor = match number {
+        Number::Unsigned(value) => u32::try_from(value).ok().map(f64::from),
+        Number::Negative(_) => None,
+        Number::Float(value) => Some(value),
+    };
+    match factor {
+        Some(factor) if (1.0..=10.0).contains(&factor) => Some(factor),
+        Some(_) | None => at.refuse(code::OUT_OF_RANGE, ALLOWED),
+    }
+}
+
 /// Where standard input comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StdinMode {

@@ -103,7 +103,7 @@ export interface paths {
         head?: never;
         /**
          * Change a job
-         * @description A merge patch (RFC 7396) on `name`, `labels` and `ttl_seconds_after_finished`, at any time; on `timeout_seconds` and
+         * @description A merge patch (RFC 7396) on `name`, `labels`, `ttl_seconds_after_finished` and `retry`, at any time; on `timeout_seconds` and
          *     `stop`, until the job stops; on `queue`, `priority`, `weight`, `concurrency`, `run_at` and `hold`, while it is queued. `null` stands for
          *     the default. The time that the job has run counts for a new timeout.
          */
@@ -178,8 +178,9 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Let a held job start
-         * @description It then waits only for what else it waits for. A job that is not held, or not any more, stays as it is.
+         * Let a held job start, or the next attempt
+         * @description It then waits only for what else it waits for. It also ends the pause between two attempts. A job that is neither held
+         *     nor in such a pause stays as it is.
          */
         post: operations["releaseJob"];
         delete?: never;
@@ -525,7 +526,8 @@ export interface paths {
          *     kept. If output is dropped before it is sent, the connection is broken off.
          *
          *     **Records** (`application/x-ndjson`, one JSON object a line; `text/event-stream`, the same objects as events named
-         *     after their `type`). `output` has bytes of one stream; `gap` stands for bytes that were dropped; `end` is the last
+         *     after their `type`). `output` has bytes of one stream; `gap` stands for bytes that were dropped; `attempt` stands where an
+         *     attempt but the first begins, and comes again to a client that continues at its offset; `end` is the last
          *     one, and comes only when the job has ended and its output is complete. `output` has `text` where its bytes are
          *     UTF-8, else `base64`. A character whose bytes come apart is one record once it is whole, and goes as the
          *     `base64` of its parts where the other stream or a gap comes between them or the rest is late. Clients pass over
@@ -1513,10 +1515,15 @@ export interface components {
              */
             concurrency: null | components["schemas"]["Concurrency"];
             /**
-             * @description From `created_at`, or from `run_at`. Still queued then: `failed`, `start_deadline`.
+             * @description From `created_at`, or from `run_at`. Still queued then: `failed`, `start_deadline`. For the first attempt.
              * @default null
              */
             start_deadline_seconds: number | null;
+            /**
+             * @description Whether and when the job is tried again if it fails. Excludes an open standard input and a terminal.
+             * @default null
+             */
+            retry: null | components["schemas"]["Retry"];
             /**
              * @description How long record and output are kept after the end.
              * @default 604800
@@ -1532,6 +1539,74 @@ export interface components {
              * @enum {string|null}
              */
             policy: "queue" | "reject" | "newest" | "replace" | null;
+        };
+        /**
+         * @description A job that fails is tried again, as another attempt of the same job, up to `max_attempts`. Between attempts it is `queued` with
+         *     `waiting_for_retry` and holds no slot. The pause after attempt n is `initial_seconds * factor^(n-1)`, at most
+         *     `max_seconds`, less up to half of it at random. What was canceled, superseded or never started in time is not tried again.
+         */
+        Retry: {
+            /**
+             * @description The first included.
+             * @default 1
+             */
+            max_attempts: number | null;
+            /**
+             * @description Which ends are tried again.
+             * @default [
+             *       "exited",
+             *       "signaled",
+             *       "oom_killed",
+             *       "timeout"
+             *     ]
+             */
+            on: ("exited" | "signaled" | "oom_killed" | "timeout" | "spawn_failed" | "output_limit" | "monitor_lost" | "supervisor_lost" | "host_rebooted" | "shutdown")[] | null;
+            /**
+             * @description Of the exit codes only these; `null` for all that are no success.
+             * @default null
+             */
+            exit_codes: null | components["schemas"]["ExitCodes"][];
+            /**
+             * @description Never these.
+             * @default []
+             */
+            never_exit_codes: null | components["schemas"]["ExitCodes"][];
+            backoff?: {
+                /** @default 1 */
+                initial_seconds: number | null;
+                /** @default 2 */
+                factor: number | null;
+                /**
+                 * @description At least `initial_seconds`.
+                 * @default 300
+                 */
+                max_seconds: number | null;
+            } | null;
+            /**
+             * @description No attempt begins later than this after the start of the first one.
+             * @default null
+             */
+            within_seconds: number | null;
+        };
+        /** @description An exit code, or the first and the last of a range. */
+        ExitCodes: number | number[];
+        /** @description An attempt that has ended. */
+        Attempt: {
+            number: number;
+            started_at: null | components["schemas"]["Timestamp"];
+            finished_at: components["schemas"]["Timestamp"];
+            cause: components["schemas"]["Cause"];
+            exit: null | components["schemas"]["Exit"];
+            spawn_failure: null | components["schemas"]["SpawnFailure"];
+            usage: null | components["schemas"]["Usage"];
+            /** @description Where its output begins in that of the job. */
+            first_offset: number;
+            /** @description The offset after its last byte. */
+            next_offset: number;
+            escalated: boolean;
+            killed_leftovers: number;
+            /** @description One sentence for people on how it ended. */
+            message: string | null;
         };
         /** @description Lines of a terminal or characters of a line. */
         TerminalLength: number;
@@ -1595,7 +1670,7 @@ export interface components {
             } | null;
         };
         /** @description The spec of a job with every default filled in. */
-        JobSpec: WithRequired<components["schemas"]["SpecCommon"], "cwd" | "env" | "env_inherit" | "user" | "group" | "supplementary_groups" | "umask" | "nice" | "oom_score_adj" | "cpu_affinity" | "limits" | "no_new_privs" | "sandbox" | "stdin" | "pty" | "output" | "timeout_seconds" | "stop" | "wait_for" | "success_exit_codes" | "queue" | "priority" | "weight" | "concurrency" | "start_deadline_seconds" | "ttl_seconds_after_finished"> & {
+        JobSpec: WithRequired<components["schemas"]["SpecCommon"], "cwd" | "env" | "env_inherit" | "user" | "group" | "supplementary_groups" | "umask" | "nice" | "oom_score_adj" | "cpu_affinity" | "limits" | "no_new_privs" | "sandbox" | "stdin" | "pty" | "output" | "timeout_seconds" | "stop" | "wait_for" | "success_exit_codes" | "queue" | "priority" | "weight" | "concurrency" | "start_deadline_seconds" | "ttl_seconds_after_finished" | "retry"> & {
             /** @description The names; the values are never shown. */
             secret_env: {
                 [key: string]: null;
@@ -1691,7 +1766,8 @@ export interface components {
          *         "concurrency": null,
          *         "start_deadline_seconds": null,
          *         "ttl_seconds_after_finished": 604800,
-         *         "webhooks": []
+         *         "webhooks": [],
+         *         "retry": null
          *       },
          *       "created_at": "2026-01-31T12:00:00.000042Z",
          *       "started_at": "2026-01-31T12:00:00.001042Z",
@@ -1708,6 +1784,8 @@ export interface components {
          *         "sandbox": null
          *       },
          *       "attempt": 1,
+         *       "attempts": [],
+         *       "next_attempt_at": null,
          *       "exit": {
          *         "code": null,
          *         "signal": "SIGKILL",
@@ -1780,7 +1858,7 @@ export interface components {
             state: components["schemas"]["State"];
             /**
              * @description A stable word. Of an ended job the cause; of a queued one the first gate that is shut at this moment: `held`, `waiting_for_time`, `waiting_for_key`, `never_fits`
-             *     (its weight is above a limit that was lowered), `queue_paused`, `waiting_for_rate`, `waiting_for_queue`, or
+             *     (its weight is above a limit that was lowered), `waiting_for_retry` (between two attempts), `queue_paused`, `waiting_for_rate`, `waiting_for_queue`, or
              *     `waiting_for_slot` (the service is full). What a job waits for does not make `version` grow.
              */
             state_reason: string | null;
@@ -1796,7 +1874,12 @@ export interface components {
             deadline_at: null | components["schemas"]["Timestamp"];
             /** @description Set once there is one. */
             process: null | components["schemas"]["Process"];
+            /** @description The number of the present, the next or the last attempt. `exit`, `termination`, `process` and `spawn_failure` are of that; `started_at` is of the first; `usage` is of all. */
             attempt: number;
+            /** @description The attempts that have ended, of a job with `retry`. */
+            attempts: components["schemas"]["Attempt"][];
+            /** @description Between two attempts the time at which the next one may begin. */
+            next_attempt_at: null | components["schemas"]["Timestamp"];
             /** @description Set when the leader has ended and its status is known. */
             exit: null | components["schemas"]["Exit"];
             /** @description Set when the job has ended. */
@@ -1837,6 +1920,9 @@ export interface components {
             expires_at: null | components["schemas"]["Timestamp"];
             deadline_at: null | components["schemas"]["Timestamp"];
             attempt: number;
+            /** @description That of `retry`. */
+            max_attempts: number;
+            next_attempt_at: null | components["schemas"]["Timestamp"];
             exit: null | components["schemas"]["Exit"];
             termination: null | components["schemas"]["Termination"];
             spawn_failure: null | components["schemas"]["SpawnFailure"];
@@ -2036,6 +2122,11 @@ export interface components {
          *       "to": 4096
          *     }
          * @example {
+         *       "type": "attempt",
+         *       "attempt": 2,
+         *       "offset": 4096
+         *     }
+         * @example {
          *       "type": "end",
          *       "state": "succeeded",
          *       "exit": {
@@ -2067,6 +2158,13 @@ export interface components {
             to: number;
         } | {
             /** @constant */
+            type: "attempt";
+            /** @description The one that begins. */
+            attempt: number;
+            /** @description Of its first byte. */
+            offset: number;
+        } | {
+            /** @constant */
             type: "state";
             state: components["schemas"]["State"];
             version: number;
@@ -2078,7 +2176,7 @@ export interface components {
             next_offset: number;
         };
         /** @enum {string} */
-        EventType: "job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.finished" | "job.webhook_delivered" | "job.webhook_failed";
+        EventType: "job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.attempt_finished" | "job.finished" | "job.webhook_delivered" | "job.webhook_failed";
         /**
          * @description A happening, as a CloudEvent 1.0. `source` names the store that it comes from, `subject` is the job's id, `time` when it
          *     happened. Of `data`, `name`, `labels`, `state`, `version` and `attempt` are the job's after it; the rest depends on
@@ -2148,10 +2246,11 @@ export interface components {
                 scope?: components["schemas"]["Scope"];
                 /** @description With `job.signaled`. */
                 delivered_to?: number;
-                /** @description With `job.finished`. */
+                /** @description With `job.finished` and `job.attempt_finished`. */
                 cause?: null | components["schemas"]["Cause"];
-                /** @description With `job.finished`. */
+                /** @description With `job.finished` and `job.attempt_finished`. */
                 exit?: null | components["schemas"]["Exit"];
+                next_attempt_at?: components["schemas"]["Timestamp"];
                 /** @description With `job.webhook_delivered`, `job.webhook_failed`: which of the spec's. */
                 webhook?: number;
                 /** @description The id of the event that was delivered or given up. */
@@ -2188,7 +2287,7 @@ export interface components {
             /** @description Of http or https, without user and password. */
             url: string;
             /** @description Without it, all of these. */
-            events?: ("job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.finished")[] | null;
+            events?: ("job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.attempt_finished" | "job.finished")[] | null;
             /** @description `whsec_` and the base64 of 24 to 64 random bytes. Never shown; erased after the last delivery of a job that has ended. */
             secret?: string | null;
         };
@@ -2232,6 +2331,8 @@ export interface components {
                 /** @enum {string|null} */
                 policy?: "queue" | "reject" | "newest" | "replace" | null;
             } | null;
+            /** @description Between two attempts, one that allows no further attempt ends the job as the last one has ended. */
+            retry?: null | components["schemas"]["Retry"];
         };
         WaitRequest: {
             job_ids?: string[] | null;
@@ -4176,6 +4277,8 @@ export interface operations {
                 follow?: boolean;
                 /** @description Begin every line of raw bytes with the time at which it began to come, and a space. Records have `at` anyway. */
                 timestamps?: boolean;
+                /** @description Only the output of this attempt. Excludes `follow`, `offset`, `tail_bytes` and `tail_lines`; 416 if it has not begun. */
+                attempt?: number;
                 /** @description Have a browser save the answer under this name. */
                 download?: components["parameters"]["Download"];
                 /** @description From `POST /session/tickets`, for a `GET` without `Authorization`. */
