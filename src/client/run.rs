@@ -1,10 +1,12 @@
 //! `procession run`: this command stands for a job. Its output is ours, our input is its, a signal to us stops it,
 //! and its exit code is ours.
 
+pub(super) mod more;
 pub(super) mod spec;
 
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
 
@@ -81,6 +83,7 @@ async fn execute(args: &RunArgs) -> Result<u8, Failure> {
         }
     }
     let client = Client::new(&args.connect)?;
+    start_here(&client, &directory, &mut body);
     if args.detach {
         let job = create(&client, "/jobs", &body).await?;
         if args.json {
@@ -98,6 +101,23 @@ async fn execute(args: &RunArgs) -> Result<u8, Failure> {
         stand_in_terminal(&client, &job, args, &mut signals).await
     } else {
         attend(&client, &job, feeds, args.json, &mut signals).await
+    }
+}
+
+/// The job starts in this directory, if the service can get into it and the request names none.
+fn start_here(client: &Client, directory: &Path, body: &mut Map<String, Value>) {
+    let is_said = ["cwd", "template", "user"].iter();
+    if is_said.into_iter().any(|field| body.contains_key(*field)) {
+        return;
+    }
+    match directory.to_str() {
+        Some(here) if client.sees(directory) => {
+            body.insert("cwd".to_owned(), json!(here));
+        }
+        _ if std::io::stderr().is_terminal() => complain(
+            "the service does not see this directory: the job starts in the service's work directory, unless -C names another",
+        ),
+        _ => {}
     }
 }
 

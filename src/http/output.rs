@@ -4,8 +4,10 @@
 //! reader costs memory. What a client needs to go on is in the head of the answer.
 
 mod attempts;
+mod excerpt;
 mod follow;
 mod place;
+mod plain;
 mod records;
 mod search;
 mod shared_tail;
@@ -29,6 +31,7 @@ use crate::extract::InPath;
 use crate::headers::{FIRST_OFFSET, NEXT_OFFSET, OUTPUT_COMPLETE, OUTPUT_DROPPED};
 use crate::problem::ApiError;
 use crate::query::Params;
+pub(super) use excerpt::{Excerpt, Wanted, excerpt};
 use follow::follow_log;
 pub(super) use follow::{Beginning, begin, last_event};
 use job::retry::ATTEMPTS_MAX;
@@ -206,8 +209,12 @@ fn attempt_of(params: &mut Params, selection: &Selection, follow: Option<bool>) 
 
 /// The stream that is meant; `None` for both.
 fn stream_of(params: &mut Params) -> Option<Stream> {
+    stream_named(params, "stream")
+}
+
+fn stream_named(params: &mut Params, name: &str) -> Option<Stream> {
     params
-        .parsed("stream", "stdout, stderr or all", |text| match text {
+        .parsed(name, "stdout, stderr or all", |text| match text {
             "stdout" => Some(Some(Stream::Stdout)),
             "stderr" => Some(Some(Stream::Stderr)),
             "all" => Some(None),

@@ -23,6 +23,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+pub(crate) use fields::nearest;
 use fields::{At, Errors, Fields, boolean, integer, seconds};
 pub use fields::{FieldError, code};
 use job::pty::{Pty, SIZE_MAX, Size};
@@ -32,7 +33,10 @@ use job::spec::{
 use job::time::Timestamp;
 use job::{Signal, Spec};
 use json::{JsonError, Value};
-pub use many::{StopMany, WaitMany, Which, parse_stop_many, parse_wait_many};
+pub use many::{
+    Chosen, SignalMany, StopMany, WaitMany, Which, parse_chosen, parse_signal_many,
+    parse_stop_many, parse_wait_many,
+};
 pub use patch::{Changes, parse_amendment, parse_queue_patch, parse_rerun};
 pub use queues::parse_queue;
 use rules::StdinMode;

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::output::Excerpt;
 use job::sandbox::InForce;
 use job::spec::Program;
 use job::time::Timestamp;
+use job::trace::Trace;
 use job::{
     Attempt, Cause, Job, OutputTotals, Process, SpawnFailure, Spec, State, Survivor, Termination,
     Usage,
@@ -23,6 +25,7 @@ pub struct JobView<'a> {
     labels: &'a BTreeMap<String, String>,
     created_by: &'a str,
     rerun_of: Option<String>,
+    trace: Option<TraceView<'a>>,
     run_at: Option<Timestamp>,
     hold: bool,
     version: u64,
@@ -43,7 +46,7 @@ pub struct JobView<'a> {
     termination: Option<&'a Termination>,
     spawn_failure: Option<&'a SpawnFailure>,
     usage: Option<&'a Usage>,
-    output: &'a OutputTotals,
+    output: OutputView<'a>,
     blocked_by: &'a [Survivor],
 }
 
@@ -62,6 +65,7 @@ impl<'a> JobView<'a> {
             labels: &job.labels,
             created_by: &job.created_by,
             rerun_of: job.rerun_of.map(|id| id.to_string()),
+            trace: job.trace.as_ref().map(TraceView::of),
             run_at: job.run_at,
             hold: job.hold,
             version: job.version,
@@ -82,8 +86,44 @@ impl<'a> JobView<'a> {
             termination: job.termination.as_ref(),
             spawn_failure: job.spawn_failure.as_ref(),
             usage: job.usage.as_ref(),
-            output: &job.output,
+            output: OutputView {
+                totals: &job.output,
+                excerpt: None,
+            },
             blocked_by: &job.survivors,
+        }
+    }
+
+    /// With its output, or `null` where that could not be read.
+    pub(super) fn showing(mut self, excerpt: Option<Excerpt>) -> Self {
+        self.output.excerpt = Some(excerpt);
+        self
+    }
+}
+
+/// Numbers of the output, and its text where that was asked for.
+#[derive(Debug, Serialize)]
+struct OutputView<'a> {
+    #[serde(flatten)]
+    totals: &'a OutputTotals,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    excerpt: Option<Option<Excerpt>>,
+}
+
+/// The caller's place in a trace, without what it adds for those that follow.
+#[derive(Debug, Serialize)]
+struct TraceView<'a> {
+    trace_id: &'a str,
+    span_id: &'a str,
+    sampled: bool,
+}
+
+impl<'a> TraceView<'a> {
+    fn of(trace: &'a Trace) -> Self {
+        Self {
+            trace_id: &trace.trace_id,
+            span_id: &trace.span_id,
+            sampled: trace.sampled,
         }
     }
 }

@@ -23,6 +23,7 @@ pub mod selector;
 pub mod signal;
 pub mod spec;
 pub mod time;
+pub mod trace;
 pub mod webhook;
 
 use std::collections::BTreeMap;
@@ -192,6 +193,9 @@ pub struct Job {
     /// The job that this one repeats.
     #[serde(default)]
     pub rerun_of: Option<JobId>,
+    /// The caller's trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<trace::Trace>,
     /// It does not start before this moment.
     #[serde(default)]
     pub run_at: Option<Timestamp>,
@@ -250,6 +254,7 @@ impl Job {
             labels: BTreeMap::new(),
             created_by,
             rerun_of: None,
+            trace: None,
             run_at: None,
             hold: false,
             spec,

@@ -10,11 +10,13 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist};
 
+use super::spans::{self, Sampler};
 use crate::Unavailable;
 use job::life::Plan;
 use job::sandbox::Confinement;
 use job::sandbox::{Baseline, Features, Mechanism, Part, Refused, Sandbox};
 use job::spec::{EnvInherit, NameOrId, Spec, Stdin, StdinData};
+use job::trace::Trace;
 use job::{Job, JobId};
 use linux::tree::JOB_VARIABLE;
 use protocol::wire::messages::{Ids, Launch};
@@ -23,6 +25,22 @@ use protocol::wire::messages::{Ids, Launch};
 const INHERITED: [&str; 8] = [
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR",
 ];
+
+/// The environment with the job's place in its caller's trace, unless the spec says something else about it.
+fn traced(
+    mut env: Vec<(String, String)>,
+    trace: Option<&Trace>,
+    spec: &Spec,
+) -> Vec<(String, String)> {
+    for (name, value) in trace.into_iter().flat_map(Trace::variables) {
+        if spec.env.contains_key(name) || spec.secret_env.0.contains_key(name) {
+            continue;
+        }
+        env.retain(|(have, _)| have != name);
+        env.push((name.to_owned(), value));
+    }
+    env
+}
 
 /// What this host and this service can give, read once.
 #[derive(Debug)]
@@ -40,6 +58,8 @@ pub(super) struct Resolver {
     pub(super) features: Features,
     /// What a sandbox closes.
     pub(super) state_dir: PathBuf,
+    /// Which spans are exported, if any are.
+    pub(super) sampler: Option<Sampler>,
 }
 
 /// The identity of a job, looked up.
@@ -92,12 +112,16 @@ impl Resolver {
             attempt: job.attempt,
             plan: Plan::from(spec),
             argv: spec.program.argv(),
-            env: self.environment(
-                job.id,
-                job.attempt,
+            env: traced(
+                self.environment(
+                    job.id,
+                    job.attempt,
+                    spec,
+                    identity.user.as_ref(),
+                    sandbox.as_ref(),
+                ),
+                spans::told(job, self.sampler).as_ref(),
                 spec,
-                identity.user.as_ref(),
-                sandbox.as_ref(),
             ),
             cwd: self.cwd(spec, identity.user.as_ref()),
             umask: spec.umask.bits(),
@@ -431,6 +455,7 @@ mod tests {
             sandbox: Baseline::Off,
             features: Features::default(),
             state_dir: PathBuf::from("/s"),
+            sampler: None,
             controllers: Err("cgroup v2 is not mounted".to_owned()),
             deny_root_jobs: false,
         }

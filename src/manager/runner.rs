@@ -371,6 +371,9 @@ impl Runner {
         }
         failpoint::hit("end.stored");
         self.shared.metrics.ended(&job);
+        if let Some(spans) = &self.shared.spans {
+            spans.ended(&job);
+        }
         self.publish.send_replace(job.clone());
         self.answer();
         log::ended(&job);

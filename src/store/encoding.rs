@@ -15,6 +15,7 @@ use crate::Fault;
 use job::outcome::{Exit, OutputTotals, SpawnFailure, Termination, Usage};
 use job::spec::Secrets;
 use job::time::Timestamp;
+use job::trace::Trace;
 use job::{Attempt, Job, JobId, Process, Spec, State, Survivor};
 
 /// What a row holds beside the text.
@@ -34,6 +35,8 @@ struct Record<'a> {
     created_by: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rerun_of: Option<JobId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trace: Option<Cow<'a, Trace>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     run_at: Option<i64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -87,6 +90,7 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
         labels: Cow::Borrowed(&job.labels),
         created_by: Cow::Borrowed(&job.created_by),
         rerun_of: job.rerun_of,
+        trace: job.trace.as_ref().map(Cow::Borrowed),
         run_at: micros(job.run_at),
         hold: job.hold,
         spec: Arc::clone(&job.spec),
@@ -129,6 +133,7 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
         labels: record.labels.into_owned(),
         created_by: record.created_by.into_owned(),
         rerun_of: record.rerun_of,
+        trace: record.trace.map(Cow::into_owned),
         run_at: moment(record.run_at),
         hold: record.hold,
         spec: record.spec,

@@ -34,8 +34,9 @@ const PING: Duration = Duration::from_secs(15);
 /// How long the rest of a character is waited for.
 const REST: Duration = Duration::from_millis(50);
 
-/// What an event stream begins with: when to come back after a broken connection, in milliseconds.
-const GREETING: &[u8] = b"retry: 500\n\n";
+/// The first field of the first event: when to come back after a broken connection, in milliseconds. Alone it would be
+/// an event without a type to clients that count blank lines.
+const GREETING: &[u8] = b"retry: 500\n";
 
 /// The body of a job's log up to its end, whenever that will be.
 pub(super) async fn follow_log(

@@ -25,7 +25,15 @@ const TERM_BYTES: usize = 64;
 
 /// Exactly one of `command`, and `script` with its `shell`.
 pub(super) fn program(f: &mut Fields<'_>, limits: &SpecLimits) -> Option<Program> {
-    let command = f.optional("command", argv(limits));
+    let command = f.optional("command", |at| match at.value {
+        Value::Text(_) => at.refuse(
+            code::WRONG_TYPE,
+            "must be an array: give program and arguments as its items, or put it into `script`",
+        ),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::List(_) | Value::Object(_) => {
+            argv(limits)(at)
+        }
+    });
     let script = f.optional("script", c_text(limits.argument_bytes));
     let shell = f.optional("shell", argv(limits));
     let (has_command, has_script) = (f.has("command"), f.has("script"));
