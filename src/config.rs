@@ -90,6 +90,8 @@ pub(crate) struct Config {
     pub max_connections: usize,
     /// The most answers that follow a job, and WebSockets, at the same time.
     pub max_streams: usize,
+    /// `POST /mcp` is there.
+    pub mcp: bool,
     /// How long a connection is kept between two requests.
     pub keep_alive: Duration,
     /// The most jobs with a process.
@@ -330,6 +332,7 @@ fn read_all(
     let policy = keep(&e, s.optional("policy", path));
     let max_connections = keep(&e, s.one("max_connections", number(1, 100_000)));
     let max_streams = keep(&e, s.one("max_streams", number(1, 100_000)));
+    let mcp = keep(&e, s.one("mcp", word(&[("on", true), ("off", false)])));
     let keep_alive = keep(&e, s.one("keep_alive_seconds", number(1, 86_400)));
     let max_running = keep(&e, s.one("max_running", number(1, 100_000)));
     let max_queued = keep(&e, s.one("max_queued", number(0, 10_000_000)));
@@ -370,6 +373,7 @@ fn read_all(
         policy: policy?,
         max_connections: max_connections?,
         max_streams: max_streams?,
+        mcp: mcp?,
         keep_alive: Duration::from_secs(keep_alive?),
         max_running: max_running?,
         max_queued: max_queued?,

@@ -173,6 +173,7 @@ pub(crate) fn http_options(config: &Config) -> Options {
         max_streams: config.max_streams,
         keep_alive: config.keep_alive,
         max_body_bytes: config.max_body_bytes,
+        mcp: config.mcp,
         webhook_allow_private: config.webhook_allow_private,
         allowed_hosts: config.allowed_hosts.clone(),
     }

@@ -1,6 +1,7 @@
 //! The client commands: they talk to a service over HTTP, and know the fields of a job and where the socket is.
 
 pub mod attach;
+pub mod complete;
 mod connection;
 pub mod control;
 pub mod events;
@@ -11,8 +12,10 @@ pub mod health;
 mod input;
 pub mod logs;
 mod lookup;
+pub mod mcp;
 mod ndjson;
 pub mod open;
+mod progress;
 pub mod queues;
 mod raw;
 pub mod run;

@@ -74,6 +74,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "CA whose certificates clients over TLS must present, in addition to their token."),
     row("policy", "--policy", "PROCESSION_POLICY", "FILE", One, Rule("none"),
         "TOML file with command templates; with it, nothing else can be run."),
+    row("mcp", "--mcp", "PROCESSION_MCP", "on|off", One, Value("on"),
+        "Tools for agents at `POST /mcp` (Model Context Protocol)."),
     row("max_connections", "--max-connections", "PROCESSION_MAX_CONNECTIONS", "N", One, Value("1024"),
         "Maximum connections over TCP, and the same number over the unix socket; more are closed."),
     row("max_streams", "--max-streams", "PROCESSION_MAX_STREAMS", "N", One, Value("256"),

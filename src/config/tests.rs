@@ -52,6 +52,7 @@ fn without_settings_the_defaults_hold() {
             policy: None,
             max_connections: 1024,
             max_streams: 256,
+            mcp: true,
             keep_alive: Duration::from_secs(75),
             max_running: 256,
             max_queued: 100_000,
@@ -87,6 +88,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         "--policy=p.toml",
         "--max-connections=2",
         "--max-streams=3",
+        "--mcp=off",
         "--keep-alive-seconds=9",
         "--max-running=1",
         "--max-queued=0",
@@ -116,6 +118,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         policy = "p.toml"
         max_connections = 2
         max_streams = 3
+        mcp = "off"
         keep_alive_seconds = 9
         max_running = 1
         max_queued = 0

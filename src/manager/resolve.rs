@@ -113,7 +113,13 @@ impl Resolver {
             plan: Plan::from(spec),
             argv: spec.program.argv(),
             env: traced(
-                self.environment(job.id, spec, identity.user.as_ref(), sandbox.as_ref()),
+                self.environment(
+                    job.id,
+                    job.attempt,
+                    spec,
+                    identity.user.as_ref(),
+                    sandbox.as_ref(),
+                ),
                 spans::told(job, self.sampler).as_ref(),
                 spec,
             ),
@@ -139,6 +145,7 @@ impl Resolver {
             // A terminal is its own input.
             open_stdin: spec.stdin == Stdin::Open && spec.pty.is_none(),
             pty: spec.pty.clone(),
+            log_from: job.attempt_offset(),
         })
     }
 
@@ -261,6 +268,7 @@ impl Resolver {
     fn environment(
         &self,
         id: JobId,
+        attempt: u32,
         spec: &Spec,
         user: Option<&User>,
         sandbox: Option<&Sandbox>,
@@ -301,6 +309,13 @@ impl Resolver {
             env.insert("TERM".to_owned(), pty.term.clone());
         }
         env.insert(JOB_VARIABLE.to_owned(), id.to_string());
+        if let Some(retry) = &spec.retry {
+            let numbers = [
+                ("PROCESSION_ATTEMPT", attempt),
+                ("PROCESSION_MAX_ATTEMPTS", retry.max_attempts),
+            ];
+            env.extend(numbers.map(|(name, number)| (name.to_owned(), number.to_string())));
+        }
         env.extend(spec.env.clone());
         env.extend(spec.secret_env.0.clone());
         env.into_iter().collect()
@@ -448,7 +463,7 @@ mod tests {
 
     #[test]
     fn only_the_documented_variables_are_inherited() {
-        let env = resolver().environment(JobId::generate(), &Spec::default(), None, None);
+        let env = resolver().environment(JobId::generate(), 1, &Spec::default(), None, None);
         let names: Vec<&str> = env.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["HOME", "LC_ALL", "PATH", JOB_VARIABLE]);
     }
@@ -462,7 +477,7 @@ mod tests {
         spec.env.insert("PATH".into(), "/mine".into());
         spec.env.insert(JOB_VARIABLE.into(), "mine".into());
         assert_eq!(
-            resolver().environment(JobId::generate(), &spec, None, None),
+            resolver().environment(JobId::generate(), 1, &spec, None, None),
             [("PATH", "/mine"), (JOB_VARIABLE, "mine")]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
         );
@@ -512,7 +527,7 @@ mod tests {
         let home = |home: &str, sandbox: Option<&Sandbox>, spec: &Spec| {
             let mut resolver = resolver();
             resolver.environment.insert("HOME".into(), home.into());
-            let env = resolver.environment(JobId::generate(), spec, None, sandbox);
+            let env = resolver.environment(JobId::generate(), 1, spec, None, sandbox);
             env.into_iter().find(|(name, _)| name == "HOME").unwrap().1
         };
         let sandbox = Some(&Sandbox::default());

@@ -16,7 +16,7 @@ use job::outcome::{Exit, OutputTotals, SpawnFailure, Termination, Usage};
 use job::spec::Secrets;
 use job::time::Timestamp;
 use job::trace::Trace;
-use job::{Job, JobId, Process, Spec, State, Survivor};
+use job::{Attempt, Job, JobId, Process, Spec, State, Survivor};
 
 /// What a row holds beside the text.
 #[derive(Clone, Debug)]
@@ -54,6 +54,10 @@ struct Record<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     process: Option<Cow<'a, Process>>,
     attempt: u32,
+    #[serde(default, skip_serializing_if = "no_attempts")]
+    attempts: Cow<'a, [Attempt]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next_attempt_at: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     exit: Option<Exit>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,6 +73,10 @@ struct Record<'a> {
 
 fn no_labels(labels: &BTreeMap<String, String>) -> bool {
     labels.is_empty()
+}
+
+fn no_attempts(attempts: &[Attempt]) -> bool {
+    attempts.is_empty()
 }
 
 fn no_survivors(survivors: &[Survivor]) -> bool {
@@ -93,6 +101,8 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
         deadline_at: micros(job.deadline_at),
         process: job.process.as_ref().map(Cow::Borrowed),
         attempt: job.attempt,
+        attempts: Cow::Borrowed(&job.attempts),
+        next_attempt_at: micros(job.next_attempt_at),
         exit: job.exit,
         termination: job.termination.as_ref().map(Cow::Borrowed),
         spawn_failure: job.spawn_failure.as_ref().map(Cow::Borrowed),
@@ -137,6 +147,8 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
         deadline_at: moment(record.deadline_at),
         process: record.process.map(Cow::into_owned),
         attempt: record.attempt,
+        attempts: record.attempts.into_owned(),
+        next_attempt_at: moment(record.next_attempt_at),
         exit: record.exit,
         termination: record.termination.map(Cow::into_owned),
         spawn_failure: record.spawn_failure.map(Cow::into_owned),

@@ -11,6 +11,7 @@ use crate::api::Api;
 use crate::extract::Wait;
 use crate::headers::IDEMPOTENT_REPLAYED;
 use crate::layers::auth::Caller;
+use crate::output::Wanted;
 use crate::policy::TemplateError;
 use crate::problem::{ApiError, Violation};
 use crate::query::Params;
@@ -22,7 +23,13 @@ use job::{JobId, Spec};
 use manager::{Submission, Submitted, Until};
 
 /// The parameters of [`create`].
-pub(crate) const CREATE: &[&str] = &["wait", "validate_only"];
+pub(crate) const CREATE: &[&str] = &[
+    "wait",
+    "validate_only",
+    "output_bytes",
+    "output_stream",
+    "output_ansi",
+];
 
 /// `POST /jobs`
 pub(crate) async fn create(
@@ -32,6 +39,7 @@ pub(crate) async fn create(
     request: Request,
 ) -> Result<Response, ApiError> {
     let wait = Wait::of(&mut params, request.headers());
+    let shown = Wanted::of(&mut params);
     let validate_only = params.flag("validate_only");
     params.finish()?;
     let key = idempotency::key(request.headers())?;
@@ -57,7 +65,7 @@ pub(crate) async fn create(
             submit(&api, &caller, new, (None, trace), claim).await?
         }
     };
-    Ok(accepted(&api, submitted, &wait).await)
+    Ok(accepted(&api, submitted, &wait, shown).await)
 }
 
 /// Does the command policy, where there is one, admit this job? Every way to a job comes by here.
@@ -103,7 +111,12 @@ pub(super) async fn submit(
 }
 
 /// The answer to a submission, once its job is as the client wants to wait for.
-pub(super) async fn accepted(api: &Api, submitted: Submitted, wait: &Wait) -> Response {
+pub(super) async fn accepted(
+    api: &Api,
+    submitted: Submitted,
+    wait: &Wait,
+    shown: Option<Wanted>,
+) -> Response {
     let mut job = submitted.job;
     if !wait.limit.is_zero() {
         let waited = api.manager.wait(job.id, Until::Finished, wait.limit).await;
@@ -112,7 +125,7 @@ pub(super) async fn accepted(api: &Api, submitted: Submitted, wait: &Wait) -> Re
             job = later;
         }
     }
-    let mut response = respond::job(api, StatusCode::CREATED, &job);
+    let mut response = respond::job_showing(api, StatusCode::CREATED, &job, shown).await;
     let location = format!("/jobs/{}", job.id);
     respond::set(&mut response, LOCATION, &location);
     if submitted.replayed {

@@ -10,6 +10,7 @@ use super::create::{accepted, submit};
 use crate::api::Api;
 use crate::extract::{InPath, Wait};
 use crate::layers::auth::Caller;
+use crate::output::Wanted;
 use crate::problem::ApiError;
 use crate::query::Params;
 use crate::request::{self, BodyError, FieldError, NewJob};
@@ -17,7 +18,7 @@ use crate::{body, idempotency, trace};
 use job::JobId;
 
 /// The parameters of [`rerun`].
-pub(crate) const RERUN: &[&str] = &["wait"];
+pub(crate) const RERUN: &[&str] = &["wait", "output_bytes", "output_stream", "output_ansi"];
 
 /// `POST /jobs/{id}/rerun`
 pub(crate) async fn rerun(
@@ -28,6 +29,7 @@ pub(crate) async fn rerun(
     request: Request,
 ) -> Result<Response, ApiError> {
     let wait = Wait::of(&mut params, request.headers());
+    let shown = Wanted::of(&mut params);
     params.finish()?;
     let key = idempotency::key(request.headers())?;
     let trace = trace::of(request.headers());
@@ -46,7 +48,7 @@ pub(crate) async fn rerun(
             submit(&api, &caller, new, (Some(id), trace), claim).await?
         }
     };
-    Ok(accepted(&api, submitted, &wait).await)
+    Ok(accepted(&api, submitted, &wait, shown).await)
 }
 
 /// The job as the patch changes it.
