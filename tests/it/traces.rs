@@ -261,7 +261,8 @@ async fn a_collector_gets_one_trace_from_the_request_to_the_program() {
     );
 }
 
-#[tokio::test]
+// The collector answers while this thread waits for the end of the service.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_makes_an_end_durable_exports_it_once() {
     let collector = Collector::start().await;
     let with =
