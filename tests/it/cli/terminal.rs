@@ -415,7 +415,10 @@ async fn top_filters_looks_into_a_job_and_stops_it() {
     screen.wait("y/n");
     screen.keys(&["y"]);
     let ended = server.finished(&job).await;
-    assert_eq!(ended["termination"]["reason"], "procession top", "{ended:#}");
+    assert_eq!(
+        ended["termination"]["reason"], "procession top",
+        "{ended:#}"
+    );
     screen.keys(&["q"]);
     screen.wait("code=0");
     screen.line("clear; test \"$A\" = \"$(stty -g)\" && echo re''stored");
