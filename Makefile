@@ -1,7 +1,7 @@
 # `make run` starts the service, `make test` is what a change must pass; the rest are parts of it or beside it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build dist sbom check test test-build web pictures test-web test-page test-rust test-unprivileged test-unheard test-prometheus test-client test-python test-examples docs book recording spelling lint workflows \
+.PHONY: help run build dist sbom check test test-build web pictures test-web test-page test-rust test-unprivileged test-unheard test-prometheus test-client test-python test-mcp test-examples docs book recording spelling lint workflows \
 	release-check deny advisories test-manifests test-image test-docker test-deb test-vm deb test-arm64 test-real-work soak fuzz \
 	guards schemathesis bench release-upload image-push clean
 
@@ -42,6 +42,7 @@ help:
 	@echo 'make test               what a change must pass: the parts that follow'
 	@echo 'make test-rust          unit, property, integration and security tests'
 	@echo 'make test-unprivileged  what privilege changes again as an ordinary user, when root'
+	@echo 'make test-mcp           the tools of agents, with the Python and TypeScript libraries of their protocol'
 	@echo 'make test-client        a Python client generated from openapi.yaml, used on a real service'
 	@echo 'make test-examples      each of examples/, on a real service'
 	@echo 'make test-python        the Python package in clients/python, on a real service'
@@ -137,7 +138,7 @@ else
 	$(CARGO) test --locked --test it -- --exact $(CHECK_TESTS)
 endif
 
-test: test-rust test-web test-page test-unprivileged test-client test-python test-examples
+test: test-rust test-web test-page test-unprivileged test-client test-python test-examples test-mcp
 
 # All parts use what this builds.
 test-build:
@@ -222,6 +223,10 @@ book:
 spelling:
 	scripts/venv.sh $(DOCUMENTS) scripts/documents.txt
 	$(DOCUMENTS)/bin/typos
+
+# The libraries are pinned beside the tests and installed below target/, once.
+test-mcp: test-build
+	tests/mcp/run.sh target/debug/procession
 
 lint: workflows book spelling
 	$(CARGO) fmt --all --check

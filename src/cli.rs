@@ -17,7 +17,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::config::{self, Config, OnShutdown, ServeArgs};
 use crate::server;
 use client::{
-    attach, control, events, failure, health, logs, open, queues, run, show, terminal, top, wait,
+    attach, control, events, failure, health, logs, mcp, open, queues, run, show, terminal, top,
+    wait,
 };
 use engine::supervisor;
 use http::connections;
@@ -74,6 +75,8 @@ enum Command {
     Top(top::TopArgs),
     /// Open the page of the service in a browser, signed in with a one-time code
     Open(open::OpenArgs),
+    /// Serve the tools of agents over standard input and output (Model Context Protocol)
+    Mcp(mcp::McpArgs),
     /// Run the service
     Serve(Serve),
     /// Replace a running service with the program now on disk; jobs keep running
@@ -136,6 +139,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Queues(args) => queues::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Open(args) => open::run(&args),
+        Command::Mcp(args) => mcp::run(&args),
         Command::Serve(args) => serve(&args),
         Command::Upgrade(args) => upgrade::run(&args),
         Command::Token(args) => token::run(&args),

@@ -81,6 +81,17 @@ impl ConnectArgs {
     }
 }
 
+/// What a client is made of, for those that send by themselves.
+#[derive(Debug)]
+pub(super) struct Apart {
+    pub(super) http: reqwest::Client,
+    pub(super) base: Url,
+    pub(super) token: Option<HeaderValue>,
+    pub(super) place: String,
+    /// Open for as long as requests go through the socket in it.
+    _directory: Option<File>,
+}
+
 /// A service that can be asked.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -153,6 +164,17 @@ impl Client {
             was_reached: Cell::new(false),
             hold: Cell::new(HOLD),
         })
+    }
+
+    /// Its parts.
+    pub(super) fn apart(self) -> Apart {
+        Apart {
+            http: self.http,
+            base: self.base,
+            token: self.token,
+            place: self.place,
+            _directory: self.directory,
+        }
     }
 
     /// A request to this path, which must begin with a slash and be made of what an URL may have; it has

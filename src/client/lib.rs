@@ -12,6 +12,7 @@ pub mod health;
 mod input;
 pub mod logs;
 mod lookup;
+pub mod mcp;
 mod ndjson;
 pub mod open;
 mod progress;

@@ -1,6 +1,7 @@
 //! `procession run`: this command stands for a job. Its output is ours, our input is its, a signal to us stops it,
 //! and its exit code is ours.
 
+pub(super) mod more;
 pub(super) mod spec;
 
 use std::io::IsTerminal;
@@ -193,6 +194,11 @@ fn takes_input(args: &RunArgs, body: &Map<String, Value>) -> bool {
     if args.no_stdin || args.detach || args.spec.reads_stdin() || body.contains_key("template") {
         return false;
     }
+    // What one attempt has read is gone for the next: only who asks for it is told so by the service.
+    let is_retried = body.get("retry").is_some_and(|retry| !retry.is_null());
+    if is_retried && !args.interactive {
+        return false;
+    }
     let is_said = body
         .get("stdin")
         .is_some_and(|stdin| stdin["mode"] != "open");
@@ -332,6 +338,7 @@ async fn copy(client: &Client, id: &str, json: bool) -> Result<Ended, Failure> {
     let mut follow = Follow::new(client, id, selection);
     let mut sinks = Sinks::default();
     let mut missed = 0;
+    let mut said = 1;
     loop {
         let (record, mut line) = follow.next().await?;
         if json {
@@ -348,6 +355,13 @@ async fn copy(client: &Client, id: &str, json: bool) -> Result<Ended, Failure> {
                 complain(&format!(
                     "{count} bytes of output were dropped before they could be read (--max-output keeps more)"
                 ));
+            }
+            Record::Attempt(attempt) => {
+                sinks.flush().await?;
+                if attempt > said {
+                    said = attempt;
+                    complain(&format!("attempt {attempt} begins"));
+                }
             }
             Record::End(end) => {
                 sinks.flush().await?;

@@ -23,6 +23,7 @@ pub(super) fn settings() -> Settings {
         },
         allowed_hosts: vec!["jobs.example".to_owned()],
         max_body_bytes: 1 << 20,
+        mcp: true,
         sessions: crate::tokens::sessions::Sessions::forgetful(),
         page: "http://127.0.0.1:8080/".to_owned(),
         streams: Streams::new(2).0,
@@ -70,6 +71,7 @@ async fn manager() -> Manager {
         deny_root_jobs: false,
         webhook_allow_private: false,
         sandbox: Baseline::Off,
+        otlp: None,
         state_dir: state.path().to_owned(),
         work_dir: state.path().to_owned(),
     };

@@ -51,6 +51,7 @@ impl Webhook {
             | Kind::Stopping
             | Kind::Signaled
             | Kind::Changed
+            | Kind::AttemptFinished
             | Kind::Finished => self.events.contains(&kind),
         }
     }

@@ -135,7 +135,8 @@ impl Room {
                 limit: it.limit,
             }),
             // A time that has come is no gate.
-            not_before: job.run_at.filter(|at| *at > now),
+            not_before: job.next_attempt_at.or(job.run_at).filter(|at| *at > now),
+            is_retry: job.next_attempt_at.is_some(),
             held: job.hold,
             group: group.unwrap_or_default(),
             ..Ticket::plain(job.id, spec.queue.as_str().into(), spec.priority)

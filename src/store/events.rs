@@ -88,6 +88,7 @@ fn number_of(kind: Kind) -> i64 {
         Kind::Finished => 7,
         Kind::WebhookDelivered => 8,
         Kind::WebhookFailed => 9,
+        Kind::AttemptFinished => 10,
     }
 }
 

@@ -114,6 +114,8 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX queue_starts_by_time ON queue_starts (queue, at);
     INSERT INTO labels (key, value, state, id)
         SELECT '#queue', queue, state, id FROM finished WHERE queue <> 'default';",
+    "INSERT INTO labels (key, value, state, id)
+        SELECT '#name', name, state, id FROM finished WHERE name IS NOT NULL;",
 ];
 
 /// How long a connection waits for a predecessor that is still going down.

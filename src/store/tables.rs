@@ -18,6 +18,9 @@ pub(super) const DEFAULT_QUEUE: &str = "default";
 /// The key of the queue in the index of labels.
 pub(super) const QUEUE_LABEL: &str = "#queue";
 
+/// The key of the job's name there.
+pub(super) const NAME_LABEL: &str = "#name";
+
 /// A job as it goes into a table.
 #[derive(Debug)]
 pub(super) struct Row {
@@ -252,7 +255,8 @@ fn insert_labels(connection: &Connection, row: &Row) -> Result<(), Fault> {
     let mut insert = connection
         .prepare_cached("INSERT INTO labels (key, value, state, id) VALUES (?, ?, ?, ?)")?;
     let labels = encoding::labels(&row.text)?;
-    for (key, value) in labels.iter().map(pair).chain(queue_label(&row.queue)) {
+    let marks = marks(&row.queue, row.columns.name.as_deref());
+    for (key, value) in labels.iter().map(pair).chain(marks) {
         insert.execute(params![
             key,
             value,
@@ -267,32 +271,35 @@ fn pair<'a>((key, value): (&'a String, &'a String)) -> (&'a str, &'a str) {
     (key, value)
 }
 
-/// The queue as a label that no client can set, so that the index of labels finds the jobs of a queue, too. A job in
-/// the default queue costs nothing.
-fn queue_label(queue: &str) -> Option<(&'static str, &str)> {
-    (queue != DEFAULT_QUEUE).then_some((QUEUE_LABEL, queue))
+/// The queue and the name as labels that no client can set, so that the index of labels finds jobs by them, too. A job
+/// without a name in the default queue costs nothing.
+fn marks<'a>(queue: &'a str, name: Option<&'a str>) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let queue = (queue != DEFAULT_QUEUE).then_some((QUEUE_LABEL, queue));
+    queue.into_iter().chain(name.map(|it| (NAME_LABEL, it)))
 }
 
 /// Removes a finished job's labels from the index; false where the job is not a finished one.
 fn delete_labels(connection: &Connection, id: JobId) -> Result<bool, Fault> {
     let row = connection
-        .prepare_cached("SELECT state, queue, job FROM finished WHERE id = ?")?
+        .prepare_cached("SELECT state, queue, job, name FROM finished WHERE id = ?")?
         .query_row([id.as_bytes()], |row| {
             Ok((
                 row.get::<_, i64>(0)?,
                 row.get::<_, String>(1)?,
                 row.get::<_, String>(2)?,
+                row.get::<_, Option<String>>(3)?,
             ))
         })
         .optional()?;
-    let Some((state, queue, text)) = row else {
+    let Some((state, queue, text, name)) = row else {
         return Ok(false);
     };
     let mut delete = connection.prepare_cached(
         "DELETE FROM labels WHERE key = ? AND value = ? AND state = ? AND id = ?",
     )?;
     let labels = encoding::labels(&text)?;
-    for (key, value) in labels.iter().map(pair).chain(queue_label(&queue)) {
+    let marks = marks(&queue, name.as_deref());
+    for (key, value) in labels.iter().map(pair).chain(marks) {
         delete.execute(params![key, value, state, id.as_bytes()])?;
     }
     Ok(true)

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::more::MoreArgs;
 use crate::failure::Failure;
 use crate::values::{bytes, json_object, moment, seconds};
 use job::time::Timestamp;
@@ -81,6 +82,15 @@ pub(crate) struct SpecArgs {
     /// First stop the job that was started with this flag, or with --if-not-running, and the same name
     #[arg(long, requires = "name", conflicts_with_all = ["key", "key_limit", "on_conflict"])]
     replace: bool,
+    /// Try the job again if it fails, up to N attempts in all
+    #[arg(long, value_name = "N")]
+    retry: Option<u32>,
+    /// Exit codes that are tried again, such as 75,100-110 [default: all that are no success]
+    #[arg(long, value_name = "CODES", value_delimiter = ',', value_parser = exit_codes, requires = "retry")]
+    retry_on_exit: Vec<Value>,
+    /// Pause before the second attempt, and the longest pause; each is twice the one before [default: 1s..5m]
+    #[arg(long, value_name = "TIME[..TIME]", value_parser = backoff, requires = "retry")]
+    backoff: Option<Value>,
     /// Fail if the job has not started after TIME
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     start_deadline: Option<f64>,
@@ -132,6 +142,8 @@ pub(crate) struct SpecArgs {
     /// Template parameter; can be repeated
     #[arg(long = "param", value_name = "NAME=VALUE")]
     params: Vec<String>,
+    #[command(flatten)]
+    more: MoreArgs,
     /// Command and arguments; no shell is involved
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -206,6 +218,7 @@ impl SpecArgs {
         }
         self.text_and_numbers(&mut body);
         self.labels_and_variables(&mut body, here)?;
+        self.more.put_into(&mut body)?;
         for limit in &self.rlimits {
             let (name, value) = pair(limit, "--rlimit")?;
             let value = match value.split_once(':') {
@@ -315,6 +328,12 @@ impl SpecArgs {
                 .or(self.on_conflict)
                 .map(|what| json!(what.as_str())),
         );
+        set(&["retry", "max_attempts"], self.retry.map(Value::from));
+        set(
+            &["retry", "exit_codes"],
+            flag(!self.retry_on_exit.is_empty(), json!(self.retry_on_exit)),
+        );
+        set(&["retry", "backoff"], self.backoff.clone());
         set(&["start_deadline_seconds"], self.start_deadline.map(number));
         set(&["run_at"], self.at.map(|at| json!(at)));
         set(&["hold"], flag(self.hold, json!(true)));
@@ -347,6 +366,26 @@ impl Here<'_> {
     }
 }
 
+/// One exit code, or a range of them.
+fn exit_codes(text: &str) -> Result<Value, String> {
+    let wrong = || "an exit code is a number from 0 to 255, and a range is 100-110".to_owned();
+    let code = |text: &str| text.trim().parse::<u8>().map_err(|_| wrong());
+    match text.split_once('-') {
+        Some((first, last)) => Ok(json!([code(first)?, code(last)?])),
+        None => Ok(json!(code(text)?)),
+    }
+}
+
+/// The first pause, and the longest one.
+fn backoff(text: &str) -> Result<Value, String> {
+    match text.split_once("..") {
+        Some((first, most)) => Ok(json!({
+            "initial_seconds": number(seconds(first)?), "max_seconds": number(seconds(most)?),
+        })),
+        None => Ok(json!({"initial_seconds": number(seconds(text)?)})),
+    }
+}
+
 /// Sets a field, and makes missing objects around it.
 pub(crate) fn put(body: &mut Map<String, Value>, place: &[&str], value: Value) {
     let Some((first, rest)) = place.split_first() else {
@@ -370,7 +409,7 @@ fn number(value: f64) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|_| json!(value))
 }
 
-fn name_or_id(text: &str) -> Value {
+pub(super) fn name_or_id(text: &str) -> Value {
     text.parse::<u32>()
         .map_or_else(|_| json!(text), Value::from)
 }

@@ -103,7 +103,7 @@ export interface paths {
         head?: never;
         /**
          * Change a job
-         * @description A merge patch (RFC 7396) on `name`, `labels` and `ttl_seconds_after_finished`, at any time; on `timeout_seconds` and
+         * @description A merge patch (RFC 7396) on `name`, `labels`, `ttl_seconds_after_finished` and `retry`, at any time; on `timeout_seconds` and
          *     `stop`, until the job stops; on `queue`, `priority`, `weight`, `concurrency`, `run_at` and `hold`, while it is queued. `null` stands for
          *     the default. The time that the job has run counts for a new timeout.
          */
@@ -178,8 +178,9 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Let a held job start
-         * @description It then waits only for what else it waits for. A job that is not held, or not any more, stays as it is.
+         * Let a held job start, or the next attempt
+         * @description It then waits only for what else it waits for. It also ends the pause between two attempts. A job that is neither held
+         *     nor in such a pause stays as it is.
          */
         post: operations["releaseJob"];
         delete?: never;
@@ -246,9 +247,89 @@ export interface paths {
         put?: never;
         /**
          * Stop every job that matches
-         * @description As `DELETE` on each job that matches and has not finished. An empty selector is refused.
+         * @description As `DELETE` on each job that matches and has not finished, the oldest 10 000. An empty filter is refused.
          */
         post: operations["stopJobs"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/jobs/signal": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send a signal to every job that matches
+         * @description As `POST /jobs/{id}/signal` on each that has not finished.
+         */
+        post: operations["signalJobs"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/jobs/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Pause every job that matches
+         * @description As `POST /jobs/{id}/pause` on each that has not finished.
+         */
+        post: operations["pauseJobs"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/jobs/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Resume every job that matches
+         * @description As `POST /jobs/{id}/resume` on each that has not finished.
+         */
+        post: operations["resumeJobs"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/jobs/purge": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Remove every finished job that matches
+         * @description Record and output, as `DELETE /jobs/{id}?purge` does. Jobs that have not finished are left alone.
+         */
+        post: operations["purgeJobs"];
         delete?: never;
         options?: never;
         head?: never;
@@ -445,7 +526,8 @@ export interface paths {
          *     kept. If output is dropped before it is sent, the connection is broken off.
          *
          *     **Records** (`application/x-ndjson`, one JSON object a line; `text/event-stream`, the same objects as events named
-         *     after their `type`). `output` has bytes of one stream; `gap` stands for bytes that were dropped; `end` is the last
+         *     after their `type`). `output` has bytes of one stream; `gap` stands for bytes that were dropped; `attempt` stands where an
+         *     attempt but the first begins, and comes again to a client that continues at its offset; `end` is the last
          *     one, and comes only when the job has ended and its output is complete. `output` has `text` where its bytes are
          *     UTF-8, else `base64`. A character whose bytes come apart is one record once it is whole, and goes as the
          *     `base64` of its parts where the other stream or a gap comes between them or the rest is late. Clients pass over
@@ -1008,6 +1090,48 @@ export interface paths {
         patch: operations["patchQueue"];
         trace?: never;
     };
+    "/templates": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The templates of the command policy
+         * @description What they run is not told. A job of one is a `TemplateSubmission`.
+         */
+        get: operations["listTemplates"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/mcp": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Tools for agents
+         * @description The Model Context Protocol over streamable HTTP, without sessions: versions 2026-07-28, and 2025-11-25 and older with
+         *     their handshake. Each tool asks this API with the caller's token, under that operation's scope. Errors of the protocol
+         *     are JSON-RPC; what is refused before it is a problem. 404 where the service runs with `--mcp off`. A call counts as a stream.
+         */
+        post: operations["callTools"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/drain": {
         parameters: {
             query?: never;
@@ -1391,10 +1515,15 @@ export interface components {
              */
             concurrency: null | components["schemas"]["Concurrency"];
             /**
-             * @description From `created_at`, or from `run_at`. Still queued then: `failed`, `start_deadline`.
+             * @description From `created_at`, or from `run_at`. Still queued then: `failed`, `start_deadline`. For the first attempt.
              * @default null
              */
             start_deadline_seconds: number | null;
+            /**
+             * @description Whether and when the job is tried again if it fails. Excludes an open standard input and a terminal.
+             * @default null
+             */
+            retry: null | components["schemas"]["Retry"];
             /**
              * @description How long record and output are kept after the end.
              * @default 604800
@@ -1410,6 +1539,74 @@ export interface components {
              * @enum {string|null}
              */
             policy: "queue" | "reject" | "newest" | "replace" | null;
+        };
+        /**
+         * @description A job that fails is tried again, as another attempt of the same job, up to `max_attempts`. Between attempts it is `queued` with
+         *     `waiting_for_retry` and holds no slot. The pause after attempt n is `initial_seconds * factor^(n-1)`, at most
+         *     `max_seconds`, less up to half of it at random. What was canceled, superseded or never started in time is not tried again.
+         */
+        Retry: {
+            /**
+             * @description The first included.
+             * @default 1
+             */
+            max_attempts: number | null;
+            /**
+             * @description Which ends are tried again.
+             * @default [
+             *       "exited",
+             *       "signaled",
+             *       "oom_killed",
+             *       "timeout"
+             *     ]
+             */
+            on: ("exited" | "signaled" | "oom_killed" | "timeout" | "spawn_failed" | "output_limit" | "monitor_lost" | "supervisor_lost" | "host_rebooted" | "shutdown")[] | null;
+            /**
+             * @description Of the exit codes only these; `null` for all that are no success.
+             * @default null
+             */
+            exit_codes: null | components["schemas"]["ExitCodes"][];
+            /**
+             * @description Never these.
+             * @default []
+             */
+            never_exit_codes: null | components["schemas"]["ExitCodes"][];
+            backoff?: {
+                /** @default 1 */
+                initial_seconds: number | null;
+                /** @default 2 */
+                factor: number | null;
+                /**
+                 * @description At least `initial_seconds`.
+                 * @default 300
+                 */
+                max_seconds: number | null;
+            } | null;
+            /**
+             * @description No attempt begins later than this after the start of the first one.
+             * @default null
+             */
+            within_seconds: number | null;
+        };
+        /** @description An exit code, or the first and the last of a range. */
+        ExitCodes: number | number[];
+        /** @description An attempt that has ended. */
+        Attempt: {
+            number: number;
+            started_at: null | components["schemas"]["Timestamp"];
+            finished_at: components["schemas"]["Timestamp"];
+            cause: components["schemas"]["Cause"];
+            exit: null | components["schemas"]["Exit"];
+            spawn_failure: null | components["schemas"]["SpawnFailure"];
+            usage: null | components["schemas"]["Usage"];
+            /** @description Where its output begins in that of the job. */
+            first_offset: number;
+            /** @description The offset after its last byte. */
+            next_offset: number;
+            escalated: boolean;
+            killed_leftovers: number;
+            /** @description One sentence for people on how it ended. */
+            message: string | null;
         };
         /** @description Lines of a terminal or characters of a line. */
         TerminalLength: number;
@@ -1473,7 +1670,7 @@ export interface components {
             } | null;
         };
         /** @description The spec of a job with every default filled in. */
-        JobSpec: WithRequired<components["schemas"]["SpecCommon"], "cwd" | "env" | "env_inherit" | "user" | "group" | "supplementary_groups" | "umask" | "nice" | "oom_score_adj" | "cpu_affinity" | "limits" | "no_new_privs" | "sandbox" | "stdin" | "pty" | "output" | "timeout_seconds" | "stop" | "wait_for" | "success_exit_codes" | "queue" | "priority" | "weight" | "concurrency" | "start_deadline_seconds" | "ttl_seconds_after_finished"> & {
+        JobSpec: WithRequired<components["schemas"]["SpecCommon"], "cwd" | "env" | "env_inherit" | "user" | "group" | "supplementary_groups" | "umask" | "nice" | "oom_score_adj" | "cpu_affinity" | "limits" | "no_new_privs" | "sandbox" | "stdin" | "pty" | "output" | "timeout_seconds" | "stop" | "wait_for" | "success_exit_codes" | "queue" | "priority" | "weight" | "concurrency" | "start_deadline_seconds" | "ttl_seconds_after_finished" | "retry"> & {
             /** @description The names; the values are never shown. */
             secret_env: {
                 [key: string]: null;
@@ -1490,6 +1687,13 @@ export interface components {
             labels: components["schemas"]["Labels"];
             spec: components["schemas"]["JobSpec"];
         };
+        Trace: {
+            trace_id: string;
+            /** @description The caller's span. */
+            span_id: string;
+            /** @description The caller records the trace. */
+            sampled: boolean;
+        };
         /**
          * @example {
          *       "id": "0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f",
@@ -1499,6 +1703,7 @@ export interface components {
          *       },
          *       "created_by": "token:default",
          *       "rerun_of": null,
+         *       "trace": null,
          *       "run_at": null,
          *       "hold": false,
          *       "version": 7,
@@ -1561,7 +1766,8 @@ export interface components {
          *         "concurrency": null,
          *         "start_deadline_seconds": null,
          *         "ttl_seconds_after_finished": 604800,
-         *         "webhooks": []
+         *         "webhooks": [],
+         *         "retry": null
          *       },
          *       "created_at": "2026-01-31T12:00:00.000042Z",
          *       "started_at": "2026-01-31T12:00:00.001042Z",
@@ -1578,6 +1784,8 @@ export interface components {
          *         "sandbox": null
          *       },
          *       "attempt": 1,
+         *       "attempts": [],
+         *       "next_attempt_at": null,
          *       "exit": {
          *         "code": null,
          *         "signal": "SIGKILL",
@@ -1639,6 +1847,8 @@ export interface components {
              * @description The job that this one repeats.
              */
             rerun_of: string | null;
+            /** @description Where the request that created it stands in a trace (`traceparent`). */
+            trace: null | components["schemas"]["Trace"];
             /** @description It does not start before this moment. */
             run_at: null | components["schemas"]["Timestamp"];
             /** @description It does not start before it is released. */
@@ -1648,7 +1858,7 @@ export interface components {
             state: components["schemas"]["State"];
             /**
              * @description A stable word. Of an ended job the cause; of a queued one the first gate that is shut at this moment: `held`, `waiting_for_time`, `waiting_for_key`, `never_fits`
-             *     (its weight is above a limit that was lowered), `queue_paused`, `waiting_for_rate`, `waiting_for_queue`, or
+             *     (its weight is above a limit that was lowered), `waiting_for_retry` (between two attempts), `queue_paused`, `waiting_for_rate`, `waiting_for_queue`, or
              *     `waiting_for_slot` (the service is full). What a job waits for does not make `version` grow.
              */
             state_reason: string | null;
@@ -1664,7 +1874,12 @@ export interface components {
             deadline_at: null | components["schemas"]["Timestamp"];
             /** @description Set once there is one. */
             process: null | components["schemas"]["Process"];
+            /** @description The number of the present, the next or the last attempt. `exit`, `termination`, `process` and `spawn_failure` are of that; `started_at` is of the first; `usage` is of all. */
             attempt: number;
+            /** @description The attempts that have ended, of a job with `retry`. */
+            attempts: components["schemas"]["Attempt"][];
+            /** @description Between two attempts the time at which the next one may begin. */
+            next_attempt_at: null | components["schemas"]["Timestamp"];
             /** @description Set when the leader has ended and its status is known. */
             exit: null | components["schemas"]["Exit"];
             /** @description Set when the job has ended. */
@@ -1705,6 +1920,9 @@ export interface components {
             expires_at: null | components["schemas"]["Timestamp"];
             deadline_at: null | components["schemas"]["Timestamp"];
             attempt: number;
+            /** @description That of `retry`. */
+            max_attempts: number;
+            next_attempt_at: null | components["schemas"]["Timestamp"];
             exit: null | components["schemas"]["Exit"];
             termination: null | components["schemas"]["Termination"];
             spawn_failure: null | components["schemas"]["SpawnFailure"];
@@ -1856,6 +2074,38 @@ export interface components {
             dropped_bytes: number;
             /** @description No more output can come. */
             complete: boolean;
+            /** @description Only where `output_bytes` asks for it; `null` where the output could not be read. No part of the job's `version`. */
+            excerpt?: components["schemas"]["OutputExcerpt"] | null;
+        };
+        /** @description A message of JSON-RPC 2.0. */
+        JsonRpc: {
+            /** @constant */
+            jsonrpc: "2.0";
+            id?: string | number | null;
+            method?: string;
+            params?: Record<string, never>;
+            result?: Record<string, never>;
+            error?: {
+                code: number;
+                message: string;
+            };
+        };
+        OutputExcerpt: {
+            /** @description All of the output, or its beginning and its end, with a line in brackets that says what is left out between them. */
+            text: string;
+            head: components["schemas"]["OutputSpan"];
+            tail: components["schemas"]["OutputSpan"];
+            /** @description What is not shown */
+            omitted_bytes: number;
+            /** @description Bytes that are no UTF-8 are shown as U+FFFD; `/output` has them. */
+            lossy: boolean;
+        };
+        /** @description A part of the log that is shown; empty where both are the same. Read on at `to` of the tail. */
+        OutputSpan: {
+            /** @description An offset. */
+            from: number;
+            /** @description The offset after the last byte. */
+            to: number;
         };
         /**
          * @description One line, or the data of one event, of a log.
@@ -1870,6 +2120,11 @@ export interface components {
          *       "type": "gap",
          *       "from": 0,
          *       "to": 4096
+         *     }
+         * @example {
+         *       "type": "attempt",
+         *       "attempt": 2,
+         *       "offset": 4096
          *     }
          * @example {
          *       "type": "end",
@@ -1903,6 +2158,13 @@ export interface components {
             to: number;
         } | {
             /** @constant */
+            type: "attempt";
+            /** @description The one that begins. */
+            attempt: number;
+            /** @description Of its first byte. */
+            offset: number;
+        } | {
+            /** @constant */
             type: "state";
             state: components["schemas"]["State"];
             version: number;
@@ -1914,7 +2176,7 @@ export interface components {
             next_offset: number;
         };
         /** @enum {string} */
-        EventType: "job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.finished" | "job.webhook_delivered" | "job.webhook_failed";
+        EventType: "job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.attempt_finished" | "job.finished" | "job.webhook_delivered" | "job.webhook_failed";
         /**
          * @description A happening, as a CloudEvent 1.0. `source` names the store that it comes from, `subject` is the job's id, `time` when it
          *     happened. Of `data`, `name`, `labels`, `state`, `version` and `attempt` are the job's after it; the rest depends on
@@ -1984,10 +2246,11 @@ export interface components {
                 scope?: components["schemas"]["Scope"];
                 /** @description With `job.signaled`. */
                 delivered_to?: number;
-                /** @description With `job.finished`. */
+                /** @description With `job.finished` and `job.attempt_finished`. */
                 cause?: null | components["schemas"]["Cause"];
-                /** @description With `job.finished`. */
+                /** @description With `job.finished` and `job.attempt_finished`. */
                 exit?: null | components["schemas"]["Exit"];
+                next_attempt_at?: components["schemas"]["Timestamp"];
                 /** @description With `job.webhook_delivered`, `job.webhook_failed`: which of the spec's. */
                 webhook?: number;
                 /** @description The id of the event that was delivered or given up. */
@@ -2024,7 +2287,7 @@ export interface components {
             /** @description Of http or https, without user and password. */
             url: string;
             /** @description Without it, all of these. */
-            events?: ("job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.finished")[] | null;
+            events?: ("job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.attempt_finished" | "job.finished")[] | null;
             /** @description `whsec_` and the base64 of 24 to 64 random bytes. Never shown; erased after the last delivery of a job that has ended. */
             secret?: string | null;
         };
@@ -2068,6 +2331,8 @@ export interface components {
                 /** @enum {string|null} */
                 policy?: "queue" | "reject" | "newest" | "replace" | null;
             } | null;
+            /** @description Between two attempts, one that allows no further attempt ends the job as the last one has ended. */
+            retry?: null | components["schemas"]["Retry"];
         };
         WaitRequest: {
             job_ids?: string[] | null;
@@ -2089,8 +2354,51 @@ export interface components {
             satisfied: boolean;
             jobs: components["schemas"]["Job"][];
         };
+        /** @description Which jobs; at least one of these fields, each as in the query of `GET /jobs`. */
+        JobFilter: {
+            label_selector?: string | null;
+            /** @description One state or several. */
+            state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
+            queue?: string | null;
+            name_prefix?: string | null;
+            created_after?: null | components["schemas"]["Timestamp"];
+            created_before?: null | components["schemas"]["Timestamp"];
+            /**
+             * @description Only count: `matched` is what the call would act on.
+             * @default false
+             */
+            dry_run: boolean | null;
+        };
+        SignalJobsRequest: {
+            label_selector?: string | null;
+            /** @description One state or several. */
+            state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
+            queue?: string | null;
+            name_prefix?: string | null;
+            created_after?: null | components["schemas"]["Timestamp"];
+            created_before?: null | components["schemas"]["Timestamp"];
+            /**
+             * @description Only count: `matched` is what the call would act on.
+             * @default false
+             */
+            dry_run: boolean | null;
+            signal: components["schemas"]["SignalName"];
+            /** @enum {string|null} */
+            scope?: "group" | "leader" | "all" | null;
+        };
         StopRequest: {
-            label_selector: string;
+            label_selector?: string | null;
+            /** @description One state or several. */
+            state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
+            queue?: string | null;
+            name_prefix?: string | null;
+            created_after?: null | components["schemas"]["Timestamp"];
+            created_before?: null | components["schemas"]["Timestamp"];
+            /**
+             * @description Only count: `matched` is what the call would act on.
+             * @default false
+             */
+            dry_run: boolean | null;
             signal?: null | components["schemas"]["SignalName"];
             grace_seconds?: number | null;
             /** @default false */
@@ -2098,11 +2406,17 @@ export interface components {
             reason?: string | null;
         };
         StopResults: {
+            /** @description How many jobs were meant. */
+            matched: number;
+            /** @description There are more than 10 000; ask again. */
+            truncated: boolean;
             results: {
                 id: string;
-                /** @description What `DELETE` on the job would have answered. */
+                /** @description What the request on the one job would have answered. */
                 status: number;
                 job: null | components["schemas"]["Job"];
+                /** @description Of a signal. */
+                delivered_to?: number;
                 /** @description Of the problem. */
                 code: null | components["schemas"]["ProblemCode"];
                 detail: string | null;
@@ -2287,6 +2601,17 @@ export interface components {
         ProblemCode: "invalid_query" | "invalid_page_token" | "invalid_header" | "invalid_json" | "invalid_request" | "unauthenticated" | "forbidden" | "peer_not_allowed" | "origin_not_allowed" | "policy_forbids" | "privilege_required" | "not_found" | "job_not_found" | "queue_not_found" | "method_not_allowed" | "not_acceptable" | "body_timeout" | "job_not_started" | "job_stopping" | "job_already_finished" | "job_not_queued" | "queue_in_use" | "concurrency_conflict" | "signal_failed" | "stdin_closed" | "stdin_offset_mismatch" | "stdin_taken" | "no_terminal" | "precondition_failed" | "cursor_expired" | "body_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "upgrade_required" | "head_too_large" | "host_not_allowed" | "invalid_spec" | "invalid_body" | "no_such_user" | "no_such_template" | "containment_unavailable" | "sandbox_unavailable" | "sandbox_required" | "idempotency_key_reused" | "queue_full" | "too_many_streams" | "internal" | "draining" | "not_ready" | "monitor_unavailable" | "store_unavailable" | "no_room";
     };
     responses: {
+        /** @description An error of the protocol, such as -32020 where a header differs from the body; or `not_found`, where there are no tools. */
+        RefusedCall: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["JsonRpc"];
+                "text/plain": string;
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
         /** @description `precondition_failed`: the job is not as `If-Match` or `If-None-Match` says. Nothing was done. */
         PreconditionFailed: {
             headers: {
@@ -2496,6 +2821,16 @@ export interface components {
     };
     parameters: {
         /**
+         * @description With more than 0, `output` of the job has an `excerpt`: the output in the answer, in at most so many bytes. A fifth of
+         *     them go to its beginning and the rest to its end, cut at the ends of lines where one is within 4 KiB, and never inside a character.
+         *     Fewer than 336 show the end alone. The output is read after the wait, when the answer is made.
+         */
+        OutputBytes: number;
+        /** @description What `excerpt` is of. */
+        OutputStream: "stdout" | "stderr" | "all";
+        /** @description `strip`: `excerpt` is without escape sequences, and of a line with carriage returns it has the last state. */
+        OutputAnsi: "keep" | "strip";
+        /**
          * @description Only if the job still has one of these `ETag`s, else 412 and nothing is done.
          * @example "7"
          */
@@ -2512,6 +2847,16 @@ export interface components {
         Id: string;
         /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
         Wait: number;
+        /**
+         * @description W3C Trace Context: the caller's span. The job shows it as `trace`, log lines have its trace id, and the job's environment has
+         *     `TRACEPARENT` (with `TRACESTATE` and `BAGGAGE`), unless `env` or `secret_env` set it. A value that is not valid is ignored.
+         * @example 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01
+         */
+        Traceparent: string;
+        /** @description Passed on with `traceparent`; ignored if longer than 512 bytes. */
+        Tracestate: string;
+        /** @description Passed on with `traceparent`; ignored if longer than 8 KiB. */
+        Baggage: string;
         /**
          * @description `wait=SECONDS` does what the parameter `wait` does. What is not understood is ignored.
          * @example wait=30
@@ -2631,6 +2976,16 @@ export interface operations {
                 wait?: components["parameters"]["Wait"];
                 /** @description Check the body and change nothing; 200 instead of 201. */
                 validate_only?: boolean;
+                /**
+                 * @description With more than 0, `output` of the job has an `excerpt`: the output in the answer, in at most so many bytes. A fifth of
+                 *     them go to its beginning and the rest to its end, cut at the ends of lines where one is within 4 KiB, and never inside a character.
+                 *     Fewer than 336 show the end alone. The output is read after the wait, when the answer is made.
+                 */
+                output_bytes?: components["parameters"]["OutputBytes"];
+                /** @description What `excerpt` is of. */
+                output_stream?: components["parameters"]["OutputStream"];
+                /** @description `strip`: `excerpt` is without escape sequences, and of a line with carriage returns it has the last state. */
+                output_ansi?: components["parameters"]["OutputAnsi"];
             };
             header?: {
                 /**
@@ -2646,6 +3001,16 @@ export interface operations {
                  * @example 8e03978e-40d5-43dd-bc93-6894a57f9324
                  */
                 "Idempotency-Key"?: string;
+                /**
+                 * @description W3C Trace Context: the caller's span. The job shows it as `trace`, log lines have its trace id, and the job's environment has
+                 *     `TRACEPARENT` (with `TRACESTATE` and `BAGGAGE`), unless `env` or `secret_env` set it. A value that is not valid is ignored.
+                 * @example 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01
+                 */
+                traceparent?: components["parameters"]["Traceparent"];
+                /** @description Passed on with `traceparent`; ignored if longer than 512 bytes. */
+                tracestate?: components["parameters"]["Tracestate"];
+                /** @description Passed on with `traceparent`; ignored if longer than 8 KiB. */
+                baggage?: components["parameters"]["Baggage"];
             };
             path?: never;
             cookie?: never;
@@ -2827,6 +3192,16 @@ export interface operations {
                 until?: "finished" | "started" | "change";
                 /** @description Only with `until=change`. */
                 after_version?: number;
+                /**
+                 * @description With more than 0, `output` of the job has an `excerpt`: the output in the answer, in at most so many bytes. A fifth of
+                 *     them go to its beginning and the rest to its end, cut at the ends of lines where one is within 4 KiB, and never inside a character.
+                 *     Fewer than 336 show the end alone. The output is read after the wait, when the answer is made.
+                 */
+                output_bytes?: components["parameters"]["OutputBytes"];
+                /** @description What `excerpt` is of. */
+                output_stream?: components["parameters"]["OutputStream"];
+                /** @description `strip`: `excerpt` is without escape sequences, and of a line with carriage returns it has the last state. */
+                output_ansi?: components["parameters"]["OutputAnsi"];
             };
             header?: {
                 /**
@@ -2994,6 +3369,7 @@ export interface operations {
         requestBody: {
             content: {
                 "application/merge-patch+json": components["schemas"]["JobPatch"];
+                "application/json": components["schemas"]["JobPatch"];
             };
         };
         responses: {
@@ -3188,6 +3564,16 @@ export interface operations {
             query?: {
                 /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
                 wait?: components["parameters"]["Wait"];
+                /**
+                 * @description With more than 0, `output` of the job has an `excerpt`: the output in the answer, in at most so many bytes. A fifth of
+                 *     them go to its beginning and the rest to its end, cut at the ends of lines where one is within 4 KiB, and never inside a character.
+                 *     Fewer than 336 show the end alone. The output is read after the wait, when the answer is made.
+                 */
+                output_bytes?: components["parameters"]["OutputBytes"];
+                /** @description What `excerpt` is of. */
+                output_stream?: components["parameters"]["OutputStream"];
+                /** @description `strip`: `excerpt` is without escape sequences, and of a line with carriage returns it has the last state. */
+                output_ansi?: components["parameters"]["OutputAnsi"];
             };
             header?: {
                 /**
@@ -3207,6 +3593,16 @@ export interface operations {
                 Prefer?: components["parameters"]["Prefer"];
                 /** @description As for `POST /jobs`. A repeat finds its job even if the one it reran is gone. */
                 "Idempotency-Key"?: string;
+                /**
+                 * @description W3C Trace Context: the caller's span. The job shows it as `trace`, log lines have its trace id, and the job's environment has
+                 *     `TRACEPARENT` (with `TRACESTATE` and `BAGGAGE`), unless `env` or `secret_env` set it. A value that is not valid is ignored.
+                 * @example 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01
+                 */
+                traceparent?: components["parameters"]["Traceparent"];
+                /** @description Passed on with `traceparent`; ignored if longer than 512 bytes. */
+                tracestate?: components["parameters"]["Tracestate"];
+                /** @description Passed on with `traceparent`; ignored if longer than 8 KiB. */
+                baggage?: components["parameters"]["Baggage"];
             };
             path: {
                 /**
@@ -3220,6 +3616,7 @@ export interface operations {
         requestBody?: {
             content: {
                 "application/merge-patch+json": Record<string, never>;
+                "application/json": Record<string, never>;
             };
         };
         responses: {
@@ -3351,6 +3748,174 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": components["schemas"]["StopRequest"];
+            };
+        };
+        responses: {
+            /** @description What was answered for each job. */
+            207: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StopResults"];
+                };
+            };
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            408: components["responses"]["BodyTimeout"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            /** @description `invalid_body`. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+        };
+    };
+    signalJobs: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SignalJobsRequest"];
+            };
+        };
+        responses: {
+            /** @description What was answered for each job. */
+            207: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StopResults"];
+                };
+            };
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            408: components["responses"]["BodyTimeout"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            /** @description `invalid_body`. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+        };
+    };
+    pauseJobs: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["JobFilter"];
+            };
+        };
+        responses: {
+            /** @description What was answered for each job. */
+            207: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StopResults"];
+                };
+            };
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            408: components["responses"]["BodyTimeout"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            /** @description `invalid_body`. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+        };
+    };
+    resumeJobs: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["JobFilter"];
+            };
+        };
+        responses: {
+            /** @description What was answered for each job. */
+            207: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StopResults"];
+                };
+            };
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            408: components["responses"]["BodyTimeout"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            /** @description `invalid_body`. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+        };
+    };
+    purgeJobs: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["JobFilter"];
             };
         };
         responses: {
@@ -3712,6 +4277,8 @@ export interface operations {
                 follow?: boolean;
                 /** @description Begin every line of raw bytes with the time at which it began to come, and a space. Records have `at` anyway. */
                 timestamps?: boolean;
+                /** @description Only the output of this attempt. Excludes `follow`, `offset`, `tail_bytes` and `tail_lines`; 416 if it has not begun. */
+                attempt?: number;
                 /** @description Have a browser save the answer under this name. */
                 download?: components["parameters"]["Download"];
                 /** @description From `POST /session/tickets`, for a `GET` without `Authorization`. */
@@ -5133,6 +5700,7 @@ export interface operations {
         requestBody: {
             content: {
                 "application/merge-patch+json": components["schemas"]["QueueSettings"];
+                "application/json": components["schemas"]["QueueSettings"];
             };
         };
         responses: {
@@ -5150,6 +5718,105 @@ export interface operations {
             500: components["responses"]["Internal"];
             503: components["responses"]["StoreUnavailable"];
             507: components["responses"]["NoRoom"];
+        };
+    };
+    listTemplates: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The templates; none where there is no policy. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        /** @description The service runs nothing else. */
+                        only: boolean;
+                        templates: {
+                            name: string;
+                            /** @description The JSON Schema of `params`. */
+                            params: Record<string, never>;
+                        }[];
+                    };
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    callTools: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description The version that the client speaks.
+                 * @example 2026-07-28
+                 */
+                "MCP-Protocol-Version"?: string;
+                /** @description The method of the body; required from 2026-07-28 on. */
+                "Mcp-Method"?: string;
+                /** @description The tool or task of the body; required from 2026-07-28 on, where there is one. */
+                "Mcp-Name"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["JsonRpc"];
+            };
+        };
+        responses: {
+            /** @description The answer; a stream where there is progress to report first. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JsonRpc"];
+                    "text/event-stream": string;
+                };
+            };
+            /** @description A notification was taken. */
+            202: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["RefusedCall"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["RefusedCall"];
+            406: components["responses"]["RefusedCall"];
+            408: components["responses"]["BodyTimeout"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            422: components["responses"]["RefusedCall"];
+            /** @description `too_many_streams`. */
+            429: {
+                headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
         };
     };
     drain: {
