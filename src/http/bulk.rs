@@ -37,7 +37,7 @@ pub(super) async fn wait(State(api): State<Api>, request: Request) -> Result<Res
             present(&api, &ids).await?;
             ids
         }
-        Which::Selector(selector) => api.manager.unfinished(selector).await?,
+        Which::Matching(filter) => api.manager.unfinished(filter).await?,
     };
     api.manager.wait_many(&ids, wish.all, wish.timeout).await;
     let jobs = present(&api, &ids).await?;
@@ -86,7 +86,7 @@ pub(super) async fn stop(
     let body = request::parse_body(&bytes)?;
     let wish = request::parse_stop_many(&body, MAX_REASON_CHARACTERS)
         .map_err(|errors| ApiError::from(BodyError::Invalid(errors)))?;
-    let ids = api.manager.unfinished(wish.selector).await?;
+    let ids = api.manager.unfinished(wish.filter).await?;
     let stop = Stop {
         cause: Cause::Canceled,
         requested_by: Some(caller.actor.to_string()),

@@ -3,6 +3,8 @@
 //! PURE. It owns every rule about what a client may ask for; it does not know what this machine can
 //! give (users, cgroups, privileges), nor HTTP.
 
+mod batches;
+mod dependencies;
 mod fields;
 mod json;
 mod many;
@@ -21,8 +23,10 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+pub use batches::{NewBatch, Only, parse_batch, parse_batch_rerun};
 use fields::{At, Errors, Fields, boolean, integer, seconds};
 pub use fields::{FieldError, code};
+use job::dependency::Dependency;
 use job::pty::{Pty, SIZE_MAX, Size};
 use job::spec::{
     EnvInherit, Limits, NameOrId, OutputPolicy, Scope, Secrets, Stdin, StdinData, StopPolicy,
@@ -116,6 +120,8 @@ pub struct NewJob {
     pub spec: Spec,
     /// It brings a priority of its own.
     pub has_priority: bool,
+    /// What has to end before it may start.
+    pub depends_on: Vec<Dependency>,
 }
 
 const TEN_YEARS: Duration = Duration::from_hours(10 * 365 * 24);
@@ -142,6 +148,7 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
     let base = Spec::default();
     let name = f.optional("name", rules::job_name);
     let labels = f.optional("labels", rules::labels(limits.labels));
+    let depends_on = f.or_default("depends_on", dependencies::dependencies);
     let variables = rules::variables(limits);
     // One line for each field of the API, with its rule.
     let spec = Spec {
@@ -189,6 +196,7 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
         labels: labels.unwrap_or_default(),
         spec,
         has_priority,
+        depends_on,
     })
 }
 

@@ -6,6 +6,7 @@
 
 pub mod amendment;
 pub mod batch;
+pub mod dependency;
 pub mod event;
 pub mod id;
 mod idempotency;
@@ -29,6 +30,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::batch::Membership;
+use crate::dependency::Dependency;
 use crate::time::Timestamp;
 pub use id::JobId;
 pub use idempotency::Idempotency;
@@ -121,7 +124,9 @@ impl State {
             | Cause::OutputLimit
             | Cause::StartDeadline => Self::Failed,
             Cause::Timeout => Self::TimedOut,
-            Cause::Canceled | Cause::Superseded | Cause::Shutdown => Self::Canceled,
+            Cause::Canceled | Cause::Superseded | Cause::DependencyFailed | Cause::Shutdown => {
+                Self::Canceled
+            }
             Cause::MonitorLost | Cause::SupervisorLost | Cause::HostRebooted => Self::Lost,
         }
     }
@@ -192,6 +197,12 @@ pub struct Job {
     pub rerun_of: Option<JobId>,
     /// What to run.
     pub spec: Arc<Spec>,
+    /// What has to end before it may start.
+    #[serde(default)]
+    pub depends_on: Vec<Dependency>,
+    /// Its place in a batch.
+    #[serde(default)]
+    pub batch: Option<Membership>,
     /// Grows on every visible change.
     pub version: u64,
     /// Where it is in its life.
@@ -237,6 +248,8 @@ impl Job {
             created_by,
             rerun_of: None,
             spec,
+            depends_on: Vec::new(),
+            batch: None,
             version: 1,
             state: State::Queued,
             message: None,

@@ -51,7 +51,9 @@ impl Webhook {
             | Kind::Stopping
             | Kind::Signaled
             | Kind::Changed
-            | Kind::Finished => self.events.contains(&kind),
+            | Kind::Finished
+            | Kind::BatchCreated
+            | Kind::BatchFinished => self.events.contains(&kind),
         }
     }
 }

@@ -18,7 +18,7 @@ use super::leftovers;
 use super::link::MonitorLink;
 use super::room::Superseded;
 use super::shared::Shared;
-use super::{mirror, queues, runner};
+use super::{batches, chains, mirror, queues, runner};
 use job::outcome::{Cause, SpawnFailure};
 use job::queue::OnConflict;
 use job::spec::Secrets;
@@ -78,6 +78,7 @@ enum Found {
 pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
     queues::recall(shared).await?;
     let told = shared.store.told().await?;
+    batches::recall(shared).await?;
     let directories = leftovers::all(shared).await?;
     let reading = shared.clone();
     let beyond = told.iter().filter(|(_, state)| **state != State::Queued);
@@ -88,6 +89,7 @@ pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
             .then(|| runner::read_record(reading.jobs.as_fd(), job.id))
             .flatten();
         let id = job.id;
+        reading.chains.recall(&job);
         if launched.is_some() || beyond.contains(&id) || job.state != State::Queued {
             return (id, Found::Known(Box::new((job, secrets, launched))));
         }
@@ -123,6 +125,7 @@ pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
             shared.end_superseded(doomed, &job);
         }
     }
+    chains::settle_all(shared).await?;
     shared.grant();
     Ok(())
 }

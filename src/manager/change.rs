@@ -13,7 +13,6 @@ use job::amendment::Amendment;
 use job::event::{Event, What};
 use job::life::{Refusal, Stop};
 use job::query::{Filter, Order, Query};
-use job::selector::Selector;
 use job::{Job, JobId, State};
 use linux::clock;
 use protocol::wire::messages::Request;
@@ -89,15 +88,11 @@ impl Manager {
     ///
     /// # Errors
     /// Where the store cannot be read.
-    pub async fn unfinished(&self, selector: Selector) -> Result<Vec<JobId>, RequestError> {
+    pub async fn unfinished(&self, filter: Filter) -> Result<Vec<JobId>, RequestError> {
         let mut states = State::ALL.to_vec();
         states.retain(|state| !state.is_terminal());
         let query = Query {
-            filter: Filter {
-                selector,
-                states,
-                ..Filter::default()
-            },
+            filter: Filter { states, ..filter },
             order: Order::CreatedAscending,
             after: None,
             limit: usize::MAX,

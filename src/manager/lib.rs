@@ -4,6 +4,8 @@
 mod admission;
 mod adopt;
 mod alarm;
+mod batches;
+mod chains;
 mod change;
 pub mod cloud_event;
 mod events;
@@ -33,6 +35,7 @@ use tokio::time::timeout;
 
 use crate::metrics::{Metrics, Present};
 pub use admission::{Claim, Contents, Reason, Rejection};
+pub use batches::{BatchError, BatchJob, BatchState, BatchSubmission, BatchUntil, Batches};
 use job::life::{Refusal, Stop};
 use job::pty::Size;
 use job::query::{Filter, Order, Query};
@@ -184,6 +187,7 @@ impl Manager {
             rerun_of,
             idempotency,
             has_priority,
+            depends_on,
         } = submission;
         if !has_priority {
             let queue = self.shared.room.look(|it| it.settings(&spec.queue));
@@ -199,12 +203,15 @@ impl Manager {
             name,
             labels,
             rerun_of,
+            depends_on,
             ..Job::accepted(JobId::generate(), actor, Arc::new(spec), clock::wall())
         };
         let id = job.id;
+        let link = chains::link(&self.shared, &job).await?;
         self.shared
             .room
             .promise(self.shared.room.ticket_of(&job), is_alone)?;
+        link.keep();
         let (answer, mut answered) = oneshot::channel();
         let runner = self.shared.enlist(job, false, None);
         self.shared.spawn(runner.accept(Acceptance {
@@ -243,6 +250,12 @@ impl Manager {
             job,
             replayed: true,
         }))
+    }
+
+    /// The batches.
+    #[must_use]
+    pub fn batches(&self) -> Batches {
+        Batches::of(self.shared.clone())
     }
 
     /// The queues.
@@ -400,6 +413,9 @@ impl Manager {
     }
 
     async fn purge_now(&self, id: JobId, stop: Stop) -> Result<(), RequestError> {
+        if self.shared.chains.is_wanted(id) {
+            return Err(RequestError::DependedOn);
+        }
         let job = self.stop(id, stop).await?;
         if !job.state.is_terminal()
             && let Some(Awake { mut state, .. }) = self.shared.awake(id).await?

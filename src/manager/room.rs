@@ -129,10 +129,8 @@ impl Room {
         });
         Ticket {
             weight: spec.weight,
-            claim: spec.concurrency.as_ref().map(|it| Claim {
-                key: it.key.as_str().into(),
-                limit: it.limit,
-            }),
+            claim: Claim::of(job),
+            depends: u32::try_from(job.depends_on.len()).unwrap_or(u32::MAX),
             group: group.unwrap_or_default(),
             ..Ticket::plain(job.id, spec.queue.as_str().into(), spec.priority)
         }
@@ -178,6 +176,26 @@ impl Room {
     /// Promises a place to a job that is about to be made durable.
     pub(super) fn promise(&self, ticket: Ticket, alone: bool) -> Result<(), Rejection> {
         self.books().admission.promise(ticket, alone)
+    }
+
+    /// Promises places to all of these jobs, or says for which of them there is none.
+    pub(super) fn promise_all(
+        &self,
+        tickets: Vec<(Ticket, bool)>,
+    ) -> Result<(), (usize, Rejection)> {
+        let mut books = self.books();
+        let mut promised = Vec::with_capacity(tickets.len());
+        for (place, (ticket, alone)) in tickets.into_iter().enumerate() {
+            let job = ticket.job;
+            if let Err(why) = books.admission.promise(ticket, alone) {
+                for job in promised {
+                    books.admission.take_back(job);
+                }
+                return Err((place, why));
+            }
+            promised.push(job);
+        }
+        Ok(())
     }
 
     /// Forgets a job that was not accepted after all.

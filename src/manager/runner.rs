@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::adopt::{self, Fate, Origin};
 use super::room::Superseded;
-use super::{RequestError, Shared, SubmitError, Submitted, mirror, survivors};
+use super::{RequestError, Shared, SubmitError, Submitted, chains, mirror, survivors};
 pub(super) use asks::{Ask, Reply};
 use follow::Followed;
 use job::event::{self, Event, What};
@@ -119,6 +119,7 @@ impl Runner {
                 let (slot, has_slot) = oneshot::channel();
                 let ticket = self.shared.room.ticket_of(&self.job);
                 self.shared.room.enter(ticket, Some(slot));
+                chains::linked(&self.shared, self.job.id);
                 if let Some(key) = &self.job.spec.concurrency {
                     let room = &self.shared.room;
                     let doomed = room.supersede(self.job.id, key, Superseded::Others);
@@ -146,6 +147,7 @@ impl Runner {
                         | RequestError::NotQueued
                         | RequestError::StdinClosed
                         | RequestError::NoTerminal
+                        | RequestError::DependedOn
                         | RequestError::StdinOffset { .. }
                         | RequestError::MonitorGone => SubmitError::KeyReused,
                     })
@@ -159,6 +161,7 @@ impl Runner {
                 Err(SubmitError::Store(error))
             }
         };
+        self.shared.chains.account().remove(self.job.id);
         let _ = answer.send(refusal);
     }
 
@@ -276,6 +279,7 @@ impl Runner {
         failpoint::hit("end.stored");
         self.shared.metrics.ended(&job);
         self.publish.send_replace(job.clone());
+        chains::end_is_known(&self.shared, &job);
         self.answer();
         tracing::debug!(job.id = %job.id, state = job.state.as_str(), "job {} ended: {}", job.id, job.state.as_str());
         self.shared.forget(job.id).await;

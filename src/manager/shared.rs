@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::admission::Admission;
+use super::chains::Chains;
 use super::link::SupervisorLink;
 use super::metrics::Metrics;
 use super::queues::Registry;
@@ -20,7 +21,7 @@ use super::resolve::{Resolver, own_environment};
 use super::room::{Awake, Place, Room, Waker};
 use super::runner::{Ask, Reply, Runner, ShutdownPlan};
 use super::survivors::Endings;
-use super::{Follow, Info, NotReady, RequestError, Setup, Unavailable, mirror, runner};
+use super::{Follow, Info, NotReady, RequestError, Setup, Unavailable, batches, mirror, runner};
 pub use ending::SupervisorSaid;
 use job::life::{Refusal, Stop};
 use job::time::Timestamp;
@@ -50,6 +51,8 @@ pub(super) struct Shared {
     resolver: Arc<Resolver>,
     /// Which jobs have tasks, and which wait.
     pub(super) room: Room,
+    /// Which jobs wait for the ends of others.
+    pub(super) chains: Chains,
     /// The queues of which something is set.
     pub(super) queues: Registry,
     /// What operators count.
@@ -112,6 +115,7 @@ impl Shared {
                 u32::try_from(setup.max_running).unwrap_or(u32::MAX),
                 setup.max_queued,
             )),
+            chains: Chains::default(),
             queues: Registry::default(),
             endings: Endings::default(),
             spawner: Mutex::new(Some(spawner)),
@@ -357,6 +361,7 @@ impl Shared {
         job: &Job,
         spec: Spec,
     ) -> Result<Launch, Unavailable> {
+        let spec = batches::with_batch(job, spec);
         if spec.user.is_none() && spec.group.is_none() && spec.supplementary_groups.is_none() {
             return self.resolver.launch(job, &spec);
         }

@@ -32,6 +32,7 @@ fn request(template: &str, params: &[(&str, Argument)]) -> TemplateRequest {
             .collect(),
         name: None,
         labels: BTreeMap::new(),
+        depends_on: Vec::new(),
     }
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::fields::{At, Errors, Fields, boolean, code, seconds};
-use super::{Body, FieldError, ONE_DAY, rules};
+use super::{Body, FieldError, ONE_DAY, dependencies, rules};
+use job::query::Filter;
 use job::selector::Selector;
 use job::{JobId, Signal};
 
@@ -16,7 +17,7 @@ pub enum Which {
     /// These.
     Ids(Vec<JobId>),
     /// Those that match and have not finished.
-    Selector(Selector),
+    Matching(Filter),
 }
 
 /// The body of `POST /jobs/wait`.
@@ -34,7 +35,7 @@ pub struct WaitMany {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StopMany {
     /// Which jobs.
-    pub selector: Selector,
+    pub filter: Filter,
     /// Instead of their own signal.
     pub signal: Option<Signal>,
     /// Instead of their own grace period.
@@ -47,16 +48,17 @@ pub struct StopMany {
 
 /// Reads the body of `POST /jobs/wait`. More than `longest` is lowered.
 pub fn parse_wait_many(body: &Body, longest: Duration) -> Result<WaitMany, Vec<FieldError>> {
-    const ONE: &str = "give exactly one of job_ids and label_selector";
+    const ONE: &str = "give job_ids, or label_selector or batch";
     let errors = Errors::default();
     let at = At::root(&body.0, &errors);
-    let wait = Fields::of(&at).and_then(|mut f| {
+    let wait = Fields::of(&at).map(|mut f| {
         let ids = f.optional("job_ids", |at| at.list(JOBS_MAX, job_id));
-        let selector = f.optional("label_selector", selector);
-        match (f.has("job_ids"), f.has("label_selector")) {
-            (true, true) => f.refuse("label_selector", code::CONFLICT, ONE),
-            (false, false) => f.refuse("job_ids", code::MISSING, ONE),
-            (true, false) | (false, true) => {}
+        let filter = filter(&mut f);
+        match (f.has("job_ids"), f.has("label_selector"), f.has("batch")) {
+            (true, true, _) => f.refuse("label_selector", code::CONFLICT, ONE),
+            (true, _, true) => f.refuse("batch", code::CONFLICT, ONE),
+            (false, false, false) => f.refuse("job_ids", code::MISSING, ONE),
+            (true, false, false) | (false, _, _) => {}
         }
         let all = f.or(true, "mode", |at| {
             at.choice(&[("all", true), ("any", false)])
@@ -67,11 +69,11 @@ pub fn parse_wait_many(body: &Body, longest: Duration) -> Result<WaitMany, Vec<F
             seconds(Duration::ZERO..=Duration::MAX),
         );
         f.finish();
-        Some(WaitMany {
-            which: ids.map(Which::Ids).or(selector.map(Which::Selector))?,
+        WaitMany {
+            which: ids.map_or(Which::Matching(filter), Which::Ids),
             all,
             timeout: timeout.min(longest),
-        })
+        }
     });
     errors.result(wait)
 }
@@ -80,8 +82,15 @@ pub fn parse_wait_many(body: &Body, longest: Duration) -> Result<WaitMany, Vec<F
 pub fn parse_stop_many(body: &Body, reason_max: usize) -> Result<StopMany, Vec<FieldError>> {
     let errors = Errors::default();
     let at = At::root(&body.0, &errors);
-    let stop = Fields::of(&at).and_then(|mut f| {
-        let selector = f.required("label_selector", selector);
+    let stop = Fields::of(&at).map(|mut f| {
+        let filter = filter(&mut f);
+        if !f.has("label_selector") && !f.has("batch") {
+            f.refuse(
+                "label_selector",
+                code::MISSING,
+                "give label_selector or batch",
+            );
+        }
         let signal = f.optional("signal", rules::signal);
         let grace = f.optional("grace_seconds", seconds(Duration::ZERO..=ONE_DAY));
         let force = f.or(false, "force", boolean);
@@ -93,15 +102,24 @@ pub fn parse_stop_many(body: &Body, reason_max: usize) -> Result<StopMany, Vec<F
             Some(text.to_owned())
         });
         f.finish();
-        Some(StopMany {
-            selector: selector?,
+        StopMany {
+            filter,
             signal,
             grace,
             force,
             reason,
-        })
+        }
     });
     errors.result(stop)
+}
+
+/// Which jobs are meant by what they are.
+fn filter(f: &mut Fields<'_>) -> Filter {
+    Filter {
+        selector: f.or_default("label_selector", selector),
+        batch: f.optional("batch", dependencies::id),
+        ..Filter::default()
+    }
 }
 
 fn job_id(at: &At<'_>) -> Option<JobId> {

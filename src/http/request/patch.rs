@@ -170,7 +170,7 @@ pub fn parse_rerun(job: &Job, patch: &[u8], limits: &SpecLimits) -> Result<NewJo
     parse_submission(&body, limits).map_err(BodyError::Invalid)
 }
 
-fn read(patch: &[u8]) -> Result<Map<String, JsonValue>, BodyError> {
+pub(super) fn read(patch: &[u8]) -> Result<Map<String, JsonValue>, BodyError> {
     // For its own rules: no key twice, not too deep.
     let _ = parse_body(patch)?;
     serde_json::from_slice(patch).map_err(|error| BodyError::Syntax {
@@ -201,10 +201,19 @@ fn members_of(job: &Job) -> Map<String, JsonValue> {
     members
 }
 
-fn merged(
-    mut base: Map<String, JsonValue>,
+pub(super) fn merged(
+    base: Map<String, JsonValue>,
     patch: Map<String, JsonValue>,
 ) -> Result<Body, BodyError> {
+    let members = merged_members(base, patch);
+    parse_body(JsonValue::Object(members).to_string().as_bytes())
+}
+
+/// The fields of a job, with a patch put over them.
+pub(super) fn merged_members(
+    mut base: Map<String, JsonValue>,
+    patch: Map<String, JsonValue>,
+) -> Map<String, JsonValue> {
     for (name, value) in patch {
         let below = match name.as_str() {
             "labels" | "env" => Names::Chosen,
@@ -213,7 +222,7 @@ fn merged(
         };
         merge(base.entry(name).or_insert(JsonValue::Null), value, below);
     }
-    parse_body(JsonValue::Object(base).to_string().as_bytes())
+    base
 }
 
 /// What the names in an object are.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::fields::{At, Errors, FieldError, Fields, code};
 use super::json::{Number, Value};
-use super::{Body, SpecLimits, rules};
+use super::{Body, SpecLimits, dependencies, rules};
+use job::dependency::Dependency;
 
 /// The most parameters that are read.
 const PARAMS: usize = 256;
@@ -29,6 +30,8 @@ pub struct TemplateRequest {
     pub name: Option<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// What has to end before it may start.
+    pub depends_on: Vec<Dependency>,
 }
 
 impl Body {
@@ -60,12 +63,14 @@ pub fn parse_template_request(
         });
         let name = f.optional("name", rules::job_name);
         let labels = f.or_default("labels", rules::labels(limits.labels));
+        let depends_on = f.or_default("depends_on", dependencies::dependencies);
         f.finish();
         Some(TemplateRequest {
             template: template?,
             params,
             name,
             labels,
+            depends_on,
         })
     });
     errors.result(request)

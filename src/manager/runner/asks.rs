@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::Runner;
 use crate::RequestError;
+use crate::admission::Ticket;
 use crate::link::MonitorLink;
 use job::Signal;
 use job::amendment::Amendment;
@@ -61,12 +62,22 @@ impl Runner {
         amendment.clone().apply(&mut after);
         let room = &self.shared.room;
         let (new, old) = (room.ticket_of(&after), room.ticket_of(&before));
-        if !room.amend(before.id, |it| *it = new) {
+        let amend = |ticket: Ticket| {
+            room.amend(before.id, |it| {
+                // What it depends on is no part of an amendment.
+                let depends = it.depends;
+                *it = Ticket { depends, ..ticket };
+            })
+        };
+        if !amend(new) {
             return Err(RequestError::NotQueued);
         }
         let amended = self.amend(amendment).await;
         if amended.is_err() {
-            self.shared.room.amend(before.id, |it| *it = old);
+            self.shared.room.amend(before.id, |it| {
+                let depends = it.depends;
+                *it = Ticket { depends, ..old };
+            });
         }
         self.shared.grant();
         amended

@@ -44,6 +44,10 @@ impl Shared {
     /// Removes finished jobs: what is on disk first, then their rows, so that nothing is left that no
     /// row leads to.
     pub(crate) async fn purge(self: &Arc<Self>, ids: Vec<JobId>) -> Result<(), RequestError> {
+        let ids = self.chains.begin_removal(ids);
+        if ids.is_empty() {
+            return Err(RequestError::DependedOn);
+        }
         // Their tasks are over, even where the last of them is still on its way out.
         for id in &ids {
             self.room.forget(*id);
@@ -64,7 +68,9 @@ impl Shared {
             }
         });
         let _ = removed.await;
-        Ok(self.store.delete(ids).await?)
+        let deleted = self.store.delete(ids.clone()).await;
+        self.chains.removed(&ids);
+        Ok(deleted?)
     }
 
     /// Puts a damaged record aside and counts it.
