@@ -16,7 +16,8 @@ use tracing::level_filters::LevelFilter;
 use crate::config::{self, Config, LogFormat, LogLevel, OnShutdown, ServeArgs};
 use crate::server;
 use client::{
-    attach, control, events, failure, health, logs, open, queues, run, show, terminal, top, wait,
+    attach, batches, control, events, failure, health, logs, open, queues, run, show, terminal,
+    top, wait,
 };
 use engine::supervisor;
 use http::connections;
@@ -65,6 +66,10 @@ enum Command {
     Rerun(control::RerunArgs),
     /// Show what happened to jobs, and follow what happens
     Events(events::EventsArgs),
+    /// Submit many jobs together, all or none
+    Batch(batches::BatchArgs),
+    /// List batches
+    Batches(batches::BatchesArgs),
     /// List queues, and set their limits
     Queues(Box<queues::QueuesArgs>),
     /// Show resource usage of running jobs, live
@@ -128,6 +133,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Resume(args) => control::resume(&args),
         Command::Rerun(args) => control::rerun(&args),
         Command::Events(args) => events::run(&args),
+        Command::Batch(args) => batches::batch(&args),
+        Command::Batches(args) => batches::list(&args),
         Command::Queues(args) => queues::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Open(args) => open::run(&args),

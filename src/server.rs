@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use http::connections::{Auth, Connections, Options};
-use manager::{Manager, Setup, SupervisorSaid};
+use manager::{Host, Limits, Manager, Setup, SupervisorSaid};
 use protocol::inherited::Inherited;
 use protocol::notices::{announce, say};
 use protocol::record;
@@ -74,17 +74,20 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
     let setup = Setup {
         store,
         supervisor,
-        supervisor_pid,
         jobs,
-        boot_id,
-        cgroup,
-        no_cgroup,
-        restarts,
         draining,
-        max_running: config.max_running,
-        max_queued: config.max_queued,
-        max_finished: config.max_finished,
-        min_free_bytes: config.min_free_bytes,
+        host: Host {
+            boot_id,
+            cgroup: cgroup.ok_or_else(|| no_cgroup.unwrap_or_default()),
+            supervisor_pid,
+            restarts,
+        },
+        limits: Limits {
+            max_running: config.max_running,
+            max_queued: config.max_queued,
+            max_finished: config.max_finished,
+            min_free_bytes: config.min_free_bytes,
+        },
         deny_root_jobs: config.deny_root_jobs,
         webhook_allow_private: config.webhook_allow_private,
         sandbox: config.sandbox,

@@ -31,6 +31,8 @@ fn finished(number: usize, spec: &Arc<Spec>) -> Job {
         created_by: "token:default".to_owned(),
         rerun_of: None,
         spec: Arc::clone(spec),
+        depends_on: Vec::new(),
+        batch: None,
         version: 3,
         state: if failed {
             State::Failed

@@ -152,7 +152,7 @@ impl Batches {
         for (place, job) in submission.jobs.iter().enumerate() {
             // The jobs of one entry mostly have the same.
             if !last.is_some_and(|it| Arc::ptr_eq(it, &job.spec)) {
-                let checked = self.shared.check(&job.spec).await;
+                let checked = self.shared.resolver.check_apart(&job.spec).await;
                 checked.map_err(|error| BatchError::Job(place, error.into()))?;
             }
             last = Some(&job.spec);
@@ -312,10 +312,8 @@ impl Batches {
             return Err(BatchError::DependedOn);
         }
         for some in ids.chunks(PURGED) {
-            match self.shared.purge(some.to_vec()).await {
-                Ok(()) => {}
-                Err(RequestError::Store(error)) => return Err(error.into()),
-                Err(_) => return Err(BatchError::DependedOn),
+            if !self.shared.purge(some.to_vec()).await? {
+                return Err(BatchError::DependedOn);
             }
         }
         if accept::remove(&self.shared, id).await? {

@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(super) use account::{Account, Effects, Member, Tally, Target};
 
-use super::runner::Ask;
+use super::api::LookupError;
+use super::batches;
+use super::runner::JobRequest;
 use super::shared::Shared;
-use super::{RequestError, batches};
 use job::dependency::Ended;
 use job::life::Stop;
 use job::{Cause, Job, JobId};
@@ -150,9 +151,9 @@ async fn look_up(shared: &Shared, target: Target) -> Result<Found, StoreError> {
         }),
         Target::Job(id) => match shared.get(id).await {
             Ok(job) if job.state.is_terminal() => Ok(Found::Ended(Ended::job(&job, job.state))),
-            Err(RequestError::NoSuchJob) => Ok(Found::Gone),
-            Err(RequestError::Store(error)) => Err(error),
-            Ok(_) | Err(_) => Ok(Found::Lives),
+            Ok(_) => Ok(Found::Lives),
+            Err(LookupError::NoSuchJob) => Ok(Found::Gone),
+            Err(LookupError::Store(error)) => Err(error),
         },
     }
 }
@@ -196,7 +197,7 @@ fn end_doomed(shared: &Arc<Shared>, id: JobId, why: String) {
     };
     let asking = shared.clone();
     shared.spawn(async move {
-        let asked = asking.ask(id, |reply| Ask::Stop(stop, reply)).await;
+        let asked = asking.ask(id, |reply| JobRequest::Stop(stop, reply)).await;
         if let Err(error) = asked {
             tracing::debug!(job.id = %id, %error, "job {id} cannot start any more and was not ended: {error}");
         }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::batches;
 use super::shared::Shared;
-use super::{batches, runner};
+use super::time::until;
 use job::JobId;
 use linux::clock;
 
@@ -25,7 +26,7 @@ pub(super) fn start(shared: &Arc<Shared>) {
             batches::remove_expired(&removing).await;
             tokio::select! {
                 _ = shutdown.changed() => return,
-                () = runner::until(Some(Instant::now() + PERIOD)) => {}
+                () = until(Some(Instant::now() + PERIOD)) => {}
             }
         }
     });
@@ -38,7 +39,7 @@ async fn remove_batch(shared: &Arc<Shared>) -> usize {
     let expired = shared.store.expired(clock::wall(), limit).await;
     let surplus = shared
         .store
-        .oldest_finished_beyond(shared.max_finished, limit)
+        .oldest_finished_beyond(shared.limits.max_finished, limit)
         .await;
     for found in [expired, surplus] {
         match found {

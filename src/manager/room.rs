@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::admission::{Admission, Claim, Reason, Rejection, Ticket};
-use super::runner::Ask;
+use super::runner::JobRequest;
 use job::queue::{Concurrency, OnConflict, Settings};
 use job::time::Timestamp;
 use job::{Job, JobId};
@@ -26,7 +26,7 @@ pub(super) struct Awake {
     /// Where the output ends. The task asks the monitor only while there are receivers.
     pub(super) feed: Arc<watch::Sender<u64>>,
     /// Boxed, since the channel has room for 32 from the first on.
-    pub(super) asks: mpsc::Sender<Box<Ask>>,
+    pub(super) requests: mpsc::Sender<Box<JobRequest>>,
 }
 
 /// How the waking of a job ended: it has a task now, or its row could not be read.
@@ -286,6 +286,14 @@ impl Room {
         self.books().admission.started(id, now);
     }
 
+    /// Gives a waiting job another ticket, but for what it depends on; `false` if it does not wait (any more).
+    pub(super) fn replace(&self, ticket: Ticket) -> bool {
+        self.amend(ticket.job, |it| {
+            let depends = it.depends;
+            *it = Ticket { depends, ..ticket };
+        })
+    }
+
     /// Changes a waiting job; `false` where it does not wait (any more).
     pub(super) fn amend(&self, id: JobId, change: impl FnOnce(&mut Ticket)) -> bool {
         self.books().admission.amend(id, change)
@@ -363,7 +371,7 @@ impl Room {
         &self,
         id: JobId,
         publish: &watch::Sender<Arc<Job>>,
-        asks: &mpsc::Receiver<Box<Ask>>,
+        requests: &mpsc::Receiver<Box<JobRequest>>,
         deadline: Option<Timestamp>,
     ) -> bool {
         let mut books = self.books();
@@ -373,8 +381,8 @@ impl Room {
         // What is held here is one of each.
         let is_held = task.awake.feed.receiver_count() > 0
             || publish.receiver_count() > 1
-            || asks.sender_strong_count() > 1;
-        if is_held || !asks.is_empty() || task.slot.is_none() || !books.admission.waits(id) {
+            || requests.sender_strong_count() > 1;
+        if is_held || !requests.is_empty() || task.slot.is_none() || !books.admission.waits(id) {
             return false;
         }
         books.entries.remove(&id);

@@ -1,8 +1,8 @@
-//! How a job becomes the text in its row, and back: JSON without what is as usual.
+//! How a job becomes the text in its row, and back: JSON without its defaults.
 //!
 //! What has a column of its own (id, state, name, creation and expiry) is not repeated here.
 
-mod usual;
+mod defaults;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -102,7 +102,7 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
         output: job.output,
         survivors: Cow::Borrowed(&job.survivors),
     };
-    let text = usual::strip(serde_json::to_string(&record)?);
+    let text = defaults::strip(serde_json::to_string(&record)?);
     let columns = Columns {
         id: job.id,
         state: number_of(job.state),
@@ -116,7 +116,7 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
 /// The job of a row.
 pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
     let mut value: Value = serde_json::from_str(text)?;
-    usual::fill(&mut value);
+    defaults::fill(&mut value);
     let record: Record<'static> = serde_json::from_value(value)?;
     let moment = |micros: Option<i64>| micros.map(Timestamp::from_micros);
     Ok(Job {

@@ -127,7 +127,7 @@ impl Writer {
             feed: Arc::clone(&feed),
         };
         tally.see_finished(totals.finished);
-        let desk = Desk {
+        let desk = WriterThread {
             connection,
             tally,
             feed,
@@ -217,7 +217,7 @@ enum Guard {
 }
 
 /// What the thread works with.
-struct Desk {
+struct WriterThread {
     connection: Connection,
     tally: Arc<Tally>,
     feed: Arc<Feed>,
@@ -225,7 +225,7 @@ struct Desk {
     keep: u64,
 }
 
-impl Desk {
+impl WriterThread {
     fn run(mut self, inbox: &Inbox<Message>) {
         let mut held: Vec<Entry> = Vec::new();
         // Until when what can wait waits. After a commit as well, as what is told next is mostly of a job that
@@ -485,7 +485,7 @@ mod tests {
                 )
             })
             .unzip();
-        let mut desk = Desk {
+        let mut desk = WriterThread {
             connection,
             tally: Arc::default(),
             feed: Arc::new(Feed::new(0)),
@@ -506,7 +506,7 @@ mod tests {
     fn a_command_that_fails_undoes_itself_and_costs_the_others_no_commit() {
         let folder = tempfile::TempDir::new().unwrap();
         let (_, connection) = schema::open(&folder.path().join("store.db")).unwrap();
-        let mut desk = Desk {
+        let mut desk = WriterThread {
             connection,
             tally: Arc::default(),
             feed: Arc::new(Feed::new(0)),

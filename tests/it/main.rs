@@ -11,10 +11,12 @@
 
 mod attach;
 mod bad_input;
+mod batches;
 mod cli;
 mod containment;
 mod control;
 mod crash;
+mod dependencies;
 mod disk;
 mod events;
 mod faults;

@@ -5,12 +5,14 @@
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::asks::Ask;
-use super::follow::Followed;
-use super::{Runner, Stopping, WAKEFUL, unstarted, until};
+use super::requests::JobRequest;
+use super::supervised::{Followed, Supervised};
+use super::{Runner, Stopping, WAKEFUL, unstarted};
 use crate::adopt::Origin;
+use crate::batches;
 use crate::link::MonitorLink;
 use crate::mirror;
+use crate::time::until;
 use job::life::Refusal;
 use job::outcome::{Cause, SpawnFailure, Stage, Termination};
 use job::spec::Secrets;
@@ -32,7 +34,7 @@ enum NotLaunched {
 /// What a job that waits is woken by.
 enum Woken {
     Slot,
-    Ask(Ask),
+    Asked(JobRequest),
     /// It is time to look whether anybody needs the task.
     Tired,
     StartDeadline,
@@ -61,14 +63,14 @@ impl Runner {
                 let woken = tokio::select! {
                     biased;
                     _ = &mut slot => Woken::Slot,
-                    Some(ask) = self.asks.recv() => Woken::Ask(*ask),
+                    Some(asked) = self.requests.recv() => Woken::Asked(*asked),
                     _ = self.shutdown.changed() => Woken::Shutdown,
                     () = until(deadline) => Woken::StartDeadline,
                     () = until(Some(awake_until)) => Woken::Tired,
                 };
                 match woken {
                     Woken::Slot => break,
-                    Woken::Ask(Ask::Stop(stop, reply)) => {
+                    Woken::Asked(JobRequest::Stop(stop, reply)) => {
                         if self.withdraw() {
                             mirror::end(&mut self.job, unstarted(stop), clock::wall());
                             self.commit_end().await;
@@ -78,12 +80,12 @@ impl Runner {
                         // It got its slot in this very moment: the stop goes to its monitor.
                         return self.start(secrets, Some((stop, reply))).await;
                     }
-                    Woken::Ask(Ask::Relay(_, reply)) => {
+                    Woken::Asked(JobRequest::Relay(_, reply)) => {
                         let _ = reply.send(Err(Refusal::NotStarted.into()));
                     }
                     // The monitor will be asked as soon as there is one.
-                    Woken::Ask(Ask::Follow) | Woken::Tired => {}
-                    Woken::Ask(Ask::Amend(version, amendment, reply)) => {
+                    Woken::Asked(JobRequest::Follow) | Woken::Tired => {}
+                    Woken::Asked(JobRequest::Amend(version, amendment, reply)) => {
                         let amended = self.amend_queued(version, *amendment).await;
                         let _ = reply.send(amended);
                     }
@@ -118,7 +120,7 @@ impl Runner {
     fn sleep(&self) -> bool {
         let deadline = start_deadline(&self.job);
         let room = &self.shared.room;
-        room.sleep(self.job.id, &self.publish, &self.asks, deadline)
+        room.sleep(self.job.id, &self.publish, &self.requests, deadline)
     }
 
     fn start_deadline(&self) -> Option<Instant> {
@@ -139,7 +141,7 @@ impl Runner {
                 Err(NotLaunched::Failed(failure)) => return self.fail_to_spawn(failure).await,
                 Err(NotLaunched::NoSupervisor) => return self.stay_queued(),
             };
-            match self.follow(link, stop.take()).await {
+            match Supervised::new(&mut self, link).follow(stop.take()).await {
                 Followed::Over => return,
                 Followed::NeverStarted(None) => {
                     tracing::warn!(job.id = %self.job.id, "the monitor of job {} died before it could start it", self.job.id);
@@ -161,11 +163,12 @@ impl Runner {
 
     async fn launch(&self, secrets: Secrets) -> Result<MonitorLink, NotLaunched> {
         let failed = |message: String| NotLaunched::Failed(not_forked(message));
-        let mut spec = (*self.job.spec).clone();
+        let mut spec = batches::with_batch(&self.job, (*self.job.spec).clone());
         spec.secret_env = secrets;
         let launch = self
             .shared
-            .resolve_launch(&self.job, spec)
+            .resolver
+            .launch_apart(&self.job, spec)
             .await
             .map_err(|error| failed(error.to_string()))?;
         failpoint::hit("launch.sending");
