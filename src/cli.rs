@@ -62,6 +62,8 @@ enum Command {
     /// Resume paused jobs
     #[command(visible_alias = "unpause")]
     Resume(control::PauseArgs),
+    /// Release held jobs
+    Release(control::PauseArgs),
     /// Run a job again
     Rerun(control::RerunArgs),
     /// Show what happened to jobs, and follow what happens
@@ -131,6 +133,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Signal(args) => control::signal(&args),
         Command::Pause(args) => control::pause(&args),
         Command::Resume(args) => control::resume(&args),
+        Command::Release(args) => control::release(&args),
         Command::Rerun(args) => control::rerun(&args),
         Command::Events(args) => events::run(&args),
         Command::Batch(args) => batches::batch(&args),

@@ -82,7 +82,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "How long to keep a connection between two requests; balancers in front must give up sooner."),
     row("max_running", "--max-running", "PROCESSION_MAX_RUNNING", "N", One, Value("256"),
         "Maximum jobs that run at a time, by their weights; more wait."),
-    row("max_queued", "--max-queued", "PROCESSION_MAX_QUEUED", "N", One, Value("10000"),
+    row("max_queued", "--max-queued", "PROCESSION_MAX_QUEUED", "N", One, Value("100000"),
         "Maximum jobs that wait; more are refused with 429."),
     row("max_finished", "--max-finished", "PROCESSION_MAX_FINISHED", "N", One, Value("1000000"),
         "Maximum finished jobs to keep; the oldest go first, whatever their ttl."),

@@ -52,7 +52,7 @@ fn without_settings_the_defaults_hold() {
             max_streams: 256,
             keep_alive: Duration::from_secs(75),
             max_running: 256,
-            max_queued: 10_000,
+            max_queued: 100_000,
             max_finished: 1_000_000,
             max_events: 100_000,
             webhook_allow_private: false,

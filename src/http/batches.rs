@@ -270,6 +270,8 @@ async fn one(api: &Api, new: &NewBatch, number: usize, place: usize) -> Result<B
         spec: Arc::new(made.spec),
         has_priority: made.has_priority,
         depends_on: depends_on.into(),
+        run_at: made.run_at,
+        hold: made.hold,
         rerun_of: None,
     })
 }

@@ -17,7 +17,7 @@ use super::link::MonitorLink;
 use super::room::Superseded;
 use super::shared::Shared;
 use super::time::until;
-use super::{batches, chains, mirror, queues, runner};
+use super::{batches, chains, mirror, queues};
 use job::outcome::{Cause, SpawnFailure};
 use job::queue::OnConflict;
 use job::spec::Secrets;
@@ -93,7 +93,7 @@ pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
             return (id, Found::Known(Box::new((job, secrets, launched))));
         }
         let ticket = reading.room.ticket_of(&job);
-        let deadline = runner::start_deadline(&job);
+        let deadline = job.start_deadline_at();
         let job = supersedes(&job).then(|| Box::new(job));
         (id, Found::Waits(ticket, deadline, job))
     });

@@ -55,6 +55,28 @@ impl Manager {
         }
     }
 
+    /// Lets a held job go, to wait for what else it waits for. One that is not held stays as it is.
+    ///
+    /// # Errors
+    /// If there is no such job, or it has ended without a release.
+    pub async fn release(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
+        loop {
+            let job = self.get(id).await?;
+            if !job.hold {
+                return Ok(job);
+            }
+            let amendment = Amendment {
+                hold: false,
+                ..Amendment::none(&job)
+            };
+            match self.amend(id, job.version, amendment).await {
+                // Somebody else has changed it: look again.
+                Err(RequestError::Changed) => {}
+                other => return other,
+            }
+        }
+    }
+
     async fn amend_finished(
         &self,
         id: JobId,

@@ -30,6 +30,10 @@ pub struct Submission {
     pub actor: Actor,
     /// The job that it repeats.
     pub rerun_of: Option<JobId>,
+    /// Not before this moment.
+    pub run_at: Option<Timestamp>,
+    /// Not before it is released.
+    pub hold: bool,
     /// Against doubled requests.
     pub idempotency: Option<Idempotency>,
     /// Its priority is its own, not the default of its queue.

@@ -19,6 +19,7 @@ pub(super) use accept::{fail, recall, remove_expired, with_batch};
 use job::batch::{self, Batch, Ends, Group, On, OnFailure};
 use job::life::Stop;
 use job::query::{Filter, Order, Query};
+use job::time::Timestamp;
 use job::webhook::Webhook;
 use job::{Idempotency, Job, JobId, Spec, State};
 use store::{Inserted, StoreError};
@@ -75,6 +76,10 @@ pub struct BatchJob {
     pub has_priority: bool,
     /// What has to end before it may start.
     pub depends_on: Arc<[(batch::Target, On)]>,
+    /// It does not start before this moment.
+    pub run_at: Option<Timestamp>,
+    /// It does not start before it is released.
+    pub hold: bool,
     /// The job that it repeats.
     pub rerun_of: Option<JobId>,
 }

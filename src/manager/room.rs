@@ -120,9 +120,10 @@ impl Room {
         look(&self.books().admission)
     }
 
-    /// What a job waits with.
+    /// What a job waits with at this moment.
     pub(super) fn ticket_of(&self, job: &Job) -> Ticket {
         let spec = &job.spec;
+        let now = clock::wall();
         let group = self.look(|it| {
             let fair_by = it.settings(&spec.queue).fair_by;
             fair_by.map(|it| Arc::from(it.group_of(job)))
@@ -131,6 +132,9 @@ impl Room {
             weight: spec.weight,
             claim: Claim::of(job),
             depends: u32::try_from(job.depends_on.len()).unwrap_or(u32::MAX),
+            // A time that has come is no gate.
+            not_before: job.run_at.filter(|at| *at > now),
+            held: job.hold,
             group: group.unwrap_or_default(),
             ..Ticket::plain(job.id, spec.queue.as_str().into(), spec.priority)
         }

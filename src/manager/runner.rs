@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::admission::Ticket;
 use super::adopt::{self, Fate, Origin};
 use super::api::LookupError;
 use super::room::Superseded;
@@ -28,7 +29,6 @@ use linux::failpoint;
 use linux::tree;
 use protocol::record::Record;
 pub(super) use requests::{JobRequest, Reply};
-pub(super) use start::start_deadline;
 use store::Inserted;
 use supervised::{Followed, Supervised};
 
@@ -301,7 +301,16 @@ impl Runner {
         amendment.clone().apply(&mut after);
         let room = &self.shared.room;
         let (new, old) = (room.ticket_of(&after), room.ticket_of(&before));
-        if !room.replace(new) {
+        let was_held = old.held;
+        let amended = room.amend(before.id, |it| {
+            // One that is about to be ended since another has come with its key stays held.
+            let is_doomed = it.held && !was_held;
+            // What it depends on is no part of an amendment.
+            let depends = it.depends;
+            *it = Ticket { depends, ..new };
+            it.held |= is_doomed;
+        });
+        if !amended {
             return Err(RequestError::NotQueued);
         }
         let amended = self.amend(amendment).await;

@@ -34,6 +34,8 @@ pub(super) async fn submit(
         mut spec,
         actor,
         rerun_of,
+        run_at,
+        hold,
         idempotency,
         has_priority,
         depends_on,
@@ -52,6 +54,8 @@ pub(super) async fn submit(
         name,
         labels,
         rerun_of,
+        run_at,
+        hold,
         depends_on,
         ..Job::accepted(JobId::generate(), actor, Arc::new(spec), clock::wall())
     };

@@ -36,6 +36,10 @@ struct Record<'a> {
     created_by: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rerun_of: Option<JobId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    run_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    hold: bool,
     spec: Arc<Spec>,
     #[serde(default, skip_serializing_if = "no_dependencies")]
     depends_on: Cow<'a, [Dependency]>,
@@ -85,6 +89,8 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
         labels: Cow::Borrowed(&job.labels),
         created_by: Cow::Borrowed(&job.created_by),
         rerun_of: job.rerun_of,
+        run_at: micros(job.run_at),
+        hold: job.hold,
         spec: Arc::clone(&job.spec),
         depends_on: Cow::Borrowed(&job.depends_on),
         batch: job.batch.as_ref().map(Cow::Borrowed),
@@ -125,6 +131,8 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
         labels: record.labels.into_owned(),
         created_by: record.created_by.into_owned(),
         rerun_of: record.rerun_of,
+        run_at: moment(record.run_at),
+        hold: record.hold,
         spec: record.spec,
         depends_on: record.depends_on.into_owned(),
         batch: record.batch.map(Cow::into_owned),

@@ -249,6 +249,8 @@ async fn a_key_belongs_to_one_body_of_one_actor_for_the_life_of_the_job() {
     let other = Job {
         created_by: "uid:7".to_owned(),
         rerun_of: None,
+        run_at: None,
+        hold: false,
         ..job(State::Queued)
     };
     assert_eq!(insert(&other, 2).await.unwrap(), Inserted::New);
@@ -665,7 +667,7 @@ prop_compose! {
         micros in 0_u32..u32::MAX,
     ) -> Job {
         Job {
-            id: JobId::generate(), name, labels, created_by, rerun_of: maybe.map(|_| JobId::generate()), spec: Arc::new(spec),
+            id: JobId::generate(), name, labels, created_by, rerun_of: maybe.map(|_| JobId::generate()), run_at: maybe_at, hold: flag, spec: Arc::new(spec),
             depends_on: if flag { vec![Dependency { awaited: Awaited::Job { job: JobId::generate() }, on: On::Failed }] } else { Vec::new() },
             batch: maybe.map(|_| Membership { id: JobId::generate(), key: "k".to_owned(), group: 1, index: 2, count: 3, max_running: flag.then_some(4) }),
             version, state,

@@ -232,7 +232,7 @@ async fn ten_thousand_jobs_come_in_one_call_and_a_repeat_is_the_same_batch() {
         .await;
     let took = begin.elapsed();
     assert_eq!(reply.status, 201, "{reply}");
-    println!("10000 jobs were accepted in {took:?}");
+    eprintln!("10000 jobs were accepted in {took:?}");
     assert!(took < Duration::from_secs(20), "{took:?}");
     let batch = reply.json();
     assert_eq!(
@@ -245,7 +245,7 @@ async fn ten_thousand_jobs_come_in_one_call_and_a_repeat_is_the_same_batch() {
     kill_now(server.server_process().unwrap());
     let begin = Instant::now();
     client.get("/readyz").await;
-    println!(
+    eprintln!(
         "ready after a kill with 10000 waiting in {:?}",
         begin.elapsed()
     );
@@ -263,7 +263,7 @@ async fn ten_thousand_jobs_come_in_one_call_and_a_repeat_is_the_same_batch() {
     let begin = Instant::now();
     let path = format!("/batches/{}?wait=60&force", id(&batch));
     let stopped = server.send(server.request(Method::DELETE, &path)).await;
-    println!(
+    eprintln!(
         "9999 waiting and 1 running were stopped in {:?}",
         begin.elapsed()
     );
@@ -367,7 +367,7 @@ async fn a_failure_goes_down_a_chain_of_a_thousand_at_once() {
     let begin = Instant::now();
     open(&cwd, "gate");
     let batch = server.batch_finished(&batch).await;
-    println!("a chain of 1000 failed in {:?}", begin.elapsed());
+    eprintln!("a chain of 1000 failed in {:?}", begin.elapsed());
     assert!(
         begin.elapsed() < Duration::from_secs(20),
         "{:?}",

@@ -43,5 +43,6 @@ mod stdin;
 mod stop;
 mod surroundings;
 mod terminal;
+mod times;
 mod upgrade;
 mod webhooks;

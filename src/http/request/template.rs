@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::fields::{At, Errors, FieldError, Fields, code};
+use super::fields::{At, Errors, FieldError, Fields, boolean, code};
 use super::json::{Number, Value};
-use super::{Body, SpecLimits, dependencies, rules};
+use super::{Body, SpecLimits, dependencies, rules, times};
 use job::dependency::Dependency;
+use job::time::Timestamp;
 
 /// The most parameters that are read.
 const PARAMS: usize = 256;
@@ -30,6 +31,10 @@ pub struct TemplateRequest {
     pub name: Option<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// It does not start before this moment.
+    pub run_at: Option<Timestamp>,
+    /// It does not start before it is released.
+    pub hold: bool,
     /// What has to end before it may start.
     pub depends_on: Vec<Dependency>,
 }
@@ -63,6 +68,8 @@ pub fn parse_template_request(
         });
         let name = f.optional("name", rules::job_name);
         let labels = f.or_default("labels", rules::labels(limits.labels));
+        let run_at = f.optional("run_at", times::moment);
+        let hold = f.or_default("hold", boolean);
         let depends_on = f.or_default("depends_on", dependencies::dependencies);
         f.finish();
         Some(TemplateRequest {
@@ -70,6 +77,8 @@ pub fn parse_template_request(
             params,
             name,
             labels,
+            run_at,
+            hold,
             depends_on,
         })
     });
@@ -107,10 +116,14 @@ mod tests {
     }
 
     #[test]
-    fn a_template_its_parameters_a_name_and_labels_are_read() {
-        let request =
-            read(r#"{"template":"t","params":{"a":-1,"b":"x"},"name":"n","labels":{"k":"v"}}"#);
+    fn a_template_its_parameters_a_name_labels_and_a_time_are_read() {
+        let request = read(
+            r#"{"template":"t","params":{"a":-1,"b":"x"},"name":"n","labels":{"k":"v"},
+                "run_at":"2027-01-01T00:00:00Z","hold":true}"#,
+        );
         let request = request.unwrap();
+        let midnight = "2027-01-01T00:00:00Z".parse().ok();
+        assert_eq!((request.run_at, request.hold), (midnight, true));
         assert_eq!(request.template, "t");
         assert_eq!(request.params["a"], Argument::Integer(-1));
         assert_eq!(request.params["b"], Argument::Text("x".to_owned()));

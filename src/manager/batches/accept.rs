@@ -6,7 +6,7 @@ use super::{BatchError, BatchJob, BatchSubmission, MOST_TOLD, PURGED};
 use crate::chains::{self, Link, Tally, Target, Unlinked};
 use crate::room::Superseded;
 use crate::shared::Shared;
-use crate::{Manager, RequestError, SubmitError, runner};
+use crate::{Manager, RequestError, SubmitError};
 use job::batch::{self, Batch, Ends, Group, Membership, OnFailure};
 use job::dependency::{Awaited, Dependency};
 use job::event::Event;
@@ -67,7 +67,7 @@ pub(super) async fn accept(
     };
     for (job, _) in &jobs {
         shared.metrics.accepted();
-        let deadline = runner::start_deadline(job);
+        let deadline = job.start_deadline_at();
         shared
             .room
             .enter_asleep(shared.room.ticket_of(job), deadline);
@@ -135,6 +135,8 @@ fn planned(
             name: new.name,
             labels: new.labels,
             rerun_of: new.rerun_of,
+            run_at: new.run_at,
+            hold: new.hold,
             depends_on: depends_on.collect(),
             batch: Some(Membership {
                 id: batch.id,

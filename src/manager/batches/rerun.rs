@@ -74,6 +74,8 @@ impl Batches {
                 spec: job.spec.clone(),
                 has_priority: true,
                 depends_on: needs.collect(),
+                run_at: None,
+                hold: false,
                 rerun_of: Some(job.id),
             });
         }

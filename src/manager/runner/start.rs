@@ -13,11 +13,10 @@ use crate::batches;
 use crate::link::MonitorLink;
 use crate::mirror;
 use crate::time::until;
+use job::State;
 use job::life::Refusal;
 use job::outcome::{Cause, SpawnFailure, Stage, Termination};
 use job::spec::Secrets;
-use job::time::Timestamp;
-use job::{Job, State};
 use linux::clock;
 use linux::failpoint;
 
@@ -49,7 +48,7 @@ impl Runner {
         secrets: Secrets,
         mut awake_until: Instant,
     ) {
-        let deadline = self.start_deadline();
+        let mut deadline = self.start_deadline();
         if slot.try_recv().is_err() {
             self.answer();
             loop {
@@ -87,6 +86,7 @@ impl Runner {
                     Woken::Asked(JobRequest::Follow) | Woken::Tired => {}
                     Woken::Asked(JobRequest::Amend(version, amendment, reply)) => {
                         let amended = self.amend_queued(version, *amendment).await;
+                        deadline = self.start_deadline();
                         let _ = reply.send(amended);
                     }
                     Woken::StartDeadline => {
@@ -118,13 +118,13 @@ impl Runner {
 
     /// Leaves the job to the room, where nobody holds anything of it.
     fn sleep(&self) -> bool {
-        let deadline = start_deadline(&self.job);
+        let deadline = self.job.start_deadline_at();
         let room = &self.shared.room;
         room.sleep(self.job.id, &self.publish, &self.requests, deadline)
     }
 
     fn start_deadline(&self) -> Option<Instant> {
-        let left = start_deadline(&self.job)?.since(clock::wall());
+        let left = self.job.start_deadline_at()?.since(clock::wall());
         Some(Instant::now() + left)
     }
 
@@ -187,12 +187,6 @@ impl Runner {
         failpoint::hit("launch.sent");
         link
     }
-}
-
-/// When the job has to have started.
-pub(crate) fn start_deadline(job: &Job) -> Option<Timestamp> {
-    let limit = job.spec.start_deadline?;
-    Some(job.created_at.after(limit))
 }
 
 /// Is nobody on the other side of the socket?
