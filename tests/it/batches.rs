@@ -521,8 +521,9 @@ async fn the_end_of_a_batch_is_told_once_and_delivered_over_a_kill() {
 #[tokio::test]
 async fn no_more_of_a_batch_run_than_may() {
     let server = Server::start().await;
-    let body =
-        json!({"max_running": 3, "jobs": [{"key": "a", "repeat": 15, "script": "sleep 0.05"}]});
+    let cwd = server.scratch();
+    let script = "until [ -e go ]; do sleep 0.02; done; sleep 0.05";
+    let body = json!({"max_running": 3, "jobs": [{"key": "a", "repeat": 15, "script": script, "cwd": cwd}]});
     let batch = server.batch(&body).await;
     let waiting = eventually("one waits for the batch", async || {
         let jobs = server.jobs_of(&batch).await;
@@ -534,6 +535,7 @@ async fn no_more_of_a_batch_run_than_may() {
         waiting["state_message"].as_str().unwrap().contains('3'),
         "{waiting:#}"
     );
+    std::fs::write(cwd.join("go"), "").unwrap();
     server.batch_finished(&batch).await;
     let jobs = server.jobs_of(&batch).await;
     assert_eq!(most_at_once(&jobs), 3);

@@ -65,7 +65,16 @@ pub fn parse_amendment(
         f.finish();
         amendment
     });
-    errors.result(amendment).map_err(BodyError::Invalid)
+    let amendment = errors.result(amendment).map_err(BodyError::Invalid)?;
+    let limit = job.batch.as_ref().and_then(|it| it.max_running);
+    if limit.is_some() && amendment.concurrency.is_some() {
+        return Err(BodyError::Invalid(vec![FieldError {
+            pointer: "/concurrency".to_owned(),
+            code: code::CONFLICT,
+            detail: "a job of a batch with max_running has no key of its own".to_owned(),
+        }]));
+    }
+    Ok(amendment)
 }
 
 /// Reads the body of `PATCH /queues/{name}` as what is then set of a queue with these settings.
