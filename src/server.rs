@@ -12,11 +12,11 @@ use std::time::Duration;
 use nix::unistd::geteuid;
 use tokio::time::Instant;
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use http::connections::{Auth, Connections, Options};
-use manager::{Host, Limits, Manager, Setup, SupervisorSaid};
+use manager::{Host, Info, Limits, Manager, Setup, SupervisorSaid};
 use protocol::inherited::Inherited;
-use protocol::notices::{announce, say};
+use protocol::notices::announce;
 use protocol::record;
 use protocol::state_dir::{STORE, private_file};
 use protocol::stderr::Failure;
@@ -25,6 +25,12 @@ use store::{self, Store};
 /// How long the server of a dead supervisor may take to end, and how often it is looked for.
 const PREDECESSOR_END: Duration = Duration::from_secs(10);
 const PREDECESSOR_PAUSE: Duration = Duration::from_millis(5);
+
+/// The target of the line that says where the service listens; it is on standard output.
+pub(crate) const LISTENING: &str = "procession::listening";
+
+/// The target of lines that say what is insecure: whatever is read of the log, these are written.
+pub(crate) const INSECURE: &str = "procession::insecure";
 
 /// Runs the server until the supervisor says that the service ends; returns the exit code.
 pub(crate) fn run(config: Config, inherited: Inherited) -> u8 {
@@ -47,7 +53,7 @@ pub(crate) fn run(config: Config, inherited: Inherited) -> u8 {
             0
         }
         Err(failure) => {
-            failure.say();
+            tracing::error!("cannot start: {}", failure.message);
             failure.code
         }
     }
@@ -63,6 +69,7 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
         cgroup,
         no_cgroup,
         restarts,
+        beat_every,
         draining,
     } = inherited;
     let lock = wait_for_predecessor(&config.state_dir).await?;
@@ -75,6 +82,7 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
         store,
         supervisor,
         jobs,
+        beat_every,
         draining,
         host: Host {
             boot_id,
@@ -102,14 +110,29 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
         .tcp
         .local_addr()
         .map_err(Failure::system("cannot read the listening address"))?;
+    if config.auth == Auth::None && !address.ip().is_loopback() {
+        let listen = address;
+        return Err(Failure::config(ConfigError::OpenToNetwork { listen }));
+    }
     let connections = Connections::start(&http_options(&config), manager.clone(), listeners)
         .map_err(Failure::config)?;
     manager
         .announce_ready()
         .await
         .map_err(Failure::system("cannot reach the supervisor"))?;
+    let jobs = manager.info();
     if restarts == 0 {
-        greet(&config, address, &connections);
+        greet(&config, address, &connections, &jobs);
+    } else {
+        let Info {
+            running, queued, ..
+        } = jobs;
+        tracing::info!(
+            running,
+            queued,
+            restarts,
+            "the server is back; {running} jobs run on and {queued} wait"
+        );
     }
     let mut tasks = std::pin::pin!(tasks.run());
     let mut connections = Some(connections);
@@ -171,22 +194,44 @@ async fn wait_for_predecessor(state_dir: &Path) -> Result<File, Failure> {
     Ok(file)
 }
 
-/// The one line on standard output; on a terminal, a curl line that works as well.
-fn greet(config: &Config, address: SocketAddr, connections: &Connections) {
+/// Says where the service listens and what it has found; on a terminal, a curl line that works as well.
+fn greet(config: &Config, address: SocketAddr, connections: &Connections, jobs: &Info) {
     let scheme = if config.tls.is_some() {
         "https"
     } else {
         "http"
     };
-    announce(&format!("procession: listening on {scheme}://{address}"));
-    if config.tls.is_none() && !config.listen.ip().is_loopback() {
-        say(&format!(
+    if config.tls.is_none() && !address.ip().is_loopback() {
+        tracing::warn!(
+            target: INSECURE,
             "plain HTTP on {address}: the network can read tokens; give --tls-cert and --tls-key, or put a proxy with TLS in front"
-        ));
+        );
     }
     if config.auth == Auth::None {
-        say("no authentication: every local user may run commands as this one");
+        tracing::warn!(target: INSECURE, "no authentication: every local user may run commands as this one");
     }
+    if geteuid().is_root() && !config.deny_root_jobs {
+        tracing::warn!(
+            target: INSECURE,
+            "running as root: jobs without `user` run as root; --deny-root-jobs refuses them"
+        );
+    }
+    let (running, queued) = (jobs.running, jobs.queued);
+    if running + queued > 0 {
+        tracing::info!(
+            running,
+            queued,
+            "found jobs of an earlier service: {running} run on and {queued} wait"
+        );
+    }
+    let url = format!("{scheme}://{address}");
+    tracing::info!(
+        target: LISTENING,
+        url,
+        state_dir = %config.state_dir.display(),
+        version = env!("CARGO_PKG_VERSION"),
+        "listening on {url}"
+    );
     if io::stdout().is_terminal() {
         let token = config.state_dir.join("token");
         let authorization = match config.auth {
@@ -197,8 +242,5 @@ fn greet(config: &Config, address: SocketAddr, connections: &Connections) {
             "\nOpen in a browser, once:\n  {}\n\nOr try:\n  curl -s{authorization} -H 'Content-Type: application/json' \\\n    -d '{{\"command\":[\"echo\",\"hello\"]}}' '{scheme}://{address}/jobs?wait=5'\n",
             connections.way_in().unwrap_or_default()
         ));
-    }
-    if geteuid().is_root() && !config.deny_root_jobs {
-        say("running as root: jobs without `user` run as root; --deny-root-jobs refuses them");
     }
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::config;
 use protocol::state_dir;
 use protocol::state_dir::Surroundings;
 use protocol::stderr::complain;
@@ -19,10 +20,7 @@ pub(super) struct UpgradeArgs {
 }
 
 pub(super) fn run(args: &UpgradeArgs) -> ExitCode {
-    let Some(state_dir) = args
-        .state_dir
-        .clone()
-        .or_else(|| Surroundings::read().state_dir())
+    let Some(state_dir) = config::state_dir(args.state_dir.as_deref(), &Surroundings::read())
     else {
         complain("no state directory: give --state-dir DIR, or set HOME");
         return ExitCode::FAILURE;

@@ -53,6 +53,7 @@ async fn manager() -> Manager {
         store: Store::open(&state.path().join("db")).unwrap(),
         supervisor: supervisor.into(),
         jobs: std::fs::File::open(state.path()).unwrap().into(),
+        beat_every: None,
         draining: false,
         host: Host {
             boot_id: "boot".to_owned(),

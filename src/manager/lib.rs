@@ -18,6 +18,7 @@ mod lost_jobs;
 pub mod metrics;
 mod mirror;
 mod processes;
+mod pulse;
 mod queues;
 mod resolve;
 mod retention;
@@ -79,10 +80,14 @@ impl Manager {
     pub async fn start(setup: Setup) -> Result<(Self, Tasks), StartError> {
         let (spawner, tasks) = Spawner::new();
         let webhook_allow_private = setup.webhook_allow_private;
+        let beat_every = setup.beat_every;
         let shared = Arc::new(Shared::new(setup, spawner)?);
         adopt::take_over(&shared).await?;
         alarm::start(&shared);
         retention::start(&shared);
+        if let Some(every) = beat_every {
+            pulse::start(&shared, every);
+        }
         let mut shutdown = shared.shutdown.subscribe();
         let end = async move { drop(shutdown.changed().await) };
         let store = shared.store.clone();

@@ -1,5 +1,6 @@
 //! The one task of a live job, from its acceptance to its durable end. Nobody else changes the job.
 
+mod log;
 mod requests;
 mod start;
 mod supervised;
@@ -269,7 +270,7 @@ impl Runner {
         self.publish.send_replace(job.clone());
         chains::end_is_known(&self.shared, &job);
         self.answer();
-        tracing::debug!(job.id = %job.id, state = job.state.as_str(), "job {} ended: {}", job.id, job.state.as_str());
+        log::ended(&job);
         self.shared.forget(job.id).await;
         failpoint::hit("record.removed");
         // Whoever asked in the meantime asked a job that is over.
@@ -349,6 +350,7 @@ impl Runner {
         if self.job.started_at.is_some() && !self.is_counted {
             self.is_counted = true;
             self.shared.note_start(&self.job);
+            log::started(&self.job);
         }
     }
 

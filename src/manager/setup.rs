@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use job::sandbox::Baseline;
 use linux::cgroup::Home;
@@ -15,6 +16,8 @@ pub struct Setup {
     pub supervisor: OwnedFd,
     /// The directory of the jobs' directories.
     pub jobs: OwnedFd,
+    /// How often the supervisor wants a sign of life.
+    pub beat_every: Option<Duration>,
     /// An earlier server was told to drain.
     pub draining: bool,
     pub host: Host,

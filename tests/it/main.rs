@@ -28,6 +28,7 @@ mod many;
 mod metrics;
 mod monitors;
 mod notices;
+mod operators;
 mod output;
 mod page;
 mod proxies;

@@ -143,7 +143,9 @@ impl Invocation {
             .iter()
             .map(|argument| text(argument))
             .collect::<Result<_, _>>()?;
-        let inherited = std::env::vars_os().filter(|(name, _)| name != HANDOVER);
+        // Sockets that a service manager has passed on are in the handover.
+        let inherited = std::env::vars_os()
+            .filter(|(name, _)| name != HANDOVER && !name.as_bytes().starts_with(b"LISTEN_"));
         let mut env = inherited
             .map(|(mut pair, value)| {
                 pair.push("=");

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::requests::JobRequest;
 use super::supervised::{Followed, Supervised};
-use super::{Runner, Stopping, WAKEFUL, unstarted};
+use super::{Runner, Stopping, WAKEFUL, log, unstarted};
 use crate::adopt::Origin;
 use crate::batches;
 use crate::link::MonitorLink;
@@ -70,6 +70,7 @@ impl Runner {
                 match woken {
                     Woken::Slot => break,
                     Woken::Asked(JobRequest::Stop(stop, reply)) => {
+                        log::stopping(&self.job, &stop);
                         if self.withdraw() {
                             mirror::end(&mut self.job, unstarted(stop), clock::wall());
                             self.commit_end().await;

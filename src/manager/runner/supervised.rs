@@ -8,7 +8,7 @@ use std::ops::ControlFlow::{self, Break, Continue};
 use tokio::time::Instant;
 
 use super::requests::{JobRequest, Pending, Reply, UNANSWERED, refused, send};
-use super::{Runner, Stopping};
+use super::{Runner, Stopping, log};
 use crate::adopt::{self, Fate};
 use crate::link::MonitorLink;
 use crate::shutdown::ShutdownPlan;
@@ -191,7 +191,10 @@ impl<'a> Supervised<'a> {
 
     async fn on_request(&mut self, asked: JobRequest) -> Option<Request> {
         match asked {
-            JobRequest::Stop(stop, reply) => Some(self.stop(stop, reply)),
+            JobRequest::Stop(stop, reply) => {
+                log::stopping(&self.runner.job, &stop);
+                Some(self.stop(stop, reply))
+            }
             JobRequest::Relay(request, reply) => {
                 let signal = match &request {
                     Request::Signal { signal, scope } => Some((*signal, *scope)),
