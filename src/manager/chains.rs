@@ -6,6 +6,7 @@
 
 mod account;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(super) use account::{Account, Effects, Member, Tally, Target};
@@ -26,6 +27,14 @@ pub(super) struct Chains(Mutex<Account>);
 impl Chains {
     pub(super) fn account(&self) -> MutexGuard<'_, Account> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These jobs are being ended, whatever becomes of those that they wait for.
+    pub(super) fn give_up(&self, ids: &[JobId]) {
+        let mut account = self.account();
+        for id in ids {
+            account.remove(*id);
+        }
     }
 
     /// Does a job that has not ended depend on this one?
@@ -78,14 +87,9 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Whose they are, if there are any.
-    pub(super) fn job(&self) -> Option<JobId> {
-        self.job
-    }
-
-    /// The job's task sees to them from now on.
-    pub(super) fn keep(mut self) {
-        self.job = None;
+    /// The job's owner sees to them from now on; whose they are.
+    pub(super) fn keep(mut self) -> Option<JobId> {
+        self.job.take()
     }
 }
 
@@ -114,27 +118,49 @@ fn member(job: &Job) -> Member {
 }
 
 /// Notes what a new job depends on, before it is durable, so that no end is missed.
-pub(super) async fn link(shared: &Arc<Shared>, job: &Job) -> Result<Link, Unlinked> {
-    let link = Link {
-        shared: shared.clone(),
-        job: (!job.depends_on.is_empty()).then_some(job.id),
-    };
-    let needs = {
+pub(super) async fn link(shared: &Arc<Shared>, job: &Job) -> Result<Option<Link>, Unlinked> {
+    let linked = link_all(shared, std::iter::once(job)).await;
+    let mut links = linked.map_err(|(_, unlinked)| unlinked)?;
+    Ok(links.pop())
+}
+
+/// The same for jobs that come together; the error says which of them has it. What several of them name is looked up
+/// once.
+pub(super) async fn link_all(
+    shared: &Arc<Shared>,
+    jobs: impl Iterator<Item = &Job>,
+) -> Result<Vec<Link>, (usize, Unlinked)> {
+    let mut links = Vec::new();
+    let mut seen = HashSet::new();
+    let mut named = Vec::new();
+    for (number, job) in jobs.enumerate() {
+        if job.depends_on.is_empty() {
+            continue;
+        }
         let mut account = shared.chains.account();
         let needs = account.needs(&job.depends_on);
-        account
-            .add(member(job), &needs)
-            .map_err(Unlinked::Unknown)?;
-        needs
-    };
-    for (place, (target, _)) in needs.into_iter().enumerate() {
-        match look_up(shared, target).await.map_err(Unlinked::Store)? {
+        let unknown = |place| (number, Unlinked::Unknown(place));
+        account.add(member(job), &needs).map_err(unknown)?;
+        for (place, (target, _)) in needs.into_iter().enumerate() {
+            // Its own batch is in the account.
+            if !matches!(target, Target::Group(..)) && seen.insert(target) {
+                named.push((target, number, place));
+            }
+        }
+        links.push(Link {
+            shared: shared.clone(),
+            job: Some(job.id),
+        });
+    }
+    for (target, number, place) in named {
+        let found = look_up(shared, target).await;
+        match found.map_err(|error| (number, Unlinked::Store(error)))? {
             Found::Lives => {}
             Found::Ended(ended) => settle(shared, target, &ended),
-            Found::Gone => return Err(Unlinked::Unknown(place)),
+            Found::Gone => return Err((number, Unlinked::Unknown(place))),
         }
     }
-    Ok(link)
+    Ok(links)
 }
 
 async fn look_up(shared: &Shared, target: Target) -> Result<Found, StoreError> {

@@ -62,7 +62,7 @@ pub(super) async fn submit(
     let id = job.id;
     let link = chains::link(shared, &job).await?;
     shared.room.promise(shared.room.ticket_of(&job), is_alone)?;
-    link.keep();
+    link.and_then(chains::Link::keep);
     let (answer, mut answered) = oneshot::channel();
     let runner = shared.enlist(job, false, None);
     shared.spawn(runner.accept(Acceptance {

@@ -233,7 +233,7 @@ async fn ten_thousand_jobs_come_in_one_call_and_a_repeat_is_the_same_batch() {
     let took = begin.elapsed();
     assert_eq!(reply.status, 201, "{reply}");
     eprintln!("10000 jobs were accepted in {took:?}");
-    assert!(took < Duration::from_secs(20), "{took:?}");
+    assert!(took < Duration::from_secs(60), "{took:?}");
     let batch = reply.json();
     assert_eq!(
         batch["counts"]["queued"].as_u64().unwrap()
@@ -259,16 +259,20 @@ async fn ten_thousand_jobs_come_in_one_call_and_a_repeat_is_the_same_batch() {
         .ask(Method::POST, "/batches", Some(&other), Some("k"))
         .await;
     assert_eq!(reused.code(), "idempotency_key_reused");
-    assert_eq!(server.jobs_of(&batch).await.len(), 10_000);
+    let path = format!("/jobs/counts?batch={}", id(&batch));
+    let counts = server.get(&path).await.json();
+    let counts = counts["counts"].as_array().unwrap().iter();
+    let counts = counts.map(|count| count["count"].as_u64().unwrap());
+    assert_eq!(counts.sum::<u64>(), 10_000);
     let begin = Instant::now();
-    let path = format!("/batches/{}?wait=60&force", id(&batch));
-    let stopped = server.send(server.request(Method::DELETE, &path)).await;
+    let path = format!("/batches/{}?force", id(&batch));
+    let reply = client.ask(Method::DELETE, &path, None, None).await;
+    assert!([200, 202].contains(&reply.status), "{reply}");
+    let stopped = server.batch_finished(&batch).await;
     eprintln!(
         "9999 waiting and 1 running were stopped in {:?}",
         begin.elapsed()
     );
-    assert_eq!(stopped.status, 200, "{stopped}");
-    let stopped = stopped.json();
     assert_eq!(
         (&stopped["state"], &stopped["counts"]["canceled"]),
         (&json!("canceled"), &json!(10_000))

@@ -72,12 +72,8 @@ pub(super) async fn accept(
             .room
             .enter_asleep(shared.room.ticket_of(job), deadline);
     }
-    for link in links {
-        let id = link.job();
-        link.keep();
-        if let Some(id) = id {
-            chains::linked(shared, id);
-        }
+    for id in links.into_iter().filter_map(Link::keep) {
+        chains::linked(shared, id);
     }
     for (job, _) in &jobs {
         if let Some(key) = &job.spec.concurrency {
@@ -186,22 +182,11 @@ async fn store(
     jobs: &[(Job, Secrets)],
     idempotency: Option<Idempotency>,
 ) -> Result<(Inserted, Vec<Link>), BatchError> {
-    let mut links = Vec::new();
-    for (place, (job, _)) in jobs.iter().enumerate() {
-        if job.depends_on.is_empty() {
-            continue;
-        }
-        links.push(
-            chains::link(shared, job)
-                .await
-                .map_err(|unlinked| match unlinked {
-                    Unlinked::Unknown(number) => {
-                        BatchError::Job(place, SubmitError::NoSuchDependency(number))
-                    }
-                    Unlinked::Store(error) => error.into(),
-                })?,
-        );
-    }
+    let linked = chains::link_all(shared, jobs.iter().map(|(job, _)| job)).await;
+    let links = linked.map_err(|(place, unlinked)| match unlinked {
+        Unlinked::Unknown(number) => BatchError::Job(place, SubmitError::NoSuchDependency(number)),
+        Unlinked::Store(error) => error.into(),
+    })?;
     let mut insertion = Insertion::default();
     for (job, secrets) in jobs {
         let created = Event::created(job);
@@ -239,13 +224,14 @@ pub(crate) async fn stop(
     };
     // None of them may start because another one has ended.
     let waits = |id: &JobId| shared.room.amend(*id, |ticket| ticket.held = true);
+    let waiting: Vec<JobId> = ids.iter().copied().filter(waits).collect();
     match which {
         OnFailure::Continue => return Ok(()),
-        OnFailure::CancelQueued => ids.retain(|id| waits(id)),
-        OnFailure::StopAll => ids.iter().for_each(|id| {
-            waits(id);
-        }),
+        OnFailure::CancelQueued => ids.clone_from(&waiting),
+        OnFailure::StopAll => {}
     }
+    // They end for this reason, not since the others do.
+    shared.chains.give_up(&waiting);
     manager.stop_many(ids, &how).await;
     Ok(())
 }
