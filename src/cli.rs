@@ -1,5 +1,6 @@
 //! The command line: which role or client command this process is.
 
+mod complete;
 mod doctor;
 mod hints;
 mod log;
@@ -16,8 +17,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::config::{self, Config, OnShutdown, ServeArgs};
 use crate::server;
 use client::{
-    attach, batches, control, events, failure, health, logs, open, queues, run, show, terminal,
-    top, wait,
+    attach, batches, control, events, failure, health, logs, mcp, open, queues, run, show,
+    terminal, top, wait,
 };
 use engine::supervisor;
 use http::connections;
@@ -78,6 +79,8 @@ enum Command {
     Top(top::TopArgs),
     /// Open the page of the service in a browser, signed in with a one-time code
     Open(open::OpenArgs),
+    /// Serve the tools of agents over standard input and output (Model Context Protocol)
+    Mcp(mcp::McpArgs),
     /// Run the service
     Serve(Serve),
     /// Replace a running service with the program now on disk; jobs keep running
@@ -118,6 +121,7 @@ struct Serve {
 /// Does what the command line says.
 #[must_use]
 pub(crate) fn run() -> ExitCode {
+    complete::complete(Cli::command);
     let command = match aside(Cli::try_parse) {
         Ok(cli) => cli.command,
         Err(error) => return not_understood(&error),
@@ -141,12 +145,13 @@ pub(crate) fn run() -> ExitCode {
         Command::Queues(args) => queues::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Open(args) => open::run(&args),
+        Command::Mcp(args) => mcp::run(&args),
         Command::Serve(args) => serve(&args),
         Command::Upgrade(args) => upgrade::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Health(args) => health::run(&args),
-        Command::Completions(args) => manual::completions(&args, Cli::command()),
+        Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args, Cli::command()),
         Command::Version => terminal::printed(&Cli::command().render_version()),
     }

@@ -99,6 +99,7 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
         deny_root_jobs: config.deny_root_jobs,
         webhook_allow_private: config.webhook_allow_private,
         sandbox: config.sandbox,
+        otlp: config.otlp.clone(),
         state_dir: config.state_dir.clone(),
         work_dir: config.work_dir.clone(),
     };
@@ -172,6 +173,7 @@ pub(crate) fn http_options(config: &Config) -> Options {
         max_streams: config.max_streams,
         keep_alive: config.keep_alive,
         max_body_bytes: config.max_body_bytes,
+        mcp: config.mcp,
         webhook_allow_private: config.webhook_allow_private,
         allowed_hosts: config.allowed_hosts.clone(),
     }

@@ -58,6 +58,8 @@ fn finished(number: usize, spec: &Arc<Spec>) -> Job {
             sandbox: None,
         }),
         attempt: 1,
+        attempts: Vec::new(),
+        next_attempt_at: None,
         exit: Some(Exit {
             status: ExitStatus::Code(u8::from(failed)),
             at: now,

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::connection::{Client, ConnectArgs};
 use super::execute;
 use super::failure::Failure;
+use super::progress::shown;
 use super::signals::Signals;
 use super::terminal::print;
 use super::terminal::print_json;
@@ -154,7 +155,9 @@ async fn stop_named(client: &Client, args: &StopArgs) -> Result<ExitCode, Failur
         let answer = if args.no_wait {
             answer
         } else {
-            wait::ended(client, id, None).await?.unwrap_or(answer)
+            let waiting = wait::ended(client, id, None);
+            let waited = shown(&format!("stopping job {id}"), waiting).await?;
+            waited.unwrap_or(answer)
         };
         if args.purge {
             let path = format!("/jobs/{id}");
@@ -203,7 +206,8 @@ async fn stop_matching(
             code = ExitCode::from(super::failure::FAILED);
             continue;
         }
-        let ended = wait::ended(client, id, None).await?;
+        let waiting = wait::ended(client, id, None);
+        let ended = shown(&format!("stopping job {id}"), waiting).await?;
         show(&ended.unwrap_or_default(), args.json)?;
     }
     Ok(code)

@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod batches;
+pub mod complete;
 mod connection;
 pub mod control;
 pub mod events;
@@ -12,8 +13,10 @@ pub mod health;
 mod input;
 pub mod logs;
 mod lookup;
+pub mod mcp;
 mod ndjson;
 pub mod open;
+mod progress;
 pub mod queues;
 mod raw;
 pub mod run;

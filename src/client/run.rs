@@ -1,10 +1,12 @@
 //! `procession run`: this command stands for a job. Its output is ours, our input is its, a signal to us stops it,
 //! and its exit code is ours.
 
+pub(super) mod more;
 pub(super) mod spec;
 
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
 
@@ -81,6 +83,7 @@ async fn execute(args: &RunArgs) -> Result<u8, Failure> {
         }
     }
     let client = Client::new(&args.connect)?;
+    start_here(&client, &directory, &mut body);
     if let Some(depends_on) = after(&client, args.spec.after()).await? {
         body.insert("depends_on".to_owned(), depends_on);
     }
@@ -116,6 +119,23 @@ async fn after(client: &Client, jobs: &[String]) -> Result<Option<Value>, Failur
         depends_on.push(json!({"job": job, "on": on}));
     }
     Ok((!depends_on.is_empty()).then_some(Value::Array(depends_on)))
+}
+
+/// The job starts in this directory, if the service can get into it and the request names none.
+fn start_here(client: &Client, directory: &Path, body: &mut Map<String, Value>) {
+    let is_said = ["cwd", "template", "user"].iter();
+    if is_said.into_iter().any(|field| body.contains_key(*field)) {
+        return;
+    }
+    match directory.to_str() {
+        Some(here) if client.sees(directory) => {
+            body.insert("cwd".to_owned(), json!(here));
+        }
+        _ if std::io::stderr().is_terminal() => complain(
+            "the service does not see this directory: the job starts in the service's work directory, unless -C names another",
+        ),
+        _ => {}
+    }
 }
 
 /// The job, unless two signals came before the answer.
@@ -189,6 +209,11 @@ fn give_terminal(body: &mut Map<String, Value>) {
 /// Is our input the job's?
 fn takes_input(args: &RunArgs, body: &Map<String, Value>) -> bool {
     if args.no_stdin || args.detach || args.spec.reads_stdin() || body.contains_key("template") {
+        return false;
+    }
+    // What one attempt has read is gone for the next: only who asks for it is told so by the service.
+    let is_retried = body.get("retry").is_some_and(|retry| !retry.is_null());
+    if is_retried && !args.interactive {
         return false;
     }
     let is_said = body
@@ -330,6 +355,7 @@ async fn copy(client: &Client, id: &str, json: bool) -> Result<Ended, Failure> {
     let mut follow = Follow::new(client, id, selection);
     let mut sinks = Sinks::default();
     let mut missed = 0;
+    let mut said = 1;
     loop {
         let (record, mut line) = follow.next().await?;
         if json {
@@ -346,6 +372,13 @@ async fn copy(client: &Client, id: &str, json: bool) -> Result<Ended, Failure> {
                 complain(&format!(
                     "{count} bytes of output were dropped before they could be read (--max-output keeps more)"
                 ));
+            }
+            Record::Attempt(attempt) => {
+                sinks.flush().await?;
+                if attempt > said {
+                    said = attempt;
+                    complain(&format!("attempt {attempt} begins"));
+                }
             }
             Record::End(end) => {
                 sinks.flush().await?;

@@ -117,6 +117,13 @@ fn describe(job: &Job) -> String {
         Some(format!("{}{}", job.state, reason.unwrap_or_default())),
     );
     say("message", job.state_message.clone());
+    say("attempt", job.attempt_of());
+    let ended = job.attempts.iter().map(|attempt| {
+        let message = attempt.message.as_deref().unwrap_or("ended");
+        format!("{}: {message}", attempt.number)
+    });
+    let ended = ended.collect::<Vec<_>>().join("; ");
+    say("attempts", (!ended.is_empty()).then_some(ended));
     let kind = if job.spec.script.is_some() {
         "script"
     } else {
@@ -291,6 +298,10 @@ fn table(jobs: &[Job], style: Style) -> String {
                 format!("queued ({})", reason.trim_start_matches("waiting_for_"))
             }
             Some(_) | None => job.state.clone(),
+        };
+        let state = match job.attempt_of() {
+            Some(attempt) => format!("{state} {attempt}"),
+            None => state,
         };
         let age = span(now.since(job.created_at));
         let ran = run_time(job).map(span).unwrap_or_default();

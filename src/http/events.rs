@@ -44,8 +44,9 @@ const TYPES: &[&str] = &[EVENT_STREAM, NDJSON];
 /// How often something is sent to those that would else hear nothing.
 const PING: Duration = Duration::from_secs(15);
 
-/// What an event stream begins with: when to come back after a broken connection, in milliseconds.
-const GREETING: &[u8] = b"retry: 500\n\n";
+/// The first field of the first event: when to come back after a broken connection, in milliseconds. Alone it would be
+/// an event without a type to clients that count blank lines.
+const GREETING: &[u8] = b"retry: 500\n";
 
 /// Events that are read at once.
 const PAGE: usize = 256;

@@ -15,6 +15,7 @@ mod conditions;
 pub mod connections;
 #[cfg(test)]
 mod contract;
+mod docs;
 mod events;
 mod extract;
 #[doc(hidden)]
@@ -24,6 +25,7 @@ mod idempotency;
 mod jobs;
 mod layers;
 mod live;
+mod mcp;
 mod output;
 mod page;
 pub mod policy;
@@ -39,11 +41,13 @@ mod session;
 mod stdin;
 mod streams;
 mod summary;
+mod templates;
 mod terminal;
 #[cfg(test)]
 mod tests;
 pub mod tls;
 pub mod tokens;
+mod trace;
 mod view;
 mod web;
 
@@ -72,7 +76,11 @@ pub use view::{JobView, etag};
 /// The whole API as a service: routes inside, and around them, from the outside in, request ids, the log,
 /// error bodies, the audit log, the panic catcher and the guards.
 pub fn app(manager: Manager, settings: Settings) -> Router {
-    let api = Api::new(manager, settings);
+    let mut api = Api::new(manager, settings);
+    if api.settings.mcp {
+        // Of a clone, which has nothing inside: a circle would hold the manager for ever.
+        api.inside = Some(mcp::inside(&api));
+    }
     // All of it as one layer of the router: each would be a box of its own otherwise, and a request clones
     // every box that it has not passed yet.
     let around = ServiceBuilder::new()

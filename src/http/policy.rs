@@ -13,7 +13,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::unistd::geteuid;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::param::{Param, RawParam};
@@ -29,6 +29,15 @@ const NOT_IN_SPEC: [&str; 6] = ["command", "script", "shell", "name", "labels", 
 pub struct Policy {
     templates: BTreeMap<String, Template>,
     limits: SpecLimits,
+}
+
+/// A template as clients see it. What it runs is not told.
+#[derive(Clone, Debug, Serialize)]
+pub struct Described {
+    /// Its name.
+    pub name: String,
+    /// The JSON Schema of `params`.
+    pub params: Value,
 }
 
 /// Why a request for a template gives no job.
@@ -134,6 +143,24 @@ impl Policy {
     #[must_use]
     pub fn len(&self) -> usize {
         self.templates.len()
+    }
+
+    /// Every template, for those who may run them.
+    #[must_use]
+    pub fn described(&self) -> Vec<Described> {
+        let templates = self.templates.iter();
+        templates
+            .map(|(name, template)| Described {
+                name: name.clone(),
+                params: serde_json::json!({
+                    "type": "object",
+                    "properties": template.params.iter().map(|(name, param)| (name.clone(), param.schema()))
+                        .collect::<serde_json::Map<_, _>>(),
+                    "required": template.params.keys().collect::<Vec<_>>(),
+                    "additionalProperties": false,
+                }),
+            })
+            .collect()
     }
 
     /// Does it forbid everything?

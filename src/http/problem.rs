@@ -17,7 +17,7 @@ use serde::Serialize;
 pub(super) use catalogue::examples;
 use job::JobId;
 use job::life::Refusal;
-pub(super) use render::{panicked, render};
+pub(super) use render::{AsItIs, panicked, render};
 
 /// The media type of an error body.
 pub const PROBLEM_JSON: &str = "application/problem+json";

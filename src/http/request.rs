@@ -10,6 +10,7 @@ mod json;
 mod many;
 mod patch;
 mod queues;
+mod retry;
 mod rules;
 mod sandbox;
 mod session;
@@ -25,6 +26,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 pub use batches::{NewBatch, Only, parse_batch, parse_batch_rerun};
+pub(crate) use fields::nearest;
 use fields::{At, Errors, Fields, boolean, integer, seconds};
 pub use fields::{FieldError, code};
 use job::dependency::Dependency;
@@ -35,7 +37,10 @@ use job::spec::{
 use job::time::Timestamp;
 use job::{Signal, Spec};
 use json::{JsonError, Value};
-pub use many::{StopMany, WaitMany, Which, parse_stop_many, parse_wait_many};
+pub use many::{
+    Chosen, SignalMany, StopMany, WaitMany, Which, parse_chosen, parse_signal_many,
+    parse_stop_many, parse_wait_many,
+};
 pub use patch::{Changes, parse_amendment, parse_queue_patch, parse_rerun};
 pub use queues::parse_queue;
 use rules::StdinMode;
@@ -194,9 +199,11 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
             seconds(ONE_MINUTE..=TEN_YEARS),
         ),
         webhooks: f.or_default("webhooks", webhooks::webhooks(limits)),
+        retry: f.optional("retry", retry::retry),
     };
     rules::check_together(&f, &spec, limits);
     sandbox::check_together(&f, &spec);
+    retry::check_together(&f, &spec);
     let has_priority = f.has("priority");
     f.finish();
     Some(NewJob {

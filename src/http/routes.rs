@@ -19,8 +19,8 @@ use super::extract::InPath;
 use super::layers::auth;
 use super::problem::ApiError;
 use super::{
-    Api, attach, batches, bulk, conditions, events, jobs, live, output, page, query, queues,
-    service, session, stdin, summary, terminal, web,
+    Api, attach, batches, bulk, conditions, docs, events, jobs, live, mcp, output, page, query,
+    queues, service, session, stdin, summary, templates, terminal, web,
 };
 use crate::tokens::Access::{self, Admin, Metrics, Operate, Public, Read};
 
@@ -56,6 +56,10 @@ pub(super) fn table() -> Vec<Route> {
         route(PATCH, "/jobs/{id}", Operate, &[], jobs::patch),
         route(POST, "/jobs/wait", Read, &[], bulk::wait),
         route(POST, "/jobs/stop", Operate, &[], bulk::stop),
+        route(POST, "/jobs/signal", Operate, &[], bulk::signal),
+        route(POST, "/jobs/pause", Operate, &[], bulk::pause),
+        route(POST, "/jobs/resume", Operate, &[], bulk::resume),
+        route(POST, "/jobs/purge", Operate, &[], bulk::purge),
         route(POST, "/jobs/{id}/pause", Operate, &[], jobs::pause),
         route(POST, "/jobs/{id}/resume", Operate, &[], jobs::resume),
         route(POST, "/jobs/{id}/release", Operate, &[], jobs::release),
@@ -158,6 +162,8 @@ pub(super) fn table() -> Vec<Route> {
             queues::RESET,
             queues::reset,
         ),
+        route(GET, "/templates", Read, &[], templates::list),
+        route(POST, "/mcp", Read, &[], mcp::mcp),
         route(POST, "/drain", Admin, &[], service::drain),
         route(DELETE, "/drain", Admin, &[], service::end_drain),
         route(GET, "/healthz", Public, &[], service::healthz),
@@ -165,6 +171,7 @@ pub(super) fn table() -> Vec<Route> {
         route(GET, "/metrics", Metrics, &[], service::metrics),
         route(GET, "/info", Read, &[], service::info),
         route(GET, "/openapi.yaml", Public, &[], service::openapi),
+        route(GET, "/docs", Public, &[], docs::show),
     ]
 }
 
@@ -205,6 +212,10 @@ pub(super) fn path(matched: &str) -> Option<&'static str> {
 
 /// Could this request change something? By its method, or because its route demands more than reading.
 pub(super) fn is_write(method: &Method, path: Option<&'static str>) -> bool {
+    // What comes by there is looked at where it goes.
+    if path == Some("/mcp") {
+        return false;
+    }
     !method.is_safe()
         || WORDS.iter().any(|(route_method, route_path, access)| {
             route_method == method && Some(*route_path) == path && !Read.reaches(*access)

@@ -5,12 +5,17 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::output::Excerpt;
 use job::batch::Membership;
 use job::dependency::Dependency;
 use job::sandbox::InForce;
 use job::spec::Program;
 use job::time::Timestamp;
-use job::{Job, OutputTotals, Process, SpawnFailure, Spec, State, Survivor, Termination, Usage};
+use job::trace::Trace;
+use job::{
+    Attempt, Cause, Job, OutputTotals, Process, SpawnFailure, Spec, State, Survivor, Termination,
+    Usage,
+};
 use manager::cloud_event::ExitView;
 use manager::{Manager, ProcessInfo, Reason};
 
@@ -22,6 +27,7 @@ pub struct JobView<'a> {
     labels: &'a BTreeMap<String, String>,
     created_by: &'a str,
     rerun_of: Option<String>,
+    trace: Option<TraceView<'a>>,
     run_at: Option<Timestamp>,
     hold: bool,
     version: u64,
@@ -38,11 +44,13 @@ pub struct JobView<'a> {
     deadline_at: Option<Timestamp>,
     process: Option<ProcessView<'a>>,
     attempt: u32,
+    attempts: Vec<AttemptView<'a>>,
+    next_attempt_at: Option<Timestamp>,
     exit: Option<ExitView>,
     termination: Option<&'a Termination>,
     spawn_failure: Option<&'a SpawnFailure>,
     usage: Option<&'a Usage>,
-    output: &'a OutputTotals,
+    output: OutputView<'a>,
     blocked_by: &'a [Survivor],
 }
 
@@ -61,6 +69,7 @@ impl<'a> JobView<'a> {
             labels: &job.labels,
             created_by: &job.created_by,
             rerun_of: job.rerun_of.map(|id| id.to_string()),
+            trace: job.trace.as_ref().map(TraceView::of),
             run_at: job.run_at,
             hold: job.hold,
             version: job.version,
@@ -77,12 +86,86 @@ impl<'a> JobView<'a> {
             deadline_at: job.deadline_at,
             process: job.process.as_ref().map(ProcessView::from),
             attempt: job.attempt,
+            attempts: job.attempts.iter().map(AttemptView::from).collect(),
+            next_attempt_at: job.next_attempt_at,
             exit: job.exit.as_ref().map(ExitView::from),
             termination: job.termination.as_ref(),
             spawn_failure: job.spawn_failure.as_ref(),
             usage: job.usage.as_ref(),
-            output: &job.output,
+            output: OutputView {
+                totals: &job.output,
+                excerpt: None,
+            },
             blocked_by: &job.survivors,
+        }
+    }
+
+    /// With its output, or `null` where that could not be read.
+    pub(super) fn showing(mut self, excerpt: Option<Excerpt>) -> Self {
+        self.output.excerpt = Some(excerpt);
+        self
+    }
+}
+
+/// Numbers of the output, and its text where that was asked for.
+#[derive(Debug, Serialize)]
+struct OutputView<'a> {
+    #[serde(flatten)]
+    totals: &'a OutputTotals,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    excerpt: Option<Option<Excerpt>>,
+}
+
+/// The caller's place in a trace, without what it adds for those that follow.
+#[derive(Debug, Serialize)]
+struct TraceView<'a> {
+    trace_id: &'a str,
+    span_id: &'a str,
+    sampled: bool,
+}
+
+impl<'a> TraceView<'a> {
+    fn of(trace: &'a Trace) -> Self {
+        Self {
+            trace_id: &trace.trace_id,
+            span_id: &trace.span_id,
+            sampled: trace.sampled,
+        }
+    }
+}
+
+/// An attempt that has ended.
+#[derive(Debug, Serialize)]
+struct AttemptView<'a> {
+    number: u32,
+    started_at: Option<Timestamp>,
+    finished_at: Timestamp,
+    cause: Cause,
+    exit: Option<ExitView>,
+    spawn_failure: Option<&'a SpawnFailure>,
+    usage: Option<&'a Usage>,
+    first_offset: u64,
+    next_offset: u64,
+    escalated: bool,
+    killed_leftovers: u32,
+    message: Option<&'a str>,
+}
+
+impl<'a> From<&'a Attempt> for AttemptView<'a> {
+    fn from(attempt: &'a Attempt) -> Self {
+        Self {
+            number: attempt.number,
+            started_at: attempt.started_at,
+            finished_at: attempt.finished_at,
+            cause: attempt.cause,
+            exit: attempt.exit.as_ref().map(ExitView::from),
+            spawn_failure: attempt.spawn_failure.as_ref(),
+            usage: attempt.usage.as_ref(),
+            first_offset: attempt.first_offset,
+            next_offset: attempt.next_offset,
+            escalated: attempt.escalated,
+            killed_leftovers: attempt.killed_leftovers,
+            message: attempt.message.as_deref(),
         }
     }
 }
@@ -135,6 +218,8 @@ pub(super) struct BasicView<'a> {
     expires_at: Option<Timestamp>,
     deadline_at: Option<Timestamp>,
     attempt: u32,
+    max_attempts: u32,
+    next_attempt_at: Option<Timestamp>,
     exit: Option<ExitView>,
     termination: Option<&'a Termination>,
     spawn_failure: Option<&'a SpawnFailure>,
@@ -170,6 +255,8 @@ impl<'a> BasicView<'a> {
             expires_at: job.expires_at,
             deadline_at: job.deadline_at,
             attempt: job.attempt,
+            max_attempts: spec.retry.as_ref().map_or(1, |retry| retry.max_attempts),
+            next_attempt_at: job.next_attempt_at,
             exit: job.exit.as_ref().map(ExitView::from),
             termination: job.termination.as_ref(),
             spawn_failure: job.spawn_failure.as_ref(),

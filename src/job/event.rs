@@ -40,6 +40,9 @@ pub enum Kind {
     /// A client changed it.
     #[serde(rename = "job.changed")]
     Changed,
+    /// An attempt ended, and another one follows.
+    #[serde(rename = "job.attempt_finished")]
+    AttemptFinished,
     /// It reached its terminal state.
     #[serde(rename = "job.finished")]
     Finished,
@@ -59,7 +62,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of a life.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Created,
         Self::Started,
         Self::Paused,
@@ -67,6 +70,7 @@ impl Kind {
         Self::Stopping,
         Self::Signaled,
         Self::Changed,
+        Self::AttemptFinished,
         Self::Finished,
         Self::WebhookDelivered,
         Self::WebhookFailed,
@@ -85,6 +89,7 @@ impl Kind {
             Self::Stopping => "job.stopping",
             Self::Signaled => "job.signaled",
             Self::Changed => "job.changed",
+            Self::AttemptFinished => "job.attempt_finished",
             Self::Finished => "job.finished",
             Self::WebhookDelivered => "job.webhook_delivered",
             Self::WebhookFailed => "job.webhook_failed",
@@ -109,7 +114,7 @@ impl Kind {
     #[must_use]
     pub fn told(self) -> Option<State> {
         match self {
-            Self::Created => Some(State::Queued),
+            Self::Created | Self::AttemptFinished => Some(State::Queued),
             Self::Started | Self::Resumed => Some(State::Running),
             Self::Paused => Some(State::Paused),
             Self::Stopping => Some(State::Stopping),
@@ -158,6 +163,16 @@ pub enum What {
     },
     /// See [`Kind::Changed`].
     Changed,
+    /// See [`Kind::AttemptFinished`].
+    AttemptFinished {
+        /// Why it ended.
+        cause: Cause,
+        /// How its leader ended.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exit: Option<Exit>,
+        /// The next one begins then or later.
+        next_attempt_at: Timestamp,
+    },
     /// See [`Kind::Finished`].
     Finished {
         /// Why the job is over.
@@ -225,6 +240,7 @@ impl What {
             Self::Stopping => Kind::Stopping,
             Self::Signaled { .. } => Kind::Signaled,
             Self::Changed => Kind::Changed,
+            Self::AttemptFinished { .. } => Kind::AttemptFinished,
             Self::Finished { .. } => Kind::Finished,
             Self::WebhookDelivered { .. } => Kind::WebhookDelivered,
             Self::WebhookFailed { .. } => Kind::WebhookFailed,
@@ -313,34 +329,43 @@ impl Event {
     }
 }
 
+/// What is to be told of the job's start, if it was told to be in the state `told`.
+fn start(told: State, job: &Job) -> Option<Event> {
+    let at = job.attempt_started_at()?;
+    let pid = job.process.as_ref().map(|process| process.pid);
+    matches!(told, State::Queued | State::Starting).then(|| Event {
+        // As it was then, whatever has become of it meanwhile.
+        state: State::Running,
+        ..Event::of(job, at, What::Started { pid })
+    })
+}
+
+/// What has happened at the end of an attempt after which another one begins; `next` is the job as it waits for that,
+/// and `ended` as if this had been its end.
+#[must_use]
+pub fn between(told: State, ended: &Job, next: &Job) -> Vec<Event> {
+    let mut events: Vec<Event> = start(told, ended).into_iter().collect();
+    if let (Some(attempt), Some(next_attempt_at)) = (next.attempts.last(), next.next_attempt_at) {
+        let what = What::AttemptFinished {
+            cause: attempt.cause,
+            exit: attempt.exit,
+            next_attempt_at,
+        };
+        events.push(Event {
+            attempt: attempt.number,
+            ..Event::of(next, attempt.finished_at, what)
+        });
+    }
+    events
+}
+
 /// What has happened to the job since it was told to be in the state `told`.
 #[must_use]
 pub fn since(told: State, job: &Job, now: Timestamp) -> Vec<Event> {
-    let mut events = Vec::new();
-    let was_told_of_start = match told {
-        State::Queued | State::Starting => false,
-        State::Running
-        | State::Paused
-        | State::Stopping
-        | State::Succeeded
-        | State::Failed
-        | State::Canceled
-        | State::TimedOut
-        | State::Lost => true,
-    };
     if told.is_terminal() {
-        return events;
+        return Vec::new();
     }
-    if let Some(at) = job.started_at
-        && !was_told_of_start
-    {
-        let pid = job.process.as_ref().map(|process| process.pid);
-        events.push(Event {
-            // As it was then, whatever has become of it meanwhile.
-            state: State::Running,
-            ..Event::of(job, at, What::Started { pid })
-        });
-    }
+    let mut events: Vec<Event> = start(told, job).into_iter().collect();
     match job.state {
         State::Queued | State::Starting => {}
         State::Running => {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -30,6 +31,44 @@ impl JobId {
                 .unwrap_or_default()
                 .saturating_mul(1000),
         )
+    }
+
+    /// When a job with this id was made, by a clock that shows `now`. That is close to the time in the id, also where the
+    /// clock has been set back since the id before it: ids ascend all the same.
+    #[must_use]
+    pub fn made_about(&self, now: Timestamp) -> Timestamp {
+        let made = self.made_at();
+        let is_close = now.since(made).max(made.since(now)) <= Self::DRIFT;
+        if is_close { now } else { made }
+    }
+
+    /// The least id that a job can have that was made at this moment or later; all that were made before it have
+    /// ids below [`JobId::above`] of it.
+    #[must_use]
+    pub fn below(moment: Timestamp) -> Self {
+        Self::first_of(moment.as_micros().saturating_sub(Self::drift_micros()))
+    }
+
+    /// Jobs that were made before this moment have ids below this one.
+    #[must_use]
+    pub fn above(moment: Timestamp) -> Self {
+        let next = moment.as_micros().saturating_add(Self::drift_micros());
+        Self::first_of(next.saturating_add(1000))
+    }
+
+    /// How far the time in an id can be from that of its job.
+    const DRIFT: Duration = Duration::from_secs(60);
+
+    fn drift_micros() -> i64 {
+        i64::try_from(Self::DRIFT.as_micros()).unwrap_or(i64::MAX)
+    }
+
+    fn first_of(micros: i64) -> Self {
+        let millis = u64::try_from(micros / 1000).unwrap_or(0).min((1 << 48) - 1);
+        let mut bytes = [0; 16];
+        let [_, _, time @ ..] = millis.to_be_bytes();
+        bytes[..6].copy_from_slice(&time);
+        Self::from_bytes(bytes)
     }
 
     /// The id as sixteen bytes; their order is the order of creation.
@@ -79,6 +118,21 @@ impl FromStr for JobId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_of_a_job_and_that_in_its_id_are_close() {
+        let id = JobId::generate();
+        let made = id.made_at();
+        for (shown, expected) in [(5, 5), (-5, -5), (-7200, 0), (7200, 0)] {
+            let moved =
+                |seconds: i64| Timestamp::from_micros(made.as_micros() + seconds * 1_000_000);
+            let created = id.made_about(moved(shown));
+            assert_eq!(created, moved(expected));
+            assert!(JobId::below(created) <= id && id < JobId::above(created));
+        }
+        let early = Timestamp::from_micros(-5);
+        assert!(JobId::below(early) <= id && JobId::above(early) < id);
+    }
 
     #[test]
     fn ids_ascend() {

@@ -5,6 +5,7 @@
 //! status codes and JSON of the API are known to `http` alone.
 
 pub mod amendment;
+mod attempt;
 pub mod batch;
 pub mod dependency;
 pub mod event;
@@ -23,6 +24,7 @@ pub mod selector;
 pub mod signal;
 pub mod spec;
 pub mod time;
+pub mod trace;
 pub mod webhook;
 
 use std::collections::BTreeMap;
@@ -33,6 +35,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::Membership;
 use crate::dependency::Dependency;
 use crate::time::Timestamp;
+pub use attempt::Attempt;
 pub use id::JobId;
 pub use idempotency::Idempotency;
 pub use outcome::{Cause, Exit, ExitStatus, OutputTotals, SpawnFailure, Termination, Usage};
@@ -195,6 +198,9 @@ pub struct Job {
     /// The job that this one repeats.
     #[serde(default)]
     pub rerun_of: Option<JobId>,
+    /// The caller's trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<trace::Trace>,
     /// It does not start before this moment.
     #[serde(default)]
     pub run_at: Option<Timestamp>,
@@ -217,7 +223,7 @@ pub struct Job {
     pub message: Option<String>,
     /// When it was accepted.
     pub created_at: Timestamp,
-    /// When its program was executed.
+    /// When its program was executed first.
     pub started_at: Option<Timestamp>,
     /// When it reached its terminal state.
     pub finished_at: Option<Timestamp>,
@@ -227,8 +233,14 @@ pub struct Job {
     pub deadline_at: Option<Timestamp>,
     /// Its processes, once there are any.
     pub process: Option<Process>,
-    /// One execution of the job; starts at 1.
+    /// One execution of the job, the present or the last one; starts at 1.
     pub attempt: u32,
+    /// Those that have ended, if it may be tried again.
+    #[serde(default)]
+    pub attempts: Vec<Attempt>,
+    /// The next attempt begins then or later; nothing unless it waits for one.
+    #[serde(default)]
+    pub next_attempt_at: Option<Timestamp>,
     /// How the leader ended.
     pub exit: Option<Exit>,
     /// How the job ended.
@@ -253,6 +265,7 @@ impl Job {
             labels: BTreeMap::new(),
             created_by,
             rerun_of: None,
+            trace: None,
             run_at: None,
             hold: false,
             spec,
@@ -268,6 +281,8 @@ impl Job {
             deadline_at: None,
             process: None,
             attempt: 1,
+            attempts: Vec::new(),
+            next_attempt_at: None,
             exit: None,
             termination: None,
             spawn_failure: None,
@@ -277,10 +292,13 @@ impl Job {
         }
     }
 
-    /// When it has to have started: so long after it could have, as far as its time is concerned.
+    /// When its first attempt has to have started: so long after it could have, as far as its time is concerned.
     #[must_use]
     pub fn start_deadline_at(&self) -> Option<Timestamp> {
-        let limit = self.spec.start_deadline?;
+        let limit = self
+            .spec
+            .start_deadline
+            .filter(|_| self.attempts.is_empty())?;
         let from = self
             .run_at
             .map_or(self.created_at, |at| at.max(self.created_at));

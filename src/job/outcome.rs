@@ -249,6 +249,18 @@ pub struct Usage {
     pub max_rss_bytes: u64,
 }
 
+impl Usage {
+    /// What both have used.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            user_cpu_seconds: self.user_cpu_seconds + other.user_cpu_seconds,
+            system_cpu_seconds: self.system_cpu_seconds + other.system_cpu_seconds,
+            max_rss_bytes: self.max_rss_bytes.max(other.max_rss_bytes),
+        }
+    }
+}
+
 /// How much output there is and which part of it is kept. Offsets count payload bytes over both streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputTotals {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::Signal;
 use crate::pty::Pty;
 use crate::queue::Concurrency;
+use crate::retry::Retry;
 use crate::sandbox::Sandbox;
 use crate::webhook::Webhook;
 
@@ -376,6 +377,8 @@ pub struct Spec {
     pub ttl_after_finished: Duration,
     /// Who is told of what happens to it.
     pub webhooks: Vec<Webhook>,
+    /// Whether it is tried again if it fails.
+    pub retry: Option<Retry>,
 }
 
 impl Spec {
@@ -440,6 +443,7 @@ impl Default for Spec {
             start_deadline: None,
             ttl_after_finished: Duration::from_hours(168),
             webhooks: Vec::new(),
+            retry: None,
         }
     }
 }

@@ -51,6 +51,7 @@ impl Webhook {
             | Kind::Stopping
             | Kind::Signaled
             | Kind::Changed
+            | Kind::AttemptFinished
             | Kind::Finished
             | Kind::BatchCreated
             | Kind::BatchFinished => self.events.contains(&kind),

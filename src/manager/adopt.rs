@@ -86,7 +86,14 @@ pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
         let launched = directories
             .contains(&job.id)
             .then(|| reading.job_dirs.read_record(job.id))
-            .flatten();
+            .flatten()
+            .filter(|found| {
+                let is_settled = is_settled(found, job.attempt);
+                if is_settled {
+                    reading.job_dirs.remove_record_now(job.id);
+                }
+                !is_settled
+            });
         let id = job.id;
         reading.chains.recall(&job);
         if launched.is_some() || beyond.contains(&id) || job.state != State::Queued {
@@ -159,8 +166,14 @@ fn take_known_over(
     shared.spawn(runner.resume(secrets, origin));
 }
 
-/// Finds out what became of a job whose monitor cannot be heard.
-pub(super) async fn fate(shared: &Arc<Shared>, id: JobId, origin: Origin) -> Fate {
+/// Is this record of an attempt that is over, and of which all is in the store? A server was killed before it removed it.
+fn is_settled(found: &record::Found, attempt: u32) -> bool {
+    found.record.as_ref().is_some_and(|it| it.attempt < attempt)
+}
+
+/// Finds out what became of the present attempt of a job whose monitor cannot be heard.
+pub(super) async fn fate(shared: &Arc<Shared>, job: &Job, origin: Origin) -> Fate {
+    let (id, attempt) = (job.id, job.attempt);
     let began = Instant::now();
     let rescue_limit = match origin {
         Origin::Inherited => Duration::ZERO,
@@ -172,6 +185,12 @@ pub(super) async fn fate(shared: &Arc<Shared>, id: JobId, origin: Origin) -> Fat
             return Fate::Undecided;
         }
         match shared.job_dirs.read_record(id) {
+            Some(found) if is_settled(&found, attempt) => {
+                if found.monitor.is_none() {
+                    shared.job_dirs.remove_record(id).await;
+                    return Fate::NeverStarted;
+                }
+            }
             Some(record::Found {
                 record,
                 monitor: Some(_),

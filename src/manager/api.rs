@@ -12,6 +12,7 @@ use job::dependency::Dependency;
 use job::life::Refusal;
 use job::sandbox::{Baseline, Features};
 use job::time::Timestamp;
+use job::trace::Trace;
 use job::{Idempotency, Job, JobId, Spec};
 
 /// Who asks, such as `token:default` or `uid:1000`; recorded with what was asked.
@@ -30,6 +31,8 @@ pub struct Submission {
     pub actor: Actor,
     /// The job that it repeats.
     pub rerun_of: Option<JobId>,
+    /// The caller's trace.
+    pub trace: Option<Trace>,
     /// Not before this moment.
     pub run_at: Option<Timestamp>,
     /// Not before it is released.

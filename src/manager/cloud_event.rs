@@ -58,6 +58,11 @@ enum More<'a> {
         scope: Scope,
         delivered_to: u64,
     },
+    AttemptFinished {
+        cause: Cause,
+        exit: Option<ExitView>,
+        next_attempt_at: Timestamp,
+    },
     Finished {
         cause: Option<Cause>,
         exit: Option<ExitView>,
@@ -105,6 +110,15 @@ impl<'a> CloudEvent<'a> {
                 signal: *signal,
                 scope: *scope,
                 delivered_to: *delivered_to,
+            },
+            What::AttemptFinished {
+                cause,
+                exit,
+                next_attempt_at,
+            } => More::AttemptFinished {
+                cause: *cause,
+                exit: exit.as_ref().map(ExitView::from),
+                next_attempt_at: *next_attempt_at,
             },
             What::Finished {
                 cause,

@@ -129,8 +129,14 @@ impl JobDirs {
 
     /// Removes a job's record, and its directory where nothing else is in it.
     pub(super) async fn remove_record(self: &Arc<Self>, id: JobId) {
-        let removed = self.apart(move |jobs| record::remove(jobs, id)).await;
-        if let Some(Err(error)) = removed {
+        let dirs = self.clone();
+        // It has told what there was to tell.
+        let _ = tokio::task::spawn_blocking(move || dirs.remove_record_now(id)).await;
+    }
+
+    /// The same. Blocks.
+    pub(super) fn remove_record_now(&self, id: JobId) {
+        if let Err(error) = record::remove(self.jobs.as_fd(), id) {
             tracing::warn!(job.id = %id, %error, "the record of job {id} could not be removed: {error}");
         }
     }

@@ -27,6 +27,7 @@ mod runner;
 mod setup;
 mod shared;
 mod shutdown;
+pub mod spans;
 mod submit;
 mod tasks;
 mod time;
@@ -62,6 +63,7 @@ use runner::JobRequest;
 pub use setup::{Host, Limits, Setup, StartError};
 use shared::Shared;
 pub use shutdown::SupervisorSaid;
+use spans::Exporter;
 use store::{EventPage, EventQuery, Store};
 use tasks::Spawner;
 pub use tasks::Tasks;
@@ -81,7 +83,12 @@ impl Manager {
         let (spawner, tasks) = Spawner::new();
         let webhook_allow_private = setup.webhook_allow_private;
         let beat_every = setup.beat_every;
-        let shared = Arc::new(Shared::new(setup, spawner)?);
+        let metrics: Arc<Metrics> = Arc::default();
+        let spans = setup.otlp.clone();
+        let (spans, delivery) = spans
+            .map(|otlp| Exporter::new(otlp, metrics.clone()))
+            .unzip();
+        let shared = Arc::new(Shared::new(setup, spawner, metrics, spans)?);
         adopt::take_over(&shared).await?;
         alarm::start(&shared);
         retention::start(&shared);
@@ -97,6 +104,10 @@ impl Manager {
             webhook_allow_private,
             end,
         ));
+        let tasks = match delivery {
+            Some(delivery) => tasks.with_last(|end| delivery.run(end)),
+            None => tasks,
+        };
         Ok((Self { shared }, tasks))
     }
 
@@ -367,6 +378,12 @@ impl Manager {
     #[must_use]
     pub fn info(&self) -> Info {
         self.shared.info()
+    }
+
+    /// Where spans of requests go, if they go anywhere.
+    #[must_use]
+    pub fn spans(&self) -> Option<&Exporter> {
+        self.shared.spans.as_ref()
     }
 
     /// What operators count.

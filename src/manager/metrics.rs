@@ -126,6 +126,7 @@ pub struct Metrics {
     dropped_bytes: Counter,
     requests: Family<Request, Histogram, fn() -> Histogram>,
     deliveries: Family<Outcome, Counter>,
+    spans: Family<Outcome, Counter>,
     gauges: Gauges,
 }
 
@@ -170,6 +171,7 @@ impl Default for Metrics {
             dropped_bytes: Counter::default(),
             requests: Family::new_with_constructor(histogram),
             deliveries: Family::default(),
+            spans: Family::default(),
             gauges: Gauges::default(),
         };
         metrics.register_jobs();
@@ -286,6 +288,11 @@ impl Metrics {
             "webhook_deliveries",
             "Deliveries to webhooks that ended, by result",
             self.deliveries.clone(),
+        );
+        r.register(
+            "spans",
+            "Spans for the collector, by what became of them",
+            self.spans.clone(),
         );
         r.register(
             "draining",
@@ -406,6 +413,16 @@ impl Metrics {
     pub(crate) fn delivered(&self, is_taken: bool) {
         let result = if is_taken { "delivered" } else { "given_up" };
         self.deliveries.get_or_create(&Outcome { result }).inc();
+    }
+
+    pub(crate) fn spans_exported(&self, count: u64) {
+        let result = "exported";
+        self.spans.get_or_create(&Outcome { result }).inc_by(count);
+    }
+
+    pub(crate) fn spans_dropped(&self, count: u64) {
+        let result = "dropped";
+        self.spans.get_or_create(&Outcome { result }).inc_by(count);
     }
 
     /// Everything as a scrape gets it.

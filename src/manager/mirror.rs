@@ -9,14 +9,19 @@ use protocol::record::Record;
 
 /// Takes over what the monitor says, all but the end: a terminal state is shown after it is durable.
 pub(super) fn mirror(job: &mut Job, record: &Record) {
-    job.started_at = record
+    let started_at = record
         .life
         .started_at()
         .and(record.leader.as_ref().map(|leader| leader.started_at));
+    job.started_at = match job.attempts.is_empty() {
+        true => started_at,
+        false => job.started_at.or(started_at),
+    };
+    job.next_attempt_at = None;
     job.process = record
         .leader
         .as_ref()
-        .filter(|_| job.started_at.is_some())
+        .filter(|_| started_at.is_some())
         .map(|leader| Process {
             pid: leader.identity.pid,
             started_at: leader.started_at,
@@ -35,8 +40,13 @@ pub(super) fn mirror(job: &mut Job, record: &Record) {
     }
     job.deadline_at = record.deadline_at;
     job.exit = record.life.exit().copied();
-    job.output = record.output;
-    job.usage = record.usage.or(job.usage);
+    if record.output.next_offset >= job.attempt_offset() {
+        job.output = record.output;
+    }
+    job.usage = record
+        .usage
+        .and_then(|usage| job.usage_with(Some(usage)))
+        .or(job.usage);
     job.survivors.clone_from(&record.survivors);
     let state = record.life.state(&job.spec.success_exit_codes);
     if !state.is_terminal() {
@@ -110,6 +120,7 @@ pub(super) fn end(job: &mut Job, termination: Termination, at: Timestamp) {
         &job.spec.success_exit_codes,
     );
     job.message = Some(describe(job, &termination));
+    job.next_attempt_at = None;
     job.finished_at = Some(at);
     job.expires_at = Some(at.after(job.spec.ttl_after_finished));
     job.deadline_at = None;

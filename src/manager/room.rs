@@ -133,7 +133,8 @@ impl Room {
             claim: Claim::of(job),
             depends: u32::try_from(job.depends_on.len()).unwrap_or(u32::MAX),
             // A time that has come is no gate.
-            not_before: job.run_at.filter(|at| *at > now),
+            not_before: job.next_attempt_at.or(job.run_at).filter(|at| *at > now),
+            is_retry: job.next_attempt_at.is_some(),
             held: job.hold,
             group: group.unwrap_or_default(),
             ..Ticket::plain(job.id, spec.queue.as_str().into(), spec.priority)

@@ -17,6 +17,7 @@ use super::room::Room;
 use super::runner::JobRequest;
 use super::setup::{Host, Limits, Setup};
 use super::shutdown::Shutdown;
+use super::spans::Exporter;
 use super::tasks::Spawner;
 use super::{Info, NotReady};
 use job::life::Stop;
@@ -45,6 +46,8 @@ pub(super) struct Shared {
     pub(super) lost_jobs: Arc<LostJobs>,
     /// What operators count.
     pub(super) metrics: Arc<Metrics>,
+    /// Where spans go, if they go anywhere.
+    pub(super) spans: Option<Exporter>,
     /// Whose turn it is to change a finished job.
     pub(super) finished_amendments: Semaphore,
 }
@@ -58,7 +61,12 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(super) fn new(setup: Setup, tasks: Spawner) -> std::io::Result<Self> {
+    pub(super) fn new(
+        setup: Setup,
+        tasks: Spawner,
+        metrics: Arc<Metrics>,
+        spans: Option<Exporter>,
+    ) -> std::io::Result<Self> {
         let host = setup.host;
         let controllers = match &host.cgroup {
             Ok(home) => Ok(home.controllers.clone()),
@@ -81,6 +89,7 @@ impl Shared {
                 sandbox: setup.sandbox,
                 features: sandbox::features(),
                 state_dir: setup.state_dir,
+                sampler: setup.otlp.map(|otlp| otlp.sampler),
             }),
             job_dirs: Arc::new(JobDirs::new(setup.jobs)),
             lost_jobs: Arc::new(LostJobs::new(
@@ -88,7 +97,8 @@ impl Shared {
                 tasks.clone(),
                 shutdown.subscribe(),
             )),
-            metrics: Arc::default(),
+            metrics,
+            spans,
             finished_amendments: Semaphore::new(1),
             shutdown,
             tasks,

@@ -34,6 +34,7 @@ pub(super) async fn submit(
         mut spec,
         actor,
         rerun_of,
+        trace,
         run_at,
         hold,
         idempotency,
@@ -50,16 +51,18 @@ pub(super) async fn submit(
     for value in spec.secret_env.0.values_mut() {
         value.clear();
     }
+    let id = JobId::generate();
+    let created_at = id.made_about(clock::wall());
     let job = Job {
         name,
         labels,
         rerun_of,
+        trace,
         run_at,
         hold,
         depends_on,
-        ..Job::accepted(JobId::generate(), actor, Arc::new(spec), clock::wall())
+        ..Job::accepted(id, actor, Arc::new(spec), created_at)
     };
-    let id = job.id;
     let link = chains::link(shared, &job).await?;
     shared.room.promise(shared.room.ticket_of(&job), is_alone)?;
     link.and_then(chains::Link::keep);

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use directory::{
     CONTROL_SOCKET, abandon, create_directory, discard, is_untidy, open_directory, quarantine,
-    remove, remove_damaged,
+    remove, remove_damaged, reopen_directory,
 };
 use job::life::Life;
 use job::outcome::{SpawnFailure, Stage};

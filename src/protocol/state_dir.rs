@@ -49,6 +49,8 @@ pub struct Surroundings {
     pub home: Option<PathBuf>,
     /// `$XDG_STATE_HOME`.
     pub state_home: Option<PathBuf>,
+    /// The variables of OpenTelemetry.
+    pub otel: Vec<(String, String)>,
     /// Relative paths are relative to this.
     pub current_dir: PathBuf,
 }
@@ -63,6 +65,12 @@ impl Surroundings {
                 .is_ok_and(|found| found.is_dir() && found.uid() == geteuid().as_raw()),
             home: std::env::var_os("HOME").map(PathBuf::from),
             state_home: std::env::var_os("XDG_STATE_HOME").map(PathBuf::from),
+            otel: std::env::vars_os()
+                .filter_map(|(name, value)| {
+                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                })
+                .filter(|(name, _)| name.starts_with("OTEL_"))
+                .collect(),
             current_dir: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
         }
     }

@@ -17,7 +17,8 @@ use job::dependency::Dependency;
 use job::outcome::{Exit, OutputTotals, SpawnFailure, Termination, Usage};
 use job::spec::Secrets;
 use job::time::Timestamp;
-use job::{Job, JobId, Process, Spec, State, Survivor};
+use job::trace::Trace;
+use job::{Attempt, Job, JobId, Process, Spec, State, Survivor};
 
 /// What a row holds beside the text.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ struct Record<'a> {
     created_by: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rerun_of: Option<JobId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trace: Option<Cow<'a, Trace>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     run_at: Option<i64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -57,6 +60,10 @@ struct Record<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     process: Option<Cow<'a, Process>>,
     attempt: u32,
+    #[serde(default, skip_serializing_if = "no_attempts")]
+    attempts: Cow<'a, [Attempt]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next_attempt_at: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     exit: Option<Exit>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -78,6 +85,10 @@ fn no_dependencies(dependencies: &[Dependency]) -> bool {
     dependencies.is_empty()
 }
 
+fn no_attempts(attempts: &[Attempt]) -> bool {
+    attempts.is_empty()
+}
+
 fn no_survivors(survivors: &[Survivor]) -> bool {
     survivors.is_empty()
 }
@@ -89,6 +100,7 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
         labels: Cow::Borrowed(&job.labels),
         created_by: Cow::Borrowed(&job.created_by),
         rerun_of: job.rerun_of,
+        trace: job.trace.as_ref().map(Cow::Borrowed),
         run_at: micros(job.run_at),
         hold: job.hold,
         spec: Arc::clone(&job.spec),
@@ -101,6 +113,8 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
         deadline_at: micros(job.deadline_at),
         process: job.process.as_ref().map(Cow::Borrowed),
         attempt: job.attempt,
+        attempts: Cow::Borrowed(&job.attempts),
+        next_attempt_at: micros(job.next_attempt_at),
         exit: job.exit,
         termination: job.termination.as_ref().map(Cow::Borrowed),
         spawn_failure: job.spawn_failure.as_ref().map(Cow::Borrowed),
@@ -131,6 +145,7 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
         labels: record.labels.into_owned(),
         created_by: record.created_by.into_owned(),
         rerun_of: record.rerun_of,
+        trace: record.trace.map(Cow::into_owned),
         run_at: moment(record.run_at),
         hold: record.hold,
         spec: record.spec,
@@ -146,6 +161,8 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
         deadline_at: moment(record.deadline_at),
         process: record.process.map(Cow::into_owned),
         attempt: record.attempt,
+        attempts: record.attempts.into_owned(),
+        next_attempt_at: moment(record.next_attempt_at),
         exit: record.exit,
         termination: record.termination.map(Cow::into_owned),
         spawn_failure: record.spawn_failure.map(Cow::into_owned),

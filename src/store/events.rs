@@ -91,8 +91,9 @@ fn number_of(kind: Kind) -> i64 {
         Kind::Finished => 7,
         Kind::WebhookDelivered => 8,
         Kind::WebhookFailed => 9,
-        Kind::BatchCreated => 10,
-        Kind::BatchFinished => 11,
+        Kind::AttemptFinished => 10,
+        Kind::BatchCreated => 11,
+        Kind::BatchFinished => 12,
     }
 }
 

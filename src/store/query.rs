@@ -1,14 +1,15 @@
 //! What is read: single jobs, all unfinished ones, pages of finished ones.
 //!
 //! A page is a merge of ranges of an index, one range for each state (and label value), each of which
-//! gives ids in order. So the database stops reading when the page is full, however many jobs match.
+//! gives ids in order. So the database stops reading when the page is full, however many jobs match. Only where few names
+//! begin with what is looked for, all of these are sorted.
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 
 use crate::Fault;
 use crate::encoding::{self, Columns};
-use crate::tables::{BATCH_LABEL, DEFAULT_QUEUE, QUEUE_LABEL, Totals};
+use crate::tables::{BATCH_LABEL, DEFAULT_QUEUE, NAME_LABEL, QUEUE_LABEL, Totals};
 use job::query::{Filter, Order, Query};
 use job::selector::Requirement;
 use job::spec::Secrets;
@@ -20,6 +21,9 @@ const MAX_RANGES: usize = 100;
 
 /// How far the jobs with a label are counted to find the rarest label.
 const MAX_COUNTED: i64 = 2_000;
+
+/// The most names of which the first by age are looked for in the index alone.
+const MAX_NAMES: i64 = 20_000;
 
 pub(super) fn get(connection: &Connection, id: JobId) -> Result<Option<Job>, Fault> {
     // In this order, as a job moves from the first table to the second and never back.
@@ -104,8 +108,17 @@ pub(super) fn queued(
         [encoding::number_of(State::Queued).into()],
     );
     if let Some(after) = query.after {
-        let id = Value::Blob(after.as_bytes().to_vec());
-        sql.push(&format!(" AND id {beyond} ?"), [id]);
+        sql.push(&format!(" AND id {beyond} ?"), [blob(after)]);
+    }
+    within(&mut sql, "id", filter);
+    if let Some(prefix) = &filter.name_prefix {
+        named(&mut sql, "name", prefix);
+    }
+    if let Some(queue) = &filter.queue {
+        sql.push(
+            " AND ifnull(json_extract(job, '$.spec.queue'), ?) = ?",
+            [text(DEFAULT_QUEUE), text(queue)],
+        );
     }
     sql.push(&format!(" ORDER BY id{descending}"), []);
     let mut statement = connection.prepare_cached(&sql.text)?;
@@ -248,6 +261,11 @@ pub(super) fn page(connection: &Connection, query: &Query) -> Result<Option<Sql>
         Some(id) => Some((BATCH_LABEL, vec![id.as_str()])),
         None => leading_label(connection, filter, MAX_RANGES / states.len())?,
     };
+    if label.is_none()
+        && let Some(sql) = by_name(connection, query, &states)?
+    {
+        return Ok(Some(sql));
+    }
     let ranges: Vec<(i64, Option<(&str, &str)>)> = match &label {
         Some((key, values)) => states
             .iter()
@@ -281,9 +299,9 @@ pub(super) fn page(connection: &Connection, query: &Query) -> Result<Option<Sql>
             }
         };
         if let Some(after) = query.after {
-            let id = Value::Blob(after.as_bytes().to_vec());
-            sql.push(&format!(" AND {ordered} {beyond} ?"), [id]);
+            sql.push(&format!(" AND {ordered} {beyond} ?"), [blob(after)]);
         }
+        within(&mut sql, ordered, filter);
         conditions(&mut sql, filter);
     }
     sql.push(
@@ -291,6 +309,113 @@ pub(super) fn page(connection: &Connection, query: &Query) -> Result<Option<Sql>
         [count(query.limit).into()],
     );
     Ok(Some(sql))
+}
+
+/// The statement for a page by the beginning of a name, led by the names; `None` if so many begin with it that a
+/// page is soon found in the order of ids.
+fn by_name(connection: &Connection, query: &Query, states: &[i64]) -> Result<Option<Sql>, Fault> {
+    let filter = &query.filter;
+    let Some(prefix) = filter.name_prefix.as_deref().filter(|it| !it.is_empty()) else {
+        return Ok(None);
+    };
+    let mut names = Sql::default();
+    names.push(
+        "labels WHERE key = ? AND value >= ?",
+        [text(NAME_LABEL), text(prefix)],
+    );
+    if let Some(end) = end_of(prefix) {
+        names.push(" AND value < ?", [text(&end)]);
+    }
+    names.push(
+        &format!(" AND state IN ({})", marks(states.len())),
+        states.iter().map(|state| (*state).into()),
+    );
+    // Nothing else has to be known of a job: then its row is read only if it is on the page.
+    let is_alone = *filter
+        == Filter {
+            states: filter.states.clone(),
+            name_prefix: filter.name_prefix.clone(),
+            ..Filter::default()
+        };
+    let most = if is_alone { MAX_NAMES } else { MAX_COUNTED };
+    let few: i64 = connection
+        .prepare_cached(&format!(
+            "SELECT count(*) FROM (SELECT 1 FROM {} LIMIT {most})",
+            names.text
+        ))?
+        .query_row(params_from_iter(&names.values), |row| row.get(0))?;
+    if few >= most {
+        return Ok(None);
+    }
+    let (descending, beyond) = match query.order {
+        Order::CreatedDescending => (" DESC", "<"),
+        Order::CreatedAscending => ("", ">"),
+    };
+    if let Some(after) = query.after {
+        names.push(&format!(" AND id {beyond} ?"), [blob(after)]);
+    }
+    within(&mut names, "id", filter);
+    if is_alone {
+        names.push(
+            &format!(" ORDER BY id{descending} LIMIT ?"),
+            [count(query.limit).into()],
+        );
+    }
+    let mut sql = Sql::default();
+    sql.push(
+        &format!(
+            "SELECT l.id, f.state, f.name, f.created_at, f.expires_at, f.job \
+             FROM (SELECT id FROM {}) l CROSS JOIN finished f ON f.id = l.id WHERE true",
+            names.text
+        ),
+        names.values,
+    );
+    conditions(&mut sql, filter);
+    sql.push(
+        &format!(" ORDER BY 1{descending} LIMIT ?"),
+        [count(query.limit).into()],
+    );
+    Ok(Some(sql))
+}
+
+/// The least text that is greater than all that begin with this.
+fn end_of(prefix: &str) -> Option<String> {
+    let mut end = prefix.to_owned();
+    while let Some(last) = end.pop() {
+        let next = match last {
+            // Between the two are no characters.
+            '\u{d7ff}' => Some('\u{e000}'),
+            other => char::from_u32(u32::from(other) + 1),
+        };
+        if let Some(next) = next {
+            end.push(next);
+            return Some(end);
+        }
+    }
+    None
+}
+
+/// The ids that jobs of the time can have; the exact time is checked besides.
+fn within(sql: &mut Sql, id: &str, filter: &Filter) {
+    if let Some(moment) = filter.created_after {
+        sql.push(&format!(" AND {id} >= ?"), [blob(JobId::below(moment))]);
+    }
+    if let Some(moment) = filter.created_before {
+        sql.push(&format!(" AND {id} < ?"), [blob(JobId::above(moment))]);
+    }
+}
+
+fn named(sql: &mut Sql, column: &str, prefix: &str) {
+    sql.push(&format!(" AND {column} IS NOT NULL"), []);
+    // SQLite's substr() makes NULL of what is empty.
+    if !prefix.is_empty() {
+        // Bytes, as a prefix of characters is one of bytes, and LIKE folds the case.
+        let prefix = Value::Blob(prefix.as_bytes().to_vec());
+        sql.push(
+            &format!(" AND substr(CAST({column} AS BLOB), 1, length(?)) = ?"),
+            [prefix.clone(), prefix],
+        );
+    }
 }
 
 /// The rarest of the labels, the queue among them, that have to be there with one of a few values.
@@ -363,16 +488,7 @@ fn conditions(sql: &mut Sql, filter: &Filter) {
         }
     }
     if let Some(prefix) = &filter.name_prefix {
-        sql.push(" AND f.name IS NOT NULL", []);
-        // SQLite's substr() makes NULL of what is empty.
-        if !prefix.is_empty() {
-            // Bytes, as a prefix of characters is one of bytes, and LIKE folds the case.
-            let prefix = Value::Blob(prefix.clone().into_bytes());
-            sql.push(
-                " AND substr(CAST(f.name AS BLOB), 1, length(?)) = ?",
-                [prefix.clone(), prefix],
-            );
-        }
+        named(sql, "f.name", prefix);
     }
     if let Some(queue) = &filter.queue {
         sql.push(" AND f.queue = ?", [text(queue)]);
@@ -396,6 +512,10 @@ fn read(row: &Row<'_>) -> rusqlite::Result<(Columns, String)> {
     Ok((columns, row.get(5)?))
 }
 
+fn blob(id: JobId) -> Value {
+    Value::Blob(id.as_bytes().to_vec())
+}
+
 fn text(text: &str) -> Value {
     Value::Text(text.to_owned())
 }
@@ -406,4 +526,23 @@ fn marks(count: usize) -> String {
 
 fn count(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_begins_with_a_text_lies_before_its_end() {
+        for (prefix, end) in [
+            ("a", Some("b")),
+            ("a\u{10ffff}", Some("b")),
+            ("\u{d7ff}", Some("\u{e000}")),
+            ("\u{10ffff}", None),
+        ] {
+            assert_eq!(end_of(prefix).as_deref(), end, "{prefix:?}");
+            let longer = format!("{prefix}\u{10ffff}");
+            assert!(end.is_none_or(|end| longer.as_str() < end && prefix < end));
+        }
+    }
 }

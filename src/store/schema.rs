@@ -114,6 +114,8 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX queue_starts_by_time ON queue_starts (queue, at);
     INSERT INTO labels (key, value, state, id)
         SELECT '#queue', queue, state, id FROM finished WHERE queue <> 'default';",
+    "INSERT INTO labels (key, value, state, id)
+        SELECT '#name', name, state, id FROM finished WHERE name IS NOT NULL;",
     // How many jobs of a batch have ended, and how, is counted by the transactions of their ends: their own rows expire.
     "CREATE TABLE batches (
         id BLOB NOT NULL PRIMARY KEY,

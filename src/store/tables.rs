@@ -23,6 +23,9 @@ pub(super) const QUEUE_LABEL: &str = "#queue";
 /// The key of the batch in it.
 pub(super) const BATCH_LABEL: &str = "#batch";
 
+/// The key of the job's name there.
+pub(super) const NAME_LABEL: &str = "#name";
+
 /// A job as it goes into a table.
 #[derive(Debug)]
 pub(super) struct Row {
@@ -294,10 +297,8 @@ fn insert_labels(connection: &Connection, row: &Row) -> Result<(), Fault> {
         .prepare_cached("INSERT INTO labels (key, value, state, id) VALUES (?, ?, ?, ?)")?;
     let (labels, batch) = encoding::labels(&row.text)?;
     let batch = batch.map(|id| id.to_string());
-    let hidden = queue_label(&row.queue)
-        .into_iter()
-        .chain(batch_label(batch.as_deref()));
-    for (key, value) in labels.iter().map(pair).chain(hidden) {
+    let marks = marks(&row.queue, row.columns.name.as_deref()).chain(batch_label(batch.as_deref()));
+    for (key, value) in labels.iter().map(pair).chain(marks) {
         insert.execute(params![
             key,
             value,
@@ -312,10 +313,11 @@ fn pair<'a>((key, value): (&'a String, &'a String)) -> (&'a str, &'a str) {
     (key, value)
 }
 
-/// The queue as a label that no client can set, so that the index of labels finds the jobs of a queue, too. A job in
-/// the default queue costs nothing.
-fn queue_label(queue: &str) -> Option<(&'static str, &str)> {
-    (queue != DEFAULT_QUEUE).then_some((QUEUE_LABEL, queue))
+/// The queue and the name as labels that no client can set, so that the index of labels finds jobs by them, too. A job
+/// without a name in the default queue costs nothing.
+fn marks<'a>(queue: &'a str, name: Option<&'a str>) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let queue = (queue != DEFAULT_QUEUE).then_some((QUEUE_LABEL, queue));
+    queue.into_iter().chain(name.map(|it| (NAME_LABEL, it)))
 }
 
 /// The same for the batch.
@@ -326,16 +328,17 @@ fn batch_label(batch: Option<&str>) -> Option<(&'static str, &str)> {
 /// Removes a finished job's labels from the index; false where the job is not a finished one.
 fn delete_labels(connection: &Connection, id: JobId) -> Result<bool, Fault> {
     let row = connection
-        .prepare_cached("SELECT state, queue, job FROM finished WHERE id = ?")?
+        .prepare_cached("SELECT state, queue, job, name FROM finished WHERE id = ?")?
         .query_row([id.as_bytes()], |row| {
             Ok((
                 row.get::<_, i64>(0)?,
                 row.get::<_, String>(1)?,
                 row.get::<_, String>(2)?,
+                row.get::<_, Option<String>>(3)?,
             ))
         })
         .optional()?;
-    let Some((state, queue, text)) = row else {
+    let Some((state, queue, text, name)) = row else {
         return Ok(false);
     };
     let mut delete = connection.prepare_cached(
@@ -343,10 +346,8 @@ fn delete_labels(connection: &Connection, id: JobId) -> Result<bool, Fault> {
     )?;
     let (labels, batch) = encoding::labels(&text)?;
     let batch = batch.map(|id| id.to_string());
-    let hidden = queue_label(&queue)
-        .into_iter()
-        .chain(batch_label(batch.as_deref()));
-    for (key, value) in labels.iter().map(pair).chain(hidden) {
+    let marks = marks(&queue, name.as_deref()).chain(batch_label(batch.as_deref()));
+    for (key, value) in labels.iter().map(pair).chain(marks) {
         delete.execute(params![key, value, state, id.as_bytes()])?;
     }
     Ok(true)

@@ -1,6 +1,7 @@
 //! The command line as people and scripts use it: the real program against the real service.
 
 mod breaks;
+mod here;
 mod jobs;
 mod proxies;
 mod run;

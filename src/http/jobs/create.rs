@@ -11,17 +11,25 @@ use crate::api::Api;
 use crate::extract::Wait;
 use crate::headers::IDEMPOTENT_REPLAYED;
 use crate::layers::auth::Caller;
+use crate::output::Wanted;
 use crate::policy::TemplateError;
 use crate::problem::{ApiError, Violation};
 use crate::query::Params;
 use crate::request::{self, Body, BodyError, FieldError, NewJob};
 use crate::view::ValidView;
-use crate::{body, idempotency, respond};
+use crate::{body, idempotency, respond, trace};
+use job::trace::Trace;
 use job::{JobId, Spec};
 use manager::{Submission, Submitted, Until};
 
 /// The parameters of [`create`].
-pub(crate) const CREATE: &[&str] = &["wait", "validate_only"];
+pub(crate) const CREATE: &[&str] = &[
+    "wait",
+    "validate_only",
+    "output_bytes",
+    "output_stream",
+    "output_ansi",
+];
 
 /// `POST /jobs`
 pub(crate) async fn create(
@@ -31,9 +39,11 @@ pub(crate) async fn create(
     request: Request,
 ) -> Result<Response, ApiError> {
     let wait = Wait::of(&mut params, request.headers());
+    let shown = Wanted::of(&mut params);
     let validate_only = params.flag("validate_only");
     params.finish()?;
     let key = idempotency::key(request.headers())?;
+    let trace = trace::of(request.headers());
     let bytes = body::read_json(request, api.settings.max_body_bytes).await?;
     if validate_only {
         let new = wanted(&api, &bytes).await?;
@@ -52,10 +62,10 @@ pub(crate) async fn create(
         idempotency::Request::Repeat(submitted) => submitted,
         idempotency::Request::New(claim) => {
             let new = wanted(&api, &bytes).await?;
-            submit(&api, &caller, new, None, claim).await?
+            submit(&api, &caller, new, (None, trace), claim).await?
         }
     };
-    Ok(accepted(&api, submitted, &wait).await)
+    Ok(accepted(&api, submitted, &wait, shown).await)
 }
 
 /// Does the command policy, where there is one, admit this job? Every way to a job comes by here.
@@ -75,12 +85,12 @@ pub(crate) async fn judge(api: &Api, spec: &Spec) -> Result<(), ApiError> {
     }
 }
 
-/// Hands a new job to the manager.
+/// Hands a new job to the manager, with the job that it repeats and its caller's trace.
 pub(super) async fn submit(
     api: &Api,
     caller: &Caller,
     new: NewJob,
-    rerun_of: Option<JobId>,
+    (rerun_of, trace): (Option<JobId>, Option<Trace>),
     claim: idempotency::Claim,
 ) -> Result<Submitted, ApiError> {
     judge(api, &new.spec).await?;
@@ -90,6 +100,7 @@ pub(super) async fn submit(
         spec: new.spec,
         actor: caller.actor.to_string(),
         rerun_of,
+        trace,
         run_at: new.run_at,
         hold: new.hold,
         idempotency: claim.idempotency.clone(),
@@ -101,7 +112,12 @@ pub(super) async fn submit(
 }
 
 /// The answer to a submission, once its job is as the client wants to wait for.
-pub(super) async fn accepted(api: &Api, submitted: Submitted, wait: &Wait) -> Response {
+pub(super) async fn accepted(
+    api: &Api,
+    submitted: Submitted,
+    wait: &Wait,
+    shown: Option<Wanted>,
+) -> Response {
     let mut job = submitted.job;
     if !wait.limit.is_zero() {
         let waited = api.manager.wait(job.id, Until::Finished, wait.limit).await;
@@ -110,7 +126,7 @@ pub(super) async fn accepted(api: &Api, submitted: Submitted, wait: &Wait) -> Re
             job = later;
         }
     }
-    let mut response = respond::job(api, StatusCode::CREATED, &job);
+    let mut response = respond::job_showing(api, StatusCode::CREATED, &job, shown).await;
     let location = format!("/jobs/{}", job.id);
     respond::set(&mut response, LOCATION, &location);
     if submitted.replayed {

@@ -10,14 +10,15 @@ use super::create::{accepted, submit};
 use crate::api::Api;
 use crate::extract::{InPath, Wait};
 use crate::layers::auth::Caller;
+use crate::output::Wanted;
 use crate::problem::ApiError;
 use crate::query::Params;
 use crate::request::{self, BodyError, FieldError, NewJob};
-use crate::{body, idempotency};
+use crate::{body, idempotency, trace};
 use job::JobId;
 
 /// The parameters of [`rerun`].
-pub(crate) const RERUN: &[&str] = &["wait"];
+pub(crate) const RERUN: &[&str] = &["wait", "output_bytes", "output_stream", "output_ansi"];
 
 /// `POST /jobs/{id}/rerun`
 pub(crate) async fn rerun(
@@ -28,8 +29,10 @@ pub(crate) async fn rerun(
     request: Request,
 ) -> Result<Response, ApiError> {
     let wait = Wait::of(&mut params, request.headers());
+    let shown = Wanted::of(&mut params);
     params.finish()?;
     let key = idempotency::key(request.headers())?;
+    let trace = trace::of(request.headers());
     // Without a body it is the same again.
     let patch = if request.headers().contains_key(CONTENT_TYPE) {
         body::read_patch(request, api.settings.max_body_bytes).await?
@@ -42,10 +45,10 @@ pub(crate) async fn rerun(
         idempotency::Request::Repeat(submitted) => submitted,
         idempotency::Request::New(claim) => {
             let new = changed(&api, id, &patch).await?;
-            submit(&api, &caller, new, Some(id), claim).await?
+            submit(&api, &caller, new, (Some(id), trace), claim).await?
         }
     };
-    Ok(accepted(&api, submitted, &wait).await)
+    Ok(accepted(&api, submitted, &wait, shown).await)
 }
 
 /// The job as the patch changes it.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::request::{Argument, code};
 
@@ -91,6 +92,24 @@ impl Param {
                     Err("beneath must be an absolute path below / without . and ..".to_owned())
                 }
             }
+        }
+    }
+
+    /// The JSON Schema of its values.
+    pub(super) fn schema(&self) -> Value {
+        match self {
+            Self::Integer { min, max } => {
+                json!({"type": "integer", "minimum": min, "maximum": max})
+            }
+            Self::Enum(values) => json!({"type": "string", "enum": values}),
+            Self::Pattern { shown, .. } => {
+                json!({"type": "string", "pattern": format!("^(?:{shown})$"), "maxLength": VALUE_BYTES})
+            }
+            Self::Path { beneath } => json!({
+                "type": "string",
+                "maxLength": VALUE_BYTES,
+                "description": format!("A path beneath {}.", beneath.display()),
+            }),
         }
     }
 

@@ -457,11 +457,41 @@ impl<'a> Fields<'a> {
 
     /// Notes every field that nobody asked for.
     pub(super) fn finish(self) {
-        let detail = format!("known fields: {}", self.known.join(", "));
+        let known = format!("known fields: {}", self.known.join(", "));
         for key in self.object.members.keys() {
             if !self.known.contains(&key.as_str()) {
-                self.refuse(key, code::UNKNOWN_FIELD, detail.as_str());
+                let detail = match nearest(key, &self.known) {
+                    Some(near) => format!("did you mean {near}? {known}"),
+                    None => known.clone(),
+                };
+                self.refuse(key, code::UNKNOWN_FIELD, detail);
             }
         }
     }
+}
+
+/// The known word that an unknown one most likely stands for. What nobody would type is not compared.
+pub(crate) fn nearest(word: &str, known: &[&'static str]) -> Option<&'static str> {
+    const ALIKE: f64 = 0.82;
+    const LONGEST: usize = 64;
+    if word.len() > LONGEST {
+        return None;
+    }
+    let word = word.to_lowercase().replace('-', "_");
+    let part = known.iter().find(|known| {
+        // `timeout` for `timeout_seconds`, `argv` for nothing.
+        word.len() >= 3
+            && known
+                .strip_prefix(word.as_str())
+                .is_some_and(|rest| rest.starts_with('_'))
+    });
+    let alike = known
+        .iter()
+        .map(|known| (strsim::jaro_winkler(&word, known), known));
+    let best = alike.max_by(|(one, _), (other, _)| one.total_cmp(other));
+    part.or_else(|| {
+        best.filter(|(score, _)| *score >= ALIKE)
+            .map(|(_, known)| known)
+    })
+    .copied()
 }

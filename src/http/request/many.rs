@@ -2,14 +2,20 @@
 
 use std::time::Duration;
 
-use super::fields::{At, Errors, Fields, boolean, code, seconds};
+use super::fields::{At, Errors, Fields, boolean, code, filled_text, seconds};
+use super::json::Value;
 use super::{Body, FieldError, ONE_DAY, dependencies, rules};
 use job::query::Filter;
 use job::selector::Selector;
-use job::{JobId, Signal};
+use job::spec::Scope;
+use job::time::Timestamp;
+use job::{JobId, Signal, State};
 
 /// The most jobs that one request names.
 const JOBS_MAX: usize = 1000;
+
+/// The longest name of a queue or a job that can match.
+const NAME_BYTES: usize = 512;
 
 /// Which jobs are meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,11 +37,31 @@ pub struct WaitMany {
     pub timeout: Duration,
 }
 
+/// Which jobs something is done to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// Never empty: nobody means every job by leaving something out.
+    pub filter: Filter,
+    /// Only count them.
+    pub dry_run: bool,
+}
+
+/// The body of `POST /jobs/signal`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignalMany {
+    /// Which jobs.
+    pub chosen: Chosen,
+    /// What they get.
+    pub signal: Signal,
+    /// Which of their processes.
+    pub scope: Scope,
+}
+
 /// The body of `POST /jobs/stop`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StopMany {
     /// Which jobs.
-    pub filter: Filter,
+    pub chosen: Chosen,
     /// Instead of their own signal.
     pub signal: Option<Signal>,
     /// Instead of their own grace period.
@@ -53,7 +79,11 @@ pub fn parse_wait_many(body: &Body, longest: Duration) -> Result<WaitMany, Vec<F
     let at = At::root(&body.0, &errors);
     let wait = Fields::of(&at).map(|mut f| {
         let ids = f.optional("job_ids", |at| at.list(JOBS_MAX, job_id));
-        let filter = filter(&mut f);
+        let filter = Filter {
+            selector: f.or_default("label_selector", selector),
+            batch: f.optional("batch", dependencies::id),
+            ..Filter::default()
+        };
         match (f.has("job_ids"), f.has("label_selector"), f.has("batch")) {
             (true, true, _) => f.refuse("label_selector", code::CONFLICT, ONE),
             (true, _, true) => f.refuse("batch", code::CONFLICT, ONE),
@@ -78,19 +108,94 @@ pub fn parse_wait_many(body: &Body, longest: Duration) -> Result<WaitMany, Vec<F
     errors.result(wait)
 }
 
-/// Reads the body of `POST /jobs/stop`. A selector that selects everything is refused.
+/// The fields of a filter, as the query of `GET /jobs` has them.
+const FILTER: [&str; 7] = [
+    "label_selector",
+    "state",
+    "queue",
+    "batch",
+    "name_prefix",
+    "created_after",
+    "created_before",
+];
+
+fn chosen(f: &mut Fields<'_>) -> Option<Chosen> {
+    let selector = f.optional("label_selector", selector);
+    let states = f.optional("state", states);
+    let filter = Filter {
+        selector: selector.unwrap_or_default(),
+        states: states.unwrap_or_default(),
+        queue: f.optional("queue", filled_text(NAME_BYTES)),
+        batch: f.optional("batch", dependencies::id),
+        name_prefix: f.optional("name_prefix", filled_text(NAME_BYTES)),
+        created_after: f.optional("created_after", moment),
+        created_before: f.optional("created_before", moment),
+    };
+    if !FILTER.iter().any(|name| f.has(name)) {
+        let detail = format!("give at least one of {}", FILTER.join(", "));
+        f.refuse("label_selector", code::MISSING, detail);
+    }
+    let dry_run = f.or(false, "dry_run", boolean);
+    Some(Chosen { filter, dry_run })
+}
+
+/// One state, or a list of such.
+fn states(at: &At<'_>) -> Option<Vec<State>> {
+    let one = |at: &At<'_>| at.choice(&State::ALL.map(|state| (state.as_str(), state)));
+    match at.value {
+        Value::List(_) => at.set(State::ALL.len(), one),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) | Value::Object(_) => {
+            one(at).map(|state| vec![state])
+        }
+    }
+}
+
+fn moment(at: &At<'_>) -> Option<Timestamp> {
+    match at.text()?.parse() {
+        Ok(moment) => Some(moment),
+        Err(_) => at.refuse(
+            code::INVALID_VALUE,
+            "must be a time in RFC 3339, such as 2026-01-31T12:00:00Z",
+        ),
+    }
+}
+
+/// Reads the body of `POST /jobs/pause`, `/jobs/resume` and `/jobs/purge`.
+pub fn parse_chosen(body: &Body) -> Result<Chosen, Vec<FieldError>> {
+    let errors = Errors::default();
+    let at = At::root(&body.0, &errors);
+    let chosen = Fields::of(&at).and_then(|mut f| {
+        let chosen = chosen(&mut f);
+        f.finish();
+        chosen
+    });
+    errors.result(chosen)
+}
+
+/// Reads the body of `POST /jobs/signal`.
+pub fn parse_signal_many(body: &Body) -> Result<SignalMany, Vec<FieldError>> {
+    let errors = Errors::default();
+    let at = At::root(&body.0, &errors);
+    let signal = Fields::of(&at).and_then(|mut f| {
+        let chosen = chosen(&mut f);
+        let signal = f.required("signal", rules::signal);
+        let scope = f.or_default("scope", rules::scope);
+        f.finish();
+        Some(SignalMany {
+            chosen: chosen?,
+            signal: signal?,
+            scope,
+        })
+    });
+    errors.result(signal)
+}
+
+/// Reads the body of `POST /jobs/stop`.
 pub fn parse_stop_many(body: &Body, reason_max: usize) -> Result<StopMany, Vec<FieldError>> {
     let errors = Errors::default();
     let at = At::root(&body.0, &errors);
-    let stop = Fields::of(&at).map(|mut f| {
-        let filter = filter(&mut f);
-        if !f.has("label_selector") && !f.has("batch") {
-            f.refuse(
-                "label_selector",
-                code::MISSING,
-                "give label_selector or batch",
-            );
-        }
+    let stop = Fields::of(&at).and_then(|mut f| {
+        let chosen = chosen(&mut f);
         let signal = f.optional("signal", rules::signal);
         let grace = f.optional("grace_seconds", seconds(Duration::ZERO..=ONE_DAY));
         let force = f.or(false, "force", boolean);
@@ -102,24 +207,15 @@ pub fn parse_stop_many(body: &Body, reason_max: usize) -> Result<StopMany, Vec<F
             Some(text.to_owned())
         });
         f.finish();
-        StopMany {
-            filter,
+        Some(StopMany {
+            chosen: chosen?,
             signal,
             grace,
             force,
             reason,
-        }
+        })
     });
     errors.result(stop)
-}
-
-/// Which jobs are meant by what they are.
-fn filter(f: &mut Fields<'_>) -> Filter {
-    Filter {
-        selector: f.or_default("label_selector", selector),
-        batch: f.optional("batch", dependencies::id),
-        ..Filter::default()
-    }
 }
 
 fn job_id(at: &At<'_>) -> Option<JobId> {

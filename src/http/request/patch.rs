@@ -7,7 +7,7 @@ use serde_json::{Map, Value as JsonValue};
 use super::fields::{At, Errors, Fields, boolean, code, seconds};
 use super::{
     ANY_TIME, Body, BodyError, FieldError, NewJob, ONE_MINUTE, SpecLimits, TEN_YEARS, parse_body,
-    parse_queue, parse_submission, rules, stop, times,
+    parse_queue, parse_submission, retry::retry, rules, stop, times,
 };
 use job::Job;
 use job::Spec;
@@ -15,7 +15,7 @@ use job::amendment::Amendment;
 use job::queue::Settings;
 
 /// The members of a spec that an amendment can change.
-const AMENDABLE: [&str; 7] = [
+const AMENDABLE: [&str; 8] = [
     "timeout_seconds",
     "stop",
     "ttl_seconds_after_finished",
@@ -23,6 +23,7 @@ const AMENDABLE: [&str; 7] = [
     "priority",
     "weight",
     "concurrency",
+    "retry",
 ];
 
 /// Reads the body of `PATCH /jobs/{id}` as a change of this job.
@@ -59,8 +60,10 @@ pub fn parse_amendment(
             priority: f.or(usual.priority, "priority", rules::priority),
             weight: f.or(usual.weight, "weight", rules::weight),
             concurrency: f.optional("concurrency", rules::concurrency),
+            retry: f.optional("retry", retry),
             run_at: f.optional("run_at", times::moment),
             hold: f.or_default("hold", boolean),
+            next_attempt_at: job.next_attempt_at,
         };
         f.finish();
         amendment

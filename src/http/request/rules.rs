@@ -25,7 +25,15 @@ const TERM_BYTES: usize = 64;
 
 /// Exactly one of `command`, and `script` with its `shell`.
 pub(super) fn program(f: &mut Fields<'_>, limits: &SpecLimits) -> Option<Program> {
-    let command = f.optional("command", argv(limits));
+    let command = f.optional("command", |at| match at.value {
+        Value::Text(_) => at.refuse(
+            code::WRONG_TYPE,
+            "must be an array: give program and arguments as its items, or put it into `script`",
+        ),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::List(_) | Value::Object(_) => {
+            argv(limits)(at)
+        }
+    });
     let script = f.optional("script", c_text(limits.argument_bytes));
     let shell = f.optional("shell", argv(limits));
     let (has_command, has_script) = (f.has("command"), f.has("script"));
@@ -212,6 +220,23 @@ pub(super) fn cpu(at: &At<'_>) -> Option<f64> {
     };
     match cores {
         Some(cores) if cores > 0.0 && cores <= 1024.0 => Some(cores),
+        Some(_) | None => at.refuse(code::OUT_OF_RANGE, ALLOWED),
+    }
+}
+
+/// By what a pause grows.
+pub(super) fn factor(at: &At<'_>) -> Option<f64> {
+    const ALLOWED: &str = "must be a number from 1 to 10";
+    let Value::Number(number) = *at.value else {
+        return at.refuse(code::WRONG_TYPE, ALLOWED);
+    };
+    let factor = match number {
+        Number::Unsigned(value) => u32::try_from(value).ok().map(f64::from),
+        Number::Negative(_) => None,
+        Number::Float(value) => Some(value),
+    };
+    match factor {
+        Some(factor) if (1.0..=10.0).contains(&factor) => Some(factor),
         Some(_) | None => at.refuse(code::OUT_OF_RANGE, ALLOWED),
     }
 }

@@ -80,7 +80,7 @@ fn address(private: bool) -> impl Fn(&At<'_>) -> Option<String> {
 }
 
 /// What a webhook can be told of: all but deliveries.
-const EVENTS: [(&str, Kind); 8] = [
+const EVENTS: [(&str, Kind); 9] = [
     ("job.created", Kind::Created),
     ("job.started", Kind::Started),
     ("job.paused", Kind::Paused),
@@ -88,6 +88,7 @@ const EVENTS: [(&str, Kind); 8] = [
     ("job.stopping", Kind::Stopping),
     ("job.signaled", Kind::Signaled),
     ("job.changed", Kind::Changed),
+    ("job.attempt_finished", Kind::AttemptFinished),
     ("job.finished", Kind::Finished),
 ];
 

@@ -8,7 +8,7 @@ use std::ops::ControlFlow::{self, Break, Continue};
 use tokio::time::Instant;
 
 use super::requests::{JobRequest, Pending, Reply, UNANSWERED, refused, send};
-use super::{Runner, Stopping, log};
+use super::{Next, Runner, Stopping, log};
 use crate::adopt::{self, Fate};
 use crate::link::MonitorLink;
 use crate::shutdown::ShutdownPlan;
@@ -27,8 +27,8 @@ const ALREADY_LAUNCHED: i32 = nix::libc::EEXIST;
 
 /// How following a monitor ended.
 pub(super) enum Followed {
-    /// The job is over, or left to the next server.
-    Over,
+    /// The attempt is over, or left to the next server.
+    Then(Next),
     /// No program was executed and none will be: it may be launched again. A stop was asked meanwhile.
     NeverStarted(Option<Stopping>),
 }
@@ -139,8 +139,8 @@ impl<'a> Supervised<'a> {
     async fn on_monitor(&mut self, message: FromMonitor) -> ControlFlow<Followed, Option<Request>> {
         match message {
             FromMonitor::Record(record) if record.life.ended_at().is_some() => {
-                Box::pin(self.end_with(&record)).await;
-                return Break(Followed::Over);
+                let next = Box::pin(self.end_with(&record)).await;
+                return Break(Followed::Then(next));
             }
             FromMonitor::Record(record) => {
                 if self.has_stdin && record.stdin_closed {
@@ -164,8 +164,8 @@ impl<'a> Supervised<'a> {
                 self.runner.feed.send_replace(next_offset);
             }
             FromMonitor::NotLaunched(failure) if failure.errno != ALREADY_LAUNCHED => {
-                Box::pin(self.runner.fail_to_spawn(failure)).await;
-                return Break(Followed::Over);
+                let next = Box::pin(self.runner.fail_to_spawn(failure)).await;
+                return Break(Followed::Then(self.answer_pending(next)));
             }
             // An earlier server's launch was still under way: that monitor has the job, and this
             // one closes its socket.
@@ -271,7 +271,7 @@ impl<'a> Supervised<'a> {
             // The monitor continues without us, and the next server adopts it.
             Some(ShutdownPlan {
                 stop_jobs: false, ..
-            }) => Break(Followed::Over),
+            }) => Break(Followed::Then(Next::Over)),
             None => Continue(None),
         }
     }
@@ -279,7 +279,7 @@ impl<'a> Supervised<'a> {
     /// The monitor is gone: continues with the one that is there now, or says how the following ended.
     async fn find_again(&mut self) -> ControlFlow<Followed, Option<Request>> {
         let runner = &mut *self.runner;
-        match adopt::fate(&runner.shared, runner.job.id, runner.origin).await {
+        let next = match adopt::fate(&runner.shared, &runner.job, runner.origin).await {
             Fate::Lives(found, record) => {
                 self.link = found;
                 if let Some(record) = record {
@@ -294,17 +294,21 @@ impl<'a> Supervised<'a> {
             Fate::Ended(record) => self.end_with(&record).await,
             Fate::Lost(record, cause) => {
                 runner.shared.leave(runner.job.id);
-                runner.lose(record, cause).await;
+                let next = runner.lose(record, cause).await;
+                self.answer_pending(next)
             }
             Fate::NeverStarted => {
                 let pending = std::mem::take(&mut self.pending).into_values();
                 let asked = { pending }.find_map(|it| Some((it.stop?, it.reply)));
                 return Break(Followed::NeverStarted(asked));
             }
-            Fate::Failed(failure) => runner.fail_to_spawn(failure).await,
-            Fate::Undecided => {}
-        }
-        Break(Followed::Over)
+            Fate::Failed(failure) => {
+                let next = runner.fail_to_spawn(failure).await;
+                self.answer_pending(next)
+            }
+            Fate::Undecided => Next::Over,
+        };
+        Break(Followed::Then(next))
     }
 
     /// Asks a new monitor what the one before has not answered, as far as it may be asked twice: a stop may, a signal
@@ -325,11 +329,25 @@ impl<'a> Supervised<'a> {
     }
 
     /// The monitor's last record tells the end.
-    async fn end_with(&mut self, record: &Record) {
+    async fn end_with(&mut self, record: &Record) -> Next {
         self.runner.finish(record);
-        self.runner.commit_end().await;
+        let next = self.runner.settle(record.usage).await;
+        self.answer_pending(next)
+    }
+
+    /// Answers what the monitor has not. A stop is for the next attempt, if there is to be one: it then does not begin.
+    fn answer_pending(&mut self, mut next: Next) -> Next {
         for (_, pending) in std::mem::take(&mut self.pending) {
-            let _ = pending.reply.send(Err(Refusal::Finished.into()));
+            let refusal = match (&mut next, pending.stop) {
+                (Next::Wait(_, stopping @ None), Some(stop)) => {
+                    *stopping = Some((stop, pending.reply));
+                    continue;
+                }
+                (Next::Wait(..), _) => Refusal::NotStarted,
+                (Next::Start(_) | Next::Over, _) => Refusal::Finished,
+            };
+            let _ = pending.reply.send(Err(refusal.into()));
         }
+        next
     }
 }

@@ -77,6 +77,8 @@ pub struct Writer {
     pending: Option<Pending>,
     limit_reached: bool,
     unsynced: bool,
+    /// The next byte begins a record, whatever was before it.
+    begins_record: bool,
 }
 
 /// The largest file that this process may write: a log that comes to it goes on in the next file.
@@ -106,6 +108,7 @@ impl Writer {
             pending: None,
             limit_reached: false,
             unsynced: false,
+            begins_record: false,
         }
     }
 
@@ -154,6 +157,29 @@ impl Writer {
                 size,
                 synced: false,
             });
+        }
+        Ok(writer)
+    }
+
+    /// Goes on behind the output of the attempts before, whose writers are gone, with new pipes and not before the offset
+    /// `from`. What of it the files do not have is a gap.
+    pub fn append(
+        dir: OwnedFd,
+        policy: OutputPolicy,
+        from: u64,
+        now: Timestamp,
+    ) -> io::Result<Self> {
+        let mut writer = Self::resume(dir, policy)?;
+        writer.seal()?;
+        writer.begins_record = true;
+        let end = writer
+            .current
+            .as_ref()
+            .map_or_else(Position::default, Current::end);
+        let missing = from.saturating_sub(end.offset());
+        if missing > 0 {
+            let start = end.after(Stream::Stdout, missing);
+            writer.begin_at(start, now)?;
         }
         Ok(writer)
     }
@@ -283,6 +309,7 @@ impl Writer {
             return Ok(0);
         };
         self.unsynced = true;
+        self.begins_record = false;
         let bytes = wanted.min(room);
         let gap = current.header.kind == Kind::Gap;
         if gap || extends {
@@ -340,6 +367,9 @@ impl Writer {
 
     /// Whether the last record can take more of this stream at this time.
     fn extends(&self, stream: Stream, now: Timestamp) -> bool {
+        if self.begins_record {
+            return false;
+        }
         let last = self.current.as_ref().and_then(|current| current.last);
         last.is_some_and(|last| {
             let age = now.as_micros().saturating_sub(last.at.as_micros());
@@ -371,6 +401,11 @@ impl Writer {
             .current
             .as_ref()
             .map_or_else(Position::default, Current::end);
+        self.begin_at(start, now)
+    }
+
+    /// The same at a place that may be behind the end of the current one.
+    fn begin_at(&mut self, start: Position, now: Timestamp) -> io::Result<()> {
         let used = self.current.as_ref().map_or(0, Current::size);
         let kind = match self.on_limit {
             OnLimit::DropOldest => Kind::Kept,

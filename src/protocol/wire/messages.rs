@@ -101,6 +101,9 @@ pub struct Launch {
     /// Standard input, output and error are the terminal that the supervisor has made.
     #[serde(default)]
     pub pty: Option<Pty>,
+    /// Where its output begins: behind that of the attempts before.
+    #[serde(default)]
+    pub log_from: u64,
 }
 
 /// The user and groups of a job, looked up.
