@@ -232,7 +232,10 @@ pub(crate) async fn stop(
     }
     // They end for this reason, not since the others do.
     shared.chains.give_up(&waiting);
-    manager.stop_many(ids, &how).await;
+    // Thousands take a while; who wants to know waits for the batch.
+    shared.spawn(async move {
+        manager.stop_many(ids, &how).await;
+    });
     Ok(())
 }
 
