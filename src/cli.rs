@@ -17,8 +17,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::config::{self, Config, OnShutdown, ServeArgs};
 use crate::server;
 use client::{
-    attach, control, events, failure, health, logs, mcp, open, queues, run, show, terminal, top,
-    wait,
+    attach, batches, control, events, failure, health, logs, mcp, open, queues, run, show,
+    terminal, top, wait,
 };
 use engine::supervisor;
 use http::connections;
@@ -69,6 +69,10 @@ enum Command {
     Rerun(control::RerunArgs),
     /// Show what happened to jobs, and follow what happens
     Events(events::EventsArgs),
+    /// Submit many jobs together, all or none
+    Batch(batches::BatchArgs),
+    /// List batches
+    Batches(batches::BatchesArgs),
     /// List queues, and set their limits
     Queues(Box<queues::QueuesArgs>),
     /// Show resource usage of running jobs, live
@@ -136,6 +140,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Release(args) => control::release(&args),
         Command::Rerun(args) => control::rerun(&args),
         Command::Events(args) => events::run(&args),
+        Command::Batch(args) => batches::batch(&args),
+        Command::Batches(args) => batches::list(&args),
         Command::Queues(args) => queues::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Open(args) => open::run(&args),

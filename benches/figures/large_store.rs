@@ -33,6 +33,8 @@ fn finished(number: usize, spec: &Arc<Spec>) -> Job {
         run_at: None,
         hold: false,
         spec: Arc::clone(spec),
+        depends_on: Vec::new(),
+        batch: None,
         version: 3,
         state: if failed {
             State::Failed

@@ -15,12 +15,12 @@ use super::terminal::print;
 use super::terminal::print_json;
 use super::values::{json_object, seconds};
 use super::view::Job;
-use super::{lookup, run, wait};
+use super::{batches, lookup, run, wait};
 use protocol::stderr::complain;
 
 #[derive(Debug, Args)]
 pub struct StopArgs {
-    /// Job IDs, unique prefixes of IDs, or names
+    /// Job IDs, unique prefixes of IDs, or names; IDs of batches
     #[arg(
         value_name = "JOB",
         required_unless_present = "selector",
@@ -132,9 +132,26 @@ async fn stop_named(client: &Client, args: &StopArgs) -> Result<ExitCode, Failur
     for id in &ids {
         let path = format!("/jobs/{id}");
         let request = || client.request(Method::DELETE, &path).query(&query);
-        answers.push(client.json::<Value>(request).await?);
+        answers.push(match client.json::<Value>(request).await {
+            Ok(answer) => Some(answer),
+            // It may be that of a batch.
+            Err(failure) if failure.is_no_such_job() => {
+                batches::get(client, id).await.map_err(|_| failure)?;
+                None
+            }
+            Err(failure) => return Err(failure),
+        });
     }
     for (id, answer) in ids.iter().zip(answers) {
+        let Some(answer) = answer else {
+            let stopped = batches::stop(client, id, &query, !args.no_wait, args.purge).await?;
+            if args.json {
+                print_json(&stopped)?;
+            } else {
+                print(&batches::line(&stopped)?)?;
+            }
+            continue;
+        };
         let answer = if args.no_wait {
             answer
         } else {

@@ -1,6 +1,7 @@
 //! The client commands: they talk to a service over HTTP, and know the fields of a job and where the socket is.
 
 pub mod attach;
+pub mod batches;
 pub mod complete;
 mod connection;
 pub mod control;

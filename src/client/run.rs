@@ -84,6 +84,9 @@ async fn execute(args: &RunArgs) -> Result<u8, Failure> {
     }
     let client = Client::new(&args.connect)?;
     start_here(&client, &directory, &mut body);
+    if let Some(depends_on) = after(&client, args.spec.after()).await? {
+        body.insert("depends_on".to_owned(), depends_on);
+    }
     if args.detach {
         let job = create(&client, "/jobs", &body).await?;
         if args.json {
@@ -102,6 +105,20 @@ async fn execute(args: &RunArgs) -> Result<u8, Failure> {
     } else {
         attend(&client, &job, feeds, args.json, &mut signals).await
     }
+}
+
+/// What `--after` says, with the ids of the jobs.
+async fn after(client: &Client, jobs: &[String]) -> Result<Option<Value>, Failure> {
+    let mut depends_on = Vec::new();
+    for text in jobs {
+        let (job, on) = match text.rsplit_once(':') {
+            Some((job, on @ ("succeeded" | "failed" | "finished"))) => (job, on),
+            Some(_) | None => (text.as_str(), "succeeded"),
+        };
+        let job = lookup::id(client, job).await?;
+        depends_on.push(json!({"job": job, "on": on}));
+    }
+    Ok((!depends_on.is_empty()).then_some(Value::Array(depends_on)))
 }
 
 /// The job starts in this directory, if the service can get into it and the request names none.
@@ -227,7 +244,7 @@ pub(super) async fn create(
 ) -> Result<Value, Failure> {
     let key = Uuid::now_v7().to_string();
     let body = Value::Object(body.clone()).to_string();
-    let kind = if path == "/jobs" {
+    let kind = if ["/jobs", "/batches"].contains(&path) {
         "application/json"
     } else {
         "application/merge-patch+json"

@@ -15,14 +15,14 @@ use super::terminal::print_json;
 use super::text::{size, span};
 use super::view::Job;
 use super::watch::Watch;
-use super::{lookup, terminal};
+use super::{batches, lookup, terminal};
 use job::time::Timestamp;
 use linux::clock;
 use protocol::stderr::complain;
 
 #[derive(Debug, clap::Args)]
 pub struct ShowArgs {
-    /// Job IDs, unique prefixes of IDs, or names
+    /// Job IDs, unique prefixes of IDs, or names; IDs of batches
     #[arg(required = true, value_name = "JOB")]
     jobs: Vec<String>,
     /// Print the jobs as JSON
@@ -69,7 +69,22 @@ pub fn show(args: &ShowArgs) -> ExitCode {
     execute::run(async {
         let client = Client::new(&args.connect)?;
         for (at, id) in lookup::ids(&client, &args.jobs).await?.iter().enumerate() {
-            let (value, job) = lookup::get(&client, id).await?;
+            let (value, job) = match lookup::get(&client, id).await {
+                Ok(found) => found,
+                Err(failure) if failure.is_no_such_job() => {
+                    let Ok(batch) = batches::get(&client, id).await else {
+                        return Err(failure);
+                    };
+                    if args.json {
+                        print_json(&batch)?;
+                    } else {
+                        let gap = if at > 0 { "\n" } else { "" };
+                        print(&format!("{gap}{}", batches::describe(&batch)?))?;
+                    }
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
             if args.json {
                 print_json(&value)?;
                 continue;

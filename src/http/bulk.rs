@@ -39,7 +39,7 @@ pub(super) async fn wait(State_(api): State_<Api>, request: Request) -> Result<R
             present(&api, &ids).await?;
             ids
         }
-        Which::Selector(selector) => api.manager.unfinished(selector).await?,
+        Which::Matching(filter) => api.manager.unfinished(filter).await?,
     };
     api.manager.wait_many(&ids, wish.all, wish.timeout).await;
     let jobs = present(&api, &ids).await?;

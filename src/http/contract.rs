@@ -189,6 +189,7 @@ fn the_description_has_every_state_and_cause() {
         Cause::Timeout,
         Cause::Canceled,
         Cause::Superseded,
+        Cause::DependencyFailed,
         Cause::OomKilled,
         Cause::OutputLimit,
         Cause::StartDeadline,

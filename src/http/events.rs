@@ -35,7 +35,7 @@ use store::{EventPage, EventQuery};
 pub(super) const OF_JOB: &[&str] = &["after", "type", "follow"];
 
 /// The parameters of [`of_all`].
-pub(super) const OF_ALL: &[&str] = &["after", "type", "label_selector", "follow"];
+pub(super) const OF_ALL: &[&str] = &["after", "type", "label_selector", "batch", "follow"];
 
 const NDJSON: &str = "application/x-ndjson";
 const EVENT_STREAM: &str = "text/event-stream";
@@ -70,6 +70,7 @@ pub(super) async fn of_all(
 ) -> Result<Response, ApiError> {
     let mut filter = Filter::of(&mut params);
     filter.selector = page::selector(&mut params);
+    filter.batch = page::batch(&mut params);
     answer(&api, None, filter, params, &headers).await
 }
 
@@ -79,6 +80,7 @@ struct Filter {
     /// Empty for all.
     kinds: Vec<Kind>,
     selector: Selector,
+    batch: Option<JobId>,
     follow: Option<bool>,
 }
 
@@ -88,6 +90,7 @@ impl Filter {
             after: params.integer("after"),
             kinds: kinds(params),
             selector: Selector::default(),
+            batch: None,
             follow: params.given_flag("follow"),
         }
     }
@@ -95,6 +98,7 @@ impl Filter {
     fn has(&self, event: &Event) -> bool {
         (self.kinds.is_empty() || self.kinds.contains(&event.what.kind()))
             && self.selector.matches(&event.labels)
+            && (self.batch.is_none() || self.batch == event.batch)
     }
 }
 

@@ -25,14 +25,14 @@ use crate::query::Params;
 use crate::request::{self, BodyError};
 use crate::view::{BasicView, Delivered, JobList, JobView, ProcessList};
 use crate::{body, conditions, page, respond, view};
-pub(super) use create::{CREATE, create};
+pub(super) use create::{CREATE, create, judge, made};
 use job::{Job, JobId};
 use manager::{Manager, RequestError, Until};
 pub(super) use patch::patch;
 pub(super) use pause::{pause, resume};
 pub(super) use release::release;
 pub(super) use rerun::{RERUN, rerun};
-pub(super) use stop::{STOP, stop};
+pub(super) use stop::{STOP, stop, stop_wanted};
 
 /// The parameters of [`get`].
 pub(super) const GET: &[&str] = &[

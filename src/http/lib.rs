@@ -8,6 +8,7 @@ mod accept;
 mod api;
 mod attach;
 mod audit_log;
+mod batches;
 mod body;
 mod bulk;
 mod conditions;

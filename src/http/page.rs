@@ -17,6 +17,7 @@ pub(super) const PARAMETERS: &[&str] = &[
     "label_selector",
     "name_prefix",
     "queue",
+    "batch",
     "created_after",
     "created_before",
     "page_size",
@@ -58,6 +59,7 @@ pub(super) fn filter(params: &mut Params) -> Filter {
         selector: selector(params),
         name_prefix: params.text("name_prefix"),
         queue: params.text("queue"),
+        batch: batch(params),
         created_after: moment(params, "created_after"),
         created_before: moment(params, "created_before"),
     }
@@ -134,6 +136,11 @@ pub(super) fn selector(params: &mut Params) -> Selector {
             Selector::default()
         }
     }
+}
+
+/// Reads the batch that is meant.
+pub(super) fn batch(params: &mut Params) -> Option<JobId> {
+    params.parsed("batch", "the id of a batch", |text| text.parse().ok())
 }
 
 fn moment(params: &mut Params, name: &str) -> Option<Timestamp> {

@@ -22,7 +22,7 @@ use job::Spec;
 use job::spec::Program;
 
 /// Fields that a template's `spec` must leave to the template and to the request.
-const NOT_IN_SPEC: [&str; 5] = ["command", "script", "shell", "name", "labels"];
+const NOT_IN_SPEC: [&str; 6] = ["command", "script", "shell", "name", "labels", "depends_on"];
 
 /// The templates of a service.
 #[derive(Clone, Debug)]
@@ -189,6 +189,7 @@ impl Policy {
             hold: request.hold,
             // A template says all of what is run.
             has_priority: true,
+            depends_on: request.depends_on,
         })
     }
 

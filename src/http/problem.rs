@@ -85,6 +85,18 @@ pub enum ApiError {
     JobNotFound,
     /// Nothing is set of this queue, and no job is in it.
     QueueNotFound,
+    /// No batch has this id.
+    BatchNotFound,
+    /// Not all jobs of the batch have ended.
+    BatchNotFinished,
+    /// Records of jobs of the batch have been removed.
+    BatchJobsExpired,
+    /// All jobs of the batch have succeeded.
+    NothingToRerun,
+    /// Values of secrets are not known any more.
+    SecretsUnknown,
+    /// Unfinished jobs depend on it.
+    DependedOn,
     /// Jobs wait or run in the queue.
     QueueInUse,
     /// The job does not wait for its key, which this job has.

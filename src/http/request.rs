@@ -3,6 +3,8 @@
 //! PURE. It owns every rule about what a client may ask for; it does not know what this machine can
 //! give (users, cgroups, privileges), nor HTTP.
 
+mod batches;
+mod dependencies;
 mod fields;
 mod json;
 mod many;
@@ -23,9 +25,11 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+pub use batches::{NewBatch, Only, parse_batch, parse_batch_rerun};
 pub(crate) use fields::nearest;
 use fields::{At, Errors, Fields, boolean, integer, seconds};
 pub use fields::{FieldError, code};
+use job::dependency::Dependency;
 use job::pty::{Pty, SIZE_MAX, Size};
 use job::spec::{
     EnvInherit, Limits, NameOrId, OutputPolicy, Scope, Secrets, Stdin, StdinData, StopPolicy,
@@ -127,6 +131,8 @@ pub struct NewJob {
     pub hold: bool,
     /// It brings a priority of its own.
     pub has_priority: bool,
+    /// What has to end before it may start.
+    pub depends_on: Vec<Dependency>,
 }
 
 const TEN_YEARS: Duration = Duration::from_hours(10 * 365 * 24);
@@ -155,6 +161,7 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
     let labels = f.optional("labels", rules::labels(limits.labels));
     let run_at = f.optional("run_at", times::moment);
     let hold = f.or_default("hold", boolean);
+    let depends_on = f.or_default("depends_on", dependencies::dependencies);
     let variables = rules::variables(limits);
     // One line for each field of the API, with its rule.
     let spec = Spec {
@@ -206,6 +213,7 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
         run_at,
         hold,
         has_priority,
+        depends_on,
     })
 }
 

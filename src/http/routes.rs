@@ -19,8 +19,8 @@ use super::extract::InPath;
 use super::layers::auth;
 use super::problem::ApiError;
 use super::{
-    Api, attach, bulk, conditions, docs, events, jobs, live, mcp, output, page, query, queues,
-    service, session, stdin, summary, templates, terminal, web,
+    Api, attach, batches, bulk, conditions, docs, events, jobs, live, mcp, output, page, query,
+    queues, service, session, stdin, summary, templates, terminal, web,
 };
 use crate::tokens::Access::{self, Admin, Metrics, Operate, Public, Read};
 
@@ -140,6 +140,17 @@ pub(super) fn table() -> Vec<Route> {
             events::of_job,
         ),
         route(GET, "/events", Read, events::OF_ALL, events::of_all),
+        route(POST, "/batches", Operate, batches::CREATE, batches::create),
+        route(GET, "/batches", Read, batches::LIST, batches::list),
+        route(GET, "/batches/{id}", Read, batches::GET, batches::get),
+        route(DELETE, "/batches/{id}", Operate, jobs::STOP, batches::stop),
+        route(
+            POST,
+            "/batches/{id}/rerun",
+            Operate,
+            batches::RERUN,
+            batches::rerun,
+        ),
         route(GET, "/queues", Read, &[], queues::list),
         route(GET, "/queues/{name}", Read, &[], queues::get),
         route(PUT, "/queues/{name}", Admin, &[], queues::put),

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::output::Excerpt;
+use job::batch::Membership;
+use job::dependency::Dependency;
 use job::sandbox::InForce;
 use job::spec::Program;
 use job::time::Timestamp;
@@ -33,6 +35,8 @@ pub struct JobView<'a> {
     state_reason: Option<&'static str>,
     state_message: Option<Cow<'a, str>>,
     spec: &'a Spec,
+    depends_on: &'a [Dependency],
+    batch: Option<BatchPlace<'a>>,
     created_at: Timestamp,
     started_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
@@ -73,6 +77,8 @@ impl<'a> JobView<'a> {
             state_reason: state_reason(job, why),
             state_message: state_message(job, why),
             spec: &job.spec,
+            depends_on: &job.depends_on,
+            batch: job.batch.as_ref().map(BatchPlace::from),
             created_at: job.created_at,
             started_at: job.started_at,
             finished_at: job.finished_at,
@@ -160,6 +166,26 @@ impl<'a> From<&'a Attempt> for AttemptView<'a> {
             escalated: attempt.escalated,
             killed_leftovers: attempt.killed_leftovers,
             message: attempt.message.as_deref(),
+        }
+    }
+}
+
+/// The place of a job in a batch.
+#[derive(Debug, Serialize)]
+struct BatchPlace<'a> {
+    id: String,
+    key: &'a str,
+    index: u32,
+    count: u32,
+}
+
+impl<'a> From<&'a Membership> for BatchPlace<'a> {
+    fn from(place: &'a Membership) -> Self {
+        Self {
+            id: place.id.to_string(),
+            key: &place.key,
+            index: place.index,
+            count: place.count,
         }
     }
 }
@@ -319,6 +345,7 @@ fn wait_word(why: &Reason) -> &'static str {
         Reason::Dependencies(_) => "waiting_for_dependencies",
         Reason::Time(_) => "waiting_for_time",
         Reason::Retry(_) => "waiting_for_retry",
+        Reason::Key(claim, _) if claim.is_of_batch() => "waiting_for_batch",
         Reason::Key(..) => "waiting_for_key",
         Reason::NeverFits(_) => "never_fits",
         Reason::QueuePaused(_) => "queue_paused",
@@ -333,9 +360,14 @@ fn wait_message(job: &Job, why: &Reason) -> String {
     let queue = &job.spec.queue;
     match why {
         Reason::Held => "it is held until somebody releases it".to_owned(),
-        Reason::Dependencies(count) => format!("{count} jobs that it depends on have not ended"),
+        Reason::Dependencies(count) => {
+            format!("{count} of those that it depends on have not ended")
+        }
         Reason::Time(at) => format!("it is not to start before {at}"),
         Reason::Retry(at) => format!("it is tried again at {at}"),
+        Reason::Key(claim, _) if claim.is_of_batch() => {
+            format!("{} jobs of its batch run, which is the most", claim.limit)
+        }
         Reason::Key(claim, Some(holder)) => format!("job {holder} runs with the key {}", claim.key),
         Reason::Key(claim, None) => format!("others run with the key {}", claim.key),
         Reason::NeverFits(weight) => {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::batch::{Batch, Ends};
 use crate::outcome::{Cause, Exit};
 use crate::spec::Scope;
 use crate::time::Timestamp;
@@ -51,11 +52,17 @@ pub enum Kind {
     /// A delivery to a webhook was given up.
     #[serde(rename = "job.webhook_failed")]
     WebhookFailed,
+    /// A batch was accepted and is durable.
+    #[serde(rename = "batch.created")]
+    BatchCreated,
+    /// The last job of a batch has ended.
+    #[serde(rename = "batch.finished")]
+    BatchFinished,
 }
 
 impl Kind {
     /// Every kind, in the order of a life.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Created,
         Self::Started,
         Self::Paused,
@@ -67,6 +74,8 @@ impl Kind {
         Self::Finished,
         Self::WebhookDelivered,
         Self::WebhookFailed,
+        Self::BatchCreated,
+        Self::BatchFinished,
     ];
 
     /// The word in the API.
@@ -84,6 +93,8 @@ impl Kind {
             Self::Finished => "job.finished",
             Self::WebhookDelivered => "job.webhook_delivered",
             Self::WebhookFailed => "job.webhook_failed",
+            Self::BatchCreated => "batch.created",
+            Self::BatchFinished => "batch.finished",
         }
     }
 
@@ -91,6 +102,12 @@ impl Kind {
     #[must_use]
     pub fn of_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == word)
+    }
+
+    /// Is it about a batch, not a job?
+    #[must_use]
+    pub fn is_of_batch(self) -> bool {
+        matches!(self, Self::BatchCreated | Self::BatchFinished)
     }
 
     /// The state in which a job is known to have been when this was told; nothing where it does not say.
@@ -105,7 +122,9 @@ impl Kind {
             | Self::Changed
             | Self::Finished
             | Self::WebhookDelivered
-            | Self::WebhookFailed => None,
+            | Self::WebhookFailed
+            | Self::BatchCreated
+            | Self::BatchFinished => None,
         }
     }
 }
@@ -190,6 +209,23 @@ pub enum What {
         /// Why the last one failed.
         error: String,
     },
+    /// See [`Kind::BatchCreated`].
+    BatchCreated {
+        /// By whom.
+        by: String,
+        /// The batch that it repeats.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rerun_of: Option<JobId>,
+        /// How many jobs it has.
+        total: u32,
+    },
+    /// See [`Kind::BatchFinished`].
+    BatchFinished {
+        /// How many jobs it had.
+        total: u32,
+        /// How they ended.
+        ends: Ends,
+    },
 }
 
 impl What {
@@ -208,15 +244,19 @@ impl What {
             Self::Finished { .. } => Kind::Finished,
             Self::WebhookDelivered { .. } => Kind::WebhookDelivered,
             Self::WebhookFailed { .. } => Kind::WebhookFailed,
+            Self::BatchCreated { .. } => Kind::BatchCreated,
+            Self::BatchFinished { .. } => Kind::BatchFinished,
         }
     }
 }
 
-/// One happening of one job, with what the job was like then.
+/// One happening of one job or batch, with what it was like then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The job.
+    /// The job, or the batch.
     pub job: JobId,
+    /// The batch that the job belongs to, or that this is about.
+    pub batch: Option<JobId>,
     /// When it happened.
     pub at: Timestamp,
     /// The job's name.
@@ -247,6 +287,7 @@ impl Event {
                 .map(|(number, _)| number)
                 .collect(),
             job: job.id,
+            batch: job.batch.as_ref().map(|it| it.id),
             at,
             name: job.name.clone(),
             labels: job.labels.clone(),
@@ -254,6 +295,26 @@ impl Event {
             version: job.version,
             attempt: job.attempt,
             what,
+        }
+    }
+
+    /// A happening of a batch.
+    #[must_use]
+    pub fn of_batch(batch: &Batch, at: Timestamp, what: What) -> Self {
+        let kind = what.kind();
+        let webhooks = batch.webhooks.iter().enumerate();
+        let wanted = webhooks.filter(|(_, webhook)| webhook.wants(kind));
+        Self {
+            job: batch.id,
+            batch: Some(batch.id),
+            at,
+            name: batch.name.clone(),
+            labels: batch.labels.clone(),
+            state: batch.state,
+            version: batch.version(),
+            attempt: 1,
+            what,
+            webhooks: wanted.map(|(number, _)| number).collect(),
         }
     }
 

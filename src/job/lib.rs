@@ -7,6 +7,7 @@
 pub mod amendment;
 mod attempt;
 pub mod batch;
+pub mod dependency;
 pub mod event;
 pub mod id;
 mod idempotency;
@@ -31,6 +32,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::batch::Membership;
+use crate::dependency::Dependency;
 use crate::time::Timestamp;
 pub use attempt::Attempt;
 pub use id::JobId;
@@ -124,7 +127,9 @@ impl State {
             | Cause::OutputLimit
             | Cause::StartDeadline => Self::Failed,
             Cause::Timeout => Self::TimedOut,
-            Cause::Canceled | Cause::Superseded | Cause::Shutdown => Self::Canceled,
+            Cause::Canceled | Cause::Superseded | Cause::DependencyFailed | Cause::Shutdown => {
+                Self::Canceled
+            }
             Cause::MonitorLost | Cause::SupervisorLost | Cause::HostRebooted => Self::Lost,
         }
     }
@@ -204,6 +209,12 @@ pub struct Job {
     pub hold: bool,
     /// What to run.
     pub spec: Arc<Spec>,
+    /// What has to end before it may start.
+    #[serde(default)]
+    pub depends_on: Vec<Dependency>,
+    /// Its place in a batch.
+    #[serde(default)]
+    pub batch: Option<Membership>,
     /// Grows on every visible change.
     pub version: u64,
     /// Where it is in its life.
@@ -258,6 +269,8 @@ impl Job {
             run_at: None,
             hold: false,
             spec,
+            depends_on: Vec::new(),
+            batch: None,
             version: 1,
             state: State::Queued,
             message: None,

@@ -47,6 +47,8 @@ pub enum Cause {
     Canceled,
     /// A newer job took its key.
     Superseded,
+    /// A job or a batch that it depends on ended in another way than it needs.
+    DependencyFailed,
     /// The kernel's out-of-memory killer ended the leader.
     OomKilled,
     /// The output limit was reached and `on_limit` is `stop_job`.
@@ -74,6 +76,7 @@ impl Cause {
             Self::Timeout => "timeout",
             Self::Canceled => "canceled",
             Self::Superseded => "superseded",
+            Self::DependencyFailed => "dependency_failed",
             Self::OomKilled => "oom_killed",
             Self::OutputLimit => "output_limit",
             Self::StartDeadline => "start_deadline",

@@ -15,6 +15,8 @@ pub struct Filter {
     pub name_prefix: Option<String>,
     /// Exactly this queue.
     pub queue: Option<String>,
+    /// Of this batch.
+    pub batch: Option<JobId>,
     /// Created at or after.
     pub created_after: Option<Timestamp>,
     /// Created before.
@@ -36,6 +38,9 @@ impl Filter {
                 .queue
                 .as_deref()
                 .is_none_or(|queue| job.spec.queue == queue)
+            && self
+                .batch
+                .is_none_or(|batch| job.batch.as_ref().is_some_and(|it| it.id == batch))
             && self
                 .created_after
                 .is_none_or(|moment| job.created_at >= moment)

@@ -68,7 +68,10 @@ impl On {
             Cause::SupervisorLost => Self::SupervisorLost,
             Cause::HostRebooted => Self::HostRebooted,
             Cause::Shutdown => Self::Shutdown,
-            Cause::Canceled | Cause::Superseded | Cause::StartDeadline => return None,
+            Cause::Canceled
+            | Cause::Superseded
+            | Cause::DependencyFailed
+            | Cause::StartDeadline => return None,
         })
     }
 }
@@ -291,6 +294,7 @@ mod tests {
             (Cause::Shutdown, false),
             (Cause::Canceled, false),
             (Cause::Superseded, false),
+            (Cause::DependencyFailed, false),
             (Cause::StartDeadline, false),
         ] {
             let failure = Failure {

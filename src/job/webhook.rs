@@ -52,7 +52,9 @@ impl Webhook {
             | Kind::Signaled
             | Kind::Changed
             | Kind::AttemptFinished
-            | Kind::Finished => self.events.contains(&kind),
+            | Kind::Finished
+            | Kind::BatchCreated
+            | Kind::BatchFinished => self.events.contains(&kind),
         }
     }
 }

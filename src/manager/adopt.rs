@@ -17,7 +17,7 @@ use super::link::MonitorLink;
 use super::room::Superseded;
 use super::shared::Shared;
 use super::time::until;
-use super::{mirror, queues};
+use super::{batches, chains, mirror, queues};
 use job::outcome::{Cause, SpawnFailure};
 use job::queue::OnConflict;
 use job::spec::Secrets;
@@ -77,6 +77,7 @@ enum Found {
 pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
     queues::recall(shared).await?;
     let told = shared.store.told().await?;
+    batches::recall(shared).await?;
     let directories = shared.job_dirs.all().await?;
     let reading = shared.clone();
     let beyond = told.iter().filter(|(_, state)| **state != State::Queued);
@@ -94,6 +95,7 @@ pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
                 !is_settled
             });
         let id = job.id;
+        reading.chains.recall(&job);
         if launched.is_some() || beyond.contains(&id) || job.state != State::Queued {
             return (id, Found::Known(Box::new((job, secrets, launched))));
         }
@@ -129,6 +131,7 @@ pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
             shared.end_superseded(doomed, &job);
         }
     }
+    chains::settle_all(shared).await?;
     shared.grant();
     Ok(())
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::admission::Rejection;
+use super::chains::Unlinked;
+use job::dependency::Dependency;
 use job::life::Refusal;
 use job::sandbox::{Baseline, Features};
 use job::time::Timestamp;
@@ -39,6 +41,8 @@ pub struct Submission {
     pub idempotency: Option<Idempotency>,
     /// Its priority is its own, not the default of its queue.
     pub has_priority: bool,
+    /// What has to end before it may start.
+    pub depends_on: Vec<Dependency>,
 }
 
 /// A submission that was accepted.
@@ -62,6 +66,9 @@ pub enum SubmitError {
     /// Its weight is more than may run, which is this.
     #[error("the weight is more than {0}, which is the most that may run")]
     TooHeavy(u32),
+    /// The job or batch that this dependency names is not there.
+    #[error("dependency {0} names nothing that is there")]
+    NoSuchDependency(usize),
     /// The service accepts no new jobs any more.
     #[error("the service is draining")]
     Draining,
@@ -77,6 +84,15 @@ pub enum SubmitError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::StoreError),
+}
+
+impl From<Unlinked> for SubmitError {
+    fn from(unlinked: Unlinked) -> Self {
+        match unlinked {
+            Unlinked::Unknown(place) => Self::NoSuchDependency(place),
+            Unlinked::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 impl From<Rejection> for SubmitError {
@@ -193,6 +209,9 @@ pub enum RequestError {
     /// The job was not given a terminal.
     #[error("the job has no terminal")]
     NoTerminal,
+    /// Jobs that have not ended depend on it.
+    #[error("unfinished jobs depend on it")]
+    DependedOn,
     /// The job's monitor does not answer any more.
     #[error("the job's monitor is gone")]
     MonitorGone,

@@ -6,6 +6,8 @@ mod adopt;
 mod alarm;
 mod amend;
 mod api;
+mod batches;
+mod chains;
 mod cleanup;
 pub mod cloud_event;
 mod job_dirs;
@@ -44,11 +46,11 @@ pub use api::{
     Actor, Follow, Info, NotReady, Page, Purged, RequestError, Submission, SubmitError, Submitted,
     Unavailable, Until,
 };
+pub use batches::{BatchError, BatchJob, BatchState, BatchSubmission, BatchUntil, Batches};
 use job::event::Cursor;
 use job::life::{Refusal, Stop};
 use job::pty::Size;
 use job::query::{Filter, Query};
-use job::selector::Selector;
 use job::spec::Scope;
 use job::{Idempotency, Job, JobId, Signal, Spec, State};
 use listing::count_of;
@@ -146,6 +148,12 @@ impl Manager {
         submit::submitted(&self.shared, actor, idempotency).await
     }
 
+    /// The batches.
+    #[must_use]
+    pub fn batches(&self) -> Batches {
+        Batches::of(self.shared.clone())
+    }
+
     /// The queues.
     #[must_use]
     pub fn queues(&self) -> Queues {
@@ -204,8 +212,8 @@ impl Manager {
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub async fn unfinished(&self, selector: Selector) -> Result<Vec<JobId>, RequestError> {
-        listing::unfinished(&self.shared, selector).await
+    pub async fn unfinished(&self, filter: Filter) -> Result<Vec<JobId>, RequestError> {
+        listing::unfinished(&self.shared, filter).await
     }
 
     /// What a queued job waits for; `None` where it does not wait any more.
@@ -258,6 +266,9 @@ impl Manager {
     }
 
     async fn purge_now(&self, id: JobId, stop: Stop) -> Result<(), RequestError> {
+        if self.shared.chains.is_wanted(id) {
+            return Err(RequestError::DependedOn);
+        }
         let job = self.stop(id, stop).await?;
         if !job.state.is_terminal()
             && let Some(Awake { mut state, .. }) = self.shared.awake(id).await?
@@ -269,7 +280,11 @@ impl Manager {
                 return Err(RequestError::MonitorGone);
             }
         }
-        Ok(self.shared.purge(vec![id]).await?)
+        if self.shared.purge(vec![id]).await? {
+            Ok(())
+        } else {
+            Err(RequestError::DependedOn)
+        }
     }
 
     /// Sends a signal; returns how many processes it was delivered to.

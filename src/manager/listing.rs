@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::api::{Page, RequestError};
 use super::shared::Shared;
 use job::query::{Filter, Order, Query};
-use job::selector::Selector;
 use job::{Job, JobId, State};
 
 /// One page of jobs, live and finished.
@@ -97,16 +96,12 @@ pub(super) async fn matching(shared: &Shared, query: Query) -> Result<Vec<Arc<Jo
 /// Where the store cannot be read.
 pub(super) async fn unfinished(
     shared: &Shared,
-    selector: Selector,
+    filter: Filter,
 ) -> Result<Vec<JobId>, RequestError> {
     let mut states = State::ALL.to_vec();
     states.retain(|state| !state.is_terminal());
     let query = Query {
-        filter: Filter {
-            selector,
-            states,
-            ..Filter::default()
-        },
+        filter: Filter { states, ..filter },
         order: Order::CreatedAscending,
         after: None,
         limit: usize::MAX,

@@ -451,6 +451,7 @@ fn stop_took(first: Timestamp, job: &Job) -> Option<Duration> {
         | Cause::Signaled
         | Cause::SpawnFailed
         | Cause::OomKilled
+        | Cause::DependencyFailed
         | Cause::StartDeadline
         | Cause::MonitorLost
         | Cause::SupervisorLost

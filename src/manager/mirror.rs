@@ -177,6 +177,7 @@ fn describe(job: &Job, termination: &Termination) -> String {
         Cause::Timeout => format!("the timeout passed; {exit}"),
         Cause::Canceled => format!("canceled{by}; {exit}"),
         Cause::Superseded => format!("superseded by a newer job with the same key; {exit}"),
+        Cause::DependencyFailed => termination.reason.clone().unwrap_or(exit),
         Cause::OomKilled => format!("the job used more memory than it may; {exit}"),
         Cause::OutputLimit => format!("the job wrote more output than it may; {exit}"),
         Cause::StartDeadline => "the start deadline passed while the job was queued".to_owned(),

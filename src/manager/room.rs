@@ -130,10 +130,8 @@ impl Room {
         });
         Ticket {
             weight: spec.weight,
-            claim: spec.concurrency.as_ref().map(|it| Claim {
-                key: it.key.as_str().into(),
-                limit: it.limit,
-            }),
+            claim: Claim::of(job),
+            depends: u32::try_from(job.depends_on.len()).unwrap_or(u32::MAX),
             // A time that has come is no gate.
             not_before: job.next_attempt_at.or(job.run_at).filter(|at| *at > now),
             is_retry: job.next_attempt_at.is_some(),
@@ -183,6 +181,26 @@ impl Room {
     /// Promises a place to a job that is about to be made durable.
     pub(super) fn promise(&self, ticket: Ticket, alone: bool) -> Result<(), Rejection> {
         self.books().admission.promise(ticket, alone)
+    }
+
+    /// Promises places to all of these jobs, or says for which of them there is none.
+    pub(super) fn promise_all(
+        &self,
+        tickets: Vec<(Ticket, bool)>,
+    ) -> Result<(), (usize, Rejection)> {
+        let mut books = self.books();
+        let mut promised = Vec::with_capacity(tickets.len());
+        for (place, (ticket, alone)) in tickets.into_iter().enumerate() {
+            let job = ticket.job;
+            if let Err(why) = books.admission.promise(ticket, alone) {
+                for job in promised {
+                    books.admission.take_back(job);
+                }
+                return Err((place, why));
+            }
+            promised.push(job);
+        }
+        Ok(())
     }
 
     /// Forgets a job that was not accepted after all.
@@ -271,6 +289,14 @@ impl Room {
     /// A job that was granted has started.
     pub(super) fn started(&self, id: JobId, now: Timestamp) {
         self.books().admission.started(id, now);
+    }
+
+    /// Gives a waiting job another ticket, but for what it depends on; `false` if it does not wait (any more).
+    pub(super) fn replace(&self, ticket: Ticket) -> bool {
+        self.amend(ticket.job, |it| {
+            let depends = it.depends;
+            *it = Ticket { depends, ..ticket };
+        })
     }
 
     /// Changes a waiting job; `false` where it does not wait (any more).

@@ -11,13 +11,14 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::admission::Ticket;
 use super::adopt::{self, Fate, Origin};
 use super::api::LookupError;
 use super::room::Superseded;
 use super::shared::Shared;
 use super::shutdown::ShutdownPlan;
 use super::time::until;
-use super::{RequestError, SubmitError, Submitted, lost_jobs, mirror};
+use super::{RequestError, SubmitError, Submitted, chains, lost_jobs, mirror};
 use job::amendment::Amendment;
 use job::event::{self, Event, What};
 use job::life::{Refusal, Stop};
@@ -130,6 +131,7 @@ impl Runner {
                 let (slot, has_slot) = oneshot::channel();
                 let ticket = self.shared.room.ticket_of(&self.job);
                 self.shared.room.enter(ticket, Some(slot));
+                chains::linked(&self.shared, self.job.id);
                 if let Some(key) = &self.job.spec.concurrency {
                     let room = &self.shared.room;
                     let doomed = room.supersede(self.job.id, key, Superseded::Others);
@@ -163,6 +165,7 @@ impl Runner {
                 Err(SubmitError::Store(error))
             }
         };
+        self.shared.chains.account().remove(self.job.id);
         let _ = answer.send(refusal);
     }
 
@@ -301,6 +304,8 @@ impl Runner {
         let (slot, has_slot) = oneshot::channel();
         let ticket = self.shared.room.ticket_of(&job);
         self.shared.room.enter(ticket, Some(slot));
+        // What it depends on has ended before its first attempt.
+        chains::linked(&self.shared, job.id);
         // Its monitor may have ended before it reported the last of it.
         self.feed.send_replace(job.output.next_offset);
         self.publish.send_replace(job);
@@ -375,6 +380,7 @@ impl Runner {
             spans.ended(&job);
         }
         self.publish.send_replace(job.clone());
+        chains::end_is_known(&self.shared, &job);
         self.answer();
         log::ended(&job);
         self.shared.forget(job.id).await;
@@ -412,7 +418,9 @@ impl Runner {
         let amended = room.amend(before.id, |it| {
             // One that is about to be ended since another has come with its key stays held.
             let is_doomed = it.held && !was_held;
-            *it = new;
+            // What it depends on is no part of an amendment.
+            let depends = it.depends;
+            *it = Ticket { depends, ..new };
             it.held |= is_doomed;
         });
         if !amended {
@@ -420,7 +428,7 @@ impl Runner {
         }
         let amended = self.amend(amendment).await;
         if amended.is_err() {
-            self.shared.room.amend(before.id, |it| *it = old);
+            self.shared.room.replace(old);
         }
         self.shared.grant();
         amended

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::admission::Admission;
+use super::chains::Chains;
 use super::job_dirs::JobDirs;
 use super::link::SupervisorLink;
 use super::lost_jobs::LostJobs;
@@ -36,6 +37,8 @@ pub(super) struct Shared {
     tasks: Spawner,
     /// Which jobs have tasks, and which wait.
     pub(super) room: Room,
+    /// Which jobs wait for the ends of others.
+    pub(super) chains: Chains,
     /// The queues of which something is set.
     pub(super) queues: Registry,
     pub(super) resolver: Arc<Resolver>,
@@ -76,6 +79,7 @@ impl Shared {
             supervisor: SupervisorLink::new(setup.supervisor)?,
             started_at: clock::wall(),
             room: Room::new(Admission::new(max_running, setup.limits.max_queued)),
+            chains: Chains::default(),
             queues: Registry::default(),
             resolver: Arc::new(Resolver {
                 environment: own_environment(),
@@ -159,13 +163,19 @@ impl Shared {
 
     /// Removes finished jobs: what is on disk first, then their rows, so that nothing is left that no
     /// row leads to.
-    pub(super) async fn purge(&self, ids: Vec<JobId>) -> Result<(), StoreError> {
+    /// `false`: some stay, since jobs depend on them that have not ended.
+    pub(super) async fn purge(&self, ids: Vec<JobId>) -> Result<bool, StoreError> {
+        let all = ids.len();
+        let ids = self.chains.begin_removal(ids);
+        let is_all = ids.len() == all;
         // Their tasks are over, even if the last of them is still on its way out.
         for id in &ids {
             self.room.forget(*id);
         }
         self.job_dirs.remove(ids.clone()).await;
-        self.store.delete(ids).await
+        let deleted = self.store.delete(ids.clone()).await;
+        self.chains.removed(&ids);
+        deleted.map(|()| is_all)
     }
 
     pub(super) fn store_failed(&self, error: &StoreError) {

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::api::{NotReady, Submission, SubmitError, Submitted};
+use super::chains;
 use super::runner::Acceptance;
 use super::shared::Shared;
 use job::queue::OnConflict;
@@ -38,6 +39,7 @@ pub(super) async fn submit(
         hold,
         idempotency,
         has_priority,
+        depends_on,
     } = submission;
     if !has_priority {
         let queue = shared.room.look(|it| it.settings(&spec.queue));
@@ -58,9 +60,12 @@ pub(super) async fn submit(
         trace,
         run_at,
         hold,
+        depends_on,
         ..Job::accepted(id, actor, Arc::new(spec), created_at)
     };
+    let link = chains::link(shared, &job).await?;
     shared.room.promise(shared.room.ticket_of(&job), is_alone)?;
+    link.and_then(chains::Link::keep);
     let (answer, mut answered) = oneshot::channel();
     let runner = shared.enlist(job, false, None);
     shared.spawn(runner.accept(Acceptance {

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Fault;
+use job::batch::Membership;
+use job::dependency::Dependency;
 use job::outcome::{Exit, OutputTotals, SpawnFailure, Termination, Usage};
 use job::spec::Secrets;
 use job::time::Timestamp;
@@ -42,6 +44,10 @@ struct Record<'a> {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     hold: bool,
     spec: Arc<Spec>,
+    #[serde(default, skip_serializing_if = "no_dependencies")]
+    depends_on: Cow<'a, [Dependency]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    batch: Option<Cow<'a, Membership>>,
     version: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     message: Option<Cow<'a, str>>,
@@ -75,6 +81,10 @@ fn no_labels(labels: &BTreeMap<String, String>) -> bool {
     labels.is_empty()
 }
 
+fn no_dependencies(dependencies: &[Dependency]) -> bool {
+    dependencies.is_empty()
+}
+
 fn no_attempts(attempts: &[Attempt]) -> bool {
     attempts.is_empty()
 }
@@ -94,6 +104,8 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
         run_at: micros(job.run_at),
         hold: job.hold,
         spec: Arc::clone(&job.spec),
+        depends_on: Cow::Borrowed(&job.depends_on),
+        batch: job.batch.as_ref().map(Cow::Borrowed),
         version: job.version,
         message: job.message.as_deref().map(Cow::Borrowed),
         started_at: micros(job.started_at),
@@ -137,6 +149,8 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
         run_at: moment(record.run_at),
         hold: record.hold,
         spec: record.spec,
+        depends_on: record.depends_on.into_owned(),
+        batch: record.batch.map(Cow::into_owned),
         version: record.version,
         state: state_of(columns.state).ok_or(Fault::UnknownState(columns.state))?,
         message: record.message.map(Cow::into_owned),
@@ -158,14 +172,21 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
     })
 }
 
-/// The labels in a row's text, without reading the rest of it.
-pub(super) fn labels(text: &str) -> Result<BTreeMap<String, String>, Fault> {
+/// The labels in a row's text and the batch of the job, without reading the rest of it.
+pub(super) fn labels(text: &str) -> Result<(BTreeMap<String, String>, Option<JobId>), Fault> {
+    #[derive(Deserialize)]
+    struct Batch {
+        id: JobId,
+    }
     #[derive(Deserialize)]
     struct Labels {
         #[serde(default)]
         labels: BTreeMap<String, String>,
+        #[serde(default)]
+        batch: Option<Batch>,
     }
-    Ok(serde_json::from_str::<Labels>(text)?.labels)
+    let found: Labels = serde_json::from_str(text)?;
+    Ok((found.labels, found.batch.map(|it| it.id)))
 }
 
 /// The secrets with their values, for the table that is erased when the job ends.
@@ -195,7 +216,7 @@ pub(super) fn number_of(state: State) -> i64 {
     }
 }
 
-fn state_of(number: i64) -> Option<State> {
+pub(super) fn state_of(number: i64) -> Option<State> {
     State::ALL
         .into_iter()
         .find(|state| number_of(*state) == number)

@@ -7,7 +7,7 @@ use rusqlite::{Connection, params};
 use crate::encoding;
 use crate::events::EventRow;
 use crate::outbox::{self, WebhookRow};
-use crate::tables::{self, Row, Totals};
+use crate::tables::{self, Change, Row, Totals};
 use crate::{Fault, Inserted, Store, StoreError};
 use job::event::Event;
 use job::spec::Secrets;
@@ -20,6 +20,7 @@ const DOING: &str = "cannot store a new job";
 pub struct Insertion {
     key: Option<Key>,
     jobs: Vec<NewRow>,
+    changes: Vec<Change>,
     pub(super) events: Vec<EventRow>,
 }
 
@@ -79,6 +80,11 @@ impl Insertion {
             made,
         });
     }
+
+    /// Makes a change in the same transaction, once the jobs are there.
+    pub(super) fn also(&mut self, change: Change) {
+        self.changes.push(change);
+    }
 }
 
 impl Store {
@@ -134,6 +140,9 @@ pub(super) fn insert(
     }
     for job in &insertion.jobs {
         insert_job(connection, job, totals)?;
+    }
+    for change in &insertion.changes {
+        tables::change(connection, change, totals)?;
     }
     Ok(Inserted::New)
 }

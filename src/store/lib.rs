@@ -5,6 +5,7 @@
 //! SQLite blocks a worker of the async runtime, and nothing of it is seen outside. The store decides
 //! nothing about a job: it must not know the rules of a job's life, HTTP or processes.
 
+mod batches;
 mod encoding;
 mod events;
 mod inbox;
@@ -27,6 +28,7 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 use tokio::sync::watch;
 
+pub use batches::GroupState;
 use events::EventRow;
 pub use events::{EventPage, EventQuery};
 pub use insertion::Insertion;
@@ -404,7 +406,13 @@ impl Store {
         event: Event,
     ) -> Result<(), StoreError> {
         let doing = "cannot store a delivery";
-        let rows = EventRow::all(vec![event]).map_err(|it| it.doing(doing))?;
+        // The words for it are those of a job.
+        let told = if delivery.event.what.kind().is_of_batch() {
+            Vec::new()
+        } else {
+            vec![event]
+        };
+        let rows = EventRow::all(told).map_err(|it| it.doing(doing))?;
         let change = Change::Settle(delivery.id, delivery.event.job, Settlement::Done(rows));
         self.writer.change(change, doing).await
     }

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 
 use crate::Fault;
 use crate::encoding::{self, Columns};
-use crate::tables::{DEFAULT_QUEUE, NAME_LABEL, QUEUE_LABEL, Totals};
+use crate::tables::{BATCH_LABEL, DEFAULT_QUEUE, NAME_LABEL, QUEUE_LABEL, Totals};
 use job::query::{Filter, Order, Query};
 use job::selector::Requirement;
 use job::spec::Secrets;
@@ -256,7 +256,11 @@ pub(super) fn page(connection: &Connection, query: &Query) -> Result<Option<Sql>
         Order::CreatedDescending => (" DESC", "<"),
         Order::CreatedAscending => ("", ">"),
     };
-    let label = leading_label(connection, filter, MAX_RANGES / states.len())?;
+    let batch = filter.batch.map(|id| id.to_string());
+    let label = match &batch {
+        Some(id) => Some((BATCH_LABEL, vec![id.as_str()])),
+        None => leading_label(connection, filter, MAX_RANGES / states.len())?,
+    };
     if label.is_none()
         && let Some(sql) = by_name(connection, query, &states)?
     {

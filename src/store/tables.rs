@@ -5,11 +5,13 @@
 
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
+use crate::batches::{self, BatchRow};
 use crate::encoding::{self, Columns};
 use crate::events::{self, EventRow};
 use crate::outbox::{self, Settlement};
 use crate::queues::{self, QueueRow};
 use crate::{Fault, Inserted};
+use job::time::Timestamp;
 use job::{Idempotency, Job, JobId};
 
 /// The queue of jobs that name none.
@@ -17,6 +19,9 @@ pub(super) const DEFAULT_QUEUE: &str = "default";
 
 /// The key of the queue in the index of labels.
 pub(super) const QUEUE_LABEL: &str = "#queue";
+
+/// The key of the batch in it.
+pub(super) const BATCH_LABEL: &str = "#batch";
 
 /// The key of the job's name there.
 pub(super) const NAME_LABEL: &str = "#name";
@@ -28,6 +33,16 @@ pub(super) struct Row {
     queue: String,
     text: String,
     has_webhooks: bool,
+    /// Boxed, as few jobs have one.
+    place: Option<Box<Place>>,
+}
+
+/// The place of a job in its batch.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) batch: JobId,
+    pub(super) group: u32,
+    pub(super) finished_at: Timestamp,
 }
 
 impl Row {
@@ -39,11 +54,27 @@ impl Row {
             queue: job.spec.queue.clone(),
             text,
             has_webhooks: !job.spec.webhooks.is_empty(),
+            place: job.batch.as_ref().map(|it| {
+                Box::new(Place {
+                    batch: it.id,
+                    group: it.group,
+                    finished_at: job.finished_at.unwrap_or_default(),
+                })
+            }),
         })
     }
 
     pub(super) fn id(&self) -> JobId {
         self.columns.id
+    }
+
+    /// The place of the job in its batch.
+    pub(super) fn place(&self) -> Option<&Place> {
+        self.place.as_deref()
+    }
+
+    pub(super) fn state(&self) -> i64 {
+        self.columns.state
     }
 
     /// There may be rows in the tables of what is to be delivered.
@@ -60,6 +91,8 @@ pub(super) enum Change {
     Delete(Vec<JobId>),
     PutQueue(QueueRow),
     DeleteQueue(String),
+    PutBatch(Box<BatchRow>),
+    DeleteBatch(JobId),
     /// What became of an attempt to deliver an event of this job.
     Settle(i64, JobId, Settlement),
 }
@@ -163,7 +196,7 @@ pub(super) fn change(
 ) -> Result<(), Fault> {
     match change {
         Change::Update(row, _) => update(connection, row),
-        Change::Finish(row, _) => finish(connection, row, totals),
+        Change::Finish(row, _) => finish(connection, row, totals).map(drop),
         Change::Delete(ids) => {
             for id in ids {
                 delete(connection, *id, totals)?;
@@ -172,6 +205,8 @@ pub(super) fn change(
         }
         Change::PutQueue(row) => queues::put(connection, row),
         Change::DeleteQueue(name) => queues::delete(connection, name),
+        Change::PutBatch(row) => batches::put(connection, row),
+        Change::DeleteBatch(id) => batches::delete(connection, *id),
         Change::Settle(id, job, settlement) => {
             outbox::settle(connection, *id, *job, settlement, totals)
         }
@@ -198,20 +233,26 @@ fn update(connection: &Connection, row: &Row) -> Result<(), Fault> {
     Ok(())
 }
 
-fn finish(connection: &Connection, row: &Row, totals: &mut Totals) -> Result<(), Fault> {
+/// `true`: it had not finished before.
+pub(super) fn finish(
+    connection: &Connection,
+    row: &Row,
+    totals: &mut Totals,
+) -> Result<bool, Fault> {
     let id = row.columns.id.as_bytes();
     let was_live = connection
         .prepare_cached("DELETE FROM live WHERE id = ?")?
         .execute([id])?;
     if was_live == 0 {
-        return refinish(connection, row);
+        refinish(connection, row)?;
+        return Ok(false);
     }
     insert_finished(connection, row)?;
     connection
         .prepare_cached("DELETE FROM secrets WHERE id = ?")?
         .execute([id])?;
     totals.finished = totals.finished.saturating_add(1);
-    Ok(())
+    Ok(true)
 }
 
 pub(super) fn insert_finished(connection: &Connection, row: &Row) -> Result<(), Fault> {
@@ -254,8 +295,9 @@ fn bound(row: &Row) -> [(&'static str, &dyn ToSql); 7] {
 fn insert_labels(connection: &Connection, row: &Row) -> Result<(), Fault> {
     let mut insert = connection
         .prepare_cached("INSERT INTO labels (key, value, state, id) VALUES (?, ?, ?, ?)")?;
-    let labels = encoding::labels(&row.text)?;
-    let marks = marks(&row.queue, row.columns.name.as_deref());
+    let (labels, batch) = encoding::labels(&row.text)?;
+    let batch = batch.map(|id| id.to_string());
+    let marks = marks(&row.queue, row.columns.name.as_deref()).chain(batch_label(batch.as_deref()));
     for (key, value) in labels.iter().map(pair).chain(marks) {
         insert.execute(params![
             key,
@@ -278,6 +320,11 @@ fn marks<'a>(queue: &'a str, name: Option<&'a str>) -> impl Iterator<Item = (&'a
     queue.into_iter().chain(name.map(|it| (NAME_LABEL, it)))
 }
 
+/// The same for the batch.
+fn batch_label(batch: Option<&str>) -> Option<(&'static str, &str)> {
+    batch.map(|id| (BATCH_LABEL, id))
+}
+
 /// Removes a finished job's labels from the index; false where the job is not a finished one.
 fn delete_labels(connection: &Connection, id: JobId) -> Result<bool, Fault> {
     let row = connection
@@ -297,8 +344,9 @@ fn delete_labels(connection: &Connection, id: JobId) -> Result<bool, Fault> {
     let mut delete = connection.prepare_cached(
         "DELETE FROM labels WHERE key = ? AND value = ? AND state = ? AND id = ?",
     )?;
-    let labels = encoding::labels(&text)?;
-    let marks = marks(&queue, name.as_deref());
+    let (labels, batch) = encoding::labels(&text)?;
+    let batch = batch.map(|id| id.to_string());
+    let marks = marks(&queue, name.as_deref()).chain(batch_label(batch.as_deref()));
     for (key, value) in labels.iter().map(pair).chain(marks) {
         delete.execute(params![key, value, state, id.as_bytes()])?;
     }

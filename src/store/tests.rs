@@ -9,6 +9,8 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use job::batch::{Membership, On};
+use job::dependency::{Awaited, Dependency};
 use job::outcome::*;
 use job::pty::Pty;
 use job::query::{Filter, Order};
@@ -779,8 +781,10 @@ prop_compose! {
         micros in 0_u32..u32::MAX,
     ) -> Job {
         Job {
-            id: JobId::generate(), name, labels, created_by, rerun_of: maybe.map(|_| JobId::generate()),
-            trace: None, run_at: maybe_at, hold: flag, spec: Arc::new(spec), version, state,
+            id: JobId::generate(), name, labels, created_by, rerun_of: maybe.map(|_| JobId::generate()), trace: None, run_at: maybe_at, hold: flag, spec: Arc::new(spec),
+            depends_on: if flag { vec![Dependency { awaited: Awaited::Job { job: JobId::generate() }, on: On::Failed }] } else { Vec::new() },
+            batch: maybe.map(|_| Membership { id: JobId::generate(), key: "k".to_owned(), group: 1, index: 2, count: 3, max_running: flag.then_some(4) }),
+            version, state,
             message: message.clone(), created_at: at, started_at: maybe_at, finished_at: maybe_at,
             expires_at: maybe_at, deadline_at: maybe_at,
             process: flag.then(|| Process {
@@ -859,6 +863,7 @@ prop_compose! {
         requirements in prop::collection::vec(requirement(), 0..3),
         name_prefix in prop::option::weighted(0.2, word()),
         queue in prop::option::weighted(0.2, word()),
+        batch in prop::option::weighted(0.2, 0_u128..3),
         created_after in prop::option::weighted(0.2, 0_i64..10),
         created_before in prop::option::weighted(0.2, 0_i64..10),
         descending in any::<bool>(),
@@ -868,6 +873,7 @@ prop_compose! {
         Query {
             filter: Filter {
                 states, selector: Selector { requirements }, name_prefix, queue,
+                batch: batch.map(|it| JobId::from_bytes(it.to_be_bytes())),
                 created_after: created_after.map(Timestamp::from_micros),
                 created_before: created_before.map(Timestamp::from_micros),
             },
@@ -903,6 +909,10 @@ proptest! {
             let base = with_id(number, State::ALL[state]);
             Job {
                 labels, name, created_at: Timestamp::from_micros(created),
+                batch: (number % 4 < 3).then(|| Membership {
+                    id: JobId::from_bytes((number % 4).to_be_bytes()),
+                    key: String::new(), group: 0, index: 0, count: 1, max_running: None,
+                }),
                 spec: Arc::new(Spec { queue, ..Spec::clone(&base.spec) }),
                 ..base
             }

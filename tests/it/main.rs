@@ -11,11 +11,13 @@
 
 mod attach;
 mod bad_input;
+mod batches;
 mod bulk;
 mod cli;
 mod containment;
 mod control;
 mod crash;
+mod dependencies;
 mod disk;
 mod events;
 mod excerpt;

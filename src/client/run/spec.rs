@@ -100,6 +100,9 @@ pub(crate) struct SpecArgs {
     /// Start only once released: procession release JOB
     #[arg(long)]
     hold: bool,
+    /// Start only after another job has succeeded, or ended as given; can be repeated
+    #[arg(long, value_name = "JOB[:succeeded|failed|finished]")]
+    after: Vec<String>,
     /// Memory limit for all processes of the job, such as 512M
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     memory: Option<u64>,
@@ -253,6 +256,11 @@ impl SpecArgs {
             ));
         }
         Ok(body)
+    }
+
+    /// The jobs that have to end first, as they were given.
+    pub(crate) fn after(&self) -> &[String] {
+        &self.after
     }
 
     fn labels_and_variables(

@@ -268,6 +268,7 @@ impl Input<'_> {
                         | RequestError::NotQueued
                         | RequestError::StdinOffset { .. }
                         | RequestError::NoTerminal
+                        | RequestError::DependedOn
                         | RequestError::Store(_),
                     ) => return Err(frames::INPUT_UNKNOWN),
                 }

@@ -15,7 +15,7 @@ use crate::output::Wanted;
 use crate::policy::TemplateError;
 use crate::problem::{ApiError, Violation};
 use crate::query::Params;
-use crate::request::{self, BodyError, FieldError, NewJob};
+use crate::request::{self, Body, BodyError, FieldError, NewJob};
 use crate::view::ValidView;
 use crate::{body, idempotency, respond, trace};
 use job::trace::Trace;
@@ -69,7 +69,7 @@ pub(crate) async fn create(
 }
 
 /// Does the command policy, where there is one, admit this job? Every way to a job comes by here.
-async fn judge(api: &Api, spec: &Spec) -> Result<(), ApiError> {
+pub(crate) async fn judge(api: &Api, spec: &Spec) -> Result<(), ApiError> {
     let Some(policy) = api.settings.policy.clone() else {
         return Ok(());
     };
@@ -105,6 +105,7 @@ pub(super) async fn submit(
         hold: new.hold,
         idempotency: claim.idempotency.clone(),
         has_priority: new.has_priority,
+        depends_on: new.depends_on,
     };
     // The claim ends when the job has been accepted, and a repeat finds it.
     Ok(api.manager.submit(submission).await?)
@@ -144,16 +145,24 @@ async fn wanted(api: &Api, bytes: &Bytes) -> Result<NewJob, ApiError> {
         BodyError::Invalid(errors) => invalid(errors),
         BodyError::Syntax { .. } | BodyError::TooDeep => error.into(),
     })?;
+    made(api, &body).await
+}
+
+/// The job that a body asks for which has been read.
+pub(crate) async fn made(api: &Api, body: &Body) -> Result<NewJob, ApiError> {
+    let invalid = |errors: Vec<FieldError>| {
+        ApiError::InvalidSpec(errors.into_iter().map(Violation::from).collect())
+    };
     let limits = &api.settings.spec_limits;
     let Some(policy) = api.settings.policy.clone() else {
-        return request::parse_submission(&body, limits).map_err(invalid);
+        return request::parse_submission(body, limits).map_err(invalid);
     };
     if body.has_program() {
         return Err(ApiError::PolicyForbids(
             "this service runs templates only: send template and params",
         ));
     }
-    let request = request::parse_template_request(&body, limits).map_err(invalid)?;
+    let request = request::parse_template_request(body, limits).map_err(invalid)?;
     // A parameter that is a path is looked up on disk.
     let made = tokio::task::spawn_blocking(move || policy.job(request));
     let made = made

@@ -34,6 +34,7 @@ fn request(template: &str, params: &[(&str, Argument)]) -> TemplateRequest {
         labels: BTreeMap::new(),
         run_at: None,
         hold: false,
+        depends_on: Vec::new(),
     }
 }
 

@@ -42,11 +42,13 @@ pub mod code {
     pub const TOO_MANY: &str = "too_many";
     /// The right type, but a value that is not allowed.
     pub const INVALID_VALUE: &str = "invalid_value";
+    /// No job or batch has this id.
+    pub const NO_SUCH_JOB: &str = "no_such_job";
     /// Two fields exclude each other.
     pub const CONFLICT: &str = "conflict";
 
     /// Every code.
-    pub const ALL: [&str; 9] = [
+    pub const ALL: [&str; 10] = [
         UNKNOWN_FIELD,
         DUPLICATE_FIELD,
         MISSING,
@@ -55,6 +57,7 @@ pub mod code {
         TOO_LONG,
         TOO_MANY,
         INVALID_VALUE,
+        NO_SUCH_JOB,
         CONFLICT,
     ];
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::fields::{At, Errors, Fields, boolean, code, filled_text, seconds};
 use super::json::Value;
-use super::{Body, FieldError, ONE_DAY, rules};
+use super::{Body, FieldError, ONE_DAY, dependencies, rules};
 use job::query::Filter;
 use job::selector::Selector;
 use job::spec::Scope;
@@ -23,7 +23,7 @@ pub enum Which {
     /// These.
     Ids(Vec<JobId>),
     /// Those that match and have not finished.
-    Selector(Selector),
+    Matching(Filter),
 }
 
 /// The body of `POST /jobs/wait`.
@@ -74,16 +74,21 @@ pub struct StopMany {
 
 /// Reads the body of `POST /jobs/wait`. More than `longest` is lowered.
 pub fn parse_wait_many(body: &Body, longest: Duration) -> Result<WaitMany, Vec<FieldError>> {
-    const ONE: &str = "give exactly one of job_ids and label_selector";
+    const ONE: &str = "give job_ids, or label_selector or batch";
     let errors = Errors::default();
     let at = At::root(&body.0, &errors);
-    let wait = Fields::of(&at).and_then(|mut f| {
+    let wait = Fields::of(&at).map(|mut f| {
         let ids = f.optional("job_ids", |at| at.list(JOBS_MAX, job_id));
-        let selector = f.optional("label_selector", selector);
-        match (f.has("job_ids"), f.has("label_selector")) {
-            (true, true) => f.refuse("label_selector", code::CONFLICT, ONE),
-            (false, false) => f.refuse("job_ids", code::MISSING, ONE),
-            (true, false) | (false, true) => {}
+        let filter = Filter {
+            selector: f.or_default("label_selector", selector),
+            batch: f.optional("batch", dependencies::id),
+            ..Filter::default()
+        };
+        match (f.has("job_ids"), f.has("label_selector"), f.has("batch")) {
+            (true, true, _) => f.refuse("label_selector", code::CONFLICT, ONE),
+            (true, _, true) => f.refuse("batch", code::CONFLICT, ONE),
+            (false, false, false) => f.refuse("job_ids", code::MISSING, ONE),
+            (true, false, false) | (false, _, _) => {}
         }
         let all = f.or(true, "mode", |at| {
             at.choice(&[("all", true), ("any", false)])
@@ -94,20 +99,21 @@ pub fn parse_wait_many(body: &Body, longest: Duration) -> Result<WaitMany, Vec<F
             seconds(Duration::ZERO..=Duration::MAX),
         );
         f.finish();
-        Some(WaitMany {
-            which: ids.map(Which::Ids).or(selector.map(Which::Selector))?,
+        WaitMany {
+            which: ids.map_or(Which::Matching(filter), Which::Ids),
             all,
             timeout: timeout.min(longest),
-        })
+        }
     });
     errors.result(wait)
 }
 
 /// The fields of a filter, as the query of `GET /jobs` has them.
-const FILTER: [&str; 6] = [
+const FILTER: [&str; 7] = [
     "label_selector",
     "state",
     "queue",
+    "batch",
     "name_prefix",
     "created_after",
     "created_before",
@@ -120,6 +126,7 @@ fn chosen(f: &mut Fields<'_>) -> Option<Chosen> {
         selector: selector.unwrap_or_default(),
         states: states.unwrap_or_default(),
         queue: f.optional("queue", filled_text(NAME_BYTES)),
+        batch: f.optional("batch", dependencies::id),
         name_prefix: f.optional("name_prefix", filled_text(NAME_BYTES)),
         created_after: f.optional("created_after", moment),
         created_before: f.optional("created_before", moment),

@@ -68,7 +68,16 @@ pub fn parse_amendment(
         f.finish();
         amendment
     });
-    errors.result(amendment).map_err(BodyError::Invalid)
+    let amendment = errors.result(amendment).map_err(BodyError::Invalid)?;
+    let limit = job.batch.as_ref().and_then(|it| it.max_running);
+    if limit.is_some() && amendment.concurrency.is_some() {
+        return Err(BodyError::Invalid(vec![FieldError {
+            pointer: "/concurrency".to_owned(),
+            code: code::CONFLICT,
+            detail: "a job of a batch with max_running has no key of its own".to_owned(),
+        }]));
+    }
+    Ok(amendment)
 }
 
 /// Reads the body of `PATCH /queues/{name}` as what is then set of a queue with these settings.
@@ -179,7 +188,7 @@ pub fn parse_rerun(job: &Job, patch: &[u8], limits: &SpecLimits) -> Result<NewJo
     parse_submission(&body, limits).map_err(BodyError::Invalid)
 }
 
-fn read(patch: &[u8]) -> Result<Map<String, JsonValue>, BodyError> {
+pub(super) fn read(patch: &[u8]) -> Result<Map<String, JsonValue>, BodyError> {
     // For its own rules: no key twice, not too deep.
     let _ = parse_body(patch)?;
     serde_json::from_slice(patch).map_err(|error| BodyError::Syntax {
@@ -210,10 +219,19 @@ fn members_of(job: &Job) -> Map<String, JsonValue> {
     members
 }
 
-fn merged(
-    mut base: Map<String, JsonValue>,
+pub(super) fn merged(
+    base: Map<String, JsonValue>,
     patch: Map<String, JsonValue>,
 ) -> Result<Body, BodyError> {
+    let members = merged_members(base, patch);
+    parse_body(JsonValue::Object(members).to_string().as_bytes())
+}
+
+/// The fields of a job, with a patch put over them.
+pub(super) fn merged_members(
+    mut base: Map<String, JsonValue>,
+    patch: Map<String, JsonValue>,
+) -> Map<String, JsonValue> {
     for (name, value) in patch {
         let below = match name.as_str() {
             "labels" | "env" => Names::Chosen,
@@ -222,7 +240,7 @@ fn merged(
         };
         merge(base.entry(name).or_insert(JsonValue::Null), value, below);
     }
-    parse_body(JsonValue::Object(base).to_string().as_bytes())
+    base
 }
 
 /// What the names in an object are.

@@ -9,6 +9,7 @@ use super::requests::JobRequest;
 use super::supervised::{Followed, Supervised};
 use super::{Next, Runner, Stopping, WAKEFUL, log, unstarted};
 use crate::adopt::Origin;
+use crate::batches;
 use crate::link::MonitorLink;
 use crate::time::until;
 use job::State;
@@ -182,7 +183,7 @@ impl Runner {
 
     async fn launch(&self, secrets: Secrets) -> Result<MonitorLink, NotLaunched> {
         let failed = |message: String| NotLaunched::Failed(not_forked(message));
-        let mut spec = (*self.job.spec).clone();
+        let mut spec = batches::with_batch(&self.job, (*self.job.spec).clone());
         spec.secret_env = secrets;
         let launch = self
             .shared
