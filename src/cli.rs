@@ -149,19 +149,21 @@ fn serve(args: &Serve) -> ExitCode {
     let started = match aside(|| config::load(&args.settings, &Surroundings::read())) {
         Ok(config) if args.check => check(&config),
         Ok(config) => {
-            if let Err(why) = aside(|| connections::check_files(&server::http_options(&config))) {
-                say(&format!("cannot start: {why}"));
-                return ExitCode::from(EXIT_CONFIG);
-            }
             aside(|| log_to_stderr(&config));
             say_panics();
-            return run_service(config);
+            match aside(|| connections::check_files(&server::http_options(&config))) {
+                Ok(()) => return run_service(config),
+                Err(why) => Err(why),
+            }
         }
         Err(error) => Err(error.to_string()),
     };
     match started {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
+            if !args.check {
+                supervisor::go_back(&format!("the new program cannot start: {why}"));
+            }
             say(&format!("cannot start: {why}"));
             ExitCode::from(EXIT_CONFIG)
         }
@@ -202,6 +204,8 @@ fn aside<T: Send>(work: impl Fn() -> T + Sync) -> T {
 fn check(config: &Config) -> Result<(), String> {
     supervisor::understands_handover()?;
     Store::check(&config.state_dir.join(STORE)).map_err(|error| error.to_string())?;
+    // All that a start reads, so that what is understood here also starts.
+    connections::check_files(&server::http_options(config))?;
     // The exit code is the answer, whoever reads the line.
     announce(&format!(
         "procession {}: configuration and state are understood",

@@ -45,7 +45,7 @@ const TYPES: &[&str] = &[EVENT_STREAM, NDJSON];
 const PING: Duration = Duration::from_secs(15);
 
 /// What an event stream begins with: when to come back after a broken connection, in milliseconds.
-const GREETING: &[u8] = b"retry: 500\n\n";
+const GREETING: &[u8] = b"retry: 500\n";
 
 /// Events that are read at once.
 const PAGE: usize = 256;

@@ -110,10 +110,13 @@ impl Params {
 
     /// The same where the default depends on something else.
     pub(super) fn given_flag(&mut self, name: &str) -> Option<bool> {
-        self.parsed(name, "true or false", |text| match text {
-            "" | "true" | "1" => Some(true),
-            "false" | "0" => Some(false),
-            _ => None,
+        // Python writes `True`.
+        self.parsed(name, "true or false", |text| {
+            match text.to_ascii_lowercase().as_str() {
+                "" | "true" | "1" => Some(true),
+                "false" | "0" => Some(false),
+                _ => None,
+            }
         })
     }
 
@@ -188,6 +191,8 @@ mod tests {
             ("force", Ok(true)),
             ("force=true", Ok(true)),
             ("force=0", Ok(false)),
+            ("force=True", Ok(true)),
+            ("force=FALSE", Ok(false)),
             ("", Ok(false)),
             ("force=yes", Err(())),
         ] {

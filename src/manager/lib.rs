@@ -13,6 +13,7 @@ pub mod metrics;
 mod mirror;
 mod processes;
 mod queues;
+mod readers;
 mod resolve;
 mod retention;
 mod room;
@@ -46,6 +47,7 @@ pub use processes::ProcessInfo;
 pub use protocol::wire::messages::INPUT_BYTES;
 use protocol::wire::messages::{Input, Request};
 pub use queues::{QueueError, QueueState, Queues};
+pub use readers::Reading;
 use room::Awake;
 use runner::{Acceptance, Ask};
 use shared::Shared;
@@ -125,6 +127,13 @@ fn log_panic(ended: &Result<(), tokio::task::JoinError>) {
 
 /// How long a purge waits for the processes of a lost job at a time.
 const SURVIVORS_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A page ends early where its jobs have more bytes than this; one without specs counts as `JOB_BYTES`.
+const PAGE_BYTES: usize = 8 << 20;
+const JOB_BYTES: usize = 1 << 10;
+
+/// How many jobs are read at first, of which nobody knows yet how large they are.
+const PAGE_BEGINNING: usize = 64;
 
 impl Manager {
     /// Starts a manager: takes over what earlier servers left, and accepts jobs from then on.
@@ -290,19 +299,40 @@ impl Manager {
 
     /// One page of jobs, live and finished.
     pub async fn list(&self, query: Query) -> Result<Page, RequestError> {
-        let limit = query.limit;
-        let beyond = Query {
-            limit: limit.saturating_add(1),
-            ..query.clone()
+        let mut page = Page {
+            jobs: Vec::new(),
+            more: true,
         };
-        let mut jobs = self.matching(beyond).await?;
-        match query.order {
-            Order::CreatedAscending => jobs.sort_unstable_by_key(|job| job.id),
-            Order::CreatedDescending => jobs.sort_unstable_by_key(|job| std::cmp::Reverse(job.id)),
+        let (mut bytes, mut at_once) = (0, PAGE_BEGINNING);
+        // A part at a time, so that no more is in memory than what fits in one, and a little.
+        while page.more && page.jobs.len() < query.limit && bytes < PAGE_BYTES {
+            let limit = at_once.min(query.limit - page.jobs.len());
+            let beyond = Query {
+                limit: limit.saturating_add(1),
+                after: page.jobs.last().map(|job| job.id).or(query.after),
+                ..query.clone()
+            };
+            let mut jobs = self.matching(beyond).await?;
+            match query.order {
+                Order::CreatedAscending => jobs.sort_unstable_by_key(|job| job.id),
+                Order::CreatedDescending => {
+                    jobs.sort_unstable_by_key(|job| std::cmp::Reverse(job.id));
+                }
+            }
+            page.more = jobs.len() > limit;
+            jobs.truncate(limit);
+            for job in jobs {
+                if bytes >= PAGE_BYTES {
+                    page.more = true;
+                    break;
+                }
+                bytes += JOB_BYTES + job.spec.text_bytes();
+                page.jobs.push(job);
+            }
+            let each = bytes.div_ceil(page.jobs.len().max(1));
+            at_once = (PAGE_BYTES.saturating_sub(bytes) / each.max(1)).max(1);
         }
-        let more = jobs.len() > limit;
-        jobs.truncate(limit);
-        Ok(Page { jobs, more })
+        Ok(page)
     }
 
     /// How many jobs of each state match, and whether that is all of them. What moves meanwhile may be missed or

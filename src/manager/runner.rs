@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::adopt::{self, Fate, Origin};
+use super::readers::Readers;
 use super::room::Superseded;
 use super::{RequestError, Shared, SubmitError, Submitted, mirror, survivors};
 pub(super) use asks::{Ask, Reply};
@@ -55,8 +56,9 @@ pub(super) struct Runner {
     shared: Arc<Shared>,
     job: Job,
     publish: watch::Sender<Arc<Job>>,
-    /// Where the output ends, for those that follow it.
     feed: Arc<watch::Sender<u64>>,
+    /// Up to where the output has been read, of a job that waits for that.
+    read: Option<watch::Receiver<u64>>,
     asks: mpsc::Receiver<Box<Ask>>,
     shutdown: watch::Receiver<Option<ShutdownPlan>>,
     answer: Option<oneshot::Sender<Result<Submitted, SubmitError>>>,
@@ -67,6 +69,15 @@ pub(super) struct Runner {
     is_counted: bool,
 }
 
+/// What is told of a job, and by whom.
+pub(super) struct Told {
+    pub(super) publish: watch::Sender<Arc<Job>>,
+    /// Where the output ends, for those that follow it.
+    pub(super) feed: Arc<watch::Sender<u64>>,
+    /// Who reads the output, of a job that waits for that.
+    pub(super) readers: Option<Arc<Readers>>,
+}
+
 /// A stop, and where to tell what came of it.
 type Stopping = (Stop, Reply);
 
@@ -74,8 +85,11 @@ impl Runner {
     pub(super) fn new(
         shared: Arc<Shared>,
         job: Job,
-        publish: watch::Sender<Arc<Job>>,
-        feed: Arc<watch::Sender<u64>>,
+        Told {
+            publish,
+            feed,
+            readers,
+        }: Told,
         asks: mpsc::Receiver<Box<Ask>>,
     ) -> Self {
         let shutdown = shared.shutdown.subscribe();
@@ -86,6 +100,7 @@ impl Runner {
             job,
             publish,
             feed,
+            read: readers.map(|readers| readers.watch()),
             asks,
             shutdown,
             answer: None,

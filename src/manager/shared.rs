@@ -16,13 +16,15 @@ use super::admission::Admission;
 use super::link::SupervisorLink;
 use super::metrics::Metrics;
 use super::queues::Registry;
+use super::readers::Readers;
 use super::resolve::{Resolver, own_environment};
 use super::room::{Awake, Place, Room, Waker};
-use super::runner::{Ask, Reply, Runner, ShutdownPlan};
+use super::runner::{Ask, Reply, Runner, ShutdownPlan, Told};
 use super::survivors::Endings;
 use super::{Follow, Info, NotReady, RequestError, Setup, Unavailable, mirror, runner};
 pub use ending::SupervisorSaid;
 use job::life::{Refusal, Stop};
+use job::spec::OnLimit;
 use job::time::Timestamp;
 use job::{Cause, Job, JobId, Spec};
 use linux::cgroup::Home;
@@ -36,6 +38,9 @@ pub(super) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// How many requests may wait for a job's task.
 const ASKS: usize = 16;
+
+/// With fewer files that can still be made no job is accepted: its directory, its record and its log are such.
+const MIN_FREE_FILES: u64 = 32;
 
 /// How often a job that waits is woken for one request: it may fall asleep again before the request is seen.
 const WAKINGS: usize = 16;
@@ -151,13 +156,21 @@ impl Shared {
         let (publish, state) = watch::channel(Arc::new(job.clone()));
         let (asks, asked) = mpsc::channel(ASKS);
         let feed = Arc::new(watch::Sender::new(0));
+        let waits = job.spec.output.on_limit == OnLimit::Wait;
+        let readers = waits.then(Arc::<Readers>::default);
         let awake = Awake {
             state,
             feed: feed.clone(),
+            readers: readers.clone(),
             asks,
         };
         self.room.enlist(id, awake, visible, slot);
-        Box::new(Runner::new(self.clone(), job, publish, feed, asked))
+        let told = Told {
+            publish,
+            feed,
+            readers,
+        };
+        Box::new(Runner::new(self.clone(), job, told, asked))
     }
 
     /// Forgets a live job whose end is in the store, and removes its record.
@@ -329,6 +342,7 @@ impl Shared {
             let follow = Follow {
                 state: awake.state.clone(),
                 output: Some(awake.feed.subscribe()),
+                readers: awake.readers.clone(),
             };
             // A task that is over has published the end.
             let _ = awake.asks.send(Box::new(Ask::Follow)).await;
@@ -338,6 +352,7 @@ impl Shared {
         Ok(Follow {
             state,
             output: None,
+            readers: None,
         })
     }
 
@@ -384,14 +399,21 @@ impl Shared {
         )
     }
 
+    /// How many files can still be made, where the file system has a number of them.
+    fn free_files(&self) -> Option<u64> {
+        let space = nix::sys::statvfs::fstatvfs(&self.jobs).ok()?;
+        (space.files() > 0).then(|| space.files_available())
+    }
+
     pub(super) fn ready(&self) -> Result<(), NotReady> {
         if self.is_draining() {
             return Err(NotReady::Draining);
         }
-        match self.free_bytes() {
-            Some(free) if free < self.min_free_bytes => Err(NotReady::NoRoom),
-            Some(_) | None => Ok(()),
+        let is_full = self.free_bytes().is_some_and(|it| it < self.min_free_bytes);
+        if is_full || self.free_files().is_some_and(|it| it < MIN_FREE_FILES) {
+            return Err(NotReady::NoRoom);
         }
+        Ok(())
     }
 
     pub(super) fn info(&self) -> Info {

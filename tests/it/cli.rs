@@ -3,6 +3,7 @@
 mod breaks;
 mod jobs;
 mod proxies;
+mod readers;
 mod run;
 mod streams;
 mod terminal;

@@ -14,6 +14,7 @@ mod bad_input;
 mod cli;
 mod containment;
 mod control;
+mod copies;
 mod crash;
 mod disk;
 mod events;

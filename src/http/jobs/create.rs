@@ -21,7 +21,7 @@ use job::{JobId, Spec};
 use manager::{Submission, Submitted, Until};
 
 /// The parameters of [`create`].
-pub(crate) const CREATE: &[&str] = &["wait", "validate_only"];
+pub(crate) const CREATE: &[&str] = &["wait"];
 
 /// `POST /jobs`
 pub(crate) async fn create(
@@ -31,22 +31,9 @@ pub(crate) async fn create(
     request: Request,
 ) -> Result<Response, ApiError> {
     let wait = Wait::of(&mut params, request.headers());
-    let validate_only = params.flag("validate_only");
     params.finish()?;
     let key = idempotency::key(request.headers())?;
     let bytes = body::read_json(request, api.settings.max_body_bytes).await?;
-    if validate_only {
-        let new = wanted(&api, &bytes).await?;
-        judge(&api, &new.spec).await?;
-        api.manager.validate(&new.spec).await?;
-        let view = ValidView {
-            valid: true,
-            name: new.name.as_deref(),
-            labels: &new.labels,
-            spec: &new.spec,
-        };
-        return Ok(Json(view).into_response());
-    }
     let request = idempotency::Request::of(&api, &caller, key, (&Method::POST, "/jobs"), &bytes);
     let submitted = match request.await? {
         idempotency::Request::Repeat(submitted) => submitted,
@@ -56,6 +43,24 @@ pub(crate) async fn create(
         }
     };
     Ok(accepted(&api, submitted, &wait).await)
+}
+
+/// `POST /jobs/validate`
+pub(crate) async fn validate(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let bytes = body::read_json(request, api.settings.max_body_bytes).await?;
+    let new = wanted(&api, &bytes).await?;
+    judge(&api, &new.spec).await?;
+    api.manager.validate(&new.spec).await?;
+    let view = ValidView {
+        valid: true,
+        name: new.name.as_deref(),
+        labels: &new.labels,
+        spec: &new.spec,
+    };
+    Ok(Json(view).into_response())
 }
 
 /// Does the command policy, where there is one, admit this job? Every way to a job comes by here.

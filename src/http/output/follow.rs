@@ -24,7 +24,7 @@ use crate::headers::{FIRST_OFFSET, LAST_EVENT_ID};
 use crate::problem::{ApiError, Place, Violation};
 use crate::streams::Permit;
 use job::{Job, JobId, State};
-use manager::{Follow, Manager};
+use manager::{Follow, Manager, Reading};
 use protocol::output::Reader;
 
 /// How often something is sent to those that would else hear nothing.
@@ -34,7 +34,7 @@ const PING: Duration = Duration::from_secs(15);
 const REST: Duration = Duration::from_millis(50);
 
 /// What an event stream begins with: when to come back after a broken connection, in milliseconds.
-const GREETING: &[u8] = b"retry: 500\n\n";
+const GREETING: &[u8] = b"retry: 500\n";
 
 /// The body of a job's log up to its end, whenever that will be.
 pub(super) async fn follow_log(
@@ -179,6 +179,8 @@ pub(super) struct Follower {
     records: Option<Records>,
     state: watch::Receiver<Arc<Job>>,
     output: Option<watch::Receiver<u64>>,
+    /// What a job waits for that has `on_limit: wait`.
+    reading: Option<Reading>,
     tail: Arc<SharedTail>,
     said: Option<State>,
     /// Has it looked once at what there is?
@@ -209,6 +211,7 @@ impl Follower {
             id,
             format: records.format,
             ping_at: (records.format == Format::Events).then(|| Instant::now() + PING),
+            reading: follow.reading(records.at),
             records: Some(records),
             state: follow.state,
             output: follow.output,
@@ -237,6 +240,10 @@ impl Follower {
     /// The next part of the body; `None` at its end.
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
         let mut flush = false;
+        // What came before was taken.
+        if let (Some(reading), Some(records)) = (&self.reading, &self.records) {
+            reading.up_to(records.at);
+        }
         while !self.is_over {
             // Looked at before the output is read: what is over then has all of its output on disk.
             let job = self.state.borrow_and_update().clone();

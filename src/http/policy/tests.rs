@@ -292,7 +292,7 @@ fn a_bad_policy_is_refused_in_one_line() {
         ),
         (
             "[template.a]\ncommand = [\"/bin/ls\"]\nspec.timeout = 1",
-            "/timeout: known fields",
+            "/timeout: unknown field",
         ),
         (
             "[template.a]\ncommand = [\"/bin/ls\"]\nshell = true",

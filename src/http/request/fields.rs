@@ -176,6 +176,10 @@ impl<'a> At<'a> {
         }
     }
 
+    pub(super) fn is_text(&self) -> bool {
+        matches!(self.value, Value::Text(_))
+    }
+
     pub(super) fn text(&self) -> Option<&'a str> {
         let Value::Text(text) = self.value else {
             return self.refuse(code::WRONG_TYPE, "must be a string");
@@ -454,11 +458,26 @@ impl<'a> Fields<'a> {
 
     /// Notes every field that nobody asked for.
     pub(super) fn finish(self) {
-        let detail = format!("known fields: {}", self.known.join(", "));
-        for key in self.object.members.keys() {
-            if !self.known.contains(&key.as_str()) {
-                self.refuse(key, code::UNKNOWN_FIELD, detail.as_str());
-            }
+        let members = self.object.members.keys();
+        let unknown = members.filter(|key| !self.known.contains(&key.as_str()));
+        for (nth, key) in unknown.enumerate() {
+            let detail = match likeliest(key, &self.known) {
+                Some(known) => format!("unknown field; did you mean `{known}`?"),
+                // All of them once: the list is long.
+                None if nth == 0 => format!("known fields: {}", self.known.join(", ")),
+                None => "unknown field".to_owned(),
+            };
+            self.refuse(key, code::UNKNOWN_FIELD, detail);
         }
     }
+}
+
+/// The known name that was most likely meant.
+fn likeliest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    let likeness = |known: &&'a str| (strsim::jaro_winkler(word, known), *known);
+    let likely = known.iter().map(likeness);
+    let likely = likely.filter(|(likeness, _)| *likeness > 0.85);
+    likely
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, known)| known)
 }

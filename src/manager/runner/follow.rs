@@ -6,10 +6,11 @@ use std::collections::HashMap;
 
 use tokio::time::Instant;
 
-use super::asks::{Ask, Pending, UNANSWERED, refused, send};
+use super::asks::{Ask, Pending, READERS, UNANSWERED, refused, send};
 use super::{Runner, ShutdownPlan, Stopping, until};
 use crate::adopt::{self, Fate};
 use crate::link::MonitorLink;
+use crate::readers::Telling;
 use crate::{RequestError, mirror};
 use job::State;
 use job::event::What;
@@ -36,6 +37,8 @@ enum Woken {
     Monitor(std::io::Result<Option<FromMonitor>>),
     /// Nobody follows the output any more.
     Unfollowed,
+    /// More of the output has been read.
+    Read,
     Overdue,
 }
 
@@ -67,7 +70,12 @@ impl Runner {
         }
         let mut watching = false;
         let mut has_stdin = self.job.spec.takes_input();
+        let mut readers = Telling::default();
         loop {
+            let read = self.read.as_mut().map(|read| *read.borrow_and_update());
+            if let Some(offset) = read.and_then(|read| readers.next(read)) {
+                let _ = send(&link, READERS, Request::OutputRead(offset)).await;
+            }
             if !watching && self.feed.receiver_count() > 0 {
                 watching = true;
                 let _ = send(&link, UNANSWERED, Request::WatchOutput(true)).await;
@@ -77,6 +85,7 @@ impl Runner {
                 Some(ask) = self.asks.recv() => Woken::Ask(*ask),
                 _ = self.shutdown.changed() => Woken::Shutdown,
                 () = self.feed.closed(), if watching => Woken::Unfollowed,
+                () = more_read(&mut self.read), if readers.is_full() => Woken::Read,
                 () = until(kill_at) => Woken::Overdue,
             };
             let request = match woken {
@@ -95,6 +104,17 @@ impl Runner {
                     if self.job.state != State::Starting {
                         self.answer();
                     }
+                    continue;
+                }
+                Woken::Monitor(Ok(Some(FromMonitor::OutputFull))) => {
+                    readers.ask();
+                    continue;
+                }
+                Woken::Monitor(Ok(Some(FromMonitor::Reply {
+                    ticket: READERS,
+                    result,
+                }))) => {
+                    readers.answer(matches!(result, Ok(1)));
                     continue;
                 }
                 Woken::Monitor(Ok(Some(FromMonitor::Reply { ticket, result }))) => {
@@ -139,6 +159,7 @@ impl Runner {
                     match Box::pin(found).await {
                         None => {
                             watching = false;
+                            readers = Telling::default();
                             continue;
                         }
                         Some(followed) => return followed,
@@ -162,6 +183,7 @@ impl Runner {
                         | Request::Resume
                         | Request::Amend { .. }
                         | Request::WatchOutput(_)
+                        | Request::OutputRead(_)
                         | Request::Stdin(_)
                         | Request::Resize(_) => None,
                     };
@@ -202,7 +224,7 @@ impl Runner {
                     pending.insert(next_ticket, asked);
                     request
                 }
-                Woken::Ask(Ask::Follow) => continue,
+                Woken::Ask(Ask::Follow) | Woken::Read => continue,
                 Woken::Unfollowed => {
                     watching = false;
                     Request::WatchOutput(false)
@@ -296,5 +318,16 @@ impl Runner {
         for (_, ask) in pending {
             let _ = ask.reply.send(Err(Refusal::Finished.into()));
         }
+    }
+}
+
+/// Returns when more of the output has been read.
+async fn more_read(read: &mut Option<tokio::sync::watch::Receiver<u64>>) {
+    let gone = match read {
+        Some(read) => read.changed().await.is_err(),
+        None => true,
+    };
+    if gone {
+        std::future::pending::<()>().await;
     }
 }

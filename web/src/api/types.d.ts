@@ -31,6 +31,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/jobs/validate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Check a job, and create none
+         * @description The body of `POST /jobs`, judged as there. Whether there is room for the job now is not asked.
+         */
+        post: operations["validateJob"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/jobs/counts": {
         parameters: {
             query?: never;
@@ -1182,35 +1202,20 @@ export interface components {
             command?: null | components["schemas"]["Argv"];
             /** @description A text for `shell`. */
             script?: string | null;
-            /**
-             * @description The shell and its options; the script is appended. Only with `script`.
-             * @default [
-             *       "/bin/sh",
-             *       "-c"
-             *     ]
-             */
-            shell: null | components["schemas"]["Argv"];
+            /** @description The shell and its options, by default `/bin/sh -c`; the script is appended. Only with `script`. */
+            shell?: null | components["schemas"]["Argv"];
             /**
              * @description Absolute; the server's default work directory otherwise.
              * @default null
              */
             cwd: string | null;
             env?: null | components["schemas"]["Environment"];
-            /**
-             * @description What comes from the service's own environment: PATH HOME USER LOGNAME SHELL LANG LC_* TZ TMPDIR; nothing; or these. Besides, every job has PROCESSION_JOB_ID, unless it sets that itself.
-             * @default default
-             */
-            env_inherit: ("default" | "none" | null) | string[];
-            /**
-             * @description Run as this user; needs a service that runs as root.
-             * @default null
-             */
-            user: null | components["schemas"]["NameOrId"];
-            /**
-             * @description The user's own by default.
-             * @default null
-             */
-            group: null | components["schemas"]["NameOrId"];
+            /** @description `default`, `none`, or names: what comes from the service's own environment. `default` is PATH HOME USER LOGNAME SHELL LANG LC_* TZ TMPDIR. Besides, every job has PROCESSION_JOB_ID, unless it sets that itself. */
+            env_inherit?: string | string[] | null;
+            /** @description Run as this user; needs a service that runs as root. */
+            user?: null | components["schemas"]["NameOrId"];
+            /** @description The user's own by default. */
+            group?: null | components["schemas"]["NameOrId"];
             /**
              * @description The user's own by default.
              * @default null
@@ -1251,39 +1256,30 @@ export interface components {
              * @description What the job is kept from beyond what its user may not do; `null` is what the service does by default (`--sandbox`). It
              *     needs `no_new_privs`. What the kernel lacks is left out and listed in `process.sandbox.missing`, or with `require`
              *     refused: 422 `sandbox_unavailable`. Where the service requires the sandbox, less is 403 `sandbox_required`.
-             * @default null
              */
-            sandbox: null | components["schemas"]["Sandbox"];
-            /** @description `null` is `/dev/null`; `open` is a pipe that `POST /jobs/{id}/stdin` writes to; `data` is a file with these bytes. With `pty` the input is the terminal, whatever stands here; `data` is refused then. */
-            stdin?: null | {
-                /** @enum {unknown} */
-                mode: "null" | "open";
-                text?: null;
-                base64?: null;
-            } | {
-                /** @constant */
-                mode: "data";
-                text: string;
-                base64?: null;
-            } | {
-                /** @constant */
-                mode: "data";
-                text?: null;
-                base64: string;
-            };
+            sandbox?: null | components["schemas"]["Sandbox"];
+            /**
+             * @description `null` is `/dev/null`; `open` is a pipe that `POST /jobs/{id}/stdin` writes to; `data` is a file with the bytes of either `text`
+             *     or `base64`. With `pty` the input is the terminal, whatever stands here; `data` is refused then.
+             */
+            stdin?: {
+                /** @enum {string} */
+                mode: "null" | "open" | "data";
+                text?: string | null;
+                base64?: string | null;
+            } | null;
             /**
              * @description A terminal of this size instead of standard input, output and error, and the controlling one of the job's
              *     session. Its output is one stream, `stdout`. It takes input as with `stdin: {mode: open}`; the input's end is
              *     typed as the terminal's end-of-file character. `TERM` is `term` unless `env` or `secret_env` says otherwise.
              *     The output ends with the last process of the job: one that has let go of the terminal may open it again. An interactive shell does not end at SIGTERM:
              *     `stop: {signal: SIGHUP}` is what hanging up does.
-             * @default null
              */
-            pty: null | {
-                /** @default 24 */
-                rows: null | components["schemas"]["TerminalLength"];
-                /** @default 80 */
-                cols: null | components["schemas"]["TerminalLength"];
+            pty?: null | {
+                /** @description 24 by default. */
+                rows?: null | components["schemas"]["TerminalLength"];
+                /** @description 80 by default. */
+                cols?: null | components["schemas"]["TerminalLength"];
                 /** @default xterm-256color */
                 term: string | null;
             };
@@ -1297,10 +1293,13 @@ export interface components {
                 /** @default 67108864 */
                 max_bytes: number | null;
                 /**
+                 * @description With `wait` nothing is dropped that was not read: once the log is full, the job waits, as for the reader of a pipe,
+                 *     until everybody who follows its output (by `follow=true` or `attach`) has been sent more of it, or until it is stopped.
+                 *     Half of `max_bytes` is kept behind them. Where nobody follows, it waits for somebody who does; `state_message` says so.
                  * @default drop_oldest
                  * @enum {string|null}
                  */
-                on_limit: "drop_oldest" | "drop_newest" | "stop_job" | null;
+                on_limit: "drop_oldest" | "drop_newest" | "stop_job" | "wait" | null;
             } | null;
             /**
              * @description From `started_at`.
@@ -1309,8 +1308,8 @@ export interface components {
             timeout_seconds: number | null;
             /** @description What DELETE, timeout and shutdown do first; the final kill always takes every process of the job. */
             stop?: {
-                /** @default SIGTERM */
-                signal: null | components["schemas"]["SignalName"];
+                /** @description SIGTERM by default. */
+                signal?: null | components["schemas"]["SignalName"];
                 /** @default 10 */
                 grace_seconds: number | null;
                 scope?: null | components["schemas"]["Scope"];
@@ -1344,9 +1343,8 @@ export interface components {
              *     what happens: `queue` waits; `reject` is 409 `concurrency_conflict` where so many run or wait; `newest` ends the jobs that wait with
              *     the key (`canceled`, `superseded`) and waits; `replace` does that and stops what runs with the key, and starts when
              *     no process of it is left.
-             * @default null
              */
-            concurrency: null | components["schemas"]["Concurrency"];
+            concurrency?: null | components["schemas"]["Concurrency"];
             /**
              * @description Still queued then: `failed`, `start_deadline`.
              * @default null
@@ -1403,13 +1401,13 @@ export interface components {
             labels?: null | components["schemas"]["Labels"];
         };
         /** @description A job to create. Unknown fields are refused. `null` stands for the default. */
-        NewJob: components["schemas"]["SpecCommon"] & {
+        JobSubmission: components["schemas"]["SpecCommon"] & {
             name?: components["schemas"]["Name"];
             labels?: null | components["schemas"]["Labels"];
             /** @description As `env`; the values are never shown again. */
             secret_env?: null | components["schemas"]["Environment"];
             /** @description Who is notified of what happens to the job, up to its end. */
-            webhooks?: components["schemas"]["NewWebhook"][] | null;
+            webhooks?: components["schemas"]["WebhookSubmission"][] | null;
             /** @description Per process. One value sets both limits. */
             rlimits?: {
                 [key: string]: components["schemas"]["RlimitValue"] | components["schemas"]["RlimitPair"];
@@ -1419,7 +1417,7 @@ export interface components {
         JobSpec: WithRequired<components["schemas"]["SpecCommon"], "cwd" | "env" | "env_inherit" | "user" | "group" | "supplementary_groups" | "umask" | "nice" | "oom_score_adj" | "cpu_affinity" | "limits" | "no_new_privs" | "sandbox" | "stdin" | "pty" | "output" | "timeout_seconds" | "stop" | "wait_for" | "success_exit_codes" | "queue" | "priority" | "weight" | "concurrency" | "start_deadline_seconds" | "ttl_seconds_after_finished"> & {
             /** @description The names; the values are never shown. */
             secret_env: {
-                [key: string]: null;
+                [key: string]: string | null;
             };
             webhooks: components["schemas"]["Webhook"][];
             rlimits: {
@@ -1955,7 +1953,7 @@ export interface components {
          *       "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
          *     }
          */
-        NewWebhook: {
+        WebhookSubmission: {
             /** @description Of http or https, without user and password. */
             url: string;
             /** @description Without it, all of these. */
@@ -1966,8 +1964,8 @@ export interface components {
         Webhook: {
             url: string;
             events: components["schemas"]["EventType"][];
-            /** @description It is there where deliveries are signed. */
-            secret?: null;
+            /** @description `null`, and there only where deliveries are signed. */
+            secret?: string | null;
         };
         Survivor: {
             pid: number;
@@ -2077,11 +2075,8 @@ export interface components {
             paused: boolean | null;
             /** @default null */
             pause_reason: string | null;
-            /**
-             * @description Whose jobs take turns, by weight, among those of the same priority: those of each creator, or of each value of a label.
-             * @default null
-             */
-            fair_by: null | "created_by" | {
+            /** @description Whose jobs take turns, by weight, among those of the same priority: those of each creator, or of each value of a label. */
+            fair_by?: null | "created_by" | {
                 label: string;
             };
             /**
@@ -2368,7 +2363,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description `unsupported_media_type`: the body is not `application/json`, or `application/merge-patch+json` where that is asked for. */
+        /** @description `unsupported_media_type`: the body is not `application/json`; where `application/merge-patch+json` is asked for, either will do. */
         UnsupportedMediaType: {
             headers: {
                 [name: string]: unknown;
@@ -2517,7 +2512,7 @@ export interface operations {
                 created_after?: string;
                 /** @description Created before this moment. */
                 created_before?: string;
-                /** @description At most so many jobs; more than 1000 are lowered to 1000. */
+                /** @description At most so many jobs; more than 1000 are lowered to 1000. A page ends early where its jobs have more than about 8 MiB. */
                 page_size?: number;
                 /** @description The `next_page_token` of a list with the same filter and order. */
                 page_token?: string;
@@ -2562,8 +2557,6 @@ export interface operations {
             query?: {
                 /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
                 wait?: components["parameters"]["Wait"];
-                /** @description Check the body and change nothing; 200 instead of 201. */
-                validate_only?: boolean;
             };
             header?: {
                 /**
@@ -2585,20 +2578,10 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["NewJob"];
+                "application/json": components["schemas"]["JobSubmission"];
             };
         };
         responses: {
-            /** @description The body is valid (`validate_only`). */
-            200: {
-                headers: {
-                    "Request-Id": components["headers"]["Request-Id"];
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ValidSubmission"];
-                };
-            };
             /** @description The job was accepted and is durable. */
             201: {
                 headers: {
@@ -2678,6 +2661,56 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+        };
+    };
+    validateJob: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["JobSubmission"];
+            };
+        };
+        responses: {
+            /** @description It would be accepted. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ValidSubmission"];
+                };
+            };
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            /** @description `forbidden`, `peer_not_allowed`, `origin_not_allowed`, `policy_forbids`, `privilege_required`, `sandbox_required`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            408: components["responses"]["BodyTimeout"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            /** @description `invalid_spec`, with every mistake in `errors`; `no_such_user`; `no_such_template`; `containment_unavailable`; `sandbox_unavailable`. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
         };
     };
     countJobs: {
