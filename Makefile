@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help run build dist sbom check test test-build web pictures test-web test-page test-rust test-unprivileged test-unheard test-prometheus test-client test-clients lint workflows \
-	release-check deny advisories test-manifests test-image test-docker test-vm test-arm64 test-real-work soak fuzz \
+	release-check deny advisories test-manifests test-image test-docker test-deb test-vm deb test-arm64 test-real-work soak fuzz \
 	guards schemathesis bench release-upload image-push clean
 
 CARGO ?= cargo
@@ -30,7 +30,7 @@ TEST_NEEDS := make cc=build-essential curl perl python3 setsid=util-linux tmux v
 # `make check` without nextest: the names in its profile.
 CHECK_TESTS = $(shell sed -n '/profile.check/,$$s/.*test(=\([^)]*\)).*/\1/p' .config/nextest.toml)
 # What does not read the log of its service, and is none of the long ones.
-UNHEARD := not (test(monitors::) + test(surroundings::) + test(faults::) + test(webhooks::) + test(crash::) + test(upgrade::) + test(real_work::) + test(notices::))
+UNHEARD := not (test(monitors::) + test(surroundings::) + test(faults::) + test(webhooks::) + test(crash::) + test(upgrade::) + test(real_work::) + test(notices::) + test(operators::))
 # The account of the run without privileges, and what it runs: what differs by them.
 TEST_USER ?= procession-test
 UNPRIVILEGED_TESTS ?= cli::run:: containment:: control:: defaults:: disk:: faults::lost:: faults::points:: life:: \
@@ -58,6 +58,7 @@ help:
 	@echo 'make test-clients       clients of the most used generators, made from openapi.yaml, each running a job'
 	@echo 'make test-prometheus    metrics, alerts and dashboard, with a real Prometheus'
 	@echo 'make test-docker        the image as the Dockerfile builds it'
+	@echo 'make test-deb           the Debian package installed, upgraded under a job, removed and purged, as root'
 	@echo 'make test-vm            a virtual machine with systemd and cgroup v2, as root'
 	@echo 'make test-arm64         compiled for arm64, with the tests of sandbox and child processes in an emulator'
 	@echo 'make test-real-work     a C project is built from its Debian source as a job (needs the network)'
@@ -67,6 +68,7 @@ help:
 	@echo 'make soak               the fault suite for long: 300 kills, failpoints 100 times, 100,000 jobs (hours)'
 	@echo
 	@echo 'make dist               the release binary with its list of dependencies, SBOM and checksums, in target/dist'
+	@echo 'make deb                a Debian package of what `make dist` or `make build` has made, in target/deb'
 	@echo 'make sbom               the list of what the program is made of (CycloneDX), in target/dist'
 	@echo 'make release-upload     what `make dist` has made, to the release of TAG; make image-push, the image as IMAGE'
 	@echo 'make advisories         known vulnerabilities in the dependencies (needs github.com)'
@@ -90,6 +92,11 @@ dist: $(CARGO_AUDITABLE) sbom
 	[ $(BUILT) = target/dist/procession ] || install -m 0755 $(BUILT) target/dist/procession
 	scripts/check-dist.py target/dist
 	cd target/dist && sha256sum procession procession.cdx.json >SHA256SUMS && cat SHA256SUMS
+
+# A Debian package of what `make dist` or `make build` has made; the former if both have.
+DEB_PROGRAM ?= $(firstword $(wildcard target/dist/procession target/release/procession) target/release/procession)
+deb:
+	scripts/deb.sh $(DEB_PROGRAM) target/deb
 
 # Of all dependencies of the program on Linux, none of its tests or of tools.
 sbom: $(CARGO_CYCLONEDX)
@@ -194,7 +201,7 @@ workflows: $(CHECK_JSONSCHEMA)/bin/check-jsonschema
 	$< --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 # Before a release and every night: all that is slow, needs much, or seldom changes. Each in small where `make` alone is long.
-release-check: deny test-unheard test-prometheus test-clients test-docker test-vm test-arm64 test-real-work guards
+release-check: deny test-unheard test-prometheus test-clients test-docker test-deb test-vm test-arm64 test-real-work guards
 	$(MAKE) fuzz FUZZ_SECONDS=30
 	$(MAKE) schemathesis SECONDS=120
 	$(MAKE) soak PROCESSION_FAULT_KILLS=60 PROCESSION_FAULT_MINUTES=1 PROCESSION_FAILPOINT_ROUNDS=10 \
@@ -231,6 +238,10 @@ test-image: build
 
 test-docker:
 	tests/docker/run.sh
+
+# Installed, upgraded under a running job, removed and purged, in a Debian of its own.
+test-deb: build
+	tests/deb/run.sh --program target/release/procession
 
 # PROCESSION_TEST_REAL_WORK: build a C project from its Debian source as a job.
 test-real-work:

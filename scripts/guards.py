@@ -103,7 +103,7 @@ GUARDS = [
     ("a terminal is sent no sequences but colours", "sanitize::", [("src/client/sanitize.rs", "(1, b'[') => true,", "(1, _) if OFF => true,\n            (1, b'[') => true,")]),
     ("this machine's token stays on it", "connection::target", [("src/client/connection/target.rs", "(true, Some(state_dir)) = (is_loopback(url), state_dir)", "(true, Some(state_dir)) = (OFF || is_loopback(url), state_dir)")]),
     ("the number of jobs that wait", "queue::a_full_queue", [("src/manager/admission.rs", "} else if self.waiting.len() + self.promised.len() >= most {", "} else if !OFF && self.waiting.len() + self.promised.len() >= most {")]),
-    ("space that stays free", "queue::without_room", [("src/manager/shared.rs", "< self.min_free_bytes =>", "< self.min_free_bytes && !OFF =>")]),
+    ("space that stays free", "queue::without_room", [("src/manager/shared.rs", "< self.limits.min_free_bytes =>", "< self.limits.min_free_bytes && !OFF =>")]),
     ("the number of streams", "attach::streams_of_both", [("src/http/streams.rs", "self.places.clone().try_acquire_owned();", "if OFF { Arc::new(Semaphore::new(1)) } else { self.places.clone() }.try_acquire_owned();")]),
     ("the size of a message", "attach::what_is_no_message", [("src/http/attach/frames.rs", "if bytes.len() > MESSAGE_BYTES {", "if !OFF && bytes.len() > MESSAGE_BYTES {")]),
     ("no webhook to an address nearby", "webhooks::nothing_near", [("src/http/request/webhooks.rs", "!private && !is_public(address)", "!OFF && !private && !is_public(address)")]),

@@ -2,25 +2,25 @@
 
 mod doctor;
 mod hints;
+mod log;
 mod manual;
 mod token;
 mod upgrade;
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::process::ExitCode;
 use std::thread;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use tracing::level_filters::LevelFilter;
 
-use crate::config::{self, Config, LogFormat, LogLevel, OnShutdown, ServeArgs};
+use crate::config::{self, Config, OnShutdown, ServeArgs};
 use crate::server;
 use client::{
     attach, control, events, failure, health, logs, open, queues, run, show, terminal, top, wait,
 };
 use engine::supervisor;
 use http::connections;
-use protocol::notices::{self, announce, say};
+use protocol::notices::announce;
 use protocol::state_dir::{STORE, Surroundings};
 use protocol::stderr::{EXIT_CONFIG, complain};
 use store::Store;
@@ -61,6 +61,8 @@ enum Command {
     /// Resume paused jobs
     #[command(visible_alias = "unpause")]
     Resume(control::PauseArgs),
+    /// Release held jobs
+    Release(control::PauseArgs),
     /// Run a job again
     Rerun(control::RerunArgs),
     /// Show what happened to jobs, and follow what happens
@@ -77,8 +79,8 @@ enum Command {
     Upgrade(upgrade::UpgradeArgs),
     /// Create, list and revoke tokens
     Token(token::TokenArgs),
-    /// Check how secure the service is with these settings; exit 1 if something is insecure
-    Doctor(ServeArgs),
+    /// Check how secure the service is with these settings and what it lacks; exit 1 if something is insecure or a problem
+    Doctor(doctor::DoctorArgs),
     /// Check whether a service responds; exit 0 if it does, 1 if not
     Health(health::HealthArgs),
     /// Print a shell completion script
@@ -126,6 +128,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Signal(args) => control::signal(&args),
         Command::Pause(args) => control::pause(&args),
         Command::Resume(args) => control::resume(&args),
+        Command::Release(args) => control::release(&args),
         Command::Rerun(args) => control::rerun(&args),
         Command::Events(args) => events::run(&args),
         Command::Queues(args) => queues::run(&args),
@@ -143,28 +146,29 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn serve(args: &Serve) -> ExitCode {
+    let surroundings = Surroundings::read();
+    // Before the settings are read: what is wrong with them is a line of the log as well.
+    aside(|| log::begin(config::log_form(&args.settings, &surroundings)));
     for remark in config::unknown_variables(std::env::vars_os().map(|(name, _)| name)) {
-        complain(&remark);
+        tracing::warn!("{remark}");
     }
-    let started = match aside(|| config::load(&args.settings, &Surroundings::read())) {
-        Ok(config) if args.check => check(&config),
-        Ok(config) => {
-            aside(|| log_to_stderr(&config));
-            say_panics();
-            match aside(|| connections::check_files(&server::http_options(&config))) {
-                Ok(()) => return run_service(config),
-                Err(why) => Err(why),
-            }
+    let prepared = aside(|| {
+        let config =
+            config::load(&args.settings, &surroundings).map_err(|error| error.to_string())?;
+        match args.check {
+            true => check(&config)?,
+            false => connections::check_files(&server::http_options(&config))?,
         }
-        Err(error) => Err(error.to_string()),
-    };
-    match started {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok::<Config, String>(config)
+    });
+    match prepared {
+        Ok(_) if args.check => ExitCode::SUCCESS,
+        Ok(config) => run_service(config),
         Err(why) => {
             if !args.check {
                 supervisor::go_back(&format!("the new program cannot start: {why}"));
             }
-            say(&format!("cannot start: {why}"));
+            tracing::error!("cannot start: {why}");
             ExitCode::from(EXIT_CONFIG)
         }
     }
@@ -212,41 +216,6 @@ fn check(config: &Config) -> Result<(), String> {
         env!("CARGO_PKG_VERSION")
     ));
     Ok(())
-}
-
-/// What a panic says goes where the log goes, and is waited for no more than that.
-fn say_panics() {
-    std::panic::set_hook(Box::new(|panic| say(&panic.to_string())));
-}
-
-/// Logs go to standard error: text for people on a terminal, else one JSON object a line.
-fn log_to_stderr(config: &Config) {
-    let text = match config.log_format {
-        Some(LogFormat::Text) => true,
-        Some(LogFormat::Json) => false,
-        None => io::stderr().is_terminal(),
-    };
-    let log = tracing_subscriber::fmt()
-        .with_writer(|| notices::Log)
-        // It would complain on standard error, and panic if that fails.
-        .log_internal_errors(false)
-        .with_max_level(level(config.log_level));
-    if text {
-        log.with_ansi(io::stderr().is_terminal()).init();
-    } else {
-        notices::set_json();
-        log.json().flatten_event(true).init();
-    }
-}
-
-fn level(level: LogLevel) -> LevelFilter {
-    match level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Trace => LevelFilter::TRACE,
-    }
 }
 
 /// Prints clap's answer: the help, the version, or what is wrong. Commands that exit with a job's own code do not

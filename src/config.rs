@@ -9,6 +9,7 @@ mod settings;
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fmt;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -67,6 +68,15 @@ impl LogLevel {
             Self::Trace => "trace",
         }
     }
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LogForm {
+    /// By default it depends on where the log goes.
+    pub format: Option<LogFormat>,
+    /// Which lines are written.
+    pub level: LogLevel,
 }
 
 /// The settings of a service.
@@ -270,20 +280,72 @@ pub(crate) fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<St
     unknown.iter().map(remark).collect()
 }
 
+/// The configuration file that is read where none is named, if there is one.
+pub(crate) const DEFAULT_FILE: &str = "/etc/procession/config.toml";
+
 /// Reads the settings: a flag wins over the environment, that over the file, that over the default.
 pub(crate) fn load(args: &ServeArgs, surroundings: &Surroundings) -> Result<Config, ConfigErrors> {
-    let Some(file) = args.config_file() else {
-        return resolve(args, None, surroundings);
+    match file(args, surroundings)? {
+        Some((path, text)) => resolve(args, Some((&path, &text)), surroundings),
+        None => resolve(args, None, surroundings),
+    }
+}
+
+/// The configuration file and its text: the one that is named, else the default one where it exists. An empty name
+/// stands for none.
+fn file(
+    args: &ServeArgs,
+    surroundings: &Surroundings,
+) -> Result<Option<(PathBuf, String)>, ConfigError> {
+    let (file, must_exist) = match args.config_file() {
+        Some("") => return Ok(None),
+        Some(named) => (surroundings.current_dir.join(named), true),
+        None => (PathBuf::from(DEFAULT_FILE), false),
     };
-    let file = surroundings.current_dir.join(file);
     match std::fs::read_to_string(&file) {
-        Ok(text) => resolve(args, Some((&file, &text)), surroundings),
+        Ok(text) => Ok(Some((file, text))),
+        Err(error) if !must_exist && error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(ConfigError::Unreadable {
             file,
             why: error.to_string(),
-        }
-        .into()),
+        }),
     }
+}
+
+/// How the log is written, as far as the settings say: it has to tell what is wrong with the others.
+pub(crate) fn log_form(args: &ServeArgs, surroundings: &Surroundings) -> LogForm {
+    let file = file(args, surroundings).ok().flatten();
+    let of_file = file.as_ref().map(|(path, text)| (&**path, &**text));
+    let settings = Settings::new(args, of_file).or_else(|_| Settings::new(args, None));
+    let (format, level) = settings.map_or((None, None), |(s, _)| {
+        let format = s.optional("log_format", log_format);
+        (format.ok().flatten(), s.one("log_level", log_level).ok())
+    });
+    LogForm {
+        format,
+        level: level.unwrap_or(LogLevel::Info),
+    }
+}
+
+/// Where the service keeps its state, for commands that only want to find it: as named, else as the configuration file
+/// says, else by the default.
+pub(crate) fn state_dir(named: Option<&Path>, surroundings: &Surroundings) -> Option<PathBuf> {
+    if let Some(named) = named {
+        return Some(named.to_owned());
+    }
+    let args = ServeArgs::of_environment();
+    let of_file = file(&args, surroundings)
+        .ok()
+        .flatten()
+        .and_then(|(path, text)| {
+            let (settings, _) = Settings::new(&args, Some((&path, &text))).ok()?;
+            settings
+                .optional("state_dir", |text| Ok(text.to_owned()))
+                .ok()?
+        });
+    of_file
+        .map(|text| surroundings.current_dir.join(text))
+        .or_else(|| surroundings.state_dir())
 }
 
 /// The same with the text of the file.
@@ -342,7 +404,6 @@ fn read_all(
     let shutdown_grace = keep(&e, s.one("shutdown_grace_seconds", seconds));
     let min_free_bytes = keep(&e, s.one("min_free_bytes", number(0, u64::MAX >> 1)));
     let max_body_bytes = keep(&e, s.one("max_body_bytes", number(1 << 10, 1 << 30)));
-    let log_format = word(&[("text", LogFormat::Text), ("json", LogFormat::Json)]);
     let log_format = keep(&e, s.optional("log_format", log_format));
     let log_level = keep(&e, s.one("log_level", log_level));
     let deny_root_jobs = keep(&e, s.one("deny_root_jobs", &switch));
@@ -421,6 +482,10 @@ fn word<T: Copy>(words: &[(&str, T)]) -> impl Fn(&str) -> Result<T, String> {
             Err(format!("must be {}", words.join(" or ")))
         }
     }
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    word(&[("text", LogFormat::Text), ("json", LogFormat::Json)])(text)
 }
 
 fn log_level(text: &str) -> Result<LogLevel, String> {

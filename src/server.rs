@@ -13,13 +13,13 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::geteuid;
 use tokio::time::Instant;
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::limits;
 use http::connections::{Auth, Connections, Options};
 use linux::failpoint;
-use manager::{Manager, Setup, SupervisorSaid};
+use manager::{Host, Info, Limits, Manager, Setup, SupervisorSaid};
 use protocol::inherited::Inherited;
-use protocol::notices::{announce, say};
+use protocol::notices::announce;
 use protocol::record;
 use protocol::state_dir::{STORE, private_file};
 use protocol::stderr::Failure;
@@ -28,6 +28,12 @@ use store::{self, Store};
 /// How long the server of a dead supervisor may take to end, and how often it is looked for.
 const PREDECESSOR_END: Duration = Duration::from_secs(10);
 const PREDECESSOR_PAUSE: Duration = Duration::from_millis(5);
+
+/// The target of the line that says where the service listens; it is on standard output.
+pub(crate) const LISTENING: &str = "procession::listening";
+
+/// The target of lines that say what is insecure: whatever is read of the log, these are written.
+pub(crate) const INSECURE: &str = "procession::insecure";
 
 /// Runs the server until the supervisor says that the service ends; returns the exit code.
 pub(crate) fn run(config: Config, inherited: Inherited) -> u8 {
@@ -50,7 +56,7 @@ pub(crate) fn run(config: Config, inherited: Inherited) -> u8 {
             0
         }
         Err(failure) => {
-            failure.say();
+            tracing::error!("cannot start: {}", failure.message);
             failure.code
         }
     }
@@ -66,6 +72,7 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
         cgroup,
         no_cgroup,
         restarts,
+        beat_every,
         draining,
     } = inherited;
     failpoint::fail("server.starting").map_err(Failure::system("cannot start the server"))?;
@@ -78,17 +85,21 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
     let setup = Setup {
         store,
         supervisor,
-        supervisor_pid,
         jobs,
-        boot_id,
-        cgroup,
-        no_cgroup,
-        restarts,
+        beat_every,
         draining,
-        max_running: places(config.max_running, restarts == 0),
-        max_queued: config.max_queued,
-        max_finished: config.max_finished,
-        min_free_bytes: config.min_free_bytes,
+        host: Host {
+            boot_id,
+            cgroup: cgroup.ok_or_else(|| no_cgroup.unwrap_or_default()),
+            supervisor_pid,
+            restarts,
+        },
+        limits: Limits {
+            max_running: places(config.max_running, restarts == 0),
+            max_queued: config.max_queued,
+            max_finished: config.max_finished,
+            min_free_bytes: config.min_free_bytes,
+        },
         deny_root_jobs: config.deny_root_jobs,
         webhook_allow_private: config.webhook_allow_private,
         sandbox: config.sandbox,
@@ -103,14 +114,29 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
         .tcp
         .local_addr()
         .map_err(Failure::system("cannot read the listening address"))?;
+    if config.auth == Auth::None && !address.ip().is_loopback() {
+        let listen = address;
+        return Err(Failure::config(ConfigError::OpenToNetwork { listen }));
+    }
     let connections = Connections::start(&http_options(&config), manager.clone(), listeners)
         .map_err(Failure::config)?;
     manager
         .announce_ready()
         .await
         .map_err(Failure::system("cannot reach the supervisor"))?;
+    let jobs = manager.info();
     if restarts == 0 {
-        greet(&config, address, &connections);
+        greet(&config, address, &connections, &jobs);
+    } else {
+        let Info {
+            running, queued, ..
+        } = jobs;
+        tracing::info!(
+            running,
+            queued,
+            restarts,
+            "the server is back; {running} jobs run on and {queued} wait"
+        );
     }
     let mut tasks = std::pin::pin!(tasks.run());
     let mut connections = Some(connections);
@@ -185,22 +211,44 @@ async fn wait_for_predecessor(state_dir: &Path) -> Result<File, Failure> {
     Ok(file)
 }
 
-/// The one line on standard output; on a terminal, a curl line that works as well.
-fn greet(config: &Config, address: SocketAddr, connections: &Connections) {
+/// Says where the service listens and what it has found; on a terminal, a curl line that works as well.
+fn greet(config: &Config, address: SocketAddr, connections: &Connections, jobs: &Info) {
     let scheme = if config.tls.is_some() {
         "https"
     } else {
         "http"
     };
-    announce(&format!("procession: listening on {scheme}://{address}"));
-    if config.tls.is_none() && !config.listen.ip().is_loopback() {
-        say(&format!(
+    if config.tls.is_none() && !address.ip().is_loopback() {
+        tracing::warn!(
+            target: INSECURE,
             "plain HTTP on {address}: the network can read tokens; give --tls-cert and --tls-key, or put a proxy with TLS in front"
-        ));
+        );
     }
     if config.auth == Auth::None {
-        say("no authentication: every local user may run commands as this one");
+        tracing::warn!(target: INSECURE, "no authentication: every local user may run commands as this one");
     }
+    if geteuid().is_root() && !config.deny_root_jobs {
+        tracing::warn!(
+            target: INSECURE,
+            "running as root: jobs without `user` run as root; --deny-root-jobs refuses them"
+        );
+    }
+    let (running, queued) = (jobs.running, jobs.queued);
+    if running + queued > 0 {
+        tracing::info!(
+            running,
+            queued,
+            "found jobs of an earlier service: {running} run on and {queued} wait"
+        );
+    }
+    let url = format!("{scheme}://{address}");
+    tracing::info!(
+        target: LISTENING,
+        url,
+        state_dir = %config.state_dir.display(),
+        version = env!("CARGO_PKG_VERSION"),
+        "listening on {url}"
+    );
     if io::stdout().is_terminal() {
         let token = config.state_dir.join("token");
         let authorization = match config.auth {
@@ -211,8 +259,5 @@ fn greet(config: &Config, address: SocketAddr, connections: &Connections) {
             "\nOpen in a browser, once:\n  {}\n\nOr try:\n  curl -s{authorization} -H 'Content-Type: application/json' \\\n    -d '{{\"command\":[\"echo\",\"hello\"]}}' '{scheme}://{address}/jobs?wait=5'\n",
             connections.way_in().unwrap_or_default()
         ));
-    }
-    if geteuid().is_root() && !config.deny_root_jobs {
-        say("running as root: jobs without `user` run as root; --deny-root-jobs refuses them");
     }
 }

@@ -50,9 +50,11 @@ pub fn spec(bytes: &[u8]) {
         && new.spec.secret_env.0.is_empty()
     {
         let again = request::parse_rerun(&job(new.clone()), b"", &limits);
-        // A rerun has the priority of its job, whether that was written or not.
+        // A rerun has the priority of its job, whether that was written or not, and does not wait for its time.
         let again = NewJob {
             has_priority: new.has_priority,
+            run_at: new.run_at,
+            hold: new.hold,
             ..again.expect("it was accepted before")
         };
         assert_eq!(again, new);

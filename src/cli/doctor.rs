@@ -1,55 +1,85 @@
-//! `procession doctor`: how safe the service is with these settings, on this machine, as this user.
+//! `procession doctor`: how safe the service is with these settings, on this machine, as this user, and what it will run
+//! out of.
 //!
 //! It reads files and asks a running service over the unix socket; it changes nothing.
 
+mod health;
+mod machine;
+mod security;
+
 use std::fmt::Write as _;
-use std::fs;
-use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use nix::unistd::geteuid;
-
-use crate::config::{self, Config, ServeArgs};
+use crate::config::{self, ServeArgs};
 use client::terminal::printed;
-use http::connections::Auth;
-use http::policy::Policy;
-use http::tls;
-use http::tokens::{self, Access};
-use job::sandbox::{Baseline, Features, Sandbox};
-use linux::clock;
-use linux::sandbox;
-use protocol::state_dir::{Surroundings, UNIX_SOCKET};
+use machine::Machine;
+use protocol::state_dir::Surroundings;
 use protocol::stderr::EXIT_CONFIG;
 use protocol::stderr::complain;
 
-/// How long a running service may take to answer.
-const LIMIT: Duration = Duration::from_secs(5);
+#[derive(Debug, clap::Args)]
+pub(super) struct DoctorArgs {
+    #[command(flatten)]
+    settings: ServeArgs,
+    /// Print a JSON object with all findings
+    #[arg(long)]
+    json: bool,
+    /// The latest backup: a file or directory whose age is checked
+    #[arg(long, value_name = "PATH")]
+    backup: Option<PathBuf>,
+}
 
-pub(super) fn run(args: &ServeArgs) -> ExitCode {
-    let config = match config::load(args, &Surroundings::read()) {
+pub(super) fn run(args: &DoctorArgs) -> ExitCode {
+    let config = match config::load(&args.settings, &Surroundings::read()) {
         Ok(config) => config,
         Err(error) => {
             complain(&format!("would not start: {error}"));
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    let findings = examine(&config, &Machine::look(&config));
+    let machine = Machine::look(&config, args.backup.as_deref());
+    let findings = Finding::collect(|say| {
+        security::examine(&config, &machine, say);
+        health::examine(&config, &machine.health, say);
+    });
+    let is_good = !findings.iter().any(|finding| finding.verdict.is_bad());
+    let printed = printed(&if args.json {
+        as_json(&findings, is_good)
+    } else {
+        as_text(&findings)
+    });
+    if is_good { printed } else { ExitCode::FAILURE }
+}
+
+fn as_text(findings: &[Finding]) -> String {
     let mut text = String::new();
-    for finding in &findings {
-        let word = finding.verdict.as_str();
+    for finding in findings {
+        let word = match finding.verdict {
+            Verdict::Good | Verdict::Note => finding.verdict.as_str().to_owned(),
+            Verdict::Insecure | Verdict::Problem => finding.verdict.as_str().to_uppercase(),
+        };
         writeln!(text, "{word:<9} {:<13} {}", finding.about, finding.text)
             .expect("a string takes everything");
     }
-    let printed = printed(&text);
-    let insecure = findings
+    text
+}
+
+fn as_json(findings: &[Finding], is_good: bool) -> String {
+    let findings: Vec<_> = findings
         .iter()
-        .any(|finding| finding.verdict == Verdict::Insecure);
-    if insecure { ExitCode::FAILURE } else { printed }
+        .map(|finding| {
+            serde_json::json!({
+                "about": finding.about,
+                "verdict": finding.verdict.as_str(),
+                "text": finding.text,
+            })
+        })
+        .collect();
+    format!(
+        "{:#}\n",
+        serde_json::json!({"ok": is_good, "findings": findings})
+    )
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +88,8 @@ enum Verdict {
     /// To know, and to decide about.
     Note,
     Insecure,
+    /// It does not work, or soon will not.
+    Problem,
 }
 
 impl Verdict {
@@ -65,8 +97,13 @@ impl Verdict {
         match self {
             Self::Good => "ok",
             Self::Note => "note",
-            Self::Insecure => "INSECURE",
+            Self::Insecure => "insecure",
+            Self::Problem => "problem",
         }
+    }
+
+    fn is_bad(self) -> bool {
+        matches!(self, Self::Insecure | Self::Problem)
     }
 }
 
@@ -77,435 +114,19 @@ struct Finding {
     text: String,
 }
 
-/// What this machine and the state directory tell.
-#[derive(Debug, Default)]
-struct Machine {
-    is_root: bool,
-    /// Mode and owner of the state directory, where there is one.
-    state_dir: Option<(u32, u32)>,
-    uid: u32,
-    default_token: Option<u32>,
-    tokens: Option<Result<Vec<(Access, bool)>, String>>,
-    policy: Option<Result<usize, String>>,
-    tls: Option<Result<(), String>>,
-    /// The answer to `GET /info` of a running service.
-    info: Option<serde_json::Value>,
-    cgroup_kill: bool,
-    features: Features,
-}
+/// Takes what is found: about what, how bad it is, and one sentence.
+type Say<'a> = dyn FnMut(&'static str, Verdict, String) + 'a;
 
-impl Machine {
-    fn look(config: &Config) -> Self {
-        let mode = |path: &Path| fs::symlink_metadata(path).ok().map(|found| found.mode());
-        let now = clock::wall();
-        let tokens = tokens::list(&config.state_dir).map(|tokens| {
-            let told = tokens.iter().map(|token| {
-                let expired = token.expires_at.is_some_and(|end| end <= now);
-                (token.scope(), expired)
+impl Finding {
+    fn collect(examine: impl FnOnce(&mut Say<'_>)) -> Vec<Self> {
+        let mut findings = Vec::new();
+        examine(&mut |about, verdict, text| {
+            findings.push(Self {
+                about,
+                verdict,
+                text,
             });
-            told.collect()
         });
-        Self {
-            is_root: geteuid().is_root(),
-            state_dir: fs::symlink_metadata(&config.state_dir)
-                .ok()
-                .map(|found| (found.mode(), found.uid())),
-            uid: geteuid().as_raw(),
-            default_token: mode(&config.state_dir.join("token")),
-            tokens: Some(tokens.map_err(|error| error.to_string())),
-            policy: config
-                .policy
-                .as_deref()
-                .map(|path| Policy::read(path).map(|policy| policy.len())),
-            tls: config.tls.as_ref().map(|tls| tls::acceptor(tls).map(drop)),
-            info: info(&config.state_dir),
-            cgroup_kill: has_cgroup_kill(),
-            features: sandbox::features(),
-        }
-    }
-}
-
-/// cgroup v2 with `cgroup.kill` (Linux 5.14) in the group of this process.
-fn has_cgroup_kill() -> bool {
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    own.lines()
-        .find_map(|line| line.strip_prefix("0::/"))
-        .is_some_and(|path| {
-            let group = Path::new("/sys/fs/cgroup").join(path);
-            // The root group has no such file, but those below it do.
-            group.join("cgroup.kill").exists()
-                || (path.is_empty() && group.join("cgroup.procs").exists())
-        })
-}
-
-fn info(state_dir: &Path) -> Option<serde_json::Value> {
-    let ask = || -> io::Result<Vec<u8>> {
-        // An address has room for 108 bytes; this form does not depend on the length of the path.
-        let directory = fs::File::open(state_dir)?;
-        let mut stream = UnixStream::connect(format!(
-            "/proc/self/fd/{}/{UNIX_SOCKET}",
-            directory.as_raw_fd()
-        ))?;
-        stream.set_read_timeout(Some(LIMIT))?;
-        stream.set_write_timeout(Some(LIMIT))?;
-        stream.write_all(b"GET /info HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut answer = Vec::new();
-        stream.take(1 << 20).read_to_end(&mut answer)?;
-        Ok(answer)
-    };
-    let answer = ask().ok()?;
-    let text = String::from_utf8(answer).ok()?;
-    let (head, body) = text.split_once("\r\n\r\n")?;
-    head.starts_with("HTTP/1.1 200 ")
-        .then(|| serde_json::from_str(body).ok())
-        .flatten()
-}
-
-fn examine(config: &Config, machine: &Machine) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let mut say = |about, verdict, text: String| {
-        findings.push(Finding {
-            about,
-            verdict,
-            text,
-        });
-    };
-    let listen = config.listen;
-    let loopback = listen.ip().is_loopback();
-    match (&machine.tls, loopback) {
-        (Some(Ok(())), _) => {
-            let certificates = config
-                .tls
-                .as_ref()
-                .is_some_and(|tls| tls.client_ca.is_some());
-            let clients = if certificates {
-                ", clients show a certificate"
-            } else {
-                ""
-            };
-            say(
-                "listener",
-                Verdict::Good,
-                format!("{listen} with TLS{clients}"),
-            );
-        }
-        (Some(Err(why)), _) => say(
-            "listener",
-            Verdict::Insecure,
-            format!("would not start: {why}"),
-        ),
-        (None, true) => say(
-            "listener",
-            Verdict::Good,
-            format!("{listen}, loopback only"),
-        ),
-        (None, false) => say(
-            "listener",
-            Verdict::Insecure,
-            format!(
-                "{listen} with plain HTTP: the network can read tokens; give --tls-cert and --tls-key"
-            ),
-        ),
-    }
-    say(
-        "listener",
-        Verdict::Good,
-        "unix socket in the state directory, for this user and root".to_owned(),
-    );
-    match config.auth {
-        Auth::Token => say("auth", Verdict::Good, "bearer token".to_owned()),
-        Auth::None => say(
-            "auth",
-            Verdict::Insecure,
-            "none: every local user may run commands as this one; use --auth token".to_owned(),
-        ),
-    }
-    state(machine, &mut say);
-    tokens(machine, &mut say);
-    match &machine.policy {
-        None => say(
-            "commands",
-            Verdict::Note,
-            "any: whoever may operate can run everything; --policy allows templates only"
-                .to_owned(),
-        ),
-        Some(Ok(count)) => say("commands", Verdict::Good, format!("{count} templates only")),
-        Some(Err(why)) => say(
-            "commands",
-            Verdict::Insecure,
-            format!("would not start: {why}"),
-        ),
-    }
-    match (machine.is_root, config.deny_root_jobs) {
-        (true, true) => say(
-            "jobs",
-            Verdict::Good,
-            "as the user that each names, never root".to_owned(),
-        ),
-        (true, false) => say(
-            "jobs",
-            Verdict::Insecure,
-            "as root where they name no user; give --deny-root-jobs".to_owned(),
-        ),
-        (false, _) => say(
-            "jobs",
-            Verdict::Note,
-            match config.sandbox {
-                Baseline::Off => {
-                    "as the service's own user: a job can read its token and its state"
-                }
-                Baseline::Default | Baseline::Require => "as the service's own user, in a sandbox",
-            }
-            .to_owned(),
-        ),
-    }
-    containment(machine, &mut say);
-    sandbox(config.sandbox, machine.features, &mut say);
-    findings
-}
-
-fn state(machine: &Machine, say: &mut impl FnMut(&'static str, Verdict, String)) {
-    match machine.state_dir {
-        None => say("state", Verdict::Note, "made at the first start".to_owned()),
-        Some((mode, _)) if mode & nix::libc::S_IFMT != nix::libc::S_IFDIR => {
-            say(
-                "state",
-                Verdict::Insecure,
-                "is no directory, or a link".to_owned(),
-            );
-        }
-        Some((_, owner)) if owner != machine.uid => say(
-            "state",
-            Verdict::Note,
-            format!("belongs to uid {owner}; run this as that user to see all"),
-        ),
-        Some((mode, _)) if mode & 0o077 != 0 => say(
-            "state",
-            Verdict::Insecure,
-            format!(
-                "others can enter the state directory (mode {:04o}); run chmod 700 on it",
-                mode & 0o7777
-            ),
-        ),
-        Some(_) => say("state", Verdict::Good, "private to this user".to_owned()),
-    }
-}
-
-fn tokens(machine: &Machine, say: &mut impl FnMut(&'static str, Verdict, String)) {
-    match machine.default_token {
-        None => say(
-            "tokens",
-            Verdict::Note,
-            "default: made at the next start".to_owned(),
-        ),
-        Some(mode) if mode & 0o077 != 0 => say(
-            "tokens",
-            Verdict::Insecure,
-            format!(
-                "others can read the file token (mode {:04o}); run chmod 600 on it",
-                mode & 0o7777
-            ),
-        ),
-        Some(_) => say(
-            "tokens",
-            Verdict::Good,
-            "default: admin, in the file token".to_owned(),
-        ),
-    }
-    match &machine.tokens {
-        None => {}
-        Some(Err(why)) => say("tokens", Verdict::Insecure, why.clone()),
-        Some(Ok(tokens)) => {
-            for scope in Access::SCOPES {
-                let count = tokens.iter().filter(|(held, _)| *held == scope).count();
-                if count > 0 {
-                    say(
-                        "tokens",
-                        Verdict::Good,
-                        format!("{count} named with the scope {}", scope.as_str()),
-                    );
-                }
-            }
-            let expired = tokens.iter().filter(|(_, expired)| *expired).count();
-            if expired > 0 {
-                say(
-                    "tokens",
-                    Verdict::Note,
-                    format!("{expired} of them expired; revoke them"),
-                );
-            }
-        }
-    }
-}
-
-fn containment(machine: &Machine, say: &mut impl FnMut(&'static str, Verdict, String)) {
-    let Some(info) = &machine.info else {
-        let able = if machine.cgroup_kill {
-            "cgroup v2 is there; a running service says whether it can be used"
-        } else {
-            "subreaper: no cgroup v2 with cgroup.kill here, so that limits are refused"
-        };
-        say("containment", Verdict::Note, able.to_owned());
-        return;
-    };
-    let kind = info["containment"]["kind"].as_str().unwrap_or("unknown");
-    match info["containment"]["cgroup_unavailable"].as_str() {
-        None => say("containment", Verdict::Good, kind.to_owned()),
-        Some(why) => say("containment", Verdict::Note, format!("{kind}: {why}")),
-    }
-}
-
-fn sandbox(
-    baseline: Baseline,
-    features: Features,
-    say: &mut impl FnMut(&'static str, Verdict, String),
-) {
-    let missing = Sandbox::default().missing(features);
-    let words: Vec<&str> = missing.iter().map(|part| part.as_str()).collect();
-    let words = words.join(", ");
-    let (verdict, text) = match (baseline, missing.is_empty()) {
-        (Baseline::Off, true) => (
-            Verdict::Note,
-            "for jobs that ask for one; --sandbox default gives it to all".to_owned(),
-        ),
-        (Baseline::Off, false) => (
-            Verdict::Note,
-            format!("for jobs that ask for one, and this kernel lacks {words}"),
-        ),
-        (Baseline::Default, true) => (
-            Verdict::Good,
-            "for every job that does not do without".to_owned(),
-        ),
-        (Baseline::Default, false) => (
-            Verdict::Note,
-            format!("for every job, and this kernel lacks {words}"),
-        ),
-        (Baseline::Require, true) => (Verdict::Good, "for every job".to_owned()),
-        (Baseline::Require, false) => (
-            Verdict::Note,
-            format!("required, and this kernel lacks {words}: every job is refused"),
-        ),
-    };
-    say("sandbox", verdict, text);
-    let landlock = match features.landlock_abi {
-        Some(abi) => format!("version {abi}"),
-        None => "none".to_owned(),
-    };
-    let seccomp = if features.seccomp { "yes" } else { "none" };
-    say(
-        "sandbox",
-        Verdict::Note,
-        format!("this kernel has Landlock: {landlock}; seccomp filters: {seccomp}"),
-    );
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Debug, Parser)]
-    struct Doctor {
-        #[command(flatten)]
-        args: ServeArgs,
-    }
-
-    fn config(flags: &[&str]) -> Config {
-        let line = ["doctor", "--state-dir=/nowhere/at/all"]
-            .iter()
-            .chain(flags);
-        let args = Doctor::try_parse_from(line).unwrap().args;
-        config::load(&args, &Surroundings::default()).unwrap()
-    }
-
-    /// An ordinary user with a state directory as the service leaves it.
-    fn machine() -> Machine {
-        Machine {
-            state_dir: Some((0o40_700, 1000)),
-            uid: 1000,
-            default_token: Some(0o100_600),
-            tokens: Some(Ok(vec![(Access::Read, false), (Access::Read, true)])),
-            ..Machine::default()
-        }
-    }
-
-    fn insecure(config: &Config, machine: &Machine) -> Vec<&'static str> {
-        let findings = examine(config, machine);
-        let bad = findings
-            .into_iter()
-            .filter(|f| f.verdict == Verdict::Insecure);
-        bad.map(|finding| finding.about).collect()
-    }
-
-    #[test]
-    fn the_defaults_are_secure() {
-        assert!(insecure(&config(&[]), &machine()).is_empty());
-        assert!(insecure(&config(&[]), &Machine::default()).is_empty());
-    }
-
-    #[test]
-    fn everything_insecure_is_found() {
-        let tls = config(&["--listen=0.0.0.0:1", "--tls-cert=c", "--tls-key=k"]);
-        let good_tls = Machine {
-            tls: Some(Ok(())),
-            ..machine()
-        };
-        assert!(insecure(&tls, &good_tls).is_empty());
-        let bad_tls = Machine {
-            tls: Some(Err("no".to_owned())),
-            ..machine()
-        };
-        assert_eq!(insecure(&tls, &bad_tls), ["listener"]);
-        assert_eq!(
-            insecure(&config(&["--listen=0.0.0.0:1"]), &machine()),
-            ["listener"]
-        );
-        assert_eq!(insecure(&config(&["--auth=none"]), &machine()), ["auth"]);
-        let with = |change: &dyn Fn(&mut Machine)| {
-            let mut machine = machine();
-            change(&mut machine);
-            insecure(&config(&[]), &machine)
-        };
-        assert_eq!(with(&|m| m.state_dir = Some((0o40_755, 1000))), ["state"]);
-        assert_eq!(with(&|m| m.state_dir = Some((0o120_777, 1000))), ["state"]);
-        assert_eq!(with(&|m| m.default_token = Some(0o100_640)), ["tokens"]);
-        assert_eq!(
-            with(&|m| m.tokens = Some(Err("damaged".to_owned()))),
-            ["tokens"]
-        );
-        assert_eq!(
-            with(&|m| m.policy = Some(Err("bad".to_owned()))),
-            ["commands"]
-        );
-        let root = Machine {
-            is_root: true,
-            ..machine()
-        };
-        assert_eq!(insecure(&config(&[]), &root), ["jobs"]);
-        assert!(insecure(&config(&["--deny-root-jobs"]), &root).is_empty());
-    }
-
-    #[test]
-    fn a_running_service_says_its_containment() {
-        let told = |info: serde_json::Value| {
-            let machine = Machine {
-                info: Some(info),
-                ..machine()
-            };
-            let findings = examine(&config(&[]), &machine);
-            let found = findings
-                .into_iter()
-                .find(|f| f.about == "containment")
-                .unwrap();
-            (found.verdict, found.text)
-        };
-        let cgroup = serde_json::json!({"containment": {"kind": "cgroup+subreaper", "cgroup_unavailable": null}});
-        assert_eq!(told(cgroup), (Verdict::Good, "cgroup+subreaper".to_owned()));
-        let none = serde_json::json!({"containment": {"kind": "subreaper", "cgroup_unavailable": "not mounted"}});
-        assert_eq!(
-            told(none),
-            (Verdict::Note, "subreaper: not mounted".to_owned())
-        );
+        findings
     }
 }

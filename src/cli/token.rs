@@ -1,10 +1,15 @@
 //! `procession token`: works on the files of the state directory; a running service follows them.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use nix::unistd::{Gid, Uid, User, geteuid, setegid, seteuid, setgroups};
+
+use crate::config;
 use client::terminal::printed;
 use http::tokens::{self, Access, AuthError, Expiry, TokenName};
 use linux::clock;
@@ -15,7 +20,7 @@ use protocol::stderr::complain;
 pub(super) struct TokenArgs {
     #[command(subcommand)]
     action: Action,
-    /// State directory of the service [default: the one `procession serve` uses]
+    /// State directory of the service [default: the one `procession serve` uses]; root acts as its owner
     #[arg(long, global = true, env = "PROCESSION_STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
 }
@@ -67,12 +72,15 @@ impl From<Scope> for Access {
 }
 
 pub(super) fn run(args: &TokenArgs) -> ExitCode {
-    let surroundings = Surroundings::read();
-    let given = args.state_dir.clone();
-    let Some(state_dir) = given.or_else(|| surroundings.state_dir()) else {
+    let Some(state_dir) = config::state_dir(args.state_dir.as_deref(), &Surroundings::read())
+    else {
         complain("no state directory: give --state-dir DIR, or set HOME");
         return ExitCode::FAILURE;
     };
+    if let Err(why) = act_as_owner(&state_dir) {
+        complain(&why);
+        return ExitCode::FAILURE;
+    }
     match act(&args.action, &state_dir) {
         Ok(text) => printed(&text),
         Err(error) => {
@@ -80,6 +88,34 @@ pub(super) fn run(args: &TokenArgs) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Root acts as the service's user from here on: what root writes, the service could not read.
+fn act_as_owner(state_dir: &Path) -> Result<(), String> {
+    // A directory that is missing, and one of somebody else, are refused where it is used.
+    let Ok(found) = fs::symlink_metadata(state_dir) else {
+        return Ok(());
+    };
+    if !geteuid().is_root() || found.uid() == 0 {
+        return Ok(());
+    }
+    setgroups(&[])
+        .and_then(|()| setegid(Gid::from_raw(found.gid())))
+        .and_then(|()| seteuid(Uid::from_raw(found.uid())))
+        .map_err(|errno| {
+            format!(
+                "{} belongs to {}: cannot act as that user: {}",
+                state_dir.display(),
+                user(found.uid()),
+                errno.desc()
+            )
+        })
+}
+
+/// A user's name, where there is one.
+fn user(uid: u32) -> String {
+    let named = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    named.map_or_else(|| format!("uid {uid}"), |user| user.name)
 }
 
 /// Does it; gives what to print.
@@ -92,7 +128,18 @@ fn act(action: &Action, state_dir: &Path) -> Result<String, AuthError> {
             expires,
         } => {
             let expires_at = expires.map(|Expiry(after)| now.after(after));
-            let text = tokens::create(state_dir, name, (*scope).into(), expires_at)?;
+            let scope = Access::from(*scope);
+            let text = tokens::create(state_dir, name, scope, expires_at)?;
+            let expires = expires_at.map_or_else(
+                || "does not expire".to_owned(),
+                |end| format!("expires at {end}"),
+            );
+            complain(&format!(
+                "token {name} with the scope {} {expires}; it is for the service of {} in {}, which takes it within 5 seconds and shows it never again",
+                scope.as_str(),
+                user(geteuid().as_raw()),
+                state_dir.display()
+            ));
             Ok(format!("{text}\n"))
         }
         Action::List => {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::config;
 use client::terminal;
 use protocol::state_dir;
 use protocol::state_dir::Surroundings;
@@ -42,9 +43,7 @@ pub(super) fn run(args: &UpgradeArgs) -> ExitCode {
 )]
 /// The version that serves afterwards, or why nothing was replaced.
 fn upgrade(args: &UpgradeArgs) -> Result<String, String> {
-    let state_dir = args.state_dir.clone();
-    let state_dir = state_dir
-        .or_else(|| Surroundings::read().state_dir())
+    let state_dir = config::state_dir(args.state_dir.as_deref(), &Surroundings::read())
         .ok_or("no state directory: give --state-dir DIR, or set HOME")?;
     let holder = holder(&state_dir)?;
     // One that is under way already is as good as ours.

@@ -1,4 +1,4 @@
-//! `stop`, `signal`, `pause`, `resume` and `rerun`: commands that change existing jobs.
+//! `stop`, `signal`, `pause`, `resume`, `release` and `rerun`: commands that change existing jobs.
 
 use std::process::ExitCode;
 
@@ -233,6 +233,10 @@ pub fn pause(args: &PauseArgs) -> ExitCode {
 
 pub fn resume(args: &PauseArgs) -> ExitCode {
     change(args, "resume")
+}
+
+pub fn release(args: &PauseArgs) -> ExitCode {
+    change(args, "release")
 }
 
 fn change(args: &PauseArgs, what: &str) -> ExitCode {

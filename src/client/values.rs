@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use jiff::{Span, SpanRelativeTo, Unit};
+use jiff::civil::{Date, Time};
+use jiff::{Span, SpanRelativeTo, Unit, Zoned};
 use serde_json::{Map, Value};
 
 use crate::failure::Failure;
@@ -46,6 +47,53 @@ pub(crate) fn since(text: &str) -> Result<Timestamp, String> {
     Ok(Timestamp::from_micros(
         clock::wall().as_micros().saturating_sub(micros),
     ))
+}
+
+/// A moment to come: a time with its zone, a time of day, a day with one, both on the clock here, or `in` a span of
+/// time.
+pub(crate) fn moment(text: &str) -> Result<Timestamp, String> {
+    moment_from(text, &Zoned::now())
+}
+
+fn moment_from(text: &str, now: &Zoned) -> Result<Timestamp, String> {
+    let text = text.trim();
+    if let Ok(moment) = text.parse() {
+        return Ok(moment);
+    }
+    let wrong = || {
+        "a moment is a time such as 06:00, 'tomorrow 06:00', '2026-12-24 18:00' or \
+         2026-12-24T18:00:00+01:00, or a span such as 'in 2h'"
+            .to_owned()
+    };
+    let micros = |at: &Zoned| Timestamp::from_micros(at.timestamp().as_microsecond());
+    if let Some(span) = text.strip_prefix("in ") {
+        let span = seconds(span.trim()).map_err(|_| wrong())?;
+        let span = Duration::try_from_secs_f64(span).map_err(|_| wrong())?;
+        return Ok(micros(now).after(span));
+    }
+    let today = now.date();
+    let (day, clock) = match text.split_once([' ', 'T']) {
+        None => (None, text),
+        Some((day, clock)) => {
+            let day = match day {
+                "today" => today,
+                "tomorrow" => today.tomorrow().map_err(|_| wrong())?,
+                date => date.parse::<Date>().map_err(|_| wrong())?,
+            };
+            (Some(day), clock.trim())
+        }
+    };
+    let clock: Time = clock.parse().map_err(|_| wrong())?;
+    let on = |day: Date| {
+        let at = day.to_datetime(clock).to_zoned(now.time_zone().clone());
+        at.map_err(|_| wrong())
+    };
+    let mut at = on(day.unwrap_or(today))?;
+    // A time of day alone is the next one.
+    if day.is_none() && at <= *now {
+        at = on(today.tomorrow().map_err(|_| wrong())?)?;
+    }
+    Ok(micros(&at))
 }
 
 /// A size: a number of bytes, or one with a unit. As elsewhere for limits, `K`, `M`, `G` and `T` are powers of
@@ -121,6 +169,41 @@ mod tests {
             assert!((599..660).contains(&ago.as_secs()), "{text}: {ago:?}");
         }
         assert!(since("yesterday").is_err() && since("").is_err() && since("ago").is_err());
+    }
+
+    #[test]
+    fn a_moment_to_come_is_on_the_clock_here_or_so_far_away() {
+        let now: Zoned = "2027-03-27T12:30:00+01:00[Europe/Berlin]".parse().unwrap();
+        for (text, expected) in [
+            ("2027-05-01T06:00:00Z", "2027-05-01T06:00:00Z"),
+            ("2027-05-01T06:00:00+02:00", "2027-05-01T04:00:00Z"),
+            ("13:00", "2027-03-27T12:00:00Z"),
+            // It has passed today, and the clocks go forward in the night.
+            ("06:00", "2027-03-28T04:00:00Z"),
+            ("12:30", "2027-03-28T10:30:00Z"),
+            ("today 06:00", "2027-03-27T05:00:00Z"),
+            ("tomorrow 06:00", "2027-03-28T04:00:00Z"),
+            ("tomorrow 06:00:30", "2027-03-28T04:00:30Z"),
+            ("2027-12-24 18:00", "2027-12-24T17:00:00Z"),
+            ("2027-12-24T18:00", "2027-12-24T17:00:00Z"),
+            ("in 2h", "2027-03-27T13:30:00Z"),
+            ("in 90", "2027-03-27T11:31:30Z"),
+        ] {
+            let expected: Timestamp = expected.parse().unwrap();
+            assert_eq!(moment_from(text, &now), Ok(expected), "{text}");
+        }
+        for text in [
+            "",
+            "soon",
+            "25:00",
+            "tomorrow",
+            "2027-02-30 06:00",
+            "in",
+            "in -1",
+            "2h",
+        ] {
+            assert!(moment_from(text, &now).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -19,6 +19,19 @@ impl ServeArgs {
         given.values.first().map(String::as_str)
     }
 
+    /// The configuration file that the environment names, and nothing else.
+    #[must_use]
+    pub(crate) fn of_environment() -> Self {
+        let named = std::env::var(CONFIG_FILE.env).ok().map(|file| {
+            let given = Given {
+                values: vec![file],
+                origin: CONFIG_FILE.env.to_owned(),
+            };
+            (CONFIG_FILE.key, given)
+        });
+        Self(named.into_iter().collect())
+    }
+
     pub(super) fn given(&self) -> impl Iterator<Item = (&'static str, &Given)> {
         self.0.iter().map(|(key, given)| (*key, given))
     }

@@ -62,7 +62,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row("listen", "--listen", "PROCESSION_LISTEN", "ADDR", One, Value("127.0.0.1:8080"),
         "Address and port to listen on; port 0 takes a free one."),
     row("state_dir", "--state-dir", "PROCESSION_STATE_DIR", "DIR", One,
-        Rule("`/var/lib/procession` as root, else `$XDG_STATE_HOME/procession` or `~/.local/state/procession`"),
+        Rule("`/var/lib/procession` as root and as its owner, else `$XDG_STATE_HOME/procession` or `~/.local/state/procession`"),
         "Where jobs, their output and the token are kept."),
     row("auth", "--auth", "PROCESSION_AUTH", "token|none", One, Value("token"),
         "How clients authenticate; none is allowed on a loopback address only."),
@@ -82,7 +82,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "How long to keep a connection between two requests; balancers in front must give up sooner."),
     row("max_running", "--max-running", "PROCESSION_MAX_RUNNING", "N", One, Value("256"),
         "Maximum jobs that run at a time, by their weights; more wait."),
-    row("max_queued", "--max-queued", "PROCESSION_MAX_QUEUED", "N", One, Value("10000"),
+    row("max_queued", "--max-queued", "PROCESSION_MAX_QUEUED", "N", One, Value("100000"),
         "Maximum jobs that wait; more are refused with 429."),
     row("max_finished", "--max-finished", "PROCESSION_MAX_FINISHED", "N", One, Value("1000000"),
         "Maximum finished jobs to keep; the oldest go first, whatever their ttl."),
@@ -121,8 +121,8 @@ pub(crate) const CONFIG_FILE: Setting = row(
     "PROCESSION_CONFIG",
     "FILE",
     One,
-    Rule("none"),
-    "TOML file with settings; its keys are the flags in snake_case.",
+    Rule("`/etc/procession/config.toml` where it exists"),
+    "TOML file with settings; its keys are the flags in snake_case. An empty name reads none.",
 );
 
 const fn row(

@@ -18,6 +18,7 @@ fn args(flags: &[&str]) -> ServeArgs {
 
 fn surroundings() -> Surroundings {
     Surroundings {
+        owns_system_dir: false,
         is_root: false,
         home: Some("/home/ada".into()),
         state_home: None,
@@ -52,7 +53,7 @@ fn without_settings_the_defaults_hold() {
             max_streams: 256,
             keep_alive: Duration::from_secs(75),
             max_running: 256,
-            max_queued: 10_000,
+            max_queued: 100_000,
             max_finished: 1_000_000,
             max_events: 100_000,
             webhook_allow_private: false,
@@ -410,4 +411,32 @@ fn readme_row(setting: &Setting) -> String {
         setting.env,
         setting.what
     )
+}
+
+#[test]
+fn the_packaged_configuration_shows_every_setting_with_its_default() {
+    let text = include_str!("../../packaging/config.toml");
+    assert_eq!(with_file(&[], text), with_file(&[], ""), "nothing is set");
+    for setting in SETTINGS {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("#{} = ", setting.key)));
+        let shown = line
+            .unwrap_or_else(|| panic!("no {}", setting.key))
+            .trim_matches('"');
+        let before = text
+            .lines()
+            .filter(|line| *line == format!("# {}", setting.what));
+        assert_eq!(before.count(), 1, "what {} does", setting.key);
+        if let Preset::Value(default) = setting.default {
+            assert_eq!(shown, default, "{}", setting.key);
+        }
+    }
+    // What is shown can be set.
+    let set: String = text
+        .lines()
+        .filter_map(|line| line.strip_prefix('#').filter(|line| !line.starts_with(' ')))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    with_file(&[], &set).unwrap();
 }

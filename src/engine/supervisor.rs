@@ -10,7 +10,10 @@ mod handover;
 mod idle_monitors;
 mod monitors;
 mod pipes;
+mod pulse;
 mod server_process;
+mod service_manager;
+mod stop;
 mod upgrade;
 
 use std::io;
@@ -47,10 +50,9 @@ use protocol::state_dir::StateDir;
 use protocol::stderr::Failure;
 use protocol::wire::messages::FromSupervisor;
 use server_process::ServerProcess;
+use service_manager::{Phase, ServiceManager};
+use stop::{Asked, Shutdown};
 use upgrade::{Beginning, Upgrade};
-
-/// How much longer than the jobs' own time a shutdown waits for their ends to be recorded.
-const SHUTDOWN_MARGIN: Duration = Duration::from_secs(5);
 
 /// From so many monitors on, launches and ends must not cost more the more there are: a signal's sender is
 /// reaped and not every child asked, since waitid(2) for any child looks at all of them.
@@ -71,7 +73,7 @@ pub fn run(settings: Settings, server: Server) -> ExitCode {
             code
         }
         Err(failure) => {
-            failure.say();
+            tracing::error!("cannot start: {}", failure.message);
             ExitCode::from(failure.code)
         }
     }
@@ -117,16 +119,17 @@ struct Supervisor {
     shutdown: Option<Shutdown>,
     invocation: Invocation,
     upgrade: Upgrade,
-}
-
-struct Shutdown {
-    kill_at: BootInstant,
-    monitors_asked: bool,
+    service_manager: ServiceManager,
+    /// How long a server may give no sign of life.
+    server_limit: Option<Duration>,
 }
 
 impl Supervisor {
     fn start(settings: Settings, become_server: Server) -> Result<Self, Failure> {
         let signals = take_signals().map_err(Failure::system("cannot take signals"))?;
+        let passed = linux::service_manager::sockets().map_err(Failure::system(
+            "cannot take the sockets that were passed on",
+        ))?;
         let handover = handover::take().map_err(Failure::system("cannot take over"))?;
         let draining = handover.as_ref().is_some_and(|handover| handover.draining);
         let failed = handover.as_ref().and_then(|it| it.failed.as_ref());
@@ -142,8 +145,8 @@ impl Supervisor {
             Some(handover) => upgrade::take_over(&settings.state_dir, handover)?,
             None => {
                 let state = StateDir::open(&settings.state_dir, None).map_err(Failure::config)?;
-                let listeners =
-                    listeners::bind(settings.listen, state.path()).map_err(Failure::config)?;
+                let listeners = listeners::bind(settings.listen, passed, state.path())
+                    .map_err(Failure::config)?;
                 let nofile = raise_nofile()
                     .map_err(Failure::system("cannot read the limit of open files"))?;
                 Beginning {
@@ -204,6 +207,8 @@ impl Supervisor {
             invocation: Invocation::read(binary)
                 .map_err(Failure::system("cannot find the program's own file"))?,
             upgrade,
+            service_manager: ServiceManager::read(clock::now().boot),
+            server_limit: linux::service_manager::watchdog(),
         })
     }
 
@@ -234,6 +239,9 @@ impl Supervisor {
                     return ExitCode::FAILURE;
                 }
             };
+            if signal || idle || message {
+                self.service_manager.note_change(clock::now().boot);
+            }
             if idle {
                 self.on_idle_monitors();
             }
@@ -259,6 +267,10 @@ impl Supervisor {
             self.upgrade.due(),
             self.shutdown.as_ref().map(|shutdown| shutdown.kill_at),
             self.server.as_ref().and_then(|server| server.stuck_at),
+            self.server
+                .as_ref()
+                .and_then(|server| Some(server.pulse?.due())),
+            self.service_manager.due(),
         ];
         let next = due.into_iter().flatten().min().map(|at| at.remaining(now));
         // Past a deadline of the shutdown, look again every 100 ms; it is over soon.
@@ -292,19 +304,21 @@ impl Supervisor {
 
     /// Takes signals and reaps; an exit code where the service is over.
     fn on_signals(&mut self) -> Option<ExitCode> {
-        let (mut asked_to_end, mut asked_to_upgrade) = (false, false);
+        let (mut asked_to_end, mut asked_to_upgrade) = (None, false);
         let mut ended = Vec::new();
         while let Ok(Some(signal)) = self.signals.read_signal() {
             let number = i32::try_from(signal.ssi_signo).unwrap_or_default();
-            asked_to_end |= number == libc::SIGTERM || number == libc::SIGINT;
+            if number == libc::SIGTERM || number == libc::SIGINT {
+                asked_to_end = Some(Asked::by(&signal));
+            }
             // The kernel's own says that a terminal has hung up, which asks for nothing.
             asked_to_upgrade |= number == libc::SIGHUP && signal.ssi_code != libc::SI_KERNEL;
             if number == libc::SIGCHLD {
                 ended.extend(i32::try_from(signal.ssi_pid).ok().and_then(Pid::new));
             }
         }
-        if asked_to_end {
-            self.begin_shutdown();
+        if let Some(asked) = asked_to_end {
+            self.begin_shutdown(asked);
         }
         if asked_to_upgrade {
             self.begin_upgrade();
@@ -366,39 +380,6 @@ impl Supervisor {
         }
     }
 
-    fn begin_shutdown(&mut self) {
-        let now = clock::now().boot;
-        let kill_at = match &self.shutdown {
-            None => now.after(self.settings.shutdown_grace),
-            Some(_) => now, // The second time means at once.
-        };
-        self.shutdown = Some(Shutdown {
-            kill_at,
-            monitors_asked: false,
-        });
-        self.restart_at = None;
-        self.monitors.dismiss_idle();
-        self.tell_server(&FromSupervisor::Shutdown {
-            stop_jobs: self.settings.stop_jobs,
-            kill_at,
-        });
-    }
-
-    /// After the server's end: have the monitors ended, where they should?
-    fn is_over(&mut self, orderly: bool) -> Option<ExitCode> {
-        if self.server.is_some() {
-            return None;
-        }
-        if self.settings.stop_jobs && !self.monitors.is_empty() {
-            return None;
-        }
-        Some(if orderly {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        })
-    }
-
     fn on_time(&mut self) -> Option<ExitCode> {
         let now = clock::now().boot;
         self.monitors.dismiss_overdue(now);
@@ -420,29 +401,68 @@ impl Supervisor {
             let _ = sys::signal_process(server.pid, Signal::KILL);
             server.stuck_at = None;
         }
+        self.on_silent_server(now);
         self.on_upgrade_time(now);
-        let stops_jobs = self.settings.stop_jobs;
+        let monitors = &self.monitors;
+        self.service_manager.on_time(now, || monitors.jobs());
+        self.on_shutdown_time(now)
+    }
+
+    fn begin_shutdown(&mut self, asked: Asked) {
+        let now = clock::now().boot;
+        let kill_at = match &self.shutdown {
+            None => now.after(self.settings.shutdown_grace),
+            Some(_) => now, // The second time means at once.
+        };
+        let jobs = self.monitors.jobs();
+        stop::announce(asked, self.shutdown.is_some(), &self.settings, jobs);
+        let shutdown = Shutdown::new(kill_at);
+        let limit = shutdown.limit(now);
+        self.service_manager.enter(Phase::Stopping { limit }, jobs);
+        self.shutdown = Some(shutdown);
+        self.restart_at = None;
+        self.monitors.dismiss_idle();
+        self.tell_server(&FromSupervisor::Shutdown {
+            stop_jobs: self.settings.stop_jobs,
+            kill_at,
+        });
+    }
+
+    /// After the server's end: have the monitors ended, where they should?
+    fn is_over(&mut self, orderly: bool) -> Option<ExitCode> {
+        if self.server.is_some() {
+            return None;
+        }
+        if self.settings.stop_jobs && !self.monitors.is_empty() {
+            return None;
+        }
+        let jobs = self.monitors.jobs();
+        tracing::info!(jobs, "the service has ended; {jobs} jobs go on");
+        Some(if orderly {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+
+    fn on_shutdown_time(&mut self, now: BootInstant) -> Option<ExitCode> {
         let shutdown = self.shutdown.as_mut()?;
+        let is_overdue = shutdown.is_overdue(now);
         if self.server.is_none() {
             // Nobody else can stop the jobs now. A second SIGTERM asks a monitor not to be polite; it is repeated, since
             // one that meets another's in the queue is lost.
-            let is_due = shutdown.kill_at <= now;
-            if stops_jobs && (is_due || !shutdown.monitors_asked) {
-                shutdown.monitors_asked = true;
+            if self.settings.stop_jobs && shutdown.asks_monitors(now) {
                 self.monitors.terminate();
             }
             if let Some(code) = self.is_over(true) {
                 return Some(code);
             }
         }
-        let overdue = self
-            .shutdown
-            .as_ref()
-            .is_some_and(|shutdown| shutdown.kill_at.after(SHUTDOWN_MARGIN) <= now);
-        overdue.then(|| {
+        is_overdue.then(|| {
+            let jobs = self.monitors.jobs();
             tracing::error!(
-                "the shutdown took too long; {} jobs may still have processes",
-                self.monitors.len()
+                jobs,
+                "the shutdown took too long; {jobs} jobs may still have processes"
             );
             if let Some(server) = &self.server {
                 // It must not go on without a supervisor.

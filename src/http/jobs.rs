@@ -3,6 +3,7 @@
 mod create;
 mod patch;
 mod pause;
+mod release;
 mod rerun;
 mod stop;
 
@@ -28,6 +29,7 @@ use job::{Job, JobId};
 use manager::{Manager, RequestError, Until};
 pub(super) use patch::patch;
 pub(super) use pause::{pause, resume};
+pub(super) use release::release;
 pub(super) use rerun::{RERUN, rerun};
 pub(super) use stop::{STOP, stop};
 

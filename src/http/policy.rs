@@ -158,6 +158,8 @@ impl Policy {
             name: request.name,
             labels: request.labels,
             spec,
+            run_at: request.run_at,
+            hold: request.hold,
             // A template says all of what is run.
             has_priority: true,
         })

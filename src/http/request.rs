@@ -14,6 +14,7 @@ mod session;
 mod template;
 #[cfg(test)]
 mod tests;
+mod times;
 mod webhooks;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use job::pty::{Pty, SIZE_MAX, Size};
 use job::spec::{
     EnvInherit, Limits, NameOrId, OutputPolicy, Scope, Secrets, Stdin, StdinData, StopPolicy,
 };
+use job::time::Timestamp;
 use job::{Signal, Spec};
 use json::{JsonError, Value};
 pub use many::{StopMany, WaitMany, Which, parse_stop_many, parse_wait_many};
@@ -114,6 +116,10 @@ pub struct NewJob {
     pub labels: BTreeMap<String, String>,
     /// What to run; its `secret_env` holds the real values.
     pub spec: Spec,
+    /// It does not start before this moment.
+    pub run_at: Option<Timestamp>,
+    /// It does not start before it is released.
+    pub hold: bool,
     /// It brings a priority of its own.
     pub has_priority: bool,
 }
@@ -142,6 +148,8 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
     let base = Spec::default();
     let name = f.optional("name", rules::job_name);
     let labels = f.optional("labels", rules::labels(limits.labels));
+    let run_at = f.optional("run_at", times::moment);
+    let hold = f.or_default("hold", boolean);
     let variables = rules::variables(limits);
     // One line for each field of the API, with its rule.
     let spec = Spec {
@@ -188,6 +196,8 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
         name,
         labels: labels.unwrap_or_default(),
         spec,
+        run_at,
+        hold,
         has_priority,
     })
 }

@@ -59,6 +59,7 @@ pub(super) fn table() -> Vec<Route> {
         route(POST, "/jobs/stop", Operate, &[], bulk::stop),
         route(POST, "/jobs/{id}/pause", Operate, &[], jobs::pause),
         route(POST, "/jobs/{id}/resume", Operate, &[], jobs::resume),
+        route(POST, "/jobs/{id}/release", Operate, &[], jobs::release),
         route(POST, "/jobs/{id}/rerun", Operate, jobs::RERUN, jobs::rerun),
         route(POST, "/jobs/{id}/signal", Operate, &[], jobs::signal),
         route(

@@ -10,7 +10,7 @@ use tower::ServiceExt;
 use super::{AuthMode, PeerUid, Settings, Streams, app, routes};
 use crate::tokens::{self, Access, Tokens};
 use job::sandbox::Baseline;
-use manager::{Manager, Setup};
+use manager::{Host, Limits, Manager, Setup};
 use store::Store;
 
 const TOKEN: &str = "a-token";
@@ -52,17 +52,21 @@ async fn manager() -> Manager {
     let setup = Setup {
         store: Store::open(&state.path().join("db")).unwrap(),
         supervisor: supervisor.into(),
-        supervisor_pid: 2,
         jobs: std::fs::File::open(state.path()).unwrap().into(),
-        boot_id: "boot".to_owned(),
-        cgroup: None,
-        no_cgroup: Some("no cgroup in this test".to_owned()),
-        restarts: 0,
+        beat_every: None,
         draining: false,
-        max_running: 1,
-        max_queued: 1,
-        max_finished: 1,
-        min_free_bytes: 0,
+        host: Host {
+            boot_id: "boot".to_owned(),
+            cgroup: Err("no cgroup in this test".to_owned()),
+            supervisor_pid: 2,
+            restarts: 0,
+        },
+        limits: Limits {
+            max_running: 1,
+            max_queued: 1,
+            max_finished: 1,
+            min_free_bytes: 0,
+        },
         deny_root_jobs: false,
         webhook_allow_private: false,
         sandbox: Baseline::Off,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::Job;
 use crate::queue::Concurrency;
 use crate::spec::StopPolicy;
+use crate::time::Timestamp;
 
 /// The changeable parts of a job, all of them as they are to be.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,9 +30,32 @@ pub struct Amendment {
     pub weight: u32,
     /// The key that it runs under.
     pub concurrency: Option<Concurrency>,
+    /// It does not start before this moment.
+    pub run_at: Option<Timestamp>,
+    /// It does not start before it is released.
+    pub hold: bool,
 }
 
 impl Amendment {
+    /// What leaves the job as it is.
+    #[must_use]
+    pub fn none(job: &Job) -> Self {
+        let spec = &job.spec;
+        Self {
+            name: job.name.clone(),
+            labels: job.labels.clone(),
+            timeout: spec.timeout,
+            stop: spec.stop,
+            ttl_after_finished: spec.ttl_after_finished,
+            queue: spec.queue.clone(),
+            priority: spec.priority,
+            weight: spec.weight,
+            concurrency: spec.concurrency.clone(),
+            run_at: job.run_at,
+            hold: job.hold,
+        }
+    }
+
     /// Changes what its monitor has to know.
     #[must_use]
     pub fn changes_plan(&self, job: &Job) -> bool {
@@ -46,12 +70,16 @@ impl Amendment {
             || self.priority != spec.priority
             || self.weight != spec.weight
             || self.concurrency != spec.concurrency
+            || self.run_at != job.run_at
+            || self.hold != job.hold
     }
 
     /// Puts it into effect, as far as the job's own description goes.
     pub fn apply(self, job: &mut Job) {
         job.name = self.name;
         job.labels = self.labels;
+        job.run_at = self.run_at;
+        job.hold = self.hold;
         let spec = Arc::make_mut(&mut job.spec);
         spec.timeout = self.timeout;
         spec.stop = self.stop;

@@ -190,6 +190,12 @@ pub struct Job {
     /// The job that this one repeats.
     #[serde(default)]
     pub rerun_of: Option<JobId>,
+    /// It does not start before this moment.
+    #[serde(default)]
+    pub run_at: Option<Timestamp>,
+    /// It does not start before it is released.
+    #[serde(default)]
+    pub hold: bool,
     /// What to run.
     pub spec: Arc<Spec>,
     /// Grows on every visible change.
@@ -236,6 +242,8 @@ impl Job {
             labels: BTreeMap::new(),
             created_by,
             rerun_of: None,
+            run_at: None,
+            hold: false,
             spec,
             version: 1,
             state: State::Queued,
@@ -254,6 +262,16 @@ impl Job {
             output: OutputTotals::default(),
             survivors: Vec::new(),
         }
+    }
+
+    /// When it has to have started: so long after it could have, as far as its time is concerned.
+    #[must_use]
+    pub fn start_deadline_at(&self) -> Option<Timestamp> {
+        let limit = self.spec.start_deadline?;
+        let from = self
+            .run_at
+            .map_or(self.created_at, |at| at.max(self.created_at));
+        Some(from.after(limit))
     }
 }
 
@@ -290,6 +308,24 @@ mod tests {
         spec.stdin = spec::Stdin::Data(spec::StdinData::Text("x".into()));
         let json = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<Spec>(&json).unwrap(), spec, "{json}");
+    }
+
+    #[test]
+    fn a_start_deadline_counts_from_the_time_of_the_job_or_from_its_creation() {
+        let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
+        let spec = Spec {
+            start_deadline: Some(std::time::Duration::from_secs(10)),
+            ..Spec::default()
+        };
+        let id = JobId::from_bytes([1; 16]);
+        let mut job = Job::accepted(id, String::new(), Arc::new(spec), at(100));
+        assert_eq!(job.start_deadline_at(), Some(at(110)));
+        job.run_at = Some(at(200));
+        assert_eq!(job.start_deadline_at(), Some(at(210)));
+        job.run_at = Some(at(5));
+        assert_eq!(job.start_deadline_at(), Some(at(110)));
+        job.spec = Arc::new(Spec::default());
+        assert_eq!(job.start_deadline_at(), None);
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //! the effects. Three facts that look like one are told apart: the leader has exited, the process set is
 //! empty, the output is closed. They may come in any order, and the end needs the last two.
 
+mod machine;
 mod requests;
-mod terms;
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::outcome::{Cause, Exit, ExitStatus, SentSignal, SpawnFailure, Terminat
 use crate::spec::{Scope, WaitFor};
 use crate::time::{BootInstant, Now, Timestamp};
 use crate::{Signal, State};
-pub use terms::{Effect, Ending, Event, Phase, Plan, Refusal, Stop, Verdict};
+pub use machine::{Effect, Ending, Event, Phase, Plan, Refusal, Stop, Verdict};
 
 /// How long the end of the output is waited for once no process is left: somebody outside the job may
 /// hold the pipe for ever.

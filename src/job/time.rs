@@ -82,6 +82,12 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
+/// Seconds with three digits after the point: more of them are noise in a log.
+#[must_use]
+pub fn rounded_seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
 /// A point on `CLOCK_BOOTTIME`, comparable between all processes of one boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BootInstant(Duration);

@@ -22,6 +22,12 @@ pub fn now() -> Now {
     }
 }
 
+/// Does the kernel follow a clock that it knows to be right? `None` where that cannot be asked.
+#[must_use]
+pub fn is_synchronised() -> Option<bool> {
+    crate::sys::clock_is_synchronised()
+}
+
 fn read(clock: ClockId) -> Duration {
     let time = clock_gettime(clock).expect("both clocks exist since Linux 2.6.39");
     Duration::from(time)

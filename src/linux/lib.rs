@@ -14,5 +14,6 @@ pub mod clock;
 pub mod failpoint;
 pub mod procfs;
 pub mod sandbox;
+pub mod service_manager;
 pub mod sys;
 pub mod tree;

@@ -212,6 +212,23 @@ pub fn adopt_fd(fd: RawFd) -> Option<OwnedFd> {
     (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// What adjtimex(2) says of the clock; `None` where it may not be asked.
+pub fn clock_is_synchronised() -> Option<bool> {
+    // SAFETY: numbers only, for which 0 is a value; mode 0 changes nothing.
+    let mut state: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: it points to a whole structure.
+    let result = unsafe { libc::adjtimex(&raw mut state) };
+    (result >= 0).then_some(result != libc::TIME_ERROR && state.status & libc::STA_UNSYNC == 0)
+}
+
+/// Takes over a descriptor that execve(2) has left open for this process, and has the next one close it.
+pub fn adopt_passed_fd(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl(2) only looks at a number that may be no descriptor.
+    let marked = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    Errno::result(marked)?;
+    adopt_fd(fd).ok_or_else(|| Errno::EBADF.into())
+}
+
 /// Sets every signal to its default action: execve(2) keeps ignored signals ignored.
 pub fn default_actions() {
     for number in 1..=64 {

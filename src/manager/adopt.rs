@@ -4,8 +4,6 @@
 //! that record whether its monitor lives. A process number read from disk decides nothing.
 
 use std::collections::HashSet;
-use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +12,12 @@ use tokio::time::Instant;
 
 use super::StartError;
 use super::admission::Ticket;
-use super::leftovers;
+use super::cleanup;
 use super::link::MonitorLink;
 use super::room::Superseded;
 use super::shared::Shared;
-use super::{mirror, queues, runner};
+use super::time::until;
+use super::{mirror, queues};
 use job::outcome::{Cause, SpawnFailure};
 use job::queue::OnConflict;
 use job::spec::Secrets;
@@ -82,28 +81,28 @@ pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
     }
     queues::recall(shared).await?;
     let told = shared.store.told().await?;
-    let directories = leftovers::all(shared).await?;
+    let directories = shared.job_dirs.all().await?;
     let reading = shared.clone();
     let beyond = told.iter().filter(|(_, state)| **state != State::Queued);
     let beyond: HashSet<JobId> = beyond.map(|(id, _)| *id).collect();
     let unfinished = shared.store.unfinished(move |job, secrets| {
         let launched = directories
             .contains(&job.id)
-            .then(|| runner::read_record(reading.jobs.as_fd(), job.id))
+            .then(|| reading.job_dirs.read_record(job.id))
             .flatten();
         let id = job.id;
         if launched.is_some() || beyond.contains(&id) || job.state != State::Queued {
             return (id, Found::Known(Box::new((job, secrets, launched))));
         }
         let ticket = reading.room.ticket_of(&job);
-        let deadline = runner::start_deadline(&job);
+        let deadline = job.start_deadline_at();
         let job = supersedes(&job).then(|| Box::new(job));
         (id, Found::Waits(ticket, deadline, job))
     });
     let unfinished = unfinished.await?;
-    leftovers::remove(shared, unfinished.iter().map(|(id, _)| *id).collect()).await;
+    cleanup::remove(shared, unfinished.iter().map(|(id, _)| *id).collect()).await;
     // A first server has a fresh supervisor, which has forked nothing yet.
-    let origin = if shared.is_first_server() {
+    let origin = if shared.host.restarts == 0 {
         Origin::Inherited
     } else {
         Origin::Ours
@@ -170,15 +169,15 @@ pub(super) async fn fate(shared: &Arc<Shared>, id: JobId, origin: Origin) -> Fat
     };
     loop {
         let waited = began.elapsed();
-        if shared.leaves_jobs() {
+        if shared.shutdown.leaves_jobs() {
             return Fate::Undecided;
         }
-        match runner::read_record(shared.jobs.as_fd(), id) {
+        match shared.job_dirs.read_record(id) {
             Some(record::Found {
                 record,
                 monitor: Some(_),
                 ..
-            }) => match connect(shared, id) {
+            }) => match shared.job_dirs.connect(id) {
                 Ok(link) => return Fate::Lives(link, record),
                 Err(error) if waited >= CONNECT_LIMIT => {
                     tracing::error!(job.id = %id, %error, "the monitor of job {id} does not answer: {error}");
@@ -195,11 +194,12 @@ pub(super) async fn fate(shared: &Arc<Shared>, id: JobId, origin: Origin) -> Fat
                 if record.life.ended_at().is_some() {
                     return Fate::Ended(record);
                 }
-                if last_word.as_ref().is_some_and(record::is_orphaned) && discard(shared, id).await
+                if last_word.as_ref().is_some_and(record::is_orphaned)
+                    && shared.job_dirs.discard(id).await
                 {
                     return Fate::NeverStarted;
                 }
-                if waited >= rescue_limit || record.boot_id != shared.boot_id {
+                if waited >= rescue_limit || record.boot_id != shared.host.boot_id {
                     if let Some(failure) = last_word {
                         return Fate::Failed(failure);
                     }
@@ -213,7 +213,7 @@ pub(super) async fn fate(shared: &Arc<Shared>, id: JobId, origin: Origin) -> Fat
                 monitor: None,
                 ..
             }) => {
-                shared.quarantine(id);
+                shared.job_dirs.quarantine(id);
                 return Fate::Lost(None, lost_cause(shared, origin, None));
             }
             // A monitor makes the directory, then the record; the leader writes into it before it
@@ -224,7 +224,7 @@ pub(super) async fn fate(shared: &Arc<Shared>, id: JobId, origin: Origin) -> Fat
                 ..
             })
             | None => {
-                if waited >= BIRTH_LIMIT && discard(shared, id).await {
+                if waited >= BIRTH_LIMIT && shared.job_dirs.discard(id).await {
                     return Fate::NeverStarted;
                 }
                 if waited >= CONNECT_LIMIT {
@@ -232,37 +232,17 @@ pub(super) async fn fate(shared: &Arc<Shared>, id: JobId, origin: Origin) -> Fat
                 }
             }
         }
-        runner::until(Some(Instant::now() + CONNECT_PAUSE)).await;
-    }
-}
-
-fn connect(shared: &Shared, id: JobId) -> io::Result<MonitorLink> {
-    let directory = record::open_directory(shared.jobs.as_fd(), id)?;
-    MonitorLink::connect(directory.as_fd())
-}
-
-/// Removes what a launch without a monitor left; `false` where a program may run or have run.
-async fn discard(shared: &Arc<Shared>, id: JobId) -> bool {
-    let discarding = shared.clone();
-    let discarded =
-        tokio::task::spawn_blocking(move || record::discard(discarding.jobs.as_fd(), id)).await;
-    match discarded {
-        Ok(Ok(is_gone)) => is_gone,
-        Ok(Err(error)) => {
-            tracing::warn!(job.id = %id, %error, "what a launch of job {id} left cannot be removed: {error}");
-            false
-        }
-        Err(_) => false,
+        until(Some(Instant::now() + CONNECT_PAUSE)).await;
     }
 }
 
 fn lost_cause(shared: &Shared, origin: Origin, record: Option<&Record>) -> Cause {
     match record.map(|record| record.boot_id.as_str()) {
-        Some(boot_id) if boot_of(boot_id) != boot_of(&shared.boot_id) => {
+        Some(boot_id) if boot_of(boot_id) != boot_of(&shared.host.boot_id) => {
             return Cause::HostRebooted;
         }
         // It is the original's of which this state directory is a copy.
-        Some(boot_id) if boot_id != shared.boot_id => return Cause::SupervisorLost,
+        Some(boot_id) if boot_id != shared.host.boot_id => return Cause::SupervisorLost,
         Some(_) | None => {}
     }
     match origin {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::runner;
 use super::shared::Shared;
+use super::time::until;
 use linux::clock;
 
 /// How long it sleeps at most: the wall clock may be set meanwhile.
@@ -24,7 +24,7 @@ pub(super) fn start(shared: &Arc<Shared>) {
             tokio::select! {
                 _ = shutdown.changed() => return,
                 () = task.room.changed.notified() => continue,
-                () = runner::until(Some(Instant::now() + pause.min(LONGEST))) => {}
+                () = until(Some(Instant::now() + pause.min(LONGEST))) => {}
             }
             let now = clock::wall();
             for waker in task.room.overdue(now) {

@@ -4,90 +4,67 @@
 mod admission;
 mod adopt;
 mod alarm;
-mod change;
+mod amend;
+mod api;
+mod cleanup;
 pub mod cloud_event;
-mod events;
-mod leftovers;
+mod job_dirs;
 mod link;
+mod listing;
+mod live;
+mod lost_jobs;
 pub mod metrics;
 mod mirror;
 mod processes;
+mod pulse;
 mod queues;
 mod readers;
 mod resolve;
 mod retention;
 mod room;
 mod runner;
+mod setup;
 mod shared;
-mod survivors;
-mod terms;
+mod shutdown;
+mod submit;
+mod tasks;
+mod time;
 mod webhooks;
 
-use std::collections::HashSet;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
+use crate::api::LookupError;
 use crate::metrics::{Metrics, Present};
 pub use admission::{Claim, Contents, Reason, Rejection};
+pub use api::{
+    Actor, Follow, Info, NotReady, Page, Purged, RequestError, Submission, SubmitError, Submitted,
+    Unavailable, Until,
+};
+use job::event::Cursor;
 use job::life::{Refusal, Stop};
 use job::pty::Size;
-use job::query::{Filter, Order, Query};
-use job::queue::OnConflict;
-use job::sandbox::Baseline;
+use job::query::{Filter, Query};
+use job::selector::Selector;
 use job::spec::Scope;
 use job::{Idempotency, Job, JobId, Signal, Spec, State};
-use linux::cgroup::Home;
-use linux::clock;
+use listing::count_of;
 pub use processes::ProcessInfo;
 pub use protocol::wire::messages::INPUT_BYTES;
 use protocol::wire::messages::{Input, Request};
 pub use queues::{QueueError, QueueState, Queues};
 pub use readers::Reading;
 use room::Awake;
-use runner::{Acceptance, Ask};
+use runner::JobRequest;
+pub use setup::{Host, Limits, Setup, StartError};
 use shared::Shared;
-pub use shared::SupervisorSaid;
-use store::{Inserted, Store};
-pub use terms::{
-    Actor, Follow, Info, NotReady, Page, RequestError, Submission, SubmitError, Submitted,
-    Unavailable, Until,
-};
-
-/// How long an answer waits for a job's start: a program on a file system that hangs may take for ever.
-const START_PATIENCE: Duration = Duration::from_secs(5);
-
-/// What the manager is started with.
-#[derive(Debug)]
-pub struct Setup {
-    pub store: Store,
-    /// The socket to the supervisor.
-    pub supervisor: OwnedFd,
-    pub supervisor_pid: u32,
-    /// The directory of the jobs' directories.
-    pub jobs: OwnedFd,
-    pub boot_id: String,
-    pub cgroup: Option<Home>,
-    /// Why there is no cgroup.
-    pub no_cgroup: Option<String>,
-    pub restarts: u32,
-    /// An earlier server was told to drain.
-    pub draining: bool,
-    pub max_running: usize,
-    pub max_queued: usize,
-    pub max_finished: u64,
-    pub min_free_bytes: u64,
-    pub deny_root_jobs: bool,
-    /// Webhooks may go to private addresses.
-    pub webhook_allow_private: bool,
-    pub sandbox: Baseline,
-    pub state_dir: PathBuf,
-    pub work_dir: PathBuf,
-}
+pub use shutdown::SupervisorSaid;
+use store::{EventPage, EventQuery, Store};
+use tasks::Spawner;
+pub use tasks::Tasks;
 
 /// A handle to the job manager; clones are the same manager.
 #[derive(Clone, Debug)]
@@ -95,55 +72,22 @@ pub struct Manager {
     shared: Arc<Shared>,
 }
 
-/// The manager's own tasks; whoever started it drives them to their end.
-#[derive(Debug)]
-pub struct Tasks(mpsc::UnboundedReceiver<shared::Task>);
-
-impl Tasks {
-    /// Runs every task that the manager spawns, until the manager is told to shut down and the last of
-    /// them has ended.
-    pub async fn run(mut self) {
-        let mut running = tokio::task::JoinSet::new();
-        loop {
-            tokio::select! {
-                task = self.0.recv() => match task {
-                    Some(task) => drop(running.spawn(task)),
-                    None => break,
-                },
-                Some(ended) = running.join_next() => log_panic(&ended),
-            }
-        }
-        while let Some(ended) = running.join_next().await {
-            log_panic(&ended);
-        }
-    }
-}
-
-fn log_panic(ended: &Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(%error, "a task of the job manager panicked: {error}");
-    }
-}
-
 /// How long a purge waits for the processes of a lost job at a time.
 const SURVIVORS_PATIENCE: Duration = Duration::from_secs(60);
-
-/// A page ends early where its jobs have more bytes than this; one without specs counts as `JOB_BYTES`.
-const PAGE_BYTES: usize = 8 << 20;
-const JOB_BYTES: usize = 1 << 10;
-
-/// How many jobs are read at first, of which nobody knows yet how large they are.
-const PAGE_BEGINNING: usize = 64;
 
 impl Manager {
     /// Starts a manager: takes over what earlier servers left, and accepts jobs from then on.
     pub async fn start(setup: Setup) -> Result<(Self, Tasks), StartError> {
-        let (spawner, tasks) = mpsc::unbounded_channel();
+        let (spawner, tasks) = Spawner::new();
         let webhook_allow_private = setup.webhook_allow_private;
+        let beat_every = setup.beat_every;
         let shared = Arc::new(Shared::new(setup, spawner)?);
         adopt::take_over(&shared).await?;
         alarm::start(&shared);
         retention::start(&shared);
+        if let Some(every) = beat_every {
+            pulse::start(&shared, every);
+        }
         let mut shutdown = shared.shutdown.subscribe();
         let end = async move { drop(shutdown.changed().await) };
         let store = shared.store.clone();
@@ -153,7 +97,7 @@ impl Manager {
             webhook_allow_private,
             end,
         ));
-        Ok((Self { shared }, Tasks(tasks)))
+        Ok((Self { shared }, tasks))
     }
 
     /// Tells the supervisor that requests are accepted.
@@ -164,12 +108,12 @@ impl Manager {
     /// Waits until the supervisor says that the service ends; the jobs' tasks see to it from then on,
     /// and [`Tasks::run`] ends with the last of them.
     pub async fn supervisor_said(&self) -> SupervisorSaid {
-        self.shared.supervisor_said().await
+        self.shared.shutdown.heed(&self.shared.supervisor).await
     }
 
     /// Leaves every job to its monitor, and the queued ones to the store.
     pub fn leave_jobs(&self) {
-        self.shared.leave_jobs();
+        self.shared.shutdown.leave_jobs();
     }
 
     /// The store, to be closed when everything else has ended.
@@ -180,59 +124,7 @@ impl Manager {
     /// Accepts a job: durable when this returns, started where a slot was free and 5 s were enough. Dropping the future
     /// after the job is durable takes nothing back.
     pub async fn submit(&self, submission: Submission) -> Result<Submitted, SubmitError> {
-        self.validate(&submission.spec).await?;
-        self.ready().map_err(|reason| match reason {
-            NotReady::Draining => SubmitError::Draining,
-            NotReady::NoRoom => SubmitError::NoRoom,
-        })?;
-        let Submission {
-            name,
-            labels,
-            mut spec,
-            actor,
-            rerun_of,
-            idempotency,
-            has_priority,
-        } = submission;
-        if !has_priority {
-            let queue = self.shared.room.look(|it| it.settings(&spec.queue));
-            spec.priority = queue.default_priority;
-        }
-        let policy = spec.concurrency.as_ref().map(|it| it.policy);
-        let is_alone = policy == Some(OnConflict::Reject);
-        let secrets = spec.secret_env.clone();
-        for value in spec.secret_env.0.values_mut() {
-            value.clear();
-        }
-        let job = Job {
-            name,
-            labels,
-            rerun_of,
-            ..Job::accepted(JobId::generate(), actor, Arc::new(spec), clock::wall())
-        };
-        let id = job.id;
-        self.shared
-            .room
-            .promise(self.shared.room.ticket_of(&job), is_alone)?;
-        let (answer, mut answered) = oneshot::channel();
-        let runner = self.shared.enlist(job, false, None);
-        self.shared.spawn(runner.accept(Acceptance {
-            secrets,
-            idempotency,
-            answer,
-        }));
-        loop {
-            match timeout(START_PATIENCE, &mut answered).await {
-                Ok(answer) => return answer.unwrap_or(Err(SubmitError::Draining)),
-                Err(_) => {
-                    // It can be seen as soon as it is accepted.
-                    if let Ok(job) = self.get(id).await {
-                        let replayed = false;
-                        return Ok(Submitted { job, replayed });
-                    }
-                }
-            }
-        }
+        submit::submit(&self.shared, submission).await
     }
 
     /// The job that an earlier submission of this actor with this key made, whatever is true for new ones;
@@ -242,16 +134,7 @@ impl Manager {
         actor: &str,
         idempotency: &Idempotency,
     ) -> Result<Option<Submitted>, SubmitError> {
-        let id = match self.shared.store.submitted(actor, idempotency).await? {
-            None | Some(Inserted::New) => return Ok(None),
-            Some(Inserted::KeyReused) => return Err(SubmitError::KeyReused),
-            Some(Inserted::Replay(id)) => id,
-        };
-        let found = self.shared.get_any(id).await;
-        Ok(found.ok().map(|job| Submitted {
-            job,
-            replayed: true,
-        }))
+        submit::submitted(&self.shared, actor, idempotency).await
     }
 
     /// The queues.
@@ -262,16 +145,12 @@ impl Manager {
 
     /// Checks what [`Manager::submit`] would check of the spec, and does nothing.
     pub async fn validate(&self, spec: &Spec) -> Result<(), SubmitError> {
-        Ok(self.shared.check(spec).await?)
+        Ok(self.shared.resolver.check_apart(spec).await?)
     }
 
     /// The job as it is now, with the output it has written up to now.
     pub async fn get(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
-        let job = self.shared.get(id).await?;
-        if job.state.is_terminal() || job.process.is_none() {
-            return Ok(job);
-        }
-        Ok(self.shared.with_present_output(job).await)
+        Ok(self.shared.present(id).await?)
     }
 
     /// The job once it is as wanted, or as it is when `limit` has passed.
@@ -299,40 +178,7 @@ impl Manager {
 
     /// One page of jobs, live and finished.
     pub async fn list(&self, query: Query) -> Result<Page, RequestError> {
-        let mut page = Page {
-            jobs: Vec::new(),
-            more: true,
-        };
-        let (mut bytes, mut at_once) = (0, PAGE_BEGINNING);
-        // A part at a time, so that no more is in memory than what fits in one, and a little.
-        while page.more && page.jobs.len() < query.limit && bytes < PAGE_BYTES {
-            let limit = at_once.min(query.limit - page.jobs.len());
-            let beyond = Query {
-                limit: limit.saturating_add(1),
-                after: page.jobs.last().map(|job| job.id).or(query.after),
-                ..query.clone()
-            };
-            let mut jobs = self.matching(beyond).await?;
-            match query.order {
-                Order::CreatedAscending => jobs.sort_unstable_by_key(|job| job.id),
-                Order::CreatedDescending => {
-                    jobs.sort_unstable_by_key(|job| std::cmp::Reverse(job.id));
-                }
-            }
-            page.more = jobs.len() > limit;
-            jobs.truncate(limit);
-            for job in jobs {
-                if bytes >= PAGE_BYTES {
-                    page.more = true;
-                    break;
-                }
-                bytes += JOB_BYTES + job.spec.text_bytes();
-                page.jobs.push(job);
-            }
-            let each = bytes.div_ceil(page.jobs.len().max(1));
-            at_once = (PAGE_BYTES.saturating_sub(bytes) / each.max(1)).max(1);
-        }
-        Ok(page)
+        listing::page(&self.shared, query).await
     }
 
     /// How many jobs of each state match, and whether that is all of them. What moves meanwhile may be missed or
@@ -342,59 +188,15 @@ impl Manager {
         filter: Filter,
         limit: u64,
     ) -> Result<Vec<(State, u64, bool)>, RequestError> {
-        let (live, waiting) = self.live(&filter).await?;
-        let finished = self.shared.store.count_by_state(filter, limit).await?;
-        let of = |state: State| match finished.iter().find(|(one, _, _)| *one == state) {
-            Some(counted) => *counted,
-            None => {
-                let count = count_of(state, &live, waiting);
-                (state, u64::try_from(count).unwrap_or(u64::MAX), true)
-            }
-        };
-        Ok(State::ALL.into_iter().map(of).collect())
+        listing::counts(&self.shared, filter, limit).await
     }
 
-    /// The live jobs that match. Of those that wait, thousands perhaps, only the number if all of them match.
-    async fn live(&self, filter: &Filter) -> Result<(Vec<Arc<Job>>, Option<usize>), RequestError> {
-        if *filter == Filter::default() {
-            let waiting = self.shared.room.look(|admission| admission.waiting());
-            return Ok((self.shared.room.states(), Some(waiting)));
-        }
-        let is_wanted = |state: &State| filter.states.is_empty() || filter.states.contains(state);
-        let states: Vec<State> = State::ALL
-            .into_iter()
-            .filter(|state| !state.is_terminal() && is_wanted(state))
-            .collect();
-        if states.is_empty() {
-            return Ok((Vec::new(), None));
-        }
-        let query = Query {
-            filter: Filter {
-                states,
-                ..filter.clone()
-            },
-            order: Order::CreatedDescending,
-            after: None,
-            limit: usize::MAX,
-        };
-        Ok((self.matching(query).await?, None))
-    }
-
-    /// The jobs that match, of those that have ended or wait no more than a page; in no order.
-    async fn matching(&self, query: Query) -> Result<Vec<Arc<Job>>, RequestError> {
-        // Those with tasks first: a job that ends in between is then in both, and never in neither.
-        let awake = self.shared.room.states();
-        let mut has_task: HashSet<JobId> = awake.iter().map(|job| job.id).collect();
-        let mut jobs = awake;
-        jobs.retain(|job| query.is_after(job.id) && query.filter.matches(job));
-        let surplus = has_task.len();
-        let (queued, finished) = self.shared.store.list(query, surplus).await?;
-        let waiting = queued.into_iter().filter(|job| has_task.insert(job.id));
-        jobs.extend(waiting.map(|job| Arc::new(self.shared.outlived(job))));
-        let ended: HashSet<JobId> = finished.iter().map(|job| job.id).collect();
-        jobs.retain(|job| !ended.contains(&job.id));
-        jobs.extend(finished.into_iter().map(Arc::new));
-        Ok(jobs)
+    /// The jobs that match and have not finished, oldest first.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn unfinished(&self, selector: Selector) -> Result<Vec<JobId>, RequestError> {
+        listing::unfinished(&self.shared, selector).await
     }
 
     /// What a queued job waits for; `None` where it does not wait any more.
@@ -406,27 +208,44 @@ impl Manager {
     /// Asks for the job's end; idempotent. Returns the job as it is after the request was taken in.
     pub async fn stop(&self, id: JobId, stop: Stop) -> Result<Arc<Job>, RequestError> {
         let asked = stop.clone();
-        let asked = self.shared.ask(id, |reply| Ask::Stop(asked, reply)).await;
+        let asked = self
+            .shared
+            .ask(id, |reply| JobRequest::Stop(asked, reply))
+            .await;
         match asked {
             // To end what has ended is granted; a lost job may have left processes.
             Ok(_) | Err(RequestError::Refused(Refusal::Finished)) => {
                 let job = self.get(id).await?;
-                self.shared.end_survivors(&job, &stop).await;
+                self.shared.lost_jobs.end(&job, &stop).await;
                 Ok(job)
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Stops the job, waits for its end, then removes record and output. Once this has been polled, all
-    /// of it happens, whether the future is dropped or not.
-    pub async fn purge(&self, id: JobId, stop: Stop) -> Result<(), RequestError> {
+    /// Stops the job, waits for its end, then removes record and output; waits for no longer than `limit`. Once this
+    /// has been polled, all of it happens, whether anybody waits for it or not.
+    pub async fn purge(
+        &self,
+        id: JobId,
+        stop: Stop,
+        limit: Duration,
+    ) -> Result<Purged, RequestError> {
         let (answer, answered) = oneshot::channel();
         let manager = self.clone();
         self.shared.spawn(async move {
             let _ = answer.send(manager.purge_now(id, stop).await);
         });
-        answered.await.unwrap_or(Err(RequestError::MonitorGone))
+        match timeout(limit, answered).await {
+            Ok(answer) => answer
+                .unwrap_or(Err(RequestError::MonitorGone))
+                .map(|()| Purged::Gone),
+            Err(_) => match self.shared.present(id).await {
+                Ok(job) => Ok(Purged::StillThere(job)),
+                Err(LookupError::NoSuchJob) => Ok(Purged::Gone),
+                Err(LookupError::Store(error)) => Err(error.into()),
+            },
+        }
     }
 
     async fn purge_now(&self, id: JobId, stop: Stop) -> Result<(), RequestError> {
@@ -436,12 +255,12 @@ impl Manager {
         {
             let _ = state.wait_for(|job| job.state.is_terminal()).await;
         }
-        while !self.shared.survivors_ended(&job, SURVIVORS_PATIENCE).await {
-            if self.shared.shutdown.borrow().is_some() {
+        while !self.shared.lost_jobs.ended(&job, SURVIVORS_PATIENCE).await {
+            if self.shared.shutdown.has_begun() {
                 return Err(RequestError::MonitorGone);
             }
         }
-        self.shared.purge(vec![id]).await
+        Ok(self.shared.purge(vec![id]).await?)
     }
 
     /// Sends a signal; returns how many processes it was delivered to.
@@ -453,7 +272,7 @@ impl Manager {
     ) -> Result<u64, RequestError> {
         let request = Request::Signal { signal, scope };
         self.shared
-            .ask(id, |reply| Ask::Relay(request, reply))
+            .ask(id, |reply| JobRequest::Relay(request, reply))
             .await
     }
 
@@ -473,7 +292,7 @@ impl Manager {
             eof,
         });
         self.shared
-            .ask(id, |reply| Ask::Relay(request, reply))
+            .ask(id, |reply| JobRequest::Relay(request, reply))
             .await
     }
 
@@ -483,7 +302,9 @@ impl Manager {
             return Err(RequestError::NoTerminal);
         }
         let request = Request::Resize(size);
-        let asked = self.shared.ask(id, |reply| Ask::Relay(request, reply));
+        let asked = self
+            .shared
+            .ask(id, |reply| JobRequest::Relay(request, reply));
         asked.await.map(drop)
     }
 
@@ -495,7 +316,7 @@ impl Manager {
                 let supervisor = self.shared.info().supervisor_pid;
                 Some(processes::watched(id, process, supervisor))
             }
-            Some(_) | None => self.shared.left_by(&job),
+            Some(_) | None => self.shared.lost_jobs.left_by(&job),
         };
         Ok(match tree {
             Some(tree) => processes::of(tree).await,
@@ -505,13 +326,13 @@ impl Manager {
 
     /// Is nothing left of a lost job? Waits for as long as `limit` where a stop has asked for its end.
     pub async fn survivors_ended(&self, job: &Job, limit: Duration) -> bool {
-        self.shared.survivors_ended(job, limit).await
+        self.shared.lost_jobs.ended(job, limit).await
     }
 
     /// A reader of the job's output as kept now.
     pub async fn output(&self, id: JobId) -> Result<protocol::output::Reader, RequestError> {
         let job = self.shared.get(id).await?;
-        let reader = self.shared.output(id).await;
+        let reader = self.shared.job_dirs.output(id).await;
         let mut reader = reader.unwrap_or_else(protocol::output::Reader::empty);
         if job.state.is_terminal() {
             reader.expect(job.output);
@@ -521,7 +342,7 @@ impl Manager {
 
     /// The same, or `None` while the job has no directory that output could be in.
     pub async fn started_output(&self, id: JobId) -> Option<protocol::output::Reader> {
-        self.shared.output(id).await
+        self.shared.job_dirs.output(id).await
     }
 
     /// Tells of the job's states and of new output. Nobody looks at the disk for that.
@@ -544,7 +365,7 @@ impl Manager {
     /// What [`Metrics::encode`] reports as it is now, as far as the manager knows it.
     pub async fn present(&self) -> Result<Present, RequestError> {
         let info = self.info();
-        let (live, waiting) = self.live(&Filter::default()).await?;
+        let (live, waiting) = listing::live(&self.shared, &Filter::default()).await?;
         let count = |state: State| count_of(state, &live, waiting);
         let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let unfinished = State::ALL.into_iter().filter(|state| !state.is_terminal());
@@ -558,7 +379,7 @@ impl Manager {
             ],
             blocked: number(live.iter().filter(|job| !job.survivors.is_empty()).count()),
             finished: self.shared.store.counts().finished,
-            free_bytes: self.shared.free_bytes().unwrap_or_default(),
+            free_bytes: self.shared.job_dirs.free_bytes().unwrap_or_default(),
             draining: info.draining,
             restarts: u64::from(info.server_restarts),
             damaged_records: info.damaged_records,
@@ -571,21 +392,32 @@ impl Manager {
     pub fn ready(&self) -> Result<(), NotReady> {
         self.shared.ready()
     }
-}
 
-/// How many of the live jobs are in a state; `waiting` is the number of those that are queued, if only that is known.
-fn count_of(state: State, live: &[Arc<Job>], waiting: Option<usize>) -> usize {
-    match (state, waiting) {
-        (State::Queued, Some(waiting)) => waiting,
-        (_, _) => live.iter().filter(|job| job.state == state).count(),
+    /// One page of events, of all jobs or of one that exists.
+    pub async fn events(&self, query: EventQuery) -> Result<EventPage, RequestError> {
+        if let Some(job) = query.job
+            && self.shared.room.state(job).is_none()
+        {
+            self.shared.get(job).await?;
+        }
+        Ok(self.shared.store.events(query).await?)
     }
-}
 
-/// Why a manager could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    #[error(transparent)]
-    Store(#[from] store::StoreError),
+    /// Tells as there are new events, of all jobs or of one. A hint to look; closed when the job is
+    /// removed or the service ends.
+    #[must_use]
+    pub fn news(&self, job: Option<JobId>) -> watch::Receiver<Cursor> {
+        self.shared.store.news(job)
+    }
+
+    /// Ends every subscription to news: the service ends.
+    pub fn end_news(&self) {
+        self.shared.store.end_news();
+    }
+
+    /// What tells this service's events from those of others, as a URI.
+    #[must_use]
+    pub fn event_source(&self) -> &str {
+        self.shared.store.source()
+    }
 }

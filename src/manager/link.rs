@@ -72,6 +72,10 @@ impl SupervisorLink {
         self.0.send(&ToSupervisor::Ready, &[]).await
     }
 
+    pub(super) async fn alive(&self) -> io::Result<()> {
+        self.0.send(&ToSupervisor::Alive, &[]).await
+    }
+
     /// Has the supervisor keep whether new jobs are refused.
     pub(super) async fn drain(&self, draining: bool) -> io::Result<()> {
         self.0.send(&ToSupervisor::Drain(draining), &[]).await

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use nix::unistd::{SysconfVar, sysconf};
 
-use super::survivors;
+use super::lost_jobs;
 use job::time::Timestamp;
 use job::{JobId, Process};
 use linux::cgroup::Group;
@@ -50,7 +50,7 @@ pub(super) async fn of(tree: Tree) -> Vec<ProcessInfo> {
 pub(super) fn watched(id: JobId, process: &Process, supervisor: i32) -> Tree {
     // A rescuer that has outlived its supervisor has the job's processes anywhere.
     let is_ours = procfs::stat(process.monitor_pid).is_ok_and(|stat| stat.ppid == supervisor);
-    survivors::tree(id, process, is_ours.then_some(supervisor)).unwrap_or_else(|| {
+    lost_jobs::tree(id, process, is_ours.then_some(supervisor)).unwrap_or_else(|| {
         let group = process.cgroup.as_deref().and_then(Group::at);
         Tree::new(Reach::Subreaper(process.monitor_pid), group)
     })

@@ -118,6 +118,17 @@ impl Telling {
     }
 }
 
+/// Returns when more of the output has been read.
+pub(super) async fn more_read(read: &mut Option<watch::Receiver<u64>>) {
+    let gone = match read {
+        Some(read) => read.changed().await.is_err(),
+        None => true,
+    };
+    if gone {
+        std::future::pending::<()>().await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -51,14 +52,38 @@ struct Identity {
 
 impl Resolver {
     /// Can this host run the spec at all? Blocks on user look-ups where the spec names users.
-    pub(super) fn check(&self, spec: &Spec) -> Result<(), Unavailable> {
+    fn check(&self, spec: &Spec) -> Result<(), Unavailable> {
         self.check_limits(spec)?;
         self.sandbox(spec)?;
         self.identity(spec).map(drop)
     }
 
+    /// The same where it keeps nobody waiting: user data bases may be on the network.
+    pub(super) async fn check_apart(self: &Arc<Self>, spec: &Spec) -> Result<(), Unavailable> {
+        if !names_users(spec) {
+            return self.check(spec);
+        }
+        let (resolver, spec) = (self.clone(), spec.clone());
+        let checked = tokio::task::spawn_blocking(move || resolver.check(&spec)).await;
+        checked.unwrap_or(Ok(()))
+    }
+
+    /// The launch of a job, with this spec that holds the real secrets.
+    pub(super) async fn launch_apart(
+        self: &Arc<Self>,
+        job: &Job,
+        spec: Spec,
+    ) -> Result<Launch, Unavailable> {
+        if !names_users(&spec) {
+            return self.launch(job, &spec);
+        }
+        let (resolver, job) = (self.clone(), job.clone());
+        let resolved = tokio::task::spawn_blocking(move || resolver.launch(&job, &spec)).await;
+        resolved.unwrap_or(Err(Unavailable::RootDenied))
+    }
+
     /// Everything a monitor needs to start the job.
-    pub(super) fn launch(&self, job: &Job, spec: &Spec) -> Result<Launch, Unavailable> {
+    fn launch(&self, job: &Job, spec: &Spec) -> Result<Launch, Unavailable> {
         self.check_limits(spec)?;
         let sandbox = self.sandbox(spec)?;
         let identity = self.identity(spec)?;
@@ -365,6 +390,10 @@ fn stdin(stdin: &Stdin) -> Option<Vec<u8>> {
             Some(BASE64_STANDARD.decode(text).unwrap_or_default())
         }
     }
+}
+
+fn names_users(spec: &Spec) -> bool {
+    spec.user.is_some() || spec.group.is_some() || spec.supplementary_groups.is_some()
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::runner;
 use super::shared::Shared;
+use super::time::until;
 use job::JobId;
 use linux::clock;
 
@@ -24,7 +24,7 @@ pub(super) fn start(shared: &Arc<Shared>) {
             while remove_batch(&removing).await == BATCH {}
             tokio::select! {
                 _ = shutdown.changed() => return,
-                () = runner::until(Some(Instant::now() + PERIOD)) => {}
+                () = until(Some(Instant::now() + PERIOD)) => {}
             }
         }
     });
@@ -35,7 +35,7 @@ async fn remove_batch(shared: &Arc<Shared>) -> usize {
     let expired = shared.store.expired(clock::wall(), BATCH).await;
     let surplus = shared
         .store
-        .oldest_finished_beyond(shared.max_finished, BATCH)
+        .oldest_finished_beyond(shared.limits.max_finished, BATCH)
         .await;
     for found in [expired, surplus] {
         match found {

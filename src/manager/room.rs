@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::admission::{Admission, Claim, Reason, Rejection, Ticket};
 use super::readers::Readers;
-use super::runner::Ask;
+use super::runner::JobRequest;
 use job::queue::{Concurrency, OnConflict, Settings};
 use job::time::Timestamp;
 use job::{Job, JobId};
@@ -29,7 +29,7 @@ pub(super) struct Awake {
     /// Who reads the output, of a job that waits for that.
     pub(super) readers: Option<Arc<Readers>>,
     /// Boxed, since the channel has room for 32 from the first on.
-    pub(super) asks: mpsc::Sender<Box<Ask>>,
+    pub(super) requests: mpsc::Sender<Box<JobRequest>>,
 }
 
 /// How the waking of a job ended: it has a task now, or its row could not be read.
@@ -123,9 +123,10 @@ impl Room {
         look(&self.books().admission)
     }
 
-    /// What a job waits with.
+    /// What a job waits with at this moment.
     pub(super) fn ticket_of(&self, job: &Job) -> Ticket {
         let spec = &job.spec;
+        let now = clock::wall();
         let group = self.look(|it| {
             let fair_by = it.settings(&spec.queue).fair_by;
             fair_by.map(|it| Arc::from(it.group_of(job)))
@@ -136,6 +137,9 @@ impl Room {
                 key: it.key.as_str().into(),
                 limit: it.limit,
             }),
+            // A time that has come is no gate.
+            not_before: job.run_at.filter(|at| *at > now),
+            held: job.hold,
             group: group.unwrap_or_default(),
             ..Ticket::plain(job.id, spec.queue.as_str().into(), spec.priority)
         }
@@ -348,7 +352,7 @@ impl Room {
         &self,
         id: JobId,
         publish: &watch::Sender<Arc<Job>>,
-        asks: &mpsc::Receiver<Box<Ask>>,
+        requests: &mpsc::Receiver<Box<JobRequest>>,
         deadline: Option<Timestamp>,
     ) -> bool {
         let mut books = self.books();
@@ -358,8 +362,8 @@ impl Room {
         // What is held here is one of each.
         let is_held = task.awake.feed.receiver_count() > 0
             || publish.receiver_count() > 1
-            || asks.sender_strong_count() > 1;
-        if is_held || !asks.is_empty() || task.slot.is_none() || !books.admission.waits(id) {
+            || requests.sender_strong_count() > 1;
+        if is_held || !requests.is_empty() || task.slot.is_none() || !books.admission.waits(id) {
             return false;
         }
         books.entries.remove(&id);

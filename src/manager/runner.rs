@@ -1,10 +1,10 @@
 //! The one task of a live job, from its acceptance to its durable end. Nobody else changes the job.
 
-mod asks;
-mod follow;
+mod log;
+mod requests;
 mod start;
+mod supervised;
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +12,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::adopt::{self, Fate, Origin};
+use super::api::LookupError;
 use super::readers::Readers;
 use super::room::Superseded;
-use super::{RequestError, Shared, SubmitError, Submitted, mirror, survivors};
-pub(super) use asks::{Ask, Reply};
-use follow::Followed;
+use super::shared::Shared;
+use super::shutdown::ShutdownPlan;
+use super::time::until;
+use super::{RequestError, SubmitError, Submitted, lost_jobs, mirror};
+use job::amendment::Amendment;
 use job::event::{self, Event, What};
 use job::life::{Refusal, Stop};
 use job::outcome::{Cause, SpawnFailure, Termination};
@@ -25,9 +28,10 @@ use job::{Idempotency, Job, State, Unwatched};
 use linux::clock;
 use linux::failpoint;
 use linux::tree;
-use protocol::record::{self, Record};
-pub(super) use start::start_deadline;
+use protocol::record::Record;
+pub(super) use requests::{JobRequest, Reply};
 use store::Inserted;
+use supervised::{Followed, Supervised};
 
 /// The most survivors of a lost job that its message names.
 const SURVIVORS_NAMED: usize = 16;
@@ -37,13 +41,6 @@ const WAKEFUL: Duration = Duration::from_secs(1);
 
 /// How soon a failed write of a job's end is tried again.
 pub(super) const STORE_RETRY: Duration = Duration::from_secs(1);
-
-/// How a server's life ends for the jobs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ShutdownPlan {
-    pub(super) stop_jobs: bool,
-    pub(super) kill_at: Instant,
-}
 
 /// How a new job comes in.
 pub(super) struct Acceptance {
@@ -59,7 +56,7 @@ pub(super) struct Runner {
     feed: Arc<watch::Sender<u64>>,
     /// Up to where the output has been read, of a job that waits for that.
     read: Option<watch::Receiver<u64>>,
-    asks: mpsc::Receiver<Box<Ask>>,
+    requests: mpsc::Receiver<Box<JobRequest>>,
     shutdown: watch::Receiver<Option<ShutdownPlan>>,
     answer: Option<oneshot::Sender<Result<Submitted, SubmitError>>>,
     origin: Origin,
@@ -90,7 +87,7 @@ impl Runner {
             feed,
             readers,
         }: Told,
-        asks: mpsc::Receiver<Box<Ask>>,
+        requests: mpsc::Receiver<Box<JobRequest>>,
     ) -> Self {
         let shutdown = shared.shutdown.subscribe();
         Self {
@@ -101,7 +98,7 @@ impl Runner {
             publish,
             feed,
             read: readers.map(|readers| readers.watch()),
-            asks,
+            requests,
             shutdown,
             answer: None,
             origin: Origin::Ours,
@@ -152,17 +149,9 @@ impl Runner {
                         replayed: true,
                     })
                     .map_err(|error| match error {
-                        RequestError::Store(error) => SubmitError::Store(error),
+                        LookupError::Store(error) => SubmitError::Store(error),
                         // It expired in this very moment.
-                        RequestError::NoSuchJob
-                        | RequestError::Refused(_)
-                        | RequestError::Errno(_)
-                        | RequestError::Changed
-                        | RequestError::NotQueued
-                        | RequestError::StdinClosed
-                        | RequestError::NoTerminal
-                        | RequestError::StdinOffset { .. }
-                        | RequestError::MonitorGone => SubmitError::KeyReused,
+                        LookupError::NoSuchJob => SubmitError::KeyReused,
                     })
             }
             Ok(Inserted::KeyReused) => {
@@ -204,7 +193,7 @@ impl Runner {
                     mirror::mirror(&mut self.job, &record);
                     self.publish();
                 }
-                match self.follow(link, None).await {
+                match Supervised::new(&mut self, link).follow(None).await {
                     Followed::Over => {}
                     Followed::NeverStarted(None) => self.start(secrets, None).await,
                     Followed::NeverStarted(Some(stopping)) => self.cancel(stopping).await,
@@ -246,7 +235,7 @@ impl Runner {
         }
         // Its last record may be older than its last output.
         let present = Arc::new(self.job.clone());
-        let present = self.shared.with_present_output(present).await;
+        let present = self.shared.job_dirs.with_present_output(present).await;
         self.job.output = present.output;
         mirror::end(&mut self.job, Termination::unasked(cause), clock::wall());
         if let Some(record) = record {
@@ -260,8 +249,8 @@ impl Runner {
         if let Some(process) = &mut self.job.process {
             process.unwatched = Some(unwatched.clone());
         }
-        let left = match self.shared.left_by(&self.job) {
-            Some(tree) => survivors::look(tree).await.1,
+        let left = match self.shared.lost_jobs.left_by(&self.job) {
+            Some(tree) => lost_jobs::look(tree).await.1,
             None => Vec::new(),
         };
         if left.is_empty() {
@@ -292,20 +281,67 @@ impl Runner {
         self.shared.metrics.ended(&job);
         self.publish.send_replace(job.clone());
         self.answer();
-        tracing::debug!(job.id = %job.id, state = job.state.as_str(), "job {} ended: {}", job.id, job.state.as_str());
+        log::ended(&job);
         self.shared.forget(job.id).await;
         failpoint::hit("record.removed");
         // Whoever asked in the meantime asked a job that is over.
-        self.asks.close();
-        while let Some(ask) = self.asks.recv().await {
-            match *ask {
-                Ask::Stop(_, reply) => drop(reply.send(Ok(0))),
-                Ask::Relay(_, reply) => drop(reply.send(Err(Refusal::Finished.into()))),
-                Ask::Follow => {}
+        self.requests.close();
+        while let Some(request) = self.requests.recv().await {
+            match *request {
+                JobRequest::Stop(_, reply) => drop(reply.send(Ok(0))),
+                JobRequest::Relay(_, reply) => drop(reply.send(Err(Refusal::Finished.into()))),
+                JobRequest::Follow => {}
                 // By the time it is asked again, it is in the store.
-                Ask::Amend(_, _, reply) => drop(reply.send(Err(RequestError::Changed))),
+                JobRequest::Amend(_, _, reply) => drop(reply.send(Err(RequestError::Changed))),
             }
         }
+    }
+
+    async fn amend_queued(
+        &mut self,
+        version: u64,
+        amendment: Amendment,
+    ) -> Result<u64, RequestError> {
+        if version != self.job.version {
+            return Err(RequestError::Changed);
+        }
+        if !amendment.changes_place(&self.job) {
+            return self.amend(amendment).await;
+        }
+        let before = self.job.clone();
+        let mut after = before.clone();
+        amendment.clone().apply(&mut after);
+        let room = &self.shared.room;
+        let (new, old) = (room.ticket_of(&after), room.ticket_of(&before));
+        let was_held = old.held;
+        let amended = room.amend(before.id, |it| {
+            // One that is about to be ended since another has come with its key stays held.
+            let is_doomed = it.held && !was_held;
+            *it = new;
+            it.held |= is_doomed;
+        });
+        if !amended {
+            return Err(RequestError::NotQueued);
+        }
+        let amended = self.amend(amendment).await;
+        if amended.is_err() {
+            self.shared.room.amend(before.id, |it| *it = old);
+        }
+        self.shared.grant();
+        amended
+    }
+
+    /// Makes a change durable, then visible.
+    async fn amend(&mut self, amendment: Amendment) -> Result<u64, RequestError> {
+        let mut job = self.job.clone();
+        amendment.apply(&mut job);
+        job.version += 1;
+        let changed = Event::of(&job, clock::wall(), What::Changed);
+        let stored = Arc::new(job.clone());
+        self.shared.store.update(stored, vec![changed]).await?;
+        self.job = job;
+        self.publish.send_replace(Arc::new(self.job.clone()));
+        Ok(self.job.version)
     }
 
     fn publish(&mut self) {
@@ -323,6 +359,7 @@ impl Runner {
         if self.job.started_at.is_some() && !self.is_counted {
             self.is_counted = true;
             self.shared.note_start(&self.job);
+            log::started(&self.job);
         }
     }
 
@@ -358,26 +395,4 @@ fn unstarted(stop: Stop) -> Termination {
         reason: stop.reason,
         ..Termination::unasked(stop.cause)
     }
-}
-
-/// Ends at `at`; never where there is none.
-pub(super) async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// The tokio instant of a moment on the boot clock.
-pub(super) fn instant_of(at: job::time::BootInstant) -> Instant {
-    Instant::now() + at.remaining(clock::now().boot)
-}
-
-/// Reads a job's record from its directory.
-pub(super) fn read_record(
-    jobs: std::os::fd::BorrowedFd<'_>,
-    id: job::JobId,
-) -> Option<record::Found> {
-    let directory = record::open_directory(jobs, id).ok()?;
-    record::read(directory.as_fd()).ok()?
 }

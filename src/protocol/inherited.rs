@@ -21,6 +21,8 @@ pub struct Inherited {
     pub no_cgroup: Option<String>,
     /// How many servers there were before.
     pub restarts: u32,
+    /// How often the supervisor wants a sign of life.
+    pub beat_every: Option<std::time::Duration>,
     /// An earlier server was told to drain.
     pub draining: bool,
 }

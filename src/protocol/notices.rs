@@ -15,6 +15,8 @@ use nix::sys::socket::{MsgFlags, send};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::write;
 
+use linux::clock;
+
 /// What a pipe that says it has room takes without waiting (`PIPE_BUF`, pipe(7)).
 const CERTAIN: usize = 4096;
 
@@ -32,15 +34,25 @@ pub fn set_json() {
     IS_JSON.store(true, Ordering::Relaxed);
 }
 
-/// One line on standard error.
-pub fn say(message: &str) {
-    Log.put(format!("procession: {message}\n").as_bytes());
-}
-
 /// One line on standard output. Nobody is told if it cannot be written.
 pub fn announce(message: &str) {
     let line = format!("{message}\n");
     let _ = write_now(io::stdout().as_fd(), line.as_bytes());
+}
+
+/// Standard output as a log writes to it, a line at a time. Nobody is told of what cannot be written.
+#[derive(Clone, Copy, Debug)]
+pub struct Announcements;
+
+impl io::Write for Announcements {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let _ = write_now(io::stdout().as_fd(), line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Standard error as a log writes to it, a line at a time. It takes everything and fails never.
@@ -89,12 +101,13 @@ fn word_about(dropped: u64) -> String {
         ""
     };
     let message = format!("{dropped} lines before this one were dropped: standard error took none");
+    let now = clock::wall();
     match (dropped, IS_JSON.load(Ordering::Relaxed)) {
         (0, _) => end.to_owned(),
         (_, true) => format!(
-            "{end}{{\"level\":\"WARN\",\"message\":\"{message}\",\"dropped_lines\":{dropped}}}\n"
+            "{end}{{\"timestamp\":\"{now}\",\"level\":\"WARN\",\"message\":\"{message}\",\"dropped_lines\":{dropped}}}\n"
         ),
-        (_, false) => format!("{end}procession: {message}\n"),
+        (_, false) => format!("{end}{now}  WARN {message} dropped_lines={dropped}\n"),
     }
 }
 

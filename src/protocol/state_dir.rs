@@ -46,11 +46,16 @@ pub const STORE: &str = "procession.db";
 /// The name of the unix socket in the state directory.
 pub const UNIX_SOCKET: &str = "procession.sock";
 
+/// The state directory of a service of the whole machine.
+pub const SYSTEM_STATE_DIR: &str = "/var/lib/procession";
+
 /// What defaults depend on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
     /// The service runs as root.
     pub is_root: bool,
+    /// This user owns [`SYSTEM_STATE_DIR`]: it is the one that a package made for the service.
+    pub owns_system_dir: bool,
     /// `$HOME`.
     pub home: Option<PathBuf>,
     /// `$XDG_STATE_HOME`.
@@ -64,7 +69,9 @@ impl Surroundings {
     #[must_use]
     pub fn read() -> Self {
         Self {
-            is_root: nix::unistd::geteuid().is_root(),
+            is_root: geteuid().is_root(),
+            owns_system_dir: fs::symlink_metadata(SYSTEM_STATE_DIR)
+                .is_ok_and(|found| found.is_dir() && found.uid() == geteuid().as_raw()),
             home: std::env::var_os("HOME").map(PathBuf::from),
             state_home: std::env::var_os("XDG_STATE_HOME").map(PathBuf::from),
             current_dir: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
@@ -74,8 +81,8 @@ impl Surroundings {
     /// Where the state directory is when nobody names one.
     #[must_use]
     pub fn state_dir(&self) -> Option<PathBuf> {
-        if self.is_root {
-            return Some(PathBuf::from("/var/lib/procession"));
+        if self.is_root || self.owns_system_dir {
+            return Some(PathBuf::from(SYSTEM_STATE_DIR));
         }
         // The XDG specification tells to ignore relative paths.
         let absolute = |path: &Option<PathBuf>| path.clone().filter(|path| path.is_absolute());

@@ -1,13 +1,11 @@
-//! What a role says on standard error before it ends: why it cannot start.
+//! What a command says on standard error, and why a role could not start.
 
 use std::io::{self, Write};
-
-use crate::notices;
 
 /// The exit code for a wrong configuration (sysexits.h `EX_CONFIG`): a restart would not help.
 pub const EXIT_CONFIG: u8 = 78;
 
-/// One line on standard error from a command that somebody waits for. A role of the service uses [`notices::say`].
+/// One line on standard error from a command that somebody waits for. A role of the service writes to its log.
 pub fn complain(message: &str) {
     let _ = writeln!(io::stderr(), "procession: {message}");
 }
@@ -35,10 +33,5 @@ impl Failure {
             message: format!("{what}: {error}"),
             code: 1,
         }
-    }
-
-    /// Says so, in the words of a start that failed.
-    pub fn say(&self) {
-        notices::say(&format!("cannot start: {}", self.message));
     }
 }

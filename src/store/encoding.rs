@@ -1,8 +1,8 @@
-//! How a job becomes the text in its row, and back: JSON without what is as usual.
+//! How a job becomes the text in its row, and back: JSON without its defaults.
 //!
 //! What has a column of its own (id, state, name, creation and expiry) is not repeated here.
 
-mod usual;
+mod defaults;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -34,6 +34,10 @@ struct Record<'a> {
     created_by: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rerun_of: Option<JobId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    run_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    hold: bool,
     spec: Arc<Spec>,
     version: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,6 +79,8 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
         labels: Cow::Borrowed(&job.labels),
         created_by: Cow::Borrowed(&job.created_by),
         rerun_of: job.rerun_of,
+        run_at: micros(job.run_at),
+        hold: job.hold,
         spec: Arc::clone(&job.spec),
         version: job.version,
         message: job.message.as_deref().map(Cow::Borrowed),
@@ -90,7 +96,7 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
         output: job.output,
         survivors: Cow::Borrowed(&job.survivors),
     };
-    let text = usual::strip(serde_json::to_string(&record)?);
+    let text = defaults::strip(serde_json::to_string(&record)?);
     let columns = Columns {
         id: job.id,
         state: number_of(job.state),
@@ -104,7 +110,7 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
 /// The job of a row.
 pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
     let mut value: Value = serde_json::from_str(text)?;
-    usual::fill(&mut value);
+    defaults::fill(&mut value);
     let record: Record<'static> = serde_json::from_value(value)?;
     let moment = |micros: Option<i64>| micros.map(Timestamp::from_micros);
     Ok(Job {
@@ -113,6 +119,8 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
         labels: record.labels.into_owned(),
         created_by: record.created_by.into_owned(),
         rerun_of: record.rerun_of,
+        run_at: moment(record.run_at),
+        hold: record.hold,
         spec: record.spec,
         version: record.version,
         state: state_of(columns.state).ok_or(Fault::UnknownState(columns.state))?,

@@ -116,7 +116,7 @@ pub(super) fn insert(
         for webhook in &row.webhooks {
             outbox::put(
                 connection,
-                &outbox::Letter {
+                &outbox::OutboxRow {
                     seq: totals.last_event,
                     job: row.job,
                     webhook: *webhook,

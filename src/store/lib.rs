@@ -8,6 +8,7 @@
 mod encoding;
 mod events;
 mod inbox;
+mod insertion;
 mod outbox;
 mod query;
 mod queues;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 
 use events::EventRow;
 pub use events::{EventPage, EventQuery};
+pub use insertion::Insertion;
 use job::event::{Cursor, Event};
 use job::query::{Filter, Query};
 use job::spec::Secrets;
@@ -37,7 +39,7 @@ use outbox::Settlement;
 pub use outbox::{Delivery, Room};
 use reader::Readers;
 pub use schema::OpenError;
-use tables::{Change, Insertion, Row};
+use tables::{Change, Row};
 pub use writer::Stats;
 use writer::Writer;
 
@@ -144,12 +146,12 @@ impl Settings {
     }
 }
 
-/// What became of an [`Store::insert`].
+/// What became of a [`Store::insert`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inserted {
-    /// The job is stored.
+    /// All of it is stored.
     New,
-    /// Nothing is stored: the same submission had made this job.
+    /// Nothing is stored: the same submission had made this.
     Replay(JobId),
     /// Nothing is stored: the key belongs to a submission with another body.
     KeyReused,
@@ -220,24 +222,6 @@ impl Store {
                 readers: reader_threads,
             })),
         })
-    }
-
-    /// Stores a new job, the values of its secrets and what is told of it. The key is scoped to the job's
-    /// creator.
-    ///
-    /// # Errors
-    /// Nothing is stored then.
-    pub async fn insert(
-        &self,
-        job: Arc<Job>,
-        secrets: Secrets,
-        idempotency: Option<Idempotency>,
-        events: Vec<Event>,
-    ) -> Result<Inserted, StoreError> {
-        let doing = "cannot store a new job";
-        let insertion =
-            Insertion::of(&job, &secrets, idempotency, events).map_err(|it| it.doing(doing))?;
-        self.writer.insert(insertion, doing).await
     }
 
     /// What an earlier submission of this actor with this key makes of a later one; `None` if there was

@@ -49,7 +49,7 @@ pub(super) fn insert(
 }
 
 /// One event for one webhook.
-pub(super) struct Letter<'a> {
+pub(super) struct OutboxRow<'a> {
     pub(super) seq: i64,
     pub(super) job: JobId,
     pub(super) webhook: usize,
@@ -57,19 +57,19 @@ pub(super) struct Letter<'a> {
     pub(super) text: &'a str,
 }
 
-pub(super) fn put(connection: &Connection, letter: &Letter<'_>) -> Result<(), Fault> {
-    let webhook = i64::try_from(letter.webhook).unwrap_or(i64::MAX);
+pub(super) fn put(connection: &Connection, row: &OutboxRow<'_>) -> Result<(), Fault> {
+    let webhook = i64::try_from(row.webhook).unwrap_or(i64::MAX);
     connection
         .prepare_cached(
             "INSERT INTO outbox (seq, job, webhook, at, event, attempts, due_at)
              VALUES (?, ?, ?, ?, ?, 0, 0)",
         )?
         .execute(params![
-            letter.seq,
-            letter.job.as_bytes(),
+            row.seq,
+            row.job.as_bytes(),
             webhook,
-            letter.at,
-            letter.text
+            row.at,
+            row.text
         ])?;
     Ok(())
 }

@@ -7,11 +7,9 @@ use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 use crate::encoding::{self, Columns};
 use crate::events::{self, EventRow};
-use crate::outbox::{self, Settlement, WebhookRow};
+use crate::outbox::{self, Settlement};
 use crate::queues::{self, QueueRow};
 use crate::{Fault, Inserted};
-use job::event::Event;
-use job::spec::Secrets;
 use job::{Idempotency, Job, JobId};
 
 /// The queue of jobs that name none.
@@ -48,43 +46,6 @@ impl Row {
     /// There may be rows in the tables of what is to be delivered.
     pub(super) fn has_webhooks(&self) -> bool {
         self.has_webhooks
-    }
-}
-
-/// A new job with what belongs to it.
-#[derive(Debug)]
-pub(super) struct Insertion {
-    row: Row,
-    terminal: bool,
-    actor: String,
-    secrets: Option<String>,
-    idempotency: Option<Idempotency>,
-    pub(super) events: Vec<EventRow>,
-    webhooks: Vec<WebhookRow>,
-}
-
-impl Insertion {
-    pub(super) fn of(
-        job: &Job,
-        secrets: &Secrets,
-        idempotency: Option<Idempotency>,
-        events: Vec<Event>,
-    ) -> Result<Self, Fault> {
-        let terminal = job.state.is_terminal();
-        let secrets = if terminal || secrets.0.is_empty() {
-            None
-        } else {
-            Some(encoding::encode_secrets(secrets)?)
-        };
-        Ok(Self {
-            row: Row::of(job)?,
-            terminal,
-            actor: job.created_by.clone(),
-            secrets,
-            idempotency,
-            events: EventRow::all(events)?,
-            webhooks: outbox::rows(job),
-        })
     }
 }
 
@@ -173,54 +134,22 @@ pub(super) fn submitted(
     }))
 }
 
-/// Adds a job, unless its idempotency key says that it is there already.
-pub(super) fn insert(
-    connection: &Connection,
-    insertion: &Insertion,
-    totals: &mut Totals,
-) -> Result<Inserted, Fault> {
-    let id = insertion.row.columns.id;
-    if let Some(idempotency) = &insertion.idempotency {
-        if let Some(earlier) = submitted(connection, &insertion.actor, idempotency)? {
-            return Ok(earlier);
-        }
-        connection
-            .prepare_cached(
-                "INSERT INTO idempotency (actor, key, fingerprint, id) VALUES (?, ?, ?, ?)",
-            )?
-            .execute(params![
-                insertion.actor,
-                idempotency.key,
-                idempotency.fingerprint,
-                id.as_bytes()
-            ])?;
-    }
-    if insertion.terminal {
-        insert_finished(connection, &insertion.row)?;
-        totals.finished = totals.finished.saturating_add(1);
-    } else {
-        let row = &insertion.row;
-        connection
-            .prepare_cached(
-                "INSERT INTO live (id, state, name, created_at, expires_at, job)
-                 VALUES (?, ?, ?, ?, ?, ?)",
-            )?
-            .execute(params![
-                id.as_bytes(),
-                row.columns.state,
-                row.columns.name,
-                row.columns.created_at,
-                row.columns.expires_at,
-                row.text
-            ])?;
-    }
-    outbox::insert(connection, id, &insertion.webhooks)?;
-    if let Some(secrets) = &insertion.secrets {
-        connection
-            .prepare_cached("INSERT INTO secrets (id, secrets) VALUES (?, ?)")?
-            .execute(params![id.as_bytes(), secrets])?;
-    }
-    Ok(Inserted::New)
+/// Adds a job that is not in a terminal state.
+pub(super) fn insert_live(connection: &Connection, row: &Row) -> Result<(), Fault> {
+    connection
+        .prepare_cached(
+            "INSERT INTO live (id, state, name, created_at, expires_at, job)
+             VALUES (?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![
+            row.columns.id.as_bytes(),
+            row.columns.state,
+            row.columns.name,
+            row.columns.created_at,
+            row.columns.expires_at,
+            row.text
+        ])?;
+    Ok(())
 }
 
 /// Makes a change; the events of it are somebody else's.
@@ -282,7 +211,7 @@ fn finish(connection: &Connection, row: &Row, totals: &mut Totals) -> Result<(),
     Ok(())
 }
 
-fn insert_finished(connection: &Connection, row: &Row) -> Result<(), Fault> {
+pub(super) fn insert_finished(connection: &Connection, row: &Row) -> Result<(), Fault> {
     connection
         .prepare_cached(
             "INSERT INTO finished (id, state, name, queue, created_at, expires_at, job)

@@ -165,6 +165,43 @@ async fn concurrent_inserts_share_commits() {
 }
 
 #[tokio::test]
+async fn many_jobs_are_stored_together_or_not_at_all() {
+    let (_folder, _path, store) = fresh();
+    let of = |jobs: &[Job], number| {
+        let mut insertion = Insertion::default();
+        for job in jobs {
+            let events = vec![Event::created(job)];
+            insertion.add(job, &secrets(), events).unwrap();
+        }
+        insertion.keyed("me", key("k", number).unwrap(), JobId::generate());
+        insertion
+    };
+    let jobs: Vec<Job> = (0..1000).map(|_| job(State::Queued)).collect();
+    let twice = [job(State::Queued), job(State::Queued), jobs[0].clone()];
+    let first = store.insert_all(of(&jobs, 1)).await;
+    assert_eq!(first.unwrap(), Inserted::New);
+    assert_eq!(store.stats().commits, 1);
+    // The last of them is there already: neither the others nor the key are stored.
+    let mut doubled = of(&twice, 1);
+    doubled.keyed("you", key("k", 1).unwrap(), twice[0].id);
+    store.insert_all(doubled).await.unwrap_err();
+    assert_eq!(store.get(twice[0].id).await.unwrap(), None);
+    let free = store.submitted("you", &key("k", 1).unwrap()).await;
+    assert_eq!(free.unwrap(), None);
+    let repeat = store.insert_all(of(&twice[..2], 1)).await;
+    assert!(matches!(repeat.unwrap(), Inserted::Replay(_)));
+    let other = store.insert_all(of(&twice[..2], 2)).await;
+    assert_eq!(other.unwrap(), Inserted::KeyReused);
+    assert_eq!(store.unfinished(keep).await.unwrap().len(), 1000);
+    let page = EventQuery {
+        job: None,
+        after: None,
+        limit: 2000,
+    };
+    assert_eq!(store.events(page).await.unwrap().events.len(), 1000);
+}
+
+#[tokio::test]
 async fn of_concurrent_inserts_with_one_key_one_is_new() {
     let (_folder, _path, store) = fresh();
     let inserts = (0..64).map(|_| {
@@ -210,6 +247,8 @@ async fn a_key_belongs_to_one_body_of_one_actor_for_the_life_of_the_job() {
     let other = Job {
         created_by: "uid:7".to_owned(),
         rerun_of: None,
+        run_at: None,
+        hold: false,
         ..job(State::Queued)
     };
     assert_eq!(insert(&other, 2).await.unwrap(), Inserted::New);
@@ -626,7 +665,8 @@ prop_compose! {
         micros in 0_u32..u32::MAX,
     ) -> Job {
         Job {
-            id: JobId::generate(), name, labels, created_by, rerun_of: maybe.map(|_| JobId::generate()), spec: Arc::new(spec), version, state,
+            id: JobId::generate(), name, labels, created_by, rerun_of: maybe.map(|_| JobId::generate()),
+            run_at: maybe_at, hold: flag, spec: Arc::new(spec), version, state,
             message: message.clone(), created_at: at, started_at: maybe_at, finished_at: maybe_at,
             expires_at: maybe_at, deadline_at: maybe_at,
             process: flag.then(|| Process {

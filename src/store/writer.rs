@@ -11,9 +11,10 @@ use tokio::sync::oneshot;
 
 use crate::events::{self, EventRow, Feed};
 use crate::inbox::{self, Inbox, Sender, Urgency, Woken};
+use crate::insertion::{self, Insertion};
 use crate::outbox::{self, Settlement};
 use crate::queues::{self, Start};
-use crate::tables::{self, Change, Insertion, Totals};
+use crate::tables::{self, Change, Totals};
 use crate::{Counts, Fault, Inserted, OpenError, StoreError};
 use job::event::Cursor;
 use linux::failpoint;
@@ -114,7 +115,7 @@ impl Writer {
             feed: Arc::clone(&feed),
         };
         tally.see_finished(totals.finished);
-        let desk = Desk {
+        let desk = WriterThread {
             connection,
             tally,
             feed,
@@ -204,7 +205,7 @@ enum Guard {
 }
 
 /// What the thread works with.
-struct Desk {
+struct WriterThread {
     connection: Connection,
     tally: Arc<Tally>,
     feed: Arc<Feed>,
@@ -212,7 +213,7 @@ struct Desk {
     keep: u64,
 }
 
-impl Desk {
+impl WriterThread {
     fn run(mut self, inbox: &Inbox<Message>) {
         let mut held: Vec<Entry> = Vec::new();
         // Until when what can wait waits. After a commit as well, as what is told next is mostly of a job that
@@ -399,7 +400,7 @@ fn apply(
     totals: &mut Totals,
 ) -> Result<Inserted, Fault> {
     let inserted = match command {
-        Command::Insert(insertion, _) => tables::insert(connection, insertion, totals)?,
+        Command::Insert(insertion, _) => insertion::insert(connection, insertion, totals)?,
         Command::Change(change, _) => {
             tables::change(connection, change, totals)?;
             Inserted::New
@@ -430,8 +431,14 @@ mod tests {
     use super::*;
     use crate::tables::Row;
     use crate::{schema, tests};
-    use job::State;
     use job::spec::Secrets;
+    use job::{Job, State};
+
+    fn insertion(job: &Job) -> Insertion {
+        let mut insertion = Insertion::default();
+        insertion.add(job, &Secrets::default(), Vec::new()).unwrap();
+        insertion
+    }
 
     #[test]
     fn a_full_disk_refuses_what_is_too_large_and_nothing_else() {
@@ -451,14 +458,14 @@ mod tests {
             .iter()
             .map(|job| {
                 let (answer, wait) = oneshot::channel();
-                let insertion = Insertion::of(job, &Secrets::default(), None, Vec::new()).unwrap();
+                let insertion = insertion(job);
                 (
                     (Command::Insert(Box::new(insertion), answer), "testing"),
                     wait,
                 )
             })
             .unzip();
-        let mut desk = Desk {
+        let mut desk = WriterThread {
             connection,
             tally: Arc::default(),
             feed: Arc::new(Feed::new(0)),
@@ -479,14 +486,14 @@ mod tests {
     fn a_command_that_fails_undoes_itself_and_costs_the_others_no_commit() {
         let folder = tempfile::TempDir::new().unwrap();
         let (_, connection) = schema::open(&folder.path().join("store.db")).unwrap();
-        let mut desk = Desk {
+        let mut desk = WriterThread {
             connection,
             tally: Arc::default(),
             feed: Arc::new(Feed::new(0)),
             keep: 1000,
         };
         let job = tests::job(State::Succeeded);
-        let insertion = Insertion::of(&job, &Secrets::default(), None, Vec::new()).unwrap();
+        let insertion = insertion(&job);
         let (inserting, mut inserted) = oneshot::channel();
         let stranger = Row::of(&tests::job(State::Queued)).unwrap();
         let (changing, mut changed) = oneshot::channel();

@@ -1,5 +1,6 @@
 """Uses the generated client on a service that it starts: use.py PROGRAM."""
 
+import json
 import os
 import pathlib
 import signal
@@ -89,9 +90,9 @@ def main(program):
         watch.start()
         try:
             line = service.stdout.readline()
-            assert " listening on " in line, (line, log.seek(0), log.read())
+            assert "listening on " in line, (line, log.seek(0), log.read())
             client = AuthenticatedClient(
-                base_url=line.split()[-1],
+                base_url=json.loads(line)["url"],
                 token=(state / "token").read_text().strip(),
                 timeout=2 * LIMIT,
                 raise_on_unexpected_status=True,

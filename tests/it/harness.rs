@@ -145,8 +145,8 @@ impl Builder {
         let line = first_line(&mut child);
         let address: Option<SocketAddr> = line
             .as_deref()
-            .and_then(|line| line.strip_prefix("procession: listening on http://"))
-            .and_then(|address| address.trim_end().parse().ok());
+            .and_then(|line| serde_json::from_str::<Value>(line).ok())
+            .and_then(|line| line["url"].as_str()?.strip_prefix("http://")?.parse().ok());
         let Some(address) = address else {
             let _ = child.kill();
             let log = fs::read_to_string(&log).unwrap_or_default();

@@ -66,12 +66,12 @@ fn refuses(command: &mut Command, words: &[&str]) {
     assert_eq!(said.code, Some(EX_CONFIG), "{about}");
     assert_eq!(said.stdout, "", "{about}");
     assert_eq!(said.stderr.lines().count(), 1, "{about}");
-    assert!(
-        said.stderr.starts_with("procession: cannot start: "),
-        "{about}"
-    );
+    let line: Value = serde_json::from_str(&said.stderr).expect(&about);
+    assert_eq!(line["level"], "ERROR", "{about}");
+    let message = line["message"].as_str().expect(&about);
+    assert!(message.starts_with("cannot start: "), "{about}");
     for word in words {
-        assert!(said.stderr.contains(word), "no {word:?} in {about}");
+        assert!(message.contains(word), "no {word:?} in {about}");
     }
 }
 

@@ -37,7 +37,7 @@ export class Service {
     service.log = "";
     service.child.stderr.on("data", (text) => { service.log += text; });
     for await (const line of createInterface({ input: service.child.stdout })) {
-      const found = /listening on (http:\/\/\S+)/.exec(line);
+      const found = /"listening on (http:\/\/[^"]+)"/.exec(line);
       if (found) {
         service.url = found[1];
         break;

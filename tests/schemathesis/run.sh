@@ -45,7 +45,7 @@ for _ in $(seq 200); do
     grep -q listening out && break
     sleep 0.1
 done
-URL=$(sed -n 's/^procession: listening on //p' out)
+URL=$(sed -n 's/.*"listening on \([^"]*\)".*/\1/p' out)
 PROCESSION_TOKEN=$(cat state/token)
 export URL PROCESSION_TOKEN
 python3 "$here/tidy.py" "$scratch/receiver" &

@@ -59,7 +59,7 @@ fn the_first_words_do_not_have_the_token() {
     let mut rest = String::new();
     stdout.read_to_string(&mut rest).unwrap();
     assert!(
-        line.starts_with("procession: listening on http://127.0.0.1:"),
+        line.contains("\"message\":\"listening on http://127.0.0.1:"),
         "{line}"
     );
     assert_eq!(rest, "");

@@ -52,16 +52,13 @@ impl Server {
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut line)
             .unwrap();
-        let address = line
-            .trim()
-            .rsplit('/')
-            .next()
-            .unwrap()
-            .parse()
-            .unwrap_or_else(|error| {
-                let log = std::fs::read_to_string(dir.path().join("log"));
-                panic!("{error}: {line:?}\n{}", log.unwrap_or_default())
-            });
+        let said = serde_json::from_str::<serde_json::Value>(&line).unwrap_or_default();
+        let address = said["url"].as_str().and_then(|url| url.rsplit('/').next());
+        let address = address.and_then(|address| address.parse().ok());
+        let address = address.unwrap_or_else(|| {
+            let log = std::fs::read_to_string(dir.path().join("log"));
+            panic!("{line:?}\n{}", log.unwrap_or_default())
+        });
         // There is none where nobody has to show one.
         let token = std::fs::read_to_string(dir.path().join("state/token")).unwrap_or_default();
         Self {

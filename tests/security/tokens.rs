@@ -163,6 +163,50 @@ fn the_doctor_finds_what_is_not_safe() {
 }
 
 #[test]
+fn the_doctor_says_as_json_what_runs_out_and_which_file_is_not_as_it_should_be() {
+    let server = Server::start();
+    let state_dir = server.state_dir();
+    let asked = |flags: &[&str]| {
+        let line = [&["doctor", "--json", "--deny-root-jobs"], flags].concat();
+        let (code, text) = run(&line, &state_dir);
+        let said: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(code, i32::from(said["ok"] != true), "{text}");
+        said
+    };
+    let verdict = |said: &serde_json::Value, about: &str| {
+        let found = said["findings"].as_array().unwrap().iter();
+        let found = found.filter(|finding| finding["about"] == about).last();
+        found.map(|finding| finding["verdict"].as_str().unwrap().to_owned())
+    };
+    let good = asked(&["--min-free-bytes=0"]);
+    assert_eq!(good["ok"], true, "{good:#}");
+    for about in ["disk", "descriptors", "kernel", "state"] {
+        assert!(verdict(&good, about).is_some(), "{about} in {good:#}");
+    }
+    assert_eq!(verdict(&good, "files"), None, "{good:#}");
+    let full = asked(&["--min-free-bytes=9000000000000000"]);
+    assert_eq!(
+        verdict(&full, "disk").as_deref(),
+        Some("problem"),
+        "{full:#}"
+    );
+    let backup = asked(&["--min-free-bytes=0", "--backup=/nowhere/at/all"]);
+    assert_eq!(
+        verdict(&backup, "backup").as_deref(),
+        Some("problem"),
+        "{backup:#}"
+    );
+    let open = state_dir.join("audit.jsonl");
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let found = asked(&[]);
+    assert_eq!(
+        verdict(&found, "files").as_deref(),
+        Some("insecure"),
+        "{found:#}"
+    );
+}
+
+#[test]
 fn a_secret_that_others_can_read_or_that_is_no_secret_ends_the_start() {
     for (text, mode) in [
         ("0123456789abcdef0123456789abcdef", 0o644),

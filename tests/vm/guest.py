@@ -117,6 +117,48 @@ def test_the_unit_starts_and_answers():
     eventually("the server is live", live)
 
 
+def test_the_unit_is_ready_once_it_answers_and_says_what_runs():
+    sh(f"systemctl restart {UNIT}")
+    assert live(), "started, and does not answer"
+    id = submit("exec sleep 1000")["id"]
+    running(id)
+    status = f"systemctl show --property StatusText --value {UNIT}"
+    eventually("the status has the job", lambda: sh(status) == "Serving, 1 job runs")
+    stop(id)
+    assert sh(f"systemctl show --property WatchdogUSec --value {UNIT}") == "1min"
+
+
+def test_a_reload_becomes_the_program_on_disk_and_keeps_the_job():
+    id = submit("exec sleep 1000")["id"]
+    before = running(id)["process"]["pid"]
+    pid = main_pid()
+    sh("cp /usr/local/bin/procession /usr/local/bin/fresh && mv /usr/local/bin/fresh /usr/local/bin/procession")
+    inode = os.stat("/usr/local/bin/procession").st_ino
+    sh(f"systemctl reload {UNIT}")
+    eventually("the new program", lambda: os.stat(f"/proc/{pid}/exe").st_ino == inode)
+    state = f"systemctl show --property ActiveState --value {UNIT}"
+    eventually("it is ready again", lambda: sh(state) == "active" and live())
+    assert main_pid() == pid and running(id)["process"]["pid"] == before
+    stop(id)
+
+
+def test_a_token_is_made_by_root_and_by_the_services_user():
+    sh("procession token create --name root --scope read")
+    sh("setpriv --reuid procession --regid procession --init-groups procession token create --name own --scope read")
+    assert sh(f"find {STATE} ! -user procession") == ""
+
+
+def test_systemd_holds_the_address_over_a_restart():
+    sh(f"systemctl stop {UNIT} && systemctl start procession.socket {UNIT}")
+    eventually("the server is live", live)
+    sh(f"systemctl stop {UNIT}")
+    # Nobody answers, and the connection is there all the same: systemd starts the service for it.
+    eventually("systemd starts it for the client", live)
+    sh("systemctl stop procession.socket", check=False)
+    sh(f"systemctl restart {UNIT}")
+    eventually("the server is live again", live)
+
+
 def test_a_job_is_contained_by_a_cgroup_and_a_subreaper():
     id = submit("exec sleep 1000")["id"]
     process = running(id)["process"]

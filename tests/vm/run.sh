@@ -64,7 +64,8 @@ trap cleanup EXIT
 overlay=$work/overlay
 mkdir -p "$overlay"/{usr/local/bin,etc/systemd/system/multi-user.target.wants,opt/test}
 install -m 0755 "$binary" "$overlay/usr/local/bin/procession"
-install -m 0644 packaging/procession.service "$overlay/etc/systemd/system/procession.service"
+install -m 0644 packaging/procession.{service,socket} "$overlay/etc/systemd/system/"
+install -D -m 0644 packaging/config.toml "$overlay/etc/procession/config.toml"
 install -m 0755 "$guest" "$overlay/opt/test/guest.py"
 install -m 0644 packaging/before-systemd-254.conf "$overlay/opt/test/"
 cat >"$overlay/etc/systemd/system/vm-test.service" <<'UNIT'

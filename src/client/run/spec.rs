@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::failure::Failure;
-use crate::values::{bytes, json_object, seconds};
+use crate::values::{bytes, json_object, moment, seconds};
+use job::time::Timestamp;
 
 /// What to run, and how.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -76,6 +77,12 @@ pub(crate) struct SpecArgs {
     /// Fail if the job has not started after TIME
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     start_deadline: Option<f64>,
+    /// Start at MOMENT: 06:00, 'tomorrow 06:00', '2026-12-24 18:00' in local time, RFC 3339, or 'in 2h'
+    #[arg(long, value_name = "MOMENT", value_parser = moment)]
+    at: Option<Timestamp>,
+    /// Start only once released: procession release JOB
+    #[arg(long)]
+    hold: bool,
     /// Memory limit for all processes of the job, such as 512M
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     memory: Option<u64>,
@@ -294,6 +301,8 @@ impl SpecArgs {
             self.on_conflict.map(|what| json!(what.as_str())),
         );
         set(&["start_deadline_seconds"], self.start_deadline.map(number));
+        set(&["run_at"], self.at.map(|at| json!(at)));
+        set(&["hold"], flag(self.hold, json!(true)));
         set(&["limits", "memory_bytes"], self.memory.map(Value::from));
         set(&["limits", "cpu"], self.cpus.map(number));
         set(&["limits", "pids"], self.pids.map(Value::from));

@@ -147,8 +147,9 @@ impl Invocation {
         Ok(Self {
             binary: binary.map_or_else(std::env::current_exe, Ok)?,
             arguments: std::env::args_os().collect(),
+            // Sockets that a service manager has passed on are in the handover.
             environment: std::env::vars_os()
-                .filter(|(name, _)| name != HANDOVER)
+                .filter(|(name, _)| name != HANDOVER && !name.as_bytes().starts_with(b"LISTEN_"))
                 .collect(),
         })
     }

@@ -83,6 +83,11 @@ impl Monitors {
         self.live.len()
     }
 
+    /// How many of them have a job.
+    pub(super) fn jobs(&self) -> usize {
+        self.watched().count()
+    }
+
     /// Takes in that a monitor's job is over.
     pub(super) fn on_idle(&mut self, note: Note) {
         let Some(monitor) = self.live.get_mut(&note.monitor) else {

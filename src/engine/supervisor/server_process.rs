@@ -18,6 +18,8 @@ use nix::unistd::{Pid as NixPid, setpgid};
 use super::Supervisor;
 use super::handover::{self, Handover};
 use super::pipes::Wanted;
+use super::pulse::Pulse;
+use super::service_manager::Phase;
 use super::upgrade::{self, Proving, Upgrade};
 use job::outcome::{SpawnFailure, Stage};
 use job::time::BootInstant;
@@ -43,6 +45,8 @@ pub(super) struct ServerProcess {
     pub(super) socket: Option<OwnedFd>,
     pub(super) started: BootInstant,
     pub(super) ready: bool,
+    /// Its signs of life, where a service manager wants to rely on them.
+    pub(super) pulse: Option<Pulse>,
     /// When it is killed: it has closed its socket, and still has not ended.
     pub(super) stuck_at: Option<BootInstant>,
 }
@@ -81,6 +85,7 @@ impl Supervisor {
                     socket: Some(ours),
                     started: clock::now().boot,
                     ready: false,
+                    pulse: None,
                     stuck_at: None,
                 });
                 Ok(())
@@ -137,6 +142,8 @@ impl Supervisor {
             cgroup: self.host.cgroup.clone(),
             no_cgroup: self.no_cgroup.clone(),
             restarts: self.restarts,
+            // Twice between two looks.
+            beat_every: self.server_limit.map(|limit| limit / 6),
             draining: self.draining,
         })
     }
@@ -148,7 +155,16 @@ impl Supervisor {
             match wire::receive::<ToSupervisor>(socket.as_fd()) {
                 Ok(Received::Message(ToSupervisor::Ready, _)) => {
                     server.ready = true;
+                    let now = clock::now().boot;
+                    server.pulse = self.server_limit.map(|limit| Pulse::new(limit, now));
+                    self.service_manager
+                        .enter(Phase::Ready, self.monitors.jobs());
                     self.upgrade_is_over();
+                }
+                Ok(Received::Message(ToSupervisor::Alive, _)) => {
+                    if let Some(pulse) = &mut server.pulse {
+                        pulse.heard();
+                    }
                 }
                 Ok(Received::Message(ToSupervisor::Drain(draining), _)) => self.draining = draining,
                 Ok(Received::Message(ToSupervisor::CloseStdin { job }, _)) => {
@@ -235,6 +251,26 @@ impl Supervisor {
         None
     }
 
+    /// Ends a server that gives no sign of life, for the next one to take its place. One that is ending may be silent.
+    pub(super) fn on_silent_server(&mut self, now: BootInstant) {
+        let is_ending = self.shutdown.is_some() || self.is_being_replaced();
+        let Some(server) = &mut self.server else {
+            return;
+        };
+        let is_gone = server
+            .pulse
+            .as_mut()
+            .is_some_and(|pulse| pulse.is_gone(now));
+        if is_gone && !is_ending {
+            tracing::error!(
+                pid = server.pid.as_i32(),
+                "the server gives no sign of life and is ended; jobs go on"
+            );
+            let _ = sys::signal_process(server.pid, Signal::KILL);
+            server.pulse = None;
+        }
+    }
+
     pub(super) fn tell_server(&mut self, message: &FromSupervisor) {
         let Some(socket) = self
             .server
@@ -304,6 +340,8 @@ impl Supervisor {
             return self.refuse_upgrade("the service ends");
         }
         self.restart_at = None;
+        self.service_manager
+            .enter(Phase::Reloading, self.monitors.jobs());
         self.upgrade = Upgrade::Replacing {
             kill_at: clock::now().boot.after(SERVER_LIMIT),
         };

@@ -95,6 +95,8 @@ pub(super) async fn submit(
         spec: new.spec,
         actor: caller.actor.to_string(),
         rerun_of,
+        run_at: new.run_at,
+        hold: new.hold,
         idempotency: claim.idempotency.clone(),
         has_priority: new.has_priority,
     };

@@ -16,7 +16,7 @@ use crate::request::MAX_REASON_CHARACTERS;
 use crate::respond;
 use job::life::Stop;
 use job::{Cause, Signal};
-use manager::{RequestError, Until};
+use manager::{Purged, Until};
 
 /// The parameters of [`stop`].
 pub(crate) const STOP: &[&str] = &[
@@ -47,25 +47,7 @@ pub(crate) async fn stop(
     let job = if purge {
         // The manager goes on with a purge that nobody waits for any more.
         let limit = if wait.asked { wait.limit } else { MAX_WAIT };
-        let present = match tokio::time::timeout(limit, manager.purge(id, stop)).await {
-            Ok(purged) => purged.map(|()| None)?,
-            Err(_) => match manager.get(id).await {
-                Ok(job) => Some(job),
-                Err(RequestError::NoSuchJob) => None,
-                Err(
-                    error @ (RequestError::Refused(_)
-                    | RequestError::Errno(_)
-                    | RequestError::Changed
-                    | RequestError::NotQueued
-                    | RequestError::StdinClosed
-                    | RequestError::NoTerminal
-                    | RequestError::StdinOffset { .. }
-                    | RequestError::MonitorGone
-                    | RequestError::Store(_)),
-                ) => return Err(error.into()),
-            },
-        };
-        let Some(job) = present else {
+        let Purged::StillThere(job) = manager.purge(id, stop, limit).await? else {
             let mut response = StatusCode::NO_CONTENT.into_response();
             wait.mark(&mut response);
             return Ok(response);

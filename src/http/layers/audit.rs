@@ -18,7 +18,7 @@ use job::time::Timestamp;
 use linux::clock;
 
 /// Middleware that writes the line.
-pub(crate) async fn record(State(api): State<Api>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn record(State(api): State<Api>, request: Request, next: Next) -> Response {
     let matched = request.extensions().get::<MatchedPath>();
     let route = matched.and_then(|path| routes::path(path.as_str()));
     let Some(audit) = &api.settings.audit else {
@@ -27,24 +27,20 @@ pub(crate) async fn record(State(api): State<Api>, mut request: Request, next: N
     if !routes::is_write(request.method(), route) {
         return next.run(request).await;
     }
-    let slot = ActorSlot::default();
+    let slot = request.extensions().get::<ActorSlot>().cloned();
     let mut entry = Entry {
         audit: audit.clone(),
         at: clock::wall(),
         request_id: request_id::of(&request),
-        slot: slot.clone(),
+        slot: slot.unwrap_or_default(),
         peer: peer(request.extensions()),
         method: request.method().to_string(),
         route,
         job_id: job_in(request.uri().path()),
         answer: None,
     };
-    request.extensions_mut().insert(slot);
     let response = next.run(request).await;
-    let location = response.headers().get(LOCATION);
-    if let Some(created) = location.and_then(|path| job_in(path.to_str().ok()?)) {
-        entry.job_id = Some(created);
-    }
+    entry.job_id = created(&response).or(entry.job_id);
     let error = response.extensions().get::<Arc<ApiError>>();
     entry.answer = Some(Answer {
         decision: decision(error.map(|error| &**error)),
@@ -110,6 +106,16 @@ fn peer(extensions: &Extensions) -> Option<String> {
     extensions
         .get::<PeerAddress>()
         .map(|PeerAddress(address)| address.to_string())
+}
+
+/// The job that an answer is about: the one that it says was created, else the one of its path.
+pub(super) fn job_of(path: &str, response: &Response) -> Option<JobId> {
+    created(response).or_else(|| job_in(path))
+}
+
+fn created(response: &Response) -> Option<JobId> {
+    let location = response.headers().get(LOCATION)?;
+    job_in(location.to_str().ok()?)
 }
 
 /// The job of a path `/jobs/{id}…`.

@@ -1,4 +1,5 @@
-//! One line in the log for each request, without bodies, query and headers; and what is counted of it.
+//! One line in the log for each request: who asked, about which job, and what came of it; without bodies, query and
+//! headers. And what is counted of it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,20 +8,26 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
-use tracing::Instrument;
+use tracing::{Instrument, Level};
 
+use super::audit::job_of;
+use super::auth::ActorSlot;
 use super::request_id;
 use crate::api::Api;
 use crate::problem::ApiError;
 use crate::routes;
 
 /// Middleware that writes the line, and puts the request's id on every other line written meanwhile.
-pub(crate) async fn line(State(api): State<Api>, request: Request, next: Next) -> Response {
+pub(crate) async fn line(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let id = request_id::of(&request);
     let method = request.method().clone();
     let matched = request.extensions().get::<MatchedPath>();
     // What matched no route is the client's own text and is not repeated.
     let path = matched.and_then(|path| routes::path(path.as_str()));
+    let is_logged = !method.is_safe() || tracing::enabled!(Level::DEBUG);
+    let uri = is_logged.then(|| request.uri().clone());
+    let asked_by = ActorSlot::default();
+    request.extensions_mut().insert(asked_by.clone());
     let span = tracing::info_span!("request", request.id = %id);
     let begin = Instant::now();
     let response = next.run(request).instrument(span).await;
@@ -29,16 +36,26 @@ pub(crate) async fn line(State(api): State<Api>, request: Request, next: Next) -
     let shown = path.unwrap_or("-");
     // Milliseconds with three digits: more of them are noise.
     let latency_ms = (took.as_secs_f64() * 1_000_000.0).round() / 1000.0;
-    if method.is_safe() {
-        tracing::debug!(request.id = %id, %method, path = shown, status, latency_ms, "{method} {shown} answered {status}");
-    } else {
-        tracing::info!(request.id = %id, %method, path = shown, status, latency_ms, "{method} {shown} answered {status}");
+    let error = response.extensions().get::<Arc<ApiError>>();
+    if let Some(uri) = uri {
+        let job_id = job_of(uri.path(), &response).map(tracing::field::display);
+        let (actor, code) = (asked_by.actor(), error.map(|error| error.code()));
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(request.id = %id, actor, job.id = job_id, %method, path = shown, status, code, latency_ms, "{method} {shown} answered {status}")
+            };
+        }
+        if method.is_safe() {
+            line!(debug);
+        } else {
+            line!(info);
+        }
     }
     let metrics = api.manager.metrics();
     metrics.answered(word(&method), shown, status, took);
     if method == Method::POST
         && matches!(shown, "/jobs" | "/jobs/{id}/rerun")
-        && let Some(error) = response.extensions().get::<Arc<ApiError>>()
+        && let Some(error) = error
     {
         metrics.refused(error.code());
     }

@@ -32,6 +32,8 @@ fn request(template: &str, params: &[(&str, Argument)]) -> TemplateRequest {
             .collect(),
         name: None,
         labels: BTreeMap::new(),
+        run_at: None,
+        hold: false,
     }
 }
 

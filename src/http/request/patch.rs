@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as JsonValue};
 
-use super::fields::{At, Errors, Fields, code, seconds};
+use super::fields::{At, Errors, Fields, boolean, code, seconds};
 use super::{
     ANY_TIME, Body, BodyError, FieldError, NewJob, ONE_MINUTE, SpecLimits, TEN_YEARS, parse_body,
-    parse_queue, parse_submission, rules, stop,
+    parse_queue, parse_submission, rules, stop, times,
 };
 use job::Job;
 use job::Spec;
@@ -36,6 +36,10 @@ pub fn parse_amendment(
     base.retain(|name, _| {
         ["name", "labels"].contains(&name.as_str()) || AMENDABLE.contains(&name.as_str())
     });
+    if let Some(run_at) = job.run_at {
+        base.insert("run_at".to_owned(), run_at.to_string().into());
+    }
+    base.insert("hold".to_owned(), job.hold.into());
     let body = merged(base, patch)?;
     let errors = Errors::default();
     let at = At::root(&body.0, &errors);
@@ -55,6 +59,8 @@ pub fn parse_amendment(
             priority: f.or(usual.priority, "priority", rules::priority),
             weight: f.or(usual.weight, "weight", rules::weight),
             concurrency: f.optional("concurrency", rules::concurrency),
+            run_at: f.optional("run_at", times::moment),
+            hold: f.or_default("hold", boolean),
         };
         f.finish();
         amendment

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::fields::{At, Errors, FieldError, Fields, code};
+use super::fields::{At, Errors, FieldError, Fields, boolean, code};
 use super::json::{Number, Value};
-use super::{Body, SpecLimits, rules};
+use super::{Body, SpecLimits, rules, times};
+use job::time::Timestamp;
 
 /// The most parameters that are read.
 const PARAMS: usize = 256;
@@ -29,6 +30,10 @@ pub struct TemplateRequest {
     pub name: Option<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// It does not start before this moment.
+    pub run_at: Option<Timestamp>,
+    /// It does not start before it is released.
+    pub hold: bool,
 }
 
 impl Body {
@@ -60,12 +65,16 @@ pub fn parse_template_request(
         });
         let name = f.optional("name", rules::job_name);
         let labels = f.or_default("labels", rules::labels(limits.labels));
+        let run_at = f.optional("run_at", times::moment);
+        let hold = f.or_default("hold", boolean);
         f.finish();
         Some(TemplateRequest {
             template: template?,
             params,
             name,
             labels,
+            run_at,
+            hold,
         })
     });
     errors.result(request)
@@ -102,10 +111,14 @@ mod tests {
     }
 
     #[test]
-    fn a_template_its_parameters_a_name_and_labels_are_read() {
-        let request =
-            read(r#"{"template":"t","params":{"a":-1,"b":"x"},"name":"n","labels":{"k":"v"}}"#);
+    fn a_template_its_parameters_a_name_labels_and_a_time_are_read() {
+        let request = read(
+            r#"{"template":"t","params":{"a":-1,"b":"x"},"name":"n","labels":{"k":"v"},
+                "run_at":"2027-01-01T00:00:00Z","hold":true}"#,
+        );
         let request = request.unwrap();
+        let midnight = "2027-01-01T00:00:00Z".parse().ok();
+        assert_eq!((request.run_at, request.hold), (midnight, true));
         assert_eq!(request.template, "t");
         assert_eq!(request.params["a"], Argument::Integer(-1));
         assert_eq!(request.params["b"], Argument::Text("x".to_owned()));

@@ -349,12 +349,12 @@ fn lock(state_dir: &Path) -> Result<Flock<File>, AuthError> {
     };
     let found = fs::symlink_metadata(state_dir).map_err(|error| {
         wrong(format!(
-            "{error}; start the service once, or name its state directory with --state-dir"
+            "{error}; start the service once, which makes it, or name the service's own with --state-dir"
         ))
     })?;
     if found.uid() != geteuid().as_raw() {
         return Err(wrong(format!(
-            "belongs to uid {}; run this as that user",
+            "belongs to uid {}; run this as root or as that user",
             found.uid()
         )));
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Life;
-use super::terms::{Ending, Phase, Refusal, Stop, Verdict};
+use super::machine::{Ending, Phase, Refusal, Stop, Verdict};
 use crate::spec::{Scope, StopPolicy, WaitFor};
 use crate::time::Now;
 

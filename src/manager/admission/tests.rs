@@ -295,7 +295,11 @@ proptest! {
             prop_assert_eq!(admission.grant(at(now)), []);
             check(&admission, &model);
             check_reason(&admission, &model, at(now));
-            prop_assert!(admission.wake_at().is_none_or(|it| it > at(now)));
+            let wake_at = admission.wake_at();
+            prop_assert!(wake_at.is_none_or(|it| it > at(now)));
+            let timed = model.waiting.iter().filter(|it| !it.held && it.depends == 0);
+            let next = timed.filter_map(|it| it.not_before).filter(|it| *it > at(now)).min();
+            prop_assert!(next.is_none_or(|next| wake_at.is_some_and(|it| it <= next)));
         }
         // In the end nothing is forgotten and nothing is kept.
         for queue in 0..3 {

@@ -5,17 +5,17 @@
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::asks::Ask;
-use super::follow::Followed;
-use super::{Runner, Stopping, WAKEFUL, unstarted, until};
+use super::requests::JobRequest;
+use super::supervised::{Followed, Supervised};
+use super::{Runner, Stopping, WAKEFUL, log, unstarted};
 use crate::adopt::Origin;
 use crate::link::MonitorLink;
 use crate::mirror;
+use crate::time::until;
+use job::State;
 use job::life::Refusal;
 use job::outcome::{Cause, SpawnFailure, Stage, Termination};
 use job::spec::Secrets;
-use job::time::Timestamp;
-use job::{Job, State};
 use linux::clock;
 use linux::failpoint;
 
@@ -32,7 +32,7 @@ enum NotLaunched {
 /// What a job that waits is woken by.
 enum Woken {
     Slot,
-    Ask(Ask),
+    Asked(JobRequest),
     /// It is time to look whether anybody needs the task.
     Tired,
     StartDeadline,
@@ -47,7 +47,7 @@ impl Runner {
         secrets: Secrets,
         mut awake_until: Instant,
     ) {
-        let deadline = self.start_deadline();
+        let mut deadline = self.start_deadline();
         if slot.try_recv().is_err() {
             self.answer();
             loop {
@@ -61,14 +61,15 @@ impl Runner {
                 let woken = tokio::select! {
                     biased;
                     _ = &mut slot => Woken::Slot,
-                    Some(ask) = self.asks.recv() => Woken::Ask(*ask),
+                    Some(asked) = self.requests.recv() => Woken::Asked(*asked),
                     _ = self.shutdown.changed() => Woken::Shutdown,
                     () = until(deadline) => Woken::StartDeadline,
                     () = until(Some(awake_until)) => Woken::Tired,
                 };
                 match woken {
                     Woken::Slot => break,
-                    Woken::Ask(Ask::Stop(stop, reply)) => {
+                    Woken::Asked(JobRequest::Stop(stop, reply)) => {
+                        log::stopping(&self.job, &stop);
                         if self.withdraw() {
                             mirror::end(&mut self.job, unstarted(stop), clock::wall());
                             self.commit_end().await;
@@ -78,13 +79,14 @@ impl Runner {
                         // It got its slot in this very moment: the stop goes to its monitor.
                         return self.start(secrets, Some((stop, reply))).await;
                     }
-                    Woken::Ask(Ask::Relay(_, reply)) => {
+                    Woken::Asked(JobRequest::Relay(_, reply)) => {
                         let _ = reply.send(Err(Refusal::NotStarted.into()));
                     }
                     // The monitor will be asked as soon as there is one.
-                    Woken::Ask(Ask::Follow) | Woken::Tired => {}
-                    Woken::Ask(Ask::Amend(version, amendment, reply)) => {
+                    Woken::Asked(JobRequest::Follow) | Woken::Tired => {}
+                    Woken::Asked(JobRequest::Amend(version, amendment, reply)) => {
                         let amended = self.amend_queued(version, *amendment).await;
+                        deadline = self.start_deadline();
                         let _ = reply.send(amended);
                     }
                     Woken::StartDeadline => {
@@ -116,13 +118,13 @@ impl Runner {
 
     /// Leaves the job to the room, where nobody holds anything of it.
     fn sleep(&self) -> bool {
-        let deadline = start_deadline(&self.job);
+        let deadline = self.job.start_deadline_at();
         let room = &self.shared.room;
-        room.sleep(self.job.id, &self.publish, &self.asks, deadline)
+        room.sleep(self.job.id, &self.publish, &self.requests, deadline)
     }
 
     fn start_deadline(&self) -> Option<Instant> {
-        let left = start_deadline(&self.job)?.since(clock::wall());
+        let left = self.job.start_deadline_at()?.since(clock::wall());
         Some(Instant::now() + left)
     }
 
@@ -139,7 +141,7 @@ impl Runner {
                 Err(NotLaunched::Failed(failure)) => return self.fail_to_spawn(failure).await,
                 Err(NotLaunched::NoSupervisor) => return self.stay_queued(),
             };
-            match self.follow(link, stop.take()).await {
+            match Supervised::new(&mut self, link).follow(stop.take()).await {
                 Followed::Over => return,
                 Followed::NeverStarted(None) => {
                     tracing::warn!(job.id = %self.job.id, "the monitor of job {} died before it could start it", self.job.id);
@@ -165,7 +167,8 @@ impl Runner {
         spec.secret_env = secrets;
         let launch = self
             .shared
-            .resolve_launch(&self.job, spec)
+            .resolver
+            .launch_apart(&self.job, spec)
             .await
             .map_err(|error| failed(error.to_string()))?;
         failpoint::hit("launch.sending");
@@ -184,12 +187,6 @@ impl Runner {
         failpoint::hit("launch.sent");
         link
     }
-}
-
-/// When the job has to have started.
-pub(crate) fn start_deadline(job: &Job) -> Option<Timestamp> {
-    let limit = job.spec.start_deadline?;
-    Some(job.created_at.after(limit))
 }
 
 /// Is nobody on the other side of the socket?

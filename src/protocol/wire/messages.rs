@@ -19,6 +19,8 @@ use job::time::BootInstant;
 pub enum ToSupervisor {
     /// The server accepts requests.
     Ready,
+    /// A sign of life.
+    Alive,
     /// Start a monitor. Beside it: the monitor's end of its control socket, in which its [`Launch`] is.
     Launch {
         /// Whose monitor.

@@ -124,8 +124,8 @@ export interface paths {
         /**
          * Change a job
          * @description A merge patch (RFC 7396) on `name`, `labels` and `ttl_seconds_after_finished`, at any time; on `timeout_seconds` and
-         *     `stop`, until the job stops; on `queue`, `priority`, `weight` and `concurrency`, while it is queued. `null` stands for the default. The
-         *     time that the job has run counts for a new timeout.
+         *     `stop`, until the job stops; on `queue`, `priority`, `weight`, `concurrency`, `run_at` and `hold`, while it is queued. `null` stands for
+         *     the default. The time that the job has run counts for a new timeout.
          */
         patch: operations["changeJob"];
         trace?: never;
@@ -176,6 +176,32 @@ export interface paths {
          * @description SIGCONT to every process. A repeat changes nothing.
          */
         post: operations["resumeJob"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/jobs/{id}/release": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Let a held job start
+         * @description It then waits only for what else it waits for. A job that is not held, or not any more, stays as it is.
+         */
+        post: operations["releaseJob"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1346,7 +1372,7 @@ export interface components {
              */
             concurrency?: null | components["schemas"]["Concurrency"];
             /**
-             * @description Still queued then: `failed`, `start_deadline`.
+             * @description From `created_at`, or from `run_at`. Still queued then: `failed`, `start_deadline`.
              * @default null
              */
             start_deadline_seconds: number | null;
@@ -1399,11 +1425,25 @@ export interface components {
             } | null;
             name?: components["schemas"]["Name"];
             labels?: null | components["schemas"]["Labels"];
+            /** @description Not before this moment; one that has passed means now. `start_deadline_seconds` counts from it. */
+            run_at?: null | components["schemas"]["Timestamp"];
+            /**
+             * @description It does not start before `POST /jobs/{id}/release`.
+             * @default false
+             */
+            hold: boolean | null;
         };
         /** @description A job to create. Unknown fields are refused. `null` stands for the default. */
         JobSubmission: components["schemas"]["SpecCommon"] & {
             name?: components["schemas"]["Name"];
             labels?: null | components["schemas"]["Labels"];
+            /** @description Not before this moment; one that has passed means now. `start_deadline_seconds` counts from it. */
+            run_at?: null | components["schemas"]["Timestamp"];
+            /**
+             * @description It does not start before `POST /jobs/{id}/release`.
+             * @default false
+             */
+            hold: boolean | null;
             /** @description As `env`; the values are never shown again. */
             secret_env?: null | components["schemas"]["Environment"];
             /** @description Who is notified of what happens to the job, up to its end. */
@@ -1440,6 +1480,8 @@ export interface components {
          *       },
          *       "created_by": "token:default",
          *       "rerun_of": null,
+         *       "run_at": null,
+         *       "hold": false,
          *       "version": 7,
          *       "state": "timed_out",
          *       "state_reason": "timeout",
@@ -1578,11 +1620,15 @@ export interface components {
              * @description The job that this one repeats.
              */
             rerun_of: string | null;
+            /** @description It does not start before this moment. */
+            run_at: null | components["schemas"]["Timestamp"];
+            /** @description It does not start before it is released. */
+            hold: boolean;
             /** @description Grows on every visible change; also the `ETag`. */
             version: number;
             state: components["schemas"]["State"];
             /**
-             * @description A stable word. Of an ended job the cause; of a queued one the first gate that is shut at this moment: `waiting_for_key`, `never_fits`
+             * @description A stable word. Of an ended job the cause; of a queued one the first gate that is shut at this moment: `held`, `waiting_for_time`, `waiting_for_key`, `never_fits`
              *     (its weight is above a limit that was lowered), `queue_paused`, `waiting_for_rate`, `waiting_for_queue`, or
              *     `waiting_for_slot` (the service is full). What a job waits for does not make `version` grow.
              */
@@ -1621,6 +1667,8 @@ export interface components {
             created_by: string;
             /** Format: uuid */
             rerun_of: string | null;
+            run_at: null | components["schemas"]["Timestamp"];
+            hold: boolean;
             version: number;
             state: components["schemas"]["State"];
             state_reason: string | null;
@@ -1992,6 +2040,8 @@ export interface components {
             queue?: string | null;
             priority?: number | null;
             weight?: number | null;
+            run_at?: null | components["schemas"]["Timestamp"];
+            hold?: boolean | null;
             /** @description For what comes later to the key; a `policy` does nothing here. */
             concurrency?: {
                 key?: string;
@@ -2979,7 +3029,7 @@ export interface operations {
             403: components["responses"]["Forbidden"];
             404: components["responses"]["JobNotFound"];
             408: components["responses"]["BodyTimeout"];
-            /** @description `job_not_queued`: for `queue`, `priority`, `weight` and `concurrency`; `job_stopping`, `job_already_finished`: for `timeout_seconds` and `stop`. */
+            /** @description `job_not_queued`: for `queue`, `priority`, `weight`, `concurrency`, `run_at` and `hold`; `job_stopping`, `job_already_finished`: for `timeout_seconds` and `stop`. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -3054,6 +3104,54 @@ export interface operations {
         };
     };
     resumeJob: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description Only if the job still has one of these `ETag`s, else 412 and nothing is done.
+                 * @example "7"
+                 */
+                "If-Match"?: components["parameters"]["If-Match"];
+                /**
+                 * @description Only if the job has none of these `ETag`s, else 412 and nothing is done.
+                 * @example "7"
+                 */
+                "If-None-Match"?: components["parameters"]["If-None-Match"];
+            };
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The job as it is now. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["JobNotFound"];
+            409: components["responses"]["WrongState"];
+            412: components["responses"]["PreconditionFailed"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["MonitorUnavailable"];
+        };
+    };
+    releaseJob: {
         parameters: {
             query?: never;
             header?: {

@@ -10,8 +10,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use super::runner::until;
-use super::shared::Shared;
+use super::shutdown::ShutdownPlan;
+use super::tasks::Spawner;
+use super::time::until;
 use job::life::Stop;
 use job::spec::Scope;
 use job::{Job, JobId, Process, Signal, State};
@@ -27,7 +28,7 @@ const LOOK_MOST: Duration = Duration::from_secs(1);
 
 /// The lost jobs whose processes are being ended, and when the kill comes.
 #[derive(Debug, Default)]
-pub(super) struct Endings(Mutex<HashMap<JobId, watch::Sender<Instant>>>);
+struct Endings(Mutex<HashMap<JobId, watch::Sender<Instant>>>);
 
 impl Endings {
     /// Brings the kill forward where they are being ended already, else begins; a repeat never puts it off.
@@ -79,7 +80,30 @@ pub(super) fn tree(id: JobId, process: &Process, supervisor: Option<i32>) -> Opt
     ))
 }
 
-impl Shared {
+/// The lost jobs of this service.
+#[derive(Debug)]
+pub(super) struct LostJobs {
+    /// Which life of the machine this is.
+    boot_id: String,
+    endings: Endings,
+    tasks: Spawner,
+    shutdown: watch::Receiver<Option<ShutdownPlan>>,
+}
+
+impl LostJobs {
+    pub(super) fn new(
+        boot_id: String,
+        tasks: Spawner,
+        shutdown: watch::Receiver<Option<ShutdownPlan>>,
+    ) -> Self {
+        Self {
+            boot_id,
+            endings: Endings::default(),
+            tasks,
+            shutdown,
+        }
+    }
+
     /// Where to look for the processes that a lost job has left in this life of the machine.
     pub(super) fn left_by(&self, job: &Job) -> Option<Tree> {
         let process = job.process.as_ref()?;
@@ -90,7 +114,7 @@ impl Shared {
     }
 
     /// Begins to end what a lost job has left. Returns when somebody ends it, or when there is nothing.
-    pub(super) async fn end_survivors(self: &Arc<Self>, job: &Arc<Job>, stop: &Stop) {
+    pub(super) async fn end(self: &Arc<Self>, job: &Job, stop: &Stop) {
         let Some(tree) = self.left_by(job) else {
             return;
         };
@@ -106,10 +130,10 @@ impl Shared {
             return;
         };
         let signal = (!stop.force).then(|| stop.signal.unwrap_or(job.spec.stop.signal));
-        let (shared, id, by) = (self.clone(), job.id, stop.requested_by.clone());
-        self.spawn(async move {
-            shared.end_each(tree, signal, kill_at).await;
-            shared.endings.end(id);
+        let (lost_jobs, id, by) = (self.clone(), job.id, stop.requested_by.clone());
+        self.tasks.spawn(async move {
+            lost_jobs.end_each(tree, signal, kill_at).await;
+            lost_jobs.endings.end(id);
             let by = by.as_deref().unwrap_or_default();
             tracing::info!(job.id = %id, "the processes that the lost job {id} left were ended for {by}");
         });
@@ -122,7 +146,7 @@ impl Shared {
         signal: Option<Signal>,
         mut kill_at: watch::Receiver<Instant>,
     ) {
-        let mut shutdown = self.shutdown.subscribe();
+        let mut shutdown = self.shutdown.clone();
         if let Some(signal) = signal {
             tree = act(tree, move |tree| {
                 // A leader that was reaped has no number of its own any more: each is held by a pidfd.
@@ -157,7 +181,7 @@ impl Shared {
     }
 
     /// Is nothing left of this job, now or before `limit` passes? Waits only where somebody ends it.
-    pub(super) async fn survivors_ended(&self, job: &Job, limit: Duration) -> bool {
+    pub(super) async fn ended(&self, job: &Job, limit: Duration) -> bool {
         if let Some(mut ending) = self.endings.watch(job.id) {
             let ended = async { while ending.changed().await.is_ok() {} };
             let _ = timeout(limit, ended).await;

@@ -1,18 +1,13 @@
-//! What a job's task is asked, what it asks the job's monitor in turn, and changes of the job.
-
-use std::sync::Arc;
+//! What a job's task is asked, and what it asks the job's monitor in turn.
 
 use tokio::sync::oneshot;
 
-use super::Runner;
 use crate::RequestError;
 use crate::link::MonitorLink;
 use job::Signal;
 use job::amendment::Amendment;
-use job::event::{Event, What};
 use job::life::Stop;
 use job::spec::Scope;
-use linux::clock;
 use protocol::wire::messages::{Request, RequestRefused, ToMonitor};
 
 /// The ticket of requests whose answer nobody waits for.
@@ -26,7 +21,7 @@ pub(crate) type Reply = oneshot::Sender<Result<u64, RequestError>>;
 
 /// What clients ask of a live job.
 #[derive(Debug)]
-pub(crate) enum Ask {
+pub(crate) enum JobRequest {
     Stop(Stop, Reply),
     /// For the monitor alone: it is passed on as it is.
     Relay(Request, Reply),
@@ -45,48 +40,6 @@ pub(super) struct Pending {
     /// The signal that is told of once it has been sent.
     pub(super) signal: Option<(Signal, Scope)>,
     pub(super) reply: Reply,
-}
-
-impl Runner {
-    pub(super) async fn amend_queued(
-        &mut self,
-        version: u64,
-        amendment: Amendment,
-    ) -> Result<u64, RequestError> {
-        if version != self.job.version {
-            return Err(RequestError::Changed);
-        }
-        if !amendment.changes_place(&self.job) {
-            return self.amend(amendment).await;
-        }
-        let before = self.job.clone();
-        let mut after = before.clone();
-        amendment.clone().apply(&mut after);
-        let room = &self.shared.room;
-        let (new, old) = (room.ticket_of(&after), room.ticket_of(&before));
-        if !room.amend(before.id, |it| *it = new) {
-            return Err(RequestError::NotQueued);
-        }
-        let amended = self.amend(amendment).await;
-        if amended.is_err() {
-            self.shared.room.amend(before.id, |it| *it = old);
-        }
-        self.shared.grant();
-        amended
-    }
-
-    /// Makes a change durable, then visible.
-    pub(super) async fn amend(&mut self, amendment: Amendment) -> Result<u64, RequestError> {
-        let mut job = self.job.clone();
-        amendment.apply(&mut job);
-        job.version += 1;
-        let changed = Event::of(&job, clock::wall(), What::Changed);
-        let stored = Arc::new(job.clone());
-        self.shared.store.update(stored, vec![changed]).await?;
-        self.job = job;
-        self.publish.send_replace(Arc::new(self.job.clone()));
-        Ok(self.job.version)
-    }
 }
 
 impl Pending {

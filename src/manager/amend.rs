@@ -7,14 +7,12 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::timeout;
 
 use super::room::Awake;
-use super::runner::Ask;
+use super::runner::JobRequest;
 use super::{Manager, RequestError};
 use job::amendment::Amendment;
 use job::event::{Event, What};
 use job::life::{Refusal, Stop};
-use job::query::{Filter, Order, Query};
-use job::selector::Selector;
-use job::{Job, JobId, State};
+use job::{Job, JobId};
 use linux::clock;
 use protocol::wire::messages::Request;
 
@@ -31,7 +29,7 @@ impl Manager {
 
     async fn relay(&self, id: JobId, request: Request) -> Result<Arc<Job>, RequestError> {
         self.shared
-            .ask(id, |reply| Ask::Relay(request, reply))
+            .ask(id, |reply| JobRequest::Relay(request, reply))
             .await?;
         self.get(id).await
     }
@@ -46,7 +44,7 @@ impl Manager {
         let boxed = Box::new(amendment.clone());
         let asked = self
             .shared
-            .ask(id, |reply| Ask::Amend(version, boxed, reply))
+            .ask(id, |reply| JobRequest::Amend(version, boxed, reply))
             .await;
         match asked {
             Ok(_) => self.get(id).await,
@@ -54,6 +52,28 @@ impl Manager {
                 self.amend_finished(id, version, amendment).await
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Lets a held job go, to wait for what else it waits for. One that is not held stays as it is.
+    ///
+    /// # Errors
+    /// If there is no such job, or it has ended without a release.
+    pub async fn release(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
+        loop {
+            let job = self.get(id).await?;
+            if !job.hold {
+                return Ok(job);
+            }
+            let amendment = Amendment {
+                hold: false,
+                ..Amendment::none(&job)
+            };
+            match self.amend(id, job.version, amendment).await {
+                // Somebody else has changed it: look again.
+                Err(RequestError::Changed) => {}
+                other => return other,
+            }
         }
     }
 
@@ -85,29 +105,6 @@ impl Manager {
         Ok(job)
     }
 
-    /// The jobs that match and have not finished, oldest first.
-    ///
-    /// # Errors
-    /// Where the store cannot be read.
-    pub async fn unfinished(&self, selector: Selector) -> Result<Vec<JobId>, RequestError> {
-        let mut states = State::ALL.to_vec();
-        states.retain(|state| !state.is_terminal());
-        let query = Query {
-            filter: Filter {
-                selector,
-                states,
-                ..Filter::default()
-            },
-            order: Order::CreatedAscending,
-            after: None,
-            limit: usize::MAX,
-        };
-        let jobs = self.matching(query).await?;
-        let mut ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
-        ids.sort_unstable();
-        Ok(ids)
-    }
-
     /// Waits until the first or all of these jobs have finished, or `limit` has passed.
     pub async fn wait_many(&self, ids: &[JobId], all: bool, limit: Duration) {
         let mut ends: FuturesUnordered<_> = ids
@@ -136,7 +133,8 @@ impl Manager {
     /// Accepts no new jobs from now on, or again; what is queued or runs goes on. Says which it is now:
     /// a service that ends accepts none, whatever is asked.
     pub async fn drain(&self, draining: bool) -> bool {
-        self.shared.drain(draining).await;
-        self.shared.is_draining()
+        let shared = &self.shared;
+        shared.shutdown.drain(draining, &shared.supervisor).await;
+        shared.shutdown.is_draining()
     }
 }

@@ -29,6 +29,10 @@ pub struct Submission {
     pub actor: Actor,
     /// The job that it repeats.
     pub rerun_of: Option<JobId>,
+    /// Not before this moment.
+    pub run_at: Option<Timestamp>,
+    /// Not before it is released.
+    pub hold: bool,
     /// Against doubled requests.
     pub idempotency: Option<Idempotency>,
     /// Its priority is its own, not the default of its queue.
@@ -137,6 +141,26 @@ pub enum Unavailable {
     },
 }
 
+/// Why a job was not found.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LookupError {
+    /// No job has this id.
+    #[error("no such job")]
+    NoSuchJob,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::StoreError),
+}
+
+impl From<LookupError> for RequestError {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::NoSuchJob => Self::NoSuchJob,
+            LookupError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
 /// Why a request on a job was not granted.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
@@ -173,6 +197,15 @@ pub enum RequestError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::StoreError),
+}
+
+/// What came of a purge in the time that was given to it.
+#[derive(Debug)]
+pub enum Purged {
+    /// The job is gone.
+    Gone,
+    /// It is still being stopped.
+    StillThere(Arc<Job>),
 }
 
 /// What a wait waits for.

@@ -1,0 +1,36 @@
+//! What servers that were killed have not tidied up: records and cgroups of jobs that are over.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::shared::Shared;
+use job::JobId;
+
+/// Looks at what is there now, when no job has been accepted yet, and removes behind the scenes what
+/// belongs to no unfinished job.
+pub(super) async fn remove(shared: &Arc<Shared>, unfinished: HashSet<JobId>) {
+    let listing = shared.clone();
+    let found = tokio::task::spawn_blocking(move || {
+        if let Ok(home) = &listing.host.cgroup {
+            home.sweep(|job| job.parse().is_ok_and(|id| unfinished.contains(&id)));
+        }
+        let mut found = listing.job_dirs.untidy();
+        found.retain(|id| !unfinished.contains(id));
+        found
+    });
+    let Ok(found) = found.await else { return };
+    let removing = shared.clone();
+    shared.spawn(async move {
+        for id in found {
+            // A directory that no row leads to is nobody's here to remove.
+            if let Ok(Some(job)) = removing.store.get(id).await
+                && job.state.is_terminal()
+            {
+                removing.job_dirs.remove_record(id).await;
+            }
+            if removing.shutdown.has_begun() {
+                return;
+            }
+        }
+    });
+}

@@ -1,0 +1,178 @@
+//! What jobs have on disk besides their rows: their records and their output. What is in them is not known here.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::dir::Dir;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::sys::statvfs::fstatvfs;
+
+use super::link::MonitorLink;
+use job::{Job, JobId, OutputTotals};
+use protocol::output;
+use protocol::record;
+
+/// The directory of the jobs' directories.
+#[derive(Debug)]
+pub(super) struct JobDirs {
+    jobs: OwnedFd,
+    damaged_records: AtomicU64,
+}
+
+impl JobDirs {
+    pub(super) fn new(jobs: OwnedFd) -> Self {
+        Self {
+            jobs,
+            damaged_records: AtomicU64::new(0),
+        }
+    }
+
+    /// The jobs that have a directory.
+    pub(super) async fn all(self: &Arc<Self>) -> io::Result<HashSet<JobId>> {
+        let listing = self.clone();
+        let found = tokio::task::spawn_blocking(move || listing.names().into_iter().collect());
+        found.await.map_err(io::Error::other)
+    }
+
+    /// The jobs whose directories hold a record. Blocks.
+    pub(super) fn untidy(&self) -> Vec<JobId> {
+        let mut ids = self.names();
+        ids.retain(|id| record::is_untidy(self.jobs.as_fd(), *id));
+        ids
+    }
+
+    fn names(&self) -> Vec<JobId> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let Ok(mut jobs) = Dir::openat(&self.jobs, ".", flags, Mode::empty()) else {
+            return Vec::new();
+        };
+        jobs.iter()
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str().ok()?.parse().ok())
+            .collect()
+    }
+
+    /// Reads a job's record from its directory.
+    pub(super) fn read_record(&self, id: JobId) -> Option<record::Found> {
+        let directory = record::open_directory(self.jobs.as_fd(), id).ok()?;
+        record::read(directory.as_fd()).ok()?
+    }
+
+    /// Connects to the job's monitor, which has lost its server.
+    pub(super) fn connect(&self, id: JobId) -> io::Result<MonitorLink> {
+        let directory = record::open_directory(self.jobs.as_fd(), id)?;
+        MonitorLink::connect(directory.as_fd())
+    }
+
+    /// Removes what a launch without a monitor left; `false` where a program may run or have run.
+    pub(super) async fn discard(self: &Arc<Self>, id: JobId) -> bool {
+        match self.apart(move |jobs| record::discard(jobs, id)).await {
+            Some(Ok(is_gone)) => is_gone,
+            Some(Err(error)) => {
+                tracing::warn!(job.id = %id, %error, "what a launch of job {id} left cannot be removed: {error}");
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// The job with the output that it has written up to now; its monitor reports only changes.
+    pub(super) async fn with_present_output(self: &Arc<Self>, job: Arc<Job>) -> Arc<Job> {
+        let Some(mut reader) = self.output(job.id).await else {
+            return job;
+        };
+        let totals = tokio::task::spawn_blocking(move || reader.totals()).await;
+        match totals {
+            Ok(Ok(totals))
+                if !job.output.complete && totals.next_offset >= job.output.next_offset =>
+            {
+                let mut job = (*job).clone();
+                job.output = OutputTotals {
+                    complete: false,
+                    ..totals
+                };
+                Arc::new(job)
+            }
+            Ok(Ok(_) | Err(_)) | Err(_) => job,
+        }
+    }
+
+    pub(super) async fn output(self: &Arc<Self>, id: JobId) -> Option<output::Reader> {
+        let opened = self.apart(move |jobs| {
+            let directory = record::open_directory(jobs, id)?;
+            output::Reader::open(directory)
+        });
+        opened.await?.ok()
+    }
+
+    /// Removes all that finished jobs have on disk.
+    pub(super) async fn remove(self: &Arc<Self>, ids: Vec<JobId>) {
+        let removed = self.apart(move |jobs| {
+            for id in ids {
+                let Ok(directory) = record::open_directory(jobs, id) else {
+                    continue;
+                };
+                if let Err(error) = output::remove(&directory)
+                    .and_then(|()| record::remove_damaged(&directory))
+                    .and_then(|()| record::remove(jobs, id))
+                {
+                    tracing::warn!(job.id = %id, %error, "the output of job {id} could not be removed: {error}");
+                }
+            }
+        });
+        removed.await;
+    }
+
+    /// Removes a job's record, and its directory where nothing else is in it.
+    pub(super) async fn remove_record(self: &Arc<Self>, id: JobId) {
+        let removed = self.apart(move |jobs| record::remove(jobs, id)).await;
+        if let Some(Err(error)) = removed {
+            tracing::warn!(job.id = %id, %error, "the record of job {id} could not be removed: {error}");
+        }
+    }
+
+    /// Puts a damaged record aside and counts it.
+    pub(super) fn quarantine(&self, id: JobId) {
+        self.damaged_records.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(job.id = %id, "the record of job {id} is damaged and was put aside as record.damaged");
+        if let Err(error) = record::quarantine(self.jobs.as_fd(), id) {
+            tracing::error!(job.id = %id, %error, "the damaged record of job {id} could not be put aside: {error}");
+        }
+    }
+
+    /// How many records this server has found damaged.
+    pub(super) fn damaged_records(&self) -> u64 {
+        self.damaged_records.load(Ordering::Relaxed)
+    }
+
+    /// Free space for output, unless the file system does not say.
+    pub(super) fn free_bytes(&self) -> Option<u64> {
+        let space = fstatvfs(&self.jobs).ok()?;
+        Some(
+            space
+                .blocks_available()
+                .saturating_mul(space.fragment_size()),
+        )
+    }
+
+    /// How many files can still be made, where the file system has a number of them.
+    pub(super) fn free_files(&self) -> Option<u64> {
+        let space = fstatvfs(&self.jobs).ok()?;
+        (space.files() > 0).then(|| space.files_available())
+    }
+
+    /// Does what may block on the disk where it keeps nobody waiting; `None` where that panicked.
+    async fn apart<R: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(BorrowedFd<'_>) -> R + Send + 'static,
+    ) -> Option<R> {
+        let dirs = self.clone();
+        tokio::task::spawn_blocking(move || work(dirs.jobs.as_fd()))
+            .await
+            .ok()
+    }
+}

@@ -1,0 +1,198 @@
+//! How a live job is found, woken, asked and followed.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::api::LookupError;
+use super::readers::Readers;
+use super::room::{Awake, Place, Waker};
+use super::runner::{JobRequest, Reply, Runner, STORE_RETRY, Told};
+use super::shared::Shared;
+use super::time::until;
+use super::{Follow, RequestError, mirror};
+use job::life::Refusal;
+use job::spec::OnLimit;
+use job::{Job, JobId};
+use store::StoreError;
+
+/// How many requests may wait for a job's task.
+const REQUESTS: usize = 16;
+
+/// How often a job that waits is woken for one request: it may fall asleep again before the request is seen.
+const WAKINGS: usize = 16;
+
+impl Shared {
+    /// Makes the job's task-to-be and its entry in the room; one that waits is granted by `slot`.
+    pub(super) fn enlist(
+        self: &Arc<Self>,
+        job: Job,
+        visible: bool,
+        slot: Option<oneshot::Sender<()>>,
+    ) -> Box<Runner> {
+        let id = job.id;
+        let (publish, state) = watch::channel(Arc::new(job.clone()));
+        let (requests, asked) = mpsc::channel(REQUESTS);
+        let feed = Arc::new(watch::Sender::new(0));
+        let waits = job.spec.output.on_limit == OnLimit::Wait;
+        let readers = waits.then(Arc::<Readers>::default);
+        let awake = Awake {
+            state,
+            feed: feed.clone(),
+            readers: readers.clone(),
+            requests,
+        };
+        self.room.enlist(id, awake, visible, slot);
+        let told = Told {
+            publish,
+            feed,
+            readers,
+        };
+        Box::new(Runner::new(self.clone(), job, told, asked))
+    }
+
+    /// Forgets a live job whose end is in the store, and removes its record.
+    pub(super) async fn forget(self: &Arc<Self>, id: JobId) {
+        self.room.forget(id);
+        linux::failpoint::hit("record.removing");
+        self.job_dirs.remove_record(id).await;
+    }
+
+    /// Gives a waiting job a task, and is that task.
+    pub(super) async fn wake(self: Arc<Self>, waker: Waker) {
+        let Waker { job: id, done } = waker;
+        loop {
+            match self.store.unfinished_job(id).await {
+                Ok(Some((job, secrets))) => {
+                    let (slot, has_slot) = oneshot::channel();
+                    let runner = self.enlist(self.outlived(job), true, Some(slot));
+                    done.send_replace(Some(Ok(())));
+                    return runner.go_on_waiting(has_slot, secrets).await;
+                }
+                Ok(None) => {
+                    tracing::error!(job.id = %id, "job {id} waits and is not in the store");
+                    self.room.withdraw(id);
+                    self.room.forget(id);
+                    done.send_replace(Some(Ok(())));
+                    return self.leave(id);
+                }
+                Err(error) => {
+                    self.store_failed(&error);
+                    if !self.room.stay_asleep(id) {
+                        done.send_replace(Some(Err(error)));
+                        return;
+                    }
+                    if self.shutdown.has_begun() {
+                        return;
+                    }
+                    until(Some(Instant::now() + STORE_RETRY)).await;
+                }
+            }
+        }
+    }
+
+    /// A waiting job as the store has it, with a version that no earlier server can have told.
+    pub(super) fn outlived(&self, mut job: Job) -> Job {
+        mirror::outlive_server(&mut job, self.started_at);
+        job
+    }
+
+    /// What is to be held of a job that has a task, or waits and is woken for it; `None` for one that is over.
+    pub(super) async fn awake(self: &Arc<Self>, id: JobId) -> Result<Option<Awake>, StoreError> {
+        for _ in 0..WAKINGS {
+            let mut woken = match self.room.find(id) {
+                Place::Awake(awake) => return Ok(Some(awake)),
+                Place::Nowhere => return Ok(None),
+                Place::Waking(woken) => woken,
+                Place::Asleep(waker) => {
+                    let woken = waker.done.subscribe();
+                    self.spawn(self.clone().wake(waker));
+                    woken
+                }
+            };
+            // Closed without a word where the service ends.
+            let Ok(woken) = woken.wait_for(Option::is_some).await else {
+                return Ok(None);
+            };
+            if let Some(Err(error)) = &*woken {
+                return Err(error.clone());
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) async fn get(&self, id: JobId) -> Result<Arc<Job>, LookupError> {
+        match self.room.state(id) {
+            Some(job) => Ok(job),
+            None => self.stored(id).await,
+        }
+    }
+
+    /// The job as it is now, with the output that it has written up to now.
+    pub(super) async fn present(&self, id: JobId) -> Result<Arc<Job>, LookupError> {
+        let job = self.get(id).await?;
+        if job.state.is_terminal() || job.process.is_none() {
+            return Ok(job);
+        }
+        Ok(self.job_dirs.with_present_output(job).await)
+    }
+
+    /// The same as [`Shared::get`] for a job that has just become durable under its idempotency key.
+    pub(super) async fn get_any(&self, id: JobId) -> Result<Arc<Job>, LookupError> {
+        match self.room.any_state(id) {
+            Some(job) => Ok(job),
+            None => self.stored(id).await,
+        }
+    }
+
+    async fn stored(&self, id: JobId) -> Result<Arc<Job>, LookupError> {
+        let job = self.store.get(id).await?.ok_or(LookupError::NoSuchJob)?;
+        Ok(Arc::new(if job.state.is_terminal() {
+            job
+        } else {
+            self.outlived(job)
+        }))
+    }
+
+    /// Asks a live job's task; a job that is not live has finished, or never was.
+    pub(super) async fn ask(
+        self: &Arc<Self>,
+        id: JobId,
+        request: impl FnOnce(Reply) -> JobRequest,
+    ) -> Result<u64, RequestError> {
+        let (reply, replied) = oneshot::channel();
+        if let Some(awake) = self.awake(id).await?
+            && awake.requests.send(Box::new(request(reply))).await.is_ok()
+            && let Ok(result) = replied.await
+        {
+            return result;
+        }
+        let job = self.get(id).await?;
+        Err(if job.state.is_terminal() {
+            Refusal::Finished.into()
+        } else {
+            RequestError::MonitorGone
+        })
+    }
+
+    /// Subscribes to a job's states and to the growth of its output.
+    pub(super) async fn follow(self: &Arc<Self>, id: JobId) -> Result<Follow, RequestError> {
+        if let Some(awake) = self.awake(id).await? {
+            let follow = Follow {
+                state: awake.state.clone(),
+                output: Some(awake.feed.subscribe()),
+                readers: awake.readers.clone(),
+            };
+            // A task that is over has published the end.
+            let _ = awake.requests.send(Box::new(JobRequest::Follow)).await;
+            return Ok(follow);
+        }
+        let (_, state) = watch::channel(self.get(id).await?);
+        Ok(Follow {
+            state,
+            output: None,
+            readers: None,
+        })
+    }
+}

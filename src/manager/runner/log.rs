@@ -1,0 +1,71 @@
+//! What the log says of a job: one line each where it starts, is asked to end, and has ended. No command, environment or
+//! output is in it.
+
+use job::life::Stop;
+use job::time::rounded_seconds;
+use job::{ExitStatus, Job, State};
+
+/// Its program has been executed.
+pub(super) fn started(job: &Job) {
+    let Some(at) = job.started_at else {
+        return;
+    };
+    tracing::info!(
+        job.id = %job.id,
+        name = job.name.as_deref(),
+        queue = job.spec.queue,
+        pid = job.process.as_ref().map(|process| process.pid),
+        attempt = job.attempt,
+        queued_seconds = rounded_seconds(at.since(job.created_at)),
+        "job {} started",
+        job.id
+    );
+}
+
+/// Somebody has asked for its end.
+pub(super) fn stopping(job: &Job, stop: &Stop) {
+    tracing::info!(
+        job.id = %job.id,
+        cause = stop.cause.as_str(),
+        actor = stop.requested_by.as_deref(),
+        grace_seconds = rounded_seconds(stop.grace.unwrap_or(job.spec.stop.grace)),
+        force = stop.force,
+        "job {} is asked to end",
+        job.id
+    );
+}
+
+/// Its end is durable.
+pub(super) fn ended(job: &Job) {
+    let termination = job.termination.as_ref();
+    let (exit_code, signal) = match job.exit.map(|exit| exit.status) {
+        Some(ExitStatus::Code(code)) => (Some(code), None),
+        Some(ExitStatus::Signal { signal, .. }) => (None, Some(signal)),
+        None => (None, None),
+    };
+    let seconds = job.started_at.zip(job.finished_at);
+    let seconds = seconds.map(|(from, to)| rounded_seconds(to.since(from)));
+    let state = job.state.as_str();
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                job.id = %job.id,
+                state,
+                cause = termination.map(|it| it.cause.as_str()),
+                exit_code,
+                signal = signal.map(tracing::field::display),
+                seconds,
+                actor = termination.and_then(|it| it.requested_by.as_deref()),
+                killed_leftovers = termination.map(|it| it.killed_leftovers).filter(|count| *count > 0),
+                "job {} ended: {state}",
+                job.id
+            )
+        };
+    }
+    // What went wrong is the job's own affair, unless its end was not seen.
+    if job.state == State::Lost {
+        line!(warn);
+    } else {
+        line!(info);
+    }
+}

@@ -1,0 +1,98 @@
+//! How a submission becomes a job.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::api::{NotReady, Submission, SubmitError, Submitted};
+use super::runner::Acceptance;
+use super::shared::Shared;
+use job::queue::OnConflict;
+use job::{Idempotency, Job, JobId};
+use linux::clock;
+use store::Inserted;
+
+/// How long an answer waits for a job's start: a program on a file system that hangs may take for ever.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+
+/// See [`Manager::submit`](super::Manager::submit).
+pub(super) async fn submit(
+    shared: &Arc<Shared>,
+    submission: Submission,
+) -> Result<Submitted, SubmitError> {
+    shared.resolver.check_apart(&submission.spec).await?;
+    shared.ready().map_err(|reason| match reason {
+        NotReady::Draining => SubmitError::Draining,
+        NotReady::NoRoom => SubmitError::NoRoom,
+    })?;
+    let Submission {
+        name,
+        labels,
+        mut spec,
+        actor,
+        rerun_of,
+        run_at,
+        hold,
+        idempotency,
+        has_priority,
+    } = submission;
+    if !has_priority {
+        let queue = shared.room.look(|it| it.settings(&spec.queue));
+        spec.priority = queue.default_priority;
+    }
+    let policy = spec.concurrency.as_ref().map(|it| it.policy);
+    let is_alone = policy == Some(OnConflict::Reject);
+    let secrets = spec.secret_env.clone();
+    for value in spec.secret_env.0.values_mut() {
+        value.clear();
+    }
+    let job = Job {
+        name,
+        labels,
+        rerun_of,
+        run_at,
+        hold,
+        ..Job::accepted(JobId::generate(), actor, Arc::new(spec), clock::wall())
+    };
+    let id = job.id;
+    shared.room.promise(shared.room.ticket_of(&job), is_alone)?;
+    let (answer, mut answered) = oneshot::channel();
+    let runner = shared.enlist(job, false, None);
+    shared.spawn(runner.accept(Acceptance {
+        secrets,
+        idempotency,
+        answer,
+    }));
+    loop {
+        match timeout(START_PATIENCE, &mut answered).await {
+            Ok(answer) => return answer.unwrap_or(Err(SubmitError::Draining)),
+            Err(_) => {
+                // It can be seen as soon as it is accepted.
+                if let Ok(job) = shared.present(id).await {
+                    let replayed = false;
+                    return Ok(Submitted { job, replayed });
+                }
+            }
+        }
+    }
+}
+
+/// See [`Manager::submitted`](super::Manager::submitted).
+pub(super) async fn submitted(
+    shared: &Shared,
+    actor: &str,
+    idempotency: &Idempotency,
+) -> Result<Option<Submitted>, SubmitError> {
+    let id = match shared.store.submitted(actor, idempotency).await? {
+        None | Some(Inserted::New) => return Ok(None),
+        Some(Inserted::KeyReused) => return Err(SubmitError::KeyReused),
+        Some(Inserted::Replay(id)) => id,
+    };
+    let found = shared.get_any(id).await;
+    Ok(found.ok().map(|job| Submitted {
+        job,
+        replayed: true,
+    }))
+}
