@@ -9,4 +9,4 @@ with generated.ApiClient(generated.Configuration(host=base, access_token=token))
     submission = generated.JobSubmission(command=["echo", "hello"])
     job = generated.JobsApi(client).create_job(submission, wait=30)
     assert (job.state, job.exit.code) == ("succeeded", 0), job
-    assert generated.OutputApi(client).get_output(job.id) == "hello\n"
+    assert generated.OutputApi(client).get_output(str(job.id)) == "hello\n"

@@ -251,7 +251,7 @@ async fn more_jobs_than_descriptors_wait_for_one_another() {
         server.in_state(job, state).await;
     }
     let stop = json!({"label_selector": "of=many", "force": true});
-    assert_eq!(server.post("/jobs/stop", &stop).await.status, 200);
+    assert_eq!(server.post("/jobs/stop", &stop).await.status, 207);
     for job in &jobs {
         let job = server.finished(job).await;
         assert_eq!(job["state"], "canceled", "{job:#}");

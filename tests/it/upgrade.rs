@@ -211,7 +211,7 @@ async fn who_has_connected_before_an_upgrade_and_asks_after_it_began_is_answered
 async fn an_upgrade_that_could_not_start_says_why_and_the_service_runs_on() {
     let files = tempfile::tempdir().unwrap();
     let at = |name: &str| files.path().join(name);
-    let policy = "[templates.say]\ncommand = [\"/bin/echo\"]\n";
+    let policy = "[template.say]\ncommand = [\"/bin/echo\"]\n";
     fs::write(at("policy"), policy).unwrap();
     fs::set_permissions(at("policy"), fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(at("settings"), format!("policy = {:?}\n", at("policy"))).unwrap();
