@@ -1,7 +1,7 @@
 # `make run` starts the service, `make test` is what a change must pass; the rest are parts of it or beside it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build dist sbom check test test-build web pictures test-web test-page test-rust test-unprivileged test-unheard test-prometheus test-client test-python test-mcp test-examples docs book recording spelling lint workflows \
+.PHONY: help run build dist sbom check test test-build web pictures test-web test-page test-rust test-unprivileged test-unheard test-prometheus test-client test-clients test-python test-mcp test-examples docs book recording spelling lint workflows \
 	release-check deny advisories test-manifests test-image test-docker test-deb test-vm deb test-arm64 test-real-work soak fuzz \
 	guards schemathesis bench release-upload image-push clean
 
@@ -61,6 +61,7 @@ help:
 	@echo 'make release-check      before a release: the parts that follow (an hour or more, as root)'
 	@echo 'make test-unheard       the tests with a log that cannot be written, and with one that nobody reads'
 	@echo 'make deny               licences, sources and bans of the dependencies'
+	@echo 'make test-clients       clients of the most used generators, made from openapi.yaml, each running a job'
 	@echo 'make test-prometheus    metrics, alerts and dashboard, with a real Prometheus'
 	@echo 'make test-docker        the image as the Dockerfile builds it'
 	@echo 'make test-deb           the Debian package installed, upgraded under a job, removed and purged, as root'
@@ -228,6 +229,10 @@ spelling:
 test-mcp: test-build
 	tests/mcp/run.sh target/debug/procession
 
+# Other generators, pinned in tests/clients: each makes a client that compiles and runs a job; and a linter of descriptions.
+test-clients: test-build
+	tests/clients/run.sh target/debug/procession
+
 lint: workflows book spelling
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
@@ -239,7 +244,7 @@ workflows: $(CHECK_JSONSCHEMA)/bin/check-jsonschema
 	$< --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 # Before a release and every night: all that is slow, needs much, or seldom changes. Each in small where `make` alone is long.
-release-check: deny test-unheard test-prometheus test-docker test-deb test-vm test-arm64 test-real-work guards
+release-check: deny test-unheard test-prometheus test-clients test-docker test-deb test-vm test-arm64 test-real-work guards
 	$(MAKE) fuzz FUZZ_SECONDS=30
 	$(MAKE) schemathesis SECONDS=120
 	$(MAKE) soak PROCESSION_FAULT_KILLS=60 PROCESSION_FAULT_MINUTES=1 PROCESSION_FAILPOINT_ROUNDS=10 \

@@ -177,6 +177,9 @@ fn serve(args: &Serve) -> ExitCode {
         Ok(_) if args.check => ExitCode::SUCCESS,
         Ok(config) => run_service(config),
         Err(why) => {
+            if !args.check {
+                supervisor::go_back(&format!("the new program cannot start: {why}"));
+            }
             tracing::error!("cannot start: {why}");
             ExitCode::from(EXIT_CONFIG)
         }
@@ -217,6 +220,8 @@ fn aside<T: Send>(work: impl Fn() -> T + Sync) -> T {
 fn check(config: &Config) -> Result<(), String> {
     supervisor::understands_handover()?;
     Store::check(&config.state_dir.join(STORE)).map_err(|error| error.to_string())?;
+    // All that a start reads, so that what is understood here also starts.
+    connections::check_files(&server::http_options(config))?;
     // The exit code is the answer, whoever reads the line.
     announce(&format!(
         "procession {}: configuration and state are understood",

@@ -9,11 +9,14 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::geteuid;
 use tokio::time::Instant;
 
 use crate::config::{Config, ConfigError};
+use crate::limits;
 use http::connections::{Auth, Connections, Options};
+use linux::failpoint;
 use manager::{Host, Info, Limits, Manager, Setup, SupervisorSaid};
 use protocol::inherited::Inherited;
 use protocol::notices::announce;
@@ -72,6 +75,7 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
         beat_every,
         draining,
     } = inherited;
+    failpoint::fail("server.starting").map_err(Failure::system("cannot start the server"))?;
     let lock = wait_for_predecessor(&config.state_dir).await?;
     let store = Store::open_with(&store::Settings {
         max_events: config.max_events,
@@ -91,7 +95,7 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
             restarts,
         },
         limits: Limits {
-            max_running: config.max_running,
+            max_running: places(config.max_running, restarts == 0),
             max_queued: config.max_queued,
             max_finished: config.max_finished,
             min_free_bytes: config.min_free_bytes,
@@ -160,6 +164,19 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
         connections.finish().await;
     }
     Ok((manager.store(), lock))
+}
+
+/// How many jobs may run at the same time: as many as was said, or as the limit of open files has room for, so that no job
+/// fails for want of them. It is said once.
+fn places(max_running: usize, says: bool) -> usize {
+    let Ok((open_files, _)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return max_running;
+    };
+    let places = limits::affordable(max_running, open_files);
+    if places < max_running && says {
+        tracing::warn!("{}", limits::shortage(places, max_running, open_files));
+    }
+    places
 }
 
 /// The part of the settings that is about what is served.

@@ -30,6 +30,7 @@ fn finished(number: usize, spec: &Arc<Spec>) -> Job {
         labels: [("team".to_owned(), format!("team-{}", number / 10 % 10))].into(),
         created_by: "token:default".to_owned(),
         rerun_of: None,
+        trace: None,
         run_at: None,
         hold: false,
         spec: Arc::clone(spec),

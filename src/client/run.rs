@@ -82,6 +82,9 @@ async fn execute(args: &RunArgs) -> Result<u8, Failure> {
             output.entry("merge_stderr").or_insert_with(|| json!(true));
         }
     }
+    if !args.detach && !args.tty {
+        wait_for_us(&mut body);
+    }
     let client = Client::new(&args.connect)?;
     start_here(&client, &directory, &mut body);
     if let Some(depends_on) = after(&client, args.spec.after()).await? {
@@ -190,6 +193,19 @@ async fn stand_in_terminal(
         }
     }
     Err(failure)
+}
+
+/// A job whose output goes through here waits for its reader, as in a pipe, unless something else is said of its output.
+fn wait_for_us(body: &mut Map<String, Value>) {
+    if body.contains_key("template") {
+        return;
+    }
+    let output = body.entry("output").or_insert_with(|| json!({}));
+    if let Some(output) = output.as_object_mut()
+        && !output.contains_key("max_bytes")
+    {
+        output.entry("on_limit").or_insert_with(|| json!("wait"));
+    }
 }
 
 /// A terminal like ours. What hangs it up ends an interactive shell, which SIGTERM does not.

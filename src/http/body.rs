@@ -99,6 +99,14 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_patch_may_say_that_it_is_json() {
+        for (kind, good) in [(MERGE_PATCH, true), (JSON, true), ("text/plain", false)] {
+            let read = read_patch(request(kind, Body::from("{}")), 9).await;
+            assert_eq!(read.is_ok(), good, "{kind}");
+        }
+    }
+
+    #[tokio::test]
     async fn the_limit_holds_below_at_and_above() {
         for (length, fits) in [(9, true), (10, true), (11, false)] {
             let body = Body::from(vec![b' '; length]);

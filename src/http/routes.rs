@@ -54,6 +54,7 @@ pub(super) fn table() -> Vec<Route> {
         route(GET, "/jobs/{id}", Read, jobs::GET, jobs::get),
         route(DELETE, "/jobs/{id}", Operate, jobs::STOP, jobs::stop),
         route(PATCH, "/jobs/{id}", Operate, &[], jobs::patch),
+        route(POST, "/jobs/validate", Operate, &[], jobs::validate),
         route(POST, "/jobs/wait", Read, &[], bulk::wait),
         route(POST, "/jobs/stop", Operate, &[], bulk::stop),
         route(POST, "/jobs/signal", Operate, &[], bulk::signal),

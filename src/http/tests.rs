@@ -229,7 +229,7 @@ async fn post_under_policy(body: &'static str) -> Response {
         )),
         ..settings()
     };
-    let request = allowed("POST", "/jobs?validate_only")
+    let request = allowed("POST", "/jobs/validate")
         .header("content-type", "application/json")
         .body(Body::from(body))
         .unwrap();

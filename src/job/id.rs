@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -15,10 +16,23 @@ use crate::time::Timestamp;
 pub struct JobId(Uuid);
 
 impl JobId {
-    /// A new id. Ids made by one process ascend even within a millisecond.
+    /// A new id. Ids made by one process ascend, also within a millisecond and while the clock goes back.
     #[must_use]
     pub fn generate() -> Self {
-        Self(Uuid::now_v7())
+        let fresh = Uuid::now_v7().as_u128();
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = match *last {
+            last if fresh > last => fresh,
+            // Further on by some random number, so that nobody can guess it.
+            last => after(last, 1 + (fresh & 0xffff_ffff)),
+        };
+        Self(Uuid::from_u128(*last))
+    }
+
+    /// From now on, all new ids come after this one, which was made by another process and maybe another clock.
+    pub fn ascend_from(self) {
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = self.0.as_u128().max(*last);
     }
 
     /// When it was made, in whole milliseconds.
@@ -84,6 +98,19 @@ impl JobId {
     }
 }
 
+/// The last id that was made or seen, as a number.
+static LAST: Mutex<u128> = Mutex::new(0);
+
+/// The id that is `step` further, of the 74 bits that are no time; where they are used up, of the next millisecond.
+fn after(id: u128, step: u128) -> u128 {
+    const LOW: u32 = 62;
+    const LOW_BITS: u128 = (1 << LOW) - 1;
+    let tail = (((id >> 64) & 0xfff) << LOW) | (id & LOW_BITS);
+    let next = ((id >> 80) << (12 + LOW)) + tail + step;
+    let (millis, tail) = (next >> (12 + LOW), next & ((1 << (12 + LOW)) - 1));
+    (millis << 80) | (7 << 76) | ((tail >> LOW) << 64) | (2 << LOW) | (tail & LOW_BITS)
+}
+
 impl fmt::Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.hyphenated().fmt(f)
@@ -138,6 +165,41 @@ mod tests {
     fn ids_ascend() {
         let ids: Vec<JobId> = (0..1000).map(|_| JobId::generate()).collect();
         assert!(ids.is_sorted());
+    }
+
+    #[test]
+    fn ids_go_on_from_one_of_a_clock_that_was_ahead() {
+        // A minute from now; other tests of this process go on from there as well.
+        let ahead = Uuid::now_v7().as_u128() + (60_000 << 80);
+        let ahead = JobId(Uuid::from_u128(ahead));
+        ahead.ascend_from();
+        let ids: Vec<JobId> = (0..1000).map(|_| JobId::generate()).collect();
+        assert!(ids.is_sorted() && ids[0] > ahead, "{ids:?}");
+        for id in ids {
+            assert_eq!(id.0.get_version_num(), 7);
+            assert_eq!(id.0.get_variant(), uuid::Variant::RFC4122);
+        }
+    }
+
+    #[test]
+    fn the_next_id_carries_over_into_every_part_of_it() {
+        let of = |text: &str| text.parse::<JobId>().unwrap().0.as_u128();
+        for (id, next) in [
+            (
+                "0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f",
+                "0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e70",
+            ),
+            (
+                "0198c1d2-7b3a-7c4e-bfff-ffffffffffff",
+                "0198c1d2-7b3a-7c4f-8000-000000000000",
+            ),
+            (
+                "0198c1d2-7b3a-7fff-bfff-ffffffffffff",
+                "0198c1d2-7b3b-7000-8000-000000000000",
+            ),
+        ] {
+            assert_eq!(after(of(id), 1), of(next));
+        }
     }
 
     #[test]

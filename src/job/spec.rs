@@ -238,6 +238,29 @@ pub enum OnLimit {
     DropNewest,
     /// The job is stopped with the cause `output_limit`.
     StopJob,
+    /// The job waits, as for the reader of a pipe, until those who follow its output have read some of it.
+    Wait,
+}
+
+impl Spec {
+    /// About how many bytes a client may have put into it: arguments, variables, input.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        let of_argv = |argv: &[String]| argv.iter().map(String::len).sum::<usize>();
+        let program = match &self.program {
+            Program::Command { command } => of_argv(command),
+            Program::Script { script, shell } => script.len() + of_argv(shell),
+        };
+        let env = self
+            .env
+            .iter()
+            .map(|(name, value)| name.len() + value.len());
+        let stdin = match &self.stdin {
+            Stdin::Data(StdinData::Text(text) | StdinData::Base64(text)) => text.len(),
+            Stdin::Null | Stdin::Open => 0,
+        };
+        program + env.sum::<usize>() + stdin
+    }
 }
 
 /// What is kept of the output.

@@ -24,6 +24,7 @@ use job::spec::Secrets;
 use job::time::Timestamp;
 use job::{Job, JobId, State};
 use protocol::record::{self, Record};
+use protocol::state_dir::boot_of;
 
 /// How often and how long a live monitor is tried that does not listen yet. It listens as soon as it has
 /// seen that its server is gone.
@@ -75,6 +76,9 @@ enum Found {
 /// Takes every unfinished job over. All that wait do so again before the first of them may start, so that they start in
 /// their order.
 pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
+    if let Some(newest) = shared.store.newest().await? {
+        newest.ascend_from();
+    }
     queues::recall(shared).await?;
     let told = shared.store.told().await?;
     batches::recall(shared).await?;
@@ -255,8 +259,13 @@ pub(super) async fn fate(shared: &Arc<Shared>, job: &Job, origin: Origin) -> Fat
 }
 
 fn lost_cause(shared: &Shared, origin: Origin, record: Option<&Record>) -> Cause {
-    if record.is_some_and(|record| record.boot_id != shared.host.boot_id) {
-        return Cause::HostRebooted;
+    match record.map(|record| record.boot_id.as_str()) {
+        Some(boot_id) if boot_of(boot_id) != boot_of(&shared.host.boot_id) => {
+            return Cause::HostRebooted;
+        }
+        // It is the original's of which this state directory is a copy.
+        Some(boot_id) if boot_id != shared.host.boot_id => return Cause::SupervisorLost,
+        Some(_) | None => {}
     }
     match origin {
         // Its supervisor is gone, or its monitor would have been rescued.

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::admission::Rejection;
 use super::chains::Unlinked;
+use super::readers::{Readers, Reading};
 use job::dependency::Dependency;
 use job::life::Refusal;
 use job::sandbox::{Baseline, Features};
@@ -247,6 +248,17 @@ pub struct Follow {
     pub state: watch::Receiver<Arc<Job>>,
     /// Where the output ends, told as it grows; `None` for a job that has finished. A hint to look.
     pub output: Option<watch::Receiver<u64>>,
+    /// Those whom a job with `on_limit: wait` waits for.
+    pub(super) readers: Option<Arc<Readers>>,
+}
+
+impl Follow {
+    /// Has a job that waits for its readers wait for this one, which has read up to this offset; `None` for any other.
+    #[must_use]
+    pub fn reading(&self, at: u64) -> Option<Reading> {
+        let readers = self.readers.clone()?;
+        Some(Reading::begin(readers, at))
+    }
 }
 
 /// One page of jobs.

@@ -165,6 +165,12 @@ impl JobDirs {
         )
     }
 
+    /// How many files can still be made, where the file system has a number of them.
+    pub(super) fn free_files(&self) -> Option<u64> {
+        let space = fstatvfs(&self.jobs).ok()?;
+        (space.files() > 0).then(|| space.files_available())
+    }
+
     /// Does what may block on the disk where it keeps nobody waiting; `None` where that panicked.
     async fn apart<R: Send + 'static>(
         self: &Arc<Self>,

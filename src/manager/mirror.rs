@@ -51,7 +51,7 @@ pub(super) fn mirror(job: &mut Job, record: &Record) {
     let state = record.life.state(&job.spec.success_exit_codes);
     if !state.is_terminal() {
         job.state = state;
-        job.message = waiting_message(job, record.output_refused);
+        job.message = waiting_message(job, record);
     }
 }
 
@@ -76,11 +76,13 @@ pub(super) fn outlive_server(job: &mut Job, started_at: Timestamp) {
     job.version = job.version.max(unreached);
 }
 
-fn waiting_message(job: &Job, output_refused: Option<i32>) -> Option<String> {
-    let output = output_refused.map(|errno| {
+fn waiting_message(job: &Job, record: &Record) -> Option<String> {
+    let refused = record.output_refused.map(|errno| {
         let why = std::io::Error::from_raw_os_error(errno);
         format!("the job's output cannot be written down, so that it waits: {why}")
     });
+    let waits = "the job waits until its output is read (on_limit: wait)";
+    let output = refused.or_else(|| record.output_waits.then(|| waits.to_owned()));
     let names: Vec<String> = job
         .survivors
         .iter()

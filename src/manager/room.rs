@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::admission::{Admission, Claim, Reason, Rejection, Ticket};
+use super::readers::Readers;
 use super::runner::JobRequest;
 use job::queue::{Concurrency, OnConflict, Settings};
 use job::time::Timestamp;
@@ -25,6 +26,8 @@ pub(super) struct Awake {
     pub(super) state: watch::Receiver<Arc<Job>>,
     /// Where the output ends. The task asks the monitor only while there are receivers.
     pub(super) feed: Arc<watch::Sender<u64>>,
+    /// Who reads the output, of a job that waits for that.
+    pub(super) readers: Option<Arc<Readers>>,
     /// Boxed, since the channel has room for 32 from the first on.
     pub(super) requests: mpsc::Sender<Box<JobRequest>>,
 }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::admission::Ticket;
 use super::adopt::{self, Fate, Origin};
 use super::api::LookupError;
+use super::readers::Readers;
 use super::room::Superseded;
 use super::shared::Shared;
 use super::shutdown::ShutdownPlan;
@@ -57,8 +58,9 @@ pub(super) struct Runner {
     shared: Arc<Shared>,
     job: Job,
     publish: watch::Sender<Arc<Job>>,
-    /// Where the output ends, for those that follow it.
     feed: Arc<watch::Sender<u64>>,
+    /// Up to where the output has been read, of a job that waits for that.
+    read: Option<watch::Receiver<u64>>,
     requests: mpsc::Receiver<Box<JobRequest>>,
     shutdown: watch::Receiver<Option<ShutdownPlan>>,
     answer: Option<oneshot::Sender<Result<Submitted, SubmitError>>>,
@@ -67,6 +69,15 @@ pub(super) struct Runner {
     told: State,
     /// The rate of its queue counts its start.
     is_counted: bool,
+}
+
+/// What is told of a job, and by whom.
+pub(super) struct Told {
+    pub(super) publish: watch::Sender<Arc<Job>>,
+    /// Where the output ends, for those that follow it.
+    pub(super) feed: Arc<watch::Sender<u64>>,
+    /// Who reads the output, of a job that waits for that.
+    pub(super) readers: Option<Arc<Readers>>,
 }
 
 /// A stop, and where to tell what came of it.
@@ -86,8 +97,11 @@ impl Runner {
     pub(super) fn new(
         shared: Arc<Shared>,
         job: Job,
-        publish: watch::Sender<Arc<Job>>,
-        feed: Arc<watch::Sender<u64>>,
+        Told {
+            publish,
+            feed,
+            readers,
+        }: Told,
         requests: mpsc::Receiver<Box<JobRequest>>,
     ) -> Self {
         let shutdown = shared.shutdown.subscribe();
@@ -98,6 +112,7 @@ impl Runner {
             job,
             publish,
             feed,
+            read: readers.map(|readers| readers.watch()),
             requests,
             shutdown,
             answer: None,

@@ -27,6 +27,9 @@ use linux::clock;
 use linux::sandbox;
 use store::{Store, StoreError};
 
+/// With fewer files that can still be made no job is accepted: its directory, its record and its log are such.
+const MIN_FREE_FILES: u64 = 32;
+
 pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) supervisor: SupervisorLink,
@@ -186,10 +189,17 @@ impl Shared {
         if self.shutdown.is_draining() {
             return Err(NotReady::Draining);
         }
-        match self.job_dirs.free_bytes() {
-            Some(free) if free < self.limits.min_free_bytes => Err(NotReady::NoRoom),
-            Some(_) | None => Ok(()),
+        let is_full = self.job_dirs.free_bytes();
+        let is_full = is_full.is_some_and(|free| free < self.limits.min_free_bytes);
+        if is_full
+            || self
+                .job_dirs
+                .free_files()
+                .is_some_and(|it| it < MIN_FREE_FILES)
+        {
+            return Err(NotReady::NoRoom);
         }
+        Ok(())
     }
 
     pub(super) fn info(&self) -> Info {

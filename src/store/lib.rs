@@ -298,6 +298,18 @@ impl Store {
         self.writer.change(Change::Delete(ids), doing).await
     }
 
+    /// The greatest id of all jobs; `None` while there is none.
+    ///
+    /// # Errors
+    /// Where the tables cannot be read.
+    pub async fn newest(&self) -> Result<Option<JobId>, StoreError> {
+        self.readers
+            .read("cannot read the newest job", |connection| {
+                query::newest(connection)
+            })
+            .await
+    }
+
     /// The job as last stored; its secrets have names and no values.
     ///
     /// # Errors

@@ -138,6 +138,16 @@ pub(super) fn queued(
     Ok(jobs)
 }
 
+/// The greatest id of all jobs.
+pub(super) fn newest(connection: &Connection) -> Result<Option<JobId>, Fault> {
+    let newest: Option<[u8; 16]> = connection.query_row(
+        "SELECT max(id) FROM (SELECT max(id) AS id FROM live UNION ALL SELECT max(id) FROM finished)",
+        [],
+        |row| row.get(0),
+    )?;
+    Ok(newest.map(JobId::from_bytes))
+}
+
 pub(super) fn expired(
     connection: &Connection,
     now: Timestamp,

@@ -4,6 +4,7 @@ mod breaks;
 mod here;
 mod jobs;
 mod proxies;
+mod readers;
 mod run;
 mod streams;
 mod terminal;

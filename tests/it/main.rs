@@ -16,6 +16,7 @@ mod bulk;
 mod cli;
 mod containment;
 mod control;
+mod copies;
 mod crash;
 mod dependencies;
 mod disk;

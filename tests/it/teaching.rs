@@ -48,10 +48,10 @@ async fn an_unknown_field_is_shown_the_nearest_one() {
 #[tokio::test]
 async fn flags_of_a_query_are_true_in_any_case() {
     let server = Server::start().await;
-    let body = json!({"script": "true"});
+    let body = json!({"jobs": [{"key": "a", "script": "true"}]});
     for (word, status) in [("True", 200), ("TRUE", 200), ("False", 201), ("yes", 400)] {
         let reply = server
-            .post(&format!("/jobs?validate_only={word}"), &body)
+            .post(&format!("/batches?validate_only={word}"), &body)
             .await;
         assert_eq!(reply.status, status, "{word}: {reply}");
     }

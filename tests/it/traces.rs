@@ -7,6 +7,7 @@ use axum::{Json, Router};
 use nix::sys::signal::Signal;
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::harness::{Server, eventually, id, kill_now, unique};
 
@@ -121,6 +122,7 @@ async fn what_is_no_trace_is_ignored_and_the_environment_of_the_spec_wins() {
 struct Collector {
     url: String,
     bodies: Arc<Mutex<Vec<Value>>>,
+    _serving: JoinSet<()>,
 }
 
 impl Collector {
@@ -134,8 +136,13 @@ impl Collector {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let app = Router::new().route("/v1/traces", take);
-        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { url, bodies }
+        let mut serving = JoinSet::new();
+        serving.spawn(async move { axum::serve(listener, app).await.unwrap() });
+        Self {
+            url,
+            bodies,
+            _serving: serving,
+        }
     }
 
     fn spans(&self) -> Vec<Value> {

@@ -438,7 +438,7 @@ async fn wrong_webhooks_are_told_with_their_places() {
         assert!(!reply.to_string().contains("hunter2"));
     }
     let body = json!({"script": "true", "webhooks": vec![json!({"url": fine}); 8]});
-    let reply = server.post("/jobs?validate_only", &body).await;
+    let reply = server.post("/jobs/validate", &body).await;
     assert_eq!(reply.status, 200, "{reply}");
 }
 

@@ -162,6 +162,7 @@ fn launch_in(
         strays: Vec::new(),
         is_ahead: false,
         output_refused: None,
+        output_waits: false,
     };
     let started = plug(&launch, pipes, control, output).and_then(|(plugs, pump, input)| {
         let sandbox = prepare_sandbox(&launch)?;

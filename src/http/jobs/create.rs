@@ -23,13 +23,7 @@ use job::{JobId, Spec};
 use manager::{Submission, Submitted, Until};
 
 /// The parameters of [`create`].
-pub(crate) const CREATE: &[&str] = &[
-    "wait",
-    "validate_only",
-    "output_bytes",
-    "output_stream",
-    "output_ansi",
-];
+pub(crate) const CREATE: &[&str] = &["wait", "output_bytes", "output_stream", "output_ansi"];
 
 /// `POST /jobs`
 pub(crate) async fn create(
@@ -40,23 +34,10 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let wait = Wait::of(&mut params, request.headers());
     let shown = Wanted::of(&mut params);
-    let validate_only = params.flag("validate_only");
     params.finish()?;
     let key = idempotency::key(request.headers())?;
     let trace = trace::of(request.headers());
     let bytes = body::read_json(request, api.settings.max_body_bytes).await?;
-    if validate_only {
-        let new = wanted(&api, &bytes).await?;
-        judge(&api, &new.spec).await?;
-        api.manager.validate(&new.spec).await?;
-        let view = ValidView {
-            valid: true,
-            name: new.name.as_deref(),
-            labels: &new.labels,
-            spec: &new.spec,
-        };
-        return Ok(Json(view).into_response());
-    }
     let request = idempotency::Request::of(&api, &caller, key, (&Method::POST, "/jobs"), &bytes);
     let submitted = match request.await? {
         idempotency::Request::Repeat(submitted) => submitted,
@@ -66,6 +47,24 @@ pub(crate) async fn create(
         }
     };
     Ok(accepted(&api, submitted, &wait, shown).await)
+}
+
+/// `POST /jobs/validate`
+pub(crate) async fn validate(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let bytes = body::read_json(request, api.settings.max_body_bytes).await?;
+    let new = wanted(&api, &bytes).await?;
+    judge(&api, &new.spec).await?;
+    api.manager.validate(&new.spec).await?;
+    let view = ValidView {
+        valid: true,
+        name: new.name.as_deref(),
+        labels: &new.labels,
+        spec: &new.spec,
+    };
+    Ok(Json(view).into_response())
 }
 
 /// Does the command policy, where there is one, admit this job? Every way to a job comes by here.

@@ -602,7 +602,7 @@ mod tests {
                 // A line feed stands before a mark where what is kept ends within a line.
                 assert!(shown - parts(&excerpt) <= 1, "{text}");
                 match on_limit {
-                    OnLimit::DropOldest => {
+                    OnLimit::DropOldest | OnLimit::Wait => {
                         assert!(text.starts_with("[\u{2026} "), "{text}");
                         assert!(text.ends_with("line 03999\n"), "{text}");
                     }

@@ -25,7 +25,7 @@ use crate::headers::{FIRST_OFFSET, LAST_EVENT_ID};
 use crate::problem::{ApiError, Place, Violation};
 use crate::streams::Permit;
 use job::{Job, JobId, State};
-use manager::{Follow, Manager};
+use manager::{Follow, Manager, Reading};
 use protocol::output::Reader;
 
 /// How often something is sent to those that would else hear nothing.
@@ -182,6 +182,8 @@ pub(super) struct Follower {
     records: Option<Records>,
     state: watch::Receiver<Arc<Job>>,
     output: Option<watch::Receiver<u64>>,
+    /// What a job waits for that has `on_limit: wait`.
+    reading: Option<Reading>,
     tail: Arc<SharedTail>,
     said: Option<State>,
     /// Has it looked once at what there is?
@@ -212,6 +214,7 @@ impl Follower {
             id,
             format: records.format,
             ping_at: (records.format == Format::Events).then(|| Instant::now() + PING),
+            reading: follow.reading(records.at),
             records: Some(records),
             state: follow.state,
             output: follow.output,
@@ -240,6 +243,10 @@ impl Follower {
     /// The next part of the body; `None` at its end.
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
         let mut flush = false;
+        // What came before was taken.
+        if let (Some(reading), Some(records)) = (&self.reading, &self.records) {
+            reading.up_to(records.at);
+        }
         while !self.is_over {
             // Looked at before the output is read: what is over then has all of its output on disk.
             let job = self.state.borrow_and_update().clone();

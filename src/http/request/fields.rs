@@ -179,6 +179,10 @@ impl<'a> At<'a> {
         }
     }
 
+    pub(super) fn is_text(&self) -> bool {
+        matches!(self.value, Value::Text(_))
+    }
+
     pub(super) fn text(&self) -> Option<&'a str> {
         let Value::Text(text) = self.value else {
             return self.refuse(code::WRONG_TYPE, "must be a string");

@@ -66,6 +66,13 @@ fn argv(limits: &SpecLimits) -> impl Fn(&At<'_>) -> Option<Vec<String>> {
         ..
     } = *limits;
     move |at| {
+        if at.is_text() {
+            return at.refuse(
+                code::WRONG_TYPE,
+                "must be an array of texts, the program and its arguments, such as [\"echo\", \"hi\"]; \
+                 a line for a shell goes in `script`",
+            );
+        }
         let argv = at.filled_list(argv_items, c_text(argument_bytes))?;
         if argv.first().is_some_and(String::is_empty) {
             return at.refuse(
@@ -273,6 +280,7 @@ pub(super) fn on_limit(at: &At<'_>) -> Option<OnLimit> {
         ("drop_oldest", OnLimit::DropOldest),
         ("drop_newest", OnLimit::DropNewest),
         ("stop_job", OnLimit::StopJob),
+        ("wait", OnLimit::Wait),
     ])
 }
 

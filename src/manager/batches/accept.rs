@@ -127,6 +127,7 @@ fn planned(
             on: *on,
         });
         let actor = batch.created_by.clone();
+        let id = JobId::generate();
         let job = Job {
             name: new.name,
             labels: new.labels,
@@ -142,7 +143,7 @@ fn planned(
                 count: new.count,
                 max_running: batch.max_running,
             }),
-            ..Job::accepted(JobId::generate(), actor, spec, now)
+            ..Job::accepted(id, actor, spec, id.made_about(now))
         };
         match groups.get_mut(place) {
             Some(group) => group.count += 1,

@@ -7,10 +7,11 @@ use std::ops::ControlFlow::{self, Break, Continue};
 
 use tokio::time::Instant;
 
-use super::requests::{JobRequest, Pending, Reply, UNANSWERED, refused, send};
+use super::requests::{JobRequest, Pending, READERS, Reply, UNANSWERED, refused, send};
 use super::{Next, Runner, Stopping, log};
 use crate::adopt::{self, Fate};
 use crate::link::MonitorLink;
+use crate::readers::{Telling, more_read};
 use crate::shutdown::ShutdownPlan;
 use crate::time::until;
 use crate::{RequestError, mirror};
@@ -40,6 +41,8 @@ enum Woken {
     Monitor(std::io::Result<Option<FromMonitor>>),
     /// Nobody follows the output any more.
     Unfollowed,
+    /// More of the output has been read.
+    Read,
     Overdue,
 }
 
@@ -56,6 +59,8 @@ pub(super) struct Supervised<'a> {
     kill_at: Option<Instant>,
     /// The monitor reports growth of the output.
     watching: bool,
+    /// What the monitor is told of the readers of the output.
+    readers: Telling,
     has_stdin: bool,
 }
 
@@ -70,6 +75,7 @@ impl<'a> Supervised<'a> {
             next_ticket: 0,
             kill_at: None,
             watching: false,
+            readers: Telling::default(),
         }
     }
 
@@ -84,11 +90,17 @@ impl<'a> Supervised<'a> {
                 self.watching = true;
                 let _ = send(&self.link, UNANSWERED, Request::WatchOutput(true)).await;
             }
+            let read = self.runner.read.as_mut();
+            let read = read.map(|read| *read.borrow_and_update());
+            if let Some(offset) = read.and_then(|read| self.readers.next(read)) {
+                let _ = send(&self.link, READERS, Request::OutputRead(offset)).await;
+            }
             let woken = tokio::select! {
                 message = self.link.receive() => Woken::Monitor(message),
                 Some(asked) = self.runner.requests.recv() => Woken::Asked(*asked),
                 _ = self.runner.shutdown.changed() => Woken::Shutdown,
                 () = self.runner.feed.closed(), if self.watching => Woken::Unfollowed,
+                () = more_read(&mut self.runner.read), if self.readers.is_full() => Woken::Read,
                 () = until(self.kill_at) => Woken::Overdue,
             };
             let next = match woken {
@@ -101,6 +113,7 @@ impl<'a> Supervised<'a> {
                     self.watching = false;
                     Continue(Some(Request::WatchOutput(false)))
                 }
+                Woken::Read => Continue(None),
                 Woken::Overdue => {
                     self.kill_at = None;
                     Continue(Some(Request::Stop(Stop {
@@ -155,6 +168,11 @@ impl<'a> Supervised<'a> {
                     self.runner.answer();
                 }
             }
+            FromMonitor::OutputFull => self.readers.ask(),
+            FromMonitor::Reply {
+                ticket: READERS,
+                result,
+            } => self.readers.answer(matches!(result, Ok(1))),
             FromMonitor::Reply { ticket, result } => {
                 if let Some(pending) = self.pending.remove(&ticket) {
                     self.on_reply(pending, result).await;
@@ -203,6 +221,7 @@ impl<'a> Supervised<'a> {
                     | Request::Resume
                     | Request::Amend { .. }
                     | Request::WatchOutput(_)
+                    | Request::OutputRead(_)
                     | Request::Stdin(_)
                     | Request::Resize(_) => None,
                 };
@@ -289,6 +308,7 @@ impl<'a> Supervised<'a> {
                 }
                 self.ask_again().await;
                 self.watching = false;
+                self.readers = Telling::default();
                 return Continue(None);
             }
             Fate::Ended(record) => self.end_with(&record).await,

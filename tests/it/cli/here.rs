@@ -77,7 +77,10 @@ async fn shells_complete_what_the_service_has() {
     let ended = id(&server.run(&ended).await);
 
     assert_eq!(offered(&server, &["logs", "nig"]), ["nightly"]);
-    assert_eq!(offered(&server, &["logs", &ended[..20]]), [ended.clone()]);
+    assert_eq!(
+        offered(&server, &["logs", &ended[..20]]),
+        std::slice::from_ref(&ended)
+    );
     assert!(offered(&server, &["logs", ""]).contains(&"build".to_owned()));
     // What has ended cannot be stopped.
     let words = offered(&server, &["stop", ""]);

@@ -31,6 +31,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/jobs/validate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Check a job, and create none
+         * @description The body of `POST /jobs`, judged as there. Whether there is room for the job now is not asked.
+         */
+        post: operations["validateJob"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/jobs/counts": {
         parameters: {
             query?: never;
@@ -1044,6 +1064,78 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/batches": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List batches, newest first */
+        get: operations["listBatches"];
+        put?: never;
+        /**
+         * Create many jobs together
+         * @description All of it is accepted and durable when the answer comes, or nothing is. `defaults` is merged under every job (RFC 7396). An entry of `jobs`
+         *     is a job, or stands for many: with `repeat` for so many of the same, with `for_each` for one for each patch on it. At most 10,000 jobs,
+         *     100 dependencies each and 100,000 altogether, where one on an entry of many jobs counts once. A job of a batch finds
+         *     `PROCESSION_BATCH_ID`, `PROCESSION_JOB_KEY`, `PROCESSION_INDEX` (from 0) and `PROCESSION_COUNT` in its environment, unless it sets them
+         *     itself. Of a batch of more than 100 jobs there is no event `job.created` of each.
+         */
+        post: operations["createBatch"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/batches/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The id of a batch. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        /** A batch, now or once it has finished */
+        get: operations["getBatch"];
+        put?: never;
+        post?: never;
+        /**
+         * Stop all jobs of a batch
+         * @description Jobs that wait end at once and none of them starts any more; those that run are stopped as by `DELETE /jobs/{id}`.
+         */
+        delete: operations["stopBatch"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/batches/{id}/rerun": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The id of a batch. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Run jobs of a finished batch again, as a new batch
+         * @description With `failed`, those that have not succeeded; those that have count as done for the ones that depend on them.
+         */
+        post: operations["rerunBatch"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/queues": {
         parameters: {
             query?: never;
@@ -1277,7 +1369,7 @@ export interface components {
          * @description Why a job is over. Clients accept causes that they do not know.
          * @enum {string}
          */
-        Cause: "exited" | "signaled" | "spawn_failed" | "timeout" | "canceled" | "superseded" | "oom_killed" | "output_limit" | "start_deadline" | "shutdown" | "monitor_lost" | "supervisor_lost" | "host_rebooted";
+        Cause: "exited" | "signaled" | "spawn_failed" | "timeout" | "canceled" | "superseded" | "dependency_failed" | "oom_killed" | "output_limit" | "start_deadline" | "shutdown" | "monitor_lost" | "supervisor_lost" | "host_rebooted";
         /**
          * Format: date-time
          * @description RFC 3339 in UTC with microseconds.
@@ -1349,35 +1441,20 @@ export interface components {
             command?: null | components["schemas"]["Argv"];
             /** @description A text for `shell`. */
             script?: string | null;
-            /**
-             * @description The shell and its options; the script is appended. Only with `script`.
-             * @default [
-             *       "/bin/sh",
-             *       "-c"
-             *     ]
-             */
-            shell: null | components["schemas"]["Argv"];
+            /** @description The shell and its options, by default `/bin/sh -c`; the script is appended. Only with `script`. */
+            shell?: null | components["schemas"]["Argv"];
             /**
              * @description Absolute; the server's default work directory otherwise.
              * @default null
              */
             cwd: string | null;
             env?: null | components["schemas"]["Environment"];
-            /**
-             * @description What comes from the service's own environment: PATH HOME USER LOGNAME SHELL LANG LC_* TZ TMPDIR; nothing; or these. Besides, every job has PROCESSION_JOB_ID, unless it sets that itself.
-             * @default default
-             */
-            env_inherit: ("default" | "none" | null) | string[];
-            /**
-             * @description Run as this user; needs a service that runs as root.
-             * @default null
-             */
-            user: null | components["schemas"]["NameOrId"];
-            /**
-             * @description The user's own by default.
-             * @default null
-             */
-            group: null | components["schemas"]["NameOrId"];
+            /** @description `default`, `none`, or names: what comes from the service's own environment. `default` is PATH HOME USER LOGNAME SHELL LANG LC_* TZ TMPDIR. Besides, every job has PROCESSION_JOB_ID, unless it sets that itself. */
+            env_inherit?: string | string[] | null;
+            /** @description Run as this user; needs a service that runs as root. */
+            user?: null | components["schemas"]["NameOrId"];
+            /** @description The user's own by default. */
+            group?: null | components["schemas"]["NameOrId"];
             /**
              * @description The user's own by default.
              * @default null
@@ -1418,39 +1495,30 @@ export interface components {
              * @description What the job is kept from beyond what its user may not do; `null` is what the service does by default (`--sandbox`). It
              *     needs `no_new_privs`. What the kernel lacks is left out and listed in `process.sandbox.missing`, or with `require`
              *     refused: 422 `sandbox_unavailable`. Where the service requires the sandbox, less is 403 `sandbox_required`.
-             * @default null
              */
-            sandbox: null | components["schemas"]["Sandbox"];
-            /** @description `null` is `/dev/null`; `open` is a pipe that `POST /jobs/{id}/stdin` writes to; `data` is a file with these bytes. With `pty` the input is the terminal, whatever stands here; `data` is refused then. */
-            stdin?: null | {
-                /** @enum {unknown} */
-                mode: "null" | "open";
-                text?: null;
-                base64?: null;
-            } | {
-                /** @constant */
-                mode: "data";
-                text: string;
-                base64?: null;
-            } | {
-                /** @constant */
-                mode: "data";
-                text?: null;
-                base64: string;
-            };
+            sandbox?: null | components["schemas"]["Sandbox"];
+            /**
+             * @description `null` is `/dev/null`; `open` is a pipe that `POST /jobs/{id}/stdin` writes to; `data` is a file with the bytes of either `text`
+             *     or `base64`. With `pty` the input is the terminal, whatever stands here; `data` is refused then.
+             */
+            stdin?: {
+                /** @enum {string} */
+                mode: "null" | "open" | "data";
+                text?: string | null;
+                base64?: string | null;
+            } | null;
             /**
              * @description A terminal of this size instead of standard input, output and error, and the controlling one of the job's
              *     session. Its output is one stream, `stdout`. It takes input as with `stdin: {mode: open}`; the input's end is
              *     typed as the terminal's end-of-file character. `TERM` is `term` unless `env` or `secret_env` says otherwise.
              *     The output ends with the last process of the job: one that has let go of the terminal may open it again. An interactive shell does not end at SIGTERM:
              *     `stop: {signal: SIGHUP}` is what hanging up does.
-             * @default null
              */
-            pty: null | {
-                /** @default 24 */
-                rows: null | components["schemas"]["TerminalLength"];
-                /** @default 80 */
-                cols: null | components["schemas"]["TerminalLength"];
+            pty?: null | {
+                /** @description 24 by default. */
+                rows?: null | components["schemas"]["TerminalLength"];
+                /** @description 80 by default. */
+                cols?: null | components["schemas"]["TerminalLength"];
                 /** @default xterm-256color */
                 term: string | null;
             };
@@ -1464,10 +1532,13 @@ export interface components {
                 /** @default 67108864 */
                 max_bytes: number | null;
                 /**
+                 * @description With `wait` nothing is dropped that was not read: once the log is full, the job waits, as for the reader of a pipe,
+                 *     until everybody who follows its output (by `follow=true` or `attach`) has been sent more of it, or until it is stopped.
+                 *     Half of `max_bytes` is kept behind them. Where nobody follows, it waits for somebody who does; `state_message` says so.
                  * @default drop_oldest
                  * @enum {string|null}
                  */
-                on_limit: "drop_oldest" | "drop_newest" | "stop_job" | null;
+                on_limit: "drop_oldest" | "drop_newest" | "stop_job" | "wait" | null;
             } | null;
             /**
              * @description From `started_at`.
@@ -1476,8 +1547,8 @@ export interface components {
             timeout_seconds: number | null;
             /** @description What DELETE, timeout and shutdown do first; the final kill always takes every process of the job. */
             stop?: {
-                /** @default SIGTERM */
-                signal: null | components["schemas"]["SignalName"];
+                /** @description SIGTERM by default. */
+                signal?: null | components["schemas"]["SignalName"];
                 /** @default 10 */
                 grace_seconds: number | null;
                 scope?: null | components["schemas"]["Scope"];
@@ -1511,19 +1582,15 @@ export interface components {
              *     what happens: `queue` waits; `reject` is 409 `concurrency_conflict` where so many run or wait; `newest` ends the jobs that wait with
              *     the key (`canceled`, `superseded`) and waits; `replace` does that and stops what runs with the key, and starts when
              *     no process of it is left.
-             * @default null
              */
-            concurrency: null | components["schemas"]["Concurrency"];
+            concurrency?: null | components["schemas"]["Concurrency"];
             /**
              * @description From `created_at`, or from `run_at`. Still queued then: `failed`, `start_deadline`. For the first attempt.
              * @default null
              */
             start_deadline_seconds: number | null;
-            /**
-             * @description Whether and when the job is tried again if it fails. Excludes an open standard input and a terminal.
-             * @default null
-             */
-            retry: null | components["schemas"]["Retry"];
+            /** @description Whether and when the job is tried again if it fails. Excludes an open standard input and a terminal. */
+            retry?: null | components["schemas"]["Retry"];
             /**
              * @description How long record and output are kept after the end.
              * @default 604800
@@ -1539,6 +1606,168 @@ export interface components {
              * @enum {string|null}
              */
             policy: "queue" | "reject" | "newest" | "replace" | null;
+        };
+        /**
+         * @description Whose end is waited for, and which end. All dependencies of a job have to hold.
+         * @example {
+         *       "job": "0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f",
+         *       "on": "finished"
+         *     }
+         */
+        Dependency: {
+            /**
+             * Format: uuid
+             * @description A job.
+             */
+            job?: string | null;
+            /**
+             * Format: uuid
+             * @description A batch.
+             */
+            batch?: string | null;
+            on?: null | components["schemas"]["On"];
+        };
+        /**
+         * @description How it has to end: well; badly (`failed`, `timed_out` or `lost`, of a batch any job of it); or in any way.
+         * @default succeeded
+         * @enum {string}
+         */
+        On: "succeeded" | "failed" | "finished";
+        /**
+         * @description Jobs to create together. Unknown fields are refused.
+         * @example {
+         *       "name": "nightly",
+         *       "defaults": {
+         *         "queue": "etl"
+         *       },
+         *       "max_running": 10,
+         *       "jobs": [
+         *         {
+         *           "key": "fetch",
+         *           "command": [
+         *             "./fetch"
+         *           ]
+         *         },
+         *         {
+         *           "key": "shard",
+         *           "repeat": 500,
+         *           "command": [
+         *             "./work"
+         *           ],
+         *           "depends_on": [
+         *             {
+         *               "key": "fetch"
+         *             }
+         *           ]
+         *         },
+         *         {
+         *           "key": "join",
+         *           "command": [
+         *             "./join"
+         *           ],
+         *           "depends_on": [
+         *             {
+         *               "key": "shard"
+         *             }
+         *           ]
+         *         },
+         *         {
+         *           "key": "report",
+         *           "command": [
+         *             "./report"
+         *           ],
+         *           "depends_on": [
+         *             {
+         *               "key": "join",
+         *               "on": "finished"
+         *             }
+         *           ]
+         *         }
+         *       ]
+         *     }
+         */
+        NewBatch: {
+            name?: components["schemas"]["Name"];
+            /** @description Of the batch. */
+            labels?: null | components["schemas"]["Labels"];
+            /** @description Fields of `NewJob` or `TemplateSubmission` for every job. */
+            defaults?: Record<string, never> | null;
+            /**
+             * @description How many of its jobs may run at once. Then no job of it has a `concurrency`.
+             * @default null
+             */
+            max_running: number | null;
+            /**
+             * @description What becomes of the others when a job has failed, timed out or is lost.
+             * @default continue
+             * @enum {string|null}
+             */
+            on_failure: "continue" | "cancel_queued" | "stop_all" | null;
+            /** @description Who is notified of the end of the batch. */
+            webhooks?: {
+                url: string;
+                events?: "batch.finished"[] | null;
+                secret?: string | null;
+            }[] | null;
+            /**
+             * @description How long the record of the batch is kept after the end.
+             * @default 604800
+             */
+            ttl_seconds_after_finished: number | null;
+            jobs: {
+                /** @description Names the entry within the batch. */
+                key: string;
+                repeat?: number | null;
+                for_each?: Record<string, never>[] | null;
+                depends_on?: {
+                    /** @description All jobs of this entry. */
+                    key?: string | null;
+                    /** Format: uuid */
+                    job?: string | null;
+                    /** Format: uuid */
+                    batch?: string | null;
+                    on?: null | components["schemas"]["On"];
+                }[] | null;
+            }[];
+        };
+        Batch: {
+            /** Format: uuid */
+            id: string;
+            name: components["schemas"]["Name"];
+            labels: components["schemas"]["Labels"];
+            /**
+             * @description `running`; then `succeeded`: all of its jobs; `failed`: at least one failed, timed out or is lost; `canceled`: else.
+             * @enum {string}
+             */
+            state: "running" | "succeeded" | "failed" | "canceled";
+            total: number;
+            /** @description How many of its jobs are in each state; `total` altogether, also when records of jobs have expired. */
+            counts: {
+                [key: string]: number;
+            };
+            max_running: number | null;
+            /** @enum {string} */
+            on_failure: "continue" | "cancel_queued" | "stop_all";
+            webhooks: components["schemas"]["Webhook"][];
+            created_by: string;
+            /**
+             * Format: uuid
+             * @description The batch that this one repeats.
+             */
+            rerun_of: string | null;
+            created_at: components["schemas"]["Timestamp"];
+            finished_at: null | components["schemas"]["Timestamp"];
+            expires_at: null | components["schemas"]["Timestamp"];
+            /** @description Grows with each end of a job; also the `ETag`. */
+            version: number;
+            /** @description By key, the id of the one job, or the first and the number of many. Not in lists. */
+            jobs?: {
+                [key: string]: string | {
+                    /** Format: uuid */
+                    first: string;
+                    count: number;
+                };
+            };
         };
         /**
          * @description A job that fails is tried again, as another attempt of the same job, up to `max_attempts`. Between attempts it is `queued` with
@@ -1648,9 +1877,11 @@ export interface components {
              * @default false
              */
             hold: boolean | null;
+            /** @description What has to end before the job may start. One that cannot end that way any more ends the job: `canceled`, `dependency_failed`. What is not there is 422 `invalid_spec`, `no_such_job`. */
+            depends_on?: components["schemas"]["Dependency"][] | null;
         };
         /** @description A job to create. Unknown fields are refused. `null` stands for the default. */
-        NewJob: components["schemas"]["SpecCommon"] & {
+        JobSubmission: components["schemas"]["SpecCommon"] & {
             name?: components["schemas"]["Name"];
             labels?: null | components["schemas"]["Labels"];
             /** @description Not before this moment; one that has passed means now. `start_deadline_seconds` counts from it. */
@@ -1660,10 +1891,12 @@ export interface components {
              * @default false
              */
             hold: boolean | null;
+            /** @description What has to end before the job may start. One that cannot end that way any more ends the job: `canceled`, `dependency_failed`. What is not there is 422 `invalid_spec`, `no_such_job`. */
+            depends_on?: components["schemas"]["Dependency"][] | null;
             /** @description As `env`; the values are never shown again. */
             secret_env?: null | components["schemas"]["Environment"];
             /** @description Who is notified of what happens to the job, up to its end. */
-            webhooks?: components["schemas"]["NewWebhook"][] | null;
+            webhooks?: components["schemas"]["WebhookSubmission"][] | null;
             /** @description Per process. One value sets both limits. */
             rlimits?: {
                 [key: string]: components["schemas"]["RlimitValue"] | components["schemas"]["RlimitPair"];
@@ -1673,7 +1906,7 @@ export interface components {
         JobSpec: WithRequired<components["schemas"]["SpecCommon"], "cwd" | "env" | "env_inherit" | "user" | "group" | "supplementary_groups" | "umask" | "nice" | "oom_score_adj" | "cpu_affinity" | "limits" | "no_new_privs" | "sandbox" | "stdin" | "pty" | "output" | "timeout_seconds" | "stop" | "wait_for" | "success_exit_codes" | "queue" | "priority" | "weight" | "concurrency" | "start_deadline_seconds" | "ttl_seconds_after_finished" | "retry"> & {
             /** @description The names; the values are never shown. */
             secret_env: {
-                [key: string]: null;
+                [key: string]: string | null;
             };
             webhooks: components["schemas"]["Webhook"][];
             rlimits: {
@@ -1710,6 +1943,8 @@ export interface components {
          *       "state": "timed_out",
          *       "state_reason": "timeout",
          *       "state_message": null,
+         *       "depends_on": [],
+         *       "batch": null,
          *       "spec": {
          *         "command": [
          *           "sleep",
@@ -1857,7 +2092,8 @@ export interface components {
             version: number;
             state: components["schemas"]["State"];
             /**
-             * @description A stable word. Of an ended job the cause; of a queued one the first gate that is shut at this moment: `held`, `waiting_for_time`, `waiting_for_key`, `never_fits`
+             * @description A stable word. Of an ended job the cause; of a queued one the first gate that is shut at this moment: `held`, `waiting_for_dependencies`, `waiting_for_time`,
+             *     `waiting_for_batch` (as many jobs of its batch run as may), `waiting_for_key`, `never_fits`
              *     (its weight is above a limit that was lowered), `waiting_for_retry` (between two attempts), `queue_paused`, `waiting_for_rate`, `waiting_for_queue`, or
              *     `waiting_for_slot` (the service is full). What a job waits for does not make `version` grow.
              */
@@ -1865,6 +2101,25 @@ export interface components {
             /** @description One sentence for people; of a queued job on what it waits for. */
             state_message: string | null;
             spec: components["schemas"]["JobSpec"];
+            /** @description What has to end before it may start. With `key`, all jobs of that entry of the batch. */
+            depends_on: {
+                /** Format: uuid */
+                job?: string;
+                /** Format: uuid */
+                batch?: string;
+                key?: string;
+                on: components["schemas"]["On"];
+            }[];
+            /** @description Its place in a batch. */
+            batch: null | {
+                /** Format: uuid */
+                id: string;
+                key: string;
+                /** @description Which job of its entry it is. */
+                index: number;
+                /** @description Of how many. */
+                count: number;
+            };
             created_at: components["schemas"]["Timestamp"];
             started_at: null | components["schemas"]["Timestamp"];
             finished_at: null | components["schemas"]["Timestamp"];
@@ -2176,10 +2431,10 @@ export interface components {
             next_offset: number;
         };
         /** @enum {string} */
-        EventType: "job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.attempt_finished" | "job.finished" | "job.webhook_delivered" | "job.webhook_failed";
+        EventType: "job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.attempt_finished" | "job.finished" | "job.webhook_delivered" | "job.webhook_failed" | "batch.created" | "batch.finished";
         /**
-         * @description A happening, as a CloudEvent 1.0. `source` names the store that it comes from, `subject` is the job's id, `time` when it
-         *     happened. Of `data`, `name`, `labels`, `state`, `version` and `attempt` are the job's after it; the rest depends on
+         * @description A happening, as a CloudEvent 1.0. `source` names the store that it comes from, `subject` is the job's id, or `batch/` and that of a
+         *     batch, `time` when it happened. Nothing is told of deliveries to webhooks of a batch. Of `data`, `name`, `labels`, `state`, `version` and `attempt` are the job's after it; the rest depends on
          *     the type.
          * @example {
          *       "specversion": "1.0",
@@ -2194,6 +2449,7 @@ export interface components {
          *         "labels": {
          *           "team": "data"
          *         },
+         *         "batch": null,
          *         "state": "succeeded",
          *         "version": 4,
          *         "attempt": 1,
@@ -2219,7 +2475,6 @@ export interface components {
             /** Format: uri */
             source: string;
             type: components["schemas"]["EventType"];
-            /** Format: uuid */
             subject: string;
             time: components["schemas"]["Timestamp"];
             /** @constant */
@@ -2229,14 +2484,25 @@ export interface components {
                 labels: {
                     [key: string]: string;
                 };
+                /**
+                 * Format: uuid
+                 * @description The batch that the job belongs to.
+                 */
+                batch: string | null;
+                /** @description With `batch.created`, `batch.finished`: its jobs. */
+                total?: number;
+                /** @description With `batch.finished`: how many ended in each state. */
+                counts?: {
+                    [key: string]: number;
+                };
                 state: components["schemas"]["State"];
                 version: number;
                 attempt: number;
-                /** @description With `job.created`. */
+                /** @description With `job.created`, `batch.created`. */
                 created_by?: string;
                 /**
                  * Format: uuid
-                 * @description With `job.created`.
+                 * @description With `job.created`, `batch.created`.
                  */
                 rerun_of?: string | null;
                 /** @description With `job.started`. */
@@ -2283,7 +2549,7 @@ export interface components {
          *       "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
          *     }
          */
-        NewWebhook: {
+        WebhookSubmission: {
             /** @description Of http or https, without user and password. */
             url: string;
             /** @description Without it, all of these. */
@@ -2294,8 +2560,8 @@ export interface components {
         Webhook: {
             url: string;
             events: components["schemas"]["EventType"][];
-            /** @description It is there where deliveries are signed. */
-            secret?: null;
+            /** @description `null`, and there only where deliveries are signed. */
+            secret?: string | null;
         };
         Survivor: {
             pid: number;
@@ -2348,6 +2614,11 @@ export interface components {
              * @default 0
              */
             timeout_seconds: number | null;
+            /**
+             * Format: uuid
+             * @description The same of the jobs of this batch.
+             */
+            batch?: string | null;
         };
         WaitResult: {
             /** @description All of them have finished, or one with `any`. */
@@ -2361,6 +2632,8 @@ export interface components {
             state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
             queue?: string | null;
             name_prefix?: string | null;
+            /** Format: uuid */
+            batch?: string | null;
             created_after?: null | components["schemas"]["Timestamp"];
             created_before?: null | components["schemas"]["Timestamp"];
             /**
@@ -2375,6 +2648,8 @@ export interface components {
             state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
             queue?: string | null;
             name_prefix?: string | null;
+            /** Format: uuid */
+            batch?: string | null;
             created_after?: null | components["schemas"]["Timestamp"];
             created_before?: null | components["schemas"]["Timestamp"];
             /**
@@ -2388,6 +2663,11 @@ export interface components {
         };
         StopRequest: {
             label_selector?: string | null;
+            /**
+             * Format: uuid
+             * @description The jobs of this batch.
+             */
+            batch?: string | null;
             /** @description One state or several. */
             state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
             queue?: string | null;
@@ -2458,11 +2738,8 @@ export interface components {
             paused: boolean | null;
             /** @default null */
             pause_reason: string | null;
-            /**
-             * @description Whose jobs take turns, by weight, among those of the same priority: those of each creator, or of each value of a label.
-             * @default null
-             */
-            fair_by: null | "created_by" | {
+            /** @description Whose jobs take turns, by weight, among those of the same priority: those of each creator, or of each value of a label. */
+            fair_by?: null | "created_by" | {
                 label: string;
             };
             /**
@@ -2589,7 +2866,7 @@ export interface components {
             header?: string;
             /**
              * @description Stable. In bodies `unknown_field`, `duplicate_field`, `missing`, `wrong_type`, `out_of_range`, `too_long`, `too_many`,
-             *     `invalid_value`, `conflict`; in queries also `unknown_parameter` and `repeated`; or the problem's own code.
+             *     `invalid_value`, `conflict`, `no_such_job`; in queries also `unknown_parameter` and `repeated`; or the problem's own code.
              */
             code: string;
             detail: string;
@@ -2598,7 +2875,7 @@ export interface components {
          * @description Stable; clients accept codes that they do not know.
          * @enum {string}
          */
-        ProblemCode: "invalid_query" | "invalid_page_token" | "invalid_header" | "invalid_json" | "invalid_request" | "unauthenticated" | "forbidden" | "peer_not_allowed" | "origin_not_allowed" | "policy_forbids" | "privilege_required" | "not_found" | "job_not_found" | "queue_not_found" | "method_not_allowed" | "not_acceptable" | "body_timeout" | "job_not_started" | "job_stopping" | "job_already_finished" | "job_not_queued" | "queue_in_use" | "concurrency_conflict" | "signal_failed" | "stdin_closed" | "stdin_offset_mismatch" | "stdin_taken" | "no_terminal" | "precondition_failed" | "cursor_expired" | "body_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "upgrade_required" | "head_too_large" | "host_not_allowed" | "invalid_spec" | "invalid_body" | "no_such_user" | "no_such_template" | "containment_unavailable" | "sandbox_unavailable" | "sandbox_required" | "idempotency_key_reused" | "queue_full" | "too_many_streams" | "internal" | "draining" | "not_ready" | "monitor_unavailable" | "store_unavailable" | "no_room";
+        ProblemCode: "invalid_query" | "invalid_page_token" | "invalid_header" | "invalid_json" | "invalid_request" | "unauthenticated" | "forbidden" | "peer_not_allowed" | "origin_not_allowed" | "policy_forbids" | "privilege_required" | "not_found" | "job_not_found" | "queue_not_found" | "batch_not_found" | "method_not_allowed" | "not_acceptable" | "body_timeout" | "job_not_started" | "job_stopping" | "job_already_finished" | "job_not_queued" | "queue_in_use" | "depended_on" | "batch_not_finished" | "batch_jobs_expired" | "nothing_to_rerun" | "concurrency_conflict" | "signal_failed" | "stdin_closed" | "stdin_offset_mismatch" | "stdin_taken" | "no_terminal" | "precondition_failed" | "cursor_expired" | "body_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "upgrade_required" | "head_too_large" | "host_not_allowed" | "invalid_spec" | "invalid_body" | "no_such_user" | "no_such_template" | "containment_unavailable" | "sandbox_unavailable" | "sandbox_required" | "idempotency_key_reused" | "secrets_unknown" | "queue_full" | "too_many_streams" | "internal" | "draining" | "not_ready" | "monitor_unavailable" | "store_unavailable" | "no_room";
     };
     responses: {
         /** @description An error of the protocol, such as -32020 where a header differs from the body; or `not_found`, where there are no tools. */
@@ -2660,6 +2937,15 @@ export interface components {
         };
         /** @description `job_not_found`. */
         JobNotFound: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `batch_not_found`. */
+        BatchNotFound: {
             headers: {
                 [name: string]: unknown;
             };
@@ -2760,7 +3046,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description `unsupported_media_type`: the body is not `application/json`, or `application/merge-patch+json` where that is asked for. */
+        /** @description `unsupported_media_type`: the body is not `application/json`; where `application/merge-patch+json` is asked for, either will do. */
         UnsupportedMediaType: {
             headers: {
                 [name: string]: unknown;
@@ -2925,11 +3211,13 @@ export interface operations {
                 name_prefix?: string;
                 /** @description Exactly this queue. */
                 queue?: string;
+                /** @description Of this batch. */
+                batch?: string;
                 /** @description Created at or after this moment. */
                 created_after?: string;
                 /** @description Created before this moment. */
                 created_before?: string;
-                /** @description At most so many jobs; more than 1000 are lowered to 1000. */
+                /** @description At most so many jobs; more than 1000 are lowered to 1000. A page ends early where its jobs have more than about 8 MiB. */
                 page_size?: number;
                 /** @description The `next_page_token` of a list with the same filter and order. */
                 page_token?: string;
@@ -2974,8 +3262,6 @@ export interface operations {
             query?: {
                 /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
                 wait?: components["parameters"]["Wait"];
-                /** @description Check the body and change nothing; 200 instead of 201. */
-                validate_only?: boolean;
                 /**
                  * @description With more than 0, `output` of the job has an `excerpt`: the output in the answer, in at most so many bytes. A fifth of
                  *     them go to its beginning and the rest to its end, cut at the ends of lines where one is within 4 KiB, and never inside a character.
@@ -3017,20 +3303,10 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["NewJob"];
+                "application/json": components["schemas"]["JobSubmission"];
             };
         };
         responses: {
-            /** @description The body is valid (`validate_only`). */
-            200: {
-                headers: {
-                    "Request-Id": components["headers"]["Request-Id"];
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ValidSubmission"];
-                };
-            };
             /** @description The job was accepted and is durable. */
             201: {
                 headers: {
@@ -3112,6 +3388,56 @@ export interface operations {
             };
         };
     };
+    validateJob: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["JobSubmission"];
+            };
+        };
+        responses: {
+            /** @description It would be accepted. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ValidSubmission"];
+                };
+            };
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            /** @description `forbidden`, `peer_not_allowed`, `origin_not_allowed`, `policy_forbids`, `privilege_required`, `sandbox_required`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            408: components["responses"]["BodyTimeout"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            /** @description `invalid_spec`, with every mistake in `errors`; `no_such_user`; `no_such_template`; `containment_unavailable`; `sandbox_unavailable`. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+        };
+    };
     countJobs: {
         parameters: {
             query?: {
@@ -3121,6 +3447,8 @@ export interface operations {
                 name_prefix?: string;
                 /** @description Exactly this queue. */
                 queue?: string;
+                /** @description Of this batch. */
+                batch?: string;
                 /** @description Created at or after this moment. */
                 created_after?: string;
                 /** @description Created before this moment. */
@@ -4660,6 +4988,8 @@ export interface operations {
                  * @example team=data,!nightly
                  */
                 label_selector?: string;
+                /** @description Of this batch and its jobs. */
+                batch?: string;
                 /** @description Go on with what comes. By default `true` for `text/event-stream`, `false` for `application/x-ndjson`. */
                 follow?: components["parameters"]["FollowEvents"];
             };
@@ -5555,6 +5885,397 @@ export interface operations {
             };
             421: components["responses"]["HostNotAllowed"];
             500: components["responses"]["Internal"];
+        };
+    };
+    listBatches: {
+        parameters: {
+            query?: {
+                /** @description At most so many; more than 1000 are lowered to 1000. */
+                page_size?: number;
+                /** @description The `next_page_token` of a list. */
+                page_token?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of batches, each without `jobs`. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        batches: components["schemas"]["Batch"][];
+                        next_page_token: string | null;
+                    };
+                };
+            };
+            /** @description `invalid_query`, `invalid_page_token`. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
+        };
+    };
+    createBatch: {
+        parameters: {
+            query?: {
+                /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
+                wait?: components["parameters"]["Wait"];
+                /** @description Only check the body. */
+                validate_only?: boolean;
+            };
+            header?: {
+                /**
+                 * @description `wait=SECONDS` does what the parameter `wait` does. What is not understood is ignored.
+                 * @example wait=30
+                 */
+                Prefer?: components["parameters"]["Prefer"];
+                /** @description As of `POST /jobs`; it is kept as long as the batch. */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewBatch"];
+            };
+        };
+        responses: {
+            /** @description The body is valid (`validate_only`). */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        /** @constant */
+                        valid: true;
+                        total: number;
+                    };
+                };
+            };
+            /** @description The batch was accepted and is durable. */
+            201: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    ETag: components["headers"]["ETag"];
+                    /** @description The path of the batch. */
+                    Location: string;
+                    /** @description `true` where the key had been used before. */
+                    "Idempotent-Replayed"?: "true";
+                    "Preference-Applied": components["headers"]["Preference-Applied"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Batch"];
+                };
+            };
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            /** @description `forbidden`, `peer_not_allowed`, `origin_not_allowed`, `policy_forbids`, `privilege_required`, `sandbox_required`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            408: components["responses"]["BodyTimeout"];
+            /** @description `concurrency_conflict`: of a job with `policy: reject`. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            /** @description As of `POST /jobs`, with pointers such as `/jobs/4711/stop/grace_seconds` or `/defaults/cwd`. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `queue_full`: not all of the jobs may wait. */
+            429: {
+                headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+            /** @description `draining`, `store_unavailable`. */
+            503: {
+                headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            507: components["responses"]["NoRoom"];
+        };
+    };
+    getBatch: {
+        parameters: {
+            query?: {
+                /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
+                wait?: components["parameters"]["Wait"];
+                /** @description What `wait` waits for: the last end, or a version greater than `after_version`, by default the present one. */
+                until?: "finished" | "change";
+                /** @description Goes with `until=change`. */
+                after_version?: number;
+            };
+            header?: {
+                /**
+                 * @description `wait=SECONDS` does what the parameter `wait` does. What is not understood is ignored.
+                 * @example wait=30
+                 */
+                Prefer?: components["parameters"]["Prefer"];
+            };
+            path: {
+                /** @description The id of a batch. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The batch. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    ETag: components["headers"]["ETag"];
+                    "Preference-Applied": components["headers"]["Preference-Applied"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Batch"];
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["BatchNotFound"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
+        };
+    };
+    stopBatch: {
+        parameters: {
+            query?: {
+                /** @description Instead of those of the jobs. */
+                grace_seconds?: number;
+                /** @description Instead of those of the jobs. */
+                signal?: components["schemas"]["SignalName"];
+                /** @description No polite signal, kill at once. */
+                force?: boolean;
+                /** @description Shown in `termination.reason` of the jobs. */
+                reason?: string;
+                /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
+                wait?: components["parameters"]["Wait"];
+                /** @description When all have ended, remove the batch and the records and output of its jobs. Waits for 300 seconds unless `wait` says less; if it takes longer, the answer is 202 and nothing is removed. */
+                purge?: boolean;
+            };
+            header?: {
+                /**
+                 * @description `wait=SECONDS` does what the parameter `wait` does. What is not understood is ignored.
+                 * @example wait=30
+                 */
+                Prefer?: components["parameters"]["Prefer"];
+            };
+            path: {
+                /** @description The id of a batch. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description All jobs have ended; no process of them is left. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    ETag: components["headers"]["ETag"];
+                    "Preference-Applied": components["headers"]["Preference-Applied"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Batch"];
+                };
+            };
+            /** @description The stop is under way. */
+            202: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    ETag: components["headers"]["ETag"];
+                    "Preference-Applied": components["headers"]["Preference-Applied"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Batch"];
+                };
+            };
+            /** @description It is removed (`purge`). */
+            204: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["BatchNotFound"];
+            /** @description `depended_on`: with `purge`, jobs that have not ended depend on it or on a job of it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
+            507: components["responses"]["NoRoom"];
+        };
+    };
+    rerunBatch: {
+        parameters: {
+            query?: {
+                /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
+                wait?: components["parameters"]["Wait"];
+            };
+            header?: {
+                /**
+                 * @description `wait=SECONDS` does what the parameter `wait` does. What is not understood is ignored.
+                 * @example wait=30
+                 */
+                Prefer?: components["parameters"]["Prefer"];
+                /** @description As of `POST /jobs`; it is kept as long as the batch. */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description The id of a batch. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": {
+                    /**
+                     * @default failed
+                     * @enum {string|null}
+                     */
+                    only?: "failed" | "all" | null;
+                };
+            };
+        };
+        responses: {
+            /** @description The new batch was accepted and is durable. */
+            201: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    ETag: components["headers"]["ETag"];
+                    /** @description The path of the batch. */
+                    Location: string;
+                    /** @description `true` where the key had been used before. */
+                    "Idempotent-Replayed"?: "true";
+                    "Preference-Applied": components["headers"]["Preference-Applied"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Batch"];
+                };
+            };
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            /** @description `forbidden`, `peer_not_allowed`, `origin_not_allowed`, `policy_forbids`, `privilege_required`, `sandbox_required`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            404: components["responses"]["BatchNotFound"];
+            408: components["responses"]["BodyTimeout"];
+            /** @description `batch_not_finished`; `batch_jobs_expired`: records of its jobs are gone; `nothing_to_rerun`: all have succeeded; `concurrency_conflict`. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            /** @description As of `POST /batches`; `secrets_unknown`: values of secrets of its jobs or its webhooks were erased. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `queue_full`. */
+            429: {
+                headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+            /** @description `draining`, `store_unavailable`. */
+            503: {
+                headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            507: components["responses"]["NoRoom"];
         };
     };
     listQueues: {
