@@ -16,7 +16,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::config::{self, Config, OnShutdown, ServeArgs};
 use crate::server;
 use client::{
-    attach, control, events, failure, health, logs, open, queues, run, show, terminal, top, wait,
+    attach, control, events, failure, health, logs, open, queues, run, schedules, show, terminal,
+    top, wait,
 };
 use engine::supervisor;
 use http::connections;
@@ -69,6 +70,12 @@ enum Command {
     Events(events::EventsArgs),
     /// List queues, and set their limits
     Queues(Box<queues::QueuesArgs>),
+    /// List schedules
+    Schedules(schedules::SchedulesArgs),
+    /// Create, change, run and remove schedules
+    Schedule(schedules::ScheduleArgs),
+    /// Import crontabs as schedules
+    Crontab(schedules::CrontabArgs),
     /// Show resource usage of running jobs, live
     Top(top::TopArgs),
     /// Open the page of the service in a browser, signed in with a one-time code
@@ -132,6 +139,9 @@ pub(crate) fn run() -> ExitCode {
         Command::Rerun(args) => control::rerun(&args),
         Command::Events(args) => events::run(&args),
         Command::Queues(args) => queues::run(&args),
+        Command::Schedules(args) => schedules::list(&args),
+        Command::Schedule(args) => schedules::run(&args),
+        Command::Crontab(args) => schedules::import(&args),
         Command::Top(args) => top::run(&args),
         Command::Open(args) => open::run(&args),
         Command::Serve(args) => serve(&args),

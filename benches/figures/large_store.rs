@@ -32,6 +32,7 @@ fn finished(number: usize, spec: &Arc<Spec>) -> Job {
         rerun_of: None,
         run_at: None,
         hold: false,
+        schedule: None,
         spec: Arc::clone(spec),
         version: 3,
         state: if failed {

@@ -33,6 +33,7 @@ mod range;
 pub mod request;
 mod respond;
 mod routes;
+mod schedules;
 mod service;
 mod session;
 mod stdin;
@@ -72,6 +73,9 @@ pub use view::{JobView, etag};
 /// error bodies, the audit log, the panic catcher and the guards.
 pub fn app(manager: Manager, settings: Settings) -> Router {
     let api = Api::new(manager, settings);
+    api.manager
+        .schedules()
+        .start(schedules::maker(api.settings.clone()));
     // All of it as one layer of the router: each would be a box of its own otherwise, and a request clones
     // every box that it has not passed yet.
     let around = ServiceBuilder::new()

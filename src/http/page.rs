@@ -17,6 +17,7 @@ pub(super) const PARAMETERS: &[&str] = &[
     "label_selector",
     "name_prefix",
     "queue",
+    "schedule",
     "created_after",
     "created_before",
     "page_size",
@@ -58,6 +59,7 @@ pub(super) fn filter(params: &mut Params) -> Filter {
         selector: selector(params),
         name_prefix: params.text("name_prefix"),
         queue: params.text("queue"),
+        schedule: params.text("schedule"),
         created_after: moment(params, "created_after"),
         created_before: moment(params, "created_before"),
     }

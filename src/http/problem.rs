@@ -85,6 +85,8 @@ pub enum ApiError {
     JobNotFound,
     /// Nothing is set of this queue, and no job is in it.
     QueueNotFound,
+    /// No schedule has this name.
+    ScheduleNotFound,
     /// Jobs wait or run in the queue.
     QueueInUse,
     /// The job does not wait for its key, which this job has.

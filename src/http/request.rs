@@ -10,6 +10,7 @@ mod patch;
 mod queues;
 mod rules;
 mod sandbox;
+mod schedules;
 mod session;
 mod template;
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub use many::{StopMany, WaitMany, Which, parse_stop_many, parse_wait_many};
 pub use patch::{Changes, parse_amendment, parse_queue_patch, parse_rerun};
 pub use queues::parse_queue;
 use rules::StdinMode;
+pub use schedules::{parse_schedule, parse_schedule_patch, parse_times, schedule_members};
 pub(crate) use session::{parse_code, parse_entry, parse_ticket};
 pub use template::{Argument, TemplateRequest, parse_template_request};
 

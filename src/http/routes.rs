@@ -19,8 +19,8 @@ use super::extract::InPath;
 use super::layers::auth;
 use super::problem::ApiError;
 use super::{
-    Api, attach, bulk, conditions, events, jobs, live, output, page, query, queues, service,
-    session, stdin, summary, terminal, web,
+    Api, attach, bulk, conditions, events, jobs, live, output, page, query, queues, schedules,
+    service, session, stdin, summary, terminal, web,
 };
 use crate::tokens::Access::{self, Admin, Metrics, Operate, Public, Read};
 
@@ -146,6 +146,32 @@ pub(super) fn table() -> Vec<Route> {
             Admin,
             queues::RESET,
             queues::reset,
+        ),
+        route(GET, "/schedules", Read, &[], schedules::list),
+        route(POST, "/schedules/times", Read, &[], schedules::preview),
+        route(GET, "/schedules/{name}", Read, &[], schedules::get),
+        route(
+            PUT,
+            "/schedules/{name}",
+            Operate,
+            schedules::PUT,
+            schedules::put,
+        ),
+        route(PATCH, "/schedules/{name}", Operate, &[], schedules::patch),
+        route(DELETE, "/schedules/{name}", Operate, &[], schedules::remove),
+        route(
+            POST,
+            "/schedules/{name}/run",
+            Operate,
+            schedules::RUN,
+            schedules::run,
+        ),
+        route(
+            GET,
+            "/schedules/{name}/times",
+            Read,
+            schedules::TIMES,
+            schedules::times,
         ),
         route(POST, "/drain", Admin, &[], service::drain),
         route(DELETE, "/drain", Admin, &[], service::end_drain),

@@ -21,6 +21,7 @@ pub(super) const COUNTS: &[&str] = &[
     "label_selector",
     "name_prefix",
     "queue",
+    "schedule",
     "created_after",
     "created_before",
     "limit",

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use job::sandbox::InForce;
+use job::schedule::Occurrence;
 use job::spec::Program;
 use job::time::Timestamp;
 use job::{Job, OutputTotals, Process, SpawnFailure, Spec, State, Survivor, Termination, Usage};
@@ -22,6 +23,7 @@ pub struct JobView<'a> {
     rerun_of: Option<String>,
     run_at: Option<Timestamp>,
     hold: bool,
+    schedule: Option<&'a Occurrence>,
     version: u64,
     state: State,
     state_reason: Option<&'static str>,
@@ -59,6 +61,7 @@ impl<'a> JobView<'a> {
             rerun_of: job.rerun_of.map(|id| id.to_string()),
             run_at: job.run_at,
             hold: job.hold,
+            schedule: job.schedule.as_ref(),
             version: job.version,
             state: job.state,
             state_reason: state_reason(job, why),
@@ -94,6 +97,7 @@ pub(super) struct BasicView<'a> {
     rerun_of: Option<String>,
     run_at: Option<Timestamp>,
     hold: bool,
+    schedule: Option<&'a Occurrence>,
     version: u64,
     state: State,
     state_reason: Option<&'static str>,
@@ -129,6 +133,7 @@ impl<'a> BasicView<'a> {
             rerun_of: job.rerun_of.map(|id| id.to_string()),
             run_at: job.run_at,
             hold: job.hold,
+            schedule: job.schedule.as_ref(),
             version: job.version,
             state: job.state,
             state_reason: state_reason(job, why.as_ref()),

@@ -34,6 +34,7 @@ pub use id::JobId;
 pub use idempotency::Idempotency;
 pub use outcome::{Cause, Exit, ExitStatus, OutputTotals, SpawnFailure, Termination, Usage};
 use sandbox::InForce;
+use schedule::Occurrence;
 pub use signal::Signal;
 pub use spec::Spec;
 
@@ -196,6 +197,9 @@ pub struct Job {
     /// It does not start before it is released.
     #[serde(default)]
     pub hold: bool,
+    /// The schedule that it is of.
+    #[serde(default)]
+    pub schedule: Option<Occurrence>,
     /// What to run.
     pub spec: Arc<Spec>,
     /// Grows on every visible change.
@@ -244,6 +248,7 @@ impl Job {
             rerun_of: None,
             run_at: None,
             hold: false,
+            schedule: None,
             spec,
             version: 1,
             state: State::Queued,

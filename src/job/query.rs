@@ -15,6 +15,8 @@ pub struct Filter {
     pub name_prefix: Option<String>,
     /// Exactly this queue.
     pub queue: Option<String>,
+    /// Of this schedule.
+    pub schedule: Option<String>,
     /// Created at or after.
     pub created_after: Option<Timestamp>,
     /// Created before.
@@ -36,6 +38,10 @@ impl Filter {
                 .queue
                 .as_deref()
                 .is_none_or(|queue| job.spec.queue == queue)
+            && self.schedule.as_deref().is_none_or(|name| {
+                let of = job.schedule.as_ref();
+                of.is_some_and(|it| it.name == name)
+            })
             && self
                 .created_after
                 .is_none_or(|moment| job.created_at >= moment)

@@ -17,7 +17,7 @@ use super::link::MonitorLink;
 use super::room::Superseded;
 use super::shared::Shared;
 use super::time::until;
-use super::{mirror, queues};
+use super::{mirror, queues, schedules};
 use job::outcome::{Cause, SpawnFailure};
 use job::queue::OnConflict;
 use job::spec::Secrets;
@@ -76,6 +76,7 @@ enum Found {
 /// their order.
 pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
     queues::recall(shared).await?;
+    schedules::recall(shared).await?;
     let told = shared.store.told().await?;
     let directories = shared.job_dirs.all().await?;
     let reading = shared.clone();

@@ -22,6 +22,7 @@ mod resolve;
 mod retention;
 mod room;
 mod runner;
+mod schedules;
 mod setup;
 mod shared;
 mod shutdown;
@@ -57,6 +58,9 @@ use protocol::wire::messages::{Input, Request};
 pub use queues::{QueueError, QueueState, Queues};
 use room::Awake;
 use runner::JobRequest;
+pub use schedules::{
+    Expected, Maker, ScheduleError, ScheduleState, Schedules, Unmakeable, due_times, zone,
+};
 pub use setup::{Host, Limits, Setup, StartError};
 use shared::Shared;
 pub use shutdown::SupervisorSaid;
@@ -133,6 +137,12 @@ impl Manager {
         idempotency: &Idempotency,
     ) -> Result<Option<Submitted>, SubmitError> {
         submit::submitted(&self.shared, actor, idempotency).await
+    }
+
+    /// The schedules.
+    #[must_use]
+    pub fn schedules(&self) -> Schedules {
+        Schedules::of(self.shared.clone())
     }
 
     /// The queues.

@@ -22,6 +22,7 @@ use job::amendment::Amendment;
 use job::event::{self, Event, What};
 use job::life::{Refusal, Stop};
 use job::outcome::{Cause, SpawnFailure, Termination};
+use job::schedule;
 use job::spec::Secrets;
 use job::{Idempotency, Job, State, Unwatched};
 use linux::clock;
@@ -29,7 +30,7 @@ use linux::failpoint;
 use linux::tree;
 use protocol::record::Record;
 pub(super) use requests::{JobRequest, Reply};
-use store::Inserted;
+use store::{Inserted, Insertion, StoreError};
 use supervised::{Followed, Supervised};
 
 /// The most survivors of a lost job that its message names.
@@ -45,6 +46,8 @@ pub(super) const STORE_RETRY: Duration = Duration::from_secs(1);
 pub(super) struct Acceptance {
     pub(super) secrets: Secrets,
     pub(super) idempotency: Option<Idempotency>,
+    /// The step of a schedule that makes it.
+    pub(super) step: Option<schedule::Record>,
     pub(super) answer: oneshot::Sender<Result<Submitted, SubmitError>>,
 }
 
@@ -95,19 +98,14 @@ impl Runner {
         let Acceptance {
             secrets,
             idempotency,
+            step,
             answer,
         } = acceptance;
         failpoint::hit("job.accepting");
-        let inserted = self
-            .shared
-            .store
-            .insert(
-                Arc::new(self.job.clone()),
-                secrets.clone(),
-                idempotency,
-                vec![Event::created(&self.job)],
-            )
-            .await;
+        let inserted = match insertion(&self.job, &secrets, idempotency, step.as_ref()) {
+            Ok(insertion) => self.shared.store.insert_all(insertion).await,
+            Err(error) => Err(error),
+        };
         let refusal = match inserted {
             Ok(Inserted::New) => {
                 failpoint::hit("job.accepted");
@@ -371,6 +369,24 @@ impl Runner {
             }));
         }
     }
+}
+
+/// A new job with what belongs to it.
+fn insertion(
+    job: &Job,
+    secrets: &Secrets,
+    idempotency: Option<Idempotency>,
+    step: Option<&schedule::Record>,
+) -> Result<Insertion, StoreError> {
+    let mut insertion = Insertion::default();
+    insertion.add(job, secrets, vec![Event::created(job)])?;
+    if let Some(idempotency) = idempotency {
+        insertion.keyed(&job.created_by, idempotency, job.id);
+    }
+    if let Some(step) = step {
+        insertion.step(step)?;
+    }
+    Ok(insertion)
 }
 
 /// The end of a job that was stopped before its program ran.

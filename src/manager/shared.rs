@@ -17,7 +17,7 @@ use super::runner::JobRequest;
 use super::setup::{Host, Limits, Setup};
 use super::shutdown::Shutdown;
 use super::tasks::Spawner;
-use super::{Info, NotReady};
+use super::{Info, NotReady, schedules};
 use job::life::Stop;
 use job::time::Timestamp;
 use job::{Cause, Job, JobId};
@@ -37,6 +37,7 @@ pub(super) struct Shared {
     pub(super) room: Room,
     /// The queues of which something is set.
     pub(super) queues: Registry,
+    pub(super) schedules: schedules::Registry,
     pub(super) resolver: Arc<Resolver>,
     pub(super) job_dirs: Arc<JobDirs>,
     pub(super) lost_jobs: Arc<LostJobs>,
@@ -69,6 +70,7 @@ impl Shared {
             started_at: clock::wall(),
             room: Room::new(Admission::new(max_running, setup.limits.max_queued)),
             queues: Registry::default(),
+            schedules: schedules::Registry::default(),
             resolver: Arc::new(Resolver {
                 environment: own_environment(),
                 work_dir: setup.work_dir,

@@ -10,6 +10,7 @@ use super::api::{NotReady, Submission, SubmitError, Submitted};
 use super::runner::Acceptance;
 use super::shared::Shared;
 use job::queue::OnConflict;
+use job::schedule::{Occurrence, Record};
 use job::{Idempotency, Job, JobId};
 use linux::clock;
 use store::Inserted;
@@ -17,10 +18,26 @@ use store::Inserted;
 /// How long an answer waits for a job's start: a program on a file system that hangs may take for ever.
 const START_PATIENCE: Duration = Duration::from_secs(5);
 
+/// What a job is of a schedule.
+pub(super) struct Planned {
+    pub(super) occurrence: Occurrence,
+    /// The step of the schedule that makes it, if it is due.
+    pub(super) step: Option<Record>,
+}
+
 /// See [`Manager::submit`](super::Manager::submit).
 pub(super) async fn submit(
     shared: &Arc<Shared>,
     submission: Submission,
+) -> Result<Submitted, SubmitError> {
+    submit_planned(shared, submission, None).await
+}
+
+/// The same for a job of a schedule.
+pub(super) async fn submit_planned(
+    shared: &Arc<Shared>,
+    submission: Submission,
+    planned: Option<Planned>,
 ) -> Result<Submitted, SubmitError> {
     shared.resolver.check_apart(&submission.spec).await?;
     shared.ready().map_err(|reason| match reason {
@@ -50,12 +67,20 @@ pub(super) async fn submit(
     }
     let id = JobId::generate();
     let created_at = id.made_about(clock::wall());
+    let (schedule, mut step) = match planned {
+        Some(planned) => (Some(planned.occurrence), planned.step),
+        None => (None, None),
+    };
+    if let Some(last) = step.as_mut().and_then(|it| it.progress.last.as_mut()) {
+        last.job_id = Some(id);
+    }
     let job = Job {
         name,
         labels,
         rerun_of,
         run_at,
         hold,
+        schedule,
         ..Job::accepted(id, actor, Arc::new(spec), created_at)
     };
     shared.room.promise(shared.room.ticket_of(&job), is_alone)?;
@@ -64,6 +89,7 @@ pub(super) async fn submit(
     shared.spawn(runner.accept(Acceptance {
         secrets,
         idempotency,
+        step,
         answer,
     }));
     loop {

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::Fault;
 use job::outcome::{Exit, OutputTotals, SpawnFailure, Termination, Usage};
+use job::schedule::Occurrence;
 use job::spec::Secrets;
 use job::time::Timestamp;
 use job::{Job, JobId, Process, Spec, State, Survivor};
@@ -38,6 +39,8 @@ struct Record<'a> {
     run_at: Option<i64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     hold: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    schedule: Option<Cow<'a, Occurrence>>,
     spec: Arc<Spec>,
     version: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,6 +84,7 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
         rerun_of: job.rerun_of,
         run_at: micros(job.run_at),
         hold: job.hold,
+        schedule: job.schedule.as_ref().map(Cow::Borrowed),
         spec: Arc::clone(&job.spec),
         version: job.version,
         message: job.message.as_deref().map(Cow::Borrowed),
@@ -121,6 +125,7 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
         rerun_of: record.rerun_of,
         run_at: moment(record.run_at),
         hold: record.hold,
+        schedule: record.schedule.map(Cow::into_owned),
         spec: record.spec,
         version: record.version,
         state: state_of(columns.state).ok_or(Fault::UnknownState(columns.state))?,
@@ -141,14 +146,18 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
     })
 }
 
-/// The labels in a row's text, without reading the rest of it.
-pub(super) fn labels(text: &str) -> Result<BTreeMap<String, String>, Fault> {
-    #[derive(Deserialize)]
-    struct Labels {
-        #[serde(default)]
-        labels: BTreeMap<String, String>,
-    }
-    Ok(serde_json::from_str::<Labels>(text)?.labels)
+/// What a row's text has for the index of labels.
+#[derive(Deserialize)]
+pub(super) struct Indexed {
+    #[serde(default)]
+    pub(super) labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) schedule: Option<Occurrence>,
+}
+
+/// Reads that, without the rest of the text.
+pub(super) fn indexed(text: &str) -> Result<Indexed, Fault> {
+    Ok(serde_json::from_str(text)?)
 }
 
 /// The secrets with their values, for the table that is erased when the job ends.

@@ -53,6 +53,9 @@ impl Command {
                 Change::Delete(_)
                 | Change::PutQueue(_)
                 | Change::DeleteQueue(_)
+                | Change::PutSchedule(_)
+                | Change::StepSchedule(_)
+                | Change::DeleteSchedule(_)
                 | Change::Settle(..),
                 _,
             )

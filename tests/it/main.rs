@@ -35,6 +35,7 @@ mod queues;
 mod real_work;
 mod retention;
 mod sandbox;
+mod schedules;
 mod shutdown;
 mod spawn;
 mod startup;

@@ -176,7 +176,7 @@ pub fn parse_rerun(job: &Job, patch: &[u8], limits: &SpecLimits) -> Result<NewJo
     parse_submission(&body, limits).map_err(BodyError::Invalid)
 }
 
-fn read(patch: &[u8]) -> Result<Map<String, JsonValue>, BodyError> {
+pub(super) fn read(patch: &[u8]) -> Result<Map<String, JsonValue>, BodyError> {
     // For its own rules: no key twice, not too deep.
     let _ = parse_body(patch)?;
     serde_json::from_slice(patch).map_err(|error| BodyError::Syntax {
@@ -207,19 +207,26 @@ fn members_of(job: &Job) -> Map<String, JsonValue> {
     members
 }
 
-fn merged(
+fn merged(base: Map<String, JsonValue>, patch: Map<String, JsonValue>) -> Result<Body, BodyError> {
+    merged_bytes(base, patch).map(|(body, _)| body)
+}
+
+/// What is patched, also as text.
+pub(super) fn merged_bytes(
     mut base: Map<String, JsonValue>,
     patch: Map<String, JsonValue>,
-) -> Result<Body, BodyError> {
+) -> Result<(Body, Vec<u8>), BodyError> {
     for (name, value) in patch {
         let below = match name.as_str() {
-            "labels" | "env" => Names::Chosen,
+            "labels" | "env" | "job" => Names::Chosen,
             "rlimits" => Names::Resources,
             _ => Names::Fields,
         };
         merge(base.entry(name).or_insert(JsonValue::Null), value, below);
     }
-    parse_body(JsonValue::Object(base).to_string().as_bytes())
+    let bytes = JsonValue::Object(base).to_string().into_bytes();
+    let body = parse_body(&bytes)?;
+    Ok((body, bytes))
 }
 
 /// What the names in an object are.
