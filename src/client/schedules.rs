@@ -54,7 +54,8 @@ enum Action {
 #[derive(Debug, Args)]
 struct SetArgs {
     /// Name of the schedule
-    name: String,
+    #[arg(value_name = "NAME")]
+    schedule: String,
     /// Crontab line such as '0 3 * * *', or @hourly, @daily, @weekly, @monthly, @yearly
     #[arg(long, value_name = "LINE", conflicts_with_all = ["every", "on"])]
     cron: Option<String>,
@@ -204,8 +205,10 @@ pub fn run(args: &ScheduleArgs) -> ExitCode {
             }
             Action::Times(times) => {
                 let client = Client::new(&times.connect)?;
-                let path = format!("{}/times?count={}", path(&times.name), times.count);
-                let answer: Value = client.json(|| client.get(&path)).await?;
+                let path = format!("{}/times", path(&times.name));
+                let query = [("count", times.count)];
+                let request = || client.get(&path).query(&query);
+                let answer: Value = client.json(request).await?;
                 if times.json {
                     print_json(&answer)?;
                 } else {
@@ -227,7 +230,7 @@ async fn set_up(args: &SetArgs) -> Result<(), Failure> {
     };
     let job = args.job.body(&here)?;
     let client = Client::new(&args.connect)?;
-    let schedule = put(&client, &args.name, &args.body(job)?).await?;
+    let schedule = put(&client, &args.schedule, &args.body(job)?).await?;
     if args.json {
         print_json(&schedule)?;
     }
