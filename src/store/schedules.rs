@@ -42,7 +42,9 @@ impl Store {
     pub async fn put_schedule(&self, record: &Record) -> Result<(), StoreError> {
         let doing = "cannot store a schedule";
         let row = ScheduleRow::of(record).map_err(|it| it.doing(doing))?;
-        self.writer.change(Change::PutSchedule(row), doing).await
+        self.writer
+            .change(Change::PutSchedule(Box::new(row)), doing)
+            .await
     }
 
     /// Makes a step of a schedule durable that makes no job.
@@ -52,7 +54,9 @@ impl Store {
     pub async fn step_schedule(&self, next: &Record) -> Result<(), StoreError> {
         let doing = "cannot store a step of a schedule";
         let row = ScheduleRow::of(next).map_err(|it| it.doing(doing))?;
-        self.writer.change(Change::StepSchedule(row), doing).await
+        self.writer
+            .change(Change::StepSchedule(Box::new(row)), doing)
+            .await
     }
 
     /// Removes a schedule; its jobs stay.

@@ -64,8 +64,8 @@ pub(super) enum Change {
     Delete(Vec<JobId>),
     PutQueue(QueueRow),
     DeleteQueue(String),
-    PutSchedule(ScheduleRow),
-    StepSchedule(ScheduleRow),
+    PutSchedule(Box<ScheduleRow>),
+    StepSchedule(Box<ScheduleRow>),
     DeleteSchedule(String),
     /// What became of an attempt to deliver an event of this job.
     Settle(i64, JobId, Settlement),

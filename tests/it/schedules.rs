@@ -318,6 +318,10 @@ async fn a_pause_over_a_due_time_makes_no_job_and_nothing_is_made_up_for() {
 }
 
 #[tokio::test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the service is down, and only the time can be waited for"
+)]
 async fn a_service_that_was_down_makes_up_for_what_it_missed_as_said() {
     let mut server = Server::start().await;
     let moments: Vec<String> = (0..5)
