@@ -17,8 +17,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::config::{self, Config, OnShutdown, ServeArgs};
 use crate::server;
 use client::{
-    attach, batches, control, events, failure, health, logs, mcp, open, queues, run, show,
-    terminal, top, wait,
+    attach, batches, control, events, failure, health, logs, mcp, open, queues, run, schedules,
+    show, terminal, top, wait,
 };
 use engine::supervisor;
 use http::connections;
@@ -75,6 +75,12 @@ enum Command {
     Batches(batches::BatchesArgs),
     /// List queues, and set their limits
     Queues(Box<queues::QueuesArgs>),
+    /// List schedules
+    Schedules(schedules::SchedulesArgs),
+    /// Create, change, run and remove schedules
+    Schedule(schedules::ScheduleArgs),
+    /// Import crontabs as schedules
+    Crontab(schedules::CrontabArgs),
     /// Show resource usage of running jobs, live
     Top(top::TopArgs),
     /// Open the page of the service in a browser, signed in with a one-time code
@@ -143,6 +149,9 @@ pub(crate) fn run() -> ExitCode {
         Command::Batch(args) => batches::batch(&args),
         Command::Batches(args) => batches::list(&args),
         Command::Queues(args) => queues::run(&args),
+        Command::Schedules(args) => schedules::list(&args),
+        Command::Schedule(args) => schedules::run(&args),
+        Command::Crontab(args) => schedules::import(&args),
         Command::Top(args) => top::run(&args),
         Command::Open(args) => open::run(&args),
         Command::Mcp(args) => mcp::run(&args),

@@ -241,7 +241,7 @@ fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String 
 
 /// Variables that something other than the settings of the service gives a meaning: the client commands, the
 /// image and the service itself.
-const OTHER_VARIABLES: [&str; 11] = [
+const OTHER_VARIABLES: [&str; 13] = [
     "PROCESSION_URL",
     "PROCESSION_TOKEN",
     "PROCESSION_TOKEN_FILE",
@@ -249,6 +249,8 @@ const OTHER_VARIABLES: [&str; 11] = [
     "PROCESSION_CLIENT_CERT",
     "PROCESSION_RETRY_SECONDS",
     "PROCESSION_JOB_ID",
+    "PROCESSION_SCHEDULE",
+    "PROCESSION_DUE_AT",
     "PROCESSION_HANDOVER",
     "PROCESSION_HANDOVER_VERSION",
     "PROCESSION_FAILPOINTS",

@@ -33,6 +33,7 @@ fn finished(number: usize, spec: &Arc<Spec>) -> Job {
         trace: None,
         run_at: None,
         hold: false,
+        schedule: None,
         spec: Arc::clone(spec),
         depends_on: Vec::new(),
         batch: None,

@@ -21,6 +21,7 @@ pub mod queues;
 mod raw;
 pub mod run;
 mod sanitize;
+pub mod schedules;
 pub mod show;
 mod signals;
 mod stdio;

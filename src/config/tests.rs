@@ -354,7 +354,13 @@ fn a_variable_that_is_no_setting_is_named() {
         ]
     );
     let mut known: Vec<&str> = SETTINGS.iter().map(|setting| setting.env).collect();
-    known.extend(["PROCESSION_CONFIG", "PROCESSION_TOKEN", "PROCESSION_JOB_ID"]);
+    known.extend([
+        "PROCESSION_CONFIG",
+        "PROCESSION_TOKEN",
+        "PROCESSION_JOB_ID",
+        "PROCESSION_SCHEDULE",
+        "PROCESSION_DUE_AT",
+    ]);
     // Of Kubernetes, in a namespace with a service of this name.
     known.extend(["PROCESSION_SERVICE_HOST", "PROCESSION_PORT_8080_TCP_ADDR"]);
     assert!(remarks(&known).is_empty(), "{:?}", remarks(&known));

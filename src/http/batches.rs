@@ -250,8 +250,10 @@ async fn wanted(api: &Api, caller: &Caller, bytes: &[u8]) -> Result<BatchSubmiss
 async fn one(api: &Api, new: &NewBatch, number: usize, place: usize) -> Result<BatchJob, ApiError> {
     let at = |error: ApiError| moved(error, |pointer| new.place(number, place, pointer));
     let entry = &new.entries[number];
-    let made = made(api, &entry.bodies[place]).await.map_err(at)?;
-    judge(api, &made.spec).await?;
+    let made = made(&api.settings, &entry.bodies[place])
+        .await
+        .map_err(at)?;
+    judge(&api.settings, &made.spec).await?;
     if new.max_running.is_some() && made.spec.concurrency.is_some() {
         return Err(ApiError::InvalidSpec(vec![Violation {
             place: Place::Pointer(new.place(number, place, "/concurrency")),
@@ -454,7 +456,7 @@ pub(super) async fn rerun(
         return Err(ApiError::NothingToRerun);
     }
     for job in &submission.jobs {
-        judge(&api, &job.spec).await?;
+        judge(&api.settings, &job.spec).await?;
     }
     submit(&api, submission, claim, &wait).await
 }

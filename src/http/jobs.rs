@@ -25,7 +25,7 @@ use crate::query::Params;
 use crate::request::{self, BodyError};
 use crate::view::{BasicView, Delivered, JobList, JobView, ProcessList};
 use crate::{body, conditions, page, respond, view};
-pub(super) use create::{CREATE, create, judge, made, validate};
+pub(super) use create::{CREATE, accepted, create, judge, judged, made, submission, validate};
 use job::{Job, JobId};
 use manager::{Manager, RequestError, Until};
 pub(super) use patch::patch;

@@ -36,6 +36,7 @@ mod range;
 pub mod request;
 mod respond;
 mod routes;
+mod schedules;
 mod service;
 mod session;
 mod stdin;
@@ -81,6 +82,9 @@ pub fn app(manager: Manager, settings: Settings) -> Router {
         // Of a clone, which has nothing inside: a circle would hold the manager for ever.
         api.inside = Some(mcp::inside(&api));
     }
+    api.manager
+        .schedules()
+        .start(schedules::maker(api.settings.clone()));
     // All of it as one layer of the router: each would be a box of its own otherwise, and a request clones
     // every box that it has not passed yet.
     let around = ServiceBuilder::new()

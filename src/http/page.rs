@@ -18,6 +18,7 @@ pub(super) const PARAMETERS: &[&str] = &[
     "name_prefix",
     "queue",
     "batch",
+    "schedule",
     "created_after",
     "created_before",
     "page_size",
@@ -60,6 +61,7 @@ pub(super) fn filter(params: &mut Params) -> Filter {
         name_prefix: params.text("name_prefix"),
         queue: params.text("queue"),
         batch: batch(params),
+        schedule: params.text("schedule"),
         created_after: moment(params, "created_after"),
         created_before: moment(params, "created_before"),
     }

@@ -97,6 +97,8 @@ pub enum ApiError {
     SecretsUnknown,
     /// Unfinished jobs depend on it.
     DependedOn,
+    /// No schedule has this name.
+    ScheduleNotFound,
     /// Jobs wait or run in the queue.
     QueueInUse,
     /// The job does not wait for its key, which this job has.

@@ -13,6 +13,7 @@ mod queues;
 mod retry;
 mod rules;
 mod sandbox;
+mod schedules;
 mod session;
 mod template;
 #[cfg(test)]
@@ -44,6 +45,7 @@ pub use many::{
 pub use patch::{Changes, parse_amendment, parse_queue_patch, parse_rerun};
 pub use queues::parse_queue;
 use rules::StdinMode;
+pub use schedules::{parse_schedule, parse_schedule_patch, parse_times, schedule_members};
 pub(crate) use session::{parse_code, parse_entry, parse_ticket};
 pub use template::{Argument, TemplateRequest, parse_template_request};
 

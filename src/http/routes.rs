@@ -20,7 +20,7 @@ use super::layers::auth;
 use super::problem::ApiError;
 use super::{
     Api, attach, batches, bulk, conditions, docs, events, jobs, live, mcp, output, page, query,
-    queues, service, session, stdin, summary, templates, terminal, web,
+    queues, schedules, service, session, stdin, summary, templates, terminal, web,
 };
 use crate::tokens::Access::{self, Admin, Metrics, Operate, Public, Read};
 
@@ -165,6 +165,32 @@ pub(super) fn table() -> Vec<Route> {
         ),
         route(GET, "/templates", Read, &[], templates::list),
         route(POST, "/mcp", Read, &[], mcp::mcp),
+        route(GET, "/schedules", Read, &[], schedules::list),
+        route(POST, "/schedules/times", Read, &[], schedules::preview),
+        route(GET, "/schedules/{name}", Read, &[], schedules::get),
+        route(
+            PUT,
+            "/schedules/{name}",
+            Operate,
+            schedules::PUT,
+            schedules::put,
+        ),
+        route(PATCH, "/schedules/{name}", Operate, &[], schedules::patch),
+        route(DELETE, "/schedules/{name}", Operate, &[], schedules::remove),
+        route(
+            POST,
+            "/schedules/{name}/run",
+            Operate,
+            schedules::RUN,
+            schedules::run,
+        ),
+        route(
+            GET,
+            "/schedules/{name}/times",
+            Read,
+            schedules::TIMES,
+            schedules::times,
+        ),
         route(POST, "/drain", Admin, &[], service::drain),
         route(DELETE, "/drain", Admin, &[], service::end_drain),
         route(GET, "/healthz", Public, &[], service::healthz),

@@ -22,6 +22,7 @@ pub(super) const COUNTS: &[&str] = &[
     "name_prefix",
     "queue",
     "batch",
+    "schedule",
     "created_after",
     "created_before",
     "limit",

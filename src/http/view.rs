@@ -9,6 +9,7 @@ use crate::output::Excerpt;
 use job::batch::Membership;
 use job::dependency::Dependency;
 use job::sandbox::InForce;
+use job::schedule::Occurrence;
 use job::spec::Program;
 use job::time::Timestamp;
 use job::trace::Trace;
@@ -30,6 +31,7 @@ pub struct JobView<'a> {
     trace: Option<TraceView<'a>>,
     run_at: Option<Timestamp>,
     hold: bool,
+    schedule: Option<&'a Occurrence>,
     version: u64,
     state: State,
     state_reason: Option<&'static str>,
@@ -72,6 +74,7 @@ impl<'a> JobView<'a> {
             trace: job.trace.as_ref().map(TraceView::of),
             run_at: job.run_at,
             hold: job.hold,
+            schedule: job.schedule.as_ref(),
             version: job.version,
             state: job.state,
             state_reason: state_reason(job, why),
@@ -203,6 +206,7 @@ pub(super) struct BasicView<'a> {
     rerun_of: Option<String>,
     run_at: Option<Timestamp>,
     hold: bool,
+    schedule: Option<&'a Occurrence>,
     version: u64,
     state: State,
     state_reason: Option<&'static str>,
@@ -240,6 +244,7 @@ impl<'a> BasicView<'a> {
             rerun_of: job.rerun_of.map(|id| id.to_string()),
             run_at: job.run_at,
             hold: job.hold,
+            schedule: job.schedule.as_ref(),
             version: job.version,
             state: job.state,
             state_reason: state_reason(job, why.as_ref()),

@@ -40,6 +40,7 @@ pub use id::JobId;
 pub use idempotency::Idempotency;
 pub use outcome::{Cause, Exit, ExitStatus, OutputTotals, SpawnFailure, Termination, Usage};
 use sandbox::InForce;
+use schedule::Occurrence;
 pub use signal::Signal;
 pub use spec::Spec;
 
@@ -207,6 +208,9 @@ pub struct Job {
     /// It does not start before it is released.
     #[serde(default)]
     pub hold: bool,
+    /// The schedule that it is of.
+    #[serde(default)]
+    pub schedule: Option<Occurrence>,
     /// What to run.
     pub spec: Arc<Spec>,
     /// What has to end before it may start.
@@ -268,6 +272,7 @@ impl Job {
             trace: None,
             run_at: None,
             hold: false,
+            schedule: None,
             spec,
             depends_on: Vec::new(),
             batch: None,

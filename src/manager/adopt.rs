@@ -17,7 +17,7 @@ use super::link::MonitorLink;
 use super::room::Superseded;
 use super::shared::Shared;
 use super::time::until;
-use super::{batches, chains, mirror, queues};
+use super::{batches, chains, mirror, queues, schedules};
 use job::outcome::{Cause, SpawnFailure};
 use job::queue::OnConflict;
 use job::spec::Secrets;
@@ -80,6 +80,7 @@ pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
         newest.ascend_from();
     }
     queues::recall(shared).await?;
+    schedules::recall(shared).await?;
     let told = shared.store.told().await?;
     batches::recall(shared).await?;
     let directories = shared.job_dirs.all().await?;

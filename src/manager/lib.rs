@@ -25,6 +25,7 @@ mod resolve;
 mod retention;
 mod room;
 mod runner;
+mod schedules;
 mod setup;
 mod shared;
 mod shutdown;
@@ -62,6 +63,9 @@ pub use queues::{QueueError, QueueState, Queues};
 pub use readers::Reading;
 use room::Awake;
 use runner::JobRequest;
+pub use schedules::{
+    Expected, Maker, ScheduleError, ScheduleState, Schedules, Unmakeable, due_times, zone,
+};
 pub use setup::{Host, Limits, Setup, StartError};
 use shared::Shared;
 pub use shutdown::SupervisorSaid;
@@ -154,6 +158,12 @@ impl Manager {
     #[must_use]
     pub fn batches(&self) -> Batches {
         Batches::of(self.shared.clone())
+    }
+
+    /// The schedules.
+    #[must_use]
+    pub fn schedules(&self) -> Schedules {
+        Schedules::of(self.shared.clone())
     }
 
     /// The queues.

@@ -18,6 +18,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use job::schedule::Skipped;
 use job::time::Timestamp;
 use job::{Cause, Job};
 pub use text::Format;
@@ -54,6 +55,11 @@ struct Mode {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Stream {
     stream: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -115,6 +121,8 @@ pub struct Metrics {
     registry: Registry,
     accepted: Counter,
     refused: Family<Code, Counter>,
+    schedule_runs: Counter,
+    schedule_skipped: Family<Reason, Counter>,
     finished: Family<Ended, Counter>,
     queue_seconds: Histogram,
     run_seconds: Family<State, Histogram, fn() -> Histogram>,
@@ -160,6 +168,8 @@ impl Default for Metrics {
             registry: Registry::default(),
             accepted: Counter::default(),
             refused: Family::default(),
+            schedule_runs: Counter::default(),
+            schedule_skipped: Family::default(),
             finished: Family::default(),
             queue_seconds: histogram(),
             run_seconds: Family::new_with_constructor(histogram),
@@ -204,6 +214,16 @@ impl Metrics {
             "jobs_refused",
             "Submissions that were refused, by code",
             self.refused.clone(),
+        );
+        r.register(
+            "schedule_runs",
+            "Jobs that schedules made",
+            self.schedule_runs.clone(),
+        );
+        r.register(
+            "schedule_skipped",
+            "Due times of schedules that made no job, by reason",
+            self.schedule_skipped.clone(),
         );
         r.register(
             "jobs_finished",
@@ -330,6 +350,19 @@ impl Metrics {
     /// A job was accepted.
     pub(crate) fn accepted(&self) {
         self.accepted.inc();
+    }
+
+    /// A schedule has made a job.
+    pub(crate) fn schedule_ran(&self) {
+        self.schedule_runs.inc();
+    }
+
+    /// A due time of a schedule has made no job.
+    pub(crate) fn schedule_skipped(&self, why: Skipped) {
+        let reason = why.as_str();
+        self.schedule_skipped
+            .get_or_create(&Reason { reason })
+            .inc();
     }
 
     /// A submission was refused with this code of a problem.

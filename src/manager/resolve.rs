@@ -112,16 +112,19 @@ impl Resolver {
             attempt: job.attempt,
             plan: Plan::from(spec),
             argv: spec.program.argv(),
-            env: traced(
-                self.environment(
-                    job.id,
-                    job.attempt,
+            env: with_schedule(
+                traced(
+                    self.environment(
+                        job.id,
+                        job.attempt,
+                        spec,
+                        identity.user.as_ref(),
+                        sandbox.as_ref(),
+                    ),
+                    spans::told(job, self.sampler).as_ref(),
                     spec,
-                    identity.user.as_ref(),
-                    sandbox.as_ref(),
                 ),
-                spans::told(job, self.sampler).as_ref(),
-                spec,
+                job,
             ),
             cwd: self.cwd(spec, identity.user.as_ref()),
             umask: spec.umask.bits(),
@@ -433,6 +436,23 @@ fn stdin(stdin: &Stdin) -> Option<Vec<u8>> {
 
 fn names_users(spec: &Spec) -> bool {
     spec.user.is_some() || spec.group.is_some() || spec.supplementary_groups.is_some()
+}
+
+/// Tells a job of a schedule which one that is, and when it was due, unless it says otherwise itself.
+fn with_schedule(mut env: Vec<(String, String)>, job: &Job) -> Vec<(String, String)> {
+    let Some(schedule) = &job.schedule else {
+        return env;
+    };
+    let due_at = schedule
+        .due_at
+        .map(|at| ("PROCESSION_DUE_AT", at.to_string()));
+    let name = ("PROCESSION_SCHEDULE", schedule.name.clone());
+    for (variable, value) in [Some(name), due_at].into_iter().flatten() {
+        if !env.iter().any(|(name, _)| name == variable) {
+            env.push((variable.to_owned(), value));
+        }
+    }
+    env
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use job::event::{self, Event, What};
 use job::life::{Refusal, Stop};
 use job::outcome::{Cause, SpawnFailure, Termination, Usage};
 use job::retry::Decision;
+use job::schedule;
 use job::spec::Secrets;
 use job::{Idempotency, Job, State, Unwatched};
 use linux::clock;
@@ -51,6 +52,8 @@ pub(super) const STORE_RETRY: Duration = Duration::from_secs(1);
 pub(super) struct Acceptance {
     pub(super) secrets: Secrets,
     pub(super) idempotency: Option<Idempotency>,
+    /// The step of a schedule that makes it.
+    pub(super) step: Option<schedule::Record>,
     pub(super) answer: oneshot::Sender<Result<Submitted, SubmitError>>,
 }
 
@@ -125,19 +128,15 @@ impl Runner {
         let Acceptance {
             secrets,
             idempotency,
+            step,
             answer,
         } = acceptance;
         failpoint::hit("job.accepting");
-        let inserted = self
-            .shared
-            .store
-            .insert(
-                Arc::new(self.job.clone()),
-                secrets.clone(),
-                idempotency,
-                vec![Event::created(&self.job)],
-            )
-            .await;
+        let inserted =
+            match super::submit::insertion(&self.job, &secrets, idempotency, step.as_ref()) {
+                Ok(insertion) => self.shared.store.insert_all(insertion).await,
+                Err(error) => Err(error),
+            };
         let refusal = match inserted {
             Ok(Inserted::New) => {
                 failpoint::hit("job.accepted");

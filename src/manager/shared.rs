@@ -19,7 +19,7 @@ use super::setup::{Host, Limits, Setup};
 use super::shutdown::Shutdown;
 use super::spans::Exporter;
 use super::tasks::Spawner;
-use super::{Info, NotReady};
+use super::{Info, NotReady, schedules};
 use job::life::Stop;
 use job::time::Timestamp;
 use job::{Cause, Job, JobId};
@@ -44,6 +44,7 @@ pub(super) struct Shared {
     pub(super) chains: Chains,
     /// The queues of which something is set.
     pub(super) queues: Registry,
+    pub(super) schedules: schedules::Registry,
     pub(super) resolver: Arc<Resolver>,
     pub(super) job_dirs: Arc<JobDirs>,
     pub(super) lost_jobs: Arc<LostJobs>,
@@ -84,6 +85,7 @@ impl Shared {
             room: Room::new(Admission::new(max_running, setup.limits.max_queued)),
             chains: Chains::default(),
             queues: Registry::default(),
+            schedules: schedules::Registry::default(),
             resolver: Arc::new(Resolver {
                 environment: own_environment(),
                 work_dir: setup.work_dir,

@@ -15,6 +15,7 @@ use crate::Fault;
 use job::batch::Membership;
 use job::dependency::Dependency;
 use job::outcome::{Exit, OutputTotals, SpawnFailure, Termination, Usage};
+use job::schedule::Occurrence;
 use job::spec::Secrets;
 use job::time::Timestamp;
 use job::trace::Trace;
@@ -43,6 +44,8 @@ struct Record<'a> {
     run_at: Option<i64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     hold: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    schedule: Option<Cow<'a, Occurrence>>,
     spec: Arc<Spec>,
     #[serde(default, skip_serializing_if = "no_dependencies")]
     depends_on: Cow<'a, [Dependency]>,
@@ -103,6 +106,7 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
         trace: job.trace.as_ref().map(Cow::Borrowed),
         run_at: micros(job.run_at),
         hold: job.hold,
+        schedule: job.schedule.as_ref().map(Cow::Borrowed),
         spec: Arc::clone(&job.spec),
         depends_on: Cow::Borrowed(&job.depends_on),
         batch: job.batch.as_ref().map(Cow::Borrowed),
@@ -148,6 +152,7 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
         trace: record.trace.map(Cow::into_owned),
         run_at: moment(record.run_at),
         hold: record.hold,
+        schedule: record.schedule.map(Cow::into_owned),
         spec: record.spec,
         depends_on: record.depends_on.into_owned(),
         batch: record.batch.map(Cow::into_owned),
@@ -172,21 +177,32 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
     })
 }
 
-/// The labels in a row's text and the batch of the job, without reading the rest of it.
-pub(super) fn labels(text: &str) -> Result<(BTreeMap<String, String>, Option<JobId>), Fault> {
-    #[derive(Deserialize)]
-    struct Batch {
-        id: JobId,
+/// What a row's text has for the index of labels.
+#[derive(Deserialize)]
+pub(super) struct Indexed {
+    #[serde(default)]
+    pub(super) labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) schedule: Option<Occurrence>,
+    #[serde(default)]
+    batch: Option<OfBatch>,
+}
+
+#[derive(Deserialize)]
+struct OfBatch {
+    id: JobId,
+}
+
+impl Indexed {
+    /// The id of the job's batch.
+    pub(super) fn batch(&self) -> Option<String> {
+        self.batch.as_ref().map(|it| it.id.to_string())
     }
-    #[derive(Deserialize)]
-    struct Labels {
-        #[serde(default)]
-        labels: BTreeMap<String, String>,
-        #[serde(default)]
-        batch: Option<Batch>,
-    }
-    let found: Labels = serde_json::from_str(text)?;
-    Ok((found.labels, found.batch.map(|it| it.id)))
+}
+
+/// Reads that, without the rest of the text.
+pub(super) fn indexed(text: &str) -> Result<Indexed, Fault> {
+    Ok(serde_json::from_str(text)?)
 }
 
 /// The secrets with their values, for the table that is erased when the job ends.

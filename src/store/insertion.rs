@@ -7,9 +7,11 @@ use rusqlite::{Connection, params};
 use crate::encoding;
 use crate::events::EventRow;
 use crate::outbox::{self, WebhookRow};
+use crate::schedules::{self, ScheduleRow};
 use crate::tables::{self, Change, Row, Totals};
 use crate::{Fault, Inserted, Store, StoreError};
 use job::event::Event;
+use job::schedule::Record;
 use job::spec::Secrets;
 use job::{Idempotency, Job, JobId};
 
@@ -22,6 +24,7 @@ pub struct Insertion {
     jobs: Vec<NewRow>,
     changes: Vec<Change>,
     pub(super) events: Vec<EventRow>,
+    step: Option<ScheduleRow>,
 }
 
 /// What a repeat of the submission is recognised by.
@@ -68,6 +71,15 @@ impl Insertion {
         };
         self.events.extend(EventRow::all(events)?);
         self.jobs.push(row);
+        Ok(())
+    }
+
+    /// The jobs are what this step of a schedule makes: nothing is stored if the step has been made already.
+    ///
+    /// # Errors
+    /// If the schedule cannot be written as text; the insertion is as before then.
+    pub fn step(&mut self, next: &Record) -> Result<(), StoreError> {
+        self.step = Some(ScheduleRow::of(next).map_err(|it| it.doing(DOING))?);
         Ok(())
     }
 
@@ -137,6 +149,9 @@ pub(super) fn insert(
                 key.idempotency.fingerprint,
                 key.made.as_bytes()
             ])?;
+    }
+    if let Some(step) = &insertion.step {
+        schedules::step(connection, step)?;
     }
     for job in &insertion.jobs {
         insert_job(connection, job, totals)?;

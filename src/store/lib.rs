@@ -14,6 +14,7 @@ mod outbox;
 mod query;
 mod queues;
 mod reader;
+mod schedules;
 mod schema;
 mod tables;
 #[cfg(test)]
@@ -86,13 +87,16 @@ enum Fault {
     /// A change came for a job that is not there or is over.
     #[error("no such unfinished job")]
     NoSuchJob,
+    /// A step of a schedule has been made already, or the schedule has changed.
+    #[error("the schedule has gone on meanwhile")]
+    NoSuchTurn,
 }
 
 impl Fault {
     fn is_full(&self) -> bool {
         match self {
             Self::Sqlite(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
-            Self::Encoding(_) | Self::UnknownState(_) | Self::NoSuchJob => false,
+            Self::Encoding(_) | Self::UnknownState(_) | Self::NoSuchJob | Self::NoSuchTurn => false,
         }
     }
 
@@ -111,7 +115,7 @@ impl Fault {
             Self::Sqlite(error) => error
                 .sqlite_error_code()
                 .is_some_and(|code| OUTSIDE.contains(&code)),
-            Self::Encoding(_) | Self::UnknownState(_) | Self::NoSuchJob => false,
+            Self::Encoding(_) | Self::UnknownState(_) | Self::NoSuchJob | Self::NoSuchTurn => false,
         }
     }
 

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 
 use crate::Fault;
 use crate::encoding::{self, Columns};
-use crate::tables::{BATCH_LABEL, DEFAULT_QUEUE, NAME_LABEL, QUEUE_LABEL, Totals};
+use crate::tables::{BATCH_LABEL, DEFAULT_QUEUE, NAME_LABEL, QUEUE_LABEL, SCHEDULE_LABEL, Totals};
 use job::query::{Filter, Order, Query};
 use job::selector::Requirement;
 use job::spec::Secrets;
@@ -118,6 +118,12 @@ pub(super) fn queued(
         sql.push(
             " AND ifnull(json_extract(job, '$.spec.queue'), ?) = ?",
             [text(DEFAULT_QUEUE), text(queue)],
+        );
+    }
+    if let Some(schedule) = &filter.schedule {
+        sql.push(
+            " AND json_extract(job, '$.schedule.name') = ?",
+            [text(schedule)],
         );
     }
     sql.push(&format!(" ORDER BY id{descending}"), []);
@@ -337,7 +343,7 @@ fn by_name(connection: &Connection, query: &Query, states: &[i64]) -> Result<Opt
         names.push(" AND value < ?", [text(&end)]);
     }
     names.push(
-        &format!(" AND state IN ({})", marks(states.len())),
+        &format!(" AND state IN ({})", question_marks(states.len())),
         states.iter().map(|state| (*state).into()),
     );
     // Nothing else has to be known of a job: then its row is read only if it is on the page.
@@ -435,10 +441,12 @@ fn leading_label<'a>(
     max_values: usize,
 ) -> Result<Option<(&'a str, Vec<&'a str>)>, Fault> {
     let queue = filter.queue.as_deref().filter(|it| *it != DEFAULT_QUEUE);
-    let mut candidates: Vec<(&str, Vec<&str>)> = queue
-        .map(|it| (QUEUE_LABEL, vec![it]))
-        .into_iter()
-        .collect();
+    let schedule = filter.schedule.as_deref();
+    let marks = [
+        queue.map(|it| (QUEUE_LABEL, vec![it])),
+        schedule.map(|it| (SCHEDULE_LABEL, vec![it])),
+    ];
+    let mut candidates: Vec<(&str, Vec<&str>)> = marks.into_iter().flatten().collect();
     for requirement in &filter.selector.requirements {
         match requirement {
             Requirement::In(key, values) => {
@@ -460,7 +468,7 @@ fn leading_label<'a>(
     for (key, values) in candidates {
         let sql = format!(
             "SELECT count(*) FROM (SELECT 1 FROM labels WHERE key = ? AND value IN ({}) LIMIT {MAX_COUNTED})",
-            marks(values.len())
+            question_marks(values.len())
         );
         let jobs: i64 = connection
             .prepare_cached(&sql)?
@@ -482,13 +490,16 @@ fn conditions(sql: &mut Sql, filter: &Filter) {
     for requirement in &filter.selector.requirements {
         match requirement {
             Requirement::In(key, values) => sql.push(
-                &format!(" AND {labelled} AND x.value IN ({}))", marks(values.len())),
+                &format!(
+                    " AND {labelled} AND x.value IN ({}))",
+                    question_marks(values.len())
+                ),
                 [key].into_iter().chain(values).map(|it| text(it)),
             ),
             Requirement::NotIn(key, values) => sql.push(
                 &format!(
                     " AND NOT {labelled} AND x.value IN ({}))",
-                    marks(values.len())
+                    question_marks(values.len())
                 ),
                 [key].into_iter().chain(values).map(|it| text(it)),
             ),
@@ -502,6 +513,12 @@ fn conditions(sql: &mut Sql, filter: &Filter) {
     }
     if let Some(queue) = &filter.queue {
         sql.push(" AND f.queue = ?", [text(queue)]);
+    }
+    if let Some(schedule) = &filter.schedule {
+        sql.push(
+            &format!(" AND {labelled} AND x.value = ?)"),
+            [text(SCHEDULE_LABEL), text(schedule)],
+        );
     }
     if let Some(moment) = filter.created_after {
         sql.push(" AND f.created_at >= ?", [moment.as_micros().into()]);
@@ -530,7 +547,7 @@ fn text(text: &str) -> Value {
     Value::Text(text.to_owned())
 }
 
-fn marks(count: usize) -> String {
+fn question_marks(count: usize) -> String {
     vec!["?"; count].join(", ")
 }
 

@@ -144,6 +144,18 @@ const MIGRATIONS: &[&str] = &[
         canceled INTEGER NOT NULL,
         PRIMARY KEY (batch, number)
     ) STRICT, WITHOUT ROWID;",
+    // No time up to `seen` is looked at again, and `turn` lets each step be made once.
+    "CREATE TABLE schedules (
+        name TEXT NOT NULL PRIMARY KEY,
+        created_by TEXT NOT NULL,
+        created_at INTEGER NOT NULL,
+        changed_at INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        definition TEXT NOT NULL,
+        seen INTEGER NOT NULL,
+        turn INTEGER NOT NULL,
+        progress TEXT NOT NULL
+    ) STRICT;",
 ];
 
 /// How long a connection waits for a predecessor that is still going down.

@@ -6,10 +6,11 @@
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 use crate::batches::{self, BatchRow};
-use crate::encoding::{self, Columns};
+use crate::encoding::{self, Columns, Indexed};
 use crate::events::{self, EventRow};
 use crate::outbox::{self, Settlement};
 use crate::queues::{self, QueueRow};
+use crate::schedules::{self, ScheduleRow};
 use crate::{Fault, Inserted};
 use job::time::Timestamp;
 use job::{Idempotency, Job, JobId};
@@ -25,6 +26,9 @@ pub(super) const BATCH_LABEL: &str = "#batch";
 
 /// The key of the job's name there.
 pub(super) const NAME_LABEL: &str = "#name";
+
+/// The key of the job's schedule there.
+pub(super) const SCHEDULE_LABEL: &str = "#schedule";
 
 /// A job as it goes into a table.
 #[derive(Debug)]
@@ -93,6 +97,9 @@ pub(super) enum Change {
     DeleteQueue(String),
     PutBatch(Box<BatchRow>),
     DeleteBatch(JobId),
+    PutSchedule(Box<ScheduleRow>),
+    StepSchedule(Box<ScheduleRow>),
+    DeleteSchedule(String),
     /// What became of an attempt to deliver an event of this job.
     Settle(i64, JobId, Settlement),
 }
@@ -207,6 +214,9 @@ pub(super) fn change(
         Change::DeleteQueue(name) => queues::delete(connection, name),
         Change::PutBatch(row) => batches::put(connection, row),
         Change::DeleteBatch(id) => batches::delete(connection, *id),
+        Change::PutSchedule(row) => schedules::put(connection, row),
+        Change::StepSchedule(row) => schedules::step(connection, row),
+        Change::DeleteSchedule(name) => schedules::delete(connection, name),
         Change::Settle(id, job, settlement) => {
             outbox::settle(connection, *id, *job, settlement, totals)
         }
@@ -295,10 +305,11 @@ fn bound(row: &Row) -> [(&'static str, &dyn ToSql); 7] {
 fn insert_labels(connection: &Connection, row: &Row) -> Result<(), Fault> {
     let mut insert = connection
         .prepare_cached("INSERT INTO labels (key, value, state, id) VALUES (?, ?, ?, ?)")?;
-    let (labels, batch) = encoding::labels(&row.text)?;
-    let batch = batch.map(|id| id.to_string());
-    let marks = marks(&row.queue, row.columns.name.as_deref()).chain(batch_label(batch.as_deref()));
-    for (key, value) in labels.iter().map(pair).chain(marks) {
+    let indexed = encoding::indexed(&row.text)?;
+    let batch = indexed.batch();
+    let marks = marks(&row.queue, row.columns.name.as_deref(), &indexed)
+        .chain(batch_label(batch.as_deref()));
+    for (key, value) in indexed.labels.iter().map(pair).chain(marks) {
         insert.execute(params![
             key,
             value,
@@ -313,11 +324,18 @@ fn pair<'a>((key, value): (&'a String, &'a String)) -> (&'a str, &'a str) {
     (key, value)
 }
 
-/// The queue and the name as labels that no client can set, so that the index of labels finds jobs by them, too. A job
-/// without a name in the default queue costs nothing.
-fn marks<'a>(queue: &'a str, name: Option<&'a str>) -> impl Iterator<Item = (&'a str, &'a str)> {
+/// Queue, name and schedule as labels that no client can set, so that the index of labels finds jobs by them, too. A job
+/// without a name and a schedule in the default queue costs nothing.
+fn marks<'a>(
+    queue: &'a str,
+    name: Option<&'a str>,
+    indexed: &'a Indexed,
+) -> impl Iterator<Item = (&'a str, &'a str)> {
     let queue = (queue != DEFAULT_QUEUE).then_some((QUEUE_LABEL, queue));
-    queue.into_iter().chain(name.map(|it| (NAME_LABEL, it)))
+    let schedule = indexed.schedule.as_ref();
+    let schedule = schedule.map(|it| (SCHEDULE_LABEL, it.name.as_str()));
+    let name = name.map(|it| (NAME_LABEL, it));
+    [queue, name, schedule].into_iter().flatten()
 }
 
 /// The same for the batch.
@@ -344,10 +362,10 @@ fn delete_labels(connection: &Connection, id: JobId) -> Result<bool, Fault> {
     let mut delete = connection.prepare_cached(
         "DELETE FROM labels WHERE key = ? AND value = ? AND state = ? AND id = ?",
     )?;
-    let (labels, batch) = encoding::labels(&text)?;
-    let batch = batch.map(|id| id.to_string());
-    let marks = marks(&queue, name.as_deref()).chain(batch_label(batch.as_deref()));
-    for (key, value) in labels.iter().map(pair).chain(marks) {
+    let indexed = encoding::indexed(&text)?;
+    let batch = indexed.batch();
+    let marks = marks(&queue, name.as_deref(), &indexed).chain(batch_label(batch.as_deref()));
+    for (key, value) in indexed.labels.iter().map(pair).chain(marks) {
         delete.execute(params![key, value, state, id.as_bytes()])?;
     }
     Ok(true)

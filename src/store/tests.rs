@@ -17,6 +17,7 @@ use job::query::{Filter, Order};
 use job::queue::{Concurrency, OnConflict};
 use job::retry::{Codes, Retry};
 use job::sandbox::{InForce, Part, Sandbox};
+use job::schedule::{Definition, Missed, Occurrence, Overlap, Progress, Record, When};
 use job::selector::{Requirement, Selector};
 use job::spec::*;
 use job::{Attempt, Process, Signal, State, Survivor};
@@ -252,6 +253,7 @@ async fn a_key_belongs_to_one_body_of_one_actor_for_the_life_of_the_job() {
         rerun_of: None,
         run_at: None,
         hold: false,
+        schedule: None,
         ..job(State::Queued)
     };
     assert_eq!(insert(&other, 2).await.unwrap(), Inserted::New);
@@ -451,6 +453,83 @@ fn a_page_comes_from_indexes_in_order() {
     store.close();
 }
 
+fn schedule(name: &str) -> Record {
+    let at = Timestamp::from_micros(5);
+    Record {
+        name: name.to_owned(),
+        created_by: "token:default".to_owned(),
+        created_at: at,
+        changed_at: at,
+        version: 1,
+        definition: Definition {
+            when: When::EverySeconds(5),
+            time_zone: "UTC".to_owned(),
+            job: r#"{"command":["x"]}"#.to_owned(),
+            overlap: Overlap::Queue,
+            missed: Missed::All,
+            missed_within_seconds: 3,
+            jitter_seconds: 0,
+            paused: false,
+            starts_at: None,
+            ends_at: Some(at),
+            labels: BTreeMap::new(),
+        },
+        seen: at,
+        turn: 0,
+        progress: Progress::default(),
+    }
+}
+
+#[tokio::test]
+async fn a_step_of_a_schedule_is_made_once_and_with_its_job() {
+    let (_folder, path, store) = fresh();
+    let first = schedule("a");
+    store.put_schedule(&first).await.unwrap();
+    store.put_schedule(&schedule("b")).await.unwrap();
+    let next = first.stepped(Timestamp::from_micros(9), |it| it.runs += 1);
+    let insert = async |next: &Record| {
+        let mut insertion = Insertion::default();
+        let job = job(State::Queued);
+        insertion
+            .add(&job, &Secrets::default(), Vec::new())
+            .unwrap();
+        insertion.step(next).unwrap();
+        store.insert_all(insertion).await
+    };
+    insert(&next).await.unwrap();
+    let error = insert(&next).await.unwrap_err();
+    assert_eq!(error.why, "the schedule has gone on meanwhile");
+    assert_eq!(rows(&path, "live"), 1, "a second job has not been stored");
+    assert_eq!(
+        store.schedules().await.unwrap(),
+        [next.clone(), schedule("b")]
+    );
+    // Nor after it has been changed or made again.
+    let other = Record {
+        turn: next.turn + 1,
+        ..next.clone()
+    };
+    store.put_schedule(&other).await.unwrap();
+    let late = next.stepped(Timestamp::from_micros(11), |_| {});
+    assert!(store.step_schedule(&late).await.is_err());
+    store
+        .step_schedule(&other.stepped(Timestamp::from_micros(11), |_| {}))
+        .await
+        .unwrap();
+    store.delete_schedule("a".to_owned()).await.unwrap();
+    assert!(store.step_schedule(&late).await.is_err());
+    store
+        .put_schedule(&Record {
+            created_at: Timestamp::from_micros(77),
+            ..first
+        })
+        .await
+        .unwrap();
+    assert!(insert(&next).await.is_err());
+    assert_eq!(rows(&path, "live"), 1);
+    store.close();
+}
+
 /// The slowest of some pages, and the jobs of the last.
 fn slowest(store: &Store, filter: &Filter) -> (std::time::Duration, Vec<Job>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -595,7 +674,7 @@ fn a_newer_store_is_refused_and_untouched() {
     let error = Store::open(&path).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "store has schema 99, this procession knows up to 6: start the newer version"
+        "store has schema 99, this procession knows up to 7: start the newer version"
     );
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
@@ -781,7 +860,7 @@ prop_compose! {
         micros in 0_u32..u32::MAX,
     ) -> Job {
         Job {
-            id: JobId::generate(), name, labels, created_by, rerun_of: maybe.map(|_| JobId::generate()), trace: None, run_at: maybe_at, hold: flag, spec: Arc::new(spec),
+            id: JobId::generate(), name, labels, created_by, rerun_of: maybe.map(|_| JobId::generate()), trace: None, run_at: maybe_at, hold: flag, schedule: maybe_at.map(|_| Occurrence { name: path.clone().unwrap_or_default(), due_at: maybe_at }), spec: Arc::new(spec),
             depends_on: if flag { vec![Dependency { awaited: Awaited::Job { job: JobId::generate() }, on: On::Failed }] } else { Vec::new() },
             batch: maybe.map(|_| Membership { id: JobId::generate(), key: "k".to_owned(), group: 1, index: 2, count: 3, max_running: flag.then_some(4) }),
             version, state,
@@ -864,6 +943,7 @@ prop_compose! {
         name_prefix in prop::option::weighted(0.2, word()),
         queue in prop::option::weighted(0.2, word()),
         batch in prop::option::weighted(0.2, 0_u128..3),
+        schedule in prop::option::weighted(0.2, word()),
         created_after in prop::option::weighted(0.2, 0_i64..10),
         created_before in prop::option::weighted(0.2, 0_i64..10),
         descending in any::<bool>(),
@@ -872,7 +952,7 @@ prop_compose! {
     ) -> Query {
         Query {
             filter: Filter {
-                states, selector: Selector { requirements }, name_prefix, queue,
+                states, selector: Selector { requirements }, name_prefix, queue, schedule,
                 batch: batch.map(|it| JobId::from_bytes(it.to_be_bytes())),
                 created_after: created_after.map(Timestamp::from_micros),
                 created_before: created_before.map(Timestamp::from_micros),
@@ -908,6 +988,7 @@ proptest! {
         let jobs: Vec<Job> = (0_u128..).zip(many).map(|(number, (state, labels, name, queue, created))| {
             let base = with_id(number, State::ALL[state]);
             Job {
+                schedule: name.clone().map(|name| Occurrence { name, due_at: None }),
                 labels, name, created_at: Timestamp::from_micros(created),
                 batch: (number % 4 < 3).then(|| Membership {
                     id: JobId::from_bytes((number % 4).to_be_bytes()),

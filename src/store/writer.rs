@@ -65,6 +65,9 @@ impl Command {
                 | Change::DeleteQueue(_)
                 | Change::PutBatch(_)
                 | Change::DeleteBatch(_)
+                | Change::PutSchedule(_)
+                | Change::StepSchedule(_)
+                | Change::DeleteSchedule(_)
                 | Change::Settle(..),
                 _,
             )

@@ -42,6 +42,7 @@ mod real_work;
 mod retention;
 mod retries;
 mod sandbox;
+mod schedules;
 mod shutdown;
 mod spawn;
 mod startup;

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use bytes::Bytes;
 
-use crate::api::Api;
+use crate::api::{Api, Settings};
 use crate::extract::Wait;
 use crate::headers::IDEMPOTENT_REPLAYED;
 use crate::layers::auth::Caller;
@@ -19,7 +19,7 @@ use crate::request::{self, Body, BodyError, FieldError, NewJob};
 use crate::view::ValidView;
 use crate::{body, idempotency, respond, trace};
 use job::trace::Trace;
-use job::{JobId, Spec};
+use job::{Idempotency, JobId, Spec};
 use manager::{Submission, Submitted, Until};
 
 /// The parameters of [`create`].
@@ -42,7 +42,7 @@ pub(crate) async fn create(
     let submitted = match request.await? {
         idempotency::Request::Repeat(submitted) => submitted,
         idempotency::Request::New(claim) => {
-            let new = wanted(&api, &bytes).await?;
+            let new = wanted(&api.settings, &bytes).await?;
             submit(&api, &caller, new, (None, trace), claim).await?
         }
     };
@@ -55,8 +55,7 @@ pub(crate) async fn validate(
     request: Request,
 ) -> Result<Response, ApiError> {
     let bytes = body::read_json(request, api.settings.max_body_bytes).await?;
-    let new = wanted(&api, &bytes).await?;
-    judge(&api, &new.spec).await?;
+    let new = judged(&api.settings, &bytes).await?;
     api.manager.validate(&new.spec).await?;
     let view = ValidView {
         valid: true,
@@ -68,8 +67,8 @@ pub(crate) async fn validate(
 }
 
 /// Does the command policy, where there is one, admit this job? Every way to a job comes by here.
-pub(crate) async fn judge(api: &Api, spec: &Spec) -> Result<(), ApiError> {
-    let Some(policy) = api.settings.policy.clone() else {
+pub(crate) async fn judge(settings: &Settings, spec: &Spec) -> Result<(), ApiError> {
+    let Some(policy) = settings.policy.clone() else {
         return Ok(());
     };
     let spec = spec.clone();
@@ -92,26 +91,38 @@ pub(super) async fn submit(
     (rerun_of, trace): (Option<JobId>, Option<Trace>),
     claim: idempotency::Claim,
 ) -> Result<Submitted, ApiError> {
-    judge(api, &new.spec).await?;
-    let submission = Submission {
-        name: new.name,
-        labels: new.labels,
-        spec: new.spec,
-        actor: caller.actor.to_string(),
-        rerun_of,
-        trace,
-        run_at: new.run_at,
-        hold: new.hold,
-        idempotency: claim.idempotency.clone(),
-        has_priority: new.has_priority,
-        depends_on: new.depends_on,
-    };
+    judge(&api.settings, &new.spec).await?;
+    let actor = caller.actor.to_string();
+    let mut submission = submission(new, actor, rerun_of, claim.idempotency.clone());
+    submission.trace = trace;
     // The claim ends when the job has been accepted, and a repeat finds it.
     Ok(api.manager.submit(submission).await?)
 }
 
+/// A new job as the manager takes it, of no trace.
+pub(crate) fn submission(
+    new: NewJob,
+    actor: String,
+    rerun_of: Option<JobId>,
+    idempotency: Option<Idempotency>,
+) -> Submission {
+    Submission {
+        name: new.name,
+        labels: new.labels,
+        spec: new.spec,
+        actor,
+        rerun_of,
+        trace: None,
+        run_at: new.run_at,
+        hold: new.hold,
+        idempotency,
+        has_priority: new.has_priority,
+        depends_on: new.depends_on,
+    }
+}
+
 /// The answer to a submission, once its job is as the client wants to wait for.
-pub(super) async fn accepted(
+pub(crate) async fn accepted(
     api: &Api,
     submitted: Submitted,
     wait: &Wait,
@@ -135,8 +146,15 @@ pub(super) async fn accepted(
     response
 }
 
+/// The job that the body asks for, judged by the command policy.
+pub(crate) async fn judged(settings: &Settings, bytes: &Bytes) -> Result<NewJob, ApiError> {
+    let new = wanted(settings, bytes).await?;
+    judge(settings, &new.spec).await?;
+    Ok(new)
+}
+
 /// The job that the body asks for, where the command policy allows it.
-async fn wanted(api: &Api, bytes: &Bytes) -> Result<NewJob, ApiError> {
+async fn wanted(settings: &Settings, bytes: &Bytes) -> Result<NewJob, ApiError> {
     let invalid = |errors: Vec<FieldError>| {
         ApiError::InvalidSpec(errors.into_iter().map(Violation::from).collect())
     };
@@ -144,16 +162,16 @@ async fn wanted(api: &Api, bytes: &Bytes) -> Result<NewJob, ApiError> {
         BodyError::Invalid(errors) => invalid(errors),
         BodyError::Syntax { .. } | BodyError::TooDeep => error.into(),
     })?;
-    made(api, &body).await
+    made(settings, &body).await
 }
 
 /// The job that a body asks for which has been read.
-pub(crate) async fn made(api: &Api, body: &Body) -> Result<NewJob, ApiError> {
+pub(crate) async fn made(settings: &Settings, body: &Body) -> Result<NewJob, ApiError> {
     let invalid = |errors: Vec<FieldError>| {
         ApiError::InvalidSpec(errors.into_iter().map(Violation::from).collect())
     };
-    let limits = &api.settings.spec_limits;
-    let Some(policy) = api.settings.policy.clone() else {
+    let limits = &settings.spec_limits;
+    let Some(policy) = settings.policy.clone() else {
         return request::parse_submission(body, limits).map_err(invalid);
     };
     if body.has_program() {

@@ -2,7 +2,7 @@
 
 use super::{ApiError, Place, Violation};
 use crate::request::{BodyError, FieldError, code};
-use manager::{BatchError, QueueError, RequestError, SubmitError, Unavailable};
+use manager::{BatchError, QueueError, RequestError, ScheduleError, SubmitError, Unavailable};
 use store::StoreError;
 
 impl From<FieldError> for Violation {
@@ -116,6 +116,19 @@ impl From<QueueError> for ApiError {
             QueueError::Store(error) if error.full => Self::NoRoom,
             QueueError::Store(error) if error.failing => Self::StoreUnavailable,
             QueueError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ScheduleError> for ApiError {
+    fn from(error: ScheduleError) -> Self {
+        match error {
+            ScheduleError::NoSuchSchedule => Self::ScheduleNotFound,
+            ScheduleError::Changed => Self::PreconditionFailed,
+            ScheduleError::NotUnderstood(why) => Self::Internal(why),
+            ScheduleError::Store(error) if error.full => Self::NoRoom,
+            ScheduleError::Store(error) if error.failing => Self::StoreUnavailable,
+            ScheduleError::Store(error) => error.into(),
         }
     }
 }

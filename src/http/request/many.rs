@@ -109,11 +109,12 @@ pub fn parse_wait_many(body: &Body, longest: Duration) -> Result<WaitMany, Vec<F
 }
 
 /// The fields of a filter, as the query of `GET /jobs` has them.
-const FILTER: [&str; 7] = [
+const FILTER: [&str; 8] = [
     "label_selector",
     "state",
     "queue",
     "batch",
+    "schedule",
     "name_prefix",
     "created_after",
     "created_before",
@@ -127,6 +128,7 @@ fn chosen(f: &mut Fields<'_>) -> Option<Chosen> {
         states: states.unwrap_or_default(),
         queue: f.optional("queue", filled_text(NAME_BYTES)),
         batch: f.optional("batch", dependencies::id),
+        schedule: f.optional("schedule", filled_text(NAME_BYTES)),
         name_prefix: f.optional("name_prefix", filled_text(NAME_BYTES)),
         created_after: f.optional("created_after", moment),
         created_before: f.optional("created_before", moment),

@@ -219,6 +219,7 @@ fn members_of(job: &Job) -> Map<String, JsonValue> {
     members
 }
 
+/// What is patched.
 pub(super) fn merged(
     base: Map<String, JsonValue>,
     patch: Map<String, JsonValue>,
@@ -234,7 +235,7 @@ pub(super) fn merged_members(
 ) -> Map<String, JsonValue> {
     for (name, value) in patch {
         let below = match name.as_str() {
-            "labels" | "env" => Names::Chosen,
+            "labels" | "env" | "job" => Names::Chosen,
             "rlimits" => Names::Resources,
             _ => Names::Fields,
         };

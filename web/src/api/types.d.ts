@@ -1224,6 +1224,116 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/schedules": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All schedules */
+        get: operations["listSchedules"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/schedules/times": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * When something would be due
+         * @description For forms. Nothing is made.
+         */
+        post: operations["previewTimes"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/schedules/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: components["schemas"]["ScheduleName"];
+            };
+            cookie?: never;
+        };
+        /** One schedule */
+        get: operations["getSchedule"];
+        /**
+         * Make a schedule, or replace it
+         * @description Durable before the answer. The same again changes nothing. If its times change, they count from then on. No schedule is
+         *     called `times`.
+         */
+        put: operations["putSchedule"];
+        post?: never;
+        /**
+         * Remove a schedule
+         * @description Its jobs stay.
+         */
+        delete: operations["removeSchedule"];
+        options?: never;
+        head?: never;
+        /**
+         * Change a schedule, or pause it
+         * @description A merge patch (RFC 7396); `null` stands for the default. One of `cron`, `every_seconds` and `at` takes the place of another.
+         */
+        patch: operations["patchSchedule"];
+        trace?: never;
+    };
+    "/schedules/{name}/run": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: components["schemas"]["ScheduleName"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make one job of a schedule now
+         * @description Also while it is paused, and beside a job of it that has not ended. It does not move `next_due_at` and is not counted.
+         */
+        post: operations["runSchedule"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/schedules/{name}/times": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: components["schemas"]["ScheduleName"];
+            };
+            cookie?: never;
+        };
+        /** When a schedule is due, paused or not */
+        get: operations["getTimes"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/drain": {
         parameters: {
             query?: never;
@@ -1790,11 +1900,8 @@ export interface components {
              *     ]
              */
             on: ("exited" | "signaled" | "oom_killed" | "timeout" | "spawn_failed" | "output_limit" | "monitor_lost" | "supervisor_lost" | "host_rebooted" | "shutdown")[] | null;
-            /**
-             * @description Of the exit codes only these; `null` for all that are no success.
-             * @default null
-             */
-            exit_codes: null | components["schemas"]["ExitCodes"][];
+            /** @description Of the exit codes only these; `null` for all that are no success. */
+            exit_codes?: null | components["schemas"]["ExitCodes"][];
             /**
              * @description Never these.
              * @default []
@@ -1939,6 +2046,7 @@ export interface components {
          *       "trace": null,
          *       "run_at": null,
          *       "hold": false,
+         *       "schedule": null,
          *       "version": 7,
          *       "state": "timed_out",
          *       "state_reason": "timeout",
@@ -2088,6 +2196,11 @@ export interface components {
             run_at: null | components["schemas"]["Timestamp"];
             /** @description It does not start before it is released. */
             hold: boolean;
+            /** @description The schedule that it is of, and when it was due; `null` where somebody asked for it. */
+            schedule: {
+                name: string;
+                due_at: null | components["schemas"]["Timestamp"];
+            } | null;
             /** @description Grows on every visible change; also the `ETag`. */
             version: number;
             state: components["schemas"]["State"];
@@ -2158,6 +2271,10 @@ export interface components {
             rerun_of: string | null;
             run_at: null | components["schemas"]["Timestamp"];
             hold: boolean;
+            schedule: {
+                name: string;
+                due_at: string | null;
+            } | null;
             version: number;
             state: components["schemas"]["State"];
             state_reason: string | null;
@@ -2631,6 +2748,7 @@ export interface components {
             /** @description One state or several. */
             state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
             queue?: string | null;
+            schedule?: string | null;
             name_prefix?: string | null;
             /** Format: uuid */
             batch?: string | null;
@@ -2647,6 +2765,7 @@ export interface components {
             /** @description One state or several. */
             state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
             queue?: string | null;
+            schedule?: string | null;
             name_prefix?: string | null;
             /** Format: uuid */
             batch?: string | null;
@@ -2671,6 +2790,7 @@ export interface components {
             /** @description One state or several. */
             state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
             queue?: string | null;
+            schedule?: string | null;
             name_prefix?: string | null;
             created_after?: null | components["schemas"]["Timestamp"];
             created_before?: null | components["schemas"]["Timestamp"];
@@ -2701,6 +2821,115 @@ export interface components {
                 code: null | components["schemas"]["ProblemCode"];
                 detail: string | null;
             }[];
+        };
+        ScheduleName: string;
+        DueTimes: string[];
+        /** @description Exactly one of `cron`, `every_seconds` and `at`. */
+        ScheduleTimes: {
+            /** @description Five fields of crontab(5), with names, lists, ranges, steps, `L`, `W` and `#`; or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`. */
+            cron?: string | null;
+            /** @description Of elapsed time, from `starts_at` on, else from the making of the schedule. */
+            every_seconds?: number | null;
+            at?: components["schemas"]["Timestamp"][] | null;
+            /**
+             * @description A name of the IANA data base.
+             * @default UTC
+             * @example Europe/Berlin
+             */
+            time_zone: string | null;
+            /** @description Not before. */
+            starts_at?: null | components["schemas"]["Timestamp"];
+            /** @description Not after. */
+            ends_at?: null | components["schemas"]["Timestamp"];
+        };
+        /**
+         * @description Unknown fields are refused.
+         * @example {
+         *       "cron": "30 2 * * *",
+         *       "time_zone": "Europe/Berlin"
+         *     }
+         */
+        TimesRequest: components["schemas"]["ScheduleTimes"] & {
+            /** @description By default now. */
+            after?: null | components["schemas"]["Timestamp"];
+            /** @default 10 */
+            count: number | null;
+        };
+        ScheduleSettings: components["schemas"]["ScheduleTimes"] & {
+            /**
+             * @description When its last job has not ended: another one beside it, none, one that waits (never two), or one in its place once no process of it is left.
+             * @default skip
+             * @enum {string|null}
+             */
+            overlap: "allow" | "skip" | "queue" | "replace" | null;
+            /**
+             * @description What is done about times when nobody was there, the clock was set or the job was refused for now: the last one once, each of them up to 100, or none.
+             * @default latest
+             * @enum {string|null}
+             */
+            missed: "latest" | "all" | "skip" | null;
+            /** @default 3600 */
+            missed_within_seconds: number | null;
+            /**
+             * @description Up to so much later, always equally much.
+             * @default 0
+             */
+            jitter_seconds: number | null;
+            /**
+             * @description What is due meanwhile is not missed.
+             * @default false
+             */
+            paused: boolean | null;
+            /** @description Of the schedule itself. */
+            labels?: null | components["schemas"]["Labels"];
+        };
+        /**
+         * @description Unknown fields are refused. `null` stands for the default.
+         * @example {
+         *       "cron": "0 3 * * *",
+         *       "time_zone": "Europe/Berlin",
+         *       "job": {
+         *         "command": [
+         *           "./report"
+         *         ]
+         *       }
+         *     }
+         */
+        NewSchedule: components["schemas"]["ScheduleSettings"] & {
+            /** @description What `POST /jobs` takes. */
+            job: components["schemas"]["JobSubmission"] | components["schemas"]["TemplateSubmission"];
+        };
+        ValidSchedule: {
+            /** @constant */
+            valid: true;
+            times: components["schemas"]["DueTimes"];
+        };
+        Schedule: components["schemas"]["ScheduleSettings"] & {
+            name: components["schemas"]["ScheduleName"];
+            /** @description As it was given; values of secrets are `null`. */
+            job: Record<string, never>;
+            created_by: string;
+            created_at: components["schemas"]["Timestamp"];
+            changed_at: components["schemas"]["Timestamp"];
+            /** @description Grows when something else is set; also the `ETag`. */
+            version: number;
+            next_due_at: null | components["schemas"]["Timestamp"];
+            /** @description What became of the last due time. */
+            last: {
+                due_at: components["schemas"]["Timestamp"];
+                /** @enum {unknown} */
+                outcome: "started" | "skipped";
+                /** Format: uuid */
+                job_id: string | null;
+                /** @enum {unknown} */
+                reason: "overlap" | "missed" | "draining" | "queue_full" | "no_room" | "policy_forbids" | "refused" | null;
+            } | null;
+            /** @description When a job of it has succeeded last, of those that are kept. */
+            last_success_at: null | components["schemas"]["Timestamp"];
+            /** @description How many jobs its due times have made. */
+            runs: number;
+            /** @description How many due times have made none; those that were missed in a row count once. */
+            skipped: number;
         };
         /**
          * @description Unknown fields are refused. `null` stands for the default.
@@ -2875,7 +3104,7 @@ export interface components {
          * @description Stable; clients accept codes that they do not know.
          * @enum {string}
          */
-        ProblemCode: "invalid_query" | "invalid_page_token" | "invalid_header" | "invalid_json" | "invalid_request" | "unauthenticated" | "forbidden" | "peer_not_allowed" | "origin_not_allowed" | "policy_forbids" | "privilege_required" | "not_found" | "job_not_found" | "queue_not_found" | "batch_not_found" | "method_not_allowed" | "not_acceptable" | "body_timeout" | "job_not_started" | "job_stopping" | "job_already_finished" | "job_not_queued" | "queue_in_use" | "depended_on" | "batch_not_finished" | "batch_jobs_expired" | "nothing_to_rerun" | "concurrency_conflict" | "signal_failed" | "stdin_closed" | "stdin_offset_mismatch" | "stdin_taken" | "no_terminal" | "precondition_failed" | "cursor_expired" | "body_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "upgrade_required" | "head_too_large" | "host_not_allowed" | "invalid_spec" | "invalid_body" | "no_such_user" | "no_such_template" | "containment_unavailable" | "sandbox_unavailable" | "sandbox_required" | "idempotency_key_reused" | "secrets_unknown" | "queue_full" | "too_many_streams" | "internal" | "draining" | "not_ready" | "monitor_unavailable" | "store_unavailable" | "no_room";
+        ProblemCode: "invalid_query" | "invalid_page_token" | "invalid_header" | "invalid_json" | "invalid_request" | "unauthenticated" | "forbidden" | "peer_not_allowed" | "origin_not_allowed" | "policy_forbids" | "privilege_required" | "not_found" | "job_not_found" | "queue_not_found" | "batch_not_found" | "schedule_not_found" | "method_not_allowed" | "not_acceptable" | "body_timeout" | "job_not_started" | "job_stopping" | "job_already_finished" | "job_not_queued" | "queue_in_use" | "depended_on" | "batch_not_finished" | "batch_jobs_expired" | "nothing_to_rerun" | "concurrency_conflict" | "signal_failed" | "stdin_closed" | "stdin_offset_mismatch" | "stdin_taken" | "no_terminal" | "precondition_failed" | "cursor_expired" | "body_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "upgrade_required" | "head_too_large" | "host_not_allowed" | "invalid_spec" | "invalid_body" | "no_such_user" | "no_such_template" | "containment_unavailable" | "sandbox_unavailable" | "sandbox_required" | "idempotency_key_reused" | "secrets_unknown" | "queue_full" | "too_many_streams" | "internal" | "draining" | "not_ready" | "monitor_unavailable" | "store_unavailable" | "no_room";
     };
     responses: {
         /** @description An error of the protocol, such as -32020 where a header differs from the body; or `not_found`, where there are no tools. */
@@ -2980,6 +3209,65 @@ export interface components {
             };
             content: {
                 "application/json": components["schemas"]["Queue"];
+            };
+        };
+        /** @description `schedule_not_found`. */
+        ScheduleNotFound: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `precondition_failed`: it is in another version by now. */
+        ScheduleChanged: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `forbidden`, `peer_not_allowed`, `origin_not_allowed`; `policy_forbids`, `privilege_required`, `sandbox_required`: the job is not allowed. */
+        JobForbidden: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `invalid_body`, with `never due` for a line that no day has; of the job `invalid_spec`, `no_such_user`, `no_such_template`, `containment_unavailable`, `sandbox_unavailable`. */
+        InvalidSchedule: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The schedule as it is then. */
+        Schedule: {
+            headers: {
+                "Request-Id": components["headers"]["Request-Id"];
+                ETag: components["headers"]["ETag"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Schedule"];
+            };
+        };
+        /** @description In order, each with the offset of its zone. */
+        Times: {
+            headers: {
+                "Request-Id": components["headers"]["Request-Id"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": {
+                    times: components["schemas"]["DueTimes"];
+                };
             };
         };
         /** @description `invalid_body`. */
@@ -3213,6 +3501,8 @@ export interface operations {
                 queue?: string;
                 /** @description Of this batch. */
                 batch?: string;
+                /** @description Of this schedule. */
+                schedule?: string;
                 /** @description Created at or after this moment. */
                 created_after?: string;
                 /** @description Created before this moment. */
@@ -3449,6 +3739,8 @@ export interface operations {
                 queue?: string;
                 /** @description Of this batch. */
                 batch?: string;
+                /** @description Of this schedule. */
+                schedule?: string;
                 /** @description Created at or after this moment. */
                 created_after?: string;
                 /** @description Created before this moment. */
@@ -6537,6 +6829,306 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            500: components["responses"]["Internal"];
+        };
+    };
+    listSchedules: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description By name. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        schedules: components["schemas"]["Schedule"][];
+                    };
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    previewTimes: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TimesRequest"];
+            };
+        };
+        responses: {
+            200: components["responses"]["Times"];
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            408: components["responses"]["BodyTimeout"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            422: components["responses"]["InvalidBody"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    getSchedule: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Only if it has another `ETag`. */
+                "If-None-Match"?: string;
+            };
+            path: {
+                name: components["schemas"]["ScheduleName"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: components["responses"]["Schedule"];
+            /** @description It still has this `ETag`. */
+            304: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["ScheduleNotFound"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    putSchedule: {
+        parameters: {
+            query?: {
+                /** @description Only check it and show its next times. */
+                validate_only?: boolean;
+            };
+            header?: {
+                /** @description Only in this version. */
+                "If-Match"?: string;
+                /** @description With `*` only if there is none of this name. */
+                "If-None-Match"?: string;
+            };
+            path: {
+                name: components["schemas"]["ScheduleName"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewSchedule"];
+            };
+        };
+        responses: {
+            /** @description The schedule as it is then; with `validate_only` its next times. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Schedule"] | components["schemas"]["ValidSchedule"];
+                };
+            };
+            201: components["responses"]["Schedule"];
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["JobForbidden"];
+            404: components["responses"]["ScheduleNotFound"];
+            408: components["responses"]["BodyTimeout"];
+            412: components["responses"]["ScheduleChanged"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            422: components["responses"]["InvalidSchedule"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
+            507: components["responses"]["NoRoom"];
+        };
+    };
+    removeSchedule: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Only in this version. */
+                "If-Match"?: string;
+            };
+            path: {
+                name: components["schemas"]["ScheduleName"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description There is no schedule of this name any more. */
+            204: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["ScheduleNotFound"];
+            412: components["responses"]["ScheduleChanged"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
+            507: components["responses"]["NoRoom"];
+        };
+    };
+    patchSchedule: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Only in this version. */
+                "If-Match"?: string;
+            };
+            path: {
+                name: components["schemas"]["ScheduleName"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/merge-patch+json": Record<string, never>;
+            };
+        };
+        responses: {
+            200: components["responses"]["Schedule"];
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["JobForbidden"];
+            404: components["responses"]["ScheduleNotFound"];
+            408: components["responses"]["BodyTimeout"];
+            412: components["responses"]["ScheduleChanged"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            422: components["responses"]["InvalidSchedule"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
+            507: components["responses"]["NoRoom"];
+        };
+    };
+    runSchedule: {
+        parameters: {
+            query?: {
+                /** @description Answer when the job has ended or so many seconds have passed. */
+                wait?: number;
+            };
+            header?: never;
+            path: {
+                name: components["schemas"]["ScheduleName"];
+            };
+            cookie?: never;
+        };
+        /** @description A merge patch on its job. */
+        requestBody?: {
+            content: {
+                "application/merge-patch+json": Record<string, never>;
+            };
+        };
+        responses: {
+            /** @description The job. */
+            201: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    ETag: components["headers"]["ETag"];
+                    /** @description The path of the job. */
+                    Location: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["JobForbidden"];
+            404: components["responses"]["ScheduleNotFound"];
+            408: components["responses"]["BodyTimeout"];
+            /** @description `concurrency_conflict`. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            422: components["responses"]["InvalidSchedule"];
+            /** @description `queue_full`. */
+            429: {
+                headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+            /** @description `draining`, `store_unavailable`. */
+            503: {
+                headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            507: components["responses"]["NoRoom"];
+        };
+    };
+    getTimes: {
+        parameters: {
+            query?: {
+                /** @description By default now. */
+                after?: string;
+                count?: number;
+            };
+            header?: never;
+            path: {
+                name: components["schemas"]["ScheduleName"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: components["responses"]["Times"];
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["ScheduleNotFound"];
+            421: components["responses"]["HostNotAllowed"];
             500: components["responses"]["Internal"];
         };
     };
