@@ -31,7 +31,7 @@ impl Server {
     }
 
     /// All jobs of a batch in the order of the request.
-    async fn jobs_of(&self, batch: &Value) -> Vec<Value> {
+    async fn batch_jobs(&self, batch: &Value) -> Vec<Value> {
         let mut jobs = Vec::new();
         let mut token = String::new();
         loop {
@@ -100,7 +100,7 @@ async fn a_batch_expands_and_its_jobs_know_their_places() {
     let batch = server.batch_finished(&batch).await;
     assert_eq!(batch["state"], "succeeded", "{batch:#}");
     assert_eq!(batch["counts"]["succeeded"], 6, "{batch:#}");
-    let jobs = server.jobs_of(&batch).await;
+    let jobs = server.batch_jobs(&batch).await;
     let mut said = Vec::new();
     for job in &jobs {
         assert_eq!(
@@ -311,7 +311,7 @@ async fn a_kill_at_any_moment_leaves_all_or_nothing() {
         let path = format!("/batches/{}?wait=30", id(&batch));
         let batch = client.get(&path).await.json();
         assert_eq!(batch["state"], "succeeded", "{batch:#}");
-        assert_eq!(server.jobs_of(&batch).await.len(), 301);
+        assert_eq!(server.batch_jobs(&batch).await.len(), 301);
     }
     let batches = server.get("/batches").await.json();
     assert_eq!(batches["batches"].as_array().unwrap().len(), 6);
@@ -345,7 +345,7 @@ async fn a_diamond_runs_in_its_order_over_kills_of_the_server() {
         let path = format!("/batches/{}?wait=30", id(&batch));
         let batch = client.get(&path).await.json();
         assert_eq!(batch["state"], "succeeded", "{batch:#}");
-        let jobs = server.jobs_of(&batch).await;
+        let jobs = server.batch_jobs(&batch).await;
         let of = |key: &str| jobs.iter().find(|job| job["batch"]["key"] == key).unwrap();
         for (first, then) in [("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")] {
             let (first, then) = (of(first), of(then));
@@ -426,7 +426,7 @@ async fn a_wait_ends_with_the_last_and_the_counts_always_sum_up() {
             break;
         }
     }
-    let jobs = server.jobs_of(&batch).await;
+    let jobs = server.batch_jobs(&batch).await;
     for job in &jobs {
         assert_eq!(server.delete(&id(job), "purge").await.status, 204);
     }
@@ -470,7 +470,7 @@ async fn a_stop_ends_what_runs_and_starts_nothing_more() {
         (&stopped["state"], &stopped["counts"]["canceled"]),
         (&json!("canceled"), &json!(301))
     );
-    let jobs = server.jobs_of(&batch).await;
+    let jobs = server.batch_jobs(&batch).await;
     let started = jobs
         .iter()
         .filter(|job| !job["started_at"].is_null())
@@ -534,7 +534,7 @@ async fn no_more_of_a_batch_run_than_may() {
     let body = json!({"max_running": 3, "jobs": [{"key": "a", "repeat": 15, "script": script, "cwd": cwd}]});
     let batch = server.batch(&body).await;
     let waiting = eventually("one waits for the batch", async || {
-        let jobs = server.jobs_of(&batch).await;
+        let jobs = server.batch_jobs(&batch).await;
         jobs.into_iter()
             .find(|job| job["state_reason"] == "waiting_for_batch")
     })
@@ -545,7 +545,7 @@ async fn no_more_of_a_batch_run_than_may() {
     );
     std::fs::write(cwd.join("go"), "").unwrap();
     server.batch_finished(&batch).await;
-    let jobs = server.jobs_of(&batch).await;
+    let jobs = server.batch_jobs(&batch).await;
     assert_eq!(most_at_once(&jobs), 3);
 }
 
@@ -579,7 +579,7 @@ async fn a_failure_can_end_the_others() {
             open(&cwd, "wait");
         }
         let batch = server.batch_finished(&batch).await;
-        let jobs = server.jobs_of(&batch).await;
+        let jobs = server.batch_jobs(&batch).await;
         let expected = match on_failure {
             "continue" => ["failed", "succeeded", "succeeded", "succeeded", "succeeded"],
             "cancel_queued" => ["failed", "succeeded", "canceled", "canceled", "canceled"],
