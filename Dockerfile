@@ -5,13 +5,14 @@ ARG RUNTIME_IMAGE=debian:bookworm-slim
 
 # All but the program: `--target runtime`, for one that was built elsewhere.
 FROM ${RUNTIME_IMAGE} AS runtime
-# A user of its own with a name and a home: jobs run as it, and many programs ask for both.
+# A user of its own with a name and a home: jobs run as it, and many programs ask for both. The volume is for any uid with
+# the group 0, as platforms choose one; in it, the service makes the state directory, which is its uid's alone.
 RUN echo 'procession:x:65532:65532:Procession:/var/lib/procession:/usr/sbin/nologin' >>/etc/passwd \
     && echo 'procession:x:65532:' >>/etc/group \
-    && install -d -o 65532 -g 65532 -m 0700 /var/lib/procession
+    && install -d -o 65532 -g 0 -m 0770 /var/lib/procession
 # Read by `serve`, by `health` and by the client commands under `docker exec` alike.
 ENV PROCESSION_LISTEN=0.0.0.0:8080 \
-    PROCESSION_STATE_DIR=/var/lib/procession \
+    PROCESSION_STATE_DIR=/var/lib/procession/state \
     PROCESSION_ON_SHUTDOWN=stop
 USER 65532:65532
 WORKDIR /var/lib/procession

@@ -1,7 +1,7 @@
 # `make run` starts the service, `make test` is what a change must pass; the rest are parts of it or beside it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build dist sbom check test test-build web pictures test-web test-page test-page-more test-rust test-unprivileged test-unheard test-prometheus test-client lint workflows \
+.PHONY: help run build dist sbom check test test-build web pictures test-web test-page test-page-more test-rust test-unprivileged test-unheard test-prometheus test-client test-clients test-python test-mcp test-examples docs book recording spelling lint workflows \
 	release-check deny advisories test-manifests test-image test-docker test-deb test-vm deb test-arm64 test-real-work soak fuzz \
 	guards schemathesis bench release-upload image-push clean
 
@@ -42,10 +42,16 @@ help:
 	@echo 'make test               what a change must pass: the parts that follow'
 	@echo 'make test-rust          unit, property, integration and security tests'
 	@echo 'make test-unprivileged  what privilege changes again as an ordinary user, when root'
+	@echo 'make test-mcp           the tools of agents, with the Python and TypeScript libraries of their protocol'
 	@echo 'make test-client        a Python client generated from openapi.yaml, used on a real service'
+	@echo 'make test-examples      each of examples/, on a real service'
+	@echo 'make test-python        the Python package in clients/python, on a real service'
 	@echo
-	@echo 'make lint               rustfmt, clippy, rustdoc, the workflows (continuous integration: .ci/run)'
+	@echo 'make lint               rustfmt, clippy, rustdoc, spelling, links, the workflows (continuous integration: .ci/run)'
 	@echo 'make web                build the page into web/dist, which is committed (needs Node 20 or newer)'
+	@echo 'make docs               the generated parts of docs/, which are committed'
+	@echo 'make book               the documentation as a site, in target/book/html'
+	@echo 'make recording          the recording in README, of a real service in a terminal'
 	@echo 'make pictures           the pictures of README and docs, of a real service'
 	@echo 'make test-web           the page: types, unit tests, and web/dist is what its sources give (needs Node)'
 	@echo 'make test-page          the page in a browser, on a real service (needs Node and Chromium)'
@@ -55,6 +61,7 @@ help:
 	@echo 'make release-check      before a release: the parts that follow (an hour or more, as root)'
 	@echo 'make test-unheard       the tests with a log that cannot be written, and with one that nobody reads'
 	@echo 'make deny               licences, sources and bans of the dependencies'
+	@echo 'make test-clients       clients of the most used generators, made from openapi.yaml, each running a job'
 	@echo 'make test-prometheus    metrics, alerts and dashboard, with a real Prometheus'
 	@echo 'make test-page-more     the page: accessibility of every view, small screens, a proxy, load, a log of 1 GB'
 	@echo 'make test-docker        the image as the Dockerfile builds it'
@@ -133,7 +140,7 @@ else
 	$(CARGO) test --locked --test it -- --exact $(CHECK_TESTS)
 endif
 
-test: test-rust test-web test-page test-unprivileged test-client
+test: test-rust test-web test-page test-unprivileged test-client test-python test-examples test-mcp
 
 # All parts use what this builds.
 test-build:
@@ -147,6 +154,15 @@ test-rust:
 test-unprivileged:
 	@scripts/need.sh $(TEST_NEEDS)
 	scripts/test-unprivileged.sh $(TEST_USER) '$(UNPRIVILEGED_TESTS)' $(CARGO) $(TEST_RUNNER) --locked
+
+# The recording in README, of a real service in a terminal.
+recording: test-build
+	scripts/venv.sh target/recording scripts/recording.txt
+	target/recording/bin/python scripts/recording.py target/debug/procession docs/pictures/recording.svg
+
+# The parts of docs/ that are made of the program and of openapi.yaml.
+docs:
+	PROCESSION_UPDATE_DOCS=1 $(CARGO) test --locked --test docs -- the_generated_parts_are_current
 
 NODE_MODULES := web/node_modules/.package-lock.json
 $(NODE_MODULES): web/package-lock.json
@@ -191,7 +207,39 @@ test-prometheus: test-build
 test-client: test-build
 	tests/client/run.sh target/debug/procession
 
-lint: workflows
+# clients/python: its types, and its tests on a real service.
+PYTHON := target/python
+test-python: test-build
+	scripts/venv.sh $(PYTHON) clients/python/requirements.txt
+	cd clients/python && ../../$(PYTHON)/bin/mypy --cache-dir ../../$(PYTHON)/mypy procession tests
+	PYTHONPATH=clients/python PYTHONDONTWRITEBYTECODE=1 $(PYTHON)/bin/python clients/python/tests/test_client.py target/debug/procession
+
+# Each example on a real service, with what it needs from the package index.
+EXAMPLES := target/examples
+test-examples: test-build $(NODE_MODULES)
+	scripts/venv.sh $(EXAMPLES) tests/examples/requirements.txt
+	PYTHONPATH=$(CURDIR)/clients/python:$(CURDIR)/clients/python/tests PYTHONDONTWRITEBYTECODE=1 \
+		$(EXAMPLES)/bin/python tests/examples/test_examples.py target/debug/procession
+
+# The documentation as a site, in target/book/html, with every link followed.
+DOCUMENTS := target/documents
+book:
+	scripts/venv.sh $(DOCUMENTS) scripts/documents.txt
+	scripts/book.sh $(DOCUMENTS)/bin/mdbook $(DOCUMENTS)/bin/lychee
+
+spelling:
+	scripts/venv.sh $(DOCUMENTS) scripts/documents.txt
+	$(DOCUMENTS)/bin/typos
+
+# The libraries are pinned beside the tests and installed below target/, once.
+test-mcp: test-build
+	tests/mcp/run.sh target/debug/procession
+
+# Other generators, pinned in tests/clients: each makes a client that compiles and runs a job; and a linter of descriptions.
+test-clients: test-build
+	tests/clients/run.sh target/debug/procession
+
+lint: workflows book spelling
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps
@@ -202,7 +250,7 @@ workflows: $(CHECK_JSONSCHEMA)/bin/check-jsonschema
 	$< --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 # Before a release and every night: all that is slow, needs much, or seldom changes. Each in small where `make` alone is long.
-release-check: deny test-unheard test-page-more test-prometheus test-docker test-deb test-vm test-arm64 test-real-work guards
+release-check: deny test-unheard test-page-more test-prometheus test-clients test-docker test-deb test-vm test-arm64 test-real-work guards
 	$(MAKE) fuzz FUZZ_SECONDS=30
 	$(MAKE) schemathesis SECONDS=120
 	$(MAKE) soak PROCESSION_FAULT_KILLS=60 PROCESSION_FAULT_MINUTES=1 PROCESSION_FAILPOINT_ROUNDS=10 \

@@ -1,5 +1,6 @@
 //! The command line: which role or client command this process is.
 
+mod complete;
 pub(crate) mod doctor;
 mod hints;
 mod log;
@@ -16,7 +17,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::config::{self, Config, OnShutdown, ServeArgs};
 use crate::server;
 use client::{
-    attach, control, events, failure, health, logs, open, queues, run, show, terminal, top, wait,
+    attach, batches, control, events, failure, health, logs, mcp, open, queues, run, schedules,
+    show, terminal, top, wait,
 };
 use engine::supervisor;
 use http::connections;
@@ -67,12 +69,24 @@ enum Command {
     Rerun(control::RerunArgs),
     /// Show what happened to jobs, and follow what happens
     Events(events::EventsArgs),
+    /// Submit many jobs together, all or none
+    Batch(batches::BatchArgs),
+    /// List batches
+    Batches(batches::BatchesArgs),
     /// List queues, and set their limits
     Queues(Box<queues::QueuesArgs>),
+    /// List schedules
+    Schedules(schedules::SchedulesArgs),
+    /// Create, change, run and remove schedules
+    Schedule(schedules::ScheduleArgs),
+    /// Import crontabs as schedules
+    Crontab(schedules::CrontabArgs),
     /// Show resource usage of running jobs, live
     Top(top::TopArgs),
     /// Open the page of the service in a browser, signed in with a one-time code
     Open(open::OpenArgs),
+    /// Serve the tools of agents over standard input and output (Model Context Protocol)
+    Mcp(mcp::McpArgs),
     /// Run the service
     Serve(Serve),
     /// Replace a running service with the program now on disk; jobs keep running
@@ -113,6 +127,7 @@ struct Serve {
 /// Does what the command line says.
 #[must_use]
 pub(crate) fn run() -> ExitCode {
+    complete::complete(Cli::command);
     let command = match aside(Cli::try_parse) {
         Ok(cli) => cli.command,
         Err(error) => return not_understood(&error),
@@ -131,15 +146,21 @@ pub(crate) fn run() -> ExitCode {
         Command::Release(args) => control::release(&args),
         Command::Rerun(args) => control::rerun(&args),
         Command::Events(args) => events::run(&args),
+        Command::Batch(args) => batches::batch(&args),
+        Command::Batches(args) => batches::list(&args),
         Command::Queues(args) => queues::run(&args),
+        Command::Schedules(args) => schedules::list(&args),
+        Command::Schedule(args) => schedules::run(&args),
+        Command::Crontab(args) => schedules::import(&args),
         Command::Top(args) => top::run(&args),
         Command::Open(args) => open::run(&args),
+        Command::Mcp(args) => mcp::run(&args),
         Command::Serve(args) => serve(&args),
         Command::Upgrade(args) => upgrade::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Health(args) => health::run(&args),
-        Command::Completions(args) => manual::completions(&args, Cli::command()),
+        Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args, Cli::command()),
         Command::Version => terminal::printed(&Cli::command().render_version()),
     }
@@ -165,6 +186,9 @@ fn serve(args: &Serve) -> ExitCode {
         Ok(_) if args.check => ExitCode::SUCCESS,
         Ok(config) => run_service(config),
         Err(why) => {
+            if !args.check {
+                supervisor::go_back(&format!("the new program cannot start: {why}"));
+            }
             tracing::error!("cannot start: {why}");
             ExitCode::from(EXIT_CONFIG)
         }
@@ -205,6 +229,8 @@ fn aside<T: Send>(work: impl Fn() -> T + Sync) -> T {
 fn check(config: &Config) -> Result<(), String> {
     supervisor::understands_handover()?;
     Store::check(&config.state_dir.join(STORE)).map_err(|error| error.to_string())?;
+    // All that a start reads, so that what is understood here also starts.
+    connections::check_files(&server::http_options(config))?;
     // The exit code is the answer, whoever reads the line.
     announce(&format!(
         "procession {}: configuration and state are understood",

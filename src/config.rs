@@ -4,21 +4,24 @@
 //! values. Nothing here knows what a setting does.
 
 mod args;
+mod file;
+mod otlp;
 mod settings;
 
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fmt;
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 pub(crate) use args::ServeArgs;
+pub(crate) use file::{LogForm, log_form, state_dir};
 use http::connections::Auth;
 use http::tls::Files as Tls;
 use job::sandbox::Baseline;
+use manager::spans::Otlp;
 use protocol::state_dir::Surroundings;
 pub(crate) use settings::SETTINGS;
 use settings::{CONFIG_FILE, Settings};
@@ -70,15 +73,6 @@ impl LogLevel {
     }
 }
 
-/// How the log is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LogForm {
-    /// By default it depends on where the log goes.
-    pub format: Option<LogFormat>,
-    /// Which lines are written.
-    pub level: LogLevel,
-}
-
 /// The settings of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Config {
@@ -96,6 +90,8 @@ pub(crate) struct Config {
     pub max_connections: usize,
     /// The most answers that follow a job, and WebSockets, at the same time.
     pub max_streams: usize,
+    /// `POST /mcp` is there.
+    pub mcp: bool,
     /// How long a connection is kept between two requests.
     pub keep_alive: Duration,
     /// The most jobs with a process.
@@ -124,6 +120,8 @@ pub(crate) struct Config {
     pub sandbox: Baseline,
     /// Webhooks may go to private, loopback and link-local addresses.
     pub webhook_allow_private: bool,
+    /// Where spans go, if they go anywhere.
+    pub otlp: Option<Otlp>,
     /// The work directory of jobs that name none; absolute.
     pub work_dir: PathBuf,
     /// Names that the `Host` header may have besides loopback names and addresses; in lower case.
@@ -243,7 +241,7 @@ fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String 
 
 /// Variables that something other than the settings of the service gives a meaning: the client commands, the
 /// image and the service itself.
-const OTHER_VARIABLES: [&str; 11] = [
+const OTHER_VARIABLES: [&str; 13] = [
     "PROCESSION_URL",
     "PROCESSION_TOKEN",
     "PROCESSION_TOKEN_FILE",
@@ -251,6 +249,8 @@ const OTHER_VARIABLES: [&str; 11] = [
     "PROCESSION_CLIENT_CERT",
     "PROCESSION_RETRY_SECONDS",
     "PROCESSION_JOB_ID",
+    "PROCESSION_SCHEDULE",
+    "PROCESSION_DUE_AT",
     "PROCESSION_HANDOVER",
     "PROCESSION_HANDOVER_VERSION",
     "PROCESSION_FAILPOINTS",
@@ -280,72 +280,12 @@ pub(crate) fn unknown_variables(names: impl Iterator<Item = OsString>) -> Vec<St
     unknown.iter().map(remark).collect()
 }
 
-/// The configuration file that is read where none is named, if there is one.
-pub(crate) const DEFAULT_FILE: &str = "/etc/procession/config.toml";
-
 /// Reads the settings: a flag wins over the environment, that over the file, that over the default.
 pub(crate) fn load(args: &ServeArgs, surroundings: &Surroundings) -> Result<Config, ConfigErrors> {
-    match file(args, surroundings)? {
+    match file::text(args, surroundings)? {
         Some((path, text)) => resolve(args, Some((&path, &text)), surroundings),
         None => resolve(args, None, surroundings),
     }
-}
-
-/// The configuration file and its text: the one that is named, else the default one where it exists. An empty name
-/// stands for none.
-fn file(
-    args: &ServeArgs,
-    surroundings: &Surroundings,
-) -> Result<Option<(PathBuf, String)>, ConfigError> {
-    let (file, must_exist) = match args.config_file() {
-        Some("") => return Ok(None),
-        Some(named) => (surroundings.current_dir.join(named), true),
-        None => (PathBuf::from(DEFAULT_FILE), false),
-    };
-    match std::fs::read_to_string(&file) {
-        Ok(text) => Ok(Some((file, text))),
-        Err(error) if !must_exist && error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(ConfigError::Unreadable {
-            file,
-            why: error.to_string(),
-        }),
-    }
-}
-
-/// How the log is written, as far as the settings say: it has to tell what is wrong with the others.
-pub(crate) fn log_form(args: &ServeArgs, surroundings: &Surroundings) -> LogForm {
-    let file = file(args, surroundings).ok().flatten();
-    let of_file = file.as_ref().map(|(path, text)| (&**path, &**text));
-    let settings = Settings::new(args, of_file).or_else(|_| Settings::new(args, None));
-    let (format, level) = settings.map_or((None, None), |(s, _)| {
-        let format = s.optional("log_format", log_format);
-        (format.ok().flatten(), s.one("log_level", log_level).ok())
-    });
-    LogForm {
-        format,
-        level: level.unwrap_or(LogLevel::Info),
-    }
-}
-
-/// Where the service keeps its state, for commands that only want to find it: as named, else as the configuration file
-/// says, else by the default.
-pub(crate) fn state_dir(named: Option<&Path>, surroundings: &Surroundings) -> Option<PathBuf> {
-    if let Some(named) = named {
-        return Some(named.to_owned());
-    }
-    let args = ServeArgs::of_environment();
-    let of_file = file(&args, surroundings)
-        .ok()
-        .flatten()
-        .and_then(|(path, text)| {
-            let (settings, _) = Settings::new(&args, Some((&path, &text))).ok()?;
-            settings
-                .optional("state_dir", |text| Ok(text.to_owned()))
-                .ok()?
-        });
-    of_file
-        .map(|text| surroundings.current_dir.join(text))
-        .or_else(|| surroundings.state_dir())
 }
 
 /// The same with the text of the file.
@@ -394,6 +334,7 @@ fn read_all(
     let policy = keep(&e, s.optional("policy", path));
     let max_connections = keep(&e, s.one("max_connections", number(1, 100_000)));
     let max_streams = keep(&e, s.one("max_streams", number(1, 100_000)));
+    let mcp = keep(&e, s.one("mcp", word(&[("on", true), ("off", false)])));
     let keep_alive = keep(&e, s.one("keep_alive_seconds", number(1, 86_400)));
     let max_running = keep(&e, s.one("max_running", number(1, 100_000)));
     let max_queued = keep(&e, s.one("max_queued", number(0, 10_000_000)));
@@ -411,6 +352,14 @@ fn read_all(
     let baselines = baselines.map(|baseline| (baseline.as_str(), baseline));
     let sandbox = keep(&e, s.one("sandbox", word(&baselines)));
     let webhook_allow_private = keep(&e, s.one("webhook_allow_private", &switch));
+    let otlp_endpoint = keep(&e, s.optional("otlp_endpoint", url));
+    let otlp = otlp::read(otlp_endpoint.flatten(), &surroundings.otel);
+    let otlp = otlp.map_err(|(name, fix, given)| ConfigError::Value {
+        origin: name.to_owned(),
+        fix,
+        given,
+    });
+    let otlp = keep(&e, otlp);
     let work_dir = keep(&e, s.optional("work_dir", path));
     let allowed_hosts = keep(&e, s.many("allowed_host", host));
     if let (Some(Auth::None), Some(listen)) = (auth, listen)
@@ -426,6 +375,7 @@ fn read_all(
         policy: policy?,
         max_connections: max_connections?,
         max_streams: max_streams?,
+        mcp: mcp?,
         keep_alive: Duration::from_secs(keep_alive?),
         max_running: max_running?,
         max_queued: max_queued?,
@@ -440,6 +390,7 @@ fn read_all(
         deny_root_jobs: deny_root_jobs?,
         sandbox: sandbox?,
         webhook_allow_private: webhook_allow_private?,
+        otlp: otlp?,
         work_dir: work_dir?.unwrap_or_else(|| state_dir.join("work")),
         allowed_hosts: allowed_hosts?,
         state_dir,
@@ -518,6 +469,14 @@ fn seconds(text: &str) -> Result<Duration, String> {
             "must be a number of seconds from 0 to {}",
             most.as_secs()
         )),
+    }
+}
+
+fn url(text: &str) -> Result<String, String> {
+    if text.starts_with("http://") || text.starts_with("https://") {
+        Ok(text.to_owned())
+    } else {
+        Err("must be a URL, such as http://127.0.0.1:4318".to_owned())
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod cli;
 mod config;
+mod limits;
 mod server;
 
 use std::process::ExitCode;

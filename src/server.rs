@@ -9,13 +9,16 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::geteuid;
 use tokio::time::Instant;
 
 use crate::cli::doctor;
 use crate::config::{Config, ConfigError};
+use crate::limits;
 use http::connections::{Auth, Connections, Options};
 use http::doctor::Doctor;
+use linux::failpoint;
 use manager::{Host, Info, Limits, Manager, Setup, SupervisorSaid};
 use protocol::inherited::Inherited;
 use protocol::notices::announce;
@@ -74,6 +77,7 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
         beat_every,
         draining,
     } = inherited;
+    failpoint::fail("server.starting").map_err(Failure::system("cannot start the server"))?;
     let lock = wait_for_predecessor(&config.state_dir).await?;
     let store = Store::open_with(&store::Settings {
         max_events: config.max_events,
@@ -93,7 +97,7 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
             restarts,
         },
         limits: Limits {
-            max_running: config.max_running,
+            max_running: places(config.max_running, restarts == 0),
             max_queued: config.max_queued,
             max_finished: config.max_finished,
             min_free_bytes: config.min_free_bytes,
@@ -101,6 +105,7 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
         deny_root_jobs: config.deny_root_jobs,
         webhook_allow_private: config.webhook_allow_private,
         sandbox: config.sandbox,
+        otlp: config.otlp.clone(),
         state_dir: config.state_dir.clone(),
         work_dir: config.work_dir.clone(),
     };
@@ -163,6 +168,19 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
     Ok((manager.store(), lock))
 }
 
+/// How many jobs may run at the same time: as many as was said, or as the limit of open files has room for, so that no job
+/// fails for want of them. It is said once.
+fn places(max_running: usize, says: bool) -> usize {
+    let Ok((open_files, _)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return max_running;
+    };
+    let places = limits::affordable(max_running, open_files);
+    if places < max_running && says {
+        tracing::warn!("{}", limits::shortage(places, max_running, open_files));
+    }
+    places
+}
+
 /// The part of the settings that is about what is served.
 pub(crate) fn http_options(config: &Config) -> Options {
     Options {
@@ -174,6 +192,7 @@ pub(crate) fn http_options(config: &Config) -> Options {
         max_streams: config.max_streams,
         keep_alive: config.keep_alive,
         max_body_bytes: config.max_body_bytes,
+        mcp: config.mcp,
         webhook_allow_private: config.webhook_allow_private,
         allowed_hosts: config.allowed_hosts.clone(),
         doctor: Doctor::new({

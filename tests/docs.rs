@@ -1,9 +1,14 @@
-//! The documents against what they describe: links, routes, settings, and the length of the README.
+//! The documents against what they describe: links, routes, generated parts, and the length of the README.
 
 #![expect(
     clippy::unwrap_used,
     reason = "a test that panics has failed, which is what it is for"
 )]
+
+#[path = "docs/reference.rs"]
+mod reference;
+#[path = "../src/http/build/schema.rs"]
+mod schema;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -112,20 +117,47 @@ fn every_route_of_the_contract_has_its_row() {
     assert_eq!(rows, routes);
 }
 
+/// Fields whose flag of `procession run` is not their own name with dashes, without `_seconds`.
+const FLAGS: [(&str, &str); 16] = [
+    ("command", "[COMMAND]..."),
+    ("concurrency", "--key"),
+    ("labels", "--label"),
+    ("limits", "--memory"),
+    ("no_new_privs", "--allow-new-privs"),
+    ("output", "--max-output"),
+    ("group", "--user <USER[:GROUP]>"),
+    ("pty", "--tty"),
+    ("rlimits", "--rlimit"),
+    ("stdin", "--interactive"),
+    ("stop", "--stop-signal"),
+    ("success_exit_codes", "--success-code"),
+    ("supplementary_groups", "--supplementary-group"),
+    ("ttl_seconds_after_finished", "--ttl"),
+    ("wait_for", "--wait-for-all"),
+    ("webhooks", "--webhook"),
+];
+
 #[test]
-fn the_page_of_settings_is_what_the_program_says() {
+fn every_field_of_a_job_has_its_flag() {
+    let contract: serde_json::Value = serde_norway::from_str(&read("openapi.yaml")).unwrap();
+    let spec = &contract["components"]["schemas"]["JobSpec"]["required"];
+    let spec = spec.as_array().unwrap().iter();
+    let spec = spec.map(|field| field.as_str().unwrap());
     let help = Command::new(env!("CARGO_BIN_EXE_procession"))
-        .args(["serve", "--help"])
+        .args(["run", "--help"])
         .output()
         .unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
-    let variables = |text: &str| -> BTreeSet<String> {
-        text.split(|letter: char| !letter.is_ascii_uppercase() && letter != '_')
-            .filter(|word| word.starts_with("PROCESSION_"))
-            .map(str::to_owned)
-            .collect()
-    };
-    assert_eq!(variables(&read("docs/configuration.md")), variables(&help));
+    let mut missing = Vec::new();
+    for field in spec.chain(["name", "labels", "command", "script", "shell"]) {
+        let own = field.trim_end_matches("_seconds").replace('_', "-");
+        let other = FLAGS.iter().find(|(name, _)| *name == field);
+        let flag = other.map_or(format!("--{own}"), |(_, flag)| (*flag).to_owned());
+        if !help.contains(&flag) {
+            missing.push(format!("{field}: {flag}"));
+        }
+    }
+    assert_eq!(missing, Vec::<String>::new());
 }
 
 #[test]

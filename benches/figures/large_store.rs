@@ -30,9 +30,13 @@ fn finished(number: usize, spec: &Arc<Spec>) -> Job {
         labels: [("team".to_owned(), format!("team-{}", number / 10 % 10))].into(),
         created_by: "token:default".to_owned(),
         rerun_of: None,
+        trace: None,
         run_at: None,
         hold: false,
+        schedule: None,
         spec: Arc::clone(spec),
+        depends_on: Vec::new(),
+        batch: None,
         version: 3,
         state: if failed {
             State::Failed
@@ -56,6 +60,8 @@ fn finished(number: usize, spec: &Arc<Spec>) -> Job {
             sandbox: None,
         }),
         attempt: 1,
+        attempts: Vec::new(),
+        next_attempt_at: None,
         exit: Some(Exit {
             status: ExitStatus::Code(u8::from(failed)),
             at: now,

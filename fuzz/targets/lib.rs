@@ -63,6 +63,8 @@ pub fn spec(bytes: &[u8]) {
     drop(request::parse_size(&body));
     drop(request::parse_wait_many(&body, Duration::from_secs(300)));
     drop(request::parse_stop_many(&body, 1024));
+    drop(request::parse_signal_many(&body));
+    drop(request::parse_chosen(&body));
     drop(request::parse_template_request(&body, &limits));
 }
 

@@ -71,8 +71,12 @@ fn page(command: &Command) -> io::Result<String> {
     String::from_utf8(text).map_err(io::Error::other)
 }
 
-pub(super) fn completions(args: &CompletionsArgs, program: Command) -> ExitCode {
-    let (mut program, mut text) = (program, Vec::new());
-    clap_complete::generate(args.shell, &mut program, "procession", &mut text);
-    printed(&String::from_utf8_lossy(&text))
+pub(super) fn completions(args: &CompletionsArgs) -> ExitCode {
+    match super::complete::script(&args.shell.to_string()) {
+        Ok(text) => printed(&String::from_utf8_lossy(&text)),
+        Err(error) => {
+            complain(&format!("cannot make the script: {error}"));
+            ExitCode::from(FAILED)
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! It knows HTTP and nothing of what the answers mean. Every request that is sent again is one that may
 //! be: reading ones, and those with an idempotency key or an offset.
 
+mod sight;
 mod target;
 mod tls;
 
@@ -80,6 +81,17 @@ impl ConnectArgs {
     }
 }
 
+/// What a client is made of, for those that send by themselves.
+#[derive(Debug)]
+pub(super) struct Apart {
+    pub(super) http: reqwest::Client,
+    pub(super) base: Url,
+    pub(super) token: Option<HeaderValue>,
+    pub(super) place: String,
+    /// Open for as long as requests go through the socket in it.
+    _directory: Option<File>,
+}
+
 /// A service that can be asked.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -154,6 +166,17 @@ impl Client {
         })
     }
 
+    /// Its parts.
+    pub(super) fn apart(self) -> Apart {
+        Apart {
+            http: self.http,
+            base: self.base,
+            token: self.token,
+            place: self.place,
+            _directory: self.directory,
+        }
+    }
+
     /// A request to this path, which must begin with a slash and be made of what an URL may have; it has
     /// a minute, unless it says otherwise.
     pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -165,6 +188,14 @@ impl Client {
             Some(token) => request.header(AUTHORIZATION, token.clone()),
             None => request,
         }
+    }
+
+    /// Does the service see this directory, under the same user?
+    pub(super) fn sees(&self, directory: &Path) -> bool {
+        self.directory.as_ref().is_some_and(|opened| {
+            let socket = format!("/proc/self/fd/{}/{UNIX_SOCKET}", opened.as_raw_fd());
+            sight::is_shared(Path::new(&socket), directory)
+        })
     }
 
     pub(super) fn get(&self, path: &str) -> RequestBuilder {

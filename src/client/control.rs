@@ -9,18 +9,19 @@ use serde_json::{Map, Value, json};
 use super::connection::{Client, ConnectArgs};
 use super::execute;
 use super::failure::Failure;
+use super::progress::shown;
 use super::signals::Signals;
 use super::terminal::print;
 use super::terminal::print_json;
 use super::values::{json_object, seconds, since};
 use super::view::Job;
-use super::{lookup, run, wait};
+use super::{batches, lookup, run, wait};
 use job::time::Timestamp;
 use protocol::stderr::complain;
 
 #[derive(Debug, Args)]
 pub struct StopArgs {
-    /// Job IDs, unique prefixes of IDs, or names
+    /// Job IDs, unique prefixes of IDs, or names; IDs of batches
     #[arg(
         value_name = "JOB",
         required_unless_present = "filter",
@@ -76,9 +77,6 @@ struct Filter {
     /// Only jobs created before a time
     #[arg(long, value_name = "TIME", value_parser = since)]
     created_before: Option<Timestamp>,
-    /// Stop nothing if more than N jobs match
-    #[arg(long, value_name = "N")]
-    expect: Option<u32>,
 }
 
 impl Filter {
@@ -88,12 +86,11 @@ impl Filter {
         let moment = |at: Option<Timestamp>| at.map(|at| json!(at.to_string()));
         let body: Map<String, Value> = [
             ("label_selector", self.selector.as_ref().map(|it| json!(it))),
-            ("states", states),
+            ("state", states),
             ("name_prefix", self.name_prefix.as_ref().map(|it| json!(it))),
             ("queue", self.queue.as_ref().map(|it| json!(it))),
             ("created_after", moment(self.created_after)),
             ("created_before", moment(self.created_before)),
-            ("expect", self.expect.map(|it| json!(it))),
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name.to_owned(), value?)))
@@ -179,13 +176,32 @@ async fn stop_named(client: &Client, args: &StopArgs) -> Result<ExitCode, Failur
     for id in &ids {
         let path = format!("/jobs/{id}");
         let request = || client.request(Method::DELETE, &path).query(&query);
-        answers.push(client.json::<Value>(request).await?);
+        answers.push(match client.json::<Value>(request).await {
+            Ok(answer) => Some(answer),
+            // It may be that of a batch.
+            Err(failure) if failure.is_no_such_job() => {
+                batches::get(client, id).await.map_err(|_| failure)?;
+                None
+            }
+            Err(failure) => return Err(failure),
+        });
     }
     for (id, answer) in ids.iter().zip(answers) {
+        let Some(answer) = answer else {
+            let stopped = batches::stop(client, id, &query, !args.no_wait, args.purge).await?;
+            if args.json {
+                print_json(&stopped)?;
+            } else {
+                print(&batches::line(&stopped)?)?;
+            }
+            continue;
+        };
         let answer = if args.no_wait {
             answer
         } else {
-            wait::ended(client, id, None).await?.unwrap_or(answer)
+            let waiting = wait::ended(client, id, None);
+            let waited = shown(&format!("stopping job {id}"), waiting).await?;
+            waited.unwrap_or(answer)
         };
         if args.purge {
             let path = format!("/jobs/{id}");
@@ -232,7 +248,8 @@ async fn stop_matching(
             code = ExitCode::from(super::failure::FAILED);
             continue;
         }
-        let ended = wait::ended(client, id, None).await?;
+        let waiting = wait::ended(client, id, None);
+        let ended = shown(&format!("stopping job {id}"), waiting).await?;
         show(&ended.unwrap_or_default(), args.json)?;
     }
     Ok(code)

@@ -36,6 +36,8 @@ pub(super) enum Record {
     },
     /// Bytes that were dropped before they could be read.
     Gap { from: u64, to: u64 },
+    /// An attempt but the first begins.
+    Attempt(u32),
     /// The job has ended, and this was all.
     End(End),
     /// Nothing more is there now; only without `follow`.
@@ -82,6 +84,9 @@ enum Line<'a> {
         from: u64,
         to: u64,
     },
+    Attempt {
+        attempt: u32,
+    },
     End(End),
     #[serde(other)]
     Other,
@@ -111,6 +116,7 @@ fn parse(line: &[u8]) -> Result<(Record, Option<u64>), Failure> {
             (Record::Output { stream, at, bytes }, Some(next))
         }
         Line::Gap { from, to } => (Record::Gap { from, to }, Some(to)),
+        Line::Attempt { attempt } => (Record::Attempt(attempt), None),
         Line::End(end) => (Record::End(end), None),
         Line::Other => (Record::Other, None),
     })

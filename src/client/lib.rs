@@ -1,6 +1,8 @@
 //! The client commands: they talk to a service over HTTP, and know the fields of a job and where the socket is.
 
 pub mod attach;
+pub mod batches;
+pub mod complete;
 mod connection;
 pub mod control;
 pub mod events;
@@ -12,12 +14,15 @@ pub mod health;
 mod input;
 pub mod logs;
 mod lookup;
+pub mod mcp;
 mod ndjson;
 pub mod open;
+mod progress;
 pub mod queues;
 mod raw;
 pub mod run;
 mod sanitize;
+pub mod schedules;
 pub mod show;
 mod signals;
 mod stdio;

@@ -152,7 +152,7 @@ async fn copy(
                 };
                 sinks.write(stream, &page.shown(&at, &bytes)).await?;
             }
-            Record::Output { .. } | Record::Other => {}
+            Record::Output { .. } | Record::Attempt(_) | Record::Other => {}
             Record::Gap { from, to } => {
                 sinks.flush().await?;
                 let count = to.saturating_sub(from);

@@ -1,10 +1,12 @@
 //! `procession run`: this command stands for a job. Its output is ours, our input is its, a signal to us stops it,
 //! and its exit code is ours.
 
+pub(super) mod more;
 pub(super) mod spec;
 
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
 
@@ -80,7 +82,14 @@ async fn execute(args: &RunArgs) -> Result<u8, Failure> {
             output.entry("merge_stderr").or_insert_with(|| json!(true));
         }
     }
+    if !args.detach && !args.tty {
+        wait_for_us(&mut body);
+    }
     let client = Client::new(&args.connect)?;
+    start_here(&client, &directory, &mut body);
+    if let Some(depends_on) = after(&client, args.spec.after()).await? {
+        body.insert("depends_on".to_owned(), depends_on);
+    }
     if args.detach {
         let job = create(&client, "/jobs", &body).await?;
         if args.json {
@@ -98,6 +107,37 @@ async fn execute(args: &RunArgs) -> Result<u8, Failure> {
         stand_in_terminal(&client, &job, args, &mut signals).await
     } else {
         attend(&client, &job, feeds, args.json, &mut signals).await
+    }
+}
+
+/// What `--after` says, with the ids of the jobs.
+async fn after(client: &Client, jobs: &[String]) -> Result<Option<Value>, Failure> {
+    let mut depends_on = Vec::new();
+    for text in jobs {
+        let (job, on) = match text.rsplit_once(':') {
+            Some((job, on @ ("succeeded" | "failed" | "finished"))) => (job, on),
+            Some(_) | None => (text.as_str(), "succeeded"),
+        };
+        let job = lookup::id(client, job).await?;
+        depends_on.push(json!({"job": job, "on": on}));
+    }
+    Ok((!depends_on.is_empty()).then_some(Value::Array(depends_on)))
+}
+
+/// The job starts in this directory, if the service can get into it and the request names none.
+fn start_here(client: &Client, directory: &Path, body: &mut Map<String, Value>) {
+    let is_said = ["cwd", "template", "user"].iter();
+    if is_said.into_iter().any(|field| body.contains_key(*field)) {
+        return;
+    }
+    match directory.to_str() {
+        Some(here) if client.sees(directory) => {
+            body.insert("cwd".to_owned(), json!(here));
+        }
+        _ if std::io::stderr().is_terminal() => complain(
+            "the service does not see this directory: the job starts in the service's work directory, unless -C names another",
+        ),
+        _ => {}
     }
 }
 
@@ -155,6 +195,19 @@ async fn stand_in_terminal(
     Err(failure)
 }
 
+/// A job whose output goes through here waits for its reader, as in a pipe, unless something else is said of its output.
+fn wait_for_us(body: &mut Map<String, Value>) {
+    if body.contains_key("template") {
+        return;
+    }
+    let output = body.entry("output").or_insert_with(|| json!({}));
+    if let Some(output) = output.as_object_mut()
+        && !output.contains_key("max_bytes")
+    {
+        output.entry("on_limit").or_insert_with(|| json!("wait"));
+    }
+}
+
 /// A terminal like ours. What hangs it up ends an interactive shell, which SIGTERM does not.
 fn give_terminal(body: &mut Map<String, Value>) {
     let (rows, cols) = raw::size().unwrap_or((24, 80));
@@ -172,6 +225,11 @@ fn give_terminal(body: &mut Map<String, Value>) {
 /// Is our input the job's?
 fn takes_input(args: &RunArgs, body: &Map<String, Value>) -> bool {
     if args.no_stdin || args.detach || args.spec.reads_stdin() || body.contains_key("template") {
+        return false;
+    }
+    // What one attempt has read is gone for the next: only who asks for it is told so by the service.
+    let is_retried = body.get("retry").is_some_and(|retry| !retry.is_null());
+    if is_retried && !args.interactive {
         return false;
     }
     let is_said = body
@@ -202,7 +260,7 @@ pub(super) async fn create(
 ) -> Result<Value, Failure> {
     let key = Uuid::now_v7().to_string();
     let body = Value::Object(body.clone()).to_string();
-    let kind = if path == "/jobs" {
+    let kind = if ["/jobs", "/batches"].contains(&path) {
         "application/json"
     } else {
         "application/merge-patch+json"
@@ -313,6 +371,7 @@ async fn copy(client: &Client, id: &str, json: bool) -> Result<Ended, Failure> {
     let mut follow = Follow::new(client, id, selection);
     let mut sinks = Sinks::default();
     let mut missed = 0;
+    let mut said = 1;
     loop {
         let (record, mut line) = follow.next().await?;
         if json {
@@ -329,6 +388,13 @@ async fn copy(client: &Client, id: &str, json: bool) -> Result<Ended, Failure> {
                 complain(&format!(
                     "{count} bytes of output were dropped before they could be read (--max-output keeps more)"
                 ));
+            }
+            Record::Attempt(attempt) => {
+                sinks.flush().await?;
+                if attempt > said {
+                    said = attempt;
+                    complain(&format!("attempt {attempt} begins"));
+                }
             }
             Record::End(end) => {
                 sinks.flush().await?;

@@ -15,14 +15,14 @@ use super::terminal::print_json;
 use super::text::{size, span};
 use super::view::Job;
 use super::watch::Watch;
-use super::{lookup, terminal};
+use super::{batches, lookup, terminal};
 use job::time::Timestamp;
 use linux::clock;
 use protocol::stderr::complain;
 
 #[derive(Debug, clap::Args)]
 pub struct ShowArgs {
-    /// Job IDs, unique prefixes of IDs, or names
+    /// Job IDs, unique prefixes of IDs, or names; IDs of batches
     #[arg(required = true, value_name = "JOB")]
     jobs: Vec<String>,
     /// Print the jobs as JSON
@@ -69,7 +69,22 @@ pub fn show(args: &ShowArgs) -> ExitCode {
     execute::run(async {
         let client = Client::new(&args.connect)?;
         for (at, id) in lookup::ids(&client, &args.jobs).await?.iter().enumerate() {
-            let (value, job) = lookup::get(&client, id).await?;
+            let (value, job) = match lookup::get(&client, id).await {
+                Ok(found) => found,
+                Err(failure) if failure.is_no_such_job() => {
+                    let Ok(batch) = batches::get(&client, id).await else {
+                        return Err(failure);
+                    };
+                    if args.json {
+                        print_json(&batch)?;
+                    } else {
+                        let gap = if at > 0 { "\n" } else { "" };
+                        print(&format!("{gap}{}", batches::describe(&batch)?))?;
+                    }
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
             if args.json {
                 print_json(&value)?;
                 continue;
@@ -102,6 +117,13 @@ fn describe(job: &Job) -> String {
         Some(format!("{}{}", job.state, reason.unwrap_or_default())),
     );
     say("message", job.state_message.clone());
+    say("attempt", job.attempt_of());
+    let ended = job.attempts.iter().map(|attempt| {
+        let message = attempt.message.as_deref().unwrap_or("ended");
+        format!("{}: {message}", attempt.number)
+    });
+    let ended = ended.collect::<Vec<_>>().join("; ");
+    say("attempts", (!ended.is_empty()).then_some(ended));
     let kind = if job.spec.script.is_some() {
         "script"
     } else {
@@ -276,6 +298,10 @@ fn table(jobs: &[Job], style: Style) -> String {
                 format!("queued ({})", reason.trim_start_matches("waiting_for_"))
             }
             Some(_) | None => job.state.clone(),
+        };
+        let state = match job.attempt_of() {
+            Some(attempt) => format!("{state} {attempt}"),
+            None => state,
         };
         let age = span(now.since(job.created_at));
         let ran = run_time(job).map(span).unwrap_or_default();

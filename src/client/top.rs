@@ -1,6 +1,11 @@
 //! `procession top`: resource usage of running jobs, live.
 
+mod board;
+mod draw;
+mod live;
+
 use std::collections::HashMap;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -88,6 +93,14 @@ struct Line {
 pub fn run(args: &TopArgs) -> ExitCode {
     execute::run(async {
         let client = Client::new(&args.connect)?;
+        let terminals = [
+            std::io::stdin().is_terminal(),
+            std::io::stdout().is_terminal(),
+        ];
+        if terminals == [true, true] && !args.once && !args.json {
+            let interval = Duration::from_secs(args.interval);
+            return live::show(&client, args.selector.as_deref(), interval).await;
+        }
         let mut watch = Watch::begin()?;
         let mut before = look(&client, args).await?;
         let mut next = Instant::now() + FIRST;

@@ -35,6 +35,10 @@ pub(super) struct Job {
     pub(super) deadline_at: Option<Timestamp>,
     pub(super) expires_at: Option<Timestamp>,
     pub(super) process: Option<Process>,
+    #[serde(default)]
+    pub(super) attempt: u32,
+    #[serde(default)]
+    pub(super) attempts: Vec<Attempt>,
     pub(super) exit: Option<Exit>,
     pub(super) termination: Option<Termination>,
     pub(super) spawn_failure: Option<SpawnFailure>,
@@ -49,6 +53,13 @@ pub(super) struct Job {
 pub(super) struct Process {
     pub(super) pid: i32,
     pub(super) containment: Option<String>,
+}
+
+/// An attempt that has ended.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Attempt {
+    pub(super) number: u32,
+    pub(super) message: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -99,6 +110,13 @@ pub(super) struct Spec {
     pub(super) script: Option<String>,
     pub(super) cwd: Option<String>,
     pub(super) queue: Option<String>,
+    pub(super) retry: Option<Retry>,
+}
+
+/// As much of it as is shown.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Retry {
+    pub(super) max_attempts: u32,
 }
 
 impl Job {
@@ -110,6 +128,12 @@ impl Job {
     /// A terminal state never changes. An unknown state is taken for a live one.
     pub(super) fn has_ended(&self) -> bool {
         is_terminal(&self.state)
+    }
+
+    /// Which attempt of how many this is, such as `2/3`, if it may be tried again.
+    pub(super) fn attempt_of(&self) -> Option<String> {
+        let retry = self.spec.retry.as_ref()?;
+        (retry.max_attempts > 1).then(|| format!("{}/{}", self.attempt, retry.max_attempts))
     }
 
     /// What is run, on one line.

@@ -10,6 +10,7 @@ use super::connection::{Client, ConnectArgs};
 use super::execute;
 use super::failure::Failure;
 use super::lookup;
+use super::progress::shown;
 use super::sanitize::escape;
 use super::terminal::print_json;
 use super::values::seconds;
@@ -44,7 +45,9 @@ async fn execute(args: &WaitArgs) -> Result<u8, Failure> {
     let until = limit.and_then(|limit| Instant::now().checked_add(limit));
     let mut code = 0;
     for id in lookup::ids(&client, &args.jobs).await? {
-        let Some(value) = ended(&client, &id, until).await? else {
+        let waiting = ended(&client, &id, until);
+        let waited = shown(&format!("waiting for job {id}"), waiting).await?;
+        let Some(value) = waited else {
             return Err(Failure::Local(format!(
                 "timeout: job {id} is still running"
             )));

@@ -19,6 +19,7 @@ fn args(flags: &[&str]) -> ServeArgs {
 fn surroundings() -> Surroundings {
     Surroundings {
         owns_system_dir: false,
+        otel: Vec::new(),
         is_root: false,
         home: Some("/home/ada".into()),
         state_home: None,
@@ -51,11 +52,13 @@ fn without_settings_the_defaults_hold() {
             policy: None,
             max_connections: 1024,
             max_streams: 256,
+            mcp: true,
             keep_alive: Duration::from_secs(75),
             max_running: 256,
             max_queued: 100_000,
             max_finished: 1_000_000,
             max_events: 100_000,
+            otlp: None,
             webhook_allow_private: false,
             on_shutdown: None,
             shutdown_grace: Duration::from_secs(8),
@@ -85,6 +88,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         "--policy=p.toml",
         "--max-connections=2",
         "--max-streams=3",
+        "--mcp=off",
         "--keep-alive-seconds=9",
         "--max-running=1",
         "--max-queued=0",
@@ -99,6 +103,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         "--deny-root-jobs",
         "--sandbox=require",
         "--webhook-allow-private",
+        "--otlp-endpoint=http://c:4318",
         "--work-dir=/w",
         "--allowed-host=A.example",
         "--allowed-host=b.example",
@@ -113,6 +118,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         policy = "p.toml"
         max_connections = 2
         max_streams = 3
+        mcp = "off"
         keep_alive_seconds = 9
         max_running = 1
         max_queued = 0
@@ -127,6 +133,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         deny_root_jobs = true
         sandbox = "require"
         webhook_allow_private = true
+        otlp_endpoint = "http://c:4318"
         work_dir = "/w"
         allowed_host = ["A.example", "b.example"]
     "#;
@@ -347,7 +354,13 @@ fn a_variable_that_is_no_setting_is_named() {
         ]
     );
     let mut known: Vec<&str> = SETTINGS.iter().map(|setting| setting.env).collect();
-    known.extend(["PROCESSION_CONFIG", "PROCESSION_TOKEN", "PROCESSION_JOB_ID"]);
+    known.extend([
+        "PROCESSION_CONFIG",
+        "PROCESSION_TOKEN",
+        "PROCESSION_JOB_ID",
+        "PROCESSION_SCHEDULE",
+        "PROCESSION_DUE_AT",
+    ]);
     // Of Kubernetes, in a namespace with a service of this name.
     known.extend(["PROCESSION_SERVICE_HOST", "PROCESSION_PORT_8080_TCP_ADDR"]);
     assert!(remarks(&known).is_empty(), "{:?}", remarks(&known));

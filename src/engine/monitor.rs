@@ -135,6 +135,7 @@ impl Monitor {
             }
             self.on_time(now)?;
             self.server.output_grew(self.pump.totals().next_offset);
+            self.report_full();
             self.flush();
         }
         self.finish()
@@ -308,6 +309,7 @@ impl Monitor {
         };
         self.facts.survivors.clear();
         self.facts.output_refused = None;
+        self.facts.output_waits = false;
         self.facts.deadline_at = None;
         let has_run = self.facts.life.spawn_failure().is_none();
         self.facts.usage = self.processes.usage().filter(|_| has_run);

@@ -36,12 +36,11 @@ use nix::unistd::pipe2;
 use crate::monitor::{Host, Note};
 use backoff::Backoff;
 use handover::Invocation;
-pub use handover::understands_handover;
+pub use handover::{go_back, understands_handover};
 use job::Signal;
 use job::time::BootInstant;
 use linux::cgroup::Home;
 use linux::clock;
-use linux::procfs;
 use linux::sys::{self, Pid, WaitTarget};
 use monitors::Monitors;
 use protocol::inherited::Inherited;
@@ -53,7 +52,7 @@ use protocol::wire::messages::FromSupervisor;
 use server_process::ServerProcess;
 use service_manager::{Phase, ServiceManager};
 use stop::{Asked, Shutdown};
-use upgrade::Upgrade;
+use upgrade::{Beginning, Upgrade};
 
 /// From so many monitors on, launches and ends must not cost more the more there are: a signal's sender is
 /// reaped and not every child asked, since waitid(2) for any child looks at all of them.
@@ -133,7 +132,16 @@ impl Supervisor {
         ))?;
         let handover = handover::take().map_err(Failure::system("cannot take over"))?;
         let draining = handover.as_ref().is_some_and(|handover| handover.draining);
-        let (state, listeners, mut monitors, restarts, original_nofile) = match handover {
+        let failed = handover.as_ref().and_then(|it| it.failed.as_ref());
+        let binary = failed.map(|failed| failed.binary.clone());
+        let Beginning {
+            state,
+            listeners,
+            mut monitors,
+            restarts,
+            original_nofile,
+            upgrade,
+        } = match handover {
             Some(handover) => upgrade::take_over(&settings.state_dir, handover)?,
             None => {
                 let state = StateDir::open(&settings.state_dir, None).map_err(Failure::config)?;
@@ -141,9 +149,22 @@ impl Supervisor {
                     .map_err(Failure::config)?;
                 let nofile = raise_nofile()
                     .map_err(Failure::system("cannot read the limit of open files"))?;
-                (state, listeners, Monitors::default(), 0, nofile)
+                Beginning {
+                    state,
+                    listeners,
+                    monitors: Monitors::default(),
+                    restarts: 0,
+                    original_nofile: nofile,
+                    upgrade: Upgrade::None,
+                }
             }
         };
+        if state.is_copy() {
+            tracing::warn!(
+                "state directory {} is a copy: the processes of its jobs are left alone, and those jobs are lost",
+                state.path().display()
+            );
+        }
         monitors.prepare();
         // Before the first fork, so that no monitor does it again.
         record::warm_up();
@@ -162,7 +183,7 @@ impl Supervisor {
             jobs: state
                 .jobs()
                 .map_err(Failure::system("cannot open the jobs directory"))?,
-            boot_id: procfs::boot_id().map_err(Failure::system("cannot read the boot id"))?,
+            boot_id: state.epoch().to_owned(),
             cgroup,
             original_nofile,
         };
@@ -183,9 +204,9 @@ impl Supervisor {
             monitors,
             idle_notes,
             shutdown: None,
-            invocation: Invocation::read()
+            invocation: Invocation::read(binary)
                 .map_err(Failure::system("cannot find the program's own file"))?,
-            upgrade: Upgrade::None,
+            upgrade,
             service_manager: ServiceManager::read(clock::now().boot),
             server_limit: linux::service_manager::watchdog(),
         })

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use tokio::sync::Semaphore;
 
 use crate::audit_log::Audit;
@@ -53,6 +54,8 @@ pub struct Settings {
     pub doctor: Doctor,
     /// The uid of this process, which may use the unix socket.
     pub uid: u32,
+    /// `POST /mcp` is there.
+    pub mcp: bool,
     /// The program's version.
     pub version: &'static str,
     /// The commit it was built from, where that is known.
@@ -70,6 +73,8 @@ pub(super) struct Api {
     /// Readings of whole logs at a time.
     pub(super) searches: Arc<Semaphore>,
     pub(super) tickets: Arc<Tickets<Caller>>,
+    /// The same API for tools, which ask without a connection.
+    pub(super) inside: Option<Router>,
 }
 
 /// So many logs are read from end to end at a time.
@@ -85,6 +90,7 @@ impl Api {
             places: Arc::default(),
             searches: Arc::new(Semaphore::new(SEARCHES)),
             tickets: Arc::default(),
+            inside: None,
         }
     }
 

@@ -18,22 +18,23 @@ const MERGE_PATCH: &str = "application/merge-patch+json";
 
 /// The whole body of a request that says it is JSON.
 pub(super) async fn read_json(request: Request, limit: usize) -> Result<Bytes, ApiError> {
-    read_within(request, JSON, limit, DEADLINE).await
+    read_within(request, &[JSON], limit, DEADLINE).await
 }
 
-/// The whole body of a request that says it is a merge patch (RFC 7396).
+/// The whole body of a request that says it is a merge patch (RFC 7396), or just JSON, which a route that takes
+/// patches alone cannot misunderstand.
 pub(super) async fn read_patch(request: Request, limit: usize) -> Result<Bytes, ApiError> {
-    read_within(request, MERGE_PATCH, limit, DEADLINE).await
+    read_within(request, &[MERGE_PATCH, JSON], limit, DEADLINE).await
 }
 
 async fn read_within(
     request: Request,
-    kind: &'static str,
+    kinds: &'static [&'static str],
     limit: usize,
     deadline: Duration,
 ) -> Result<Bytes, ApiError> {
-    if !is_of(request.headers(), kind) {
-        return Err(ApiError::UnsupportedMediaType(kind));
+    if !kinds.iter().any(|kind| is_of(request.headers(), kind)) {
+        return Err(ApiError::UnsupportedMediaType(kinds[0]));
     }
     let announced = request
         .headers()
@@ -98,6 +99,14 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_patch_may_say_that_it_is_json() {
+        for (kind, good) in [(MERGE_PATCH, true), (JSON, true), ("text/plain", false)] {
+            let read = read_patch(request(kind, Body::from("{}")), 9).await;
+            assert_eq!(read.is_ok(), good, "{kind}");
+        }
+    }
+
+    #[tokio::test]
     async fn the_limit_holds_below_at_and_above() {
         for (length, fits) in [(9, true), (10, true), (11, false)] {
             let body = Body::from(vec![b' '; length]);
@@ -110,9 +119,14 @@ mod tests {
     async fn a_body_that_never_ends_is_given_up() {
         let body =
             Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
-        let error = read_within(request("application/json", body), JSON, 10, Duration::ZERO)
-            .await
-            .unwrap_err();
+        let error = read_within(
+            request("application/json", body),
+            &[JSON],
+            10,
+            Duration::ZERO,
+        )
+        .await
+        .unwrap_err();
         assert_eq!(error.code(), "body_timeout");
     }
 }

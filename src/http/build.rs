@@ -1,4 +1,10 @@
-//! Packs the page that is committed in `web/dist`: each file compressed, in a table that the crate includes.
+//! Packs the page that is committed in `web/dist`: each file compressed, in a table that the crate includes. Makes the
+//! page `/docs` of `openapi.yaml`.
+
+#[path = "build/page.rs"]
+mod page;
+#[path = "build/schema.rs"]
+mod schema;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -28,13 +34,8 @@ fn main() {
             fs::copy(dist.join(&name), out.join(&name)).expect("OUT_DIR can be written");
             continue;
         }
-        let mut packed = GzEncoder::new(Vec::new(), Compression::best());
-        packed
-            .write_all(&bytes)
-            .expect("memory takes what is written");
-        let packed = packed.finish().expect("memory takes what is written");
         let file = out.join(format!("{name}.gz"));
-        fs::write(&file, packed).expect("OUT_DIR can be written");
+        fs::write(&file, pack(&bytes)).expect("OUT_DIR can be written");
         writeln!(
             table,
             "    Asset {{ name: {name:?}, packed: include_bytes!({:?}) }},",
@@ -44,4 +45,18 @@ fn main() {
     }
     table.push(']');
     fs::write(out.join("assets.rs"), table).expect("OUT_DIR can be written");
+    let contract = dist.join("../../openapi.yaml");
+    println!("cargo::rerun-if-changed={}", contract.display());
+    let text = fs::read_to_string(contract).expect("openapi.yaml can be read");
+    let root = serde_norway::from_str(&text).expect("openapi.yaml is YAML");
+    let packed = pack(page::render(&root).as_bytes());
+    fs::write(out.join("docs.html.gz"), packed).expect("OUT_DIR can be written");
+}
+
+fn pack(bytes: &[u8]) -> Vec<u8> {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::best());
+    packed
+        .write_all(bytes)
+        .expect("memory takes what is written");
+    packed.finish().expect("memory takes what is written")
 }

@@ -1,9 +1,8 @@
 //! Routes on many jobs at once.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{Request, State as State_};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -11,16 +10,15 @@ use futures_util::stream::{self, StreamExt};
 use serde::Serialize;
 
 use crate::api::Api;
+use crate::body;
 use crate::extract::MAX_WAIT;
 use crate::layers::auth::Caller;
 use crate::problem::ApiError;
-use crate::request::{
-    self, BodyError, FieldError, MAX_REASON_CHARACTERS, Pick, Picked, Which, code,
-};
+use crate::request::{self, Body, BodyError, Chosen, FieldError, MAX_REASON_CHARACTERS, Which};
 use crate::view::JobView;
-use crate::{body, idempotency, jobs};
 use job::life::Stop;
-use job::{Cause, Job, JobId, State as JobState};
+use job::query::{Order, Query};
+use job::{Cause, Job, JobId, State};
 use manager::{Purged, RequestError};
 
 #[derive(Debug, Serialize)]
@@ -30,7 +28,7 @@ struct Waited<'a> {
 }
 
 /// `POST /jobs/wait`
-pub(super) async fn wait(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
+pub(super) async fn wait(State_(api): State_<Api>, request: Request) -> Result<Response, ApiError> {
     let bytes = body::read_json(request, api.settings.max_body_bytes).await?;
     let body = request::parse_body(&bytes)?;
     let wish = request::parse_wait_many(&body, MAX_WAIT)
@@ -41,7 +39,7 @@ pub(super) async fn wait(State(api): State<Api>, request: Request) -> Result<Res
             present(&api, &ids).await?;
             ids
         }
-        Which::Selector(selector) => api.manager.unfinished(selector).await?,
+        Which::Matching(filter) => api.manager.unfinished(filter).await?,
     };
     api.manager.wait_many(&ids, wish.all, wish.timeout).await;
     let jobs = present(&api, &ids).await?;
@@ -66,129 +64,138 @@ async fn present(api: &Api, ids: &[JobId]) -> Result<Vec<Arc<Job>>, RequestError
     Ok(jobs)
 }
 
-/// The most jobs that one request does something to.
+/// The most jobs that one request acts on.
 const MOST: usize = 10_000;
 
-/// So many of them at a time.
-const AT_ONCE: usize = 16;
+/// So many of them are in work at a time.
+const AT_ONCE: usize = 1024;
 
 #[derive(Debug, Serialize)]
-struct Done<'a> {
-    results: Vec<DoneTo<'a>>,
+struct Acted<'a> {
+    /// How many jobs were meant, at most [`MOST`].
+    matched: usize,
+    /// There are more.
+    truncated: bool,
+    results: Vec<ActedOn<'a>>,
 }
 
 #[derive(Debug, Serialize)]
-struct DoneTo<'a> {
+struct ActedOn<'a> {
     id: String,
     status: u16,
     job: Option<JobView<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delivered_to: Option<u64>,
     code: Option<&'static str>,
     detail: Option<String>,
 }
 
-/// What became of a job: the status of the answer to it alone, and the job that is in that answer.
-type Outcome = Result<(StatusCode, Option<Arc<Job>>), ApiError>;
-
-/// The jobs that are meant. A filter without states means those in one of `usual`.
-async fn pick(
-    api: &Api,
-    picked: Picked,
-    usual: impl Fn(JobState) -> bool,
-) -> Result<Vec<JobId>, ApiError> {
-    let ids = match picked.which {
-        Pick::Ids(mut ids) => {
-            let mut seen = HashSet::new();
-            ids.retain(|id| seen.insert(*id));
-            ids
-        }
-        Pick::Filter(mut filter) => {
-            if filter.states.is_empty() {
-                filter.states = JobState::ALL
-                    .into_iter()
-                    .filter(|one| usual(*one))
-                    .collect();
-            }
-            api.manager.select(filter, MOST + 1).await?
-        }
-    };
-    let found = u64::try_from(ids.len()).unwrap_or(u64::MAX);
-    if let Some(expected) = picked.expect
-        && found > expected
-    {
-        return Err(ApiError::CountDiffers { expected, found });
-    }
-    if ids.len() > MOST {
-        let error = FieldError {
-            pointer: String::new(),
-            code: code::TOO_MANY,
-            detail: format!("more than {MOST} jobs match: narrow the filter down"),
-        };
-        return Err(BodyError::Invalid(vec![error]).into());
-    }
-    Ok(ids)
+/// What came of it for one job.
+enum Done {
+    /// It is like this now; not all of what was asked for has happened yet.
+    Begun(Arc<Job>),
+    /// It is like this now.
+    Job(Arc<Job>),
+    /// So many processes got the signal.
+    Delivered(u64),
+    /// It is gone.
+    Purged,
 }
 
-/// Does the same to each, a few at a time; tells of them in their order.
-async fn each<F: Future<Output = Outcome>>(
-    api: &Api,
-    ids: Vec<JobId>,
-    act: impl Fn(JobId) -> F,
-) -> Response {
-    let acts = ids.into_iter().map(|id| {
-        let act = act(id);
-        async move { (id, act.await) }
+/// The jobs that a request means, of those that have ended or of those that have not.
+async fn meant(api: &Api, chosen: &Chosen, ended: bool) -> Result<(Vec<JobId>, bool), ApiError> {
+    let mut filter = chosen.filter.clone();
+    let is_wanted = |state: &State| filter.states.is_empty() || filter.states.contains(state);
+    let mut states = State::ALL.to_vec();
+    states.retain(|state| state.is_terminal() == ended && is_wanted(state));
+    if states.is_empty() {
+        return Ok((Vec::new(), false));
+    }
+    filter.states = states;
+    let page = api.manager.list(Query {
+        filter,
+        order: Order::CreatedAscending,
+        after: None,
+        limit: MOST,
     });
-    let outcomes: Vec<_> = stream::iter(acts).buffered(AT_ONCE).collect().await;
-    let results = outcomes
-        .iter()
-        .map(|(id, outcome)| told(api, *id, outcome))
-        .collect();
-    (StatusCode::MULTI_STATUS, Json(Done { results })).into_response()
+    let page = page.await?;
+    let ids = page.jobs.iter().map(|job| job.id).collect();
+    Ok((ids, page.more))
 }
 
-fn told<'a>(api: &Api, id: JobId, outcome: &'a Outcome) -> DoneTo<'a> {
-    let (status, job, code, detail) = match outcome {
-        Ok((status, job)) => (*status, job.as_ref(), None, None),
-        Err(error) => (
-            error.status(),
-            None,
-            Some(error.code()),
-            Some(error.problem().detail.into_owned()),
-        ),
-    };
-    DoneTo {
-        id: id.to_string(),
-        status: status.as_u16(),
-        job: job.map(|job| JobView::of(job, &api.manager)),
-        code,
-        detail,
-    }
-}
-
-/// The jobs that a body without further fields picks.
-async fn picked(
+/// Does the same to each of the jobs that are meant, and says what came of it for each.
+async fn act<F>(
     api: &Api,
-    request: Request,
-    usual: impl Fn(JobState) -> bool,
-) -> Result<Vec<JobId>, ApiError> {
+    chosen: &Chosen,
+    ended: bool,
+    each: impl Fn(JobId) -> F,
+) -> Result<Response, ApiError>
+where
+    F: Future<Output = Result<Done, RequestError>>,
+{
+    let (ids, truncated) = meant(api, chosen, ended).await?;
+    let matched = ids.len();
+    let done: Vec<(JobId, Result<Done, ApiError>)> = if chosen.dry_run {
+        Vec::new()
+    } else {
+        let work = stream::iter(ids).map(|id| {
+            let work = each(id);
+            async move { (id, work.await.map_err(ApiError::from)) }
+        });
+        work.buffered(AT_ONCE).collect().await
+    };
+    let results = done.iter().map(|(id, done)| acted_on(api, *id, done));
+    let acted = Acted {
+        matched,
+        truncated,
+        results: results.collect(),
+    };
+    Ok((StatusCode::MULTI_STATUS, Json(acted)).into_response())
+}
+
+fn acted_on<'a>(api: &Api, id: JobId, done: &'a Result<Done, ApiError>) -> ActedOn<'a> {
+    let mut on = ActedOn {
+        id: id.to_string(),
+        status: StatusCode::OK.as_u16(),
+        job: None,
+        delivered_to: None,
+        code: None,
+        detail: None,
+    };
+    match done {
+        Ok(Done::Begun(job)) => {
+            on.status = StatusCode::ACCEPTED.as_u16();
+            on.job = Some(JobView::of(job, &api.manager));
+        }
+        Ok(Done::Job(job)) => on.job = Some(JobView::of(job, &api.manager)),
+        Ok(Done::Delivered(count)) => on.delivered_to = Some(*count),
+        Ok(Done::Purged) => on.status = StatusCode::NO_CONTENT.as_u16(),
+        Err(error) => {
+            on.status = error.status().as_u16();
+            on.code = Some(error.code());
+            on.detail = Some(error.problem().detail.into_owned());
+        }
+    }
+    on
+}
+
+async fn read(api: &Api, request: Request) -> Result<Body, ApiError> {
     let bytes = body::read_json(request, api.settings.max_body_bytes).await?;
-    let body = request::parse_body(&bytes)?;
-    let picked = request::parse_picked(&body)
-        .map_err(|errors| ApiError::from(BodyError::Invalid(errors)))?;
-    pick(api, picked, usual).await
+    Ok(request::parse_body(&bytes)?)
+}
+
+fn invalid(errors: Vec<FieldError>) -> ApiError {
+    BodyError::Invalid(errors).into()
 }
 
 /// `POST /jobs/stop`
 pub(super) async fn stop(
-    State(api): State<Api>,
+    State_(api): State_<Api>,
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let bytes = body::read_json(request, api.settings.max_body_bytes).await?;
-    let body = request::parse_body(&bytes)?;
-    let wish = request::parse_stop_many(&body, MAX_REASON_CHARACTERS)
-        .map_err(|errors| ApiError::from(BodyError::Invalid(errors)))?;
-    let ids = pick(&api, wish.picked, |state| !state.is_terminal()).await?;
+    let wish = request::parse_stop_many(&read(&api, request).await?, MAX_REASON_CHARACTERS);
+    let wish = wish.map_err(invalid)?;
     let stop = Stop {
         cause: Cause::Canceled,
         requested_by: Some(caller.actor.to_string()),
@@ -197,83 +204,80 @@ pub(super) async fn stop(
         grace: wish.grace,
         force: wish.force,
     };
-    let stopped = api.manager.stop_many(ids, &stop).await;
-    let outcomes: Vec<(JobId, Outcome)> = stopped
-        .into_iter()
-        .map(|(id, stopped)| {
-            let outcome = match stopped {
-                Ok(job) if job.state.is_terminal() => Ok((StatusCode::OK, Some(job))),
-                Ok(job) => Ok((StatusCode::ACCEPTED, Some(job))),
-                Err(error) => Err(error.into()),
-            };
-            (id, outcome)
-        })
-        .collect();
-    let results = outcomes
-        .iter()
-        .map(|(id, outcome)| told(&api, *id, outcome))
-        .collect();
-    Ok((StatusCode::MULTI_STATUS, Json(Done { results })).into_response())
+    let stopped = act(&api, &wish.chosen, false, |id| {
+        let (manager, stop) = (&api.manager, stop.clone());
+        async move {
+            let job = manager.stop(id, stop).await?;
+            Ok(if job.state.is_terminal() {
+                Done::Job(job)
+            } else {
+                Done::Begun(job)
+            })
+        }
+    });
+    stopped.await
+}
+
+/// `POST /jobs/signal`
+pub(super) async fn signal(
+    State_(api): State_<Api>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let wish = request::parse_signal_many(&read(&api, request).await?).map_err(invalid)?;
+    let signalled = act(&api, &wish.chosen, false, async |id| {
+        let delivered = api.manager.signal(id, wish.signal, wish.scope).await;
+        delivered.map(Done::Delivered)
+    });
+    signalled.await
 }
 
 /// `POST /jobs/pause`
-pub(super) async fn pause(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
-    let ids = picked(&api, request, |state| state == JobState::Running).await?;
-    Ok(each(&api, ids, |id| {
-        let manager = api.manager.clone();
-        async move { Ok((StatusCode::OK, Some(manager.pause(id).await?))) }
-    })
-    .await)
+pub(super) async fn pause(
+    State_(api): State_<Api>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let chosen = request::parse_chosen(&read(&api, request).await?).map_err(invalid)?;
+    let paused = act(&api, &chosen, false, async |id| {
+        api.manager.pause(id).await.map(Done::Job)
+    });
+    paused.await
 }
 
 /// `POST /jobs/resume`
-pub(super) async fn resume(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
-    let ids = picked(&api, request, |state| state == JobState::Paused).await?;
-    Ok(each(&api, ids, |id| {
-        let manager = api.manager.clone();
-        async move { Ok((StatusCode::OK, Some(manager.resume(id).await?))) }
-    })
-    .await)
-}
-
-/// `POST /jobs/rerun`. With a key, a repeat makes no job that the first request has made.
-pub(super) async fn rerun(
-    State(api): State<Api>,
-    Extension(caller): Extension<Caller>,
+pub(super) async fn resume(
+    State_(api): State_<Api>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let key = idempotency::key(request.headers())?;
-    let ids = picked(&api, request, JobState::is_terminal).await?;
-    Ok(each(&api, ids, |id| {
-        let (api, caller) = (api.clone(), caller.clone());
-        let key = key.as_ref().map(|key| format!("{key} {id}"));
-        async move {
-            let submitted = jobs::again(&api, &caller, id, key, &bytes::Bytes::new()).await?;
-            Ok((StatusCode::CREATED, Some(submitted.job)))
-        }
-    })
-    .await)
+    let chosen = request::parse_chosen(&read(&api, request).await?).map_err(invalid)?;
+    let resumed = act(&api, &chosen, false, async |id| {
+        api.manager.resume(id).await.map(Done::Job)
+    });
+    resumed.await
 }
 
 /// `POST /jobs/purge`
 pub(super) async fn purge(
-    State(api): State<Api>,
+    State_(api): State_<Api>,
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let ids = picked(&api, request, JobState::is_terminal).await?;
+    let chosen = request::parse_chosen(&read(&api, request).await?).map_err(invalid)?;
     let stop = Stop {
+        cause: Cause::Canceled,
         requested_by: Some(caller.actor.to_string()),
-        ..Stop::for_cause(Cause::Canceled)
+        reason: None,
+        signal: None,
+        grace: None,
+        force: false,
     };
-    Ok(each(&api, ids, |id| {
-        let (manager, stop) = (api.manager.clone(), stop.clone());
+    let purged = act(&api, &chosen, true, |id| {
+        let (manager, stop) = (&api.manager, stop.clone());
         async move {
             Ok(match manager.purge(id, stop, MAX_WAIT).await? {
-                Purged::Gone => (StatusCode::NO_CONTENT, None),
-                Purged::StillThere(job) => (StatusCode::ACCEPTED, Some(job)),
+                Purged::Gone => Done::Purged,
+                Purged::StillThere(job) => Done::Begun(job),
             })
         }
-    })
-    .await)
+    });
+    purged.await
 }

@@ -90,6 +90,8 @@ pub struct Options {
     pub keep_alive: Duration,
     /// The largest request body.
     pub max_body_bytes: usize,
+    /// `POST /mcp` is there.
+    pub mcp: bool,
     /// Webhooks may go to private, loopback and link-local addresses.
     pub webhook_allow_private: bool,
     /// Names that the `Host` header may have besides loopback names and addresses; in lower case.
@@ -149,6 +151,7 @@ impl Connections {
                 auth,
                 allowed_hosts: options.allowed_hosts.clone(),
                 max_body_bytes: options.max_body_bytes,
+                mcp: options.mcp,
                 sessions: sessions.clone(),
                 page: page.clone(),
                 streams,

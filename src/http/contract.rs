@@ -189,6 +189,7 @@ fn the_description_has_every_state_and_cause() {
         Cause::Timeout,
         Cause::Canceled,
         Cause::Superseded,
+        Cause::DependencyFailed,
         Cause::OomKilled,
         Cause::OutputLimit,
         Cause::StartDeadline,
@@ -237,7 +238,7 @@ fn every_schema_is_valid_and_so_are_its_examples() {
         assert!(parses(&example["value"]), "{example}");
     }
     for (path, name) in [
-        ("/paths/~1jobs/post/requestBody", "NewJob"),
+        ("/paths/~1jobs/post/requestBody", "JobSubmission"),
         (
             "/paths/~1jobs~1{id}~1signal/post/requestBody",
             "SignalRequest",
@@ -270,11 +271,13 @@ fn parses(body: &Value) -> bool {
 
 #[test]
 fn the_schema_of_a_new_job_refuses_what_the_parser_refuses() {
-    let schema = schema("NewJob");
+    let schema = schema("JobSubmission");
     for good in [
         json!({"command": ["true"]}),
         json!({"script": "true", "shell": ["/bin/bash", "-c"], "rlimits": {"core": 0}}),
         json!({"command": ["cat"], "stdin": {"mode": "data", "base64": "AA=="}, "stop": {"signal": 2}}),
+        json!({"command": ["cat"], "stdin": {"mode": "data", "text": ""}, "env_inherit": ["PATH"]}),
+        json!({"command": ["cat"], "stdin": {"mode": "open"}, "env_inherit": "none"}),
     ] {
         assert_valid(&schema, &good);
         assert!(parses(&good), "{good}");
@@ -289,6 +292,11 @@ fn the_schema_of_a_new_job_refuses_what_the_parser_refuses() {
         json!({"command": ["true"], "timeout_seconds": 0}),
         json!({"command": ["true"], "cwd": "tmp"}),
         json!({"command": ["true"], "labels": {"-": "x"}}),
+        json!({"command": ["true"], "env_inherit": "all"}),
+        json!({"command": ["true"], "stdin": {"mode": "data"}}),
+        json!({"command": ["true"], "stdin": {"mode": "data", "text": "a", "base64": "AA=="}}),
+        json!({"command": ["true"], "stdin": {"mode": "open", "text": "a"}}),
+        json!({"command": ["true"], "stdin": {"text": "a"}}),
     ] {
         assert!(!schema.is_valid(&bad), "{bad}");
         assert!(!parses(&bad), "{bad}");

@@ -35,7 +35,7 @@ use store::{EventPage, EventQuery};
 pub(super) const OF_JOB: &[&str] = &["after", "type", "follow"];
 
 /// The parameters of [`of_all`].
-pub(super) const OF_ALL: &[&str] = &["after", "type", "label_selector", "follow"];
+pub(super) const OF_ALL: &[&str] = &["after", "type", "label_selector", "batch", "follow"];
 
 const NDJSON: &str = "application/x-ndjson";
 const EVENT_STREAM: &str = "text/event-stream";
@@ -44,8 +44,9 @@ const TYPES: &[&str] = &[EVENT_STREAM, NDJSON];
 /// How often something is sent to those that would else hear nothing.
 const PING: Duration = Duration::from_secs(15);
 
-/// What an event stream begins with: when to come back after a broken connection, in milliseconds.
-const GREETING: &[u8] = b"retry: 500\n\n";
+/// The first field of the first event: when to come back after a broken connection, in milliseconds. Alone it would be
+/// an event without a type to clients that count blank lines.
+const GREETING: &[u8] = b"retry: 500\n";
 
 /// Events that are read at once.
 const PAGE: usize = 256;
@@ -69,6 +70,7 @@ pub(super) async fn of_all(
 ) -> Result<Response, ApiError> {
     let mut filter = Filter::of(&mut params);
     filter.selector = page::selector(&mut params);
+    filter.batch = page::batch(&mut params);
     answer(&api, None, filter, params, &headers).await
 }
 
@@ -78,6 +80,7 @@ struct Filter {
     /// Empty for all.
     kinds: Vec<Kind>,
     selector: Selector,
+    batch: Option<JobId>,
     follow: Option<bool>,
 }
 
@@ -87,6 +90,7 @@ impl Filter {
             after: params.integer("after"),
             kinds: kinds(params),
             selector: Selector::default(),
+            batch: None,
             follow: params.given_flag("follow"),
         }
     }
@@ -94,6 +98,7 @@ impl Filter {
     fn has(&self, event: &Event) -> bool {
         (self.kinds.is_empty() || self.kinds.contains(&event.what.kind()))
             && self.selector.matches(&event.labels)
+            && (self.batch.is_none() || self.batch == event.batch)
     }
 }
 

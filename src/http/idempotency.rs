@@ -71,22 +71,36 @@ impl Request {
         (method, path): (&Method, &str),
         body: &[u8],
     ) -> Result<Self, ApiError> {
-        let Some(key) = key else {
-            return Ok(Self::New(Claim::default()));
+        let claim = Claim::of(api, caller, key, (method, path), body).await;
+        let Some(idempotency) = &claim.idempotency else {
+            return Ok(Self::New(claim));
         };
-        let turn = api.turns.wait(&caller.actor, &key).await;
-        let idempotency = Idempotency {
-            key,
-            fingerprint: fingerprint(method, path, body),
-        };
-        let earlier = api.manager.submitted(&caller.actor, &idempotency).await?;
+        let earlier = api.manager.submitted(&caller.actor, idempotency).await?;
         Ok(match earlier {
             Some(submitted) => Self::Repeat(submitted),
-            None => Self::New(Claim {
-                idempotency: Some(idempotency),
-                _turn: Some(turn),
-            }),
+            None => Self::New(claim),
         })
+    }
+}
+
+impl Claim {
+    /// Waits for the turn of the key. Whether it has been used is for the caller to ask.
+    pub(super) async fn of(
+        api: &Api,
+        caller: &Caller,
+        key: Option<String>,
+        (method, path): (&Method, &str),
+        body: &[u8],
+    ) -> Self {
+        let Some(key) = key else {
+            return Self::default();
+        };
+        let turn = api.turns.wait(&caller.actor, &key).await;
+        let fingerprint = fingerprint(method, path, body);
+        Self {
+            idempotency: Some(Idempotency { key, fingerprint }),
+            _turn: Some(turn),
+        }
     }
 }
 

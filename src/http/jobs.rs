@@ -18,23 +18,31 @@ use axum::response::{IntoResponse, Response};
 
 use crate::api::Api;
 use crate::extract::{InPath, Wait};
+use crate::output::Wanted;
 use crate::page::View;
 use crate::problem::ApiError;
 use crate::query::Params;
 use crate::request::{self, BodyError};
 use crate::view::{BasicView, Delivered, JobList, JobView, ProcessList};
 use crate::{body, conditions, page, respond, view};
-pub(super) use create::{CREATE, create};
+pub(super) use create::{CREATE, accepted, create, judge, judged, made, submission, validate};
 use job::{Job, JobId};
 use manager::{Manager, RequestError, Until};
 pub(super) use patch::patch;
 pub(super) use pause::{pause, resume};
 pub(super) use release::release;
-pub(super) use rerun::{RERUN, again, rerun};
-pub(super) use stop::{STOP, stop};
+pub(super) use rerun::{RERUN, rerun};
+pub(super) use stop::{STOP, stop, stop_wanted};
 
 /// The parameters of [`get`].
-pub(super) const GET: &[&str] = &["wait", "until", "after_version"];
+pub(super) const GET: &[&str] = &[
+    "wait",
+    "until",
+    "after_version",
+    "output_bytes",
+    "output_stream",
+    "output_ansi",
+];
 
 /// `GET /jobs`
 pub(super) async fn list(State(api): State<Api>, mut params: Params) -> Result<Response, ApiError> {
@@ -70,6 +78,7 @@ pub(super) async fn get(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let wait = Wait::of(&mut params, &headers);
+    let shown = Wanted::of(&mut params);
     let after_version = params.integer("after_version");
     let goal = params.parsed("until", "finished, started or change", |text| match text {
         "finished" => Some(Goal::Finished),
@@ -93,7 +102,7 @@ pub(super) async fn get(
         respond::set(&mut response, ETAG, &view::etag(&job));
         response
     } else {
-        respond::job(&api, StatusCode::OK, &job)
+        respond::job_showing(&api, StatusCode::OK, &job, shown).await
     };
     wait.mark(&mut response);
     Ok(response)

@@ -9,12 +9,14 @@ mod access;
 mod api;
 mod attach;
 mod audit_log;
+mod batches;
 mod body;
 mod bulk;
 mod conditions;
 pub mod connections;
 #[cfg(test)]
 mod contract;
+mod docs;
 pub mod doctor;
 mod events;
 mod extract;
@@ -25,6 +27,7 @@ mod idempotency;
 mod jobs;
 mod layers;
 mod live;
+mod mcp;
 mod output;
 mod page;
 pub mod policy;
@@ -36,6 +39,7 @@ mod recording;
 pub mod request;
 mod respond;
 mod routes;
+mod schedules;
 mod service;
 mod session;
 mod stats;
@@ -48,6 +52,7 @@ mod terminal;
 mod tests;
 pub mod tls;
 pub mod tokens;
+mod trace;
 mod view;
 mod web;
 
@@ -76,7 +81,14 @@ pub use view::{JobView, etag};
 /// The whole API as a service: routes inside, and around them, from the outside in, request ids, the log,
 /// error bodies, the audit log, the panic catcher and the guards.
 pub fn app(manager: Manager, settings: Settings) -> Router {
-    let api = Api::new(manager, settings);
+    let mut api = Api::new(manager, settings);
+    if api.settings.mcp {
+        // Of a clone, which has nothing inside: a circle would hold the manager for ever.
+        api.inside = Some(mcp::inside(&api));
+    }
+    api.manager
+        .schedules()
+        .start(schedules::maker(api.settings.clone()));
     // All of it as one layer of the router: each would be a box of its own otherwise, and a request clones
     // every box that it has not passed yet.
     let around = ServiceBuilder::new()

@@ -3,21 +3,27 @@
 //! Bodies are read piece by piece as the client takes them, so that neither a large output nor a slow
 //! reader costs memory. What a client needs to go on is in the head of the answer.
 
+mod attempts;
+mod excerpt;
 mod follow;
 mod place;
+mod plain;
 mod records;
 mod search;
 mod shared_tail;
 mod stream;
 
 use std::io;
+use std::sync::Arc;
 
+use attempts::Attempts;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::accept;
 use crate::api::Api;
@@ -25,9 +31,11 @@ use crate::extract::InPath;
 use crate::headers::{FIRST_OFFSET, NEXT_OFFSET, OUTPUT_COMPLETE, OUTPUT_DROPPED};
 use crate::problem::ApiError;
 use crate::query::Params;
+pub(super) use excerpt::{Excerpt, Wanted, excerpt};
 use follow::follow_log;
 pub(super) use follow::{Beginning, begin, last_event};
-use job::{JobId, OutputTotals};
+use job::retry::ATTEMPTS_MAX;
+use job::{Job, JobId, OutputTotals};
 pub(super) use place::{PLACE, Places, place};
 use protocol::output::{Piece, Reader, Stream};
 use records::{Format, Records, forward};
@@ -44,6 +52,7 @@ pub(super) const LOG: &[&str] = &[
     "limit_bytes",
     "follow",
     "timestamps",
+    "attempt",
     "download",
     "ticket",
 ];
@@ -75,6 +84,7 @@ pub(super) async fn log(
     let mut selection = Selection::of(&mut params);
     let timestamps = params.flag("timestamps");
     let follow = params.given_flag("follow");
+    let attempt = attempt_of(&mut params, &selection, follow);
     let download = download_of(&mut params);
     params.finish()?;
     let kind = accept::choose(&headers, LOG_TYPES)?;
@@ -92,12 +102,20 @@ pub(super) async fn log(
         had_the_end = last.is_end;
     }
     // An event stream that ends would be asked for again and again.
-    if follow.unwrap_or(format == Format::Events) {
+    if follow.unwrap_or(format == Format::Events && attempt.is_none()) {
         return follow_log(&api, id, selection, kind, format, had_the_end).await;
     }
     // Asked first: what is complete then is complete when the totals are read.
     let job = api.manager.get(id).await?;
-    let complete = job.output.complete;
+    let mut complete = job.output.complete;
+    if let Some(attempt) = attempt {
+        let length = job.output.next_offset;
+        let part = attempts::part_of(&job, attempt);
+        let (from, to) = part.ok_or(ApiError::RangeNotSatisfiable { length })?;
+        selection.begin = Begin::Offset(from);
+        selection.end = to;
+        complete |= to.is_some();
+    }
     let reader = api.manager.output(id).await?;
     let plan = off_thread(move || plan_log(reader, &selection, complete)).await??;
     let mut response = raw(StatusCode::OK, kind, Some(plan.complete && !plan.is_cut));
@@ -112,8 +130,11 @@ pub(super) async fn log(
         save_as(&mut response, download);
         return Ok(response);
     }
-    let end = plan.complete.then_some(job);
-    *response.body_mut() = plan.into_records(format, &selection).into_body(end);
+    let is_end = plan.complete && selection.end.is_none();
+    // Asked again: an attempt is known before it writes.
+    let (_, seen) = watch::channel(api.manager.get(id).await?);
+    let records = plan.into_records(format, &selection, seen);
+    *response.body_mut() = records.into_body(is_end.then_some(job));
     save_as(&mut response, download);
     Ok(response)
 }
@@ -170,10 +191,30 @@ async fn off_thread<T: Send + 'static>(
         .map_err(|error| ApiError::Internal(format!("reading output: {error}")))
 }
 
+/// The attempt of which the output is wanted; `None` for all.
+fn attempt_of(params: &mut Params, selection: &Selection, follow: Option<bool>) -> Option<u32> {
+    let attempt = params.parsed("attempt", "a number from 1 to 100", |text| {
+        let number = text.parse().ok();
+        number.filter(|number| (1..=ATTEMPTS_MAX).contains(number))
+    })?;
+    if selection.begin != Begin::Oldest {
+        let detail = "goes with none of offset, tail_bytes and tail_lines";
+        params.refuse("attempt", "conflict", detail);
+    }
+    if follow == Some(true) {
+        params.refuse("attempt", "conflict", "one attempt cannot be followed");
+    }
+    Some(attempt)
+}
+
 /// The stream that is meant; `None` for both.
 fn stream_of(params: &mut Params) -> Option<Stream> {
+    stream_named(params, "stream")
+}
+
+fn stream_named(params: &mut Params, name: &str) -> Option<Stream> {
     params
-        .parsed("stream", "stdout, stderr or all", |text| match text {
+        .parsed(name, "stdout, stderr or all", |text| match text {
             "stdout" => Some(Some(Stream::Stdout)),
             "stderr" => Some(Some(Stream::Stderr)),
             "all" => Some(None),
@@ -188,6 +229,8 @@ pub(super) struct Selection {
     filter: Option<Stream>,
     begin: Begin,
     limit: Option<u64>,
+    /// Where it ends; nothing for the end of what there is.
+    end: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,6 +267,7 @@ impl Selection {
             filter,
             begin,
             limit: params.integer("limit_bytes"),
+            end: None,
         }
     }
 }
@@ -251,7 +295,12 @@ impl Download {
     }
 
     /// The same part of the log as records.
-    fn into_records(self, format: Format, selection: &Selection) -> Records {
+    fn into_records(
+        self,
+        format: Format,
+        selection: &Selection,
+        job: watch::Receiver<Arc<Job>>,
+    ) -> Records {
         let begin = match selection.begin {
             // What is no longer there is told as a gap.
             Begin::Oldest => 0,
@@ -272,6 +321,7 @@ impl Download {
             end: Some(self.stretch.end),
             left: selection.limit,
             within_line: [false; 2],
+            attempts: Attempts::from(job, at),
         }
     }
 }
@@ -302,7 +352,7 @@ fn plan_log(
 ) -> Result<Download, ApiError> {
     let failed = |error: io::Error| ApiError::io("reading output", &error);
     let (begin, totals) = begin_of(&mut reader, selection)?;
-    let end = totals.next_offset;
+    let end = totals.next_offset.min(selection.end.unwrap_or(u64::MAX));
     let first = begin.max(totals.first_offset);
     let mut stretch = Stretch {
         reader,

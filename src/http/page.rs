@@ -17,6 +17,8 @@ pub(super) const PARAMETERS: &[&str] = &[
     "label_selector",
     "name_prefix",
     "queue",
+    "batch",
+    "schedule",
     "created_after",
     "created_before",
     "page_size",
@@ -58,6 +60,8 @@ pub(super) fn filter(params: &mut Params) -> Filter {
         selector: selector(params),
         name_prefix: params.text("name_prefix"),
         queue: params.text("queue"),
+        batch: batch(params),
+        schedule: params.text("schedule"),
         created_after: moment(params, "created_after"),
         created_before: moment(params, "created_before"),
     }
@@ -134,6 +138,11 @@ pub(super) fn selector(params: &mut Params) -> Selector {
             Selector::default()
         }
     }
+}
+
+/// Reads the batch that is meant.
+pub(super) fn batch(params: &mut Params) -> Option<JobId> {
+    params.parsed("batch", "the id of a batch", |text| text.parse().ok())
 }
 
 fn moment(params: &mut Params, name: &str) -> Option<Timestamp> {

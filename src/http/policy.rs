@@ -13,7 +13,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::unistd::geteuid;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use self::param::{Param, RawParam};
@@ -22,13 +22,24 @@ use job::Spec;
 use job::spec::Program;
 
 /// Fields that a template's `spec` must leave to the template and to the request.
-const NOT_IN_SPEC: [&str; 5] = ["command", "script", "shell", "name", "labels"];
+const NOT_IN_SPEC: [&str; 6] = ["command", "script", "shell", "name", "labels", "depends_on"];
 
 /// The templates of a service.
 #[derive(Clone, Debug)]
 pub struct Policy {
     templates: BTreeMap<String, Template>,
     limits: SpecLimits,
+}
+
+/// A template as clients see it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Described {
+    /// Its name.
+    pub name: String,
+    /// What it runs, with parameters as `{NAME}`.
+    pub command: Vec<String>,
+    /// The JSON Schema of `params`; `required` has them in the order of the command.
+    pub params: Value,
 }
 
 /// Why a request for a template gives no job.
@@ -136,19 +147,19 @@ impl Policy {
         self.templates.len()
     }
 
+    /// Every template, for those who may run them.
+    #[must_use]
+    pub fn described(&self) -> Vec<Described> {
+        let templates = self.templates.iter();
+        templates
+            .map(|(name, template)| template.described(name))
+            .collect()
+    }
+
     /// Does it forbid everything?
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.templates.is_empty()
-    }
-
-    /// Every template with its parameters as a JSON Schema, in the order of their names.
-    #[must_use]
-    pub fn describe(&self) -> Vec<Value> {
-        let templates = self.templates.iter();
-        templates
-            .map(|(name, template)| template.describe(name))
-            .collect()
     }
 
     /// The job that the request asks for. Looks at the file system where a parameter is a path.
@@ -171,6 +182,7 @@ impl Policy {
             hold: request.hold,
             // A template says all of what is run.
             has_priority: true,
+            depends_on: request.depends_on,
         })
     }
 
@@ -272,7 +284,7 @@ impl Template {
         Ok(template)
     }
 
-    fn describe(&self, name: &str) -> Value {
+    fn described(&self, name: &str) -> Described {
         let command: Vec<String> = self
             .command
             .iter()
@@ -295,16 +307,17 @@ impl Template {
             .iter()
             .map(|(name, param)| (name.clone(), param.schema()))
             .collect();
-        json!({
-            "name": name,
-            "command": command,
-            "params": {
-                "type": "object",
-                "properties": properties,
-                "required": order,
-                "additionalProperties": false,
-            },
-        })
+        let params = json!({
+            "type": "object",
+            "properties": properties,
+            "required": order,
+            "additionalProperties": false,
+        });
+        Described {
+            name: name.to_owned(),
+            command,
+            params,
+        }
     }
 
     /// Every parameter as the argument it becomes.

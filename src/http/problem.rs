@@ -17,7 +17,7 @@ use serde::Serialize;
 pub(super) use catalogue::examples;
 use job::JobId;
 use job::life::Refusal;
-pub(super) use render::{panicked, render};
+pub(super) use render::{AsItIs, panicked, render};
 
 /// The media type of an error body.
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -85,6 +85,20 @@ pub enum ApiError {
     JobNotFound,
     /// Nothing is set of this queue, and no job is in it.
     QueueNotFound,
+    /// No batch has this id.
+    BatchNotFound,
+    /// Not all jobs of the batch have ended.
+    BatchNotFinished,
+    /// Records of jobs of the batch have been removed.
+    BatchJobsExpired,
+    /// All jobs of the batch have succeeded.
+    NothingToRerun,
+    /// Values of secrets are not known any more.
+    SecretsUnknown,
+    /// Unfinished jobs depend on it.
+    DependedOn,
+    /// No schedule has this name.
+    ScheduleNotFound,
     /// Jobs wait or run in the queue.
     QueueInUse,
     /// No token has this name.
@@ -95,13 +109,6 @@ pub enum ApiError {
     TooManyTokens,
     /// The service asks for no token.
     NoTokens,
-    /// More jobs match than the client expected.
-    CountDiffers {
-        /// So many it expected.
-        expected: u64,
-        /// So many match.
-        found: u64,
-    },
     /// The job does not wait for its key, which this job has.
     ConcurrencyConflict(JobId),
     /// The path has no such method.

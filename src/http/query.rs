@@ -6,9 +6,10 @@ use axum::extract::Query;
 use axum::http::Uri;
 
 use crate::problem::{ApiError, Place, Violation};
+use crate::request::nearest;
 
 /// Refuses parameters that are not among `known`.
-pub(super) fn check_known(uri: &Uri, known: &[&str]) -> Result<(), ApiError> {
+pub(super) fn check_known(uri: &Uri, known: &[&'static str]) -> Result<(), ApiError> {
     let mut errors: Vec<Violation> = Vec::new();
     for (name, _) in pairs(uri) {
         if known.contains(&name.as_str()) {
@@ -17,7 +18,9 @@ pub(super) fn check_known(uri: &Uri, known: &[&str]) -> Result<(), ApiError> {
         let detail = if known.is_empty() {
             "unknown; this route takes no parameters".to_owned()
         } else {
-            format!("unknown; known here: {}", known.join(", "))
+            let near = nearest(&name, known).map(|near| format!("did you mean {near}? "));
+            let near = near.unwrap_or_default();
+            format!("unknown; {near}known here: {}", known.join(", "))
         };
         errors.push(violation(&name, "unknown_parameter", detail));
     }
@@ -110,10 +113,12 @@ impl Params {
 
     /// The same where the default depends on something else.
     pub(super) fn given_flag(&mut self, name: &str) -> Option<bool> {
-        self.parsed(name, "true or false", |text| match text {
-            "" | "true" | "1" => Some(true),
-            "false" | "0" => Some(false),
-            _ => None,
+        self.parsed(name, "true or false", |text| {
+            match text.to_ascii_lowercase().as_str() {
+                "" | "true" | "1" => Some(true),
+                "false" | "0" => Some(false),
+                _ => None,
+            }
         })
     }
 
@@ -168,7 +173,10 @@ mod tests {
                 Place::Parameter("x".into())
             ]
         );
-        assert_eq!(errors[0].detail, "unknown; known here: wait, until");
+        assert_eq!(
+            errors[0].detail,
+            "unknown; did you mean wait? known here: wait, until"
+        );
         check_known(&uri, &["wait", "wiat", "x"]).unwrap();
     }
 
@@ -188,6 +196,8 @@ mod tests {
             ("force", Ok(true)),
             ("force=true", Ok(true)),
             ("force=0", Ok(false)),
+            ("force=True", Ok(true)),
+            ("force=FALSE", Ok(false)),
             ("", Ok(false)),
             ("force=yes", Err(())),
         ] {

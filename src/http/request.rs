@@ -3,13 +3,17 @@
 //! PURE. It owns every rule about what a client may ask for; it does not know what this machine can
 //! give (users, cgroups, privileges), nor HTTP.
 
+mod batches;
+mod dependencies;
 mod fields;
 mod json;
 mod many;
 mod patch;
 mod queues;
+mod retry;
 mod rules;
 mod sandbox;
+mod schedules;
 mod session;
 mod template;
 #[cfg(test)]
@@ -23,8 +27,11 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+pub use batches::{NewBatch, Only, parse_batch, parse_batch_rerun};
+pub(crate) use fields::nearest;
 use fields::{At, Errors, Fields, boolean, integer, seconds};
 pub use fields::{FieldError, code};
+use job::dependency::Dependency;
 use job::pty::{Pty, SIZE_MAX, Size};
 use job::spec::{
     EnvInherit, Limits, NameOrId, OutputPolicy, Scope, Secrets, Stdin, StdinData, StopPolicy,
@@ -33,11 +40,13 @@ use job::time::Timestamp;
 use job::{Signal, Spec};
 use json::{JsonError, Value};
 pub use many::{
-    Pick, Picked, StopMany, WaitMany, Which, parse_picked, parse_stop_many, parse_wait_many,
+    Chosen, SignalMany, StopMany, WaitMany, Which, parse_chosen, parse_signal_many,
+    parse_stop_many, parse_wait_many,
 };
 pub use patch::{Changes, parse_amendment, parse_queue_patch, parse_rerun};
 pub use queues::parse_queue;
 use rules::StdinMode;
+pub use schedules::{parse_schedule, parse_schedule_patch, parse_times, schedule_members};
 pub(crate) use session::{parse_code, parse_entry, parse_ticket};
 pub use template::{Argument, TemplateRequest, parse_template_request};
 pub(crate) use tokens::parse_token;
@@ -126,6 +135,8 @@ pub struct NewJob {
     pub hold: bool,
     /// It brings a priority of its own.
     pub has_priority: bool,
+    /// What has to end before it may start.
+    pub depends_on: Vec<Dependency>,
 }
 
 const TEN_YEARS: Duration = Duration::from_hours(10 * 365 * 24);
@@ -154,6 +165,7 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
     let labels = f.optional("labels", rules::labels(limits.labels));
     let run_at = f.optional("run_at", times::moment);
     let hold = f.or_default("hold", boolean);
+    let depends_on = f.or_default("depends_on", dependencies::dependencies);
     let variables = rules::variables(limits);
     // One line for each field of the API, with its rule.
     let spec = Spec {
@@ -191,9 +203,11 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
             seconds(ONE_MINUTE..=TEN_YEARS),
         ),
         webhooks: f.or_default("webhooks", webhooks::webhooks(limits)),
+        retry: f.optional("retry", retry::retry),
     };
     rules::check_together(&f, &spec, limits);
     sandbox::check_together(&f, &spec);
+    retry::check_together(&f, &spec);
     let has_priority = f.has("priority");
     f.finish();
     Some(NewJob {
@@ -203,6 +217,7 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
         run_at,
         hold,
         has_priority,
+        depends_on,
     })
 }
 

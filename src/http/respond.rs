@@ -6,12 +6,36 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::api::Api;
+use crate::output::{self, Wanted};
 use crate::view::{self, JobView};
 use job::Job;
 
 /// A job as the body, with its tag.
 pub(super) fn job(api: &Api, status: StatusCode, job: &Job) -> Response {
-    let mut response = (status, Json(JobView::of(job, &api.manager))).into_response();
+    with_tag(status, JobView::of(job, &api.manager), job)
+}
+
+/// The same with the output that is wanted, where it is wanted.
+pub(super) async fn job_showing(
+    api: &Api,
+    status: StatusCode,
+    job: &Job,
+    wanted: Option<Wanted>,
+) -> Response {
+    let mut view = JobView::of(job, &api.manager);
+    if let Some(wanted) = wanted {
+        // The job is there, and what is known of it is told without its output as well.
+        let excerpt = output::excerpt(api, job, wanted).await;
+        let excerpt = excerpt.inspect_err(|error| {
+            tracing::warn!(job.id = %job.id, "left the output out of an answer: {}", error.code());
+        });
+        view = view.showing(excerpt.ok());
+    }
+    with_tag(status, view, job)
+}
+
+fn with_tag(status: StatusCode, view: JobView<'_>, job: &Job) -> Response {
+    let mut response = (status, Json(view)).into_response();
     set(&mut response, ETAG, &view::etag(job));
     response
 }

@@ -19,8 +19,9 @@ use super::extract::InPath;
 use super::layers::auth;
 use super::problem::ApiError;
 use super::{
-    Api, access, attach, bulk, conditions, doctor, events, jobs, live, output, page, query, queues,
-    recording, service, session, stats, stdin, summary, templates, terminal, web,
+    Api, access, attach, batches, bulk, conditions, docs, doctor, events, jobs, live, mcp, output,
+    page, query, queues, recording, schedules, service, session, stats, stdin, summary, templates,
+    terminal, web,
 };
 use crate::tokens::Access::{self, Admin, Metrics, Operate, Public, Read};
 
@@ -43,7 +44,7 @@ const DELETE: Method = Method::DELETE;
 /// What the page keeps in its address. The shell reads nothing of it.
 const SHELL: &[&str] = &[
     "after", "again", "before", "label", "name", "order", "page", "queue", "range", "state", "tab",
-    "type",
+    "template", "type",
 ];
 
 /// Every route.
@@ -54,11 +55,12 @@ pub(super) fn table() -> Vec<Route> {
         route(GET, "/jobs/{id}", Read, jobs::GET, jobs::get),
         route(DELETE, "/jobs/{id}", Operate, jobs::STOP, jobs::stop),
         route(PATCH, "/jobs/{id}", Operate, &[], jobs::patch),
+        route(POST, "/jobs/validate", Operate, &[], jobs::validate),
         route(POST, "/jobs/wait", Read, &[], bulk::wait),
         route(POST, "/jobs/stop", Operate, &[], bulk::stop),
+        route(POST, "/jobs/signal", Operate, &[], bulk::signal),
         route(POST, "/jobs/pause", Operate, &[], bulk::pause),
         route(POST, "/jobs/resume", Operate, &[], bulk::resume),
-        route(POST, "/jobs/rerun", Operate, &[], bulk::rerun),
         route(POST, "/jobs/purge", Operate, &[], bulk::purge),
         route(POST, "/jobs/{id}/pause", Operate, &[], jobs::pause),
         route(POST, "/jobs/{id}/resume", Operate, &[], jobs::resume),
@@ -149,6 +151,17 @@ pub(super) fn table() -> Vec<Route> {
             events::of_job,
         ),
         route(GET, "/events", Read, events::OF_ALL, events::of_all),
+        route(POST, "/batches", Operate, batches::CREATE, batches::create),
+        route(GET, "/batches", Read, batches::LIST, batches::list),
+        route(GET, "/batches/{id}", Read, batches::GET, batches::get),
+        route(DELETE, "/batches/{id}", Operate, jobs::STOP, batches::stop),
+        route(
+            POST,
+            "/batches/{id}/rerun",
+            Operate,
+            batches::RERUN,
+            batches::rerun,
+        ),
         route(GET, "/queues", Read, &[], queues::list),
         route(GET, "/queues/{name}", Read, &[], queues::get),
         route(PUT, "/queues/{name}", Admin, &[], queues::put),
@@ -165,6 +178,33 @@ pub(super) fn table() -> Vec<Route> {
         route(POST, "/tokens", Admin, &[], access::create),
         route(DELETE, "/tokens/{name}", Admin, &[], access::revoke),
         route(GET, "/doctor", Admin, &[], doctor::findings),
+        route(POST, "/mcp", Read, &[], mcp::mcp),
+        route(GET, "/schedules", Read, &[], schedules::list),
+        route(POST, "/schedules/times", Read, &[], schedules::preview),
+        route(GET, "/schedules/{name}", Read, &[], schedules::get),
+        route(
+            PUT,
+            "/schedules/{name}",
+            Operate,
+            schedules::PUT,
+            schedules::put,
+        ),
+        route(PATCH, "/schedules/{name}", Operate, &[], schedules::patch),
+        route(DELETE, "/schedules/{name}", Operate, &[], schedules::remove),
+        route(
+            POST,
+            "/schedules/{name}/run",
+            Operate,
+            schedules::RUN,
+            schedules::run,
+        ),
+        route(
+            GET,
+            "/schedules/{name}/times",
+            Read,
+            schedules::TIMES,
+            schedules::times,
+        ),
         route(POST, "/drain", Admin, &[], service::drain),
         route(DELETE, "/drain", Admin, &[], service::end_drain),
         route(GET, "/healthz", Public, &[], service::healthz),
@@ -172,6 +212,7 @@ pub(super) fn table() -> Vec<Route> {
         route(GET, "/metrics", Metrics, &[], service::metrics),
         route(GET, "/info", Read, &[], service::info),
         route(GET, "/openapi.yaml", Public, &[], service::openapi),
+        route(GET, "/docs", Public, &[], docs::show),
     ]
 }
 
@@ -212,6 +253,10 @@ pub(super) fn path(matched: &str) -> Option<&'static str> {
 
 /// Could this request change something? By its method, or because its route demands more than reading.
 pub(super) fn is_write(method: &Method, path: Option<&'static str>) -> bool {
+    // What comes by there is looked at where it goes.
+    if path == Some("/mcp") {
+        return false;
+    }
     !method.is_safe()
         || WORDS.iter().any(|(route_method, route_path, access)| {
             route_method == method && Some(*route_path) == path && !Read.reaches(*access)

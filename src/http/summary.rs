@@ -23,6 +23,8 @@ pub(super) const COUNTS: &[&str] = &[
     "label_selector",
     "name_prefix",
     "queue",
+    "batch",
+    "schedule",
     "created_after",
     "created_before",
     "limit",

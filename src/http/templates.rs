@@ -1,15 +1,25 @@
-//! The route on the templates of the command policy.
+//! `GET /templates`: what a service with a command policy runs.
 
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde::Serialize;
 
 use crate::api::Api;
+use crate::policy::Described;
 
-/// `GET /templates`: what can be run where a command policy holds.
+#[derive(Debug, Serialize)]
+struct Templates {
+    only: bool,
+    templates: Vec<Described>,
+}
+
+/// `GET /templates`
 pub(super) async fn list(State(api): State<Api>) -> Response {
     let policy = api.settings.policy.as_deref();
-    let templates = policy.map_or_else(Vec::new, |policy| policy.describe());
-    Json(json!({"only_templates": policy.is_some(), "templates": templates})).into_response()
+    Json(Templates {
+        only: policy.is_some(),
+        templates: policy.map(|policy| policy.described()).unwrap_or_default(),
+    })
+    .into_response()
 }

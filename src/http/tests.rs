@@ -23,6 +23,7 @@ pub(super) fn settings() -> Settings {
         },
         allowed_hosts: vec!["jobs.example".to_owned()],
         max_body_bytes: 1 << 20,
+        mcp: true,
         sessions: crate::tokens::sessions::Sessions::forgetful(),
         page: "http://127.0.0.1:8080/".to_owned(),
         streams: Streams::new(2).0,
@@ -71,6 +72,7 @@ async fn manager() -> Manager {
         deny_root_jobs: false,
         webhook_allow_private: false,
         sandbox: Baseline::Off,
+        otlp: None,
         state_dir: state.path().to_owned(),
         work_dir: state.path().to_owned(),
     };
@@ -228,7 +230,7 @@ async fn post_under_policy(body: &'static str) -> Response {
         )),
         ..settings()
     };
-    let request = allowed("POST", "/jobs?validate_only")
+    let request = allowed("POST", "/jobs/validate")
         .header("content-type", "application/json")
         .body(Body::from(body))
         .unwrap();
@@ -528,6 +530,25 @@ async fn what_everyone_may_see_needs_no_token() {
     assert_eq!(text_of(health).await, r#"{"live":true}"#);
     let description = send(request("GET", "/openapi.yaml").body(Body::empty()).unwrap()).await;
     assert_eq!(text_of(description).await, super::service::OPENAPI);
+    let docs = send(request("GET", "/docs").body(Body::empty()).unwrap()).await;
+    assert_eq!(docs.status(), StatusCode::OK);
+    let policy = docs.headers()["content-security-policy"]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    let nonce = policy
+        .split("'nonce-")
+        .nth(1)
+        .unwrap()
+        .split('\'')
+        .next()
+        .unwrap();
+    assert!(policy.starts_with("default-src 'none'"), "{policy}");
+    assert!(
+        text_of(docs)
+            .await
+            .contains(&format!("<style nonce=\"{nonce}\">"))
+    );
     let head = send(request("HEAD", "/healthz").body(Body::empty()).unwrap()).await;
     assert_eq!(head.status(), StatusCode::OK);
     assert_eq!(text_of(head).await, "");

@@ -5,10 +5,18 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::output::Excerpt;
+use job::batch::Membership;
+use job::dependency::Dependency;
 use job::sandbox::InForce;
+use job::schedule::Occurrence;
 use job::spec::Program;
 use job::time::Timestamp;
-use job::{Job, OutputTotals, Process, SpawnFailure, Spec, State, Survivor, Termination, Usage};
+use job::trace::Trace;
+use job::{
+    Attempt, Cause, Job, OutputTotals, Process, SpawnFailure, Spec, State, Survivor, Termination,
+    Usage,
+};
 use manager::cloud_event::ExitView;
 use manager::{Manager, ProcessInfo, Reason};
 
@@ -20,13 +28,17 @@ pub struct JobView<'a> {
     labels: &'a BTreeMap<String, String>,
     created_by: &'a str,
     rerun_of: Option<String>,
+    trace: Option<TraceView<'a>>,
     run_at: Option<Timestamp>,
     hold: bool,
+    schedule: Option<&'a Occurrence>,
     version: u64,
     state: State,
     state_reason: Option<&'static str>,
     state_message: Option<Cow<'a, str>>,
     spec: &'a Spec,
+    depends_on: &'a [Dependency],
+    batch: Option<BatchPlace<'a>>,
     created_at: Timestamp,
     started_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
@@ -34,11 +46,13 @@ pub struct JobView<'a> {
     deadline_at: Option<Timestamp>,
     process: Option<ProcessView<'a>>,
     attempt: u32,
+    attempts: Vec<AttemptView<'a>>,
+    next_attempt_at: Option<Timestamp>,
     exit: Option<ExitView>,
     termination: Option<&'a Termination>,
     spawn_failure: Option<&'a SpawnFailure>,
     usage: Option<&'a Usage>,
-    output: &'a OutputTotals,
+    output: OutputView<'a>,
     blocked_by: &'a [Survivor],
 }
 
@@ -57,13 +71,17 @@ impl<'a> JobView<'a> {
             labels: &job.labels,
             created_by: &job.created_by,
             rerun_of: job.rerun_of.map(|id| id.to_string()),
+            trace: job.trace.as_ref().map(TraceView::of),
             run_at: job.run_at,
             hold: job.hold,
+            schedule: job.schedule.as_ref(),
             version: job.version,
             state: job.state,
             state_reason: state_reason(job, why),
             state_message: state_message(job, why),
             spec: &job.spec,
+            depends_on: &job.depends_on,
+            batch: job.batch.as_ref().map(BatchPlace::from),
             created_at: job.created_at,
             started_at: job.started_at,
             finished_at: job.finished_at,
@@ -71,12 +89,106 @@ impl<'a> JobView<'a> {
             deadline_at: job.deadline_at,
             process: job.process.as_ref().map(ProcessView::from),
             attempt: job.attempt,
+            attempts: job.attempts.iter().map(AttemptView::from).collect(),
+            next_attempt_at: job.next_attempt_at,
             exit: job.exit.as_ref().map(ExitView::from),
             termination: job.termination.as_ref(),
             spawn_failure: job.spawn_failure.as_ref(),
             usage: job.usage.as_ref(),
-            output: &job.output,
+            output: OutputView {
+                totals: &job.output,
+                excerpt: None,
+            },
             blocked_by: &job.survivors,
+        }
+    }
+
+    /// With its output, or `null` where that could not be read.
+    pub(super) fn showing(mut self, excerpt: Option<Excerpt>) -> Self {
+        self.output.excerpt = Some(excerpt);
+        self
+    }
+}
+
+/// Numbers of the output, and its text where that was asked for.
+#[derive(Debug, Serialize)]
+struct OutputView<'a> {
+    #[serde(flatten)]
+    totals: &'a OutputTotals,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    excerpt: Option<Option<Excerpt>>,
+}
+
+/// The caller's place in a trace, without what it adds for those that follow.
+#[derive(Debug, Serialize)]
+struct TraceView<'a> {
+    trace_id: &'a str,
+    span_id: &'a str,
+    sampled: bool,
+}
+
+impl<'a> TraceView<'a> {
+    fn of(trace: &'a Trace) -> Self {
+        Self {
+            trace_id: &trace.trace_id,
+            span_id: &trace.span_id,
+            sampled: trace.sampled,
+        }
+    }
+}
+
+/// An attempt that has ended.
+#[derive(Debug, Serialize)]
+struct AttemptView<'a> {
+    number: u32,
+    started_at: Option<Timestamp>,
+    finished_at: Timestamp,
+    cause: Cause,
+    exit: Option<ExitView>,
+    spawn_failure: Option<&'a SpawnFailure>,
+    usage: Option<&'a Usage>,
+    first_offset: u64,
+    next_offset: u64,
+    escalated: bool,
+    killed_leftovers: u32,
+    message: Option<&'a str>,
+}
+
+impl<'a> From<&'a Attempt> for AttemptView<'a> {
+    fn from(attempt: &'a Attempt) -> Self {
+        Self {
+            number: attempt.number,
+            started_at: attempt.started_at,
+            finished_at: attempt.finished_at,
+            cause: attempt.cause,
+            exit: attempt.exit.as_ref().map(ExitView::from),
+            spawn_failure: attempt.spawn_failure.as_ref(),
+            usage: attempt.usage.as_ref(),
+            first_offset: attempt.first_offset,
+            next_offset: attempt.next_offset,
+            escalated: attempt.escalated,
+            killed_leftovers: attempt.killed_leftovers,
+            message: attempt.message.as_deref(),
+        }
+    }
+}
+
+/// The place of a job in a batch.
+#[derive(Debug, Serialize)]
+struct BatchPlace<'a> {
+    id: String,
+    key: &'a str,
+    index: u32,
+    count: u32,
+}
+
+impl<'a> From<&'a Membership> for BatchPlace<'a> {
+    fn from(place: &'a Membership) -> Self {
+        Self {
+            id: place.id.to_string(),
+            key: &place.key,
+            index: place.index,
+            count: place.count,
         }
     }
 }
@@ -94,6 +206,7 @@ pub(super) struct BasicView<'a> {
     rerun_of: Option<String>,
     run_at: Option<Timestamp>,
     hold: bool,
+    schedule: Option<&'a Occurrence>,
     version: u64,
     state: State,
     state_reason: Option<&'static str>,
@@ -109,6 +222,8 @@ pub(super) struct BasicView<'a> {
     expires_at: Option<Timestamp>,
     deadline_at: Option<Timestamp>,
     attempt: u32,
+    max_attempts: u32,
+    next_attempt_at: Option<Timestamp>,
     exit: Option<ExitView>,
     termination: Option<&'a Termination>,
     spawn_failure: Option<&'a SpawnFailure>,
@@ -129,6 +244,7 @@ impl<'a> BasicView<'a> {
             rerun_of: job.rerun_of.map(|id| id.to_string()),
             run_at: job.run_at,
             hold: job.hold,
+            schedule: job.schedule.as_ref(),
             version: job.version,
             state: job.state,
             state_reason: state_reason(job, why.as_ref()),
@@ -144,6 +260,8 @@ impl<'a> BasicView<'a> {
             expires_at: job.expires_at,
             deadline_at: job.deadline_at,
             attempt: job.attempt,
+            max_attempts: spec.retry.as_ref().map_or(1, |retry| retry.max_attempts),
+            next_attempt_at: job.next_attempt_at,
             exit: job.exit.as_ref().map(ExitView::from),
             termination: job.termination.as_ref(),
             spawn_failure: job.spawn_failure.as_ref(),
@@ -232,6 +350,7 @@ fn wait_word(why: &Reason) -> &'static str {
         Reason::Dependencies(_) => "waiting_for_dependencies",
         Reason::Time(_) => "waiting_for_time",
         Reason::Retry(_) => "waiting_for_retry",
+        Reason::Key(claim, _) if claim.is_of_batch() => "waiting_for_batch",
         Reason::Key(..) => "waiting_for_key",
         Reason::NeverFits(_) => "never_fits",
         Reason::QueuePaused(_) => "queue_paused",
@@ -246,9 +365,14 @@ fn wait_message(job: &Job, why: &Reason) -> String {
     let queue = &job.spec.queue;
     match why {
         Reason::Held => "it is held until somebody releases it".to_owned(),
-        Reason::Dependencies(count) => format!("{count} jobs that it depends on have not ended"),
+        Reason::Dependencies(count) => {
+            format!("{count} of those that it depends on have not ended")
+        }
         Reason::Time(at) => format!("it is not to start before {at}"),
         Reason::Retry(at) => format!("it is tried again at {at}"),
+        Reason::Key(claim, _) if claim.is_of_batch() => {
+            format!("{} jobs of its batch run, which is the most", claim.limit)
+        }
         Reason::Key(claim, Some(holder)) => format!("job {holder} runs with the key {}", claim.key),
         Reason::Key(claim, None) => format!("others run with the key {}", claim.key),
         Reason::NeverFits(weight) => {

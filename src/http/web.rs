@@ -66,15 +66,24 @@ pub(super) async fn shell(path: MatchedPath) -> Result<Response, ApiError> {
     } else {
         "./"
     };
-    let mut random = [0; 18];
-    getrandom::fill(&mut random).map_err(|error| ApiError::Internal(error.to_string()))?;
-    let nonce = STANDARD_NO_PAD.encode(random);
+    let nonce = nonce()?;
     let policy = format!(
         "default-src 'none'; script-src 'self'; style-src 'self' 'nonce-{nonce}'; img-src 'self'; connect-src 'self'; \
          base-uri 'self'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; \
          trusted-types 'none'"
     );
     let body = SHELL.replace("{base}", base).replace("{nonce}", &nonce);
+    Ok(guarded(body, policy))
+}
+
+pub(super) fn nonce() -> Result<String, ApiError> {
+    let mut random = [0; 18];
+    getrandom::fill(&mut random).map_err(|error| ApiError::Internal(error.to_string()))?;
+    Ok(STANDARD_NO_PAD.encode(random))
+}
+
+/// A page that is in nobody's frame and has nothing but what its policy allows.
+pub(super) fn guarded(body: String, policy: String) -> Response {
     let mut response = ([(CONTENT_TYPE, "text/html; charset=utf-8")], body).into_response();
     let headers = response.headers_mut();
     let policy = HeaderValue::try_from(policy).expect("base64 and fixed words");
@@ -89,7 +98,7 @@ pub(super) async fn shell(path: MatchedPath) -> Result<Response, ApiError> {
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    Ok(response)
+    response
 }
 
 /// `GET /ui/assets/{name}`

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::Job;
 use crate::queue::Concurrency;
+use crate::retry::Retry;
 use crate::spec::StopPolicy;
 use crate::time::Timestamp;
 
@@ -30,10 +31,14 @@ pub struct Amendment {
     pub weight: u32,
     /// The key that it runs under.
     pub concurrency: Option<Concurrency>,
+    /// Whether it is tried again if it fails.
+    pub retry: Option<Retry>,
     /// It does not start before this moment.
     pub run_at: Option<Timestamp>,
     /// It does not start before it is released.
     pub hold: bool,
+    /// Between two attempts, when the next one may begin.
+    pub next_attempt_at: Option<Timestamp>,
 }
 
 impl Amendment {
@@ -51,8 +56,10 @@ impl Amendment {
             priority: spec.priority,
             weight: spec.weight,
             concurrency: spec.concurrency.clone(),
+            retry: spec.retry.clone(),
             run_at: job.run_at,
             hold: job.hold,
+            next_attempt_at: job.next_attempt_at,
         }
     }
 
@@ -72,6 +79,7 @@ impl Amendment {
             || self.concurrency != spec.concurrency
             || self.run_at != job.run_at
             || self.hold != job.hold
+            || self.next_attempt_at != job.next_attempt_at
     }
 
     /// Puts it into effect, as far as the job's own description goes.
@@ -80,6 +88,7 @@ impl Amendment {
         job.labels = self.labels;
         job.run_at = self.run_at;
         job.hold = self.hold;
+        job.next_attempt_at = self.next_attempt_at;
         let spec = Arc::make_mut(&mut job.spec);
         spec.timeout = self.timeout;
         spec.stop = self.stop;
@@ -88,6 +97,7 @@ impl Amendment {
         spec.priority = self.priority;
         spec.weight = self.weight;
         spec.concurrency = self.concurrency;
+        spec.retry = self.retry;
         job.expires_at = job.finished_at.map(|at| at.after(self.ttl_after_finished));
     }
 }

@@ -1,10 +1,13 @@
 //! Many jobs in one request: what they expand to, and who waits for whom. Pure.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::JobId;
+use crate::time::Timestamp;
+use crate::webhook::Webhook;
+use crate::{JobId, State};
 
 /// The most jobs of a batch.
 pub const JOBS_MAX: usize = 10_000;
@@ -48,6 +51,134 @@ impl On {
             Self::Failed => end == End::Failed,
             Self::Finished => true,
         }
+    }
+}
+
+/// The place of a job in a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// The batch.
+    pub id: JobId,
+    /// The key of its entry in the request.
+    pub key: String,
+    /// Which entry that is, from 0.
+    pub group: u32,
+    /// Which job of the entry it is, from 0.
+    pub index: u32,
+    /// How many jobs the entry stands for.
+    pub count: u32,
+    /// How many jobs of the batch may run at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_running: Option<u32>,
+}
+
+/// What happens to the others when a job of a batch has failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// Nothing.
+    #[default]
+    Continue,
+    /// Those that wait are canceled.
+    CancelQueued,
+    /// All are stopped.
+    StopAll,
+}
+
+/// How many jobs have ended in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ends {
+    /// Well.
+    pub succeeded: u32,
+    /// Badly.
+    pub failed: u32,
+    /// Since somebody asked for it, or what they depend on failed.
+    pub canceled: u32,
+    /// By their timeouts.
+    pub timed_out: u32,
+    /// Unseen.
+    pub lost: u32,
+}
+
+impl Ends {
+    /// How many have ended.
+    #[must_use]
+    pub fn all(self) -> u32 {
+        self.succeeded + self.failed + self.canceled + self.timed_out + self.lost
+    }
+
+    /// How many have ended badly by themselves.
+    #[must_use]
+    pub fn bad(self) -> u32 {
+        self.failed + self.timed_out + self.lost
+    }
+
+    /// The state of a batch of so many jobs.
+    #[must_use]
+    pub fn state(self, total: u32) -> State {
+        if self.all() < total {
+            State::Running
+        } else if self.bad() > 0 {
+            State::Failed
+        } else if self.canceled > 0 {
+            State::Canceled
+        } else {
+            State::Succeeded
+        }
+    }
+}
+
+/// One entry of a batch that was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its key.
+    pub key: String,
+    /// The first of its jobs.
+    pub first: JobId,
+    /// How many jobs it stands for.
+    pub count: u32,
+}
+
+/// Jobs that were submitted together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// Its id.
+    pub id: JobId,
+    /// A name for people.
+    pub name: Option<String>,
+    /// Labels of the batch, not of its jobs.
+    pub labels: BTreeMap<String, String>,
+    /// Who created it.
+    pub created_by: String,
+    /// The batch that this one repeats.
+    pub rerun_of: Option<JobId>,
+    /// How many of its jobs may run at once.
+    pub max_running: Option<u32>,
+    /// What happens to the others when a job has failed.
+    pub on_failure: OnFailure,
+    /// Who is told of its end.
+    pub webhooks: Vec<Webhook>,
+    /// How long the record stays after the end.
+    pub ttl_after_finished: Duration,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// `Running`, or how it has ended.
+    pub state: State,
+    /// When the last job ended.
+    pub finished_at: Option<Timestamp>,
+    /// When its record will be removed.
+    pub expires_at: Option<Timestamp>,
+    /// How many jobs it has.
+    pub total: u32,
+    /// How many of them have ended.
+    pub ends: Ends,
+}
+
+impl Batch {
+    /// Grows with each end.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        u64::from(self.ends.all()) + 1
     }
 }
 

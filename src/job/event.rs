@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::batch::{Batch, Ends};
 use crate::outcome::{Cause, Exit};
 use crate::spec::Scope;
 use crate::time::Timestamp;
@@ -39,6 +40,9 @@ pub enum Kind {
     /// A client changed it.
     #[serde(rename = "job.changed")]
     Changed,
+    /// An attempt ended, and another one follows.
+    #[serde(rename = "job.attempt_finished")]
+    AttemptFinished,
     /// It reached its terminal state.
     #[serde(rename = "job.finished")]
     Finished,
@@ -48,11 +52,17 @@ pub enum Kind {
     /// A delivery to a webhook was given up.
     #[serde(rename = "job.webhook_failed")]
     WebhookFailed,
+    /// A batch was accepted and is durable.
+    #[serde(rename = "batch.created")]
+    BatchCreated,
+    /// The last job of a batch has ended.
+    #[serde(rename = "batch.finished")]
+    BatchFinished,
 }
 
 impl Kind {
     /// Every kind, in the order of a life.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Created,
         Self::Started,
         Self::Paused,
@@ -60,9 +70,12 @@ impl Kind {
         Self::Stopping,
         Self::Signaled,
         Self::Changed,
+        Self::AttemptFinished,
         Self::Finished,
         Self::WebhookDelivered,
         Self::WebhookFailed,
+        Self::BatchCreated,
+        Self::BatchFinished,
     ];
 
     /// The word in the API.
@@ -76,9 +89,12 @@ impl Kind {
             Self::Stopping => "job.stopping",
             Self::Signaled => "job.signaled",
             Self::Changed => "job.changed",
+            Self::AttemptFinished => "job.attempt_finished",
             Self::Finished => "job.finished",
             Self::WebhookDelivered => "job.webhook_delivered",
             Self::WebhookFailed => "job.webhook_failed",
+            Self::BatchCreated => "batch.created",
+            Self::BatchFinished => "batch.finished",
         }
     }
 
@@ -88,11 +104,17 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.as_str() == word)
     }
 
+    /// Is it about a batch, not a job?
+    #[must_use]
+    pub fn is_of_batch(self) -> bool {
+        matches!(self, Self::BatchCreated | Self::BatchFinished)
+    }
+
     /// The state in which a job is known to have been when this was told; nothing where it does not say.
     #[must_use]
     pub fn told(self) -> Option<State> {
         match self {
-            Self::Created => Some(State::Queued),
+            Self::Created | Self::AttemptFinished => Some(State::Queued),
             Self::Started | Self::Resumed => Some(State::Running),
             Self::Paused => Some(State::Paused),
             Self::Stopping => Some(State::Stopping),
@@ -100,7 +122,9 @@ impl Kind {
             | Self::Changed
             | Self::Finished
             | Self::WebhookDelivered
-            | Self::WebhookFailed => None,
+            | Self::WebhookFailed
+            | Self::BatchCreated
+            | Self::BatchFinished => None,
         }
     }
 }
@@ -139,6 +163,16 @@ pub enum What {
     },
     /// See [`Kind::Changed`].
     Changed,
+    /// See [`Kind::AttemptFinished`].
+    AttemptFinished {
+        /// Why it ended.
+        cause: Cause,
+        /// How its leader ended.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exit: Option<Exit>,
+        /// The next one begins then or later.
+        next_attempt_at: Timestamp,
+    },
     /// See [`Kind::Finished`].
     Finished {
         /// Why the job is over.
@@ -175,6 +209,23 @@ pub enum What {
         /// Why the last one failed.
         error: String,
     },
+    /// See [`Kind::BatchCreated`].
+    BatchCreated {
+        /// By whom.
+        by: String,
+        /// The batch that it repeats.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rerun_of: Option<JobId>,
+        /// How many jobs it has.
+        total: u32,
+    },
+    /// See [`Kind::BatchFinished`].
+    BatchFinished {
+        /// How many jobs it had.
+        total: u32,
+        /// How they ended.
+        ends: Ends,
+    },
 }
 
 impl What {
@@ -189,18 +240,23 @@ impl What {
             Self::Stopping => Kind::Stopping,
             Self::Signaled { .. } => Kind::Signaled,
             Self::Changed => Kind::Changed,
+            Self::AttemptFinished { .. } => Kind::AttemptFinished,
             Self::Finished { .. } => Kind::Finished,
             Self::WebhookDelivered { .. } => Kind::WebhookDelivered,
             Self::WebhookFailed { .. } => Kind::WebhookFailed,
+            Self::BatchCreated { .. } => Kind::BatchCreated,
+            Self::BatchFinished { .. } => Kind::BatchFinished,
         }
     }
 }
 
-/// One happening of one job, with what the job was like then.
+/// One happening of one job or batch, with what it was like then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The job.
+    /// The job, or the batch.
     pub job: JobId,
+    /// The batch that the job belongs to, or that this is about.
+    pub batch: Option<JobId>,
     /// When it happened.
     pub at: Timestamp,
     /// The job's name.
@@ -231,6 +287,7 @@ impl Event {
                 .map(|(number, _)| number)
                 .collect(),
             job: job.id,
+            batch: job.batch.as_ref().map(|it| it.id),
             at,
             name: job.name.clone(),
             labels: job.labels.clone(),
@@ -238,6 +295,26 @@ impl Event {
             version: job.version,
             attempt: job.attempt,
             what,
+        }
+    }
+
+    /// A happening of a batch.
+    #[must_use]
+    pub fn of_batch(batch: &Batch, at: Timestamp, what: What) -> Self {
+        let kind = what.kind();
+        let webhooks = batch.webhooks.iter().enumerate();
+        let wanted = webhooks.filter(|(_, webhook)| webhook.wants(kind));
+        Self {
+            job: batch.id,
+            batch: Some(batch.id),
+            at,
+            name: batch.name.clone(),
+            labels: batch.labels.clone(),
+            state: batch.state,
+            version: batch.version(),
+            attempt: 1,
+            what,
+            webhooks: wanted.map(|(number, _)| number).collect(),
         }
     }
 
@@ -252,34 +329,43 @@ impl Event {
     }
 }
 
+/// What is to be told of the job's start, if it was told to be in the state `told`.
+fn start(told: State, job: &Job) -> Option<Event> {
+    let at = job.attempt_started_at()?;
+    let pid = job.process.as_ref().map(|process| process.pid);
+    matches!(told, State::Queued | State::Starting).then(|| Event {
+        // As it was then, whatever has become of it meanwhile.
+        state: State::Running,
+        ..Event::of(job, at, What::Started { pid })
+    })
+}
+
+/// What has happened at the end of an attempt after which another one begins; `next` is the job as it waits for that,
+/// and `ended` as if this had been its end.
+#[must_use]
+pub fn between(told: State, ended: &Job, next: &Job) -> Vec<Event> {
+    let mut events: Vec<Event> = start(told, ended).into_iter().collect();
+    if let (Some(attempt), Some(next_attempt_at)) = (next.attempts.last(), next.next_attempt_at) {
+        let what = What::AttemptFinished {
+            cause: attempt.cause,
+            exit: attempt.exit,
+            next_attempt_at,
+        };
+        events.push(Event {
+            attempt: attempt.number,
+            ..Event::of(next, attempt.finished_at, what)
+        });
+    }
+    events
+}
+
 /// What has happened to the job since it was told to be in the state `told`.
 #[must_use]
 pub fn since(told: State, job: &Job, now: Timestamp) -> Vec<Event> {
-    let mut events = Vec::new();
-    let was_told_of_start = match told {
-        State::Queued | State::Starting => false,
-        State::Running
-        | State::Paused
-        | State::Stopping
-        | State::Succeeded
-        | State::Failed
-        | State::Canceled
-        | State::TimedOut
-        | State::Lost => true,
-    };
     if told.is_terminal() {
-        return events;
+        return Vec::new();
     }
-    if let Some(at) = job.started_at
-        && !was_told_of_start
-    {
-        let pid = job.process.as_ref().map(|process| process.pid);
-        events.push(Event {
-            // As it was then, whatever has become of it meanwhile.
-            state: State::Running,
-            ..Event::of(job, at, What::Started { pid })
-        });
-    }
+    let mut events: Vec<Event> = start(told, job).into_iter().collect();
     match job.state {
         State::Queued | State::Starting => {}
         State::Running => {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -14,10 +16,23 @@ use crate::time::Timestamp;
 pub struct JobId(Uuid);
 
 impl JobId {
-    /// A new id. Ids made by one process ascend even within a millisecond.
+    /// A new id. Ids made by one process ascend, also within a millisecond and while the clock goes back.
     #[must_use]
     pub fn generate() -> Self {
-        Self(Uuid::now_v7())
+        let fresh = Uuid::now_v7().as_u128();
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = match *last {
+            last if fresh > last => fresh,
+            // Further on by some random number, so that nobody can guess it.
+            last => after(last, 1 + (fresh & 0xffff_ffff)),
+        };
+        Self(Uuid::from_u128(*last))
+    }
+
+    /// From now on, all new ids come after this one, which was made by another process and maybe another clock.
+    pub fn ascend_from(self) {
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = self.0.as_u128().max(*last);
     }
 
     /// When it was made, in whole milliseconds.
@@ -32,6 +47,44 @@ impl JobId {
         )
     }
 
+    /// When a job with this id was made, by a clock that shows `now`. That is close to the time in the id, also where the
+    /// clock has been set back since the id before it: ids ascend all the same.
+    #[must_use]
+    pub fn made_about(&self, now: Timestamp) -> Timestamp {
+        let made = self.made_at();
+        let is_close = now.since(made).max(made.since(now)) <= Self::DRIFT;
+        if is_close { now } else { made }
+    }
+
+    /// The least id that a job can have that was made at this moment or later; all that were made before it have
+    /// ids below [`JobId::above`] of it.
+    #[must_use]
+    pub fn below(moment: Timestamp) -> Self {
+        Self::first_of(moment.as_micros().saturating_sub(Self::drift_micros()))
+    }
+
+    /// Jobs that were made before this moment have ids below this one.
+    #[must_use]
+    pub fn above(moment: Timestamp) -> Self {
+        let next = moment.as_micros().saturating_add(Self::drift_micros());
+        Self::first_of(next.saturating_add(1000))
+    }
+
+    /// How far the time in an id can be from that of its job.
+    const DRIFT: Duration = Duration::from_secs(60);
+
+    fn drift_micros() -> i64 {
+        i64::try_from(Self::DRIFT.as_micros()).unwrap_or(i64::MAX)
+    }
+
+    fn first_of(micros: i64) -> Self {
+        let millis = u64::try_from(micros / 1000).unwrap_or(0).min((1 << 48) - 1);
+        let mut bytes = [0; 16];
+        let [_, _, time @ ..] = millis.to_be_bytes();
+        bytes[..6].copy_from_slice(&time);
+        Self::from_bytes(bytes)
+    }
+
     /// The id as sixteen bytes; their order is the order of creation.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 16] {
@@ -43,6 +96,19 @@ impl JobId {
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
     }
+}
+
+/// The last id that was made or seen, as a number.
+static LAST: Mutex<u128> = Mutex::new(0);
+
+/// The id that is `step` further, of the 74 bits that are no time; where they are used up, of the next millisecond.
+fn after(id: u128, step: u128) -> u128 {
+    const LOW: u32 = 62;
+    const LOW_BITS: u128 = (1 << LOW) - 1;
+    let tail = (((id >> 64) & 0xfff) << LOW) | (id & LOW_BITS);
+    let next = ((id >> 80) << (12 + LOW)) + tail + step;
+    let (millis, tail) = (next >> (12 + LOW), next & ((1 << (12 + LOW)) - 1));
+    (millis << 80) | (7 << 76) | ((tail >> LOW) << 64) | (2 << LOW) | (tail & LOW_BITS)
 }
 
 impl fmt::Display for JobId {
@@ -81,9 +147,59 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_time_of_a_job_and_that_in_its_id_are_close() {
+        let id = JobId::generate();
+        let made = id.made_at();
+        for (shown, expected) in [(5, 5), (-5, -5), (-7200, 0), (7200, 0)] {
+            let moved =
+                |seconds: i64| Timestamp::from_micros(made.as_micros() + seconds * 1_000_000);
+            let created = id.made_about(moved(shown));
+            assert_eq!(created, moved(expected));
+            assert!(JobId::below(created) <= id && id < JobId::above(created));
+        }
+        let early = Timestamp::from_micros(-5);
+        assert!(JobId::below(early) <= id && JobId::above(early) < id);
+    }
+
+    #[test]
     fn ids_ascend() {
         let ids: Vec<JobId> = (0..1000).map(|_| JobId::generate()).collect();
         assert!(ids.is_sorted());
+    }
+
+    #[test]
+    fn ids_go_on_from_one_of_a_clock_that_was_ahead() {
+        // A minute from now; other tests of this process go on from there as well.
+        let ahead = Uuid::now_v7().as_u128() + (60_000 << 80);
+        let ahead = JobId(Uuid::from_u128(ahead));
+        ahead.ascend_from();
+        let ids: Vec<JobId> = (0..1000).map(|_| JobId::generate()).collect();
+        assert!(ids.is_sorted() && ids[0] > ahead, "{ids:?}");
+        for id in ids {
+            assert_eq!(id.0.get_version_num(), 7);
+            assert_eq!(id.0.get_variant(), uuid::Variant::RFC4122);
+        }
+    }
+
+    #[test]
+    fn the_next_id_carries_over_into_every_part_of_it() {
+        let of = |text: &str| text.parse::<JobId>().unwrap().0.as_u128();
+        for (id, next) in [
+            (
+                "0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f",
+                "0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e70",
+            ),
+            (
+                "0198c1d2-7b3a-7c4e-bfff-ffffffffffff",
+                "0198c1d2-7b3a-7c4f-8000-000000000000",
+            ),
+            (
+                "0198c1d2-7b3a-7fff-bfff-ffffffffffff",
+                "0198c1d2-7b3b-7000-8000-000000000000",
+            ),
+        ] {
+            assert_eq!(after(of(id), 1), of(next));
+        }
     }
 
     #[test]

@@ -5,7 +5,9 @@
 //! status codes and JSON of the API are known to `http` alone.
 
 pub mod amendment;
+mod attempt;
 pub mod batch;
+pub mod dependency;
 pub mod event;
 pub mod id;
 mod idempotency;
@@ -22,6 +24,7 @@ pub mod selector;
 pub mod signal;
 pub mod spec;
 pub mod time;
+pub mod trace;
 pub mod webhook;
 
 use std::collections::BTreeMap;
@@ -29,11 +32,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::batch::Membership;
+use crate::dependency::Dependency;
 use crate::time::Timestamp;
+pub use attempt::Attempt;
 pub use id::JobId;
 pub use idempotency::Idempotency;
 pub use outcome::{Cause, Exit, ExitStatus, OutputTotals, SpawnFailure, Termination, Usage};
 use sandbox::InForce;
+use schedule::Occurrence;
 pub use signal::Signal;
 pub use spec::Spec;
 
@@ -121,7 +128,9 @@ impl State {
             | Cause::OutputLimit
             | Cause::StartDeadline => Self::Failed,
             Cause::Timeout => Self::TimedOut,
-            Cause::Canceled | Cause::Superseded | Cause::Shutdown => Self::Canceled,
+            Cause::Canceled | Cause::Superseded | Cause::DependencyFailed | Cause::Shutdown => {
+                Self::Canceled
+            }
             Cause::MonitorLost | Cause::SupervisorLost | Cause::HostRebooted => Self::Lost,
         }
     }
@@ -190,14 +199,26 @@ pub struct Job {
     /// The job that this one repeats.
     #[serde(default)]
     pub rerun_of: Option<JobId>,
+    /// The caller's trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<trace::Trace>,
     /// It does not start before this moment.
     #[serde(default)]
     pub run_at: Option<Timestamp>,
     /// It does not start before it is released.
     #[serde(default)]
     pub hold: bool,
+    /// The schedule that it is of.
+    #[serde(default)]
+    pub schedule: Option<Occurrence>,
     /// What to run.
     pub spec: Arc<Spec>,
+    /// What has to end before it may start.
+    #[serde(default)]
+    pub depends_on: Vec<Dependency>,
+    /// Its place in a batch.
+    #[serde(default)]
+    pub batch: Option<Membership>,
     /// Grows on every visible change.
     pub version: u64,
     /// Where it is in its life.
@@ -206,7 +227,7 @@ pub struct Job {
     pub message: Option<String>,
     /// When it was accepted.
     pub created_at: Timestamp,
-    /// When its program was executed.
+    /// When its program was executed first.
     pub started_at: Option<Timestamp>,
     /// When it reached its terminal state.
     pub finished_at: Option<Timestamp>,
@@ -216,8 +237,14 @@ pub struct Job {
     pub deadline_at: Option<Timestamp>,
     /// Its processes, once there are any.
     pub process: Option<Process>,
-    /// One execution of the job; starts at 1.
+    /// One execution of the job, the present or the last one; starts at 1.
     pub attempt: u32,
+    /// Those that have ended, if it may be tried again.
+    #[serde(default)]
+    pub attempts: Vec<Attempt>,
+    /// The next attempt begins then or later; nothing unless it waits for one.
+    #[serde(default)]
+    pub next_attempt_at: Option<Timestamp>,
     /// How the leader ended.
     pub exit: Option<Exit>,
     /// How the job ended.
@@ -242,9 +269,13 @@ impl Job {
             labels: BTreeMap::new(),
             created_by,
             rerun_of: None,
+            trace: None,
             run_at: None,
             hold: false,
+            schedule: None,
             spec,
+            depends_on: Vec::new(),
+            batch: None,
             version: 1,
             state: State::Queued,
             message: None,
@@ -255,6 +286,8 @@ impl Job {
             deadline_at: None,
             process: None,
             attempt: 1,
+            attempts: Vec::new(),
+            next_attempt_at: None,
             exit: None,
             termination: None,
             spawn_failure: None,
@@ -264,10 +297,13 @@ impl Job {
         }
     }
 
-    /// When it has to have started: so long after it could have, as far as its time is concerned.
+    /// When its first attempt has to have started: so long after it could have, as far as its time is concerned.
     #[must_use]
     pub fn start_deadline_at(&self) -> Option<Timestamp> {
-        let limit = self.spec.start_deadline?;
+        let limit = self
+            .spec
+            .start_deadline
+            .filter(|_| self.attempts.is_empty())?;
         let from = self
             .run_at
             .map_or(self.created_at, |at| at.max(self.created_at));

@@ -47,6 +47,8 @@ pub enum Cause {
     Canceled,
     /// A newer job took its key.
     Superseded,
+    /// A job or a batch that it depends on ended in another way than it needs.
+    DependencyFailed,
     /// The kernel's out-of-memory killer ended the leader.
     OomKilled,
     /// The output limit was reached and `on_limit` is `stop_job`.
@@ -74,6 +76,7 @@ impl Cause {
             Self::Timeout => "timeout",
             Self::Canceled => "canceled",
             Self::Superseded => "superseded",
+            Self::DependencyFailed => "dependency_failed",
             Self::OomKilled => "oom_killed",
             Self::OutputLimit => "output_limit",
             Self::StartDeadline => "start_deadline",
@@ -244,6 +247,18 @@ pub struct Usage {
     pub system_cpu_seconds: f64,
     /// The largest resident set of any one process.
     pub max_rss_bytes: u64,
+}
+
+impl Usage {
+    /// What both have used.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            user_cpu_seconds: self.user_cpu_seconds + other.user_cpu_seconds,
+            system_cpu_seconds: self.system_cpu_seconds + other.system_cpu_seconds,
+            max_rss_bytes: self.max_rss_bytes.max(other.max_rss_bytes),
+        }
+    }
 }
 
 /// How much output there is and which part of it is kept. Offsets count payload bytes over both streams.

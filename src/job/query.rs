@@ -15,6 +15,10 @@ pub struct Filter {
     pub name_prefix: Option<String>,
     /// Exactly this queue.
     pub queue: Option<String>,
+    /// Of this batch.
+    pub batch: Option<JobId>,
+    /// Of this schedule.
+    pub schedule: Option<String>,
     /// Created at or after.
     pub created_after: Option<Timestamp>,
     /// Created before.
@@ -36,6 +40,13 @@ impl Filter {
                 .queue
                 .as_deref()
                 .is_none_or(|queue| job.spec.queue == queue)
+            && self.schedule.as_deref().is_none_or(|name| {
+                let of = job.schedule.as_ref();
+                of.is_some_and(|it| it.name == name)
+            })
+            && self
+                .batch
+                .is_none_or(|batch| job.batch.as_ref().is_some_and(|it| it.id == batch))
             && self
                 .created_after
                 .is_none_or(|moment| job.created_at >= moment)

@@ -37,6 +37,20 @@ pub enum On {
 }
 
 impl On {
+    /// Every kind, with its word in the API.
+    pub const WORDS: [(&'static str, Self); 10] = [
+        ("exited", Self::Exited),
+        ("signaled", Self::Signaled),
+        ("oom_killed", Self::OomKilled),
+        ("timeout", Self::Timeout),
+        ("spawn_failed", Self::SpawnFailed),
+        ("output_limit", Self::OutputLimit),
+        ("monitor_lost", Self::MonitorLost),
+        ("supervisor_lost", Self::SupervisorLost),
+        ("host_rebooted", Self::HostRebooted),
+        ("shutdown", Self::Shutdown),
+    ];
+
     /// What is tried again by default.
     pub const DEFAULT: [Self; 4] = [Self::Exited, Self::Signaled, Self::OomKilled, Self::Timeout];
 
@@ -54,18 +68,49 @@ impl On {
             Cause::SupervisorLost => Self::SupervisorLost,
             Cause::HostRebooted => Self::HostRebooted,
             Cause::Shutdown => Self::Shutdown,
-            Cause::Canceled | Cause::Superseded | Cause::StartDeadline => return None,
+            Cause::Canceled
+            | Cause::Superseded
+            | Cause::DependencyFailed
+            | Cause::StartDeadline => return None,
         })
     }
 }
 
-/// Exit codes from the first to the last.
+/// Exit codes from the first to the last; in JSON one number, or both in an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "CodesText", into = "CodesText")]
 pub struct Codes {
     /// The least of them.
     pub first: u8,
     /// The greatest of them.
     pub last: u8,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum CodesText {
+    One(u8),
+    Range(u8, u8),
+}
+
+impl From<CodesText> for Codes {
+    fn from(text: CodesText) -> Self {
+        let (first, last) = match text {
+            CodesText::One(code) => (code, code),
+            CodesText::Range(first, last) => (first, last),
+        };
+        Self { first, last }
+    }
+}
+
+impl From<Codes> for CodesText {
+    fn from(codes: Codes) -> Self {
+        if codes.first == codes.last {
+            Self::One(codes.first)
+        } else {
+            Self::Range(codes.first, codes.last)
+        }
+    }
 }
 
 impl Codes {
@@ -78,10 +123,12 @@ impl Codes {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Backoff {
     /// The first pause.
+    #[serde(rename = "initial_seconds", with = "crate::spec::seconds")]
     pub initial: Duration,
     /// By what each grows over the one before.
     pub factor: f64,
     /// The longest.
+    #[serde(rename = "max_seconds", with = "crate::spec::seconds")]
     pub max: Duration,
 }
 
@@ -121,6 +168,7 @@ pub struct Retry {
     /// The pauses.
     pub backoff: Backoff,
     /// No attempt begins later than so long after the start of the first.
+    #[serde(rename = "within_seconds", with = "crate::spec::optional_seconds")]
     pub within: Option<Duration>,
 }
 
@@ -246,6 +294,7 @@ mod tests {
             (Cause::Shutdown, false),
             (Cause::Canceled, false),
             (Cause::Superseded, false),
+            (Cause::DependencyFailed, false),
             (Cause::StartDeadline, false),
         ] {
             let failure = Failure {
@@ -275,6 +324,25 @@ mod tests {
             ..exited(1, 2)
         };
         assert_ne!(retry.decide(unstarted, later(99), 1.0), Decision::Over);
+    }
+
+    #[test]
+    fn it_is_written_as_the_api_has_it() {
+        let retry = Retry {
+            exit_codes: Some(vec![codes(75, 75), codes(100, 110)]),
+            ..Retry::default()
+        };
+        let json = serde_json::to_value(&retry).unwrap();
+        let expected = serde_json::json!({
+            "max_attempts": 1, "on": ["exited", "signaled", "oom_killed", "timeout"],
+            "exit_codes": [75, [100, 110]], "never_exit_codes": [],
+            "backoff": {"initial_seconds": 1, "factor": 2.0, "max_seconds": 300}, "within_seconds": null,
+        });
+        assert_eq!(json, expected);
+        assert_eq!(serde_json::from_value::<Retry>(json).unwrap(), retry);
+        for (word, on) in On::WORDS {
+            assert_eq!(serde_json::to_value(on).unwrap(), word);
+        }
     }
 
     proptest! {

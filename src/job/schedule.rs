@@ -5,13 +5,17 @@
 //! is the first of the two. A line that is due in every hour, or every few hours, follows the clock of the world
 //! instead: it is due whenever the clock on the wall shows one of its times.
 
+mod definition;
+
 use std::time::Duration;
 
 use cronexpr::{Crontab, FallbackTimezoneOption, ParseOptions};
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone};
+use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
+pub use definition::{Definition, Last, Occurrence, Overlap, Progress, Record, Skipped, When};
 
 /// The most moments that may be listed.
 pub const MOMENTS_MAX: usize = 1000;
@@ -60,7 +64,8 @@ pub struct Schedule {
 }
 
 /// What is done about what was missed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Missed {
     /// The last one runs.
     #[default]

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::Signal;
 use crate::pty::Pty;
 use crate::queue::Concurrency;
+use crate::retry::Retry;
 use crate::sandbox::Sandbox;
 use crate::webhook::Webhook;
 
@@ -237,6 +238,29 @@ pub enum OnLimit {
     DropNewest,
     /// The job is stopped with the cause `output_limit`.
     StopJob,
+    /// The job waits, as for the reader of a pipe, until those who follow its output have read some of it.
+    Wait,
+}
+
+impl Spec {
+    /// About how many bytes a client may have put into it: arguments, variables, input.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        let of_argv = |argv: &[String]| argv.iter().map(String::len).sum::<usize>();
+        let program = match &self.program {
+            Program::Command { command } => of_argv(command),
+            Program::Script { script, shell } => script.len() + of_argv(shell),
+        };
+        let env = self
+            .env
+            .iter()
+            .map(|(name, value)| name.len() + value.len());
+        let stdin = match &self.stdin {
+            Stdin::Data(StdinData::Text(text) | StdinData::Base64(text)) => text.len(),
+            Stdin::Null | Stdin::Open => 0,
+        };
+        program + env.sum::<usize>() + stdin
+    }
 }
 
 /// What is kept of the output.
@@ -376,6 +400,8 @@ pub struct Spec {
     pub ttl_after_finished: Duration,
     /// Who is told of what happens to it.
     pub webhooks: Vec<Webhook>,
+    /// Whether it is tried again if it fails.
+    pub retry: Option<Retry>,
 }
 
 impl Spec {
@@ -440,6 +466,7 @@ impl Default for Spec {
             start_deadline: None,
             ttl_after_finished: Duration::from_hours(168),
             webhooks: Vec::new(),
+            retry: None,
         }
     }
 }

@@ -51,7 +51,10 @@ impl Webhook {
             | Kind::Stopping
             | Kind::Signaled
             | Kind::Changed
-            | Kind::Finished => self.events.contains(&kind),
+            | Kind::AttemptFinished
+            | Kind::Finished
+            | Kind::BatchCreated
+            | Kind::BatchFinished => self.events.contains(&kind),
         }
     }
 }

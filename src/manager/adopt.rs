@@ -17,13 +17,14 @@ use super::link::MonitorLink;
 use super::room::Superseded;
 use super::shared::Shared;
 use super::time::until;
-use super::{mirror, queues};
+use super::{batches, chains, mirror, queues, schedules};
 use job::outcome::{Cause, SpawnFailure};
 use job::queue::OnConflict;
 use job::spec::Secrets;
 use job::time::Timestamp;
 use job::{Job, JobId, State};
 use protocol::record::{self, Record};
+use protocol::state_dir::boot_of;
 
 /// How often and how long a live monitor is tried that does not listen yet. It listens as soon as it has
 /// seen that its server is gone.
@@ -75,8 +76,13 @@ enum Found {
 /// Takes every unfinished job over. All that wait do so again before the first of them may start, so that they start in
 /// their order.
 pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
+    if let Some(newest) = shared.store.newest().await? {
+        newest.ascend_from();
+    }
     queues::recall(shared).await?;
+    schedules::recall(shared).await?;
     let told = shared.store.told().await?;
+    batches::recall(shared).await?;
     let directories = shared.job_dirs.all().await?;
     let reading = shared.clone();
     let beyond = told.iter().filter(|(_, state)| **state != State::Queued);
@@ -85,8 +91,16 @@ pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
         let launched = directories
             .contains(&job.id)
             .then(|| reading.job_dirs.read_record(job.id))
-            .flatten();
+            .flatten()
+            .filter(|found| {
+                let is_settled = is_settled(found, job.attempt);
+                if is_settled {
+                    reading.job_dirs.remove_record_now(job.id);
+                }
+                !is_settled
+            });
         let id = job.id;
+        reading.chains.recall(&job);
         if launched.is_some() || beyond.contains(&id) || job.state != State::Queued {
             return (id, Found::Known(Box::new((job, secrets, launched))));
         }
@@ -122,6 +136,7 @@ pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
             shared.end_superseded(doomed, &job);
         }
     }
+    chains::settle_all(shared).await?;
     shared.grant();
     Ok(())
 }
@@ -156,8 +171,14 @@ fn take_known_over(
     shared.spawn(runner.resume(secrets, origin));
 }
 
-/// Finds out what became of a job whose monitor cannot be heard.
-pub(super) async fn fate(shared: &Arc<Shared>, id: JobId, origin: Origin) -> Fate {
+/// Is this record of an attempt that is over, and of which all is in the store? A server was killed before it removed it.
+fn is_settled(found: &record::Found, attempt: u32) -> bool {
+    found.record.as_ref().is_some_and(|it| it.attempt < attempt)
+}
+
+/// Finds out what became of the present attempt of a job whose monitor cannot be heard.
+pub(super) async fn fate(shared: &Arc<Shared>, job: &Job, origin: Origin) -> Fate {
+    let (id, attempt) = (job.id, job.attempt);
     let began = Instant::now();
     let rescue_limit = match origin {
         Origin::Inherited => Duration::ZERO,
@@ -169,6 +190,12 @@ pub(super) async fn fate(shared: &Arc<Shared>, id: JobId, origin: Origin) -> Fat
             return Fate::Undecided;
         }
         match shared.job_dirs.read_record(id) {
+            Some(found) if is_settled(&found, attempt) => {
+                if found.monitor.is_none() {
+                    shared.job_dirs.remove_record(id).await;
+                    return Fate::NeverStarted;
+                }
+            }
             Some(record::Found {
                 record,
                 monitor: Some(_),
@@ -233,8 +260,13 @@ pub(super) async fn fate(shared: &Arc<Shared>, id: JobId, origin: Origin) -> Fat
 }
 
 fn lost_cause(shared: &Shared, origin: Origin, record: Option<&Record>) -> Cause {
-    if record.is_some_and(|record| record.boot_id != shared.host.boot_id) {
-        return Cause::HostRebooted;
+    match record.map(|record| record.boot_id.as_str()) {
+        Some(boot_id) if boot_of(boot_id) != boot_of(&shared.host.boot_id) => {
+            return Cause::HostRebooted;
+        }
+        // It is the original's of which this state directory is a copy.
+        Some(boot_id) if boot_id != shared.host.boot_id => return Cause::SupervisorLost,
+        Some(_) | None => {}
     }
     match origin {
         // Its supervisor is gone, or its monitor would have been rescued.

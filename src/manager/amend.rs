@@ -55,18 +55,22 @@ impl Manager {
         }
     }
 
-    /// Lets a held job go, to wait for what else it waits for. One that is not held stays as it is.
+    /// Lets a held job go, and one that waits for another attempt, to wait for what else they wait for. One that does
+    /// neither stays as it is.
     ///
     /// # Errors
     /// If there is no such job, or it has ended without a release.
     pub async fn release(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
         loop {
             let job = self.get(id).await?;
-            if !job.hold {
+            let now = clock::wall();
+            let is_in_pause = job.next_attempt_at.is_some_and(|at| at > now);
+            if !job.hold && !is_in_pause {
                 return Ok(job);
             }
             let amendment = Amendment {
                 hold: false,
+                next_attempt_at: job.next_attempt_at.map(|at| at.min(now)),
                 ..Amendment::none(&job)
             };
             match self.amend(id, job.version, amendment).await {

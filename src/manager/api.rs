@@ -7,9 +7,13 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::admission::Rejection;
+use super::chains::Unlinked;
+use super::readers::{Readers, Reading};
+use job::dependency::Dependency;
 use job::life::Refusal;
 use job::sandbox::{Baseline, Features};
 use job::time::Timestamp;
+use job::trace::Trace;
 use job::{Idempotency, Job, JobId, Spec};
 
 /// Who asks, such as `token:default` or `uid:1000`; recorded with what was asked.
@@ -28,6 +32,8 @@ pub struct Submission {
     pub actor: Actor,
     /// The job that it repeats.
     pub rerun_of: Option<JobId>,
+    /// The caller's trace.
+    pub trace: Option<Trace>,
     /// Not before this moment.
     pub run_at: Option<Timestamp>,
     /// Not before it is released.
@@ -36,6 +42,8 @@ pub struct Submission {
     pub idempotency: Option<Idempotency>,
     /// Its priority is its own, not the default of its queue.
     pub has_priority: bool,
+    /// What has to end before it may start.
+    pub depends_on: Vec<Dependency>,
 }
 
 /// A submission that was accepted.
@@ -59,6 +67,9 @@ pub enum SubmitError {
     /// Its weight is more than may run, which is this.
     #[error("the weight is more than {0}, which is the most that may run")]
     TooHeavy(u32),
+    /// The job or batch that this dependency names is not there.
+    #[error("dependency {0} names nothing that is there")]
+    NoSuchDependency(usize),
     /// The service accepts no new jobs any more.
     #[error("the service is draining")]
     Draining,
@@ -74,6 +85,15 @@ pub enum SubmitError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::StoreError),
+}
+
+impl From<Unlinked> for SubmitError {
+    fn from(unlinked: Unlinked) -> Self {
+        match unlinked {
+            Unlinked::Unknown(place) => Self::NoSuchDependency(place),
+            Unlinked::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 impl From<Rejection> for SubmitError {
@@ -190,6 +210,9 @@ pub enum RequestError {
     /// The job was not given a terminal.
     #[error("the job has no terminal")]
     NoTerminal,
+    /// Jobs that have not ended depend on it.
+    #[error("unfinished jobs depend on it")]
+    DependedOn,
     /// The job's monitor does not answer any more.
     #[error("the job's monitor is gone")]
     MonitorGone,
@@ -225,6 +248,17 @@ pub struct Follow {
     pub state: watch::Receiver<Arc<Job>>,
     /// Where the output ends, told as it grows; `None` for a job that has finished. A hint to look.
     pub output: Option<watch::Receiver<u64>>,
+    /// Those whom a job with `on_limit: wait` waits for.
+    pub(super) readers: Option<Arc<Readers>>,
+}
+
+impl Follow {
+    /// Has a job that waits for its readers wait for this one, which has read up to this offset; `None` for any other.
+    #[must_use]
+    pub fn reading(&self, at: u64) -> Option<Reading> {
+        let readers = self.readers.clone()?;
+        Some(Reading::begin(readers, at))
+    }
 }
 
 /// One page of jobs.

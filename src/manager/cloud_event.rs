@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use job::batch::Ends;
 use job::event::{Cursor, Event, What};
 use job::spec::Scope;
 use job::time::Timestamp;
@@ -32,6 +33,7 @@ pub struct CloudEvent<'a> {
 struct Data<'a> {
     name: Option<&'a str>,
     labels: &'a BTreeMap<String, String>,
+    batch: Option<String>,
     state: State,
     version: u64,
     attempt: u32,
@@ -56,6 +58,11 @@ enum More<'a> {
         scope: Scope,
         delivered_to: u64,
     },
+    AttemptFinished {
+        cause: Cause,
+        exit: Option<ExitView>,
+        next_attempt_at: Timestamp,
+    },
     Finished {
         cause: Option<Cause>,
         exit: Option<ExitView>,
@@ -73,6 +80,15 @@ enum More<'a> {
         event: String,
         attempts: u32,
         error: &'a str,
+    },
+    BatchCreated {
+        created_by: &'a str,
+        rerun_of: Option<String>,
+        total: u32,
+    },
+    BatchFinished {
+        total: u32,
+        counts: Ends,
     },
 }
 
@@ -94,6 +110,15 @@ impl<'a> CloudEvent<'a> {
                 signal: *signal,
                 scope: *scope,
                 delivered_to: *delivered_to,
+            },
+            What::AttemptFinished {
+                cause,
+                exit,
+                next_attempt_at,
+            } => More::AttemptFinished {
+                cause: *cause,
+                exit: exit.as_ref().map(ExitView::from),
+                next_attempt_at: *next_attempt_at,
             },
             What::Finished {
                 cause,
@@ -128,18 +153,37 @@ impl<'a> CloudEvent<'a> {
                 attempts: *attempts,
                 error,
             },
+            What::BatchCreated {
+                by,
+                rerun_of,
+                total,
+            } => More::BatchCreated {
+                created_by: by,
+                rerun_of: rerun_of.map(|id| id.to_string()),
+                total: *total,
+            },
+            What::BatchFinished { total, ends } => More::BatchFinished {
+                total: *total,
+                counts: *ends,
+            },
+        };
+        let subject = if event.what.kind().is_of_batch() {
+            format!("batch/{}", event.job)
+        } else {
+            event.job.to_string()
         };
         Self {
             specversion: "1.0",
             id: cursor.to_string(),
             source,
             kind: event.what.kind().as_str(),
-            subject: event.job.to_string(),
+            subject,
             time: event.at,
             datacontenttype: "application/json",
             data: Data {
                 name: event.name.as_deref(),
                 labels: &event.labels,
+                batch: event.batch.map(|id| id.to_string()),
                 state: event.state,
                 version: event.version,
                 attempt: event.attempt,

@@ -142,8 +142,14 @@ impl JobDirs {
 
     /// Removes a job's record, and its directory where nothing else is in it.
     pub(super) async fn remove_record(self: &Arc<Self>, id: JobId) {
-        let removed = self.apart(move |jobs| record::remove(jobs, id)).await;
-        if let Some(Err(error)) = removed {
+        let dirs = self.clone();
+        // It has told what there was to tell.
+        let _ = tokio::task::spawn_blocking(move || dirs.remove_record_now(id)).await;
+    }
+
+    /// The same. Blocks.
+    pub(super) fn remove_record_now(&self, id: JobId) {
+        if let Err(error) = record::remove(self.jobs.as_fd(), id) {
             tracing::warn!(job.id = %id, %error, "the record of job {id} could not be removed: {error}");
         }
     }
@@ -172,6 +178,12 @@ impl JobDirs {
         let space = fstatvfs(&self.jobs).ok()?;
         let bytes = |blocks: u64| blocks.saturating_mul(space.fragment_size());
         Some((bytes(space.blocks_available()), bytes(space.blocks())))
+    }
+
+    /// How many files can still be made, where the file system has a number of them.
+    pub(super) fn free_files(&self) -> Option<u64> {
+        let space = fstatvfs(&self.jobs).ok()?;
+        (space.files() > 0).then(|| space.files_available())
     }
 
     /// Does what may block on the disk where it keeps nobody waiting; `None` where that panicked.

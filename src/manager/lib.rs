@@ -6,6 +6,8 @@ mod adopt;
 mod alarm;
 mod amend;
 mod api;
+mod batches;
+mod chains;
 mod cleanup;
 pub mod cloud_event;
 mod job_dirs;
@@ -18,13 +20,16 @@ mod mirror;
 mod processes;
 mod pulse;
 mod queues;
+mod readers;
 mod resolve;
 mod retention;
 mod room;
 mod runner;
+mod schedules;
 mod setup;
 mod shared;
 mod shutdown;
+pub mod spans;
 mod stats;
 mod submit;
 mod tasks;
@@ -44,11 +49,11 @@ pub use api::{
     Actor, Follow, Info, NotReady, Page, Purged, RequestError, Submission, SubmitError, Submitted,
     Unavailable, Until,
 };
+pub use batches::{BatchError, BatchJob, BatchState, BatchSubmission, BatchUntil, Batches};
 use job::event::Cursor;
 use job::life::{Refusal, Stop};
 use job::pty::Size;
 use job::query::{Filter, Query};
-use job::selector::Selector;
 use job::spec::Scope;
 use job::time::Timestamp;
 use job::{Idempotency, Job, JobId, Signal, Spec, State};
@@ -57,11 +62,16 @@ pub use processes::{ProcessInfo, Use};
 pub use protocol::wire::messages::INPUT_BYTES;
 use protocol::wire::messages::{Input, Request};
 pub use queues::{QueueError, QueueState, Queues};
+pub use readers::Reading;
 use room::Awake;
 use runner::JobRequest;
+pub use schedules::{
+    Expected, Maker, ScheduleError, ScheduleState, Schedules, Unmakeable, due_times, zone,
+};
 pub use setup::{Host, Limits, Setup, StartError};
 use shared::Shared;
 pub use shutdown::SupervisorSaid;
+use spans::Exporter;
 pub use stats::Row;
 use store::{EventPage, EventQuery, Store};
 use tasks::Spawner;
@@ -82,7 +92,12 @@ impl Manager {
         let (spawner, tasks) = Spawner::new();
         let webhook_allow_private = setup.webhook_allow_private;
         let beat_every = setup.beat_every;
-        let shared = Arc::new(Shared::new(setup, spawner)?);
+        let metrics: Arc<Metrics> = Arc::default();
+        let spans = setup.otlp.clone();
+        let (spans, delivery) = spans
+            .map(|otlp| Exporter::new(otlp, metrics.clone()))
+            .unzip();
+        let shared = Arc::new(Shared::new(setup, spawner, metrics, spans)?);
         adopt::take_over(&shared).await?;
         alarm::start(&shared);
         retention::start(&shared);
@@ -99,6 +114,10 @@ impl Manager {
             webhook_allow_private,
             end,
         ));
+        let tasks = match delivery {
+            Some(delivery) => tasks.with_last(|end| delivery.run(end)),
+            None => tasks,
+        };
         Ok((Self { shared }, tasks))
     }
 
@@ -137,6 +156,18 @@ impl Manager {
         idempotency: &Idempotency,
     ) -> Result<Option<Submitted>, SubmitError> {
         submit::submitted(&self.shared, actor, idempotency).await
+    }
+
+    /// The batches.
+    #[must_use]
+    pub fn batches(&self) -> Batches {
+        Batches::of(self.shared.clone())
+    }
+
+    /// The schedules.
+    #[must_use]
+    pub fn schedules(&self) -> Schedules {
+        Schedules::of(self.shared.clone())
     }
 
     /// The queues.
@@ -197,13 +228,8 @@ impl Manager {
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub async fn unfinished(&self, selector: Selector) -> Result<Vec<JobId>, RequestError> {
-        listing::unfinished(&self.shared, selector).await
-    }
-
-    /// The jobs that match, oldest first; of those that have ended or wait no more than `limit`.
-    pub async fn select(&self, filter: Filter, limit: usize) -> Result<Vec<JobId>, RequestError> {
-        listing::select(&self.shared, filter, limit).await
+    pub async fn unfinished(&self, filter: Filter) -> Result<Vec<JobId>, RequestError> {
+        listing::unfinished(&self.shared, filter).await
     }
 
     /// What a queued job waits for; `None` where it does not wait any more.
@@ -256,6 +282,9 @@ impl Manager {
     }
 
     async fn purge_now(&self, id: JobId, stop: Stop) -> Result<(), RequestError> {
+        if self.shared.chains.is_wanted(id) {
+            return Err(RequestError::DependedOn);
+        }
         let job = self.stop(id, stop).await?;
         if !job.state.is_terminal()
             && let Some(Awake { mut state, .. }) = self.shared.awake(id).await?
@@ -267,7 +296,11 @@ impl Manager {
                 return Err(RequestError::MonitorGone);
             }
         }
-        Ok(self.shared.purge(vec![id]).await?)
+        if self.shared.purge(vec![id]).await? {
+            Ok(())
+        } else {
+            Err(RequestError::DependedOn)
+        }
     }
 
     /// Sends a signal; returns how many processes it was delivered to.
@@ -390,6 +423,12 @@ impl Manager {
         let shared = self.shared.clone();
         let read = tokio::task::spawn_blocking(move || shared.stats.read(since, minutes));
         read.await.map_err(std::io::Error::other)?
+    }
+
+    /// Where spans of requests go, if they go anywhere.
+    #[must_use]
+    pub fn spans(&self) -> Option<&Exporter> {
+        self.shared.spans.as_ref()
     }
 
     /// What operators count.

@@ -6,24 +6,49 @@ use std::sync::Arc;
 use super::api::{Page, RequestError};
 use super::shared::Shared;
 use job::query::{Filter, Order, Query};
-use job::selector::Selector;
 use job::{Job, JobId, State};
 
-/// One page of jobs, live and finished.
+/// A page ends early where its jobs have more bytes than this; one without specs counts as `JOB_BYTES`.
+const PAGE_BYTES: usize = 8 << 20;
+const JOB_BYTES: usize = 1 << 10;
+
+/// How many jobs are read at first, of which nobody knows yet how large they are.
+const PAGE_BEGINNING: usize = 64;
+
+/// One page of jobs, live and finished. A part at a time, so that no more is in memory than what fits in one page, and
+/// a little.
 pub(super) async fn page(shared: &Shared, query: Query) -> Result<Page, RequestError> {
-    let limit = query.limit;
-    let beyond = Query {
-        limit: limit.saturating_add(1),
-        ..query.clone()
+    let mut page = Page {
+        jobs: Vec::new(),
+        more: true,
     };
-    let mut jobs = matching(shared, beyond).await?;
-    match query.order {
-        Order::CreatedAscending => jobs.sort_unstable_by_key(|job| job.id),
-        Order::CreatedDescending => jobs.sort_unstable_by_key(|job| std::cmp::Reverse(job.id)),
+    let (mut bytes, mut at_once) = (0, PAGE_BEGINNING);
+    while page.more && page.jobs.len() < query.limit && bytes < PAGE_BYTES {
+        let limit = at_once.min(query.limit - page.jobs.len());
+        let beyond = Query {
+            limit: limit.saturating_add(1),
+            after: page.jobs.last().map(|job| job.id).or(query.after),
+            ..query.clone()
+        };
+        let mut jobs = matching(shared, beyond).await?;
+        match query.order {
+            Order::CreatedAscending => jobs.sort_unstable_by_key(|job| job.id),
+            Order::CreatedDescending => jobs.sort_unstable_by_key(|job| std::cmp::Reverse(job.id)),
+        }
+        page.more = jobs.len() > limit;
+        jobs.truncate(limit);
+        for job in jobs {
+            if bytes >= PAGE_BYTES {
+                page.more = true;
+                break;
+            }
+            bytes += JOB_BYTES + job.spec.text_bytes();
+            page.jobs.push(job);
+        }
+        let each = bytes.div_ceil(page.jobs.len().max(1));
+        at_once = (PAGE_BYTES.saturating_sub(bytes) / each.max(1)).max(1);
     }
-    let more = jobs.len() > limit;
-    jobs.truncate(limit);
-    Ok(Page { jobs, more })
+    Ok(page)
 }
 
 /// How many jobs of each state match, and whether that is all of them. What moves meanwhile may be missed or
@@ -97,29 +122,15 @@ pub(super) async fn matching(shared: &Shared, query: Query) -> Result<Vec<Arc<Jo
 /// Where the store cannot be read.
 pub(super) async fn unfinished(
     shared: &Shared,
-    selector: Selector,
+    filter: Filter,
 ) -> Result<Vec<JobId>, RequestError> {
     let mut states = State::ALL.to_vec();
     states.retain(|state| !state.is_terminal());
-    let filter = Filter {
-        selector,
-        states,
-        ..Filter::default()
-    };
-    select(shared, filter, usize::MAX).await
-}
-
-/// The jobs that match, oldest first; of those that have ended or wait no more than `limit`.
-pub(super) async fn select(
-    shared: &Shared,
-    filter: Filter,
-    limit: usize,
-) -> Result<Vec<JobId>, RequestError> {
     let query = Query {
-        filter,
+        filter: Filter { states, ..filter },
         order: Order::CreatedAscending,
         after: None,
-        limit,
+        limit: usize::MAX,
     };
     let jobs = matching(shared, query).await?;
     let mut ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();

@@ -6,12 +6,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::api::LookupError;
+use super::readers::Readers;
 use super::room::{Awake, Place, Waker};
-use super::runner::{JobRequest, Reply, Runner, STORE_RETRY};
+use super::runner::{JobRequest, Reply, Runner, STORE_RETRY, Told};
 use super::shared::Shared;
 use super::time::until;
 use super::{Follow, RequestError, mirror};
 use job::life::Refusal;
+use job::spec::OnLimit;
 use job::{Job, JobId};
 use store::StoreError;
 
@@ -33,13 +35,21 @@ impl Shared {
         let (publish, state) = watch::channel(Arc::new(job.clone()));
         let (requests, asked) = mpsc::channel(REQUESTS);
         let feed = Arc::new(watch::Sender::new(0));
+        let waits = job.spec.output.on_limit == OnLimit::Wait;
+        let readers = waits.then(Arc::<Readers>::default);
         let awake = Awake {
             state,
             feed: feed.clone(),
+            readers: readers.clone(),
             requests,
         };
         self.room.enlist(id, awake, visible, slot);
-        Box::new(Runner::new(self.clone(), job, publish, feed, asked))
+        let told = Told {
+            publish,
+            feed,
+            readers,
+        };
+        Box::new(Runner::new(self.clone(), job, told, asked))
     }
 
     /// Forgets a live job whose end is in the store, and removes its record.
@@ -172,6 +182,7 @@ impl Shared {
             let follow = Follow {
                 state: awake.state.clone(),
                 output: Some(awake.feed.subscribe()),
+                readers: awake.readers.clone(),
             };
             // A task that is over has published the end.
             let _ = awake.requests.send(Box::new(JobRequest::Follow)).await;
@@ -181,6 +192,7 @@ impl Shared {
         Ok(Follow {
             state,
             output: None,
+            readers: None,
         })
     }
 }

@@ -18,6 +18,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use job::schedule::Skipped;
 use job::time::Timestamp;
 use job::{Cause, Job};
 pub use text::Format;
@@ -54,6 +55,11 @@ struct Mode {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Stream {
     stream: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -115,6 +121,8 @@ pub struct Metrics {
     registry: Registry,
     accepted: Counter,
     refused: Family<Code, Counter>,
+    schedule_runs: Counter,
+    schedule_skipped: Family<Reason, Counter>,
     finished: Family<Ended, Counter>,
     queue_seconds: Histogram,
     run_seconds: Family<State, Histogram, fn() -> Histogram>,
@@ -126,6 +134,7 @@ pub struct Metrics {
     dropped_bytes: Counter,
     requests: Family<Request, Histogram, fn() -> Histogram>,
     deliveries: Family<Outcome, Counter>,
+    spans: Family<Outcome, Counter>,
     gauges: Gauges,
 }
 
@@ -159,6 +168,8 @@ impl Default for Metrics {
             registry: Registry::default(),
             accepted: Counter::default(),
             refused: Family::default(),
+            schedule_runs: Counter::default(),
+            schedule_skipped: Family::default(),
             finished: Family::default(),
             queue_seconds: histogram(),
             run_seconds: Family::new_with_constructor(histogram),
@@ -170,6 +181,7 @@ impl Default for Metrics {
             dropped_bytes: Counter::default(),
             requests: Family::new_with_constructor(histogram),
             deliveries: Family::default(),
+            spans: Family::default(),
             gauges: Gauges::default(),
         };
         metrics.register_jobs();
@@ -202,6 +214,16 @@ impl Metrics {
             "jobs_refused",
             "Submissions that were refused, by code",
             self.refused.clone(),
+        );
+        r.register(
+            "schedule_runs",
+            "Jobs that schedules made",
+            self.schedule_runs.clone(),
+        );
+        r.register(
+            "schedule_skipped",
+            "Due times of schedules that made no job, by reason",
+            self.schedule_skipped.clone(),
         );
         r.register(
             "jobs_finished",
@@ -288,6 +310,11 @@ impl Metrics {
             self.deliveries.clone(),
         );
         r.register(
+            "spans",
+            "Spans for the collector, by what became of them",
+            self.spans.clone(),
+        );
+        r.register(
             "draining",
             "1 while no new jobs are accepted",
             g.draining.clone(),
@@ -323,6 +350,19 @@ impl Metrics {
     /// A job was accepted.
     pub(crate) fn accepted(&self) {
         self.accepted.inc();
+    }
+
+    /// A schedule has made a job.
+    pub(crate) fn schedule_ran(&self) {
+        self.schedule_runs.inc();
+    }
+
+    /// A due time of a schedule has made no job.
+    pub(crate) fn schedule_skipped(&self, why: Skipped) {
+        let reason = why.as_str();
+        self.schedule_skipped
+            .get_or_create(&Reason { reason })
+            .inc();
     }
 
     /// A submission was refused with this code of a problem.
@@ -408,6 +448,16 @@ impl Metrics {
         self.deliveries.get_or_create(&Outcome { result }).inc();
     }
 
+    pub(crate) fn spans_exported(&self, count: u64) {
+        let result = "exported";
+        self.spans.get_or_create(&Outcome { result }).inc_by(count);
+    }
+
+    pub(crate) fn spans_dropped(&self, count: u64) {
+        let result = "dropped";
+        self.spans.get_or_create(&Outcome { result }).inc_by(count);
+    }
+
     /// Everything as a scrape gets it.
     pub fn encode(&self, present: &Present, format: Format) -> String {
         self.gauges.set(present);
@@ -434,6 +484,7 @@ fn stop_took(first: Timestamp, job: &Job) -> Option<Duration> {
         | Cause::Signaled
         | Cause::SpawnFailed
         | Cause::OomKilled
+        | Cause::DependencyFailed
         | Cause::StartDeadline
         | Cause::MonitorLost
         | Cause::SupervisorLost

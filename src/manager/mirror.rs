@@ -9,14 +9,19 @@ use protocol::record::Record;
 
 /// Takes over what the monitor says, all but the end: a terminal state is shown after it is durable.
 pub(super) fn mirror(job: &mut Job, record: &Record) {
-    job.started_at = record
+    let started_at = record
         .life
         .started_at()
         .and(record.leader.as_ref().map(|leader| leader.started_at));
+    job.started_at = match job.attempts.is_empty() {
+        true => started_at,
+        false => job.started_at.or(started_at),
+    };
+    job.next_attempt_at = None;
     job.process = record
         .leader
         .as_ref()
-        .filter(|_| job.started_at.is_some())
+        .filter(|_| started_at.is_some())
         .map(|leader| Process {
             pid: leader.identity.pid,
             started_at: leader.started_at,
@@ -35,13 +40,18 @@ pub(super) fn mirror(job: &mut Job, record: &Record) {
     }
     job.deadline_at = record.deadline_at;
     job.exit = record.life.exit().copied();
-    job.output = record.output;
-    job.usage = record.usage.or(job.usage);
+    if record.output.next_offset >= job.attempt_offset() {
+        job.output = record.output;
+    }
+    job.usage = record
+        .usage
+        .and_then(|usage| job.usage_with(Some(usage)))
+        .or(job.usage);
     job.survivors.clone_from(&record.survivors);
     let state = record.life.state(&job.spec.success_exit_codes);
     if !state.is_terminal() {
         job.state = state;
-        job.message = waiting_message(job, record.output_refused);
+        job.message = waiting_message(job, record);
     }
 }
 
@@ -66,11 +76,13 @@ pub(super) fn outlive_server(job: &mut Job, started_at: Timestamp) {
     job.version = job.version.max(unreached);
 }
 
-fn waiting_message(job: &Job, output_refused: Option<i32>) -> Option<String> {
-    let output = output_refused.map(|errno| {
+fn waiting_message(job: &Job, record: &Record) -> Option<String> {
+    let refused = record.output_refused.map(|errno| {
         let why = std::io::Error::from_raw_os_error(errno);
         format!("the job's output cannot be written down, so that it waits: {why}")
     });
+    let waits = "the job waits until its output is read (on_limit: wait)";
+    let output = refused.or_else(|| record.output_waits.then(|| waits.to_owned()));
     let names: Vec<String> = job
         .survivors
         .iter()
@@ -110,6 +122,7 @@ pub(super) fn end(job: &mut Job, termination: Termination, at: Timestamp) {
         &job.spec.success_exit_codes,
     );
     job.message = Some(describe(job, &termination));
+    job.next_attempt_at = None;
     job.finished_at = Some(at);
     job.expires_at = Some(at.after(job.spec.ttl_after_finished));
     job.deadline_at = None;
@@ -166,6 +179,7 @@ fn describe(job: &Job, termination: &Termination) -> String {
         Cause::Timeout => format!("the timeout passed; {exit}"),
         Cause::Canceled => format!("canceled{by}; {exit}"),
         Cause::Superseded => format!("superseded by a newer job with the same key; {exit}"),
+        Cause::DependencyFailed => termination.reason.clone().unwrap_or(exit),
         Cause::OomKilled => format!("the job used more memory than it may; {exit}"),
         Cause::OutputLimit => format!("the job wrote more output than it may; {exit}"),
         Cause::StartDeadline => "the start deadline passed while the job was queued".to_owned(),

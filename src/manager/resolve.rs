@@ -10,11 +10,13 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist};
 
+use super::spans::{self, Sampler};
 use crate::Unavailable;
 use job::life::Plan;
 use job::sandbox::Confinement;
 use job::sandbox::{Baseline, Features, Mechanism, Part, Refused, Sandbox};
 use job::spec::{EnvInherit, NameOrId, Spec, Stdin, StdinData};
+use job::trace::Trace;
 use job::{Job, JobId};
 use linux::tree::JOB_VARIABLE;
 use protocol::wire::messages::{Ids, Launch};
@@ -23,6 +25,22 @@ use protocol::wire::messages::{Ids, Launch};
 const INHERITED: [&str; 8] = [
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR",
 ];
+
+/// The environment with the job's place in its caller's trace, unless the spec says something else about it.
+fn traced(
+    mut env: Vec<(String, String)>,
+    trace: Option<&Trace>,
+    spec: &Spec,
+) -> Vec<(String, String)> {
+    for (name, value) in trace.into_iter().flat_map(Trace::variables) {
+        if spec.env.contains_key(name) || spec.secret_env.0.contains_key(name) {
+            continue;
+        }
+        env.retain(|(have, _)| have != name);
+        env.push((name.to_owned(), value));
+    }
+    env
+}
 
 /// What this host and this service can give, read once.
 #[derive(Debug)]
@@ -40,6 +58,8 @@ pub(super) struct Resolver {
     pub(super) features: Features,
     /// What a sandbox closes.
     pub(super) state_dir: PathBuf,
+    /// Which spans are exported, if any are.
+    pub(super) sampler: Option<Sampler>,
 }
 
 /// The identity of a job, looked up.
@@ -92,7 +112,20 @@ impl Resolver {
             attempt: job.attempt,
             plan: Plan::from(spec),
             argv: spec.program.argv(),
-            env: self.environment(job.id, spec, identity.user.as_ref(), sandbox.as_ref()),
+            env: with_schedule(
+                traced(
+                    self.environment(
+                        job.id,
+                        job.attempt,
+                        spec,
+                        identity.user.as_ref(),
+                        sandbox.as_ref(),
+                    ),
+                    spans::told(job, self.sampler).as_ref(),
+                    spec,
+                ),
+                job,
+            ),
             cwd: self.cwd(spec, identity.user.as_ref()),
             umask: spec.umask.bits(),
             nice: spec.nice,
@@ -115,6 +148,7 @@ impl Resolver {
             // A terminal is its own input.
             open_stdin: spec.stdin == Stdin::Open && spec.pty.is_none(),
             pty: spec.pty.clone(),
+            log_from: job.attempt_offset(),
         })
     }
 
@@ -237,6 +271,7 @@ impl Resolver {
     fn environment(
         &self,
         id: JobId,
+        attempt: u32,
         spec: &Spec,
         user: Option<&User>,
         sandbox: Option<&Sandbox>,
@@ -277,6 +312,13 @@ impl Resolver {
             env.insert("TERM".to_owned(), pty.term.clone());
         }
         env.insert(JOB_VARIABLE.to_owned(), id.to_string());
+        if let Some(retry) = &spec.retry {
+            let numbers = [
+                ("PROCESSION_ATTEMPT", attempt),
+                ("PROCESSION_MAX_ATTEMPTS", retry.max_attempts),
+            ];
+            env.extend(numbers.map(|(name, number)| (name.to_owned(), number.to_string())));
+        }
         env.extend(spec.env.clone());
         env.extend(spec.secret_env.0.clone());
         env.into_iter().collect()
@@ -396,6 +438,23 @@ fn names_users(spec: &Spec) -> bool {
     spec.user.is_some() || spec.group.is_some() || spec.supplementary_groups.is_some()
 }
 
+/// Tells a job of a schedule which one that is, and when it was due, unless it says otherwise itself.
+fn with_schedule(mut env: Vec<(String, String)>, job: &Job) -> Vec<(String, String)> {
+    let Some(schedule) = &job.schedule else {
+        return env;
+    };
+    let due_at = schedule
+        .due_at
+        .map(|at| ("PROCESSION_DUE_AT", at.to_string()));
+    let name = ("PROCESSION_SCHEDULE", schedule.name.clone());
+    for (variable, value) in [Some(name), due_at].into_iter().flatten() {
+        if !env.iter().any(|(name, _)| name == variable) {
+            env.push((variable.to_owned(), value));
+        }
+    }
+    env
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -416,6 +475,7 @@ mod tests {
             sandbox: Baseline::Off,
             features: Features::default(),
             state_dir: PathBuf::from("/s"),
+            sampler: None,
             controllers: Err("cgroup v2 is not mounted".to_owned()),
             deny_root_jobs: false,
         }
@@ -423,7 +483,7 @@ mod tests {
 
     #[test]
     fn only_the_documented_variables_are_inherited() {
-        let env = resolver().environment(JobId::generate(), &Spec::default(), None, None);
+        let env = resolver().environment(JobId::generate(), 1, &Spec::default(), None, None);
         let names: Vec<&str> = env.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["HOME", "LC_ALL", "PATH", JOB_VARIABLE]);
     }
@@ -437,7 +497,7 @@ mod tests {
         spec.env.insert("PATH".into(), "/mine".into());
         spec.env.insert(JOB_VARIABLE.into(), "mine".into());
         assert_eq!(
-            resolver().environment(JobId::generate(), &spec, None, None),
+            resolver().environment(JobId::generate(), 1, &spec, None, None),
             [("PATH", "/mine"), (JOB_VARIABLE, "mine")]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
         );
@@ -487,7 +547,7 @@ mod tests {
         let home = |home: &str, sandbox: Option<&Sandbox>, spec: &Spec| {
             let mut resolver = resolver();
             resolver.environment.insert("HOME".into(), home.into());
-            let env = resolver.environment(JobId::generate(), spec, None, sandbox);
+            let env = resolver.environment(JobId::generate(), 1, spec, None, sandbox);
             env.into_iter().find(|(name, _)| name == "HOME").unwrap().1
         };
         let sandbox = Some(&Sandbox::default());

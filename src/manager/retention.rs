@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::batches;
 use super::shared::Shared;
 use super::time::until;
 use job::JobId;
@@ -22,6 +23,7 @@ pub(super) fn start(shared: &Arc<Shared>) {
     shared.spawn(async move {
         loop {
             while remove_batch(&removing).await == BATCH {}
+            batches::remove_expired(&removing).await;
             tokio::select! {
                 _ = shutdown.changed() => return,
                 () = until(Some(Instant::now() + PERIOD)) => {}
@@ -32,10 +34,12 @@ pub(super) fn start(shared: &Arc<Shared>) {
 
 async fn remove_batch(shared: &Arc<Shared>) -> usize {
     let mut doomed = HashSet::new();
-    let expired = shared.store.expired(clock::wall(), BATCH).await;
+    // Those that unfinished jobs depend on stay, and must not stand in the way of others.
+    let limit = BATCH + shared.chains.wanted();
+    let expired = shared.store.expired(clock::wall(), limit).await;
     let surplus = shared
         .store
-        .oldest_finished_beyond(shared.limits.max_finished, BATCH)
+        .oldest_finished_beyond(shared.limits.max_finished, limit)
         .await;
     for found in [expired, surplus] {
         match found {
@@ -43,6 +47,7 @@ async fn remove_batch(shared: &Arc<Shared>) -> usize {
             Err(error) => shared.store_failed(&error),
         }
     }
+    doomed.retain(|id| !shared.chains.is_wanted(*id));
     let doomed: Vec<JobId> = doomed.into_iter().take(BATCH).collect();
     let count = doomed.len();
     if count > 0

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::admission::{Admission, Claim, Reason, Rejection, Ticket};
+use super::readers::Readers;
 use super::runner::JobRequest;
 use job::queue::{Concurrency, OnConflict, Settings};
 use job::time::Timestamp;
@@ -25,6 +26,8 @@ pub(super) struct Awake {
     pub(super) state: watch::Receiver<Arc<Job>>,
     /// Where the output ends. The task asks the monitor only while there are receivers.
     pub(super) feed: Arc<watch::Sender<u64>>,
+    /// Who reads the output, of a job that waits for that.
+    pub(super) readers: Option<Arc<Readers>>,
     /// Boxed, since the channel has room for 32 from the first on.
     pub(super) requests: mpsc::Sender<Box<JobRequest>>,
 }
@@ -130,12 +133,11 @@ impl Room {
         });
         Ticket {
             weight: spec.weight,
-            claim: spec.concurrency.as_ref().map(|it| Claim {
-                key: it.key.as_str().into(),
-                limit: it.limit,
-            }),
+            claim: Claim::of(job),
+            depends: u32::try_from(job.depends_on.len()).unwrap_or(u32::MAX),
             // A time that has come is no gate.
-            not_before: job.run_at.filter(|at| *at > now),
+            not_before: job.next_attempt_at.or(job.run_at).filter(|at| *at > now),
+            is_retry: job.next_attempt_at.is_some(),
             held: job.hold,
             group: group.unwrap_or_default(),
             ..Ticket::plain(job.id, spec.queue.as_str().into(), spec.priority)
@@ -182,6 +184,26 @@ impl Room {
     /// Promises a place to a job that is about to be made durable.
     pub(super) fn promise(&self, ticket: Ticket, alone: bool) -> Result<(), Rejection> {
         self.books().admission.promise(ticket, alone)
+    }
+
+    /// Promises places to all of these jobs, or says for which of them there is none.
+    pub(super) fn promise_all(
+        &self,
+        tickets: Vec<(Ticket, bool)>,
+    ) -> Result<(), (usize, Rejection)> {
+        let mut books = self.books();
+        let mut promised = Vec::with_capacity(tickets.len());
+        for (place, (ticket, alone)) in tickets.into_iter().enumerate() {
+            let job = ticket.job;
+            if let Err(why) = books.admission.promise(ticket, alone) {
+                for job in promised {
+                    books.admission.take_back(job);
+                }
+                return Err((place, why));
+            }
+            promised.push(job);
+        }
+        Ok(())
     }
 
     /// Forgets a job that was not accepted after all.
@@ -270,6 +292,14 @@ impl Room {
     /// A job that was granted has started.
     pub(super) fn started(&self, id: JobId, now: Timestamp) {
         self.books().admission.started(id, now);
+    }
+
+    /// Gives a waiting job another ticket, but for what it depends on; `false` if it does not wait (any more).
+    pub(super) fn replace(&self, ticket: Ticket) -> bool {
+        self.amend(ticket.job, |it| {
+            let depends = it.depends;
+            *it = Ticket { depends, ..ticket };
+        })
     }
 
     /// Changes a waiting job; `false` where it does not wait (any more).

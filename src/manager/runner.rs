@@ -11,17 +11,21 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::admission::Ticket;
 use super::adopt::{self, Fate, Origin};
 use super::api::LookupError;
+use super::readers::Readers;
 use super::room::Superseded;
 use super::shared::Shared;
 use super::shutdown::ShutdownPlan;
 use super::time::until;
-use super::{RequestError, SubmitError, Submitted, lost_jobs, mirror};
+use super::{RequestError, SubmitError, Submitted, chains, lost_jobs, mirror};
 use job::amendment::Amendment;
 use job::event::{self, Event, What};
 use job::life::{Refusal, Stop};
-use job::outcome::{Cause, SpawnFailure, Termination};
+use job::outcome::{Cause, SpawnFailure, Termination, Usage};
+use job::retry::Decision;
+use job::schedule;
 use job::spec::Secrets;
 use job::{Idempotency, Job, State, Unwatched};
 use linux::clock;
@@ -38,6 +42,9 @@ const SURVIVORS_NAMED: usize = 16;
 /// How long a job that waits stays awake when nobody holds anything of it.
 const WAKEFUL: Duration = Duration::from_secs(1);
 
+/// How long the processes of a lost attempt are waited for at a time.
+const SURVIVORS_PATIENCE: Duration = Duration::from_secs(60);
+
 /// How soon a failed write of a job's end is tried again.
 pub(super) const STORE_RETRY: Duration = Duration::from_secs(1);
 
@@ -45,6 +52,8 @@ pub(super) const STORE_RETRY: Duration = Duration::from_secs(1);
 pub(super) struct Acceptance {
     pub(super) secrets: Secrets,
     pub(super) idempotency: Option<Idempotency>,
+    /// The step of a schedule that makes it.
+    pub(super) step: Option<schedule::Record>,
     pub(super) answer: oneshot::Sender<Result<Submitted, SubmitError>>,
 }
 
@@ -52,8 +61,9 @@ pub(super) struct Runner {
     shared: Arc<Shared>,
     job: Job,
     publish: watch::Sender<Arc<Job>>,
-    /// Where the output ends, for those that follow it.
     feed: Arc<watch::Sender<u64>>,
+    /// Up to where the output has been read, of a job that waits for that.
+    read: Option<watch::Receiver<u64>>,
     requests: mpsc::Receiver<Box<JobRequest>>,
     shutdown: watch::Receiver<Option<ShutdownPlan>>,
     answer: Option<oneshot::Sender<Result<Submitted, SubmitError>>>,
@@ -64,15 +74,37 @@ pub(super) struct Runner {
     is_counted: bool,
 }
 
+/// What is told of a job, and by whom.
+pub(super) struct Told {
+    pub(super) publish: watch::Sender<Arc<Job>>,
+    /// Where the output ends, for those that follow it.
+    pub(super) feed: Arc<watch::Sender<u64>>,
+    /// Who reads the output, of a job that waits for that.
+    pub(super) readers: Option<Arc<Readers>>,
+}
+
 /// A stop, and where to tell what came of it.
 type Stopping = (Stop, Reply);
+
+/// What a job's task does next.
+pub(super) enum Next {
+    /// It waits, to be granted by this. A stop was asked meanwhile.
+    Wait(oneshot::Receiver<()>, Option<Stopping>),
+    /// It starts. A stop was asked meanwhile.
+    Start(Option<Stopping>),
+    /// Nothing: the job is over, waits without a task, or is left to the next server.
+    Over,
+}
 
 impl Runner {
     pub(super) fn new(
         shared: Arc<Shared>,
         job: Job,
-        publish: watch::Sender<Arc<Job>>,
-        feed: Arc<watch::Sender<u64>>,
+        Told {
+            publish,
+            feed,
+            readers,
+        }: Told,
         requests: mpsc::Receiver<Box<JobRequest>>,
     ) -> Self {
         let shutdown = shared.shutdown.subscribe();
@@ -83,6 +115,7 @@ impl Runner {
             job,
             publish,
             feed,
+            read: readers.map(|readers| readers.watch()),
             requests,
             shutdown,
             answer: None,
@@ -95,19 +128,15 @@ impl Runner {
         let Acceptance {
             secrets,
             idempotency,
+            step,
             answer,
         } = acceptance;
         failpoint::hit("job.accepting");
-        let inserted = self
-            .shared
-            .store
-            .insert(
-                Arc::new(self.job.clone()),
-                secrets.clone(),
-                idempotency,
-                vec![Event::created(&self.job)],
-            )
-            .await;
+        let inserted =
+            match super::submit::insertion(&self.job, &secrets, idempotency, step.as_ref()) {
+                Ok(insertion) => self.shared.store.insert_all(insertion).await,
+                Err(error) => Err(error),
+            };
         let refusal = match inserted {
             Ok(Inserted::New) => {
                 failpoint::hit("job.accepted");
@@ -117,13 +146,15 @@ impl Runner {
                 let (slot, has_slot) = oneshot::channel();
                 let ticket = self.shared.room.ticket_of(&self.job);
                 self.shared.room.enter(ticket, Some(slot));
+                chains::linked(&self.shared, self.job.id);
                 if let Some(key) = &self.job.spec.concurrency {
                     let room = &self.shared.room;
                     let doomed = room.supersede(self.job.id, key, Superseded::Others);
                     self.shared.end_superseded(doomed, &self.job);
                 }
                 self.shared.grant();
-                return self.queue(has_slot, secrets, Instant::now()).await;
+                let next = Next::Wait(has_slot, None);
+                return self.go_on(secrets, next, Instant::now()).await;
             }
             Ok(Inserted::Replay(id)) => {
                 self.shared.room.take_back(self.job.id);
@@ -149,6 +180,7 @@ impl Runner {
                 Err(SubmitError::Store(error))
             }
         };
+        self.shared.chains.account().remove(self.job.id);
         let _ = answer.send(refusal);
     }
 
@@ -166,56 +198,82 @@ impl Runner {
         has_slot: oneshot::Receiver<()>,
         secrets: Secrets,
     ) {
-        self.queue(has_slot, secrets, Instant::now() + WAKEFUL)
-            .await;
+        let next = Next::Wait(has_slot, None);
+        self.go_on(secrets, next, Instant::now() + WAKEFUL).await;
+    }
+
+    /// From one thing to the next, until the job is over or left to somebody else. One that waits has its task until
+    /// `awake_until`.
+    async fn go_on(mut self: Box<Self>, secrets: Secrets, mut next: Next, awake_until: Instant) {
+        let mut awake_until = awake_until;
+        loop {
+            next = match next {
+                Next::Wait(slot, stopping) => self.queue(slot, stopping, awake_until).await,
+                Next::Start(stopping) => self.start(&secrets, stopping).await,
+                Next::Over => return,
+            };
+            awake_until = Instant::now() + WAKEFUL;
+        }
     }
 
     /// A job that an earlier server launched; it holds a slot.
     pub(super) async fn resume(mut self: Box<Self>, secrets: Secrets, origin: Origin) {
         self.origin = origin;
-        match Box::pin(adopt::fate(&self.shared, self.job.id, origin)).await {
+        let next = match Box::pin(adopt::fate(&self.shared, &self.job, origin)).await {
             Fate::Lives(link, record) => {
                 if let Some(record) = record {
                     mirror::mirror(&mut self.job, &record);
                     self.publish();
                 }
                 match Supervised::new(&mut self, link).follow(None).await {
-                    Followed::Over => {}
-                    Followed::NeverStarted(None) => self.start(secrets, None).await,
+                    Followed::Then(next) => next,
+                    Followed::NeverStarted(None) => Next::Start(None),
                     Followed::NeverStarted(Some(stopping)) => self.cancel(stopping).await,
                 }
             }
             Fate::Ended(record) => {
                 self.finish(&record);
-                self.commit_end().await;
+                self.settle(record.usage).await
             }
             Fate::Lost(record, cause) => {
                 self.shared.leave(self.job.id);
-                self.lose(record, cause).await;
+                self.lose(record, cause).await
             }
-            Fate::NeverStarted => self.start(secrets, None).await,
+            Fate::NeverStarted => Next::Start(None),
             Fate::Failed(failure) => self.fail_to_spawn(failure).await,
-            Fate::Undecided => {}
-        }
+            Fate::Undecided => Next::Over,
+        };
+        self.go_on(secrets, next, Instant::now() + WAKEFUL).await;
     }
 
-    /// The end of a job that had a slot and no program.
-    async fn fail_to_spawn(&mut self, failure: SpawnFailure) {
+    /// The end of an attempt that had a slot and no program.
+    async fn fail_to_spawn(&mut self, failure: SpawnFailure) -> Next {
         self.shared.leave(self.job.id);
         mirror::fail_to_spawn(&mut self.job, failure, clock::wall());
-        self.commit_end().await;
+        self.settle(None).await
     }
 
     /// The end of a job that had a slot and was stopped before its program ran.
-    async fn cancel(&mut self, (stop, reply): Stopping) {
+    async fn cancel(&mut self, (stop, reply): Stopping) -> Next {
         self.shared.leave(self.job.id);
-        mirror::end(&mut self.job, unstarted(stop), clock::wall());
-        self.commit_end().await;
+        self.end_unstarted(unstarted(stop)).await;
         let _ = reply.send(Ok(0));
+        Next::Over
     }
 
-    /// The end of a job whose end nobody saw.
-    async fn lose(&mut self, record: Option<Record>, cause: Cause) {
+    /// The end of a job whose present attempt has not begun; what there is to see is that of the one before.
+    async fn end_unstarted(&mut self, termination: Termination) {
+        if let Some(last) = self.job.attempts.last() {
+            self.job.attempt = last.number;
+            self.job.exit = last.exit;
+            self.job.spawn_failure.clone_from(&last.spawn_failure);
+        }
+        mirror::end(&mut self.job, termination, clock::wall());
+        self.commit_end().await;
+    }
+
+    /// The end of an attempt whose end nobody saw.
+    async fn lose(&mut self, record: Option<Record>, cause: Cause) -> Next {
         if let Some(record) = &record {
             mirror::mirror(&mut self.job, record);
         }
@@ -224,10 +282,78 @@ impl Runner {
         let present = self.shared.job_dirs.with_present_output(present).await;
         self.job.output = present.output;
         mirror::end(&mut self.job, Termination::unasked(cause), clock::wall());
+        let usage = record.as_ref().and_then(|record| record.usage);
         if let Some(record) = record {
             self.name_survivors(mirror::unwatched(&record)).await;
         }
-        self.commit_end().await;
+        self.settle(usage).await
+    }
+
+    /// An attempt has ended as the job says now, and has used this: the job is over, or another attempt follows.
+    async fn settle(&mut self, usage: Option<Usage>) -> Next {
+        let decision = self.job.retry_decision(clock::wall(), random());
+        self.job.keep_attempt(usage);
+        let Decision::Again(at) = decision else {
+            self.commit_end().await;
+            return Next::Over;
+        };
+        // No two attempts at a time. The next server finds the same end and does the same.
+        if !self.clear_away().await {
+            return Next::Over;
+        }
+        let ended = self.job.clone();
+        self.job.wait_again(at);
+        self.job.version += 1;
+        let job = Arc::new(self.job.clone());
+        let events = event::between(self.told, &ended, &job);
+        self.told = State::Queued;
+        self.is_counted = false;
+        failpoint::hit("settle.storing");
+        while let Err(error) = self.shared.store.update(job.clone(), events.clone()).await {
+            self.shared.store_failed(&error);
+            until(Some(Instant::now() + STORE_RETRY)).await;
+        }
+        failpoint::hit("settle.stored");
+        self.shared.job_dirs.remove_record(job.id).await;
+        failpoint::hit("settle.removed");
+        let (slot, has_slot) = oneshot::channel();
+        let ticket = self.shared.room.ticket_of(&job);
+        self.shared.room.enter(ticket, Some(slot));
+        // What it depends on has ended before its first attempt.
+        chains::linked(&self.shared, job.id);
+        // Its monitor may have ended before it reported the last of it.
+        self.feed.send_replace(job.output.next_offset);
+        self.publish.send_replace(job);
+        self.answer();
+        self.shared.grant();
+        Next::Wait(has_slot, None)
+    }
+
+    /// Ends what a lost attempt has left running, and waits until it is gone; `false` where the service ends first.
+    async fn clear_away(&mut self) -> bool {
+        let stop = Stop {
+            requested_by: Some("the next attempt".to_owned()),
+            ..Stop::for_cause(Cause::MonitorLost)
+        };
+        loop {
+            self.shared.lost_jobs.end(&self.job, &stop).await;
+            let are_gone = self.shared.lost_jobs.ended(&self.job, SURVIVORS_PATIENCE);
+            tokio::select! {
+                are_gone = are_gone => if are_gone {
+                    return true;
+                },
+                _ = self.shutdown.wait_for(Option::is_some) => return false,
+            }
+        }
+    }
+
+    /// The job as it ends if it waits for another attempt and there is to be none any more.
+    fn given_up(&self) -> Option<Job> {
+        self.job.next_attempt_at?;
+        let ended = self.job.as_ended_last(clock::wall())?;
+        // As it was asked when the attempt ended.
+        let asked_at = self.job.attempts.last()?.finished_at;
+        (ended.retry_decision(asked_at, 0.0) == Decision::Over).then_some(ended)
     }
 
     /// Says what a lost job has left running, if anything, and keeps what finds it again.
@@ -266,7 +392,11 @@ impl Runner {
         failpoint::hit("end.stored");
         self.shared.metrics.ended(&job);
         self.shared.stats.ended(&job);
+        if let Some(spans) = &self.shared.spans {
+            spans.ended(&job);
+        }
         self.publish.send_replace(job.clone());
+        chains::end_is_known(&self.shared, &job);
         self.answer();
         log::ended(&job);
         self.shared.forget(job.id).await;
@@ -304,7 +434,9 @@ impl Runner {
         let amended = room.amend(before.id, |it| {
             // One that is about to be ended since another has come with its key stays held.
             let is_doomed = it.held && !was_held;
-            *it = new;
+            // What it depends on is no part of an amendment.
+            let depends = it.depends;
+            *it = Ticket { depends, ..new };
             it.held |= is_doomed;
         });
         if !amended {
@@ -312,7 +444,7 @@ impl Runner {
         }
         let amended = self.amend(amendment).await;
         if amended.is_err() {
-            self.shared.room.amend(before.id, |it| *it = old);
+            self.shared.room.replace(old);
         }
         self.shared.grant();
         amended
@@ -343,7 +475,7 @@ impl Runner {
     }
 
     fn note_start(&mut self) {
-        if self.job.started_at.is_some() && !self.is_counted {
+        if self.job.attempt_started_at().is_some() && !self.is_counted {
             self.is_counted = true;
             self.shared.stats.started();
             self.shared.note_start(&self.job);
@@ -374,6 +506,12 @@ impl Runner {
             }));
         }
     }
+}
+
+/// From 0 to 1.
+fn random() -> f64 {
+    // Without a number, the longest pause.
+    getrandom::u32().map_or(1.0, |number| f64::from(number) / f64::from(u32::MAX))
 }
 
 /// The end of a job that was stopped before its program ran.

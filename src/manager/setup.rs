@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::spans::Otlp;
 use job::sandbox::Baseline;
 use linux::cgroup::Home;
 use store::Store;
@@ -26,6 +27,8 @@ pub struct Setup {
     /// Webhooks may go to private addresses.
     pub webhook_allow_private: bool,
     pub sandbox: Baseline,
+    /// Where spans go, if they go anywhere.
+    pub otlp: Option<Otlp>,
     pub state_dir: PathBuf,
     pub work_dir: PathBuf,
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::admission::Admission;
+use super::chains::Chains;
 use super::job_dirs::JobDirs;
 use super::link::SupervisorLink;
 use super::lost_jobs::LostJobs;
@@ -16,15 +17,19 @@ use super::room::Room;
 use super::runner::JobRequest;
 use super::setup::{Host, Limits, Setup};
 use super::shutdown::Shutdown;
+use super::spans::Exporter;
 use super::stats::Stats;
 use super::tasks::Spawner;
-use super::{Info, NotReady};
+use super::{Info, NotReady, schedules};
 use job::life::Stop;
 use job::time::Timestamp;
 use job::{Cause, Job, JobId};
 use linux::clock;
 use linux::sandbox;
 use store::{Store, StoreError};
+
+/// With fewer files that can still be made no job is accepted: its directory, its record and its log are such.
+const MIN_FREE_FILES: u64 = 32;
 
 pub(super) struct Shared {
     pub(super) store: Store,
@@ -36,8 +41,11 @@ pub(super) struct Shared {
     tasks: Spawner,
     /// Which jobs have tasks, and which wait.
     pub(super) room: Room,
+    /// Which jobs wait for the ends of others.
+    pub(super) chains: Chains,
     /// The queues of which something is set.
     pub(super) queues: Registry,
+    pub(super) schedules: schedules::Registry,
     pub(super) resolver: Arc<Resolver>,
     pub(super) job_dirs: Arc<JobDirs>,
     pub(super) lost_jobs: Arc<LostJobs>,
@@ -45,6 +53,8 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     /// The same by minutes, for people.
     pub(super) stats: Stats,
+    /// Where spans go, if they go anywhere.
+    pub(super) spans: Option<Exporter>,
     /// Whose turn it is to change a finished job.
     pub(super) finished_amendments: Semaphore,
 }
@@ -58,7 +68,12 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(super) fn new(setup: Setup, tasks: Spawner) -> std::io::Result<Self> {
+    pub(super) fn new(
+        setup: Setup,
+        tasks: Spawner,
+        metrics: Arc<Metrics>,
+        spans: Option<Exporter>,
+    ) -> std::io::Result<Self> {
         let host = setup.host;
         let controllers = match &host.cgroup {
             Ok(home) => Ok(home.controllers.clone()),
@@ -71,8 +86,10 @@ impl Shared {
             supervisor: SupervisorLink::new(setup.supervisor)?,
             started_at: clock::wall(),
             room: Room::new(Admission::new(max_running, setup.limits.max_queued)),
+            chains: Chains::default(),
             queues: Registry::default(),
             stats: Stats::open(&setup.state_dir),
+            schedules: schedules::Registry::default(),
             resolver: Arc::new(Resolver {
                 environment: own_environment(),
                 work_dir: setup.work_dir,
@@ -81,6 +98,7 @@ impl Shared {
                 sandbox: setup.sandbox,
                 features: sandbox::features(),
                 state_dir: setup.state_dir,
+                sampler: setup.otlp.map(|otlp| otlp.sampler),
             }),
             job_dirs: Arc::new(JobDirs::new(setup.jobs)),
             lost_jobs: Arc::new(LostJobs::new(
@@ -88,7 +106,8 @@ impl Shared {
                 tasks.clone(),
                 shutdown.subscribe(),
             )),
-            metrics: Arc::default(),
+            metrics,
+            spans,
             finished_amendments: Semaphore::new(1),
             shutdown,
             tasks,
@@ -153,13 +172,19 @@ impl Shared {
 
     /// Removes finished jobs: what is on disk first, then their rows, so that nothing is left that no
     /// row leads to.
-    pub(super) async fn purge(&self, ids: Vec<JobId>) -> Result<(), StoreError> {
+    /// `false`: some stay, since jobs depend on them that have not ended.
+    pub(super) async fn purge(&self, ids: Vec<JobId>) -> Result<bool, StoreError> {
+        let all = ids.len();
+        let ids = self.chains.begin_removal(ids);
+        let is_all = ids.len() == all;
         // Their tasks are over, even if the last of them is still on its way out.
         for id in &ids {
             self.room.forget(*id);
         }
         self.job_dirs.remove(ids.clone()).await;
-        self.store.delete(ids).await
+        let deleted = self.store.delete(ids.clone()).await;
+        self.chains.removed(&ids);
+        deleted.map(|()| is_all)
     }
 
     pub(super) fn store_failed(&self, error: &StoreError) {
@@ -170,10 +195,17 @@ impl Shared {
         if self.shutdown.is_draining() {
             return Err(NotReady::Draining);
         }
-        match self.job_dirs.free_bytes() {
-            Some(free) if free < self.limits.min_free_bytes => Err(NotReady::NoRoom),
-            Some(_) | None => Ok(()),
+        let is_full = self.job_dirs.free_bytes();
+        let is_full = is_full.is_some_and(|free| free < self.limits.min_free_bytes);
+        if is_full
+            || self
+                .job_dirs
+                .free_files()
+                .is_some_and(|it| it < MIN_FREE_FILES)
+        {
+            return Err(NotReady::NoRoom);
         }
+        Ok(())
     }
 
     pub(super) fn info(&self) -> Info {

@@ -7,20 +7,40 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::api::{NotReady, Submission, SubmitError, Submitted};
+use super::chains;
 use super::runner::Acceptance;
 use super::shared::Shared;
+use job::event::Event;
 use job::queue::OnConflict;
+use job::schedule::{Occurrence, Record};
+use job::spec::Secrets;
 use job::{Idempotency, Job, JobId};
 use linux::clock;
-use store::Inserted;
+use store::{Inserted, Insertion, StoreError};
 
 /// How long an answer waits for a job's start: a program on a file system that hangs may take for ever.
 const START_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a job is of a schedule.
+pub(super) struct Planned {
+    pub(super) occurrence: Occurrence,
+    /// The step of the schedule that makes it, if it is due.
+    pub(super) step: Option<Record>,
+}
 
 /// See [`Manager::submit`](super::Manager::submit).
 pub(super) async fn submit(
     shared: &Arc<Shared>,
     submission: Submission,
+) -> Result<Submitted, SubmitError> {
+    submit_planned(shared, submission, None).await
+}
+
+/// The same for a job of a schedule.
+pub(super) async fn submit_planned(
+    shared: &Arc<Shared>,
+    submission: Submission,
+    planned: Option<Planned>,
 ) -> Result<Submitted, SubmitError> {
     shared.resolver.check_apart(&submission.spec).await?;
     shared.ready().map_err(|reason| match reason {
@@ -33,10 +53,12 @@ pub(super) async fn submit(
         mut spec,
         actor,
         rerun_of,
+        trace,
         run_at,
         hold,
         idempotency,
         has_priority,
+        depends_on,
     } = submission;
     if !has_priority {
         let queue = shared.room.look(|it| it.settings(&spec.queue));
@@ -48,21 +70,35 @@ pub(super) async fn submit(
     for value in spec.secret_env.0.values_mut() {
         value.clear();
     }
+    let id = JobId::generate();
+    let created_at = id.made_about(clock::wall());
+    let (schedule, mut step) = match planned {
+        Some(planned) => (Some(planned.occurrence), planned.step),
+        None => (None, None),
+    };
+    if let Some(last) = step.as_mut().and_then(|it| it.progress.last.as_mut()) {
+        last.job_id = Some(id);
+    }
     let job = Job {
         name,
         labels,
         rerun_of,
+        trace,
         run_at,
         hold,
-        ..Job::accepted(JobId::generate(), actor, Arc::new(spec), clock::wall())
+        depends_on,
+        schedule,
+        ..Job::accepted(id, actor, Arc::new(spec), created_at)
     };
-    let id = job.id;
+    let link = chains::link(shared, &job).await?;
     shared.room.promise(shared.room.ticket_of(&job), is_alone)?;
+    link.and_then(chains::Link::keep);
     let (answer, mut answered) = oneshot::channel();
     let runner = shared.enlist(job, false, None);
     shared.spawn(runner.accept(Acceptance {
         secrets,
         idempotency,
+        step,
         answer,
     }));
     loop {
@@ -77,6 +113,24 @@ pub(super) async fn submit(
             }
         }
     }
+}
+
+/// A new job with what belongs to it, as it is stored.
+pub(super) fn insertion(
+    job: &Job,
+    secrets: &Secrets,
+    idempotency: Option<Idempotency>,
+    step: Option<&Record>,
+) -> Result<Insertion, StoreError> {
+    let mut insertion = Insertion::default();
+    insertion.add(job, secrets, vec![Event::created(job)])?;
+    if let Some(idempotency) = idempotency {
+        insertion.keyed(&job.created_by, idempotency, job.id);
+    }
+    if let Some(step) = step {
+        insertion.step(step)?;
+    }
+    Ok(insertion)
 }
 
 /// See [`Manager::submitted`](super::Manager::submitted).

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -16,7 +16,10 @@ pub(super) struct Spawner(Arc<Mutex<Option<mpsc::UnboundedSender<Task>>>>);
 impl Spawner {
     pub(super) fn new() -> (Self, Tasks) {
         let (sender, tasks) = mpsc::unbounded_channel();
-        (Self(Arc::new(Mutex::new(Some(sender)))), Tasks(tasks))
+        (
+            Self(Arc::new(Mutex::new(Some(sender)))),
+            Tasks { tasks, last: None },
+        )
     }
 
     /// After [`Spawner::close`] the task is dropped, and with it whatever it would have answered.
@@ -35,7 +38,11 @@ impl Spawner {
 
 /// The manager's own tasks; whoever started it drives them to their end.
 #[derive(Debug)]
-pub struct Tasks(mpsc::UnboundedReceiver<Task>);
+pub struct Tasks {
+    tasks: mpsc::UnboundedReceiver<Task>,
+    /// A task that outlives the others, and what ends it.
+    last: Option<(oneshot::Sender<()>, JoinSet<()>)>,
+}
 
 impl Tasks {
     /// Runs every task that the manager spawns, until the manager is told to shut down and the last of
@@ -44,7 +51,7 @@ impl Tasks {
         let mut running = JoinSet::new();
         loop {
             tokio::select! {
-                task = self.0.recv() => match task {
+                task = self.tasks.recv() => match task {
                     Some(task) => drop(running.spawn(task)),
                     None => break,
                 },
@@ -53,6 +60,26 @@ impl Tasks {
         }
         while let Some(ended) = running.join_next().await {
             log_panic(&ended);
+        }
+        if let Some((end, mut last)) = self.last {
+            drop(end);
+            while let Some(ended) = last.join_next().await {
+                log_panic(&ended);
+            }
+        }
+    }
+
+    /// With a task that ends after all others: it is told when.
+    pub(super) fn with_last<F>(self, task: impl FnOnce(oneshot::Receiver<()>) -> F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (end, ended) = oneshot::channel();
+        let mut last = JoinSet::new();
+        last.spawn(task(ended));
+        Self {
+            last: Some((end, last)),
+            ..self
         }
     }
 }

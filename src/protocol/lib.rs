@@ -11,4 +11,5 @@ pub mod output;
 pub mod record;
 pub mod state_dir;
 pub mod stderr;
+pub mod upgrades;
 pub mod wire;

@@ -21,9 +21,10 @@ use nix::fcntl::{OFlag, openat, posix_fallocate};
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 
+use crate::state_dir::boot_of;
 pub use directory::{
     CONTROL_SOCKET, abandon, create_directory, discard, is_untidy, open_directory, quarantine,
-    remove, remove_damaged,
+    remove, remove_damaged, reopen_directory,
 };
 use job::life::Life;
 use job::outcome::{SpawnFailure, Stage};
@@ -57,6 +58,7 @@ pub struct Leader {
 pub struct Record {
     pub job: JobId,
     pub attempt: u32,
+    /// The boot id, or an epoch: see [`boot_of`].
     pub boot_id: String,
     pub monitor: ProcessIdentity,
     pub leader: Option<Leader>,
@@ -87,6 +89,9 @@ pub struct Record {
     /// Why output cannot be written down at the moment, as an errno; the job waits once its pipes are full.
     #[serde(default)]
     pub output_refused: Option<i32>,
+    /// The log is full, and the job has waited for more than a moment until it is read.
+    #[serde(default)]
+    pub output_waits: bool,
 }
 
 /// The writing side, in the monitor.
@@ -230,7 +235,7 @@ fn read_record(file: &File) -> ReadRecord {
         // Of what an earlier boot wrote, anything may be missing on the disk: there may have been a leader.
         let counts = !record.is_ahead
             || record.leader.is_some()
-            || procfs::boot_id().is_ok_and(|boot_id| boot_id != record.boot_id);
+            || procfs::boot_id().is_ok_and(|boot_id| boot_id != boot_of(&record.boot_id));
         record.is_ahead = false;
         counts.then_some((sequence, record))
     });
@@ -272,6 +277,7 @@ mod tests {
             strays: Vec::new(),
             is_ahead: false,
             output_refused: None,
+            output_waits: false,
         }
     }
 

@@ -1,7 +1,9 @@
 //! The state directory: made private, locked by one supervisor, and opened once as a descriptor.
 
+mod place;
+
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -13,6 +15,7 @@ use nix::unistd::geteuid;
 
 use crate::record;
 use linux::procfs;
+pub use place::boot_of;
 
 /// Why the state directory cannot be used: one line that says the fix.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +26,14 @@ pub enum StateDirError {
         "state directory {path} is used by another procession (PID {holder}); stop it, or choose another with --state-dir"
     )]
     InUse { path: PathBuf, holder: i32 },
+    #[error(
+        "state directory {path} is a copy of {original}, which is used by another procession (PID {holder}), whose waiting jobs would start and whose webhooks would be sent twice; stop it first, or choose another with --state-dir"
+    )]
+    CopyOfUsed {
+        path: PathBuf,
+        original: PathBuf,
+        holder: i32,
+    },
     #[error("/proc is not mounted: mount it (mount -t proc proc /proc)")]
     NoProc,
     #[error("{0}")]
@@ -49,6 +60,8 @@ pub struct Surroundings {
     pub home: Option<PathBuf>,
     /// `$XDG_STATE_HOME`.
     pub state_home: Option<PathBuf>,
+    /// The variables of OpenTelemetry.
+    pub otel: Vec<(String, String)>,
     /// Relative paths are relative to this.
     pub current_dir: PathBuf,
 }
@@ -63,6 +76,12 @@ impl Surroundings {
                 .is_ok_and(|found| found.is_dir() && found.uid() == geteuid().as_raw()),
             home: std::env::var_os("HOME").map(PathBuf::from),
             state_home: std::env::var_os("XDG_STATE_HOME").map(PathBuf::from),
+            otel: std::env::vars_os()
+                .filter_map(|(name, value)| {
+                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                })
+                .filter(|(name, _)| name.starts_with("OTEL_"))
+                .collect(),
             current_dir: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
         }
     }
@@ -92,6 +111,8 @@ pub struct StateDir {
     lock: File,
     /// Eight hexadecimal digits that tell this state directory from others on the machine.
     instance: String,
+    epoch: String,
+    is_copy: bool,
 }
 
 impl StateDir {
@@ -114,12 +135,21 @@ impl StateDir {
         for below in ["jobs", "work"] {
             make_private(&path.join(below)).map_err(unusable)?;
         }
-        let instance =
-            instance(&path.join("instance")).map_err(|error| unusable(error.to_string()))?;
+        let io_failed = |error: io::Error| unusable(error.to_string());
+        let boot_id = procfs::boot_id().map_err(io_failed)?;
+        let settled = place::settle(path, &lock, &boot_id).map_err(io_failed)?;
+        let settled = settled.map_err(|in_use| StateDirError::CopyOfUsed {
+            path: path.to_owned(),
+            original: in_use.original,
+            holder: in_use.holder,
+        })?;
+        let instance = instance(&path.join("instance"), settled.is_copy).map_err(io_failed)?;
         Ok(Self {
             path: path.to_owned(),
             lock,
             instance,
+            epoch: settled.epoch,
+            is_copy: settled.is_copy,
         })
     }
 
@@ -133,6 +163,17 @@ impl StateDir {
 
     pub fn instance(&self) -> &str {
         &self.instance
+    }
+
+    /// The time within which what is noted of processes is true: the boot id, and more behind it in a directory that was
+    /// copied since; see [`boot_of`].
+    pub fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    /// It was copied from elsewhere since it was opened last: the processes that it names are not its own.
+    pub fn is_copy(&self) -> bool {
+        self.is_copy
     }
 
     /// The directory of the jobs' directories.
@@ -219,17 +260,19 @@ pub fn private_file(path: &Path, must_be_new: bool) -> io::Result<File> {
     options.open(path)
 }
 
-fn instance(path: &Path) -> io::Result<String> {
+fn instance(path: &Path, is_copy: bool) -> io::Result<String> {
     let mut text = String::new();
     let mut file = private_file(path, false)?;
     file.read_to_string(&mut text)?;
-    if text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    // The cgroups of that name are the original's.
+    if !is_copy && text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(text);
     }
     let mut random = [0; 4];
     getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
     let fresh: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     file.set_len(0)?;
+    file.rewind()?;
     file.write_all(fresh.as_bytes())?;
     Ok(fresh)
 }

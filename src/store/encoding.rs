@@ -12,10 +12,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Fault;
+use job::batch::Membership;
+use job::dependency::Dependency;
 use job::outcome::{Exit, OutputTotals, SpawnFailure, Termination, Usage};
+use job::schedule::Occurrence;
 use job::spec::Secrets;
 use job::time::Timestamp;
-use job::{Job, JobId, Process, Spec, State, Survivor};
+use job::trace::Trace;
+use job::{Attempt, Job, JobId, Process, Spec, State, Survivor};
 
 /// What a row holds beside the text.
 #[derive(Clone, Debug)]
@@ -35,10 +39,18 @@ struct Record<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rerun_of: Option<JobId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    trace: Option<Cow<'a, Trace>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     run_at: Option<i64>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     hold: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    schedule: Option<Cow<'a, Occurrence>>,
     spec: Arc<Spec>,
+    #[serde(default, skip_serializing_if = "no_dependencies")]
+    depends_on: Cow<'a, [Dependency]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    batch: Option<Cow<'a, Membership>>,
     version: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     message: Option<Cow<'a, str>>,
@@ -51,6 +63,10 @@ struct Record<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     process: Option<Cow<'a, Process>>,
     attempt: u32,
+    #[serde(default, skip_serializing_if = "no_attempts")]
+    attempts: Cow<'a, [Attempt]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next_attempt_at: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     exit: Option<Exit>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,6 +84,14 @@ fn no_labels(labels: &BTreeMap<String, String>) -> bool {
     labels.is_empty()
 }
 
+fn no_dependencies(dependencies: &[Dependency]) -> bool {
+    dependencies.is_empty()
+}
+
+fn no_attempts(attempts: &[Attempt]) -> bool {
+    attempts.is_empty()
+}
+
 fn no_survivors(survivors: &[Survivor]) -> bool {
     survivors.is_empty()
 }
@@ -79,9 +103,13 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
         labels: Cow::Borrowed(&job.labels),
         created_by: Cow::Borrowed(&job.created_by),
         rerun_of: job.rerun_of,
+        trace: job.trace.as_ref().map(Cow::Borrowed),
         run_at: micros(job.run_at),
         hold: job.hold,
+        schedule: job.schedule.as_ref().map(Cow::Borrowed),
         spec: Arc::clone(&job.spec),
+        depends_on: Cow::Borrowed(&job.depends_on),
+        batch: job.batch.as_ref().map(Cow::Borrowed),
         version: job.version,
         message: job.message.as_deref().map(Cow::Borrowed),
         started_at: micros(job.started_at),
@@ -89,6 +117,8 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
         deadline_at: micros(job.deadline_at),
         process: job.process.as_ref().map(Cow::Borrowed),
         attempt: job.attempt,
+        attempts: Cow::Borrowed(&job.attempts),
+        next_attempt_at: micros(job.next_attempt_at),
         exit: job.exit,
         termination: job.termination.as_ref().map(Cow::Borrowed),
         spawn_failure: job.spawn_failure.as_ref().map(Cow::Borrowed),
@@ -119,9 +149,13 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
         labels: record.labels.into_owned(),
         created_by: record.created_by.into_owned(),
         rerun_of: record.rerun_of,
+        trace: record.trace.map(Cow::into_owned),
         run_at: moment(record.run_at),
         hold: record.hold,
+        schedule: record.schedule.map(Cow::into_owned),
         spec: record.spec,
+        depends_on: record.depends_on.into_owned(),
+        batch: record.batch.map(Cow::into_owned),
         version: record.version,
         state: state_of(columns.state).ok_or(Fault::UnknownState(columns.state))?,
         message: record.message.map(Cow::into_owned),
@@ -132,6 +166,8 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
         deadline_at: moment(record.deadline_at),
         process: record.process.map(Cow::into_owned),
         attempt: record.attempt,
+        attempts: record.attempts.into_owned(),
+        next_attempt_at: moment(record.next_attempt_at),
         exit: record.exit,
         termination: record.termination.map(Cow::into_owned),
         spawn_failure: record.spawn_failure.map(Cow::into_owned),
@@ -141,14 +177,32 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
     })
 }
 
-/// The labels in a row's text, without reading the rest of it.
-pub(super) fn labels(text: &str) -> Result<BTreeMap<String, String>, Fault> {
-    #[derive(Deserialize)]
-    struct Labels {
-        #[serde(default)]
-        labels: BTreeMap<String, String>,
+/// What a row's text has for the index of labels.
+#[derive(Deserialize)]
+pub(super) struct Indexed {
+    #[serde(default)]
+    pub(super) labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) schedule: Option<Occurrence>,
+    #[serde(default)]
+    batch: Option<OfBatch>,
+}
+
+#[derive(Deserialize)]
+struct OfBatch {
+    id: JobId,
+}
+
+impl Indexed {
+    /// The id of the job's batch.
+    pub(super) fn batch(&self) -> Option<String> {
+        self.batch.as_ref().map(|it| it.id.to_string())
     }
-    Ok(serde_json::from_str::<Labels>(text)?.labels)
+}
+
+/// Reads that, without the rest of the text.
+pub(super) fn indexed(text: &str) -> Result<Indexed, Fault> {
+    Ok(serde_json::from_str(text)?)
 }
 
 /// The secrets with their values, for the table that is erased when the job ends.
@@ -178,7 +232,7 @@ pub(super) fn number_of(state: State) -> i64 {
     }
 }
 
-fn state_of(number: i64) -> Option<State> {
+pub(super) fn state_of(number: i64) -> Option<State> {
     State::ALL
         .into_iter()
         .find(|state| number_of(*state) == number)

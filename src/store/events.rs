@@ -37,6 +37,8 @@ struct Record {
     name: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    batch: Option<JobId>,
     state: State,
     version: u64,
     attempt: u32,
@@ -51,6 +53,7 @@ impl EventRow {
         let record = Record {
             name: event.name,
             labels: event.labels,
+            batch: event.batch,
             state: event.state,
             version: event.version,
             attempt: event.attempt,
@@ -88,6 +91,9 @@ fn number_of(kind: Kind) -> i64 {
         Kind::Finished => 7,
         Kind::WebhookDelivered => 8,
         Kind::WebhookFailed => 9,
+        Kind::AttemptFinished => 10,
+        Kind::BatchCreated => 11,
+        Kind::BatchFinished => 12,
     }
 }
 
@@ -254,6 +260,7 @@ pub(super) fn decode(job: JobId, at: i64, text: &str) -> Result<Event, Fault> {
     let record: Record = serde_json::from_str(text)?;
     Ok(Event {
         job,
+        batch: record.batch,
         at: Timestamp::from_micros(at),
         name: record.name,
         labels: record.labels,

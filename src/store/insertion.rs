@@ -7,9 +7,11 @@ use rusqlite::{Connection, params};
 use crate::encoding;
 use crate::events::EventRow;
 use crate::outbox::{self, WebhookRow};
-use crate::tables::{self, Row, Totals};
+use crate::schedules::{self, ScheduleRow};
+use crate::tables::{self, Change, Row, Totals};
 use crate::{Fault, Inserted, Store, StoreError};
 use job::event::Event;
+use job::schedule::Record;
 use job::spec::Secrets;
 use job::{Idempotency, Job, JobId};
 
@@ -20,7 +22,9 @@ const DOING: &str = "cannot store a new job";
 pub struct Insertion {
     key: Option<Key>,
     jobs: Vec<NewRow>,
+    changes: Vec<Change>,
     pub(super) events: Vec<EventRow>,
+    step: Option<ScheduleRow>,
 }
 
 /// What a repeat of the submission is recognised by.
@@ -70,6 +74,15 @@ impl Insertion {
         Ok(())
     }
 
+    /// The jobs are what this step of a schedule makes: nothing is stored if the step has been made already.
+    ///
+    /// # Errors
+    /// If the schedule cannot be written as text; the insertion is as before then.
+    pub fn step(&mut self, next: &Record) -> Result<(), StoreError> {
+        self.step = Some(ScheduleRow::of(next).map_err(|it| it.doing(DOING))?);
+        Ok(())
+    }
+
     /// A repeat by this actor with this key stores nothing and finds `made`, the job or whatever else the submission
     /// makes. The key goes when that is deleted.
     pub fn keyed(&mut self, actor: &str, idempotency: Idempotency, made: JobId) {
@@ -78,6 +91,11 @@ impl Insertion {
             idempotency,
             made,
         });
+    }
+
+    /// Makes a change in the same transaction, once the jobs are there.
+    pub(super) fn also(&mut self, change: Change) {
+        self.changes.push(change);
     }
 }
 
@@ -132,8 +150,14 @@ pub(super) fn insert(
                 key.made.as_bytes()
             ])?;
     }
+    if let Some(step) = &insertion.step {
+        schedules::step(connection, step)?;
+    }
     for job in &insertion.jobs {
         insert_job(connection, job, totals)?;
+    }
+    for change in &insertion.changes {
+        tables::change(connection, change, totals)?;
     }
     Ok(Inserted::New)
 }

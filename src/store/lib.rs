@@ -5,6 +5,7 @@
 //! SQLite blocks a worker of the async runtime, and nothing of it is seen outside. The store decides
 //! nothing about a job: it must not know the rules of a job's life, HTTP or processes.
 
+mod batches;
 mod encoding;
 mod events;
 mod inbox;
@@ -13,6 +14,7 @@ mod outbox;
 mod query;
 mod queues;
 mod reader;
+mod schedules;
 mod schema;
 mod tables;
 #[cfg(test)]
@@ -27,6 +29,7 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 use tokio::sync::watch;
 
+pub use batches::GroupState;
 use events::EventRow;
 pub use events::{EventPage, EventQuery};
 pub use insertion::Insertion;
@@ -84,13 +87,16 @@ enum Fault {
     /// A change came for a job that is not there or is over.
     #[error("no such unfinished job")]
     NoSuchJob,
+    /// A step of a schedule has been made already, or the schedule has changed.
+    #[error("the schedule has gone on meanwhile")]
+    NoSuchTurn,
 }
 
 impl Fault {
     fn is_full(&self) -> bool {
         match self {
             Self::Sqlite(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
-            Self::Encoding(_) | Self::UnknownState(_) | Self::NoSuchJob => false,
+            Self::Encoding(_) | Self::UnknownState(_) | Self::NoSuchJob | Self::NoSuchTurn => false,
         }
     }
 
@@ -109,7 +115,7 @@ impl Fault {
             Self::Sqlite(error) => error
                 .sqlite_error_code()
                 .is_some_and(|code| OUTSIDE.contains(&code)),
-            Self::Encoding(_) | Self::UnknownState(_) | Self::NoSuchJob => false,
+            Self::Encoding(_) | Self::UnknownState(_) | Self::NoSuchJob | Self::NoSuchTurn => false,
         }
     }
 
@@ -296,6 +302,18 @@ impl Store {
         self.writer.change(Change::Delete(ids), doing).await
     }
 
+    /// The greatest id of all jobs; `None` while there is none.
+    ///
+    /// # Errors
+    /// Where the tables cannot be read.
+    pub async fn newest(&self) -> Result<Option<JobId>, StoreError> {
+        self.readers
+            .read("cannot read the newest job", |connection| {
+                query::newest(connection)
+            })
+            .await
+    }
+
     /// The job as last stored; its secrets have names and no values.
     ///
     /// # Errors
@@ -404,7 +422,13 @@ impl Store {
         event: Event,
     ) -> Result<(), StoreError> {
         let doing = "cannot store a delivery";
-        let rows = EventRow::all(vec![event]).map_err(|it| it.doing(doing))?;
+        // The words for it are those of a job.
+        let told = if delivery.event.what.kind().is_of_batch() {
+            Vec::new()
+        } else {
+            vec![event]
+        };
+        let rows = EventRow::all(told).map_err(|it| it.doing(doing))?;
         let change = Change::Settle(delivery.id, delivery.event.job, Settlement::Done(rows));
         self.writer.change(change, doing).await
     }

@@ -24,7 +24,11 @@ pub(super) struct WebhookRow {
 }
 
 pub(super) fn rows(job: &Job) -> Vec<WebhookRow> {
-    let webhooks = (0_i64..).zip(&job.spec.webhooks);
+    webhook_rows(&job.spec.webhooks)
+}
+
+pub(super) fn webhook_rows(webhooks: &[Webhook]) -> Vec<WebhookRow> {
+    let webhooks = (0_i64..).zip(webhooks);
     webhooks
         .map(|(number, Webhook { url, secret, .. })| WebhookRow {
             number,

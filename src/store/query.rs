@@ -1,14 +1,15 @@
 //! What is read: single jobs, all unfinished ones, pages of finished ones.
 //!
 //! A page is a merge of ranges of an index, one range for each state (and label value), each of which
-//! gives ids in order. So the database stops reading when the page is full, however many jobs match.
+//! gives ids in order. So the database stops reading when the page is full, however many jobs match. Only where few names
+//! begin with what is looked for, all of these are sorted.
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 
 use crate::Fault;
 use crate::encoding::{self, Columns};
-use crate::tables::{DEFAULT_QUEUE, QUEUE_LABEL, Totals};
+use crate::tables::{BATCH_LABEL, DEFAULT_QUEUE, NAME_LABEL, QUEUE_LABEL, SCHEDULE_LABEL, Totals};
 use job::query::{Filter, Order, Query};
 use job::selector::Requirement;
 use job::spec::Secrets;
@@ -20,6 +21,9 @@ const MAX_RANGES: usize = 100;
 
 /// How far the jobs with a label are counted to find the rarest label.
 const MAX_COUNTED: i64 = 2_000;
+
+/// The most names of which the first by age are looked for in the index alone.
+const MAX_NAMES: i64 = 20_000;
 
 pub(super) fn get(connection: &Connection, id: JobId) -> Result<Option<Job>, Fault> {
     // In this order, as a job moves from the first table to the second and never back.
@@ -104,8 +108,23 @@ pub(super) fn queued(
         [encoding::number_of(State::Queued).into()],
     );
     if let Some(after) = query.after {
-        let id = Value::Blob(after.as_bytes().to_vec());
-        sql.push(&format!(" AND id {beyond} ?"), [id]);
+        sql.push(&format!(" AND id {beyond} ?"), [blob(after)]);
+    }
+    within(&mut sql, "id", filter);
+    if let Some(prefix) = &filter.name_prefix {
+        named(&mut sql, "name", prefix);
+    }
+    if let Some(queue) = &filter.queue {
+        sql.push(
+            " AND ifnull(json_extract(job, '$.spec.queue'), ?) = ?",
+            [text(DEFAULT_QUEUE), text(queue)],
+        );
+    }
+    if let Some(schedule) = &filter.schedule {
+        sql.push(
+            " AND json_extract(job, '$.schedule.name') = ?",
+            [text(schedule)],
+        );
     }
     sql.push(&format!(" ORDER BY id{descending}"), []);
     let mut statement = connection.prepare_cached(&sql.text)?;
@@ -123,6 +142,16 @@ pub(super) fn queued(
         }
     }
     Ok(jobs)
+}
+
+/// The greatest id of all jobs.
+pub(super) fn newest(connection: &Connection) -> Result<Option<JobId>, Fault> {
+    let newest: Option<[u8; 16]> = connection.query_row(
+        "SELECT max(id) FROM (SELECT max(id) AS id FROM live UNION ALL SELECT max(id) FROM finished)",
+        [],
+        |row| row.get(0),
+    )?;
+    Ok(newest.map(JobId::from_bytes))
 }
 
 pub(super) fn expired(
@@ -243,7 +272,16 @@ pub(super) fn page(connection: &Connection, query: &Query) -> Result<Option<Sql>
         Order::CreatedDescending => (" DESC", "<"),
         Order::CreatedAscending => ("", ">"),
     };
-    let label = leading_label(connection, filter, MAX_RANGES / states.len())?;
+    let batch = filter.batch.map(|id| id.to_string());
+    let label = match &batch {
+        Some(id) => Some((BATCH_LABEL, vec![id.as_str()])),
+        None => leading_label(connection, filter, MAX_RANGES / states.len())?,
+    };
+    if label.is_none()
+        && let Some(sql) = by_name(connection, query, &states)?
+    {
+        return Ok(Some(sql));
+    }
     let ranges: Vec<(i64, Option<(&str, &str)>)> = match &label {
         Some((key, values)) => states
             .iter()
@@ -277,9 +315,9 @@ pub(super) fn page(connection: &Connection, query: &Query) -> Result<Option<Sql>
             }
         };
         if let Some(after) = query.after {
-            let id = Value::Blob(after.as_bytes().to_vec());
-            sql.push(&format!(" AND {ordered} {beyond} ?"), [id]);
+            sql.push(&format!(" AND {ordered} {beyond} ?"), [blob(after)]);
         }
+        within(&mut sql, ordered, filter);
         conditions(&mut sql, filter);
     }
     sql.push(
@@ -289,6 +327,113 @@ pub(super) fn page(connection: &Connection, query: &Query) -> Result<Option<Sql>
     Ok(Some(sql))
 }
 
+/// The statement for a page by the beginning of a name, led by the names; `None` if so many begin with it that a
+/// page is soon found in the order of ids.
+fn by_name(connection: &Connection, query: &Query, states: &[i64]) -> Result<Option<Sql>, Fault> {
+    let filter = &query.filter;
+    let Some(prefix) = filter.name_prefix.as_deref().filter(|it| !it.is_empty()) else {
+        return Ok(None);
+    };
+    let mut names = Sql::default();
+    names.push(
+        "labels WHERE key = ? AND value >= ?",
+        [text(NAME_LABEL), text(prefix)],
+    );
+    if let Some(end) = end_of(prefix) {
+        names.push(" AND value < ?", [text(&end)]);
+    }
+    names.push(
+        &format!(" AND state IN ({})", question_marks(states.len())),
+        states.iter().map(|state| (*state).into()),
+    );
+    // Nothing else has to be known of a job: then its row is read only if it is on the page.
+    let is_alone = *filter
+        == Filter {
+            states: filter.states.clone(),
+            name_prefix: filter.name_prefix.clone(),
+            ..Filter::default()
+        };
+    let most = if is_alone { MAX_NAMES } else { MAX_COUNTED };
+    let few: i64 = connection
+        .prepare_cached(&format!(
+            "SELECT count(*) FROM (SELECT 1 FROM {} LIMIT {most})",
+            names.text
+        ))?
+        .query_row(params_from_iter(&names.values), |row| row.get(0))?;
+    if few >= most {
+        return Ok(None);
+    }
+    let (descending, beyond) = match query.order {
+        Order::CreatedDescending => (" DESC", "<"),
+        Order::CreatedAscending => ("", ">"),
+    };
+    if let Some(after) = query.after {
+        names.push(&format!(" AND id {beyond} ?"), [blob(after)]);
+    }
+    within(&mut names, "id", filter);
+    if is_alone {
+        names.push(
+            &format!(" ORDER BY id{descending} LIMIT ?"),
+            [count(query.limit).into()],
+        );
+    }
+    let mut sql = Sql::default();
+    sql.push(
+        &format!(
+            "SELECT l.id, f.state, f.name, f.created_at, f.expires_at, f.job \
+             FROM (SELECT id FROM {}) l CROSS JOIN finished f ON f.id = l.id WHERE true",
+            names.text
+        ),
+        names.values,
+    );
+    conditions(&mut sql, filter);
+    sql.push(
+        &format!(" ORDER BY 1{descending} LIMIT ?"),
+        [count(query.limit).into()],
+    );
+    Ok(Some(sql))
+}
+
+/// The least text that is greater than all that begin with this.
+fn end_of(prefix: &str) -> Option<String> {
+    let mut end = prefix.to_owned();
+    while let Some(last) = end.pop() {
+        let next = match last {
+            // Between the two are no characters.
+            '\u{d7ff}' => Some('\u{e000}'),
+            other => char::from_u32(u32::from(other) + 1),
+        };
+        if let Some(next) = next {
+            end.push(next);
+            return Some(end);
+        }
+    }
+    None
+}
+
+/// The ids that jobs of the time can have; the exact time is checked besides.
+fn within(sql: &mut Sql, id: &str, filter: &Filter) {
+    if let Some(moment) = filter.created_after {
+        sql.push(&format!(" AND {id} >= ?"), [blob(JobId::below(moment))]);
+    }
+    if let Some(moment) = filter.created_before {
+        sql.push(&format!(" AND {id} < ?"), [blob(JobId::above(moment))]);
+    }
+}
+
+fn named(sql: &mut Sql, column: &str, prefix: &str) {
+    sql.push(&format!(" AND {column} IS NOT NULL"), []);
+    // SQLite's substr() makes NULL of what is empty.
+    if !prefix.is_empty() {
+        // Bytes, as a prefix of characters is one of bytes, and LIKE folds the case.
+        let prefix = Value::Blob(prefix.as_bytes().to_vec());
+        sql.push(
+            &format!(" AND substr(CAST({column} AS BLOB), 1, length(?)) = ?"),
+            [prefix.clone(), prefix],
+        );
+    }
+}
+
 /// The rarest of the labels, the queue among them, that have to be there with one of a few values.
 fn leading_label<'a>(
     connection: &Connection,
@@ -296,10 +441,12 @@ fn leading_label<'a>(
     max_values: usize,
 ) -> Result<Option<(&'a str, Vec<&'a str>)>, Fault> {
     let queue = filter.queue.as_deref().filter(|it| *it != DEFAULT_QUEUE);
-    let mut candidates: Vec<(&str, Vec<&str>)> = queue
-        .map(|it| (QUEUE_LABEL, vec![it]))
-        .into_iter()
-        .collect();
+    let schedule = filter.schedule.as_deref();
+    let marks = [
+        queue.map(|it| (QUEUE_LABEL, vec![it])),
+        schedule.map(|it| (SCHEDULE_LABEL, vec![it])),
+    ];
+    let mut candidates: Vec<(&str, Vec<&str>)> = marks.into_iter().flatten().collect();
     for requirement in &filter.selector.requirements {
         match requirement {
             Requirement::In(key, values) => {
@@ -321,7 +468,7 @@ fn leading_label<'a>(
     for (key, values) in candidates {
         let sql = format!(
             "SELECT count(*) FROM (SELECT 1 FROM labels WHERE key = ? AND value IN ({}) LIMIT {MAX_COUNTED})",
-            marks(values.len())
+            question_marks(values.len())
         );
         let jobs: i64 = connection
             .prepare_cached(&sql)?
@@ -343,13 +490,16 @@ fn conditions(sql: &mut Sql, filter: &Filter) {
     for requirement in &filter.selector.requirements {
         match requirement {
             Requirement::In(key, values) => sql.push(
-                &format!(" AND {labelled} AND x.value IN ({}))", marks(values.len())),
+                &format!(
+                    " AND {labelled} AND x.value IN ({}))",
+                    question_marks(values.len())
+                ),
                 [key].into_iter().chain(values).map(|it| text(it)),
             ),
             Requirement::NotIn(key, values) => sql.push(
                 &format!(
                     " AND NOT {labelled} AND x.value IN ({}))",
-                    marks(values.len())
+                    question_marks(values.len())
                 ),
                 [key].into_iter().chain(values).map(|it| text(it)),
             ),
@@ -359,19 +509,16 @@ fn conditions(sql: &mut Sql, filter: &Filter) {
         }
     }
     if let Some(prefix) = &filter.name_prefix {
-        sql.push(" AND f.name IS NOT NULL", []);
-        // SQLite's substr() makes NULL of what is empty.
-        if !prefix.is_empty() {
-            // Bytes, as a prefix of characters is one of bytes, and LIKE folds the case.
-            let prefix = Value::Blob(prefix.clone().into_bytes());
-            sql.push(
-                " AND substr(CAST(f.name AS BLOB), 1, length(?)) = ?",
-                [prefix.clone(), prefix],
-            );
-        }
+        named(sql, "f.name", prefix);
     }
     if let Some(queue) = &filter.queue {
         sql.push(" AND f.queue = ?", [text(queue)]);
+    }
+    if let Some(schedule) = &filter.schedule {
+        sql.push(
+            &format!(" AND {labelled} AND x.value = ?)"),
+            [text(SCHEDULE_LABEL), text(schedule)],
+        );
     }
     if let Some(moment) = filter.created_after {
         sql.push(" AND f.created_at >= ?", [moment.as_micros().into()]);
@@ -392,14 +539,37 @@ fn read(row: &Row<'_>) -> rusqlite::Result<(Columns, String)> {
     Ok((columns, row.get(5)?))
 }
 
+fn blob(id: JobId) -> Value {
+    Value::Blob(id.as_bytes().to_vec())
+}
+
 fn text(text: &str) -> Value {
     Value::Text(text.to_owned())
 }
 
-fn marks(count: usize) -> String {
+fn question_marks(count: usize) -> String {
     vec!["?"; count].join(", ")
 }
 
 fn count(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_begins_with_a_text_lies_before_its_end() {
+        for (prefix, end) in [
+            ("a", Some("b")),
+            ("a\u{10ffff}", Some("b")),
+            ("\u{d7ff}", Some("\u{e000}")),
+            ("\u{10ffff}", None),
+        ] {
+            assert_eq!(end_of(prefix).as_deref(), end, "{prefix:?}");
+            let longer = format!("{prefix}\u{10ffff}");
+            assert!(end.is_none_or(|end| longer.as_str() < end && prefix < end));
+        }
+    }
 }

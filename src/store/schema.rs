@@ -114,6 +114,48 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX queue_starts_by_time ON queue_starts (queue, at);
     INSERT INTO labels (key, value, state, id)
         SELECT '#queue', queue, state, id FROM finished WHERE queue <> 'default';",
+    "INSERT INTO labels (key, value, state, id)
+        SELECT '#name', name, state, id FROM finished WHERE name IS NOT NULL;",
+    // How many jobs of a batch have ended, and how, is counted by the transactions of their ends: their own rows expire.
+    "CREATE TABLE batches (
+        id BLOB NOT NULL PRIMARY KEY,
+        state INTEGER NOT NULL,
+        total INTEGER NOT NULL,
+        succeeded INTEGER NOT NULL,
+        failed INTEGER NOT NULL,
+        canceled INTEGER NOT NULL,
+        timed_out INTEGER NOT NULL,
+        lost INTEGER NOT NULL,
+        created_at INTEGER NOT NULL,
+        finished_at INTEGER,
+        expires_at INTEGER,
+        batch TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX batches_by_expiry ON batches (expires_at) WHERE expires_at IS NOT NULL;
+    CREATE INDEX batches_running ON batches (id) WHERE finished_at IS NULL;
+    CREATE TABLE batch_groups (
+        batch BLOB NOT NULL,
+        number INTEGER NOT NULL,
+        key TEXT NOT NULL,
+        first BLOB NOT NULL,
+        count INTEGER NOT NULL,
+        succeeded INTEGER NOT NULL,
+        failed INTEGER NOT NULL,
+        canceled INTEGER NOT NULL,
+        PRIMARY KEY (batch, number)
+    ) STRICT, WITHOUT ROWID;",
+    // No time up to `seen` is looked at again, and `turn` lets each step be made once.
+    "CREATE TABLE schedules (
+        name TEXT NOT NULL PRIMARY KEY,
+        created_by TEXT NOT NULL,
+        created_at INTEGER NOT NULL,
+        changed_at INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        definition TEXT NOT NULL,
+        seen INTEGER NOT NULL,
+        turn INTEGER NOT NULL,
+        progress TEXT NOT NULL
+    ) STRICT;",
 ];
 
 /// How long a connection waits for a predecessor that is still going down.

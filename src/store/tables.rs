@@ -5,11 +5,14 @@
 
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
-use crate::encoding::{self, Columns};
+use crate::batches::{self, BatchRow};
+use crate::encoding::{self, Columns, Indexed};
 use crate::events::{self, EventRow};
 use crate::outbox::{self, Settlement};
 use crate::queues::{self, QueueRow};
+use crate::schedules::{self, ScheduleRow};
 use crate::{Fault, Inserted};
+use job::time::Timestamp;
 use job::{Idempotency, Job, JobId};
 
 /// The queue of jobs that name none.
@@ -18,6 +21,15 @@ pub(super) const DEFAULT_QUEUE: &str = "default";
 /// The key of the queue in the index of labels.
 pub(super) const QUEUE_LABEL: &str = "#queue";
 
+/// The key of the batch in it.
+pub(super) const BATCH_LABEL: &str = "#batch";
+
+/// The key of the job's name there.
+pub(super) const NAME_LABEL: &str = "#name";
+
+/// The key of the job's schedule there.
+pub(super) const SCHEDULE_LABEL: &str = "#schedule";
+
 /// A job as it goes into a table.
 #[derive(Debug)]
 pub(super) struct Row {
@@ -25,6 +37,16 @@ pub(super) struct Row {
     queue: String,
     text: String,
     has_webhooks: bool,
+    /// Boxed, as few jobs have one.
+    place: Option<Box<Place>>,
+}
+
+/// The place of a job in its batch.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) batch: JobId,
+    pub(super) group: u32,
+    pub(super) finished_at: Timestamp,
 }
 
 impl Row {
@@ -36,11 +58,27 @@ impl Row {
             queue: job.spec.queue.clone(),
             text,
             has_webhooks: !job.spec.webhooks.is_empty(),
+            place: job.batch.as_ref().map(|it| {
+                Box::new(Place {
+                    batch: it.id,
+                    group: it.group,
+                    finished_at: job.finished_at.unwrap_or_default(),
+                })
+            }),
         })
     }
 
     pub(super) fn id(&self) -> JobId {
         self.columns.id
+    }
+
+    /// The place of the job in its batch.
+    pub(super) fn place(&self) -> Option<&Place> {
+        self.place.as_deref()
+    }
+
+    pub(super) fn state(&self) -> i64 {
+        self.columns.state
     }
 
     /// There may be rows in the tables of what is to be delivered.
@@ -57,6 +95,11 @@ pub(super) enum Change {
     Delete(Vec<JobId>),
     PutQueue(QueueRow),
     DeleteQueue(String),
+    PutBatch(Box<BatchRow>),
+    DeleteBatch(JobId),
+    PutSchedule(Box<ScheduleRow>),
+    StepSchedule(Box<ScheduleRow>),
+    DeleteSchedule(String),
     /// What became of an attempt to deliver an event of this job.
     Settle(i64, JobId, Settlement),
 }
@@ -160,7 +203,7 @@ pub(super) fn change(
 ) -> Result<(), Fault> {
     match change {
         Change::Update(row, _) => update(connection, row),
-        Change::Finish(row, _) => finish(connection, row, totals),
+        Change::Finish(row, _) => finish(connection, row, totals).map(drop),
         Change::Delete(ids) => {
             for id in ids {
                 delete(connection, *id, totals)?;
@@ -169,6 +212,11 @@ pub(super) fn change(
         }
         Change::PutQueue(row) => queues::put(connection, row),
         Change::DeleteQueue(name) => queues::delete(connection, name),
+        Change::PutBatch(row) => batches::put(connection, row),
+        Change::DeleteBatch(id) => batches::delete(connection, *id),
+        Change::PutSchedule(row) => schedules::put(connection, row),
+        Change::StepSchedule(row) => schedules::step(connection, row),
+        Change::DeleteSchedule(name) => schedules::delete(connection, name),
         Change::Settle(id, job, settlement) => {
             outbox::settle(connection, *id, *job, settlement, totals)
         }
@@ -195,20 +243,26 @@ fn update(connection: &Connection, row: &Row) -> Result<(), Fault> {
     Ok(())
 }
 
-fn finish(connection: &Connection, row: &Row, totals: &mut Totals) -> Result<(), Fault> {
+/// `true`: it had not finished before.
+pub(super) fn finish(
+    connection: &Connection,
+    row: &Row,
+    totals: &mut Totals,
+) -> Result<bool, Fault> {
     let id = row.columns.id.as_bytes();
     let was_live = connection
         .prepare_cached("DELETE FROM live WHERE id = ?")?
         .execute([id])?;
     if was_live == 0 {
-        return refinish(connection, row);
+        refinish(connection, row)?;
+        return Ok(false);
     }
     insert_finished(connection, row)?;
     connection
         .prepare_cached("DELETE FROM secrets WHERE id = ?")?
         .execute([id])?;
     totals.finished = totals.finished.saturating_add(1);
-    Ok(())
+    Ok(true)
 }
 
 pub(super) fn insert_finished(connection: &Connection, row: &Row) -> Result<(), Fault> {
@@ -251,8 +305,11 @@ fn bound(row: &Row) -> [(&'static str, &dyn ToSql); 7] {
 fn insert_labels(connection: &Connection, row: &Row) -> Result<(), Fault> {
     let mut insert = connection
         .prepare_cached("INSERT INTO labels (key, value, state, id) VALUES (?, ?, ?, ?)")?;
-    let labels = encoding::labels(&row.text)?;
-    for (key, value) in labels.iter().map(pair).chain(queue_label(&row.queue)) {
+    let indexed = encoding::indexed(&row.text)?;
+    let batch = indexed.batch();
+    let marks = marks(&row.queue, row.columns.name.as_deref(), &indexed)
+        .chain(batch_label(batch.as_deref()));
+    for (key, value) in indexed.labels.iter().map(pair).chain(marks) {
         insert.execute(params![
             key,
             value,
@@ -267,32 +324,48 @@ fn pair<'a>((key, value): (&'a String, &'a String)) -> (&'a str, &'a str) {
     (key, value)
 }
 
-/// The queue as a label that no client can set, so that the index of labels finds the jobs of a queue, too. A job in
-/// the default queue costs nothing.
-fn queue_label(queue: &str) -> Option<(&'static str, &str)> {
-    (queue != DEFAULT_QUEUE).then_some((QUEUE_LABEL, queue))
+/// Queue, name and schedule as labels that no client can set, so that the index of labels finds jobs by them, too. A job
+/// without a name and a schedule in the default queue costs nothing.
+fn marks<'a>(
+    queue: &'a str,
+    name: Option<&'a str>,
+    indexed: &'a Indexed,
+) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let queue = (queue != DEFAULT_QUEUE).then_some((QUEUE_LABEL, queue));
+    let schedule = indexed.schedule.as_ref();
+    let schedule = schedule.map(|it| (SCHEDULE_LABEL, it.name.as_str()));
+    let name = name.map(|it| (NAME_LABEL, it));
+    [queue, name, schedule].into_iter().flatten()
+}
+
+/// The same for the batch.
+fn batch_label(batch: Option<&str>) -> Option<(&'static str, &str)> {
+    batch.map(|id| (BATCH_LABEL, id))
 }
 
 /// Removes a finished job's labels from the index; false where the job is not a finished one.
 fn delete_labels(connection: &Connection, id: JobId) -> Result<bool, Fault> {
     let row = connection
-        .prepare_cached("SELECT state, queue, job FROM finished WHERE id = ?")?
+        .prepare_cached("SELECT state, queue, job, name FROM finished WHERE id = ?")?
         .query_row([id.as_bytes()], |row| {
             Ok((
                 row.get::<_, i64>(0)?,
                 row.get::<_, String>(1)?,
                 row.get::<_, String>(2)?,
+                row.get::<_, Option<String>>(3)?,
             ))
         })
         .optional()?;
-    let Some((state, queue, text)) = row else {
+    let Some((state, queue, text, name)) = row else {
         return Ok(false);
     };
     let mut delete = connection.prepare_cached(
         "DELETE FROM labels WHERE key = ? AND value = ? AND state = ? AND id = ?",
     )?;
-    let labels = encoding::labels(&text)?;
-    for (key, value) in labels.iter().map(pair).chain(queue_label(&queue)) {
+    let indexed = encoding::indexed(&text)?;
+    let batch = indexed.batch();
+    let marks = marks(&queue, name.as_deref(), &indexed).chain(batch_label(batch.as_deref()));
+    for (key, value) in indexed.labels.iter().map(pair).chain(marks) {
         delete.execute(params![key, value, state, id.as_bytes()])?;
     }
     Ok(true)

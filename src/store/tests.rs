@@ -9,14 +9,18 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use job::batch::{Membership, On};
+use job::dependency::{Awaited, Dependency};
 use job::outcome::*;
 use job::pty::Pty;
 use job::query::{Filter, Order};
 use job::queue::{Concurrency, OnConflict};
+use job::retry::{Codes, Retry};
 use job::sandbox::{InForce, Part, Sandbox};
+use job::schedule::{Definition, Missed, Occurrence, Overlap, Progress, Record, When};
 use job::selector::{Requirement, Selector};
 use job::spec::*;
-use job::{Process, Signal, State, Survivor};
+use job::{Attempt, Process, Signal, State, Survivor};
 use linux::clock;
 
 pub(super) fn job(state: State) -> Job {
@@ -249,6 +253,7 @@ async fn a_key_belongs_to_one_body_of_one_actor_for_the_life_of_the_job() {
         rerun_of: None,
         run_at: None,
         hold: false,
+        schedule: None,
         ..job(State::Queued)
     };
     assert_eq!(insert(&other, 2).await.unwrap(), Inserted::New);
@@ -448,6 +453,191 @@ fn a_page_comes_from_indexes_in_order() {
     store.close();
 }
 
+fn schedule(name: &str) -> Record {
+    let at = Timestamp::from_micros(5);
+    Record {
+        name: name.to_owned(),
+        created_by: "token:default".to_owned(),
+        created_at: at,
+        changed_at: at,
+        version: 1,
+        definition: Definition {
+            when: When::EverySeconds(5),
+            time_zone: "UTC".to_owned(),
+            job: r#"{"command":["x"]}"#.to_owned(),
+            overlap: Overlap::Queue,
+            missed: Missed::All,
+            missed_within_seconds: 3,
+            jitter_seconds: 0,
+            paused: false,
+            starts_at: None,
+            ends_at: Some(at),
+            labels: BTreeMap::new(),
+        },
+        seen: at,
+        turn: 0,
+        progress: Progress::default(),
+    }
+}
+
+#[tokio::test]
+async fn a_step_of_a_schedule_is_made_once_and_with_its_job() {
+    let (_folder, path, store) = fresh();
+    let first = schedule("a");
+    store.put_schedule(&first).await.unwrap();
+    store.put_schedule(&schedule("b")).await.unwrap();
+    let next = first.stepped(Timestamp::from_micros(9), |it| it.runs += 1);
+    let insert = async |next: &Record| {
+        let mut insertion = Insertion::default();
+        let job = job(State::Queued);
+        insertion
+            .add(&job, &Secrets::default(), Vec::new())
+            .unwrap();
+        insertion.step(next).unwrap();
+        store.insert_all(insertion).await
+    };
+    insert(&next).await.unwrap();
+    let error = insert(&next).await.unwrap_err();
+    assert_eq!(error.why, "the schedule has gone on meanwhile");
+    assert_eq!(rows(&path, "live"), 1, "a second job has not been stored");
+    assert_eq!(
+        store.schedules().await.unwrap(),
+        [next.clone(), schedule("b")]
+    );
+    // Nor after it has been changed or made again.
+    let other = Record {
+        turn: next.turn + 1,
+        ..next.clone()
+    };
+    store.put_schedule(&other).await.unwrap();
+    let late = next.stepped(Timestamp::from_micros(11), |_| {});
+    assert!(store.step_schedule(&late).await.is_err());
+    store
+        .step_schedule(&other.stepped(Timestamp::from_micros(11), |_| {}))
+        .await
+        .unwrap();
+    store.delete_schedule("a".to_owned()).await.unwrap();
+    assert!(store.step_schedule(&late).await.is_err());
+    store
+        .put_schedule(&Record {
+            created_at: Timestamp::from_micros(77),
+            ..first
+        })
+        .await
+        .unwrap();
+    assert!(insert(&next).await.is_err());
+    assert_eq!(rows(&path, "live"), 1);
+    store.close();
+}
+
+/// The slowest of some pages, and the jobs of the last.
+fn slowest(store: &Store, filter: &Filter) -> (std::time::Duration, Vec<Job>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let mut slowest = std::time::Duration::ZERO;
+    let mut last = Vec::new();
+    for _ in 0..20 {
+        let query = Query {
+            filter: filter.clone(),
+            order: Order::CreatedDescending,
+            after: None,
+            limit: 50,
+        };
+        let began = std::time::Instant::now();
+        last = runtime.block_on(store.list(query, 0)).unwrap().1;
+        slowest = slowest.max(began.elapsed());
+    }
+    (slowest, last)
+}
+
+/// With as many jobs as it is told, it measures: `LIST_JOBS=300000 cargo nextest run many_jobs --no-capture`.
+#[test]
+#[expect(clippy::print_stdout, reason = "it measures")]
+fn many_jobs_are_listed_by_queue_name_and_time() {
+    let count: u32 = std::env::var("LIST_JOBS").map_or(3000, |it| it.parse().unwrap());
+    let (_folder, path, store) = fresh();
+    let base = Job {
+        labels: BTreeMap::new(),
+        ..job(State::Succeeded)
+    };
+    // One job a second up to now; every thousandth is rare, and the oldest have a name of their own.
+    let now = JobId::generate().made_at().as_micros();
+    let at = |number: u32| {
+        Timestamp::from_micros(now - (i64::from(count) - i64::from(number)) * 1_000_000)
+    };
+    let mut connection = raw(&path);
+    let fill = connection.transaction().unwrap();
+    let mut totals = tables::Totals::read(&fill).unwrap();
+    for number in 0..count {
+        let is_rare = number % 1000 == 7;
+        let name = if is_rare {
+            format!("rare-{number}")
+        } else if number < 100 {
+            format!("first-{number}")
+        } else {
+            format!("job-{number}")
+        };
+        let queue = if is_rare { "rare" } else { "default" };
+        let mut bytes = *JobId::generate().as_bytes();
+        bytes[..6].copy_from_slice(&(at(number).as_micros() / 1000).to_be_bytes()[2..]);
+        let job = Job {
+            id: JobId::from_bytes(bytes),
+            name: Some(name),
+            created_at: at(number),
+            spec: Arc::new(Spec {
+                queue: queue.to_owned(),
+                ..Spec::clone(&base.spec)
+            }),
+            ..base.clone()
+        };
+        let mut insertion = Insertion::default();
+        insertion
+            .add(&job, &Secrets::default(), Vec::new())
+            .unwrap();
+        crate::insertion::insert(&fill, &insertion, &mut totals).unwrap();
+    }
+    totals.write(&fill).unwrap();
+    fill.commit().unwrap();
+    let rare = usize::try_from(count.div_ceil(1000).min(50)).unwrap();
+    let named = |prefix: &str| Filter {
+        name_prefix: Some(prefix.to_owned()),
+        ..Filter::default()
+    };
+    let between = |from: u32, to: u32| Filter {
+        created_after: Some(at(from)),
+        created_before: Some(at(to)),
+        ..Filter::default()
+    };
+    let in_queue = Filter {
+        queue: Some("rare".to_owned()),
+        ..Filter::default()
+    };
+    let both = Filter {
+        queue: Some("rare".to_owned()),
+        ..named("rare-")
+    };
+    for (what, filter, found) in [
+        ("a rare queue", in_queue, rare),
+        ("a rare name", named("rare-"), rare),
+        ("a rare name in a rare queue", both, rare),
+        ("one job by its name", named("first-42"), 1),
+        ("old names", named("first-"), 50),
+        ("a name that most have", named("job-"), 50),
+        ("a name that none has", named("none-"), 0),
+        ("an old time", between(10, 20), 10),
+        ("before an old time", between(0, 40), 40),
+        ("a time to come", between(count + 100, count + 200), 0),
+    ] {
+        let (slowest, jobs) = slowest(&store, &filter);
+        println!("{what}: {} jobs, slowest of 20: {slowest:?}", jobs.len());
+        assert_eq!(jobs.len(), found, "{what}");
+        assert!(jobs.iter().all(|job| filter.matches(job)), "{what}");
+        assert!(jobs.is_sorted_by(|one, next| one.id > next.id), "{what}");
+    }
+    store.close();
+}
+
 #[test]
 fn the_file_is_for_its_owner_alone_and_no_link_is_followed() {
     let (folder, path, store) = fresh();
@@ -484,7 +674,7 @@ fn a_newer_store_is_refused_and_untouched() {
     let error = Store::open(&path).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "store has schema 99, this procession knows up to 5: start the newer version"
+        "store has schema 99, this procession knows up to 7: start the newer version"
     );
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
@@ -623,7 +813,12 @@ prop_compose! {
         (timeout, start_deadline, ttl, grace) in
             (prop::option::of(duration()), prop::option::of(duration()), duration(), duration()),
         (stop_signal, codes, queue) in (signal(), prop::collection::vec(any::<u8>(), 0..3), text()),
-        key in prop::option::of(text().prop_map(|key| Concurrency { key, limit: 2, policy: OnConflict::Replace })),
+        (key, retry) in (
+            prop::option::of(text().prop_map(|key| Concurrency { key, limit: 2, policy: OnConflict::Replace })),
+            prop::option::of((1_u32..9, any::<u8>()).prop_map(|(max_attempts, last)| Retry {
+                max_attempts, exit_codes: Some(vec![Codes { first: last / 2, last }]), ..Retry::default()
+            })),
+        ),
     ) -> Spec {
         Spec {
             program, cwd: cwd.clone(), env,
@@ -646,7 +841,7 @@ prop_compose! {
             success_exit_codes: codes, queue, priority,
             weight: priority.unsigned_abs(), concurrency: key,
             start_deadline, ttl_after_finished: ttl,
-            webhooks: Vec::new(),
+            webhooks: Vec::new(), retry,
         }
     }
 }
@@ -665,8 +860,10 @@ prop_compose! {
         micros in 0_u32..u32::MAX,
     ) -> Job {
         Job {
-            id: JobId::generate(), name, labels, created_by, rerun_of: maybe.map(|_| JobId::generate()),
-            run_at: maybe_at, hold: flag, spec: Arc::new(spec), version, state,
+            id: JobId::generate(), name, labels, created_by, rerun_of: maybe.map(|_| JobId::generate()), trace: None, run_at: maybe_at, hold: flag, schedule: maybe_at.map(|_| Occurrence { name: path.clone().unwrap_or_default(), due_at: maybe_at }), spec: Arc::new(spec),
+            depends_on: if flag { vec![Dependency { awaited: Awaited::Job { job: JobId::generate() }, on: On::Failed }] } else { Vec::new() },
+            batch: maybe.map(|_| Membership { id: JobId::generate(), key: "k".to_owned(), group: 1, index: 2, count: 3, max_running: flag.then_some(4) }),
+            version, state,
             message: message.clone(), created_at: at, started_at: maybe_at, finished_at: maybe_at,
             expires_at: maybe_at, deadline_at: maybe_at,
             process: flag.then(|| Process {
@@ -678,6 +875,16 @@ prop_compose! {
                 }),
             }),
             attempt: 1,
+            attempts: if flag {
+                vec![Attempt {
+                    number: 1, started_at: maybe_at, finished_at: at, cause: Cause::Timeout, exit: None,
+                    spawn_failure: None, usage: None, first_offset: 0, next_offset: version, escalated: flag,
+                    killed_leftovers: 1, message: message.clone(),
+                }]
+            } else {
+                Vec::new()
+            },
+            next_attempt_at: maybe_at,
             exit: flag.then_some(Exit {
                 status: if maybe.is_some() {
                     ExitStatus::Signal { signal, core_dumped: flag }
@@ -735,6 +942,8 @@ prop_compose! {
         requirements in prop::collection::vec(requirement(), 0..3),
         name_prefix in prop::option::weighted(0.2, word()),
         queue in prop::option::weighted(0.2, word()),
+        batch in prop::option::weighted(0.2, 0_u128..3),
+        schedule in prop::option::weighted(0.2, word()),
         created_after in prop::option::weighted(0.2, 0_i64..10),
         created_before in prop::option::weighted(0.2, 0_i64..10),
         descending in any::<bool>(),
@@ -743,7 +952,8 @@ prop_compose! {
     ) -> Query {
         Query {
             filter: Filter {
-                states, selector: Selector { requirements }, name_prefix, queue,
+                states, selector: Selector { requirements }, name_prefix, queue, schedule,
+                batch: batch.map(|it| JobId::from_bytes(it.to_be_bytes())),
                 created_after: created_after.map(Timestamp::from_micros),
                 created_before: created_before.map(Timestamp::from_micros),
             },
@@ -778,7 +988,12 @@ proptest! {
         let jobs: Vec<Job> = (0_u128..).zip(many).map(|(number, (state, labels, name, queue, created))| {
             let base = with_id(number, State::ALL[state]);
             Job {
+                schedule: name.clone().map(|name| Occurrence { name, due_at: None }),
                 labels, name, created_at: Timestamp::from_micros(created),
+                batch: (number % 4 < 3).then(|| Membership {
+                    id: JobId::from_bytes((number % 4).to_be_bytes()),
+                    key: String::new(), group: 0, index: 0, count: 1, max_running: None,
+                }),
                 spec: Arc::new(Spec { queue, ..Spec::clone(&base.spec) }),
                 ..base
             }

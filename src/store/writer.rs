@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::oneshot;
 
+use crate::batches;
 use crate::events::{self, EventRow, Feed};
 use crate::inbox::{self, Inbox, Sender, Urgency, Woken};
 use crate::insertion::{self, Insertion};
@@ -16,6 +17,7 @@ use crate::outbox::{self, Settlement};
 use crate::queues::{self, Start};
 use crate::tables::{self, Change, Totals};
 use crate::{Counts, Fault, Inserted, OpenError, StoreError};
+use job::JobId;
 use job::event::Cursor;
 use linux::failpoint;
 
@@ -43,6 +45,14 @@ enum Command {
 }
 
 impl Command {
+    /// The batch of which a job has ended.
+    fn batch(&self) -> Option<JobId> {
+        match self {
+            Self::Change(Change::Finish(row, _), _) => Some(row.place()?.batch),
+            Self::Insert(..) | Self::Change(..) | Self::Tell(_) | Self::Start(_) => None,
+        }
+    }
+
     fn events(&self) -> &[EventRow] {
         match self {
             Self::Insert(insertion, _) => &insertion.events,
@@ -53,6 +63,11 @@ impl Command {
                 Change::Delete(_)
                 | Change::PutQueue(_)
                 | Change::DeleteQueue(_)
+                | Change::PutBatch(_)
+                | Change::DeleteBatch(_)
+                | Change::PutSchedule(_)
+                | Change::StepSchedule(_)
+                | Change::DeleteSchedule(_)
                 | Change::Settle(..),
                 _,
             )
@@ -350,9 +365,13 @@ impl WriterThread {
     fn tell_of(&self, batch: &[Entry], before: Totals, now: Totals) {
         if now.last_event != before.last_event {
             let events = batch.iter().flat_map(|(command, _)| command.events());
-            self.feed.tell(cursor(now), events.map(|event| event.job));
+            let batches = batch.iter().filter_map(|(command, _)| command.batch());
+            let told = events.map(|event| event.job).chain(batches);
+            self.feed.tell(cursor(now), told);
             let mut events = batch.iter().flat_map(|(command, _)| command.events());
-            if events.any(EventRow::is_outgoing) {
+            let mut batches = batch.iter().filter_map(|(command, _)| command.batch());
+            // A batch that has ended may have webhooks.
+            if events.any(EventRow::is_outgoing) || batches.next().is_some() {
                 self.feed.tell_outbox();
             }
         }
@@ -399,31 +418,35 @@ fn apply(
     command: &Command,
     totals: &mut Totals,
 ) -> Result<Inserted, Fault> {
-    let inserted = match command {
-        Command::Insert(insertion, _) => insertion::insert(connection, insertion, totals)?,
-        Command::Change(change, _) => {
-            tables::change(connection, change, totals)?;
-            Inserted::New
+    match command {
+        Command::Insert(insertion, _) => {
+            let inserted = insertion::insert(connection, insertion, totals)?;
+            if inserted == Inserted::New {
+                events::insert(connection, &insertion.events, totals)?;
+            }
+            return Ok(inserted);
         }
-        Command::Tell(_) => Inserted::New,
-        Command::Start(start) => {
-            queues::start(connection, start)?;
-            Inserted::New
-        }
-    };
-    match (inserted, command) {
-        // What is told of a delivery depends on whether it is still there.
-        (Inserted::New, Command::Change(Change::Settle(..), _)) => {}
-        (Inserted::New, Command::Change(Change::Finish(row, events), _)) => {
+        Command::Change(Change::Finish(row, events), _) => {
+            let is_first = tables::finish(connection, row, totals)?;
             events::insert(connection, events, totals)?;
             if row.has_webhooks() {
                 outbox::tidy(connection, row.id())?;
             }
+            if is_first {
+                batches::end_one(connection, row, totals)?;
+            }
         }
-        (Inserted::New, command) => events::insert(connection, command.events(), totals)?,
-        (Inserted::Replay(_) | Inserted::KeyReused, _) => {}
+        Command::Change(change, _) => {
+            tables::change(connection, change, totals)?;
+            // What is told of a delivery depends on whether it is still there.
+            if !matches!(change, Change::Settle(..)) {
+                events::insert(connection, command.events(), totals)?;
+            }
+        }
+        Command::Tell(events) => events::insert(connection, events, totals)?,
+        Command::Start(start) => queues::start(connection, start)?,
     }
-    Ok(inserted)
+    Ok(Inserted::New)
 }
 
 #[cfg(test)]

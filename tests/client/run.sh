@@ -9,19 +9,9 @@ set -euo pipefail
 program=$(realpath "$1")
 cd "$(dirname "$0")/../.."
 
-scripts/need.sh python3
-python3 -c 'import ensurepip, venv' 2>/dev/null || scripts/need.sh no-such-command=python3-venv
-
 work=target/client
 venv=$work/venv
-mkdir -p "$work"
-if ! cmp -s tests/client/requirements.txt "$work/installed.txt"; then
-    echo "installing $(grep -o 'openapi-python-client==.*' tests/client/requirements.txt) into $venv" >&2
-    rm -rf "$venv"
-    python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/client/requirements.txt
-    cp tests/client/requirements.txt "$work/installed.txt"
-fi
+scripts/venv.sh "$venv" tests/client/requirements.txt
 
 rm -rf "$work/generated"
 PATH="$PWD/$venv/bin:$PATH" openapi-python-client generate \

@@ -17,7 +17,7 @@ from generated.models import (
     Cause,
     GetJobUntil,
     Labels,
-    NewJob,
+    JobSubmission,
     Problem,
     ProblemCode,
     State,
@@ -31,7 +31,7 @@ def use(client):
     script = "for i in 1 2 3; do echo $i; done; exit 3"
     job = create_job.sync(
         client=client,
-        body=NewJob(script=script, name="from-python", labels=Labels.from_dict({"a": "b"})),
+        body=JobSubmission(script=script, name="from-python", labels=Labels.from_dict({"a": "b"})),
         idempotency_key="first",
     )
     assert job.state in set(State), job
@@ -47,13 +47,13 @@ def use(client):
     # The same key is the same job.
     again = create_job.sync(
         client=client,
-        body=NewJob(script=script, name="from-python", labels=Labels.from_dict({"a": "b"})),
+        body=JobSubmission(script=script, name="from-python", labels=Labels.from_dict({"a": "b"})),
         idempotency_key="first",
     )
     assert again.id == job.id
 
     # Stop one that goes on.
-    job = create_job.sync(client=client, body=NewJob(command=["sleep", "3600"]))
+    job = create_job.sync(client=client, body=JobSubmission(command=["sleep", "3600"]))
     assert job.process.pid > 1, job
     stopped = stop_job.sync(client=client, id=str(job.id), wait=LIMIT, reason="enough")
     assert stopped.state == State.CANCELED, stopped
@@ -65,7 +65,7 @@ def use(client):
     assert [str(it.id) for it in jobs.jobs] == [str(job.id)], jobs
     events = follow_job_events.sync(client=client, id=str(job.id))
     assert "job.finished" in events, events
-    problem = create_job.sync(client=client, body=NewJob(command=["x"], nice=77))
+    problem = create_job.sync(client=client, body=JobSubmission(command=["x"], nice=77))
     assert isinstance(problem, Problem) and problem.code == ProblemCode.INVALID_SPEC, problem
     assert [it.pointer for it in problem.errors] == ["/nice"], problem
 

@@ -75,7 +75,7 @@ start() {
         "${docker[@]}" logs "$container" 2>&1 | tail -20 >&2
         return 1
     fi
-    token=$(inside cat /var/lib/procession/token)
+    token=$(inside cat /var/lib/procession/state/token)
 }
 
 api() { # api METHOD PATH [BODY]
@@ -218,6 +218,15 @@ check "a new container on the same volume knows the jobs of the old one" equal "
 check "and has their output" equal "$(api GET "/jobs/$kept/output/stdout")" kept
 "${docker[@]}" rm --force "$container" >/dev/null
 "${docker[@]}" volume rm "procession-test-$$" >/dev/null 2>&1 || true
+
+# Platforms choose a uid that the image does not know, in the group of root.
+start --user 1234567:0 --cap-drop ALL --security-opt no-new-privileges --volume "procession-any-$$:/var/lib/procession"
+check "as any uid with group 0: a job runs" job_runs
+check "as any uid with group 0: it stops with 0" stops_in_time 20
+start --user 1234567:0 --volume "procession-any-$$:/var/lib/procession"
+check "as any uid with group 0: and starts again on the same volume" job_runs
+"${docker[@]}" rm --force "$container" >/dev/null
+"${docker[@]}" volume rm "procession-any-$$" >/dev/null 2>&1 || true
 
 echo "docker: $passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -325,7 +325,7 @@ async fn every_wrong_field_answers_422_with_its_pointer() {
         for (name, value) in fields.as_object().unwrap() {
             body[name] = value.clone();
         }
-        for path in ["/jobs", "/jobs?validate_only"] {
+        for path in ["/jobs", "/jobs/validate"] {
             let reply = server.post(path, &body).await;
             let answer = reply.json();
             let errors: Vec<(&str, &str)> = answer["errors"]
@@ -372,10 +372,7 @@ async fn all_mistakes_are_told_at_once_and_validating_creates_nothing() {
         ]
     );
     let good = server
-        .post(
-            "/jobs?validate_only=true",
-            &json!({"script": "exit 1", "name": "n"}),
-        )
+        .post("/jobs/validate", &json!({"script": "exit 1", "name": "n"}))
         .await;
     assert_eq!(
         (good.status, &good.json()["valid"]),

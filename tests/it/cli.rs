@@ -1,8 +1,10 @@
 //! The command line as people and scripts use it: the real program against the real service.
 
 mod breaks;
+mod here;
 mod jobs;
 mod proxies;
+mod readers;
 mod run;
 mod streams;
 mod terminal;

@@ -18,12 +18,11 @@ struct Small(PathBuf);
 
 impl Small {
     /// `None` where this process may not mount.
-    fn over(directory: &Path) -> Option<Self> {
+    fn over(directory: &Path, options: &str) -> Option<Self> {
         if !is_root() {
             eprintln!("skipped: only root can mount a small file system");
             return None;
         }
-        let options = "size=6m,mode=0700";
         let made = mount(
             Some("small"),
             directory,
@@ -69,10 +68,14 @@ impl Drop for Small {
 
 /// The parent of the state directory is made first, so that there is something to mount on.
 async fn on_a_small_disk() -> Option<(Server, Small)> {
+    on_a_disk("size=6m,mode=0700").await
+}
+
+async fn on_a_disk(options: &str) -> Option<(Server, Small)> {
     let mut server = Server::start().await;
     assert!(server.end(Signal::SIGTERM).unwrap().success());
     let state = server.state_dir();
-    let small = Small::over(&state)?;
+    let small = Small::over(&state, options)?;
     server.restart(Server::builder());
     server.read_token();
     Some((server, small))
@@ -273,4 +276,36 @@ async fn a_store_that_somebody_holds_locked_is_told_soon_and_nothing_is_lost() {
         "succeeded"
     );
     server.stop(&job, "force").await;
+}
+
+/// A file system has room for so many files, too.
+#[tokio::test]
+async fn a_disk_without_inodes_is_a_full_one() {
+    let Some((mut server, small)) = on_a_disk("size=60m,nr_inodes=200,mode=0700").await else {
+        return;
+    };
+    let before = server.run_script("exit 4").await;
+    assert_eq!(before["exit"]["code"], 4, "{before:#}");
+    let aside = small.0.join("many");
+    std::fs::create_dir(&aside).unwrap();
+    let mut made = 0;
+    while File::create(aside.join(made.to_string())).is_ok() {
+        made += 1;
+    }
+    for number in 0..10 {
+        std::fs::remove_file(aside.join(number.to_string())).unwrap();
+    }
+    let refused = server.post("/jobs", &json!({"command": ["true"]})).await;
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (507, "no_room"),
+        "{refused}"
+    );
+    assert_eq!(server.get("/readyz").await.status, 503);
+    std::fs::remove_dir_all(&aside).unwrap();
+    assert_eq!(server.get("/readyz").await.status, 200);
+    let after = server.run_script("exit 6").await;
+    assert_eq!(after["exit"]["code"], 6, "{after:#}");
+    assert!(server.end(Signal::SIGTERM).unwrap().success());
+    drop(small);
 }

@@ -1,7 +1,9 @@
 //! Lists: filters, selectors, order, and cursors over live and finished jobs alike.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::{Server, id, unique_seconds};
@@ -210,4 +212,53 @@ async fn a_cursor_belongs_to_its_filter_and_order() {
     );
     let large = server.get("/jobs?page_size=1000000").await;
     assert_eq!(ids(&large.json()).len(), 3, "lowered, not refused");
+}
+
+/// Bodies are large and so are the jobs made of them: a page has a bound in bytes, and the next one goes on.
+#[tokio::test]
+async fn a_page_ends_early_where_its_jobs_are_large() {
+    let server = Server::start().await;
+    let text = "x".repeat(1_000_000);
+    let body = json!({"command": ["true"], "stdin": {"mode": "data", "text": text}});
+    let mut made = Vec::new();
+    for _ in 0..12 {
+        made.push(id(&server.submit(&body).await));
+    }
+    made.reverse();
+    for view in ["full", "basic"] {
+        let query = format!("page_size=1000&view={view}");
+        let reply = server.get(&format!("/jobs?{query}")).await;
+        assert!(reply.body.len() < 11_000_000, "{} bytes", reply.body.len());
+        let pages = pages(&server, &query).await;
+        assert!(pages.len() > 1 && pages[0].len() > 4, "{pages:?}");
+        assert_eq!(pages.concat(), made, "{view}");
+    }
+}
+
+/// A clock that goes back makes no id that sorts before those that are there: who walks the list would miss the job, and
+/// the queue would start it before older ones.
+#[tokio::test]
+async fn ids_go_on_from_the_greatest_that_is_stored() {
+    let mut server = Server::start().await;
+    server.run_script("exit 0").await;
+    assert!(server.end(Signal::SIGTERM).unwrap().success());
+    // As if the clock had been ahead by some years when it was made.
+    let ahead = "0298c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f";
+    let script = "import sqlite3, sys; store = sqlite3.connect(sys.argv[1]); \
+        store.execute('UPDATE finished SET id = ?', [bytes.fromhex(sys.argv[2])]); store.commit()";
+    let changed = Command::new("python3")
+        .args(["-c", script])
+        .arg(server.state_dir().join("procession.db"))
+        .arg(ahead.replace('-', ""))
+        .output()
+        .unwrap();
+    assert!(changed.status.success(), "{changed:?}");
+    server.start_again(Server::builder()).await;
+    let mut made = vec![ahead.to_owned()];
+    for _ in 0..3 {
+        made.push(id(&server.run_script("exit 0").await));
+    }
+    assert!(made.is_sorted(), "{made:?}");
+    let listed = server.get("/jobs?order_by=created_at").await.json();
+    assert_eq!(ids(&listed), made);
 }

@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::harness::{Process, Server, eventually, eventually_within, id};
+use crate::harness::{Process, Server, eventually, eventually_within, id, unique_seconds};
 
 /// The parent of a job's leader is its monitor.
 const WHO: &str = "echo $PPID";
@@ -226,4 +226,34 @@ async fn a_server_that_is_stopped_goes_on() {
     let server = Server::start().await;
     kill(server.server_process().unwrap(), Signal::SIGSTOP).unwrap();
     assert_eq!(server.run_script("exit 0").await["state"], "succeeded");
+}
+
+/// Each job takes descriptors of the service. More jobs than there are descriptors for failed; now they wait.
+#[tokio::test]
+async fn more_jobs_than_descriptors_wait_for_one_another() {
+    let server = Server::builder()
+        .prelude("ulimit -n 96")
+        .args(["--max-running", "200"])
+        .start()
+        .await;
+    let info = server.get("/info").await.json();
+    assert_eq!(info["jobs"]["max_running"], 16, "{info:#}");
+    assert!(server.log().contains("needs 832"), "{}", server.log());
+    let body = json!({"command": ["sleep", unique_seconds()], "labels": {"of": "many"}});
+    let mut jobs = Vec::new();
+    for _ in 0..30 {
+        jobs.push(id(&server.submit(&body).await));
+    }
+    for (job, state) in jobs
+        .iter()
+        .zip((0..).map(|at| if at < 16 { "running" } else { "queued" }))
+    {
+        server.in_state(job, state).await;
+    }
+    let stop = json!({"label_selector": "of=many", "force": true});
+    assert_eq!(server.post("/jobs/stop", &stop).await.status, 207);
+    for job in &jobs {
+        let job = server.finished(job).await;
+        assert_eq!(job["state"], "canceled", "{job:#}");
+    }
 }

@@ -26,7 +26,7 @@ async fn what_cannot_be_written_for_people_stops_nothing() {
         let mut server = Server::builder().prelude(prelude).start().await;
         for _ in 0..300 {
             let valid = server
-                .post("/jobs?validate_only", &json!({"command": ["true"]}))
+                .post("/jobs/validate", &json!({"command": ["true"]}))
                 .await;
             assert_eq!(valid.status, 200, "{what}: {valid}");
         }

@@ -36,7 +36,7 @@ impl Server {
     }
 
     /// Waits until the job waits for this.
-    async fn waits_for(&self, job: &Value, reason: &str) -> Value {
+    pub(crate) async fn waits_for(&self, job: &Value, reason: &str) -> Value {
         eventually(&format!("the job waits: {reason}"), async || {
             let job = self.job(&id(job)).await;
             (job["state"] == "queued" && job["state_reason"] == reason).then_some(job)
@@ -57,7 +57,7 @@ impl Server {
     }
 }
 
-fn micros(job: &Value, field: &str) -> i64 {
+pub(crate) fn micros(job: &Value, field: &str) -> i64 {
     let text = job[field]
         .as_str()
         .unwrap_or_else(|| panic!("{field}: {job:#}"));
@@ -65,7 +65,7 @@ fn micros(job: &Value, field: &str) -> i64 {
 }
 
 /// The most of them that ran at the same moment, in weights, by the times of the jobs themselves.
-fn most_at_once(jobs: &[Value]) -> i64 {
+pub(crate) fn most_at_once(jobs: &[Value]) -> i64 {
     let weight = |job: &Value| job["spec"]["weight"].as_i64().unwrap();
     let starts = jobs
         .iter()
@@ -84,7 +84,7 @@ fn most_at_once(jobs: &[Value]) -> i64 {
 }
 
 /// A job that runs until somebody writes to its FIFO.
-fn gated(cwd: &Path, name: &str, fields: &Value) -> Value {
+pub(crate) fn gated(cwd: &Path, name: &str, fields: &Value) -> Value {
     let script = format!("mkfifo {name}; echo ready; read _ < {name}");
     let mut body = json!({"script": script, "cwd": cwd});
     body.as_object_mut()
@@ -93,7 +93,7 @@ fn gated(cwd: &Path, name: &str, fields: &Value) -> Value {
     body
 }
 
-fn open(cwd: &Path, name: &str) {
+pub(crate) fn open(cwd: &Path, name: &str) {
     std::fs::write(cwd.join(name), "\n").unwrap();
 }
 

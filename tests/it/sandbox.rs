@@ -341,7 +341,7 @@ async fn what_the_service_insists_on_no_job_can_lower() {
     let info = server.get("/info").await.json();
     assert_eq!(info["sandbox"]["default"], "require");
     let post = async |body: Value| {
-        let reply = server.post("/jobs?validate_only", &body).await;
+        let reply = server.post("/jobs/validate", &body).await;
         let pointer = reply.json()["errors"][0]["pointer"].clone();
         (reply.status, reply.code(), pointer)
     };

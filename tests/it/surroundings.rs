@@ -121,7 +121,7 @@ async fn a_secret_reaches_the_job_and_nobody_else() {
         "script": "echo ${#KEY}",
         "secret_env": {"KEY": secret},
     });
-    let valid = server.post("/jobs?validate_only", &body).await;
+    let valid = server.post("/jobs/validate", &body).await;
     let created = server.post("/jobs", &body).await;
     let job = id(&created.json());
     let ended = server.get(&format!("/jobs/{job}?wait=30")).await;

@@ -13,6 +13,13 @@ use tempfile::TempDir;
 
 use crate::harness::{LONG, Server, binary, eventually, id};
 
+/// What `procession upgrade` says, and its exit code.
+fn upgrade(server: &Server) -> (Option<i32>, String) {
+    let said = server.client().arg("upgrade").output().unwrap();
+    let text = [said.stdout, said.stderr].concat();
+    (said.status.code(), String::from_utf8(text).unwrap())
+}
+
 /// Puts another copy of the program where the service was started from, as a package manager does.
 fn replace(program: &Path) -> u64 {
     let fresh = program.with_extension("new");
@@ -197,4 +204,127 @@ async fn who_has_connected_before_an_upgrade_and_asks_after_it_began_is_answered
         (info["server_restarts"] == 1).then_some(())
     })
     .await;
+}
+
+/// All that a start reads is read before anything is replaced: each of these was taken for understood, and ended the service.
+#[tokio::test]
+async fn an_upgrade_that_could_not_start_says_why_and_the_service_runs_on() {
+    let files = tempfile::tempdir().unwrap();
+    let at = |name: &str| files.path().join(name);
+    let policy = "[template.say]\ncommand = [\"/bin/echo\"]\n";
+    fs::write(at("policy"), policy).unwrap();
+    fs::set_permissions(at("policy"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(at("settings"), format!("policy = {:?}\n", at("policy"))).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let copy = directory.path().join("procession");
+    let prelude = format!(
+        "cp \"$1\" '{0}'; shift; set -- '{0}' \"$@\"",
+        copy.display()
+    );
+    let server = Server::builder()
+        .prelude(&prelude)
+        .args(["--config".to_owned(), at("settings").display().to_string()])
+        .start()
+        .await;
+    let answers = async || {
+        let body = json!({"template": "say"});
+        server.post("/jobs?wait=30", &body).await.json()["state"].clone()
+    };
+    assert_eq!(answers().await, "succeeded");
+    let mode = |name: &str, mode| fs::set_permissions(at(name), fs::Permissions::from_mode(mode));
+    for (name, text, word) in [
+        ("policy", "templates = 7\n", "policy"),
+        ("settings", "max_running = \"many\"\n", "max_running"),
+        (
+            "settings",
+            "tls_cert = \"/nowhere\"\ntls_key = \"/nowhere\"\n",
+            "/nowhere",
+        ),
+    ] {
+        let before = fs::read_to_string(at(name)).unwrap();
+        fs::write(at(name), text).unwrap();
+        let (code, said) = upgrade(&server);
+        assert_eq!(code, Some(1), "{text}: {said}");
+        assert!(
+            said.contains("not upgraded") && said.contains(word),
+            "{said}"
+        );
+        fs::write(at(name), before).unwrap();
+        assert_eq!(answers().await, "succeeded", "{text}");
+    }
+    mode("policy", 0o666).unwrap();
+    let (code, said) = upgrade(&server);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("not upgraded") && said.contains("others"),
+        "{said}"
+    );
+    mode("policy", 0o600).unwrap();
+    let (code, said) = upgrade(&server);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("version"), "{said}");
+    assert_eq!(server.get("/info").await.json()["server_restarts"], 1);
+    assert_eq!(answers().await, "succeeded");
+}
+
+/// Replaces the program by a script that says yes to a check, and does `start` when it is to serve.
+fn replace_by_script(program: &Path, start: &str) {
+    let real = program.with_extension("real");
+    fs::copy(binary(), &real).unwrap();
+    let text = format!(
+        "#!/bin/sh\nfor word; do [ \"$word\" != --check ] || exec '{0}' \"$@\"; done\n{start}\nexec '{0}' \"$@\"\n",
+        real.display()
+    );
+    let fresh = program.with_extension("new");
+    fs::write(&fresh, text).unwrap();
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(&fresh, program).unwrap();
+}
+
+/// It understands when it is asked, and does not start all the same.
+#[tokio::test]
+async fn a_new_program_that_does_not_start_gives_way_to_the_one_before() {
+    let (server, program, _directory) = from_own_copy().await;
+    let before = executed(server.supervisor());
+    let running = server.submit(&counting()).await;
+    server.says(&id(&running), "3").await;
+    replace_by_script(&program, "export PROCESSION_MAX_RUNNING=none");
+    let (code, said) = upgrade(&server);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("not upgraded"), "{said}");
+    assert!(said.to_lowercase().contains("max_running"), "{said}");
+    assert_eq!(executed(server.supervisor()), before);
+    let job = server.finished(&id(&running)).await;
+    assert_eq!(job["exit"]["code"], 7, "{job:#}");
+    assert_eq!(server.text(&id(&running)).await, counted());
+    // And an upgrade to one that does start is possible after that.
+    let inode = replace(&program);
+    let (code, said) = upgrade(&server);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(executed(server.supervisor()), inode);
+    let last = server
+        .run(&json!({"command": ["echo", "still here"]}))
+        .await;
+    assert_eq!(server.text(&id(&last)).await, "still here\n");
+}
+
+/// Its server dies before it is ready, again and again.
+#[tokio::test]
+async fn a_new_program_without_a_server_gives_way_to_the_one_before() {
+    let (server, program, _directory) = from_own_copy().await;
+    let before = executed(server.supervisor());
+    let running = server.submit(&counting()).await;
+    server.says(&id(&running), "3").await;
+    let points = server.scratch().join("points");
+    fs::create_dir(&points).unwrap();
+    fs::write(points.join("server.starting"), "5").unwrap();
+    let start = format!("export PROCESSION_FAILPOINTS='{}'", points.display());
+    replace_by_script(&program, &start);
+    let (code, said) = upgrade(&server);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("before it is ready"), "{said}");
+    assert_eq!(executed(server.supervisor()), before);
+    let job = server.finished(&id(&running)).await;
+    assert_eq!(job["exit"]["code"], 7, "{job:#}");
+    assert_eq!(server.text(&id(&running)).await, counted());
 }

@@ -28,7 +28,7 @@ fn secret() -> String {
 
 /// What a receiver does with a request.
 #[derive(Clone, Copy, Debug)]
-enum Deed {
+pub(crate) enum Deed {
     Answer(u16),
     /// To another path of the same receiver.
     Redirect,
@@ -36,7 +36,7 @@ enum Deed {
 }
 
 #[derive(Clone, Debug)]
-struct Received {
+pub(crate) struct Received {
     path: String,
     headers: HeaderMap,
     body: Bytes,
@@ -47,7 +47,7 @@ impl Received {
         self.headers[name].to_str().unwrap()
     }
 
-    fn event(&self) -> Value {
+    pub(crate) fn event(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 }
@@ -59,7 +59,7 @@ struct Shared {
 }
 
 /// A receiver on a socket of its own.
-struct Receiver {
+pub(crate) struct Receiver {
     address: SocketAddr,
     shared: Arc<Shared>,
     _serving: JoinSet<()>,
@@ -67,7 +67,7 @@ struct Receiver {
 
 impl Receiver {
     /// Does these things in turn, and takes everything afterwards.
-    async fn start(deeds: &[Deed]) -> Self {
+    pub(crate) async fn start(deeds: &[Deed]) -> Self {
         let shared = Arc::new(Shared {
             deeds: Mutex::new(deeds.iter().copied().collect()),
             received: watch::Sender::new(Vec::new()),
@@ -84,12 +84,12 @@ impl Receiver {
         }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}/hook", self.address)
     }
 
     /// What has come, once so much has.
-    async fn received(&self, count: usize) -> Vec<Received> {
+    pub(crate) async fn received(&self, count: usize) -> Vec<Received> {
         let mut received = self.shared.received.subscribe();
         let enough = received.wait_for(|received| received.len() >= count);
         tokio::time::timeout(LONG, enough)
@@ -438,7 +438,7 @@ async fn wrong_webhooks_are_told_with_their_places() {
         assert!(!reply.to_string().contains("hunter2"));
     }
     let body = json!({"script": "true", "webhooks": vec![json!({"url": fine}); 8]});
-    let reply = server.post("/jobs?validate_only", &body).await;
+    let reply = server.post("/jobs/validate", &body).await;
     assert_eq!(reply.status, 200, "{reply}");
 }
 

@@ -174,8 +174,8 @@ fn the_doctor_says_as_json_what_runs_out_and_which_file_is_not_as_it_should_be()
         said
     };
     let verdict = |said: &serde_json::Value, about: &str| {
-        let found = said["findings"].as_array().unwrap().iter();
-        let found = found.filter(|finding| finding["about"] == about).last();
+        let mut found = said["findings"].as_array().unwrap().iter().rev();
+        let found = found.find(|finding| finding["about"] == about);
         found.map(|finding| finding["verdict"].as_str().unwrap().to_owned())
     };
     let good = asked(&["--min-free-bytes=0"]);

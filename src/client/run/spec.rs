@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::more::MoreArgs;
 use crate::failure::Failure;
 use crate::values::{bytes, json_object, moment, seconds};
 use job::time::Timestamp;
@@ -35,7 +36,8 @@ pub(crate) struct SpecArgs {
     /// Inherit nothing from the service's environment
     #[arg(long)]
     clean_env: bool,
-    /// Working directory, relative to the current one [default: the service's work directory]
+    /// Working directory, relative to the current one [default: the current one, if the service sees it and
+    /// --user is not given; else the service's work directory]
     #[arg(
         short = 'C',
         long,
@@ -74,6 +76,21 @@ pub(crate) struct SpecArgs {
     /// What to do if the key is taken [default: wait]
     #[arg(long, value_enum, requires = "key", value_name = "WHAT")]
     on_conflict: Option<OnConflict>,
+    /// Fail if a job runs or waits that was started with this flag, or with --replace, and the same name
+    #[arg(long, requires = "name", conflicts_with_all = ["key", "key_limit", "on_conflict", "replace"])]
+    if_not_running: bool,
+    /// First stop the job that was started with this flag, or with --if-not-running, and the same name
+    #[arg(long, requires = "name", conflicts_with_all = ["key", "key_limit", "on_conflict"])]
+    replace: bool,
+    /// Try the job again if it fails, up to N attempts in all
+    #[arg(long, value_name = "N")]
+    retry: Option<u32>,
+    /// Exit codes that are tried again, such as 75,100-110 [default: all that are no success]
+    #[arg(long, value_name = "CODES", value_delimiter = ',', value_parser = exit_codes, requires = "retry")]
+    retry_on_exit: Vec<Value>,
+    /// Pause before the second attempt, and the longest pause; each is twice the one before [default: 1s..5m]
+    #[arg(long, value_name = "TIME[..TIME]", value_parser = backoff, requires = "retry")]
+    backoff: Option<Value>,
     /// Fail if the job has not started after TIME
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     start_deadline: Option<f64>,
@@ -83,6 +100,9 @@ pub(crate) struct SpecArgs {
     /// Start only once released: procession release JOB
     #[arg(long)]
     hold: bool,
+    /// Start only after another job has succeeded, or ended as given; can be repeated
+    #[arg(long, value_name = "JOB[:succeeded|failed|finished]")]
+    after: Vec<String>,
     /// Memory limit for all processes of the job, such as 512M
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     memory: Option<u64>,
@@ -125,6 +145,8 @@ pub(crate) struct SpecArgs {
     /// Template parameter; can be repeated
     #[arg(long = "param", value_name = "NAME=VALUE")]
     params: Vec<String>,
+    #[command(flatten)]
+    more: MoreArgs,
     /// Command and arguments; no shell is involved
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -199,6 +221,7 @@ impl SpecArgs {
         }
         self.text_and_numbers(&mut body);
         self.labels_and_variables(&mut body, here)?;
+        self.more.put_into(&mut body)?;
         for limit in &self.rlimits {
             let (name, value) = pair(limit, "--rlimit")?;
             let value = match value.split_once(':') {
@@ -233,6 +256,11 @@ impl SpecArgs {
             ));
         }
         Ok(body)
+    }
+
+    /// The jobs that have to end first, as they were given.
+    pub(crate) fn after(&self) -> &[String] {
+        &self.after
     }
 
     fn labels_and_variables(
@@ -291,15 +319,29 @@ impl SpecArgs {
         set(&["queue"], self.queue.as_ref().map(|queue| json!(queue)));
         set(&["priority"], self.priority.map(Value::from));
         set(&["weight"], self.weight.map(Value::from));
-        set(
-            &["concurrency", "key"],
-            self.key.as_ref().map(|key| json!(key)),
-        );
+        let by_name = match (self.if_not_running, self.replace) {
+            (true, _) => Some(OnConflict::Reject),
+            (_, true) => Some(OnConflict::Replace),
+            (false, false) => None,
+        };
+        let key = match by_name {
+            Some(_) => &self.name,
+            None => &self.key,
+        };
+        set(&["concurrency", "key"], key.as_ref().map(|key| json!(key)));
         set(&["concurrency", "limit"], self.key_limit.map(Value::from));
         set(
             &["concurrency", "policy"],
-            self.on_conflict.map(|what| json!(what.as_str())),
+            by_name
+                .or(self.on_conflict)
+                .map(|what| json!(what.as_str())),
         );
+        set(&["retry", "max_attempts"], self.retry.map(Value::from));
+        set(
+            &["retry", "exit_codes"],
+            flag(!self.retry_on_exit.is_empty(), json!(self.retry_on_exit)),
+        );
+        set(&["retry", "backoff"], self.backoff.clone());
         set(&["start_deadline_seconds"], self.start_deadline.map(number));
         set(&["run_at"], self.at.map(|at| json!(at)));
         set(&["hold"], flag(self.hold, json!(true)));
@@ -332,6 +374,26 @@ impl Here<'_> {
     }
 }
 
+/// One exit code, or a range of them.
+fn exit_codes(text: &str) -> Result<Value, String> {
+    let wrong = || "an exit code is a number from 0 to 255, and a range is 100-110".to_owned();
+    let code = |text: &str| text.trim().parse::<u8>().map_err(|_| wrong());
+    match text.split_once('-') {
+        Some((first, last)) => Ok(json!([code(first)?, code(last)?])),
+        None => Ok(json!(code(text)?)),
+    }
+}
+
+/// The first pause, and the longest one.
+fn backoff(text: &str) -> Result<Value, String> {
+    match text.split_once("..") {
+        Some((first, most)) => Ok(json!({
+            "initial_seconds": number(seconds(first)?), "max_seconds": number(seconds(most)?),
+        })),
+        None => Ok(json!({"initial_seconds": number(seconds(text)?)})),
+    }
+}
+
 /// Sets a field, and makes missing objects around it.
 pub(crate) fn put(body: &mut Map<String, Value>, place: &[&str], value: Value) {
     let Some((first, rest)) = place.split_first() else {
@@ -355,7 +417,7 @@ fn number(value: f64) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|_| json!(value))
 }
 
-fn name_or_id(text: &str) -> Value {
+pub(super) fn name_or_id(text: &str) -> Value {
     text.parse::<u32>()
         .map_or_else(|_| json!(text), Value::from)
 }

@@ -33,6 +33,9 @@ struct Outbox {
     told: Option<u64>,
     /// The server wants to know of new output.
     watched: bool,
+    /// The log is full until more of it has been read, and whether the server knows.
+    output_full: bool,
+    told_full: bool,
     /// The socket took no more.
     is_full: bool,
     /// The job is over, and its last record is not written yet: nothing is said before it is.
@@ -47,6 +50,9 @@ impl Outbox {
         if let Some(reply) = self.replies.pop_front() {
             return Some(reply);
         }
+        if self.output_full && !self.told_full {
+            return Some(FromMonitor::OutputFull);
+        }
         let next_offset = self.output.filter(|_| self.told != self.output)?;
         Some(FromMonitor::Output { next_offset })
     }
@@ -55,6 +61,7 @@ impl Outbox {
         match message {
             FromMonitor::Record(_) => self.record = false,
             FromMonitor::Output { next_offset } => self.told = Some(*next_offset),
+            FromMonitor::OutputFull => self.told_full = true,
             FromMonitor::Reply { .. } | FromMonitor::NotLaunched(_) => {}
         }
     }
@@ -116,6 +123,12 @@ impl Conversation {
 
     pub(super) fn output_grew(&mut self, next_offset: u64) {
         self.outbox.output = self.outbox.watched.then_some(next_offset);
+    }
+
+    /// Whether the log is full until more of it has been read.
+    pub(super) fn output_is_full(&mut self, is_full: bool) {
+        self.outbox.output_full = is_full;
+        self.outbox.told_full &= is_full;
     }
 
     /// Sends what the socket takes. The record goes before replies, so that whoever is answered finds

@@ -197,6 +197,7 @@ impl Monitor {
             terminal.let_go();
         }
         self.apply(Event::Emptied, now)?;
+        self.pump.take_the_rest();
         // What the job wrote last is in the pipes by now, and usually their end as well.
         for stream in [Stream::Stdout, Stream::Stderr] {
             while self.pump.is_open(stream) && self.pump_once(stream, now)? {}
@@ -241,6 +242,18 @@ impl Monitor {
         // On a disk that takes nothing at all, what there is has to do.
         let _ = self.write_record();
         self.server.record_changed();
+    }
+
+    /// Whether the job waits until its output is read: to the server at once, to the record when it lasts.
+    pub(super) fn report_full(&mut self) {
+        self.server.output_is_full(self.pump.is_full());
+        let waits = self.pump.is_long_full();
+        if waits != self.facts.output_waits && self.facts.life.phase() != Phase::Ended {
+            self.facts.output_waits = waits;
+            // On a disk that takes nothing at all, what there is has to do.
+            let _ = self.write_record();
+            self.server.record_changed();
+        }
     }
 
     fn report_output_closed(&mut self, now: Now) -> io::Result<()> {
@@ -303,6 +316,14 @@ impl Monitor {
             Request::WatchOutput(watched) => {
                 self.server.watch(watched, self.pump.totals().next_offset);
                 Ok(0)
+            }
+            Request::OutputRead(offset) => {
+                self.pump.read_up_to(offset);
+                for stream in [Stream::Stdout, Stream::Stderr] {
+                    self.pump_once(stream, now)?;
+                }
+                self.report_output_closed(now)?;
+                Ok(u64::from(self.pump.is_full()))
             }
             Request::Resize(size) => {
                 let resized = match self.pump.terminal() {

@@ -21,10 +21,10 @@ use super::processes::Processes;
 use super::pump::Pump;
 use super::terminal::Plugged;
 use super::{Descriptors, Host, Monitor, Pipes};
-use job::OutputTotals;
 use job::life::Life;
 use job::outcome::{SpawnFailure, Stage};
 use linux::cgroup::Group;
+use linux::clock;
 use linux::failpoint;
 use linux::procfs;
 use linux::procfs::ProcessIdentity;
@@ -93,7 +93,8 @@ struct Launched {
     input: Option<OwnedFd>,
 }
 
-/// Makes the job's directory and all that is in it. Each step here takes away what it has made if a later one fails.
+/// Makes the job's directory, or opens that of the attempt before, and all that is in it. Each step here takes away what it
+/// has made if a later one fails.
 fn launch(
     host: &Host,
     idle: &BetweenJobs,
@@ -103,13 +104,29 @@ fn launch(
     failpoint::hit("monitor.started");
     let launch = read_launch(control).map_err(not_made("what to launch"))?;
     let job = launch.job;
-    let directory = record::create_directory(host.jobs.as_fd(), job)
-        .map_err(not_made("the job's directory"))?;
+    let jobs = host.jobs.as_fd();
+    let is_first = launch.attempt == 1;
+    let directory = match is_first {
+        true => record::create_directory(jobs, job),
+        false => record::reopen_directory(jobs, job),
+    };
+    let directory = directory.map_err(not_made("the job's directory"))?;
     failpoint::hit("directory.made");
-    match launch_in(host, idle, control, pipes, launch, &directory) {
+    let launched = match record::Writer::create(directory.as_fd()) {
+        Ok(record) => launch_in(host, idle, control, pipes, launch, &directory, record),
+        Err(error) => {
+            let failure = not_made("the job's record")(error);
+            if !is_first {
+                // Another launch has made one, and so has all that is there.
+                return Err(failure);
+            }
+            Err(failure)
+        }
+    };
+    match launched {
         Ok(launched) => Ok((directory, launched)),
         Err(failure) => {
-            record::abandon(host.jobs.as_fd(), job, directory.as_fd());
+            record::abandon(jobs, job, directory.as_fd());
             Err(failure)
         }
     }
@@ -122,10 +139,10 @@ fn launch_in(
     pipes: Pipes,
     launch: Launch,
     directory: &OwnedFd,
+    mut record: record::Writer,
 ) -> Result<Launched, SpawnFailure> {
-    let mut record =
-        record::Writer::create(directory.as_fd()).map_err(not_made("the job's record"))?;
     failpoint::hit("record.made");
+    let output = open_output(&launch, directory).map_err(not_made("the output"))?;
     let group = make_group(host, &launch)?;
     let facts = Record {
         job: launch.job,
@@ -137,7 +154,7 @@ fn launch_in(
         life: Life::new(launch.plan.clone()),
         deadline_at: None,
         usage: None,
-        output: OutputTotals::default(),
+        output: output.totals(),
         survivors: Vec::new(),
         stdin_closed: false,
         pipes: pipes.read_inodes(),
@@ -145,8 +162,9 @@ fn launch_in(
         strays: Vec::new(),
         is_ahead: false,
         output_refused: None,
+        output_waits: false,
     };
-    let started = plug(&launch, pipes, control, directory).and_then(|(plugs, pump, input)| {
+    let started = plug(&launch, pipes, control, output).and_then(|(plugs, pump, input)| {
         let sandbox = prepare_sandbox(&launch)?;
         let inherited = Inherited {
             stdin: plugs.stdin,
@@ -189,6 +207,15 @@ fn prepare_sandbox(launch: &Launch) -> Result<Option<Prepared>, SpawnFailure> {
         .map_err(leader::no_sandbox)
 }
 
+/// The output of all attempts is one log.
+fn open_output(launch: &Launch, directory: &OwnedFd) -> io::Result<output::Writer> {
+    let (directory, policy) = (directory.try_clone()?, launch.plan.output);
+    if launch.attempt == 1 {
+        return Ok(output::Writer::new(directory, policy));
+    }
+    output::Writer::append(directory, policy, launch.log_from, clock::now().wall)
+}
+
 /// The leader's ends of its pipes or its terminal.
 struct Plugs {
     stdin: Option<OwnedFd>,
@@ -201,7 +228,7 @@ fn plug(
     launch: &Launch,
     pipes: Pipes,
     control: &OwnedFd,
-    directory: &OwnedFd,
+    output: output::Writer,
 ) -> Result<(Plugs, Pump, Option<OwnedFd>), SpawnFailure> {
     pipes.open_to_all();
     let (input_read, input) = pipes.stdin.filter(|_| launch.open_stdin).unzip();
@@ -227,8 +254,6 @@ fn plug(
         Some(control),
     ];
     set_all_nonblocking(ours.into_iter().flatten()).map_err(not_made("the pipes"))?;
-    let output = directory.try_clone().map_err(not_made("the output"))?;
-    let output = output::Writer::new(output, launch.plan.output);
     let plugs = Plugs {
         stdin,
         stdout,

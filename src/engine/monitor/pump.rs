@@ -16,6 +16,9 @@ use protocol::output::{self, Pumped, Stream};
 /// How soon output is tried again after the disk refused it.
 const OUTPUT_RETRY: Duration = Duration::from_secs(1);
 
+/// How long a job waits for the readers of its output before its record says so.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// What a pipe holds at first (pipe(7)), and what one gets whose job writes faster than that is taken away:
 /// the most that an ordinary user may ask for.
 const NARROW: u64 = 64 * 1024;
@@ -55,6 +58,10 @@ pub(super) struct Pump {
     retry_at: Option<BootInstant>,
     /// Why the disk took nothing at the last attempt, as an errno.
     refusal: Option<i32>,
+    /// The log is full until more of it has been read, and since when.
+    full_since: Option<BootInstant>,
+    /// That has been so for more than a moment.
+    is_long_full: bool,
     width: Width,
 }
 
@@ -72,12 +79,14 @@ impl Pump {
             output,
             retry_at: None,
             refusal: None,
+            full_since: None,
+            is_long_full: false,
             width: Width::default(),
         }
     }
 
     pub(super) fn awaited<'a>(&'a self, awaited: &mut Vec<Awaited<'a>>) {
-        if self.retry_at.is_some() {
+        if self.retry_at.is_some() || self.full_since.is_some() {
             return;
         }
         let terminal = self.terminal.as_ref().filter(|_| self.stdout.is_some());
@@ -91,9 +100,37 @@ impl Pump {
         }
     }
 
-    /// When output is tried again that the disk has refused.
+    /// When output is tried again that the disk has refused, or a wait for readers is long.
     pub(super) fn due(&self) -> Option<BootInstant> {
-        self.retry_at
+        let long = self.full_since.filter(|_| !self.is_long_full);
+        let long = long.map(|since| since.after(PATIENCE));
+        self.retry_at.into_iter().chain(long).min()
+    }
+
+    /// The log is full until more of it has been read.
+    pub(super) fn is_full(&self) -> bool {
+        self.full_since.is_some()
+    }
+
+    /// That has been so for more than a moment.
+    pub(super) fn is_long_full(&self) -> bool {
+        self.is_long_full
+    }
+
+    /// All output before this offset has been read.
+    pub(super) fn read_up_to(&mut self, offset: u64) {
+        self.output.read_up_to(offset);
+        self.try_again();
+    }
+
+    /// No process is left that could wait.
+    pub(super) fn take_the_rest(&mut self) {
+        self.output.take_the_rest();
+        self.try_again();
+    }
+
+    fn try_again(&mut self) {
+        self.full_since = None;
     }
 
     /// Why output cannot be written down at the moment, as an errno.
@@ -105,6 +142,10 @@ impl Pump {
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
         }
+        let is_long = |since: BootInstant| since.after(PATIENCE) <= now;
+        self.is_long_full = self
+            .full_since
+            .is_some_and(|since| self.is_long_full || is_long(since));
     }
 
     pub(super) fn is_open(&self, stream: Stream) -> bool {
@@ -156,6 +197,10 @@ impl Pump {
                     let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(WIDE));
                 }
                 true
+            }
+            Ok(Pumped::Full) => {
+                self.full_since.get_or_insert(now.boot);
+                return false;
             }
             // `Blocked`: the other pipe comes first, and is ready too.
             Ok(Pumped::Empty | Pumped::Blocked) => false,

@@ -43,6 +43,26 @@ pub(super) struct Handover {
     pub(super) unix: RawFd,
     pub(super) lock: RawFd,
     pub(super) monitors: Vec<HandedMonitor>,
+    /// The program that hands over, to go back to.
+    #[serde(default)]
+    pub(super) previous: Option<Previous>,
+    /// Nothing is new: the program that was to replace this one does not serve.
+    #[serde(default)]
+    pub(super) failed: Option<Failed>,
+}
+
+/// A program that may have no name any more, as an open file, and how it was started.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Previous {
+    pub(super) program: RawFd,
+    pub(super) invocation: Invocation,
+}
+
+/// Why a program was gone back to, and where it was on disk.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Failed {
+    pub(super) why: String,
+    pub(super) binary: PathBuf,
 }
 
 /// A monitor in a handover.
@@ -67,6 +87,11 @@ pub(super) fn take() -> io::Result<Option<Handover>> {
     let Some(number) = std::env::var(HANDOVER).ok() else {
         return Ok(None);
     };
+    read(&number).map(|(handover, _file)| Some(handover))
+}
+
+/// The handover in the descriptor of this number, which is closed by the next execve.
+fn read(number: &str) -> io::Result<(Handover, File)> {
     let fd = number
         .parse()
         .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
@@ -74,7 +99,25 @@ pub(super) fn take() -> io::Result<Option<Handover>> {
     let mut bytes = Vec::new();
     file.seek(SeekFrom::Start(0))?;
     file.read_to_end(&mut bytes)?;
-    codec::decode(&bytes).map(Some)
+    Ok((codec::decode(&bytes)?, file))
+}
+
+/// Goes back to the program before, where this one came out of an upgrade and cannot start. Returns where that is not so, or
+/// cannot be. Nothing of the handover may have been taken yet.
+pub fn go_back(why: &str) {
+    let gone_back = || -> io::Result<()> {
+        let Some(number) = std::env::var(HANDOVER).ok() else {
+            return Ok(());
+        };
+        let (mut handover, _file) = read(&number)?;
+        let Some(previous) = handover.previous.take() else {
+            return Ok(());
+        };
+        Err(previous.invocation.go_back(previous.program, why, handover))
+    };
+    if let Err(error) = gone_back() {
+        tracing::error!(%error, "upgrade: cannot go back to the program before: {error}");
+    }
 }
 
 /// Takes over a descriptor that execve left open; from here on execve closes it again.
@@ -91,17 +134,23 @@ pub(super) fn give_fd(fd: BorrowedFd<'_>) -> io::Result<RawFd> {
 }
 
 /// How this program was started, so that its successor can be.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Invocation {
     binary: PathBuf,
     arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
 }
 
 impl Invocation {
-    pub(super) fn read() -> io::Result<Self> {
+    /// `binary` is where the program is on disk, if that is known otherwise.
+    pub(super) fn read(binary: Option<PathBuf>) -> io::Result<Self> {
         Ok(Self {
-            binary: std::env::current_exe()?,
+            binary: binary.map_or_else(std::env::current_exe, Ok)?,
             arguments: std::env::args_os().collect(),
+            // Sockets that a service manager has passed on are in the handover.
+            environment: std::env::vars_os()
+                .filter(|(name, _)| name != HANDOVER && !name.as_bytes().starts_with(b"LISTEN_"))
+                .collect(),
         })
     }
 
@@ -109,13 +158,14 @@ impl Invocation {
         &self.binary
     }
 
-    /// Asks the binary on disk whether it could take over; its exit code is the answer.
-    pub(super) fn check(&self) -> io::Result<Pid> {
+    /// Asks the binary on disk whether it could take over; its exit code is the answer, and `said` gets why.
+    pub(super) fn check(&self, said: &File) -> io::Result<Pid> {
         let child = Command::new(&self.binary)
             .args(self.arguments.iter().skip(1))
             .arg("--check")
             .env_remove(HANDOVER)
             .env(HANDOVER_VERSION, VERSION.to_string())
+            .stderr(said.try_clone()?)
             .spawn()?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::new);
         pid.ok_or_else(|| io::Error::from(Errno::ECHILD))
@@ -124,7 +174,21 @@ impl Invocation {
     /// Becomes the binary on disk. Returns only where that failed; nothing has changed then, but that the
     /// descriptors in the handover would stay open over another execve.
     pub(super) fn become_successor(&self, handover: &Handover) -> io::Error {
-        match self.prepare(handover) {
+        self.become_program(&self.binary, handover)
+    }
+
+    /// Becomes the program that was started like this, and is open there. Returns only where that failed.
+    pub(super) fn go_back(&self, program: RawFd, why: &str, mut handover: Handover) -> io::Error {
+        handover.previous = None;
+        handover.failed = Some(Failed {
+            why: why.to_owned(),
+            binary: self.binary.clone(),
+        });
+        self.become_program(Path::new(&format!("/proc/self/fd/{program}")), &handover)
+    }
+
+    fn become_program(&self, program: &Path, handover: &Handover) -> io::Error {
+        match self.prepare(program, handover) {
             Ok((path, argv, env, _file)) => io::Error::from(sys::execve(&path, &argv, &env)),
             Err(error) => error,
         }
@@ -132,6 +196,7 @@ impl Invocation {
 
     fn prepare(
         &self,
+        program: &Path,
         handover: &Handover,
     ) -> io::Result<(CString, Vec<CString>, Vec<CString>, File)> {
         let mut file = File::from(memfd_create(c"handover", MFdFlags::empty())?);
@@ -143,18 +208,17 @@ impl Invocation {
             .iter()
             .map(|argument| text(argument))
             .collect::<Result<_, _>>()?;
-        // Sockets that a service manager has passed on are in the handover.
-        let inherited = std::env::vars_os()
-            .filter(|(name, _)| name != HANDOVER && !name.as_bytes().starts_with(b"LISTEN_"));
+        let inherited = self.environment.iter();
         let mut env = inherited
-            .map(|(mut pair, value)| {
+            .map(|(name, value)| {
+                let mut pair = name.clone();
                 pair.push("=");
                 pair.push(value);
                 text(&pair)
             })
             .collect::<Result<Vec<_>, _>>()?;
         env.push(text(OsStr::new(&format!("{HANDOVER}={number}")))?);
-        Ok((text(self.binary.as_os_str())?, argv, env, file))
+        Ok((text(program.as_os_str())?, argv, env, file))
     }
 }
 

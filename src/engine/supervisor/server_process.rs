@@ -1,11 +1,14 @@
 //! The server as the supervisor's child: forked, listened to, started again when it ends, replaced by an upgrade.
 
+use std::fs::File;
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::libc;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal as NixSignal;
@@ -17,13 +20,14 @@ use super::handover::{self, Handover};
 use super::pipes::Wanted;
 use super::pulse::Pulse;
 use super::service_manager::Phase;
-use super::upgrade::Upgrade;
+use super::upgrade::{self, Proving, Upgrade};
 use job::outcome::{SpawnFailure, Stage};
 use job::time::BootInstant;
 use job::{JobId, Signal};
 use linux::clock;
 use linux::sys::{self, End, Fork, Pid};
 use protocol::inherited::Inherited;
+use protocol::upgrades::Outcome;
 use protocol::wire::messages::{FromMonitor, FromSupervisor, ToSupervisor};
 use protocol::wire::{self, Received};
 
@@ -155,6 +159,7 @@ impl Supervisor {
                     server.pulse = self.server_limit.map(|limit| Pulse::new(limit, now));
                     self.service_manager
                         .enter(Phase::Ready, self.monitors.jobs());
+                    self.upgrade_is_over();
                 }
                 Ok(Received::Message(ToSupervisor::Alive, _)) => {
                     if let Some(pulse) = &mut server.pulse {
@@ -226,6 +231,14 @@ impl Supervisor {
                 End::Signal { .. } => ExitCode::FAILURE,
             });
         }
+        if let Upgrade::Proving(proving) = &mut self.upgrade
+            && !server.ready
+            && proving.has_failed()
+        {
+            self.go_back(&format!(
+                "the server of the new program ends before it is ready ({end:?})"
+            ));
+        }
         let now = clock::now().boot;
         let ran = now.remaining(server.started);
         let pause = self.backoff.after(server.ready, ran);
@@ -276,35 +289,55 @@ impl Supervisor {
 
     /// Asks the binary that is on disk now whether it understands what it would take over.
     pub(super) fn begin_upgrade(&mut self) {
-        if self.shutdown.is_some() || self.upgrade != Upgrade::None {
+        if self.shutdown.is_some() || !matches!(self.upgrade, Upgrade::None) {
             tracing::warn!(
                 "an upgrade or a shutdown is under way; this request for an upgrade changes nothing"
             );
             return;
         }
-        let binary = self.invocation.binary().display();
-        match self.invocation.check() {
-            Ok(pid) => {
+        let binary = self.invocation.binary().display().to_string();
+        upgrade::note_beginning(self.state.path());
+        let said = memfd_create(c"said", MFdFlags::MFD_CLOEXEC).map(File::from);
+        let asked = said.map_err(io::Error::from).and_then(|said| {
+            let pid = self.invocation.check(&said)?;
+            Ok((pid, said))
+        });
+        match asked {
+            Ok((pid, said)) => {
                 tracing::info!("upgrade: asking {binary} whether it understands the state");
-                let give_up_at = clock::now().boot.after(CHECK_LIMIT);
-                self.upgrade = Upgrade::Checking { pid, give_up_at };
+                self.upgrade = Upgrade::Checking {
+                    pid,
+                    said,
+                    give_up_at: clock::now().boot.after(CHECK_LIMIT),
+                };
             }
-            Err(error) => {
-                tracing::error!(%error, "upgrade: cannot run {binary}: {error}; nothing was replaced")
-            }
+            Err(error) => self.refuse_upgrade(&format!("cannot run {binary}: {error}")),
         }
+    }
+
+    fn refuse_upgrade(&mut self, why: &str) {
+        tracing::error!("upgrade: {why}; nothing was replaced");
+        self.upgrade = Upgrade::None;
+        upgrade::note_outcome(self.state.path(), Outcome::Refused(why.to_owned()));
     }
 
     /// The binary on disk has answered.
     pub(super) fn on_checked(&mut self, end: End) {
-        self.upgrade = Upgrade::None;
+        let Upgrade::Checking { said, .. } = mem::replace(&mut self.upgrade, Upgrade::None) else {
+            return;
+        };
         if end != End::Code(0) {
             let binary = self.invocation.binary().display();
-            tracing::error!("upgrade: {binary} refuses ({end:?}); nothing was replaced");
-            return;
+            let why = match (end, upgrade::words(said)) {
+                (End::Signal { .. }, words) if words.is_empty() => {
+                    format!("{binary} was asked and gave no answer")
+                }
+                (end, words) => format!("{binary} refuses ({end:?}): {words}"),
+            };
+            return self.refuse_upgrade(&why);
         }
         if self.shutdown.is_some() {
-            return;
+            return self.refuse_upgrade("the service ends");
         }
         self.restart_at = None;
         self.service_manager
@@ -320,33 +353,80 @@ impl Supervisor {
     }
 
     pub(super) fn on_upgrade_time(&mut self, now: BootInstant) {
-        match self.upgrade {
-            Upgrade::Checking { pid, give_up_at } if give_up_at <= now => {
-                let _ = sys::signal_process(pid, Signal::KILL);
+        match &mut self.upgrade {
+            Upgrade::Checking {
+                pid, give_up_at, ..
+            } if *give_up_at <= now => {
+                let _ = sys::signal_process(*pid, Signal::KILL);
             }
-            Upgrade::Replacing { kill_at } if kill_at <= now => {
+            Upgrade::Proving(proving) if proving.is_overdue(now) => {
+                match &self.server {
+                    // Its end is the last that it may have.
+                    Some(server) => {
+                        let _ = sys::signal_process(server.pid, Signal::KILL);
+                        proving.give_up();
+                    }
+                    None => self.go_back("the new program has no server that becomes ready"),
+                }
+            }
+            Upgrade::Replacing { kill_at } if *kill_at <= now => {
                 if let Some(server) = &self.server {
                     let _ = sys::signal_process(server.pid, Signal::KILL);
                 }
             }
-            Upgrade::None | Upgrade::Checking { .. } | Upgrade::Replacing { .. } => {}
+            Upgrade::None
+            | Upgrade::Checking { .. }
+            | Upgrade::Replacing { .. }
+            | Upgrade::Proving(_) => {}
         }
+    }
+
+    /// A server is ready: an upgrade has come to its end, one way or the other.
+    fn upgrade_is_over(&mut self) {
+        match mem::replace(&mut self.upgrade, Upgrade::None) {
+            Upgrade::Proving(proving) => {
+                upgrade::note_outcome(self.state.path(), proving.outcome());
+            }
+            other @ (Upgrade::None | Upgrade::Checking { .. } | Upgrade::Replacing { .. }) => {
+                self.upgrade = other;
+            }
+        }
+    }
+
+    /// The new program does not serve: becomes the one before it. Where that fails, this one goes on.
+    fn go_back(&mut self, why: &str) {
+        let Upgrade::Proving(Proving {
+            previous: Some((program, invocation)),
+            ..
+        }) = mem::replace(&mut self.upgrade, Upgrade::None)
+        else {
+            return;
+        };
+        let error = match self.hand_over() {
+            Ok((handover, _own)) => invocation.go_back(program.as_raw_fd(), why, handover),
+            Err(error) => error,
+        };
+        let why = format!("{why}, and the program before it cannot be run: {error}");
+        tracing::error!("upgrade: {why}");
+        upgrade::note_outcome(self.state.path(), Outcome::Refused(why));
+        self.restart_at.get_or_insert(clock::now().boot);
     }
 
     /// The server has ended: becomes the new program. Where that fails, the old one goes on.
     pub(super) fn become_successor(&mut self) {
         let error = match self.hand_over() {
-            Ok(handover) => self.invocation.become_successor(&handover),
+            Ok((handover, _own)) => self.invocation.become_successor(&handover),
             Err(error) => error,
         };
-        tracing::error!(%error, "upgrade: cannot become the new program: {error}; the old one goes on");
-        self.upgrade = Upgrade::None;
+        self.refuse_upgrade(&format!("cannot become the new program: {error}"));
         self.restarts = self.restarts.saturating_add(1);
         self.restart_at = Some(clock::now().boot);
     }
 
-    fn hand_over(&mut self) -> std::io::Result<Handover> {
-        Ok(Handover {
+    /// What the next program gets, and the file of this one, which it has to find open.
+    fn hand_over(&mut self) -> io::Result<(Handover, File)> {
+        let own = File::open("/proc/self/exe")?;
+        let handover = Handover {
             from_version: env!("CARGO_PKG_VERSION").to_owned(),
             restarts: self.restarts.saturating_add(1),
             draining: self.draining,
@@ -355,6 +435,12 @@ impl Supervisor {
             unix: handover::give_fd(self.listeners.unix.as_fd())?,
             lock: handover::give_fd(self.state.lock().as_fd())?,
             monitors: self.monitors.hand_over()?,
-        })
+            previous: Some(handover::Previous {
+                program: handover::give_fd(own.as_fd())?,
+                invocation: self.invocation.clone(),
+            }),
+            failed: None,
+        };
+        Ok((handover, own))
     }
 }

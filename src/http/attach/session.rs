@@ -268,6 +268,7 @@ impl Input<'_> {
                         | RequestError::NotQueued
                         | RequestError::StdinOffset { .. }
                         | RequestError::NoTerminal
+                        | RequestError::DependedOn
                         | RequestError::Store(_),
                     ) => return Err(frames::INPUT_UNKNOWN),
                 }
@@ -333,6 +334,7 @@ enum Woken {
 impl Telling<'_> {
     async fn tell(mut self) -> Ending {
         let mut beat_at = Instant::now() + PING;
+        let reading = self.follow.reading(self.log.at);
         loop {
             // Looked at before the output is read: what is over then has all of its output on disk.
             let job = self.follow.state.borrow_and_update().clone();
@@ -353,6 +355,9 @@ impl Telling<'_> {
                 };
                 if !self.send(message).await {
                     return Ending::Gone;
+                }
+                if let Some(reading) = &reading {
+                    reading.up_to(self.log.at);
                 }
             }
             if job.state.is_terminal() {
@@ -387,7 +392,7 @@ impl Telling<'_> {
     }
 
     async fn wait(&mut self, beat_at: Instant) -> Woken {
-        let Follow { state, output } = &mut self.follow;
+        let Follow { state, output, .. } = &mut self.follow;
         loop {
             let told = async {
                 match output.as_mut() {

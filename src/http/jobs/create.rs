@@ -7,21 +7,23 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use bytes::Bytes;
 
-use crate::api::Api;
+use crate::api::{Api, Settings};
 use crate::extract::Wait;
 use crate::headers::IDEMPOTENT_REPLAYED;
 use crate::layers::auth::Caller;
+use crate::output::Wanted;
 use crate::policy::TemplateError;
 use crate::problem::{ApiError, Violation};
 use crate::query::Params;
-use crate::request::{self, BodyError, FieldError, NewJob};
+use crate::request::{self, Body, BodyError, FieldError, NewJob};
 use crate::view::ValidView;
-use crate::{body, idempotency, respond};
-use job::{JobId, Spec};
+use crate::{body, idempotency, respond, trace};
+use job::trace::Trace;
+use job::{Idempotency, JobId, Spec};
 use manager::{Submission, Submitted, Until};
 
 /// The parameters of [`create`].
-pub(crate) const CREATE: &[&str] = &["wait", "validate_only"];
+pub(crate) const CREATE: &[&str] = &["wait", "output_bytes", "output_stream", "output_ansi"];
 
 /// `POST /jobs`
 pub(crate) async fn create(
@@ -31,36 +33,42 @@ pub(crate) async fn create(
     request: Request,
 ) -> Result<Response, ApiError> {
     let wait = Wait::of(&mut params, request.headers());
-    let validate_only = params.flag("validate_only");
+    let shown = Wanted::of(&mut params);
     params.finish()?;
     let key = idempotency::key(request.headers())?;
+    let trace = trace::of(request.headers());
     let bytes = body::read_json(request, api.settings.max_body_bytes).await?;
-    if validate_only {
-        let new = wanted(&api, &bytes).await?;
-        judge(&api, &new.spec).await?;
-        api.manager.validate(&new.spec).await?;
-        let view = ValidView {
-            valid: true,
-            name: new.name.as_deref(),
-            labels: &new.labels,
-            spec: &new.spec,
-        };
-        return Ok(Json(view).into_response());
-    }
     let request = idempotency::Request::of(&api, &caller, key, (&Method::POST, "/jobs"), &bytes);
     let submitted = match request.await? {
         idempotency::Request::Repeat(submitted) => submitted,
         idempotency::Request::New(claim) => {
-            let new = wanted(&api, &bytes).await?;
-            submit(&api, &caller, new, None, claim).await?
+            let new = wanted(&api.settings, &bytes).await?;
+            submit(&api, &caller, new, (None, trace), claim).await?
         }
     };
-    Ok(accepted(&api, submitted, &wait).await)
+    Ok(accepted(&api, submitted, &wait, shown).await)
+}
+
+/// `POST /jobs/validate`
+pub(crate) async fn validate(
+    State(api): State<Api>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let bytes = body::read_json(request, api.settings.max_body_bytes).await?;
+    let new = judged(&api.settings, &bytes).await?;
+    api.manager.validate(&new.spec).await?;
+    let view = ValidView {
+        valid: true,
+        name: new.name.as_deref(),
+        labels: &new.labels,
+        spec: &new.spec,
+    };
+    Ok(Json(view).into_response())
 }
 
 /// Does the command policy, where there is one, admit this job? Every way to a job comes by here.
-async fn judge(api: &Api, spec: &Spec) -> Result<(), ApiError> {
-    let Some(policy) = api.settings.policy.clone() else {
+pub(crate) async fn judge(settings: &Settings, spec: &Spec) -> Result<(), ApiError> {
+    let Some(policy) = settings.policy.clone() else {
         return Ok(());
     };
     let spec = spec.clone();
@@ -75,32 +83,51 @@ async fn judge(api: &Api, spec: &Spec) -> Result<(), ApiError> {
     }
 }
 
-/// Hands a new job to the manager.
+/// Hands a new job to the manager, with the job that it repeats and its caller's trace.
 pub(super) async fn submit(
     api: &Api,
     caller: &Caller,
     new: NewJob,
-    rerun_of: Option<JobId>,
+    (rerun_of, trace): (Option<JobId>, Option<Trace>),
     claim: idempotency::Claim,
 ) -> Result<Submitted, ApiError> {
-    judge(api, &new.spec).await?;
-    let submission = Submission {
-        name: new.name,
-        labels: new.labels,
-        spec: new.spec,
-        actor: caller.actor.to_string(),
-        rerun_of,
-        run_at: new.run_at,
-        hold: new.hold,
-        idempotency: claim.idempotency.clone(),
-        has_priority: new.has_priority,
-    };
+    judge(&api.settings, &new.spec).await?;
+    let actor = caller.actor.to_string();
+    let mut submission = submission(new, actor, rerun_of, claim.idempotency.clone());
+    submission.trace = trace;
     // The claim ends when the job has been accepted, and a repeat finds it.
     Ok(api.manager.submit(submission).await?)
 }
 
+/// A new job as the manager takes it, of no trace.
+pub(crate) fn submission(
+    new: NewJob,
+    actor: String,
+    rerun_of: Option<JobId>,
+    idempotency: Option<Idempotency>,
+) -> Submission {
+    Submission {
+        name: new.name,
+        labels: new.labels,
+        spec: new.spec,
+        actor,
+        rerun_of,
+        trace: None,
+        run_at: new.run_at,
+        hold: new.hold,
+        idempotency,
+        has_priority: new.has_priority,
+        depends_on: new.depends_on,
+    }
+}
+
 /// The answer to a submission, once its job is as the client wants to wait for.
-pub(super) async fn accepted(api: &Api, submitted: Submitted, wait: &Wait) -> Response {
+pub(crate) async fn accepted(
+    api: &Api,
+    submitted: Submitted,
+    wait: &Wait,
+    shown: Option<Wanted>,
+) -> Response {
     let mut job = submitted.job;
     if !wait.limit.is_zero() {
         let waited = api.manager.wait(job.id, Until::Finished, wait.limit).await;
@@ -109,7 +136,7 @@ pub(super) async fn accepted(api: &Api, submitted: Submitted, wait: &Wait) -> Re
             job = later;
         }
     }
-    let mut response = respond::job(api, StatusCode::CREATED, &job);
+    let mut response = respond::job_showing(api, StatusCode::CREATED, &job, shown).await;
     let location = format!("/jobs/{}", job.id);
     respond::set(&mut response, LOCATION, &location);
     if submitted.replayed {
@@ -119,8 +146,15 @@ pub(super) async fn accepted(api: &Api, submitted: Submitted, wait: &Wait) -> Re
     response
 }
 
+/// The job that the body asks for, judged by the command policy.
+pub(crate) async fn judged(settings: &Settings, bytes: &Bytes) -> Result<NewJob, ApiError> {
+    let new = wanted(settings, bytes).await?;
+    judge(settings, &new.spec).await?;
+    Ok(new)
+}
+
 /// The job that the body asks for, where the command policy allows it.
-async fn wanted(api: &Api, bytes: &Bytes) -> Result<NewJob, ApiError> {
+async fn wanted(settings: &Settings, bytes: &Bytes) -> Result<NewJob, ApiError> {
     let invalid = |errors: Vec<FieldError>| {
         ApiError::InvalidSpec(errors.into_iter().map(Violation::from).collect())
     };
@@ -128,16 +162,24 @@ async fn wanted(api: &Api, bytes: &Bytes) -> Result<NewJob, ApiError> {
         BodyError::Invalid(errors) => invalid(errors),
         BodyError::Syntax { .. } | BodyError::TooDeep => error.into(),
     })?;
-    let limits = &api.settings.spec_limits;
-    let Some(policy) = api.settings.policy.clone() else {
-        return request::parse_submission(&body, limits).map_err(invalid);
+    made(settings, &body).await
+}
+
+/// The job that a body asks for which has been read.
+pub(crate) async fn made(settings: &Settings, body: &Body) -> Result<NewJob, ApiError> {
+    let invalid = |errors: Vec<FieldError>| {
+        ApiError::InvalidSpec(errors.into_iter().map(Violation::from).collect())
+    };
+    let limits = &settings.spec_limits;
+    let Some(policy) = settings.policy.clone() else {
+        return request::parse_submission(body, limits).map_err(invalid);
     };
     if body.has_program() {
         return Err(ApiError::PolicyForbids(
             "this service runs templates only: send template and params",
         ));
     }
-    let request = request::parse_template_request(&body, limits).map_err(invalid)?;
+    let request = request::parse_template_request(body, limits).map_err(invalid)?;
     // A parameter that is a path is looked up on disk.
     let made = tokio::task::spawn_blocking(move || policy.job(request));
     let made = made

@@ -5,21 +5,20 @@ use axum::extract::{Request, State};
 use axum::http::Method;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
-use bytes::Bytes;
 
 use super::create::{accepted, submit};
 use crate::api::Api;
 use crate::extract::{InPath, Wait};
 use crate::layers::auth::Caller;
+use crate::output::Wanted;
 use crate::problem::ApiError;
 use crate::query::Params;
 use crate::request::{self, BodyError, FieldError, NewJob};
-use crate::{body, idempotency};
+use crate::{body, idempotency, trace};
 use job::JobId;
-use manager::Submitted;
 
 /// The parameters of [`rerun`].
-pub(crate) const RERUN: &[&str] = &["wait"];
+pub(crate) const RERUN: &[&str] = &["wait", "output_bytes", "output_stream", "output_ansi"];
 
 /// `POST /jobs/{id}/rerun`
 pub(crate) async fn rerun(
@@ -30,35 +29,26 @@ pub(crate) async fn rerun(
     request: Request,
 ) -> Result<Response, ApiError> {
     let wait = Wait::of(&mut params, request.headers());
+    let shown = Wanted::of(&mut params);
     params.finish()?;
     let key = idempotency::key(request.headers())?;
+    let trace = trace::of(request.headers());
     // Without a body it is the same again.
     let patch = if request.headers().contains_key(CONTENT_TYPE) {
         body::read_patch(request, api.settings.max_body_bytes).await?
     } else {
-        Bytes::new()
+        bytes::Bytes::new()
     };
-    let submitted = again(&api, &caller, id, key, &patch).await?;
-    Ok(accepted(&api, submitted, &wait).await)
-}
-
-/// The job again as the patch changes it, once for a key.
-pub(crate) async fn again(
-    api: &Api,
-    caller: &Caller,
-    id: JobId,
-    key: Option<String>,
-    patch: &Bytes,
-) -> Result<Submitted, ApiError> {
     let path = format!("/jobs/{id}/rerun");
-    let request = idempotency::Request::of(api, caller, key, (&Method::POST, &path), patch);
-    match request.await? {
-        idempotency::Request::Repeat(submitted) => Ok(submitted),
+    let request = idempotency::Request::of(&api, &caller, key, (&Method::POST, &path), &patch);
+    let submitted = match request.await? {
+        idempotency::Request::Repeat(submitted) => submitted,
         idempotency::Request::New(claim) => {
-            let new = changed(api, id, patch).await?;
-            submit(api, caller, new, Some(id), claim).await
+            let new = changed(&api, id, &patch).await?;
+            submit(&api, &caller, new, (Some(id), trace), claim).await?
         }
-    }
+    };
+    Ok(accepted(&api, submitted, &wait, shown).await)
 }
 
 /// The job as the patch changes it.

@@ -73,7 +73,7 @@ pub(crate) async fn stop(
     Ok(response)
 }
 
-fn stop_wanted(params: &mut Params, caller: &Caller) -> Stop {
+pub(crate) fn stop_wanted(params: &mut Params, caller: &Caller) -> Stop {
     let grace = params.parsed(
         "grace_seconds",
         "a number of seconds from 0 to 86400",

@@ -113,7 +113,8 @@ pub(super) fn job_of(path: &str, response: &Response) -> Option<JobId> {
     created(response).or_else(|| job_in(path))
 }
 
-fn created(response: &Response) -> Option<JobId> {
+/// The job that an answer says was created.
+pub(super) fn created(response: &Response) -> Option<JobId> {
     let location = response.headers().get(LOCATION)?;
     job_in(location.to_str().ok()?)
 }

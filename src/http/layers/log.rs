@@ -10,12 +10,15 @@ use axum::middleware::Next;
 use axum::response::Response;
 use tracing::{Instrument, Level};
 
-use super::audit::job_of;
+use super::audit::{created, job_of};
 use super::auth::ActorSlot;
 use super::request_id;
 use crate::api::Api;
+use crate::headers::IDEMPOTENT_REPLAYED;
 use crate::problem::ApiError;
-use crate::routes;
+use crate::{routes, trace};
+use linux::clock;
+use manager::spans::Asked;
 
 /// Middleware that writes the line, and puts the request's id on every other line written meanwhile.
 pub(crate) async fn line(State(api): State<Api>, mut request: Request, next: Next) -> Response {
@@ -29,6 +32,8 @@ pub(crate) async fn line(State(api): State<Api>, mut request: Request, next: Nex
     let asked_by = ActorSlot::default();
     request.extensions_mut().insert(asked_by.clone());
     let span = tracing::info_span!("request", request.id = %id);
+    let spans = api.manager.spans();
+    let asked = spans.map(|_| (trace::of(request.headers()), clock::wall()));
     let begin = Instant::now();
     let response = next.run(request).instrument(span).await;
     let status = response.status().as_u16();
@@ -50,6 +55,19 @@ pub(crate) async fn line(State(api): State<Api>, mut request: Request, next: Nex
         } else {
             line!(info);
         }
+    }
+    if let (Some(spans), Some((trace, from))) = (spans, asked) {
+        let is_replay = response.headers().contains_key(IDEMPOTENT_REPLAYED);
+        spans.answered(&Asked {
+            id: &id,
+            trace: trace.as_ref(),
+            created: created(&response).filter(|_| !is_replay),
+            method: word(&method),
+            route: shown,
+            status,
+            from,
+            to: from.after(took),
+        });
     }
     let metrics = api.manager.metrics();
     metrics.answered(word(&method), shown, status, took);

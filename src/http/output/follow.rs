@@ -16,6 +16,7 @@ use futures_util::stream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::attempts::Attempts;
 use super::records::{Chunk, END_MARK, Format, Records, Then};
 use super::shared_tail::{Key, SharedPiece, SharedTail};
 use super::{Begin, Selection, begin_of, off_thread, raw, set, tell_dropped};
@@ -24,7 +25,7 @@ use crate::headers::{FIRST_OFFSET, LAST_EVENT_ID};
 use crate::problem::{ApiError, Place, Violation};
 use crate::streams::Permit;
 use job::{Job, JobId, State};
-use manager::{Follow, Manager};
+use manager::{Follow, Manager, Reading};
 use protocol::output::Reader;
 
 /// How often something is sent to those that would else hear nothing.
@@ -33,8 +34,9 @@ const PING: Duration = Duration::from_secs(15);
 /// How long the rest of a character is waited for.
 const REST: Duration = Duration::from_millis(50);
 
-/// What an event stream begins with: when to come back after a broken connection, in milliseconds.
-const GREETING: &[u8] = b"retry: 500\n\n";
+/// The first field of the first event: when to come back after a broken connection, in milliseconds. Alone it would be
+/// an event without a type to clients that count blank lines.
+const GREETING: &[u8] = b"retry: 500\n";
 
 /// The body of a job's log up to its end, whenever that will be.
 pub(super) async fn follow_log(
@@ -73,6 +75,7 @@ pub(super) async fn follow_log(
         end: None,
         left: selection.limit,
         within_line: [false; 2],
+        attempts: Attempts::from(follow.state.clone(), at),
     };
     let mut response = raw(StatusCode::OK, kind, None);
     set(&mut response, FIRST_OFFSET, first);
@@ -179,6 +182,8 @@ pub(super) struct Follower {
     records: Option<Records>,
     state: watch::Receiver<Arc<Job>>,
     output: Option<watch::Receiver<u64>>,
+    /// What a job waits for that has `on_limit: wait`.
+    reading: Option<Reading>,
     tail: Arc<SharedTail>,
     said: Option<State>,
     /// Has it looked once at what there is?
@@ -209,6 +214,7 @@ impl Follower {
             id,
             format: records.format,
             ping_at: (records.format == Format::Events).then(|| Instant::now() + PING),
+            reading: follow.reading(records.at),
             records: Some(records),
             state: follow.state,
             output: follow.output,
@@ -237,6 +243,10 @@ impl Follower {
     /// The next part of the body; `None` at its end.
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
         let mut flush = false;
+        // What came before was taken.
+        if let (Some(reading), Some(records)) = (&self.reading, &self.records) {
+            reading.up_to(records.at);
+        }
         while !self.is_over {
             // Looked at before the output is read: what is over then has all of its output on disk.
             let job = self.state.borrow_and_update().clone();
@@ -323,7 +333,7 @@ impl Follower {
         // What comes after this will be told. Each look costs a change of threads, for every follower and
         // every line of the job.
         let is_told_all = told.is_some_and(|told| told <= records.at) && records.left != Some(0);
-        if is_told_all && self.has_looked && !flush {
+        if is_told_all && self.has_looked && !flush && !records.has_attempt_news() {
             return Ok(Chunk {
                 bytes: Bytes::new(),
                 then: Then::Wait,
@@ -353,8 +363,11 @@ impl Follower {
         if let Some(chunk) = self.found(key) {
             return Ok(chunk);
         }
-        let (chunk, at) = self
-            .off_thread(move |records| records.chunk(false).map(|chunk| (chunk, records.at)))
+        let (chunk, at, attempt) = self
+            .off_thread(move |records| {
+                let chunk = records.chunk(false)?;
+                Ok((chunk, records.at, records.attempts.said))
+            })
             .await?;
         // Two: this one, and the follower's own.
         let is_alone = Arc::strong_count(&tail) <= 2;
@@ -363,6 +376,7 @@ impl Follower {
                 key,
                 bytes: chunk.bytes.clone(),
                 at,
+                attempt,
             });
         }
         Ok(chunk)
@@ -371,7 +385,9 @@ impl Follower {
     /// What another follower has read from the same place.
     fn found(&mut self, key: Key) -> Option<Chunk> {
         let piece = self.tail.find(key)?;
-        self.records.as_mut()?.at = piece.at;
+        let records = self.records.as_mut()?;
+        records.at = piece.at;
+        records.attempts.said = piece.attempt;
         Some(Chunk {
             bytes: piece.bytes,
             // There may be more by now.

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use serde::Serialize;
 
+use super::attempts::Attempts;
 use super::lost;
 use job::time::Timestamp;
 use job::{Job, OutputTotals, State};
@@ -62,6 +63,10 @@ enum Message<'a> {
     Gap {
         from: u64,
         to: u64,
+    },
+    Attempt {
+        attempt: u32,
+        offset: u64,
     },
     State {
         state: State,
@@ -109,6 +114,8 @@ pub(super) struct Records {
     pub(super) left: Option<u64>,
     /// For [`Format::RawWithTimes`]: is the place within a line of this stream?
     pub(super) within_line: [bool; 2],
+    /// Where the output of each attempt begins.
+    pub(super) attempts: Attempts,
 }
 
 /// A run of bytes of one stream that goes into one record.
@@ -145,9 +152,17 @@ impl Records {
             if out.len() >= CHUNK {
                 break Then::ReadOn;
             }
+            // Looked at first: all output of the attempts that have ended by now can be read.
+            let begun = self.attempts.begun(u64::MAX);
             match self.find(flush)? {
-                Found::Nothing(then) => break then,
+                Found::Nothing(then) => {
+                    if then == Then::Wait {
+                        self.write_attempts(&mut out, begun)?;
+                    }
+                    break then;
+                }
                 Found::Gap { from, to } => {
+                    self.write_attempts(&mut out, self.attempts.begun(from))?;
                     if let Err(error) = self.write_gap(&mut out, from, to) {
                         // What was read before is sent before it breaks off.
                         if out.is_empty() {
@@ -158,6 +173,8 @@ impl Records {
                     self.at = forward(self.at, to)?;
                 }
                 Found::Run(run) => {
+                    // An attempt is known before it writes.
+                    self.write_attempts(&mut out, self.attempts.begun(run.offset))?;
                     self.write_run(&mut out, &run)?;
                     self.left = self
                         .left
@@ -246,6 +263,28 @@ impl Records {
                 Shape::Binary(_) => return Ok(Rest::Elsewhere),
             }
         }
+    }
+
+    /// Has an attempt begun that has not been written?
+    pub(super) fn has_attempt_news(&self) -> bool {
+        self.attempts.begun(u64::MAX) > self.attempts.said
+    }
+
+    /// Says which attempts have begun, up to this one.
+    fn write_attempts(&mut self, out: &mut Vec<u8>, up_to: u32) -> io::Result<()> {
+        while self.attempts.said < up_to {
+            self.attempts.said += 1;
+            let attempt = self.attempts.said;
+            let offset = self.attempts.offset_of(attempt).unwrap_or(self.at);
+            match self.format {
+                Format::Raw | Format::RawWithTimes => {}
+                Format::Lines | Format::Events => {
+                    let message = Message::Attempt { attempt, offset };
+                    self.write(out, "attempt", Some(self.at.max(offset)), &message)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn write_gap(&mut self, out: &mut Vec<u8>, from: u64, to: u64) -> io::Result<()> {
@@ -355,6 +394,8 @@ impl Records {
             Some(reader) => reader.totals()?.next_offset.max(self.at),
             None => self.at,
         };
+        let begun = self.attempts.begun(u64::MAX);
+        self.write_attempts(out, begun)?;
         match self.format {
             Format::Raw | Format::RawWithTimes => Ok(()),
             Format::Lines | Format::Events => {

@@ -58,6 +58,8 @@ pub(super) struct Key {
     format: Format,
     filter: Option<Stream>,
     from: u64,
+    /// The last attempt that has been written.
+    attempt: u32,
 }
 
 impl Key {
@@ -73,6 +75,7 @@ impl Key {
             format: records.format,
             filter: records.filter,
             from: records.at,
+            attempt: records.attempts.said,
         })
     }
 }
@@ -84,6 +87,8 @@ pub(super) struct SharedPiece {
     pub(super) bytes: Bytes,
     /// Where to go on.
     pub(super) at: u64,
+    /// The last attempt that is written by then.
+    pub(super) attempt: u32,
 }
 
 impl SharedTail {

@@ -52,13 +52,13 @@ fn a_part_of_the_log_begins_at_one_place() {
 }
 
 /// A log that is written as a job would write it.
-struct Log {
+pub(super) struct Log {
     dir: TempDir,
     writer: Writer,
 }
 
 impl Log {
-    fn new(max_bytes: u64, on_limit: OnLimit) -> Self {
+    pub(super) fn new(max_bytes: u64, on_limit: OnLimit) -> Self {
         let dir = TempDir::new().unwrap();
         let policy = OutputPolicy {
             merge_stderr: false,
@@ -71,10 +71,14 @@ impl Log {
         }
     }
 
-    fn write(&mut self, stream: Stream, text: &str) {
+    pub(super) fn write(&mut self, stream: Stream, text: &str) {
+        self.write_bytes(stream, text.as_bytes());
+    }
+
+    pub(super) fn write_bytes(&mut self, stream: Stream, bytes: &[u8]) {
         let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).unwrap();
         let mut write = File::from(write);
-        for part in text.as_bytes().chunks(4096) {
+        for part in bytes.chunks(4096) {
             write.write_all(part).unwrap();
             let moment = Timestamp::from_micros(0);
             while let Pumped::Moved(_) | Pumped::Blocked =
@@ -83,7 +87,7 @@ impl Log {
         }
     }
 
-    fn reader(&self) -> Reader {
+    pub(super) fn reader(&self) -> Reader {
         Reader::open(open(&self.dir)).unwrap()
     }
 

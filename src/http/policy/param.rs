@@ -95,18 +95,21 @@ impl Param {
         }
     }
 
-    /// Its values as a JSON Schema. What a schema cannot say is checked all the same.
+    /// The JSON Schema of its values.
     pub(super) fn schema(&self) -> Value {
         match self {
             Self::Integer { min, max } => {
                 json!({"type": "integer", "minimum": min, "maximum": max})
             }
             Self::Enum(values) => json!({"type": "string", "enum": values}),
-            Self::Pattern { shown, .. } => json!({
-                "type": "string", "maxLength": VALUE_BYTES, "pattern": format!("^(?:{shown})$"),
-            }),
+            Self::Pattern { shown, .. } => {
+                json!({"type": "string", "pattern": format!("^(?:{shown})$"), "maxLength": VALUE_BYTES})
+            }
             Self::Path { beneath } => json!({
-                "type": "string", "maxLength": VALUE_BYTES, "x-beneath": beneath,
+                "type": "string",
+                "maxLength": VALUE_BYTES,
+                "description": format!("A path beneath {}.", beneath.display()),
+                "x-beneath": beneath,
             }),
         }
     }

@@ -34,6 +34,7 @@ fn request(template: &str, params: &[(&str, Argument)]) -> TemplateRequest {
         labels: BTreeMap::new(),
         run_at: None,
         hold: false,
+        depends_on: Vec::new(),
     }
 }
 
@@ -294,7 +295,7 @@ fn a_bad_policy_is_refused_in_one_line() {
         ),
         (
             "[template.a]\ncommand = [\"/bin/ls\"]\nspec.timeout = 1",
-            "/timeout: known fields",
+            "/timeout: did you mean timeout_seconds? known fields",
         ),
         (
             "[template.a]\ncommand = [\"/bin/ls\"]\nshell = true",
@@ -353,13 +354,13 @@ fn a_template_is_described_with_its_parameters_as_a_schema() {
         "#,
     )
     .unwrap();
-    let described = policy.describe();
+    let described = policy.described();
     assert_eq!(described.len(), 1);
     let template = &described[0];
-    assert_eq!(template["name"], "deploy");
+    assert_eq!(template.name, "deploy");
     assert_eq!(
-        template["command"],
-        serde_json::json!([
+        template.command,
+        [
             "/opt/deploy",
             "{env}",
             "--level",
@@ -367,9 +368,9 @@ fn a_template_is_described_with_its_parameters_as_a_schema() {
             "{host}",
             "{file}",
             "{env}"
-        ])
+        ]
     );
-    let schema = &template["params"];
+    let schema = &template.params;
     assert_eq!(
         schema["required"],
         serde_json::json!(["env", "level", "host", "file"])

@@ -2,7 +2,7 @@
 
 use super::{ApiError, Place, Violation};
 use crate::request::{BodyError, FieldError, code};
-use manager::{QueueError, RequestError, SubmitError, Unavailable};
+use manager::{BatchError, QueueError, RequestError, ScheduleError, SubmitError, Unavailable};
 use store::StoreError;
 
 impl From<FieldError> for Violation {
@@ -60,6 +60,11 @@ impl From<SubmitError> for ApiError {
                 code: code::OUT_OF_RANGE,
                 detail: format!("must be at most {most}, which is the most that may run"),
             }]),
+            SubmitError::NoSuchDependency(place) => Self::InvalidSpec(vec![Violation {
+                place: Place::Pointer(format!("/depends_on/{place}")),
+                code: code::NO_SUCH_JOB,
+                detail: "names nothing that is there, or whose record has expired".to_owned(),
+            }]),
             SubmitError::Draining => Self::Draining,
             SubmitError::KeyReused => Self::KeyReused,
             SubmitError::Unavailable(unavailable) => unavailable.into(),
@@ -80,8 +85,24 @@ impl From<RequestError> for ApiError {
             RequestError::StdinClosed => Self::StdinClosed,
             RequestError::StdinOffset { expected } => Self::StdinOffset { expected },
             RequestError::NoTerminal => Self::NoTerminal,
+            RequestError::DependedOn => Self::DependedOn,
             RequestError::MonitorGone => Self::MonitorUnavailable,
             RequestError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<BatchError> for ApiError {
+    /// What is wrong with one of its jobs is told as if that were all.
+    fn from(error: BatchError) -> Self {
+        match error {
+            BatchError::NoSuchBatch => Self::BatchNotFound,
+            BatchError::NotFinished => Self::BatchNotFinished,
+            BatchError::Expired => Self::BatchJobsExpired,
+            BatchError::Secrets => Self::SecretsUnknown,
+            BatchError::DependedOn => Self::DependedOn,
+            BatchError::Job(_, error) | BatchError::Submit(error) => error.into(),
+            BatchError::Store(error) => error.into(),
         }
     }
 }
@@ -95,6 +116,19 @@ impl From<QueueError> for ApiError {
             QueueError::Store(error) if error.full => Self::NoRoom,
             QueueError::Store(error) if error.failing => Self::StoreUnavailable,
             QueueError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ScheduleError> for ApiError {
+    fn from(error: ScheduleError) -> Self {
+        match error {
+            ScheduleError::NoSuchSchedule => Self::ScheduleNotFound,
+            ScheduleError::Changed => Self::PreconditionFailed,
+            ScheduleError::NotUnderstood(why) => Self::Internal(why),
+            ScheduleError::Store(error) if error.full => Self::NoRoom,
+            ScheduleError::Store(error) if error.failing => Self::StoreUnavailable,
+            ScheduleError::Store(error) => error.into(),
         }
     }
 }

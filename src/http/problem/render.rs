@@ -31,6 +31,10 @@ struct RenderedProblem<'a> {
     request_id: &'a str,
 }
 
+/// An answer whose errors have a form of their own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AsItIs;
+
 fn is_empty(errors: &[Violation]) -> bool {
     errors.is_empty()
 }
@@ -42,6 +46,7 @@ pub(crate) async fn render(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let error = match response.extensions().get::<Arc<ApiError>>() {
         Some(error) => error.clone(),
+        None if response.extensions().get::<AsItIs>().is_some() => return response,
         None if response.status().is_client_error() || response.status().is_server_error() => {
             // Every rejection of the framework has its own error here; one that has not is our bug.
             let status = response.status();

@@ -42,11 +42,13 @@ pub mod code {
     pub const TOO_MANY: &str = "too_many";
     /// The right type, but a value that is not allowed.
     pub const INVALID_VALUE: &str = "invalid_value";
+    /// No job or batch has this id.
+    pub const NO_SUCH_JOB: &str = "no_such_job";
     /// Two fields exclude each other.
     pub const CONFLICT: &str = "conflict";
 
     /// Every code.
-    pub const ALL: [&str; 9] = [
+    pub const ALL: [&str; 10] = [
         UNKNOWN_FIELD,
         DUPLICATE_FIELD,
         MISSING,
@@ -55,6 +57,7 @@ pub mod code {
         TOO_LONG,
         TOO_MANY,
         INVALID_VALUE,
+        NO_SUCH_JOB,
         CONFLICT,
     ];
 }
@@ -174,6 +177,10 @@ impl<'a> At<'a> {
             }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) => {}
         }
+    }
+
+    pub(super) fn is_text(&self) -> bool {
+        matches!(self.value, Value::Text(_))
     }
 
     pub(super) fn text(&self) -> Option<&'a str> {
@@ -454,11 +461,41 @@ impl<'a> Fields<'a> {
 
     /// Notes every field that nobody asked for.
     pub(super) fn finish(self) {
-        let detail = format!("known fields: {}", self.known.join(", "));
+        let known = format!("known fields: {}", self.known.join(", "));
         for key in self.object.members.keys() {
             if !self.known.contains(&key.as_str()) {
-                self.refuse(key, code::UNKNOWN_FIELD, detail.as_str());
+                let detail = match nearest(key, &self.known) {
+                    Some(near) => format!("did you mean {near}? {known}"),
+                    None => known.clone(),
+                };
+                self.refuse(key, code::UNKNOWN_FIELD, detail);
             }
         }
     }
+}
+
+/// The known word that an unknown one most likely stands for. What nobody would type is not compared.
+pub(crate) fn nearest(word: &str, known: &[&'static str]) -> Option<&'static str> {
+    const ALIKE: f64 = 0.82;
+    const LONGEST: usize = 64;
+    if word.len() > LONGEST {
+        return None;
+    }
+    let word = word.to_lowercase().replace('-', "_");
+    let part = known.iter().find(|known| {
+        // `timeout` for `timeout_seconds`, `argv` for nothing.
+        word.len() >= 3
+            && known
+                .strip_prefix(word.as_str())
+                .is_some_and(|rest| rest.starts_with('_'))
+    });
+    let alike = known
+        .iter()
+        .map(|known| (strsim::jaro_winkler(&word, known), known));
+    let best = alike.max_by(|(one, _), (other, _)| one.total_cmp(other));
+    part.or_else(|| {
+        best.filter(|(score, _)| *score >= ALIKE)
+            .map(|(_, known)| known)
+    })
+    .copied()
 }

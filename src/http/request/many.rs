@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
-use super::fields::{At, Errors, Fields, boolean, code, integer, seconds};
-use super::{Body, FieldError, ONE_DAY, rules};
+use super::fields::{At, Errors, Fields, boolean, code, filled_text, seconds};
+use super::json::Value;
+use super::{Body, FieldError, ONE_DAY, dependencies, rules};
 use job::query::Filter;
 use job::selector::Selector;
+use job::spec::Scope;
 use job::time::Timestamp;
 use job::{JobId, Signal, State};
 
 /// The most jobs that one request names.
 const JOBS_MAX: usize = 1000;
+
+/// The longest name of a queue or a job that can match.
+const NAME_BYTES: usize = 512;
 
 /// Which jobs are meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +23,7 @@ pub enum Which {
     /// These.
     Ids(Vec<JobId>),
     /// Those that match and have not finished.
-    Selector(Selector),
+    Matching(Filter),
 }
 
 /// The body of `POST /jobs/wait`.
@@ -32,29 +37,31 @@ pub struct WaitMany {
     pub timeout: Duration,
 }
 
-/// Jobs that something is done to.
+/// Which jobs something is done to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Picked {
-    /// These, or those that match.
-    pub which: Pick,
-    /// Nothing is done where more than these match.
-    pub expect: Option<u64>,
+pub struct Chosen {
+    /// Never empty: nobody means every job by leaving something out.
+    pub filter: Filter,
+    /// Only count them.
+    pub dry_run: bool,
 }
 
-/// How jobs are picked.
+/// The body of `POST /jobs/signal`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Pick {
-    /// These.
-    Ids(Vec<JobId>),
-    /// Those that match, if they are in a state that this can be done in, or in one of those that it names.
-    Filter(Filter),
+pub struct SignalMany {
+    /// Which jobs.
+    pub chosen: Chosen,
+    /// What they get.
+    pub signal: Signal,
+    /// Which of their processes.
+    pub scope: Scope,
 }
 
 /// The body of `POST /jobs/stop`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StopMany {
     /// Which jobs.
-    pub picked: Picked,
+    pub chosen: Chosen,
     /// Instead of their own signal.
     pub signal: Option<Signal>,
     /// Instead of their own grace period.
@@ -67,16 +74,21 @@ pub struct StopMany {
 
 /// Reads the body of `POST /jobs/wait`. More than `longest` is lowered.
 pub fn parse_wait_many(body: &Body, longest: Duration) -> Result<WaitMany, Vec<FieldError>> {
-    const ONE: &str = "give exactly one of job_ids and label_selector";
+    const ONE: &str = "give job_ids, or label_selector or batch";
     let errors = Errors::default();
     let at = At::root(&body.0, &errors);
-    let wait = Fields::of(&at).and_then(|mut f| {
+    let wait = Fields::of(&at).map(|mut f| {
         let ids = f.optional("job_ids", |at| at.list(JOBS_MAX, job_id));
-        let selector = f.optional("label_selector", selector);
-        match (f.has("job_ids"), f.has("label_selector")) {
-            (true, true) => f.refuse("label_selector", code::CONFLICT, ONE),
-            (false, false) => f.refuse("job_ids", code::MISSING, ONE),
-            (true, false) | (false, true) => {}
+        let filter = Filter {
+            selector: f.or_default("label_selector", selector),
+            batch: f.optional("batch", dependencies::id),
+            ..Filter::default()
+        };
+        match (f.has("job_ids"), f.has("label_selector"), f.has("batch")) {
+            (true, true, _) => f.refuse("label_selector", code::CONFLICT, ONE),
+            (true, _, true) => f.refuse("batch", code::CONFLICT, ONE),
+            (false, false, false) => f.refuse("job_ids", code::MISSING, ONE),
+            (true, false, false) | (false, _, _) => {}
         }
         let all = f.or(true, "mode", |at| {
             at.choice(&[("all", true), ("any", false)])
@@ -87,21 +99,105 @@ pub fn parse_wait_many(body: &Body, longest: Duration) -> Result<WaitMany, Vec<F
             seconds(Duration::ZERO..=Duration::MAX),
         );
         f.finish();
-        Some(WaitMany {
-            which: ids.map(Which::Ids).or(selector.map(Which::Selector))?,
+        WaitMany {
+            which: ids.map_or(Which::Matching(filter), Which::Ids),
             all,
             timeout: timeout.min(longest),
-        })
+        }
     });
     errors.result(wait)
 }
 
-/// Reads the body of `POST /jobs/stop`. A selector that selects everything is refused.
+/// The fields of a filter, as the query of `GET /jobs` has them.
+const FILTER: [&str; 8] = [
+    "label_selector",
+    "state",
+    "queue",
+    "batch",
+    "schedule",
+    "name_prefix",
+    "created_after",
+    "created_before",
+];
+
+fn chosen(f: &mut Fields<'_>) -> Option<Chosen> {
+    let selector = f.optional("label_selector", selector);
+    let states = f.optional("state", states);
+    let filter = Filter {
+        selector: selector.unwrap_or_default(),
+        states: states.unwrap_or_default(),
+        queue: f.optional("queue", filled_text(NAME_BYTES)),
+        batch: f.optional("batch", dependencies::id),
+        schedule: f.optional("schedule", filled_text(NAME_BYTES)),
+        name_prefix: f.optional("name_prefix", filled_text(NAME_BYTES)),
+        created_after: f.optional("created_after", moment),
+        created_before: f.optional("created_before", moment),
+    };
+    if !FILTER.iter().any(|name| f.has(name)) {
+        let detail = format!("give at least one of {}", FILTER.join(", "));
+        f.refuse("label_selector", code::MISSING, detail);
+    }
+    let dry_run = f.or(false, "dry_run", boolean);
+    Some(Chosen { filter, dry_run })
+}
+
+/// One state, or a list of such.
+fn states(at: &At<'_>) -> Option<Vec<State>> {
+    let one = |at: &At<'_>| at.choice(&State::ALL.map(|state| (state.as_str(), state)));
+    match at.value {
+        Value::List(_) => at.set(State::ALL.len(), one),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) | Value::Object(_) => {
+            one(at).map(|state| vec![state])
+        }
+    }
+}
+
+fn moment(at: &At<'_>) -> Option<Timestamp> {
+    match at.text()?.parse() {
+        Ok(moment) => Some(moment),
+        Err(_) => at.refuse(
+            code::INVALID_VALUE,
+            "must be a time in RFC 3339, such as 2026-01-31T12:00:00Z",
+        ),
+    }
+}
+
+/// Reads the body of `POST /jobs/pause`, `/jobs/resume` and `/jobs/purge`.
+pub fn parse_chosen(body: &Body) -> Result<Chosen, Vec<FieldError>> {
+    let errors = Errors::default();
+    let at = At::root(&body.0, &errors);
+    let chosen = Fields::of(&at).and_then(|mut f| {
+        let chosen = chosen(&mut f);
+        f.finish();
+        chosen
+    });
+    errors.result(chosen)
+}
+
+/// Reads the body of `POST /jobs/signal`.
+pub fn parse_signal_many(body: &Body) -> Result<SignalMany, Vec<FieldError>> {
+    let errors = Errors::default();
+    let at = At::root(&body.0, &errors);
+    let signal = Fields::of(&at).and_then(|mut f| {
+        let chosen = chosen(&mut f);
+        let signal = f.required("signal", rules::signal);
+        let scope = f.or_default("scope", rules::scope);
+        f.finish();
+        Some(SignalMany {
+            chosen: chosen?,
+            signal: signal?,
+            scope,
+        })
+    });
+    errors.result(signal)
+}
+
+/// Reads the body of `POST /jobs/stop`.
 pub fn parse_stop_many(body: &Body, reason_max: usize) -> Result<StopMany, Vec<FieldError>> {
     let errors = Errors::default();
     let at = At::root(&body.0, &errors);
     let stop = Fields::of(&at).and_then(|mut f| {
-        let picked = picked(&mut f);
+        let chosen = chosen(&mut f);
         let signal = f.optional("signal", rules::signal);
         let grace = f.optional("grace_seconds", seconds(Duration::ZERO..=ONE_DAY));
         let force = f.or(false, "force", boolean);
@@ -114,7 +210,7 @@ pub fn parse_stop_many(body: &Body, reason_max: usize) -> Result<StopMany, Vec<F
         });
         f.finish();
         Some(StopMany {
-            picked: picked?,
+            chosen: chosen?,
             signal,
             grace,
             force,
@@ -122,68 +218,6 @@ pub fn parse_stop_many(body: &Body, reason_max: usize) -> Result<StopMany, Vec<F
         })
     });
     errors.result(stop)
-}
-
-/// Reads the body of a request that does something to many jobs and asks for nothing else.
-pub fn parse_picked(body: &Body) -> Result<Picked, Vec<FieldError>> {
-    let errors = Errors::default();
-    let at = At::root(&body.0, &errors);
-    let picked = Fields::of(&at).and_then(|mut f| {
-        let picked = picked(&mut f);
-        f.finish();
-        picked
-    });
-    errors.result(picked)
-}
-
-/// The fields that narrow a filter down, of which there has to be one: the others would leave nearly every job.
-const NARROW: [&str; 4] = ["label_selector", "states", "name_prefix", "queue"];
-
-/// Reads which jobs are meant. A filter that lets every job pass is refused.
-fn picked(f: &mut Fields<'_>) -> Option<Picked> {
-    const ONE: &str =
-        "give job_ids, or one or more of label_selector, states, name_prefix and queue";
-    let ids = f.optional("job_ids", |at| at.filled_list(JOBS_MAX, job_id));
-    let filter = Filter {
-        selector: f.optional("label_selector", selector).unwrap_or_default(),
-        states: f
-            .optional("states", |at| at.set(State::ALL.len(), state))
-            .unwrap_or_default(),
-        name_prefix: f.optional("name_prefix", filled),
-        queue: f.optional("queue", filled),
-        created_after: f.optional("created_after", moment),
-        created_before: f.optional("created_before", moment),
-    };
-    let expect = f.optional("expect", integer(0..=u64::from(u32::MAX)));
-    let narrows = NARROW.iter().any(|name| f.has(name));
-    let bounds = f.has("created_after") || f.has("created_before");
-    match (f.has("job_ids"), narrows) {
-        (true, true) => f.refuse("job_ids", code::CONFLICT, ONE),
-        (true, false) if bounds => f.refuse("job_ids", code::CONFLICT, ONE),
-        (false, false) => f.refuse("label_selector", code::MISSING, ONE),
-        (true, false) | (false, true) => {}
-    }
-    let which = ids.map_or(Pick::Filter(filter), Pick::Ids);
-    Some(Picked { which, expect })
-}
-
-fn state(at: &At<'_>) -> Option<State> {
-    at.choice(&State::ALL.map(|state| (state.as_str(), state)))
-}
-
-fn filled(at: &At<'_>) -> Option<String> {
-    let text = at.text()?;
-    if text.is_empty() {
-        return at.refuse(code::INVALID_VALUE, "must not be empty");
-    }
-    Some(text.to_owned())
-}
-
-fn moment(at: &At<'_>) -> Option<Timestamp> {
-    match at.text()?.parse() {
-        Ok(moment) => Some(moment),
-        Err(_) => at.refuse(code::INVALID_VALUE, "must be a time in RFC 3339"),
-    }
 }
 
 fn job_id(at: &At<'_>) -> Option<JobId> {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value as JsonValue};
 use super::fields::{At, Errors, Fields, boolean, code, seconds};
 use super::{
     ANY_TIME, Body, BodyError, FieldError, NewJob, ONE_MINUTE, SpecLimits, TEN_YEARS, parse_body,
-    parse_queue, parse_submission, rules, stop, times,
+    parse_queue, parse_submission, retry::retry, rules, stop, times,
 };
 use job::Job;
 use job::Spec;
@@ -15,7 +15,7 @@ use job::amendment::Amendment;
 use job::queue::Settings;
 
 /// The members of a spec that an amendment can change.
-const AMENDABLE: [&str; 7] = [
+const AMENDABLE: [&str; 8] = [
     "timeout_seconds",
     "stop",
     "ttl_seconds_after_finished",
@@ -23,6 +23,7 @@ const AMENDABLE: [&str; 7] = [
     "priority",
     "weight",
     "concurrency",
+    "retry",
 ];
 
 /// Reads the body of `PATCH /jobs/{id}` as a change of this job.
@@ -59,13 +60,24 @@ pub fn parse_amendment(
             priority: f.or(usual.priority, "priority", rules::priority),
             weight: f.or(usual.weight, "weight", rules::weight),
             concurrency: f.optional("concurrency", rules::concurrency),
+            retry: f.optional("retry", retry),
             run_at: f.optional("run_at", times::moment),
             hold: f.or_default("hold", boolean),
+            next_attempt_at: job.next_attempt_at,
         };
         f.finish();
         amendment
     });
-    errors.result(amendment).map_err(BodyError::Invalid)
+    let amendment = errors.result(amendment).map_err(BodyError::Invalid)?;
+    let limit = job.batch.as_ref().and_then(|it| it.max_running);
+    if limit.is_some() && amendment.concurrency.is_some() {
+        return Err(BodyError::Invalid(vec![FieldError {
+            pointer: "/concurrency".to_owned(),
+            code: code::CONFLICT,
+            detail: "a job of a batch with max_running has no key of its own".to_owned(),
+        }]));
+    }
+    Ok(amendment)
 }
 
 /// Reads the body of `PATCH /queues/{name}` as what is then set of a queue with these settings.
@@ -176,7 +188,7 @@ pub fn parse_rerun(job: &Job, patch: &[u8], limits: &SpecLimits) -> Result<NewJo
     parse_submission(&body, limits).map_err(BodyError::Invalid)
 }
 
-fn read(patch: &[u8]) -> Result<Map<String, JsonValue>, BodyError> {
+pub(super) fn read(patch: &[u8]) -> Result<Map<String, JsonValue>, BodyError> {
     // For its own rules: no key twice, not too deep.
     let _ = parse_body(patch)?;
     serde_json::from_slice(patch).map_err(|error| BodyError::Syntax {
@@ -207,19 +219,29 @@ fn members_of(job: &Job) -> Map<String, JsonValue> {
     members
 }
 
-fn merged(
-    mut base: Map<String, JsonValue>,
+/// What is patched.
+pub(super) fn merged(
+    base: Map<String, JsonValue>,
     patch: Map<String, JsonValue>,
 ) -> Result<Body, BodyError> {
+    let members = merged_members(base, patch);
+    parse_body(JsonValue::Object(members).to_string().as_bytes())
+}
+
+/// The fields of a job, with a patch put over them.
+pub(super) fn merged_members(
+    mut base: Map<String, JsonValue>,
+    patch: Map<String, JsonValue>,
+) -> Map<String, JsonValue> {
     for (name, value) in patch {
         let below = match name.as_str() {
-            "labels" | "env" => Names::Chosen,
+            "labels" | "env" | "job" => Names::Chosen,
             "rlimits" => Names::Resources,
             _ => Names::Fields,
         };
         merge(base.entry(name).or_insert(JsonValue::Null), value, below);
     }
-    parse_body(JsonValue::Object(base).to_string().as_bytes())
+    base
 }
 
 /// What the names in an object are.

@@ -25,7 +25,15 @@ const TERM_BYTES: usize = 64;
 
 /// Exactly one of `command`, and `script` with its `shell`.
 pub(super) fn program(f: &mut Fields<'_>, limits: &SpecLimits) -> Option<Program> {
-    let command = f.optional("command", argv(limits));
+    let command = f.optional("command", |at| match at.value {
+        Value::Text(_) => at.refuse(
+            code::WRONG_TYPE,
+            "must be an array: give program and arguments as its items, or put it into `script`",
+        ),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::List(_) | Value::Object(_) => {
+            argv(limits)(at)
+        }
+    });
     let script = f.optional("script", c_text(limits.argument_bytes));
     let shell = f.optional("shell", argv(limits));
     let (has_command, has_script) = (f.has("command"), f.has("script"));
@@ -58,6 +66,13 @@ fn argv(limits: &SpecLimits) -> impl Fn(&At<'_>) -> Option<Vec<String>> {
         ..
     } = *limits;
     move |at| {
+        if at.is_text() {
+            return at.refuse(
+                code::WRONG_TYPE,
+                "must be an array of texts, the program and its arguments, such as [\"echo\", \"hi\"]; \
+                 a line for a shell goes in `script`",
+            );
+        }
         let argv = at.filled_list(argv_items, c_text(argument_bytes))?;
         if argv.first().is_some_and(String::is_empty) {
             return at.refuse(
@@ -216,6 +231,23 @@ pub(super) fn cpu(at: &At<'_>) -> Option<f64> {
     }
 }
 
+/// By what a pause grows.
+pub(super) fn factor(at: &At<'_>) -> Option<f64> {
+    const ALLOWED: &str = "must be a number from 1 to 10";
+    let Value::Number(number) = *at.value else {
+        return at.refuse(code::WRONG_TYPE, ALLOWED);
+    };
+    let factor = match number {
+        Number::Unsigned(value) => u32::try_from(value).ok().map(f64::from),
+        Number::Negative(_) => None,
+        Number::Float(value) => Some(value),
+    };
+    match factor {
+        Some(factor) if (1.0..=10.0).contains(&factor) => Some(factor),
+        Some(_) | None => at.refuse(code::OUT_OF_RANGE, ALLOWED),
+    }
+}
+
 /// Where standard input comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StdinMode {
@@ -248,6 +280,7 @@ pub(super) fn on_limit(at: &At<'_>) -> Option<OnLimit> {
         ("drop_oldest", OnLimit::DropOldest),
         ("drop_newest", OnLimit::DropNewest),
         ("stop_job", OnLimit::StopJob),
+        ("wait", OnLimit::Wait),
     ])
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::fields::{At, Errors, FieldError, Fields, boolean, code};
 use super::json::{Number, Value};
-use super::{Body, SpecLimits, rules, times};
+use super::{Body, SpecLimits, dependencies, rules, times};
+use job::dependency::Dependency;
 use job::time::Timestamp;
 
 /// The most parameters that are read.
@@ -34,6 +35,8 @@ pub struct TemplateRequest {
     pub run_at: Option<Timestamp>,
     /// It does not start before it is released.
     pub hold: bool,
+    /// What has to end before it may start.
+    pub depends_on: Vec<Dependency>,
 }
 
 impl Body {
@@ -67,6 +70,7 @@ pub fn parse_template_request(
         let labels = f.or_default("labels", rules::labels(limits.labels));
         let run_at = f.optional("run_at", times::moment);
         let hold = f.or_default("hold", boolean);
+        let depends_on = f.or_default("depends_on", dependencies::dependencies);
         f.finish();
         Some(TemplateRequest {
             template: template?,
@@ -75,6 +79,7 @@ pub fn parse_template_request(
             labels,
             run_at,
             hold,
+            depends_on,
         })
     });
     errors.result(request)

@@ -96,6 +96,10 @@ fn full() -> Json {
         "timeout_seconds": 0.5, "stop": {"signal": "SIGINT", "grace_seconds": 0, "scope": "all"},
         "wait_for": "all", "success_exit_codes": [3, 0], "queue": "batch", "priority": -1_000_000,
         "weight": 1_000_000, "concurrency": {"key": "deploy prod", "limit": 3, "policy": "replace"},
+        "retry": {
+            "max_attempts": 100, "on": ["timeout", "shutdown"], "exit_codes": [75, [100, 110]], "never_exit_codes": [105],
+            "backoff": {"initial_seconds": 0.5, "factor": 1.5, "max_seconds": 86_400}, "within_seconds": 60,
+        },
         "start_deadline_seconds": 5, "ttl_seconds_after_finished": 60
     })
 }
@@ -143,7 +147,7 @@ fn every_rule_refuses_with_its_place_and_code() {
     let cases = [
         (json!({"comand": []}), "/comand", code::UNKNOWN_FIELD),
         (json!({"a/b~c": 1}), "/a~1b~0c", code::UNKNOWN_FIELD),
-        (json!({"retry": null}), "/retry", code::UNKNOWN_FIELD),
+        (json!({"retries": null}), "/retries", code::UNKNOWN_FIELD),
         (json!({"command": null}), "/command", code::MISSING),
         (json!({"command": "ls -l"}), "/command", code::WRONG_TYPE),
         (json!({"command": []}), "/command", code::INVALID_VALUE),

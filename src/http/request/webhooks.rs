@@ -16,14 +16,26 @@ const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
 pub(super) fn webhooks(limits: &SpecLimits) -> impl Fn(&At<'_>) -> Option<Vec<Webhook>> {
     let private = limits.private_webhooks;
-    move |at| at.list(WEBHOOKS_MAX, webhook(private))
+    move |at| at.list(WEBHOOKS_MAX, webhook(private, &EVENTS))
 }
 
-fn webhook(private: bool) -> impl Fn(&At<'_>) -> Option<Webhook> {
+/// The webhooks of a batch, which are told of its end.
+pub(super) fn of_batch(limits: &SpecLimits) -> impl Fn(&At<'_>) -> Option<Vec<Webhook>> {
+    let private = limits.private_webhooks;
+    move |at| at.list(WEBHOOKS_MAX, webhook(private, &OF_BATCH))
+}
+
+fn webhook(
+    private: bool,
+    known: &'static [(&'static str, Kind)],
+) -> impl Fn(&At<'_>) -> Option<Webhook> {
     move |at| {
         let mut f = Fields::of(at)?;
         let url = f.required("url", address(private));
-        let events = f.or(EVENTS.map(|(_, kind)| kind).into(), "events", events);
+        let all = known.iter().map(|(_, kind)| *kind).collect();
+        let events = f.or(all, "events", |at| {
+            at.filled_list(known.len(), |at| at.choice(known))
+        });
         let secret = f.optional("secret", secret);
         f.finish();
         Some(Webhook {
@@ -68,7 +80,7 @@ fn address(private: bool) -> impl Fn(&At<'_>) -> Option<String> {
 }
 
 /// What a webhook can be told of: all but deliveries.
-const EVENTS: [(&str, Kind); 8] = [
+const EVENTS: [(&str, Kind); 9] = [
     ("job.created", Kind::Created),
     ("job.started", Kind::Started),
     ("job.paused", Kind::Paused),
@@ -76,12 +88,12 @@ const EVENTS: [(&str, Kind); 8] = [
     ("job.stopping", Kind::Stopping),
     ("job.signaled", Kind::Signaled),
     ("job.changed", Kind::Changed),
+    ("job.attempt_finished", Kind::AttemptFinished),
     ("job.finished", Kind::Finished),
 ];
 
-fn events(at: &At<'_>) -> Option<Vec<Kind>> {
-    at.filled_list(EVENTS.len(), |at| at.choice(&EVENTS))
-}
+/// What a webhook of a batch can be told of.
+const OF_BATCH: [(&str, Kind); 1] = [("batch.finished", Kind::BatchFinished)];
 
 fn secret(at: &At<'_>) -> Option<WebhookSecret> {
     let text = at.text()?;

@@ -4,7 +4,10 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use job::JobId;
+use job::{Job, JobId};
+
+/// What a key begins with that stands for a batch. No client can choose such a key.
+const BATCH: char = '\0';
 
 /// A key that a job runs under.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -16,6 +19,24 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// What a job runs under: its own key, or its batch if that lets only some run.
+    #[must_use]
+    pub(crate) fn of(job: &Job) -> Option<Self> {
+        let own = job.spec.concurrency.as_ref();
+        let own = own.map(|it| (it.key.as_str().into(), it.limit));
+        let batch = job.batch.as_ref();
+        let batch =
+            batch.and_then(|it| Some((format!("{BATCH}{}", it.id).into(), it.max_running?)));
+        let (key, limit) = batch.or(own)?;
+        Some(Self { key, limit })
+    }
+
+    /// Is it the limit of a batch?
+    #[must_use]
+    pub fn is_of_batch(&self) -> bool {
+        self.key.starts_with(BATCH)
+    }
+
     fn allows(&self, running: usize) -> bool {
         running < usize::try_from(self.limit).unwrap_or(usize::MAX)
     }

@@ -14,12 +14,17 @@ pub(super) fn started(job: &Job) {
         job.id = %job.id,
         name = job.name.as_deref(),
         queue = job.spec.queue,
+        trace_id = trace_id(job),
         pid = job.process.as_ref().map(|process| process.pid),
         attempt = job.attempt,
         queued_seconds = rounded_seconds(at.since(job.created_at)),
         "job {} started",
         job.id
     );
+}
+
+fn trace_id(job: &Job) -> Option<&str> {
+    job.trace.as_ref().map(|trace| trace.trace_id.as_str())
 }
 
 /// Somebody has asked for its end.
@@ -55,6 +60,7 @@ pub(super) fn ended(job: &Job) {
                 exit_code,
                 signal = signal.map(tracing::field::display),
                 seconds,
+                trace_id = trace_id(job),
                 actor = termination.and_then(|it| it.requested_by.as_deref()),
                 killed_leftovers = termination.map(|it| it.killed_leftovers).filter(|count| *count > 0),
                 "job {} ended: {state}",

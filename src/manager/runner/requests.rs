@@ -13,6 +13,9 @@ use protocol::wire::messages::{Request, RequestRefused, ToMonitor};
 /// The ticket of requests whose answer nobody waits for.
 pub(super) const UNANSWERED: u64 = u64::MAX;
 
+/// The ticket of what a monitor is told of the readers of its job.
+pub(super) const READERS: u64 = u64::MAX - 1;
+
 /// Where the answer to a request goes; the number depends on the request.
 pub(crate) type Reply = oneshot::Sender<Result<u64, RequestError>>;
 

@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use super::requests::JobRequest;
 use super::supervised::{Followed, Supervised};
-use super::{Runner, Stopping, WAKEFUL, log, unstarted};
+use super::{Next, Runner, Stopping, WAKEFUL, log, unstarted};
 use crate::adopt::Origin;
+use crate::batches;
 use crate::link::MonitorLink;
-use crate::mirror;
 use crate::time::until;
 use job::State;
 use job::life::Refusal;
@@ -42,69 +42,86 @@ enum Woken {
 impl Runner {
     /// Waits for the slot, with a task until `awake_until` and for as long as anybody holds anything of the job.
     pub(super) async fn queue(
-        mut self: Box<Self>,
+        &mut self,
         mut slot: oneshot::Receiver<()>,
-        secrets: Secrets,
+        stopping: Option<Stopping>,
         mut awake_until: Instant,
-    ) {
+    ) -> Next {
+        if let Some(stopping) = stopping {
+            return self.stop_queued(stopping).await;
+        }
+        if slot.try_recv().is_ok() {
+            return Next::Start(None);
+        }
+        self.answer();
         let mut deadline = self.start_deadline();
-        if slot.try_recv().is_err() {
-            self.answer();
-            loop {
-                let now = Instant::now();
-                if awake_until <= now {
-                    if self.sleep() {
-                        return;
-                    }
-                    awake_until = now + WAKEFUL;
+        loop {
+            // It may have begun while the last attempt ended.
+            if self.shutdown.borrow().is_some() {
+                return Next::Over;
+            }
+            let now = Instant::now();
+            if awake_until <= now {
+                if self.sleep() {
+                    return Next::Over;
                 }
-                let woken = tokio::select! {
-                    biased;
-                    _ = &mut slot => Woken::Slot,
-                    Some(asked) = self.requests.recv() => Woken::Asked(*asked),
-                    _ = self.shutdown.changed() => Woken::Shutdown,
-                    () = until(deadline) => Woken::StartDeadline,
-                    () = until(Some(awake_until)) => Woken::Tired,
-                };
-                match woken {
-                    Woken::Slot => break,
-                    Woken::Asked(JobRequest::Stop(stop, reply)) => {
-                        log::stopping(&self.job, &stop);
-                        if self.withdraw() {
-                            mirror::end(&mut self.job, unstarted(stop), clock::wall());
-                            self.commit_end().await;
-                            let _ = reply.send(Ok(0));
-                            return;
-                        }
-                        // It got its slot in this very moment: the stop goes to its monitor.
-                        return self.start(secrets, Some((stop, reply))).await;
-                    }
-                    Woken::Asked(JobRequest::Relay(_, reply)) => {
-                        let _ = reply.send(Err(Refusal::NotStarted.into()));
-                    }
-                    // The monitor will be asked as soon as there is one.
-                    Woken::Asked(JobRequest::Follow) | Woken::Tired => {}
-                    Woken::Asked(JobRequest::Amend(version, amendment, reply)) => {
-                        let amended = self.amend_queued(version, *amendment).await;
-                        deadline = self.start_deadline();
+                awake_until = now + WAKEFUL;
+            }
+            let woken = tokio::select! {
+                biased;
+                _ = &mut slot => Woken::Slot,
+                Some(asked) = self.requests.recv() => Woken::Asked(*asked),
+                _ = self.shutdown.changed() => Woken::Shutdown,
+                () = until(deadline) => Woken::StartDeadline,
+                () = until(Some(awake_until)) => Woken::Tired,
+            };
+            match woken {
+                Woken::Slot => return Next::Start(None),
+                Woken::Asked(JobRequest::Stop(stop, reply)) => {
+                    return self.stop_queued((stop, reply)).await;
+                }
+                Woken::Asked(JobRequest::Relay(_, reply)) => {
+                    let _ = reply.send(Err(Refusal::NotStarted.into()));
+                }
+                // The monitor will be asked as soon as there is one.
+                Woken::Asked(JobRequest::Follow) | Woken::Tired => {}
+                Woken::Asked(JobRequest::Amend(version, amendment, reply)) => {
+                    let amended = self.amend_queued(version, *amendment).await;
+                    deadline = self.start_deadline();
+                    if let Some(ended) = self.given_up()
+                        && self.withdraw()
+                    {
+                        self.job = ended;
+                        self.commit_end().await;
                         let _ = reply.send(amended);
+                        return Next::Over;
                     }
-                    Woken::StartDeadline => {
-                        if self.withdraw() {
-                            mirror::end(
-                                &mut self.job,
-                                Termination::unasked(Cause::StartDeadline),
-                                clock::wall(),
-                            );
-                            return self.commit_end().await;
-                        }
-                        break;
-                    }
-                    Woken::Shutdown => return, // It stays queued in the store for the next start.
+                    let _ = reply.send(amended);
                 }
+                Woken::StartDeadline => {
+                    if self.withdraw() {
+                        let termination = Termination::unasked(Cause::StartDeadline);
+                        self.end_unstarted(termination).await;
+                        return Next::Over;
+                    }
+                    return Next::Start(None);
+                }
+                // It stays queued in the store for the next start.
+                Woken::Shutdown => return Next::Over,
             }
         }
-        self.start(secrets, None).await;
+    }
+
+    /// A job that waits is stopped.
+    async fn stop_queued(&mut self, (stop, reply): Stopping) -> Next {
+        log::stopping(&self.job, &stop);
+        if self.withdraw() {
+            self.end_unstarted(unstarted(stop)).await;
+            let _ = reply.send(Ok(0));
+            return Next::Over;
+        }
+        // It got its slot in this very moment: the stop goes to its monitor.
+        Next::Start(Some((stop, reply)))
     }
 
     /// Takes the job out of those that wait; `false` where it has been granted by now.
@@ -128,21 +145,23 @@ impl Runner {
         Some(Instant::now() + left)
     }
 
-    pub(super) async fn start(mut self: Box<Self>, secrets: Secrets, mut stop: Option<Stopping>) {
+    pub(super) async fn start(&mut self, secrets: &Secrets, mut stop: Option<Stopping>) -> Next {
         self.origin = Origin::Ours;
+        self.job.next_attempt_at = None;
         for _ in 0..MOST_LAUNCHES {
             if self.shutdown.borrow().is_some() {
                 return self.stay_queued();
             }
             self.job.state = State::Starting;
+            self.job.message = None;
             self.publish();
             let link = match Box::pin(self.launch(secrets.clone())).await {
                 Ok(link) => link,
                 Err(NotLaunched::Failed(failure)) => return self.fail_to_spawn(failure).await,
                 Err(NotLaunched::NoSupervisor) => return self.stay_queued(),
             };
-            match Supervised::new(&mut self, link).follow(stop.take()).await {
-                Followed::Over => return,
+            match Supervised::new(self, link).follow(stop.take()).await {
+                Followed::Then(next) => return next,
                 Followed::NeverStarted(None) => {
                     tracing::warn!(job.id = %self.job.id, "the monitor of job {} died before it could start it", self.job.id);
                 }
@@ -150,20 +169,21 @@ impl Runner {
             }
         }
         let message = "failed to make the monitor: it ended before it could start the job";
-        self.fail_to_spawn(not_forked(message.to_owned())).await;
+        self.fail_to_spawn(not_forked(message.to_owned())).await
     }
 
     /// Leaves the job to the next server, which finds it queued in the store.
-    fn stay_queued(&mut self) {
+    fn stay_queued(&mut self) -> Next {
         self.shared.leave(self.job.id);
         self.job.state = State::Queued;
         self.publish();
         self.answer();
+        Next::Over
     }
 
     async fn launch(&self, secrets: Secrets) -> Result<MonitorLink, NotLaunched> {
         let failed = |message: String| NotLaunched::Failed(not_forked(message));
-        let mut spec = (*self.job.spec).clone();
+        let mut spec = batches::with_batch(&self.job, (*self.job.spec).clone());
         spec.secret_env = secrets;
         let launch = self
             .shared

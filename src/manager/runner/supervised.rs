@@ -7,10 +7,11 @@ use std::ops::ControlFlow::{self, Break, Continue};
 
 use tokio::time::Instant;
 
-use super::requests::{JobRequest, Pending, Reply, UNANSWERED, refused, send};
-use super::{Runner, Stopping, log};
+use super::requests::{JobRequest, Pending, READERS, Reply, UNANSWERED, refused, send};
+use super::{Next, Runner, Stopping, log};
 use crate::adopt::{self, Fate};
 use crate::link::MonitorLink;
+use crate::readers::{Telling, more_read};
 use crate::shutdown::ShutdownPlan;
 use crate::time::until;
 use crate::{RequestError, mirror};
@@ -27,8 +28,8 @@ const ALREADY_LAUNCHED: i32 = nix::libc::EEXIST;
 
 /// How following a monitor ended.
 pub(super) enum Followed {
-    /// The job is over, or left to the next server.
-    Over,
+    /// The attempt is over, or left to the next server.
+    Then(Next),
     /// No program was executed and none will be: it may be launched again. A stop was asked meanwhile.
     NeverStarted(Option<Stopping>),
 }
@@ -40,6 +41,8 @@ enum Woken {
     Monitor(std::io::Result<Option<FromMonitor>>),
     /// Nobody follows the output any more.
     Unfollowed,
+    /// More of the output has been read.
+    Read,
     Overdue,
 }
 
@@ -56,6 +59,8 @@ pub(super) struct Supervised<'a> {
     kill_at: Option<Instant>,
     /// The monitor reports growth of the output.
     watching: bool,
+    /// What the monitor is told of the readers of the output.
+    readers: Telling,
     has_stdin: bool,
 }
 
@@ -70,6 +75,7 @@ impl<'a> Supervised<'a> {
             next_ticket: 0,
             kill_at: None,
             watching: false,
+            readers: Telling::default(),
         }
     }
 
@@ -84,11 +90,17 @@ impl<'a> Supervised<'a> {
                 self.watching = true;
                 let _ = send(&self.link, UNANSWERED, Request::WatchOutput(true)).await;
             }
+            let read = self.runner.read.as_mut();
+            let read = read.map(|read| *read.borrow_and_update());
+            if let Some(offset) = read.and_then(|read| self.readers.next(read)) {
+                let _ = send(&self.link, READERS, Request::OutputRead(offset)).await;
+            }
             let woken = tokio::select! {
                 message = self.link.receive() => Woken::Monitor(message),
                 Some(asked) = self.runner.requests.recv() => Woken::Asked(*asked),
                 _ = self.runner.shutdown.changed() => Woken::Shutdown,
                 () = self.runner.feed.closed(), if self.watching => Woken::Unfollowed,
+                () = more_read(&mut self.runner.read), if self.readers.is_full() => Woken::Read,
                 () = until(self.kill_at) => Woken::Overdue,
             };
             let next = match woken {
@@ -101,6 +113,7 @@ impl<'a> Supervised<'a> {
                     self.watching = false;
                     Continue(Some(Request::WatchOutput(false)))
                 }
+                Woken::Read => Continue(None),
                 Woken::Overdue => {
                     self.kill_at = None;
                     Continue(Some(Request::Stop(Stop {
@@ -139,8 +152,8 @@ impl<'a> Supervised<'a> {
     async fn on_monitor(&mut self, message: FromMonitor) -> ControlFlow<Followed, Option<Request>> {
         match message {
             FromMonitor::Record(record) if record.life.ended_at().is_some() => {
-                Box::pin(self.end_with(&record)).await;
-                return Break(Followed::Over);
+                let next = Box::pin(self.end_with(&record)).await;
+                return Break(Followed::Then(next));
             }
             FromMonitor::Record(record) => {
                 if self.has_stdin && record.stdin_closed {
@@ -155,6 +168,11 @@ impl<'a> Supervised<'a> {
                     self.runner.answer();
                 }
             }
+            FromMonitor::OutputFull => self.readers.ask(),
+            FromMonitor::Reply {
+                ticket: READERS,
+                result,
+            } => self.readers.answer(matches!(result, Ok(1))),
             FromMonitor::Reply { ticket, result } => {
                 if let Some(pending) = self.pending.remove(&ticket) {
                     self.on_reply(pending, result).await;
@@ -164,8 +182,8 @@ impl<'a> Supervised<'a> {
                 self.runner.feed.send_replace(next_offset);
             }
             FromMonitor::NotLaunched(failure) if failure.errno != ALREADY_LAUNCHED => {
-                Box::pin(self.runner.fail_to_spawn(failure)).await;
-                return Break(Followed::Over);
+                let next = Box::pin(self.runner.fail_to_spawn(failure)).await;
+                return Break(Followed::Then(self.answer_pending(next)));
             }
             // An earlier server's launch was still under way: that monitor has the job, and this
             // one closes its socket.
@@ -203,6 +221,7 @@ impl<'a> Supervised<'a> {
                     | Request::Resume
                     | Request::Amend { .. }
                     | Request::WatchOutput(_)
+                    | Request::OutputRead(_)
                     | Request::Stdin(_)
                     | Request::Resize(_) => None,
                 };
@@ -271,7 +290,7 @@ impl<'a> Supervised<'a> {
             // The monitor continues without us, and the next server adopts it.
             Some(ShutdownPlan {
                 stop_jobs: false, ..
-            }) => Break(Followed::Over),
+            }) => Break(Followed::Then(Next::Over)),
             None => Continue(None),
         }
     }
@@ -279,7 +298,7 @@ impl<'a> Supervised<'a> {
     /// The monitor is gone: continues with the one that is there now, or says how the following ended.
     async fn find_again(&mut self) -> ControlFlow<Followed, Option<Request>> {
         let runner = &mut *self.runner;
-        match adopt::fate(&runner.shared, runner.job.id, runner.origin).await {
+        let next = match adopt::fate(&runner.shared, &runner.job, runner.origin).await {
             Fate::Lives(found, record) => {
                 self.link = found;
                 if let Some(record) = record {
@@ -289,22 +308,27 @@ impl<'a> Supervised<'a> {
                 }
                 self.ask_again().await;
                 self.watching = false;
+                self.readers = Telling::default();
                 return Continue(None);
             }
             Fate::Ended(record) => self.end_with(&record).await,
             Fate::Lost(record, cause) => {
                 runner.shared.leave(runner.job.id);
-                runner.lose(record, cause).await;
+                let next = runner.lose(record, cause).await;
+                self.answer_pending(next)
             }
             Fate::NeverStarted => {
                 let pending = std::mem::take(&mut self.pending).into_values();
                 let asked = { pending }.find_map(|it| Some((it.stop?, it.reply)));
                 return Break(Followed::NeverStarted(asked));
             }
-            Fate::Failed(failure) => runner.fail_to_spawn(failure).await,
-            Fate::Undecided => {}
-        }
-        Break(Followed::Over)
+            Fate::Failed(failure) => {
+                let next = runner.fail_to_spawn(failure).await;
+                self.answer_pending(next)
+            }
+            Fate::Undecided => Next::Over,
+        };
+        Break(Followed::Then(next))
     }
 
     /// Asks a new monitor what the one before has not answered, as far as it may be asked twice: a stop may, a signal
@@ -325,11 +349,25 @@ impl<'a> Supervised<'a> {
     }
 
     /// The monitor's last record tells the end.
-    async fn end_with(&mut self, record: &Record) {
+    async fn end_with(&mut self, record: &Record) -> Next {
         self.runner.finish(record);
-        self.runner.commit_end().await;
+        let next = self.runner.settle(record.usage).await;
+        self.answer_pending(next)
+    }
+
+    /// Answers what the monitor has not. A stop is for the next attempt, if there is to be one: it then does not begin.
+    fn answer_pending(&mut self, mut next: Next) -> Next {
         for (_, pending) in std::mem::take(&mut self.pending) {
-            let _ = pending.reply.send(Err(Refusal::Finished.into()));
+            let refusal = match (&mut next, pending.stop) {
+                (Next::Wait(_, stopping @ None), Some(stop)) => {
+                    *stopping = Some((stop, pending.reply));
+                    continue;
+                }
+                (Next::Wait(..), _) => Refusal::NotStarted,
+                (Next::Start(_) | Next::Over, _) => Refusal::Finished,
+            };
+            let _ = pending.reply.send(Err(refusal.into()));
         }
+        next
     }
 }

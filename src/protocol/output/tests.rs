@@ -99,7 +99,12 @@ impl Rig {
         if let Pumped::Moved(count) = pumped {
             self.moved(stream, usize::try_from(count).unwrap());
         }
-        let bound = self.policy.max_bytes.max(4096) + 128;
+        let rest = if self.writer.takes_the_rest {
+            2 << 20
+        } else {
+            0
+        };
+        let bound = self.policy.max_bytes.max(4096) + 128 + rest;
         assert!(size_on_disk(&self.dir) <= bound);
         pumped
     }
@@ -182,7 +187,7 @@ impl Rig {
         assert_eq!(usize::try_from(totals.next_offset).unwrap(), end);
         let dropped = usize::try_from(totals.dropped_bytes).unwrap();
         let kept = match self.policy.on_limit {
-            OnLimit::DropOldest => dropped..end,
+            OnLimit::DropOldest | OnLimit::Wait => dropped..end,
             OnLimit::DropNewest | OnLimit::StopJob => 0..end - dropped,
         };
         let (mut from, mut at) = (0, 0);
@@ -340,7 +345,7 @@ fn run(policy: OutputPolicy, steps: Vec<Step>) {
             Step::Resume => rig.resume(),
             Step::Die(second, count) => match policy.on_limit {
                 OnLimit::DropOldest => rig.die_within_a_step(stream(second), count),
-                OnLimit::DropNewest | OnLimit::StopJob => rig.resume(),
+                OnLimit::DropNewest | OnLimit::StopJob | OnLimit::Wait => rig.resume(),
             },
         }
     }
@@ -454,6 +459,56 @@ fn single_bytes_on_alternating_streams_stay_within_the_limit() {
             }
         }
         rig.check();
+    }
+}
+
+#[test]
+fn a_small_limit_keeps_most_of_what_fits_in_it() {
+    let mut rig = Rig::new(policy(4096, OnLimit::DropOldest));
+    rig.now = 5000;
+    for _ in 0..40 {
+        rig.now += 2000;
+        rig.write(Stream::Stdout, &[b'a'; 1000]);
+        rig.pump_all();
+    }
+    let totals = rig.writer.totals();
+    let kept = totals.next_offset - totals.dropped_bytes;
+    assert!(kept >= 4096 / 2, "{kept} bytes of 4096 are kept");
+    rig.check();
+}
+
+/// Writes until the log is full; gives how much that was.
+fn fill(rig: &mut Rig, line: &[u8]) -> u64 {
+    for _ in 0..100_000 {
+        rig.now += 2000;
+        rig.write(Stream::Stdout, line);
+        if rig.pump(Stream::Stdout) == Pumped::Full {
+            return rig.writer.totals().next_offset;
+        }
+    }
+    panic!("the log is never full");
+}
+
+#[test]
+fn what_is_not_read_is_never_dropped_and_a_reader_at_the_end_always_makes_room() {
+    for (max_bytes, line) in [(4096, 1), (4096, 700), (100_000, 1), (1 << 20, 30_000)] {
+        let mut rig = Rig::new(policy(max_bytes, OnLimit::Wait));
+        let line = vec![b'a'; line];
+        let mut end = fill(&mut rig, &line);
+        assert_eq!(rig.writer.totals().dropped_bytes, 0);
+        assert_eq!(rig.pump(Stream::Stdout), Pumped::Full, "nothing was read");
+        for _ in 0..20 {
+            rig.writer.read_up_to(end);
+            let next = fill(&mut rig, &line);
+            assert!(next > end, "{max_bytes}: a reader at the end makes room");
+            // What it has not read is all there, and what it has read may have to be sent once more.
+            let first = rig.writer.totals().first_offset;
+            assert!(first < end, "{first} {end}");
+            end = next;
+        }
+        rig.writer.take_the_rest();
+        rig.pump_all();
+        assert_eq!(rig.queued[0].len(), 0);
     }
 }
 
@@ -699,7 +754,7 @@ fn a_reader_sees_only_true_bytes_while_segments_come_and_go() {
                 while left > 0 {
                     match writer.pump(of(start), read.as_fd(), now).unwrap() {
                         Pumped::Moved(count) => left -= count,
-                        Pumped::Empty | Pumped::Closed | Pumped::Blocked => {
+                        Pumped::Empty | Pumped::Closed | Pumped::Blocked | Pumped::Full => {
                             panic!("{left} bytes cannot be moved");
                         }
                     }

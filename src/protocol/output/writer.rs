@@ -6,8 +6,9 @@
 //! the same call may be made again at any time.
 //!
 //! The bound: the sizes of all files together are at most `max(max_bytes, 4096) + 128` bytes, indexes
-//! and headers included. Dropping the oldest keeps at least 7/8 of `max_bytes` less one segment of
-//! 4096 bytes; dropping the newest fills `max_bytes` to within one index record and header.
+//! and headers included. Dropping the oldest keeps at least 3/4 of `max_bytes`, indexes included; dropping
+//! the newest fills `max_bytes` to within one index record and header. Waiting keeps what has not been read, and of
+//! what has been at least half of `max_bytes`; when no process is left to wait, it takes what the pipes still hold.
 
 mod current;
 
@@ -31,8 +32,12 @@ use linux::failpoint;
 use linux::sys;
 
 const STEP: u64 = 1 << 20;
-const SMALLEST_SEGMENT: u64 = 4096;
+const SMALLEST_LIMIT: u64 = 4096;
+const SMALLEST_SEGMENT: u64 = SMALLEST_LIMIT / SEGMENTS;
 const SEGMENTS: u64 = 8;
+
+/// What two pipes hold at most, which have no writer any more.
+const LAST_OUTPUT: u64 = 2 * STEP;
 const COALESCE_MICROS: i64 = 1000;
 
 /// What one step has done.
@@ -47,6 +52,8 @@ pub enum Pumped {
     Closed,
     /// The other stream has to be pumped first: the index promises bytes from its pipe.
     Blocked,
+    /// There is no room until more has been read.
+    Full,
 }
 
 /// A segment that is complete.
@@ -77,6 +84,12 @@ pub struct Writer {
     pending: Option<Pending>,
     limit_reached: bool,
     unsynced: bool,
+    /// The next byte begins a record, whatever was before it.
+    begins_record: bool,
+    /// All before this offset has been read.
+    read_up_to: u64,
+    /// Nobody is left who could wait.
+    pub(super) takes_the_rest: bool,
 }
 
 /// The largest file that this process may write: a log that comes to it goes on in the next file.
@@ -92,7 +105,7 @@ impl Writer {
             .min(largest_file())
             .max(SMALLEST_SEGMENT);
         let limit = match policy.on_limit {
-            OnLimit::DropOldest => policy.max_bytes.max(SMALLEST_SEGMENT),
+            OnLimit::DropOldest | OnLimit::Wait => policy.max_bytes.max(SMALLEST_LIMIT),
             OnLimit::DropNewest | OnLimit::StopJob => policy.max_bytes,
         };
         Self {
@@ -106,6 +119,9 @@ impl Writer {
             pending: None,
             limit_reached: false,
             unsynced: false,
+            begins_record: false,
+            read_up_to: 0,
+            takes_the_rest: false,
         }
     }
 
@@ -158,6 +174,29 @@ impl Writer {
         Ok(writer)
     }
 
+    /// Goes on behind the output of the attempts before, whose writers are gone, with new pipes and not before the offset
+    /// `from`. What of it the files do not have is a gap.
+    pub fn append(
+        dir: OwnedFd,
+        policy: OutputPolicy,
+        from: u64,
+        now: Timestamp,
+    ) -> io::Result<Self> {
+        let mut writer = Self::resume(dir, policy)?;
+        writer.seal()?;
+        writer.begins_record = true;
+        let end = writer
+            .current
+            .as_ref()
+            .map_or_else(Position::default, Current::end);
+        let missing = from.saturating_sub(end.offset());
+        if missing > 0 {
+            let start = end.after(Stream::Stdout, missing);
+            writer.begin_at(start, now)?;
+        }
+        Ok(writer)
+    }
+
     /// Moves what one stream's pipe holds, at most 1 MiB; never blocks.
     ///
     /// `pipe` is a read end with `O_NONBLOCK`, whose bytes nobody else takes.
@@ -184,10 +223,26 @@ impl Writer {
             Some(pending) if pending.stream != stream => return Ok(Pumped::Blocked),
             Some(_) => self.trim(available)?,
             None => {
-                self.promise(stream, available.min(STEP), now)?;
+                if self.promise(stream, available.min(STEP), now)? == 0 {
+                    return Ok(Pumped::Full);
+                }
             }
         }
         self.fulfil(pipe)
+    }
+
+    /// All before this offset has been read, and may be dropped where the job waits for room.
+    pub fn read_up_to(&mut self, offset: u64) {
+        self.read_up_to = offset;
+    }
+
+    /// Nobody is left who could wait: what the pipes still hold is kept, too.
+    pub fn take_the_rest(&mut self) {
+        if self.on_limit == OnLimit::Wait && !self.takes_the_rest {
+            self.takes_the_rest = true;
+            let used = self.kept + self.current.as_ref().map_or(0, Current::size);
+            self.limit = self.limit.max(used) + LAST_OUTPUT;
+        }
     }
 
     /// Whether the output limit has asked for the job's stop; true once, and once more after a resume.
@@ -275,6 +330,9 @@ impl Writer {
         let mut extends = self.extends(stream, now);
         let mut room = self.room(extends);
         if room == 0 {
+            if !self.has_room_for_segment()? {
+                return Ok(0);
+            }
             self.start_segment(now)?;
             extends = false;
             room = self.room(false);
@@ -283,6 +341,7 @@ impl Writer {
             return Ok(0);
         };
         self.unsynced = true;
+        self.begins_record = false;
         let bytes = wanted.min(room);
         let gap = current.header.kind == Kind::Gap;
         if gap || extends {
@@ -340,6 +399,9 @@ impl Writer {
 
     /// Whether the last record can take more of this stream at this time.
     fn extends(&self, stream: Stream, now: Timestamp) -> bool {
+        if self.begins_record {
+            return false;
+        }
         let last = self.current.as_ref().and_then(|current| current.last);
         last.is_some_and(|last| {
             let age = now.as_micros().saturating_sub(last.at.as_micros());
@@ -358,7 +420,7 @@ impl Writer {
         let used = current.size() + if extends { 0 } else { RECORD };
         let segment = self.segment_size.saturating_sub(used);
         match self.on_limit {
-            OnLimit::DropOldest => segment,
+            OnLimit::DropOldest | OnLimit::Wait => segment,
             OnLimit::DropNewest | OnLimit::StopJob => {
                 segment.min(self.limit.saturating_sub(self.kept + used))
             }
@@ -371,9 +433,14 @@ impl Writer {
             .current
             .as_ref()
             .map_or_else(Position::default, Current::end);
+        self.begin_at(start, now)
+    }
+
+    /// The same at a place that may be behind the end of the current one.
+    fn begin_at(&mut self, start: Position, now: Timestamp) -> io::Result<()> {
         let used = self.current.as_ref().map_or(0, Current::size);
         let kind = match self.on_limit {
-            OnLimit::DropOldest => Kind::Kept,
+            OnLimit::DropOldest | OnLimit::Wait => Kind::Kept,
             // A header, a record and a byte.
             OnLimit::DropNewest | OnLimit::StopJob
                 if self.kept + used + 2 * RECORD < self.limit =>
@@ -397,7 +464,7 @@ impl Writer {
         }
         match self.on_limit {
             OnLimit::DropOldest => self.drop_oldest(),
-            OnLimit::DropNewest => Ok(()),
+            OnLimit::DropNewest | OnLimit::Wait => Ok(()),
             OnLimit::StopJob => {
                 self.limit_reached |= kind == Kind::Gap;
                 Ok(())
@@ -405,11 +472,41 @@ impl Writer {
         }
     }
 
+    /// Where it waits for room: drops what has been read until there is some. Half of the limit stays all the same, since
+    /// what was handed to a connection may have to be sent again.
+    fn has_room_for_segment(&mut self) -> io::Result<bool> {
+        let Some(current) = self
+            .current
+            .as_ref()
+            .filter(|_| self.on_limit == OnLimit::Wait)
+        else {
+            return Ok(true);
+        };
+        let (used, start) = (current.size(), current.header.start.offset());
+        while self.kept + used + self.segment_size > self.limit && !self.closed.is_empty() {
+            let ends = self.closed.iter().skip(1).map(|closed| closed.first);
+            let ends = ends.chain([start]);
+            let read = self.closed.iter().zip(ends);
+            let read = read.take_while(|(_, end)| *end <= self.read_up_to);
+            let read: u64 = read.map(|(closed, _)| closed.size).sum();
+            if read <= self.limit / 2 {
+                return Ok(false);
+            }
+            self.unlink_oldest()?;
+        }
+        Ok(true)
+    }
+
     /// Unlinks old segments until the current one may grow to its full size.
     fn drop_oldest(&mut self) -> io::Result<()> {
-        while self.kept + self.segment_size > self.limit
-            && let Some(oldest) = self.closed.front()
-        {
+        while self.kept + self.segment_size > self.limit && !self.closed.is_empty() {
+            self.unlink_oldest()?;
+        }
+        Ok(())
+    }
+
+    fn unlink_oldest(&mut self) -> io::Result<()> {
+        if let Some(oldest) = self.closed.front() {
             segment::unlink(&self.dir, oldest.first)?;
             self.kept -= oldest.size;
             self.closed.pop_front();

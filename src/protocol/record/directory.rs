@@ -56,6 +56,15 @@ pub fn create_directory(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<OwnedFd>
     open_directory(jobs, job)
 }
 
+/// Opens the directory that an earlier attempt of the job has left, or makes it where that left none. What decides
+/// between two launches is the record, which only one of them makes.
+pub fn reopen_directory(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<OwnedFd> {
+    match create_directory(jobs, job) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => open_directory(jobs, job),
+        made => made,
+    }
+}
+
 /// Is there a record, a socket or an empty directory, as a job that is over does not have?
 pub fn is_untidy(jobs: BorrowedFd<'_>, job: JobId) -> bool {
     use nix::fcntl::AtFlags;
@@ -113,8 +122,12 @@ pub fn discard(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<bool> {
     }
     match unlinkat(jobs, job.to_string().as_str(), UnlinkatFlags::RemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => Ok(true),
-        // A monitor has just made its record.
-        Err(Errno::ENOTEMPTY | Errno::EEXIST) => Ok(false),
+        // Output of an attempt before; or a monitor has just made its record.
+        Err(Errno::ENOTEMPTY | Errno::EEXIST) => {
+            let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
+            let found = nix::sys::stat::fstatat(&directory, FILE, flags);
+            Ok(found.is_err())
+        }
         Err(errno) => Err(errno.into()),
     }
 }

@@ -101,6 +101,9 @@ pub struct Launch {
     /// Standard input, output and error are the terminal that the supervisor has made.
     #[serde(default)]
     pub pty: Option<Pty>,
+    /// Where its output begins: behind that of the attempts before.
+    #[serde(default)]
+    pub log_from: u64,
 }
 
 /// The user and groups of a job, looked up.
@@ -147,6 +150,9 @@ pub enum Request {
     Stdin(Input),
     /// Give the terminal another size.
     Resize(Size),
+    /// All output before this offset has been read: the answer to [`FromMonitor::OutputFull`]. Answered with 1 where
+    /// the job still waits for more to be read, else with 0.
+    OutputRead(u64),
 }
 
 /// A packet for a job's standard input.
@@ -180,6 +186,8 @@ pub enum FromMonitor {
         /// The offset after the last byte.
         next_offset: u64,
     },
+    /// The log is full, and the job waits until more of it has been read.
+    OutputFull,
     /// No monitor could be made.
     NotLaunched(SpawnFailure),
 }

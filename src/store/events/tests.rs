@@ -217,6 +217,8 @@ fn a_store_of_the_version_before_events_is_brought_up_to_date() {
          DROP TABLE outbox;
          DROP TABLE queues;
          DROP TABLE queue_starts;
+         DROP TABLE batches;
+         DROP TABLE batch_groups;
          ALTER TABLE totals DROP COLUMN last_event;
          ALTER TABLE totals DROP COLUMN pruned_events;
          ALTER TABLE totals DROP COLUMN source;

@@ -386,3 +386,42 @@ async fn q_leaves_top_and_a_list_that_is_watched() {
     screen.line("clear; test \"$A\" = \"$(stty -g)\" && echo re''stored");
     screen.wait("restored");
 }
+
+#[tokio::test]
+async fn top_filters_looks_into_a_job_and_stops_it() {
+    let server = Server::start().await;
+    let seconds = unique_seconds();
+    let script = format!("echo sa''id; sleep {seconds} & wait");
+    let job = json!({"script": script, "name": "sleeper"});
+    let job = id(&server.submit(&job).await);
+    let other = json!({"command": ["sleep", unique_seconds()], "name": "another"});
+    let other = id(&server.submit(&other).await);
+    let screen = Screen::start(&server);
+    screen.line("A=$(stty -g)");
+    screen.line("clear; $P top --interval 1; echo co''de=$?");
+    screen.wait("another");
+    screen.keys(&["/"]);
+    screen.keys(&["-l", "SLEEPER"]);
+    screen.wait("/SLEEPER");
+    screen.keys(&["Enter"]);
+    assert!(!screen.text().contains("another"), "{}", screen.text());
+    screen.keys(&["l"]);
+    screen.wait("output of sleeper");
+    screen.wait("\nsaid");
+    screen.keys(&["t"]);
+    screen.wait("processes of sleeper");
+    screen.wait(&format!("  sleep {seconds}"));
+    screen.keys(&["x"]);
+    screen.wait("y/n");
+    screen.keys(&["y"]);
+    let ended = server.finished(&job).await;
+    assert_eq!(
+        ended["termination"]["reason"], "procession top",
+        "{ended:#}"
+    );
+    screen.keys(&["q"]);
+    screen.wait("code=0");
+    screen.line("clear; test \"$A\" = \"$(stty -g)\" && echo re''stored");
+    screen.wait("restored");
+    server.stop(&other, "force").await;
+}

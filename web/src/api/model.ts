@@ -17,7 +17,6 @@ export type Template = Schemas["Template"];
 export type TokenEntry = Schemas["TokenEntry"];
 export type Finding = Schemas["Finding"];
 export type Stats = Schemas["Stats"];
-export type ManyResults = Schemas["ManyResults"];
 export type Scope = "metrics" | "read" | "operate" | "admin";
 
 /** What a list has of a job. */

@@ -31,6 +31,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/jobs/validate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Check a job, and create none
+         * @description The body of `POST /jobs`, judged as there. Whether there is room for the job now is not asked.
+         */
+        post: operations["validateJob"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/jobs/counts": {
         parameters: {
             query?: never;
@@ -103,7 +123,7 @@ export interface paths {
         head?: never;
         /**
          * Change a job
-         * @description A merge patch (RFC 7396) on `name`, `labels` and `ttl_seconds_after_finished`, at any time; on `timeout_seconds` and
+         * @description A merge patch (RFC 7396) on `name`, `labels`, `ttl_seconds_after_finished` and `retry`, at any time; on `timeout_seconds` and
          *     `stop`, until the job stops; on `queue`, `priority`, `weight`, `concurrency`, `run_at` and `hold`, while it is queued. `null` stands for
          *     the default. The time that the job has run counts for a new timeout.
          */
@@ -178,8 +198,9 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Let a held job start
-         * @description It then waits only for what else it waits for. A job that is not held, or not any more, stays as it is.
+         * Let a held job start, or the next attempt
+         * @description It then waits only for what else it waits for. It also ends the pause between two attempts. A job that is neither held
+         *     nor in such a pause stays as it is.
          */
         post: operations["releaseJob"];
         delete?: never;
@@ -246,9 +267,29 @@ export interface paths {
         put?: never;
         /**
          * Stop every job that matches
-         * @description As `DELETE` on each. A filter without `states` matches jobs that have not finished.
+         * @description As `DELETE` on each job that matches and has not finished, the oldest 10 000. An empty filter is refused.
          */
         post: operations["stopJobs"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/jobs/signal": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Send a signal to every job that matches
+         * @description As `POST /jobs/{id}/signal` on each that has not finished.
+         */
+        post: operations["signalJobs"];
         delete?: never;
         options?: never;
         head?: never;
@@ -266,7 +307,7 @@ export interface paths {
         put?: never;
         /**
          * Pause every job that matches
-         * @description As `POST /jobs/{id}/pause` on each. A filter without `states` matches jobs that run.
+         * @description As `POST /jobs/{id}/pause` on each that has not finished.
          */
         post: operations["pauseJobs"];
         delete?: never;
@@ -286,29 +327,9 @@ export interface paths {
         put?: never;
         /**
          * Resume every job that matches
-         * @description As `POST /jobs/{id}/resume` on each. A filter without `states` matches paused jobs.
+         * @description As `POST /jobs/{id}/resume` on each that has not finished.
          */
         post: operations["resumeJobs"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/jobs/rerun": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Run every job that matches again
-         * @description As `POST /jobs/{id}/rerun` on each, without changes; `job` in the results is the new one. A filter without `states` matches finished jobs.
-         */
-        post: operations["rerunJobs"];
         delete?: never;
         options?: never;
         head?: never;
@@ -325,8 +346,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Remove every job that matches
-         * @description As `DELETE` with `purge` on each, so that jobs which are named and have not finished are stopped first. A filter without `states` matches finished jobs.
+         * Remove every finished job that matches
+         * @description Record and output, as `DELETE /jobs/{id}?purge` does. Jobs that have not finished are left alone.
          */
         post: operations["purgeJobs"];
         delete?: never;
@@ -525,7 +546,8 @@ export interface paths {
          *     kept. If output is dropped before it is sent, the connection is broken off.
          *
          *     **Records** (`application/x-ndjson`, one JSON object a line; `text/event-stream`, the same objects as events named
-         *     after their `type`). `output` has bytes of one stream; `gap` stands for bytes that were dropped; `end` is the last
+         *     after their `type`). `output` has bytes of one stream; `gap` stands for bytes that were dropped; `attempt` stands where an
+         *     attempt but the first begins, and comes again to a client that continues at its offset; `end` is the last
          *     one, and comes only when the job has ended and its output is complete. `output` has `text` where its bytes are
          *     UTF-8, else `base64`. A character whose bytes come apart is one record once it is whole, and goes as the
          *     `base64` of its parts where the other stream or a gap comes between them or the rest is late. Clients pass over
@@ -1086,6 +1108,78 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/batches": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List batches, newest first */
+        get: operations["listBatches"];
+        put?: never;
+        /**
+         * Create many jobs together
+         * @description All of it is accepted and durable when the answer comes, or nothing is. `defaults` is merged under every job (RFC 7396). An entry of `jobs`
+         *     is a job, or stands for many: with `repeat` for so many of the same, with `for_each` for one for each patch on it. At most 10,000 jobs,
+         *     100 dependencies each and 100,000 altogether, where one on an entry of many jobs counts once. A job of a batch finds
+         *     `PROCESSION_BATCH_ID`, `PROCESSION_JOB_KEY`, `PROCESSION_INDEX` (from 0) and `PROCESSION_COUNT` in its environment, unless it sets them
+         *     itself. Of a batch of more than 100 jobs there is no event `job.created` of each.
+         */
+        post: operations["createBatch"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/batches/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The id of a batch. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        /** A batch, now or once it has finished */
+        get: operations["getBatch"];
+        put?: never;
+        post?: never;
+        /**
+         * Stop all jobs of a batch
+         * @description Jobs that wait end at once and none of them starts any more; those that run are stopped as by `DELETE /jobs/{id}`.
+         */
+        delete: operations["stopBatch"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/batches/{id}/rerun": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The id of a batch. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Run jobs of a finished batch again, as a new batch
+         * @description With `failed`, those that have not succeeded; those that have count as done for the ones that depend on them.
+         */
+        post: operations["rerunBatch"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/queues": {
         parameters: {
             query?: never;
@@ -1160,8 +1254,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List the templates that can be run
-         * @description Where a command policy holds, templates are all that can be run; without one there are none.
+         * The templates of the command policy
+         * @description A job of one is a `TemplateSubmission`.
          */
         get: operations["listTemplates"];
         put?: never;
@@ -1227,6 +1321,138 @@ export interface paths {
          * @description What `procession doctor` says on the machine. It changes nothing.
          */
         get: operations["examine"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/mcp": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Tools for agents
+         * @description The Model Context Protocol over streamable HTTP, without sessions: versions 2026-07-28, and 2025-11-25 and older with
+         *     their handshake. Each tool asks this API with the caller's token, under that operation's scope. Errors of the protocol
+         *     are JSON-RPC; what is refused before it is a problem. 404 where the service runs with `--mcp off`. A call counts as a stream.
+         */
+        post: operations["callTools"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/schedules": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All schedules */
+        get: operations["listSchedules"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/schedules/times": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * When something would be due
+         * @description For forms. Nothing is made.
+         */
+        post: operations["previewTimes"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/schedules/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: components["schemas"]["ScheduleName"];
+            };
+            cookie?: never;
+        };
+        /** One schedule */
+        get: operations["getSchedule"];
+        /**
+         * Make a schedule, or replace it
+         * @description Durable before the answer. The same again changes nothing. If its times change, they count from then on. No schedule is
+         *     called `times`.
+         */
+        put: operations["putSchedule"];
+        post?: never;
+        /**
+         * Remove a schedule
+         * @description Its jobs stay.
+         */
+        delete: operations["removeSchedule"];
+        options?: never;
+        head?: never;
+        /**
+         * Change a schedule, or pause it
+         * @description A merge patch (RFC 7396); `null` stands for the default. One of `cron`, `every_seconds` and `at` takes the place of another.
+         */
+        patch: operations["patchSchedule"];
+        trace?: never;
+    };
+    "/schedules/{name}/run": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: components["schemas"]["ScheduleName"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make one job of a schedule now
+         * @description Also while it is paused, and beside a job of it that has not ended. It does not move `next_due_at` and is not counted.
+         */
+        post: operations["runSchedule"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/schedules/{name}/times": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: components["schemas"]["ScheduleName"];
+            };
+            cookie?: never;
+        };
+        /** When a schedule is due, paused or not */
+        get: operations["getTimes"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1349,6 +1575,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/docs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** This description, as a page for people */
+        get: operations["getReference"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -1363,7 +1606,7 @@ export interface components {
          * @description Why a job is over. Clients accept causes that they do not know.
          * @enum {string}
          */
-        Cause: "exited" | "signaled" | "spawn_failed" | "timeout" | "canceled" | "superseded" | "oom_killed" | "output_limit" | "start_deadline" | "shutdown" | "monitor_lost" | "supervisor_lost" | "host_rebooted";
+        Cause: "exited" | "signaled" | "spawn_failed" | "timeout" | "canceled" | "superseded" | "dependency_failed" | "oom_killed" | "output_limit" | "start_deadline" | "shutdown" | "monitor_lost" | "supervisor_lost" | "host_rebooted";
         /**
          * Format: date-time
          * @description RFC 3339 in UTC with microseconds.
@@ -1435,35 +1678,20 @@ export interface components {
             command?: null | components["schemas"]["Argv"];
             /** @description A text for `shell`. */
             script?: string | null;
-            /**
-             * @description The shell and its options; the script is appended. Only with `script`.
-             * @default [
-             *       "/bin/sh",
-             *       "-c"
-             *     ]
-             */
-            shell: null | components["schemas"]["Argv"];
+            /** @description The shell and its options, by default `/bin/sh -c`; the script is appended. Only with `script`. */
+            shell?: null | components["schemas"]["Argv"];
             /**
              * @description Absolute; the server's default work directory otherwise.
              * @default null
              */
             cwd: string | null;
             env?: null | components["schemas"]["Environment"];
-            /**
-             * @description What comes from the service's own environment: PATH HOME USER LOGNAME SHELL LANG LC_* TZ TMPDIR; nothing; or these. Besides, every job has PROCESSION_JOB_ID, unless it sets that itself.
-             * @default default
-             */
-            env_inherit: ("default" | "none" | null) | string[];
-            /**
-             * @description Run as this user; needs a service that runs as root.
-             * @default null
-             */
-            user: null | components["schemas"]["NameOrId"];
-            /**
-             * @description The user's own by default.
-             * @default null
-             */
-            group: null | components["schemas"]["NameOrId"];
+            /** @description `default`, `none`, or names: what comes from the service's own environment. `default` is PATH HOME USER LOGNAME SHELL LANG LC_* TZ TMPDIR. Besides, every job has PROCESSION_JOB_ID, unless it sets that itself. */
+            env_inherit?: string | string[] | null;
+            /** @description Run as this user; needs a service that runs as root. */
+            user?: null | components["schemas"]["NameOrId"];
+            /** @description The user's own by default. */
+            group?: null | components["schemas"]["NameOrId"];
             /**
              * @description The user's own by default.
              * @default null
@@ -1504,39 +1732,30 @@ export interface components {
              * @description What the job is kept from beyond what its user may not do; `null` is what the service does by default (`--sandbox`). It
              *     needs `no_new_privs`. What the kernel lacks is left out and listed in `process.sandbox.missing`, or with `require`
              *     refused: 422 `sandbox_unavailable`. Where the service requires the sandbox, less is 403 `sandbox_required`.
-             * @default null
              */
-            sandbox: null | components["schemas"]["Sandbox"];
-            /** @description `null` is `/dev/null`; `open` is a pipe that `POST /jobs/{id}/stdin` writes to; `data` is a file with these bytes. With `pty` the input is the terminal, whatever stands here; `data` is refused then. */
-            stdin?: null | {
-                /** @enum {unknown} */
-                mode: "null" | "open";
-                text?: null;
-                base64?: null;
-            } | {
-                /** @constant */
-                mode: "data";
-                text: string;
-                base64?: null;
-            } | {
-                /** @constant */
-                mode: "data";
-                text?: null;
-                base64: string;
-            };
+            sandbox?: null | components["schemas"]["Sandbox"];
+            /**
+             * @description `null` is `/dev/null`; `open` is a pipe that `POST /jobs/{id}/stdin` writes to; `data` is a file with the bytes of either `text`
+             *     or `base64`. With `pty` the input is the terminal, whatever stands here; `data` is refused then.
+             */
+            stdin?: {
+                /** @enum {string} */
+                mode: "null" | "open" | "data";
+                text?: string | null;
+                base64?: string | null;
+            } | null;
             /**
              * @description A terminal of this size instead of standard input, output and error, and the controlling one of the job's
              *     session. Its output is one stream, `stdout`. It takes input as with `stdin: {mode: open}`; the input's end is
              *     typed as the terminal's end-of-file character. `TERM` is `term` unless `env` or `secret_env` says otherwise.
              *     The output ends with the last process of the job: one that has let go of the terminal may open it again. An interactive shell does not end at SIGTERM:
              *     `stop: {signal: SIGHUP}` is what hanging up does.
-             * @default null
              */
-            pty: null | {
-                /** @default 24 */
-                rows: null | components["schemas"]["TerminalLength"];
-                /** @default 80 */
-                cols: null | components["schemas"]["TerminalLength"];
+            pty?: null | {
+                /** @description 24 by default. */
+                rows?: null | components["schemas"]["TerminalLength"];
+                /** @description 80 by default. */
+                cols?: null | components["schemas"]["TerminalLength"];
                 /** @default xterm-256color */
                 term: string | null;
             };
@@ -1550,10 +1769,13 @@ export interface components {
                 /** @default 67108864 */
                 max_bytes: number | null;
                 /**
+                 * @description With `wait` nothing is dropped that was not read: once the log is full, the job waits, as for the reader of a pipe,
+                 *     until everybody who follows its output (by `follow=true` or `attach`) has been sent more of it, or until it is stopped.
+                 *     Half of `max_bytes` is kept behind them. Where nobody follows, it waits for somebody who does; `state_message` says so.
                  * @default drop_oldest
                  * @enum {string|null}
                  */
-                on_limit: "drop_oldest" | "drop_newest" | "stop_job" | null;
+                on_limit: "drop_oldest" | "drop_newest" | "stop_job" | "wait" | null;
             } | null;
             /**
              * @description From `started_at`.
@@ -1562,8 +1784,8 @@ export interface components {
             timeout_seconds: number | null;
             /** @description What DELETE, timeout and shutdown do first; the final kill always takes every process of the job. */
             stop?: {
-                /** @default SIGTERM */
-                signal: null | components["schemas"]["SignalName"];
+                /** @description SIGTERM by default. */
+                signal?: null | components["schemas"]["SignalName"];
                 /** @default 10 */
                 grace_seconds: number | null;
                 scope?: null | components["schemas"]["Scope"];
@@ -1597,14 +1819,15 @@ export interface components {
              *     what happens: `queue` waits; `reject` is 409 `concurrency_conflict` where so many run or wait; `newest` ends the jobs that wait with
              *     the key (`canceled`, `superseded`) and waits; `replace` does that and stops what runs with the key, and starts when
              *     no process of it is left.
-             * @default null
              */
-            concurrency: null | components["schemas"]["Concurrency"];
+            concurrency?: null | components["schemas"]["Concurrency"];
             /**
-             * @description From `created_at`, or from `run_at`. Still queued then: `failed`, `start_deadline`.
+             * @description From `created_at`, or from `run_at`. Still queued then: `failed`, `start_deadline`. For the first attempt.
              * @default null
              */
             start_deadline_seconds: number | null;
+            /** @description Whether and when the job is tried again if it fails. Excludes an open standard input and a terminal. */
+            retry?: null | components["schemas"]["Retry"];
             /**
              * @description How long record and output are kept after the end.
              * @default 604800
@@ -1620,6 +1843,233 @@ export interface components {
              * @enum {string|null}
              */
             policy: "queue" | "reject" | "newest" | "replace" | null;
+        };
+        /**
+         * @description Whose end is waited for, and which end. All dependencies of a job have to hold.
+         * @example {
+         *       "job": "0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f",
+         *       "on": "finished"
+         *     }
+         */
+        Dependency: {
+            /**
+             * Format: uuid
+             * @description A job.
+             */
+            job?: string | null;
+            /**
+             * Format: uuid
+             * @description A batch.
+             */
+            batch?: string | null;
+            on?: null | components["schemas"]["On"];
+        };
+        /**
+         * @description How it has to end: well; badly (`failed`, `timed_out` or `lost`, of a batch any job of it); or in any way.
+         * @default succeeded
+         * @enum {string}
+         */
+        On: "succeeded" | "failed" | "finished";
+        /**
+         * @description Jobs to create together. Unknown fields are refused.
+         * @example {
+         *       "name": "nightly",
+         *       "defaults": {
+         *         "queue": "etl"
+         *       },
+         *       "max_running": 10,
+         *       "jobs": [
+         *         {
+         *           "key": "fetch",
+         *           "command": [
+         *             "./fetch"
+         *           ]
+         *         },
+         *         {
+         *           "key": "shard",
+         *           "repeat": 500,
+         *           "command": [
+         *             "./work"
+         *           ],
+         *           "depends_on": [
+         *             {
+         *               "key": "fetch"
+         *             }
+         *           ]
+         *         },
+         *         {
+         *           "key": "join",
+         *           "command": [
+         *             "./join"
+         *           ],
+         *           "depends_on": [
+         *             {
+         *               "key": "shard"
+         *             }
+         *           ]
+         *         },
+         *         {
+         *           "key": "report",
+         *           "command": [
+         *             "./report"
+         *           ],
+         *           "depends_on": [
+         *             {
+         *               "key": "join",
+         *               "on": "finished"
+         *             }
+         *           ]
+         *         }
+         *       ]
+         *     }
+         */
+        NewBatch: {
+            name?: components["schemas"]["Name"];
+            /** @description Of the batch. */
+            labels?: null | components["schemas"]["Labels"];
+            /** @description Fields of `NewJob` or `TemplateSubmission` for every job. */
+            defaults?: Record<string, never> | null;
+            /**
+             * @description How many of its jobs may run at once. Then no job of it has a `concurrency`.
+             * @default null
+             */
+            max_running: number | null;
+            /**
+             * @description What becomes of the others when a job has failed, timed out or is lost.
+             * @default continue
+             * @enum {string|null}
+             */
+            on_failure: "continue" | "cancel_queued" | "stop_all" | null;
+            /** @description Who is notified of the end of the batch. */
+            webhooks?: {
+                url: string;
+                events?: "batch.finished"[] | null;
+                secret?: string | null;
+            }[] | null;
+            /**
+             * @description How long the record of the batch is kept after the end.
+             * @default 604800
+             */
+            ttl_seconds_after_finished: number | null;
+            jobs: {
+                /** @description Names the entry within the batch. */
+                key: string;
+                repeat?: number | null;
+                for_each?: Record<string, never>[] | null;
+                depends_on?: {
+                    /** @description All jobs of this entry. */
+                    key?: string | null;
+                    /** Format: uuid */
+                    job?: string | null;
+                    /** Format: uuid */
+                    batch?: string | null;
+                    on?: null | components["schemas"]["On"];
+                }[] | null;
+            }[];
+        };
+        Batch: {
+            /** Format: uuid */
+            id: string;
+            name: components["schemas"]["Name"];
+            labels: components["schemas"]["Labels"];
+            /**
+             * @description `running`; then `succeeded`: all of its jobs; `failed`: at least one failed, timed out or is lost; `canceled`: else.
+             * @enum {string}
+             */
+            state: "running" | "succeeded" | "failed" | "canceled";
+            total: number;
+            /** @description How many of its jobs are in each state; `total` altogether, also when records of jobs have expired. */
+            counts: {
+                [key: string]: number;
+            };
+            max_running: number | null;
+            /** @enum {string} */
+            on_failure: "continue" | "cancel_queued" | "stop_all";
+            webhooks: components["schemas"]["Webhook"][];
+            created_by: string;
+            /**
+             * Format: uuid
+             * @description The batch that this one repeats.
+             */
+            rerun_of: string | null;
+            created_at: components["schemas"]["Timestamp"];
+            finished_at: null | components["schemas"]["Timestamp"];
+            expires_at: null | components["schemas"]["Timestamp"];
+            /** @description Grows with each end of a job; also the `ETag`. */
+            version: number;
+            /** @description By key, the id of the one job, or the first and the number of many. Not in lists. */
+            jobs?: {
+                [key: string]: string | {
+                    /** Format: uuid */
+                    first: string;
+                    count: number;
+                };
+            };
+        };
+        /**
+         * @description A job that fails is tried again, as another attempt of the same job, up to `max_attempts`. Between attempts it is `queued` with
+         *     `waiting_for_retry` and holds no slot. The pause after attempt n is `initial_seconds * factor^(n-1)`, at most
+         *     `max_seconds`, less up to half of it at random. What was canceled, superseded or never started in time is not tried again.
+         */
+        Retry: {
+            /**
+             * @description The first included.
+             * @default 1
+             */
+            max_attempts: number | null;
+            /**
+             * @description Which ends are tried again.
+             * @default [
+             *       "exited",
+             *       "signaled",
+             *       "oom_killed",
+             *       "timeout"
+             *     ]
+             */
+            on: ("exited" | "signaled" | "oom_killed" | "timeout" | "spawn_failed" | "output_limit" | "monitor_lost" | "supervisor_lost" | "host_rebooted" | "shutdown")[] | null;
+            /** @description Of the exit codes only these; `null` for all that are no success. */
+            exit_codes?: null | components["schemas"]["ExitCodes"][];
+            /**
+             * @description Never these.
+             * @default []
+             */
+            never_exit_codes: null | components["schemas"]["ExitCodes"][];
+            backoff?: {
+                /** @default 1 */
+                initial_seconds: number | null;
+                /** @default 2 */
+                factor: number | null;
+                /**
+                 * @description At least `initial_seconds`.
+                 * @default 300
+                 */
+                max_seconds: number | null;
+            } | null;
+            /**
+             * @description No attempt begins later than this after the start of the first one.
+             * @default null
+             */
+            within_seconds: number | null;
+        };
+        /** @description An exit code, or the first and the last of a range. */
+        ExitCodes: number | number[];
+        /** @description An attempt that has ended. */
+        Attempt: {
+            number: number;
+            started_at: null | components["schemas"]["Timestamp"];
+            finished_at: components["schemas"]["Timestamp"];
+            cause: components["schemas"]["Cause"];
+            exit: null | components["schemas"]["Exit"];
+            spawn_failure: null | components["schemas"]["SpawnFailure"];
+            usage: null | components["schemas"]["Usage"];
+            /** @description Where its output begins in that of the job. */
+            first_offset: number;
+            /** @description The offset after its last byte. */
+            next_offset: number;
+            escalated: boolean;
+            killed_leftovers: number;
+            /** @description One sentence for people on how it ended. */
+            message: string | null;
         };
         /** @description Lines of a terminal or characters of a line. */
         TerminalLength: number;
@@ -1661,9 +2111,11 @@ export interface components {
              * @default false
              */
             hold: boolean | null;
+            /** @description What has to end before the job may start. One that cannot end that way any more ends the job: `canceled`, `dependency_failed`. What is not there is 422 `invalid_spec`, `no_such_job`. */
+            depends_on?: components["schemas"]["Dependency"][] | null;
         };
         /** @description A job to create. Unknown fields are refused. `null` stands for the default. */
-        NewJob: components["schemas"]["SpecCommon"] & {
+        JobSubmission: components["schemas"]["SpecCommon"] & {
             name?: components["schemas"]["Name"];
             labels?: null | components["schemas"]["Labels"];
             /** @description Not before this moment; one that has passed means now. `start_deadline_seconds` counts from it. */
@@ -1673,20 +2125,22 @@ export interface components {
              * @default false
              */
             hold: boolean | null;
+            /** @description What has to end before the job may start. One that cannot end that way any more ends the job: `canceled`, `dependency_failed`. What is not there is 422 `invalid_spec`, `no_such_job`. */
+            depends_on?: components["schemas"]["Dependency"][] | null;
             /** @description As `env`; the values are never shown again. */
             secret_env?: null | components["schemas"]["Environment"];
             /** @description Who is notified of what happens to the job, up to its end. */
-            webhooks?: components["schemas"]["NewWebhook"][] | null;
+            webhooks?: components["schemas"]["WebhookSubmission"][] | null;
             /** @description Per process. One value sets both limits. */
             rlimits?: {
                 [key: string]: components["schemas"]["RlimitValue"] | components["schemas"]["RlimitPair"];
             } | null;
         };
         /** @description The spec of a job with every default filled in. */
-        JobSpec: WithRequired<components["schemas"]["SpecCommon"], "cwd" | "env" | "env_inherit" | "user" | "group" | "supplementary_groups" | "umask" | "nice" | "oom_score_adj" | "cpu_affinity" | "limits" | "no_new_privs" | "sandbox" | "stdin" | "pty" | "output" | "timeout_seconds" | "stop" | "wait_for" | "success_exit_codes" | "queue" | "priority" | "weight" | "concurrency" | "start_deadline_seconds" | "ttl_seconds_after_finished"> & {
+        JobSpec: WithRequired<components["schemas"]["SpecCommon"], "cwd" | "env" | "env_inherit" | "user" | "group" | "supplementary_groups" | "umask" | "nice" | "oom_score_adj" | "cpu_affinity" | "limits" | "no_new_privs" | "sandbox" | "stdin" | "pty" | "output" | "timeout_seconds" | "stop" | "wait_for" | "success_exit_codes" | "queue" | "priority" | "weight" | "concurrency" | "start_deadline_seconds" | "ttl_seconds_after_finished" | "retry"> & {
             /** @description The names; the values are never shown. */
             secret_env: {
-                [key: string]: null;
+                [key: string]: string | null;
             };
             webhooks: components["schemas"]["Webhook"][];
             rlimits: {
@@ -1700,6 +2154,13 @@ export interface components {
             labels: components["schemas"]["Labels"];
             spec: components["schemas"]["JobSpec"];
         };
+        Trace: {
+            trace_id: string;
+            /** @description The caller's span. */
+            span_id: string;
+            /** @description The caller records the trace. */
+            sampled: boolean;
+        };
         /**
          * @example {
          *       "id": "0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f",
@@ -1709,12 +2170,16 @@ export interface components {
          *       },
          *       "created_by": "token:default",
          *       "rerun_of": null,
+         *       "trace": null,
          *       "run_at": null,
          *       "hold": false,
+         *       "schedule": null,
          *       "version": 7,
          *       "state": "timed_out",
          *       "state_reason": "timeout",
          *       "state_message": null,
+         *       "depends_on": [],
+         *       "batch": null,
          *       "spec": {
          *         "command": [
          *           "sleep",
@@ -1771,7 +2236,8 @@ export interface components {
          *         "concurrency": null,
          *         "start_deadline_seconds": null,
          *         "ttl_seconds_after_finished": 604800,
-         *         "webhooks": []
+         *         "webhooks": [],
+         *         "retry": null
          *       },
          *       "created_at": "2026-01-31T12:00:00.000042Z",
          *       "started_at": "2026-01-31T12:00:00.001042Z",
@@ -1788,6 +2254,8 @@ export interface components {
          *         "sandbox": null
          *       },
          *       "attempt": 1,
+         *       "attempts": [],
+         *       "next_attempt_at": null,
          *       "exit": {
          *         "code": null,
          *         "signal": "SIGKILL",
@@ -1849,22 +2317,49 @@ export interface components {
              * @description The job that this one repeats.
              */
             rerun_of: string | null;
+            /** @description Where the request that created it stands in a trace (`traceparent`). */
+            trace: null | components["schemas"]["Trace"];
             /** @description It does not start before this moment. */
             run_at: null | components["schemas"]["Timestamp"];
             /** @description It does not start before it is released. */
             hold: boolean;
+            /** @description The schedule that it is of, and when it was due; `null` where somebody asked for it. */
+            schedule: {
+                name: string;
+                due_at: null | components["schemas"]["Timestamp"];
+            } | null;
             /** @description Grows on every visible change; also the `ETag`. */
             version: number;
             state: components["schemas"]["State"];
             /**
-             * @description A stable word. Of an ended job the cause; of a queued one the first gate that is shut at this moment: `held`, `waiting_for_time`, `waiting_for_key`, `never_fits`
-             *     (its weight is above a limit that was lowered), `queue_paused`, `waiting_for_rate`, `waiting_for_queue`, or
+             * @description A stable word. Of an ended job the cause; of a queued one the first gate that is shut at this moment: `held`, `waiting_for_dependencies`, `waiting_for_time`,
+             *     `waiting_for_batch` (as many jobs of its batch run as may), `waiting_for_key`, `never_fits`
+             *     (its weight is above a limit that was lowered), `waiting_for_retry` (between two attempts), `queue_paused`, `waiting_for_rate`, `waiting_for_queue`, or
              *     `waiting_for_slot` (the service is full). What a job waits for does not make `version` grow.
              */
             state_reason: string | null;
             /** @description One sentence for people; of a queued job on what it waits for. */
             state_message: string | null;
             spec: components["schemas"]["JobSpec"];
+            /** @description What has to end before it may start. With `key`, all jobs of that entry of the batch. */
+            depends_on: {
+                /** Format: uuid */
+                job?: string;
+                /** Format: uuid */
+                batch?: string;
+                key?: string;
+                on: components["schemas"]["On"];
+            }[];
+            /** @description Its place in a batch. */
+            batch: null | {
+                /** Format: uuid */
+                id: string;
+                key: string;
+                /** @description Which job of its entry it is. */
+                index: number;
+                /** @description Of how many. */
+                count: number;
+            };
             created_at: components["schemas"]["Timestamp"];
             started_at: null | components["schemas"]["Timestamp"];
             finished_at: null | components["schemas"]["Timestamp"];
@@ -1874,7 +2369,12 @@ export interface components {
             deadline_at: null | components["schemas"]["Timestamp"];
             /** @description Set once there is one. */
             process: null | components["schemas"]["Process"];
+            /** @description The number of the present, the next or the last attempt. `exit`, `termination`, `process` and `spawn_failure` are of that; `started_at` is of the first; `usage` is of all. */
             attempt: number;
+            /** @description The attempts that have ended, of a job with `retry`. */
+            attempts: components["schemas"]["Attempt"][];
+            /** @description Between two attempts the time at which the next one may begin. */
+            next_attempt_at: null | components["schemas"]["Timestamp"];
             /** @description Set when the leader has ended and its status is known. */
             exit: null | components["schemas"]["Exit"];
             /** @description Set when the job has ended. */
@@ -1898,6 +2398,10 @@ export interface components {
             rerun_of: string | null;
             run_at: null | components["schemas"]["Timestamp"];
             hold: boolean;
+            schedule: {
+                name: string;
+                due_at: string | null;
+            } | null;
             version: number;
             state: components["schemas"]["State"];
             state_reason: string | null;
@@ -1915,6 +2419,9 @@ export interface components {
             expires_at: null | components["schemas"]["Timestamp"];
             deadline_at: null | components["schemas"]["Timestamp"];
             attempt: number;
+            /** @description That of `retry`. */
+            max_attempts: number;
+            next_attempt_at: null | components["schemas"]["Timestamp"];
             exit: null | components["schemas"]["Exit"];
             termination: null | components["schemas"]["Termination"];
             spawn_failure: null | components["schemas"]["SpawnFailure"];
@@ -2119,6 +2626,38 @@ export interface components {
             dropped_bytes: number;
             /** @description No more output can come. */
             complete: boolean;
+            /** @description Only where `output_bytes` asks for it; `null` where the output could not be read. No part of the job's `version`. */
+            excerpt?: components["schemas"]["OutputExcerpt"] | null;
+        };
+        /** @description A message of JSON-RPC 2.0. */
+        JsonRpc: {
+            /** @constant */
+            jsonrpc: "2.0";
+            id?: string | number | null;
+            method?: string;
+            params?: Record<string, never>;
+            result?: Record<string, never>;
+            error?: {
+                code: number;
+                message: string;
+            };
+        };
+        OutputExcerpt: {
+            /** @description All of the output, or its beginning and its end, with a line in brackets that says what is left out between them. */
+            text: string;
+            head: components["schemas"]["OutputSpan"];
+            tail: components["schemas"]["OutputSpan"];
+            /** @description What is not shown */
+            omitted_bytes: number;
+            /** @description Bytes that are no UTF-8 are shown as U+FFFD; `/output` has them. */
+            lossy: boolean;
+        };
+        /** @description A part of the log that is shown; empty where both are the same. Read on at `to` of the tail. */
+        OutputSpan: {
+            /** @description An offset. */
+            from: number;
+            /** @description The offset after the last byte. */
+            to: number;
         };
         /**
          * @description One line, or the data of one event, of a log.
@@ -2133,6 +2672,11 @@ export interface components {
          *       "type": "gap",
          *       "from": 0,
          *       "to": 4096
+         *     }
+         * @example {
+         *       "type": "attempt",
+         *       "attempt": 2,
+         *       "offset": 4096
          *     }
          * @example {
          *       "type": "end",
@@ -2166,6 +2710,13 @@ export interface components {
             to: number;
         } | {
             /** @constant */
+            type: "attempt";
+            /** @description The one that begins. */
+            attempt: number;
+            /** @description Of its first byte. */
+            offset: number;
+        } | {
+            /** @constant */
             type: "state";
             state: components["schemas"]["State"];
             version: number;
@@ -2177,10 +2728,10 @@ export interface components {
             next_offset: number;
         };
         /** @enum {string} */
-        EventType: "job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.finished" | "job.webhook_delivered" | "job.webhook_failed";
+        EventType: "job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.attempt_finished" | "job.finished" | "job.webhook_delivered" | "job.webhook_failed" | "batch.created" | "batch.finished";
         /**
-         * @description A happening, as a CloudEvent 1.0. `source` names the store that it comes from, `subject` is the job's id, `time` when it
-         *     happened. Of `data`, `name`, `labels`, `state`, `version` and `attempt` are the job's after it; the rest depends on
+         * @description A happening, as a CloudEvent 1.0. `source` names the store that it comes from, `subject` is the job's id, or `batch/` and that of a
+         *     batch, `time` when it happened. Nothing is told of deliveries to webhooks of a batch. Of `data`, `name`, `labels`, `state`, `version` and `attempt` are the job's after it; the rest depends on
          *     the type.
          * @example {
          *       "specversion": "1.0",
@@ -2195,6 +2746,7 @@ export interface components {
          *         "labels": {
          *           "team": "data"
          *         },
+         *         "batch": null,
          *         "state": "succeeded",
          *         "version": 4,
          *         "attempt": 1,
@@ -2220,7 +2772,6 @@ export interface components {
             /** Format: uri */
             source: string;
             type: components["schemas"]["EventType"];
-            /** Format: uuid */
             subject: string;
             time: components["schemas"]["Timestamp"];
             /** @constant */
@@ -2230,14 +2781,25 @@ export interface components {
                 labels: {
                     [key: string]: string;
                 };
+                /**
+                 * Format: uuid
+                 * @description The batch that the job belongs to.
+                 */
+                batch: string | null;
+                /** @description With `batch.created`, `batch.finished`: its jobs. */
+                total?: number;
+                /** @description With `batch.finished`: how many ended in each state. */
+                counts?: {
+                    [key: string]: number;
+                };
                 state: components["schemas"]["State"];
                 version: number;
                 attempt: number;
-                /** @description With `job.created`. */
+                /** @description With `job.created`, `batch.created`. */
                 created_by?: string;
                 /**
                  * Format: uuid
-                 * @description With `job.created`.
+                 * @description With `job.created`, `batch.created`.
                  */
                 rerun_of?: string | null;
                 /** @description With `job.started`. */
@@ -2247,10 +2809,11 @@ export interface components {
                 scope?: components["schemas"]["Scope"];
                 /** @description With `job.signaled`. */
                 delivered_to?: number;
-                /** @description With `job.finished`. */
+                /** @description With `job.finished` and `job.attempt_finished`. */
                 cause?: null | components["schemas"]["Cause"];
-                /** @description With `job.finished`. */
+                /** @description With `job.finished` and `job.attempt_finished`. */
                 exit?: null | components["schemas"]["Exit"];
+                next_attempt_at?: components["schemas"]["Timestamp"];
                 /** @description With `job.webhook_delivered`, `job.webhook_failed`: which of the spec's. */
                 webhook?: number;
                 /** @description The id of the event that was delivered or given up. */
@@ -2283,19 +2846,19 @@ export interface components {
          *       "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
          *     }
          */
-        NewWebhook: {
+        WebhookSubmission: {
             /** @description Of http or https, without user and password. */
             url: string;
             /** @description Without it, all of these. */
-            events?: ("job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.finished")[] | null;
+            events?: ("job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.attempt_finished" | "job.finished")[] | null;
             /** @description `whsec_` and the base64 of 24 to 64 random bytes. Never shown; erased after the last delivery of a job that has ended. */
             secret?: string | null;
         };
         Webhook: {
             url: string;
             events: components["schemas"]["EventType"][];
-            /** @description It is there where deliveries are signed. */
-            secret?: null;
+            /** @description `null`, and there only where deliveries are signed. */
+            secret?: string | null;
         };
         Survivor: {
             pid: number;
@@ -2331,6 +2894,8 @@ export interface components {
                 /** @enum {string|null} */
                 policy?: "queue" | "reject" | "newest" | "replace" | null;
             } | null;
+            /** @description Between two attempts, one that allows no further attempt ends the job as the last one has ended. */
+            retry?: null | components["schemas"]["Retry"];
         };
         WaitRequest: {
             job_ids?: string[] | null;
@@ -2346,57 +2911,205 @@ export interface components {
              * @default 0
              */
             timeout_seconds: number | null;
+            /**
+             * Format: uuid
+             * @description The same of the jobs of this batch.
+             */
+            batch?: string | null;
         };
         WaitResult: {
             /** @description All of them have finished, or one with `any`. */
             satisfied: boolean;
             jobs: components["schemas"]["Job"][];
         };
-        /** @description Either `job_ids`, or a filter with at least one of `label_selector`, `states`, `name_prefix` and `queue`: a request never hits every job by oversight. All conditions of a filter have to hold. */
-        JobSelection: {
-            /** @description These; alone, without a filter. */
-            job_ids?: string[] | null;
+        /** @description Which jobs; at least one of these fields, each as in the query of `GET /jobs`. */
+        JobFilter: {
             label_selector?: string | null;
-            /** @description In one of these. */
-            states?: components["schemas"]["State"][] | null;
-            name_prefix?: string | null;
+            /** @description One state or several. */
+            state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
             queue?: string | null;
-            /** @description At that moment or later. */
+            schedule?: string | null;
+            name_prefix?: string | null;
+            /** Format: uuid */
+            batch?: string | null;
             created_after?: null | components["schemas"]["Timestamp"];
             created_before?: null | components["schemas"]["Timestamp"];
-            /** @description Nothing is done where more jobs match. */
-            expect?: number | null;
+            /**
+             * @description Only count: `matched` is what the call would act on.
+             * @default false
+             */
+            dry_run: boolean | null;
         };
-        /** @description Which jobs, as in `JobSelection`, and how. */
-        StopRequest: {
-            /** @description These; alone, without a filter. */
-            job_ids?: string[] | null;
+        SignalJobsRequest: {
             label_selector?: string | null;
-            /** @description In one of these. */
-            states?: components["schemas"]["State"][] | null;
-            name_prefix?: string | null;
+            /** @description One state or several. */
+            state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
             queue?: string | null;
-            /** @description At that moment or later. */
+            schedule?: string | null;
+            name_prefix?: string | null;
+            /** Format: uuid */
+            batch?: string | null;
             created_after?: null | components["schemas"]["Timestamp"];
             created_before?: null | components["schemas"]["Timestamp"];
-            /** @description Nothing is done where more jobs match. */
-            expect?: number | null;
+            /**
+             * @description Only count: `matched` is what the call would act on.
+             * @default false
+             */
+            dry_run: boolean | null;
+            signal: components["schemas"]["SignalName"];
+            /** @enum {string|null} */
+            scope?: "group" | "leader" | "all" | null;
+        };
+        StopRequest: {
+            label_selector?: string | null;
+            /**
+             * Format: uuid
+             * @description The jobs of this batch.
+             */
+            batch?: string | null;
+            /** @description One state or several. */
+            state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
+            queue?: string | null;
+            schedule?: string | null;
+            name_prefix?: string | null;
+            created_after?: null | components["schemas"]["Timestamp"];
+            created_before?: null | components["schemas"]["Timestamp"];
+            /**
+             * @description Only count: `matched` is what the call would act on.
+             * @default false
+             */
+            dry_run: boolean | null;
             signal?: null | components["schemas"]["SignalName"];
             grace_seconds?: number | null;
             /** @default false */
             force: boolean | null;
             reason?: string | null;
         };
-        ManyResults: {
+        StopResults: {
+            /** @description How many jobs were meant. */
+            matched: number;
+            /** @description There are more than 10 000; ask again. */
+            truncated: boolean;
             results: {
                 id: string;
-                /** @description What the request on this job alone would have answered. */
+                /** @description What the request on the one job would have answered. */
                 status: number;
                 job: null | components["schemas"]["Job"];
+                /** @description Of a signal. */
+                delivered_to?: number;
                 /** @description Of the problem. */
                 code: null | components["schemas"]["ProblemCode"];
                 detail: string | null;
             }[];
+        };
+        ScheduleName: string;
+        DueTimes: string[];
+        /** @description Exactly one of `cron`, `every_seconds` and `at`. */
+        ScheduleTimes: {
+            /** @description Five fields of crontab(5), with names, lists, ranges, steps, `L`, `W` and `#`; or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`. */
+            cron?: string | null;
+            /** @description Of elapsed time, from `starts_at` on, else from the making of the schedule. */
+            every_seconds?: number | null;
+            at?: components["schemas"]["Timestamp"][] | null;
+            /**
+             * @description A name of the IANA data base.
+             * @default UTC
+             * @example Europe/Berlin
+             */
+            time_zone: string | null;
+            /** @description Not before. */
+            starts_at?: null | components["schemas"]["Timestamp"];
+            /** @description Not after. */
+            ends_at?: null | components["schemas"]["Timestamp"];
+        };
+        /**
+         * @description Unknown fields are refused.
+         * @example {
+         *       "cron": "30 2 * * *",
+         *       "time_zone": "Europe/Berlin"
+         *     }
+         */
+        TimesRequest: components["schemas"]["ScheduleTimes"] & {
+            /** @description By default now. */
+            after?: null | components["schemas"]["Timestamp"];
+            /** @default 10 */
+            count: number | null;
+        };
+        ScheduleSettings: components["schemas"]["ScheduleTimes"] & {
+            /**
+             * @description When its last job has not ended: another one beside it, none, one that waits (never two), or one in its place once no process of it is left.
+             * @default skip
+             * @enum {string|null}
+             */
+            overlap: "allow" | "skip" | "queue" | "replace" | null;
+            /**
+             * @description What is done about times when nobody was there, the clock was set or the job was refused for now: the last one once, each of them up to 100, or none.
+             * @default latest
+             * @enum {string|null}
+             */
+            missed: "latest" | "all" | "skip" | null;
+            /** @default 3600 */
+            missed_within_seconds: number | null;
+            /**
+             * @description Up to so much later, always equally much.
+             * @default 0
+             */
+            jitter_seconds: number | null;
+            /**
+             * @description What is due meanwhile is not missed.
+             * @default false
+             */
+            paused: boolean | null;
+            /** @description Of the schedule itself. */
+            labels?: null | components["schemas"]["Labels"];
+        };
+        /**
+         * @description Unknown fields are refused. `null` stands for the default.
+         * @example {
+         *       "cron": "0 3 * * *",
+         *       "time_zone": "Europe/Berlin",
+         *       "job": {
+         *         "command": [
+         *           "./report"
+         *         ]
+         *       }
+         *     }
+         */
+        NewSchedule: components["schemas"]["ScheduleSettings"] & {
+            /** @description What `POST /jobs` takes. */
+            job: components["schemas"]["JobSubmission"] | components["schemas"]["TemplateSubmission"];
+        };
+        ValidSchedule: {
+            /** @constant */
+            valid: true;
+            times: components["schemas"]["DueTimes"];
+        };
+        Schedule: components["schemas"]["ScheduleSettings"] & {
+            name: components["schemas"]["ScheduleName"];
+            /** @description As it was given; values of secrets are `null`. */
+            job: Record<string, never>;
+            created_by: string;
+            created_at: components["schemas"]["Timestamp"];
+            changed_at: components["schemas"]["Timestamp"];
+            /** @description Grows when something else is set; also the `ETag`. */
+            version: number;
+            next_due_at: null | components["schemas"]["Timestamp"];
+            /** @description What became of the last due time. */
+            last: {
+                due_at: components["schemas"]["Timestamp"];
+                /** @enum {unknown} */
+                outcome: "started" | "skipped";
+                /** Format: uuid */
+                job_id: string | null;
+                /** @enum {unknown} */
+                reason: "overlap" | "missed" | "draining" | "queue_full" | "no_room" | "policy_forbids" | "refused" | null;
+            } | null;
+            /** @description When a job of it has succeeded last, of those that are kept. */
+            last_success_at: null | components["schemas"]["Timestamp"];
+            /** @description How many jobs its due times have made. */
+            runs: number;
+            /** @description How many due times have made none; those that were missed in a row count once. */
+            skipped: number;
         };
         /**
          * @description Unknown fields are refused. `null` stands for the default.
@@ -2434,11 +3147,8 @@ export interface components {
             paused: boolean | null;
             /** @default null */
             pause_reason: string | null;
-            /**
-             * @description Whose jobs take turns, by weight, among those of the same priority: those of each creator, or of each value of a label.
-             * @default null
-             */
-            fair_by: null | "created_by" | {
+            /** @description Whose jobs take turns, by weight, among those of the same priority: those of each creator, or of each value of a label. */
+            fair_by?: null | "created_by" | {
                 label: string;
             };
             /**
@@ -2585,7 +3295,7 @@ export interface components {
             header?: string;
             /**
              * @description Stable. In bodies `unknown_field`, `duplicate_field`, `missing`, `wrong_type`, `out_of_range`, `too_long`, `too_many`,
-             *     `invalid_value`, `conflict`; in queries also `unknown_parameter` and `repeated`; or the problem's own code.
+             *     `invalid_value`, `conflict`, `no_such_job`; in queries also `unknown_parameter` and `repeated`; or the problem's own code.
              */
             code: string;
             detail: string;
@@ -2594,9 +3304,20 @@ export interface components {
          * @description Stable; clients accept codes that they do not know.
          * @enum {string}
          */
-        ProblemCode: "invalid_query" | "invalid_page_token" | "invalid_header" | "invalid_json" | "invalid_request" | "unauthenticated" | "forbidden" | "peer_not_allowed" | "origin_not_allowed" | "policy_forbids" | "privilege_required" | "not_found" | "job_not_found" | "queue_not_found" | "method_not_allowed" | "not_acceptable" | "body_timeout" | "job_not_started" | "job_stopping" | "job_already_finished" | "job_not_queued" | "queue_in_use" | "token_not_found" | "token_exists" | "too_many_tokens" | "no_tokens" | "count_differs" | "concurrency_conflict" | "signal_failed" | "stdin_closed" | "stdin_offset_mismatch" | "stdin_taken" | "no_terminal" | "precondition_failed" | "cursor_expired" | "body_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "upgrade_required" | "head_too_large" | "host_not_allowed" | "invalid_spec" | "invalid_body" | "no_such_user" | "no_such_template" | "containment_unavailable" | "sandbox_unavailable" | "sandbox_required" | "idempotency_key_reused" | "queue_full" | "too_many_streams" | "internal" | "draining" | "not_ready" | "monitor_unavailable" | "store_unavailable" | "no_room";
+        ProblemCode: "invalid_query" | "invalid_page_token" | "invalid_header" | "invalid_json" | "invalid_request" | "unauthenticated" | "forbidden" | "peer_not_allowed" | "origin_not_allowed" | "policy_forbids" | "privilege_required" | "not_found" | "job_not_found" | "queue_not_found" | "batch_not_found" | "schedule_not_found" | "method_not_allowed" | "not_acceptable" | "body_timeout" | "job_not_started" | "job_stopping" | "job_already_finished" | "job_not_queued" | "queue_in_use" | "token_not_found" | "token_exists" | "too_many_tokens" | "no_tokens" | "depended_on" | "batch_not_finished" | "batch_jobs_expired" | "nothing_to_rerun" | "concurrency_conflict" | "signal_failed" | "stdin_closed" | "stdin_offset_mismatch" | "stdin_taken" | "no_terminal" | "precondition_failed" | "cursor_expired" | "body_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "upgrade_required" | "head_too_large" | "host_not_allowed" | "invalid_spec" | "invalid_body" | "no_such_user" | "no_such_template" | "containment_unavailable" | "sandbox_unavailable" | "sandbox_required" | "idempotency_key_reused" | "secrets_unknown" | "queue_full" | "too_many_streams" | "internal" | "draining" | "not_ready" | "monitor_unavailable" | "store_unavailable" | "no_room";
     };
     responses: {
+        /** @description An error of the protocol, such as -32020 where a header differs from the body; or `not_found`, where there are no tools. */
+        RefusedCall: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["JsonRpc"];
+                "text/plain": string;
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
         /** @description `precondition_failed`: the job is not as `If-Match` or `If-None-Match` says. Nothing was done. */
         PreconditionFailed: {
             headers: {
@@ -2652,6 +3373,15 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
+        /** @description `batch_not_found`. */
+        BatchNotFound: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
         /** @description `queue_not_found`: nothing is set of it, and no job is in it. */
         QueueNotFound: {
             headers: {
@@ -2679,6 +3409,65 @@ export interface components {
             };
             content: {
                 "application/json": components["schemas"]["Queue"];
+            };
+        };
+        /** @description `schedule_not_found`. */
+        ScheduleNotFound: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `precondition_failed`: it is in another version by now. */
+        ScheduleChanged: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `forbidden`, `peer_not_allowed`, `origin_not_allowed`; `policy_forbids`, `privilege_required`, `sandbox_required`: the job is not allowed. */
+        JobForbidden: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `invalid_body`, with `never due` for a line that no day has; of the job `invalid_spec`, `no_such_user`, `no_such_template`, `containment_unavailable`, `sandbox_unavailable`. */
+        InvalidSchedule: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description The schedule as it is then. */
+        Schedule: {
+            headers: {
+                "Request-Id": components["headers"]["Request-Id"];
+                ETag: components["headers"]["ETag"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Schedule"];
+            };
+        };
+        /** @description In order, each with the offset of its zone. */
+        Times: {
+            headers: {
+                "Request-Id": components["headers"]["Request-Id"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": {
+                    times: components["schemas"]["DueTimes"];
+                };
             };
         };
         /** @description `invalid_body`. */
@@ -2745,7 +3534,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description `unsupported_media_type`: the body is not `application/json`, or `application/merge-patch+json` where that is asked for. */
+        /** @description `unsupported_media_type`: the body is not `application/json`; where `application/merge-patch+json` is asked for, either will do. */
         UnsupportedMediaType: {
             headers: {
                 [name: string]: unknown;
@@ -2806,6 +3595,16 @@ export interface components {
     };
     parameters: {
         /**
+         * @description With more than 0, `output` of the job has an `excerpt`: the output in the answer, in at most so many bytes. A fifth of
+         *     them go to its beginning and the rest to its end, cut at the ends of lines where one is within 4 KiB, and never inside a character.
+         *     Fewer than 336 show the end alone. The output is read after the wait, when the answer is made.
+         */
+        OutputBytes: number;
+        /** @description What `excerpt` is of. */
+        OutputStream: "stdout" | "stderr" | "all";
+        /** @description `strip`: `excerpt` is without escape sequences, and of a line with carriage returns it has the last state. */
+        OutputAnsi: "keep" | "strip";
+        /**
          * @description Only if the job still has one of these `ETag`s, else 412 and nothing is done.
          * @example "7"
          */
@@ -2822,6 +3621,16 @@ export interface components {
         Id: string;
         /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
         Wait: number;
+        /**
+         * @description W3C Trace Context: the caller's span. The job shows it as `trace`, log lines have its trace id, and the job's environment has
+         *     `TRACEPARENT` (with `TRACESTATE` and `BAGGAGE`), unless `env` or `secret_env` set it. A value that is not valid is ignored.
+         * @example 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01
+         */
+        Traceparent: string;
+        /** @description Passed on with `traceparent`; ignored if longer than 512 bytes. */
+        Tracestate: string;
+        /** @description Passed on with `traceparent`; ignored if longer than 8 KiB. */
+        Baggage: string;
         /**
          * @description `wait=SECONDS` does what the parameter `wait` does. What is not understood is ignored.
          * @example wait=30
@@ -2890,11 +3699,15 @@ export interface operations {
                 name_prefix?: string;
                 /** @description Exactly this queue. */
                 queue?: string;
+                /** @description Of this batch. */
+                batch?: string;
+                /** @description Of this schedule. */
+                schedule?: string;
                 /** @description Created at or after this moment. */
                 created_after?: string;
                 /** @description Created before this moment. */
                 created_before?: string;
-                /** @description At most so many jobs; more than 1000 are lowered to 1000. */
+                /** @description At most so many jobs; more than 1000 are lowered to 1000. A page ends early where its jobs have more than about 8 MiB. */
                 page_size?: number;
                 /** @description The `next_page_token` of a list with the same filter and order. */
                 page_token?: string;
@@ -2939,8 +3752,16 @@ export interface operations {
             query?: {
                 /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
                 wait?: components["parameters"]["Wait"];
-                /** @description Check the body and change nothing; 200 instead of 201. */
-                validate_only?: boolean;
+                /**
+                 * @description With more than 0, `output` of the job has an `excerpt`: the output in the answer, in at most so many bytes. A fifth of
+                 *     them go to its beginning and the rest to its end, cut at the ends of lines where one is within 4 KiB, and never inside a character.
+                 *     Fewer than 336 show the end alone. The output is read after the wait, when the answer is made.
+                 */
+                output_bytes?: components["parameters"]["OutputBytes"];
+                /** @description What `excerpt` is of. */
+                output_stream?: components["parameters"]["OutputStream"];
+                /** @description `strip`: `excerpt` is without escape sequences, and of a line with carriage returns it has the last state. */
+                output_ansi?: components["parameters"]["OutputAnsi"];
             };
             header?: {
                 /**
@@ -2956,26 +3777,26 @@ export interface operations {
                  * @example 8e03978e-40d5-43dd-bc93-6894a57f9324
                  */
                 "Idempotency-Key"?: string;
+                /**
+                 * @description W3C Trace Context: the caller's span. The job shows it as `trace`, log lines have its trace id, and the job's environment has
+                 *     `TRACEPARENT` (with `TRACESTATE` and `BAGGAGE`), unless `env` or `secret_env` set it. A value that is not valid is ignored.
+                 * @example 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01
+                 */
+                traceparent?: components["parameters"]["Traceparent"];
+                /** @description Passed on with `traceparent`; ignored if longer than 512 bytes. */
+                tracestate?: components["parameters"]["Tracestate"];
+                /** @description Passed on with `traceparent`; ignored if longer than 8 KiB. */
+                baggage?: components["parameters"]["Baggage"];
             };
             path?: never;
             cookie?: never;
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["NewJob"];
+                "application/json": components["schemas"]["JobSubmission"];
             };
         };
         responses: {
-            /** @description The body is valid (`validate_only`). */
-            200: {
-                headers: {
-                    "Request-Id": components["headers"]["Request-Id"];
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ValidSubmission"];
-                };
-            };
             /** @description The job was accepted and is durable. */
             201: {
                 headers: {
@@ -3057,6 +3878,56 @@ export interface operations {
             };
         };
     };
+    validateJob: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["JobSubmission"];
+            };
+        };
+        responses: {
+            /** @description It would be accepted. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ValidSubmission"];
+                };
+            };
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            /** @description `forbidden`, `peer_not_allowed`, `origin_not_allowed`, `policy_forbids`, `privilege_required`, `sandbox_required`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            408: components["responses"]["BodyTimeout"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            /** @description `invalid_spec`, with every mistake in `errors`; `no_such_user`; `no_such_template`; `containment_unavailable`; `sandbox_unavailable`. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+        };
+    };
     countJobs: {
         parameters: {
             query?: {
@@ -3066,6 +3937,10 @@ export interface operations {
                 name_prefix?: string;
                 /** @description Exactly this queue. */
                 queue?: string;
+                /** @description Of this batch. */
+                batch?: string;
+                /** @description Of this schedule. */
+                schedule?: string;
                 /** @description Created at or after this moment. */
                 created_after?: string;
                 /** @description Created before this moment. */
@@ -3139,6 +4014,16 @@ export interface operations {
                 until?: "finished" | "started" | "change";
                 /** @description Only with `until=change`. */
                 after_version?: number;
+                /**
+                 * @description With more than 0, `output` of the job has an `excerpt`: the output in the answer, in at most so many bytes. A fifth of
+                 *     them go to its beginning and the rest to its end, cut at the ends of lines where one is within 4 KiB, and never inside a character.
+                 *     Fewer than 336 show the end alone. The output is read after the wait, when the answer is made.
+                 */
+                output_bytes?: components["parameters"]["OutputBytes"];
+                /** @description What `excerpt` is of. */
+                output_stream?: components["parameters"]["OutputStream"];
+                /** @description `strip`: `excerpt` is without escape sequences, and of a line with carriage returns it has the last state. */
+                output_ansi?: components["parameters"]["OutputAnsi"];
             };
             header?: {
                 /**
@@ -3306,6 +4191,7 @@ export interface operations {
         requestBody: {
             content: {
                 "application/merge-patch+json": components["schemas"]["JobPatch"];
+                "application/json": components["schemas"]["JobPatch"];
             };
         };
         responses: {
@@ -3500,6 +4386,16 @@ export interface operations {
             query?: {
                 /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
                 wait?: components["parameters"]["Wait"];
+                /**
+                 * @description With more than 0, `output` of the job has an `excerpt`: the output in the answer, in at most so many bytes. A fifth of
+                 *     them go to its beginning and the rest to its end, cut at the ends of lines where one is within 4 KiB, and never inside a character.
+                 *     Fewer than 336 show the end alone. The output is read after the wait, when the answer is made.
+                 */
+                output_bytes?: components["parameters"]["OutputBytes"];
+                /** @description What `excerpt` is of. */
+                output_stream?: components["parameters"]["OutputStream"];
+                /** @description `strip`: `excerpt` is without escape sequences, and of a line with carriage returns it has the last state. */
+                output_ansi?: components["parameters"]["OutputAnsi"];
             };
             header?: {
                 /**
@@ -3519,6 +4415,16 @@ export interface operations {
                 Prefer?: components["parameters"]["Prefer"];
                 /** @description As for `POST /jobs`. A repeat finds its job even if the one it reran is gone. */
                 "Idempotency-Key"?: string;
+                /**
+                 * @description W3C Trace Context: the caller's span. The job shows it as `trace`, log lines have its trace id, and the job's environment has
+                 *     `TRACEPARENT` (with `TRACESTATE` and `BAGGAGE`), unless `env` or `secret_env` set it. A value that is not valid is ignored.
+                 * @example 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01
+                 */
+                traceparent?: components["parameters"]["Traceparent"];
+                /** @description Passed on with `traceparent`; ignored if longer than 512 bytes. */
+                tracestate?: components["parameters"]["Tracestate"];
+                /** @description Passed on with `traceparent`; ignored if longer than 8 KiB. */
+                baggage?: components["parameters"]["Baggage"];
             };
             path: {
                 /**
@@ -3532,6 +4438,7 @@ export interface operations {
         requestBody?: {
             content: {
                 "application/merge-patch+json": Record<string, never>;
+                "application/json": Record<string, never>;
             };
         };
         responses: {
@@ -3666,22 +4573,25 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What was answered for each job, oldest first or in the order of `job_ids`. */
+            /** @description What was answered for each job. */
             207: {
                 headers: {
                     "Request-Id": components["headers"]["Request-Id"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ManyResults"];
+                    "application/json": components["schemas"]["StopResults"];
                 };
             };
             400: components["responses"]["BadJson"];
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             408: components["responses"]["BodyTimeout"];
-            /** @description `count_differs`: more match than `expect`. Nothing was done. */
-            409: {
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            /** @description `invalid_body`. */
+            422: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -3689,10 +4599,40 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            500: components["responses"]["Internal"];
+        };
+    };
+    signalJobs: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SignalJobsRequest"];
+            };
+        };
+        responses: {
+            /** @description What was answered for each job. */
+            207: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StopResults"];
+                };
+            };
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            408: components["responses"]["BodyTimeout"];
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             421: components["responses"]["HostNotAllowed"];
-            /** @description `invalid_body`; also where more than 10000 jobs match. */
+            /** @description `invalid_body`. */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -3713,37 +4653,28 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["JobSelection"];
+                "application/json": components["schemas"]["JobFilter"];
             };
         };
         responses: {
-            /** @description What was answered for each job, oldest first or in the order of `job_ids`. */
+            /** @description What was answered for each job. */
             207: {
                 headers: {
                     "Request-Id": components["headers"]["Request-Id"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ManyResults"];
+                    "application/json": components["schemas"]["StopResults"];
                 };
             };
             400: components["responses"]["BadJson"];
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             408: components["responses"]["BodyTimeout"];
-            /** @description `count_differs`: more match than `expect`. Nothing was done. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             421: components["responses"]["HostNotAllowed"];
-            /** @description `invalid_body`; also where more than 10000 jobs match. */
+            /** @description `invalid_body`. */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -3764,91 +4695,28 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["JobSelection"];
+                "application/json": components["schemas"]["JobFilter"];
             };
         };
         responses: {
-            /** @description What was answered for each job, oldest first or in the order of `job_ids`. */
+            /** @description What was answered for each job. */
             207: {
                 headers: {
                     "Request-Id": components["headers"]["Request-Id"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ManyResults"];
+                    "application/json": components["schemas"]["StopResults"];
                 };
             };
             400: components["responses"]["BadJson"];
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             408: components["responses"]["BodyTimeout"];
-            /** @description `count_differs`: more match than `expect`. Nothing was done. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             421: components["responses"]["HostNotAllowed"];
-            /** @description `invalid_body`; also where more than 10000 jobs match. */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            500: components["responses"]["Internal"];
-        };
-    };
-    rerunJobs: {
-        parameters: {
-            query?: never;
-            header?: {
-                /** @description A repeat makes no job that the first request has made. */
-                "Idempotency-Key"?: string;
-            };
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["JobSelection"];
-            };
-        };
-        responses: {
-            /** @description What was answered for each job, oldest first or in the order of `job_ids`. */
-            207: {
-                headers: {
-                    "Request-Id": components["headers"]["Request-Id"];
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ManyResults"];
-                };
-            };
-            400: components["responses"]["BadJson"];
-            401: components["responses"]["Unauthenticated"];
-            403: components["responses"]["Forbidden"];
-            408: components["responses"]["BodyTimeout"];
-            /** @description `count_differs`: more match than `expect`. Nothing was done. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            413: components["responses"]["BodyTooLarge"];
-            415: components["responses"]["UnsupportedMediaType"];
-            421: components["responses"]["HostNotAllowed"];
-            /** @description `invalid_body`; also where more than 10000 jobs match. */
+            /** @description `invalid_body`. */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -3869,37 +4737,28 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["JobSelection"];
+                "application/json": components["schemas"]["JobFilter"];
             };
         };
         responses: {
-            /** @description What was answered for each job, oldest first or in the order of `job_ids`. */
+            /** @description What was answered for each job. */
             207: {
                 headers: {
                     "Request-Id": components["headers"]["Request-Id"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ManyResults"];
+                    "application/json": components["schemas"]["StopResults"];
                 };
             };
             400: components["responses"]["BadJson"];
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             408: components["responses"]["BodyTimeout"];
-            /** @description `count_differs`: more match than `expect`. Nothing was done. */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             421: components["responses"]["HostNotAllowed"];
-            /** @description `invalid_body`; also where more than 10000 jobs match. */
+            /** @description `invalid_body`. */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -4240,6 +5099,8 @@ export interface operations {
                 follow?: boolean;
                 /** @description Begin every line of raw bytes with the time at which it began to come, and a space. Records have `at` anyway. */
                 timestamps?: boolean;
+                /** @description Only the output of this attempt. Excludes `follow`, `offset`, `tail_bytes` and `tail_lines`; 416 if it has not begun. */
+                attempt?: number;
                 /** @description Have a browser save the answer under this name. */
                 download?: components["parameters"]["Download"];
                 /** @description From `POST /session/tickets`, for a `GET` without `Authorization`. */
@@ -4670,6 +5531,8 @@ export interface operations {
                  * @example team=data,!nightly
                  */
                 label_selector?: string;
+                /** @description Of this batch and its jobs. */
+                batch?: string;
                 /** @description Go on with what comes. By default `true` for `text/event-stream`, `false` for `application/x-ndjson`. */
                 follow?: components["parameters"]["FollowEvents"];
             };
@@ -5100,6 +5963,8 @@ export interface operations {
                 /** @description Read by the page. */
                 tab?: string;
                 /** @description Read by the page. */
+                template?: string;
+                /** @description Read by the page. */
                 type?: string;
             };
             header?: never;
@@ -5150,6 +6015,8 @@ export interface operations {
                 /** @description Read by the page. */
                 tab?: string;
                 /** @description Read by the page. */
+                template?: string;
+                /** @description Read by the page. */
                 type?: string;
             };
             header?: never;
@@ -5199,6 +6066,8 @@ export interface operations {
                 state?: string;
                 /** @description Read by the page. */
                 tab?: string;
+                /** @description Read by the page. */
+                template?: string;
                 /** @description Read by the page. */
                 type?: string;
             };
@@ -5253,6 +6122,8 @@ export interface operations {
                 /** @description Read by the page. */
                 tab?: string;
                 /** @description Read by the page. */
+                template?: string;
+                /** @description Read by the page. */
                 type?: string;
             };
             header?: never;
@@ -5302,6 +6173,8 @@ export interface operations {
                 state?: string;
                 /** @description Read by the page. */
                 tab?: string;
+                /** @description Read by the page. */
+                template?: string;
                 /** @description Read by the page. */
                 type?: string;
             };
@@ -5353,6 +6226,8 @@ export interface operations {
                 /** @description Read by the page. */
                 tab?: string;
                 /** @description Read by the page. */
+                template?: string;
+                /** @description Read by the page. */
                 type?: string;
             };
             header?: never;
@@ -5402,6 +6277,8 @@ export interface operations {
                 state?: string;
                 /** @description Read by the page. */
                 tab?: string;
+                /** @description Read by the page. */
+                template?: string;
                 /** @description Read by the page. */
                 type?: string;
             };
@@ -5453,6 +6330,8 @@ export interface operations {
                 /** @description Read by the page. */
                 tab?: string;
                 /** @description Read by the page. */
+                template?: string;
+                /** @description Read by the page. */
                 type?: string;
             };
             header?: never;
@@ -5503,6 +6382,8 @@ export interface operations {
                 /** @description Read by the page. */
                 tab?: string;
                 /** @description Read by the page. */
+                template?: string;
+                /** @description Read by the page. */
                 type?: string;
             };
             header?: never;
@@ -5552,6 +6433,8 @@ export interface operations {
                 state?: string;
                 /** @description Read by the page. */
                 tab?: string;
+                /** @description Read by the page. */
+                template?: string;
                 /** @description Read by the page. */
                 type?: string;
             };
@@ -5615,6 +6498,397 @@ export interface operations {
             };
             421: components["responses"]["HostNotAllowed"];
             500: components["responses"]["Internal"];
+        };
+    };
+    listBatches: {
+        parameters: {
+            query?: {
+                /** @description At most so many; more than 1000 are lowered to 1000. */
+                page_size?: number;
+                /** @description The `next_page_token` of a list. */
+                page_token?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of batches, each without `jobs`. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        batches: components["schemas"]["Batch"][];
+                        next_page_token: string | null;
+                    };
+                };
+            };
+            /** @description `invalid_query`, `invalid_page_token`. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
+        };
+    };
+    createBatch: {
+        parameters: {
+            query?: {
+                /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
+                wait?: components["parameters"]["Wait"];
+                /** @description Only check the body. */
+                validate_only?: boolean;
+            };
+            header?: {
+                /**
+                 * @description `wait=SECONDS` does what the parameter `wait` does. What is not understood is ignored.
+                 * @example wait=30
+                 */
+                Prefer?: components["parameters"]["Prefer"];
+                /** @description As of `POST /jobs`; it is kept as long as the batch. */
+                "Idempotency-Key"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewBatch"];
+            };
+        };
+        responses: {
+            /** @description The body is valid (`validate_only`). */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        /** @constant */
+                        valid: true;
+                        total: number;
+                    };
+                };
+            };
+            /** @description The batch was accepted and is durable. */
+            201: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    ETag: components["headers"]["ETag"];
+                    /** @description The path of the batch. */
+                    Location: string;
+                    /** @description `true` where the key had been used before. */
+                    "Idempotent-Replayed"?: "true";
+                    "Preference-Applied": components["headers"]["Preference-Applied"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Batch"];
+                };
+            };
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            /** @description `forbidden`, `peer_not_allowed`, `origin_not_allowed`, `policy_forbids`, `privilege_required`, `sandbox_required`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            408: components["responses"]["BodyTimeout"];
+            /** @description `concurrency_conflict`: of a job with `policy: reject`. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            /** @description As of `POST /jobs`, with pointers such as `/jobs/4711/stop/grace_seconds` or `/defaults/cwd`. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `queue_full`: not all of the jobs may wait. */
+            429: {
+                headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+            /** @description `draining`, `store_unavailable`. */
+            503: {
+                headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            507: components["responses"]["NoRoom"];
+        };
+    };
+    getBatch: {
+        parameters: {
+            query?: {
+                /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
+                wait?: components["parameters"]["Wait"];
+                /** @description What `wait` waits for: the last end, or a version greater than `after_version`, by default the present one. */
+                until?: "finished" | "change";
+                /** @description Goes with `until=change`. */
+                after_version?: number;
+            };
+            header?: {
+                /**
+                 * @description `wait=SECONDS` does what the parameter `wait` does. What is not understood is ignored.
+                 * @example wait=30
+                 */
+                Prefer?: components["parameters"]["Prefer"];
+            };
+            path: {
+                /** @description The id of a batch. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The batch. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    ETag: components["headers"]["ETag"];
+                    "Preference-Applied": components["headers"]["Preference-Applied"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Batch"];
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["BatchNotFound"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
+        };
+    };
+    stopBatch: {
+        parameters: {
+            query?: {
+                /** @description Instead of those of the jobs. */
+                grace_seconds?: number;
+                /** @description Instead of those of the jobs. */
+                signal?: components["schemas"]["SignalName"];
+                /** @description No polite signal, kill at once. */
+                force?: boolean;
+                /** @description Shown in `termination.reason` of the jobs. */
+                reason?: string;
+                /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
+                wait?: components["parameters"]["Wait"];
+                /** @description When all have ended, remove the batch and the records and output of its jobs. Waits for 300 seconds unless `wait` says less; if it takes longer, the answer is 202 and nothing is removed. */
+                purge?: boolean;
+            };
+            header?: {
+                /**
+                 * @description `wait=SECONDS` does what the parameter `wait` does. What is not understood is ignored.
+                 * @example wait=30
+                 */
+                Prefer?: components["parameters"]["Prefer"];
+            };
+            path: {
+                /** @description The id of a batch. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description All jobs have ended; no process of them is left. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    ETag: components["headers"]["ETag"];
+                    "Preference-Applied": components["headers"]["Preference-Applied"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Batch"];
+                };
+            };
+            /** @description The stop is under way. */
+            202: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    ETag: components["headers"]["ETag"];
+                    "Preference-Applied": components["headers"]["Preference-Applied"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Batch"];
+                };
+            };
+            /** @description It is removed (`purge`). */
+            204: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["BatchNotFound"];
+            /** @description `depended_on`: with `purge`, jobs that have not ended depend on it or on a job of it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
+            507: components["responses"]["NoRoom"];
+        };
+    };
+    rerunBatch: {
+        parameters: {
+            query?: {
+                /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
+                wait?: components["parameters"]["Wait"];
+            };
+            header?: {
+                /**
+                 * @description `wait=SECONDS` does what the parameter `wait` does. What is not understood is ignored.
+                 * @example wait=30
+                 */
+                Prefer?: components["parameters"]["Prefer"];
+                /** @description As of `POST /jobs`; it is kept as long as the batch. */
+                "Idempotency-Key"?: string;
+            };
+            path: {
+                /** @description The id of a batch. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": {
+                    /**
+                     * @default failed
+                     * @enum {string|null}
+                     */
+                    only?: "failed" | "all" | null;
+                };
+            };
+        };
+        responses: {
+            /** @description The new batch was accepted and is durable. */
+            201: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    ETag: components["headers"]["ETag"];
+                    /** @description The path of the batch. */
+                    Location: string;
+                    /** @description `true` where the key had been used before. */
+                    "Idempotent-Replayed"?: "true";
+                    "Preference-Applied": components["headers"]["Preference-Applied"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Batch"];
+                };
+            };
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            /** @description `forbidden`, `peer_not_allowed`, `origin_not_allowed`, `policy_forbids`, `privilege_required`, `sandbox_required`. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            404: components["responses"]["BatchNotFound"];
+            408: components["responses"]["BodyTimeout"];
+            /** @description `batch_not_finished`; `batch_jobs_expired`: records of its jobs are gone; `nothing_to_rerun`: all have succeeded; `concurrency_conflict`. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            /** @description As of `POST /batches`; `secrets_unknown`: values of secrets of its jobs or its webhooks were erased. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `queue_full`. */
+            429: {
+                headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+            /** @description `draining`, `store_unavailable`. */
+            503: {
+                headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            507: components["responses"]["NoRoom"];
         };
     };
     listQueues: {
@@ -5760,6 +7034,7 @@ export interface operations {
         requestBody: {
             content: {
                 "application/merge-patch+json": components["schemas"]["QueueSettings"];
+                "application/json": components["schemas"]["QueueSettings"];
             };
         };
         responses: {
@@ -5819,7 +7094,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The templates, by name. */
+            /** @description The templates; none where there is no policy. */
             200: {
                 headers: {
                     "Request-Id": components["headers"]["Request-Id"];
@@ -5827,8 +7102,8 @@ export interface operations {
                 };
                 content: {
                     "application/json": {
-                        /** @description A command policy holds. */
-                        only_templates: boolean;
+                        /** @description The service runs nothing else. */
+                        only: boolean;
                         templates: components["schemas"]["Template"][];
                     };
                 };
@@ -5837,6 +7112,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
         };
     };
     listTokens: {
@@ -5997,6 +7273,371 @@ export interface operations {
             400: components["responses"]["InvalidQuery"];
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    callTools: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description The version that the client speaks.
+                 * @example 2026-07-28
+                 */
+                "MCP-Protocol-Version"?: string;
+                /** @description The method of the body; required from 2026-07-28 on. */
+                "Mcp-Method"?: string;
+                /** @description The tool or task of the body; required from 2026-07-28 on, where there is one. */
+                "Mcp-Name"?: string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["JsonRpc"];
+            };
+        };
+        responses: {
+            /** @description The answer; a stream where there is progress to report first. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JsonRpc"];
+                    "text/event-stream": string;
+                };
+            };
+            /** @description A notification was taken. */
+            202: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["RefusedCall"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["RefusedCall"];
+            406: components["responses"]["RefusedCall"];
+            408: components["responses"]["BodyTimeout"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            422: components["responses"]["RefusedCall"];
+            /** @description `too_many_streams`. */
+            429: {
+                headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+        };
+    };
+    listSchedules: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description By name. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        schedules: components["schemas"]["Schedule"][];
+                    };
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    previewTimes: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TimesRequest"];
+            };
+        };
+        responses: {
+            200: components["responses"]["Times"];
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            408: components["responses"]["BodyTimeout"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            422: components["responses"]["InvalidBody"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    getSchedule: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Only if it has another `ETag`. */
+                "If-None-Match"?: string;
+            };
+            path: {
+                name: components["schemas"]["ScheduleName"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: components["responses"]["Schedule"];
+            /** @description It still has this `ETag`. */
+            304: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    ETag: components["headers"]["ETag"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["ScheduleNotFound"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    putSchedule: {
+        parameters: {
+            query?: {
+                /** @description Only check it and show its next times. */
+                validate_only?: boolean;
+            };
+            header?: {
+                /** @description Only in this version. */
+                "If-Match"?: string;
+                /** @description With `*` only if there is none of this name. */
+                "If-None-Match"?: string;
+            };
+            path: {
+                name: components["schemas"]["ScheduleName"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewSchedule"];
+            };
+        };
+        responses: {
+            /** @description The schedule as it is then; with `validate_only` its next times. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    ETag?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Schedule"] | components["schemas"]["ValidSchedule"];
+                };
+            };
+            201: components["responses"]["Schedule"];
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["JobForbidden"];
+            404: components["responses"]["ScheduleNotFound"];
+            408: components["responses"]["BodyTimeout"];
+            412: components["responses"]["ScheduleChanged"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            422: components["responses"]["InvalidSchedule"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
+            507: components["responses"]["NoRoom"];
+        };
+    };
+    removeSchedule: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Only in this version. */
+                "If-Match"?: string;
+            };
+            path: {
+                name: components["schemas"]["ScheduleName"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description There is no schedule of this name any more. */
+            204: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["ScheduleNotFound"];
+            412: components["responses"]["ScheduleChanged"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
+            507: components["responses"]["NoRoom"];
+        };
+    };
+    patchSchedule: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description Only in this version. */
+                "If-Match"?: string;
+            };
+            path: {
+                name: components["schemas"]["ScheduleName"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/merge-patch+json": Record<string, never>;
+            };
+        };
+        responses: {
+            200: components["responses"]["Schedule"];
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["JobForbidden"];
+            404: components["responses"]["ScheduleNotFound"];
+            408: components["responses"]["BodyTimeout"];
+            412: components["responses"]["ScheduleChanged"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            422: components["responses"]["InvalidSchedule"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
+            507: components["responses"]["NoRoom"];
+        };
+    };
+    runSchedule: {
+        parameters: {
+            query?: {
+                /** @description Answer when the job has ended or so many seconds have passed. */
+                wait?: number;
+            };
+            header?: never;
+            path: {
+                name: components["schemas"]["ScheduleName"];
+            };
+            cookie?: never;
+        };
+        /** @description A merge patch on its job. */
+        requestBody?: {
+            content: {
+                "application/merge-patch+json": Record<string, never>;
+            };
+        };
+        responses: {
+            /** @description The job. */
+            201: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    ETag: components["headers"]["ETag"];
+                    /** @description The path of the job. */
+                    Location: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["JobForbidden"];
+            404: components["responses"]["ScheduleNotFound"];
+            408: components["responses"]["BodyTimeout"];
+            /** @description `concurrency_conflict`. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            422: components["responses"]["InvalidSchedule"];
+            /** @description `queue_full`. */
+            429: {
+                headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+            /** @description `draining`, `store_unavailable`. */
+            503: {
+                headers: {
+                    "Retry-After": components["headers"]["Retry-After"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            507: components["responses"]["NoRoom"];
+        };
+    };
+    getTimes: {
+        parameters: {
+            query?: {
+                /** @description By default now. */
+                after?: string;
+                count?: number;
+            };
+            header?: never;
+            path: {
+                name: components["schemas"]["ScheduleName"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: components["responses"]["Times"];
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["ScheduleNotFound"];
             421: components["responses"]["HostNotAllowed"];
             500: components["responses"]["Internal"];
         };
@@ -6198,6 +7839,31 @@ export interface operations {
             400: components["responses"]["InvalidQuery"];
             403: components["responses"]["Forbidden"];
             421: components["responses"]["HostNotAllowed"];
+        };
+    };
+    getReference: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One HTML file, without scripts. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
         };
     };
 }

@@ -1,7 +1,7 @@
 // What is done to jobs.
 
 import { key, send, sendThrough } from "../api/client.ts";
-import type { Job, ManyResults } from "../api/model.ts";
+import type { Job } from "../api/model.ts";
 
 export async function stop(id: string, wish: { grace?: number | null; signal?: string | null; reason?: string; force?: boolean } = {}): Promise<Job> {
   const query = { grace_seconds: wish.grace ?? null, signal: wish.signal ?? null, reason: wish.reason ?? null, force: wish.force ? true : null };
@@ -38,10 +38,22 @@ export async function patch(id: string, body: unknown): Promise<Job> {
   return (await send("PATCH", `/jobs/${id}`, { body, type: "application/merge-patch+json" })).json();
 }
 
-/** Does the same to many; says what became of each. */
-export async function many(act: "stop" | "again" | "pause" | "resume", ids: string[], headers: Record<string, string>): Promise<ManyResults["results"]> {
-  const path = act === "again" ? "rerun" : act;
-  const each: Record<string, string> = { "Idempotency-Key": `${headers["Idempotency-Key"]}-${ids[0]}` };
-  const answer = await sendThrough("POST", `/jobs/${path}`, { body: { job_ids: ids, expect: ids.length }, headers: act === "again" ? each : {} });
-  return ((await answer.json()) as ManyResults).results;
+/** Does the same to many, a few at a time; says what became of each. */
+export async function each(ids: string[], act: (id: string) => Promise<unknown>, tell: (done: number) => void): Promise<{ id: string; error: unknown }[]> {
+  const out: { id: string; error: unknown }[] = [];
+  let next = 0;
+  let done = 0;
+  const work = async (): Promise<void> => {
+    while (next < ids.length) {
+      const id = ids[next++]!;
+      try {
+        await act(id);
+      } catch (error) {
+        out.push({ id, error });
+      }
+      tell(++done);
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(4, ids.length) }, work));
+  return out;
 }

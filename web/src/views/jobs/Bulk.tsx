@@ -1,17 +1,14 @@
 // Doing something to many jobs: which ones is settled before anything happens, and told in words.
 
 import { useState } from "preact/hooks";
-import { get, key as newKey, words } from "../../api/client.ts";
+import { get, words } from "../../api/client.ts";
 import type { BasicJob } from "../../api/model.ts";
 import { Icon } from "../../parts/Icon.tsx";
 import { Button, Dialog, Field, Input } from "../../parts/parts.tsx";
-import { many } from "../../state/acts.ts";
+import { again, each, pause, resume, stop } from "../../state/acts.ts";
 import { type Filter, toQuery } from "../../state/filter.ts";
 import { count } from "../../state/format.ts";
 import { acts, nameOf } from "../../state/words.ts";
-
-/** So many jobs are named in a request. */
-const SOME = 500;
 
 export type BulkAct = "stop" | "again" | "pause" | "resume";
 
@@ -48,28 +45,15 @@ export function BulkBar({ selected, total, all, onAll, onAct, onClear }: { selec
 
 export function BulkDialog({ act, jobs, at, filtered, onClose }: { act: BulkAct; jobs: BasicJob[]; at: Date; filtered: string; onClose: (done: boolean) => void }) {
   const [typed, setTyped] = useState("");
-  // A repeat over a restart runs nothing twice.
-  const [key] = useState(newKey);
   const [done, setDone] = useState<number | null>(null);
   const [failed, setFailed] = useState<{ id: string; error: unknown }[] | null>(null);
   const hit = act === "again" ? jobs : jobs.filter((job) => acts(job.state)[act]);
   const [verb, , past] = WORDS[act];
-  const large = hit.length > 100;
+  const many = hit.length > 100;
   const run = async (): Promise<void> => {
     setDone(0);
-    const out: { id: string; error: unknown }[] = [];
-    const ids = hit.map((job) => job.id);
-    // By name: what has changed since is hit no more and no less than what was shown.
-    for (let at = 0; at < ids.length; at += SOME) {
-      const some = ids.slice(at, at + SOME);
-      try {
-        const results = await many(act, some, key);
-        for (const one of results) if (one.detail !== null) out.push({ id: one.id, error: new Error(one.detail) });
-      } catch (error) {
-        for (const id of some) out.push({ id, error });
-      }
-      setDone(at + some.length);
-    }
+    const how: Record<BulkAct, (id: string) => Promise<unknown>> = { stop: (id) => stop(id), again: (id) => again(id), pause, resume };
+    const out = await each(hit.map((job) => job.id), how[act], setDone);
     if (out.length === 0) onClose(true);
     else setFailed(out);
   };
@@ -88,11 +72,11 @@ export function BulkDialog({ act, jobs, at, filtered, onClose }: { act: BulkAct;
         {act === "stop" ? " and have not ended: each gets its stop signal, its grace, and then SIGKILL for what is left." : "."} {filtered !== "" && "Newer ones are left alone."}
       </p>
       <p class="small"><bdi>{hit.slice(0, 5).map(nameOf).join(", ")}</bdi>{hit.length > 5 && <span class="faint"> and {count(hit.length - 5)} more</span>}</p>
-      {large && <Field id="bulk-count" label={`Type ${hit.length} to go on`}><Input id="bulk-count" inputMode="numeric" value={typed} onInput={(event) => setTyped(event.currentTarget.value)} /></Field>}
+      {many && <Field id="bulk-count" label={`Type ${hit.length} to go on`}><Input id="bulk-count" inputMode="numeric" value={typed} onInput={(event) => setTyped(event.currentTarget.value)} /></Field>}
       {done !== null && <p role="status">{count(done)} of {count(hit.length)}</p>}
       <div class="buttons">
         <Button disabled={done !== null} onClick={() => onClose(false)}>Leave them</Button>
-        <button type="button" class={`btn ${act === "stop" ? "stop" : "go"}`} disabled={hit.length === 0 || done !== null || (large && typed.trim() !== String(hit.length))} onClick={() => void run()}><Icon name={act === "stop" ? "stop" : act === "pause" ? "pause" : act === "resume" ? "play" : "again"} />{verb} {count(hit.length)}</button>
+        <button type="button" class={`btn ${act === "stop" ? "stop" : "go"}`} disabled={hit.length === 0 || done !== null || (many && typed.trim() !== String(hit.length))} onClick={() => void run()}><Icon name={act === "stop" ? "stop" : act === "pause" ? "pause" : act === "resume" ? "play" : "again"} />{verb} {count(hit.length)}</button>
       </div>
     </Dialog>
   );

@@ -85,7 +85,7 @@ function RunForm({ from }: { from: Job | null }) {
     setBusy(true);
     try {
       if (check) {
-        await sendThrough("POST", "/jobs", { body, query: { validate_only: true } });
+        await sendThrough("POST", "/jobs/validate", { body });
         setErrors({});
         setValid(true);
       } else {
@@ -246,10 +246,10 @@ function More({ form, set, errors }: Part) {
           <Field id="run-sandbox" label="Sandbox" error={errors["sandbox"]}><select id="run-sandbox" class="input" value={form.sandbox} onChange={(event) => set({ sandbox: event.currentTarget.value as Form["sandbox"] })}><option value="">as the service has it</option><option value="default">on</option><option value="require">on, or not at all</option><option value="off">off</option></select></Field>
         </div>
       </Section>
-      <Section icon="output" title="Output and input" now={`${form.maxOutput || "64 MiB"} kept, ${{ drop_oldest: "the oldest goes", drop_newest: "the newest goes", stop_job: "then it is stopped" }[form.onLimit]}`} open={has("maxOutput", "stdin")}>
+      <Section icon="output" title="Output and input" now={`${form.maxOutput || "64 MiB"} kept, ${{ drop_oldest: "the oldest goes", drop_newest: "the newest goes", stop_job: "then it is stopped", wait: "then it waits for a reader" }[form.onLimit]}`} open={has("maxOutput", "stdin")}>
         <div class="grid3">
           <Text {...text} name="maxOutput" label="At most" placeholder="64 MiB" />
-          <Field id="run-onLimit" label="Beyond that"><select id="run-onLimit" class="input" value={form.onLimit} onChange={(event) => set({ onLimit: event.currentTarget.value as Form["onLimit"] })}><option value="drop_oldest">the oldest is dropped</option><option value="drop_newest">the newest is dropped</option><option value="stop_job">the job is stopped</option></select></Field>
+          <Field id="run-onLimit" label="Beyond that"><select id="run-onLimit" class="input" value={form.onLimit} onChange={(event) => set({ onLimit: event.currentTarget.value as Form["onLimit"] })}><option value="drop_oldest">the oldest is dropped</option><option value="drop_newest">the newest is dropped</option><option value="stop_job">the job is stopped</option><option value="wait">the job waits for a reader</option></select></Field>
           <div class="stack"><label class="inline small"><input type="checkbox" checked={form.merge} onChange={() => set({ merge: !form.merge })} />standard error into standard output</label>{form.kind !== "terminal" && <label class="inline small"><input type="checkbox" checked={form.stdin} onChange={() => set({ stdin: !form.stdin })} />standard input stays open</label>}</div>
         </div>
       </Section>

@@ -42,7 +42,7 @@ function Form({ template, templates }: { template: Template; templates: Template
     setBusy(true);
     try {
       if (check) {
-        await sendThrough("POST", "/jobs", { body, query: { validate_only: true } });
+        await sendThrough("POST", "/jobs/validate", { body });
         setErrors({});
         setValid(true);
       } else {

@@ -34,7 +34,7 @@ export interface Form {
   user: string;
   sandbox: "" | "default" | "off" | "require";
   maxOutput: string;
-  onLimit: "drop_oldest" | "drop_newest" | "stop_job";
+  onLimit: "drop_oldest" | "drop_newest" | "stop_job" | "wait";
   merge: boolean;
   stdin: boolean;
   queue: string;

@@ -1,0 +1,45 @@
+//! How many jobs the limit of open files has room for. Pure.
+
+/// What the supervisor and the server each need for themselves: sockets, the store, some connections.
+const OWN: u64 = 32;
+
+/// The most that a job takes in the supervisor: spare ends of its pipes, its terminal, the socket of a rescuer.
+const OF_A_JOB: u64 = 4;
+
+/// How many jobs may run where so many files may be open; at least one.
+pub(crate) fn affordable(max_running: usize, open_files: u64) -> usize {
+    let places = open_files.saturating_sub(OWN) / OF_A_JOB;
+    usize::try_from(places)
+        .unwrap_or(usize::MAX)
+        .clamp(1, max_running.max(1))
+}
+
+/// The words for the case that these are fewer than was said.
+pub(crate) fn shortage(places: usize, max_running: usize, open_files: u64) -> String {
+    let wanted = OWN + OF_A_JOB.saturating_mul(u64::try_from(max_running).unwrap_or(u64::MAX));
+    format!(
+        "at most {places} jobs run at the same time instead of {max_running}: the service may have {open_files} open files \
+         (RLIMIT_NOFILE, LimitNOFILE= of a unit), and --max-running {max_running} needs {wanted}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_jobs_run_as_the_limit_of_open_files_has_room_for() {
+        for (open_files, places) in [
+            (0, 1),
+            (64, 8),
+            (128, 24),
+            (1024, 248),
+            (1056, 256),
+            (u64::MAX, 256),
+        ] {
+            assert_eq!(affordable(256, open_files), places, "{open_files}");
+        }
+        assert_eq!(affordable(3, 1 << 20), 3);
+        assert!(shortage(24, 256, 128).contains("needs 1056"));
+    }
+}

@@ -1,0 +1,196 @@
+//! The way of spans to the collector: a bounded queue and one task. Whoever has a span never waits; what has no room, and
+//! what the collector does not take, is counted and dropped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::{Asked, Otlp, Sampler, of_job, of_request};
+use crate::metrics::Metrics;
+use crate::time::until;
+use job::Job;
+
+/// The most spans that wait.
+const QUEUE: usize = 4096;
+
+/// The most spans of one request.
+const BATCH: usize = 512;
+
+/// How long a span waits for others.
+const GATHERING: Duration = Duration::from_millis(500);
+
+/// How often a request is tried, and the first pause in between; each is twice the one before.
+const TRIES: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How long the end of the service waits for the last spans.
+const LAST: Duration = Duration::from_secs(2);
+
+/// Takes spans; clones share the queue.
+#[derive(Clone, Debug)]
+pub struct Exporter {
+    queue: mpsc::Sender<Value>,
+    sampler: Sampler,
+    metrics: Arc<Metrics>,
+}
+
+/// What is to be driven for spans to go anywhere.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    queue: mpsc::Receiver<Value>,
+    otlp: Otlp,
+    metrics: Arc<Metrics>,
+}
+
+impl Exporter {
+    pub(crate) fn new(otlp: Otlp, metrics: Arc<Metrics>) -> (Self, Delivery) {
+        let (sender, queue) = mpsc::channel(QUEUE);
+        let exporter = Self {
+            queue: sender,
+            sampler: otlp.sampler,
+            metrics: metrics.clone(),
+        };
+        let delivery = Delivery {
+            queue,
+            otlp,
+            metrics,
+        };
+        (exporter, delivery)
+    }
+
+    /// The end of a job is durable.
+    pub(crate) fn ended(&self, job: &Job) {
+        self.put(of_job(job, self.sampler));
+    }
+
+    /// A request was answered.
+    pub fn answered(&self, asked: &Asked<'_>) {
+        self.put(of_request(asked, self.sampler));
+    }
+
+    fn put(&self, spans: impl IntoIterator<Item = Value>) {
+        for span in spans {
+            if self.queue.try_send(span).is_err() {
+                self.metrics.spans_dropped(1);
+            }
+        }
+    }
+}
+
+impl Delivery {
+    /// Sends spans until `end` comes, and then those that are there, for as long as that may take.
+    pub(crate) async fn run(mut self, mut end: oneshot::Receiver<()>) {
+        let client = reqwest::Client::builder()
+            .timeout(self.otlp.timeout)
+            .redirect(reqwest::redirect::Policy::none())
+            .build();
+        let client = match client {
+            Ok(client) => client,
+            Err(error) => {
+                tracing::error!(%error, "no spans are exported: {error}");
+                return;
+            }
+        };
+        loop {
+            let mut batch = Vec::new();
+            let mut is_over = tokio::select! {
+                _ = &mut end => true,
+                count = self.queue.recv_many(&mut batch, BATCH) => count == 0,
+            };
+            if !is_over {
+                is_over = tokio::select! {
+                    _ = &mut end => true,
+                    () = until(Some(Instant::now() + GATHERING)) => false,
+                };
+            }
+            let most = if is_over { QUEUE } else { BATCH };
+            while batch.len() < most
+                && let Ok(span) = self.queue.try_recv()
+            {
+                batch.push(span);
+            }
+            let mut sending = std::pin::pin!(self.send(&client, batch));
+            let is_sent = tokio::select! {
+                () = &mut sending, if !is_over => true,
+                _ = &mut end, if !is_over => false,
+                else => false,
+            };
+            if !is_sent {
+                let _ = tokio::time::timeout(LAST, sending).await;
+                return;
+            }
+        }
+    }
+
+    /// Sends them, tries again where that may help, and counts what became of them.
+    async fn send(&self, client: &reqwest::Client, spans: Vec<Value>) {
+        if spans.is_empty() {
+            return;
+        }
+        let count = u64::try_from(spans.len()).unwrap_or(u64::MAX);
+        let body = body(&self.otlp, spans).to_string();
+        let mut pause = PAUSE;
+        for attempt in 1..=TRIES {
+            let error = match self.post(client, body.clone()).await {
+                Ok(()) => return self.metrics.spans_exported(count),
+                Err(error) => error,
+            };
+            if attempt == TRIES || !error.may_pass {
+                tracing::warn!(
+                    spans = count,
+                    error = error.what,
+                    "spans were dropped: {}",
+                    error.what
+                );
+                return self.metrics.spans_dropped(count);
+            }
+            until(Some(Instant::now() + pause)).await;
+            pause *= 2;
+        }
+    }
+
+    async fn post(&self, client: &reqwest::Client, body: String) -> Result<(), Refused> {
+        let mut request = client
+            .post(&self.otlp.url)
+            .header("content-type", "application/json")
+            .body(body);
+        for (name, value) in &self.otlp.headers {
+            request = request.header(name, value);
+        }
+        match request.send().await {
+            Ok(answer) if answer.status().is_success() => Ok(()),
+            Ok(answer) => Err(Refused {
+                what: format!("the collector answered {}", answer.status().as_u16()),
+                // As the specification of OTLP has it.
+                may_pass: [429, 502, 503, 504].contains(&answer.status().as_u16()),
+            }),
+            Err(error) => Err(Refused {
+                what: format!("the collector cannot be reached: {}", error.without_url()),
+                may_pass: true,
+            }),
+        }
+    }
+}
+
+struct Refused {
+    what: String,
+    may_pass: bool,
+}
+
+/// An `ExportTraceServiceRequest`.
+fn body(otlp: &Otlp, spans: Vec<Value>) -> Value {
+    let resource = otlp
+        .resource
+        .iter()
+        .map(|(key, value)| super::text(key, value));
+    json!({"resourceSpans": [{
+        "resource": {"attributes": resource.collect::<Vec<_>>()},
+        "scopeSpans": [{
+            "scope": {"name": "procession", "version": env!("CARGO_PKG_VERSION")},
+            "spans": spans,
+        }],
+    }]})
+}

@@ -1,0 +1,105 @@
+//! How a tool asks the HTTP API.
+
+use std::future::Future;
+
+use serde_json::Value;
+use url::form_urlencoded;
+
+/// A method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Reads.
+    Get,
+    /// Creates, or does something.
+    Post,
+    /// Stops.
+    Delete,
+}
+
+/// What a request carries.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    /// Nothing.
+    None,
+    /// JSON.
+    Json(Value),
+    /// Bytes for a job's standard input.
+    Bytes(Vec<u8>),
+}
+
+/// A request to the API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ask {
+    /// Its method.
+    pub verb: Verb,
+    /// Its path, of the words of the API, ids and names that were looked at.
+    pub path: String,
+    /// Its parameters, not yet encoded.
+    pub query: Vec<(&'static str, String)>,
+    /// Its body.
+    pub body: Body,
+    /// Makes a repeat of it the same request.
+    pub idempotency_key: Option<String>,
+}
+
+impl Ask {
+    pub(crate) fn new(verb: Verb, path: impl Into<String>) -> Self {
+        Self {
+            verb,
+            path: path.into(),
+            query: Vec::new(),
+            body: Body::None,
+            idempotency_key: None,
+        }
+    }
+
+    /// With this parameter.
+    pub(crate) fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.query.push((name, value.to_string()));
+        self
+    }
+
+    /// With this parameter, where there is a value.
+    pub(crate) fn with_any(self, name: &'static str, value: Option<impl ToString>) -> Self {
+        match value {
+            Some(value) => self.with(name, value),
+            None => self,
+        }
+    }
+
+    pub(crate) fn json(mut self, body: Value) -> Self {
+        self.body = Body::Json(body);
+        self
+    }
+
+    /// Path and query as a request has them.
+    #[must_use]
+    pub fn target(&self) -> String {
+        if self.query.is_empty() {
+            return self.path.clone();
+        }
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(&self.query);
+        format!("{}?{}", self.path, query.finish())
+    }
+}
+
+/// The answer of the API.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// `Procession-Next-Offset`, of answers with output.
+    pub next_offset: Option<u64>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// A way to the API of one service, as one caller.
+pub trait Door: Clone + Send + Sync + 'static {
+    /// Sends a request once, or as often as it may be sent; the error is one sentence.
+    fn ask(&self, ask: Ask) -> impl Future<Output = Result<Answer, String>> + Send;
+
+    /// Has something done that nobody waits for.
+    fn leave(&self, ask: Ask);
+}

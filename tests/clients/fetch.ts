@@ -1,0 +1,9 @@
+import { Configuration, JobsApi, OutputApi } from "./generated/typescript-fetch/index.js";
+import { check, service } from "./service.js";
+
+const { base, token } = service();
+const configuration = new Configuration({ basePath: base, accessToken: token });
+const jobs = new JobsApi(configuration);
+const job = await jobs.createJob({ jobSubmission: { command: ["echo", "hello"], stdin: { mode: "data", text: "x" } }, wait: 30 });
+check(job.state === "succeeded" && job.exit?.code === 0, job);
+check(await new OutputApi(configuration).getOutput({ id: job.id }) === "hello\n", job.id);

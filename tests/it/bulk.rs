@@ -1,0 +1,170 @@
+//! Requests on every job that matches a filter.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Server, id};
+
+async fn acted(server: &Server, verb: &str, body: &Value) -> Value {
+    let reply = server.post(&format!("/jobs/{verb}"), body).await;
+    assert_eq!(reply.status, 207, "{reply}");
+    reply.json()
+}
+
+fn statuses(acted: &Value) -> Vec<u64> {
+    let results = acted["results"].as_array().unwrap().iter();
+    results.map(|one| one["status"].as_u64().unwrap()).collect()
+}
+
+async fn sleepers(server: &Server, count: usize, queue: &str) -> Vec<String> {
+    let mut ids = Vec::new();
+    for _ in 0..count {
+        let body = json!({"script": "trap 'echo usr1' USR1; echo ready; while :; do sleep 0.05; done", "queue": queue});
+        let job = id(&server.submit(&body).await);
+        server.says(&job, "ready").await;
+        ids.push(job);
+    }
+    ids
+}
+
+#[tokio::test]
+async fn an_empty_filter_is_refused_and_nothing_happens() {
+    let server = Server::start().await;
+    let [job] = &sleepers(&server, 1, "a").await[..] else {
+        panic!("one job");
+    };
+    for verb in ["stop", "signal", "pause", "resume", "purge"] {
+        for body in [
+            json!({}),
+            json!({"signal": "SIGUSR1"}),
+            json!({"stat": "running"}),
+            json!({"queue": null}),
+            json!({"label_selector": ""}),
+        ] {
+            let reply = server.post(&format!("/jobs/{verb}"), &body).await;
+            assert_eq!(
+                (reply.status, reply.code().as_str()),
+                (422, "invalid_body"),
+                "{verb} {body}"
+            );
+        }
+    }
+    assert_eq!(server.job(job).await["state"], "running");
+    server.stop(job, "force").await;
+}
+
+#[tokio::test]
+async fn what_is_counted_is_what_is_then_acted_on() {
+    let server = Server::start().await;
+    let (mine, others) = (
+        sleepers(&server, 3, "mine").await,
+        sleepers(&server, 1, "others").await,
+    );
+    let dry = acted(&server, "pause", &json!({"queue": "mine", "dry_run": true})).await;
+    assert_eq!(
+        dry,
+        json!({"matched": 3, "truncated": false, "results": []})
+    );
+    assert_eq!(server.job(&mine[0]).await["state"], "running");
+    let paused = acted(&server, "pause", &json!({"queue": "mine"})).await;
+    assert_eq!(
+        (&paused["matched"], statuses(&paused)),
+        (&json!(3), vec![200; 3])
+    );
+    for job in &mine {
+        server.in_state(job, "paused").await;
+    }
+    assert_eq!(server.job(&others[0]).await["state"], "running");
+    let resumed = acted(
+        &server,
+        "resume",
+        &json!({"queue": "mine", "state": "paused"}),
+    )
+    .await;
+    assert_eq!(statuses(&resumed), vec![200; 3]);
+    let told = acted(
+        &server,
+        "signal",
+        &json!({"queue": "mine", "signal": "USR1", "scope": "leader"}),
+    )
+    .await;
+    for one in told["results"].as_array().unwrap() {
+        assert_eq!(
+            (&one["status"], &one["delivered_to"]),
+            (&json!(200), &json!(1)),
+            "{told:#}"
+        );
+    }
+    for job in &mine {
+        server.says(job, "usr1").await;
+    }
+    let stop = json!({"state": ["running", "paused"], "force": true});
+    let stopped = acted(&server, "stop", &stop).await;
+    assert_eq!(stopped["matched"], 4, "{stopped:#}");
+    for job in mine.iter().chain(&others) {
+        server.finished(job).await;
+    }
+}
+
+#[tokio::test]
+async fn a_purge_removes_what_has_ended_and_a_repeat_nothing() {
+    let server = Server::start().await;
+    let mut ended = Vec::new();
+    for code in [0, 0, 3] {
+        ended.push(id(&server.run_script(&format!("exit {code}")).await));
+    }
+    let live = sleepers(&server, 1, "default").await;
+    let filter = json!({"state": "succeeded"});
+    let purged = acted(&server, "purge", &filter).await;
+    assert_eq!(
+        (statuses(&purged), &purged["matched"]),
+        (vec![204; 2], &json!(2)),
+        "{purged:#}"
+    );
+    for job in &ended[..2] {
+        assert_eq!(server.get(&format!("/jobs/{job}")).await.status, 404);
+        assert!(!server.state_dir().join("jobs").join(job).exists());
+    }
+    let again = acted(&server, "purge", &filter).await;
+    assert_eq!(
+        again,
+        json!({"matched": 0, "truncated": false, "results": []})
+    );
+    let before = json!({"created_before": "2999-01-01T00:00:00Z"});
+    let rest = acted(&server, "purge", &before).await;
+    assert_eq!(rest["matched"], 1, "{rest:#}");
+    assert_eq!(server.job(&live[0]).await["state"], "running");
+    server.stop(&live[0], "force").await;
+}
+
+#[tokio::test]
+async fn jobs_that_end_meanwhile_are_told_one_by_one() {
+    let server = Server::start().await;
+    let gate = server.scratch().join("gate");
+    let body =
+        json!({"script": format!("while ! test -e {}; do :; done", gate.display()), "queue": "q"});
+    for _ in 0..4 {
+        server.submit(&body).await;
+    }
+    let live = sleepers(&server, 1, "q").await;
+    let filter = json!({"queue": "q"});
+    let (paused, ()) = tokio::join!(acted(&server, "pause", &filter), async {
+        fs::write(&gate, "").unwrap();
+    });
+    // Those that had ended before they were looked for are not among them.
+    for one in paused["results"].as_array().unwrap() {
+        let is_over = one["status"] == 409 && one["code"] == "job_already_finished";
+        assert!(one["status"] == 200 || is_over, "{paused:#}");
+    }
+    let ids = paused["results"].as_array().unwrap().iter();
+    assert!(
+        ids.clone().any(|one| one["id"] == json!(live[0])),
+        "{paused:#}"
+    );
+    acted(&server, "stop", &json!({"queue": "q", "force": true})).await;
+    for one in ids {
+        server.finished(one["id"].as_str().unwrap()).await;
+    }
+    server.finished(&live[0]).await;
+}
