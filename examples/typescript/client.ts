@@ -8,7 +8,7 @@
 import type { components } from "./types.js";
 
 export type Job = components["schemas"]["Job"];
-export type NewJob = components["schemas"]["NewJob"];
+export type NewJob = components["schemas"]["JobSubmission"];
 type Problem = components["schemas"]["Problem"];
 
 export class Refused extends Error {

@@ -674,7 +674,7 @@ fn a_newer_store_is_refused_and_untouched() {
     let error = Store::open(&path).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "store has schema 99, this procession knows up to 7: start the newer version"
+        "store has schema 99, this procession knows up to 8: start the newer version"
     );
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }

@@ -18,7 +18,7 @@ fn part(name: &str, contract: &Value) -> String {
         "settings" => settings(),
         "metrics" => metrics(),
         "errors" => errors(contract),
-        "new-job" => table(&fields(contract, schema("NewJob")), true),
+        "new-job" => table(&fields(contract, schema("JobSubmission")), true),
         "job" => {
             let mut rows = fields(contract, schema("Job"));
             // Those of the request, which are above.
@@ -30,7 +30,7 @@ fn part(name: &str, contract: &Value) -> String {
         "events" => listed(schema("EventType")),
         "event" => table(&fields(contract, schema("Event")), false),
         "webhook" => {
-            let schema = schema("NewWebhook");
+            let schema = schema("WebhookSubmission");
             let what = schema["description"].as_str().unwrap();
             format!("{what}\n{}", table(&fields(contract, schema), true))
         }

@@ -281,7 +281,8 @@ async fn a_patch_is_bound_to_a_version_and_to_the_rules() {
         .send(
             server
                 .request(Method::PATCH, &path)
-                .json(&json!({"name": "x"})),
+                .header("content-type", "text/plain")
+                .body(r#"{"name": "x"}"#),
         )
         .await;
     assert_eq!(plain.status, 415);

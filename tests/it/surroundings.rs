@@ -509,26 +509,6 @@ async fn a_job_has_nothing_of_an_odd_service() {
 }
 
 #[tokio::test]
-async fn a_job_for_which_there_are_no_descriptors_says_which_limit_it_was() {
-    let server = Server::builder().prelude("ulimit -n 64").start().await;
-    let mut jobs = Vec::new();
-    for _ in 0..30 {
-        let body = json!({"command": ["sleep", unique_seconds()]});
-        jobs.push(id(&server.submit(&body).await));
-    }
-    let mut failed = 0;
-    for job in &jobs {
-        let job = server.job(job).await;
-        if job["state"] == "failed" {
-            failed += 1;
-            let why = job["state_message"].as_str().unwrap();
-            assert!(why.contains("open files"), "{why}");
-        }
-    }
-    assert!(failed > 0, "{}", server.log());
-}
-
-#[tokio::test]
 async fn without_root_jobs_no_group_opens_what_is_roots() {
     if !is_root() {
         eprintln!("skipped: only a service of root can choose groups");

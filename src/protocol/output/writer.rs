@@ -101,13 +101,16 @@ impl Writer {
     /// A writer for a directory without output. Creates nothing before the first byte.
     #[must_use]
     pub fn new(dir: OwnedFd, policy: OutputPolicy) -> Self {
+        let (limit, smallest_segment) = match policy.on_limit {
+            OnLimit::DropOldest | OnLimit::Wait => {
+                (policy.max_bytes.max(SMALLEST_LIMIT), SMALLEST_SEGMENT)
+            }
+            // Nothing is dropped by segments: each header takes room for nothing.
+            OnLimit::DropNewest | OnLimit::StopJob => (policy.max_bytes, SMALLEST_LIMIT),
+        };
         let segment_size = (policy.max_bytes / SEGMENTS)
             .min(largest_file())
-            .max(SMALLEST_SEGMENT);
-        let limit = match policy.on_limit {
-            OnLimit::DropOldest | OnLimit::Wait => policy.max_bytes.max(SMALLEST_LIMIT),
-            OnLimit::DropNewest | OnLimit::StopJob => policy.max_bytes,
-        };
+            .max(smallest_segment);
         Self {
             dir,
             on_limit: policy.on_limit,

@@ -219,6 +219,7 @@ fn a_store_of_the_version_before_events_is_brought_up_to_date() {
          DROP TABLE queue_starts;
          DROP TABLE batches;
          DROP TABLE batch_groups;
+         DROP TABLE schedules;
          ALTER TABLE totals DROP COLUMN last_event;
          ALTER TABLE totals DROP COLUMN pruned_events;
          ALTER TABLE totals DROP COLUMN source;
