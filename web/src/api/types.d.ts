@@ -1800,7 +1800,7 @@ export interface components {
             name?: components["schemas"]["Name"];
             /** @description Of the batch. */
             labels?: null | components["schemas"]["Labels"];
-            /** @description Fields of `NewJob` or `TemplateSubmission` for every job. */
+            /** @description Fields of `JobSubmission` or `TemplateSubmission` for every job. */
             defaults?: Record<string, never> | null;
             /**
              * @description How many of its jobs may run at once. Then no job of it has a `concurrency`.
