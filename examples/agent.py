@@ -20,6 +20,7 @@ from mcp import Client, StdioServerParameters, stdio_client
 BROKEN = "def add(a, b):\n    return a - b\n"
 REPAIRED = "def add(a, b):\n    return a + b\n"
 TESTS = """
+import sys
 import unittest
 from sums import add
 
@@ -27,7 +28,7 @@ from sums import add
 class Sums(unittest.TestCase):
     def test_many(self):
         for number in range(2000):
-            print("looking at", number)
+            print("looking at", number, file=sys.stderr)
         self.assertEqual(add(2, 3), 5)
 
 

@@ -37,16 +37,20 @@ def alive(mark: str) -> list[int]:
 
 
 def settled(mark: str, count: int) -> int:
-    """How many are alive, once there are `count` of them or ten seconds have passed."""
-    end = time.monotonic() + 10
-    while len(alive(mark)) != count and time.monotonic() < end:
-        time.sleep(0.02)
-    return len(alive(mark))
+    """How many are alive, once there are `count` of them twice in a row or 30 seconds have passed."""
+    end, before = time.monotonic() + 30, -1
+    while time.monotonic() < end:
+        now = len(alive(mark))
+        if now == before == count:
+            break
+        before = now
+        time.sleep(0.1)
+    return before
 
 
 def popen() -> tuple[subprocess.Popen[bytes], str]:
     mark = str(uuid.uuid4())
-    child = subprocess.Popen(["sh", "-c", TREE], start_new_session=True, env={**os.environ, MARK: mark})
+    child = subprocess.Popen(["sh", "-c", TREE], start_new_session=True, stdout=subprocess.DEVNULL, env={**os.environ, MARK: mark})
     assert settled(mark, 4) == 4
     return child, mark
 

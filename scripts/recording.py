@@ -132,7 +132,7 @@ def main(program: Path, out: Path) -> None:
         serve = [program, "serve", "--listen", "127.0.0.1:0", "--min-free-bytes", "0", "--on-shutdown", "stop"]
         service = subprocess.Popen(serve, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         try:
-            assert service.stdout and " listening on " in service.stdout.readline()
+            assert service.stdout and "listening on " in service.stdout.readline()
             os.chdir(home)
             terminal = Terminal(environment)
             terminal.watch(0, until="$")

@@ -56,7 +56,7 @@ env -u PROCESSION_LISTEN -u PROCESSION_STATE_DIR "$program" serve --listen 127.0
 service=$!
 trap 'kill $service 2>/dev/null; wait $service || true' EXIT
 for _ in $(seq 300); do
-    base=$(sed -n 's/^procession: listening on //p' service.out)
+    base=$(sed -n 's/.*"listening on \([^"]*\)".*/\1/p' service.out)
     [ -n "$base" ] && break
     kill -0 $service || { cat service.log >&2; exit 1; }
     sleep 0.1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -27,14 +28,15 @@ class Service:
 
     def start(self) -> None:
         command = [PROGRAM, "serve", "--listen", self.address, "--state-dir", str(self.state), "--min-free-bytes", "0"]
+        command += ["--log-format", "json"]
         command += self.flags
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PROCESSION_")}
         with self.log.open("a") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert " listening on " in line, (line, self.log.read_text())
-        self.url = line.split()[-1]
+        assert "listening on " in line, (line, self.log.read_text())
+        self.url = json.loads(line)["url"]
         self.address = self.url.removeprefix("http://")
         self.token = (self.state / "token").read_text().strip()
 

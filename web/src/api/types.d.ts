@@ -2114,6 +2114,8 @@ export interface components {
             /** @description What has to end before the job may start. One that cannot end that way any more ends the job: `canceled`, `dependency_failed`. What is not there is 422 `invalid_spec`, `no_such_job`. */
             depends_on?: components["schemas"]["Dependency"][] | null;
         };
+        /** @description A merge patch (RFC 7396) on the `JobSubmission` of the job. */
+        RerunPatch: Record<string, never>;
         /** @description A job to create. Unknown fields are refused. `null` stands for the default. */
         JobSubmission: components["schemas"]["SpecCommon"] & {
             name?: components["schemas"]["Name"];
@@ -4437,8 +4439,8 @@ export interface operations {
         };
         requestBody?: {
             content: {
-                "application/merge-patch+json": Record<string, never>;
-                "application/json": Record<string, never>;
+                "application/merge-patch+json": components["schemas"]["RerunPatch"];
+                "application/json": components["schemas"]["RerunPatch"];
             };
         };
         responses: {
