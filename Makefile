@@ -63,7 +63,7 @@ help:
 	@echo 'make deny               licences, sources and bans of the dependencies'
 	@echo 'make test-clients       clients of the most used generators, made from openapi.yaml, each running a job'
 	@echo 'make test-prometheus    metrics, alerts and dashboard, with a real Prometheus'
-	@echo 'make test-page-more     the page: accessibility of every view, small screens, a proxy, load, a log of 1 GB'
+	@echo 'make test-page-more     the page: accessibility with forced colours, a proxy, TLS, load'
 	@echo 'make test-docker        the image as the Dockerfile builds it'
 	@echo 'make test-deb           the Debian package installed, upgraded under a job, removed and purged, as root'
 	@echo 'make test-vm            a virtual machine with systemd and cgroup v2, as root'
