@@ -12,7 +12,7 @@ use crate::headers::PREFERENCE_APPLIED;
 use crate::problem::ApiError;
 use crate::query::Params;
 use crate::{accept, respond};
-use job::JobId;
+use job::{JobId, label};
 
 /// The longest that a request may wait; what asks for more is lowered to it.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(300);
@@ -33,6 +33,14 @@ impl<S: Send + Sync> FromRequestParts<S> for InPath {
             .map(Self)
             .ok_or(ApiError::JobNotFound)
     }
+}
+
+/// The name in a path with one parameter; `None` for what cannot be the name of anything.
+pub(super) async fn name_in_path<S: Send + Sync>(parts: &mut Parts, state: &S) -> Option<String> {
+    let name = Path::<String>::from_request_parts(parts, state).await;
+    name.ok()
+        .map(|Path(name)| name)
+        .filter(|name| !name.is_empty() && label::check_value(name).is_ok())
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Params {

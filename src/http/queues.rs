@@ -1,6 +1,6 @@
 //! Routes on queues: what is set of them, and what is in them.
 
-use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::{ETAG, IF_MATCH};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -14,8 +14,7 @@ use crate::problem::ApiError;
 use crate::query::Params;
 use crate::request::{self, BodyError, Changes};
 use crate::tokens::Access;
-use crate::{body, conditions};
-use job::label;
+use crate::{body, conditions, extract};
 use job::queue::Settings;
 use job::time::Timestamp;
 use manager::{QueueError, QueueState};
@@ -35,12 +34,8 @@ impl<S: Send + Sync> FromRequestParts<S> for InPath {
 
     /// What cannot be the name of a queue names none.
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let name = Path::<String>::from_request_parts(parts, state).await;
-        name.ok()
-            .map(|Path(name)| name)
-            .filter(|name| !name.is_empty() && label::check_value(name).is_ok())
-            .map(Self)
-            .ok_or(ApiError::QueueNotFound)
+        let name = extract::name_in_path(parts, state).await;
+        name.map(Self).ok_or(ApiError::QueueNotFound)
     }
 }
 

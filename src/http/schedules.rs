@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
@@ -13,14 +13,13 @@ use futures_util::FutureExt;
 use serde_json::{Map, Value, json};
 
 use crate::api::{Api, Settings};
-use crate::extract::Wait;
+use crate::extract::{self, Wait};
 use crate::jobs::{accepted, judged, submission};
 use crate::layers::auth::Caller;
 use crate::problem::{ApiError, Place};
 use crate::query::Params;
 use crate::request::{self, BodyError};
 use crate::{body, conditions, respond};
-use job::label;
 use job::schedule::{Definition, Record};
 use job::time::Timestamp;
 use linux::clock;
@@ -50,12 +49,8 @@ impl<S: Send + Sync> FromRequestParts<S> for InPath {
 
     /// What cannot be the name of a schedule names none.
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let name = Path::<String>::from_request_parts(parts, state).await;
-        name.ok()
-            .map(|Path(name)| name)
-            .filter(|name| !name.is_empty() && label::check_value(name).is_ok())
-            .map(Self)
-            .ok_or(ApiError::ScheduleNotFound)
+        let name = extract::name_in_path(parts, state).await;
+        name.map(Self).ok_or(ApiError::ScheduleNotFound)
     }
 }
 

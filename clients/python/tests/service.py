@@ -35,7 +35,9 @@ class Service:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert "listening on " in line, (line, self.log.read_text())
+        if "listening on " not in line:
+            self.end()
+            raise AssertionError((line, self.log.read_text()))
         self.url = json.loads(line)["url"]
         self.address = self.url.removeprefix("http://")
         self.token = (self.state / "token").read_text().strip()
