@@ -130,6 +130,7 @@ image-push:
 
 # Before a commit.
 check:
+	scripts/guards.py --check
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --lib --bins -- -D warnings
 	@scripts/need.sh $(TEST_NEEDS)
