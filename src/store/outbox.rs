@@ -205,6 +205,14 @@ pub(super) fn settle(
     Ok(())
 }
 
+/// How many deliveries are not done.
+pub(super) fn pending(connection: &Connection) -> Result<u64, Fault> {
+    let count: i64 = connection
+        .prepare_cached("SELECT count(*) FROM outbox")?
+        .query_row([], |row| row.get(0))?;
+    Ok(u64::try_from(count).unwrap_or_default())
+}
+
 /// Removes the webhooks of a job that has ended and has told all.
 pub(super) fn tidy(connection: &Connection, job: JobId) -> Result<(), Fault> {
     connection
