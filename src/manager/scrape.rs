@@ -29,7 +29,7 @@ pub(super) async fn present(shared: &Arc<Shared>) -> Result<Present, RequestErro
         successes: successes(shared).await?,
         finished: shared.store.counts().finished,
         store_bytes: shared.store.bytes(),
-        webhooks_pending: shared.store.pending_deliveries().await?,
+        webhooks_pending: shared.store.deliveries().pending().await?,
         free_bytes: shared.job_dirs.free_bytes().unwrap_or_default(),
         draining: info.draining,
         restarts: u64::from(info.server_restarts),
