@@ -27,6 +27,7 @@ use job::life::{Refusal, Stop};
 use job::outcome::{Cause, SpawnFailure, Termination, Usage};
 use job::retry::Decision;
 use job::spec::Secrets;
+use job::time::Timestamp;
 use job::{Job, State, Unwatched};
 use linux::clock;
 use linux::failpoint;
@@ -62,6 +63,8 @@ pub(super) struct Runner {
     told: State,
     /// The rate of its queue counts its start.
     is_counted: bool,
+    /// When it got its slot, if it was from this server and its start has not been seen.
+    granted_at: Option<Timestamp>,
 }
 
 /// What is told of a job, and by whom.
@@ -101,6 +104,7 @@ impl Runner {
         Self {
             told: job.state,
             is_counted: false,
+            granted_at: None,
             shared,
             job,
             publish,
@@ -232,6 +236,7 @@ impl Runner {
         self.job.keep_attempt(usage);
         let Decision::Again(at) = decision else {
             self.commit_end().await;
+            self.shared.metrics.attempt_ended(self.job.state);
             return Next::Over;
         };
         // No two attempts at a time. The next server finds the same end and does the same.
@@ -251,6 +256,7 @@ impl Runner {
             until(Some(Instant::now() + STORE_RETRY)).await;
         }
         failpoint::hit("settle.stored");
+        self.shared.count_attempt(&ended);
         self.shared.job_dirs.remove_record(job.id).await;
         failpoint::hit("settle.removed");
         let (slot, has_slot) = oneshot::channel();
@@ -330,11 +336,7 @@ impl Runner {
             until(Some(Instant::now() + STORE_RETRY)).await;
         }
         failpoint::hit("end.stored");
-        self.shared.metrics.ended(&job);
-        self.shared.stats.ended(&job);
-        if let Some(spans) = &self.shared.spans {
-            spans.ended(&job);
-        }
+        self.shared.count_end(&job);
         self.publish.send_replace(job.clone());
         chains::end_is_known(&self.shared, &job);
         self.answer();
@@ -418,6 +420,12 @@ impl Runner {
         if self.job.attempt_started_at().is_some() && !self.is_counted {
             self.is_counted = true;
             self.shared.stats.started();
+            if let (Some(granted), Some(started)) =
+                (self.granted_at.take(), self.job.attempt_started_at())
+            {
+                let queue = self.shared.queue_label(&self.job.spec.queue);
+                self.shared.metrics.started(queue, started.since(granted));
+            }
             self.shared.note_start(&self.job);
             log::started(&self.job);
         }
@@ -426,6 +434,9 @@ impl Runner {
     /// The end as the last record tells it. Its start is noted before others may start in its place.
     fn finish(&mut self, record: &Record) {
         mirror::finish(&mut self.job, record);
+        if record.rescued {
+            self.shared.metrics.rescued();
+        }
         self.note_start();
         self.shared.leave(self.job.id);
     }

@@ -137,6 +137,28 @@ impl Shared {
         }
     }
 
+    /// The queue of this name as the series have it.
+    pub(super) fn queue_label(&self, name: &str) -> Arc<str> {
+        self.metrics.queue(name, self.queues.is_set(name))
+    }
+
+    /// The end of a job is durable: it is counted, and its spans are made.
+    pub(super) fn count_end(&self, job: &Job) {
+        self.metrics.ended(job, self.queue_label(&job.spec.queue));
+        self.stats.ended(job);
+        if let Some(spans) = &self.spans {
+            spans.ended(job);
+        }
+    }
+
+    /// The end of an attempt is durable, and another one follows.
+    pub(super) fn count_attempt(&self, ended: &Job) {
+        self.metrics.attempt_ended(ended.state);
+        if let Some(spans) = &self.spans {
+            spans.attempt_ended(ended);
+        }
+    }
+
     /// Gives back what a job took, to those that wait for it.
     pub(super) fn leave(self: &Arc<Self>, id: JobId) {
         self.room.leave(id);
@@ -199,7 +221,17 @@ impl Shared {
         }
     }
 
+    /// Are requests answered?
+    pub(super) fn serving(&self) -> Result<(), NotReady> {
+        if self.shutdown.has_begun() {
+            return Err(NotReady::Ending);
+        }
+        Ok(())
+    }
+
+    /// May new jobs come?
     pub(super) fn ready(&self) -> Result<(), NotReady> {
+        self.serving()?;
         if self.shutdown.is_draining() {
             return Err(NotReady::Draining);
         }

@@ -42,6 +42,8 @@ struct Record {
     state: State,
     version: u64,
     attempt: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
     what: What,
 }
 
@@ -57,6 +59,7 @@ impl EventRow {
             state: event.state,
             version: event.version,
             attempt: event.attempt,
+            traceparent: event.traceparent,
             what: event.what,
         };
         Ok(Self {
@@ -281,6 +284,7 @@ pub(super) fn decode(job: JobId, at: i64, text: &str) -> Result<Event, Fault> {
         state: record.state,
         version: record.version,
         attempt: record.attempt,
+        traceparent: record.traceparent,
         what: record.what,
         webhooks: Vec::new(),
     })

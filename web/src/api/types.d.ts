@@ -1509,7 +1509,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** May new jobs come? */
+        /**
+         * May new jobs come?
+         * @description Not while the service drains or the disk is nearly full. Requests about jobs are answered all the same: with
+         *     `serving`, for probes that keep all requests away from what is not ready, it is ready until the service ends.
+         */
         get: operations["getReadiness"];
         put?: never;
         post?: never;
@@ -2776,6 +2780,8 @@ export interface components {
             type: components["schemas"]["EventType"];
             subject: string;
             time: components["schemas"]["Timestamp"];
+            /** @description The trace that the job was created in, if it was created in one. */
+            traceparent?: string;
             /** @constant */
             datacontenttype: "application/json";
             data: {
@@ -7728,14 +7734,17 @@ export interface operations {
     };
     getReadiness: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Are requests answered, whether new jobs may come or not? */
+                serving?: boolean;
+            };
             header?: never;
             path?: never;
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description They may. */
+            /** @description It is ready. */
             200: {
                 headers: {
                     "Request-Id": components["headers"]["Request-Id"];
@@ -7749,7 +7758,6 @@ export interface operations {
                 };
             };
             400: components["responses"]["InvalidQuery"];
-            401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             421: components["responses"]["HostNotAllowed"];
             /** @description `not_ready`; `detail` says why. */
