@@ -50,8 +50,8 @@ export function views(jobs) {
   const job = (key, tab = "") => `jobs/${jobs[key].id}${tab === "" ? "" : `?tab=${tab}`}`;
   return [
     ["overview", "", "text=Running now"], ["jobs", "jobs", ".name >> text=rendering"], ["jobs, none", "jobs?name=nothing", "text=No job is"],
-    ["queues", "queues", "tr >> text=render"], ["batches", "batches", "tr >> text=nightly"], ["batch", `batches/${jobs.batch.id}`, "tr >> text=shard"], ["batch, ended", `batches/${jobs.ended.id}`, "text=Those that failed again"],
-    ["schedules", "schedules", "tr >> text=report"], ["schedule", "schedules/report", "tr >> text=Succeeded"], ["schedule, paused", "schedules/stopped", "text=if it were not paused"], ["no batch", "batches/00000000-0000-7000-8000-000000000000", "text=Removed, or never there"],
+    ["queues", "queues", "tr >> text=render"], ["batches", "batches", "tr >> text=nightly"], ["batch", `batches/${jobs.batch.id}`, "tbody .name"], ["batch, ended", `batches/${jobs.ended.id}`, "text=Those that failed again"],
+    ["schedules", "schedules", "tr >> text=report"], ["schedule", "schedules/report", "tbody .name"], ["schedule, paused", "schedules/stopped", "text=if it were not paused"], ["no batch", "batches/00000000-0000-7000-8000-000000000000", "text=Removed, or never there"],
     ["events", "events", "table, .empty"], ["run", "run", "text=Ready to run"], ["run, all", "run", "text=Ready to run", open],
     ["again", `run?again=${jobs.succeeded.id}`, "text=Nothing is changed"], ["access", "access", "text=Sessions"], ["checkup", "checkup", "text=Security"], ["settings", "settings", "text=Colours"],
     ["nowhere", "jobs/00000000-0000-7000-8000-000000000000", "text=Removed, or never there"],
@@ -64,7 +64,7 @@ export function views(jobs) {
     ["dialog queue", "queues", "tr >> text=render", async (page) => { await page.getByRole("button", { name: "Settings of render" }).click(); await page.locator("dialog").waitFor(); }],
     ["dialog pause", "queues", "tr >> text=render", async (page) => { await page.getByRole("button", { name: "Pause render" }).click(); await page.locator("dialog").waitFor(); }],
     ["dialog schedule", "schedules", "tr >> text=report", async (page) => { await page.getByRole("button", { name: "Schedule", exact: true }).click(); await page.locator("dialog").waitFor(); }],
-    ["dialog of a batch", `batches/${jobs.batch.id}`, "tr >> text=shard", async (page) => { await page.getByRole("button", { name: "Stop all" }).click(); await page.locator("dialog").waitFor(); }],
+    ["dialog of a batch", `batches/${jobs.batch.id}`, "tbody .name", async (page) => { await page.getByRole("button", { name: "Stop all" }).click(); await page.locator("dialog").waitFor(); }],
     ["dialog go to", job("succeeded"), ".lines .l >> nth=3", async (page) => { await page.locator(".lines").focus(); await page.keyboard.press(":"); await page.locator("dialog").waitFor(); }],
     ["keys", "jobs", ".name >> text=rendering", async (page) => { await page.keyboard.press("?"); await page.locator("dialog").waitFor(); }],
     ["peek", "jobs", "tr >> text=succeeded", async (page) => { await page.getByRole("button", { name: "Last lines of succeeded" }).click({ force: true }); await page.locator(".drawer").waitFor(); }],

@@ -101,7 +101,7 @@ for (const [width, height, scale] of [[390, 844, 3], [320, 640, 2]]) {
     assert.deepEqual(wrong, []);
     await page.goto(`${service.url}/ui/settings`);
     const more = page.getByRole("navigation", { name: "More" });
-    for (const name of ["Batches", "Schedules", "Queues", "Access, log out", "Check-up"]) await more.getByRole("link", { name }).waitFor();
+    for (const name of ["Batches", "Schedules", "Access, log out", "Check-up"]) await more.getByRole("link", { name }).waitFor();
     await page.goto(`${service.url}/ui/jobs/${jobs.running.id}`);
     await page.getByRole("button", { name: "All actions" }).click();
     for (const name of ["Again", "Again with changes …", "Pause", "Signal …", "Name, labels, timeout …", "Remove record and output …"]) await page.getByRole("menuitem", { name, exact: true }).waitFor();
