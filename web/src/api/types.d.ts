@@ -2649,7 +2649,7 @@ export interface components {
             text: string;
             head: components["schemas"]["OutputSpan"];
             tail: components["schemas"]["OutputSpan"];
-            /** @description What is not shown */
+            /** @description What is not shown, with what the output limit has dropped. */
             omitted_bytes: number;
             /** @description Bytes that are no UTF-8 are shown as U+FFFD; `/output` has them. */
             lossy: boolean;
@@ -2922,13 +2922,15 @@ export interface components {
         WaitResult: {
             /** @description All of them have finished, or one with `any`. */
             satisfied: boolean;
+            /** @description The jobs have more than about 8 MiB, and the last are left out; ask for them by `job_ids`. */
+            truncated: boolean;
             jobs: components["schemas"]["Job"][];
         };
         /** @description Which jobs; at least one of these fields, each as in the query of `GET /jobs`. */
         JobFilter: {
             label_selector?: string | null;
             /** @description One state or several. */
-            state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
+            state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
             name_prefix?: string | null;
@@ -2945,7 +2947,7 @@ export interface components {
         SignalJobsRequest: {
             label_selector?: string | null;
             /** @description One state or several. */
-            state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
+            state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
             name_prefix?: string | null;
@@ -2970,7 +2972,7 @@ export interface components {
              */
             batch?: string | null;
             /** @description One state or several. */
-            state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
+            state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
             name_prefix?: string | null;
@@ -2996,6 +2998,7 @@ export interface components {
                 id: string;
                 /** @description What the request on the one job would have answered. */
                 status: number;
+                /** @description Null also behind the first 8 MiB of jobs. */
                 job: null | components["schemas"]["Job"];
                 /** @description Of a signal. */
                 delivered_to?: number;
