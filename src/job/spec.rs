@@ -14,6 +14,7 @@ use crate::queue::Concurrency;
 use crate::retry::Retry;
 use crate::sandbox::Sandbox;
 use crate::webhook::Webhook;
+use crate::workspace::{ArtifactRules, Input, Workspace};
 
 /// What to run. Exactly one of the two forms.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -259,7 +260,8 @@ impl Spec {
             Stdin::Data(StdinData::Text(text) | StdinData::Base64(text)) => text.len(),
             Stdin::Null | Stdin::Open => 0,
         };
-        program + env.sum::<usize>() + stdin
+        let inputs = self.inputs.iter().map(|input| input.content.text_bytes());
+        program + env.sum::<usize>() + stdin + inputs.sum::<usize>()
     }
 }
 
@@ -339,7 +341,7 @@ pub struct Spec {
     /// What to run.
     #[serde(flatten)]
     pub program: Program,
-    /// Absolute path; `None` stands for the server's default work directory.
+    /// Absolute path, or relative to the workspace; `None` stands for the workspace, or the server's default work directory.
     pub cwd: Option<String>,
     /// Variables set for the job.
     pub env: BTreeMap<String, String>,
@@ -402,6 +404,12 @@ pub struct Spec {
     pub webhooks: Vec<Webhook>,
     /// Whether it is tried again if it fails.
     pub retry: Option<Retry>,
+    /// It has a directory of its own.
+    pub workspace: Option<Workspace>,
+    /// What is in it before the job starts.
+    pub inputs: Vec<Input>,
+    /// What is kept of it at the end.
+    pub artifacts: Option<ArtifactRules>,
 }
 
 impl Spec {
@@ -467,6 +475,9 @@ impl Default for Spec {
             ttl_after_finished: Duration::from_hours(168),
             webhooks: Vec::new(),
             retry: None,
+            workspace: None,
+            inputs: Vec::new(),
+            artifacts: None,
         }
     }
 }
