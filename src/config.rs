@@ -124,6 +124,8 @@ pub(crate) struct Config {
     pub otlp: Option<Otlp>,
     /// The work directory of jobs that name none; absolute.
     pub work_dir: PathBuf,
+    /// The directory of the jobs' workspaces; absolute.
+    pub workspaces_dir: PathBuf,
     /// Names that the `Host` header may have besides loopback names and addresses; in lower case.
     pub allowed_hosts: Vec<String>,
 }
@@ -361,6 +363,7 @@ fn read_all(
     });
     let otlp = keep(&e, otlp);
     let work_dir = keep(&e, s.optional("work_dir", path));
+    let workspaces_dir = keep(&e, s.optional("workspaces_dir", path));
     let allowed_hosts = keep(&e, s.many("allowed_host", host));
     if let (Some(Auth::None), Some(listen)) = (auth, listen)
         && !listen.ip().is_loopback()
@@ -392,6 +395,7 @@ fn read_all(
         webhook_allow_private: webhook_allow_private?,
         otlp: otlp?,
         work_dir: work_dir?.unwrap_or_else(|| state_dir.join("work")),
+        workspaces_dir: workspaces_dir?.unwrap_or_else(|| state_dir.join("workspaces")),
         allowed_hosts: allowed_hosts?,
         state_dir,
     })

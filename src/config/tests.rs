@@ -69,6 +69,7 @@ fn without_settings_the_defaults_hold() {
             deny_root_jobs: false,
             sandbox: Baseline::Off,
             work_dir: "/home/ada/.local/state/procession/work".into(),
+            workspaces_dir: "/home/ada/.local/state/procession/workspaces".into(),
             allowed_hosts: Vec::new(),
         }
     );
@@ -105,6 +106,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         "--webhook-allow-private",
         "--otlp-endpoint=http://c:4318",
         "--work-dir=/w",
+        "--workspaces-dir=/v",
         "--allowed-host=A.example",
         "--allowed-host=b.example",
     ];
@@ -135,6 +137,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         webhook_allow_private = true
         otlp_endpoint = "http://c:4318"
         work_dir = "/w"
+        workspaces_dir = "/v"
         allowed_host = ["A.example", "b.example"]
     "#;
     let by_flags = with_flags(&flags).unwrap();

@@ -13,6 +13,7 @@ use job::schedule::Occurrence;
 use job::spec::Program;
 use job::time::Timestamp;
 use job::trace::Trace;
+use job::workspace::Artifacts;
 use job::{
     Attempt, Cause, Job, OutputTotals, Process, SpawnFailure, Spec, State, Survivor, Termination,
     Usage,
@@ -54,6 +55,7 @@ pub struct JobView<'a> {
     usage: Option<&'a Usage>,
     output: OutputView<'a>,
     blocked_by: &'a [Survivor],
+    artifacts: Option<&'a Artifacts>,
 }
 
 impl<'a> JobView<'a> {
@@ -100,6 +102,7 @@ impl<'a> JobView<'a> {
                 excerpt: None,
             },
             blocked_by: &job.survivors,
+            artifacts: job.artifacts.as_ref(),
         }
     }
 

@@ -4,6 +4,7 @@ mod log;
 mod requests;
 mod start;
 mod supervised;
+mod workspace;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,11 +133,10 @@ impl Runner {
             answer,
         } = acceptance;
         failpoint::hit("job.accepting");
-        let inserted =
-            match super::submit::insertion(&self.job, &secrets, idempotency, step.as_ref()) {
-                Ok(insertion) => self.shared.store.insert_all(insertion).await,
-                Err(error) => Err(error),
-            };
+        let inserted = self.insert(&secrets, idempotency, step.as_ref()).await;
+        if !matches!(inserted, Ok(Inserted::New)) {
+            self.remove_workspace().await;
+        }
         let refusal = match inserted {
             Ok(Inserted::New) => {
                 failpoint::hit("job.accepted");
@@ -177,7 +177,7 @@ impl Runner {
             }
             Err(error) => {
                 self.shared.room.take_back(self.job.id);
-                Err(SubmitError::Store(error))
+                Err(error)
             }
         };
         self.shared.chains.account().remove(self.job.id);
@@ -379,6 +379,7 @@ impl Runner {
 
     /// Makes the end durable, then visible; then the record has served its purpose.
     async fn commit_end(&mut self) {
+        self.collect().await;
         self.job.version += 1;
         let job = Arc::new(self.job.clone());
         let events = event::since(self.told, &job, clock::wall());
@@ -396,6 +397,9 @@ impl Runner {
             spans.ended(&job);
         }
         self.publish.send_replace(job.clone());
+        if job.spec.workspace.is_some() {
+            self.shared.workspaces.is_untidy();
+        }
         chains::end_is_known(&self.shared, &job);
         self.answer();
         log::ended(&job);
