@@ -7,7 +7,7 @@ pub(super) mod spec;
 
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
 
@@ -19,6 +19,7 @@ use super::attach::{self, Begin, Options, Sequence};
 use super::connection::{Client, ConnectArgs};
 use super::execute;
 use super::failure::{Failure, OURS, READER_GONE};
+use super::files as job_files;
 use super::follow::{End, Follow, Record, Selection, Stream};
 use super::input::{self, Fed};
 use super::lookup;
@@ -52,6 +53,9 @@ pub struct RunArgs {
     /// Keys that detach from the job with --tty --interactive, such as ctrl-],q; empty for none
     #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
     detach_keys: Sequence,
+    /// Bring the artifacts into a directory here once the job has ended, whatever its exit code
+    #[arg(long, value_name = "DIR", conflicts_with = "detach")]
+    into: Option<PathBuf>,
     #[command(flatten)]
     spec: SpecArgs,
     #[command(flatten)]
@@ -104,11 +108,15 @@ async fn execute(args: &RunArgs) -> Result<u8, Failure> {
     let mut signals = Signals::catch()?;
     let created = create(&client, "/jobs", &body);
     let job = known(signals.second_before(created).await)?;
-    if args.tty {
-        stand_in_terminal(&client, &job, args, &mut signals).await
+    let code = if args.tty {
+        stand_in_terminal(&client, &job, args, &mut signals).await?
     } else {
-        attend(&client, &job, feeds, args.json, &mut signals).await
+        attend(&client, &job, feeds, args.json, &mut signals).await?
+    };
+    if let Some(into) = &args.into {
+        job_files::bring(&client, &job.id, into).await?;
     }
+    Ok(code)
 }
 
 /// What `--after` says, with the ids of the jobs.

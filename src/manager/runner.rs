@@ -1,5 +1,6 @@
 //! The one task of a live job, from its acceptance to its durable end. Nobody else changes the job.
 
+mod acceptance;
 mod log;
 mod requests;
 mod start;
@@ -12,11 +13,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+pub(super) use acceptance::Acceptance;
+
 use super::admission::Ticket;
 use super::adopt::{self, Fate, Origin};
-use super::api::LookupError;
 use super::readers::Readers;
-use super::room::Superseded;
 use super::shared::Shared;
 use super::shutdown::ShutdownPlan;
 use super::time::until;
@@ -26,15 +27,13 @@ use job::event::{self, Event, What};
 use job::life::{Refusal, Stop};
 use job::outcome::{Cause, SpawnFailure, Termination, Usage};
 use job::retry::Decision;
-use job::schedule;
 use job::spec::Secrets;
-use job::{Idempotency, Job, State, Unwatched};
+use job::{Job, State, Unwatched};
 use linux::clock;
 use linux::failpoint;
 use linux::tree;
 use protocol::record::Record;
 pub(super) use requests::{JobRequest, Reply};
-use store::Inserted;
 use supervised::{Followed, Supervised};
 
 /// The most survivors of a lost job that its message names.
@@ -48,15 +47,6 @@ const SURVIVORS_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How soon a failed write of a job's end is tried again.
 pub(super) const STORE_RETRY: Duration = Duration::from_secs(1);
-
-/// How a new job comes in.
-pub(super) struct Acceptance {
-    pub(super) secrets: Secrets,
-    pub(super) idempotency: Option<Idempotency>,
-    /// The step of a schedule that makes it.
-    pub(super) step: Option<schedule::Record>,
-    pub(super) answer: oneshot::Sender<Result<Submitted, SubmitError>>,
-}
 
 pub(super) struct Runner {
     shared: Arc<Shared>,
@@ -122,66 +112,6 @@ impl Runner {
             answer: None,
             origin: Origin::Ours,
         }
-    }
-
-    /// A new job: durable first, then queued or started.
-    pub(super) async fn accept(mut self: Box<Self>, acceptance: Acceptance) {
-        let Acceptance {
-            secrets,
-            idempotency,
-            step,
-            answer,
-        } = acceptance;
-        failpoint::hit("job.accepting");
-        let inserted = self.insert(&secrets, idempotency, step.as_ref()).await;
-        if !matches!(inserted, Ok(Inserted::New)) {
-            self.remove_workspace().await;
-        }
-        let refusal = match inserted {
-            Ok(Inserted::New) => {
-                failpoint::hit("job.accepted");
-                self.shared.metrics.accepted();
-                self.shared.stats.created();
-                self.answer = Some(answer);
-                let (slot, has_slot) = oneshot::channel();
-                let ticket = self.shared.room.ticket_of(&self.job);
-                self.shared.room.enter(ticket, Some(slot));
-                chains::linked(&self.shared, self.job.id);
-                if let Some(key) = &self.job.spec.concurrency {
-                    let room = &self.shared.room;
-                    let doomed = room.supersede(self.job.id, key, Superseded::Others);
-                    self.shared.end_superseded(doomed, &self.job);
-                }
-                self.shared.grant();
-                let next = Next::Wait(has_slot, None);
-                return self.go_on(secrets, next, Instant::now()).await;
-            }
-            Ok(Inserted::Replay(id)) => {
-                self.shared.room.take_back(self.job.id);
-                self.shared
-                    .get_any(id)
-                    .await
-                    .map(|job| Submitted {
-                        job,
-                        replayed: true,
-                    })
-                    .map_err(|error| match error {
-                        LookupError::Store(error) => SubmitError::Store(error),
-                        // It expired in this very moment.
-                        LookupError::NoSuchJob => SubmitError::KeyReused,
-                    })
-            }
-            Ok(Inserted::KeyReused) => {
-                self.shared.room.take_back(self.job.id);
-                Err(SubmitError::KeyReused)
-            }
-            Err(error) => {
-                self.shared.room.take_back(self.job.id);
-                Err(error)
-            }
-        };
-        self.shared.chains.account().remove(self.job.id);
-        let _ = answer.send(refusal);
     }
 
     /// What earlier servers have told of the job; without it, nothing is told of what it is now.
@@ -379,7 +309,7 @@ impl Runner {
 
     /// Makes the end durable, then visible; then the record has served its purpose.
     async fn commit_end(&mut self) {
-        self.collect().await;
+        workspace::collect(&self.shared, &mut self.job).await;
         self.job.version += 1;
         let job = Arc::new(self.job.clone());
         let events = event::since(self.told, &job, clock::wall());

@@ -20,6 +20,7 @@ use job::sandbox::{InForce, Part, Sandbox};
 use job::schedule::{Definition, Missed, Occurrence, Overlap, Progress, Record, When};
 use job::selector::{Requirement, Selector};
 use job::spec::*;
+use job::workspace::{ArtifactRules, Artifacts, Content, InnerPath, Input, Workspace};
 use job::{Attempt, Process, Signal, State, Survivor};
 use linux::clock;
 
@@ -484,8 +485,8 @@ fn schedule(name: &str) -> Record {
 async fn a_step_of_a_schedule_is_made_once_and_with_its_job() {
     let (_folder, path, store) = fresh();
     let first = schedule("a");
-    store.put_schedule(&first).await.unwrap();
-    store.put_schedule(&schedule("b")).await.unwrap();
+    store.schedules().put(&first).await.unwrap();
+    store.schedules().put(&schedule("b")).await.unwrap();
     let next = first.stepped(Timestamp::from_micros(9), |it| it.runs += 1);
     let insert = async |next: &Record| {
         let mut insertion = Insertion::default();
@@ -501,7 +502,7 @@ async fn a_step_of_a_schedule_is_made_once_and_with_its_job() {
     assert_eq!(error.why, "the schedule has gone on meanwhile");
     assert_eq!(rows(&path, "live"), 1, "a second job has not been stored");
     assert_eq!(
-        store.schedules().await.unwrap(),
+        store.schedules().all().await.unwrap(),
         [next.clone(), schedule("b")]
     );
     // Nor after it has been changed or made again.
@@ -509,17 +510,19 @@ async fn a_step_of_a_schedule_is_made_once_and_with_its_job() {
         turn: next.turn + 1,
         ..next.clone()
     };
-    store.put_schedule(&other).await.unwrap();
+    store.schedules().put(&other).await.unwrap();
     let late = next.stepped(Timestamp::from_micros(11), |_| {});
-    assert!(store.step_schedule(&late).await.is_err());
+    assert!(store.schedules().step(&late).await.is_err());
     store
-        .step_schedule(&other.stepped(Timestamp::from_micros(11), |_| {}))
+        .schedules()
+        .step(&other.stepped(Timestamp::from_micros(11), |_| {}))
         .await
         .unwrap();
-    store.delete_schedule("a".to_owned()).await.unwrap();
-    assert!(store.step_schedule(&late).await.is_err());
+    store.schedules().delete("a".to_owned()).await.unwrap();
+    assert!(store.schedules().step(&late).await.is_err());
     store
-        .put_schedule(&Record {
+        .schedules()
+        .put(&Record {
             created_at: Timestamp::from_micros(77),
             ..first
         })
@@ -821,6 +824,11 @@ prop_compose! {
         ),
     ) -> Spec {
         Spec {
+            workspace: no_new_privs.then(Workspace::default),
+            inputs: cwd.iter().filter_map(|path| Some(Input {
+                path: InnerPath::new(path.as_str()).ok()?, content: Content::Text(path.clone()), mode: None,
+            })).collect(),
+            artifacts: cwd.clone().map(|path| ArtifactRules { paths: vec![path], ..ArtifactRules::default() }),
             program, cwd: cwd.clone(), env,
             secret_env: Secrets(secret_names.into_iter().map(|name| (name, String::new())).collect()),
             env_inherit, user, group: None, supplementary_groups: groups,
@@ -860,6 +868,7 @@ prop_compose! {
         micros in 0_u32..u32::MAX,
     ) -> Job {
         Job {
+            artifacts: maybe.map(|truncated| Artifacts { files: version, truncated, missing: path.clone().into_iter().collect(), ..Artifacts::default() }),
             id: JobId::generate(), name, labels, created_by, rerun_of: maybe.map(|_| JobId::generate()), trace: None, run_at: maybe_at, hold: flag, schedule: maybe_at.map(|_| Occurrence { name: path.clone().unwrap_or_default(), due_at: maybe_at }), spec: Arc::new(spec),
             depends_on: if flag { vec![Dependency { awaited: Awaited::Job { job: JobId::generate() }, on: On::Failed }] } else { Vec::new() },
             batch: maybe.map(|_| Membership { id: JobId::generate(), key: "k".to_owned(), group: 1, index: 2, count: 3, max_running: flag.then_some(4) }),

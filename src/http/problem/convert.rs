@@ -77,7 +77,10 @@ impl From<SubmitError> for ApiError {
             SubmitError::KeyReused => Self::KeyReused,
             SubmitError::Unavailable(unavailable) => unavailable.into(),
             SubmitError::NoRoom => Self::NoRoom,
-            SubmitError::Workspace(error) => FilesError::from(error).into(),
+            SubmitError::Workspace(error) => match FilesError::from(error) {
+                FilesError::NoRoom => Self::NoRoom,
+                error => Self::Internal(format!("making a workspace: {error}")),
+            },
             SubmitError::Store(error) => error.into(),
         }
     }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::requests::JobRequest;
 use super::supervised::{Followed, Supervised};
-use super::{Next, Runner, Stopping, WAKEFUL, log, unstarted};
+use super::{Next, Runner, Stopping, WAKEFUL, log, unstarted, workspace};
 use crate::adopt::Origin;
 use crate::batches;
 use crate::link::MonitorLink;
@@ -183,7 +183,7 @@ impl Runner {
 
     async fn launch(&self, secrets: Secrets) -> Result<MonitorLink, NotLaunched> {
         let failed = |message: String| NotLaunched::Failed(not_forked(message));
-        let provided = self.provide_workspace().await;
+        let provided = workspace::provide(&self.shared, &self.job).await;
         provided.map_err(|error| failed(format!("failed to make the workspace: {error}")))?;
         let mut spec = batches::with_batch(&self.job, (*self.job.spec).clone());
         spec.secret_env = secrets;

@@ -1,68 +1,43 @@
-//! The directory that a job has for itself: there before it is accepted or launched, and looked through before its end is
+//! The directory that a job has for itself: there before the job is accepted or launched, and looked through before its end is
 //! durable.
 
 use std::io;
 use std::sync::Arc;
 
-use super::Runner;
 use crate::SubmitError;
 use crate::shared::Shared;
-use job::schedule;
-use job::spec::Secrets;
-use job::{Idempotency, Job};
+use job::Job;
 use linux::failpoint;
-use store::Inserted;
+use store::{Inserted, Insertion, StoreError};
 
-impl Runner {
-    /// Stores a new job, with its inputs in place.
-    pub(super) async fn insert(
-        &self,
-        secrets: &Secrets,
-        idempotency: Option<Idempotency>,
-        step: Option<&schedule::Record>,
-    ) -> Result<Inserted, SubmitError> {
-        if !self.job.spec.inputs.is_empty() {
-            let provided = self.provide_workspace().await;
-            provided.map_err(SubmitError::Workspace)?;
+/// Stores a new job, with its inputs in place.
+pub(super) async fn insert(
+    shared: &Arc<Shared>,
+    job: &Job,
+    insertion: Result<Insertion, StoreError>,
+) -> Result<Inserted, SubmitError> {
+    let insertion = insertion?;
+    if job.spec.inputs.is_empty() {
+        return Ok(shared.store.insert_all(insertion).await?);
+    }
+    let inserted = match provide(shared, job).await {
+        Ok(()) => {
             failpoint::hit("workspace.provided");
+            let inserted = shared.store.insert_all(insertion).await;
+            inserted.map_err(SubmitError::Store)
         }
-        let insertion = crate::submit::insertion(&self.job, secrets, idempotency, step)?;
-        Ok(self.shared.store.insert_all(insertion).await?)
-    }
-
-    /// Sees to it that the job has its directory, if it is to have one.
-    pub(super) async fn provide_workspace(&self) -> io::Result<()> {
-        provide(&self.shared, &self.job).await
-    }
-
-    /// Removes what was made for a job that is not accepted.
-    pub(super) async fn remove_workspace(&self) {
-        if self.job.spec.inputs.is_empty() {
-            return;
-        }
-        let (workspaces, id) = (self.shared.workspaces.clone(), self.job.id);
+        Err(error) => Err(SubmitError::Workspace(error)),
+    };
+    if !matches!(inserted, Ok(Inserted::New)) {
+        let (workspaces, id) = (shared.workspaces.clone(), job.id);
         // What stays belongs to no job, and the next server removes it.
         let _ = tokio::task::spawn_blocking(move || workspaces.remove(&[id])).await;
     }
-
-    /// Looks for the artifacts of a job that has ended. However often: a server may be killed before the end is durable.
-    pub(super) async fn collect(&mut self) {
-        if self.job.spec.workspace.is_none() {
-            return;
-        }
-        failpoint::hit("artifacts.collecting");
-        let (shared, job) = (self.shared.clone(), self.job.clone());
-        let collected = tokio::task::spawn_blocking(move || {
-            shared.workspaces.note_end(job.id);
-            let owner = shared.resolver.owner(&job.spec);
-            shared.workspaces.collect(&job, owner)
-        });
-        self.job.artifacts = collected.await.ok();
-        failpoint::hit("artifacts.collected");
-    }
+    inserted
 }
 
-async fn provide(shared: &Arc<Shared>, job: &Job) -> io::Result<()> {
+/// Sees to it that the job has its directory, if it is to have one.
+pub(super) async fn provide(shared: &Arc<Shared>, job: &Job) -> io::Result<()> {
     if job.spec.workspace.is_none() {
         return Ok(());
     }
@@ -72,4 +47,20 @@ async fn provide(shared: &Arc<Shared>, job: &Job) -> io::Result<()> {
         shared.workspaces.provide(id, &spec.inputs, owner)
     });
     provided.await.map_err(io::Error::other)?
+}
+
+/// Looks for the artifacts of a job that has ended. However often: a server may be killed before the end is durable.
+pub(super) async fn collect(shared: &Arc<Shared>, job: &mut Job) {
+    if job.spec.workspace.is_none() {
+        return;
+    }
+    failpoint::hit("artifacts.collecting");
+    let (shared, ended) = (shared.clone(), job.clone());
+    let collected = tokio::task::spawn_blocking(move || {
+        shared.workspaces.note_end(ended.id);
+        let owner = shared.resolver.owner(&ended.spec);
+        shared.workspaces.collect(&ended, owner)
+    });
+    job.artifacts = collected.await.ok();
+    failpoint::hit("artifacts.collected");
 }

@@ -315,7 +315,7 @@ impl Run {
     }
 
     async fn step(&self, next: Record) -> Result<(), ()> {
-        if let Err(error) = self.shared.store.step_schedule(&next).await {
+        if let Err(error) = self.shared.store.schedules().step(&next).await {
             self.shared.store_failed(&error);
             return Err(());
         }
