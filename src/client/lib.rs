@@ -8,6 +8,7 @@ pub mod control;
 pub mod events;
 mod execute;
 pub mod failure;
+pub mod files;
 mod follow;
 mod grep;
 pub mod health;
