@@ -19,7 +19,7 @@ use crate::view::JobView;
 use job::life::Stop;
 use job::query::{Order, Query};
 use job::{Cause, Job, JobId, State};
-use manager::{Purged, RequestError};
+use manager::{LookupError, Purged, RequestError};
 
 #[derive(Debug, Serialize)]
 struct Waited<'a> {
@@ -56,7 +56,7 @@ pub(super) async fn wait(State_(api): State_<Api>, request: Request) -> Result<R
     Ok(Json(Waited { satisfied, jobs }).into_response())
 }
 
-async fn present(api: &Api, ids: &[JobId]) -> Result<Vec<Arc<Job>>, RequestError> {
+async fn present(api: &Api, ids: &[JobId]) -> Result<Vec<Arc<Job>>, LookupError> {
     let mut jobs = Vec::with_capacity(ids.len());
     for id in ids {
         jobs.push(api.manager.get(*id).await?);

@@ -92,21 +92,20 @@ enum More<'a> {
     },
 }
 
-impl<'a> CloudEvent<'a> {
-    /// The event at this cursor of the store that is called `source`.
-    pub fn new(source: &'a str, cursor: Cursor, event: &'a Event) -> Self {
-        let more = match &event.what {
-            What::Created { by, rerun_of } => More::Created {
+impl<'a> More<'a> {
+    fn of(what: &'a What) -> Self {
+        match what {
+            What::Created { by, rerun_of } => Self::Created {
                 created_by: by,
                 rerun_of: rerun_of.map(|id| id.to_string()),
             },
-            What::Started { pid } => More::Started { pid: *pid },
-            What::Paused | What::Resumed | What::Stopping | What::Changed => More::Nothing {},
+            What::Started { pid } => Self::Started { pid: *pid },
+            What::Paused | What::Resumed | What::Stopping | What::Changed => Self::Nothing {},
             What::Signaled {
                 signal,
                 scope,
                 delivered_to,
-            } => More::Signaled {
+            } => Self::Signaled {
                 signal: *signal,
                 scope: *scope,
                 delivered_to: *delivered_to,
@@ -115,7 +114,7 @@ impl<'a> CloudEvent<'a> {
                 cause,
                 exit,
                 next_attempt_at,
-            } => More::AttemptFinished {
+            } => Self::AttemptFinished {
                 cause: *cause,
                 exit: exit.as_ref().map(ExitView::from),
                 next_attempt_at: *next_attempt_at,
@@ -125,7 +124,7 @@ impl<'a> CloudEvent<'a> {
                 exit,
                 requested_by,
                 reason,
-            } => More::Finished {
+            } => Self::Finished {
                 cause: *cause,
                 exit: exit.as_ref().map(ExitView::from),
                 requested_by: requested_by.as_deref(),
@@ -136,7 +135,7 @@ impl<'a> CloudEvent<'a> {
                 event,
                 attempts,
                 status,
-            } => More::Delivered {
+            } => Self::Delivered {
                 webhook: *webhook,
                 event: event.to_string(),
                 attempts: *attempts,
@@ -147,7 +146,7 @@ impl<'a> CloudEvent<'a> {
                 event,
                 attempts,
                 error,
-            } => More::Failed {
+            } => Self::Failed {
                 webhook: *webhook,
                 event: event.to_string(),
                 attempts: *attempts,
@@ -157,16 +156,22 @@ impl<'a> CloudEvent<'a> {
                 by,
                 rerun_of,
                 total,
-            } => More::BatchCreated {
+            } => Self::BatchCreated {
                 created_by: by,
                 rerun_of: rerun_of.map(|id| id.to_string()),
                 total: *total,
             },
-            What::BatchFinished { total, ends } => More::BatchFinished {
+            What::BatchFinished { total, ends } => Self::BatchFinished {
                 total: *total,
                 counts: *ends,
             },
-        };
+        }
+    }
+}
+
+impl<'a> CloudEvent<'a> {
+    /// The event at this cursor of the store that is called `source`.
+    pub fn new(source: &'a str, cursor: Cursor, event: &'a Event) -> Self {
         let subject = if event.what.kind().is_of_batch() {
             format!("batch/{}", event.job)
         } else {
@@ -187,7 +192,7 @@ impl<'a> CloudEvent<'a> {
                 state: event.state,
                 version: event.version,
                 attempt: event.attempt,
-                more,
+                more: More::of(&event.what),
             },
         }
     }

@@ -42,12 +42,11 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
-use crate::api::LookupError;
 use crate::metrics::{Metrics, Present};
 pub use admission::{Claim, Contents, Reason, Rejection};
 pub use api::{
-    Actor, Follow, Info, NotReady, Page, Purged, RequestError, Submission, SubmitError, Submitted,
-    Unavailable, Until,
+    Actor, Follow, Info, LookupError, NotReady, Page, Purged, RequestError, Submission,
+    SubmitError, Submitted, Unavailable, Until,
 };
 pub use batches::{BatchError, BatchJob, BatchState, BatchSubmission, BatchUntil, Batches};
 use job::event::Cursor;
@@ -73,7 +72,7 @@ use shared::Shared;
 pub use shutdown::SupervisorSaid;
 use spans::Exporter;
 pub use stats::Row;
-use store::{EventPage, EventQuery, Store};
+use store::{EventPage, EventQuery, Store, StoreError};
 use tasks::Spawner;
 pub use tasks::Tasks;
 
@@ -182,8 +181,8 @@ impl Manager {
     }
 
     /// The job as it is now, with the output it has written up to now.
-    pub async fn get(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
-        Ok(self.shared.present(id).await?)
+    pub async fn get(&self, id: JobId) -> Result<Arc<Job>, LookupError> {
+        self.shared.present(id).await
     }
 
     /// The job once it is as wanted, or as it is when `limit` has passed.
@@ -192,7 +191,7 @@ impl Manager {
         id: JobId,
         until: Until,
         limit: Duration,
-    ) -> Result<Arc<Job>, RequestError> {
+    ) -> Result<Arc<Job>, LookupError> {
         if let Some(Awake { mut state, .. }) = self.shared.awake(id).await? {
             let reached = |job: &Arc<Job>| match until {
                 Until::Finished => job.state.is_terminal(),
@@ -210,7 +209,7 @@ impl Manager {
     }
 
     /// One page of jobs, live and finished.
-    pub async fn list(&self, query: Query) -> Result<Page, RequestError> {
+    pub async fn list(&self, query: Query) -> Result<Page, StoreError> {
         listing::page(&self.shared, query).await
     }
 
@@ -220,7 +219,7 @@ impl Manager {
         &self,
         filter: Filter,
         limit: u64,
-    ) -> Result<Vec<(State, u64, bool)>, RequestError> {
+    ) -> Result<Vec<(State, u64, bool)>, StoreError> {
         listing::counts(&self.shared, filter, limit).await
     }
 
@@ -228,7 +227,7 @@ impl Manager {
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub async fn unfinished(&self, filter: Filter) -> Result<Vec<JobId>, RequestError> {
+    pub async fn unfinished(&self, filter: Filter) -> Result<Vec<JobId>, StoreError> {
         listing::unfinished(&self.shared, filter).await
     }
 
@@ -349,7 +348,7 @@ impl Manager {
     }
 
     /// The job's live processes, and those that a lost job has left.
-    pub async fn processes(&self, id: JobId) -> Result<Vec<ProcessInfo>, RequestError> {
+    pub async fn processes(&self, id: JobId) -> Result<Vec<ProcessInfo>, LookupError> {
         let job = self.shared.get(id).await?;
         Ok(match self.tree(&job) {
             Some(tree) => processes::of(tree).await,
@@ -358,7 +357,7 @@ impl Manager {
     }
 
     /// What those processes have used; a job without any has used nothing.
-    pub async fn used(&self, id: JobId) -> Result<Use, RequestError> {
+    pub async fn used(&self, id: JobId) -> Result<Use, LookupError> {
         let job = self.shared.get(id).await?;
         Ok(match self.tree(&job) {
             Some(tree) => processes::used(tree).await,
@@ -382,7 +381,7 @@ impl Manager {
     }
 
     /// A reader of the job's output as kept now.
-    pub async fn output(&self, id: JobId) -> Result<protocol::output::Reader, RequestError> {
+    pub async fn output(&self, id: JobId) -> Result<protocol::output::Reader, LookupError> {
         let job = self.shared.get(id).await?;
         let reader = self.shared.job_dirs.output(id).await;
         let mut reader = reader.unwrap_or_else(protocol::output::Reader::empty);
@@ -403,7 +402,7 @@ impl Manager {
     }
 
     /// Tells of the job's states and of new output. Nobody looks at the disk for that.
-    pub async fn follow(&self, id: JobId) -> Result<Follow, RequestError> {
+    pub async fn follow(&self, id: JobId) -> Result<Follow, LookupError> {
         self.shared.follow(id).await
     }
 
@@ -438,7 +437,7 @@ impl Manager {
     }
 
     /// What [`Metrics::encode`] reports as it is now, as far as the manager knows it.
-    pub async fn present(&self) -> Result<Present, RequestError> {
+    pub async fn present(&self) -> Result<Present, StoreError> {
         let info = self.info();
         let (live, waiting) = listing::live(&self.shared, &Filter::default()).await?;
         let count = |state: State| count_of(state, &live, waiting);
@@ -469,7 +468,7 @@ impl Manager {
     }
 
     /// One page of events, of all jobs or of one that exists.
-    pub async fn events(&self, query: EventQuery) -> Result<EventPage, RequestError> {
+    pub async fn events(&self, query: EventQuery) -> Result<EventPage, LookupError> {
         if let Some(job) = query.job
             && self.shared.room.state(job).is_none()
         {

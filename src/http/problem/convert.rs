@@ -2,7 +2,9 @@
 
 use super::{ApiError, Place, Violation};
 use crate::request::{BodyError, FieldError, code};
-use manager::{BatchError, QueueError, RequestError, ScheduleError, SubmitError, Unavailable};
+use manager::{
+    BatchError, LookupError, QueueError, RequestError, ScheduleError, SubmitError, Unavailable,
+};
 use store::StoreError;
 
 impl From<FieldError> for Violation {
@@ -70,6 +72,15 @@ impl From<SubmitError> for ApiError {
             SubmitError::Unavailable(unavailable) => unavailable.into(),
             SubmitError::NoRoom => Self::NoRoom,
             SubmitError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<LookupError> for ApiError {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::NoSuchJob => Self::JobNotFound,
+            LookupError::Store(error) => error.into(),
         }
     }
 }
