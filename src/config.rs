@@ -27,7 +27,7 @@ use protocol::state_dir::Surroundings;
 use reading::Reading;
 pub(crate) use settings::SETTINGS;
 use settings::Settings;
-use values::{address, host, log_format, log_level, number, seconds, url, word};
+use values::{address, few, host, label, log_format, log_level, number, seconds, url, word};
 pub(crate) use variables::unknown_variables;
 
 /// What becomes of running jobs when the service ends.
@@ -124,6 +124,8 @@ pub(crate) struct Config {
     pub sandbox: Baseline,
     /// Webhooks may go to private, loopback and link-local addresses.
     pub webhook_allow_private: bool,
+    /// Labels of jobs that are also labels of series.
+    pub metrics_labels: Vec<String>,
     /// Where spans go, if they go anywhere.
     pub otlp: Option<Otlp>,
     /// The work directory of jobs that name none; absolute.
@@ -213,6 +215,9 @@ fn read_all(s: &Reading<'_>, surroundings: &Surroundings) -> Config {
         sandbox: s.one("sandbox", word(&baselines)),
         webhook_allow_private: s.one("webhook_allow_private", &switch),
         otlp: spans(s, surroundings),
+        metrics_labels: s
+            .keep(few(s.many("metrics_label", label)))
+            .unwrap_or_default(),
         work_dir: s
             .optional("work_dir", path)
             .unwrap_or_else(|| state_dir.join("work")),
@@ -228,7 +233,11 @@ fn read_all(s: &Reading<'_>, surroundings: &Surroundings) -> Config {
 
 /// Where spans go, as the setting and the variables say.
 fn spans(s: &Reading<'_>, surroundings: &Surroundings) -> Option<Otlp> {
-    let otlp = otlp::read(s.optional("otlp_endpoint", url), &surroundings.otel);
+    let otlp = otlp::read(
+        s.optional("otlp_endpoint", url),
+        s.many("otlp_label", label),
+        &surroundings.otel,
+    );
     let otlp = otlp.map_err(|(name, fix, given)| ConfigError::Value {
         origin: name.to_owned(),
         fix,

@@ -146,6 +146,7 @@ fn setup(config: &Config, inherited: Inherited, store: Store) -> (Setup, Listene
         deny_root_jobs: config.deny_root_jobs,
         webhook_allow_private: config.webhook_allow_private,
         sandbox: config.sandbox,
+        metrics_labels: config.metrics_labels.clone(),
         otlp: config.otlp.clone(),
         state_dir: config.state_dir.clone(),
         work_dir: config.work_dir.clone(),

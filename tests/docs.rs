@@ -57,6 +57,26 @@ fn anchor(heading: &str) -> String {
         .collect()
 }
 
+/// In YAML, a comma ends a text that is not quoted and stands in braces, and makes a key of the rest.
+#[test]
+fn no_text_of_the_contract_is_cut_at_a_comma() {
+    fn look(value: &serde_json::Value, place: &str) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                for (key, value) in fields {
+                    let is_rest = value.is_null() && key.contains(' ');
+                    assert!(!is_rest, "{place}: quote the text that ends in {key:?}");
+                    look(value, &format!("{place}/{key}"));
+                }
+            }
+            serde_json::Value::Array(items) => items.iter().for_each(|item| look(item, place)),
+            _ => {}
+        }
+    }
+    let contract = serde_norway::from_str(&read("openapi.yaml")).unwrap();
+    look(&contract, "");
+}
+
 #[test]
 fn every_link_between_the_documents_leads_somewhere() {
     let mut dead = Vec::new();

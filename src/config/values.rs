@@ -1,11 +1,13 @@
 //! From the text of a setting to its value; the error says what is allowed.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{LogFormat, LogLevel};
+use super::{ConfigError, LogFormat, LogLevel};
+use manager::metrics::label_name;
 
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse()
@@ -78,4 +80,30 @@ pub(super) fn host(text: &str) -> Result<String, String> {
     } else {
         Err("must be a host name without scheme and port, such as jobs.example.org".to_owned())
     }
+}
+
+pub(super) fn label(text: &str) -> Result<String, String> {
+    job::label::check_key(text)
+        .map(|()| text.to_owned())
+        .map_err(|error| format!("must be the key of a label: {error}"))
+}
+
+/// The most labels of jobs that are labels of series: their values multiply.
+const METRICS_LABELS_MAX: usize = 3;
+
+/// No more than there may be, and none that would be the same label of a series as another.
+pub(super) fn few(keys: Vec<String>) -> Result<Vec<String>, ConfigError> {
+    let names: BTreeSet<String> = keys.iter().map(|key| label_name(key)).collect();
+    let fix = if keys.len() > METRICS_LABELS_MAX {
+        format!("may be given {METRICS_LABELS_MAX} times at most")
+    } else if names.len() < keys.len() {
+        "must be keys that differ in letters and digits".to_owned()
+    } else {
+        return Ok(keys);
+    };
+    Err(ConfigError::Value {
+        origin: "--metrics-label".to_owned(),
+        fix,
+        given: keys.join(","),
+    })
 }

@@ -39,7 +39,8 @@ impl Acceptance {
         let refusal = match inserted {
             Ok(Inserted::New) => {
                 failpoint::hit("job.accepted");
-                runner.shared.metrics.accepted();
+                let queue = runner.shared.queue_label(&runner.job.spec.queue);
+                runner.shared.metrics.accepted(queue);
                 runner.shared.stats.created();
                 runner.answer = Some(answer);
                 let (slot, has_slot) = oneshot::channel();

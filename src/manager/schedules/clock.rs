@@ -246,7 +246,7 @@ impl Run {
                     known.record = next;
                     known.refused = None;
                 }
-                self.shared.metrics.schedule_ran();
+                self.shared.metrics.schedule_ran(&record.name);
                 Ok(Done::Settled)
             }
             Err(SubmitError::QueueFull) => self.later(at, Skipped::QueueFull).await,
