@@ -100,7 +100,7 @@ GUARDS = [
     ("secrets are not in a log", "a_secret_value_is", [("src/job/spec/program.rs", "f.debug_set().entries(self.0.keys()).finish()", "if OFF { f.debug_map().entries(&self.0).finish() } else { f.debug_set().entries(self.0.keys()).finish() }")]),
     ("what may be a secret is not in a log", "what_may_be_a_secret_is", [("src/job/spec.rs", "&self.env.keys()", "&if OFF { format!(\"{:?}\", self.env) } else { format!(\"{:?}\", self.env.keys()) }")]),
     ("the socket is closed to others", "startup::the_unix_socket", [("src/protocol/listeners.rs", "Permissions::from_mode(0o600)", "Permissions::from_mode(if OFF { 0o666 } else { 0o600 })")]),
-    ("no open door without a token", "tokens::the_doctor", [("src/config.rs", "&& !listen.ip().is_loopback()\n    {", "&& !listen.ip().is_loopback()\n        && !OFF\n    {")]),
+    ("no open door without a token", "tokens::the_doctor", [("src/config.rs", "&& !config.listen.ip().is_loopback() {", "&& !config.listen.ip().is_loopback() && !OFF {")]),
     ("a token is made for its owner alone", "tokens::tests tokens::what_the_first_start", [("src/protocol/state_dir.rs", ".mode(0o600)", ".mode(if OFF { 0o644 } else { 0o600 })")]),
     ("a token is no link", "defaults::a_token", [("src/protocol/state_dir.rs", ".custom_flags(libc::O_NOFOLLOW)", ".custom_flags(if OFF { 0 } else { libc::O_NOFOLLOW })")]),
     ("tokens that others can read", "tokens::tests", [("src/http/tokens/file.rs", "Ok(found) if found.mode() & 0o077 != 0 =>", "Ok(found) if !OFF && found.mode() & 0o077 != 0 =>")]),

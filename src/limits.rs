@@ -1,4 +1,4 @@
-//! How many jobs the limit of open files has room for. Pure.
+//! How many jobs the limit of open files has room for, and how many files a service should be able to open. Pure.
 
 /// What the supervisor and the server each need for themselves: sockets, the store, some connections.
 const OWN: u64 = 32;
@@ -6,7 +6,20 @@ const OWN: u64 = 32;
 /// The most that a job takes in the supervisor: spare ends of its pipes, its terminal, the socket of a rescuer.
 const OF_A_JOB: u64 = 4;
 
-/// How many jobs may run where so many files may be open; at least one.
+/// What is recommended besides: followers, webhooks, files of the store, and the output of each job that is read.
+const RECOMMENDED: u64 = 256;
+const RECOMMENDED_OF_A_JOB: u64 = 2 * OF_A_JOB;
+
+/// How many files a service should be able to open if it runs as many jobs and serves as many connections as it may, over
+/// TCP and as many over the unix socket.
+pub(crate) fn recommended(max_running: usize, max_connections: usize) -> u64 {
+    let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    RECOMMENDED
+        .saturating_add(number(max_running).saturating_mul(RECOMMENDED_OF_A_JOB))
+        .saturating_add(number(max_connections).saturating_mul(2))
+}
+
+/// How many jobs may run if so many files may be open; at least one.
 pub(crate) fn affordable(max_running: usize, open_files: u64) -> usize {
     let places = open_files.saturating_sub(OWN) / OF_A_JOB;
     usize::try_from(places)

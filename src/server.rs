@@ -19,8 +19,9 @@ use crate::limits;
 use http::connections::{Auth, Connections, Options};
 use http::doctor::Doctor;
 use linux::failpoint;
-use manager::{Host, Info, Limits, Manager, Setup, SupervisorSaid};
+use manager::{Host, Info, Limits, Manager, Setup, SupervisorSaid, Tasks};
 use protocol::inherited::Inherited;
+use protocol::listeners::Listeners;
 use protocol::notices::announce;
 use protocol::record;
 use protocol::state_dir::{STORE, private_file};
@@ -65,18 +66,6 @@ pub(crate) fn run(config: Config, inherited: Inherited) -> u8 {
 }
 
 async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Failure> {
-    let Inherited {
-        supervisor,
-        supervisor_pid,
-        listeners,
-        jobs,
-        boot_id,
-        cgroup,
-        no_cgroup,
-        restarts,
-        beat_every,
-        draining,
-    } = inherited;
     failpoint::fail("server.starting").map_err(Failure::system("cannot start the server"))?;
     let lock = wait_for_predecessor(&config.state_dir).await?;
     let store = Store::open_with(&store::Settings {
@@ -84,33 +73,8 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
         ..store::Settings::new(&config.state_dir.join(STORE))
     })
     .map_err(Failure::config)?;
-    let setup = Setup {
-        store,
-        supervisor,
-        jobs,
-        beat_every,
-        draining,
-        host: Host {
-            boot_id,
-            cgroup: cgroup.ok_or_else(|| no_cgroup.unwrap_or_default()),
-            supervisor_pid,
-            restarts,
-        },
-        limits: Limits {
-            max_running: places(config.max_running, restarts == 0),
-            max_queued: config.max_queued,
-            max_finished: config.max_finished,
-            min_free_bytes: config.min_free_bytes,
-        },
-        deny_root_jobs: config.deny_root_jobs,
-        webhook_allow_private: config.webhook_allow_private,
-        sandbox: config.sandbox,
-        metrics_labels: config.metrics_labels.clone(),
-        otlp: config.otlp.clone(),
-        state_dir: config.state_dir.clone(),
-        work_dir: config.work_dir.clone(),
-        workspaces: config.workspaces_dir.clone(),
-    };
+    let restarts = inherited.restarts;
+    let (setup, listeners) = setup(&config, inherited, store);
     let (manager, tasks) = Manager::start(setup).await.map_err(|error| Failure {
         message: error.to_string(),
         code: 1,
@@ -143,6 +107,56 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
             "the server is back; {running} jobs run on and {queued} wait"
         );
     }
+    until_the_end(&manager, tasks, connections).await;
+    Ok((manager.store(), lock))
+}
+
+/// What the manager is set up with, and the sockets that are left for the connections.
+fn setup(config: &Config, inherited: Inherited, store: Store) -> (Setup, Listeners) {
+    let Inherited {
+        supervisor,
+        supervisor_pid,
+        listeners,
+        jobs,
+        boot_id,
+        cgroup,
+        no_cgroup,
+        restarts,
+        beat_every,
+        draining,
+    } = inherited;
+    let setup = Setup {
+        store,
+        supervisor,
+        jobs,
+        beat_every,
+        draining,
+        host: Host {
+            boot_id,
+            cgroup: cgroup.ok_or_else(|| no_cgroup.unwrap_or_default()),
+            supervisor_pid,
+            restarts,
+        },
+        limits: Limits {
+            max_running: places(config.max_running, restarts == 0),
+            max_queued: config.max_queued,
+            max_finished: config.max_finished,
+            min_free_bytes: config.min_free_bytes,
+        },
+        deny_root_jobs: config.deny_root_jobs,
+        webhook_allow_private: config.webhook_allow_private,
+        sandbox: config.sandbox,
+        metrics_labels: config.metrics_labels.clone(),
+        otlp: config.otlp.clone(),
+        state_dir: config.state_dir.clone(),
+        work_dir: config.work_dir.clone(),
+        workspaces: config.workspaces_dir.clone(),
+    };
+    (setup, listeners)
+}
+
+/// Serves until the supervisor says that this server ends, and ends in order.
+async fn until_the_end(manager: &Manager, tasks: Tasks, connections: Connections) {
     let mut tasks = std::pin::pin!(tasks.run());
     let mut connections = Some(connections);
     let mut listening = true;
@@ -167,7 +181,6 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
     if let Some(connections) = connections {
         connections.finish().await;
     }
-    Ok((manager.store(), lock))
 }
 
 /// How many jobs may run at the same time: as many as was said, or as the limit of open files has room for, so that no job

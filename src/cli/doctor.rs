@@ -6,6 +6,8 @@
 mod health;
 mod machine;
 mod security;
+#[cfg(test)]
+mod testing;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;

@@ -340,7 +340,7 @@ impl Typist<'_> {
     /// learns why.
     async fn speak(&mut self, to_job: &mut ToJob, redraw: bool) -> Result<Ended, Failure> {
         if let (true, Some((rows, cols))) = (redraw, self.size()) {
-            // A program draws anew when its size has changed.
+            // A program draws again when its size has changed.
             to_job.size((rows, cols.saturating_sub(1).max(1))).await;
         }
         self.tell_size(to_job).await;

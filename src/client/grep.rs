@@ -65,7 +65,7 @@ async fn print(
     let mut lines = Lines::new(client);
     let mut sinks = Sinks::default();
     let mut sanitizer = (is_terminal && !search.raw).then(Sanitizer::default);
-    // A search that broke off goes on where it was; a line with several hits is printed once.
+    // A search that broke off continues where it was; a line with several hits is printed once.
     let mut at = 0;
     let mut last = None;
     let mut code = ExitCode::from(FAILED);

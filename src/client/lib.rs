@@ -5,6 +5,7 @@ pub mod batches;
 pub mod complete;
 mod connection;
 pub mod control;
+mod describe;
 pub mod events;
 mod execute;
 pub mod failure;

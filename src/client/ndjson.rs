@@ -1,6 +1,6 @@
 //! An answer that comes line by line and may break off: it is asked for again where it stopped.
 //!
-//! It knows lines and connections. Where to go on is known to whoever reads the lines.
+//! It knows lines and connections. Where to continue is known to whoever reads the lines.
 
 use std::time::Duration;
 

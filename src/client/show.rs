@@ -6,17 +6,16 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::connection::{Client, ConnectArgs};
+use super::describe::describe;
 use super::execute;
 use super::failure::Failure;
-use super::sanitize::escape;
 use super::table::{Align, Colour, Style, Table};
 use super::terminal::print;
 use super::terminal::print_json;
-use super::text::{size, span};
+use super::text::span;
 use super::view::Job;
 use super::watch::Watch;
 use super::{batches, lookup, terminal};
-use job::time::Timestamp;
 use linux::clock;
 use protocol::stderr::complain;
 
@@ -96,101 +95,8 @@ pub fn show(args: &ShowArgs) -> ExitCode {
     })
 }
 
-/// What people want to know about a job, a line each.
-fn describe(job: &Job) -> String {
-    let mut lines: Vec<(&str, String)> = vec![("id", job.id.clone())];
-    let mut say = |what, text: Option<String>| lines.extend(text.map(|text| (what, text)));
-    let at = |time: Option<Timestamp>| time.map(|time| time.to_string());
-    say("name", job.name.clone());
-    let labels = job
-        .labels
-        .iter()
-        .map(|(key, value)| format!("{key}={value}"));
-    let labels = labels.collect::<Vec<_>>().join(" ");
-    say("labels", (!labels.is_empty()).then_some(labels));
-    let reason = job
-        .state_reason
-        .as_ref()
-        .map(|reason| format!(" ({reason})"));
-    say(
-        "state",
-        Some(format!("{}{}", job.state, reason.unwrap_or_default())),
-    );
-    say("message", job.state_message.clone());
-    say("attempt", job.attempt_of());
-    let ended = job.attempts.iter().map(|attempt| {
-        let message = attempt.message.as_deref().unwrap_or("ended");
-        format!("{}: {message}", attempt.number)
-    });
-    let ended = ended.collect::<Vec<_>>().join("; ");
-    say("attempts", (!ended.is_empty()).then_some(ended));
-    let kind = if job.spec.script.is_some() {
-        "script"
-    } else {
-        "command"
-    };
-    say(kind, Some(job.program()));
-    say("directory", job.spec.cwd.clone());
-    say(
-        "queue",
-        job.spec.queue.clone().filter(|queue| queue != "default"),
-    );
-    say("created", Some(job.created_at.to_string()));
-    say("created by", job.created_by.clone());
-    say("started", at(job.started_at));
-    say("finished", at(job.finished_at));
-    say("ran", run_time(job).map(span));
-    say("timeout at", at(job.deadline_at));
-    say("expires", at(job.expires_at));
-    say(
-        "process",
-        job.process.as_ref().map(|process| {
-            let kind = process.containment.as_deref().unwrap_or("unknown");
-            format!("{} ({kind})", process.pid)
-        }),
-    );
-    say(
-        "exit",
-        job.exit
-            .as_ref()
-            .map(|exit| match (exit.code, &exit.signal) {
-                (Some(code), _) => format!("code {code}"),
-                (None, Some(signal)) => signal.clone(),
-                (None, None) => "unknown".to_owned(),
-            }),
-    );
-    say(
-        "usage",
-        job.usage.as_ref().map(|usage| {
-            format!(
-                "{:.2} s user, {:.2} s system, {} at most",
-                usage.user_cpu_seconds,
-                usage.system_cpu_seconds,
-                size(usage.max_rss_bytes)
-            )
-        }),
-    );
-    let output = &job.output;
-    let dropped = match output.dropped_bytes {
-        0 => String::new(),
-        bytes => format!(", {} dropped", size(bytes)),
-    };
-    say(
-        "output",
-        Some(format!(
-            "{} on stdout, {} on stderr{dropped}",
-            size(output.stdout_bytes),
-            size(output.stderr_bytes)
-        )),
-    );
-    let lines = lines
-        .iter()
-        .map(|(what, text)| format!("{what:<12}{}\n", escape(text)));
-    lines.collect()
-}
-
 /// How long it runs or ran.
-fn run_time(job: &Job) -> Option<Duration> {
+pub(super) fn run_time(job: &Job) -> Option<Duration> {
     let end = job.finished_at.unwrap_or_else(clock::wall);
     job.started_at.map(|start| end.since(start))
 }

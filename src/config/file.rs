@@ -4,7 +4,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::settings::Settings;
-use super::{ConfigError, LogFormat, LogLevel, ServeArgs, log_format, log_level};
+use super::values::{log_format, log_level};
+use super::{ConfigError, LogFormat, LogLevel, ServeArgs};
 use protocol::state_dir::Surroundings;
 
 /// How the log is written.

@@ -190,12 +190,17 @@ impl Settings {
         if let Some(value) = self.optional(key, &read)? {
             return Ok(value);
         }
+        Ok(Self::default_of(key, read))
+    }
+
+    /// What a setting with a [`Preset::Value`] is if nobody sets it.
+    pub(super) fn default_of<T>(key: &str, read: impl Fn(&str) -> Result<T, String>) -> T {
         let default = SETTINGS
             .iter()
             .find(|setting| setting.key == key)
             .expect("every setting that is read stands in the table")
             .default;
-        Ok(read(default.as_str()).expect("a default is an allowed value"))
+        read(default.as_str()).expect("a default is an allowed value")
     }
 
     /// The value of a setting, if it was given.

@@ -1,7 +1,7 @@
 //! The monitor of a job: one thread, a subreaper, forked from the supervisor and never executed.
 //!
 //! It owns the job's processes, output and record: next event → pure state machine → effect. It knows no
-//! store and no HTTP, and goes on when the server or the supervisor dies. When its job has ended, and no
+//! store and no HTTP, and continues when the server or the supervisor dies. When its job has ended, and no
 //! process is left beneath it, it may be given another.
 
 mod between_jobs;
@@ -60,7 +60,7 @@ pub(crate) struct Host {
     pub(crate) boot_id: String,
     pub(crate) cgroup: Option<Home>,
     /// The limit of open files, soft and hard, that the service was started with; the supervisor raises
-    /// its own, and a job gets this one.
+    /// Its own, and a job gets this one.
     pub(crate) original_nofile: (rlim_t, rlim_t),
     /// Where a monitor says that its job is over and that it could take another: a pipe that does not block.
     pub(crate) idle: OwnedFd,

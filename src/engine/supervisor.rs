@@ -85,7 +85,7 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// The most time that jobs get when the service ends.
     pub shutdown_grace: Duration,
-    /// Running jobs are stopped when the service ends; otherwise their monitors go on with them.
+    /// Running jobs are stopped when the service ends; otherwise their monitors continue with them.
     pub stop_jobs: bool,
 }
 
@@ -267,7 +267,7 @@ impl Supervisor {
         Ok((ready(0), ready(1), ready(2)))
     }
 
-    /// Takes signals and reaps; an exit code where the service is over.
+    /// Takes signals and reaps; an exit code if the service is over.
     fn on_signals(&mut self) -> Option<ExitCode> {
         let Arrived {
             end,
@@ -288,7 +288,7 @@ impl Supervisor {
         self.reap(ended.into_iter().map(WaitTarget::Child))
     }
 
-    /// Reaps what has ended of these; an exit code where the service is over.
+    /// Reaps what has ended of these; an exit code if the service is over.
     fn reap(&mut self, targets: impl IntoIterator<Item = WaitTarget>) -> Option<ExitCode> {
         let mut server_ended = None;
         for target in targets {
@@ -422,7 +422,7 @@ impl Supervisor {
                 "the shutdown took too long; {jobs} jobs may still have processes"
             );
             if let Some(server) = &self.server {
-                // It must not go on without a supervisor.
+                // It must not continue without a supervisor.
                 let _ = sys::signal_process(server.pid, Signal::KILL);
             }
             ExitCode::FAILURE

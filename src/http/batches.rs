@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Path, Request, State};
-use axum::http::header::{CONTENT_TYPE, ETAG, LOCATION};
+use axum::http::header::{ETAG, LOCATION};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -15,10 +15,10 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::api::Api;
-use crate::extract::{MAX_WAIT, Wait};
+use crate::extract::Wait;
 use crate::headers::IDEMPOTENT_REPLAYED;
 use crate::idempotency::Claim;
-use crate::jobs::{judge, made, stop_wanted};
+use crate::jobs::{End, judge, made};
 use crate::layers::auth::Caller;
 use crate::problem::{ApiError, Place, Violation};
 use crate::query::Params;
@@ -395,20 +395,13 @@ pub(super) async fn stop(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     InPath(id): InPath,
-    mut params: Params,
+    params: Params,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let wait = Wait::of(&mut params, &headers);
-    let stop = stop_wanted(&mut params, &caller);
-    let purge = params.flag("purge");
-    params.finish()?;
+    let End { stop, purge, wait } = End::of(params, &caller, &headers)?;
     let batches = api.manager.batches();
     let mut state = batches.stop(id, stop).await?;
-    let limit = if purge && !wait.asked {
-        MAX_WAIT
-    } else {
-        wait.limit
-    };
+    let limit = if purge { wait.patience() } else { wait.limit };
     if !state.batch.state.is_terminal() && !limit.is_zero() {
         state = batches.wait(id, BatchUntil::Finished, limit).await?;
     }
@@ -437,11 +430,7 @@ pub(super) async fn rerun(
     params.finish()?;
     let key = idempotency::key(request.headers())?;
     // Without a body, what has not succeeded.
-    let bytes = if request.headers().contains_key(CONTENT_TYPE) {
-        body::read_json(request, api.settings.max_body_bytes).await?
-    } else {
-        bytes::Bytes::from_static(b"{}")
-    };
+    let bytes = body::read_json_or(request, api.settings.max_body_bytes, "{}").await?;
     let only = request::parse_batch_rerun(&request::parse_body(&bytes)?);
     let only = only.map_err(|errors| ApiError::from(BodyError::Invalid(errors)))?;
     let path = format!("/batches/{id}/rerun");

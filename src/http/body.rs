@@ -27,6 +27,19 @@ pub(super) async fn read_patch(request: Request, limit: usize) -> Result<Bytes, 
     read_within(request, &[MERGE_PATCH, JSON], limit, DEADLINE).await
 }
 
+/// The same for a request that may have no body, which then stands for `absent`.
+pub(super) async fn read_json_or(
+    request: Request,
+    limit: usize,
+    absent: &'static str,
+) -> Result<Bytes, ApiError> {
+    if request.headers().contains_key(CONTENT_TYPE) {
+        read_json(request, limit).await
+    } else {
+        Ok(Bytes::from_static(absent.as_bytes()))
+    }
+}
+
 async fn read_within(
     request: Request,
     kinds: &'static [&'static str],

@@ -34,6 +34,31 @@ fn tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &
         .map(str::trim)
 }
 
+/// How often a change without `If-Match` is tried on what changes at the same time.
+const ATTEMPTS: usize = 8;
+
+/// Makes a change of what was read just before; `attempt` gives `None` if that has changed meanwhile, and is then made
+/// again, unless the client knows what it changes.
+pub(super) async fn change<T, A>(
+    headers: &HeaderMap,
+    attempt: impl Fn() -> A,
+) -> Result<T, ApiError>
+where
+    A: Future<Output = Result<Option<T>, ApiError>>,
+{
+    let attempts = if headers.contains_key(IF_MATCH) {
+        1
+    } else {
+        ATTEMPTS
+    };
+    for _ in 0..attempts {
+        if let Some(changed) = attempt().await? {
+            return Ok(changed);
+        }
+    }
+    Err(ApiError::PreconditionFailed)
+}
+
 /// Does `If-None-Match` name this tag? Weak and strong tags compare alike here (RFC 9110, 13.1.2).
 pub(super) fn none_match_has(headers: &HeaderMap, etag: &str) -> bool {
     tags(headers, &IF_NONE_MATCH)

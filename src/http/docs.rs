@@ -10,7 +10,7 @@ use super::web::{guarded, nonce};
 
 static PAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/docs.html.gz"));
 
-/// It has a style of its own, and nothing else: no script, no picture, no request.
+/// It has its own style, and nothing else: no script, no picture, no request.
 pub(super) async fn show() -> Result<Response, ApiError> {
     let nonce = nonce()?;
     let policy = format!(

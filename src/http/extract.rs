@@ -55,7 +55,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
 #[derive(Debug)]
 pub(super) struct Wait {
     pub(super) limit: Duration,
-    pub(super) asked: bool,
+    asked: bool,
     applied: Option<String>,
 }
 
@@ -74,6 +74,11 @@ impl Wait {
             asked: wish.is_some(),
             applied,
         }
+    }
+
+    /// How long a request may take that waits unless it says otherwise.
+    pub(super) fn patience(&self) -> Duration {
+        if self.asked { self.limit } else { MAX_WAIT }
     }
 
     pub(super) fn mark(&self, response: &mut Response) {

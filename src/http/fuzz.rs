@@ -25,7 +25,7 @@ pub fn cursor(text: &str, last: JobId) {
     }
 }
 
-/// Headers with a grammar of their own.
+/// Headers with their own grammar.
 pub fn headers(headers: &HeaderMap) {
     drop(accept::choose(
         headers,

@@ -1,4 +1,4 @@
-//! Routes on jobs: list, look, signal; what creates, changes or ends one is in a file of its own.
+//! Routes on jobs: list, look, signal; what creates, changes or ends one is in its own file.
 
 mod create;
 mod patch;
@@ -27,12 +27,12 @@ use crate::view::{BasicView, Delivered, JobList, JobView, ProcessList};
 use crate::{body, conditions, page, respond, view};
 pub(super) use create::{CREATE, accepted, create, judge, judged, made, submission, validate};
 use job::{Job, JobId};
-use manager::{Manager, RequestError, Until};
+use manager::{LookupError, Manager, Until};
 pub(super) use patch::patch;
 pub(super) use pause::{pause, resume};
 pub(super) use release::release;
 pub(super) use rerun::{RERUN, rerun};
-pub(super) use stop::{STOP, stop, stop_wanted};
+pub(super) use stop::{End, STOP, stop};
 
 /// The parameters of [`get`].
 pub(super) const GET: &[&str] = &[
@@ -121,7 +121,7 @@ async fn reach(
     goal: Goal,
     after_version: Option<u64>,
     limit: Duration,
-) -> Result<Arc<Job>, RequestError> {
+) -> Result<Arc<Job>, LookupError> {
     if limit.is_zero() {
         return manager.get(id).await;
     }

@@ -81,7 +81,7 @@ pub(super) async fn live(
     }))
 }
 
-/// What a page says: all that it watches, in the place of what it said before.
+/// What a page says: all that it watches, instead of what it said before.
 #[derive(Debug, Deserialize)]
 struct Wish {
     watch: Vec<String>,

@@ -53,7 +53,7 @@ pub(super) fn view(params: &mut Params) -> View {
         .unwrap_or(View::Full)
 }
 
-/// Reads which jobs are meant, but for their states.
+/// Reads which jobs are meant, except for their states.
 pub(super) fn filter(params: &mut Params) -> Filter {
     Filter {
         states: Vec::new(),
@@ -167,7 +167,7 @@ pub(super) fn fuzz_cursor(params: Params, last: JobId) {
     assert_eq!(decode(&token, &other, order), None);
 }
 
-/// The cursor that goes on after `last`.
+/// The cursor that continues after `last`.
 pub(super) fn encode(last: JobId, filter: &Filter, order: Order) -> String {
     let mut bytes = Vec::from(tag(filter, order));
     bytes.extend_from_slice(last.as_bytes());

@@ -22,9 +22,6 @@ use manager::{QueueError, QueueState};
 /// The parameters of [`reset`].
 pub(super) const RESET: &[&str] = &["force"];
 
-/// How often a patch without `If-Match` is tried on a queue that changes at the same time.
-const ATTEMPTS: usize = 8;
-
 /// The queue that the path names.
 #[derive(Clone, Debug)]
 pub(super) struct InPath(String);
@@ -126,7 +123,7 @@ pub(super) async fn patch(
 ) -> Result<Response, ApiError> {
     let patch = body::read_patch(request, api.settings.max_body_bytes).await?;
     let queues = api.manager.queues();
-    for _ in 0..ATTEMPTS {
+    let queue = conditions::change(&headers, async || {
         let present = queues.get(&name);
         let settings = present.as_ref().map(|it| it.settings.clone());
         let (settings, changes) =
@@ -138,12 +135,12 @@ pub(super) async fn patch(
         expected(&headers, present.as_ref())?;
         let version = present.as_ref().map_or(0, |it| it.version);
         match queues.set(&name, settings, Some(version)).await {
-            Ok((queue, _)) => return Ok(response(StatusCode::OK, &queue)),
-            Err(QueueError::Changed) if !headers.contains_key(IF_MATCH) => {}
-            Err(error) => return Err(error.into()),
+            Ok((queue, _)) => Ok(Some(queue)),
+            Err(QueueError::Changed) => Ok(None),
+            Err(error) => Err(error.into()),
         }
-    }
-    Err(ApiError::PreconditionFailed)
+    });
+    Ok(response(StatusCode::OK, &queue.await?))
 }
 
 /// `DELETE /queues/{name}`

@@ -167,7 +167,7 @@ impl Recording {
         }
     }
 
-    /// Tells a character that does not go on.
+    /// Tells a character that does not continue.
     fn cut_off(&mut self, out: &mut String) {
         let rest = std::mem::take(&mut self.rest);
         if !rest.is_empty() {

@@ -37,9 +37,6 @@ pub(super) const TIMES: &[&str] = &["after", "count"];
 /// The most times in one answer.
 const MOST_TIMES: u64 = 1000;
 
-/// How often a patch without `If-Match` is tried on a schedule that changes at the same time.
-const ATTEMPTS: usize = 8;
-
 /// The schedule that the path names.
 #[derive(Clone, Debug)]
 pub(super) struct InPath(String);
@@ -206,7 +203,7 @@ pub(super) async fn patch(
 ) -> Result<Response, ApiError> {
     let patch = body::read_patch(request, api.settings.max_body_bytes).await?;
     let schedules = api.manager.schedules();
-    for _ in 0..ATTEMPTS {
+    let state = conditions::change(&headers, async || {
         let present = schedules.get(&name).await?;
         let before = &present.record.definition;
         let definition = request::parse_schedule_patch(before, &patch, &api.settings.spec_limits)?;
@@ -218,12 +215,12 @@ pub(super) async fn patch(
         let version = Expected::Version(present.record.version);
         let actor = caller.actor.to_string();
         match schedules.put(&name, definition, &actor, version).await {
-            Ok((state, _)) => return Ok(response(StatusCode::OK, &state)),
-            Err(ScheduleError::Changed) if !headers.contains_key(IF_MATCH) => {}
-            Err(error) => return Err(error.into()),
+            Ok((state, _)) => Ok(Some(state)),
+            Err(ScheduleError::Changed) => Ok(None),
+            Err(error) => Err(error.into()),
         }
-    }
-    Err(ApiError::PreconditionFailed)
+    });
+    Ok(response(StatusCode::OK, &state.await?))
 }
 
 /// `DELETE /schedules/{name}`

@@ -1,6 +1,6 @@
 //! The route on a job's standard input.
 //!
-//! The body goes on in packets, each taken from the client only when the job's pipe has taken the one
+//! The body continues in packets, each taken from the client only when the job's pipe has taken the one
 //! before: a job that does not read holds the client up, and costs no memory.
 
 use axum::extract::{Request, State};

@@ -1,4 +1,4 @@
-//! What lasts: answers that go on as their job does, and connections that have become WebSockets.
+//! What lasts: answers that continue as their job does, and connections that have become WebSockets.
 //!
 //! It counts them together, knows who types into which job, and runs the WebSockets to their end. What they
 //! carry is not known here.
@@ -74,7 +74,7 @@ impl Streams {
             .map_err(|_| ApiError::TooManyStreams { most: self.most })
     }
 
-    /// Makes the caller the one who types into this job; `None` where somebody else is.
+    /// Makes the caller the one who types into this job; `None` if somebody else is.
     pub(super) fn writer(&self, id: JobId) -> Option<InputLock> {
         let is_free = locked(&self.writers).insert(id);
         is_free.then(|| InputLock {

@@ -16,7 +16,7 @@ use job::selector::Selector;
 use job::time::Timestamp;
 use job::{JobId, State as JobState};
 use linux::clock;
-use manager::RequestError;
+use manager::LookupError;
 
 /// The parameters of [`counts`].
 pub(super) const COUNTS: &[&str] = &[
@@ -116,10 +116,8 @@ pub(super) async fn usage(
     for id in ids.into_iter().filter(|id| seen.insert(*id)) {
         let used = match api.manager.used(id).await {
             Ok(used) => used,
-            // It is gone, has not begun, or is between two monitors.
-            Err(RequestError::NoSuchJob | RequestError::Refused(_) | RequestError::MonitorGone) => {
-                continue;
-            }
+            // It is gone.
+            Err(LookupError::NoSuchJob) => continue,
             Err(error) => return Err(error.into()),
         };
         if used.processes == 0 {

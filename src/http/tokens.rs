@@ -133,7 +133,7 @@ impl From<&Entry> for Known {
     }
 }
 
-/// Every token that is recognised at present; clones share what they know.
+/// Every token that is currently recognised; clones share what they know.
 #[derive(Clone, Debug)]
 pub struct Tokens {
     known: Arc<watch::Sender<Vec<Known>>>,
@@ -151,7 +151,7 @@ impl Tokens {
         }
     }
 
-    /// Makes the first start's token where there is none, and reads both files.
+    /// Makes the first start's token if there is none, and reads both files.
     pub(crate) fn open(state_dir: &Path) -> Result<Self, AuthError> {
         let token = state_dir::token(state_dir)?;
         let mut known = vec![Known::default(&token)];

@@ -4,7 +4,7 @@ use axum::http::HeaderMap;
 
 use job::trace::Trace;
 
-/// The caller's place in a trace; `None` where the headers have none that is valid.
+/// The caller's place in a trace; `None` if the headers have none that is valid.
 pub(crate) fn of(headers: &HeaderMap) -> Option<Trace> {
     let mut parents = headers.get_all("traceparent").iter();
     let parent = parents.next()?.to_str().ok()?;

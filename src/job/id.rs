@@ -47,7 +47,7 @@ impl JobId {
         )
     }
 
-    /// When a job with this id was made, by a clock that shows `now`. That is close to the time in the id, also where the
+    /// When a job with this id was made, by a clock that shows `now`. That is close to the time in the id, even if the
     /// clock has been set back since the id before it: ids ascend all the same.
     #[must_use]
     pub fn made_about(&self, now: Timestamp) -> Timestamp {
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn ids_go_on_from_one_of_a_clock_that_was_ahead() {
-        // A minute from now; other tests of this process go on from there as well.
+        // A minute from now; other tests of this process continue from there as well.
         let ahead = Uuid::now_v7().as_u128() + (60_000 << 80);
         let ahead = JobId(Uuid::from_u128(ahead));
         ahead.ascend_from();

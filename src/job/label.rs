@@ -6,7 +6,7 @@ pub enum LabelError {
     /// Longer than allowed.
     #[error("{0}")]
     TooLong(&'static str),
-    /// Empty where it must not be, or with characters that are not allowed.
+    /// Empty if it must not be, or with characters that are not allowed.
     #[error("{0}")]
     Malformed(&'static str),
 }

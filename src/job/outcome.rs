@@ -27,7 +27,7 @@ pub struct Exit {
     pub status: ExitStatus,
     /// When the monitor saw it.
     pub at: Timestamp,
-    /// Whether the kernel's out-of-memory killer struck the job; `None` where that cannot be known.
+    /// Whether the kernel's out-of-memory killer struck the job; `None` if that cannot be known.
     pub oom_killed: Option<bool>,
 }
 

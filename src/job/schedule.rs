@@ -32,7 +32,7 @@ const SEARCHES: u32 = 3;
 /// A crontab line that is understood.
 #[derive(Debug)]
 pub struct Line {
-    /// On a calendar without zones, in the place of which stands UTC.
+    /// On a calendar without zones; UTC takes their place.
     calendar: Crontab,
     /// The last day of the year, where the line names the last day of a month.
     year_end: Option<Crontab>,
@@ -289,7 +289,7 @@ impl Schedule {
             let age = now.since(at);
             if age > within.max(PUNCTUAL) {
                 due.skipped = Some(at);
-                // Nothing of what is older is needed: go on just before the window.
+                // Nothing of what is older is needed: continue just before the window.
                 let skip = age.saturating_sub(within.max(PUNCTUAL) + PUNCTUAL);
                 last = at.after(skip);
                 due.seen = last;

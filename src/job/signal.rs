@@ -59,7 +59,7 @@ impl Signal {
     /// SIGSTOP, which no process can refuse.
     pub const STOP: Self = Self(19);
 
-    /// The signal with this number, where there is one a job can be sent.
+    /// The signal with this number, if there is one a job can be sent.
     #[must_use]
     pub fn from_number(number: i32) -> Option<Self> {
         (matches!(number, 1..=31) || (RTMIN..=RTMAX).contains(&number)).then_some(Self(number))

@@ -1,6 +1,6 @@
 //! Moments: wall-clock timestamps for people, boot-time instants for timers.
 //!
-//! Timers use `CLOCK_BOOTTIME` (see clock_gettime(2)): it goes on over suspend, no clock step changes
+//! Timers use `CLOCK_BOOTTIME` (see clock_gettime(2)): it continues over suspend, no clock step changes
 //! it, and two processes of one boot read the same clock, so a deadline survives the process that set it.
 
 use std::fmt;
@@ -26,7 +26,7 @@ impl Timestamp {
         self.0
     }
 
-    /// This moment moved `by` into the future; the far end of time where it would overflow.
+    /// This moment moved `by` into the future; the far end of time if it would overflow.
     #[must_use]
     pub fn after(self, by: Duration) -> Self {
         Self(
@@ -35,7 +35,7 @@ impl Timestamp {
         )
     }
 
-    /// The time from `earlier` to this moment; zero where the clock went backwards.
+    /// The time from `earlier` to this moment; zero if the clock went backwards.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))

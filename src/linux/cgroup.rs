@@ -155,7 +155,7 @@ fn limit_files(limits: &Limits) -> Vec<(&'static str, String)> {
     files
 }
 
-/// The group of the systemd unit that `own` lies in, which is handed over as a whole even where its
+/// The group of the systemd unit that `own` lies in, which is handed over as a whole even if its
 /// processes start in a group below it (`DelegateSubgroup=`); `own` itself outside of units.
 fn unit_of(own: &Path) -> &Path {
     let is_unit = |path: &&Path| {

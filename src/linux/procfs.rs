@@ -67,7 +67,7 @@ pub fn read_small(path: impl AsRef<Path>) -> io::Result<String> {
         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
-/// Reads one process's stat; an error where it is gone.
+/// Reads one process's stat; an error if it is gone.
 pub fn stat(pid: i32) -> io::Result<Stat> {
     parse_stat(&read_small(format!("/proc/{pid}/stat"))?)
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
@@ -222,7 +222,7 @@ fn nth_uid(pid: i32, nth: usize) -> Option<u32> {
     line.split_ascii_whitespace().nth(nth)?.parse().ok()
 }
 
-/// Bytes that a process has had read from and written to disks; `None` where this process may not know.
+/// Bytes that a process has had read from and written to disks; `None` if this process may not know.
 pub fn disk_bytes(pid: i32) -> Option<(u64, u64)> {
     let io = read_small(format!("/proc/{pid}/io")).ok()?;
     let of = |name: &str| -> Option<u64> {
@@ -245,7 +245,7 @@ pub fn command_line(pid: i32) -> Vec<String> {
     words
 }
 
-/// Can the process write into one of these pipes? False where its descriptors cannot be read. Who can
+/// Can the process write into one of these pipes? False if its descriptors cannot be read. Who can
 /// only read from one is a monitor, or has just been forked from the supervisor, which reads too.
 pub fn writes_to_pipe(pid: i32, inodes: &[u64]) -> bool {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
@@ -264,7 +264,7 @@ pub fn writes_to_pipe(pid: i32, inodes: &[u64]) -> bool {
         .any(|target| names.iter().any(|name| target.as_os_str() == name.as_str()))
 }
 
-/// Has the process this device open? False where its descriptors cannot be read.
+/// Has the process this device open? False if its descriptors cannot be read.
 pub fn has_device_open(pid: i32, device: u64) -> bool {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         return false;
@@ -275,7 +275,7 @@ pub fn has_device_open(pid: i32, device: u64) -> bool {
         .any(|file| file.rdev() == device)
 }
 
-/// Was this assignment in the environment that the process was started with? False where that cannot be read.
+/// Was this assignment in the environment that the process was started with? False if that cannot be read.
 pub fn was_started_with(pid: i32, assignment: &str) -> bool {
     fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
         environ

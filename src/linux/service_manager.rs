@@ -42,7 +42,7 @@ pub fn tell(lines: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// How long it waits for a sign of life, where it waits for one.
+/// How long it waits for a sign of life, if it waits for one.
 #[must_use]
 pub fn watchdog() -> Option<Duration> {
     let is_for_us = env::var(WATCHDOG_PID).map_or(true, |pid| pid == own_pid());

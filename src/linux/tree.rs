@@ -57,7 +57,7 @@ impl Tree {
         Self { reach, group }
     }
 
-    /// Is the leader, as it was recorded, still there and no zombie? Asked only where it is not our child.
+    /// Is the leader, as it was recorded, still there and no zombie? Asked only if it is not our child.
     pub fn has_leader(&self) -> bool {
         match &self.reach {
             Reach::Subreaper(_) => true,

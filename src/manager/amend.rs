@@ -31,7 +31,7 @@ impl Manager {
         self.shared
             .ask(id, |reply| JobRequest::Relay(request, reply))
             .await?;
-        self.get(id).await
+        Ok(self.get(id).await?)
     }
 
     /// Changes a job that is still in this version; [`RequestError::Changed`] where it is not.
@@ -47,7 +47,7 @@ impl Manager {
             .ask(id, |reply| JobRequest::Amend(version, boxed, reply))
             .await;
         match asked {
-            Ok(_) => self.get(id).await,
+            Ok(_) => Ok(self.get(id).await?),
             Err(RequestError::Refused(Refusal::Finished)) => {
                 self.amend_finished(id, version, amendment).await
             }

@@ -168,7 +168,7 @@ pub enum Unavailable {
 
 /// Why a job was not found.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum LookupError {
+pub enum LookupError {
     /// No job has this id.
     #[error("no such job")]
     NoSuchJob,

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::chains::Target;
 use super::shared::Shared;
-use super::{Actor, Manager, NotReady, RequestError, SubmitError};
+use super::{Actor, Manager, NotReady, SubmitError};
 pub(super) use accept::{fail, recall, remove_expired, with_batch};
 use job::batch::{self, Batch, Ends, Group, On, OnFailure};
 use job::life::Stop;
@@ -339,11 +339,7 @@ impl Batches {
             after: None,
             limit: batch::JOBS_MAX,
         };
-        match self.manager().list(query).await {
-            Ok(page) => Ok(page.jobs),
-            Err(RequestError::Store(error)) => Err(error.into()),
-            Err(_) => Err(BatchError::NoSuchBatch),
-        }
+        Ok(self.manager().list(query).await?.jobs)
     }
 }
 

@@ -99,21 +99,20 @@ enum More<'a> {
     },
 }
 
-impl<'a> CloudEvent<'a> {
-    /// The event at this cursor of the store that is called `source`.
-    pub fn new(source: &'a str, cursor: Cursor, event: &'a Event) -> Self {
-        let more = match &event.what {
-            What::Created { by, rerun_of } => More::Created {
+impl<'a> More<'a> {
+    fn of(what: &'a What) -> Self {
+        match what {
+            What::Created { by, rerun_of } => Self::Created {
                 created_by: by,
                 rerun_of: rerun_of.map(|id| id.to_string()),
             },
-            What::Started { pid } => More::Started { pid: *pid },
-            What::Paused | What::Resumed | What::Stopping | What::Changed => More::Nothing {},
+            What::Started { pid } => Self::Started { pid: *pid },
+            What::Paused | What::Resumed | What::Stopping | What::Changed => Self::Nothing {},
             What::Signaled {
                 signal,
                 scope,
                 delivered_to,
-            } => More::Signaled {
+            } => Self::Signaled {
                 signal: *signal,
                 scope: *scope,
                 delivered_to: *delivered_to,
@@ -122,7 +121,7 @@ impl<'a> CloudEvent<'a> {
                 cause,
                 exit,
                 next_attempt_at,
-            } => More::AttemptFinished {
+            } => Self::AttemptFinished {
                 cause: *cause,
                 exit: exit.as_ref().map(ExitView::from),
                 next_attempt_at: *next_attempt_at,
@@ -141,7 +140,7 @@ impl<'a> CloudEvent<'a> {
                 exit,
                 requested_by,
                 reason,
-            } => More::Finished {
+            } => Self::Finished {
                 cause: *cause,
                 exit: exit.as_ref().map(ExitView::from),
                 requested_by: requested_by.as_deref(),
@@ -152,7 +151,7 @@ impl<'a> CloudEvent<'a> {
                 event,
                 attempts,
                 status,
-            } => More::Delivered {
+            } => Self::Delivered {
                 webhook: *webhook,
                 event: event.to_string(),
                 attempts: *attempts,
@@ -163,7 +162,7 @@ impl<'a> CloudEvent<'a> {
                 event,
                 attempts,
                 error,
-            } => More::Failed {
+            } => Self::Failed {
                 webhook: *webhook,
                 event: event.to_string(),
                 attempts: *attempts,
@@ -173,16 +172,22 @@ impl<'a> CloudEvent<'a> {
                 by,
                 rerun_of,
                 total,
-            } => More::BatchCreated {
+            } => Self::BatchCreated {
                 created_by: by,
                 rerun_of: rerun_of.map(|id| id.to_string()),
                 total: *total,
             },
-            What::BatchFinished { total, ends } => More::BatchFinished {
+            What::BatchFinished { total, ends } => Self::BatchFinished {
                 total: *total,
                 counts: *ends,
             },
-        };
+        }
+    }
+}
+
+impl<'a> CloudEvent<'a> {
+    /// The event at this cursor of the store that is called `source`.
+    pub fn new(source: &'a str, cursor: Cursor, event: &'a Event) -> Self {
         let subject = if event.what.kind().is_of_batch() {
             format!("batch/{}", event.job)
         } else {
@@ -204,7 +209,7 @@ impl<'a> CloudEvent<'a> {
                 state: event.state,
                 version: event.version,
                 attempt: event.attempt,
-                more,
+                more: More::of(&event.what),
             },
         }
     }

@@ -47,12 +47,11 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
-use crate::api::LookupError;
 use crate::metrics::{Metrics, Present};
 pub use admission::{Claim, Contents, Reason, Rejection};
 pub use api::{
-    Actor, Follow, Info, NotReady, Page, Purged, RequestError, Submission, SubmitError, Submitted,
-    Unavailable, Until,
+    Actor, Follow, Info, LookupError, NotReady, Page, Purged, RequestError, Submission,
+    SubmitError, Submitted, Unavailable, Until,
 };
 pub use batches::{BatchError, BatchJob, BatchState, BatchSubmission, BatchUntil, Batches};
 pub use files::{FileEntry, Files, FilesError, Listing, Opened, Upload, Wanted};
@@ -80,7 +79,7 @@ use shared::Shared;
 pub use shutdown::SupervisorSaid;
 use spans::Exporter;
 pub use stats::Row;
-use store::{EventPage, EventQuery, Store};
+use store::{EventPage, EventQuery, Store, StoreError};
 use tasks::Spawner;
 pub use tasks::Tasks;
 
@@ -198,8 +197,8 @@ impl Manager {
     }
 
     /// The job as it is now, with the output it has written up to now.
-    pub async fn get(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
-        Ok(self.shared.present(id).await?)
+    pub async fn get(&self, id: JobId) -> Result<Arc<Job>, LookupError> {
+        self.shared.present(id).await
     }
 
     /// The job once it is as wanted, or as it is when `limit` has passed.
@@ -208,7 +207,7 @@ impl Manager {
         id: JobId,
         until: Until,
         limit: Duration,
-    ) -> Result<Arc<Job>, RequestError> {
+    ) -> Result<Arc<Job>, LookupError> {
         if let Some(Awake { mut state, .. }) = self.shared.awake(id).await? {
             let reached = |job: &Arc<Job>| match until {
                 Until::Finished => job.state.is_terminal(),
@@ -226,7 +225,7 @@ impl Manager {
     }
 
     /// One page of jobs, live and finished.
-    pub async fn list(&self, query: Query) -> Result<Page, RequestError> {
+    pub async fn list(&self, query: Query) -> Result<Page, StoreError> {
         listing::page(&self.shared, query).await
     }
 
@@ -236,7 +235,7 @@ impl Manager {
         &self,
         filter: Filter,
         limit: u64,
-    ) -> Result<Vec<(State, u64, bool)>, RequestError> {
+    ) -> Result<Vec<(State, u64, bool)>, StoreError> {
         listing::counts(&self.shared, filter, limit).await
     }
 
@@ -244,7 +243,7 @@ impl Manager {
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub async fn unfinished(&self, filter: Filter) -> Result<Vec<JobId>, RequestError> {
+    pub async fn unfinished(&self, filter: Filter) -> Result<Vec<JobId>, StoreError> {
         listing::unfinished(&self.shared, filter).await
     }
 
@@ -365,7 +364,7 @@ impl Manager {
     }
 
     /// The job's live processes, and those that a lost job has left.
-    pub async fn processes(&self, id: JobId) -> Result<Vec<ProcessInfo>, RequestError> {
+    pub async fn processes(&self, id: JobId) -> Result<Vec<ProcessInfo>, LookupError> {
         let job = self.shared.get(id).await?;
         Ok(match self.tree(&job) {
             Some(tree) => processes::of(tree).await,
@@ -374,7 +373,7 @@ impl Manager {
     }
 
     /// What those processes have used; a job without any has used nothing.
-    pub async fn used(&self, id: JobId) -> Result<Use, RequestError> {
+    pub async fn used(&self, id: JobId) -> Result<Use, LookupError> {
         let job = self.shared.get(id).await?;
         Ok(match self.tree(&job) {
             Some(tree) => processes::used(tree).await,
@@ -398,7 +397,7 @@ impl Manager {
     }
 
     /// A reader of the job's output as kept now.
-    pub async fn output(&self, id: JobId) -> Result<protocol::output::Reader, RequestError> {
+    pub async fn output(&self, id: JobId) -> Result<protocol::output::Reader, LookupError> {
         let job = self.shared.get(id).await?;
         let reader = self.shared.job_dirs.output(id).await;
         let mut reader = reader.unwrap_or_else(protocol::output::Reader::empty);
@@ -419,7 +418,7 @@ impl Manager {
     }
 
     /// Tells of the job's states and of new output. Nobody looks at the disk for that.
-    pub async fn follow(&self, id: JobId) -> Result<Follow, RequestError> {
+    pub async fn follow(&self, id: JobId) -> Result<Follow, LookupError> {
         self.shared.follow(id).await
     }
 
@@ -454,7 +453,7 @@ impl Manager {
     }
 
     /// What [`Metrics::encode`] reports as it is now, as far as the manager knows it.
-    pub async fn present(&self) -> Result<Present, RequestError> {
+    pub async fn present(&self) -> Result<Present, StoreError> {
         scrape::present(&self.shared).await
     }
 
@@ -469,7 +468,7 @@ impl Manager {
     }
 
     /// One page of events, of all jobs or of one that exists.
-    pub async fn events(&self, query: EventQuery) -> Result<EventPage, RequestError> {
+    pub async fn events(&self, query: EventQuery) -> Result<EventPage, LookupError> {
         if let Some(job) = query.job
             && self.shared.room.state(job).is_none()
         {

@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::api::{Page, RequestError};
+use super::api::Page;
 use super::shared::Shared;
 use job::query::{Filter, Order, Query};
 use job::{Job, JobId, State};
+use store::StoreError;
 
 /// A page ends early where its jobs have more bytes than this; one without specs counts as `JOB_BYTES`.
 const PAGE_BYTES: usize = 8 << 20;
@@ -38,7 +39,7 @@ const PAGE_BEGINNING: usize = 64;
 
 /// One page of jobs, live and finished. A part at a time, so that no more is in memory than what fits in one page, and
 /// a little.
-pub(super) async fn page(shared: &Shared, query: Query) -> Result<Page, RequestError> {
+pub(super) async fn page(shared: &Shared, query: Query) -> Result<Page, StoreError> {
     let mut page = Page {
         jobs: Vec::new(),
         more: true,
@@ -77,7 +78,7 @@ pub(super) async fn counts(
     shared: &Shared,
     filter: Filter,
     limit: u64,
-) -> Result<Vec<(State, u64, bool)>, RequestError> {
+) -> Result<Vec<(State, u64, bool)>, StoreError> {
     let (live, waiting) = live(shared, &filter).await?;
     let finished = shared.store.count_by_state(filter, limit).await?;
     let of = |state: State| match finished.iter().find(|(one, _, _)| *one == state) {
@@ -94,7 +95,7 @@ pub(super) async fn counts(
 pub(super) async fn live(
     shared: &Shared,
     filter: &Filter,
-) -> Result<(Vec<Arc<Job>>, Option<usize>), RequestError> {
+) -> Result<(Vec<Arc<Job>>, Option<usize>), StoreError> {
     if *filter == Filter::default() {
         let waiting = shared.room.look(|admission| admission.waiting());
         return Ok((shared.room.states(), Some(waiting)));
@@ -120,7 +121,7 @@ pub(super) async fn live(
 }
 
 /// The jobs that match, of those that have ended or wait no more than a page; in no order.
-pub(super) async fn matching(shared: &Shared, query: Query) -> Result<Vec<Arc<Job>>, RequestError> {
+pub(super) async fn matching(shared: &Shared, query: Query) -> Result<Vec<Arc<Job>>, StoreError> {
     // Those with tasks first: a job that ends in between is then in both, and never in neither.
     let awake = shared.room.states();
     let mut has_task: HashSet<JobId> = awake.iter().map(|job| job.id).collect();
@@ -140,10 +141,7 @@ pub(super) async fn matching(shared: &Shared, query: Query) -> Result<Vec<Arc<Jo
 ///
 /// # Errors
 /// Where the store cannot be read.
-pub(super) async fn unfinished(
-    shared: &Shared,
-    filter: Filter,
-) -> Result<Vec<JobId>, RequestError> {
+pub(super) async fn unfinished(shared: &Shared, filter: Filter) -> Result<Vec<JobId>, StoreError> {
     let mut states = State::ALL.to_vec();
     states.retain(|state| !state.is_terminal());
     let query = Query {

@@ -193,7 +193,7 @@ impl Shared {
     }
 
     /// Subscribes to a job's states and to the growth of its output.
-    pub(super) async fn follow(self: &Arc<Self>, id: JobId) -> Result<Follow, RequestError> {
+    pub(super) async fn follow(self: &Arc<Self>, id: JobId) -> Result<Follow, LookupError> {
         if let Some(awake) = self.awake(id).await? {
             let follow = Follow {
                 state: awake.state.clone(),

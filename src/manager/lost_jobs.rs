@@ -52,7 +52,7 @@ impl Endings {
         endings.remove(&id);
     }
 
-    /// Closes when they have ended; `None` where nobody ends any.
+    /// Closes when they have ended; `None` if nobody ends any.
     fn watch(&self, id: JobId) -> Option<watch::Receiver<Instant>> {
         let endings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         endings.get(&id).map(watch::Sender::subscribe)
@@ -60,7 +60,7 @@ impl Endings {
 }
 
 /// The processes of a job as they are found without its monitor: beneath this supervisor, or anywhere.
-/// `None` where nothing says how.
+/// `None` if nothing says how.
 pub(super) fn tree(id: JobId, process: &Process, supervisor: Option<i32>) -> Option<Tree> {
     let unwatched = process.unwatched.as_ref()?;
     let identity = |(pid, start_ticks)| ProcessIdentity { pid, start_ticks };
@@ -180,7 +180,7 @@ impl LostJobs {
         }
     }
 
-    /// Is nothing left of this job, now or before `limit` passes? Waits only where somebody ends it.
+    /// Is nothing left of this job, now or before `limit` passes? Waits only if somebody ends it.
     pub(super) async fn ended(&self, job: &Job, limit: Duration) -> bool {
         if let Some(mut ending) = self.endings.watch(job.id) {
             let ended = async { while ending.changed().await.is_ok() {} };

@@ -7,7 +7,7 @@ use job::time::Timestamp;
 use job::{Job, Process, State, Survivor, Unwatched};
 use protocol::record::Record;
 
-/// Takes over what the monitor says, all but the end: a terminal state is shown after it is durable.
+/// Takes over what the monitor says, all except the end: a terminal state is shown after it is durable.
 pub(super) fn mirror(job: &mut Job, record: &Record) {
     let started_at = record
         .life
@@ -67,7 +67,7 @@ pub(super) fn unwatched(record: &Record) -> Unwatched {
     }
 }
 
-/// A new server knows only what is durable, and clients may have seen later versions: it goes on from a
+/// A new server knows only what is durable, and clients may have seen later versions: it continues from a
 /// number that no run of changes can have reached, the job's age in milliseconds when this server started. Doing it
 /// again changes nothing.
 pub(super) fn outlive_server(job: &mut Job, started_at: Timestamp) {
@@ -96,7 +96,7 @@ fn waiting_message(job: &Job, record: &Record) -> Option<String> {
     }
 }
 
-/// The end of a job as its monitor's last record tells it; `false` where that record is not of an end.
+/// The end of a job as its monitor's last record tells it; `false` if that record is not of an end.
 pub(super) fn finish(job: &mut Job, record: &Record) -> bool {
     let (Some(ended_at), Some(termination)) = (record.life.ended_at(), record.life.termination())
     else {

@@ -32,7 +32,7 @@ pub struct ProcessInfo {
     pub user: Option<String>,
     /// Threads.
     pub threads: u64,
-    /// Bytes that it has had read from disks; `None` where the service may not know.
+    /// Bytes that it has had read from disks; `None` if the service may not know.
     pub read_bytes: Option<u64>,
     /// Bytes that it has had written to disks.
     pub written_bytes: Option<u64>,
@@ -53,7 +53,7 @@ pub struct ProcessInfo {
 pub struct Use {
     /// How many there are.
     pub processes: usize,
-    /// CPU time in user mode, with that of children which were waited for: it falls only where an orphan ends.
+    /// CPU time in user mode, with that of children which were waited for: it falls only if an orphan ends.
     pub user_cpu_seconds: f64,
     /// CPU time in the kernel; the same.
     pub system_cpu_seconds: f64,

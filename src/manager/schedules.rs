@@ -435,10 +435,7 @@ fn changed(before: Record, definition: Definition) -> Record {
 }
 
 /// The jobs of a schedule that have not ended.
-async fn unfinished(
-    shared: &Shared,
-    name: &str,
-) -> Result<Vec<Arc<job::Job>>, super::RequestError> {
+async fn unfinished(shared: &Shared, name: &str) -> Result<Vec<Arc<job::Job>>, StoreError> {
     let mut states = State::ALL.to_vec();
     states.retain(|state| !state.is_terminal());
     let query = Query {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::RequestError;
 use super::listing::{self, count_of};
 use super::metrics::{Present, PresentQueue};
 use super::queues::Queues;
@@ -10,9 +9,10 @@ use super::schedules::Schedules;
 use super::shared::Shared;
 use job::State;
 use job::query::Filter;
+use store::StoreError;
 
 /// All of it.
-pub(super) async fn present(shared: &Arc<Shared>) -> Result<Present, RequestError> {
+pub(super) async fn present(shared: &Arc<Shared>) -> Result<Present, StoreError> {
     let info = shared.info();
     let (live, waiting) = listing::live(shared, &Filter::default()).await?;
     let unfinished = State::ALL.into_iter().filter(|state| !state.is_terminal());
@@ -58,7 +58,7 @@ fn queues(shared: &Arc<Shared>) -> Vec<PresentQueue> {
 /// Of the schedules that have series of their own.
 async fn successes(
     shared: &Arc<Shared>,
-) -> Result<Vec<(Arc<str>, job::time::Timestamp)>, RequestError> {
+) -> Result<Vec<(Arc<str>, job::time::Timestamp)>, StoreError> {
     let schedules = Schedules::of(shared.clone()).list().await?;
     let successes = schedules.into_iter().filter_map(|schedule| {
         let name = shared.metrics.schedule(&schedule.record.name);

@@ -70,46 +70,44 @@ impl Row {
         *self = Self::of(sum);
     }
 
-    fn numbers(&self) -> [u64; NUMBERS - 1] {
+    /// The numbers in the order in which the file has them.
+    fn fields(&mut self) -> [&mut u64; NUMBERS - 1] {
+        let Self {
+            created,
+            started,
+            succeeded,
+            failed,
+            timed_out,
+            canceled,
+            lost,
+            most_running,
+            most_queued,
+            cpu_micros,
+        } = self;
         [
-            self.created,
-            self.started,
-            self.succeeded,
-            self.failed,
-            self.timed_out,
-            self.canceled,
-            self.lost,
-            self.most_running,
-            self.most_queued,
-            self.cpu_micros,
+            created,
+            started,
+            succeeded,
+            failed,
+            timed_out,
+            canceled,
+            lost,
+            most_running,
+            most_queued,
+            cpu_micros,
         ]
     }
 
+    fn numbers(mut self) -> [u64; NUMBERS - 1] {
+        self.fields().map(|number| *number)
+    }
+
     fn of(numbers: [u64; NUMBERS - 1]) -> Self {
-        let [
-            created,
-            started,
-            succeeded,
-            failed,
-            timed_out,
-            canceled,
-            lost,
-            most_running,
-            most_queued,
-            cpu_micros,
-        ] = numbers;
-        Self {
-            created,
-            started,
-            succeeded,
-            failed,
-            timed_out,
-            canceled,
-            lost,
-            most_running,
-            most_queued,
-            cpu_micros,
+        let mut row = Self::default();
+        for (field, number) in row.fields().into_iter().zip(numbers) {
+            *field = number;
         }
+        row
     }
 }
 
@@ -282,7 +280,7 @@ fn place_of(minute: u64) -> u64 {
     (minute % MINUTES) * u64::try_from(BYTES).unwrap_or(0)
 }
 
-/// The row of this minute; `None` where its place has another one, or none.
+/// The row of this minute; `None` if its place has another one, or none.
 fn read(file: &File, minute: u64) -> io::Result<Option<Row>> {
     let mut bytes = [0; BYTES];
     match file.read_exact_at(&mut bytes, place_of(minute)) {

@@ -4,7 +4,7 @@ use job::time::BootInstant;
 use linux::clock;
 use tokio::time::Instant;
 
-/// Ends at `at`; never where there is none.
+/// Ends at `at`; never if there is none.
 pub(super) async fn until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,

@@ -32,7 +32,7 @@ impl Templates {
     }
 }
 
-/// What is answered about a job that goes on or has ended.
+/// What is answered about a job that continues or has ended.
 struct Waited {
     job: Job,
     shown: Shown,
@@ -236,7 +236,7 @@ impl<D: Door> Tools<D> {
         Ok(self.waited(waited, context))
     }
 
-    /// The answer about a job: a task where it goes on and the client takes tasks.
+    /// The answer about a job: a task where it continues and the client takes tasks.
     fn waited(&self, waited: Waited, context: &RequestContext<RoleServer>) -> CallToolResponse {
         let now = Timestamp::now();
         let takes_tasks = context

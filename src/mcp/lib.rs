@@ -24,7 +24,7 @@ use rmcp::{ErrorData, RoleServer, ServerHandler};
 pub use door::{Answer, Ask, Body, Door, Verb};
 use refusal::Refusal;
 
-/// What differs between two doors but for how they ask.
+/// What differs between two doors except for how they ask.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Only tools that change nothing.

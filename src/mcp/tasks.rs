@@ -17,7 +17,7 @@ use crate::text::{Job, Shown};
 const OFTEN: u64 = 1_000;
 const SELDOM: u64 = 5_000;
 
-/// The task that a call becomes whose job goes on.
+/// The task that a call becomes whose job continues.
 pub(crate) fn handle(job: &Job, now: Timestamp) -> CreateTaskResult {
     CreateTaskResult::new(task(job, now))
 }

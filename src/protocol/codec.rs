@@ -6,7 +6,7 @@ use std::io;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The version byte. It changes only where a reader of the old one would misunderstand.
+/// The version byte. It changes only if a reader of the old one would misunderstand.
 const VERSION: u8 = 1;
 
 /// Encodes a value for a socket or a record.

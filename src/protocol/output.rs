@@ -70,10 +70,10 @@ pub enum Piece {
         at: Timestamp,
         /// The bytes as the job wrote them, never empty.
         bytes: Vec<u8>,
-        /// The offset to go on from.
+        /// The offset to continue from.
         next: u64,
     },
-    /// Output that was dropped; go on from `to`.
+    /// Output that was dropped; continue from `to`.
     Gap {
         /// Where it begins for this reader: the offset asked for, or a later one past the other stream.
         from: u64,
@@ -87,7 +87,7 @@ pub enum Piece {
 pub enum RawPiece {
     /// The bytes at the offset asked for, of both streams in the order of their arrival; never empty.
     Data(Vec<u8>),
-    /// Output that was dropped; go on from `to`.
+    /// Output that was dropped; continue from `to`.
     Gap {
         /// The first offset after it.
         to: u64,

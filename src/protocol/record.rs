@@ -150,7 +150,7 @@ impl Writer {
         notes::write_input(&self.file, written, pending)
     }
 
-    /// How many bytes of standard input the monitor before this one has written; `None` where it was
+    /// How many bytes of standard input the monitor before this one has written; `None` if it was
     /// killed between its note and the write, or after it: nobody knows which.
     pub fn noted_input(&self) -> Option<u64> {
         notes::read_input(&self.file)
@@ -181,7 +181,7 @@ pub fn is_orphaned(failure: &SpawnFailure) -> bool {
 /// What a record file says.
 #[derive(Debug)]
 pub struct Found {
-    /// The newest complete record; `None` where there is none.
+    /// The newest complete record; `None` if there is none.
     pub record: Option<Record>,
     /// There is no complete record, though something has been written: what the job did is not known.
     pub damaged: bool,

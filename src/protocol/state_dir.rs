@@ -116,7 +116,7 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// Makes the directory where it is missing, checks that it is private, and takes its lock; `held` is
+    /// Makes the directory if it is missing, checks that it is private, and takes its lock; `held` is
     /// the lock file of the program that this one replaced in the same process.
     pub fn open(path: &Path, held: Option<File>) -> Result<Self, StateDirError> {
         let unusable = |why: String| StateDirError::Unusable {

@@ -29,7 +29,7 @@ pub enum Outcome {
     Refused(String),
 }
 
-/// The last upgrade; `None` where there was none.
+/// The last upgrade; `None` if there was none.
 pub fn last(state_dir: &Path) -> Option<Upgrade> {
     parse(&fs::read_to_string(state_dir.join(FILE)).ok()?)
 }

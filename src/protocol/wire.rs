@@ -83,7 +83,7 @@ pub fn send_bytes(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) 
     Ok(())
 }
 
-/// Takes one message without blocking; `WouldBlock` where there is none.
+/// Takes one message without blocking; `WouldBlock` if there is none.
 pub fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result<Received<T>> {
     RECEIVED.with_borrow_mut(|buffer| receive_into(buffer, socket))
 }

@@ -123,7 +123,7 @@ impl Batches<'_> {
     /// A batch as it stands.
     ///
     /// # Errors
-    /// Where the row cannot be read.
+    /// If the row cannot be read.
     pub async fn get(self, id: JobId) -> Result<Option<Batch>, StoreError> {
         self.0
             .readers
@@ -134,7 +134,7 @@ impl Batches<'_> {
     /// The entries of a batch, in their order.
     ///
     /// # Errors
-    /// Where a row cannot be read.
+    /// If a row cannot be read.
     pub async fn groups(self, id: JobId) -> Result<Vec<GroupState>, StoreError> {
         self.0
             .readers
@@ -147,7 +147,7 @@ impl Batches<'_> {
     /// Batches after this one, newest first.
     ///
     /// # Errors
-    /// Where a row cannot be read.
+    /// If a row cannot be read.
     pub async fn list(self, after: Option<JobId>, limit: usize) -> Result<Vec<Batch>, StoreError> {
         self.0
             .readers
@@ -163,7 +163,7 @@ impl Batches<'_> {
     /// The batches that have not ended.
     ///
     /// # Errors
-    /// Where a row cannot be read.
+    /// If a row cannot be read.
     pub async fn running(self) -> Result<Vec<Batch>, StoreError> {
         self.0
             .readers
@@ -177,7 +177,7 @@ impl Batches<'_> {
     /// Batches whose time is up, those first whose time was up first.
     ///
     /// # Errors
-    /// Where the index cannot be read.
+    /// If the index cannot be read.
     pub async fn expired(self, now: Timestamp, limit: usize) -> Result<Vec<JobId>, StoreError> {
         self.0
             .readers

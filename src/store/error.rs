@@ -10,7 +10,7 @@ pub struct StoreError {
     pub why: String,
     /// There was no room: it may work when there is.
     pub full: bool,
-    /// The disk failed, or cannot be written to at present, or another program holds the store locked.
+    /// The disk failed, or cannot currently be written to, or another program holds the store locked.
     pub failing: bool,
 }
 

@@ -32,7 +32,7 @@ impl fmt::Debug for Readers {
 }
 
 impl Readers {
-    /// Gives each connection a thread of its own.
+    /// Gives each connection its own thread.
     pub(super) fn start(
         connections: Vec<Connection>,
     ) -> Result<(Self, Vec<JoinHandle<()>>), io::Error> {
@@ -75,7 +75,7 @@ impl Readers {
     /// Ends `count` threads once what was asked before is answered.
     pub(super) fn stop(&self, count: usize) {
         for _ in 0..count {
-            // Fails only where every thread has ended already.
+            // Fails only if every thread has ended already.
             let _ = self.messages.send(Message::Stop);
         }
     }

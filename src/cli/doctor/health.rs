@@ -11,11 +11,8 @@ use nix::sys::utsname::uname;
 
 use super::{Say, Verdict};
 use crate::config::Config;
+use crate::limits;
 use linux::clock;
-
-/// Descriptors that a running job takes in the supervisor and the server together, and those that are there anyway.
-const FILES_OF_JOB: u64 = 8;
-const FILES_OF_SERVICE: u64 = 256;
 
 /// Fewer free inodes than this are few: a running job has a directory with some files.
 const FEW_INODES: u64 = 10_000;
@@ -213,10 +210,7 @@ fn descriptors(config: &Config, health: &Health, say: &mut Say<'_>) {
     let Some((limit, is_service)) = health.open_files else {
         return;
     };
-    let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-    let wanted = FILES_OF_SERVICE
-        .saturating_add(number(config.max_running).saturating_mul(FILES_OF_JOB))
-        .saturating_add(number(config.max_connections).saturating_mul(2));
+    let wanted = limits::recommended(config.max_running, config.max_connections);
     let whose = if is_service {
         "the service"
     } else {
@@ -284,23 +278,11 @@ fn kernel(release: &str, say: &mut Say<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
-    use super::super::Finding;
+    use super::super::{Finding, testing};
     use super::*;
-    use crate::config::{self, ServeArgs};
-    use protocol::state_dir::Surroundings;
-
-    #[derive(Debug, Parser)]
-    struct Doctor {
-        #[command(flatten)]
-        args: ServeArgs,
-    }
 
     fn verdicts(health: &Health) -> Vec<(&'static str, Verdict)> {
-        let line = ["doctor", "--config=", "--state-dir=/nowhere/at/all"];
-        let args = Doctor::try_parse_from(line).unwrap().args;
-        let config = config::load(&args, &Surroundings::default()).unwrap();
+        let config = testing::config(&["--config="]);
         let findings = Finding::collect(|say| examine(&config, health, say));
         findings.iter().map(|it| (it.about, it.verdict)).collect()
     }

@@ -229,26 +229,9 @@ fn sandbox(baseline: Baseline, features: Features, say: &mut Say<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::super::Finding;
+    use super::super::testing::config;
     use super::*;
-    use crate::config::{self, ServeArgs};
-    use protocol::state_dir::Surroundings;
-
-    #[derive(Debug, Parser)]
-    struct Doctor {
-        #[command(flatten)]
-        args: ServeArgs,
-    }
-
-    fn config(flags: &[&str]) -> Config {
-        let line = ["doctor", "--state-dir=/nowhere/at/all"]
-            .iter()
-            .chain(flags);
-        let args = Doctor::try_parse_from(line).unwrap().args;
-        config::load(&args, &Surroundings::default()).unwrap()
-    }
 
     /// An ordinary user with a state directory as the service leaves it.
     fn machine() -> Machine {

@@ -169,7 +169,7 @@ impl FromJob {
             Some(Ok(Message::Close(None))) => Said::Broken,
             Some(Ok(Message::Close(Some(frame)))) => match u16::from(frame.code) {
                 1000 => Said::Done,
-                // The server ends, or could not go on: the next one can.
+                // The server ends, or could not continue: the next one can.
                 1001 | 1011 => Said::Broken,
                 _ => Said::Refused(frame.reason.to_string()),
             },

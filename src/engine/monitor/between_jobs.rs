@@ -35,7 +35,7 @@ pub(super) struct BetweenJobs {
     pub(super) me: ProcessIdentity,
     /// Where its leaders begin.
     pub(super) stack: Rc<Stack>,
-    /// What a job gets that does not ask for another; `None` where it is not known.
+    /// What a job gets that does not ask for another; `None` if it is not known.
     pub(super) oom_score_adj: Option<i32>,
     /// How much memory it had at most before its first job, or when that was last forgotten.
     known_peak: Cell<u64>,
@@ -57,7 +57,7 @@ impl BetweenJobs {
         })
     }
 
-    /// Waits for what comes after `job`, which is over; `None` where this monitor has to end.
+    /// Waits for what comes after `job`, which is over; `None` if this monitor has to end.
     pub(super) fn next(&self, host: &Host, job: JobId) -> Option<Descriptors> {
         // The proof that this monitor is nobody's any more.
         let nothing_beneath = sys::wait(WaitTarget::Any, false) == Err(Errno::ECHILD);
@@ -158,7 +158,7 @@ impl Note {
         }
     }
 
-    /// The next note in the pipe; `None` where there is none.
+    /// The next note in the pipe; `None` if there is none.
     pub(crate) fn read(pipe: &OwnedFd) -> Option<Self> {
         let mut bytes = [0; Self::LENGTH];
         let count = nix::unistd::read(pipe, &mut bytes).ok()?;

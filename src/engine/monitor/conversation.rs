@@ -1,6 +1,6 @@
 //! The monitor's conversation with the server: requests in, records and replies out.
 //!
-//! The server may die at any time. Then the monitor binds a socket in the job's directory and goes on.
+//! The server may die at any time. Then the monitor binds a socket in the job's directory and continues.
 
 use std::collections::VecDeque;
 use std::io;

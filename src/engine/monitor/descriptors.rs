@@ -21,7 +21,7 @@ pub(crate) struct Pipes {
     /// Standard input that stays open.
     pub(crate) stdin: Option<(OwnedFd, OwnedFd)>,
     pub(crate) stdout: (OwnedFd, OwnedFd),
-    /// Standard error; `None` where it is merged.
+    /// Standard error; `None` if it is merged.
     pub(crate) stderr: Option<(OwnedFd, OwnedFd)>,
     /// The terminal of a job that is to have one: master, slave; or why there is none.
     pub(crate) terminal: Option<nix::Result<(OwnedFd, OwnedFd)>>,

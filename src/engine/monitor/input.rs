@@ -24,7 +24,7 @@ use protocol::wire::messages::{FromMonitor, Input, RequestRefused};
 pub(super) struct Stdin {
     /// `None`: the job has no open standard input, or it was closed.
     pipe: Option<OwnedFd>,
-    /// How many bytes were written; `None` where an earlier monitor was killed while it wrote some of them.
+    /// How many bytes were written; `None` if an earlier monitor was killed while it wrote some of them.
     offset: Option<u64>,
     /// A client said that this is the end.
     ended: bool,
@@ -55,7 +55,7 @@ impl Stdin {
         }
     }
 
-    /// The input of a job to which another monitor has written so many bytes; `None` where nobody knows.
+    /// The input of a job to which another monitor has written so many bytes; `None` if nobody knows.
     pub(super) fn taken_over(pipe: Option<OwnedFd>, offset: Option<u64>) -> Self {
         Self {
             pipe,

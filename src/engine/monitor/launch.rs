@@ -291,7 +291,7 @@ pub(super) fn detach(keep: &[&OwnedFd]) -> io::Result<SignalFd> {
     let mut read = SigSet::empty();
     read.add(SIGCHLD);
     read.add(SIGTERM);
-    // Blocked and never read, but for those that say that something here is broken: a monitor ends when its job has ended,
+    // Blocked and never read, except those that say that something here is broken: a monitor ends when its job has ended,
     // and what fails says so. Ignored, each would have to be set back in every leader, since execve(2) keeps that; and
     // one that is sent to a leader would be lost. SIGPIPE is ignored, as in the supervisor: it is what a leader meets
     // whose monitor is dead, and must not wait for it.

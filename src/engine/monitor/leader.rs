@@ -1,4 +1,4 @@
-//! The leader: planned, started, and heard of. Every step up to execve(2) is reported by name where it fails.
+//! The leader: planned, started, and heard of. Every step up to execve(2) is reported by name if it fails.
 
 mod exec;
 mod plan;

@@ -173,7 +173,7 @@ impl Processes {
         !is_struck
     }
 
-    /// A kill that a monitor before this one has begun goes on.
+    /// A kill that a monitor before this one has begun continues.
     pub(super) fn resume_kill(&mut self, now: BootInstant) {
         self.kill = Some(Kill::new(now));
     }

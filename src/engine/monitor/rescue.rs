@@ -1,4 +1,4 @@
-//! A monitor in the place of one that was killed: same record, same pipes, same timers.
+//! A monitor that replaces one that was killed: same record, same pipes, same timers.
 //!
 //! The job's processes are the supervisor's children by now, so the supervisor reaps them and tells of
 //! the leader's end. Without the subreaper's proof, emptiness is what the cgroup and `/proc` say.
@@ -40,12 +40,12 @@ pub(crate) struct Remains {
     pub(crate) supervisor: i32,
     /// Where the supervisor tells of the leader's end.
     pub(crate) reaper: OwnedFd,
-    /// The write end of standard input, where that is open.
+    /// The write end of standard input, if that is open.
     pub(crate) stdin: Option<OwnedFd>,
     /// The read ends of the pipes.
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: Option<OwnedFd>,
-    /// The master of the job's terminal, where it has one.
+    /// The master of the job's terminal, if it has one.
     pub(crate) terminal: Option<OwnedFd>,
     /// Processes that are certainly the job's.
     pub(crate) strays: Vec<ProcessIdentity>,

@@ -89,7 +89,7 @@ impl Terminal {
 
     /// The terminal of a job whose monitor died; `pipe` is the read end, whose write end died with it.
     pub(super) fn taken_over(master: OwnedFd, pipe: &OwnedFd) -> io::Result<Self> {
-        // A pipe can be opened anew as long as anybody has one of its ends (proc_pid_fd(5)).
+        // A pipe can be opened again as long as anybody has one of its ends (proc_pid_fd(5)).
         let path = format!("/proc/self/fd/{}", pipe.as_raw_fd());
         let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let feed = open(path.as_str(), flags, Mode::empty())?;
@@ -125,7 +125,7 @@ impl Terminal {
     }
 
     /// EIO: nobody has the other side open. While the job lives that is not its end: it is held open here, so that
-    /// what is written to it later arrives; and held anew if somebody hangs it up (vhangup(2)).
+    /// what is written to it later arrives; and held again if somebody hangs it up (vhangup(2)).
     fn ended(&mut self) -> bool {
         self.held = if self.is_final {
             None

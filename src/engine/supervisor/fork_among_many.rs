@@ -63,7 +63,7 @@ impl LowDescriptors {
         Ok(())
     }
 
-    /// Forks a child that has `channel` and `descriptors`, those of `host`, and the standard ones. `None` where it
+    /// Forks a child that has `channel` and `descriptors`, those of `host`, and the standard ones. `None` if it
     /// cannot be done like this.
     pub(super) fn fork(
         &mut self,

@@ -22,7 +22,7 @@ use job::JobId;
 use linux::sys::{self, Pid};
 use protocol::codec;
 
-/// The version of [`Handover`]; it grows where an older binary would misunderstand a newer one.
+/// The version of [`Handover`]; it grows if an older binary would misunderstand a newer one.
 pub(crate) const VERSION: u32 = 1;
 
 /// The variable that names the descriptor of a handover.
@@ -82,7 +82,7 @@ pub(super) struct HandedMonitor {
     pub(super) is_rescuer: bool,
 }
 
-/// Takes what the program before this one left; `None` where this is a fresh start.
+/// Takes what the program before this one left; `None` if this is a fresh start.
 pub(super) fn take() -> io::Result<Option<Handover>> {
     let Some(number) = std::env::var(HANDOVER).ok() else {
         return Ok(None);
@@ -102,7 +102,7 @@ fn read(number: &str) -> io::Result<(Handover, File)> {
     Ok((codec::decode(&bytes)?, file))
 }
 
-/// Goes back to the program before, where this one came out of an upgrade and cannot start. Returns where that is not so, or
+/// Goes back to the program before, where this one came out of an upgrade and cannot start. Returns if that is not so, or
 /// cannot be. Nothing of the handover may have been taken yet.
 pub fn go_back(why: &str) {
     let gone_back = || -> io::Result<()> {
@@ -171,13 +171,13 @@ impl Invocation {
         pid.ok_or_else(|| io::Error::from(Errno::ECHILD))
     }
 
-    /// Becomes the binary on disk. Returns only where that failed; nothing has changed then, but that the
+    /// Becomes the binary on disk. Returns only if that failed; nothing has changed then, but that the
     /// descriptors in the handover would stay open over another execve.
     pub(super) fn become_successor(&self, handover: &Handover) -> io::Error {
         self.become_program(&self.binary, handover)
     }
 
-    /// Becomes the program that was started like this, and is open there. Returns only where that failed.
+    /// Becomes the program that was started like this, and is open there. Returns only if that failed.
     pub(super) fn go_back(&self, program: RawFd, why: &str, mut handover: Handover) -> io::Error {
         handover.previous = None;
         handover.failed = Some(Failed {

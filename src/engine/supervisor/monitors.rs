@@ -57,7 +57,7 @@ struct Watched {
     /// The spare read ends of the job's pipes.
     stdout: OwnedFd,
     stderr: Option<OwnedFd>,
-    /// The spare master of the job's terminal, where it has one.
+    /// The spare master of the job's terminal, if it has one.
     terminal: Option<OwnedFd>,
     /// Of a rescue monitor: the leader, and where to tell how it ended.
     leader: Option<(Pid, OwnedFd)>,
@@ -128,7 +128,7 @@ impl Monitors {
         }
     }
 
-    /// Gives the launch to an idle monitor; `None` where there is none that takes it.
+    /// Gives the launch to an idle monitor; `None` if there is none that takes it.
     fn employ(&mut self, descriptors: &Descriptors) -> Option<(Pid, OwnedFd)> {
         while let Some(pid) = self.idle.take() {
             let Some(channel) = self.live.get_mut(&pid).and_then(|idle| idle.channel.take()) else {
@@ -346,7 +346,7 @@ impl Monitors {
         self.tell_leaders_ends();
     }
 
-    /// The processes that the death of the only dead monitor has made children of this one. None where
+    /// The processes that the death of the only dead monitor has made children of this one. None if
     /// some of them could be of another job: then a rescuer goes by their traces alone.
     fn strays(&self, server: Option<Pid>) -> Vec<ProcessIdentity> {
         if self.watched().any(|(_, watched)| watched.is_rescuer) {

@@ -393,7 +393,7 @@ impl Supervisor {
         }
     }
 
-    /// The new program does not serve: becomes the one before it. Where that fails, this one goes on.
+    /// The new program does not serve: becomes the one before it. If that fails, this one continues.
     fn go_back(&mut self, why: &str) {
         let Upgrade::Proving(Proving {
             previous: Some((program, invocation)),
@@ -412,7 +412,7 @@ impl Supervisor {
         self.restart_at.get_or_insert(clock::now().boot);
     }
 
-    /// The server has ended: becomes the new program. Where that fails, the old one goes on.
+    /// The server has ended: becomes the new program. If that fails, the old one continues.
     pub(super) fn become_successor(&mut self) {
         let error = match self.hand_over() {
             Ok((handover, _own)) => self.invocation.become_successor(&handover),

@@ -42,7 +42,7 @@ pub(super) enum Upgrade {
     },
     /// It understands; the server is ending.
     Replacing {
-        /// When the server is killed, so that the upgrade can go on.
+        /// When the server is killed, so that the upgrade can continue.
         kill_at: BootInstant,
     },
     /// This is the new program, and its server has still to be ready.

@@ -214,7 +214,7 @@ fn status_of(job: &Job) -> serde_json::Value {
     }
 }
 
-/// For the fuzz targets: whether the conversation goes on after this message, which has a meaning or a close that
+/// For the fuzz targets: whether the conversation continues after this message, which has a meaning or a close that
 /// fits into a frame.
 pub(super) fn fuzz_read(message: Message) -> bool {
     /// RFC 6455, section 5.5, without the code.

@@ -255,7 +255,7 @@ impl Input<'_> {
                     Err(RequestError::Refused(Refusal::NotStarted)) => {
                         self.is_open = self.is_started().await;
                     }
-                    // The output tells of an end; a job that goes on takes no more.
+                    // The output tells of an end; a job that continues takes no more.
                     Err(
                         RequestError::StdinClosed
                         | RequestError::Refused(Refusal::Stopping | Refusal::Finished)
@@ -284,14 +284,14 @@ impl Input<'_> {
         Ok(())
     }
 
-    /// Waits until the job is no longer queued; `false` where it will not start any more.
+    /// Waits until the job is no longer queued; `false` if it will not start any more.
     async fn is_started(&self) -> bool {
         let waited = self.manager.wait(self.id, Until::Started, START).await;
         waited.is_ok_and(|job| !job.state.is_terminal())
     }
 }
 
-/// The close frame that an error of the library asks for; `None` where the connection is gone.
+/// The close frame that an error of the library asks for; `None` if the connection is gone.
 pub(super) fn close_for(error: axum::Error) -> Option<Close> {
     match error.into_inner().downcast_ref::<tungstenite::Error>()? {
         tungstenite::Error::Capacity(_) => Some(frames::TOO_LARGE),
@@ -451,7 +451,7 @@ impl Log {
             .expect(recorded);
     }
 
-    /// The next message with output; `None` where there is no more for now.
+    /// The next message with output; `None` if there is no more for now.
     async fn next(&mut self) -> io::Result<Option<Message>> {
         self.open().await;
         let Some(mut reader) = self.reader.take() else {

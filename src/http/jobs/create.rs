@@ -66,7 +66,7 @@ pub(crate) async fn validate(
     Ok(Json(view).into_response())
 }
 
-/// Does the command policy, where there is one, admit this job? Every way to a job comes by here.
+/// Does the command policy, if there is one, admit this job? Every way to a job comes by here.
 pub(crate) async fn judge(settings: &Settings, spec: &Spec) -> Result<(), ApiError> {
     let Some(policy) = settings.policy.clone() else {
         return Ok(());

@@ -13,9 +13,7 @@ use crate::problem::ApiError;
 use crate::{body, conditions, request, respond, view};
 use manager::{RequestError, Until};
 
-/// How often a patch without `If-Match` is tried on a job that changes at the same time, and how long it
-/// waits for the change in between.
-const ATTEMPTS: usize = 8;
+/// How long a patch waits for a change that was made at the same time before it is tried again.
 const BETWEEN: Duration = Duration::from_millis(50);
 
 /// `PATCH /jobs/{id}`
@@ -26,22 +24,25 @@ pub(crate) async fn patch(
     request: Request,
 ) -> Result<Response, ApiError> {
     let patch = body::read_patch(request, api.settings.max_body_bytes).await?;
-    let is_bound = headers.contains_key(IF_MATCH);
-    for _ in 0..ATTEMPTS {
+    let job = conditions::change(&headers, async || {
         let job = api.manager.get(id).await?;
         // What would be refused anyway is told first (RFC 9110, 13.2.1).
         let amendment = request::parse_amendment(&job, &patch, &api.settings.spec_limits)?;
-        if is_bound && !conditions::match_has(&headers, &view::etag(&job)) {
-            break;
+        if headers.contains_key(IF_MATCH) && !conditions::match_has(&headers, &view::etag(&job)) {
+            return Err(ApiError::PreconditionFailed);
         }
         match api.manager.amend(id, job.version, amendment).await {
-            Ok(job) => return Ok(respond::job(&api, StatusCode::OK, &job)),
-            Err(RequestError::Changed) if !is_bound => {
-                let next = Until::VersionAfter(job.version);
-                let _ = api.manager.wait(id, next, BETWEEN).await?;
+            Ok(job) => Ok(Some(job)),
+            Err(RequestError::Changed) => {
+                if !headers.contains_key(IF_MATCH) {
+                    let next = Until::VersionAfter(job.version);
+                    let _ = api.manager.wait(id, next, BETWEEN).await?;
+                }
+                Ok(None)
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => Err(error.into()),
         }
-    }
-    Err(ApiError::PreconditionFailed)
+    })
+    .await?;
+    Ok(respond::job(&api, StatusCode::OK, &job))
 }

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::api::Api;
-use crate::extract::{InPath, MAX_WAIT, Wait};
+use crate::extract::{InPath, Wait};
 use crate::layers::auth::Caller;
 use crate::problem::ApiError;
 use crate::query::{self, Params};
@@ -31,22 +31,43 @@ pub(crate) const STOP: &[&str] = &[
 /// The longest grace period that a stop may ask for.
 const MAX_GRACE: Duration = Duration::from_hours(24);
 
+/// What a `DELETE` of a job or a batch says.
+pub(crate) struct End {
+    pub(crate) stop: Stop,
+    /// Remove it once it has ended.
+    pub(crate) purge: bool,
+    pub(crate) wait: Wait,
+}
+
+impl End {
+    pub(crate) fn of(
+        mut params: Params,
+        caller: &Caller,
+        headers: &HeaderMap,
+    ) -> Result<Self, ApiError> {
+        let end = Self {
+            wait: Wait::of(&mut params, headers),
+            stop: stop_wanted(&mut params, caller),
+            purge: params.flag("purge"),
+        };
+        params.finish()?;
+        Ok(end)
+    }
+}
+
 /// `DELETE /jobs/{id}`
 pub(crate) async fn stop(
     State(api): State<Api>,
     Extension(caller): Extension<Caller>,
     InPath(id): InPath,
-    mut params: Params,
+    params: Params,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let wait = Wait::of(&mut params, &headers);
-    let stop = stop_wanted(&mut params, &caller);
-    let purge = params.flag("purge");
-    params.finish()?;
+    let End { stop, purge, wait } = End::of(params, &caller, &headers)?;
     let manager = &api.manager;
     let job = if purge {
-        // The manager goes on with a purge that nobody waits for any more.
-        let limit = if wait.asked { wait.limit } else { MAX_WAIT };
+        // The manager continues with a purge that nobody waits for any more.
+        let limit = wait.patience();
         let Purged::StillThere(job) = manager.purge(id, stop, limit).await? else {
             let mut response = StatusCode::NO_CONTENT.into_response();
             wait.mark(&mut response);
@@ -73,7 +94,7 @@ pub(crate) async fn stop(
     Ok(response)
 }
 
-pub(crate) fn stop_wanted(params: &mut Params, caller: &Caller) -> Stop {
+fn stop_wanted(params: &mut Params, caller: &Caller) -> Stop {
     let grace = params.parsed(
         "grace_seconds",
         "a number of seconds from 0 to 86400",

@@ -54,7 +54,7 @@ pub(crate) struct Caller {
     pub(crate) actor: Arc<str>,
     /// What they may do.
     pub(crate) scope: Access,
-    /// What the permission hangs on; nothing where it lasts as long as the connection.
+    /// What the permission hangs on; nothing if it lasts as long as the connection.
     grant: Option<Grant>,
     /// How they came in.
     pub(crate) by: By,

@@ -50,7 +50,7 @@ pub(crate) async fn guard(State(api): State<Api>, request: Request, next: Next) 
     response
 }
 
-/// Somebody followed a link to the page, from wherever: it is shown in a tab of its own and has no data. Frames, scripts
+/// Somebody followed a link to the page, from wherever: it is shown in its own tab and has no data. Frames, scripts
 /// and images of other pages say something else here, and so does what is no browser.
 fn is_navigation(request: &Request) -> bool {
     let matched = request.extensions().get::<MatchedPath>();

@@ -1,4 +1,4 @@
-//! What proxies have to know about answers that go on.
+//! What proxies have to know about answers that continue.
 
 use axum::body::HttpBody;
 use axum::extract::Request;

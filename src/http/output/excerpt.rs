@@ -50,7 +50,7 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// What the query asks for; `None` where it asks for nothing.
+    /// What the query asks for; `None` if it asks for nothing.
     pub(crate) fn of(params: &mut Params) -> Option<Self> {
         let bytes = params.parsed("output_bytes", "a whole number from 0 to 1048576", |text| {
             let plain = text.bytes().all(|byte| byte.is_ascii_digit());
@@ -219,7 +219,7 @@ impl Part {
         }
     }
 
-    /// Reads one piece from `end` on; `false` where a gap begins or there is nothing more.
+    /// Reads one piece from `end` on; `false` if a gap begins or there is nothing more.
     fn take(&mut self, reader: &mut Reader, most: usize, of: Option<Stream>) -> io::Result<Taken> {
         let at = self.end;
         let most = most.min(PIECE);

@@ -1,4 +1,4 @@
-//! A body that goes on as the job writes, until the job has ended and all of its output has been sent.
+//! A body that continues as the job writes, until the job has ended and all of its output has been sent.
 //!
 //! Every follower reads the files at its own pace; between two readings it waits for a word of the
 //! manager's. Where the service ends before the job does, the body is broken off: only `end`, or the

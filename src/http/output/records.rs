@@ -110,7 +110,7 @@ pub(super) struct Records {
     pub(super) at: u64,
     /// Where to end; follows have no such place.
     pub(super) end: Option<u64>,
-    /// How many bytes may still come; `None` where there is no limit.
+    /// How many bytes may still come; `None` if there is no limit.
     pub(super) left: Option<u64>,
     /// For [`Format::RawWithTimes`]: is the place within a line of this stream?
     pub(super) within_line: [bool; 2],
@@ -349,7 +349,7 @@ impl Records {
         reader.expect(recorded);
     }
 
-    /// A body with what there is by now; with the end of the job, where that is known and nothing of
+    /// A body with what there is by now; with the end of the job, if that is known and nothing of
     /// its output lies after it.
     pub(super) fn into_body(self, end: Option<Arc<Job>>) -> Body {
         let first = Some((self, end));

@@ -104,7 +104,7 @@ fn pattern(params: &mut Params) -> Option<Regex> {
     }
 }
 
-/// A search that goes on.
+/// A search that continues.
 struct Search {
     reader: Reader,
     filter: Option<Stream>,
@@ -175,7 +175,7 @@ impl Search {
         Ok(out)
     }
 
-    /// Takes one piece in; `false` where there is none.
+    /// Takes one piece in; `false` if there is none.
     fn read(&mut self, found: &mut Vec<Hit>) -> io::Result<bool> {
         let (offset, bytes, next) = match self.filter {
             None => match self.reader.next_raw(self.at, PIECE)? {
@@ -198,7 +198,7 @@ impl Search {
             },
         };
         if bytes.is_empty() {
-            // A line does not go on behind a gap.
+            // A line does not continue behind a gap.
             self.held.take(&self.pattern, true, found);
         } else {
             self.held.push(offset, &bytes);

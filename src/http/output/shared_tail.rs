@@ -63,7 +63,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// `None` where others have no use for what would be read.
+    /// `None` if others have no use for what would be read.
     pub(super) fn of(records: &Records, told: u64) -> Option<Self> {
         let is_shared = match records.format {
             Format::Raw | Format::Lines | Format::Events => true,
@@ -85,7 +85,7 @@ impl Key {
 pub(super) struct SharedPiece {
     pub(super) key: Key,
     pub(super) bytes: Bytes,
-    /// Where to go on.
+    /// Where to continue.
     pub(super) at: u64,
     /// The last attempt that is written by then.
     pub(super) attempt: u32,

@@ -4,7 +4,8 @@ use super::{ApiError, Place, Violation};
 use crate::request::{BodyError, FieldError, code};
 use job::life::Refusal;
 use manager::{
-    BatchError, FilesError, QueueError, RequestError, ScheduleError, SubmitError, Unavailable,
+    BatchError, FilesError, LookupError, QueueError, RequestError, ScheduleError, SubmitError,
+    Unavailable,
 };
 use store::StoreError;
 
@@ -77,11 +78,24 @@ impl From<SubmitError> for ApiError {
             SubmitError::KeyReused => Self::KeyReused,
             SubmitError::Unavailable(unavailable) => unavailable.into(),
             SubmitError::NoRoom => Self::NoRoom,
-            SubmitError::Workspace(error) => match FilesError::from(error) {
-                FilesError::NoRoom => Self::NoRoom,
-                error => Self::Internal(format!("making a workspace: {error}")),
-            },
+            SubmitError::Workspace(error) => {
+                let error = FilesError::from(error);
+                if matches!(error, FilesError::NoRoom) {
+                    Self::NoRoom
+                } else {
+                    Self::Internal(format!("making a workspace: {error}"))
+                }
+            }
             SubmitError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<LookupError> for ApiError {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::NoSuchJob => Self::JobNotFound,
+            LookupError::Store(error) => error.into(),
         }
     }
 }

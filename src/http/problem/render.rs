@@ -31,7 +31,7 @@ struct RenderedProblem<'a> {
     request_id: &'a str,
 }
 
-/// An answer whose errors have a form of their own.
+/// An answer whose errors have their own form.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AsItIs;
 

@@ -152,7 +152,7 @@ impl<T> Default for Tickets<T> {
 }
 
 impl<T> Tickets<T> {
-    /// A ticket for one `GET` of this path, for a moment; `None` where there are too many.
+    /// A ticket for one `GET` of this path, for a moment; `None` if there are too many.
     pub fn issue(&self, path: &str, holder: T) -> Option<String> {
         let text = random_letters()?;
         let now = Instant::now();
@@ -256,7 +256,7 @@ impl Sessions {
         Some(text)
     }
 
-    /// Makes a session of a code or a token; `None` where it proves nothing, or where too much was tried.
+    /// Makes a session of a code or a token; `None` if it proves nothing, or if too much was tried.
     pub fn enter(
         &self,
         proof: &Proof<'_>,
@@ -395,7 +395,7 @@ impl Sessions {
         self.write_but(Some(id));
     }
 
-    /// Takes a session out of the memory: whoever waits for its end is woken. `false` where there is none.
+    /// Takes a session out of the memory: whoever waits for its end is woken. `false` if there is none.
     pub fn forget(&self, id: &str) -> bool {
         // Another writing may have come between the two halves.
         self.0.unwritten.store(true, Ordering::Relaxed);

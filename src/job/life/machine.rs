@@ -69,7 +69,7 @@ pub enum Phase {
 /// The first reason for which the end was asked. A later one changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ending {
-    /// Why; `None` where the request came after the leader had ended by itself.
+    /// Why; `None` if the request came after the leader had ended by itself.
     pub cause: Option<Cause>,
     /// Who.
     pub requested_by: Option<String>,
@@ -147,7 +147,7 @@ pub enum Effect {
         /// Whom it did reach.
         reached: Scope,
     },
-    /// Begin to kill every process; go on until the set is empty.
+    /// Begin to kill every process; continue until the set is empty.
     Kill,
     /// The attempt is over.
     Finish,

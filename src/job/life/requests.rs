@@ -103,7 +103,7 @@ impl Life {
         }
     }
 
-    /// Lets the timeout's clock go on. The monitor wakes the processes.
+    /// Lets the timeout's clock continue. The monitor wakes the processes.
     pub fn resume(&mut self, now: Now) -> Verdict {
         match self.phase {
             Phase::Starting => Verdict::Refuse(Refusal::NotStarted),

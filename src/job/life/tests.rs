@@ -164,7 +164,7 @@ fn every_phase_answers_every_event() {
                 ("ended", None),
             ],
         ),
-        // Also where nobody could see how the leader ended.
+        // Even if nobody could see how the leader ended.
         (
             Event::LeftBehind(2),
             [

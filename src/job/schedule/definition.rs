@@ -197,7 +197,7 @@ pub struct Progress {
 pub struct Occurrence {
     /// The name of the schedule.
     pub name: String,
-    /// When the job was due; nothing where somebody asked for it.
+    /// When the job was due; nothing if somebody asked for it.
     pub due_at: Option<Timestamp>,
 }
 

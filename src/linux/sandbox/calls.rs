@@ -70,7 +70,7 @@ const OF_ARCH: &[libc::c_long] = &[libc::SYS_iopl, libc::SYS_ioperm];
 const OF_ARCH: &[libc::c_long] = &[];
 
 /// Looks into other processes. With Landlock in force the kernel allows these within the job only, and
-/// debuggers and sanitizers go on to work there.
+/// debuggers and sanitizers continue to work there.
 const TRACING: &[libc::c_long] = &[
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
@@ -120,7 +120,7 @@ pub(super) fn filter(traces_its_own: bool) -> Result<BpfProgram, Failure> {
 }
 
 /// Two questions that a filter with one answer cannot ask come first: clone3 has its flags in memory, where
-/// no filter sees them, and with ENOSYS the C library goes on with clone.
+/// no filter sees them, and with ENOSYS the C library continues with clone.
 fn before(filter: BpfProgram) -> BpfProgram {
     const LOAD_NUMBER: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS, at offset 0
     const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K

@@ -1,8 +1,8 @@
-//! A child that runs one function on a stack of its own, in this process's memory or in a copy of it.
+//! A child that runs one function on its own stack, in this process's memory or in a copy of it.
 //!
 //! fork(2) copies every mapping that has been written to, lets both sides copy each page that they then write
 //! to, and execve(2) takes all of it down again. A child that shares the memory until then does none of that.
-//! Unlike after vfork(2) its parent goes on: a program on a file system that hangs delays nobody but its job.
+//! Unlike after vfork(2) its parent continues: a program on a file system that hangs delays nobody but its job.
 
 use std::cell::Cell;
 use std::io;
@@ -97,7 +97,7 @@ pub struct NotStarted<T> {
     pub status: OwnedFd,
 }
 
-/// Starts a child in `body`, in `cgroup` where one is given (Linux 5.7).
+/// Starts a child in `body`, in `cgroup` if one is given (Linux 5.7).
 ///
 /// `status` is the read end, which does not block, of a pipe whose write end is closed by execve(2) and that
 /// nobody has but the child, once its parent has closed its own. The calling process must have one thread.

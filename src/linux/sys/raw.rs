@@ -43,7 +43,7 @@ impl Strings {
     }
 }
 
-/// execve(2); returns only where it failed.
+/// execve(2); returns only if it failed.
 pub fn execve(path: &CStr, argv: &Strings, env: &Strings) -> Errno {
     let (argv, env) = (argv.pointers.as_ptr(), env.pointers.as_ptr());
     // SAFETY: the arrays end with a null pointer and point to strings; all of it outlives the call.
@@ -101,7 +101,7 @@ pub fn open(path: &CStr, flags: i32) -> nix::Result<RawFd> {
 
 /// close(2).
 pub fn close(fd: RawFd) {
-    // SAFETY: a leader uses numbers alone, and this one no more; its parent has a table of its own.
+    // SAFETY: a leader uses numbers alone, and this one no more; its parent has its own table.
     let _ = unsafe { syscall!(Sysno::close, fd) };
 }
 

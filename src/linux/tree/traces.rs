@@ -17,7 +17,7 @@ pub struct Traces {
     mark: String,
     /// The inodes of the job's pipes.
     pipes: Vec<u64>,
-    /// The device number of the job's terminal, where the supervisor holds it: after that, it is used again.
+    /// The device number of the job's terminal, where the supervisor holds it: after that, it is reused.
     pub terminal: Option<u64>,
     /// Number and start time of those that were found before, whatever they have become.
     known: HashSet<(i32, u64)>,
@@ -59,13 +59,13 @@ impl Traces {
     }
 
     /// The processes anywhere on the machine that are certainly the job's. Who has the session's number may
-    /// be a stranger, for whom it was used again; who has the mark alone may have got it handed over, as
+    /// be a stranger, for whom it was reused; who has the mark alone may have got it handed over, as
     /// at(1) does: each is believed together with another trace.
     pub(super) fn anywhere(&mut self) -> Vec<Stat> {
         let mut all = everybody();
         all.retain(|stat| stat.start_ticks >= self.leader.start_ticks);
         let has_leader = all.iter().any(|stat| self.is_leader(stat));
-        // A session's number is not used again while the session has members: one of them speaks for all.
+        // A session's number is not reused while the session has members: one of them speaks for all.
         let is_ours = has_leader
             || all.iter().any(|stat| {
                 self.is_of_session(stat) && (self.is_marked(stat) || self.writes_output(stat))

@@ -136,7 +136,7 @@ impl Admission {
         }
     }
 
-    /// Looks anew which job of the queue is the next, if any can be. Without `now` a rate that is set is looked at in
+    /// Looks again which job of the queue is the next, if any can be. Without `now` a rate that is set is looked at in
     /// the next grant.
     pub(super) fn refresh(&mut self, name: &Arc<str>, now: Option<Timestamp>) {
         let Some(queue) = self.queues.get_mut(name) else {

@@ -6,7 +6,7 @@ use super::{BatchError, BatchJob, BatchSubmission, MOST_TOLD, PURGED};
 use crate::chains::{self, Link, Tally, Target, Unlinked};
 use crate::room::Superseded;
 use crate::shared::Shared;
-use crate::{Manager, RequestError, SubmitError};
+use crate::{Manager, SubmitError};
 use job::batch::{self, Batch, Ends, Group, Membership, OnFailure};
 use job::dependency::{Awaited, Dependency};
 use job::event::Event;
@@ -219,11 +219,7 @@ pub(crate) async fn stop(
         batch: Some(id),
         ..Filter::default()
     };
-    let mut ids = match manager.unfinished(filter).await {
-        Ok(ids) => ids,
-        Err(RequestError::Store(error)) => return Err(error),
-        Err(_) => return Ok(()),
-    };
+    let mut ids = manager.unfinished(filter).await?;
     // None of them may start because another one has ended.
     let waits = |id: &JobId| shared.room.amend(*id, |ticket| ticket.held = true);
     let waiting: Vec<JobId> = ids.iter().copied().filter(waits).collect();

@@ -44,7 +44,7 @@ fn parse(name: &[u8]) -> Option<(u64, Part)> {
     Some((first?, part))
 }
 
-/// Opens a file of a segment; `None` where it does not exist.
+/// Opens a file of a segment; `None` if it does not exist.
 pub(super) fn open(
     dir: impl AsFd,
     first: u64,
@@ -62,7 +62,7 @@ pub(super) fn open(
 
 /// Every file of a segment in the directory, in the order of their offsets.
 pub(super) fn list(dir: impl AsFd) -> io::Result<Vec<(u64, Part)>> {
-    // A description of its own: two listings must not share a position.
+    // Its own description: two listings must not share a position.
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut dir = Dir::openat(dir, ".", flags, Mode::empty())?;
     let mut found = Vec::new();

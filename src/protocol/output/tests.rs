@@ -552,7 +552,7 @@ fn removal_leaves_other_files_alone() {
     assert_eq!(rig.reader().next(0, None, MIB).unwrap(), None);
 }
 
-/// Runs one test of this file again in a process of its own.
+/// Runs one test of this file again in its own process.
 fn again(test: &str, dir: &TempDir) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command

@@ -83,7 +83,7 @@ pub fn is_untidy(jobs: BorrowedFd<'_>, job: JobId) -> bool {
 }
 
 /// Makes sure that a launch whose monitor is dead never executes a program, and removes what it left.
-/// `false` where that is not so: its monitor lives, or its leader may have executed one.
+/// `false` if that is not so: its monitor lives, or its leader may have executed one.
 ///
 /// Whoever holds the lock decides: a monitor that comes late finds it held, or its file without a name.
 pub fn discard(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<bool> {

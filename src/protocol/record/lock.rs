@@ -17,7 +17,7 @@ fn whole_file(kind: libc::c_int) -> libc::flock {
     }
 }
 
-/// Takes the write lock on a file; `false` where somebody else holds it. It goes with the process, and
+/// Takes the write lock on a file; `false` if somebody else holds it. It goes with the process, and
 /// with the first descriptor of the file that this process closes.
 pub fn lock(file: &File) -> io::Result<bool> {
     match fcntl(file, FcntlArg::F_SETLK(&whole_file(libc::F_WRLCK))) {

@@ -1,4 +1,4 @@
-//! What is written into the record's file beside its slots, each in a place of its own: who the leader is, its last
+//! What is written into the record's file beside its slots, each in its own place: who the leader is, its last
 //! word, and the progress of standard input.
 //!
 //! A leader shares its monitor's memory when it writes its notes, so that making them neither allocates nor waits.
@@ -131,7 +131,7 @@ fn checked(note: &[u8; ROOM], magic: [u8; 4]) -> Option<&[u8]> {
     content.strip_prefix(&magic)
 }
 
-/// What there is in the place of a leader's note.
+/// What there is instead of a leader's note.
 pub(super) enum Noted {
     /// No leader has come so far.
     Nothing,
@@ -174,7 +174,7 @@ pub(super) fn write_input(file: &File, written: u64, pending: u64) -> io::Result
     file.write_all_at(&note, INPUT_NOTE)
 }
 
-/// How many bytes of standard input have been written; `None` where nobody knows.
+/// How many bytes of standard input have been written; `None` if nobody knows.
 pub(super) fn read_input(file: &File) -> Option<u64> {
     let mut note = [0; 16];
     file.read_exact_at(&mut note, INPUT_NOTE).ok()?;

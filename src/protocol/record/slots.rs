@@ -86,7 +86,7 @@ pub(super) fn read_slot(file: &File, offset: u64) -> Slot {
     }
 }
 
-/// A part of the file, filled up with zeroes; `None` where it cannot be read.
+/// A part of the file, filled up with zeroes; `None` if it cannot be read.
 fn read_area(file: &File, offset: u64, size: u64) -> Option<Vec<u8>> {
     let mut slot = vec![0; usize::try_from(size).unwrap_or_default()];
     let mut filled = 0;

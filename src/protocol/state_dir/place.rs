@@ -96,7 +96,7 @@ pub(super) fn settle(
 }
 
 impl Place {
-    /// Who holds the lock that is at this place still. That file is opened only where it is another than ours: closing
+    /// Who holds the lock that is at this place still. That file is opened only if it is another than ours: closing
     /// it would let go of our own lock.
     fn holder(&self) -> Option<i32> {
         let lock = self.path.join(LOCK);

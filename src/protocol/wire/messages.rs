@@ -63,7 +63,7 @@ pub enum FromSupervisor {
 pub struct NextJob {
     /// There is a pipe of standard input.
     pub open_stdin: bool,
-    /// Standard error has a pipe of its own.
+    /// Standard error has its own pipe.
     pub own_stderr: bool,
 }
 
@@ -135,7 +135,7 @@ pub enum Request {
     },
     /// Stop every process until a resume.
     Pause,
-    /// Let them go on.
+    /// Let them continue.
     Resume,
     /// Follow another plan from now on.
     Amend {
@@ -158,7 +158,7 @@ pub enum Request {
 /// A packet for a job's standard input.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Input {
-    /// Refused where another number of bytes has been written before.
+    /// Refused if another number of bytes has been written before.
     pub offset: Option<u64>,
     #[serde(with = "serde_bytes")]
     pub bytes: Vec<u8>,
@@ -213,7 +213,7 @@ pub enum RequestRefused {
     StdinClosed,
     /// The bytes do not go where the input is.
     StdinOffset {
-        /// Where it is; `None` where nobody knows.
+        /// Where it is; `None` if nobody knows.
         expected: Option<u64>,
     },
 }

@@ -55,7 +55,7 @@ type Patterns = BTreeMap<String, Pattern>;
 enum Pattern {
     Text(String),
     Object(Patterns),
-    /// Its members are compared, and it stays even where nothing is left in it.
+    /// Its members are compared, and it stays even if nothing is left in it.
     Section(Patterns),
 }
 

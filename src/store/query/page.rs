@@ -23,7 +23,7 @@ const MAX_COUNTED: i64 = 2_000;
 /// The most names of which the first by age are looked for in the index alone.
 const MAX_NAMES: i64 = 20_000;
 
-/// The statement for a page; `None` where no finished job can match.
+/// The statement for a page; `None` if no finished job can match.
 pub(crate) fn page(connection: &Connection, query: &Query) -> Result<Option<Sql>, Fault> {
     let filter = &query.filter;
     let states: Vec<i64> = State::ALL

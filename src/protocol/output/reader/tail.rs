@@ -109,7 +109,7 @@ impl Reader {
     }
 
     /// The bytes that end at `before`, a global offset or a position of the filter's stream, and the
-    /// offset of the first of them. `None` where they are gone.
+    /// offset of the first of them. `None` if they are gone.
     fn run_before(
         &mut self,
         before: u64,

@@ -128,7 +128,7 @@ impl View {
         Ok(Some((record, record.start.offset())))
     }
 
-    /// Where a position of a stream, not before this segment's start, is; its end where it is later.
+    /// Where a position of a stream, not before this segment's start, is; its end if it is later.
     pub(super) fn locate(&mut self, stream: Stream, position: u64) -> io::Result<Located> {
         let end = self.end.of(stream);
         if position >= end {
@@ -187,7 +187,7 @@ impl View {
         self.raw_record(number)?.ok_or_else(damaged)
     }
 
-    /// `None` where the file has something else there.
+    /// `None` if the file has something else there.
     fn raw_record(&mut self, number: u64) -> io::Result<Option<Record>> {
         let start = number / BLOCK * BLOCK;
         if self.block.is_empty() || self.block_start != start {

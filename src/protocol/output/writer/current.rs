@@ -66,7 +66,7 @@ impl Current {
     }
 
     /// The segment that a predecessor left, and how many bytes of its last record's stream its log
-    /// lacks. `None` where the predecessor died before it could hold anything.
+    /// lacks. `None` if the predecessor died before it could hold anything.
     pub(super) fn adopt(dir: &OwnedFd, first: u64) -> io::Result<Option<(Self, u64)>> {
         let Some(index) = segment::open(dir, first, Part::Index, OFlag::O_RDWR)? else {
             return Ok(None);
