@@ -131,6 +131,7 @@ image-push:
 
 # Before a commit.
 check:
+	scripts/guards.py --check
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --lib --bins -- -D warnings
 	@scripts/need.sh $(TEST_NEEDS)
@@ -260,7 +261,7 @@ release-check: deny test-unheard test-page-more test-page-long test-prometheus t
 	$(MAKE) schemathesis SECONDS=120
 	$(MAKE) soak PROCESSION_FAULT_KILLS=60 PROCESSION_FAULT_MINUTES=1 PROCESSION_FAILPOINT_ROUNDS=10 \
 		PROCESSION_FOLLOW_SECONDS=20 PROCESSION_FOLLOW_KILLS=4 PROCESSION_END_JOBS=200 PROCESSION_RECOVERY_JOBS=200 \
-		PROCESSION_LEAK_JOBS=5000
+		PROCESSION_LEAK_JOBS=5000 PROCESSION_SERIES_JOBS=1000
 
 deny: $(CARGO_DENY)
 	$(CARGO_DENY) --locked check --hide-inclusion-graph bans licenses sources
@@ -327,6 +328,8 @@ soak:
 		PROCESSION_END_JOBS=$${PROCESSION_END_JOBS:-1000} $(CARGO) test --locked --test it -- follow:: --nocapture
 	PROCESSION_RECOVERY_JOBS=$${PROCESSION_RECOVERY_JOBS:-1000} \
 		$(CARGO) test --locked --test it -- faults::remains --nocapture
+	PROCESSION_SERIES_JOBS=$${PROCESSION_SERIES_JOBS:-10000} \
+		$(CARGO) test --locked --test it -- metrics::there_are_no_more_series
 	PROCESSION_LEAK_JOBS=$${PROCESSION_LEAK_JOBS:-100000} \
 		$(CARGO) test --locked --test it -- faults::leaks --nocapture
 

@@ -58,6 +58,7 @@ fn without_settings_the_defaults_hold() {
             max_queued: 100_000,
             max_finished: 1_000_000,
             max_events: 100_000,
+            metrics_labels: Vec::new(),
             otlp: None,
             webhook_allow_private: false,
             on_shutdown: None,
@@ -104,6 +105,9 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         "--sandbox=require",
         "--webhook-allow-private",
         "--otlp-endpoint=http://c:4318",
+        "--otlp-label=team",
+        "--metrics-label=team",
+        "--metrics-label=example.org/tier",
         "--work-dir=/w",
         "--allowed-host=A.example",
         "--allowed-host=b.example",
@@ -134,6 +138,8 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         sandbox = "require"
         webhook_allow_private = true
         otlp_endpoint = "http://c:4318"
+        otlp_label = ["team"]
+        metrics_label = ["team", "example.org/tier"]
         work_dir = "/w"
         allowed_host = ["A.example", "b.example"]
     "#;
@@ -141,6 +147,8 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
     assert_eq!(by_flags.state_dir, Path::new("/srv/s"));
     assert_eq!(by_flags.allowed_hosts, ["a.example", "b.example"]);
     assert_eq!(by_flags.on_shutdown(false), OnShutdown::Stop);
+    assert_eq!(by_flags.metrics_labels, ["team", "example.org/tier"]);
+    assert_eq!(by_flags.otlp.as_ref().unwrap().labels, ["team"]);
     assert!(by_flags.deny_root_jobs);
     assert_eq!(by_flags.sandbox, Baseline::Require);
     assert_eq!(by_flags.policy.as_deref(), Some(Path::new("/srv/p.toml")));

@@ -212,7 +212,7 @@ pub(super) fn table() -> Vec<Route> {
         route(POST, "/drain", Admin, &[], service::drain),
         route(DELETE, "/drain", Admin, &[], service::end_drain),
         route(GET, "/healthz", Public, &[], service::healthz),
-        route(GET, "/readyz", Metrics, &[], service::readyz),
+        route(GET, "/readyz", Public, &["serving"], service::readyz),
         route(GET, "/metrics", Metrics, &[], service::metrics),
         route(GET, "/info", Read, &[], service::info),
         route(GET, "/openapi.yaml", Public, &[], service::openapi),

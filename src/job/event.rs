@@ -269,6 +269,8 @@ pub struct Event {
     pub version: u64,
     /// The execution it belongs to.
     pub attempt: u32,
+    /// The trace of the job's creation, as `traceparent` has it.
+    pub traceparent: Option<String>,
     /// What happened.
     pub what: What,
     /// Which of the job's webhooks are to be told; empty in what is read back.
@@ -294,6 +296,7 @@ impl Event {
             state: job.state,
             version: job.version,
             attempt: job.attempt,
+            traceparent: job.trace.as_ref().map(ToString::to_string),
             what,
         }
     }
@@ -313,6 +316,7 @@ impl Event {
             state: batch.state,
             version: batch.version(),
             attempt: 1,
+            traceparent: None,
             what,
             webhooks: wanted.map(|(number, _)| number).collect(),
         }

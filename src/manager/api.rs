@@ -308,7 +308,9 @@ pub struct Info {
 /// Why no new job is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotReady {
-    /// The service is ending, or was told to drain.
+    /// The service is ending.
+    Ending,
+    /// It was told to drain.
     Draining,
     /// The file system of the state directory has less free space than is kept free.
     NoRoom,
@@ -319,6 +321,7 @@ impl NotReady {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Ending => "the service is ending",
             Self::Draining => "the service is draining",
             Self::NoRoom => {
                 "the file system of the state directory has less free space than --min-free-bytes"

@@ -25,6 +25,8 @@ pub struct CloudEvent<'a> {
     kind: &'static str,
     subject: String,
     time: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<&'a str>,
     datacontenttype: &'static str,
     data: Data<'a>,
 }
@@ -179,6 +181,7 @@ impl<'a> CloudEvent<'a> {
             kind: event.what.kind().as_str(),
             subject,
             time: event.at,
+            traceparent: event.traceparent.as_deref(),
             datacontenttype: "application/json",
             data: Data {
                 name: event.name.as_deref(),

@@ -30,6 +30,11 @@ impl Default for Registry {
 }
 
 impl Registry {
+    /// Is anything set of this queue?
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        self.known().contains_key(name)
+    }
+
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Queue>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -37,7 +42,7 @@ impl Registry {
 
 /// At a server's start: the queues as earlier servers have left them.
 pub(super) async fn recall(shared: &Arc<Shared>) -> Result<(), StoreError> {
-    let (queues, starts) = shared.store.queues().await?;
+    let (queues, starts) = shared.store.queues().all().await?;
     for queue in queues {
         let settings = queue.settings.clone();
         shared.room.set_queue(&queue.name, Some(settings));
@@ -160,7 +165,7 @@ impl Queues {
                 created_at: before.as_ref().map_or(now, |it| it.created_at),
                 changed_at: now,
             };
-            self.shared.store.put_queue(queue.clone()).await?;
+            self.shared.store.queues().put(queue.clone()).await?;
             self.shared.queues.known().insert(name.to_owned(), queue);
             self.put_into_force(name, Some(settings)).await;
         }
@@ -186,7 +191,7 @@ impl Queues {
         if !force && present.contents.running + present.contents.queued > 0 {
             return Err(QueueError::InUse);
         }
-        self.shared.store.delete_queue(name.to_owned()).await?;
+        self.shared.store.queues().delete(name.to_owned()).await?;
         self.shared.queues.known().remove(name);
         self.put_into_force(name, None).await;
         Ok(())

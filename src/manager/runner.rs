@@ -1,5 +1,6 @@
 //! The one task of a live job, from its acceptance to its durable end. Nobody else changes the job.
 
+mod acceptance;
 mod log;
 mod requests;
 mod start;
@@ -11,11 +12,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+pub(super) use acceptance::Acceptance;
+
 use super::admission::Ticket;
-use super::adopt::{self, Fate, Origin};
-use super::api::LookupError;
+use super::adopt::{self, Fate, NoRecord, Origin};
 use super::readers::Readers;
-use super::room::Superseded;
 use super::shared::Shared;
 use super::shutdown::ShutdownPlan;
 use super::time::until;
@@ -25,15 +26,14 @@ use job::event::{self, Event, What};
 use job::life::{Refusal, Stop};
 use job::outcome::{Cause, SpawnFailure, Termination, Usage};
 use job::retry::Decision;
-use job::schedule;
 use job::spec::Secrets;
-use job::{Idempotency, Job, State, Unwatched};
+use job::time::Timestamp;
+use job::{Job, State, Unwatched};
 use linux::clock;
 use linux::failpoint;
 use linux::tree;
 use protocol::record::Record;
 pub(super) use requests::{JobRequest, Reply};
-use store::Inserted;
 use supervised::{Followed, Supervised};
 
 /// The most survivors of a lost job that its message names.
@@ -47,15 +47,6 @@ const SURVIVORS_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How soon a failed write of a job's end is tried again.
 pub(super) const STORE_RETRY: Duration = Duration::from_secs(1);
-
-/// How a new job comes in.
-pub(super) struct Acceptance {
-    pub(super) secrets: Secrets,
-    pub(super) idempotency: Option<Idempotency>,
-    /// The step of a schedule that makes it.
-    pub(super) step: Option<schedule::Record>,
-    pub(super) answer: oneshot::Sender<Result<Submitted, SubmitError>>,
-}
 
 pub(super) struct Runner {
     shared: Arc<Shared>,
@@ -72,6 +63,8 @@ pub(super) struct Runner {
     told: State,
     /// The rate of its queue counts its start.
     is_counted: bool,
+    /// When it got its slot, if it was from this server and its start has not been seen.
+    granted_at: Option<Timestamp>,
 }
 
 /// What is told of a job, and by whom.
@@ -111,6 +104,7 @@ impl Runner {
         Self {
             told: job.state,
             is_counted: false,
+            granted_at: None,
             shared,
             job,
             publish,
@@ -121,67 +115,6 @@ impl Runner {
             answer: None,
             origin: Origin::Ours,
         }
-    }
-
-    /// A new job: durable first, then queued or started.
-    pub(super) async fn accept(mut self: Box<Self>, acceptance: Acceptance) {
-        let Acceptance {
-            secrets,
-            idempotency,
-            step,
-            answer,
-        } = acceptance;
-        failpoint::hit("job.accepting");
-        let inserted =
-            match super::submit::insertion(&self.job, &secrets, idempotency, step.as_ref()) {
-                Ok(insertion) => self.shared.store.insert_all(insertion).await,
-                Err(error) => Err(error),
-            };
-        let refusal = match inserted {
-            Ok(Inserted::New) => {
-                failpoint::hit("job.accepted");
-                self.shared.metrics.accepted();
-                self.shared.stats.created();
-                self.answer = Some(answer);
-                let (slot, has_slot) = oneshot::channel();
-                let ticket = self.shared.room.ticket_of(&self.job);
-                self.shared.room.enter(ticket, Some(slot));
-                chains::linked(&self.shared, self.job.id);
-                if let Some(key) = &self.job.spec.concurrency {
-                    let room = &self.shared.room;
-                    let doomed = room.supersede(self.job.id, key, Superseded::Others);
-                    self.shared.end_superseded(doomed, &self.job);
-                }
-                self.shared.grant();
-                let next = Next::Wait(has_slot, None);
-                return self.go_on(secrets, next, Instant::now()).await;
-            }
-            Ok(Inserted::Replay(id)) => {
-                self.shared.room.take_back(self.job.id);
-                self.shared
-                    .get_any(id)
-                    .await
-                    .map(|job| Submitted {
-                        job,
-                        replayed: true,
-                    })
-                    .map_err(|error| match error {
-                        LookupError::Store(error) => SubmitError::Store(error),
-                        // It expired in this very moment.
-                        LookupError::NoSuchJob => SubmitError::KeyReused,
-                    })
-            }
-            Ok(Inserted::KeyReused) => {
-                self.shared.room.take_back(self.job.id);
-                Err(SubmitError::KeyReused)
-            }
-            Err(error) => {
-                self.shared.room.take_back(self.job.id);
-                Err(SubmitError::Store(error))
-            }
-        };
-        self.shared.chains.account().remove(self.job.id);
-        let _ = answer.send(refusal);
     }
 
     /// What earlier servers have told of the job; without it, nothing is told of what it is now.
@@ -219,7 +152,9 @@ impl Runner {
     /// A job that an earlier server launched; it holds a slot.
     pub(super) async fn resume(mut self: Box<Self>, secrets: Secrets, origin: Origin) {
         self.origin = origin;
-        let next = match Box::pin(adopt::fate(&self.shared, &self.job, origin)).await {
+        let was_started = self.was_started();
+        let fate = adopt::fate(&self.shared, &self.job, was_started, origin);
+        let next = match Box::pin(fate).await {
             Fate::Lives(link, record) => {
                 if let Some(record) = record {
                     mirror::mirror(&mut self.job, &record);
@@ -272,9 +207,14 @@ impl Runner {
         self.commit_end().await;
     }
 
+    /// Has a program of the present attempt been executed, as far as is known without its record?
+    fn was_started(&self) -> bool {
+        adopt::is_beyond_start(self.told) || self.job.attempt_started_at().is_some()
+    }
+
     /// The end of an attempt whose end nobody saw.
-    async fn lose(&mut self, record: Option<Record>, cause: Cause) -> Next {
-        if let Some(record) = &record {
+    async fn lose(&mut self, record: Result<Record, NoRecord>, cause: Cause) -> Next {
+        if let Ok(record) = &record {
             mirror::mirror(&mut self.job, record);
         }
         // Its last record may be older than its last output.
@@ -282,9 +222,10 @@ impl Runner {
         let present = self.shared.job_dirs.with_present_output(present).await;
         self.job.output = present.output;
         mirror::end(&mut self.job, Termination::unasked(cause), clock::wall());
-        let usage = record.as_ref().and_then(|record| record.usage);
-        if let Some(record) = record {
-            self.name_survivors(mirror::unwatched(&record)).await;
+        let usage = record.as_ref().ok().and_then(|record| record.usage);
+        match record {
+            Ok(record) => self.name_survivors(mirror::unwatched(&record)).await,
+            Err(why) => self.job.message = Some(why.describe().to_owned()),
         }
         self.settle(usage).await
     }
@@ -295,6 +236,7 @@ impl Runner {
         self.job.keep_attempt(usage);
         let Decision::Again(at) = decision else {
             self.commit_end().await;
+            self.shared.metrics.attempt_ended(self.job.state);
             return Next::Over;
         };
         // No two attempts at a time. The next server finds the same end and does the same.
@@ -314,6 +256,7 @@ impl Runner {
             until(Some(Instant::now() + STORE_RETRY)).await;
         }
         failpoint::hit("settle.stored");
+        self.shared.count_attempt(&ended);
         self.shared.job_dirs.remove_record(job.id).await;
         failpoint::hit("settle.removed");
         let (slot, has_slot) = oneshot::channel();
@@ -384,17 +327,16 @@ impl Runner {
         let events = event::since(self.told, &job, clock::wall());
         self.told = job.state;
         failpoint::hit("end.storing");
+        let mut was_said = false;
         while let Err(error) = self.shared.store.finish(job.clone(), events.clone()).await {
             self.shared.store_failed(&error);
-            tracing::error!(job.id = %job.id, %error, "the end of job {} could not be stored and is tried again: {error}", job.id);
+            if !std::mem::replace(&mut was_said, true) {
+                tracing::error!(job.id = %job.id, %error, "the end of job {} could not be stored, and is tried again until it is: {error}", job.id);
+            }
             until(Some(Instant::now() + STORE_RETRY)).await;
         }
         failpoint::hit("end.stored");
-        self.shared.metrics.ended(&job);
-        self.shared.stats.ended(&job);
-        if let Some(spans) = &self.shared.spans {
-            spans.ended(&job);
-        }
+        self.shared.count_end(&job);
         self.publish.send_replace(job.clone());
         chains::end_is_known(&self.shared, &job);
         self.answer();
@@ -478,6 +420,12 @@ impl Runner {
         if self.job.attempt_started_at().is_some() && !self.is_counted {
             self.is_counted = true;
             self.shared.stats.started();
+            if let (Some(granted), Some(started)) =
+                (self.granted_at.take(), self.job.attempt_started_at())
+            {
+                let queue = self.shared.queue_label(&self.job.spec.queue);
+                self.shared.metrics.started(queue, started.since(granted));
+            }
             self.shared.note_start(&self.job);
             log::started(&self.job);
         }
@@ -486,6 +434,9 @@ impl Runner {
     /// The end as the last record tells it. Its start is noted before others may start in its place.
     fn finish(&mut self, record: &Record) {
         mirror::finish(&mut self.job, record);
+        if record.rescued {
+            self.shared.metrics.rescued();
+        }
         self.note_start();
         self.shared.leave(self.job.id);
     }

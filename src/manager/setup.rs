@@ -27,6 +27,8 @@ pub struct Setup {
     /// Webhooks may go to private addresses.
     pub webhook_allow_private: bool,
     pub sandbox: Baseline,
+    /// Labels of jobs that are also labels of series.
+    pub metrics_labels: Vec<String>,
     /// Where spans go, if they go anywhere.
     pub otlp: Option<Otlp>,
     pub state_dir: PathBuf,

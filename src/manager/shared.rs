@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::Semaphore;
 
@@ -15,6 +16,7 @@ use super::queues::Registry;
 use super::resolve::{Resolver, own_environment};
 use super::room::Room;
 use super::runner::JobRequest;
+use super::seldom::Seldom;
 use super::setup::{Host, Limits, Setup};
 use super::shutdown::Shutdown;
 use super::spans::Exporter;
@@ -57,6 +59,8 @@ pub(super) struct Shared {
     pub(super) spans: Option<Exporter>,
     /// Whose turn it is to change a finished job.
     pub(super) finished_amendments: Semaphore,
+    /// How the store failed last.
+    failures: Seldom,
 }
 
 impl std::fmt::Debug for Shared {
@@ -109,6 +113,7 @@ impl Shared {
             metrics,
             spans,
             finished_amendments: Semaphore::new(1),
+            failures: Seldom::default(),
             shutdown,
             tasks,
             host,
@@ -129,6 +134,28 @@ impl Shared {
         }
         for waker in self.room.grant(clock::wall()) {
             self.spawn(self.clone().wake(waker));
+        }
+    }
+
+    /// The queue of this name as the series have it.
+    pub(super) fn queue_label(&self, name: &str) -> Arc<str> {
+        self.metrics.queue(name, self.queues.is_set(name))
+    }
+
+    /// The end of a job is durable: it is counted, and its spans are made.
+    pub(super) fn count_end(&self, job: &Job) {
+        self.metrics.ended(job, self.queue_label(&job.spec.queue));
+        self.stats.ended(job);
+        if let Some(spans) = &self.spans {
+            spans.ended(job);
+        }
+    }
+
+    /// The end of an attempt is durable, and another one follows.
+    pub(super) fn count_attempt(&self, ended: &Job) {
+        self.metrics.attempt_ended(ended.state);
+        if let Some(spans) = &self.spans {
+            spans.attempt_ended(ended);
         }
     }
 
@@ -167,7 +194,7 @@ impl Shared {
         // Seen after it was, and so never counted as too early; what its monitor tells of it may still move a little.
         let at = clock::wall();
         self.room.started(job.id, at);
-        self.store.tell_start(queue.clone(), at, rate.per);
+        self.store.queues().tell_start(queue.clone(), at, rate.per);
     }
 
     /// Removes finished jobs: what is on disk first, then their rows, so that nothing is left that no
@@ -188,10 +215,23 @@ impl Shared {
     }
 
     pub(super) fn store_failed(&self, error: &StoreError) {
-        tracing::error!(%error, "the store failed: {error}");
+        // On a full disk each job that ends would say so each second.
+        if self.failures.is_due(&error.to_string(), Instant::now()) {
+            tracing::error!(%error, "the store failed: {error}");
+        }
     }
 
+    /// Are requests answered?
+    pub(super) fn serving(&self) -> Result<(), NotReady> {
+        if self.shutdown.has_begun() {
+            return Err(NotReady::Ending);
+        }
+        Ok(())
+    }
+
+    /// May new jobs come?
     pub(super) fn ready(&self) -> Result<(), NotReady> {
+        self.serving()?;
         if self.shutdown.is_draining() {
             return Err(NotReady::Draining);
         }

@@ -44,7 +44,7 @@ pub(super) async fn submit_planned(
 ) -> Result<Submitted, SubmitError> {
     shared.resolver.check_apart(&submission.spec).await?;
     shared.ready().map_err(|reason| match reason {
-        NotReady::Draining => SubmitError::Draining,
+        NotReady::Ending | NotReady::Draining => SubmitError::Draining,
         NotReady::NoRoom => SubmitError::NoRoom,
     })?;
     let Submission {
@@ -95,12 +95,13 @@ pub(super) async fn submit_planned(
     link.and_then(chains::Link::keep);
     let (answer, mut answered) = oneshot::channel();
     let runner = shared.enlist(job, false, None);
-    shared.spawn(runner.accept(Acceptance {
+    let acceptance = Acceptance {
         secrets,
         idempotency,
         step,
         answer,
-    }));
+    };
+    shared.spawn(acceptance.take_in(runner));
     loop {
         match timeout(START_PATIENCE, &mut answered).await {
             Ok(answer) => return answer.unwrap_or(Err(SubmitError::Draining)),

@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 
 use rusqlite::{Connection, Row, params};
+use tokio::sync::watch;
 
-use crate::Fault;
 use crate::events::{self, EventRow};
-use crate::tables::Totals;
+use crate::tables::{Change, Totals};
+use crate::{Fault, Store, StoreError};
 use job::event::{Cursor, Event};
 use job::time::Timestamp;
 use job::webhook::{self, LONGEST_PAUSE, Webhook, WebhookSecret};
@@ -36,6 +37,77 @@ pub(super) fn webhook_rows(webhooks: &[Webhook]) -> Vec<WebhookRow> {
             secret: secret.as_ref().map(|WebhookSecret(secret)| secret.clone()),
         })
         .collect()
+}
+
+/// The deliveries of a [`Store`].
+#[derive(Clone, Copy, Debug)]
+pub struct Deliveries<'a>(pub(super) &'a Store);
+
+impl Deliveries<'_> {
+    /// Deliveries that are due and for which there is room, and when the next one will be.
+    ///
+    /// # Errors
+    /// Where a row cannot be read.
+    pub async fn due(
+        self,
+        now: Timestamp,
+        room: Room,
+    ) -> Result<(Vec<Delivery>, Option<Timestamp>), StoreError> {
+        self.0
+            .readers
+            .read("cannot read the deliveries", move |connection| {
+                due(connection, now, &room)
+            })
+            .await
+    }
+
+    /// How many deliveries are not done.
+    ///
+    /// # Errors
+    /// If they cannot be counted.
+    pub async fn pending(self) -> Result<u64, StoreError> {
+        self.0
+            .readers
+            .read("cannot count the deliveries", pending)
+            .await
+    }
+
+    /// Tells when there are new deliveries.
+    #[must_use]
+    pub fn news(self) -> watch::Receiver<()> {
+        self.0.writer.feed().outbox()
+    }
+
+    /// Removes a delivery that was taken or given up, with what is told of it; nothing is told where its
+    /// job has been removed meanwhile.
+    ///
+    /// # Errors
+    /// It is still there then.
+    pub async fn settle(self, delivery: &Delivery, event: Event) -> Result<(), StoreError> {
+        let doing = "cannot store a delivery";
+        // The words for it are those of a job.
+        let told = if delivery.event.what.kind().is_of_batch() {
+            Vec::new()
+        } else {
+            vec![event]
+        };
+        let rows = EventRow::all(told).map_err(|it| it.doing(doing))?;
+        let change = Change::Settle(delivery.id, delivery.event.job, Settlement::Done(rows));
+        self.0.writer.change(change, doing).await
+    }
+
+    /// Puts a delivery off after an attempt that failed.
+    ///
+    /// # Errors
+    /// It is still due then.
+    pub async fn put_off(self, delivery: &Delivery, due_at: Timestamp) -> Result<(), StoreError> {
+        let again = Settlement::Again(delivery.attempts.saturating_add(1), due_at);
+        let change = Change::Settle(delivery.id, delivery.event.job, again);
+        self.0
+            .writer
+            .change(change, "cannot store a delivery")
+            .await
+    }
 }
 
 /// Adds the webhooks of a new job.
@@ -203,6 +275,14 @@ pub(super) fn settle(
         }
     }
     Ok(())
+}
+
+/// How many deliveries are not done.
+fn pending(connection: &Connection) -> Result<u64, Fault> {
+    let count: i64 = connection
+        .prepare_cached("SELECT count(*) FROM outbox")?
+        .query_row([], |row| row.get(0))?;
+    Ok(u64::try_from(count).unwrap_or_default())
 }
 
 /// Removes the webhooks of a job that has ended and has told all.

@@ -33,37 +33,41 @@ pub(super) struct Start {
     pub(super) window: Duration,
 }
 
-impl Store {
+/// The queues of a [`Store`].
+#[derive(Clone, Copy, Debug)]
+pub struct Queues<'a>(pub(super) &'a Store);
+
+impl Queues<'_> {
     /// The queues of which something is set, and the last starts in those that have a rate, oldest first.
     ///
     /// # Errors
     /// Where a row cannot be read.
-    pub async fn queues(&self) -> Result<(Vec<Queue>, Vec<(String, Timestamp)>), StoreError> {
-        self.readers.read("cannot read the queues", all).await
+    pub async fn all(self) -> Result<(Vec<Queue>, Vec<(String, Timestamp)>), StoreError> {
+        self.0.readers.read("cannot read the queues", all).await
     }
 
     /// Makes what is set of a queue durable.
     ///
     /// # Errors
     /// What was set before is still set then.
-    pub async fn put_queue(&self, queue: Queue) -> Result<(), StoreError> {
+    pub async fn put(self, queue: Queue) -> Result<(), StoreError> {
         let doing = "cannot store a queue";
         let row = QueueRow::of(queue).map_err(|it| it.doing(doing))?;
-        self.writer.change(Change::PutQueue(row), doing).await
+        self.0.writer.change(Change::PutQueue(row), doing).await
     }
 
     /// Forgets what is set of a queue.
     ///
     /// # Errors
     /// It is still set then.
-    pub async fn delete_queue(&self, name: String) -> Result<(), StoreError> {
+    pub async fn delete(self, name: String) -> Result<(), StoreError> {
         let doing = "cannot remove a queue";
-        self.writer.change(Change::DeleteQueue(name), doing).await
+        self.0.writer.change(Change::DeleteQueue(name), doing).await
     }
 
     /// Tells of a start in a queue whose rate counts it for so long. It becomes durable as what is told of jobs does.
-    pub fn tell_start(&self, queue: String, at: Timestamp, window: Duration) {
-        self.writer.tell_start(Start { queue, at, window });
+    pub fn tell_start(self, queue: String, at: Timestamp, window: Duration) {
+        self.0.writer.tell_start(Start { queue, at, window });
     }
 }
 

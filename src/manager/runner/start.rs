@@ -148,6 +148,7 @@ impl Runner {
     pub(super) async fn start(&mut self, secrets: &Secrets, mut stop: Option<Stopping>) -> Next {
         self.origin = Origin::Ours;
         self.job.next_attempt_at = None;
+        self.granted_at = Some(clock::wall());
         for _ in 0..MOST_LAUNCHES {
             if self.shutdown.borrow().is_some() {
                 return self.stay_queued();

@@ -246,7 +246,7 @@ impl Run {
                     known.record = next;
                     known.refused = None;
                 }
-                self.shared.metrics.schedule_ran();
+                self.shared.metrics.schedule_ran(&record.name);
                 Ok(Done::Settled)
             }
             Err(SubmitError::QueueFull) => self.later(at, Skipped::QueueFull).await,
@@ -314,7 +314,7 @@ impl Run {
     }
 
     async fn step(&self, next: Record) -> Result<(), ()> {
-        if let Err(error) = self.shared.store.step_schedule(&next).await {
+        if let Err(error) = self.shared.store.schedules().step(&next).await {
             self.shared.store_failed(&error);
             return Err(());
         }

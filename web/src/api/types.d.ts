@@ -1583,7 +1583,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** May new jobs come? */
+        /**
+         * May new jobs come?
+         * @description Not while the service drains or the disk is nearly full. Requests about jobs are answered all the same: with
+         *     `serving`, for probes that keep all requests away from what is not ready, it is ready until the service ends.
+         */
         get: operations["getReadiness"];
         put?: never;
         post?: never;
@@ -2723,7 +2727,7 @@ export interface components {
             text: string;
             head: components["schemas"]["OutputSpan"];
             tail: components["schemas"]["OutputSpan"];
-            /** @description What is not shown */
+            /** @description What is not shown, with what the output limit has dropped. */
             omitted_bytes: number;
             /** @description Bytes that are no UTF-8 are shown as U+FFFD; `/output` has them. */
             lossy: boolean;
@@ -2850,6 +2854,8 @@ export interface components {
             type: components["schemas"]["EventType"];
             subject: string;
             time: components["schemas"]["Timestamp"];
+            /** @description The trace that the job was created in, if it was created in one. */
+            traceparent?: string;
             /** @constant */
             datacontenttype: "application/json";
             data: {
@@ -2996,13 +3002,15 @@ export interface components {
         WaitResult: {
             /** @description All of them have finished, or one with `any`. */
             satisfied: boolean;
+            /** @description The jobs have more than about 8 MiB, and the last are left out; ask for them by `job_ids`. */
+            truncated: boolean;
             jobs: components["schemas"]["Job"][];
         };
         /** @description Which jobs; at least one of these fields, each as in the query of `GET /jobs`. */
         JobFilter: {
             label_selector?: string | null;
             /** @description One state or several. */
-            state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
+            state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
             name_prefix?: string | null;
@@ -3019,7 +3027,7 @@ export interface components {
         SignalJobsRequest: {
             label_selector?: string | null;
             /** @description One state or several. */
-            state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
+            state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
             name_prefix?: string | null;
@@ -3044,7 +3052,7 @@ export interface components {
              */
             batch?: string | null;
             /** @description One state or several. */
-            state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
+            state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
             name_prefix?: string | null;
@@ -3070,6 +3078,7 @@ export interface components {
                 id: string;
                 /** @description What the request on the one job would have answered. */
                 status: number;
+                /** @description Null also behind the first 8 MiB of jobs. */
                 job: null | components["schemas"]["Job"];
                 /** @description Of a signal. */
                 delivered_to?: number;
@@ -8016,14 +8025,17 @@ export interface operations {
     };
     getReadiness: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Are requests answered, whether new jobs may come or not? */
+                serving?: boolean;
+            };
             header?: never;
             path?: never;
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description They may. */
+            /** @description It is ready. */
             200: {
                 headers: {
                     "Request-Id": components["headers"]["Request-Id"];
@@ -8037,7 +8049,6 @@ export interface operations {
                 };
             };
             400: components["responses"]["InvalidQuery"];
-            401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             421: components["responses"]["HostNotAllowed"];
             /** @description `not_ready`; `detail` says why. */
