@@ -1,8 +1,13 @@
 // Getting in, and being kept out.
 
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { Browser, LIMIT, Service, until } from "./harness.mjs";
+import { Browser, LIMIT, PROGRAM, Service, until } from "./harness.mjs";
 
 let service, browser;
 before(async () => { [service, browser] = await Promise.all([Service.start(), Browser.start()]); });
@@ -23,6 +28,46 @@ test("a code signs in once, and leaves the address at once", options, async () =
   assert.ok(!other.page.url().includes("code"));
   await other.leave();
   await visitor.leave();
+});
+
+test("a first start on a terminal prints the way in, which signs in", options, async () => {
+  const dir = await mkdtemp(join(tmpdir(), "procession-page-"));
+  const command = `exec ${PROGRAM} serve --listen 127.0.0.1:0 --state-dir ${dir}`;
+  const terminal = spawn("script", ["-qefc", command, "/dev/null"], { stdio: ["ignore", "pipe", "inherit"] });
+  try {
+    let printed = "";
+    terminal.stdout.on("data", (text) => { printed += text; });
+    await until(async () => /http\S+#code=\S+/.test(printed), "the address");
+    const [address] = /http\S+#code=\S+/.exec(printed);
+    const visitor = await browser.visitor({ url: new URL(address).origin });
+    await visitor.page.goto(address);
+    await visitor.page.locator(".app").waitFor();
+    assert.ok(!visitor.page.url().includes("#"));
+    await visitor.leave();
+  } finally {
+    terminal.kill("SIGTERM");
+    if (terminal.exitCode === null && terminal.signalCode === null) await once(terminal, "exit");
+    await rm(dir, { recursive: true, force: true });
+  }
+});
+
+test("who stays signed in is so in a browser that was closed, until the log-out", options, async () => {
+  const visitor = await browser.visitor(service, { allowed: [/status of 401/] });
+  const { page, context } = visitor;
+  await page.goto(`${service.url}/ui/`);
+  await page.getByLabel("Or a token").fill(service.token);
+  await page.getByLabel("Stay signed in").check();
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.locator(".app").waitFor();
+  const kept = await context.storageState();
+  await visitor.leave();
+  const later = await browser.visitor(service, { allowed: [/status of 401/], storageState: kept });
+  await later.page.goto(`${service.url}/ui/access`);
+  await later.page.getByRole("button", { name: "Log out" }).first().click();
+  await later.page.getByLabel("Or a token").waitFor();
+  await later.page.reload();
+  await later.page.getByLabel("Or a token").waitFor();
+  await later.leave();
 });
 
 test("a job is opened by its name", options, async () => {

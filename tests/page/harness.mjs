@@ -13,12 +13,12 @@ import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { promisify } from "node:util";
 
-const root = resolve(import.meta.dirname ?? new URL(".", import.meta.url).pathname, "../..");
+export const root = resolve(import.meta.dirname ?? new URL(".", import.meta.url).pathname, "../..");
 const require = createRequire(join(root, "web/package.json"));
 const { chromium } = require("playwright-core");
 export const axe = require.resolve("axe-core");
 
-const PROGRAM = process.env.PROCESSION_PROGRAM ?? join(root, "target/debug/procession");
+export const PROGRAM = process.env.PROCESSION_PROGRAM ?? join(root, "target/debug/procession");
 const CHROMIUM = process.env.PROCESSION_CHROMIUM ?? "/usr/bin/chromium";
 const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 
@@ -28,11 +28,11 @@ export const LIMIT = 30_000;
 const run = promisify(execFile);
 
 export class Service {
-  static async start(args = []) {
-    const dir = await mkdtemp(join(tmpdir(), "procession-page-"));
+  /** With a state directory of its own, or one that a service before it has left. */
+  static async start(args = [], dir = null) {
+    dir ??= await mkdtemp(join(tmpdir(), "procession-page-"));
     const service = new Service();
     service.dir = dir;
-    service.args = args;
     service.child = spawn(PROGRAM, ["serve", "--listen", "127.0.0.1:0", "--state-dir", dir, ...args], { stdio: ["ignore", "pipe", "pipe"] });
     service.log = "";
     service.child.stderr.on("data", (text) => { service.log += text; });
@@ -95,6 +95,15 @@ export class Service {
     return job;
   }
 
+  /** Kills the service as a machine does that loses its power; its jobs are left to themselves. */
+  async crash() {
+    const { server_pid: server, supervisor_pid: supervisor } = await (await this.api("GET", "/info")).json();
+    for (const pid of [supervisor, server]) process.kill(pid, "SIGKILL");
+    if (this.child.exitCode === null && this.child.signalCode === null) await once(this.child, "exit");
+    this.child.stdout.destroy();
+    this.child.stderr.destroy();
+  }
+
   /** Kills the server; the supervisor starts another one. */
   async killServer() {
     const { server_pid: pid } = await (await this.api("GET", "/info")).json();
@@ -117,9 +126,9 @@ export async function until(condition, what, limit = LIMIT) {
 }
 
 export class Browser {
-  static async start() {
+  static async start(flags = []) {
     const browser = new Browser();
-    browser.inner = await chromium.launch({ executablePath: CHROMIUM, headless: true, args: FLAGS });
+    browser.inner = await chromium.launch({ executablePath: CHROMIUM, headless: true, args: [...FLAGS, ...flags] });
     return browser;
   }
 

@@ -16,6 +16,9 @@ test("a script is run, its output follows, it ends with its exit code, and the l
   const list = await context.newPage();
   await list.goto(`${service.url}/ui/jobs`);
   await list.getByText("No job yet").waitFor();
+  const overview = await context.newPage();
+  await overview.goto(`${service.url}/ui/`);
+  await overview.getByText("Nothing runs.").waitFor();
   await page.getByLabel("Script", { exact: true }).fill("for i in 1 2 3; do echo line $i; sleep 0.3; done; exit 3");
   await page.getByLabel("Name").fill("first");
   await page.getByLabel("Labels").fill("team=web env=prod");
@@ -26,6 +29,8 @@ test("a script is run, its output follows, it ends with its exit code, and the l
   await page.getByText("exit code 3").first().waitFor();
   await list.locator("tr", { hasText: "first" }).locator(".state", { hasText: "Failed" }).waitFor();
   await list.locator(".label", { hasText: "team=web" }).waitFor();
+  await overview.bringToFront();
+  await overview.locator(".needs li", { hasText: "first" }).getByText("exit code 3").waitFor();
   await visitor.leave();
 });
 

@@ -57,6 +57,48 @@ test("both streams and one; places by line, byte and part; links to a line; down
   await visitor.leave();
 });
 
+test("lines are wrapped, have times, and those that are marked are a link and a download", options, async () => {
+  const long = "w".repeat(600);
+  const job = await service.create({ script: `seq 1 50; echo ${long}; seq 52 100`, name: "marked" });
+  await service.finished(job.id);
+  const visitor = await browser.signedIn(service, `jobs/${job.id}`);
+  const { page } = visitor;
+  const wide = page.locator(".lines .l", { hasText: long });
+  await wide.waitFor({ state: "attached" });
+  await page.getByRole("button", { name: "Go to …" }).click();
+  await page.getByLabel("Go to").fill("somewhere");
+  await page.keyboard.press("Enter");
+  await page.locator("dialog .field.wrong").waitFor();
+  await page.getByLabel("Go to").fill("49");
+  await page.keyboard.press("Enter");
+  await page.locator(".l.tg", { hasText: /^49/ }).waitFor();
+  const height = async () => (await wide.boundingBox()).height;
+  assert.equal(await height(), 19);
+  await page.getByRole("button", { name: "Wrap lines" }).click();
+  await until(async () => (await height()) > 30, "several lines of one");
+  await page.getByRole("button", { name: "Wrap lines" }).click();
+  await page.keyboard.press("t");
+  await page.locator(".lines .l .t", { hasText: /^[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}$/ }).first().waitFor();
+  await page.keyboard.press("t");
+  await page.locator(".lines .l .t", { hasText: /^\+[0-9.]+$/ }).first().waitFor();
+  const number = (line) => page.locator(".lines .l .g").filter({ hasText: new RegExp(`^${line}$`) });
+  await number(48).click();
+  await number(50).click({ modifiers: ["Shift"] });
+  await until(async () => (await page.locator(".l.tg").count()) === 3, "three lines");
+  const whole = await (await service.api("GET", `/jobs/${job.id}/output`, undefined, { Accept: "application/octet-stream" })).text();
+  const from = whole.indexOf("48\n");
+  assert.equal(new URL(page.url()).hash, `#o${from}-o${from + 6}`);
+  await page.getByRole("button", { name: "Download" }).click();
+  const coming = page.waitForEvent("download");
+  await page.getByRole("menuitem", { name: "The marked lines" }).click();
+  const saved = await coming;
+  assert.equal(saved.suggestedFilename(), "marked.lines.log");
+  assert.equal(await readFile(await saved.path(), "utf8"), "48\n49\n50\n");
+  await page.reload();
+  await until(async () => (await page.locator(".l.tg .x").allTextContents()).join() === "48,49,50", "the same three lines");
+  await visitor.leave();
+});
+
 test("a place in the middle is gone to by line, and copying gives the text alone", options, async () => {
   const job = await service.create({ script: "seq 1 100000", name: "places" });
   await service.finished(job.id);

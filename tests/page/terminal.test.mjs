@@ -1,6 +1,8 @@
 // A job's terminal.
 
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { Browser, LIMIT, Service, until } from "./harness.mjs";
 
@@ -46,16 +48,56 @@ test("what is typed reaches the job, its size follows, and it goes on over a kil
   await visitor.leave();
 });
 
-test("an open standard input takes lines and an end", options, async () => {
-  const job = await service.create({ command: ["cat"], stdin: { mode: "open" }, name: "cat" });
-  const visitor = await browser.signedIn(service, `jobs/${job.id}?tab=input`);
+test("a full-screen program draws, is typed into and writes a file; who may only look sees a log", options, async () => {
+  const file = join(service.dir, "written.txt");
+  const job = await service.create({ command: ["vim", "-u", "NONE", "-n", file], pty: {}, stop: { signal: "SIGHUP" }, name: "vim" });
+  const visitor = await browser.signedIn(service, `jobs/${job.id}`);
   const { page } = visitor;
+  await page.getByText("you write").waitFor();
+  await until(async () => /^~/m.test(await screen(page)), "an empty file");
+  const looker = await browser.visitor(service);
+  await looker.page.goto(await service.wayIn("--scope", "read"));
+  await looker.page.locator(".app").waitFor();
+  await looker.page.goto(`${service.url}/ui/jobs/${job.id}`);
+  await looker.page.locator(".lines .l").first().waitFor();
+  assert.equal(await looker.page.locator(".xterm").count(), 0);
+  await looker.leave();
+  await page.locator(".xterm-helper-textarea").focus();
+  await page.keyboard.type("ihello from vim", { delay: 5 });
+  await page.keyboard.press("Escape");
+  await until(async () => /hello from vim/.test(await screen(page)), "what is typed");
+  await page.keyboard.type(":wq", { delay: 5 });
+  await page.keyboard.press("Enter");
+  await page.locator(".title .state", { hasText: "Succeeded" }).waitFor();
+  assert.equal(await readFile(file, "utf8"), "hello from vim\n");
+  await visitor.leave();
+});
+
+test("an open standard input takes lines, a file and an end, each once also where an answer is lost", options, async () => {
+  const job = await service.create({ command: ["cat"], stdin: { mode: "open" }, name: "cat" });
+  const visitor = await browser.signedIn(service, `jobs/${job.id}?tab=input`, { allowed: [/net::ERR_/, /status of 409/, /WebSocket/] });
+  const { page } = visitor;
+  // What the service has done of the first write with bytes is not told to the page.
+  let lost = 0;
+  await page.route((url) => url.pathname.endsWith("/stdin"), async (route) => {
+    if (route.request().postData() === null || lost > 0) return route.continue();
+    lost += 1;
+    await route.fetch();
+    return route.abort("connectionreset");
+  });
   await page.getByLabel("Standard input").fill("hello");
   await page.getByRole("button", { name: "Send" }).click();
   await page.getByText("written, 6 B").waitFor();
+  assert.equal(lost, 1);
+  await page.locator("input[type=file]").setInputFiles({ name: "words.txt", mimeType: "text/plain", buffer: Buffer.from("from a file\n") });
+  await page.getByText("words.txt, 12 B").waitFor();
+  await service.killServer();
+  await page.getByLabel("Standard input").fill("after the kill");
+  await page.getByRole("button", { name: "Send" }).click();
+  await page.getByText("written, 15 B").waitFor();
   await page.getByRole("button", { name: "End of input" }).click();
   assert.equal((await service.finished(job.id)).exit.code, 0);
   const output = await (await service.api("GET", `/jobs/${job.id}/output`)).text();
-  assert.equal(output, "hello\n");
+  assert.equal(output, "hello\nfrom a file\nafter the kill\n");
   await visitor.leave();
 });

@@ -8,7 +8,7 @@ import type { Violation } from "./model.ts";
 export const ROOT = new URL("..", document.baseURI);
 
 export class Problem extends Error {
-  constructor(readonly status: number, readonly code: string, readonly detail: string, readonly errors: Violation[], readonly requestId: string) {
+  constructor(readonly status: number, readonly code: string, readonly detail: string, readonly errors: Violation[], readonly requestId: string, readonly headers: Headers | null = null) {
     super(detail);
   }
 }
@@ -69,7 +69,7 @@ export async function send(method: string, path: string, options: Options = {}):
 async function problemOf(response: Response): Promise<Problem> {
   try {
     const json = await response.json();
-    return new Problem(response.status, String(json.code), String(json.detail), json.errors ?? [], String(json.request_id ?? ""));
+    return new Problem(response.status, String(json.code), String(json.detail), json.errors ?? [], String(json.request_id ?? ""), response.headers);
   } catch {
     return new Problem(response.status, "unreadable", `the answer ${response.status} came from something in between`, [], "");
   }
@@ -80,14 +80,15 @@ export async function get<T>(path: string, query: Options["query"] = {}, signal?
   return (await response.json()) as T;
 }
 
-/** Once more, after a moment, for as long as nobody answers: only for what is safe to repeat. */
-export async function sendThrough(method: string, path: string, options: Options = {}): Promise<Response> {
+/** Once more, after a moment, for as long as nobody answers, which `lost` hears of: only for what is safe to repeat. */
+export async function sendThrough(method: string, path: string, options: Options = {}, lost: () => void = () => undefined): Promise<Response> {
   let wait = 250;
   for (let tries = 0; ; tries++) {
     try {
       return await send(method, path, options);
     } catch (error) {
       if (!(error instanceof Unreachable) || tries >= 12) throw error;
+      lost();
       await new Promise((resolve) => setTimeout(resolve, wait * (0.5 + Math.random())));
       wait = Math.min(wait * 2, 8000);
     }

@@ -185,6 +185,8 @@ export function LogView({ job, tip }: { job: Job; tip: { next: number; first: nu
   const cycle = (): void => change({ logTimes: ({ off: "clock", clock: "start", start: "before", before: "off" } as const)[logTimes] });
   const keys = useKeys({ port, step, ask, cycle, nextError, find: () => findBox.current?.focus(), streams: () => setWhich(({ all: "stdout", stdout: "stderr", stderr: "all" } as const)[which]), download: () => downloads(job)[0]!.run() });
 
+  const last = target === null ? undefined : visible.rows.find((row) => row.offset <= target.to && row.end > target.to);
+  const marked = target !== null && last !== undefined ? { from: target.from, end: last.end } : null;
   const fresh = seen !== null && source.next > seen ? source.next - seen : 0;
   const line = visible.lines[visible.rows.findIndex((row) => row.offset === (target?.from ?? port.anchor.offset))] ?? null;
   return (
@@ -195,7 +197,7 @@ export function LogView({ job, tip }: { job: Job; tip: { next: number; first: nu
         <Button small class="wide" onClick={ask}>Go to …</Button>
         <Button small icon="wrap" class="wide" label="Wrap lines" pressed={wrap} onClick={() => change({ wrap: !wrap })} />
         <Button small icon="clock" class="wide" label={`Times: ${TIMES[logTimes]}`} pressed={logTimes !== "off"} onClick={cycle} />
-        <Menu small icon="download" label="Download" items={downloads(job)} />
+        <Menu small icon="download" label="Download" items={downloads(job, marked)} />
         <Button small icon="follow" pressed={port.follow} onClick={() => { if (port.follow) { port.follow = false; draw(); } else port.toEnd(); }}>Follow</Button>
       </div>
       <div class="lines" ref={box} role="log" aria-live="off" aria-label="Lines of the output" tabIndex={0} onClick={(event) => {

@@ -4,7 +4,8 @@ import { download, words } from "../api/client.ts";
 import type { Job } from "../api/model.ts";
 import { say } from "../parts/parts.tsx";
 
-export function downloads(job: Job): { key: string; word: string; run: () => void }[] {
+/** `lines`: the bytes of those that are marked. */
+export function downloads(job: Job, lines: { from: number; end: number } | null = null): { key: string; word: string; run: () => void }[] {
   const name = (job.name ?? job.id).replaceAll(/[^A-Za-z0-9._-]/g, "-").replace(/^[.-]+/, "") || job.id;
   const save = (path: string, file: string, query: Record<string, string> = {}) => () => {
     download(`/jobs/${job.id}/output${path}`, `${name}${file}`, query).catch((error: unknown) => say(words(error), true));
@@ -13,6 +14,7 @@ export function downloads(job: Job): { key: string; word: string; run: () => voi
     { key: "both", word: "Both streams", run: save("", ".log") },
     { key: "times", word: "Both, with times", run: save("", ".times.log", { timestamps: "true" }) },
     { key: "stdout", word: "Standard output", run: save("/stdout", ".stdout.log") },
+    ...(lines ? [{ key: "lines", word: "The marked lines", run: save("", ".lines.log", { offset: String(lines.from), limit_bytes: String(lines.end - lines.from) }) }] : []),
     { key: "stderr", word: "Standard error", run: save("/stderr", ".stderr.log") },
   ];
 }
