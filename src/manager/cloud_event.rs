@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use job::batch::Ends;
-use job::event::{Cursor, Event, What};
+use job::event::{About, Cursor, Event, What};
 use job::spec::Scope;
 use job::time::Timestamp;
 use job::{Cause, Exit, ExitStatus, Signal, State};
@@ -34,9 +34,15 @@ struct Data<'a> {
     name: Option<&'a str>,
     labels: &'a BTreeMap<String, String>,
     batch: Option<String>,
-    state: State,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<State>,
     version: u64,
-    attempt: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<u32>,
     #[serde(flatten)]
     more: More<'a>,
 }
@@ -49,6 +55,8 @@ enum More<'a> {
     Created {
         created_by: &'a str,
         rerun_of: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        total: Option<u32>,
     },
     Started {
         pid: Option<i32>,
@@ -81,32 +89,50 @@ enum More<'a> {
         attempts: u32,
         error: &'a str,
     },
-    BatchCreated {
-        created_by: &'a str,
-        rerun_of: Option<String>,
-        total: u32,
-    },
     BatchFinished {
         total: u32,
         counts: Ends,
     },
+    ScheduleStarted {
+        due_at: Option<Timestamp>,
+        job_id: String,
+    },
+    ScheduleSkipped {
+        due_at: Timestamp,
+        reason: &'static str,
+    },
 }
 
-impl<'a> CloudEvent<'a> {
-    /// The event at this cursor of the store that is called `source`.
-    pub fn new(source: &'a str, cursor: Cursor, event: &'a Event) -> Self {
-        let more = match &event.what {
-            What::Created { by, rerun_of } => More::Created {
+fn subject(event: &Event) -> String {
+    let name = event.name.as_deref().unwrap_or_default();
+    match event.what.kind().about() {
+        About::Job => event.job.to_string(),
+        About::Batch => format!("batch/{}", event.job),
+        About::Schedule => format!("schedule/{name}"),
+        About::Queue => format!("queue/{name}"),
+    }
+}
+
+impl<'a> From<&'a What> for More<'a> {
+    fn from(what: &'a What) -> Self {
+        match what {
+            What::Created { by, rerun_of } => Self::Created {
                 created_by: by,
                 rerun_of: rerun_of.map(|id| id.to_string()),
+                total: None,
             },
-            What::Started { pid } => More::Started { pid: *pid },
-            What::Paused | What::Resumed | What::Stopping | What::Changed => More::Nothing {},
+            What::Started { pid } => Self::Started { pid: *pid },
+            What::Paused
+            | What::Resumed
+            | What::Stopping
+            | What::Changed
+            | What::ScheduleChanged
+            | What::QueueChanged => Self::Nothing {},
             What::Signaled {
                 signal,
                 scope,
                 delivered_to,
-            } => More::Signaled {
+            } => Self::Signaled {
                 signal: *signal,
                 scope: *scope,
                 delivered_to: *delivered_to,
@@ -115,7 +141,7 @@ impl<'a> CloudEvent<'a> {
                 cause,
                 exit,
                 next_attempt_at,
-            } => More::AttemptFinished {
+            } => Self::AttemptFinished {
                 cause: *cause,
                 exit: exit.as_ref().map(ExitView::from),
                 next_attempt_at: *next_attempt_at,
@@ -125,7 +151,7 @@ impl<'a> CloudEvent<'a> {
                 exit,
                 requested_by,
                 reason,
-            } => More::Finished {
+            } => Self::Finished {
                 cause: *cause,
                 exit: exit.as_ref().map(ExitView::from),
                 requested_by: requested_by.as_deref(),
@@ -136,7 +162,7 @@ impl<'a> CloudEvent<'a> {
                 event,
                 attempts,
                 status,
-            } => More::Delivered {
+            } => Self::Delivered {
                 webhook: *webhook,
                 event: event.to_string(),
                 attempts: *attempts,
@@ -147,7 +173,7 @@ impl<'a> CloudEvent<'a> {
                 event,
                 attempts,
                 error,
-            } => More::Failed {
+            } => Self::Failed {
                 webhook: *webhook,
                 event: event.to_string(),
                 attempts: *attempts,
@@ -157,37 +183,48 @@ impl<'a> CloudEvent<'a> {
                 by,
                 rerun_of,
                 total,
-            } => More::BatchCreated {
+            } => Self::Created {
                 created_by: by,
                 rerun_of: rerun_of.map(|id| id.to_string()),
-                total: *total,
+                total: Some(*total),
             },
-            What::BatchFinished { total, ends } => More::BatchFinished {
+            What::BatchFinished { total, ends } => Self::BatchFinished {
                 total: *total,
                 counts: *ends,
             },
-        };
-        let subject = if event.what.kind().is_of_batch() {
-            format!("batch/{}", event.job)
-        } else {
-            event.job.to_string()
-        };
+            What::ScheduleStarted { due_at, job } => Self::ScheduleStarted {
+                due_at: *due_at,
+                job_id: job.to_string(),
+            },
+            What::ScheduleSkipped { due_at, reason } => Self::ScheduleSkipped {
+                due_at: *due_at,
+                reason: reason.as_str(),
+            },
+        }
+    }
+}
+
+impl<'a> CloudEvent<'a> {
+    /// The event at this cursor of the store that is called `source`.
+    pub fn new(source: &'a str, cursor: Cursor, event: &'a Event) -> Self {
         Self {
             specversion: "1.0",
             id: cursor.to_string(),
             source,
             kind: event.what.kind().as_str(),
-            subject,
+            subject: subject(event),
             time: event.at,
             datacontenttype: "application/json",
             data: Data {
                 name: event.name.as_deref(),
                 labels: &event.labels,
                 batch: event.batch.map(|id| id.to_string()),
+                key: event.place.as_ref().map(|it| it.key.as_str()),
+                index: event.place.as_ref().map(|it| it.index),
                 state: event.state,
                 version: event.version,
                 attempt: event.attempt,
-                more,
+                more: More::from(&event.what),
             },
         }
     }

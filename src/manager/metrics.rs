@@ -381,12 +381,10 @@ impl Metrics {
         if let Some(started) = job.started_at {
             let waited = started.since(job.created_at);
             self.queue_seconds.observe(waited.as_secs_f64());
-            if let Some(finished) = job.finished_at {
-                let ran = finished.since(started).as_secs_f64();
-                self.run_seconds
-                    .get_or_create(&State { state })
-                    .observe(ran);
-            }
+        }
+        if let Some(ran) = job.ran() {
+            let runs = self.run_seconds.get_or_create(&State { state });
+            runs.observe(ran.as_secs_f64());
         }
         if let Some(first) = termination.signals_sent.first()
             && let Some(took) = stop_took(first.at, job)

@@ -186,7 +186,8 @@ impl Queues {
         if !force && present.contents.running + present.contents.queued > 0 {
             return Err(QueueError::InUse);
         }
-        self.shared.store.delete_queue(name.to_owned()).await?;
+        let now = clock::wall();
+        self.shared.store.delete_queue(name.to_owned(), now).await?;
         self.shared.queues.known().remove(name);
         self.put_into_force(name, None).await;
         Ok(())

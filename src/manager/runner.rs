@@ -18,6 +18,7 @@ use super::readers::Readers;
 use super::room::Superseded;
 use super::shared::Shared;
 use super::shutdown::ShutdownPlan;
+use super::submit::{self, Planned};
 use super::time::until;
 use super::{RequestError, SubmitError, Submitted, chains, lost_jobs, mirror};
 use job::amendment::Amendment;
@@ -25,7 +26,6 @@ use job::event::{self, Event, What};
 use job::life::{Refusal, Stop};
 use job::outcome::{Cause, SpawnFailure, Termination, Usage};
 use job::retry::Decision;
-use job::schedule;
 use job::spec::Secrets;
 use job::{Idempotency, Job, State, Unwatched};
 use linux::clock;
@@ -52,8 +52,8 @@ pub(super) const STORE_RETRY: Duration = Duration::from_secs(1);
 pub(super) struct Acceptance {
     pub(super) secrets: Secrets,
     pub(super) idempotency: Option<Idempotency>,
-    /// The step of a schedule that makes it.
-    pub(super) step: Option<schedule::Record>,
+    /// What it is of a schedule.
+    pub(super) planned: Option<Planned>,
     pub(super) answer: oneshot::Sender<Result<Submitted, SubmitError>>,
 }
 
@@ -128,15 +128,14 @@ impl Runner {
         let Acceptance {
             secrets,
             idempotency,
-            step,
+            planned,
             answer,
         } = acceptance;
         failpoint::hit("job.accepting");
-        let inserted =
-            match super::submit::insertion(&self.job, &secrets, idempotency, step.as_ref()) {
-                Ok(insertion) => self.shared.store.insert_all(insertion).await,
-                Err(error) => Err(error),
-            };
+        let inserted = match submit::insertion(&self.job, &secrets, idempotency, planned.as_ref()) {
+            Ok(insertion) => self.shared.store.insert_all(insertion).await,
+            Err(error) => Err(error),
+        };
         let refusal = match inserted {
             Ok(Inserted::New) => {
                 failpoint::hit("job.accepted");

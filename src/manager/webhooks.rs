@@ -135,7 +135,7 @@ async fn attempt(store: Store, metrics: Arc<Metrics>, client: Client, delivery: 
 
 async fn note(store: &Store, delivery: &Delivery, verdict: &Verdict) -> Result<(), StoreError> {
     match verdict {
-        Verdict::Done(event) => store.settle_delivery(delivery, event.clone()).await,
+        Verdict::Done(event) => store.settle_delivery(delivery, Event::clone(event)).await,
         Verdict::Again { due_at, .. } => store.put_off_delivery(delivery, *due_at).await,
     }
 }
@@ -143,7 +143,7 @@ async fn note(store: &Store, delivery: &Delivery, verdict: &Verdict) -> Result<(
 /// What follows from an attempt.
 #[derive(Debug, PartialEq)]
 enum Verdict {
-    Done(Event),
+    Done(Box<Event>),
     Again { due_at: Timestamp, error: String },
 }
 
@@ -155,10 +155,12 @@ fn judge(
 ) -> Verdict {
     let attempts = delivery.attempts.saturating_add(1);
     let (webhook, event) = (delivery.webhook, delivery.cursor);
-    let told = |what| Event {
-        at: now,
-        what,
-        ..delivery.event.clone()
+    let told = |what| {
+        Box::new(Event {
+            at: now,
+            what,
+            ..delivery.event.clone()
+        })
     };
     match outcome {
         Ok(status) => Verdict::Done(told(What::WebhookDelivered {

@@ -33,7 +33,7 @@ pub use batches::GroupState;
 use events::EventRow;
 pub use events::{EventPage, EventQuery};
 pub use insertion::Insertion;
-use job::event::{Cursor, Event};
+use job::event::{About, Cursor, Event};
 use job::query::{Filter, Query};
 use job::spec::Secrets;
 use job::time::Timestamp;
@@ -41,6 +41,7 @@ use job::{Idempotency, Job, JobId, State};
 use outbox::Settlement;
 pub use outbox::{Delivery, Room};
 use reader::Readers;
+pub use schedules::schedules_made_by;
 pub use schema::OpenError;
 use tables::{Change, Row};
 pub use writer::Stats;
@@ -423,10 +424,9 @@ impl Store {
     ) -> Result<(), StoreError> {
         let doing = "cannot store a delivery";
         // The words for it are those of a job.
-        let told = if delivery.event.what.kind().is_of_batch() {
-            Vec::new()
-        } else {
-            vec![event]
+        let told = match delivery.event.what.kind().about() {
+            About::Job => vec![event],
+            About::Batch | About::Schedule | About::Queue => Vec::new(),
         };
         let rows = EventRow::all(told).map_err(|it| it.doing(doing))?;
         let change = Change::Settle(delivery.id, delivery.event.job, Settlement::Done(rows));

@@ -511,13 +511,17 @@ async fn a_step_of_a_schedule_is_made_once_and_with_its_job() {
     };
     store.put_schedule(&other).await.unwrap();
     let late = next.stepped(Timestamp::from_micros(11), |_| {});
-    assert!(store.step_schedule(&late).await.is_err());
+    assert!(store.step_schedule(&late, Vec::new()).await.is_err());
     store
-        .step_schedule(&other.stepped(Timestamp::from_micros(11), |_| {}))
+        .step_schedule(
+            &other.stepped(Timestamp::from_micros(11), |_| {}),
+            Vec::new(),
+        )
         .await
         .unwrap();
-    store.delete_schedule("a".to_owned()).await.unwrap();
-    assert!(store.step_schedule(&late).await.is_err());
+    let now = Timestamp::from_micros(12);
+    (store.delete_schedule("a".to_owned(), now).await).unwrap();
+    assert!(store.step_schedule(&late, Vec::new()).await.is_err());
     store
         .put_schedule(&Record {
             created_at: Timestamp::from_micros(77),

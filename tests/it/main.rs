@@ -14,6 +14,7 @@ mod attach;
 mod bad_input;
 mod batches;
 mod bulk;
+mod chains;
 mod cli;
 mod containment;
 mod control;

@@ -122,7 +122,7 @@ impl ApiError {
             Self::Refused(refusal @ Refusal::Stopping) => Problem::new(S::CONFLICT, "job_stopping", "The job is stopping", refusal.to_string()),
             Self::Refused(refusal @ Refusal::Finished) => Problem::new(S::CONFLICT, "job_already_finished", "The job has finished", refusal.to_string()),
             Self::SignalFailed(errno) => Problem::new(S::CONFLICT, "signal_failed", "The signal could not be sent", format!("the kernel says: {}", errno.desc())),
-            Self::NotQueued => Problem::new(S::CONFLICT, "job_not_queued", "The job is not queued", "queue, priority, weight and concurrency can be changed only while the job waits"),
+            Self::NotQueued => Problem::new(S::CONFLICT, "job_not_queued", "The job is not queued", "this is possible only while the job waits"),
             Self::CursorExpired => Problem::new(S::GONE, "cursor_expired", "The cursor has expired", "events after this one are no longer kept, or there was never such a one: start again without a cursor"),
             Self::PreconditionFailed => Problem::new(S::PRECONDITION_FAILED, "precondition_failed", "It has changed", "look at it again and use its present ETag"),
             Self::StdinClosed => Problem::new(S::CONFLICT, "stdin_closed", "Standard input is closed", "the job was not given an open standard input, or it has been closed"),
