@@ -20,6 +20,7 @@ pub mod queue;
 pub mod retry;
 pub mod sandbox;
 pub mod schedule;
+mod seconds;
 pub mod selector;
 pub mod signal;
 pub mod spec;

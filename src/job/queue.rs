@@ -19,7 +19,7 @@ pub struct Rate {
     /// How many.
     pub starts: u32,
     /// In how long.
-    #[serde(rename = "per_seconds", with = "crate::spec::seconds")]
+    #[serde(rename = "per_seconds", with = "crate::seconds")]
     pub per: Duration,
 }
 

@@ -123,12 +123,12 @@ impl Codes {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Backoff {
     /// The first pause.
-    #[serde(rename = "initial_seconds", with = "crate::spec::seconds")]
+    #[serde(rename = "initial_seconds", with = "crate::seconds")]
     pub initial: Duration,
     /// By what each grows over the one before.
     pub factor: f64,
     /// The longest.
-    #[serde(rename = "max_seconds", with = "crate::spec::seconds")]
+    #[serde(rename = "max_seconds", with = "crate::seconds")]
     pub max: Duration,
 }
 
@@ -168,7 +168,7 @@ pub struct Retry {
     /// The pauses.
     pub backoff: Backoff,
     /// No attempt begins later than so long after the start of the first.
-    #[serde(rename = "within_seconds", with = "crate::spec::optional_seconds")]
+    #[serde(rename = "within_seconds", with = "crate::seconds::optional")]
     pub within: Option<Duration>,
 }
 

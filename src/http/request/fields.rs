@@ -3,93 +3,17 @@
 //!
 //! Details name what is allowed and never repeat what was given: it may be a secret.
 
-use std::cell::RefCell;
+mod error;
+mod nearest;
+mod readers;
+
 use std::collections::BTreeMap;
-use std::fmt::Display;
-use std::ops::RangeInclusive;
-use std::time::Duration;
 
-use serde::Serialize;
-
-use super::json::{Number, Object, Value};
-
-/// What is wrong with one field of a body.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct FieldError {
-    /// A JSON pointer (RFC 6901) to the field; empty for the body itself.
-    pub pointer: String,
-    /// A stable word, one of [`code`].
-    pub code: &'static str,
-    /// What is allowed, for people.
-    pub detail: String,
-}
-
-/// The codes of a [`FieldError`].
-pub mod code {
-    /// The body has no such field.
-    pub const UNKNOWN_FIELD: &str = "unknown_field";
-    /// An object has this key more than once.
-    pub const DUPLICATE_FIELD: &str = "duplicate_field";
-    /// A required field is absent.
-    pub const MISSING: &str = "missing";
-    /// Another JSON type is wanted.
-    pub const WRONG_TYPE: &str = "wrong_type";
-    /// A number is too small or too large.
-    pub const OUT_OF_RANGE: &str = "out_of_range";
-    /// A text has too many characters or bytes.
-    pub const TOO_LONG: &str = "too_long";
-    /// A list or map has too many items.
-    pub const TOO_MANY: &str = "too_many";
-    /// The right type, but a value that is not allowed.
-    pub const INVALID_VALUE: &str = "invalid_value";
-    /// No job or batch has this id.
-    pub const NO_SUCH_JOB: &str = "no_such_job";
-    /// Two fields exclude each other.
-    pub const CONFLICT: &str = "conflict";
-
-    /// Every code.
-    pub const ALL: [&str; 10] = [
-        UNKNOWN_FIELD,
-        DUPLICATE_FIELD,
-        MISSING,
-        WRONG_TYPE,
-        OUT_OF_RANGE,
-        TOO_LONG,
-        TOO_MANY,
-        INVALID_VALUE,
-        NO_SUCH_JOB,
-        CONFLICT,
-    ];
-}
-
-/// The most errors that are told about one body.
-const ERRORS_MAX: usize = 100;
-/// No further error is told once the pointers are this long together: a huge key repeated in each
-/// would make the answer a hundred times as large as the request.
-const POINTER_BYTES_MAX: usize = 64 << 10;
-
-/// The errors found in a body so far.
-#[derive(Default)]
-pub(super) struct Errors(RefCell<Vec<FieldError>>);
-
-impl Errors {
-    /// Asked before a pointer is built: to build a long one for each of many errors takes seconds.
-    fn is_full(&self) -> bool {
-        let errors = self.0.borrow();
-        let bytes: usize = errors.iter().map(|error| error.pointer.len()).sum();
-        errors.len() >= ERRORS_MAX || bytes >= POINTER_BYTES_MAX
-    }
-
-    /// What was read, if nothing was wrong.
-    pub(super) fn result<T>(self, value: Option<T>) -> Result<T, Vec<FieldError>> {
-        let errors = self.0.into_inner();
-        if errors.is_empty() {
-            Ok(value.expect("a reader gives nothing only after it noted an error"))
-        } else {
-            Err(errors)
-        }
-    }
-}
+use super::json::{Object, Value};
+pub(super) use error::Errors;
+pub use error::{FieldError, code};
+pub(crate) use nearest::nearest;
+pub(super) use readers::{boolean, c_text, filled_text, integer, seconds};
 
 /// A value of the body and where it is.
 #[derive(Clone, Copy)]
@@ -153,7 +77,7 @@ impl<'a> At<'a> {
                 code,
                 detail: detail.into(),
             };
-            self.errors.0.borrow_mut().push(error);
+            self.errors.note(error);
         }
         None
     }
@@ -278,102 +202,6 @@ impl<'a> At<'a> {
     }
 }
 
-pub(super) fn boolean(at: &At<'_>) -> Option<bool> {
-    let Value::Bool(value) = at.value else {
-        return at.refuse(code::WRONG_TYPE, "must be true or false");
-    };
-    Some(*value)
-}
-
-/// Reads an integer in this range.
-pub(super) fn integer<T>(range: RangeInclusive<T>) -> impl Fn(&At<'_>) -> Option<T>
-where
-    T: Copy + Display + Into<i128> + TryFrom<i128>,
-{
-    /// From here on a number cannot be told from an integer, and no field allows one.
-    const HUGE: f64 = 9e18;
-    move |at| {
-        let detail = || {
-            format!(
-                "must be an integer from {} to {}",
-                range.start(),
-                range.end()
-            )
-        };
-        let Value::Number(number) = *at.value else {
-            return at.refuse(code::WRONG_TYPE, detail());
-        };
-        let value = match number {
-            Number::Unsigned(value) => i128::from(value),
-            Number::Negative(value) => i128::from(value),
-            Number::Float(value) if value.abs() >= HUGE => {
-                return at.refuse(code::OUT_OF_RANGE, detail());
-            }
-            Number::Float(_) => return at.refuse(code::WRONG_TYPE, detail()),
-        };
-        let allowed = (*range.start()).into()..=(*range.end()).into();
-        match T::try_from(value) {
-            Ok(narrow) if allowed.contains(&value) => Some(narrow),
-            Ok(_) | Err(_) => at.refuse(code::OUT_OF_RANGE, detail()),
-        }
-    }
-}
-
-/// Reads a number of seconds in this range, fractions allowed. A least of one nanosecond stands for
-/// "more than zero".
-pub(super) fn seconds(range: RangeInclusive<Duration>) -> impl Fn(&At<'_>) -> Option<Duration> {
-    move |at| {
-        let least = if *range.start() == Duration::from_nanos(1) {
-            "more than 0".to_owned()
-        } else {
-            format!("at least {}", range.start().as_secs())
-        };
-        let most = range.end().as_secs();
-        let detail = format!("must be a number of seconds, {least} and at most {most}");
-        let Value::Number(number) = *at.value else {
-            return at.refuse(code::WRONG_TYPE, detail);
-        };
-        let value = match number {
-            Number::Unsigned(value) => Some(Duration::from_secs(value)),
-            // However little it is, it is more than nothing.
-            Number::Float(value) if value > 0.0 => Duration::try_from_secs_f64(value)
-                .ok()
-                .map(|value| value.max(Duration::from_nanos(1))),
-            Number::Float(value) => Duration::try_from_secs_f64(value).ok(),
-            Number::Negative(_) => None,
-        };
-        match value {
-            Some(value) if range.contains(&value) => Some(value),
-            Some(_) | None => at.refuse(code::OUT_OF_RANGE, detail),
-        }
-    }
-}
-
-/// Reads a text without NUL of 1 to `most` bytes.
-pub(super) fn filled_text(most: usize) -> impl Fn(&At<'_>) -> Option<String> {
-    move |at| {
-        let text = c_text(most)(at)?;
-        if text.is_empty() {
-            return at.refuse(code::INVALID_VALUE, "must not be empty");
-        }
-        Some(text)
-    }
-}
-
-/// Reads a text without NUL of at most `most` bytes.
-pub(super) fn c_text(most: usize) -> impl Fn(&At<'_>) -> Option<String> {
-    move |at| {
-        let text = at.text()?;
-        if text.len() > most {
-            return at.refuse(code::TOO_LONG, format!("must have at most {most} bytes"));
-        }
-        if text.contains('\0') {
-            return at.refuse(code::INVALID_VALUE, "must not contain a NUL character");
-        }
-        Some(text.to_owned())
-    }
-}
-
 /// The fields of an object. Every field is asked for by name; what was never asked for is unknown.
 pub(super) struct Fields<'a> {
     at: At<'a>,
@@ -472,30 +300,4 @@ impl<'a> Fields<'a> {
             }
         }
     }
-}
-
-/// The known word that an unknown one most likely stands for. What nobody would type is not compared.
-pub(crate) fn nearest(word: &str, known: &[&'static str]) -> Option<&'static str> {
-    const ALIKE: f64 = 0.82;
-    const LONGEST: usize = 64;
-    if word.len() > LONGEST {
-        return None;
-    }
-    let word = word.to_lowercase().replace('-', "_");
-    let part = known.iter().find(|known| {
-        // `timeout` for `timeout_seconds`, `argv` for nothing.
-        word.len() >= 3
-            && known
-                .strip_prefix(word.as_str())
-                .is_some_and(|rest| rest.starts_with('_'))
-    });
-    let alike = known
-        .iter()
-        .map(|known| (strsim::jaro_winkler(&word, known), known));
-    let best = alike.max_by(|(one, _), (other, _)| one.total_cmp(other));
-    part.or_else(|| {
-        best.filter(|(score, _)| *score >= ALIKE)
-            .map(|(_, known)| known)
-    })
-    .copied()
 }
