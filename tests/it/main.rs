@@ -41,6 +41,7 @@ mod proxies;
 mod queue;
 mod queues;
 mod real_work;
+mod refusals;
 mod retention;
 mod retries;
 mod sandbox;
