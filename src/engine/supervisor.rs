@@ -5,6 +5,7 @@
 //! job SIGPIPE or refuses a connection. It holds no policy, parses no JSON and knows no HTTP.
 
 mod backoff;
+mod beginning;
 mod fork_among_many;
 mod handover;
 mod idle_monitors;
@@ -13,6 +14,7 @@ mod pipes;
 mod pulse;
 mod server_process;
 mod service_manager;
+mod signals;
 mod stop;
 mod upgrade;
 
@@ -24,35 +26,30 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal as NixSignal, sigprocmask};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::pipe2;
 
 use crate::monitor::{Host, Note};
 use backoff::Backoff;
+use beginning::{Beginning, Surroundings};
 use handover::Invocation;
 pub use handover::{go_back, understands_handover};
 use job::Signal;
 use job::time::BootInstant;
-use linux::cgroup::Home;
 use linux::clock;
 use linux::sys::{self, Pid, WaitTarget};
 use monitors::Monitors;
 use protocol::inherited::Inherited;
-use protocol::listeners::{self, Listeners};
+use protocol::listeners::Listeners;
 use protocol::record;
 use protocol::state_dir::StateDir;
 use protocol::stderr::Failure;
 use protocol::wire::messages::FromSupervisor;
 use server_process::ServerProcess;
 use service_manager::{Phase, ServiceManager};
+use signals::{Arrived, Signals};
 use stop::{Asked, Shutdown};
-use upgrade::{Beginning, Upgrade};
+use upgrade::Upgrade;
 
 /// From so many monitors on, launches and ends must not cost more the more there are: a signal's sender is
 /// reaped and not every child asked, since waitid(2) for any child looks at all of them.
@@ -104,7 +101,7 @@ struct Supervisor {
     /// Why there is no cgroup home.
     no_cgroup: Option<String>,
     listeners: Listeners,
-    signals: SignalFd,
+    signals: Signals,
     server: Option<ServerProcess>,
     restarts: u32,
     backoff: Backoff,
@@ -126,7 +123,7 @@ struct Supervisor {
 
 impl Supervisor {
     fn start(settings: Settings, become_server: Server) -> Result<Self, Failure> {
-        let signals = take_signals().map_err(Failure::system("cannot take signals"))?;
+        let signals = Signals::take().map_err(Failure::system("cannot take signals"))?;
         let passed = linux::service_manager::sockets().map_err(Failure::system(
             "cannot take the sockets that were passed on",
         ))?;
@@ -134,79 +131,47 @@ impl Supervisor {
         let draining = handover.as_ref().is_some_and(|handover| handover.draining);
         let failed = handover.as_ref().and_then(|it| it.failed.as_ref());
         let binary = failed.map(|failed| failed.binary.clone());
-        let Beginning {
-            state,
-            listeners,
-            mut monitors,
-            restarts,
-            original_nofile,
-            upgrade,
-        } = match handover {
+        let mut beginning = match handover {
             Some(handover) => upgrade::take_over(&settings.state_dir, handover)?,
-            None => {
-                let state = StateDir::open(&settings.state_dir, None).map_err(Failure::config)?;
-                let listeners = listeners::bind(settings.listen, passed, state.path())
-                    .map_err(Failure::config)?;
-                let nofile = raise_nofile()
-                    .map_err(Failure::system("cannot read the limit of open files"))?;
-                Beginning {
-                    state,
-                    listeners,
-                    monitors: Monitors::default(),
-                    restarts: 0,
-                    original_nofile: nofile,
-                    upgrade: Upgrade::None,
-                }
-            }
+            None => Beginning::first(&settings, passed)?,
         };
-        if state.is_copy() {
+        if beginning.state.is_copy() {
             tracing::warn!(
                 "state directory {} is a copy: the processes of its jobs are left alone, and those jobs are lost",
-                state.path().display()
+                beginning.state.path().display()
             );
         }
-        monitors.prepare();
+        beginning.monitors.prepare();
         // Before the first fork, so that no monitor does it again.
         record::warm_up();
         prctl::set_child_subreaper(true)
             .map_err(io::Error::from)
             .map_err(Failure::system("cannot become a subreaper"))?;
-        let (no_cgroup, cgroup) = match Home::set_up(state.instance()) {
-            Ok(home) => (None, Some(home)),
-            Err(why) => (Some(why), None),
-        };
-        let (idle_notes, idle) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
-            .map_err(io::Error::from)
-            .map_err(Failure::system("cannot make a pipe"))?;
-        let host = Host {
-            idle,
-            jobs: state
-                .jobs()
-                .map_err(Failure::system("cannot open the jobs directory"))?,
-            boot_id: state.epoch().to_owned(),
-            cgroup,
-            original_nofile,
-        };
+        let Surroundings {
+            host,
+            no_cgroup,
+            idle_notes,
+        } = beginning.surroundings()?;
         Ok(Self {
             settings,
             become_server,
-            state,
+            state: beginning.state,
             host,
             no_cgroup,
-            listeners,
+            listeners: beginning.listeners,
             signals,
             server: None,
-            restarts,
+            restarts: beginning.restarts,
             backoff: Backoff::default(),
             draining,
             restart_at: None,
             sweep_at: None,
-            monitors,
+            monitors: beginning.monitors,
             idle_notes,
             shutdown: None,
             invocation: Invocation::read(binary)
                 .map_err(Failure::system("cannot find the program's own file"))?,
-            upgrade,
+            upgrade: beginning.upgrade,
             service_manager: ServiceManager::read(clock::now().boot),
             server_limit: linux::service_manager::watchdog(),
         })
@@ -304,23 +269,15 @@ impl Supervisor {
 
     /// Takes signals and reaps; an exit code where the service is over.
     fn on_signals(&mut self) -> Option<ExitCode> {
-        let (mut asked_to_end, mut asked_to_upgrade) = (None, false);
-        let mut ended = Vec::new();
-        while let Ok(Some(signal)) = self.signals.read_signal() {
-            let number = i32::try_from(signal.ssi_signo).unwrap_or_default();
-            if number == libc::SIGTERM || number == libc::SIGINT {
-                asked_to_end = Some(Asked::by(&signal));
-            }
-            // The kernel's own says that a terminal has hung up, which asks for nothing.
-            asked_to_upgrade |= number == libc::SIGHUP && signal.ssi_code != libc::SI_KERNEL;
-            if number == libc::SIGCHLD {
-                ended.extend(i32::try_from(signal.ssi_pid).ok().and_then(Pid::new));
-            }
-        }
-        if let Some(asked) = asked_to_end {
+        let Arrived {
+            end,
+            upgrade,
+            ended,
+        } = self.signals.read();
+        if let Some(asked) = end {
             self.begin_shutdown(asked);
         }
-        if asked_to_upgrade {
+        if upgrade {
             self.begin_upgrade();
         }
         if self.monitors.len() < MANY {
@@ -471,45 +428,4 @@ impl Supervisor {
             ExitCode::FAILURE
         })
     }
-}
-
-/// Lets this process and its children open as many files as they may; returns what it was.
-fn raise_nofile() -> io::Result<(u64, u64)> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    Ok((soft, hard))
-}
-
-/// Blocks the signals that are read here. Blocked, they reach even PID 1, which ignores every signal
-/// that it has no handler for. SIGCHLD inherited as ignored would lose every exit status.
-fn take_signals() -> io::Result<SignalFd> {
-    let mut read = SigSet::empty();
-    read.extend([
-        NixSignal::SIGCHLD,
-        NixSignal::SIGTERM,
-        NixSignal::SIGINT,
-        NixSignal::SIGHUP,
-    ]);
-    let mut mask = read;
-    // Never read: a file that may not grow and a terminal that is somebody else's are errors, and what is sent to a
-    // whole family of processes to have logs opened again means nothing here.
-    mask.extend([
-        NixSignal::SIGXFSZ,
-        NixSignal::SIGTTOU,
-        NixSignal::SIGUSR1,
-        NixSignal::SIGUSR2,
-        NixSignal::SIGALRM,
-        NixSignal::SIGVTALRM,
-        NixSignal::SIGPROF,
-        NixSignal::SIGIO,
-        NixSignal::SIGPWR,
-    ]);
-    // Blocked before the actions are the default ones: what is pending from before an execve stays so.
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?;
-    sys::default_actions();
-    sys::ignore_signals(&[NixSignal::SIGPIPE]);
-    Ok(SignalFd::with_flags(
-        &read,
-        SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC,
-    )?)
 }

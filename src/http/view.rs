@@ -1,24 +1,29 @@
 //! The JSON that a client sees. Every field is always there; `null` says that there is no value yet.
 
+mod command;
+mod processes;
+mod waiting;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use crate::output::Excerpt;
+use command::command_line;
 use job::batch::Membership;
 use job::dependency::Dependency;
-use job::sandbox::InForce;
 use job::schedule::Occurrence;
-use job::spec::Program;
 use job::time::Timestamp;
 use job::trace::Trace;
 use job::{
-    Attempt, Cause, Job, OutputTotals, Process, SpawnFailure, Spec, State, Survivor, Termination,
-    Usage,
+    Attempt, Cause, Job, OutputTotals, SpawnFailure, Spec, State, Survivor, Termination, Usage,
 };
 use manager::cloud_event::ExitView;
-use manager::{Manager, ProcessInfo, Reason};
+use manager::{Manager, Reason};
+pub(super) use processes::ProcessList;
+use processes::ProcessView;
+use waiting::{state_message, state_reason, waits_for};
 
 /// A job.
 #[derive(Debug, Serialize)]
@@ -193,9 +198,6 @@ impl<'a> From<&'a Membership> for BatchPlace<'a> {
     }
 }
 
-/// The most characters of a command on one line.
-const COMMAND_CHARACTERS: usize = 200;
-
 /// A job without its spec, which may be a MiB: what a list shows.
 #[derive(Debug, Serialize)]
 pub(super) struct BasicView<'a> {
@@ -271,150 +273,10 @@ impl<'a> BasicView<'a> {
     }
 }
 
-/// What a job runs, on one line and cut.
-fn command_line(program: &Program) -> String {
-    // Nobody looks at more, and a script may have 128 KiB.
-    let text = match program {
-        Program::Command { command } => {
-            let mut line = String::new();
-            for argument in command {
-                if line.len() > 4 * COMMAND_CHARACTERS {
-                    break;
-                }
-                if !line.is_empty() {
-                    line.push(' ');
-                }
-                line.push_str(argument);
-            }
-            line
-        }
-        Program::Script { script, .. } => {
-            let lines = script.lines().map(str::trim);
-            let lines = lines.filter(|line| !line.is_empty());
-            let mut line = String::new();
-            for one in lines {
-                if line.len() > 4 * COMMAND_CHARACTERS {
-                    break;
-                }
-                if !line.is_empty() {
-                    line.push_str("; ");
-                }
-                line.push_str(one);
-            }
-            line
-        }
-    };
-    let mut plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let mut cut: String = plain.by_ref().take(COMMAND_CHARACTERS).collect();
-    if plain.next().is_some() {
-        cut.pop();
-        cut.push('…');
-    }
-    cut
-}
-
 /// The `ETag` of a job: its version in quotes.
 #[must_use]
 pub fn etag(job: &Job) -> String {
     format!("\"{}\"", job.version)
-}
-
-fn state_reason(job: &Job, why: Option<&Reason>) -> Option<&'static str> {
-    match job.state {
-        // One that has its slot and no process yet waits for nothing that has a name.
-        State::Queued => Some(why.map_or("waiting_for_slot", wait_word)),
-        State::Starting | State::Running | State::Paused | State::Stopping => None,
-        State::Succeeded | State::Failed | State::Canceled | State::TimedOut | State::Lost => job
-            .termination
-            .as_ref()
-            .map(|termination| termination.cause.as_str()),
-    }
-}
-
-/// What a queued job waits for at this moment.
-fn waits_for(job: &Job, manager: &Manager) -> Option<Reason> {
-    (job.state == State::Queued).then(|| manager.why(job.id))?
-}
-
-fn state_message<'a>(job: &'a Job, why: Option<&Reason>) -> Option<Cow<'a, str>> {
-    match (&job.message, why) {
-        (Some(message), _) => Some(message.into()),
-        (None, Some(why)) => Some(wait_message(job, why).into()),
-        (None, None) => None,
-    }
-}
-
-fn wait_word(why: &Reason) -> &'static str {
-    match why {
-        Reason::Held => "held",
-        Reason::Dependencies(_) => "waiting_for_dependencies",
-        Reason::Time(_) => "waiting_for_time",
-        Reason::Retry(_) => "waiting_for_retry",
-        Reason::Key(claim, _) if claim.is_of_batch() => "waiting_for_batch",
-        Reason::Key(..) => "waiting_for_key",
-        Reason::NeverFits(_) => "never_fits",
-        Reason::QueuePaused(_) => "queue_paused",
-        Reason::Rate(_) => "waiting_for_rate",
-        Reason::Queue(_) => "waiting_for_queue",
-        Reason::Slot => "waiting_for_slot",
-    }
-}
-
-/// One sentence for people.
-fn wait_message(job: &Job, why: &Reason) -> String {
-    let queue = &job.spec.queue;
-    match why {
-        Reason::Held => "it is held until somebody releases it".to_owned(),
-        Reason::Dependencies(count) => {
-            format!("{count} of those that it depends on have not ended")
-        }
-        Reason::Time(at) => format!("it is not to start before {at}"),
-        Reason::Retry(at) => format!("it is tried again at {at}"),
-        Reason::Key(claim, _) if claim.is_of_batch() => {
-            format!("{} jobs of its batch run, which is the most", claim.limit)
-        }
-        Reason::Key(claim, Some(holder)) => format!("job {holder} runs with the key {}", claim.key),
-        Reason::Key(claim, None) => format!("others run with the key {}", claim.key),
-        Reason::NeverFits(weight) => {
-            format!("its weight of {weight} is more than the limit of queue {queue}")
-        }
-        Reason::QueuePaused(Some(reason)) => format!("queue {queue} is paused: {reason}"),
-        Reason::QueuePaused(None) => format!("queue {queue} is paused"),
-        Reason::Rate(at) => format!("the rate of queue {queue} lets the next job start at {at}"),
-        Reason::Queue(Some(first)) => {
-            format!("queue {queue} has no room for job {first}, which comes first")
-        }
-        Reason::Queue(None) => format!("queue {queue} runs as much as it may"),
-        Reason::Slot => "the service runs as much as it may".to_owned(),
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct ProcessView<'a> {
-    pid: i32,
-    pgid: i32,
-    sid: i32,
-    started_at: Timestamp,
-    containment: &'static str,
-    executable: Option<&'a str>,
-    sandbox: Option<&'a InForce>,
-}
-
-impl<'a> From<&'a Process> for ProcessView<'a> {
-    fn from(process: &'a Process) -> Self {
-        Self {
-            pid: process.pid,
-            pgid: process.pid,
-            sid: process.pid,
-            started_at: process.started_at,
-            containment: match process.cgroup {
-                Some(_) => "cgroup+subreaper",
-                None => "subreaper",
-            },
-            executable: process.executable.as_deref(),
-            sandbox: process.sandbox.as_ref(),
-        }
-    }
 }
 
 /// A page of jobs.
@@ -444,59 +306,4 @@ pub(super) struct ValidView<'a> {
 pub(super) struct Delivered {
     /// How many processes it was sent to.
     pub(super) delivered_to: u64,
-}
-
-/// The live processes of a job.
-#[derive(Debug, Serialize)]
-pub(super) struct ProcessList {
-    processes: Vec<ProcessInfoView>,
-}
-
-impl From<Vec<ProcessInfo>> for ProcessList {
-    fn from(processes: Vec<ProcessInfo>) -> Self {
-        Self {
-            processes: processes.into_iter().map(ProcessInfoView::from).collect(),
-        }
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct ProcessInfoView {
-    pid: i32,
-    ppid: i32,
-    pgid: i32,
-    sid: i32,
-    state: char,
-    uid: u32,
-    user: Option<String>,
-    threads: u64,
-    read_bytes: Option<u64>,
-    written_bytes: Option<u64>,
-    command: Vec<String>,
-    user_cpu_seconds: f64,
-    system_cpu_seconds: f64,
-    rss_bytes: u64,
-    started_at: Timestamp,
-}
-
-impl From<ProcessInfo> for ProcessInfoView {
-    fn from(info: ProcessInfo) -> Self {
-        Self {
-            pid: info.pid,
-            ppid: info.ppid,
-            pgid: info.pgid,
-            sid: info.sid,
-            state: info.state,
-            uid: info.uid,
-            user: info.user,
-            threads: info.threads,
-            read_bytes: info.read_bytes,
-            written_bytes: info.written_bytes,
-            command: info.command,
-            user_cpu_seconds: info.user_cpu_seconds,
-            system_cpu_seconds: info.system_cpu_seconds,
-            rss_bytes: info.rss_bytes,
-            started_at: info.started_at,
-        }
-    }
 }

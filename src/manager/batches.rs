@@ -197,7 +197,7 @@ impl Batches {
         match self.shared.store.submitted(actor, idempotency).await? {
             None | Some(Inserted::New) => Ok(None),
             Some(Inserted::KeyReused) => Err(SubmitError::KeyReused.into()),
-            Some(Inserted::Replay(id)) => Ok(self.shared.store.batch(id).await?),
+            Some(Inserted::Replay(id)) => Ok(self.shared.store.batches().get(id).await?),
         }
     }
 
@@ -208,7 +208,7 @@ impl Batches {
     pub async fn get(&self, id: JobId) -> Result<BatchState, BatchError> {
         // Before the row: who ends in between is counted as ended.
         let live = self.live();
-        let batch = self.shared.store.batch(id).await?;
+        let batch = self.shared.store.batches().get(id).await?;
         let batch = batch.ok_or(BatchError::NoSuchBatch)?;
         Ok(state_of(batch, &live))
     }
@@ -218,7 +218,7 @@ impl Batches {
     /// # Errors
     /// Where the store cannot be read.
     pub async fn groups(&self, id: JobId) -> Result<Vec<Group>, BatchError> {
-        let groups = self.shared.store.batch_groups(id).await?;
+        let groups = self.shared.store.batches().groups(id).await?;
         Ok(groups.into_iter().map(|it| it.group).collect())
     }
 
@@ -232,7 +232,7 @@ impl Batches {
         limit: usize,
     ) -> Result<(Vec<BatchState>, bool), BatchError> {
         let live = self.live();
-        let mut found = self.shared.store.batches(after, limit + 1).await?;
+        let mut found = self.shared.store.batches().list(after, limit + 1).await?;
         let more = found.len() > limit;
         found.truncate(limit);
         let states = found.into_iter().map(|batch| state_of(batch, &live));
@@ -268,7 +268,7 @@ impl Batches {
         let waiting = async {
             loop {
                 news.mark_unchanged();
-                let batch = self.shared.store.batch(id).await?;
+                let batch = self.shared.store.batches().get(id).await?;
                 let reached = batch.is_none_or(|it| match until {
                     BatchUntil::Finished => it.state.is_terminal(),
                     BatchUntil::VersionAfter(version) => it.version() > version,

@@ -167,7 +167,7 @@ async fn look_up(shared: &Shared, target: Target) -> Result<Found, StoreError> {
     match target {
         // Its batch is in the account.
         Target::Group(..) => Ok(Found::Lives),
-        Target::Batch(id) => Ok(match shared.store.batch(id).await? {
+        Target::Batch(id) => Ok(match shared.store.batches().get(id).await? {
             Some(batch) if batch.state.is_terminal() => Found::Ended(Ended {
                 who: format!("batch {id}"),
                 state: batch.state,

@@ -4,117 +4,28 @@
 //! its end, once: where the end is made durable. No label ever holds an id, a name or a value that clients choose
 //! freely, so the number of series does not grow with the number of jobs.
 
+mod gauges;
+mod labels;
+mod names;
 mod text;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 
+use gauges::Gauges;
+pub use gauges::Present;
 use job::schedule::Skipped;
 use job::time::Timestamp;
 use job::{Cause, Job};
+use labels::{Code, Ended, Escalated, Mode, Outcome, Reason, Request, State, Stream};
 pub use text::Format;
-
-/// Durations from a millisecond to 4.6 hours, each bucket four times the one before.
-const BUCKETS: usize = 13;
-
-fn histogram() -> Histogram {
-    let bounds = std::iter::successors(Some(0.001), |bound| Some(bound * 4.0));
-    Histogram::new(bounds.take(BUCKETS))
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Ended {
-    state: &'static str,
-    cause: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct State {
-    state: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Escalated {
-    escalated: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Mode {
-    mode: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Stream {
-    stream: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Reason {
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Code {
-    code: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Outcome {
-    result: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Request {
-    method: &'static str,
-    route: &'static str,
-    status: &'static str,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Build {
-    version: String,
-    commit: String,
-}
-
-/// What is read at the moment of a scrape, since it is known anyway.
-#[derive(Clone, Debug, Default)]
-pub struct Present {
-    /// Live jobs by state.
-    pub jobs: Vec<(&'static str, u64)>,
-    /// The most that may run and wait.
-    pub limits: [(&'static str, u64); 2],
-    /// Jobs with processes that a stop has not been able to end.
-    pub blocked: u64,
-    /// Finished jobs that are kept.
-    pub finished: u64,
-    /// Free bytes where the state is.
-    pub free_bytes: u64,
-    /// No new jobs are accepted.
-    pub draining: bool,
-    /// How often the server was started again.
-    pub restarts: u64,
-    /// Records that were found damaged.
-    pub damaged_records: u64,
-    /// Answers that follow a job, and WebSockets.
-    pub streams: u64,
-    /// When the server started.
-    pub started_at: Timestamp,
-    /// Resident memory of the server process.
-    pub resident_bytes: u64,
-    /// Open descriptors of the server process.
-    pub open_files: u64,
-    /// The version and, if it is known, the commit.
-    pub build: (String, Option<String>),
-}
 
 /// All that is counted, in one registry.
 pub struct Metrics {
@@ -138,215 +49,13 @@ pub struct Metrics {
     gauges: Gauges,
 }
 
-/// Set before each encoding.
-#[derive(Debug, Default)]
-struct Gauges {
-    build: Family<Build, Gauge>,
-    jobs: Family<State, Gauge>,
-    limits: Family<State, Gauge>,
-    blocked: Gauge,
-    finished: Gauge,
-    free_bytes: Gauge,
-    draining: Gauge,
-    restarts: Counter,
-    damaged_records: Counter,
-    streams: Gauge,
-    started_at: Gauge,
-    resident_bytes: Gauge,
-    open_files: Gauge,
-}
-
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
     }
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        let mut metrics = Self {
-            registry: Registry::default(),
-            accepted: Counter::default(),
-            refused: Family::default(),
-            schedule_runs: Counter::default(),
-            schedule_skipped: Family::default(),
-            finished: Family::default(),
-            queue_seconds: histogram(),
-            run_seconds: Family::new_with_constructor(histogram),
-            stop_seconds: Family::new_with_constructor(histogram),
-            leftovers: Counter::default(),
-            escalations: Counter::default(),
-            cpu_seconds: Family::default(),
-            output_bytes: Family::default(),
-            dropped_bytes: Counter::default(),
-            requests: Family::new_with_constructor(histogram),
-            deliveries: Family::default(),
-            spans: Family::default(),
-            gauges: Gauges::default(),
-        };
-        metrics.register_jobs();
-        metrics.register_service();
-        metrics
-    }
-}
-
 impl Metrics {
-    fn register_jobs(&mut self) {
-        let r = self.registry.sub_registry_with_prefix("procession");
-        let g = &self.gauges;
-        r.register("jobs", "Live jobs by state", g.jobs.clone());
-        r.register(
-            "jobs_limit",
-            "The limits on running and queued jobs",
-            g.limits.clone(),
-        );
-        r.register(
-            "jobs_blocked",
-            "Jobs with processes that a stop has not been able to end",
-            g.blocked.clone(),
-        );
-        r.register(
-            "jobs_accepted",
-            "Jobs that were accepted",
-            self.accepted.clone(),
-        );
-        r.register(
-            "jobs_refused",
-            "Submissions that were refused, by code",
-            self.refused.clone(),
-        );
-        r.register(
-            "schedule_runs",
-            "Jobs that schedules made",
-            self.schedule_runs.clone(),
-        );
-        r.register(
-            "schedule_skipped",
-            "Due times of schedules that made no job, by reason",
-            self.schedule_skipped.clone(),
-        );
-        r.register(
-            "jobs_finished",
-            "Jobs that ended, by state and cause",
-            self.finished.clone(),
-        );
-        r.register_with_unit(
-            "job_queue",
-            "From acceptance to the start of the program",
-            Unit::Seconds,
-            self.queue_seconds.clone(),
-        );
-        r.register_with_unit(
-            "job_run",
-            "From the start of the program to the end of the job",
-            Unit::Seconds,
-            self.run_seconds.clone(),
-        );
-        r.register_with_unit(
-            "job_stop",
-            "From the first signal of a stop to the end of the last process",
-            Unit::Seconds,
-            self.stop_seconds.clone(),
-        );
-        r.register(
-            "leftovers_killed",
-            "Processes that outlived their leader and were killed",
-            self.leftovers.clone(),
-        );
-        r.register(
-            "stop_escalations",
-            "Stops that had to use SIGKILL",
-            self.escalations.clone(),
-        );
-        r.register_with_unit(
-            "job_cpu",
-            "Processor time of ended jobs",
-            Unit::Seconds,
-            self.cpu_seconds.clone(),
-        );
-        r.register_with_unit(
-            "output",
-            "Output of ended jobs",
-            Unit::Bytes,
-            self.output_bytes.clone(),
-        );
-        r.register_with_unit(
-            "output_dropped",
-            "Output of ended jobs that was dropped to keep a bound",
-            Unit::Bytes,
-            self.dropped_bytes.clone(),
-        );
-    }
-
-    fn register_service(&mut self) {
-        let r = self.registry.sub_registry_with_prefix("procession");
-        let g = &self.gauges;
-        r.register("build_info", "Version and commit", g.build.clone());
-        r.register_with_unit(
-            "http_request",
-            "From the request to the head of its answer",
-            Unit::Seconds,
-            self.requests.clone(),
-        );
-        r.register(
-            "http_streams",
-            "Answers that follow a job, and WebSockets",
-            g.streams.clone(),
-        );
-        r.register(
-            "store_finished_jobs",
-            "Finished jobs that are kept",
-            g.finished.clone(),
-        );
-        r.register_with_unit(
-            "state_free",
-            "Free space where the state is",
-            Unit::Bytes,
-            g.free_bytes.clone(),
-        );
-        r.register(
-            "webhook_deliveries",
-            "Deliveries to webhooks that ended, by result",
-            self.deliveries.clone(),
-        );
-        r.register(
-            "spans",
-            "Spans for the collector, by what became of them",
-            self.spans.clone(),
-        );
-        r.register(
-            "draining",
-            "1 while no new jobs are accepted",
-            g.draining.clone(),
-        );
-        r.register(
-            "server_restarts",
-            "How often the server was started again",
-            g.restarts.clone(),
-        );
-        r.register(
-            "damaged_records",
-            "Records of jobs that were found damaged",
-            g.damaged_records.clone(),
-        );
-        // Names that every exporter has.
-        let r = &mut self.registry;
-        r.register(
-            "process_start_time_seconds",
-            "When the server process started, since the Unix epoch",
-            g.started_at.clone(),
-        );
-        r.register(
-            "process_resident_memory_bytes",
-            "Resident memory of the server process",
-            g.resident_bytes.clone(),
-        );
-        r.register(
-            "process_open_fds",
-            "Open descriptors of the server process",
-            g.open_files.clone(),
-        );
-    }
     /// A job was accepted.
     pub(crate) fn accepted(&self) {
         self.accepted.inc();
@@ -489,43 +198,6 @@ fn stop_took(first: Timestamp, job: &Job) -> Option<Duration> {
         | Cause::HostRebooted => false,
     };
     is_stop.then(|| Some(job.finished_at?.since(first)))?
-}
-
-impl Gauges {
-    fn set(&self, present: &Present) {
-        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        let (version, commit) = present.build.clone();
-        let build = Build {
-            version,
-            commit: commit.unwrap_or_default(),
-        };
-        self.build.get_or_create(&build).set(1);
-        for (state, count) in &present.jobs {
-            self.jobs
-                .get_or_create(&State { state })
-                .set(number(*count));
-        }
-        for (state, limit) in &present.limits {
-            self.limits
-                .get_or_create(&State { state })
-                .set(number(*limit));
-        }
-        self.blocked.set(number(present.blocked));
-        self.finished.set(number(present.finished));
-        self.free_bytes.set(number(present.free_bytes));
-        self.draining.set(i64::from(present.draining));
-        self.restarts
-            .inner()
-            .store(present.restarts, Ordering::Relaxed);
-        self.damaged_records
-            .inner()
-            .store(present.damaged_records, Ordering::Relaxed);
-        self.streams.set(number(present.streams));
-        self.started_at
-            .set(present.started_at.as_micros() / 1_000_000);
-        self.resident_bytes.set(number(present.resident_bytes));
-        self.open_files.set(number(present.open_files));
-    }
 }
 
 #[cfg(test)]

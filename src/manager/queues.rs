@@ -37,7 +37,7 @@ impl Registry {
 
 /// At a server's start: the queues as earlier servers have left them.
 pub(super) async fn recall(shared: &Arc<Shared>) -> Result<(), StoreError> {
-    let (queues, starts) = shared.store.queues().await?;
+    let (queues, starts) = shared.store.queues().all().await?;
     for queue in queues {
         let settings = queue.settings.clone();
         shared.room.set_queue(&queue.name, Some(settings));
@@ -160,7 +160,7 @@ impl Queues {
                 created_at: before.as_ref().map_or(now, |it| it.created_at),
                 changed_at: now,
             };
-            self.shared.store.put_queue(queue.clone()).await?;
+            self.shared.store.queues().put(queue.clone()).await?;
             self.shared.queues.known().insert(name.to_owned(), queue);
             self.put_into_force(name, Some(settings)).await;
         }
@@ -187,7 +187,8 @@ impl Queues {
             return Err(QueueError::InUse);
         }
         let now = clock::wall();
-        self.shared.store.delete_queue(name.to_owned(), now).await?;
+        let queues = self.shared.store.queues();
+        queues.delete(name.to_owned(), now).await?;
         self.shared.queues.known().remove(name);
         self.put_into_force(name, None).await;
         Ok(())

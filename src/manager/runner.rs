@@ -1,5 +1,6 @@
 //! The one task of a live job, from its acceptance to its durable end. Nobody else changes the job.
 
+mod acceptance;
 mod log;
 mod requests;
 mod start;
@@ -11,14 +12,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+pub(super) use acceptance::Acceptance;
+
 use super::admission::Ticket;
 use super::adopt::{self, Fate, Origin};
-use super::api::LookupError;
 use super::readers::Readers;
-use super::room::Superseded;
 use super::shared::Shared;
 use super::shutdown::ShutdownPlan;
-use super::submit::{self, Planned};
 use super::time::until;
 use super::{RequestError, SubmitError, Submitted, chains, lost_jobs, mirror};
 use job::amendment::Amendment;
@@ -27,13 +27,12 @@ use job::life::{Refusal, Stop};
 use job::outcome::{Cause, SpawnFailure, Termination, Usage};
 use job::retry::Decision;
 use job::spec::Secrets;
-use job::{Idempotency, Job, State, Unwatched};
+use job::{Job, State, Unwatched};
 use linux::clock;
 use linux::failpoint;
 use linux::tree;
 use protocol::record::Record;
 pub(super) use requests::{JobRequest, Reply};
-use store::Inserted;
 use supervised::{Followed, Supervised};
 
 /// The most survivors of a lost job that its message names.
@@ -47,15 +46,6 @@ const SURVIVORS_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How soon a failed write of a job's end is tried again.
 pub(super) const STORE_RETRY: Duration = Duration::from_secs(1);
-
-/// How a new job comes in.
-pub(super) struct Acceptance {
-    pub(super) secrets: Secrets,
-    pub(super) idempotency: Option<Idempotency>,
-    /// What it is of a schedule.
-    pub(super) planned: Option<Planned>,
-    pub(super) answer: oneshot::Sender<Result<Submitted, SubmitError>>,
-}
 
 pub(super) struct Runner {
     shared: Arc<Shared>,
@@ -121,66 +111,6 @@ impl Runner {
             answer: None,
             origin: Origin::Ours,
         }
-    }
-
-    /// A new job: durable first, then queued or started.
-    pub(super) async fn accept(mut self: Box<Self>, acceptance: Acceptance) {
-        let Acceptance {
-            secrets,
-            idempotency,
-            planned,
-            answer,
-        } = acceptance;
-        failpoint::hit("job.accepting");
-        let inserted = match submit::insertion(&self.job, &secrets, idempotency, planned.as_ref()) {
-            Ok(insertion) => self.shared.store.insert_all(insertion).await,
-            Err(error) => Err(error),
-        };
-        let refusal = match inserted {
-            Ok(Inserted::New) => {
-                failpoint::hit("job.accepted");
-                self.shared.metrics.accepted();
-                self.shared.stats.created();
-                self.answer = Some(answer);
-                let (slot, has_slot) = oneshot::channel();
-                let ticket = self.shared.room.ticket_of(&self.job);
-                self.shared.room.enter(ticket, Some(slot));
-                chains::linked(&self.shared, self.job.id);
-                if let Some(key) = &self.job.spec.concurrency {
-                    let room = &self.shared.room;
-                    let doomed = room.supersede(self.job.id, key, Superseded::Others);
-                    self.shared.end_superseded(doomed, &self.job);
-                }
-                self.shared.grant();
-                let next = Next::Wait(has_slot, None);
-                return self.go_on(secrets, next, Instant::now()).await;
-            }
-            Ok(Inserted::Replay(id)) => {
-                self.shared.room.take_back(self.job.id);
-                self.shared
-                    .get_any(id)
-                    .await
-                    .map(|job| Submitted {
-                        job,
-                        replayed: true,
-                    })
-                    .map_err(|error| match error {
-                        LookupError::Store(error) => SubmitError::Store(error),
-                        // It expired in this very moment.
-                        LookupError::NoSuchJob => SubmitError::KeyReused,
-                    })
-            }
-            Ok(Inserted::KeyReused) => {
-                self.shared.room.take_back(self.job.id);
-                Err(SubmitError::KeyReused)
-            }
-            Err(error) => {
-                self.shared.room.take_back(self.job.id);
-                Err(SubmitError::Store(error))
-            }
-        };
-        self.shared.chains.account().remove(self.job.id);
-        let _ = answer.send(refusal);
     }
 
     /// What earlier servers have told of the job; without it, nothing is told of what it is now.

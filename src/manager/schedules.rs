@@ -149,7 +149,7 @@ impl Registry {
 
 /// At a server's start: the schedules as earlier servers have left them. One that cannot be understood is never due.
 pub(super) async fn recall(shared: &Shared) -> Result<(), StoreError> {
-    for record in shared.store.schedules().await? {
+    for record in shared.store.schedules().all().await? {
         let name = record.name.clone();
         let waits = record.progress.waiting;
         match Entry::of(record) {
@@ -344,7 +344,7 @@ impl Schedules {
             if before.definition != definition {
                 let record = changed(before, definition);
                 let schedule = timing(&record).map_err(ScheduleError::NotUnderstood)?;
-                self.shared.store.put_schedule(&record).await?;
+                self.shared.store.schedules().put(&record).await?;
                 let mut known = entry.known();
                 known.record = record;
                 known.schedule = schedule;
@@ -389,7 +389,7 @@ impl Schedules {
             entries.insert(name.to_owned(), entry.clone());
         }
         record.version = 1;
-        if let Err(error) = self.shared.store.put_schedule(&record).await {
+        if let Err(error) = self.shared.store.schedules().put(&record).await {
             self.shared.schedules.entries().remove(name);
             return Err(error.into());
         }
@@ -417,9 +417,10 @@ impl Schedules {
         if !expected.is_met(Some(version)) {
             return Err(ScheduleError::Changed);
         }
-        let now = linux::clock::wall();
-        (self.shared.store)
-            .delete_schedule(name.to_owned(), now)
+        self.shared
+            .store
+            .schedules()
+            .delete(name.to_owned(), linux::clock::wall())
             .await?;
         let mut known = entry.known();
         known.record.version = 0;

@@ -167,7 +167,7 @@ impl Shared {
         // Seen after it was, and so never counted as too early; what its monitor tells of it may still move a little.
         let at = clock::wall();
         self.room.started(job.id, at);
-        self.store.tell_start(queue.clone(), at, rate.per);
+        self.store.queues().tell_start(queue.clone(), at, rate.per);
     }
 
     /// Removes finished jobs: what is on disk first, then their rows, so that nothing is left that no

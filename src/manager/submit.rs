@@ -99,12 +99,13 @@ pub(super) async fn submit_planned(
     link.and_then(chains::Link::keep);
     let (answer, mut answered) = oneshot::channel();
     let runner = shared.enlist(job, false, None);
-    shared.spawn(runner.accept(Acceptance {
+    let acceptance = Acceptance {
         secrets,
         idempotency,
         planned,
         answer,
-    }));
+    };
+    shared.spawn(acceptance.take_in(runner));
     loop {
         match timeout(START_PATIENCE, &mut answered).await {
             Ok(answer) => return answer.unwrap_or(Err(SubmitError::Draining)),

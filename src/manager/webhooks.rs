@@ -41,7 +41,7 @@ pub(crate) async fn deliver(
     allow_private: bool,
     end: impl Future<Output = ()>,
 ) {
-    let mut news = store.new_deliveries();
+    let mut news = store.deliveries().news();
     let mut deliveries = Deliveries {
         store,
         metrics,
@@ -86,7 +86,7 @@ impl Deliveries {
             each: EACH,
             under_way: self.under_way.clone(),
         };
-        let (due, next) = match self.store.due_deliveries(now, room).await {
+        let (due, next) = match self.store.deliveries().due(now, room).await {
             Ok(due) => due,
             Err(error) => {
                 tracing::error!(%error, "the store failed: {error}");
@@ -135,8 +135,11 @@ async fn attempt(store: Store, metrics: Arc<Metrics>, client: Client, delivery: 
 
 async fn note(store: &Store, delivery: &Delivery, verdict: &Verdict) -> Result<(), StoreError> {
     match verdict {
-        Verdict::Done(event) => store.settle_delivery(delivery, Event::clone(event)).await,
-        Verdict::Again { due_at, .. } => store.put_off_delivery(delivery, *due_at).await,
+        Verdict::Done(event) => {
+            let event = Event::clone(event);
+            store.deliveries().settle(delivery, event).await
+        }
+        Verdict::Again { due_at, .. } => store.deliveries().put_off(delivery, *due_at).await,
     }
 }
 

@@ -6,6 +6,7 @@
 mod arguments;
 mod calls;
 mod door;
+mod refusal;
 mod tasks;
 mod text;
 mod tools;
@@ -21,6 +22,7 @@ use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 
 pub use door::{Answer, Ask, Body, Door, Verb};
+use refusal::Refusal;
 
 /// What differs between two doors but for how they ask.
 #[derive(Clone, Copy, Debug)]
@@ -114,7 +116,7 @@ impl<D: Door> ServerHandler for Tools<D> {
         _: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        let templates = self.templates().await.map_err(calls::Refusal::into_error)?;
+        let templates = self.templates().await.map_err(Refusal::into_error)?;
         let tools = tools::list(&self.options, templates.as_ref());
         Ok(ListToolsResult::with_all_items(tools).with_ttl_ms(LIST_TTL_MS))
     }

@@ -8,8 +8,9 @@ use rmcp::model::{
 use serde_json::{Value, json};
 
 use crate::Tools;
-use crate::calls::{Refusal, job_path};
+use crate::calls::job_path;
 use crate::door::{Ask, Door, Verb};
+use crate::refusal::Refusal;
 use crate::text::{Job, Shown};
 
 /// How often to ask for a young job and for an old one, in milliseconds.

@@ -87,13 +87,17 @@ impl BatchRow {
     }
 }
 
-impl Store {
+/// The batches of a [`Store`]; [`Store::delete`] removes their jobs.
+#[derive(Clone, Copy, Debug)]
+pub struct Batches<'a>(pub(super) &'a Store);
+
+impl Batches<'_> {
     /// Stores a batch with its jobs, which are in the insertion.
     ///
     /// # Errors
     /// Nothing is stored then.
-    pub async fn insert_batch(
-        &self,
+    pub async fn insert(
+        self,
         batch: &Batch,
         groups: Vec<Group>,
         idempotency: Option<Idempotency>,
@@ -113,15 +117,16 @@ impl Store {
         let created = EventRow::of(created).map_err(|it| it.doing(doing))?;
         insertion.events.insert(0, created);
         insertion.also(Change::PutBatch(Box::new(row)));
-        self.insert_all(insertion).await
+        self.0.insert_all(insertion).await
     }
 
     /// A batch as it stands.
     ///
     /// # Errors
     /// Where the row cannot be read.
-    pub async fn batch(&self, id: JobId) -> Result<Option<Batch>, StoreError> {
-        self.readers
+    pub async fn get(self, id: JobId) -> Result<Option<Batch>, StoreError> {
+        self.0
+            .readers
             .read("cannot read a batch", move |connection| get(connection, id))
             .await
     }
@@ -130,8 +135,9 @@ impl Store {
     ///
     /// # Errors
     /// Where a row cannot be read.
-    pub async fn batch_groups(&self, id: JobId) -> Result<Vec<GroupState>, StoreError> {
-        self.readers
+    pub async fn groups(self, id: JobId) -> Result<Vec<GroupState>, StoreError> {
+        self.0
+            .readers
             .read("cannot read a batch", move |connection| {
                 groups(connection, id)
             })
@@ -142,12 +148,9 @@ impl Store {
     ///
     /// # Errors
     /// Where a row cannot be read.
-    pub async fn batches(
-        &self,
-        after: Option<JobId>,
-        limit: usize,
-    ) -> Result<Vec<Batch>, StoreError> {
-        self.readers
+    pub async fn list(self, after: Option<JobId>, limit: usize) -> Result<Vec<Batch>, StoreError> {
+        self.0
+            .readers
             .read("cannot read the batches", move |connection| {
                 let before = after.map_or([0xff; 16], |id| *id.as_bytes());
                 let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -161,8 +164,9 @@ impl Store {
     ///
     /// # Errors
     /// Where a row cannot be read.
-    pub async fn running_batches(&self) -> Result<Vec<Batch>, StoreError> {
-        self.readers
+    pub async fn running(self) -> Result<Vec<Batch>, StoreError> {
+        self.0
+            .readers
             .read("cannot read the batches", move |connection| {
                 let sql = format!("{SELECT} WHERE finished_at IS NULL ORDER BY id");
                 all(connection, &sql, [])
@@ -174,12 +178,9 @@ impl Store {
     ///
     /// # Errors
     /// Where the index cannot be read.
-    pub async fn expired_batches(
-        &self,
-        now: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<JobId>, StoreError> {
-        self.readers
+    pub async fn expired(self, now: Timestamp, limit: usize) -> Result<Vec<JobId>, StoreError> {
+        self.0
+            .readers
             .read("cannot read the expired batches", move |connection| {
                 let limit = i64::try_from(limit).unwrap_or(i64::MAX);
                 let mut statement = connection.prepare_cached(
@@ -197,9 +198,9 @@ impl Store {
     ///
     /// # Errors
     /// It is still there then.
-    pub async fn delete_batch(&self, id: JobId) -> Result<(), StoreError> {
+    pub async fn delete(self, id: JobId) -> Result<(), StoreError> {
         let doing = "cannot remove a batch";
-        self.writer.change(Change::DeleteBatch(id), doing).await
+        self.0.writer.change(Change::DeleteBatch(id), doing).await
     }
 }
 

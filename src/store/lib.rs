@@ -7,6 +7,7 @@
 
 mod batches;
 mod encoding;
+mod error;
 mod events;
 mod inbox;
 mod insertion;
@@ -29,106 +30,25 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 use tokio::sync::watch;
 
-pub use batches::GroupState;
+pub use batches::{Batches, GroupState};
+use error::Fault;
+pub use error::StoreError;
 use events::EventRow;
 pub use events::{EventPage, EventQuery};
 pub use insertion::Insertion;
-use job::event::{About, Cursor, Event};
+use job::event::{Cursor, Event};
 use job::query::{Filter, Query};
 use job::spec::Secrets;
 use job::time::Timestamp;
 use job::{Idempotency, Job, JobId, State};
-use outbox::Settlement;
-pub use outbox::{Delivery, Room};
+pub use outbox::{Deliveries, Delivery, Room};
+pub use queues::Queues;
 use reader::Readers;
-pub use schedules::schedules_made_by;
+pub use schedules::{Schedules, schedules_made_by};
 pub use schema::OpenError;
 use tables::{Change, Row};
 pub use writer::Stats;
 use writer::Writer;
-
-/// The store failed.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{doing}: {why}")]
-pub struct StoreError {
-    /// What was being done.
-    pub doing: &'static str,
-    /// SQLite's words.
-    pub why: String,
-    /// There was no room: it may work when there is.
-    pub full: bool,
-    /// The disk failed, or cannot be written to at present, or another program holds the store locked.
-    pub failing: bool,
-}
-
-impl StoreError {
-    /// The answer to those who come after [`Store::close`].
-    fn closed(doing: &'static str) -> Self {
-        Self {
-            doing,
-            why: "the store is closed".to_owned(),
-            full: false,
-            failing: false,
-        }
-    }
-}
-
-/// Why one statement or one row failed; a [`StoreError`] once it is known what was being done.
-#[derive(Debug, thiserror::Error)]
-enum Fault {
-    /// SQLite said no.
-    #[error(transparent)]
-    Sqlite(#[from] rusqlite::Error),
-    /// A row does not hold what this version reads, or a job cannot be written.
-    #[error("unreadable row: {0}")]
-    Encoding(#[from] serde_json::Error),
-    /// The row has a state that this version does not know.
-    #[error("unreadable row: no state has the number {0}")]
-    UnknownState(i64),
-    /// A change came for a job that is not there or is over.
-    #[error("no such unfinished job")]
-    NoSuchJob,
-    /// A step of a schedule has been made already, or the schedule has changed.
-    #[error("the schedule has gone on meanwhile")]
-    NoSuchTurn,
-}
-
-impl Fault {
-    fn is_full(&self) -> bool {
-        match self {
-            Self::Sqlite(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
-            Self::Encoding(_) | Self::UnknownState(_) | Self::NoSuchJob | Self::NoSuchTurn => false,
-        }
-    }
-
-    fn is_failing(&self) -> bool {
-        use rusqlite::ErrorCode::{
-            CannotOpen, DatabaseBusy, DatabaseLocked, ReadOnly, SystemIoFailure,
-        };
-        const OUTSIDE: [rusqlite::ErrorCode; 5] = [
-            CannotOpen,
-            DatabaseBusy,
-            DatabaseLocked,
-            ReadOnly,
-            SystemIoFailure,
-        ];
-        match self {
-            Self::Sqlite(error) => error
-                .sqlite_error_code()
-                .is_some_and(|code| OUTSIDE.contains(&code)),
-            Self::Encoding(_) | Self::UnknownState(_) | Self::NoSuchJob | Self::NoSuchTurn => false,
-        }
-    }
-
-    fn doing(&self, doing: &'static str) -> StoreError {
-        StoreError {
-            doing,
-            why: self.to_string(),
-            full: self.is_full(),
-            failing: self.is_failing(),
-        }
-    }
-}
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
@@ -390,61 +310,28 @@ impl Store {
         self.writer.feed().close();
     }
 
-    /// Deliveries that are due and for which there is room, and when the next one will be.
-    ///
-    /// # Errors
-    /// Where a row cannot be read.
-    pub async fn due_deliveries(
-        &self,
-        now: Timestamp,
-        room: Room,
-    ) -> Result<(Vec<Delivery>, Option<Timestamp>), StoreError> {
-        self.readers
-            .read("cannot read the deliveries", move |connection| {
-                outbox::due(connection, now, &room)
-            })
-            .await
-    }
-
-    /// Tells when there are new deliveries.
+    /// What is to be delivered to webhooks.
     #[must_use]
-    pub fn new_deliveries(&self) -> watch::Receiver<()> {
-        self.writer.feed().outbox()
+    pub fn deliveries(&self) -> Deliveries<'_> {
+        Deliveries(self)
     }
 
-    /// Removes a delivery that was taken or given up, with what is told of it; nothing is told where its
-    /// job has been removed meanwhile.
-    ///
-    /// # Errors
-    /// It is still there then.
-    pub async fn settle_delivery(
-        &self,
-        delivery: &Delivery,
-        event: Event,
-    ) -> Result<(), StoreError> {
-        let doing = "cannot store a delivery";
-        // The words for it are those of a job.
-        let told = match delivery.event.what.kind().about() {
-            About::Job => vec![event],
-            About::Batch | About::Schedule | About::Queue => Vec::new(),
-        };
-        let rows = EventRow::all(told).map_err(|it| it.doing(doing))?;
-        let change = Change::Settle(delivery.id, delivery.event.job, Settlement::Done(rows));
-        self.writer.change(change, doing).await
+    /// What is stored of batches.
+    #[must_use]
+    pub fn batches(&self) -> Batches<'_> {
+        Batches(self)
     }
 
-    /// Puts a delivery off after an attempt that failed.
-    ///
-    /// # Errors
-    /// It is still due then.
-    pub async fn put_off_delivery(
-        &self,
-        delivery: &Delivery,
-        due_at: Timestamp,
-    ) -> Result<(), StoreError> {
-        let again = Settlement::Again(delivery.attempts.saturating_add(1), due_at);
-        let change = Change::Settle(delivery.id, delivery.event.job, again);
-        self.writer.change(change, "cannot store a delivery").await
+    /// What is set of queues, and their last starts.
+    #[must_use]
+    pub fn queues(&self) -> Queues<'_> {
+        Queues(self)
+    }
+
+    /// The schedules.
+    #[must_use]
+    pub fn schedules(&self) -> Schedules<'_> {
+        Schedules(self)
     }
 
     /// What tells this store from all others, as a URI.

@@ -6,11 +6,12 @@
 use std::collections::HashMap;
 
 use rusqlite::{Connection, Row, params};
+use tokio::sync::watch;
 
-use crate::Fault;
 use crate::events::{self, EventRow};
-use crate::tables::Totals;
-use job::event::{Cursor, Event};
+use crate::tables::{Change, Totals};
+use crate::{Fault, Store, StoreError};
+use job::event::{About, Cursor, Event};
 use job::time::Timestamp;
 use job::webhook::{self, LONGEST_PAUSE, Webhook, WebhookSecret};
 use job::{Job, JobId};
@@ -36,6 +37,65 @@ pub(super) fn webhook_rows(webhooks: &[Webhook]) -> Vec<WebhookRow> {
             secret: secret.as_ref().map(|WebhookSecret(secret)| secret.clone()),
         })
         .collect()
+}
+
+/// The deliveries of a [`Store`].
+#[derive(Clone, Copy, Debug)]
+pub struct Deliveries<'a>(pub(super) &'a Store);
+
+impl Deliveries<'_> {
+    /// Deliveries that are due and for which there is room, and when the next one will be.
+    ///
+    /// # Errors
+    /// Where a row cannot be read.
+    pub async fn due(
+        self,
+        now: Timestamp,
+        room: Room,
+    ) -> Result<(Vec<Delivery>, Option<Timestamp>), StoreError> {
+        self.0
+            .readers
+            .read("cannot read the deliveries", move |connection| {
+                due(connection, now, &room)
+            })
+            .await
+    }
+
+    /// Tells when there are new deliveries.
+    #[must_use]
+    pub fn news(self) -> watch::Receiver<()> {
+        self.0.writer.feed().outbox()
+    }
+
+    /// Removes a delivery that was taken or given up, with what is told of it; nothing is told where its
+    /// job has been removed meanwhile.
+    ///
+    /// # Errors
+    /// It is still there then.
+    pub async fn settle(self, delivery: &Delivery, event: Event) -> Result<(), StoreError> {
+        let doing = "cannot store a delivery";
+        // The words for it are those of a job.
+        let told = match delivery.event.what.kind().about() {
+            About::Job => vec![event],
+            About::Batch | About::Schedule | About::Queue => Vec::new(),
+        };
+        let rows = EventRow::all(told).map_err(|it| it.doing(doing))?;
+        let change = Change::Settle(delivery.id, delivery.event.job, Settlement::Done(rows));
+        self.0.writer.change(change, doing).await
+    }
+
+    /// Puts a delivery off after an attempt that failed.
+    ///
+    /// # Errors
+    /// It is still due then.
+    pub async fn put_off(self, delivery: &Delivery, due_at: Timestamp) -> Result<(), StoreError> {
+        let again = Settlement::Again(delivery.attempts.saturating_add(1), due_at);
+        let change = Change::Settle(delivery.id, delivery.event.job, again);
+        self.0
+            .writer
+            .change(change, "cannot store a delivery")
+            .await
+    }
 }
 
 /// Adds the webhooks of a new job.

@@ -1,29 +1,19 @@
-//! What is read: single jobs, all unfinished ones, pages of finished ones.
-//!
-//! A page is a merge of ranges of an index, one range for each state (and label value), each of which
-//! gives ids in order. So the database stops reading when the page is full, however many jobs match. Only where few names
-//! begin with what is looked for, all of these are sorted.
+//! What is read: single jobs, all unfinished ones, pages of those that wait and of finished ones.
 
-use rusqlite::types::Value;
+mod page;
+mod sql;
+
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 
 use crate::Fault;
 use crate::encoding::{self, Columns};
-use crate::tables::{BATCH_LABEL, DEFAULT_QUEUE, NAME_LABEL, QUEUE_LABEL, SCHEDULE_LABEL, Totals};
+use crate::tables::{DEFAULT_QUEUE, Totals};
 use job::query::{Filter, Order, Query};
-use job::selector::Requirement;
 use job::spec::Secrets;
 use job::time::Timestamp;
 use job::{Job, JobId, State};
-
-/// The most ranges that are merged; SQLite takes 500. Beyond it a label is checked job by job.
-const MAX_RANGES: usize = 100;
-
-/// How far the jobs with a label are counted to find the rarest label.
-const MAX_COUNTED: i64 = 2_000;
-
-/// The most names of which the first by age are looked for in the index alone.
-const MAX_NAMES: i64 = 20_000;
+pub(super) use page::page;
+use sql::{Sql, blob, count, direction, named, text, within};
 
 pub(super) fn get(connection: &Connection, id: JobId) -> Result<Option<Job>, Fault> {
     // In this order, as a job moves from the first table to the second and never back.
@@ -98,10 +88,7 @@ pub(super) fn queued(
     if !is_wanted || query.limit == 0 {
         return Ok(Vec::new());
     }
-    let (descending, beyond) = match query.order {
-        Order::CreatedDescending => (" DESC", "<"),
-        Order::CreatedAscending => ("", ">"),
-    };
+    let (descending, beyond) = direction(query.order);
     let mut sql = Sql::default();
     sql.push(
         "SELECT id, state, name, created_at, expires_at, job FROM live WHERE state = ?",
@@ -242,293 +229,6 @@ pub(super) fn counts(
     Ok(out)
 }
 
-/// A statement under construction: the values follow the question marks.
-#[derive(Debug, Default)]
-pub(super) struct Sql {
-    pub(super) text: String,
-    pub(super) values: Vec<Value>,
-}
-
-impl Sql {
-    fn push(&mut self, text: &str, values: impl IntoIterator<Item = Value>) {
-        self.text.push_str(text);
-        self.values.extend(values);
-    }
-}
-
-/// The statement for a page; `None` where no finished job can match.
-pub(super) fn page(connection: &Connection, query: &Query) -> Result<Option<Sql>, Fault> {
-    let filter = &query.filter;
-    let states: Vec<i64> = State::ALL
-        .into_iter()
-        .filter(|state| state.is_terminal())
-        .filter(|state| filter.states.is_empty() || filter.states.contains(state))
-        .map(encoding::number_of)
-        .collect();
-    if states.is_empty() || query.limit == 0 {
-        return Ok(None);
-    }
-    let (descending, beyond) = match query.order {
-        Order::CreatedDescending => (" DESC", "<"),
-        Order::CreatedAscending => ("", ">"),
-    };
-    let batch = filter.batch.map(|id| id.to_string());
-    let label = match &batch {
-        Some(id) => Some((BATCH_LABEL, vec![id.as_str()])),
-        None => leading_label(connection, filter, MAX_RANGES / states.len())?,
-    };
-    if label.is_none()
-        && let Some(sql) = by_name(connection, query, &states)?
-    {
-        return Ok(Some(sql));
-    }
-    let ranges: Vec<(i64, Option<(&str, &str)>)> = match &label {
-        Some((key, values)) => states
-            .iter()
-            .flat_map(|state| values.iter().map(|value| (*state, Some((*key, *value)))))
-            .collect(),
-        None => states.iter().map(|state| (*state, None)).collect(),
-    };
-    let mut sql = Sql::default();
-    let mut separator = "";
-    for (state, label) in ranges {
-        sql.push(separator, []);
-        separator = " UNION ALL ";
-        let ordered = match label {
-            Some((key, value)) => {
-                // CROSS JOIN: the labels lead, whatever the statistics say.
-                sql.push(
-                    "SELECT l.id, f.state, f.name, f.created_at, f.expires_at, f.job FROM labels l \
-                     CROSS JOIN finished f ON f.id = l.id \
-                     WHERE l.key = ? AND l.value = ? AND l.state = ?",
-                    [text(key), text(value), state.into()],
-                );
-                "l.id"
-            }
-            None => {
-                sql.push(
-                    "SELECT f.id, f.state, f.name, f.created_at, f.expires_at, f.job \
-                     FROM finished f INDEXED BY finished_by_state WHERE f.state = ?",
-                    [state.into()],
-                );
-                "f.id"
-            }
-        };
-        if let Some(after) = query.after {
-            sql.push(&format!(" AND {ordered} {beyond} ?"), [blob(after)]);
-        }
-        within(&mut sql, ordered, filter);
-        conditions(&mut sql, filter);
-    }
-    sql.push(
-        &format!(" ORDER BY 1{descending} LIMIT ?"),
-        [count(query.limit).into()],
-    );
-    Ok(Some(sql))
-}
-
-/// The statement for a page by the beginning of a name, led by the names; `None` if so many begin with it that a
-/// page is soon found in the order of ids.
-fn by_name(connection: &Connection, query: &Query, states: &[i64]) -> Result<Option<Sql>, Fault> {
-    let filter = &query.filter;
-    let Some(prefix) = filter.name_prefix.as_deref().filter(|it| !it.is_empty()) else {
-        return Ok(None);
-    };
-    let mut names = Sql::default();
-    names.push(
-        "labels WHERE key = ? AND value >= ?",
-        [text(NAME_LABEL), text(prefix)],
-    );
-    if let Some(end) = end_of(prefix) {
-        names.push(" AND value < ?", [text(&end)]);
-    }
-    // Nothing else has to be known of a job: then its row is read only if it is on the page.
-    let is_alone = *filter
-        == Filter {
-            states: filter.states.clone(),
-            name_prefix: filter.name_prefix.clone(),
-            ..Filter::default()
-        };
-    let most = if is_alone { MAX_NAMES } else { MAX_COUNTED };
-    let few: i64 = connection
-        .prepare_cached(&format!(
-            "SELECT count(*) FROM (SELECT 1 FROM {} LIMIT {most})",
-            names.text
-        ))?
-        .query_row(params_from_iter(&names.values), |row| row.get(0))?;
-    if few >= most {
-        return Ok(None);
-    }
-    // Not counted above, as those of other states are passed over one by one.
-    names.push(
-        &format!(" AND state IN ({})", question_marks(states.len())),
-        states.iter().map(|state| (*state).into()),
-    );
-    let (descending, beyond) = match query.order {
-        Order::CreatedDescending => (" DESC", "<"),
-        Order::CreatedAscending => ("", ">"),
-    };
-    if let Some(after) = query.after {
-        names.push(&format!(" AND id {beyond} ?"), [blob(after)]);
-    }
-    within(&mut names, "id", filter);
-    if is_alone {
-        names.push(
-            &format!(" ORDER BY id{descending} LIMIT ?"),
-            [count(query.limit).into()],
-        );
-    }
-    let mut sql = Sql::default();
-    sql.push(
-        &format!(
-            "SELECT l.id, f.state, f.name, f.created_at, f.expires_at, f.job \
-             FROM (SELECT id FROM {}) l CROSS JOIN finished f ON f.id = l.id WHERE true",
-            names.text
-        ),
-        names.values,
-    );
-    conditions(&mut sql, filter);
-    sql.push(
-        &format!(" ORDER BY 1{descending} LIMIT ?"),
-        [count(query.limit).into()],
-    );
-    Ok(Some(sql))
-}
-
-/// The least text that is greater than all that begin with this.
-fn end_of(prefix: &str) -> Option<String> {
-    let mut end = prefix.to_owned();
-    while let Some(last) = end.pop() {
-        let next = match last {
-            // Between the two are no characters.
-            '\u{d7ff}' => Some('\u{e000}'),
-            other => char::from_u32(u32::from(other) + 1),
-        };
-        if let Some(next) = next {
-            end.push(next);
-            return Some(end);
-        }
-    }
-    None
-}
-
-/// The ids that jobs of the time can have; the exact time is checked besides.
-fn within(sql: &mut Sql, id: &str, filter: &Filter) {
-    if let Some(moment) = filter.created_after {
-        sql.push(&format!(" AND {id} >= ?"), [blob(JobId::below(moment))]);
-    }
-    if let Some(moment) = filter.created_before {
-        sql.push(&format!(" AND {id} < ?"), [blob(JobId::above(moment))]);
-    }
-}
-
-fn named(sql: &mut Sql, column: &str, prefix: &str) {
-    sql.push(&format!(" AND {column} IS NOT NULL"), []);
-    // SQLite's substr() makes NULL of what is empty.
-    if !prefix.is_empty() {
-        // Bytes, as a prefix of characters is one of bytes, and LIKE folds the case.
-        let prefix = Value::Blob(prefix.as_bytes().to_vec());
-        sql.push(
-            &format!(" AND substr(CAST({column} AS BLOB), 1, length(?)) = ?"),
-            [prefix.clone(), prefix],
-        );
-    }
-}
-
-/// The rarest of the labels, the queue among them, that have to be there with one of a few values.
-fn leading_label<'a>(
-    connection: &Connection,
-    filter: &'a Filter,
-    max_values: usize,
-) -> Result<Option<(&'a str, Vec<&'a str>)>, Fault> {
-    let queue = filter.queue.as_deref().filter(|it| *it != DEFAULT_QUEUE);
-    let schedule = filter.schedule.as_deref();
-    let marks = [
-        queue.map(|it| (QUEUE_LABEL, vec![it])),
-        schedule.map(|it| (SCHEDULE_LABEL, vec![it])),
-    ];
-    let mut candidates: Vec<(&str, Vec<&str>)> = marks.into_iter().flatten().collect();
-    for requirement in &filter.selector.requirements {
-        match requirement {
-            Requirement::In(key, values) => {
-                let mut values: Vec<&str> = values.iter().map(String::as_str).collect();
-                values.sort_unstable();
-                // A value given twice must not show its jobs twice.
-                values.dedup();
-                if (1..=max_values).contains(&values.len()) {
-                    candidates.push((key.as_str(), values));
-                }
-            }
-            Requirement::NotIn(..) | Requirement::Exists(_) | Requirement::NotExists(_) => {}
-        }
-    }
-    if candidates.len() < 2 {
-        return Ok(candidates.pop());
-    }
-    let mut rarest: Option<(i64, (&str, Vec<&str>))> = None;
-    for (key, values) in candidates {
-        let sql = format!(
-            "SELECT count(*) FROM (SELECT 1 FROM labels WHERE key = ? AND value IN ({}) LIMIT {MAX_COUNTED})",
-            question_marks(values.len())
-        );
-        let jobs: i64 = connection
-            .prepare_cached(&sql)?
-            .query_row(params_from_iter([key].iter().chain(&values)), |row| {
-                row.get(0)
-            })?;
-        if rarest.as_ref().is_none_or(|(fewest, _)| jobs < *fewest) {
-            rarest = Some((jobs, (key, values)));
-        }
-    }
-    Ok(rarest.map(|(_, label)| label))
-}
-
-/// Everything but the states. The leading label is checked once more, which costs one look-up.
-fn conditions(sql: &mut Sql, filter: &Filter) {
-    let labelled =
-        "EXISTS (SELECT 1 FROM labels x WHERE x.key = ? AND x.state = f.state AND x.id = f.id";
-    let has_key = "EXISTS (SELECT 1 FROM json_each(f.job, '$.labels') x WHERE x.key = ?)";
-    for requirement in &filter.selector.requirements {
-        match requirement {
-            Requirement::In(key, values) => sql.push(
-                &format!(
-                    " AND {labelled} AND x.value IN ({}))",
-                    question_marks(values.len())
-                ),
-                [key].into_iter().chain(values).map(|it| text(it)),
-            ),
-            Requirement::NotIn(key, values) => sql.push(
-                &format!(
-                    " AND NOT {labelled} AND x.value IN ({}))",
-                    question_marks(values.len())
-                ),
-                [key].into_iter().chain(values).map(|it| text(it)),
-            ),
-            // The index of labels has the value before the job, so a key alone is looked up in the row.
-            Requirement::Exists(key) => sql.push(&format!(" AND {has_key}"), [text(key)]),
-            Requirement::NotExists(key) => sql.push(&format!(" AND NOT {has_key}"), [text(key)]),
-        }
-    }
-    if let Some(prefix) = &filter.name_prefix {
-        named(sql, "f.name", prefix);
-    }
-    if let Some(queue) = &filter.queue {
-        sql.push(" AND f.queue = ?", [text(queue)]);
-    }
-    if let Some(schedule) = &filter.schedule {
-        sql.push(
-            &format!(" AND {labelled} AND x.value = ?)"),
-            [text(SCHEDULE_LABEL), text(schedule)],
-        );
-    }
-    if let Some(moment) = filter.created_after {
-        sql.push(" AND f.created_at >= ?", [moment.as_micros().into()]);
-    }
-    if let Some(moment) = filter.created_before {
-        sql.push(" AND f.created_at < ?", [moment.as_micros().into()]);
-    }
-}
-
 fn read(row: &Row<'_>) -> rusqlite::Result<(Columns, String)> {
     let columns = Columns {
         id: JobId::from_bytes(row.get(0)?),
@@ -538,39 +238,4 @@ fn read(row: &Row<'_>) -> rusqlite::Result<(Columns, String)> {
         expires_at: row.get(4)?,
     };
     Ok((columns, row.get(5)?))
-}
-
-fn blob(id: JobId) -> Value {
-    Value::Blob(id.as_bytes().to_vec())
-}
-
-fn text(text: &str) -> Value {
-    Value::Text(text.to_owned())
-}
-
-fn question_marks(count: usize) -> String {
-    vec!["?"; count].join(", ")
-}
-
-fn count(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_begins_with_a_text_lies_before_its_end() {
-        for (prefix, end) in [
-            ("a", Some("b")),
-            ("a\u{10ffff}", Some("b")),
-            ("\u{d7ff}", Some("\u{e000}")),
-            ("\u{10ffff}", None),
-        ] {
-            assert_eq!(end_of(prefix).as_deref(), end, "{prefix:?}");
-            let longer = format!("{prefix}\u{10ffff}");
-            assert!(end.is_none_or(|end| longer.as_str() < end && prefix < end));
-        }
-    }
 }

@@ -41,23 +41,28 @@ pub(super) struct Start {
     pub(super) window: Duration,
 }
 
-impl Store {
+/// The queues of a [`Store`].
+#[derive(Clone, Copy, Debug)]
+pub struct Queues<'a>(pub(super) &'a Store);
+
+impl Queues<'_> {
     /// The queues of which something is set, and the last starts in those that have a rate, oldest first.
     ///
     /// # Errors
     /// Where a row cannot be read.
-    pub async fn queues(&self) -> Result<(Vec<Queue>, Vec<(String, Timestamp)>), StoreError> {
-        self.readers.read("cannot read the queues", all).await
+    pub async fn all(self) -> Result<(Vec<Queue>, Vec<(String, Timestamp)>), StoreError> {
+        self.0.readers.read("cannot read the queues", all).await
     }
 
     /// Makes what is set of a queue durable and an event.
     ///
     /// # Errors
     /// What was set before is still set then.
-    pub async fn put_queue(&self, queue: Queue) -> Result<(), StoreError> {
+    pub async fn put(self, queue: Queue) -> Result<(), StoreError> {
         let doing = "cannot store a queue";
         let row = QueueRow::of(queue).map_err(|it| it.doing(doing))?;
-        self.writer
+        self.0
+            .writer
             .change(Change::PutQueue(Box::new(row)), doing)
             .await
     }
@@ -66,17 +71,17 @@ impl Store {
     ///
     /// # Errors
     /// It is still set then.
-    pub async fn delete_queue(&self, name: String, at: Timestamp) -> Result<(), StoreError> {
+    pub async fn delete(self, name: String, at: Timestamp) -> Result<(), StoreError> {
         let doing = "cannot remove a queue";
         let event = Event::of_name(&name, at, What::QueueChanged);
         let event = EventRow::of(event).map_err(|it| it.doing(doing))?;
         let change = Change::DeleteQueue(name, event);
-        self.writer.change(change, doing).await
+        self.0.writer.change(change, doing).await
     }
 
     /// Tells of a start in a queue whose rate counts it for so long. It becomes durable as what is told of jobs does.
-    pub fn tell_start(&self, queue: String, at: Timestamp, window: Duration) {
-        self.writer.tell_start(Start { queue, at, window });
+    pub fn tell_start(self, queue: String, at: Timestamp, window: Duration) {
+        self.0.writer.tell_start(Start { queue, at, window });
     }
 }
 

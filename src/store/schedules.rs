@@ -33,24 +33,29 @@ impl ScheduleRow {
     }
 }
 
-impl Store {
+/// The schedules of a [`Store`].
+#[derive(Clone, Copy, Debug)]
+pub struct Schedules<'a>(pub(super) &'a Store);
+
+impl Schedules<'_> {
     /// The schedules, by name.
     ///
     /// # Errors
     /// Where a row cannot be read.
-    pub async fn schedules(&self) -> Result<Vec<Record>, StoreError> {
-        self.readers.read("cannot read the schedules", all).await
+    pub async fn all(self) -> Result<Vec<Record>, StoreError> {
+        self.0.readers.read("cannot read the schedules", all).await
     }
 
     /// Makes a schedule, or what is newly set of it, durable and an event.
     ///
     /// # Errors
     /// It is as it was then.
-    pub async fn put_schedule(&self, record: &Record) -> Result<(), StoreError> {
+    pub async fn put(self, record: &Record) -> Result<(), StoreError> {
         let doing = "cannot store a schedule";
         let event = Event::of_schedule(record, record.changed_at, What::ScheduleChanged);
         let row = ScheduleRow::of(record, vec![event]).map_err(|it| it.doing(doing))?;
-        self.writer
+        self.0
+            .writer
             .change(Change::PutSchedule(Box::new(row)), doing)
             .await
     }
@@ -59,10 +64,11 @@ impl Store {
     ///
     /// # Errors
     /// Also if this step has been made already, or the schedule is another one by now.
-    pub async fn step_schedule(&self, next: &Record, events: Vec<Event>) -> Result<(), StoreError> {
+    pub async fn step(self, next: &Record, events: Vec<Event>) -> Result<(), StoreError> {
         let doing = "cannot store a step of a schedule";
         let row = ScheduleRow::of(next, events).map_err(|it| it.doing(doing))?;
-        self.writer
+        self.0
+            .writer
             .change(Change::StepSchedule(Box::new(row)), doing)
             .await
     }
@@ -71,11 +77,12 @@ impl Store {
     ///
     /// # Errors
     /// It is still there then.
-    pub async fn delete_schedule(&self, name: String, at: Timestamp) -> Result<(), StoreError> {
+    pub async fn delete(self, name: String, at: Timestamp) -> Result<(), StoreError> {
         let doing = "cannot remove a schedule";
         let event = Event::of_name(&name, at, What::ScheduleChanged);
         let event = EventRow::of(event).map_err(|it| it.doing(doing))?;
-        self.writer
+        self.0
+            .writer
             .change(Change::DeleteSchedule(name, event), doing)
             .await
     }

@@ -484,8 +484,8 @@ fn schedule(name: &str) -> Record {
 async fn a_step_of_a_schedule_is_made_once_and_with_its_job() {
     let (_folder, path, store) = fresh();
     let first = schedule("a");
-    store.put_schedule(&first).await.unwrap();
-    store.put_schedule(&schedule("b")).await.unwrap();
+    store.schedules().put(&first).await.unwrap();
+    store.schedules().put(&schedule("b")).await.unwrap();
     let next = first.stepped(Timestamp::from_micros(9), |it| it.runs += 1);
     let insert = async |next: &Record| {
         let mut insertion = Insertion::default();
@@ -501,7 +501,7 @@ async fn a_step_of_a_schedule_is_made_once_and_with_its_job() {
     assert_eq!(error.why, "the schedule has gone on meanwhile");
     assert_eq!(rows(&path, "live"), 1, "a second job has not been stored");
     assert_eq!(
-        store.schedules().await.unwrap(),
+        store.schedules().all().await.unwrap(),
         [next.clone(), schedule("b")]
     );
     // Nor after it has been changed or made again.
@@ -509,21 +509,21 @@ async fn a_step_of_a_schedule_is_made_once_and_with_its_job() {
         turn: next.turn + 1,
         ..next.clone()
     };
-    store.put_schedule(&other).await.unwrap();
+    store.schedules().put(&other).await.unwrap();
     let late = next.stepped(Timestamp::from_micros(11), |_| {});
-    assert!(store.step_schedule(&late, Vec::new()).await.is_err());
+    assert!(store.schedules().step(&late, Vec::new()).await.is_err());
+    let next_step = other.stepped(Timestamp::from_micros(11), |_| {});
     store
-        .step_schedule(
-            &other.stepped(Timestamp::from_micros(11), |_| {}),
-            Vec::new(),
-        )
+        .schedules()
+        .step(&next_step, Vec::new())
         .await
         .unwrap();
     let now = Timestamp::from_micros(12);
-    (store.delete_schedule("a".to_owned(), now).await).unwrap();
-    assert!(store.step_schedule(&late, Vec::new()).await.is_err());
+    store.schedules().delete("a".to_owned(), now).await.unwrap();
+    assert!(store.schedules().step(&late, Vec::new()).await.is_err());
     store
-        .put_schedule(&Record {
+        .schedules()
+        .put(&Record {
             created_at: Timestamp::from_micros(77),
             ..first
         })

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
 
+use super::beginning::Beginning;
 use super::handover::{self, Handover, Invocation};
 use super::monitors::Monitors;
 use job::time::BootInstant;
@@ -140,16 +141,6 @@ pub(super) fn words(mut said: File) -> String {
         .join("; ")
         .trim_start_matches("procession: ")
         .to_owned()
-}
-
-/// What a supervisor begins with, taken over or fresh.
-pub(super) struct Beginning {
-    pub(super) state: StateDir,
-    pub(super) listeners: Listeners,
-    pub(super) monitors: Monitors,
-    pub(super) restarts: u32,
-    pub(super) original_nofile: (u64, u64),
-    pub(super) upgrade: Upgrade,
 }
 
 /// Takes over from the program that this one replaced. Its listening sockets stay as they are: an

@@ -67,7 +67,7 @@ pub(super) async fn accept(
             shared.chains.account().remove_batch(batch.id);
             return match other? {
                 (Inserted::Replay(id), _) => {
-                    let earlier = shared.store.batch(id).await?;
+                    let earlier = shared.store.batches().get(id).await?;
                     let earlier = earlier.ok_or(SubmitError::KeyReused)?;
                     Ok((earlier, true))
                 }
@@ -221,7 +221,8 @@ async fn store(
     linux::failpoint::hit("batch.accepting");
     let stored = shared
         .store
-        .insert_batch(batch, groups, idempotency, insertion)
+        .batches()
+        .insert(batch, groups, idempotency, insertion)
         .await?;
     linux::failpoint::hit("batch.accepted");
     Ok((stored, links))
@@ -279,8 +280,8 @@ pub(crate) fn fail(shared: &Arc<Shared>, id: JobId, which: OnFailure, why: Strin
 
 /// At a server's start, before its jobs are read: the batches that have not finished.
 pub(crate) async fn recall(shared: &Arc<Shared>) -> Result<(), StoreError> {
-    for batch in shared.store.running_batches().await? {
-        let groups = shared.store.batch_groups(batch.id).await?;
+    for batch in shared.store.batches().running().await? {
+        let groups = shared.store.batches().groups(batch.id).await?;
         let entries = groups.into_iter().map(|it| {
             let ended = it.succeeded + it.failed + it.canceled;
             let tally = Tally {
@@ -303,7 +304,7 @@ pub(super) async fn remove(shared: &Shared, id: JobId) -> Result<bool, StoreErro
     if !shared.chains.account().leave(target) {
         return Ok(false);
     }
-    let removed = shared.store.delete_batch(id).await;
+    let removed = shared.store.batches().delete(id).await;
     shared.chains.account().gone(target);
     removed.map(|()| true)
 }
@@ -311,7 +312,7 @@ pub(super) async fn remove(shared: &Shared, id: JobId) -> Result<bool, StoreErro
 /// Removes the records of batches whose time is up.
 pub(crate) async fn remove_expired(shared: &Shared) {
     let limit = PURGED + shared.chains.wanted();
-    let expired = shared.store.expired_batches(clock::wall(), limit).await;
+    let expired = shared.store.batches().expired(clock::wall(), limit).await;
     for id in expired.unwrap_or_else(|error| {
         shared.store_failed(&error);
         Vec::new()

@@ -320,7 +320,7 @@ impl Run {
     }
 
     async fn step(&self, next: Record, events: Vec<Event>) -> Result<(), ()> {
-        if let Err(error) = self.shared.store.step_schedule(&next, events).await {
+        if let Err(error) = self.shared.store.schedules().step(&next, events).await {
             self.shared.store_failed(&error);
             return Err(());
         }

@@ -10,26 +10,27 @@
 //! the newest fills `max_bytes` to within one index record and header. Waiting keeps what has not been read, and of
 //! what has been at least half of `max_bytes`; when no process is left to wait, it takes what the pipes still hold.
 
+mod closed;
 mod current;
+mod pipe;
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, SpliceFFlags, splice};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::Stream;
 use super::index::{Header, Kind, Position, RECORD};
 use super::segment::{self, Part};
+use closed::ClosedSegments;
 use current::{Current, Target};
 use job::OutputTotals;
 use job::spec::{OnLimit, OutputPolicy};
 use job::time::Timestamp;
 use linux::failpoint;
-use linux::sys;
+use pipe::{Available, available};
 
 const STEP: u64 = 1 << 20;
 const SMALLEST_LIMIT: u64 = 4096;
@@ -56,14 +57,6 @@ pub enum Pumped {
     Full,
 }
 
-/// A segment that is complete.
-#[derive(Debug)]
-struct Closed {
-    first: u64,
-    size: u64,
-    synced: bool,
-}
-
 /// Bytes that the index promises and the log does not hold: the next ones in that stream's pipe.
 #[derive(Clone, Copy, Debug)]
 struct Pending {
@@ -78,8 +71,7 @@ pub struct Writer {
     on_limit: OnLimit,
     limit: u64,
     segment_size: u64,
-    closed: VecDeque<Closed>,
-    kept: u64,
+    closed: ClosedSegments,
     current: Option<Current>,
     pending: Option<Pending>,
     limit_reached: bool,
@@ -92,7 +84,7 @@ pub struct Writer {
     pub(super) takes_the_rest: bool,
 }
 
-/// The largest file that this process may write: a log that comes to it goes on in the next file.
+/// The largest file that this process may write: a log that reaches it continues in the next file.
 fn largest_file() -> u64 {
     getrlimit(Resource::RLIMIT_FSIZE).map_or(u64::MAX, |(soft, _)| soft)
 }
@@ -116,8 +108,7 @@ impl Writer {
             on_limit: policy.on_limit,
             limit,
             segment_size,
-            closed: VecDeque::new(),
-            kept: 0,
+            closed: ClosedSegments::default(),
             current: None,
             pending: None,
             limit_reached: false,
@@ -128,7 +119,7 @@ impl Writer {
         }
     }
 
-    /// Goes on where a writer died, with the same pipes. Must not run while another writer lives.
+    /// Continues where a writer died, with the same pipes. Must not run while another writer lives.
     ///
     /// Nothing is lost and nothing is kept twice. Only the count of bytes that a limit drops can come
     /// out too high, by at most the one step that the predecessor did not finish.
@@ -161,23 +152,12 @@ impl Writer {
             break;
         }
         for first in segments {
-            let mut size = 0;
-            for part in [Part::Index, Part::Log] {
-                if let Some(file) = segment::open(&writer.dir, first, part, OFlag::O_RDONLY)? {
-                    size += file.metadata()?.len();
-                }
-            }
-            writer.kept += size;
-            writer.closed.push_back(Closed {
-                first,
-                size,
-                synced: false,
-            });
+            writer.closed.adopt(&writer.dir, first)?;
         }
         Ok(writer)
     }
 
-    /// Goes on behind the output of the attempts before, whose writers are gone, with new pipes and not before the offset
+    /// Continues behind the output of the attempts before, whose writers are gone, with new pipes and not before the offset
     /// `from`. What of it the files do not have is a gap.
     pub fn append(
         dir: OwnedFd,
@@ -243,7 +223,7 @@ impl Writer {
     pub fn take_the_rest(&mut self) {
         if self.on_limit == OnLimit::Wait && !self.takes_the_rest {
             self.takes_the_rest = true;
-            let used = self.kept + self.current.as_ref().map_or(0, Current::size);
+            let used = self.closed.size() + self.current.as_ref().map_or(0, Current::size);
             self.limit = self.limit.max(used) + LAST_OUTPUT;
         }
     }
@@ -264,7 +244,7 @@ impl Writer {
             end = end.before(stream, bytes);
         }
         let start = current.header.start.offset();
-        let oldest = self.closed.front().map_or(start, |oldest| oldest.first);
+        let oldest = self.closed.oldest().unwrap_or(start);
         let (first_offset, gap) = match (&current.target, self.closed.is_empty()) {
             (Target::Log(_), _) => (oldest, 0),
             (Target::Null(..), true) => (end.offset(), end.offset() - start),
@@ -285,14 +265,7 @@ impl Writer {
         if !self.unsynced {
             return Ok(());
         }
-        for closed in self.closed.iter_mut().filter(|closed| !closed.synced) {
-            for part in [Part::Index, Part::Log] {
-                if let Some(file) = segment::open(&self.dir, closed.first, part, OFlag::O_RDONLY)? {
-                    file.sync_data()?;
-                }
-            }
-            closed.synced = true;
-        }
+        self.closed.sync(&self.dir)?;
         if let Some(current) = &self.current {
             current.index.sync_data()?;
             if let Target::Log(log) = &current.target {
@@ -425,7 +398,7 @@ impl Writer {
         match self.on_limit {
             OnLimit::DropOldest | OnLimit::Wait => segment,
             OnLimit::DropNewest | OnLimit::StopJob => {
-                segment.min(self.limit.saturating_sub(self.kept + used))
+                segment.min(self.limit.saturating_sub(self.closed.size() + used))
             }
         }
     }
@@ -446,7 +419,7 @@ impl Writer {
             OnLimit::DropOldest | OnLimit::Wait => Kind::Kept,
             // A header, a record and a byte.
             OnLimit::DropNewest | OnLimit::StopJob
-                if self.kept + used + 2 * RECORD < self.limit =>
+                if self.closed.size() + used + 2 * RECORD < self.limit =>
             {
                 Kind::Kept
             }
@@ -457,12 +430,7 @@ impl Writer {
             let (first, size) = (previous.header.start.offset(), previous.size());
             // An empty segment had the name that the new one has now.
             if first != start.offset() {
-                self.kept += size;
-                self.closed.push_back(Closed {
-                    first,
-                    size,
-                    synced: false,
-                });
+                self.closed.push(first, size);
             }
         }
         match self.on_limit {
@@ -475,7 +443,7 @@ impl Writer {
         }
     }
 
-    /// Where it waits for room: drops what has been read until there is some. Half of the limit stays all the same, since
+    /// Where it waits for room: drops what has been read until there is some. Half of the limit stays even so, since
     /// what was handed to a connection may have to be sent again.
     fn has_room_for_segment(&mut self) -> io::Result<bool> {
         let Some(current) = self
@@ -486,65 +454,21 @@ impl Writer {
             return Ok(true);
         };
         let (used, start) = (current.size(), current.header.start.offset());
-        while self.kept + used + self.segment_size > self.limit && !self.closed.is_empty() {
-            let ends = self.closed.iter().skip(1).map(|closed| closed.first);
-            let ends = ends.chain([start]);
-            let read = self.closed.iter().zip(ends);
-            let read = read.take_while(|(_, end)| *end <= self.read_up_to);
-            let read: u64 = read.map(|(closed, _)| closed.size).sum();
-            if read <= self.limit / 2 {
+        while self.closed.size() + used + self.segment_size > self.limit && !self.closed.is_empty()
+        {
+            if self.closed.size_before(self.read_up_to, start) <= self.limit / 2 {
                 return Ok(false);
             }
-            self.unlink_oldest()?;
+            self.closed.unlink_oldest(&self.dir)?;
         }
         Ok(true)
     }
 
     /// Unlinks old segments until the current one may grow to its full size.
     fn drop_oldest(&mut self) -> io::Result<()> {
-        while self.kept + self.segment_size > self.limit && !self.closed.is_empty() {
-            self.unlink_oldest()?;
+        while self.closed.size() + self.segment_size > self.limit && !self.closed.is_empty() {
+            self.closed.unlink_oldest(&self.dir)?;
         }
         Ok(())
-    }
-
-    fn unlink_oldest(&mut self) -> io::Result<()> {
-        if let Some(oldest) = self.closed.front() {
-            segment::unlink(&self.dir, oldest.first)?;
-            self.kept -= oldest.size;
-            self.closed.pop_front();
-        }
-        Ok(())
-    }
-}
-
-enum Available {
-    Bytes(u64),
-    Nothing,
-    Closed,
-}
-
-/// What a pipe holds, and whether more can come.
-fn available(pipe: BorrowedFd<'_>) -> io::Result<Available> {
-    loop {
-        let bytes = sys::bytes_in_pipe(pipe)?;
-        if bytes > 0 {
-            return Ok(Available::Bytes(u64::try_from(bytes).unwrap_or(u64::MAX)));
-        }
-        let mut polled = [PollFd::new(pipe, PollFlags::POLLIN)];
-        match poll(&mut polled, PollTimeout::ZERO) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        let events = polled[0].revents().unwrap_or(PollFlags::empty());
-        if events.contains(PollFlags::POLLIN) {
-            // They came in between.
-            continue;
-        }
-        return Ok(if events.contains(PollFlags::POLLHUP) {
-            Available::Closed
-        } else {
-            Available::Nothing
-        });
     }
 }

@@ -32,7 +32,9 @@ fn job() -> Job {
 }
 
 async fn due(store: &Store, micros: i64) -> Vec<Delivery> {
-    let due = store.due_deliveries(Timestamp::from_micros(micros), room(100, 100));
+    let due = store
+        .deliveries()
+        .due(Timestamp::from_micros(micros), room(100, 100));
     due.await.unwrap().0
 }
 
@@ -59,7 +61,7 @@ async fn a_delivery_is_there_until_it_is_settled_and_a_secret_until_the_last() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("store.db");
     let store = Store::open(&path).unwrap();
-    let mut news = store.new_deliveries();
+    let mut news = store.deliveries().news();
     let mut job = job();
     let created = vec![Event::created(&job)];
     let inserted = store.insert(Arc::new(job.clone()), Secrets::default(), None, created);
@@ -74,12 +76,14 @@ async fn a_delivery_is_there_until_it_is_settled_and_a_secret_until_the_last() {
     assert_eq!(first[0].event.what, Event::created(&job).what);
     assert_eq!(first[0].secret.as_ref().unwrap().0, SECRET);
     store
-        .put_off_delivery(&first[0], Timestamp::from_micros(500))
+        .deliveries()
+        .put_off(&first[0], Timestamp::from_micros(500))
         .await
         .unwrap();
     assert!(due(&store, 499).await.is_empty());
     let (_, next) = store
-        .due_deliveries(Timestamp::from_micros(0), room(1, 1))
+        .deliveries()
+        .due(Timestamp::from_micros(0), room(1, 1))
         .await
         .unwrap();
     assert_eq!(next, Some(Timestamp::from_micros(500)));
@@ -101,7 +105,7 @@ async fn a_delivery_is_there_until_it_is_settled_and_a_secret_until_the_last() {
             status: 200,
         };
         let event = Event::of(&job, clock::wall(), what);
-        store.settle_delivery(delivery, event).await.unwrap();
+        store.deliveries().settle(delivery, event).await.unwrap();
     }
     assert!(due(&store, i64::MAX).await.is_empty());
     store.close();
@@ -120,8 +124,8 @@ async fn nothing_is_told_of_a_delivery_whose_job_is_gone() {
     store.delete(vec![job.id]).await.unwrap();
     assert!(due(&store, 0).await.is_empty());
     let event = Event::of(&job, clock::wall(), What::Paused);
-    store.settle_delivery(&delivery, event).await.unwrap();
-    let later = store.put_off_delivery(&delivery, clock::wall());
+    store.deliveries().settle(&delivery, event).await.unwrap();
+    let later = store.deliveries().put_off(&delivery, clock::wall());
     later.await.unwrap();
     let events = store.events(crate::EventQuery {
         job: None,
@@ -148,7 +152,10 @@ async fn a_receiver_with_much_to_take_leaves_room_for_the_others() {
         }
     }
     let ask = async |room: Room| {
-        let due = store.due_deliveries(Timestamp::from_micros(0), room).await;
+        let due = store
+            .deliveries()
+            .due(Timestamp::from_micros(0), room)
+            .await;
         let due = due.unwrap().0;
         let hosts = due.iter().map(|it| webhook::receiver(&it.url).len());
         let dead = hosts.filter(|length| *length == "https://dead.example".len());
@@ -180,7 +187,8 @@ async fn what_a_clock_has_put_off_that_was_set_back_since_is_due() {
     let now = Timestamp::from_micros(1 << 50);
     let pause = webhook::LONGEST_PAUSE;
     store
-        .put_off_delivery(&delivery, now.after(pause))
+        .deliveries()
+        .put_off(&delivery, now.after(pause))
         .await
         .unwrap();
     assert!(due(&store, now.as_micros()).await.is_empty());

@@ -1,0 +1,48 @@
+//! What a job runs, on one line.
+
+use job::spec::Program;
+
+/// The most characters of a command on one line.
+const COMMAND_CHARACTERS: usize = 200;
+
+/// What a job runs, on one line and cut.
+pub(super) fn command_line(program: &Program) -> String {
+    // Nobody looks at more, and a script may have 128 KiB.
+    let text = match program {
+        Program::Command { command } => {
+            let mut line = String::new();
+            for argument in command {
+                if line.len() > 4 * COMMAND_CHARACTERS {
+                    break;
+                }
+                if !line.is_empty() {
+                    line.push(' ');
+                }
+                line.push_str(argument);
+            }
+            line
+        }
+        Program::Script { script, .. } => {
+            let lines = script.lines().map(str::trim);
+            let lines = lines.filter(|line| !line.is_empty());
+            let mut line = String::new();
+            for one in lines {
+                if line.len() > 4 * COMMAND_CHARACTERS {
+                    break;
+                }
+                if !line.is_empty() {
+                    line.push_str("; ");
+                }
+                line.push_str(one);
+            }
+            line
+        }
+    };
+    let mut plain = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut cut: String = plain.by_ref().take(COMMAND_CHARACTERS).collect();
+    if plain.next().is_some() {
+        cut.pop();
+        cut.push('…');
+    }
+    cut
+}
