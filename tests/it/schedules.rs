@@ -318,14 +318,11 @@ async fn a_pause_over_a_due_time_makes_no_job_and_nothing_is_made_up_for() {
 }
 
 #[tokio::test]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the service is down, and only the time can be waited for"
-)]
 async fn a_service_that_was_down_makes_up_for_what_it_missed_as_said() {
-    let mut server = Server::start().await;
+    let mut clock = Clock::new();
+    let mut server = clock.builder().start().await;
     let moments: Vec<String> = (0..5)
-        .map(|it| seconds_from_now(2.0 + 0.1 * f64::from(it)))
+        .map(|it| clock.after(300.0 + 0.1 * f64::from(it)))
         .collect();
     let job = json!({"command": ["true"]});
     for (name, more) in [
@@ -342,12 +339,8 @@ async fn a_service_that_was_down_makes_up_for_what_it_missed_as_said() {
         assert_eq!(reply.status, 201, "{reply}");
     }
     server.end(Signal::SIGTERM);
-    // Longer ago than what is punctual.
-    let down_until = time(&json!(moments[4])) + SignedDuration::from_secs(6);
-    let down = Duration::try_from(down_until.duration_since(Timestamp::now())).unwrap_or_default();
-    tokio::time::sleep(down).await;
-    server.start_again(Server::builder()).await;
-    let ready = Timestamp::now();
+    clock.forward(600);
+    server.start_again(clock.builder()).await;
     let latest = server.has_run("latest", 1).await;
     assert_eq!(
         (&latest["runs"], &latest["skipped"]),
@@ -356,12 +349,6 @@ async fn a_service_that_was_down_makes_up_for_what_it_missed_as_said() {
     );
     let jobs = server.jobs_of("latest").await;
     assert_eq!(jobs[0]["schedule"]["due_at"], json!(moments[4]));
-    assert!(
-        time(&jobs[0]["created_at"])
-            .duration_since(ready)
-            .as_millis()
-            < 1000
-    );
     server.has_run("all", 5).await;
     let due: Vec<Value> = server
         .jobs_of("all")
