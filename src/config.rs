@@ -128,6 +128,8 @@ pub(crate) struct Config {
     pub otlp: Option<Otlp>,
     /// The work directory of jobs that name none; absolute.
     pub work_dir: PathBuf,
+    /// The directory of the jobs' workspaces; absolute.
+    pub workspaces_dir: PathBuf,
     /// Names that the `Host` header may have besides loopback names and addresses; in lower case.
     pub allowed_hosts: Vec<String>,
 }
@@ -368,6 +370,7 @@ fn read_all(
     let metrics_labels = keep(&e, s.many("metrics_label", label));
     let metrics_labels = metrics_labels.and_then(|keys| keep(&e, few(keys)));
     let work_dir = keep(&e, s.optional("work_dir", path));
+    let workspaces_dir = keep(&e, s.optional("workspaces_dir", path));
     let allowed_hosts = keep(&e, s.many("allowed_host", host));
     if let (Some(Auth::None), Some(listen)) = (auth, listen)
         && !listen.ip().is_loopback()
@@ -400,6 +403,7 @@ fn read_all(
         otlp: otlp?,
         metrics_labels: metrics_labels?,
         work_dir: work_dir?.unwrap_or_else(|| state_dir.join("work")),
+        workspaces_dir: workspaces_dir?.unwrap_or_else(|| state_dir.join("workspaces")),
         allowed_hosts: allowed_hosts?,
         state_dir,
     })

@@ -109,6 +109,7 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
         otlp: config.otlp.clone(),
         state_dir: config.state_dir.clone(),
         work_dir: config.work_dir.clone(),
+        workspaces: config.workspaces_dir.clone(),
     };
     let (manager, tasks) = Manager::start(setup).await.map_err(|error| Failure {
         message: error.to_string(),

@@ -138,7 +138,9 @@ fn every_route_of_the_contract_has_its_row() {
 }
 
 /// Fields whose flag of `procession run` is not their own name with dashes, without `_seconds`.
-const FLAGS: [(&str, &str); 16] = [
+const FLAGS: [(&str, &str); 18] = [
+    ("inputs", "--in <FILE"),
+    ("artifacts", "--out <PATTERN>"),
     ("command", "[COMMAND]..."),
     ("concurrency", "--key"),
     ("labels", "--label"),

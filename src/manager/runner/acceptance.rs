@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::{Next, Runner};
 use crate::api::LookupError;
 use crate::room::Superseded;
-use crate::{SubmitError, Submitted, chains, submit};
+use crate::{SubmitError, Submitted, chains};
 use job::Idempotency;
 use job::schedule;
 use job::spec::Secrets;
@@ -32,10 +32,10 @@ impl Acceptance {
             answer,
         } = self;
         failpoint::hit("job.accepting");
-        let inserted = match submit::insertion(&runner.job, &secrets, idempotency, step.as_ref()) {
-            Ok(insertion) => runner.shared.store.insert_all(insertion).await,
-            Err(error) => Err(error),
-        };
+        let inserted = runner.insert(&secrets, idempotency, step.as_ref()).await;
+        if !matches!(inserted, Ok(Inserted::New)) {
+            runner.remove_workspace().await;
+        }
         let refusal = match inserted {
             Ok(Inserted::New) => {
                 failpoint::hit("job.accepted");
@@ -78,7 +78,7 @@ impl Acceptance {
             }
             Err(error) => {
                 runner.shared.room.take_back(runner.job.id);
-                Err(SubmitError::Store(error))
+                Err(error)
             }
         };
         runner.shared.chains.account().remove(runner.job.id);

@@ -184,6 +184,8 @@ impl Runner {
 
     async fn launch(&self, secrets: Secrets) -> Result<MonitorLink, NotLaunched> {
         let failed = |message: String| NotLaunched::Failed(not_forked(message));
+        let provided = self.provide_workspace().await;
+        provided.map_err(|error| failed(format!("failed to make the workspace: {error}")))?;
         let mut spec = batches::with_batch(&self.job, (*self.job.spec).clone());
         spec.secret_env = secrets;
         let launch = self
