@@ -1056,6 +1056,43 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/ui/batches": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The page, at the batches */
+        get: operations["showBatches"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/ui/batches/{batch}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The id of a batch. The shell does not look at it. */
+                batch: string;
+            };
+            cookie?: never;
+        };
+        /** The page, at a batch */
+        get: operations["showBatch"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/ui/queues": {
         parameters: {
             query?: never;
@@ -1065,6 +1102,43 @@ export interface paths {
         };
         /** The page, at the queues */
         get: operations["showQueues"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/ui/schedules": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The page, at the schedules */
+        get: operations["showSchedules"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/ui/schedules/{schedule}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The name of a schedule. The shell does not look at it. */
+                schedule: string;
+            };
+            cookie?: never;
+        };
+        /** The page, at a schedule */
+        get: operations["showSchedule"];
         put?: never;
         post?: never;
         delete?: never;
@@ -6671,6 +6745,113 @@ export interface operations {
             500: components["responses"]["Internal"];
         };
     };
+    showBatches: {
+        parameters: {
+            query?: {
+                /** @description Read by the page. */
+                after?: string;
+                /** @description Read by the page. */
+                again?: string;
+                /** @description Read by the page. */
+                before?: string;
+                /** @description Read by the page. */
+                label?: string;
+                /** @description Read by the page. */
+                name?: string;
+                /** @description Read by the page. */
+                order?: string;
+                /** @description Read by the page. */
+                page?: string;
+                /** @description Read by the page. */
+                queue?: string;
+                /** @description Read by the page. */
+                range?: string;
+                /** @description Read by the page. */
+                state?: string;
+                /** @description Read by the page. */
+                tab?: string;
+                /** @description Read by the page. */
+                template?: string;
+                /** @description Read by the page. */
+                type?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The shell of the page, without data. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    showBatch: {
+        parameters: {
+            query?: {
+                /** @description Read by the page. */
+                after?: string;
+                /** @description Read by the page. */
+                again?: string;
+                /** @description Read by the page. */
+                before?: string;
+                /** @description Read by the page. */
+                label?: string;
+                /** @description Read by the page. */
+                name?: string;
+                /** @description Read by the page. */
+                order?: string;
+                /** @description Read by the page. */
+                page?: string;
+                /** @description Read by the page. */
+                queue?: string;
+                /** @description Read by the page. */
+                range?: string;
+                /** @description Read by the page. */
+                state?: string;
+                /** @description Read by the page. */
+                tab?: string;
+                /** @description Read by the page. */
+                template?: string;
+                /** @description Read by the page. */
+                type?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The id of a batch. The shell does not look at it. */
+                batch: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The shell of the page, without data. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
     showQueues: {
         parameters: {
             query?: {
@@ -6703,6 +6884,113 @@ export interface operations {
             };
             header?: never;
             path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The shell of the page, without data. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    showSchedules: {
+        parameters: {
+            query?: {
+                /** @description Read by the page. */
+                after?: string;
+                /** @description Read by the page. */
+                again?: string;
+                /** @description Read by the page. */
+                before?: string;
+                /** @description Read by the page. */
+                label?: string;
+                /** @description Read by the page. */
+                name?: string;
+                /** @description Read by the page. */
+                order?: string;
+                /** @description Read by the page. */
+                page?: string;
+                /** @description Read by the page. */
+                queue?: string;
+                /** @description Read by the page. */
+                range?: string;
+                /** @description Read by the page. */
+                state?: string;
+                /** @description Read by the page. */
+                tab?: string;
+                /** @description Read by the page. */
+                template?: string;
+                /** @description Read by the page. */
+                type?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The shell of the page, without data. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    showSchedule: {
+        parameters: {
+            query?: {
+                /** @description Read by the page. */
+                after?: string;
+                /** @description Read by the page. */
+                again?: string;
+                /** @description Read by the page. */
+                before?: string;
+                /** @description Read by the page. */
+                label?: string;
+                /** @description Read by the page. */
+                name?: string;
+                /** @description Read by the page. */
+                order?: string;
+                /** @description Read by the page. */
+                page?: string;
+                /** @description Read by the page. */
+                queue?: string;
+                /** @description Read by the page. */
+                range?: string;
+                /** @description Read by the page. */
+                state?: string;
+                /** @description Read by the page. */
+                tab?: string;
+                /** @description Read by the page. */
+                template?: string;
+                /** @description Read by the page. */
+                type?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The name of a schedule. The shell does not look at it. */
+                schedule: string;
+            };
             cookie?: never;
         };
         requestBody?: never;
