@@ -5,6 +5,9 @@ ARG RUNTIME_IMAGE=debian:bookworm-slim
 
 # All but the program: `--target runtime`, for one that was built elsewhere.
 FROM ${RUNTIME_IMAGE} AS runtime
+LABEL org.opencontainers.image.title="Procession" \
+      org.opencontainers.image.description="HTTP job runner" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0"
 # A user of its own with a name and a home: jobs run as it, and many programs ask for both. The volume is for any uid with
 # the group 0, as platforms choose one; in it, the service makes the state directory, which is its uid's alone.
 RUN echo 'procession:x:65532:65532:Procession:/var/lib/procession:/usr/sbin/nologin' >>/etc/passwd \
@@ -36,6 +39,7 @@ COPY src/protocol/Cargo.toml src/protocol/
 COPY src/store/Cargo.toml src/store/
 COPY src/engine/Cargo.toml src/engine/
 COPY src/manager/Cargo.toml src/manager/
+COPY src/mcp/Cargo.toml src/mcp/
 COPY src/http/Cargo.toml src/http/
 COPY src/client/Cargo.toml src/client/
 COPY fuzz/targets/Cargo.toml fuzz/targets/

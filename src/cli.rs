@@ -5,6 +5,7 @@ pub(crate) mod doctor;
 mod hints;
 mod log;
 mod manual;
+mod owner;
 mod token;
 mod upgrade;
 

@@ -9,6 +9,7 @@ mod otlp;
 mod settings;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ pub(crate) use file::{LogForm, log_form, state_dir};
 use http::connections::Auth;
 use http::tls::Files as Tls;
 use job::sandbox::Baseline;
+use manager::metrics::label_name;
 use manager::spans::Otlp;
 use protocol::state_dir::Surroundings;
 pub(crate) use settings::SETTINGS;
@@ -120,10 +122,14 @@ pub(crate) struct Config {
     pub sandbox: Baseline,
     /// Webhooks may go to private, loopback and link-local addresses.
     pub webhook_allow_private: bool,
+    /// Labels of jobs that are also labels of series.
+    pub metrics_labels: Vec<String>,
     /// Where spans go, if they go anywhere.
     pub otlp: Option<Otlp>,
     /// The work directory of jobs that name none; absolute.
     pub work_dir: PathBuf,
+    /// The directory of the jobs' workspaces; absolute.
+    pub workspaces_dir: PathBuf,
     /// Names that the `Host` header may have besides loopback names and addresses; in lower case.
     pub allowed_hosts: Vec<String>,
 }
@@ -353,14 +359,18 @@ fn read_all(
     let sandbox = keep(&e, s.one("sandbox", word(&baselines)));
     let webhook_allow_private = keep(&e, s.one("webhook_allow_private", &switch));
     let otlp_endpoint = keep(&e, s.optional("otlp_endpoint", url));
-    let otlp = otlp::read(otlp_endpoint.flatten(), &surroundings.otel);
+    let otlp_labels = keep(&e, s.many("otlp_label", label)).unwrap_or_default();
+    let otlp = otlp::read(otlp_endpoint.flatten(), otlp_labels, &surroundings.otel);
     let otlp = otlp.map_err(|(name, fix, given)| ConfigError::Value {
         origin: name.to_owned(),
         fix,
         given,
     });
     let otlp = keep(&e, otlp);
+    let metrics_labels = keep(&e, s.many("metrics_label", label));
+    let metrics_labels = metrics_labels.and_then(|keys| keep(&e, few(keys)));
     let work_dir = keep(&e, s.optional("work_dir", path));
+    let workspaces_dir = keep(&e, s.optional("workspaces_dir", path));
     let allowed_hosts = keep(&e, s.many("allowed_host", host));
     if let (Some(Auth::None), Some(listen)) = (auth, listen)
         && !listen.ip().is_loopback()
@@ -391,7 +401,9 @@ fn read_all(
         sandbox: sandbox?,
         webhook_allow_private: webhook_allow_private?,
         otlp: otlp?,
+        metrics_labels: metrics_labels?,
         work_dir: work_dir?.unwrap_or_else(|| state_dir.join("work")),
+        workspaces_dir: workspaces_dir?.unwrap_or_else(|| state_dir.join("workspaces")),
         allowed_hosts: allowed_hosts?,
         state_dir,
     })
@@ -478,6 +490,32 @@ fn url(text: &str) -> Result<String, String> {
     } else {
         Err("must be a URL, such as http://127.0.0.1:4318".to_owned())
     }
+}
+
+fn label(text: &str) -> Result<String, String> {
+    job::label::check_key(text)
+        .map(|()| text.to_owned())
+        .map_err(|error| format!("must be the key of a label: {error}"))
+}
+
+/// The most labels of jobs that are labels of series: their values multiply.
+const METRICS_LABELS_MAX: usize = 3;
+
+/// No more than there may be, and none that would be the same label of a series as another.
+fn few(keys: Vec<String>) -> Result<Vec<String>, ConfigError> {
+    let names: BTreeSet<String> = keys.iter().map(|key| label_name(key)).collect();
+    let fix = if keys.len() > METRICS_LABELS_MAX {
+        format!("may be given {METRICS_LABELS_MAX} times at most")
+    } else if names.len() < keys.len() {
+        "must be keys that differ in letters and digits".to_owned()
+    } else {
+        return Ok(keys);
+    };
+    Err(ConfigError::Value {
+        origin: "--metrics-label".to_owned(),
+        fix,
+        given: keys.join(","),
+    })
 }
 
 fn host(text: &str) -> Result<String, String> {

@@ -105,9 +105,11 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
         deny_root_jobs: config.deny_root_jobs,
         webhook_allow_private: config.webhook_allow_private,
         sandbox: config.sandbox,
+        metrics_labels: config.metrics_labels.clone(),
         otlp: config.otlp.clone(),
         state_dir: config.state_dir.clone(),
         work_dir: config.work_dir.clone(),
+        workspaces: config.workspaces_dir.clone(),
     };
     let (manager, tasks) = Manager::start(setup).await.map_err(|error| Failure {
         message: error.to_string(),

@@ -53,6 +53,15 @@ fn the_crates_use_what_the_table_in_architecture_says() {
 }
 
 #[test]
+fn the_image_is_built_from_every_crate() {
+    let text = fs::read_to_string(Path::new(ROOT).join("Dockerfile")).unwrap();
+    for name in members() {
+        let line = format!("COPY src/{name}/Cargo.toml src/{name}/");
+        assert!(text.lines().any(|have| have == line), "{line}");
+    }
+}
+
+#[test]
 fn some_crates_link_nothing_of_what_they_must_not_know() {
     let forbidden = [
         ("procession-job", &["nix", "tokio", "serde_json"][..]),

@@ -17,6 +17,7 @@ mod processes;
 mod report;
 mod running;
 mod service;
+mod spans;
 mod stats;
 mod waiting;
 
@@ -75,7 +76,7 @@ fn run() -> io::Result<()> {
     let mut rows = Vec::new();
     type Measure<'a> = &'a dyn Fn(&mut Vec<Row>) -> io::Result<()>;
     let found = std::cell::RefCell::new(Vec::new());
-    let groups: [(&[&'static str], Measure<'_>); 15] = [
+    let groups: [(&[&'static str], Measure<'_>); 16] = [
         (&["F1"], &|rows| {
             jobs::throughput(&plan, rows, &mut found.borrow_mut())
         }),
@@ -93,6 +94,7 @@ fn run() -> io::Result<()> {
         (&["F11"], &|rows| running::size(&plan, rows)),
         (&["F12"], &|rows| jobs::growth(&plan, rows)),
         (&["F13"], &|rows| page::log(&plan, rows)),
+        (&["F14"], &|rows| spans::hanging_collector(&plan, rows)),
         (&["F15"], &|rows| waiting::figures(&plan, rows)),
         (&["Recovery"], &|rows| large::recovery(&plan, rows)),
     ];

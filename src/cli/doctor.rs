@@ -1,16 +1,18 @@
 //! `procession doctor`: how safe the service is with these settings, on this machine, as this user, and what it will run
 //! out of.
 //!
-//! It reads files and asks a running service over the unix socket; it changes nothing.
+//! Root acts as the owner of the state directory, as whom the service runs. It reads files and asks a running service over the unix socket; it changes nothing.
 
 mod health;
 mod machine;
 mod security;
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use super::owner::act_as_owner;
 use crate::config::{self, Config, ServeArgs};
 use client::terminal::printed;
 use http::doctor;
@@ -39,7 +41,13 @@ pub(super) fn run(args: &DoctorArgs) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    let findings = examine(&config, args.backup.as_deref());
+    // As whoever runs this: a backup is often root's alone.
+    let backup = args.backup.as_deref().map(health::age);
+    if let Err(why) = act_as_owner(&config.state_dir) {
+        complain(&why);
+        return ExitCode::FAILURE;
+    }
+    let findings = examine(&config, backup);
     let is_good = !findings.iter().any(|finding| finding.verdict.is_bad());
     let printed = printed(&if args.json {
         as_json(&findings, is_good)
@@ -67,7 +75,7 @@ pub(crate) fn findings(config: &Config) -> Vec<doctor::Finding> {
         .collect()
 }
 
-fn examine(config: &Config, backup: Option<&Path>) -> Vec<Finding> {
+fn examine(config: &Config, backup: Option<Result<Duration, String>>) -> Vec<Finding> {
     let machine = Machine::look(config, backup);
     Finding::collect(|say| {
         security::examine(config, &machine, say);

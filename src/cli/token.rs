@@ -1,19 +1,17 @@
 //! `procession token`: works on the files of the state directory; a running service follows them.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
+use nix::unistd::geteuid;
 
-use nix::unistd::{Gid, Uid, User, geteuid, setegid, seteuid, setgroups};
-
+use super::owner::{act_as_owner, user};
 use crate::config;
 use client::terminal::printed;
 use http::tokens::{self, Access, AuthError, Expiry, TokenName};
 use linux::clock;
-use protocol::state_dir::{STORE, Surroundings};
+use protocol::state_dir::{STORE, SYSTEM_STATE_DIR, Surroundings};
 use protocol::stderr::complain;
 
 #[derive(Debug, Args)]
@@ -85,37 +83,14 @@ pub(super) fn run(args: &TokenArgs) -> ExitCode {
         Ok(text) => printed(&text),
         Err(error) => {
             complain(&error.to_string());
+            if !state_dir.exists() && Path::new(SYSTEM_STATE_DIR).exists() {
+                complain(&format!(
+                    "the service installed on this machine is in {SYSTEM_STATE_DIR}: run this as root for it"
+                ));
+            }
             ExitCode::FAILURE
         }
     }
-}
-
-/// Root acts as the service's user from here on: what root writes, the service could not read.
-fn act_as_owner(state_dir: &Path) -> Result<(), String> {
-    // A directory that is missing, and one of somebody else, are refused where it is used.
-    let Ok(found) = fs::symlink_metadata(state_dir) else {
-        return Ok(());
-    };
-    if !geteuid().is_root() || found.uid() == 0 {
-        return Ok(());
-    }
-    setgroups(&[])
-        .and_then(|()| setegid(Gid::from_raw(found.gid())))
-        .and_then(|()| seteuid(Uid::from_raw(found.uid())))
-        .map_err(|errno| {
-            format!(
-                "{} belongs to {}: cannot act as that user: {}",
-                state_dir.display(),
-                user(found.uid()),
-                errno.desc()
-            )
-        })
-}
-
-/// A user's name, where there is one.
-fn user(uid: u32) -> String {
-    let named = User::from_uid(Uid::from_raw(uid)).ok().flatten();
-    named.map_or_else(|| format!("uid {uid}"), |user| user.name)
 }
 
 /// Does it; gives what to print.

@@ -1,6 +1,7 @@
 //! `procession run`: this command stands for a job. Its output is ours, our input is its, a signal to us stops it,
 //! and its exit code is ours.
 
+mod files;
 pub(super) mod more;
 pub(super) mod spec;
 
@@ -127,7 +128,8 @@ async fn after(client: &Client, jobs: &[String]) -> Result<Option<Value>, Failur
 /// The job starts in this directory, if the service can get into it and the request names none.
 fn start_here(client: &Client, directory: &Path, body: &mut Map<String, Value>) {
     let is_said = ["cwd", "template", "user"].iter();
-    if is_said.into_iter().any(|field| body.contains_key(*field)) {
+    let is_said = is_said.into_iter().any(|field| body.contains_key(*field));
+    if is_said || files::has_workspace(body) {
         return;
     }
     match directory.to_str() {

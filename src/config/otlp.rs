@@ -13,6 +13,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// variable: its name, what is allowed and what was given.
 pub(super) fn read(
     endpoint: Option<String>,
+    labels: Vec<String>,
     variables: &[(String, String)],
 ) -> Result<Option<Otlp>, (&'static str, String, String)> {
     let of = |name: &str| {
@@ -61,6 +62,7 @@ pub(super) fn read(
         timeout,
         resource,
         sampler: sampler(of("OTEL_TRACES_SAMPLER"), of("OTEL_TRACES_SAMPLER_ARG"))?,
+        labels,
     }))
 }
 
@@ -125,7 +127,7 @@ mod tests {
         let owned = variables
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        read(None, &owned.collect::<Vec<_>>())
+        read(None, Vec::new(), &owned.collect::<Vec<_>>())
     }
 
     #[test]

@@ -58,6 +58,7 @@ fn without_settings_the_defaults_hold() {
             max_queued: 100_000,
             max_finished: 1_000_000,
             max_events: 100_000,
+            metrics_labels: Vec::new(),
             otlp: None,
             webhook_allow_private: false,
             on_shutdown: None,
@@ -69,6 +70,7 @@ fn without_settings_the_defaults_hold() {
             deny_root_jobs: false,
             sandbox: Baseline::Off,
             work_dir: "/home/ada/.local/state/procession/work".into(),
+            workspaces_dir: "/home/ada/.local/state/procession/workspaces".into(),
             allowed_hosts: Vec::new(),
         }
     );
@@ -104,7 +106,11 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         "--sandbox=require",
         "--webhook-allow-private",
         "--otlp-endpoint=http://c:4318",
+        "--otlp-label=team",
+        "--metrics-label=team",
+        "--metrics-label=example.org/tier",
         "--work-dir=/w",
+        "--workspaces-dir=/v",
         "--allowed-host=A.example",
         "--allowed-host=b.example",
     ];
@@ -134,13 +140,18 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         sandbox = "require"
         webhook_allow_private = true
         otlp_endpoint = "http://c:4318"
+        otlp_label = ["team"]
+        metrics_label = ["team", "example.org/tier"]
         work_dir = "/w"
+        workspaces_dir = "/v"
         allowed_host = ["A.example", "b.example"]
     "#;
     let by_flags = with_flags(&flags).unwrap();
     assert_eq!(by_flags.state_dir, Path::new("/srv/s"));
     assert_eq!(by_flags.allowed_hosts, ["a.example", "b.example"]);
     assert_eq!(by_flags.on_shutdown(false), OnShutdown::Stop);
+    assert_eq!(by_flags.metrics_labels, ["team", "example.org/tier"]);
+    assert_eq!(by_flags.otlp.as_ref().unwrap().labels, ["team"]);
     assert!(by_flags.deny_root_jobs);
     assert_eq!(by_flags.sandbox, Baseline::Require);
     assert_eq!(by_flags.policy.as_deref(), Some(Path::new("/srv/p.toml")));

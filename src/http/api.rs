@@ -6,6 +6,7 @@ use axum::Router;
 use tokio::sync::Semaphore;
 
 use crate::audit_log::Audit;
+use crate::connections::Places;
 use crate::doctor::Doctor;
 use crate::idempotency::Turns;
 use crate::layers::auth::Caller;
@@ -44,6 +45,8 @@ pub struct Settings {
     pub sessions: Sessions,
     /// Answers and WebSockets that last.
     pub streams: Streams,
+    /// Places for connections.
+    pub places: Places,
     /// Bounds on what a job may be.
     pub spec_limits: SpecLimits,
     /// Where write requests are recorded.

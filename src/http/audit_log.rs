@@ -9,6 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use nix::libc;
@@ -47,6 +48,9 @@ pub(crate) struct Line<'a> {
     /// The path as in `openapi.yaml`; nothing where there is none such.
     pub(crate) route: Option<&'a str>,
     pub(crate) job_id: Option<&'a str>,
+    /// The trace that the request is part of, if it says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) trace_id: Option<&'a str>,
     pub(crate) decision: Decision,
     pub(crate) status: Option<u16>,
     pub(crate) code: Option<&'static str>,
@@ -59,6 +63,7 @@ pub struct Audit {
     file_bytes: u64,
     // A std mutex: held for one write to the page cache, never across an await.
     open: Mutex<Open>,
+    lost: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -96,6 +101,7 @@ impl Audit {
             path,
             file_bytes,
             open: Mutex::new(open),
+            lost: AtomicU64::new(0),
         })
     }
 
@@ -111,8 +117,14 @@ impl Audit {
                     tracing::error!(%error, "the audit log cannot be written, lines are missing: {error}");
                 }
                 open.failing = true;
+                self.lost.fetch_add(1, Ordering::Relaxed);
             }
         }
+    }
+
+    /// How many lines could not be written.
+    pub(crate) fn lines_lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
     }
 
     fn append(&self, open: &mut Open, bytes: &[u8]) -> io::Result<()> {
@@ -205,6 +217,7 @@ mod tests {
             method: "POST",
             route: Some("/jobs"),
             job_id: None,
+            trace_id: None,
             decision: Decision::Allowed,
             status: Some(201),
             code: None,

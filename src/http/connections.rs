@@ -2,6 +2,7 @@
 
 mod pace;
 mod peer;
+mod places;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,7 +17,7 @@ use hyper_util::service::TowerToHyperService;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
@@ -35,6 +36,7 @@ use crate::tokens::{self, Access, Tokens};
 use manager::Manager;
 use pace::{Answer, Heard, Pace};
 use peer::Peer;
+pub use places::Places;
 use protocol::listeners::Listeners;
 
 /// A TLS handshake must be done within this time, and a request head must come within it, from its first byte on.
@@ -145,6 +147,7 @@ impl Connections {
         }
         let audit = Arc::new(Audit::open(&options.state_dir)?);
         let (streams, conversations) = Streams::new(options.max_streams);
+        let places = Places::new(options.max_connections);
         let app = crate::app(
             manager,
             Settings {
@@ -155,6 +158,7 @@ impl Connections {
                 sessions: sessions.clone(),
                 page: page.clone(),
                 streams,
+                places: places.clone(),
                 audit: Some(audit.clone()),
                 policy: policy.map(Arc::new),
                 spec_limits: SpecLimits {
@@ -176,8 +180,7 @@ impl Connections {
             unix,
             tls,
             keep_alive: options.keep_alive,
-            tcp_places: Arc::new(Semaphore::new(options.max_connections)),
-            unix_places: Arc::new(Semaphore::new(options.max_connections)),
+            places,
         };
         let mut conversing = JoinSet::new();
         conversing.spawn(conversations.run(watched.clone(), LAST_WORDS));
@@ -263,9 +266,7 @@ struct Sockets {
     unix: UnixListener,
     tls: Option<Certificates>,
     keep_alive: Duration,
-    tcp_places: Arc<Semaphore>,
-    /// Of their own, so that nobody on the network can keep the service's own user out.
-    unix_places: Arc<Semaphore>,
+    places: Places,
 }
 
 /// A connection that has come in.
@@ -290,7 +291,7 @@ async fn accept_all(app: Router, sockets: Sockets, mut closing: watch::Receiver<
         match incoming {
             Incoming::Tcp(stream, peer) => {
                 // Over the limit a connection is closed at once: one that waited would look like a hang.
-                let Ok(place) = sockets.tcp_places.clone().try_acquire_owned() else {
+                let Some(place) = sockets.places.tcp() else {
                     continue;
                 };
                 // Answers are small and written whole: waiting to fill a packet only delays them.
@@ -309,7 +310,7 @@ async fn accept_all(app: Router, sockets: Sockets, mut closing: watch::Receiver<
             }
             Incoming::Unix(stream) => match peer::of(&stream, &own_status) {
                 Ok(peer) => {
-                    let Ok(place) = sockets.unix_places.clone().try_acquire_owned() else {
+                    let Some(place) = sockets.places.unix() else {
                         continue;
                     };
                     let serve = Serve {

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware;
 use axum::response::Response;
 use http_body_util::BodyExt;
@@ -66,10 +66,11 @@ pub(super) fn inside(api: &Api) -> Router {
     routes::router(api).layer(around)
 }
 
-/// Who asks, and under which id it is told.
+/// Who asks, under which id it is told, and in which trace.
 fn passed_on(headers: &HeaderMap) -> HeaderMap {
     let mut passed = HeaderMap::new();
-    for name in [AUTHORIZATION, REQUEST_ID] {
+    let of_trace = ["traceparent", "tracestate", "baggage"].map(HeaderName::from_static);
+    for name in [AUTHORIZATION, REQUEST_ID].into_iter().chain(of_trace) {
         for value in headers.get_all(&name) {
             passed.append(&name, value.clone());
         }

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::accept;
 use crate::api::Api;
 use crate::problem::ApiError;
+use crate::query::Params;
 use job::time::Timestamp;
 use manager::metrics::{Format, Present};
 
@@ -22,9 +23,17 @@ pub(super) async fn healthz() -> Response {
     Json(json!({"live": true})).into_response()
 }
 
-/// New jobs may come.
-pub(super) async fn readyz(State(api): State<Api>) -> Result<Response, ApiError> {
-    match api.manager.ready() {
+/// New jobs may come, or with `serving`: requests are answered.
+pub(super) async fn readyz(State(api): State<Api>, uri: Uri) -> Result<Response, ApiError> {
+    let mut params = Params::of(&uri);
+    let is_serving = params.flag("serving");
+    params.finish()?;
+    let ready = if is_serving {
+        api.manager.serving()
+    } else {
+        api.manager.ready()
+    };
+    match ready {
         Ok(()) => Ok(Json(json!({"ready": true})).into_response()),
         Err(why) => Err(ApiError::NotReady(why.as_str())),
     }
@@ -53,6 +62,8 @@ pub(super) async fn metrics(
             settings.version.to_owned(),
             settings.commit.map(str::to_owned),
         ),
+        connections: settings.places.taken(),
+        audit_lines_lost: settings.audit.as_ref().map_or(0, |it| it.lines_lost()),
         resident_bytes: process.resident_bytes,
         open_files: process.open_files,
         ..api.manager.present().await?

@@ -27,6 +27,7 @@ pub(super) fn settings() -> Settings {
         sessions: crate::tokens::sessions::Sessions::forgetful(),
         page: "http://127.0.0.1:8080/".to_owned(),
         streams: Streams::new(2).0,
+        places: crate::connections::Places::new(2),
         spec_limits: crate::request::SpecLimits::default(),
         audit: None,
         policy: None,
@@ -72,9 +73,11 @@ async fn manager() -> Manager {
         deny_root_jobs: false,
         webhook_allow_private: false,
         sandbox: Baseline::Off,
+        metrics_labels: Vec::new(),
         otlp: None,
         state_dir: state.path().to_owned(),
         work_dir: state.path().to_owned(),
+        workspaces: state.path().join("workspaces"),
     };
     Manager::start(setup).await.unwrap().0
 }

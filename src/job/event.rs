@@ -45,6 +45,9 @@ pub enum Kind {
     /// An attempt ended, and another one follows.
     #[serde(rename = "job.attempt_finished")]
     AttemptFinished,
+    /// It has ended, and its artifacts were looked for.
+    #[serde(rename = "job.artifacts")]
+    Artifacts,
     /// It reached its terminal state.
     #[serde(rename = "job.finished")]
     Finished,
@@ -89,7 +92,7 @@ pub enum About {
 
 impl Kind {
     /// Every kind, in the order of a life.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Created,
         Self::Started,
         Self::Paused,
@@ -98,6 +101,7 @@ impl Kind {
         Self::Signaled,
         Self::Changed,
         Self::AttemptFinished,
+        Self::Artifacts,
         Self::Finished,
         Self::WebhookDelivered,
         Self::WebhookFailed,
@@ -121,6 +125,7 @@ impl Kind {
             Self::Signaled => "job.signaled",
             Self::Changed => "job.changed",
             Self::AttemptFinished => "job.attempt_finished",
+            Self::Artifacts => "job.artifacts",
             Self::Finished => "job.finished",
             Self::WebhookDelivered => "job.webhook_delivered",
             Self::WebhookFailed => "job.webhook_failed",
@@ -151,6 +156,7 @@ impl Kind {
             | Self::Signaled
             | Self::Changed
             | Self::AttemptFinished
+            | Self::Artifacts
             | Self::Finished
             | Self::WebhookDelivered
             | Self::WebhookFailed => About::Job,
@@ -172,6 +178,7 @@ impl Kind {
             Self::Stopping => Some(State::Stopping),
             Self::Signaled
             | Self::Changed
+            | Self::Artifacts
             | Self::Finished
             | Self::WebhookDelivered
             | Self::WebhookFailed
@@ -228,6 +235,15 @@ pub enum What {
         exit: Option<Exit>,
         /// The next one begins then or later.
         next_attempt_at: Timestamp,
+    },
+    /// See [`Kind::Artifacts`].
+    Artifacts {
+        /// How many there are.
+        files: u64,
+        /// How large they are together.
+        bytes: u64,
+        /// There may be more.
+        truncated: bool,
     },
     /// See [`Kind::Finished`].
     Finished {
@@ -315,6 +331,7 @@ impl What {
             Self::Signaled { .. } => Kind::Signaled,
             Self::Changed => Kind::Changed,
             Self::AttemptFinished { .. } => Kind::AttemptFinished,
+            Self::Artifacts { .. } => Kind::Artifacts,
             Self::Finished { .. } => Kind::Finished,
             Self::WebhookDelivered { .. } => Kind::WebhookDelivered,
             Self::WebhookFailed { .. } => Kind::WebhookFailed,
@@ -367,6 +384,8 @@ pub struct Event {
     pub version: u64,
     /// The execution it belongs to, of a job or a batch.
     pub attempt: Option<u32>,
+    /// The trace of the job's creation, as `traceparent` has it.
+    pub traceparent: Option<String>,
     /// What happened.
     pub what: What,
     /// Which of the job's webhooks are to be told; empty in what is read back.
@@ -393,6 +412,7 @@ impl Event {
             state: Some(job.state),
             version: job.version,
             attempt: Some(job.attempt),
+            traceparent: job.trace.as_ref().map(ToString::to_string),
             what,
         }
     }
@@ -413,6 +433,7 @@ impl Event {
             state: Some(batch.state),
             version: batch.version(),
             attempt: Some(1),
+            traceparent: None,
             what,
             webhooks: wanted.map(|(number, _)| number).collect(),
         }
@@ -450,6 +471,7 @@ impl Event {
             state: None,
             version: 0,
             attempt: None,
+            traceparent: None,
             what,
             webhooks: Vec::new(),
         }
@@ -521,6 +543,15 @@ pub fn since(told: State, job: &Job, now: Timestamp) -> Vec<Event> {
             }
         }
         State::Succeeded | State::Failed | State::Canceled | State::TimedOut | State::Lost => {
+            let at = job.finished_at.unwrap_or(now);
+            if let (Some(found), Some(_)) = (&job.artifacts, &job.spec.artifacts) {
+                let what = What::Artifacts {
+                    files: found.files,
+                    bytes: found.bytes,
+                    truncated: found.truncated,
+                };
+                events.push(Event::of(job, at, what));
+            }
             let termination = job.termination.as_ref();
             let what = What::Finished {
                 cause: termination.map(|it| it.cause),
@@ -528,7 +559,7 @@ pub fn since(told: State, job: &Job, now: Timestamp) -> Vec<Event> {
                 requested_by: termination.and_then(|it| it.requested_by.clone()),
                 reason: termination.and_then(|it| it.reason.clone()),
             };
-            events.push(Event::of(job, job.finished_at.unwrap_or(now), what));
+            events.push(Event::of(job, at, what));
         }
     }
     events

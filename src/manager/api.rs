@@ -82,6 +82,9 @@ pub enum SubmitError {
     /// The state directory has less free space than is kept free.
     #[error("no room for output")]
     NoRoom,
+    /// The workspace could not be made.
+    #[error("cannot make the workspace: {0}")]
+    Workspace(std::io::Error),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::StoreError),
@@ -150,6 +153,9 @@ pub enum Unavailable {
         /// The field that asks for less.
         pointer: String,
     },
+    /// The job's user cannot get to its workspace.
+    #[error("{0}")]
+    Workspace(String),
     /// cgroup v2 or one of its controllers is missing.
     #[error("{why}")]
     Containment {
@@ -308,7 +314,9 @@ pub struct Info {
 /// Why no new job is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotReady {
-    /// The service is ending, or was told to drain.
+    /// The service is ending.
+    Ending,
+    /// It was told to drain.
     Draining,
     /// The file system of the state directory has less free space than is kept free.
     NoRoom,
@@ -319,6 +327,7 @@ impl NotReady {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Ending => "the service is ending",
             Self::Draining => "the service is draining",
             Self::NoRoom => {
                 "the file system of the state directory has less free space than --min-free-bytes"

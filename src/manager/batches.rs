@@ -173,7 +173,7 @@ impl Batches {
     pub async fn submit(&self, submission: BatchSubmission) -> Result<(Batch, bool), BatchError> {
         self.validate(&submission).await?;
         self.shared.ready().map_err(|reason| match reason {
-            NotReady::Draining => SubmitError::Draining,
+            NotReady::Ending | NotReady::Draining => SubmitError::Draining,
             NotReady::NoRoom => SubmitError::NoRoom,
         })?;
         let (answer, answered) = oneshot::channel();

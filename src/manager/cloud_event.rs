@@ -25,6 +25,8 @@ pub struct CloudEvent<'a> {
     kind: &'static str,
     subject: String,
     time: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<&'a str>,
     datacontenttype: &'static str,
     data: Data<'a>,
 }
@@ -70,6 +72,11 @@ enum More<'a> {
         cause: Cause,
         exit: Option<ExitView>,
         next_attempt_at: Timestamp,
+    },
+    Artifacts {
+        files: u64,
+        bytes: u64,
+        truncated: bool,
     },
     Finished {
         cause: Option<Cause>,
@@ -146,6 +153,15 @@ impl<'a> From<&'a What> for More<'a> {
                 exit: exit.as_ref().map(ExitView::from),
                 next_attempt_at: *next_attempt_at,
             },
+            What::Artifacts {
+                files,
+                bytes,
+                truncated,
+            } => Self::Artifacts {
+                files: *files,
+                bytes: *bytes,
+                truncated: *truncated,
+            },
             What::Finished {
                 cause,
                 exit,
@@ -214,6 +230,7 @@ impl<'a> CloudEvent<'a> {
             kind: event.what.kind().as_str(),
             subject: subject(event),
             time: event.at,
+            traceparent: event.traceparent.as_deref(),
             datacontenttype: "application/json",
             data: Data {
                 name: event.name.as_deref(),

@@ -10,6 +10,7 @@ mod batches;
 mod chains;
 mod cleanup;
 pub mod cloud_event;
+mod files;
 mod job_dirs;
 mod link;
 mod listing;
@@ -26,6 +27,8 @@ mod retention;
 mod room;
 mod runner;
 mod schedules;
+mod scrape;
+mod seldom;
 mod setup;
 mod shared;
 mod shutdown;
@@ -34,7 +37,9 @@ mod stats;
 mod submit;
 mod tasks;
 mod time;
+mod wake;
 mod webhooks;
+mod workspaces;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +55,7 @@ pub use api::{
     Unavailable, Until,
 };
 pub use batches::{BatchError, BatchJob, BatchState, BatchSubmission, BatchUntil, Batches};
+pub use files::{FileEntry, Files, FilesError, Listing, Opened, Upload, Wanted};
 use job::event::Cursor;
 use job::life::{Refusal, Stop};
 use job::pty::Size;
@@ -57,7 +63,8 @@ use job::query::{Filter, Query};
 use job::spec::Scope;
 use job::time::Timestamp;
 use job::{Idempotency, Job, JobId, Signal, Spec, State};
-use listing::count_of;
+pub use linux::beneath::Kind as FileKind;
+pub use listing::Budget;
 pub use processes::{ProcessInfo, Use};
 pub use protocol::wire::messages::INPUT_BYTES;
 use protocol::wire::messages::{Input, Request};
@@ -92,13 +99,16 @@ impl Manager {
         let (spawner, tasks) = Spawner::new();
         let webhook_allow_private = setup.webhook_allow_private;
         let beat_every = setup.beat_every;
-        let metrics: Arc<Metrics> = Arc::default();
+        let metrics = Arc::new(Metrics::new(&setup.metrics_labels));
+        let commits = metrics.clone();
+        setup.store.on_commit(move |took| commits.committed(took));
         let spans = setup.otlp.clone();
         let (spans, delivery) = spans
             .map(|otlp| Exporter::new(otlp, metrics.clone()))
             .unzip();
         let shared = Arc::new(Shared::new(setup, spawner, metrics, spans)?);
         adopt::take_over(&shared).await?;
+        workspaces::sweep::start(&shared).await;
         alarm::start(&shared);
         retention::start(&shared);
         stats::start(&shared);
@@ -168,6 +178,12 @@ impl Manager {
     #[must_use]
     pub fn schedules(&self) -> Schedules {
         Schedules::of(self.shared.clone())
+    }
+
+    /// The files of jobs.
+    #[must_use]
+    pub fn files(&self) -> Files {
+        Files::of(self.shared.clone())
     }
 
     /// The queues.
@@ -439,28 +455,12 @@ impl Manager {
 
     /// What [`Metrics::encode`] reports as it is now, as far as the manager knows it.
     pub async fn present(&self) -> Result<Present, RequestError> {
-        let info = self.info();
-        let (live, waiting) = listing::live(&self.shared, &Filter::default()).await?;
-        let count = |state: State| count_of(state, &live, waiting);
-        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-        let unfinished = State::ALL.into_iter().filter(|state| !state.is_terminal());
-        Ok(Present {
-            jobs: unfinished
-                .map(|state| (state.as_str(), number(count(state))))
-                .collect(),
-            limits: [
-                ("running", number(info.max_running)),
-                ("queued", number(info.max_queued)),
-            ],
-            blocked: number(live.iter().filter(|job| !job.survivors.is_empty()).count()),
-            finished: self.shared.store.counts().finished,
-            free_bytes: self.shared.job_dirs.free_bytes().unwrap_or_default(),
-            draining: info.draining,
-            restarts: u64::from(info.server_restarts),
-            damaged_records: info.damaged_records,
-            started_at: info.started_at,
-            ..Present::default()
-        })
+        scrape::present(&self.shared).await
+    }
+
+    /// Are requests answered? `Err` says why not for much longer.
+    pub fn serving(&self) -> Result<(), NotReady> {
+        self.shared.serving()
     }
 
     /// May new jobs come? `Err` says why not.

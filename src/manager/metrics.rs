@@ -6,47 +6,71 @@
 
 mod gauges;
 mod labels;
-mod names;
 mod text;
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
 use gauges::Gauges;
-pub use gauges::Present;
+pub use gauges::{Present, PresentQueue};
 use job::schedule::Skipped;
 use job::time::Timestamp;
 use job::{Cause, Job};
-use labels::{Code, Ended, Escalated, Mode, Outcome, Reason, Request, State, Stream};
+pub use labels::label_name;
+use labels::{
+    Attempted, Choice, Chosen, Code, Ended, Escalated, Mode, OTHER, Outcome, Queue, Ran, Reason,
+    Request, Schedule, Stream, Values,
+};
 pub use text::Format;
+
+/// Durations from a millisecond to 4.6 hours, each bucket four times the one before.
+const BUCKETS: usize = 13;
+
+fn histogram() -> Histogram {
+    let bounds = std::iter::successors(Some(0.001), |bound| Some(bound * 4.0));
+    Histogram::new(bounds.take(BUCKETS))
+}
 
 /// All that is counted, in one registry.
 pub struct Metrics {
     registry: Registry,
-    accepted: Counter,
+    /// Labels of jobs that are also labels of series.
+    choices: Vec<Choice>,
+    /// The queues that have series of their own.
+    queues: Values,
+    /// The schedules that have.
+    schedules: Values,
+    accepted: Family<Queue, Counter>,
     refused: Family<Code, Counter>,
-    schedule_runs: Counter,
+    schedule_runs: Family<Schedule, Counter>,
     schedule_skipped: Family<Reason, Counter>,
     finished: Family<Ended, Counter>,
-    queue_seconds: Histogram,
-    run_seconds: Family<State, Histogram, fn() -> Histogram>,
+    attempts: Family<Attempted, Counter>,
+    queue_seconds: Family<Queue, Histogram, fn() -> Histogram>,
+    start_seconds: Family<Queue, Histogram, fn() -> Histogram>,
+    run_seconds: Family<Ran, Histogram, fn() -> Histogram>,
     stop_seconds: Family<Escalated, Histogram, fn() -> Histogram>,
     leftovers: Counter,
     escalations: Counter,
+    rescues: Counter,
     cpu_seconds: Family<Mode, Counter<f64, AtomicU64>>,
     output_bytes: Family<Stream, Counter>,
     dropped_bytes: Counter,
     requests: Family<Request, Histogram, fn() -> Histogram>,
+    commit_seconds: Histogram,
     deliveries: Family<Outcome, Counter>,
     spans: Family<Outcome, Counter>,
     gauges: Gauges,
+    /// One scrape at a time sets what is read at its moment.
+    scrape: Mutex<()>,
 }
 
 impl fmt::Debug for Metrics {
@@ -56,14 +80,208 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// A job was accepted.
-    pub(crate) fn accepted(&self) {
-        self.accepted.inc();
+    /// Nothing counted yet; the values of these labels of jobs become labels of the series of their ends.
+    #[must_use]
+    pub fn new(labels: &[String]) -> Self {
+        let mut metrics = Self {
+            registry: Registry::default(),
+            choices: labels.iter().map(|key| Choice::new(key)).collect(),
+            queues: Values::default(),
+            schedules: Values::default(),
+            accepted: Family::default(),
+            refused: Family::default(),
+            schedule_runs: Family::default(),
+            schedule_skipped: Family::default(),
+            finished: Family::default(),
+            attempts: Family::default(),
+            queue_seconds: Family::new_with_constructor(histogram),
+            start_seconds: Family::new_with_constructor(histogram),
+            run_seconds: Family::new_with_constructor(histogram),
+            stop_seconds: Family::new_with_constructor(histogram),
+            leftovers: Counter::default(),
+            escalations: Counter::default(),
+            rescues: Counter::default(),
+            cpu_seconds: Family::default(),
+            output_bytes: Family::default(),
+            dropped_bytes: Counter::default(),
+            requests: Family::new_with_constructor(histogram),
+            commit_seconds: histogram(),
+            deliveries: Family::default(),
+            spans: Family::default(),
+            gauges: Gauges::default(),
+            scrape: Mutex::default(),
+        };
+        metrics.register_jobs();
+        metrics.register_times();
+        metrics.register_service();
+        metrics.gauges.register(&mut metrics.registry);
+        metrics
+    }
+
+    fn register_jobs(&mut self) {
+        let r = self.registry.sub_registry_with_prefix("procession");
+        r.register(
+            "jobs_accepted",
+            "Jobs that were accepted",
+            self.accepted.clone(),
+        );
+        r.register(
+            "jobs_refused",
+            "Submissions that were refused, by code",
+            self.refused.clone(),
+        );
+        r.register(
+            "schedule_runs",
+            "Jobs that schedules made",
+            self.schedule_runs.clone(),
+        );
+        r.register(
+            "schedule_skipped",
+            "Due times of schedules that made no job, by reason",
+            self.schedule_skipped.clone(),
+        );
+        r.register(
+            "jobs_finished",
+            "Jobs that ended, by state and cause",
+            self.finished.clone(),
+        );
+        r.register(
+            "job_attempts",
+            "Attempts that ended, by the state that they ended in",
+            self.attempts.clone(),
+        );
+        r.register(
+            "leftovers_killed",
+            "Processes that outlived their leader and were killed",
+            self.leftovers.clone(),
+        );
+        r.register(
+            "stop_escalations",
+            "Stops that had to use SIGKILL",
+            self.escalations.clone(),
+        );
+        r.register(
+            "monitor_rescues",
+            "Jobs whose monitor died and that another process ended",
+            self.rescues.clone(),
+        );
+        r.register_with_unit(
+            "job_cpu",
+            "Processor time of ended jobs",
+            Unit::Seconds,
+            self.cpu_seconds.clone(),
+        );
+        r.register_with_unit(
+            "output",
+            "Output of ended jobs",
+            Unit::Bytes,
+            self.output_bytes.clone(),
+        );
+        r.register_with_unit(
+            "output_dropped",
+            "Output of ended jobs that was dropped to keep a bound",
+            Unit::Bytes,
+            self.dropped_bytes.clone(),
+        );
+    }
+
+    fn register_times(&mut self) {
+        let r = self.registry.sub_registry_with_prefix("procession");
+        r.register_with_unit(
+            "job_queue",
+            "From acceptance to the start of the program",
+            Unit::Seconds,
+            self.queue_seconds.clone(),
+        );
+        r.register_with_unit(
+            "job_start",
+            "From the grant of a slot to the start of the program",
+            Unit::Seconds,
+            self.start_seconds.clone(),
+        );
+        r.register_with_unit(
+            "job_run",
+            "From the start of the program to the end of the job",
+            Unit::Seconds,
+            self.run_seconds.clone(),
+        );
+        r.register_with_unit(
+            "job_stop",
+            "From the first signal of a stop to the end of the last process",
+            Unit::Seconds,
+            self.stop_seconds.clone(),
+        );
+        r.register_with_unit(
+            "http_request",
+            "From the request to the head of its answer",
+            Unit::Seconds,
+            self.requests.clone(),
+        );
+        r.register_with_unit(
+            "store_commit",
+            "One transaction of the store, with its sync",
+            Unit::Seconds,
+            self.commit_seconds.clone(),
+        );
+    }
+
+    fn register_service(&mut self) {
+        let r = self.registry.sub_registry_with_prefix("procession");
+        r.register(
+            "webhook_deliveries",
+            "Deliveries to webhooks that ended, by result",
+            self.deliveries.clone(),
+        );
+        r.register(
+            "spans",
+            "Spans for the collector, by what became of them",
+            self.spans.clone(),
+        );
+    }
+
+    /// The queue as the series name it; one of which nothing is set is one of the others.
+    pub(crate) fn queue(&self, name: &str, is_set: bool) -> Arc<str> {
+        if is_set {
+            self.queues.of(name)
+        } else {
+            OTHER.into()
+        }
+    }
+
+    /// The schedule as the series name it.
+    pub(crate) fn schedule(&self, name: &str) -> Arc<str> {
+        self.schedules.of(name)
+    }
+
+    /// A job was accepted into this queue.
+    pub(crate) fn accepted(&self, queue: Arc<str>) {
+        self.accepted.get_or_create(&Queue { queue }).inc();
+    }
+
+    /// The program of a job was started, so long after the job got its slot.
+    pub(crate) fn started(&self, queue: Arc<str>, took: Duration) {
+        self.start_seconds
+            .get_or_create(&Queue { queue })
+            .observe(took.as_secs_f64());
+    }
+
+    /// The end of an attempt is durable.
+    pub(crate) fn attempt_ended(&self, state: job::State) {
+        let outcome = state.as_str();
+        self.attempts.get_or_create(&Attempted { outcome }).inc();
+    }
+
+    /// The monitor of a job had died, and another process saw to the end.
+    pub(crate) fn rescued(&self) {
+        self.rescues.inc();
     }
 
     /// A schedule has made a job.
-    pub(crate) fn schedule_ran(&self) {
-        self.schedule_runs.inc();
+    pub(crate) fn schedule_ran(&self, name: &str) {
+        let schedule = self.schedule(name);
+        self.schedule_runs
+            .get_or_create(&Schedule { schedule })
+            .inc();
     }
 
     /// A due time of a schedule has made no job.
@@ -79,21 +297,36 @@ impl Metrics {
         self.refused.get_or_create(&Code { code }).inc();
     }
 
-    /// The end of a job is durable.
-    pub(crate) fn ended(&self, job: &Job) {
+    /// The end of a job of this queue is durable.
+    pub(crate) fn ended(&self, job: &Job, queue: Arc<str>) {
         let Some(termination) = &job.termination else {
             return;
         };
         let state = job.state.as_str();
         let cause = termination.cause.as_str();
-        self.finished.get_or_create(&Ended { state, cause }).inc();
+        let chosen: Chosen = self.choices.iter().map(|choice| choice.of(job)).collect();
+        let ended = Ended {
+            state,
+            cause,
+            chosen: chosen.clone(),
+        };
+        self.finished.get_or_create(&ended).inc();
         if let Some(started) = job.started_at {
-            let waited = started.since(job.created_at);
-            self.queue_seconds.observe(waited.as_secs_f64());
+            let waited = started.since(job.created_at).as_secs_f64();
+            let of = Queue {
+                queue: queue.clone(),
+            };
+            self.queue_seconds.get_or_create(&of).observe(waited);
         }
         if let Some(ran) = job.ran() {
-            let runs = self.run_seconds.get_or_create(&State { state });
-            runs.observe(ran.as_secs_f64());
+            let of = Ran {
+                queue,
+                state,
+                chosen,
+            };
+            self.run_seconds
+                .get_or_create(&of)
+                .observe(ran.as_secs_f64());
         }
         if let Some(first) = termination.signals_sent.first()
             && let Some(took) = stop_took(first.at, job)
@@ -149,6 +382,11 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
+    /// The store has committed a transaction.
+    pub(crate) fn committed(&self, took: Duration) {
+        self.commit_seconds.observe(took.as_secs_f64());
+    }
+
     /// A delivery to a webhook ended: it was taken, or given up.
     pub(crate) fn delivered(&self, is_taken: bool) {
         let result = if is_taken { "delivered" } else { "given_up" };
@@ -167,6 +405,7 @@ impl Metrics {
 
     /// Everything as a scrape gets it.
     pub fn encode(&self, present: &Present, format: Format) -> String {
+        let _alone = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
         self.gauges.set(present);
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("a string takes every byte");
@@ -230,13 +469,16 @@ mod tests {
 
     #[test]
     fn an_end_is_counted_by_state_and_cause_and_its_times_are_observed() {
-        let metrics = Metrics::default();
-        metrics.ended(&ended(job::State::Succeeded, Cause::Exited));
+        let metrics = Metrics::new(&[]);
+        metrics.ended(
+            &ended(job::State::Succeeded, Cause::Exited),
+            "builds".into(),
+        );
         let text = text(&metrics, Format::OpenMetrics);
         for line in [
             "procession_jobs_finished_total{state=\"succeeded\",cause=\"exited\"} 1",
-            "procession_job_queue_seconds_bucket{le=\"0.004\"} 1",
-            "procession_job_run_seconds_count{state=\"succeeded\"} 1",
+            "procession_job_queue_seconds_bucket{le=\"0.004\",queue=\"builds\"} 1",
+            "procession_job_run_seconds_count{queue=\"builds\",state=\"succeeded\"} 1",
         ] {
             assert!(text.lines().any(|have| have == line), "{line}\n{text}");
         }
@@ -246,7 +488,7 @@ mod tests {
 
     #[test]
     fn a_stop_is_timed_from_its_first_signal() {
-        let metrics = Metrics::default();
+        let metrics = Metrics::new(&[]);
         let mut job = ended(job::State::Canceled, Cause::Canceled);
         let termination = job.termination.as_mut().unwrap();
         termination.escalated = true;
@@ -255,7 +497,7 @@ mod tests {
             signal: Signal::KILL,
             at: Timestamp::from_micros(4_000_000),
         }];
-        metrics.ended(&job);
+        metrics.ended(&job, "builds".into());
         let text = text(&metrics, Format::OpenMetrics);
         for line in [
             "procession_job_stop_seconds_sum{escalated=\"true\"} 2.0",
@@ -267,13 +509,70 @@ mod tests {
     }
 
     #[test]
+    fn labels_that_the_operator_chose_are_labels_of_ends() {
+        let metrics = Metrics::new(&["team".to_owned(), "example.org/tier".to_owned()]);
+        let mut job = ended(job::State::Succeeded, Cause::Exited);
+        for number in 0..150 {
+            job.labels = [("team".to_owned(), format!("t{number}"))].into();
+            metrics.ended(&job, "builds".into());
+        }
+        let text = text(&metrics, Format::OpenMetrics);
+        let of = |team: &str| format!("label_team=\"{team}\",label_example_org_tier=\"\"");
+        for line in [
+            format!(
+                "procession_jobs_finished_total{{state=\"succeeded\",cause=\"exited\",{}}} 1",
+                of("t7")
+            ),
+            format!(
+                "procession_jobs_finished_total{{state=\"succeeded\",cause=\"exited\",{}}} 50",
+                of("other")
+            ),
+            format!(
+                "procession_job_run_seconds_count{{queue=\"builds\",state=\"succeeded\",{}}} 50",
+                of("other")
+            ),
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line}\n{text}");
+        }
+        assert!(!text.contains("t149"), "{text}");
+    }
+
+    #[test]
+    fn queues_of_the_same_name_are_one_series_and_go_with_their_queues() {
+        let metrics = Metrics::new(&[]);
+        let queue = |name: &str, running, limit| PresentQueue {
+            name: name.into(),
+            jobs: [("running", running), ("queued", 1)],
+            limits: [("running", limit), ("queued", None)],
+        };
+        let present = Present {
+            queues: vec![
+                queue("other", 2, None),
+                queue("other", 3, None),
+                queue("a", 1, Some(4)),
+            ],
+            ..Present::default()
+        };
+        let text = metrics.encode(&present, Format::OpenMetrics);
+        for line in [
+            "procession_queue_jobs{queue=\"other\",state=\"running\"} 5",
+            "procession_queue_jobs{queue=\"a\",state=\"queued\"} 1",
+            "procession_queue_limit{queue=\"a\",state=\"running\"} 4",
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line}\n{text}");
+        }
+        let text = metrics.encode(&Present::default(), Format::OpenMetrics);
+        assert!(!text.contains("queue=\"a\""), "{text}");
+    }
+
+    #[test]
     fn the_older_format_names_a_counter_as_its_samples_are() {
-        let metrics = Metrics::default();
-        metrics.accepted();
+        let metrics = Metrics::new(&[]);
+        metrics.accepted("builds".into());
         let text = text(&metrics, Format::Text);
         assert!(
             text.contains(
-                "# TYPE procession_jobs_accepted_total counter\nprocession_jobs_accepted_total 1\n"
+                "# TYPE procession_jobs_accepted_total counter\nprocession_jobs_accepted_total{queue=\"builds\"} 1\n"
             ),
             "{text}"
         );

@@ -30,6 +30,11 @@ impl Default for Registry {
 }
 
 impl Registry {
+    /// Is anything set of this queue?
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        self.known().contains_key(name)
+    }
+
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Queue>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }

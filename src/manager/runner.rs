@@ -5,6 +5,7 @@ mod log;
 mod requests;
 mod start;
 mod supervised;
+mod workspace;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 pub(super) use acceptance::Acceptance;
 
 use super::admission::Ticket;
-use super::adopt::{self, Fate, Origin};
+use super::adopt::{self, Fate, NoRecord, Origin};
 use super::readers::Readers;
 use super::shared::Shared;
 use super::shutdown::ShutdownPlan;
@@ -27,6 +28,7 @@ use job::life::{Refusal, Stop};
 use job::outcome::{Cause, SpawnFailure, Termination, Usage};
 use job::retry::Decision;
 use job::spec::Secrets;
+use job::time::Timestamp;
 use job::{Job, State, Unwatched};
 use linux::clock;
 use linux::failpoint;
@@ -62,6 +64,8 @@ pub(super) struct Runner {
     told: State,
     /// The rate of its queue counts its start.
     is_counted: bool,
+    /// When it got its slot, if it was from this server and its start has not been seen.
+    granted_at: Option<Timestamp>,
 }
 
 /// What is told of a job, and by whom.
@@ -101,6 +105,7 @@ impl Runner {
         Self {
             told: job.state,
             is_counted: false,
+            granted_at: None,
             shared,
             job,
             publish,
@@ -148,7 +153,9 @@ impl Runner {
     /// A job that an earlier server launched; it holds a slot.
     pub(super) async fn resume(mut self: Box<Self>, secrets: Secrets, origin: Origin) {
         self.origin = origin;
-        let next = match Box::pin(adopt::fate(&self.shared, &self.job, origin)).await {
+        let was_started = self.was_started();
+        let fate = adopt::fate(&self.shared, &self.job, was_started, origin);
+        let next = match Box::pin(fate).await {
             Fate::Lives(link, record) => {
                 if let Some(record) = record {
                     mirror::mirror(&mut self.job, &record);
@@ -201,9 +208,14 @@ impl Runner {
         self.commit_end().await;
     }
 
+    /// Has a program of the present attempt been executed, as far as is known without its record?
+    fn was_started(&self) -> bool {
+        adopt::is_beyond_start(self.told) || self.job.attempt_started_at().is_some()
+    }
+
     /// The end of an attempt whose end nobody saw.
-    async fn lose(&mut self, record: Option<Record>, cause: Cause) -> Next {
-        if let Some(record) = &record {
+    async fn lose(&mut self, record: Result<Record, NoRecord>, cause: Cause) -> Next {
+        if let Ok(record) = &record {
             mirror::mirror(&mut self.job, record);
         }
         // Its last record may be older than its last output.
@@ -211,9 +223,10 @@ impl Runner {
         let present = self.shared.job_dirs.with_present_output(present).await;
         self.job.output = present.output;
         mirror::end(&mut self.job, Termination::unasked(cause), clock::wall());
-        let usage = record.as_ref().and_then(|record| record.usage);
-        if let Some(record) = record {
-            self.name_survivors(mirror::unwatched(&record)).await;
+        let usage = record.as_ref().ok().and_then(|record| record.usage);
+        match record {
+            Ok(record) => self.name_survivors(mirror::unwatched(&record)).await,
+            Err(why) => self.job.message = Some(why.describe().to_owned()),
         }
         self.settle(usage).await
     }
@@ -224,6 +237,7 @@ impl Runner {
         self.job.keep_attempt(usage);
         let Decision::Again(at) = decision else {
             self.commit_end().await;
+            self.shared.metrics.attempt_ended(self.job.state);
             return Next::Over;
         };
         // No two attempts at a time. The next server finds the same end and does the same.
@@ -243,6 +257,7 @@ impl Runner {
             until(Some(Instant::now() + STORE_RETRY)).await;
         }
         failpoint::hit("settle.stored");
+        self.shared.count_attempt(&ended);
         self.shared.job_dirs.remove_record(job.id).await;
         failpoint::hit("settle.removed");
         let (slot, has_slot) = oneshot::channel();
@@ -308,23 +323,26 @@ impl Runner {
 
     /// Makes the end durable, then visible; then the record has served its purpose.
     async fn commit_end(&mut self) {
+        self.collect().await;
         self.job.version += 1;
         let job = Arc::new(self.job.clone());
         let events = event::since(self.told, &job, clock::wall());
         self.told = job.state;
         failpoint::hit("end.storing");
+        let mut was_said = false;
         while let Err(error) = self.shared.store.finish(job.clone(), events.clone()).await {
             self.shared.store_failed(&error);
-            tracing::error!(job.id = %job.id, %error, "the end of job {} could not be stored and is tried again: {error}", job.id);
+            if !std::mem::replace(&mut was_said, true) {
+                tracing::error!(job.id = %job.id, %error, "the end of job {} could not be stored, and is tried again until it is: {error}", job.id);
+            }
             until(Some(Instant::now() + STORE_RETRY)).await;
         }
         failpoint::hit("end.stored");
-        self.shared.metrics.ended(&job);
-        self.shared.stats.ended(&job);
-        if let Some(spans) = &self.shared.spans {
-            spans.ended(&job);
-        }
+        self.shared.count_end(&job);
         self.publish.send_replace(job.clone());
+        if job.spec.workspace.is_some() {
+            self.shared.workspaces.is_untidy();
+        }
         chains::end_is_known(&self.shared, &job);
         self.answer();
         log::ended(&job);
@@ -407,6 +425,12 @@ impl Runner {
         if self.job.attempt_started_at().is_some() && !self.is_counted {
             self.is_counted = true;
             self.shared.stats.started();
+            if let (Some(granted), Some(started)) =
+                (self.granted_at.take(), self.job.attempt_started_at())
+            {
+                let queue = self.shared.queue_label(&self.job.spec.queue);
+                self.shared.metrics.started(queue, started.since(granted));
+            }
             self.shared.note_start(&self.job);
             log::started(&self.job);
         }
@@ -415,6 +439,9 @@ impl Runner {
     /// The end as the last record tells it. Its start is noted before others may start in its place.
     fn finish(&mut self, record: &Record) {
         mirror::finish(&mut self.job, record);
+        if record.rescued {
+            self.shared.metrics.rescued();
+        }
         self.note_start();
         self.shared.leave(self.job.id);
     }

@@ -27,10 +27,14 @@ pub struct Setup {
     /// Webhooks may go to private addresses.
     pub webhook_allow_private: bool,
     pub sandbox: Baseline,
+    /// Labels of jobs that are also labels of series.
+    pub metrics_labels: Vec<String>,
     /// Where spans go, if they go anywhere.
     pub otlp: Option<Otlp>,
     pub state_dir: PathBuf,
     pub work_dir: PathBuf,
+    /// The directory of the jobs' own directories.
+    pub workspaces: PathBuf,
 }
 
 /// Where the service runs.

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::Semaphore;
 
@@ -15,11 +16,13 @@ use super::queues::Registry;
 use super::resolve::{Resolver, own_environment};
 use super::room::Room;
 use super::runner::JobRequest;
+use super::seldom::Seldom;
 use super::setup::{Host, Limits, Setup};
 use super::shutdown::Shutdown;
 use super::spans::Exporter;
 use super::stats::Stats;
 use super::tasks::Spawner;
+use super::workspaces::Workspaces;
 use super::{Info, NotReady, schedules};
 use job::life::Stop;
 use job::time::Timestamp;
@@ -48,6 +51,7 @@ pub(super) struct Shared {
     pub(super) schedules: schedules::Registry,
     pub(super) resolver: Arc<Resolver>,
     pub(super) job_dirs: Arc<JobDirs>,
+    pub(super) workspaces: Arc<Workspaces>,
     pub(super) lost_jobs: Arc<LostJobs>,
     /// What operators count.
     pub(super) metrics: Arc<Metrics>,
@@ -57,6 +61,8 @@ pub(super) struct Shared {
     pub(super) spans: Option<Exporter>,
     /// Whose turn it is to change a finished job.
     pub(super) finished_amendments: Semaphore,
+    /// How the store failed last.
+    failures: Seldom,
 }
 
 impl std::fmt::Debug for Shared {
@@ -81,6 +87,7 @@ impl Shared {
         };
         let max_running = u32::try_from(setup.limits.max_running).unwrap_or(u32::MAX);
         let shutdown = Shutdown::new(setup.draining, tasks.clone());
+        let workspaces = Workspaces::open(&setup.workspaces, &setup.state_dir)?;
         Ok(Self {
             store: setup.store,
             supervisor: SupervisorLink::new(setup.supervisor)?,
@@ -93,6 +100,7 @@ impl Shared {
             resolver: Arc::new(Resolver {
                 environment: own_environment(),
                 work_dir: setup.work_dir,
+                workspaces: setup.workspaces,
                 controllers,
                 deny_root_jobs: setup.deny_root_jobs,
                 sandbox: setup.sandbox,
@@ -101,6 +109,7 @@ impl Shared {
                 sampler: setup.otlp.map(|otlp| otlp.sampler),
             }),
             job_dirs: Arc::new(JobDirs::new(setup.jobs)),
+            workspaces: Arc::new(workspaces),
             lost_jobs: Arc::new(LostJobs::new(
                 host.boot_id.clone(),
                 tasks.clone(),
@@ -109,6 +118,7 @@ impl Shared {
             metrics,
             spans,
             finished_amendments: Semaphore::new(1),
+            failures: Seldom::default(),
             shutdown,
             tasks,
             host,
@@ -129,6 +139,28 @@ impl Shared {
         }
         for waker in self.room.grant(clock::wall()) {
             self.spawn(self.clone().wake(waker));
+        }
+    }
+
+    /// The queue of this name as the series have it.
+    pub(super) fn queue_label(&self, name: &str) -> Arc<str> {
+        self.metrics.queue(name, self.queues.is_set(name))
+    }
+
+    /// The end of a job is durable: it is counted, and its spans are made.
+    pub(super) fn count_end(&self, job: &Job) {
+        self.metrics.ended(job, self.queue_label(&job.spec.queue));
+        self.stats.ended(job);
+        if let Some(spans) = &self.spans {
+            spans.ended(job);
+        }
+    }
+
+    /// The end of an attempt is durable, and another one follows.
+    pub(super) fn count_attempt(&self, ended: &Job) {
+        self.metrics.attempt_ended(ended.state);
+        if let Some(spans) = &self.spans {
+            spans.attempt_ended(ended);
         }
     }
 
@@ -182,16 +214,32 @@ impl Shared {
             self.room.forget(*id);
         }
         self.job_dirs.remove(ids.clone()).await;
+        let (workspaces, removed) = (self.workspaces.clone(), ids.clone());
+        // What it could not remove it has told.
+        let _ = tokio::task::spawn_blocking(move || workspaces.remove(&removed)).await;
         let deleted = self.store.delete(ids.clone()).await;
         self.chains.removed(&ids);
         deleted.map(|()| is_all)
     }
 
     pub(super) fn store_failed(&self, error: &StoreError) {
-        tracing::error!(%error, "the store failed: {error}");
+        // On a full disk each job that ends would say so each second.
+        if self.failures.is_due(&error.to_string(), Instant::now()) {
+            tracing::error!(%error, "the store failed: {error}");
+        }
     }
 
+    /// Are requests answered?
+    pub(super) fn serving(&self) -> Result<(), NotReady> {
+        if self.shutdown.has_begun() {
+            return Err(NotReady::Ending);
+        }
+        Ok(())
+    }
+
+    /// May new jobs come?
     pub(super) fn ready(&self) -> Result<(), NotReady> {
+        self.serving()?;
         if self.shutdown.is_draining() {
             return Err(NotReady::Draining);
         }

@@ -1,7 +1,8 @@
 //! Spans of jobs and requests, for a collector that speaks OTLP over HTTP, in its JSON encoding.
 //!
 //! A job's spans are made when its end is durable, from the job alone, and their ids are functions of the job: a server
-//! that was killed or replaced meanwhile changes nothing. No command, environment, output or label is in one.
+//! that was killed or replaced meanwhile changes nothing. No command, environment or output is in one, and
+//! no label but those that the operator names.
 
 mod exporter;
 
@@ -28,6 +29,8 @@ pub struct Otlp {
     pub resource: Vec<(String, String)>,
     /// Which traces are exported that no caller has decided about.
     pub sampler: Sampler,
+    /// Labels of jobs that are attributes of their spans.
+    pub labels: Vec<String>,
 }
 
 /// Which traces are exported.
@@ -58,9 +61,9 @@ impl Sampler {
 enum Step {
     Request,
     Job,
-    Queue,
+    Queue(u32),
     Attempt(u32),
-    Stop,
+    Stop(u32),
 }
 
 impl Step {
@@ -68,18 +71,17 @@ impl Step {
         match self {
             Self::Request => "request",
             Self::Job => "procession.job",
-            Self::Queue => "procession.queue",
+            Self::Queue(_) => "procession.queue",
             Self::Attempt(_) => "procession.attempt",
-            Self::Stop => "procession.stop",
+            Self::Stop(_) => "procession.stop",
         }
     }
 
     /// The same for every server that makes the span.
     fn span_id(self, job: JobId) -> String {
-        let attempt = if let Self::Attempt(number) = self {
-            number
-        } else {
-            0
+        let attempt = match self {
+            Self::Request | Self::Job => 0,
+            Self::Queue(attempt) | Self::Attempt(attempt) | Self::Stop(attempt) => attempt,
         };
         digest(
             &[
@@ -182,54 +184,124 @@ fn of_request(asked: &Asked<'_>, sampler: Sampler) -> Option<Value> {
     Some(span)
 }
 
-/// The spans of a job that has ended; none where its trace is not exported.
-fn of_job(job: &Job, sampler: Sampler) -> Vec<Value> {
-    let trace = job.trace.as_ref();
-    let trace_id = trace_id(job.id, trace);
-    let (Some(finished), true) = (job.finished_at, sampler.takes(trace, &trace_id)) else {
-        return Vec::new();
-    };
-    let make = |step: Step, parent: Step, from: Timestamp, to: Timestamp| {
-        let parent = parent.span_id(job.id);
-        span(
-            &trace_id,
-            &step.span_id(job.id),
-            Some(&parent),
-            step.name(),
-            (from, to.max(from)),
-        )
-    };
-    let mut whole = make(Step::Job, Step::Request, job.created_at, finished);
-    whole["attributes"] = attributes(job);
-    if let Some(original) = job.rerun_of {
-        let trace_id = self::trace_id(original, None);
-        whole["links"] = json!([{"traceId": trace_id, "spanId": Step::Job.span_id(original)}]);
+/// One span of a job, before it is made.
+struct Planned {
+    step: Step,
+    parent: Step,
+    from: Timestamp,
+    to: Timestamp,
+}
+
+/// Spans of one job that are to be made, if there is room for them.
+struct Plan<'a> {
+    job: &'a Job,
+    trace_id: String,
+    labels: &'a [String],
+    spans: Vec<Planned>,
+}
+
+impl<'a> Plan<'a> {
+    /// The spans of an attempt that has ended and after which another one follows; `None` where the job's trace is not
+    /// exported.
+    fn of_attempt(job: &'a Job, otlp: &'a Otlp) -> Option<Self> {
+        let ended = job.finished_at?;
+        let mut plan = Self::new(job, otlp)?;
+        plan.add_attempt(ended);
+        Some(plan)
     }
-    if !matches!(job.state, State::Succeeded | State::Canceled) {
-        let cause = job.termination.as_ref().map_or("", |it| it.cause.as_str());
-        whole["status"] = json!({"code": 2, "message": cause});
+
+    /// The span of a job that has ended, and those of its last attempt.
+    fn of_job(job: &'a Job, otlp: &'a Otlp) -> Option<Self> {
+        let finished = job.finished_at?;
+        let mut plan = Self::new(job, otlp)?;
+        plan.add(Step::Job, Step::Request, job.created_at, finished);
+        // A job that ended while it waited for another attempt has told of the one before.
+        let last = job.attempts.last();
+        if last.is_none_or(|it| it.finished_at == finished) {
+            plan.add_attempt(finished);
+        }
+        Some(plan)
     }
-    let started = job.started_at.unwrap_or(finished);
-    let mut spans = vec![whole, make(Step::Queue, Step::Job, job.created_at, started)];
-    if job.started_at.is_some() {
-        let mut attempt = make(Step::Attempt(job.attempt), Step::Job, started, finished);
-        attempt["attributes"] = attributes(job);
-        spans.push(attempt);
+
+    fn new(job: &'a Job, otlp: &'a Otlp) -> Option<Self> {
+        let trace = job.trace.as_ref();
+        let trace_id = trace_id(job.id, trace);
+        otlp.sampler.takes(trace, &trace_id).then_some(Self {
+            job,
+            trace_id,
+            labels: &otlp.labels,
+            spans: Vec::with_capacity(4),
+        })
     }
-    if let Some(first) = job
-        .termination
-        .as_ref()
-        .and_then(|it| it.signals_sent.first())
-        && is_stopped(job)
-    {
-        spans.push(make(
-            Step::Stop,
-            Step::Attempt(job.attempt),
-            first.at,
-            finished,
-        ));
+
+    fn add(&mut self, step: Step, parent: Step, from: Timestamp, to: Timestamp) {
+        self.spans.push(Planned {
+            step,
+            parent,
+            from,
+            to: to.max(from),
+        });
     }
-    spans
+
+    /// The present attempt, which ended at this moment: its wait, its run and its stop.
+    fn add_attempt(&mut self, ended: Timestamp) {
+        let job = self.job;
+        let number = job.attempt;
+        let (kept, before) = match job.attempts.as_slice() {
+            [before @ .., last] if last.number == number => (Some(last), before.last()),
+            before => (None, before.last()),
+        };
+        let waited_from = before.map_or(job.created_at, |it| it.finished_at);
+        let started = match kept {
+            Some(kept) => kept.started_at,
+            None => job.attempt_started_at(),
+        };
+        let (queue, attempt) = (Step::Queue(number), Step::Attempt(number));
+        self.add(queue, Step::Job, waited_from, started.unwrap_or(ended));
+        let Some(started) = started else {
+            return;
+        };
+        self.add(attempt, Step::Job, started, ended);
+        let signals = job.termination.as_ref().map(|it| &it.signals_sent);
+        if let Some(first) = signals.and_then(|it| it.first())
+            && is_stopped(job)
+        {
+            self.add(Step::Stop(number), attempt, first.at, ended);
+        }
+    }
+
+    fn make(&self) -> Vec<Value> {
+        let attributes = attributes(self.job, self.labels);
+        let spans = self.spans.iter().map(|planned| {
+            let parent = planned.parent.span_id(self.job.id);
+            let mut span = span(
+                &self.trace_id,
+                &planned.step.span_id(self.job.id),
+                Some(&parent),
+                planned.step.name(),
+                (planned.from, planned.to),
+            );
+            span["attributes"] = attributes.clone();
+            if matches!(planned.step, Step::Job) {
+                self.finish(&mut span);
+            }
+            span
+        });
+        spans.collect()
+    }
+
+    /// What only the span of the whole job has.
+    fn finish(&self, span: &mut Value) {
+        let job = self.job;
+        if let Some(original) = job.rerun_of {
+            let trace_id = trace_id(original, None);
+            span["links"] = json!([{"traceId": trace_id, "spanId": Step::Job.span_id(original)}]);
+        }
+        if !matches!(job.state, State::Succeeded | State::Canceled) {
+            let cause = job.termination.as_ref().map_or("", |it| it.cause.as_str());
+            span["status"] = json!({"code": 2, "message": cause});
+        }
+    }
 }
 
 /// Was it ended, and did not end by itself?
@@ -240,7 +312,7 @@ fn is_stopped(job: &Job) -> bool {
         .is_some_and(|it| !by_itself.contains(&it.cause))
 }
 
-fn attributes(job: &Job) -> Value {
+fn attributes(job: &Job, labels: &[String]) -> Value {
     let mut attributes = vec![
         text("procession.job.id", &job.id.to_string()),
         text("procession.job.state", job.state.as_str()),
@@ -249,6 +321,11 @@ fn attributes(job: &Job) -> Value {
     ];
     if let Some(name) = &job.name {
         attributes.push(text("procession.job.name", name));
+    }
+    for key in labels {
+        if let Some(value) = job.labels.get(key) {
+            attributes.push(text(&format!("procession.job.label.{key}"), value));
+        }
     }
     if let Some(termination) = &job.termination {
         attributes.push(text("procession.job.cause", termination.cause.as_str()));
@@ -309,6 +386,21 @@ mod tests {
         of_million: 1_000_000,
     };
 
+    fn of_job(job: &Job, otlp: &Otlp) -> Vec<Value> {
+        Plan::of_job(job, otlp).map_or_else(Vec::new, |plan| plan.make())
+    }
+
+    fn otlp(sampler: Sampler) -> Otlp {
+        Otlp {
+            url: String::new(),
+            headers: Vec::new(),
+            timeout: Duration::ZERO,
+            resource: Vec::new(),
+            sampler,
+            labels: vec!["team".to_owned()],
+        }
+    }
+
     fn ended() -> Job {
         let at = Timestamp::from_micros(1_000_000);
         Job {
@@ -338,8 +430,8 @@ mod tests {
     #[test]
     fn a_jobs_spans_are_functions_of_the_job() {
         let job = ended();
-        let spans = of_job(&job, ALL);
-        assert_eq!(spans, of_job(&job, ALL), "whoever makes them");
+        let spans = of_job(&job, &otlp(ALL));
+        assert_eq!(spans, of_job(&job, &otlp(ALL)), "whoever makes them");
         let names: Vec<_> = spans
             .iter()
             .map(|span| span["name"].as_str().unwrap())
@@ -365,27 +457,69 @@ mod tests {
     }
 
     #[test]
+    fn each_attempt_has_its_wait_and_its_run() {
+        let mut job = ended();
+        Arc::make_mut(&mut job.spec).retry = Some(job::retry::Retry::default());
+        job.labels = [("team", "a"), ("secret", "b")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
+        job.keep_attempt(None);
+        let first = Plan::of_attempt(&job, &otlp(ALL)).unwrap().make();
+        let again_at = job.finished_at.unwrap().after(Duration::from_secs(3));
+        job.wait_again(again_at);
+        // It was given up while it waited.
+        let last = job.as_ended_last(again_at).unwrap();
+        let given_up = of_job(&last, &otlp(ALL));
+        assert_eq!(
+            given_up.len(),
+            1,
+            "the first attempt is told once: {given_up:#?}"
+        );
+        // Or it ran once more, and could not be started.
+        job.state = State::Failed;
+        job.finished_at = Some(again_at);
+        job.termination = Some(Termination::unasked(Cause::SpawnFailed));
+        job.keep_attempt(None);
+        let second = of_job(&job, &otlp(ALL));
+        let names = |spans: &[Value]| -> Vec<String> {
+            let names = spans
+                .iter()
+                .map(|it| it["name"].as_str().unwrap().to_owned());
+            names.collect()
+        };
+        assert_eq!(names(&first), ["procession.queue", "procession.attempt"]);
+        assert_eq!(names(&second), ["procession.job", "procession.queue"]);
+        assert_eq!(second[1]["startTimeUnixNano"], first[1]["endTimeUnixNano"]);
+        assert_ne!(second[1]["spanId"], first[0]["spanId"]);
+        let text = json!(second).to_string();
+        assert!(
+            text.contains("procession.job.label.team") && !text.contains("secret"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn a_callers_decision_is_followed() {
         let unsampled = Job {
             trace: Some(trace(false)),
             ..ended()
         };
-        assert!(of_job(&unsampled, ALL).is_empty());
+        assert!(of_job(&unsampled, &otlp(ALL)).is_empty());
         let none = Sampler {
             of_million: 0,
             ..ALL
         };
-        assert!(of_job(&ended(), none).is_empty());
+        assert!(of_job(&ended(), &otlp(none)).is_empty());
         let sampled = Job {
             trace: Some(trace(true)),
             ..ended()
         };
-        let spans = of_job(&sampled, none);
+        let spans = of_job(&sampled, &otlp(none));
         assert_eq!(spans[0]["traceId"], trace(true).trace_id.as_str());
         let ignores = Sampler {
             follows_parent: false,
             of_million: 0,
         };
-        assert!(of_job(&sampled, ignores).is_empty());
+        assert!(of_job(&sampled, &otlp(ignores)).is_empty());
     }
 }

@@ -46,7 +46,7 @@ pub(super) async fn submit_planned(
 ) -> Result<Submitted, SubmitError> {
     shared.resolver.check_apart(&submission.spec).await?;
     shared.ready().map_err(|reason| match reason {
-        NotReady::Draining => SubmitError::Draining,
+        NotReady::Ending | NotReady::Draining => SubmitError::Draining,
         NotReady::NoRoom => SubmitError::NoRoom,
     })?;
     let Submission {

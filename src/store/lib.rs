@@ -26,6 +26,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::watch;
@@ -99,6 +100,7 @@ pub struct Counts {
 #[derive(Clone, Debug)]
 pub struct Store {
     source: Arc<str>,
+    path: Arc<Path>,
     writer: Writer,
     readers: Readers,
     threads: Arc<Mutex<Threads>>,
@@ -142,6 +144,7 @@ impl Store {
         let (writer, writer_thread) = Writer::start(connection, settings.max_events)?;
         Ok(Self {
             source: source.into(),
+            path: path.into(),
             writer,
             readers,
             threads: Arc::new(Mutex::new(Threads {
@@ -403,6 +406,22 @@ impl Store {
                 query::oldest_finished_beyond(connection, keep, limit)
             })
             .await
+    }
+
+    /// The size of the files on disk.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let size = |end: &str| {
+            let mut name = self.path.as_os_str().to_owned();
+            name.push(end);
+            std::fs::metadata(name).map_or(0, |found| found.len())
+        };
+        size("") + size("-wal")
+    }
+
+    /// Tells how long each transaction takes, with its sync. The first who asks is told.
+    pub fn on_commit(&self, tell: impl Fn(Duration) + Send + Sync + 'static) {
+        self.writer.on_commit(Box::new(tell));
     }
 
     /// How many rows there are as of the last commit.

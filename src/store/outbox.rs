@@ -61,6 +61,17 @@ impl Deliveries<'_> {
             .await
     }
 
+    /// How many deliveries are not done.
+    ///
+    /// # Errors
+    /// If they cannot be counted.
+    pub async fn pending(self) -> Result<u64, StoreError> {
+        self.0
+            .readers
+            .read("cannot count the deliveries", pending)
+            .await
+    }
+
     /// Tells when there are new deliveries.
     #[must_use]
     pub fn news(self) -> watch::Receiver<()> {
@@ -263,6 +274,14 @@ pub(super) fn settle(
         }
     }
     Ok(())
+}
+
+/// How many deliveries are not done.
+fn pending(connection: &Connection) -> Result<u64, Fault> {
+    let count: i64 = connection
+        .prepare_cached("SELECT count(*) FROM outbox")?
+        .query_row([], |row| row.get(0))?;
+    Ok(u64::try_from(count).unwrap_or_default())
 }
 
 /// Removes the webhooks of a job that has ended and has told all.

@@ -1,8 +1,9 @@
 //! The thread that writes: it takes all that has queued up, makes one transaction of it, and answers
 //! once that is on disk. One sync of the disk serves many callers.
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -92,11 +93,21 @@ pub struct Stats {
     pub commits: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Tally {
     commands: AtomicU64,
     commits: AtomicU64,
     finished: AtomicU64,
+    on_commit: OnceLock<OnCommit>,
+}
+
+/// Who is told how long a transaction took.
+pub(super) type OnCommit = Box<dyn Fn(Duration) + Send + Sync>;
+
+impl fmt::Debug for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tally").finish_non_exhaustive()
+    }
 }
 
 impl Tally {
@@ -192,6 +203,10 @@ impl Writer {
 
     pub(super) fn feed(&self) -> &Feed {
         &self.feed
+    }
+
+    pub(super) fn on_commit(&self, tell: OnCommit) {
+        let _ = self.tally.on_commit.set(tell);
     }
 
     pub(super) fn stats(&self) -> Stats {
@@ -310,6 +325,7 @@ impl WriterThread {
         batch: &[Entry],
         guard: Guard,
     ) -> Result<Vec<Result<Inserted, Fault>>, Fault> {
+        let begun = Instant::now();
         let mut transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -352,6 +368,9 @@ impl WriterThread {
         })?;
         transaction.commit()?;
         failpoint::hit("store.committed");
+        if let Some(tell) = self.tally.on_commit.get() {
+            tell(begun.elapsed());
+        }
         self.tally.see_finished(now.finished);
         self.tally.commits.fetch_add(1, Ordering::Relaxed);
         self.tally.commands.fetch_add(

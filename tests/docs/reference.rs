@@ -224,7 +224,10 @@ fn settings() -> String {
 
 /// What the source registers. A server shows only the series that have been counted.
 fn metrics() -> String {
-    let source = read("src/manager/metrics.rs");
+    let source = ["metrics.rs", "metrics/labels.rs", "metrics/gauges.rs"];
+    let source = source
+        .map(|file| read(&format!("src/manager/{file}")))
+        .concat();
     // The type of each field, and the labels of each type of labels.
     let mut types: BTreeMap<(&str, &str), &str> = BTreeMap::new();
     let mut labels: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -232,11 +235,14 @@ fn metrics() -> String {
     for line in source.lines() {
         if let Some(rest) = line.split("struct ").nth(1) {
             inside = rest.trim_end_matches(" {");
+        } else if line.trim().starts_with("pub(super) chosen: ") {
+            labels.entry(inside).or_default().push("label_…");
         } else if let Some((name, kind)) = line.trim().split_once(": ")
             && line.starts_with("    ")
             && !line.starts_with("     ")
             && line.ends_with(',')
         {
+            let name = name.trim_start_matches("pub(super) ");
             labels.entry(inside).or_default().push(name);
             let kinds = ["Counter", "Gauge", "Histogram"];
             if kinds.iter().any(|it| kind.contains(it)) {

@@ -468,7 +468,11 @@ async fn a_draining_service_takes_no_new_jobs_and_lets_the_others_run() {
     let refused = server.post("/jobs", &sleep()).await;
     assert_eq!((refused.status, refused.code().as_str()), (503, "draining"));
     assert!(!refused.header("retry-after").is_empty());
-    assert_eq!(server.get("/readyz").await.status, 503);
+    // Neither asks for a token; a probe of a lone service goes on sending clients to their jobs.
+    for (path, status) in [("/readyz", 503), ("/readyz?serving", 200)] {
+        let probe = server.anonymous(Method::GET, path);
+        assert_eq!(server.send(probe).await.status, status, "{path}");
+    }
     assert_eq!(server.get("/info").await.json()["draining"], true);
     assert_eq!(server.job(&job).await["state"], "running");
     let undone = server.send(server.request(Method::DELETE, "/drain")).await;

@@ -371,6 +371,43 @@ fn a_token_says_where_it_is_and_without_a_state_directory_what_to_do() {
     }
 }
 
+#[test]
+fn root_examines_the_service_as_its_owner() {
+    if !is_root() {
+        eprintln!("skipped: only root can act as somebody else");
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let theirs = home.path().join("theirs");
+    fs::create_dir(&theirs).unwrap();
+    fs::set_permissions(&theirs, fs::Permissions::from_mode(0o700)).unwrap();
+    std::os::unix::fs::chown(&theirs, Some(65534), Some(65534)).unwrap();
+    // What only root may read, as backups are.
+    let backup = home.path().join("backup");
+    fs::create_dir(&backup).unwrap();
+    fs::write(backup.join("copy"), "").unwrap();
+    fs::set_permissions(&backup, fs::Permissions::from_mode(0o700)).unwrap();
+    let mut command = program(&unique(), "");
+    command
+        .args(["doctor", "--json", "--state-dir"])
+        .arg(&theirs);
+    let output = command
+        .arg("--backup")
+        .arg(backup.join("copy"))
+        .output()
+        .unwrap();
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let of = |about: &str| {
+        let findings = told["findings"].as_array().unwrap();
+        let found = findings.iter().find(|finding| finding["about"] == about);
+        found.unwrap_or_else(|| panic!("{about}: {told:#}")).clone()
+    };
+    assert_eq!(of("state")["text"], "private to this user", "{told:#}");
+    assert_eq!(of("jobs")["verdict"], "note", "{told:#}");
+    assert_eq!(of("backup")["verdict"], "ok", "{told:#}");
+}
+
 #[tokio::test]
 async fn the_default_configuration_file_is_read_where_it_exists_and_loses_to_all_else() {
     // A mount of its own puts the file where it belongs; only root can.

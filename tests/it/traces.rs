@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::harness::{Server, eventually, id, kill_now, unique};
+use crate::webhooks::Receiver;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const SPAN: &str = "b7ad6b7169203331";
@@ -266,6 +267,140 @@ async fn a_collector_gets_one_trace_from_the_request_to_the_program() {
         told(&server, &job).await,
         [format!("TRACEPARENT={unsampled}")]
     );
+}
+
+#[tokio::test]
+async fn each_attempt_has_its_own_wait_and_run_in_one_trace() {
+    let collector = Collector::start().await;
+    let server = Server::builder()
+        .args(["--otlp-endpoint", &collector.url, "--otlp-label", "team"])
+        .start()
+        .await;
+    let parent = format!("00-{TRACE}-{SPAN}-01");
+    let body = json!({
+        "script": "echo $TRACEPARENT; exit 75",
+        "labels": {"team": "data", "other": "hidden-label"},
+        "retry": {"max_attempts": 2, "backoff": {"initial_seconds": 0}},
+    });
+    let job = submit(&server, "?wait=30", &body, &[("traceparent", &parent)]).await;
+    assert_eq!(
+        (&job["state"], &job["attempt"]),
+        (&json!("failed"), &json!(2)),
+        "{job:#}"
+    );
+    collector.span("procession.job", &id(&job)).await;
+    let spans = eventually("all six spans", async || {
+        let spans = collector.spans();
+        (spans.len() >= 6).then_some(spans)
+    })
+    .await;
+    let all = |name: &str| -> Vec<&Value> {
+        let mut of: Vec<&Value> = spans.iter().filter(|span| span["name"] == name).collect();
+        of.sort_by_key(|span| span["startTimeUnixNano"].as_str().unwrap().to_owned());
+        of
+    };
+    let (requests, jobs) = (all("POST /jobs"), all("procession.job"));
+    let (queues, attempts) = (all("procession.queue"), all("procession.attempt"));
+    let counts = [requests.len(), jobs.len(), queues.len(), attempts.len()];
+    assert_eq!(counts, [1, 1, 2, 2], "{spans:#?}");
+    assert_eq!(jobs[0]["parentSpanId"], requests[0]["spanId"]);
+    let kept = job["attempts"].as_array().unwrap();
+    for (number, (queue, attempt)) in queues.iter().zip(&attempts).enumerate() {
+        for span in [queue, attempt] {
+            assert_eq!(span["traceId"], TRACE, "{span:#}");
+            assert_eq!(span["parentSpanId"], jobs[0]["spanId"], "{span:#}");
+            assert_eq!(
+                attribute(span, "procession.job.label.team"),
+                "data",
+                "{span:#}"
+            );
+        }
+        let waited_from = match number {
+            0 => &job["created_at"],
+            _ => &kept[number - 1]["finished_at"],
+        };
+        assert_eq!(queue["startTimeUnixNano"], nanos(waited_from));
+        assert_eq!(queue["endTimeUnixNano"], nanos(&kept[number]["started_at"]));
+        assert_eq!(
+            attempt["startTimeUnixNano"],
+            nanos(&kept[number]["started_at"])
+        );
+        assert_eq!(
+            attempt["endTimeUnixNano"],
+            nanos(&kept[number]["finished_at"])
+        );
+    }
+    // Each attempt's program was told of its own span.
+    let told = server.text(&id(&job)).await;
+    let own: Vec<String> = attempts
+        .iter()
+        .map(|span| format!("00-{TRACE}-{}-01", span["spanId"].as_str().unwrap()))
+        .collect();
+    assert_eq!(told.lines().collect::<Vec<_>>(), own);
+    assert!(
+        !json!(spans).to_string().contains("hidden-label"),
+        "{spans:#?}"
+    );
+}
+
+/// Killed where the attempt has ended and the end of the job is not stored.
+#[tokio::test]
+async fn a_server_killed_between_attempt_and_end_leaves_one_span_to_the_next() {
+    let collector = Collector::start().await;
+    let points = tempfile::tempdir().unwrap();
+    let server = Server::builder()
+        .args(["--otlp-endpoint", &collector.url])
+        .env("PROCESSION_FAILPOINTS", points.path().to_str().unwrap())
+        .start()
+        .await;
+    let killed = server.server_process();
+    std::fs::write(points.path().join("end.storing"), "").unwrap();
+    let client = server.persistent();
+    let body = json!({"script": "true"});
+    let job = client
+        .ask(Method::POST, "/jobs", Some(&body), Some("once"))
+        .await
+        .json();
+    client.finished(&id(&job)).await;
+    assert_ne!(server.server_process(), killed);
+    collector.span("procession.job", &id(&job)).await;
+    let barrier = id(&server.run_script("true").await);
+    collector.span("procession.job", &barrier).await;
+    for name in ["procession.job", "procession.queue", "procession.attempt"] {
+        let of = |span: &&Value| {
+            span["name"] == name && attribute(span, "procession.job.id") == id(&job)
+        };
+        assert_eq!(collector.spans().iter().filter(of).count(), 1, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_audit_log_and_webhooks_name_the_trace() {
+    let receiver = Receiver::start(&[]).await;
+    let server = Server::builder()
+        .args(["--webhook-allow-private"])
+        .start()
+        .await;
+    let parent = format!("00-{TRACE}-{SPAN}-01");
+    let body = json!({
+        "script": "true", "webhooks": [{"url": receiver.url(), "events": ["job.finished"]}],
+    });
+    submit(&server, "?wait=30", &body, &[("traceparent", &parent)]).await;
+    let received = receiver.received(1).await.remove(0);
+    assert_eq!(received.header("traceparent"), parent);
+    assert_eq!(received.event()["traceparent"], parent.as_str());
+    // One without a trace names none.
+    submit(&server, "?wait=30", &body, &[]).await;
+    let received = receiver.received(2).await.remove(1);
+    assert!(!received.has("traceparent"));
+    assert_eq!(received.event()["traceparent"], Value::Null);
+    let audit = std::fs::read_to_string(server.state_dir().join("audit.jsonl")).unwrap();
+    let lines: Vec<Value> = audit
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let traces: Vec<&Value> = lines.iter().map(|line| &line["trace_id"]).collect();
+    assert_eq!(traces, [&json!(TRACE), &Value::Null], "{audit}");
 }
 
 // The collector answers while this thread waits for the end of the service.

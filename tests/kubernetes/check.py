@@ -67,7 +67,14 @@ def fits_the_program(pod, documents):
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         get = container[probe]["httpGet"]
         check(get["port"] == port["name"] and get["scheme"] == "HTTPS", probe)
-        check(openapi["paths"][get["path"]]["get"].get("security") == [], f"{probe} would need a token")
+        path, _, query = get["path"].partition("?")
+        asked = openapi["paths"][path]["get"]
+        check(asked.get("security") == [], f"{probe} would need a token")
+        known = {parameter["name"] for parameter in asked.get("parameters", [])}
+        check(set(filter(None, query.split("&"))) <= known, f"{probe} asks with what there is not")
+    # A liveness probe that fails under a full disk would end the jobs; readiness is another question.
+    paths = [container[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe")]
+    check(paths == ["/healthz", "/readyz?serving"], paths)
     check(pod["terminationGracePeriodSeconds"] > float(env["PROCESSION_SHUTDOWN_GRACE_SECONDS"]) + 5, "the grace")
     image = (ROOT / "Dockerfile").read_text()
     user = pod["securityContext"]["runAsUser"]
@@ -86,6 +93,28 @@ def fits_the_program(pod, documents):
     check(by_kind["PersistentVolumeClaim"]["metadata"]["name"] == claim, "the claim")
     check(by_kind["ServiceAccount"]["automountServiceAccountToken"] is False, "a token of the cluster")
     check(by_kind["ServiceAccount"]["metadata"]["name"] == pod["serviceAccountName"], "the account")
+
+
+# What the example uses of the operator's API (monitoring.coreos.com/v1), whose schema is not Kubernetes' own.
+ENDPOINT = {"port": str, "scheme": str, "interval": str, "authorization": dict, "tlsConfig": dict}
+
+
+def the_monitor_finds_the_service(documents):
+    monitor = yaml.safe_load((ROOT / "packaging/prometheus/servicemonitor.yaml").read_text())
+    check((monitor["apiVersion"], monitor["kind"]) == ("monitoring.coreos.com/v1", "ServiceMonitor"), "the kind")
+    service = next(document for document in documents if document["kind"] == "Service")
+    check(monitor["spec"]["selector"] == {"matchLabels": service["metadata"]["labels"]}, "its selector")
+    (endpoint,) = monitor["spec"]["endpoints"]
+    for field, value in endpoint.items():
+        check(isinstance(value, ENDPOINT.get(field, ())), field)
+    check(endpoint["port"] in [port["name"] for port in service["spec"]["ports"]], "a port that the Service has not")
+    check(set(endpoint["authorization"]["credentials"]) == {"name", "key"}, "the token's Secret")
+    check(set(endpoint["tlsConfig"]) == {"serverName", "ca"}, "its TLS")
+    check(set(endpoint["tlsConfig"]["ca"]["secret"]) == {"name", "key"}, "the certificate's Secret")
+    deployment = next(document for document in documents if document["kind"] == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    hosts = next(item["value"] for item in container["env"] if item["name"] == "PROCESSION_ALLOWED_HOST")
+    check(endpoint["tlsConfig"]["serverName"] in hosts.split(","), "a name that the service refuses")
 
 
 def the_schemas_refuse_what_is_wrong(deployment):
@@ -112,6 +141,7 @@ def main():
         pod = deployment["spec"]["template"]["spec"]
         is_restricted(pod)
         fits_the_program(pod, documents)
+        the_monitor_finds_the_service(documents)
     print(f"kubernetes: {checks} passed, 0 failed")
 
 

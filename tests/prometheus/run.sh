@@ -35,24 +35,38 @@ export PROCESSION_STATE_DIR="$work/state"
 "$program" run -- sh -c 'exit 3' || true
 "$program" token create --state-dir "$work/state" --name prometheus --scope metrics | tail -1 >"$work/token"
 
+as_default() { curl -fsS -H "Authorization: Bearer $(cat "$work/state/token")" -H 'Content-Type: application/json' "$@"; }
+as_default -X PUT http://$service/queues/builds -d '{"max_running": 2}' >/dev/null
+as_default -X PUT http://$service/schedules/nightly -d '{"cron": "0 3 * * *", "job": {"script": "true", "queue": "builds"}}' >/dev/null
+as_default -X POST "http://$service/schedules/nightly/run?wait=30" -d '{}' >/dev/null
+
 # A new token is known within a second or two.
 read_metrics() { curl -fsS http://$service/metrics -H "Authorization: Bearer $(cat "$work/token")" -o "$work/metrics"; }
 until_ready 10 read_metrics
 promtool check metrics <"$work/metrics"
+curl -fsS http://$service/metrics -H "Authorization: Bearer $(cat "$work/token")" -H 'Accept: application/openmetrics-text' | tail -1 | grep -qx '# EOF'
 promtool check rules packaging/prometheus/alerts.yml
+cp packaging/prometheus/alerts.yml tests/prometheus/alerts.test.yml "$work/"
+promtool test rules "$work/alerts.test.yml"
 
-sed -e "s#/etc/prometheus/procession.token#$work/token#; s#127.0.0.1:8080#$service#; s#scrape_interval: 15s#scrape_interval: 1s#" \
-    -e "s#- alerts.yml#- $PWD/packaging/prometheus/alerts.yml#" packaging/prometheus/scrape.yml >"$work/prometheus.yml"
-promtool check config "$work/prometheus.yml"
-prometheus --config.file="$work/prometheus.yml" --storage.tsdb.path="$work/data" --web.listen-address=$prometheus \
-    >"$work/prometheus.log" 2>&1 &
-pids+=($!)
 scraped() {
     curl -fsS "http://$prometheus/api/v1/query" --data-urlencode 'query=sum by (state) (procession_jobs_finished_total)' \
         | grep -F '"state":"failed"'
 }
-until_ready 60 scraped
-curl -fsS "http://$prometheus/api/v1/rules" | grep -qF ProcessionQueueGrows
+# Each configuration in packaging/prometheus, the one of compose.yaml as well, with its paths and addresses replaced.
+for configuration in scrape compose; do
+    sed -e "s#/etc/prometheus/procession.token#$work/token#; s#/run/secrets/prometheus-token#$work/token#" \
+        -e "s#127.0.0.1:8080#$service#; s#procession:8080#$service#; s#scrape_interval: 15s#scrape_interval: 1s#" \
+        packaging/prometheus/$configuration.yml >"$work/$configuration.yml"
+    promtool check config "$work/$configuration.yml"
+    prometheus --config.file="$work/$configuration.yml" --storage.tsdb.path="$work/data-$configuration" \
+        --web.listen-address=$prometheus >"$work/$configuration.log" 2>&1 &
+    pids+=($!)
+    until_ready 60 scraped
+    curl -fsS "http://$prometheus/api/v1/rules" | grep -qF ProcessionQueueGrows
+    kill $!
+    wait $! || true
+done
 
 # What the dashboard asks for is there.
 python3 - "$work/metrics" <<'PY'
@@ -61,8 +75,11 @@ have = {re.split(r"[{ ]", line)[0] for line in open(sys.argv[1]) if not line.sta
 board = json.load(open("packaging/grafana/procession.json"))
 asked = {name for panel in board["panels"] for target in panel["targets"] for name in re.findall(r"\b(?:procession|process)_\w+", target["expr"])}
 # Labels that have no value yet have no series.
-late = {"procession_jobs_refused_total", "procession_job_stop_seconds_bucket"}
+late = {
+    "procession_jobs_refused_total", "procession_job_stop_seconds_bucket", "procession_webhook_deliveries_total",
+    "procession_spans_total",
+}
 missing = asked - have - late
 sys.exit(f"the dashboard asks for what there is not: {sorted(missing)}" if missing else 0)
 PY
-echo 'prometheus: 5 passed, 0 failed'
+echo 'prometheus: 8 passed, 0 failed'

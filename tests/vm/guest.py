@@ -6,6 +6,7 @@ tests/vm/run.sh reads.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -262,6 +263,63 @@ def test_a_sandbox_closes_what_this_kernel_can_close():
     answer = api("POST", "/jobs", body, expect=(201, 422))
     assert answer.get("code") == ("sandbox_unavailable" if missing else None), answer
     print(f"      Landlock {kernel['landlock_abi']}, missing: {missing}")
+
+
+def drop_in(name, text):
+    os.makedirs(f"/etc/systemd/system/{UNIT}.d", exist_ok=True)
+    with open(f"/etc/systemd/system/{UNIT}.d/{name}.conf", "w") as file:
+        file.write(text)
+    sh("systemctl daemon-reload")
+
+
+def no_drop_in(name):
+    os.remove(f"/etc/systemd/system/{UNIT}.d/{name}.conf")
+    sh("systemctl daemon-reload")
+    sh(f"systemctl restart {UNIT}")
+    eventually("the server is live again", live)
+
+
+def test_settings_are_read_from_the_file_and_the_environment_file_wins():
+    with open("/etc/procession/config.toml", "a") as file:
+        file.write("\nmax_running = 9\nmax_queued = 77\n")
+    with open("/etc/default/procession", "w") as file:
+        file.write("PROCESSION_MAX_RUNNING=5\n")
+    sh("setpriv --reuid procession --regid procession --init-groups procession serve --check")
+    sh(f"systemctl restart {UNIT}")
+    eventually("the server is live again", live)
+    jobs = api("GET", "/info")["jobs"]
+    assert (jobs["max_running"], jobs["max_queued"]) == (5, 77), jobs
+    os.remove("/etc/default/procession")
+
+
+def test_a_first_process_that_hangs_is_replaced_and_the_job_goes_on():
+    drop_in("watchdog", "[Service]\nWatchdogSec=15s\n")
+    sh(f"systemctl restart {UNIT}")
+    eventually("the server is live", live)
+    id = submit("exec sleep 1000")["id"]
+    before = running(id)["process"]["pid"]
+    hung = main_pid()
+    os.kill(hung, signal.SIGSTOP)
+    eventually("systemd has another first process", lambda: main_pid() not in (0, hung))
+    eventually("it is live", live)
+    assert running(id)["process"]["pid"] == before
+    stop(id)
+    no_drop_in("watchdog")
+
+
+def test_a_hardened_service_runs_jobs_within_what_is_left():
+    sh(f"install -D -m 0644 /opt/test/hardened.conf /etc/systemd/system/{UNIT}.d/hardened.conf && systemctl daemon-reload")
+    sh(f"systemctl restart {UNIT}")
+    eventually("the server is live again", live)
+    id = submit("id -u; touch /etc/mine || echo closed; touch /tmp/mine && echo open")["id"]
+    answer = ended(id)
+    assert answer["state"] == "succeeded", (answer, output(id))
+    assert output(id).split()[1:3] == ["closed", "open"], output(id)
+    assert answer["process"]["containment"] == "cgroup+subreaper", answer["process"]
+    exposure = sh(f"systemd-analyze security --no-pager {UNIT} | tail -1", check=False)
+    no_drop_in("hardened")
+    usual = sh(f"systemd-analyze security --no-pager {UNIT} | tail -1", check=False)
+    print(f"      {exposure}; without hardened.conf: {usual}")
 
 
 def test_the_unit_stops_within_its_time():

@@ -67,7 +67,7 @@ install -m 0755 "$binary" "$overlay/usr/local/bin/procession"
 install -m 0644 packaging/procession.{service,socket} "$overlay/etc/systemd/system/"
 install -D -m 0644 packaging/config.toml "$overlay/etc/procession/config.toml"
 install -m 0755 "$guest" "$overlay/opt/test/guest.py"
-install -m 0644 packaging/before-systemd-254.conf "$overlay/opt/test/"
+install -m 0644 packaging/before-systemd-254.conf packaging/hardened.conf "$overlay/opt/test/"
 cat >"$overlay/etc/systemd/system/vm-test.service" <<'UNIT'
 [Unit]
 Description=The test of this machine

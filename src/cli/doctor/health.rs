@@ -23,7 +23,9 @@ const FEW_INODES: u64 = 10_000;
 /// A backup that is older is too old.
 const BACKUP_DAYS: u64 = 7;
 
-/// The first kernel with everything that containment uses (`cgroup.kill`).
+/// The oldest kernel that the service is tested with, and the first one with everything that containment uses
+/// (`cgroup.kill`).
+const OLDEST_KERNEL: (u32, u32) = (5, 10);
 const KERNEL: (u32, u32) = (5, 14);
 
 /// What was read of it; `None` is what could not be read.
@@ -49,7 +51,11 @@ pub(super) struct Health {
 }
 
 impl Health {
-    pub(super) fn look(config: &Config, service: Option<i32>, backup: Option<&Path>) -> Self {
+    pub(super) fn look(
+        config: &Config,
+        service: Option<i32>,
+        backup: Option<Result<Duration, String>>,
+    ) -> Self {
         let present = config.state_dir.ancestors().find(|path| path.exists());
         let disk = present.and_then(|path| statvfs(path).ok());
         let kernel = uname().map_or_else(
@@ -75,7 +81,7 @@ impl Health {
             kernel,
             foreign,
             open,
-            backup: backup.map(age),
+            backup,
         }
     }
 }
@@ -120,7 +126,8 @@ fn files(state_dir: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
     (foreign, open)
 }
 
-fn age(path: &Path) -> Result<Duration, String> {
+/// How long ago this was written.
+pub(super) fn age(path: &Path) -> Result<Duration, String> {
     let written = fs::metadata(path).and_then(|found| found.modified());
     let written = written.map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(SystemTime::now()
@@ -257,7 +264,13 @@ fn kernel(release: &str, say: &mut Say<'_>) {
     let (Some(major), Some(minor)) = (number(), number()) else {
         return;
     };
-    let (verdict, text) = if (major, minor) < KERNEL {
+    let (verdict, text) = if (major, minor) < OLDEST_KERNEL {
+        let (major, minor) = OLDEST_KERNEL;
+        (
+            Verdict::Problem,
+            format!("Linux {release}: older than {major}.{minor}, the oldest that is supported"),
+        )
+    } else if (major, minor) < KERNEL {
         let (major, minor) = KERNEL;
         (
             Verdict::Note,
@@ -323,7 +336,11 @@ mod tests {
             ..Health::default()
         };
         assert_eq!(verdicts(&back), [("clock", Verdict::Problem)]);
-        for (release, verdict) in [("5.10.0-28-amd64", Verdict::Note), ("6.1.0", Verdict::Good)] {
+        for (release, verdict) in [
+            ("4.19.0-27-amd64", Verdict::Problem),
+            ("5.10.0-28-amd64", Verdict::Note),
+            ("6.1.0", Verdict::Good),
+        ] {
             let health = Health {
                 kernel: release.to_owned(),
                 ..Health::default()

@@ -18,7 +18,7 @@ use http::tokens::{self, Access};
 use job::sandbox::Features;
 use linux::clock;
 use linux::sandbox;
-use protocol::state_dir::UNIX_SOCKET;
+use protocol::state_dir::{SYSTEM_STATE_DIR, UNIX_SOCKET};
 
 /// How long a running service may take to answer.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -30,6 +30,8 @@ pub(super) struct Machine {
     /// Mode and owner of the state directory, where there is one.
     pub(super) state_dir: Option<(u32, u32)>,
     pub(super) uid: u32,
+    /// There is the state of a service that was installed on this machine, as a package does.
+    pub(super) has_installed_service: bool,
     pub(super) default_token: Option<u32>,
     pub(super) tokens: Option<Result<Vec<(Access, bool)>, String>>,
     pub(super) policy: Option<Result<usize, String>>,
@@ -42,7 +44,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn look(config: &Config, backup: Option<&Path>) -> Self {
+    pub(super) fn look(config: &Config, backup: Option<Result<Duration, String>>) -> Self {
         let mode = |path: &Path| fs::symlink_metadata(path).ok().map(|found| found.mode());
         let now = clock::wall();
         let tokens = tokens::list(&config.state_dir).map(|tokens| {
@@ -63,6 +65,7 @@ impl Machine {
                 .ok()
                 .map(|found| (found.mode(), found.uid())),
             uid: geteuid().as_raw(),
+            has_installed_service: Path::new(SYSTEM_STATE_DIR).exists(),
             default_token: mode(&config.state_dir.join("token")),
             tokens: Some(tokens.map_err(|error| error.to_string())),
             policy: config

@@ -6,6 +6,7 @@ use crate::config::Config;
 use http::connections::Auth;
 use http::tokens::Access;
 use job::sandbox::{Baseline, Features, Sandbox};
+use protocol::state_dir::SYSTEM_STATE_DIR;
 
 /// How safe the service is.
 pub(super) fn examine(config: &Config, machine: &Machine, say: &mut Say<'_>) {
@@ -89,7 +90,15 @@ fn jobs(config: &Config, machine: &Machine, say: &mut Say<'_>) {
 
 fn state(machine: &Machine, say: &mut Say<'_>) {
     match machine.state_dir {
-        None => say("state", Verdict::Note, "made at the first start".to_owned()),
+        None => {
+            say("state", Verdict::Note, "made at the first start".to_owned());
+            if machine.has_installed_service {
+                let other = format!(
+                    "the service installed on this machine has another, {SYSTEM_STATE_DIR}: run this as root to see it"
+                );
+                say("state", Verdict::Note, other);
+            }
+        }
         Some((mode, _)) if mode & nix::libc::S_IFMT != nix::libc::S_IFDIR => {
             say(
                 "state",

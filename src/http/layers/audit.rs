@@ -12,9 +12,10 @@ use super::request_id;
 use crate::api::Api;
 use crate::audit_log::{Audit, Decision, Line};
 use crate::problem::ApiError;
-use crate::routes;
+use crate::{routes, trace};
 use job::JobId;
 use job::time::Timestamp;
+use job::trace::Trace;
 use linux::clock;
 
 /// Middleware that writes the line.
@@ -37,6 +38,7 @@ pub(crate) async fn record(State(api): State<Api>, request: Request, next: Next)
         method: request.method().to_string(),
         route,
         job_id: job_in(request.uri().path()),
+        trace: trace::of(request.headers()),
         answer: None,
     };
     let response = next.run(request).await;
@@ -60,6 +62,7 @@ struct Entry {
     method: String,
     route: Option<&'static str>,
     job_id: Option<JobId>,
+    trace: Option<Trace>,
     answer: Option<Answer>,
 }
 
@@ -84,6 +87,7 @@ impl Drop for Entry {
             method: &self.method,
             route: self.route,
             job_id: job_id.as_deref(),
+            trace_id: self.trace.as_ref().map(|trace| trace.trace_id.as_str()),
             decision,
             status,
             code,

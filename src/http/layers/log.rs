@@ -33,7 +33,9 @@ pub(crate) async fn line(State(api): State<Api>, mut request: Request, next: Nex
     request.extensions_mut().insert(asked_by.clone());
     let span = tracing::info_span!("request", request.id = %id);
     let spans = api.manager.spans();
-    let asked = spans.map(|_| (trace::of(request.headers()), clock::wall()));
+    let is_read = is_logged || spans.is_some();
+    let trace = is_read.then(|| trace::of(request.headers())).flatten();
+    let from = clock::wall();
     let begin = Instant::now();
     let response = next.run(request).instrument(span).await;
     let status = response.status().as_u16();
@@ -45,9 +47,10 @@ pub(crate) async fn line(State(api): State<Api>, mut request: Request, next: Nex
     if let Some(uri) = uri {
         let job_id = job_of(uri.path(), &response).map(tracing::field::display);
         let (actor, code) = (asked_by.actor(), error.map(|error| error.code()));
+        let trace_id = trace.as_ref().map(|trace| trace.trace_id.as_str());
         macro_rules! line {
             ($level:ident) => {
-                tracing::$level!(request.id = %id, actor, job.id = job_id, %method, path = shown, status, code, latency_ms, "{method} {shown} answered {status}")
+                tracing::$level!(request.id = %id, actor, job.id = job_id, trace_id, %method, path = shown, status, code, latency_ms, "{method} {shown} answered {status}")
             };
         }
         if method.is_safe() {
@@ -56,7 +59,7 @@ pub(crate) async fn line(State(api): State<Api>, mut request: Request, next: Nex
             line!(info);
         }
     }
-    if let (Some(spans), Some((trace, from))) = (spans, asked) {
+    if let Some(spans) = spans {
         let is_replay = response.headers().contains_key(IDEMPOTENT_REPLAYED);
         spans.answered(&Asked {
             id: &id,

@@ -76,7 +76,7 @@ pub(super) async fn accept(
         }
     };
     for (job, _) in &jobs {
-        shared.metrics.accepted();
+        shared.metrics.accepted(shared.queue_label(&job.spec.queue));
         let deadline = job.start_deadline_at();
         shared
             .room

@@ -7,7 +7,7 @@ use super::{Next, Runner};
 use crate::api::LookupError;
 use crate::room::Superseded;
 use crate::submit::Planned;
-use crate::{SubmitError, Submitted, chains, submit};
+use crate::{SubmitError, Submitted, chains};
 use job::Idempotency;
 use job::spec::Secrets;
 use linux::failpoint;
@@ -32,15 +32,15 @@ impl Acceptance {
             answer,
         } = self;
         failpoint::hit("job.accepting");
-        let inserted = match submit::insertion(&runner.job, &secrets, idempotency, planned.as_ref())
-        {
-            Ok(insertion) => runner.shared.store.insert_all(insertion).await,
-            Err(error) => Err(error),
-        };
+        let inserted = runner.insert(&secrets, idempotency, planned.as_ref()).await;
+        if !matches!(inserted, Ok(Inserted::New)) {
+            runner.remove_workspace().await;
+        }
         let refusal = match inserted {
             Ok(Inserted::New) => {
                 failpoint::hit("job.accepted");
-                runner.shared.metrics.accepted();
+                let queue = runner.shared.queue_label(&runner.job.spec.queue);
+                runner.shared.metrics.accepted(queue);
                 runner.shared.stats.created();
                 runner.answer = Some(answer);
                 let (slot, has_slot) = oneshot::channel();
@@ -78,7 +78,7 @@ impl Acceptance {
             }
             Err(error) => {
                 runner.shared.room.take_back(runner.job.id);
-                Err(SubmitError::Store(error))
+                Err(error)
             }
         };
         runner.shared.chains.account().remove(runner.job.id);

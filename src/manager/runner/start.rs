@@ -148,6 +148,7 @@ impl Runner {
     pub(super) async fn start(&mut self, secrets: &Secrets, mut stop: Option<Stopping>) -> Next {
         self.origin = Origin::Ours;
         self.job.next_attempt_at = None;
+        self.granted_at = Some(clock::wall());
         for _ in 0..MOST_LAUNCHES {
             if self.shutdown.borrow().is_some() {
                 return self.stay_queued();
@@ -183,6 +184,8 @@ impl Runner {
 
     async fn launch(&self, secrets: Secrets) -> Result<MonitorLink, NotLaunched> {
         let failed = |message: String| NotLaunched::Failed(not_forked(message));
+        let provided = self.provide_workspace().await;
+        provided.map_err(|error| failed(format!("failed to make the workspace: {error}")))?;
         let mut spec = batches::with_batch(&self.job, (*self.job.spec).clone());
         spec.secret_env = secrets;
         let launch = self

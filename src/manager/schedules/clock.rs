@@ -244,7 +244,7 @@ impl Run {
                     known.record = next;
                     known.refused = None;
                 }
-                self.shared.metrics.schedule_ran();
+                self.shared.metrics.schedule_ran(&record.name);
                 Ok(Done::Settled)
             }
             Err(SubmitError::QueueFull) => self.later(at, Skipped::QueueFull).await,
@@ -259,6 +259,7 @@ impl Run {
                 error @ (SubmitError::TooHeavy(_)
                 | SubmitError::KeyReused
                 | SubmitError::NoSuchDependency(_)
+                | SubmitError::Workspace(_)
                 | SubmitError::Unavailable(_)),
             ) => {
                 self.warn(&record, &error.to_string());

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::{Asked, Otlp, Sampler, of_job, of_request};
+use super::{Asked, Otlp, Plan, of_request};
 use crate::metrics::Metrics;
 use crate::time::until;
 use job::Job;
@@ -33,7 +33,7 @@ const LAST: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub struct Exporter {
     queue: mpsc::Sender<Value>,
-    sampler: Sampler,
+    otlp: Arc<Otlp>,
     metrics: Arc<Metrics>,
 }
 
@@ -41,16 +41,17 @@ pub struct Exporter {
 #[derive(Debug)]
 pub(crate) struct Delivery {
     queue: mpsc::Receiver<Value>,
-    otlp: Otlp,
+    otlp: Arc<Otlp>,
     metrics: Arc<Metrics>,
 }
 
 impl Exporter {
     pub(crate) fn new(otlp: Otlp, metrics: Arc<Metrics>) -> (Self, Delivery) {
         let (sender, queue) = mpsc::channel(QUEUE);
+        let otlp = Arc::new(otlp);
         let exporter = Self {
             queue: sender,
-            sampler: otlp.sampler,
+            otlp: otlp.clone(),
             metrics: metrics.clone(),
         };
         let delivery = Delivery {
@@ -63,15 +64,38 @@ impl Exporter {
 
     /// The end of a job is durable.
     pub(crate) fn ended(&self, job: &Job) {
-        self.put(of_job(job, self.sampler));
+        self.put(Plan::of_job(job, &self.otlp));
+    }
+
+    /// The end of an attempt is durable, and another one follows.
+    pub(crate) fn attempt_ended(&self, job: &Job) {
+        self.put(Plan::of_attempt(job, &self.otlp));
     }
 
     /// A request was answered.
     pub fn answered(&self, asked: &Asked<'_>) {
-        self.put(of_request(asked, self.sampler));
+        if self.queue.capacity() == 0 {
+            if asked.trace.is_some() || asked.created.is_some() {
+                self.metrics.spans_dropped(1);
+            }
+            return;
+        }
+        self.send(of_request(asked, self.otlp.sampler));
     }
 
-    fn put(&self, spans: impl IntoIterator<Item = Value>) {
+    /// What has no room is not even made: a collector that hangs must not cost time.
+    fn put(&self, plan: Option<Plan<'_>>) {
+        let Some(plan) = plan else {
+            return;
+        };
+        if self.queue.capacity() < plan.spans.len() {
+            let count = u64::try_from(plan.spans.len()).unwrap_or(u64::MAX);
+            return self.metrics.spans_dropped(count);
+        }
+        self.send(plan.make());
+    }
+
+    fn send(&self, spans: impl IntoIterator<Item = Value>) {
         for span in spans {
             if self.queue.try_send(span).is_err() {
                 self.metrics.spans_dropped(1);

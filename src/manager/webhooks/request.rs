@@ -89,6 +89,9 @@ impl Client {
             .header("content-type", CLOUD_EVENT_JSON)
             .header("webhook-id", &id)
             .header("webhook-timestamp", seconds.to_string());
+        if let Some(parent) = &delivery.event.traceparent {
+            request = request.header("traceparent", parent);
+        }
         if let Some(secret) = &delivery.secret {
             let signature = sign(secret, &id, seconds, &body)
                 .ok_or_else(|| Failure::passing("the secret is not valid"))?;

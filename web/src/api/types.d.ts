@@ -199,7 +199,7 @@ export interface paths {
         put?: never;
         /**
          * Let a held job start, or the next attempt
-         * @description It then waits only for what else it waits for. It also ends the pause between two attempts. A job that is neither held
+         * @description It then waits only for what else it waits for. It also ends the pause between two attempts. A queued job that is neither held
          *     nor in such a pause stays as it is.
          */
         post: operations["releaseJob"];
@@ -510,6 +510,76 @@ export interface paths {
         put?: never;
         post?: never;
         delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/jobs/{id}/files": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+            };
+            cookie?: never;
+        };
+        /**
+         * List the files of a job
+         * @description What is in its workspace at this moment; once the job has ended, what is kept of it. In the order of the paths. Pipes,
+         *     sockets, devices and names that are not UTF-8 are left out, and so is a file with another name that may be that of a
+         *     file which is not the job's.
+         */
+        get: operations["listFiles"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/jobs/{id}/files/{path}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+                /**
+                 * @description The path of the file within the workspace; it may have slashes.
+                 * @example out/report.pdf
+                 */
+                path: components["parameters"]["FilePath"];
+            };
+            cookie?: never;
+        };
+        /**
+         * Download a file of a job
+         * @description The bytes of a regular file, as many as it has when the answer begins. Neither a link nor what is behind one can be
+         *     downloaded. `ETag` is a strong one: `If-Range` with it and `Range` continue a download that broke off. A request with
+         *     `If-None-Match` that has it is answered 304.
+         */
+        get: operations["getFile"];
+        /**
+         * Put a file into the workspace of a job
+         * @description Of a job that has not ended: while it is held or waits, these are its inputs. Directories on the way are made. What is there
+         *     is replaced at once when the whole body is there, and nothing is seen of a body that breaks off.
+         */
+        put: operations["putFile"];
+        post?: never;
+        /**
+         * Remove a file from the workspace of a job
+         * @description Of a job that has not ended. A link is removed, not what it leads to; a directory is not.
+         */
+        delete: operations["deleteFile"];
         options?: never;
         head?: never;
         patch?: never;
@@ -986,6 +1056,43 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/ui/batches": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The page, at the batches */
+        get: operations["showBatches"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/ui/batches/{batch}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The id of a batch. The shell does not look at it. */
+                batch: string;
+            };
+            cookie?: never;
+        };
+        /** The page, at a batch */
+        get: operations["showBatch"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/ui/queues": {
         parameters: {
             query?: never;
@@ -995,6 +1102,43 @@ export interface paths {
         };
         /** The page, at the queues */
         get: operations["showQueues"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/ui/schedules": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The page, at the schedules */
+        get: operations["showSchedules"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/ui/schedules/{schedule}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The name of a schedule. The shell does not look at it. */
+                schedule: string;
+            };
+            cookie?: never;
+        };
+        /** The page, at a schedule */
+        get: operations["showSchedule"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1509,7 +1653,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** May new jobs come? */
+        /**
+         * May new jobs come?
+         * @description Not while the service drains or the disk is nearly full. Requests about jobs are answered all the same: with
+         *     `serving`, for probes that keep all requests away from what is not ready, it is ready until the service ends.
+         */
         get: operations["getReadiness"];
         put?: never;
         post?: never;
@@ -1681,7 +1829,7 @@ export interface components {
             /** @description The shell and its options, by default `/bin/sh -c`; the script is appended. Only with `script`. */
             shell?: null | components["schemas"]["Argv"];
             /**
-             * @description Absolute; the server's default work directory otherwise.
+             * @description Absolute, or of a job with a workspace relative to that. By default the workspace, or the service's work directory.
              * @default null
              */
             cwd: string | null;
@@ -1828,11 +1976,101 @@ export interface components {
             start_deadline_seconds: number | null;
             /** @description Whether and when the job is tried again if it fails. Excludes an open standard input and a terminal. */
             retry?: null | components["schemas"]["Retry"];
+            /** @description `true` by default with `inputs` or `artifacts`, else `null`. */
+            workspace?: null | components["schemas"]["Workspace"];
+            /**
+             * @description Files that are in the workspace before the job starts. They are in place when the job is accepted; a further attempt finds what the one before has left.
+             * @default []
+             */
+            inputs: components["schemas"]["Input"][] | null;
+            artifacts?: null | components["schemas"]["ArtifactRules"];
             /**
              * @description How long record and output are kept after the end.
              * @default 604800
              */
             ttl_seconds_after_finished: number | null;
+        };
+        /**
+         * @description A directory of its own for the job: its default `cwd`, and `PROCESSION_WORKSPACE` in its environment. `keep` says what stays after
+         *     the end, until the record expires: with `artifacts` those files, with `all` everything, with `none` nothing.
+         */
+        Workspace: (boolean | null) | {
+            /**
+             * @default artifacts
+             * @enum {string|null}
+             */
+            keep: "artifacts" | "all" | "none" | null;
+        };
+        /** @description A file that is in the workspace before the job starts, of either `text` or `base64`. */
+        Input: {
+            path: components["schemas"]["InnerPath"];
+            text?: string | null;
+            base64?: string | null;
+            /**
+             * @description Permission bits in octal.
+             * @default 0644
+             */
+            mode: string | null;
+        };
+        /** @description Relative to the workspace, without empty names, `.`, `..` and NUL; of each name at most 255 bytes. */
+        InnerPath: string;
+        /**
+         * @description Which files of the workspace are kept at the end. In a pattern `*` stays within a name, `**` does not, `?`, `[…]` and
+         *     `{a,b}` are as in a shell. One that names a directory stands for all in it, one that begins with `!` takes away.
+         */
+        ArtifactRules: {
+            paths: string[];
+            /**
+             * @default always
+             * @enum {string|null}
+             */
+            when: "always" | "success" | "failure" | null;
+            /**
+             * @description Of all of them; above it `artifacts.truncated`.
+             * @default 1073741824
+             */
+            max_bytes: number | null;
+            /** @default 10000 */
+            max_files: number | null;
+        };
+        /** @description What was found of the artifacts when the job ended. */
+        Artifacts: {
+            files: number;
+            bytes: number;
+            /** @description There may be more: a limit was reached. All of the workspace is kept then. */
+            truncated: boolean;
+            /** @description Patterns that match nothing. */
+            missing: string[];
+            /** @description The first thing that could not be looked at. */
+            error: string | null;
+        };
+        FileList: {
+            files: components["schemas"]["FileEntry"][];
+            /** @description Not everything could be looked at. */
+            truncated: boolean;
+            next_page_token: string | null;
+        };
+        /**
+         * @example {
+         *       "path": "out/report.pdf",
+         *       "type": "file",
+         *       "bytes": 18350,
+         *       "mode": "0644",
+         *       "modified_at": "2026-01-31T12:00:01.000042Z",
+         *       "artifact": true
+         *     }
+         */
+        FileEntry: {
+            /** @description Relative to the workspace. */
+            path: string;
+            /** @enum {string} */
+            type: "file" | "directory" | "symlink";
+            /** @description 0 of what is no file. */
+            bytes: number;
+            mode: string;
+            modified_at: components["schemas"]["Timestamp"];
+            /** @description It is an artifact, or will be one if it is there at the end. */
+            artifact: boolean;
         };
         Concurrency: {
             key: string;
@@ -2139,7 +2377,7 @@ export interface components {
             } | null;
         };
         /** @description The spec of a job with every default filled in. */
-        JobSpec: WithRequired<components["schemas"]["SpecCommon"], "cwd" | "env" | "env_inherit" | "user" | "group" | "supplementary_groups" | "umask" | "nice" | "oom_score_adj" | "cpu_affinity" | "limits" | "no_new_privs" | "sandbox" | "stdin" | "pty" | "output" | "timeout_seconds" | "stop" | "wait_for" | "success_exit_codes" | "queue" | "priority" | "weight" | "concurrency" | "start_deadline_seconds" | "ttl_seconds_after_finished" | "retry"> & {
+        JobSpec: WithRequired<components["schemas"]["SpecCommon"], "cwd" | "env" | "env_inherit" | "user" | "group" | "supplementary_groups" | "umask" | "nice" | "oom_score_adj" | "cpu_affinity" | "limits" | "no_new_privs" | "sandbox" | "stdin" | "pty" | "output" | "timeout_seconds" | "stop" | "wait_for" | "success_exit_codes" | "queue" | "priority" | "weight" | "concurrency" | "start_deadline_seconds" | "ttl_seconds_after_finished" | "retry" | "workspace" | "inputs" | "artifacts"> & {
             /** @description The names; the values are never shown. */
             secret_env: {
                 [key: string]: string | null;
@@ -2239,7 +2477,10 @@ export interface components {
          *         "start_deadline_seconds": null,
          *         "ttl_seconds_after_finished": 604800,
          *         "webhooks": [],
-         *         "retry": null
+         *         "retry": null,
+         *         "workspace": null,
+         *         "inputs": [],
+         *         "artifacts": null
          *       },
          *       "created_at": "2026-01-31T12:00:00.000042Z",
          *       "started_at": "2026-01-31T12:00:00.001042Z",
@@ -2297,7 +2538,8 @@ export interface components {
          *         "dropped_bytes": 0,
          *         "complete": true
          *       },
-         *       "blocked_by": []
+         *       "blocked_by": [],
+         *       "artifacts": null
          *     }
          */
         Job: {
@@ -2388,6 +2630,8 @@ export interface components {
             output: components["schemas"]["OutputTotals"];
             /** @description What a stop has not been able to end yet; empty unless the job is `stopping`. */
             blocked_by: components["schemas"]["Survivor"][];
+            /** @description Set when a job with a workspace has ended. */
+            artifacts: null | components["schemas"]["Artifacts"];
         };
         /** @description A job without its spec; the fields have the meaning that they have in `Job`. */
         BasicJob: {
@@ -2649,7 +2893,7 @@ export interface components {
             text: string;
             head: components["schemas"]["OutputSpan"];
             tail: components["schemas"]["OutputSpan"];
-            /** @description What is not shown */
+            /** @description What is not shown, with what the output limit has dropped. */
             omitted_bytes: number;
             /** @description Bytes that are no UTF-8 are shown as U+FFFD; `/output` has them. */
             lossy: boolean;
@@ -2730,11 +2974,13 @@ export interface components {
             next_offset: number;
         };
         /** @enum {string} */
-        EventType: "job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.attempt_finished" | "job.finished" | "job.webhook_delivered" | "job.webhook_failed" | "batch.created" | "batch.finished";
+        EventType: "job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.attempt_finished" | "job.artifacts" | "job.finished" | "job.webhook_delivered" | "job.webhook_failed" | "batch.created" | "batch.finished" | "schedule.started" | "schedule.skipped" | "schedule.changed" | "queue.changed";
         /**
-         * @description A happening, as a CloudEvent 1.0. `source` names the store that it comes from, `subject` is the job's id, or `batch/` and that of a
-         *     batch, `time` when it happened. Nothing is told of deliveries to webhooks of a batch. Of `data`, `name`, `labels`, `state`, `version` and `attempt` are the job's after it; the rest depends on
-         *     the type.
+         * @description A happening, as a CloudEvent 1.0. `source` names the store that it comes from, `time` is when it happened. `subject` is the job's id,
+         *     `batch/` and that of a batch, `schedule/` and the name of a schedule, or `queue/` and that of a queue; the last two are only in
+         *     `GET /events`. Nothing is told of deliveries to webhooks of a batch. Of `data`, `name`, `labels`, `state`, `version` and `attempt`
+         *     are those of the subject after it, of which schedules and queues have no `state` and no `attempt`, and queues no labels; the rest depends on the type. `version` is 0 once a
+         *     schedule or the settings of a queue have been removed.
          * @example {
          *       "specversion": "1.0",
          *       "id": "42",
@@ -2776,6 +3022,8 @@ export interface components {
             type: components["schemas"]["EventType"];
             subject: string;
             time: components["schemas"]["Timestamp"];
+            /** @description The trace that the job was created in, if it was created in one. */
+            traceparent?: string;
             /** @constant */
             datacontenttype: "application/json";
             data: {
@@ -2788,15 +3036,26 @@ export interface components {
                  * @description The batch that the job belongs to.
                  */
                 batch: string | null;
+                /** @description Of a job of a batch: its entry there. */
+                key?: string;
+                /** @description Of a job of a batch: which one of its entry. */
+                index?: number;
+                /**
+                 * Format: uuid
+                 * @description With `schedule.started`: the job.
+                 */
+                job_id?: string;
+                /** @description With `schedule.started`, `schedule.skipped`: the due time. `null` if somebody asked for the job. */
+                due_at?: null | components["schemas"]["Timestamp"];
                 /** @description With `batch.created`, `batch.finished`: its jobs. */
                 total?: number;
                 /** @description With `batch.finished`: how many ended in each state. */
                 counts?: {
                     [key: string]: number;
                 };
-                state: components["schemas"]["State"];
+                state?: components["schemas"]["State"];
                 version: number;
-                attempt: number;
+                attempt?: number;
                 /** @description With `job.created`, `batch.created`. */
                 created_by?: string;
                 /**
@@ -2826,9 +3085,15 @@ export interface components {
                 status?: number;
                 /** @description With `job.webhook_failed`: why the last attempt failed. */
                 error?: string;
+                /** @description With `job.artifacts`: how many there are. */
+                files?: number;
+                /** @description With `job.artifacts`: how large they are together. */
+                bytes?: number;
+                /** @description With `job.artifacts`: there may be more. */
+                truncated?: boolean;
                 /** @description With `job.finished`. */
                 requested_by?: string | null;
-                /** @description With `job.finished`. */
+                /** @description With `job.finished`: what whoever stopped it said. With `schedule.skipped`: `overlap`, `missed`, `draining`, `queue_full`, `no_room`, `policy_forbids`, `refused`. */
                 reason?: string | null;
             };
         };
@@ -2852,7 +3117,7 @@ export interface components {
             /** @description Of http or https, without user and password. */
             url: string;
             /** @description Without it, all of these. */
-            events?: ("job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.attempt_finished" | "job.finished")[] | null;
+            events?: ("job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.attempt_finished" | "job.artifacts" | "job.finished")[] | null;
             /** @description `whsec_` and the base64 of 24 to 64 random bytes. Never shown; erased after the last delivery of a job that has ended. */
             secret?: string | null;
         };
@@ -2922,13 +3187,15 @@ export interface components {
         WaitResult: {
             /** @description All of them have finished, or one with `any`. */
             satisfied: boolean;
+            /** @description The jobs have more than about 8 MiB, and the last are left out; ask for them by `job_ids`. */
+            truncated: boolean;
             jobs: components["schemas"]["Job"][];
         };
         /** @description Which jobs; at least one of these fields, each as in the query of `GET /jobs`. */
         JobFilter: {
             label_selector?: string | null;
             /** @description One state or several. */
-            state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
+            state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
             name_prefix?: string | null;
@@ -2945,7 +3212,7 @@ export interface components {
         SignalJobsRequest: {
             label_selector?: string | null;
             /** @description One state or several. */
-            state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
+            state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
             name_prefix?: string | null;
@@ -2970,7 +3237,7 @@ export interface components {
              */
             batch?: string | null;
             /** @description One state or several. */
-            state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
+            state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
             name_prefix?: string | null;
@@ -2996,6 +3263,7 @@ export interface components {
                 id: string;
                 /** @description What the request on the one job would have answered. */
                 status: number;
+                /** @description Null also behind the first 8 MiB of jobs. */
                 job: null | components["schemas"]["Job"];
                 /** @description Of a signal. */
                 delivered_to?: number;
@@ -3643,6 +3911,11 @@ export interface components {
         /** @description From `POST /session/tickets`, for a `GET` without `Authorization`. */
         Ticket: string;
         /**
+         * @description The path of the file within the workspace; it may have slashes.
+         * @example out/report.pdf
+         */
+        FilePath: components["schemas"]["InnerPath"];
+        /**
          * @description One range of bytes. Anything else is ignored, and so is `Range` together with `If-Range`.
          * @example bytes=-4096
          */
@@ -3665,6 +3938,8 @@ export interface components {
         "Request-Id": string;
         /** @description The job's `version` in quotes. */
         ETag: string;
+        /** @description Changes with the content of the file. */
+        FileETag: string;
         /** @description The wait that was applied, where `Prefer` asked for it. */
         "Preference-Applied": string;
         /** @description Seconds after which to try again. */
@@ -4376,7 +4651,15 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["JobNotFound"];
-            409: components["responses"]["WrongState"];
+            /** @description `job_not_queued`, `job_already_finished`: it does not wait any more. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             412: components["responses"]["PreconditionFailed"];
             421: components["responses"]["HostNotAllowed"];
             500: components["responses"]["Internal"];
@@ -5082,6 +5365,342 @@ export interface operations {
             421: components["responses"]["HostNotAllowed"];
             500: components["responses"]["Internal"];
             503: components["responses"]["MonitorUnavailable"];
+        };
+    };
+    listFiles: {
+        parameters: {
+            query?: {
+                /**
+                 * @description What is beneath this directory.
+                 * @example out
+                 */
+                path?: string;
+                /** @description So many levels; all by default. */
+                depth?: number;
+                /** @description More than 1000 is lowered to that. */
+                page_size?: number;
+                /** @description `next_page_token` of the page before. */
+                page_token?: string;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of files. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FileList"];
+                };
+            };
+            /** @description `invalid_query`, `invalid_page_token`. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["JobNotFound"];
+            /** @description `no_workspace`; `not_a_file`: `path` leads through something that is no directory. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
+        };
+    };
+    getFile: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description One range of bytes. Anything else is ignored, and so is `Range` together with `If-Range`.
+                 * @example bytes=-4096
+                 */
+                Range?: components["parameters"]["Range"];
+                /** @description `Range` counts only if this is the present `ETag`; else all is sent. */
+                "If-Range"?: string;
+                /** @description Tags of which no body is wanted. */
+                "If-None-Match"?: string;
+            };
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+                /**
+                 * @description The path of the file within the workspace; it may have slashes.
+                 * @example out/report.pdf
+                 */
+                path: components["parameters"]["FilePath"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description All of it. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    ETag: components["headers"]["FileETag"];
+                    "Accept-Ranges": components["headers"]["Accept-Ranges"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": unknown;
+                };
+            };
+            /** @description The range. */
+            206: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    ETag: components["headers"]["FileETag"];
+                    "Accept-Ranges": components["headers"]["Accept-Ranges"];
+                    /** @description Where the body lies. */
+                    "Content-Range": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": unknown;
+                };
+            };
+            /** @description The client has it. */
+            304: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    ETag: components["headers"]["FileETag"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            /** @description `job_not_found`; `file_not_found`: there is none, or it is not kept. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `no_workspace`; `not_a_file`: a directory, a link, a pipe, or a file that is not the job's own. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            416: components["responses"]["RangeNotSatisfiable"];
+            421: components["responses"]["HostNotAllowed"];
+            /** @description `invalid_path`. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
+        };
+    };
+    putFile: {
+        parameters: {
+            query?: {
+                /** @description The permission bits. */
+                mode?: string;
+            };
+            header?: {
+                /** @description `*`: only if nothing is there. */
+                "If-None-Match"?: "*";
+            };
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+                /**
+                 * @description The path of the file within the workspace; it may have slashes.
+                 * @example out/report.pdf
+                 */
+                path: components["parameters"]["FilePath"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/octet-stream": unknown;
+            };
+        };
+        responses: {
+            /** @description It is there, and nothing was before. */
+            201: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description It has taken the place of another one. */
+            204: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `invalid_query`; `invalid_request`: the body ends too soon. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["JobNotFound"];
+            /** @description `body_timeout`: less than 1 KiB a second came, over 30 seconds. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `no_workspace`; `not_a_file`: a directory is there, or something that is none is on the way; `job_already_finished`. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `precondition_failed`: something is there. */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `body_too_large`: a file may have 1 GiB. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            421: components["responses"]["HostNotAllowed"];
+            /** @description `invalid_path`. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
+            507: components["responses"]["NoRoom"];
+        };
+    };
+    deleteFile: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+                /**
+                 * @description The path of the file within the workspace; it may have slashes.
+                 * @example out/report.pdf
+                 */
+                path: components["parameters"]["FilePath"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is gone. */
+            204: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            /** @description `job_not_found`, `file_not_found`. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `no_workspace`, `not_a_file`, `job_already_finished`. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            421: components["responses"]["HostNotAllowed"];
+            /** @description `invalid_path`. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
         };
     };
     getOutput: {
@@ -6150,6 +6769,113 @@ export interface operations {
             500: components["responses"]["Internal"];
         };
     };
+    showBatches: {
+        parameters: {
+            query?: {
+                /** @description Read by the page. */
+                after?: string;
+                /** @description Read by the page. */
+                again?: string;
+                /** @description Read by the page. */
+                before?: string;
+                /** @description Read by the page. */
+                label?: string;
+                /** @description Read by the page. */
+                name?: string;
+                /** @description Read by the page. */
+                order?: string;
+                /** @description Read by the page. */
+                page?: string;
+                /** @description Read by the page. */
+                queue?: string;
+                /** @description Read by the page. */
+                range?: string;
+                /** @description Read by the page. */
+                state?: string;
+                /** @description Read by the page. */
+                tab?: string;
+                /** @description Read by the page. */
+                template?: string;
+                /** @description Read by the page. */
+                type?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The shell of the page, without data. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    showBatch: {
+        parameters: {
+            query?: {
+                /** @description Read by the page. */
+                after?: string;
+                /** @description Read by the page. */
+                again?: string;
+                /** @description Read by the page. */
+                before?: string;
+                /** @description Read by the page. */
+                label?: string;
+                /** @description Read by the page. */
+                name?: string;
+                /** @description Read by the page. */
+                order?: string;
+                /** @description Read by the page. */
+                page?: string;
+                /** @description Read by the page. */
+                queue?: string;
+                /** @description Read by the page. */
+                range?: string;
+                /** @description Read by the page. */
+                state?: string;
+                /** @description Read by the page. */
+                tab?: string;
+                /** @description Read by the page. */
+                template?: string;
+                /** @description Read by the page. */
+                type?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The id of a batch. The shell does not look at it. */
+                batch: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The shell of the page, without data. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
     showQueues: {
         parameters: {
             query?: {
@@ -6182,6 +6908,113 @@ export interface operations {
             };
             header?: never;
             path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The shell of the page, without data. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    showSchedules: {
+        parameters: {
+            query?: {
+                /** @description Read by the page. */
+                after?: string;
+                /** @description Read by the page. */
+                again?: string;
+                /** @description Read by the page. */
+                before?: string;
+                /** @description Read by the page. */
+                label?: string;
+                /** @description Read by the page. */
+                name?: string;
+                /** @description Read by the page. */
+                order?: string;
+                /** @description Read by the page. */
+                page?: string;
+                /** @description Read by the page. */
+                queue?: string;
+                /** @description Read by the page. */
+                range?: string;
+                /** @description Read by the page. */
+                state?: string;
+                /** @description Read by the page. */
+                tab?: string;
+                /** @description Read by the page. */
+                template?: string;
+                /** @description Read by the page. */
+                type?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The shell of the page, without data. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    showSchedule: {
+        parameters: {
+            query?: {
+                /** @description Read by the page. */
+                after?: string;
+                /** @description Read by the page. */
+                again?: string;
+                /** @description Read by the page. */
+                before?: string;
+                /** @description Read by the page. */
+                label?: string;
+                /** @description Read by the page. */
+                name?: string;
+                /** @description Read by the page. */
+                order?: string;
+                /** @description Read by the page. */
+                page?: string;
+                /** @description Read by the page. */
+                queue?: string;
+                /** @description Read by the page. */
+                range?: string;
+                /** @description Read by the page. */
+                state?: string;
+                /** @description Read by the page. */
+                tab?: string;
+                /** @description Read by the page. */
+                template?: string;
+                /** @description Read by the page. */
+                type?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The name of a schedule. The shell does not look at it. */
+                schedule: string;
+            };
             cookie?: never;
         };
         requestBody?: never;
@@ -7218,13 +8051,19 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description It is recognised no more. */
-            204: {
+            /** @description It is recognised no more. The schedules that were made with it continue. */
+            200: {
                 headers: {
                     "Request-Id": components["headers"]["Request-Id"];
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": {
+                        name: string;
+                        /** @description The names of the schedules that were made with it. */
+                        schedules: string[];
+                    };
+                };
             };
             400: components["responses"]["InvalidQuery"];
             401: components["responses"]["Unauthenticated"];
@@ -7728,14 +8567,17 @@ export interface operations {
     };
     getReadiness: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Are requests answered, whether new jobs may come or not? */
+                serving?: boolean;
+            };
             header?: never;
             path?: never;
             cookie?: never;
         };
         requestBody?: never;
         responses: {
-            /** @description They may. */
+            /** @description It is ready. */
             200: {
                 headers: {
                     "Request-Id": components["headers"]["Request-Id"];
@@ -7749,7 +8591,6 @@ export interface operations {
                 };
             };
             400: components["responses"]["InvalidQuery"];
-            401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             421: components["responses"]["HostNotAllowed"];
             /** @description `not_ready`; `detail` says why. */
