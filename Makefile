@@ -73,7 +73,7 @@ help:
 	@echo 'make guards             every guard taken away, one at a time: a test must miss it (minutes)'
 	@echo 'make fuzz               every fuzz target for FUZZ_SECONDS (600), FUZZ_JOBS (1) at a time, from the seeds that are kept'
 	@echo 'make schemathesis       random requests made from openapi.yaml for SECONDS (600)'
-	@echo 'make soak               the fault suite for long: 300 kills, failpoints 100 times, 100,000 jobs (hours)'
+	@echo 'make soak               the fault suite for long: 300 kills, failpoints 100 times, 100,000 jobs, 100 diamonds (hours)'
 	@echo
 	@echo 'make dist               the release binary with its list of dependencies, SBOM and checksums, in target/dist'
 	@echo 'make deb                a Debian package of what `make dist` or `make build` has made, in target/deb'
@@ -334,6 +334,14 @@ soak:
 		$(CARGO) test --locked --test it -- metrics::there_are_no_more_series
 	PROCESSION_LEAK_JOBS=$${PROCESSION_LEAK_JOBS:-100000} \
 		$(CARGO) test --locked --test it -- faults::leaks --nocapture
+	PROCESSION_FAILPOINT_ROUNDS=$${PROCESSION_FAILPOINT_ROUNDS:-100} $(CARGO) test --locked --test it -- retries:: --nocapture
+	PROCESSION_DIAMOND_ROUNDS=$${PROCESSION_DIAMOND_ROUNDS:-100} $(CARGO) test --locked --test it -- chains:: --nocapture
+	PROCESSION_BATCH_KILLS=$${PROCESSION_BATCH_KILLS:-100} PROCESSION_BATCH_RUNNING=$${PROCESSION_BATCH_RUNNING:-500} \
+		$(CARGO) test --locked --test it -- batches:: --nocapture
+	PROCESSION_SCHEDULE_KILLS=$${PROCESSION_SCHEDULE_KILLS:-200} $(CARGO) test --locked --test it -- schedules:: --nocapture
+	PROCESSION_QUEUE_KILLS=$${PROCESSION_QUEUE_KILLS:-20} PROCESSION_QUEUE_ROUNDS=$${PROCESSION_QUEUE_ROUNDS:-100} \
+		PROCESSION_QUEUED=$${PROCESSION_QUEUED:-4000} PROCESSION_RATE_SECONDS=$${PROCESSION_RATE_SECONDS:-10} \
+		$(CARGO) test --locked --test it -- queues:: --nocapture
 
 # FUZZ_TARGETS='spec patch' runs only these, FUZZ_JOBS=2 two at a time.
 CARGO_FUZZ_VERSION := 0.13.2

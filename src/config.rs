@@ -25,7 +25,8 @@ use job::sandbox::Baseline;
 use manager::spans::Otlp;
 use protocol::state_dir::Surroundings;
 use reading::Reading;
-pub(crate) use settings::SETTINGS;
+#[cfg(test)]
+use settings::SETTINGS;
 use settings::Settings;
 use values::{address, few, host, label, log_format, log_level, number, seconds, url, word};
 pub(crate) use variables::unknown_variables;

@@ -21,7 +21,7 @@ use crate::{Plan, note};
 const FILE: &str = "procession.db";
 
 /// A finished job as a busy service leaves them: every tenth failed, one label out of ten values.
-fn finished(number: usize, spec: &Arc<Spec>) -> Job {
+pub(crate) fn finished(number: usize, spec: &Arc<Spec>) -> Job {
     let now = linux::clock::wall();
     let failed = number.is_multiple_of(10);
     Job {
@@ -85,19 +85,29 @@ fn finished(number: usize, spec: &Arc<Spec>) -> Job {
 
 /// Puts so many finished jobs into the store of a state directory.
 pub(crate) fn fill(state: &Path, count: usize) -> io::Result<()> {
-    let path = &state.join(FILE);
-    let runtime = tokio::runtime::Runtime::new()?;
-    let store = Store::open(path).map_err(io::Error::other)?;
-    let spec = Arc::new(Spec {
+    let spec = Arc::new(spec());
+    fill_with(state, count, |number| finished(number, &spec))
+}
+
+/// What each of them has run.
+pub(crate) fn spec() -> Spec {
+    Spec {
         program: Program::Command {
             command: vec!["/bin/true".to_owned()],
         },
         ..Spec::default()
-    });
+    }
+}
+
+/// The same with jobs of another make.
+pub(crate) fn fill_with(state: &Path, count: usize, make: impl Fn(usize) -> Job) -> io::Result<()> {
+    let path = &state.join(FILE);
+    let runtime = tokio::runtime::Runtime::new()?;
+    let store = Store::open(path).map_err(io::Error::other)?;
     let mut number = 0;
     while number < count {
         let batch = (number..count.min(number + 4096)).map(|number| {
-            let job = Arc::new(finished(number, &spec));
+            let job = Arc::new(make(number));
             store.insert(job, Secrets::default(), None, Vec::new())
         });
         number += batch.len();

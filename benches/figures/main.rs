@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench figures -- [--quick] [--dry] [F1 F2 … recovery]`: `--quick` is for trying the benchmark
 //! itself, `--dry` leaves the page as it is. It starts the binary that users run, with their defaults, and
-//! talks to it over HTTP; only F8 and recovery fill a store beforehand.
+//! talks to it over HTTP; only F8, F15 and recovery fill a store beforehand.
 
 mod baseline;
 mod client;
@@ -19,6 +19,7 @@ mod running;
 mod service;
 mod spans;
 mod stats;
+mod waiting;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -75,7 +76,7 @@ fn run() -> io::Result<()> {
     let mut rows = Vec::new();
     type Measure<'a> = &'a dyn Fn(&mut Vec<Row>) -> io::Result<()>;
     let found = std::cell::RefCell::new(Vec::new());
-    let groups: [(&[&'static str], Measure<'_>); 15] = [
+    let groups: [(&[&'static str], Measure<'_>); 16] = [
         (&["F1"], &|rows| {
             jobs::throughput(&plan, rows, &mut found.borrow_mut())
         }),
@@ -94,6 +95,7 @@ fn run() -> io::Result<()> {
         (&["F12"], &|rows| jobs::growth(&plan, rows)),
         (&["F13"], &|rows| page::log(&plan, rows)),
         (&["F14"], &|rows| spans::hanging_collector(&plan, rows)),
+        (&["F15"], &|rows| waiting::figures(&plan, rows)),
         (&["Recovery"], &|rows| large::recovery(&plan, rows)),
     ];
     let known = |figure: &str| {

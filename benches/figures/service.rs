@@ -104,10 +104,15 @@ impl Service {
 
     /// `POST /jobs`; `query` may be empty.
     pub(crate) fn submission(&self, query: &str, spec: &str) -> Vec<u8> {
+        self.post(&format!("/jobs{query}"), spec)
+    }
+
+    /// `POST` of a body of JSON.
+    pub(crate) fn post(&self, target: &str, body: &str) -> Vec<u8> {
         format!(
-            "POST /jobs{query} HTTP/1.1\r\n{}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{spec}",
+            "POST {target} HTTP/1.1\r\n{}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             self.authority,
-            spec.len()
+            body.len()
         )
         .into_bytes()
     }

@@ -11,7 +11,7 @@ use crate::config;
 use client::terminal::printed;
 use http::tokens::{self, Access, AuthError, Expiry, TokenName};
 use linux::clock;
-use protocol::state_dir::{SYSTEM_STATE_DIR, Surroundings};
+use protocol::state_dir::{STORE, SYSTEM_STATE_DIR, Surroundings};
 use protocol::stderr::complain;
 
 #[derive(Debug, Args)]
@@ -145,6 +145,17 @@ fn act(action: &Action, state_dir: &Path) -> Result<String, AuthError> {
             complain(&format!(
                 "token {name} is revoked; a running service closes its open connections within 5 seconds"
             ));
+            let store = state_dir.join(STORE);
+            match store::schedules_made_by(&store, &format!("token:{name}")) {
+                Ok(schedules) if schedules.is_empty() => {}
+                Ok(schedules) => complain(&format!(
+                    "schedules that were made with it continue: {}",
+                    schedules.join(", ")
+                )),
+                Err(error) => complain(&format!(
+                    "whether schedules were made with it is not known: {error}"
+                )),
+            }
             Ok(String::new())
         }
     }

@@ -73,8 +73,25 @@ struct Event {
 #[derive(Debug, Deserialize)]
 struct EventData {
     name: Option<String>,
+    key: Option<String>,
+    index: Option<u32>,
     state: String,
     cause: Option<String>,
+}
+
+impl Event {
+    /// How a job has ended. It is named by its key, with its number if there are several of that.
+    fn line(self, entries: &Value) -> String {
+        let data = self.data;
+        let name = match (data.key, data.index) {
+            (Some(key), Some(index)) if entries[&key].is_object() => format!("{key}[{index}]"),
+            (Some(key), _) => key,
+            (None, _) => self.subject,
+        };
+        let cause = data.cause.filter(|cause| cause != "exited");
+        let words = [Some(name), Some(data.state), cause, data.name];
+        words.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
 }
 
 fn read<'a, T: Deserialize<'a>>(value: &'a Value) -> Result<T, Failure> {
@@ -108,7 +125,7 @@ pub fn batch(args: &BatchArgs) -> ExitCode {
             return Ok(ExitCode::SUCCESS);
         }
         complain(&format!("batch {id}"));
-        follow(&client, &id, args.json).await?;
+        follow(&client, &id, &value["jobs"], args.json).await?;
         let value = get(&client, &id).await?;
         let batch: Batch = read(&value)?;
         if args.json {
@@ -124,8 +141,8 @@ pub fn batch(args: &BatchArgs) -> ExitCode {
     })
 }
 
-/// Prints a line for each job that ends, until the last of them has.
-async fn follow(client: &Client, id: &str, quiet: bool) -> Result<(), Failure> {
+/// Prints a line for each job that ends, until the last of them has. `entries` are those of the batch.
+async fn follow(client: &Client, id: &str, entries: &Value, quiet: bool) -> Result<(), Failure> {
     let mut after: Option<u64> = None;
     let mut lines = Lines::new(client);
     loop {
@@ -152,13 +169,7 @@ async fn follow(client: &Client, id: &str, quiet: bool) -> Result<(), Failure> {
             return Ok(());
         }
         if !quiet {
-            let mut line = format!("{} {}", event.subject, event.data.state);
-            let cause = event.data.cause.filter(|cause| cause != "exited");
-            for word in cause.into_iter().chain(event.data.name) {
-                line.push(' ');
-                line.push_str(&word);
-            }
-            print(&format!("{}\n", escape(&line)))?;
+            print(&format!("{}\n", escape(&event.line(entries))))?;
         }
     }
 }
@@ -290,6 +301,27 @@ pub(super) fn line(value: &Value) -> Result<String, Failure> {
 mod tests {
     use super::*;
     use crate::table::Style;
+
+    #[test]
+    fn a_job_that_has_ended_is_named_by_its_key() {
+        let entries = json!({"one": "0198", "many": {"first": "0199", "count": 2}});
+        for (data, expected) in [
+            (
+                json!({"key": "one", "index": 0, "cause": "exited"}),
+                "one failed",
+            ),
+            (
+                json!({"key": "many", "index": 1, "name": "n", "cause": "timeout"}),
+                "many[1] failed timeout n",
+            ),
+            (json!({}), "0198 failed"),
+        ] {
+            let mut data = data;
+            data["state"] = json!("failed");
+            let event = json!({"id": "7", "type": "job.finished", "subject": "0198", "data": data});
+            assert_eq!(read::<Event>(&event).unwrap().line(&entries), expected);
+        }
+    }
 
     #[test]
     fn a_line_says_how_far_a_batch_is() {

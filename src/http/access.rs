@@ -102,13 +102,16 @@ pub(super) async fn create(State(api): State<Api>, request: Request) -> Result<R
     Ok((StatusCode::CREATED, Json(view)).into_response())
 }
 
-/// `DELETE /tokens/{name}`: sessions and open answers of the token end with it.
+/// `DELETE /tokens/{name}`: sessions and open answers of the token end with it, and its schedules continue.
 pub(super) async fn revoke(
     State(api): State<Api>,
     Path(name): Path<String>,
 ) -> Result<Response, ApiError> {
     let tokens = tokens(&api)?;
     let name: TokenName = name.parse().map_err(|_| ApiError::TokenNotFound)?;
+    let made_with = format!("token:{name}");
+    let shown = name.to_string();
     with_files(move || tokens.revoke(&name)).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let schedules = api.manager.schedules().made_by(&made_with);
+    Ok(Json(json!({"name": shown, "schedules": schedules})).into_response())
 }

@@ -247,7 +247,8 @@ pub(super) async fn run(
 ) -> Result<Response, ApiError> {
     let wait = Wait::of(&mut params, &headers);
     params.finish()?;
-    let mut definition = api.manager.schedules().get(&name).await?.record.definition;
+    let record = api.manager.schedules().get(&name).await?.record;
+    let mut definition = record.definition.clone();
     // Without a body it is the job as it is.
     if headers.contains_key(CONTENT_TYPE) {
         let patch = body::read_patch(request, api.settings.max_body_bytes).await?;
@@ -259,7 +260,7 @@ pub(super) async fn run(
     }
     let new = judged(&api.settings, &Bytes::from(definition.job)).await?;
     let submission = submission(new, caller.actor.to_string(), None, None);
-    let submitted = api.manager.schedules().run(&name, submission).await?;
+    let submitted = api.manager.schedules().run(record, submission).await?;
     Ok(accepted(&api, submitted, &wait, None).await)
 }
 

@@ -1,5 +1,7 @@
 //! The attempts of a job: what is kept of one that has ended, and how the next one begins. Pure.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::{Cause, Exit, OutputTotals, SpawnFailure, Termination, Usage};
@@ -50,6 +52,19 @@ impl Job {
     #[must_use]
     pub fn attempt_offset(&self) -> u64 {
         self.attempts.last().map_or(0, |last| last.next_offset)
+    }
+
+    /// How long its programs have run, without the pauses between its attempts; nothing if none has.
+    #[must_use]
+    pub fn ran(&self) -> Option<Duration> {
+        if self.attempts.is_empty() {
+            return Some(self.finished_at?.since(self.started_at?));
+        }
+        let ran = self.attempts.iter().filter_map(|attempt| {
+            let started = attempt.started_at?;
+            Some(attempt.finished_at.since(started))
+        });
+        ran.reduce(|all, one| all + one)
     }
 
     /// What all its attempts have used, with this of the present one.
@@ -220,6 +235,26 @@ mod tests {
             last.retry_decision(at(2), 0.0),
             ended(3).retry_decision(at(2), 0.0)
         );
+    }
+
+    #[test]
+    fn a_pause_between_attempts_is_no_part_of_how_long_it_ran() {
+        let mut job = ended(3);
+        assert_eq!(job.ran(), Some(Duration::from_secs(1)));
+        job.keep_attempt(None);
+        job.wait_again(at(3));
+        job.finished_at = Some(at(9));
+        assert_eq!(job.ran(), Some(Duration::from_secs(1)));
+        job.attempts.push(Attempt {
+            number: 2,
+            started_at: Some(at(50)),
+            finished_at: at(53),
+            ..job.attempts[0].clone()
+        });
+        assert_eq!(job.ran(), Some(Duration::from_secs(4)));
+        job.attempts.clear();
+        job.started_at = None;
+        assert_eq!(job.ran(), None);
     }
 
     #[test]

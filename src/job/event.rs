@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::batch::{Batch, Ends};
+use crate::batch::{Batch, Ends, Membership};
 use crate::outcome::{Cause, Exit};
+use crate::queue::Queue;
+use crate::schedule::{Record, Skipped};
 use crate::spec::Scope;
 use crate::time::Timestamp;
 use crate::{Job, JobId, Signal, State};
@@ -61,11 +63,36 @@ pub enum Kind {
     /// The last job of a batch has ended.
     #[serde(rename = "batch.finished")]
     BatchFinished,
+    /// A schedule has made a job.
+    #[serde(rename = "schedule.started")]
+    ScheduleStarted,
+    /// A due time of a schedule has made no job.
+    #[serde(rename = "schedule.skipped")]
+    ScheduleSkipped,
+    /// A schedule was made, changed or removed.
+    #[serde(rename = "schedule.changed")]
+    ScheduleChanged,
+    /// Settings of a queue were changed or removed.
+    #[serde(rename = "queue.changed")]
+    QueueChanged,
+}
+
+/// What an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// A job.
+    Job,
+    /// A batch.
+    Batch,
+    /// A schedule; the event's name is its name.
+    Schedule,
+    /// A queue; the same.
+    Queue,
 }
 
 impl Kind {
     /// Every kind, in the order of a life.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 18] = [
         Self::Created,
         Self::Started,
         Self::Paused,
@@ -80,6 +107,10 @@ impl Kind {
         Self::WebhookFailed,
         Self::BatchCreated,
         Self::BatchFinished,
+        Self::ScheduleStarted,
+        Self::ScheduleSkipped,
+        Self::ScheduleChanged,
+        Self::QueueChanged,
     ];
 
     /// The word in the API.
@@ -100,6 +131,10 @@ impl Kind {
             Self::WebhookFailed => "job.webhook_failed",
             Self::BatchCreated => "batch.created",
             Self::BatchFinished => "batch.finished",
+            Self::ScheduleStarted => "schedule.started",
+            Self::ScheduleSkipped => "schedule.skipped",
+            Self::ScheduleChanged => "schedule.changed",
+            Self::QueueChanged => "queue.changed",
         }
     }
 
@@ -109,10 +144,28 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.as_str() == word)
     }
 
-    /// Is it about a batch, not a job?
+    /// What it is about.
     #[must_use]
-    pub fn is_of_batch(self) -> bool {
-        matches!(self, Self::BatchCreated | Self::BatchFinished)
+    pub fn about(self) -> About {
+        match self {
+            Self::Created
+            | Self::Started
+            | Self::Paused
+            | Self::Resumed
+            | Self::Stopping
+            | Self::Signaled
+            | Self::Changed
+            | Self::AttemptFinished
+            | Self::Artifacts
+            | Self::Finished
+            | Self::WebhookDelivered
+            | Self::WebhookFailed => About::Job,
+            Self::BatchCreated | Self::BatchFinished => About::Batch,
+            Self::ScheduleStarted | Self::ScheduleSkipped | Self::ScheduleChanged => {
+                About::Schedule
+            }
+            Self::QueueChanged => About::Queue,
+        }
     }
 
     /// The state in which a job is known to have been when this was told; nothing where it does not say.
@@ -130,7 +183,11 @@ impl Kind {
             | Self::WebhookDelivered
             | Self::WebhookFailed
             | Self::BatchCreated
-            | Self::BatchFinished => None,
+            | Self::BatchFinished
+            | Self::ScheduleStarted
+            | Self::ScheduleSkipped
+            | Self::ScheduleChanged
+            | Self::QueueChanged => None,
         }
     }
 }
@@ -241,6 +298,24 @@ pub enum What {
         /// How they ended.
         ends: Ends,
     },
+    /// See [`Kind::ScheduleStarted`].
+    ScheduleStarted {
+        /// When the job was due; nothing where somebody asked for it.
+        due_at: Option<Timestamp>,
+        /// The job.
+        job: JobId,
+    },
+    /// See [`Kind::ScheduleSkipped`].
+    ScheduleSkipped {
+        /// The due time; of several that were missed in a row, one.
+        due_at: Timestamp,
+        /// Why.
+        reason: Skipped,
+    },
+    /// See [`Kind::ScheduleChanged`].
+    ScheduleChanged,
+    /// See [`Kind::QueueChanged`].
+    QueueChanged,
 }
 
 impl What {
@@ -262,29 +337,53 @@ impl What {
             Self::WebhookFailed { .. } => Kind::WebhookFailed,
             Self::BatchCreated { .. } => Kind::BatchCreated,
             Self::BatchFinished { .. } => Kind::BatchFinished,
+            Self::ScheduleStarted { .. } => Kind::ScheduleStarted,
+            Self::ScheduleSkipped { .. } => Kind::ScheduleSkipped,
+            Self::ScheduleChanged => Kind::ScheduleChanged,
+            Self::QueueChanged => Kind::QueueChanged,
         }
     }
 }
 
-/// One happening of one job or batch, with what it was like then.
+/// The place of a job among those of its batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The entry that it is of.
+    pub key: String,
+    /// Which job of the entry, from 0.
+    pub index: u32,
+}
+
+impl From<&Membership> for Place {
+    fn from(of: &Membership) -> Self {
+        Self {
+            key: of.key.clone(),
+            index: of.index,
+        }
+    }
+}
+
+/// A happening of a job, a batch, a schedule or a queue, with what that was like then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The job, or the batch.
+    /// The job, or the batch; zero of a schedule or a queue, which have names.
     pub job: JobId,
     /// The batch that the job belongs to, or that this is about.
     pub batch: Option<JobId>,
+    /// The place of the job in its batch.
+    pub place: Option<Place>,
     /// When it happened.
     pub at: Timestamp,
-    /// The job's name.
+    /// The name of what it is about.
     pub name: Option<String>,
-    /// The job's labels.
+    /// The labels of what it is about.
     pub labels: BTreeMap<String, String>,
-    /// The job's state after it.
-    pub state: State,
-    /// The job's version after it.
+    /// The state after it, of a job or a batch.
+    pub state: Option<State>,
+    /// The version after it; 0 of what was removed.
     pub version: u64,
-    /// The execution it belongs to.
-    pub attempt: u32,
+    /// The execution it belongs to, of a job or a batch.
+    pub attempt: Option<u32>,
     /// The trace of the job's creation, as `traceparent` has it.
     pub traceparent: Option<String>,
     /// What happened.
@@ -306,12 +405,13 @@ impl Event {
                 .collect(),
             job: job.id,
             batch: job.batch.as_ref().map(|it| it.id),
+            place: job.batch.as_ref().map(Place::from),
             at,
             name: job.name.clone(),
             labels: job.labels.clone(),
-            state: job.state,
+            state: Some(job.state),
             version: job.version,
-            attempt: job.attempt,
+            attempt: Some(job.attempt),
             traceparent: job.trace.as_ref().map(ToString::to_string),
             what,
         }
@@ -326,15 +426,54 @@ impl Event {
         Self {
             job: batch.id,
             batch: Some(batch.id),
+            place: None,
             at,
             name: batch.name.clone(),
             labels: batch.labels.clone(),
-            state: batch.state,
+            state: Some(batch.state),
             version: batch.version(),
-            attempt: 1,
+            attempt: Some(1),
             traceparent: None,
             what,
             webhooks: wanted.map(|(number, _)| number).collect(),
+        }
+    }
+
+    /// A happening of a schedule.
+    #[must_use]
+    pub fn of_schedule(schedule: &Record, at: Timestamp, what: What) -> Self {
+        Self {
+            labels: schedule.definition.labels.clone(),
+            version: schedule.version,
+            ..Self::of_name(&schedule.name, at, what)
+        }
+    }
+
+    /// Settings of a queue have been changed.
+    #[must_use]
+    pub fn of_queue(queue: &Queue) -> Self {
+        Self {
+            version: queue.version,
+            ..Self::of_name(&queue.name, queue.changed_at, What::QueueChanged)
+        }
+    }
+
+    /// A happening of what has a name and no id, and is gone.
+    #[must_use]
+    pub fn of_name(name: &str, at: Timestamp, what: What) -> Self {
+        Self {
+            job: JobId::from_bytes([0; 16]),
+            batch: None,
+            place: None,
+            at,
+            name: Some(name.to_owned()),
+            labels: BTreeMap::new(),
+            state: None,
+            version: 0,
+            attempt: None,
+            traceparent: None,
+            what,
+            webhooks: Vec::new(),
         }
     }
 
@@ -355,7 +494,7 @@ fn start(told: State, job: &Job) -> Option<Event> {
     let pid = job.process.as_ref().map(|process| process.pid);
     matches!(told, State::Queued | State::Starting).then(|| Event {
         // As it was then, whatever has become of it meanwhile.
-        state: State::Running,
+        state: Some(State::Running),
         ..Event::of(job, at, What::Started { pid })
     })
 }
@@ -372,7 +511,7 @@ pub fn between(told: State, ended: &Job, next: &Job) -> Vec<Event> {
             next_attempt_at,
         };
         events.push(Event {
-            attempt: attempt.number,
+            attempt: Some(attempt.number),
             ..Event::of(next, attempt.finished_at, what)
         });
     }

@@ -39,11 +39,16 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// Is it told of this kind? Never of deliveries: that would have no end.
+    /// Is it told of this kind? Never of deliveries, as that would have no end, and of what is no job or batch.
     #[must_use]
     pub fn wants(&self, kind: Kind) -> bool {
         match kind {
-            Kind::WebhookDelivered | Kind::WebhookFailed => false,
+            Kind::WebhookDelivered
+            | Kind::WebhookFailed
+            | Kind::ScheduleStarted
+            | Kind::ScheduleSkipped
+            | Kind::ScheduleChanged
+            | Kind::QueueChanged => false,
             Kind::Created
             | Kind::Started
             | Kind::Paused
@@ -245,6 +250,6 @@ mod tests {
             secret: None,
         };
         let told = Kind::ALL.into_iter().filter(|kind| webhook.wants(*kind));
-        assert_eq!(told.count(), Kind::ALL.len() - 2);
+        assert_eq!(told.count(), Kind::ALL.len() - 6);
     }
 }

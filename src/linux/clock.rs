@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
+use crate::failpoint;
 use job::time::{BootInstant, Now, Timestamp};
 
 /// The present wall-clock time.
 #[must_use]
 pub fn wall() -> Timestamp {
     let now = read(ClockId::CLOCK_REALTIME);
-    Timestamp::from_micros(i64::try_from(now.as_micros()).unwrap_or(i64::MAX))
+    let micros = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
+    Timestamp::from_micros(micros.saturating_add(failpoint::clock_is_off()))
 }
 
 /// The present moment on both clocks.

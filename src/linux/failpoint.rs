@@ -8,7 +8,7 @@
 //! "What is durable when" in ARCHITECTURE.md, before it or after it.
 //!
 //! Other places are system calls that can fail: there the file holds an errno, which everybody who comes by
-//! gets for as long as the file is there.
+//! gets for as long as the file is there. And the file `clock` says by how many microseconds the wall clock is off.
 
 use std::io;
 
@@ -65,6 +65,19 @@ pub fn fail(_place: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// By how many microseconds a test has set the wall clock.
+#[cfg(debug_assertions)]
+pub fn clock_is_off() -> i64 {
+    armed::clock_is_off()
+}
+
+/// Not at all: this is a release build.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub fn clock_is_off() -> i64 {
+    0
+}
+
 #[cfg(debug_assertions)]
 mod armed {
     use std::ffi::{CStr, CString};
@@ -102,6 +115,11 @@ mod armed {
             )),
             Err(_) => Ok(()),
         }
+    }
+
+    pub(super) fn clock_is_off() -> i64 {
+        let text = directory().and_then(|it| fs::read_to_string(it.join("clock")).ok());
+        text.and_then(|it| it.trim().parse().ok()).unwrap_or(0)
     }
 
     pub(super) fn hit(file: &CStr) {

@@ -12,7 +12,7 @@ use super::{Manager, RequestError};
 use job::amendment::Amendment;
 use job::event::{Event, What};
 use job::life::{Refusal, Stop};
-use job::{Job, JobId};
+use job::{Job, JobId, State};
 use linux::clock;
 use protocol::wire::messages::Request;
 
@@ -55,14 +55,20 @@ impl Manager {
         }
     }
 
-    /// Lets a held job go, and one that waits for another attempt, to wait for what else they wait for. One that does
-    /// neither stays as it is.
+    /// Lets a held job go, and one that waits for another attempt, to wait for what else they wait for. One that waits
+    /// for something else stays as it is.
     ///
     /// # Errors
-    /// If there is no such job, or it has ended without a release.
+    /// If there is no such job, or it does not wait.
     pub async fn release(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
         loop {
             let job = self.get(id).await?;
+            if job.state.is_terminal() {
+                return Err(Refusal::Finished.into());
+            }
+            if job.state != State::Queued {
+                return Err(RequestError::NotQueued);
+            }
             let now = clock::wall();
             let is_in_pause = job.next_attempt_at.is_some_and(|at| at > now);
             if !job.hold && !is_in_pause {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use job::batch::Ends;
-use job::event::{Cursor, Event, What};
+use job::event::{About, Cursor, Event, What};
 use job::spec::Scope;
 use job::time::Timestamp;
 use job::{Cause, Exit, ExitStatus, Signal, State};
@@ -36,9 +36,15 @@ struct Data<'a> {
     name: Option<&'a str>,
     labels: &'a BTreeMap<String, String>,
     batch: Option<String>,
-    state: State,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<State>,
     version: u64,
-    attempt: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<u32>,
     #[serde(flatten)]
     more: More<'a>,
 }
@@ -51,6 +57,8 @@ enum More<'a> {
     Created {
         created_by: &'a str,
         rerun_of: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        total: Option<u32>,
     },
     Started {
         pid: Option<i32>,
@@ -88,26 +96,45 @@ enum More<'a> {
         attempts: u32,
         error: &'a str,
     },
-    BatchCreated {
-        created_by: &'a str,
-        rerun_of: Option<String>,
-        total: u32,
-    },
     BatchFinished {
         total: u32,
         counts: Ends,
     },
+    ScheduleStarted {
+        due_at: Option<Timestamp>,
+        job_id: String,
+    },
+    ScheduleSkipped {
+        due_at: Timestamp,
+        reason: &'static str,
+    },
 }
 
-impl<'a> More<'a> {
-    fn of(what: &'a What) -> Self {
+fn subject(event: &Event) -> String {
+    let name = event.name.as_deref().unwrap_or_default();
+    match event.what.kind().about() {
+        About::Job => event.job.to_string(),
+        About::Batch => format!("batch/{}", event.job),
+        About::Schedule => format!("schedule/{name}"),
+        About::Queue => format!("queue/{name}"),
+    }
+}
+
+impl<'a> From<&'a What> for More<'a> {
+    fn from(what: &'a What) -> Self {
         match what {
             What::Created { by, rerun_of } => Self::Created {
                 created_by: by,
                 rerun_of: rerun_of.map(|id| id.to_string()),
+                total: None,
             },
             What::Started { pid } => Self::Started { pid: *pid },
-            What::Paused | What::Resumed | What::Stopping | What::Changed => Self::Nothing {},
+            What::Paused
+            | What::Resumed
+            | What::Stopping
+            | What::Changed
+            | What::ScheduleChanged
+            | What::QueueChanged => Self::Nothing {},
             What::Signaled {
                 signal,
                 scope,
@@ -130,7 +157,7 @@ impl<'a> More<'a> {
                 files,
                 bytes,
                 truncated,
-            } => More::Artifacts {
+            } => Self::Artifacts {
                 files: *files,
                 bytes: *bytes,
                 truncated: *truncated,
@@ -172,14 +199,22 @@ impl<'a> More<'a> {
                 by,
                 rerun_of,
                 total,
-            } => Self::BatchCreated {
+            } => Self::Created {
                 created_by: by,
                 rerun_of: rerun_of.map(|id| id.to_string()),
-                total: *total,
+                total: Some(*total),
             },
             What::BatchFinished { total, ends } => Self::BatchFinished {
                 total: *total,
                 counts: *ends,
+            },
+            What::ScheduleStarted { due_at, job } => Self::ScheduleStarted {
+                due_at: *due_at,
+                job_id: job.to_string(),
+            },
+            What::ScheduleSkipped { due_at, reason } => Self::ScheduleSkipped {
+                due_at: *due_at,
+                reason: reason.as_str(),
             },
         }
     }
@@ -188,17 +223,12 @@ impl<'a> More<'a> {
 impl<'a> CloudEvent<'a> {
     /// The event at this cursor of the store that is called `source`.
     pub fn new(source: &'a str, cursor: Cursor, event: &'a Event) -> Self {
-        let subject = if event.what.kind().is_of_batch() {
-            format!("batch/{}", event.job)
-        } else {
-            event.job.to_string()
-        };
         Self {
             specversion: "1.0",
             id: cursor.to_string(),
             source,
             kind: event.what.kind().as_str(),
-            subject,
+            subject: subject(event),
             time: event.at,
             traceparent: event.traceparent.as_deref(),
             datacontenttype: "application/json",
@@ -206,10 +236,12 @@ impl<'a> CloudEvent<'a> {
                 name: event.name.as_deref(),
                 labels: &event.labels,
                 batch: event.batch.map(|id| id.to_string()),
+                key: event.place.as_ref().map(|it| it.key.as_str()),
+                index: event.place.as_ref().map(|it| it.index),
                 state: event.state,
                 version: event.version,
                 attempt: event.attempt,
-                more: More::of(&event.what),
+                more: More::from(&event.what),
             },
         }
     }

@@ -317,15 +317,16 @@ impl Metrics {
                 queue: queue.clone(),
             };
             self.queue_seconds.get_or_create(&of).observe(waited);
-            if let Some(finished) = job.finished_at {
-                let ran = finished.since(started).as_secs_f64();
-                let of = Ran {
-                    queue,
-                    state,
-                    chosen,
-                };
-                self.run_seconds.get_or_create(&of).observe(ran);
-            }
+        }
+        if let Some(ran) = job.ran() {
+            let of = Ran {
+                queue,
+                state,
+                chosen,
+            };
+            self.run_seconds
+                .get_or_create(&of)
+                .observe(ran.as_secs_f64());
         }
         if let Some(first) = termination.signals_sent.first()
             && let Some(took) = stop_took(first.at, job)

@@ -191,7 +191,9 @@ impl Queues {
         if !force && present.contents.running + present.contents.queued > 0 {
             return Err(QueueError::InUse);
         }
-        self.shared.store.queues().delete(name.to_owned()).await?;
+        let now = clock::wall();
+        let queues = self.shared.store.queues();
+        queues.delete(name.to_owned(), now).await?;
         self.shared.queues.known().remove(name);
         self.put_into_force(name, None).await;
         Ok(())

@@ -79,15 +79,43 @@ enum Entry {
     Waking {
         done: watch::Receiver<Woken>,
         granted: bool,
+        /// When it has to have started; known to its task as soon as it has one.
+        deadline: Option<Timestamp>,
     },
+}
+
+/// When those that wait without a task have to have started.
+#[derive(Debug, Default)]
+struct Deadlines {
+    in_order: BTreeSet<(Timestamp, JobId)>,
+    of: HashMap<JobId, Timestamp>,
+}
+
+impl Deadlines {
+    fn set(&mut self, job: JobId, deadline: Option<Timestamp>) {
+        self.take(job);
+        if let Some(at) = deadline {
+            self.in_order.insert((at, job));
+            self.of.insert(job, at);
+        }
+    }
+
+    fn take(&mut self, job: JobId) -> Option<Timestamp> {
+        let at = self.of.remove(&job)?;
+        self.in_order.remove(&(at, job));
+        Some(at)
+    }
+
+    fn first(&self) -> Option<(Timestamp, JobId)> {
+        self.in_order.first().copied()
+    }
 }
 
 #[derive(Debug)]
 struct Books {
     entries: HashMap<JobId, Entry>,
     admission: Admission,
-    /// When those that wait have to have started.
-    deadlines: BTreeSet<(Timestamp, JobId)>,
+    deadlines: Deadlines,
     /// When the clock looks again.
     wakes_at: Option<Timestamp>,
 }
@@ -105,7 +133,7 @@ impl Room {
         let books = Books {
             entries: HashMap::new(),
             admission,
-            deadlines: BTreeSet::new(),
+            deadlines: Deadlines::default(),
             wakes_at: None,
         };
         Self {
@@ -249,7 +277,7 @@ impl Room {
     /// A job without a task waits from now on; it is woken when it is granted, or for its start deadline.
     pub(super) fn enter_asleep(&self, ticket: Ticket, deadline: Option<Timestamp>) {
         let mut books = self.books();
-        books.deadlines.extend(deadline.map(|at| (at, ticket.job)));
+        books.deadlines.set(ticket.job, deadline);
         books.admission.enter(ticket);
     }
 
@@ -323,10 +351,10 @@ impl Room {
     pub(super) fn overdue(&self, now: Timestamp) -> Vec<Waker> {
         let mut wakers = Vec::new();
         let mut books = self.books();
-        while let Some((at, job)) = books.deadlines.first().copied()
+        while let Some((at, job)) = books.deadlines.first()
             && at <= now
         {
-            books.deadlines.remove(&(at, job));
+            books.deadlines.take(job);
             // One that is awake sees to it by itself.
             if books.admission.waits(job) && !books.entries.contains_key(&job) {
                 wakers.push(books.waker(job, false));
@@ -394,7 +422,7 @@ impl Room {
             return false;
         }
         books.entries.remove(&id);
-        books.deadlines.extend(deadline.map(|at| (at, id)));
+        books.deadlines.set(id, deadline);
         self.tell_clock(&books);
         true
     }
@@ -404,8 +432,10 @@ impl Room {
         let mut books = self.books();
         match books.entries.get(&id) {
             Some(Entry::Waking { granted: true, .. }) => true,
-            Some(Entry::Waking { .. }) => {
+            Some(Entry::Waking { deadline, .. }) => {
+                let deadline = *deadline;
                 books.entries.remove(&id);
+                books.deadlines.set(id, deadline);
                 false
             }
             Some(Entry::Task(_)) | None => false,
@@ -425,7 +455,7 @@ impl Room {
 
 impl Books {
     fn next(&self) -> Option<Timestamp> {
-        let deadline = self.deadlines.first().map(|(at, _)| *at);
+        let deadline = self.deadlines.first().map(|(at, _)| at);
         let gate = self.admission.wake_at();
         [gate, deadline].into_iter().flatten().min()
     }
@@ -435,8 +465,41 @@ impl Books {
         let entry = Entry::Waking {
             done: waking,
             granted,
+            deadline: self.deadlines.take(job),
         };
         self.entries.insert(job, entry);
         Waker { job, done }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_deadline_is_kept_only_while_a_job_waits_without_a_task() {
+        let room = Room::new(Admission::new(1, 10));
+        let deadline = Timestamp::from_micros(9);
+        let jobs: Vec<JobId> = (1..=4).map(|it| JobId::from_bytes([it; 16])).collect();
+        for job in &jobs {
+            let ticket = Ticket::plain(*job, "default".into(), 0);
+            room.enter_asleep(ticket, Some(deadline));
+        }
+        let count = || {
+            let deadlines = &room.books().deadlines;
+            assert_eq!(deadlines.in_order.len(), deadlines.of.len());
+            deadlines.of.len()
+        };
+        assert_eq!((count(), room.wake_at()), (4, Some(deadline)));
+        // One is granted, one is woken by somebody who asks.
+        let granted = room.grant(Timestamp::from_micros(1));
+        assert_eq!((granted.len(), count()), (1, 3));
+        assert!(matches!(room.find(jobs[1]), Place::Asleep(_)));
+        assert_eq!(count(), 2);
+        // That could not be read, and waits again.
+        assert!(!room.stay_asleep(jobs[1]));
+        assert_eq!(count(), 3);
+        let overdue = room.overdue(deadline);
+        assert_eq!((overdue.len(), count(), room.wake_at()), (3, 0, None));
     }
 }

@@ -16,7 +16,7 @@ use super::submit::Planned;
 use super::{listing, submit};
 use job::State;
 use job::query::{Filter, Order, Query};
-use job::schedule::{Definition, Occurrence, Record, Schedule, Skipped};
+use job::schedule::{Definition, Record, Schedule, Skipped};
 use job::time::Timestamp;
 use store::StoreError;
 
@@ -251,6 +251,17 @@ impl Schedules {
         Ok(states)
     }
 
+    /// The names of those that this actor has made.
+    #[must_use]
+    pub fn made_by(&self, actor: &str) -> Vec<String> {
+        let entries = self.shared.schedules.entries();
+        let made = entries.iter().filter(|(_, entry)| {
+            let record = &entry.known().record;
+            record.version > 0 && record.created_by == actor
+        });
+        made.map(|(name, _)| name.clone()).collect()
+    }
+
     /// One of them.
     ///
     /// # Errors
@@ -262,17 +273,18 @@ impl Schedules {
         Ok(self.state(&entry).await?)
     }
 
-    /// Makes a job of a schedule now, whatever is set of it.
+    /// Makes a job of this schedule now, whatever is set of it.
     ///
     /// # Errors
     /// As of [`Manager::submit`](super::Manager::submit).
-    pub async fn run(&self, name: &str, submission: Submission) -> Result<Submitted, SubmitError> {
+    pub async fn run(
+        &self,
+        schedule: Record,
+        submission: Submission,
+    ) -> Result<Submitted, SubmitError> {
         let planned = Planned {
-            occurrence: Occurrence {
-                name: name.to_owned(),
-                due_at: None,
-            },
-            step: None,
+            schedule,
+            due_at: None,
         };
         submit::submit_planned(&self.shared, submission, Some(planned)).await
     }
@@ -408,7 +420,7 @@ impl Schedules {
         self.shared
             .store
             .schedules()
-            .delete(name.to_owned())
+            .delete(name.to_owned(), linux::clock::wall())
             .await?;
         let mut known = entry.known();
         known.record.version = 0;

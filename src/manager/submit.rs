@@ -10,10 +10,11 @@ use super::api::{NotReady, Submission, SubmitError, Submitted};
 use super::chains;
 use super::runner::Acceptance;
 use super::shared::Shared;
-use job::event::Event;
+use job::event::{Event, What};
 use job::queue::OnConflict;
 use job::schedule::{Occurrence, Record};
 use job::spec::Secrets;
+use job::time::Timestamp;
 use job::{Idempotency, Job, JobId};
 use linux::clock;
 use store::{Inserted, Insertion, StoreError};
@@ -23,9 +24,10 @@ const START_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a job is of a schedule.
 pub(super) struct Planned {
-    pub(super) occurrence: Occurrence,
-    /// The step of the schedule that makes it, if it is due.
-    pub(super) step: Option<Record>,
+    /// The schedule, and if it is due, as it is after that.
+    pub(super) schedule: Record,
+    /// When the job was due; nothing where somebody asked for it.
+    pub(super) due_at: Option<Timestamp>,
 }
 
 /// See [`Manager::submit`](super::Manager::submit).
@@ -40,7 +42,7 @@ pub(super) async fn submit(
 pub(super) async fn submit_planned(
     shared: &Arc<Shared>,
     submission: Submission,
-    planned: Option<Planned>,
+    mut planned: Option<Planned>,
 ) -> Result<Submitted, SubmitError> {
     shared.resolver.check_apart(&submission.spec).await?;
     shared.ready().map_err(|reason| match reason {
@@ -72,11 +74,13 @@ pub(super) async fn submit_planned(
     }
     let id = JobId::generate();
     let created_at = id.made_about(clock::wall());
-    let (schedule, mut step) = match planned {
-        Some(planned) => (Some(planned.occurrence), planned.step),
-        None => (None, None),
-    };
-    if let Some(last) = step.as_mut().and_then(|it| it.progress.last.as_mut()) {
+    let schedule = planned.as_ref().map(|it| Occurrence {
+        name: it.schedule.name.clone(),
+        due_at: it.due_at,
+    });
+    if let Some(planned) = &mut planned
+        && let Some(last) = &mut planned.schedule.progress.last
+    {
         last.job_id = Some(id);
     }
     let job = Job {
@@ -98,7 +102,7 @@ pub(super) async fn submit_planned(
     let acceptance = Acceptance {
         secrets,
         idempotency,
-        step,
+        planned,
         answer,
     };
     shared.spawn(acceptance.take_in(runner));
@@ -121,15 +125,22 @@ pub(super) fn insertion(
     job: &Job,
     secrets: &Secrets,
     idempotency: Option<Idempotency>,
-    step: Option<&Record>,
+    planned: Option<&Planned>,
 ) -> Result<Insertion, StoreError> {
     let mut insertion = Insertion::default();
     insertion.add(job, secrets, vec![Event::created(job)])?;
     if let Some(idempotency) = idempotency {
         insertion.keyed(&job.created_by, idempotency, job.id);
     }
-    if let Some(step) = step {
-        insertion.step(step)?;
+    if let Some(Planned { schedule, due_at }) = planned {
+        let what = What::ScheduleStarted {
+            due_at: *due_at,
+            job: job.id,
+        };
+        insertion.tell(Event::of_schedule(schedule, job.created_at, what))?;
+        if due_at.is_some() {
+            insertion.step(schedule)?;
+        }
     }
     Ok(insertion)
 }

@@ -135,7 +135,10 @@ async fn attempt(store: Store, metrics: Arc<Metrics>, client: Client, delivery: 
 
 async fn note(store: &Store, delivery: &Delivery, verdict: &Verdict) -> Result<(), StoreError> {
     match verdict {
-        Verdict::Done(event) => store.deliveries().settle(delivery, event.clone()).await,
+        Verdict::Done(event) => {
+            let event = Event::clone(event);
+            store.deliveries().settle(delivery, event).await
+        }
         Verdict::Again { due_at, .. } => store.deliveries().put_off(delivery, *due_at).await,
     }
 }
@@ -143,7 +146,7 @@ async fn note(store: &Store, delivery: &Delivery, verdict: &Verdict) -> Result<(
 /// What follows from an attempt.
 #[derive(Debug, PartialEq)]
 enum Verdict {
-    Done(Event),
+    Done(Box<Event>),
     Again { due_at: Timestamp, error: String },
 }
 
@@ -155,10 +158,12 @@ fn judge(
 ) -> Verdict {
     let attempts = delivery.attempts.saturating_add(1);
     let (webhook, event) = (delivery.webhook, delivery.cursor);
-    let told = |what| Event {
-        at: now,
-        what,
-        ..delivery.event.clone()
+    let told = |what| {
+        Box::new(Event {
+            at: now,
+            what,
+            ..delivery.event.clone()
+        })
     };
     match outcome {
         Ok(status) => Verdict::Done(told(What::WebhookDelivered {

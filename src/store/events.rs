@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::Fault;
 use crate::outbox;
 use crate::tables::Totals;
-use job::event::{Cursor, Event, Kind, What};
+use job::event::{Cursor, Event, Kind, Place, What};
 use job::time::Timestamp;
 use job::{JobId, State};
 
@@ -39,9 +39,13 @@ struct Record {
     labels: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     batch: Option<JobId>,
-    state: State,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    place: Option<Place>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    state: Option<State>,
     version: u64,
-    attempt: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    attempt: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     traceparent: Option<String>,
     what: What,
@@ -56,6 +60,7 @@ impl EventRow {
             name: event.name,
             labels: event.labels,
             batch: event.batch,
+            place: event.place,
             state: event.state,
             version: event.version,
             attempt: event.attempt,
@@ -98,6 +103,10 @@ fn number_of(kind: Kind) -> i64 {
         Kind::BatchCreated => 11,
         Kind::BatchFinished => 12,
         Kind::Artifacts => 13,
+        Kind::ScheduleStarted => 14,
+        Kind::ScheduleSkipped => 15,
+        Kind::ScheduleChanged => 16,
+        Kind::QueueChanged => 17,
     }
 }
 
@@ -279,6 +288,7 @@ pub(super) fn decode(job: JobId, at: i64, text: &str) -> Result<Event, Fault> {
     Ok(Event {
         job,
         batch: record.batch,
+        place: record.place,
         at: Timestamp::from_micros(at),
         name: record.name,
         labels: record.labels,

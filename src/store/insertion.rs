@@ -79,7 +79,17 @@ impl Insertion {
     /// # Errors
     /// If the schedule cannot be written as text; the insertion is as before then.
     pub fn step(&mut self, next: &Record) -> Result<(), StoreError> {
-        self.step = Some(ScheduleRow::of(next).map_err(|it| it.doing(DOING))?);
+        self.step = Some(ScheduleRow::of(next, Vec::new()).map_err(|it| it.doing(DOING))?);
+        Ok(())
+    }
+
+    /// Adds what is told of something else than the jobs.
+    ///
+    /// # Errors
+    /// If it cannot be written as text; the insertion is as before then.
+    pub fn tell(&mut self, event: Event) -> Result<(), StoreError> {
+        self.events
+            .push(EventRow::of(event).map_err(|it| it.doing(DOING))?);
         Ok(())
     }
 

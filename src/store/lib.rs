@@ -45,7 +45,7 @@ use job::{Idempotency, Job, JobId, State};
 pub use outbox::{Deliveries, Delivery, Room};
 pub use queues::Queues;
 use reader::Readers;
-pub use schedules::Schedules;
+pub use schedules::{Schedules, schedules_made_by};
 pub use schema::OpenError;
 use tables::{Change, Row};
 pub use writer::Stats;

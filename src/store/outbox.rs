@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::events::{self, EventRow};
 use crate::tables::{Change, Totals};
 use crate::{Fault, Store, StoreError};
-use job::event::{Cursor, Event};
+use job::event::{About, Cursor, Event};
 use job::time::Timestamp;
 use job::webhook::{self, LONGEST_PAUSE, Webhook, WebhookSecret};
 use job::{Job, JobId};
@@ -86,10 +86,9 @@ impl Deliveries<'_> {
     pub async fn settle(self, delivery: &Delivery, event: Event) -> Result<(), StoreError> {
         let doing = "cannot store a delivery";
         // The words for it are those of a job.
-        let told = if delivery.event.what.kind().is_of_batch() {
-            Vec::new()
-        } else {
-            vec![event]
+        let told = match delivery.event.what.kind().about() {
+            About::Job => vec![event],
+            About::Batch | About::Schedule | About::Queue => Vec::new(),
         };
         let rows = EventRow::all(told).map_err(|it| it.doing(doing))?;
         let change = Change::Settle(delivery.id, delivery.event.job, Settlement::Done(rows));

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
+use crate::events::EventRow;
 use crate::tables::Change;
 use crate::{Fault, Store, StoreError};
+use job::event::{Event, What};
 use job::queue::{Queue, Settings};
 use job::time::Timestamp;
 
@@ -14,13 +16,19 @@ use job::time::Timestamp;
 pub(super) struct QueueRow {
     queue: Queue,
     settings: String,
+    pub(super) event: EventRow,
 }
 
 impl QueueRow {
     /// Done by the caller, so that the one writer has less to do.
     pub(super) fn of(queue: Queue) -> Result<Self, Fault> {
         let settings = serde_json::to_string(&queue.settings)?;
-        Ok(Self { queue, settings })
+        let event = EventRow::of(Event::of_queue(&queue))?;
+        Ok(Self {
+            queue,
+            settings,
+            event,
+        })
     }
 }
 
@@ -46,23 +54,29 @@ impl Queues<'_> {
         self.0.readers.read("cannot read the queues", all).await
     }
 
-    /// Makes what is set of a queue durable.
+    /// Makes what is set of a queue durable and an event.
     ///
     /// # Errors
     /// What was set before is still set then.
     pub async fn put(self, queue: Queue) -> Result<(), StoreError> {
         let doing = "cannot store a queue";
         let row = QueueRow::of(queue).map_err(|it| it.doing(doing))?;
-        self.0.writer.change(Change::PutQueue(row), doing).await
+        self.0
+            .writer
+            .change(Change::PutQueue(Box::new(row)), doing)
+            .await
     }
 
     /// Forgets what is set of a queue.
     ///
     /// # Errors
     /// It is still set then.
-    pub async fn delete(self, name: String) -> Result<(), StoreError> {
+    pub async fn delete(self, name: String, at: Timestamp) -> Result<(), StoreError> {
         let doing = "cannot remove a queue";
-        self.0.writer.change(Change::DeleteQueue(name), doing).await
+        let event = Event::of_name(&name, at, What::QueueChanged);
+        let event = EventRow::of(event).map_err(|it| it.doing(doing))?;
+        let change = Change::DeleteQueue(name, event);
+        self.0.writer.change(change, doing).await
     }
 
     /// Tells of a start in a queue whose rate counts it for so long. It becomes durable as what is told of jobs does.

@@ -1,9 +1,13 @@
 //! The table of schedules. A due time and the job that it makes are stored together, so that there is one for each.
 
+use std::path::Path;
+
 use rusqlite::{Connection, params};
 
+use crate::events::EventRow;
 use crate::tables::Change;
-use crate::{Fault, Store, StoreError};
+use crate::{Fault, OpenError, Store, StoreError, schema};
+use job::event::{Event, What};
 use job::schedule::Record;
 use job::time::Timestamp;
 
@@ -13,12 +17,15 @@ pub(super) struct ScheduleRow {
     record: Record,
     definition: String,
     progress: String,
+    /// What is told of it.
+    pub(super) events: Vec<EventRow>,
 }
 
 impl ScheduleRow {
     /// Done by the caller, so that the one writer has less to do.
-    pub(super) fn of(record: &Record) -> Result<Self, Fault> {
+    pub(super) fn of(record: &Record, events: Vec<Event>) -> Result<Self, Fault> {
         Ok(Self {
+            events: EventRow::all(events)?,
             definition: serde_json::to_string(&record.definition)?,
             progress: serde_json::to_string(&record.progress)?,
             record: record.clone(),
@@ -39,26 +46,27 @@ impl Schedules<'_> {
         self.0.readers.read("cannot read the schedules", all).await
     }
 
-    /// Makes a schedule, or what is newly set of it, durable.
+    /// Makes a schedule, or what is newly set of it, durable and an event.
     ///
     /// # Errors
     /// It is as it was then.
     pub async fn put(self, record: &Record) -> Result<(), StoreError> {
         let doing = "cannot store a schedule";
-        let row = ScheduleRow::of(record).map_err(|it| it.doing(doing))?;
+        let event = Event::of_schedule(record, record.changed_at, What::ScheduleChanged);
+        let row = ScheduleRow::of(record, vec![event]).map_err(|it| it.doing(doing))?;
         self.0
             .writer
             .change(Change::PutSchedule(Box::new(row)), doing)
             .await
     }
 
-    /// Makes a step of a schedule durable that makes no job.
+    /// Makes a step of a schedule durable that makes no job, with what is told of it.
     ///
     /// # Errors
     /// Also if this step has been made already, or the schedule is another one by now.
-    pub async fn step(self, next: &Record) -> Result<(), StoreError> {
+    pub async fn step(self, next: &Record, events: Vec<Event>) -> Result<(), StoreError> {
         let doing = "cannot store a step of a schedule";
-        let row = ScheduleRow::of(next).map_err(|it| it.doing(doing))?;
+        let row = ScheduleRow::of(next, events).map_err(|it| it.doing(doing))?;
         self.0
             .writer
             .change(Change::StepSchedule(Box::new(row)), doing)
@@ -69,13 +77,30 @@ impl Schedules<'_> {
     ///
     /// # Errors
     /// It is still there then.
-    pub async fn delete(self, name: String) -> Result<(), StoreError> {
+    pub async fn delete(self, name: String, at: Timestamp) -> Result<(), StoreError> {
         let doing = "cannot remove a schedule";
+        let event = Event::of_name(&name, at, What::ScheduleChanged);
+        let event = EventRow::of(event).map_err(|it| it.doing(doing))?;
         self.0
             .writer
-            .change(Change::DeleteSchedule(name), doing)
+            .change(Change::DeleteSchedule(name, event), doing)
             .await
     }
+}
+
+/// The names of the schedules that this actor has made, in a store that may be in use.
+///
+/// # Errors
+/// If the file cannot be read, or is no store of this program; none if there is no file.
+pub fn schedules_made_by(path: &Path, actor: &str) -> Result<Vec<String>, OpenError> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let connection = schema::open_known(path)?;
+    let mut statement =
+        connection.prepare("SELECT name FROM schedules WHERE created_by = ? ORDER BY name")?;
+    let names = statement.query_map([actor], |row| row.get(0))?;
+    Ok(names.collect::<Result<_, _>>()?)
 }
 
 fn number(count: u64) -> i64 {

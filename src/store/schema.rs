@@ -242,6 +242,13 @@ pub(super) fn check(path: &Path) -> Result<(), OpenError> {
     recognise(&connection, MIGRATIONS)
 }
 
+/// Opens a connection that reads, by somebody else than the service.
+pub(super) fn open_known(path: &Path) -> Result<Connection, OpenError> {
+    let connection = open_reader(path)?;
+    recognise(&connection, MIGRATIONS)?;
+    Ok(connection)
+}
+
 /// Opens a connection that reads.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     let connection = Connection::open_with_flags(

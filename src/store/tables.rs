@@ -93,13 +93,14 @@ pub(super) enum Change {
     Update(Row, Vec<EventRow>),
     Finish(Row, Vec<EventRow>),
     Delete(Vec<JobId>),
-    PutQueue(QueueRow),
-    DeleteQueue(String),
+    /// Boxed, as they are rare and commands are moved often.
+    PutQueue(Box<QueueRow>),
+    DeleteQueue(String, EventRow),
     PutBatch(Box<BatchRow>),
     DeleteBatch(JobId),
     PutSchedule(Box<ScheduleRow>),
     StepSchedule(Box<ScheduleRow>),
-    DeleteSchedule(String),
+    DeleteSchedule(String, EventRow),
     /// What became of an attempt to deliver an event of this job.
     Settle(i64, JobId, Settlement),
 }
@@ -211,12 +212,12 @@ pub(super) fn change(
             Ok(())
         }
         Change::PutQueue(row) => queues::put(connection, row),
-        Change::DeleteQueue(name) => queues::delete(connection, name),
+        Change::DeleteQueue(name, _) => queues::delete(connection, name),
         Change::PutBatch(row) => batches::put(connection, row),
         Change::DeleteBatch(id) => batches::delete(connection, *id),
         Change::PutSchedule(row) => schedules::put(connection, row),
         Change::StepSchedule(row) => schedules::step(connection, row),
-        Change::DeleteSchedule(name) => schedules::delete(connection, name),
+        Change::DeleteSchedule(name, _) => schedules::delete(connection, name),
         Change::Settle(id, job, settlement) => {
             outbox::settle(connection, *id, *job, settlement, totals)
         }

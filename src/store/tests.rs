@@ -512,14 +512,16 @@ async fn a_step_of_a_schedule_is_made_once_and_with_its_job() {
     };
     store.schedules().put(&other).await.unwrap();
     let late = next.stepped(Timestamp::from_micros(11), |_| {});
-    assert!(store.schedules().step(&late).await.is_err());
+    assert!(store.schedules().step(&late, Vec::new()).await.is_err());
+    let next_step = other.stepped(Timestamp::from_micros(11), |_| {});
     store
         .schedules()
-        .step(&other.stepped(Timestamp::from_micros(11), |_| {}))
+        .step(&next_step, Vec::new())
         .await
         .unwrap();
-    store.schedules().delete("a".to_owned()).await.unwrap();
-    assert!(store.schedules().step(&late).await.is_err());
+    let now = Timestamp::from_micros(12);
+    store.schedules().delete("a".to_owned(), now).await.unwrap();
+    assert!(store.schedules().step(&late, Vec::new()).await.is_err());
     store
         .schedules()
         .put(&Record {

@@ -60,15 +60,15 @@ impl Command {
             Self::Change(Change::Update(_, events) | Change::Finish(_, events), _)
             | Self::Tell(events) => events,
             Self::Change(Change::Settle(_, _, Settlement::Done(events)), _) => events,
+            Self::Change(Change::PutSchedule(row) | Change::StepSchedule(row), _) => &row.events,
+            Self::Change(Change::PutQueue(row), _) => std::slice::from_ref(&row.event),
+            Self::Change(Change::DeleteQueue(_, event) | Change::DeleteSchedule(_, event), _) => {
+                std::slice::from_ref(event)
+            }
             Self::Change(
                 Change::Delete(_)
-                | Change::PutQueue(_)
-                | Change::DeleteQueue(_)
                 | Change::PutBatch(_)
                 | Change::DeleteBatch(_)
-                | Change::PutSchedule(_)
-                | Change::StepSchedule(_)
-                | Change::DeleteSchedule(_)
                 | Change::Settle(..),
                 _,
             )

@@ -8,6 +8,7 @@ mod binary;
 mod contract;
 mod lines;
 mod reply;
+mod scale;
 mod scan;
 mod waits;
 
@@ -33,6 +34,7 @@ pub(crate) use again::{Persistent, kill_now};
 pub(crate) use binary::binary;
 pub(crate) use lines::Lines;
 pub(crate) use reply::{Reply, id, is_finished};
+pub(crate) use scale::{amount, bound};
 pub(crate) use scan::{Process, job_cgroups, processes, processes_with};
 pub(crate) use waits::{LONG, blocking_until, eventually, eventually_within};
 

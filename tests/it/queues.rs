@@ -9,7 +9,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cli::cli;
-use crate::harness::{Server, eventually, id, kill_now, processes_with, unique_seconds};
+use crate::harness::{
+    Server, amount, bound, eventually, id, kill_now, processes_with, unique_seconds,
+};
 
 impl Server {
     async fn put_queue(&self, name: &str, settings: &Value) -> Value {
@@ -131,7 +133,7 @@ async fn a_limit_holds_over_kills_of_the_server() {
     let body = json!({"command": ["sleep", "0.15"], "queue": "q"});
     let client = server.persistent();
     let mut ids = Vec::new();
-    for round in 0..5 {
+    for round in 0..amount("PROCESSION_QUEUE_KILLS", 5) {
         for number in 0..4 {
             let key = format!("{round}-{number}");
             let reply = client
@@ -238,9 +240,9 @@ async fn a_limit_that_is_lowered_leaves_what_is_too_heavy_waiting() {
 #[tokio::test]
 async fn a_rate_holds_in_every_window_also_over_a_kill_of_the_server() {
     let server = Server::start().await;
-    server
-        .put_queue("q", &json!({"rate": {"starts": 5, "per_seconds": 2}}))
-        .await;
+    let window = amount("PROCESSION_RATE_SECONDS", 2);
+    let rate = json!({"starts": 5, "per_seconds": window});
+    server.put_queue("q", &json!({"rate": rate})).await;
     let body = json!({"command": ["true"], "queue": "q"});
     let client = server.persistent();
     let mut ids = Vec::new();
@@ -273,11 +275,13 @@ async fn a_rate_holds_in_every_window_also_over_a_kill_of_the_server() {
         starts.push(micros(&job, "started_at"));
     }
     starts.sort_unstable();
+    let apart = i64::from(window) * 1_000_000;
     for window in starts.windows(6) {
-        assert!(window[5] - window[0] >= 2_000_000, "{starts:?}");
+        assert!(window[5] - window[0] >= apart, "{starts:?}");
     }
     let all = starts[17] - starts[0];
-    assert!(all < 12_000_000, "it stood still: {starts:?}");
+    // Three windows are enough; a busy machine may take longer.
+    assert!(all < 20_000_000 + 4 * apart, "it stood still: {starts:?}");
 }
 
 #[tokio::test]
@@ -314,11 +318,8 @@ async fn a_pause_outlives_restarts_and_a_resume_starts_at_once() {
     );
     let job = server.finished(&id(&job)).await;
     assert_eq!(job["state"], "succeeded", "{job:#}");
-    assert!(
-        begin.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        begin.elapsed()
-    );
+    let (took, limit) = (begin.elapsed(), bound(Duration::from_millis(100)));
+    assert!(took < limit, "{took:?}");
 }
 
 #[tokio::test]
@@ -339,8 +340,9 @@ async fn a_key_lets_one_run_at_a_time_and_leaves_no_gaps() {
         .map(|pair| micros(&pair[1], "started_at") - micros(&pair[0], "finished_at"));
     let mut gaps: Vec<i64> = gaps.collect();
     gaps.sort_unstable();
-    // On a machine that others use, too, one of them may be long.
-    assert!(gaps[gaps.len() / 2] < 50_000, "{gaps:?}");
+    let limit = bound(Duration::from_millis(50)).as_micros();
+    let longest = gaps[gaps.len() - 1];
+    assert!(longest < i64::try_from(limit).unwrap(), "{gaps:?}");
 }
 
 #[tokio::test]
@@ -473,7 +475,7 @@ async fn turns_may_be_set_while_jobs_wait() {
 
 #[tokio::test]
 async fn priority_counts_over_a_restart() {
-    for _ in 0..8 {
+    for _ in 0..amount("PROCESSION_QUEUE_ROUNDS", 8) {
         let one = || Server::builder().args(["--max-running", "1"]);
         let mut server = one().start().await;
         let cwd = server.scratch();
@@ -497,26 +499,44 @@ async fn priority_counts_over_a_restart() {
 
 #[tokio::test]
 async fn the_first_answer_after_a_restart_knows_how_many_wait() {
-    let args = ["--max-running", "1", "--max-queued", "400"];
+    let count = amount("PROCESSION_QUEUED", 400);
+    let most = count.to_string();
+    let args = ["--max-running", "1", "--max-queued", most.as_str()];
     let server = Server::builder().args(args).start().await;
     let sleep = json!({"command": ["sleep", unique_seconds()]});
     let first = server.submit(&sleep).await;
-    let others = join_all((0..400).map(|_| server.submit(&sleep))).await;
+    let batch = json!({"jobs": [with_key(&sleep, count)]});
+    let batch = server.post("/batches", &batch).await;
+    assert_eq!(batch.status, 201, "{batch}");
     let client = server.persistent();
     kill_now(server.server_process().unwrap());
     let info = client.ask(Method::GET, "/info", None, None).await.json();
-    assert_eq!(info["jobs"]["queued"], 400, "{info:#}");
+    assert_eq!(info["jobs"]["queued"], count, "{info:#}");
     assert_eq!(info["jobs"]["running"], 1, "{info:#}");
     let refused = server.post("/jobs", &sleep).await;
     assert_eq!(
         (refused.status, refused.code().as_str()),
         (429, "queue_full")
     );
+    let path = format!("/jobs/counts?batch={}", id(&batch.json()));
+    let counts = server.get(&path).await.json();
+    let queued = counts["counts"].as_array().unwrap().iter();
+    let queued = queued.filter(|it| it["state"] == "queued");
+    let queued: Vec<&Value> = queued.map(|it| &it["count"]).collect();
+    assert_eq!(queued, [count], "{counts:#}");
     let list = server.get("/jobs?state=queued&page_size=1000").await.json();
-    assert_eq!(list["jobs"].as_array().unwrap().len(), 400);
-    for job in others.iter().chain([&first]) {
-        server.stop(&id(job), "force").await;
-    }
+    let listed = usize::try_from(count.min(1000)).unwrap();
+    assert_eq!(list["jobs"].as_array().unwrap().len(), listed);
+    let path = format!("/batches/{}?force", id(&batch.json()));
+    client.ask(Method::DELETE, &path, None, None).await;
+    server.stop(&id(&first), "force").await;
+}
+
+fn with_key(job: &Value, repeat: u32) -> Value {
+    let mut entry = job.clone();
+    entry["key"] = json!("a");
+    entry["repeat"] = json!(repeat);
+    entry
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cli::cli;
-use crate::harness::{LONG, Reply, Server, eventually, id, kill_now};
+use crate::harness::{Builder, LONG, Reply, Server, amount, bound, eventually, id, kill_now};
 
 impl Server {
     async fn put_schedule(&self, name: &str, body: &Value) -> Reply {
@@ -318,14 +318,11 @@ async fn a_pause_over_a_due_time_makes_no_job_and_nothing_is_made_up_for() {
 }
 
 #[tokio::test]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the service is down, and only the time can be waited for"
-)]
 async fn a_service_that_was_down_makes_up_for_what_it_missed_as_said() {
-    let mut server = Server::start().await;
+    let mut clock = Clock::new();
+    let mut server = clock.builder().start().await;
     let moments: Vec<String> = (0..5)
-        .map(|it| seconds_from_now(2.0 + 0.1 * f64::from(it)))
+        .map(|it| clock.after(300.0 + 0.1 * f64::from(it)))
         .collect();
     let job = json!({"command": ["true"]});
     for (name, more) in [
@@ -342,12 +339,8 @@ async fn a_service_that_was_down_makes_up_for_what_it_missed_as_said() {
         assert_eq!(reply.status, 201, "{reply}");
     }
     server.end(Signal::SIGTERM);
-    // Longer ago than what is punctual.
-    let down_until = time(&json!(moments[4])) + SignedDuration::from_secs(6);
-    let down = Duration::try_from(down_until.duration_since(Timestamp::now())).unwrap_or_default();
-    tokio::time::sleep(down).await;
-    server.start_again(Server::builder()).await;
-    let ready = Timestamp::now();
+    clock.forward(600);
+    server.start_again(clock.builder()).await;
     let latest = server.has_run("latest", 1).await;
     assert_eq!(
         (&latest["runs"], &latest["skipped"]),
@@ -356,12 +349,6 @@ async fn a_service_that_was_down_makes_up_for_what_it_missed_as_said() {
     );
     let jobs = server.jobs_of("latest").await;
     assert_eq!(jobs[0]["schedule"]["due_at"], json!(moments[4]));
-    assert!(
-        time(&jobs[0]["created_at"])
-            .duration_since(ready)
-            .as_millis()
-            < 1000
-    );
     server.has_run("all", 5).await;
     let due: Vec<Value> = server
         .jobs_of("all")
@@ -465,7 +452,7 @@ async fn a_drain_over_a_due_time_is_made_up_for_afterwards() {
 #[tokio::test]
 async fn a_server_that_is_killed_again_and_again_makes_one_job_for_each_due_time() {
     let server = Server::start().await;
-    let moments: Vec<String> = (0..12)
+    let moments: Vec<String> = (0..amount("PROCESSION_SCHEDULE_KILLS", 12))
         .map(|it| seconds_from_now(1.0 + 0.5 * f64::from(it)))
         .collect();
     let body =
@@ -602,4 +589,213 @@ async fn the_command_line_sets_shows_and_removes_schedules() {
         (&schedule["cron"], &schedule["time_zone"]),
         (&json!("5 4 * * *"), &json!("Asia/Tokyo"))
     );
+}
+
+/// The events of this kind with this subject.
+async fn told(server: &Server, kind: &str, subject: &str) -> Vec<Value> {
+    let request = server.request(Method::GET, &format!("/events?follow=false&type={kind}"));
+    let reply = server
+        .send(request.header("accept", "application/x-ndjson"))
+        .await;
+    assert_eq!(reply.status, 200, "{reply}");
+    let text = String::from_utf8(reply.body).unwrap();
+    let events = text.lines().map(|it| serde_json::from_str(it).unwrap());
+    events
+        .filter(|it: &Value| it["subject"] == subject)
+        .collect()
+}
+
+#[tokio::test]
+async fn what_schedules_and_queues_do_are_events() {
+    let server = Server::start().await;
+    let moments = [1.0, 1.5].map(seconds_from_now);
+    let body =
+        json!({"at": moments, "labels": {"team": "data"}, "job": {"command": ["sleep", "600"]}});
+    assert_eq!(server.put_schedule("s", &body).await.status, 201);
+    let skipped = server.has_skipped("s", "overlap").await;
+    server.patch_schedule("s", &json!({"paused": true})).await;
+    let run = server
+        .send(server.request(Method::POST, "/schedules/s/run"))
+        .await;
+    let by_hand = id(&run.json());
+    let gone = server
+        .send(server.request(Method::DELETE, "/schedules/s"))
+        .await;
+    assert_eq!(gone.status, 204, "{gone}");
+    let changed = told(&server, "schedule.changed", "schedule/s").await;
+    let versions: Vec<&Value> = changed.iter().map(|it| &it["data"]["version"]).collect();
+    assert_eq!(versions, [1, 2, 0], "{changed:#?}");
+    assert_eq!(changed[0]["data"]["labels"], json!({"team": "data"}));
+    assert_eq!(changed[0]["data"]["name"], "s");
+    let started = told(&server, "schedule.started", "schedule/s").await;
+    let jobs = server.jobs_of("s").await;
+    let expected = json!([[moments[0], jobs[0]["id"]], [null, by_hand]]);
+    let found = started
+        .iter()
+        .map(|it| json!([it["data"]["due_at"], it["data"]["job_id"]]));
+    assert_eq!(json!(found.collect::<Vec<_>>()), expected, "{started:#?}");
+    let events = told(&server, "schedule.skipped", "schedule/s").await;
+    assert_eq!(events.len(), 1, "{events:#?}");
+    assert_eq!(
+        (&events[0]["data"]["due_at"], &events[0]["data"]["reason"]),
+        (&skipped["last"]["due_at"], &json!("overlap"))
+    );
+
+    for body in [json!({"max_running": 2}), json!({"max_running": 2})] {
+        let request = server.request(Method::PUT, "/queues/build").json(&body);
+        assert!(server.send(request).await.status < 300);
+    }
+    let request = server.request(Method::PATCH, "/queues/build");
+    let request = request.header("content-type", "application/merge-patch+json");
+    let reply = server.send(request.body(r#"{"paused": true}"#)).await;
+    assert_eq!(reply.status, 200, "{reply}");
+    let gone = server
+        .send(server.request(Method::DELETE, "/queues/build"))
+        .await;
+    assert_eq!(gone.status, 204, "{gone}");
+    let changed = told(&server, "queue.changed", "queue/build").await;
+    let versions: Vec<&Value> = changed.iter().map(|it| &it["data"]["version"]).collect();
+    assert_eq!(versions, [1, 2, 0], "{changed:#?}");
+    for job in jobs {
+        server.stop(&id(&job), "force").await;
+    }
+}
+
+#[tokio::test]
+async fn a_schedule_outlives_its_token_and_the_revocation_names_it() {
+    let server = Server::start().await;
+    for token in ["ci", "night"] {
+        let made = server
+            .post("/tokens", &json!({"name": token, "scope": "operate"}))
+            .await;
+        let secret = made.json()["token"].as_str().unwrap().to_owned();
+        let body = json!({"every_seconds": 3600, "job": {"command": ["true"]}});
+        let request = server
+            .anonymous(Method::PUT, &format!("/schedules/of-{token}"))
+            .bearer_auth(secret);
+        let reply = server.send(request.json(&body)).await;
+        assert_eq!(reply.status, 201, "{reply}");
+    }
+    let revoked = server
+        .send(server.request(Method::DELETE, "/tokens/ci"))
+        .await;
+    assert_eq!(
+        (revoked.status, revoked.json()),
+        (200, json!({"name": "ci", "schedules": ["of-ci"]}))
+    );
+    let mut command = server.client();
+    let done = command.args(["token", "revoke", "night"]).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success(), "{said}");
+    assert!(said.contains("continue: of-night\n"), "{said}");
+    for name in ["of-ci", "of-night"] {
+        assert!(server.schedule(name).await["next_due_at"].is_string());
+    }
+}
+
+/// A wall clock that a test sets.
+struct Clock {
+    folder: tempfile::TempDir,
+    ahead: i32,
+}
+
+impl Clock {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { folder, ahead: 0 }
+    }
+
+    fn builder(&self) -> Builder {
+        let folder = self.folder.path().display().to_string();
+        Server::builder().env("PROCESSION_FAILPOINTS", &folder)
+    }
+
+    fn forward(&mut self, seconds: i32) {
+        self.ahead += seconds;
+        let (file, new) = ("clock", "clock.new");
+        let [file, new] = [file, new].map(|name| self.folder.path().join(name));
+        std::fs::write(&new, (i64::from(self.ahead) * 1_000_000).to_string()).unwrap();
+        std::fs::rename(new, file).unwrap();
+    }
+
+    fn after(&self, seconds: f64) -> String {
+        seconds_from_now(seconds + f64::from(self.ahead))
+    }
+
+    /// Has the service look at its clock, and waits until it has done what is due.
+    async fn passes(&self, server: &Server, name: &str) {
+        let body = json!({"at": [self.after(0.2)], "job": {"command": ["true"]}});
+        let reply = server.put_schedule(name, &body).await;
+        assert_eq!(reply.status, 201, "{reply}");
+        server.has_run(name, 1).await;
+    }
+}
+
+#[tokio::test]
+async fn ten_minutes_down_over_a_due_time_are_made_up_for_and_two_hours_are_not() {
+    let mut clock = Clock::new();
+    let mut server = clock.builder().start().await;
+    let due = clock.after(300.0);
+    let script = "echo $PROCESSION_DUE_AT";
+    let body = json!({"at": [due, clock.after(900.0)], "job": {"script": script}});
+    assert_eq!(server.put_schedule("s", &body).await.status, 201);
+    let minutes: Vec<String> = (1..=5)
+        .map(|it| clock.after(60.0 * f64::from(it)))
+        .collect();
+    let all =
+        json!({"at": minutes, "missed": "all", "overlap": "allow", "job": {"command": ["true"]}});
+    assert_eq!(server.put_schedule("all", &all).await.status, 201);
+
+    server.end(Signal::SIGTERM);
+    clock.forward(600);
+    server.start_again(clock.builder()).await;
+    let ready = std::time::Instant::now();
+    server.has_run("s", 1).await;
+    assert!(ready.elapsed() < bound(Duration::from_secs(1)), "{ready:?}");
+    let jobs = server.jobs_of("s").await;
+    assert_eq!(jobs.len(), 1, "{jobs:#?}");
+    server.finished(&id(&jobs[0])).await;
+    assert_eq!(server.text(&id(&jobs[0])).await, format!("{due}\n"));
+    server.has_run("all", 5).await;
+    let jobs = server.jobs_of("all").await;
+    let made: Vec<&Value> = jobs.iter().map(|it| &it["schedule"]["due_at"]).collect();
+    assert_eq!(json!(made), json!(minutes));
+
+    server.end(Signal::SIGTERM);
+    clock.forward(7200);
+    server.start_again(clock.builder()).await;
+    let schedule = server.has_skipped("s", "missed").await;
+    assert_eq!(schedule["runs"], 1, "{schedule:#}");
+    assert_eq!(server.jobs_of("s").await.len(), 1);
+    let events = told(&server, "schedule.skipped", "schedule/s").await;
+    assert_eq!(events.len(), 1, "{events:#?}");
+    assert_eq!(events[0]["data"]["reason"], "missed");
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_runs_nothing_twice_and_set_forward_is_as_being_down() {
+    let mut clock = Clock::new();
+    let server = clock.builder().start().await;
+    let body = json!({"at": [clock.after(0.5)], "job": {"command": ["true"]}});
+    assert_eq!(server.put_schedule("once", &body).await.status, 201);
+    server.has_run("once", 1).await;
+    clock.forward(-7200);
+    clock.passes(&server, "back").await;
+    clock.forward(7200);
+    clock.passes(&server, "again").await;
+    let once = server.schedule("once").await;
+    assert_eq!((&once["runs"], &once["skipped"]), (&json!(1), &json!(0)));
+    assert_eq!(server.jobs_of("once").await.len(), 1);
+
+    let long_ago = json!({"at": [clock.after(1800.0)], "job": {"command": ["true"]}});
+    let lately = json!({"at": [clock.after(5400.0)], "job": {"command": ["true"]}});
+    for (name, body) in [("long-ago", long_ago), ("lately", lately)] {
+        assert_eq!(server.put_schedule(name, &body).await.status, 201);
+    }
+    clock.forward(7200);
+    clock.passes(&server, "forward").await;
+    server.has_skipped("long-ago", "missed").await;
+    server.has_run("lately", 1).await;
+    assert_eq!(server.jobs_of("long-ago").await.len(), 0);
+    assert_eq!(server.jobs_of("lately").await.len(), 1);
 }

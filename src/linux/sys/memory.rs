@@ -21,6 +21,11 @@ pub fn forget_text_pages() {
 /// The calling process must have one thread.
 pub fn give_back_memory() {
     forget_unused_stack();
+    give_back_heap();
+}
+
+/// Gives back free pages of the heap (malloc_trim(3)), after work that needed much more of it than what it leaves.
+pub fn give_back_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it takes an integer, and only lets go of pages that no allocation is in.
     unsafe {

@@ -6,9 +6,9 @@ use tokio::time::Instant;
 use super::{Next, Runner, workspace};
 use crate::api::LookupError;
 use crate::room::Superseded;
-use crate::{SubmitError, Submitted, chains, submit};
+use crate::submit::Planned;
+use crate::{SubmitError, Submitted, chains};
 use job::Idempotency;
-use job::schedule;
 use job::spec::Secrets;
 use linux::failpoint;
 use store::Inserted;
@@ -17,8 +17,8 @@ use store::Inserted;
 pub(crate) struct Acceptance {
     pub(crate) secrets: Secrets,
     pub(crate) idempotency: Option<Idempotency>,
-    /// The step of a schedule that makes it.
-    pub(crate) step: Option<schedule::Record>,
+    /// What it is of a schedule.
+    pub(crate) planned: Option<Planned>,
     pub(crate) answer: oneshot::Sender<Result<Submitted, SubmitError>>,
 }
 
@@ -28,11 +28,12 @@ impl Acceptance {
         let Self {
             secrets,
             idempotency,
-            step,
+            planned,
             answer,
         } = self;
         failpoint::hit("job.accepting");
-        let insertion = submit::insertion(&runner.job, &secrets, idempotency, step.as_ref());
+        let insertion =
+            crate::submit::insertion(&runner.job, &secrets, idempotency, planned.as_ref());
         let inserted = workspace::insert(&runner.shared, &runner.job, insertion).await;
         let refusal = match inserted {
             Ok(Inserted::New) => {

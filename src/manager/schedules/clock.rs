@@ -12,8 +12,9 @@ use crate::shared::Shared;
 use crate::submit::{self, Planned};
 use crate::time::until;
 use job::Cause;
+use job::event::{Event, What};
 use job::life::Stop;
-use job::schedule::{Last, Occurrence, Overlap, Record, Skipped};
+use job::schedule::{Last, Overlap, Record, Skipped};
 use job::time::Timestamp;
 use linux::clock;
 
@@ -229,11 +230,8 @@ impl Run {
             });
         });
         let planned = Planned {
-            occurrence: Occurrence {
-                name: record.name.clone(),
-                due_at: Some(at),
-            },
-            step: Some(next.clone()),
+            schedule: next.clone(),
+            due_at: Some(at),
         };
         match submit::submit_planned(&self.shared, submission, Some(planned)).await {
             Ok(Submitted { job, .. }) => {
@@ -299,23 +297,31 @@ impl Run {
                 skipped: Some(why),
             });
         });
-        self.step(next).await?;
+        let event = Self::skipped(&next, at, why);
+        self.step(next, vec![event]).await?;
         self.shared.metrics.schedule_skipped(why);
         Ok(())
     }
 
     /// Notes that a due time waits for the end of earlier jobs; one that has waited waits no more.
     async fn wait_with(&self, at: Timestamp, record: &Record) -> Result<(), ()> {
+        let mut waited = None;
         let next = record.stepped(at, |progress| {
-            if progress.waiting.replace(at).is_some() {
-                progress.skipped += 1;
-            }
+            waited = progress.waiting.replace(at);
+            progress.skipped += u64::from(waited.is_some());
         });
-        self.step(next).await
+        let skipped = waited.map(|at| Self::skipped(&next, at, Skipped::Overlap));
+        self.step(next, skipped.into_iter().collect()).await
     }
 
-    async fn step(&self, next: Record) -> Result<(), ()> {
-        if let Err(error) = self.shared.store.schedules().step(&next).await {
+    /// What is told of a due time that makes no job.
+    fn skipped(record: &Record, due_at: Timestamp, reason: Skipped) -> Event {
+        let what = What::ScheduleSkipped { due_at, reason };
+        Event::of_schedule(record, clock::wall(), what)
+    }
+
+    async fn step(&self, next: Record, events: Vec<Event>) -> Result<(), ()> {
+        if let Err(error) = self.shared.store.schedules().step(&next, events).await {
             self.shared.store_failed(&error);
             return Err(());
         }

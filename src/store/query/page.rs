@@ -106,10 +106,6 @@ fn by_name(connection: &Connection, query: &Query, states: &[i64]) -> Result<Opt
     if let Some(end) = end_of(prefix) {
         names.push(" AND value < ?", [text(&end)]);
     }
-    names.push(
-        &format!(" AND state IN ({})", question_marks(states.len())),
-        states.iter().map(|state| (*state).into()),
-    );
     // Nothing else has to be known of a job: then its row is read only if it is on the page.
     let is_alone = *filter
         == Filter {
@@ -127,6 +123,11 @@ fn by_name(connection: &Connection, query: &Query, states: &[i64]) -> Result<Opt
     if few >= most {
         return Ok(None);
     }
+    // Not counted above, as those of other states are passed over one by one.
+    names.push(
+        &format!(" AND state IN ({})", question_marks(states.len())),
+        states.iter().map(|state| (*state).into()),
+    );
     let (descending, beyond) = direction(query.order);
     if let Some(after) = query.after {
         names.push(&format!(" AND id {beyond} ?"), [blob(after)]);

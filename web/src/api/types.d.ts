@@ -199,7 +199,7 @@ export interface paths {
         put?: never;
         /**
          * Let a held job start, or the next attempt
-         * @description It then waits only for what else it waits for. It also ends the pause between two attempts. A job that is neither held
+         * @description It then waits only for what else it waits for. It also ends the pause between two attempts. A queued job that is neither held
          *     nor in such a pause stays as it is.
          */
         post: operations["releaseJob"];
@@ -2974,11 +2974,13 @@ export interface components {
             next_offset: number;
         };
         /** @enum {string} */
-        EventType: "job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.attempt_finished" | "job.artifacts" | "job.finished" | "job.webhook_delivered" | "job.webhook_failed" | "batch.created" | "batch.finished";
+        EventType: "job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.attempt_finished" | "job.artifacts" | "job.finished" | "job.webhook_delivered" | "job.webhook_failed" | "batch.created" | "batch.finished" | "schedule.started" | "schedule.skipped" | "schedule.changed" | "queue.changed";
         /**
-         * @description A happening, as a CloudEvent 1.0. `source` names the store that it comes from, `subject` is the job's id, or `batch/` and that of a
-         *     batch, `time` when it happened. Nothing is told of deliveries to webhooks of a batch. Of `data`, `name`, `labels`, `state`, `version` and `attempt` are the job's after it; the rest depends on
-         *     the type.
+         * @description A happening, as a CloudEvent 1.0. `source` names the store that it comes from, `time` is when it happened. `subject` is the job's id,
+         *     `batch/` and that of a batch, `schedule/` and the name of a schedule, or `queue/` and that of a queue; the last two are only in
+         *     `GET /events`. Nothing is told of deliveries to webhooks of a batch. Of `data`, `name`, `labels`, `state`, `version` and `attempt`
+         *     are those of the subject after it, of which schedules and queues have no `state` and no `attempt`, and queues no labels; the rest depends on the type. `version` is 0 once a
+         *     schedule or the settings of a queue have been removed.
          * @example {
          *       "specversion": "1.0",
          *       "id": "42",
@@ -3034,15 +3036,26 @@ export interface components {
                  * @description The batch that the job belongs to.
                  */
                 batch: string | null;
+                /** @description Of a job of a batch: its entry there. */
+                key?: string;
+                /** @description Of a job of a batch: which one of its entry. */
+                index?: number;
+                /**
+                 * Format: uuid
+                 * @description With `schedule.started`: the job.
+                 */
+                job_id?: string;
+                /** @description With `schedule.started`, `schedule.skipped`: the due time. `null` if somebody asked for the job. */
+                due_at?: null | components["schemas"]["Timestamp"];
                 /** @description With `batch.created`, `batch.finished`: its jobs. */
                 total?: number;
                 /** @description With `batch.finished`: how many ended in each state. */
                 counts?: {
                     [key: string]: number;
                 };
-                state: components["schemas"]["State"];
+                state?: components["schemas"]["State"];
                 version: number;
-                attempt: number;
+                attempt?: number;
                 /** @description With `job.created`, `batch.created`. */
                 created_by?: string;
                 /**
@@ -3080,7 +3093,7 @@ export interface components {
                 truncated?: boolean;
                 /** @description With `job.finished`. */
                 requested_by?: string | null;
-                /** @description With `job.finished`. */
+                /** @description With `job.finished`: what whoever stopped it said. With `schedule.skipped`: `overlap`, `missed`, `draining`, `queue_full`, `no_room`, `policy_forbids`, `refused`. */
                 reason?: string | null;
             };
         };
@@ -4638,7 +4651,15 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["JobNotFound"];
-            409: components["responses"]["WrongState"];
+            /** @description `job_not_queued`, `job_already_finished`: it does not wait any more. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             412: components["responses"]["PreconditionFailed"];
             421: components["responses"]["HostNotAllowed"];
             500: components["responses"]["Internal"];
@@ -8030,13 +8051,19 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description It is recognised no more. */
-            204: {
+            /** @description It is recognised no more. The schedules that were made with it continue. */
+            200: {
                 headers: {
                     "Request-Id": components["headers"]["Request-Id"];
                     [name: string]: unknown;
                 };
-                content?: never;
+                content: {
+                    "application/json": {
+                        name: string;
+                        /** @description The names of the schedules that were made with it. */
+                        schedules: string[];
+                    };
+                };
             };
             400: components["responses"]["InvalidQuery"];
             401: components["responses"]["Unauthenticated"];
