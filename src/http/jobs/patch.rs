@@ -43,5 +43,6 @@ pub(crate) async fn patch(
             Err(error) => Err(error.into()),
         }
     });
-    Ok(respond::job(&api, StatusCode::OK, &job.await?))
+    let job = job.await?;
+    Ok(respond::job(&api, StatusCode::OK, &job))
 }
