@@ -97,6 +97,7 @@ dist: $(CARGO_AUDITABLE) sbom
 	$(if $(filter %-musl,$(TARGET)),scripts/need.sh musl-gcc=musl-tools && rustup target add $(TARGET))
 	PATH="$(CURDIR)/$(dir $(CARGO_AUDITABLE)):$$PATH" $(CARGO) auditable build --profile dist --locked --bin procession \
 		$(if $(filter-out $(HOST),$(TARGET)),--target $(TARGET))
+	$(if $(filter %-musl,$(TARGET)),scripts/need.sh readelf=binutils && ! readelf --program-headers $(BUILT) | grep -q INTERP)
 	[ $(BUILT) = target/dist/procession ] || install -m 0755 $(BUILT) target/dist/procession
 	scripts/check-dist.py target/dist
 	cd target/dist && sha256sum procession procession.cdx.json >SHA256SUMS && cat SHA256SUMS
@@ -304,6 +305,7 @@ test-real-work:
 	PROCESSION_TEST_REAL_WORK=1 $(CARGO) $(TEST_RUNNER) --locked --test it -- real_work::
 
 # Debian 13 has a systemd with DelegateSubgroup, Debian 12 one without.
+# With TARGET's program of `make dist`, one that needs no library: tests/vm/run.sh --suite bullseye --guest tests/vm/oldest.py.
 test-vm: build
 	tests/vm/run.sh --suite trixie
 	tests/vm/run.sh --suite bookworm

@@ -18,8 +18,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::config::{self, Config, OnShutdown, ServeArgs};
 use crate::server;
 use client::{
-    attach, batches, control, events, failure, health, logs, mcp, open, queues, run, schedules,
-    show, terminal, top, wait,
+    attach, batches, control, events, failure, files, health, logs, mcp, open, queues, run,
+    schedules, show, terminal, top, wait,
 };
 use engine::supervisor;
 use http::connections;
@@ -49,6 +49,10 @@ enum Command {
     Show(show::ShowArgs),
     /// Print the output of a job
     Logs(logs::LogsArgs),
+    /// List the files of a job
+    Files(files::FilesArgs),
+    /// Copy a file into a job that has not ended, or from a job: procession cp JOB:out/report.pdf .
+    Cp(files::CpArgs),
     /// Connect to the terminal of a job, or to its input and output; Ctrl-P Ctrl-Q detaches
     Attach(attach::AttachArgs),
     /// Wait for jobs to end, and exit with the job's exit code
@@ -138,6 +142,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Ps(args) => show::ps(&args),
         Command::Show(args) => show::show(&args),
         Command::Logs(args) => logs::run(&args),
+        Command::Files(args) => files::files(&args),
+        Command::Cp(args) => files::cp(&args),
         Command::Attach(args) => attach::run(&args),
         Command::Wait(args) => wait::run(&args),
         Command::Stop(args) => control::stop(&args),

@@ -130,6 +130,8 @@ pub(crate) struct Config {
     pub otlp: Option<Otlp>,
     /// The work directory of jobs that name none; absolute.
     pub work_dir: PathBuf,
+    /// The directory of the jobs' workspaces; absolute.
+    pub workspaces_dir: PathBuf,
     /// Names that the `Host` header may have besides loopback names and addresses; in lower case.
     pub allowed_hosts: Vec<String>,
 }
@@ -221,6 +223,9 @@ fn read_all(s: &Reading<'_>, surroundings: &Surroundings) -> Config {
         work_dir: s
             .optional("work_dir", path)
             .unwrap_or_else(|| state_dir.join("work")),
+        workspaces_dir: s
+            .optional("workspaces_dir", path)
+            .unwrap_or_else(|| state_dir.join("workspaces")),
         allowed_hosts: s.many("allowed_host", host),
         state_dir,
     };

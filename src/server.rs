@@ -150,6 +150,7 @@ fn setup(config: &Config, inherited: Inherited, store: Store) -> (Setup, Listene
         otlp: config.otlp.clone(),
         state_dir: config.state_dir.clone(),
         work_dir: config.work_dir.clone(),
+        workspaces: config.workspaces_dir.clone(),
     };
     (setup, listeners)
 }

@@ -9,6 +9,7 @@ mod describe;
 pub mod events;
 mod execute;
 pub mod failure;
+pub mod files;
 mod follow;
 mod grep;
 pub mod health;

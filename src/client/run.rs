@@ -1,12 +1,13 @@
 //! `procession run`: this command stands for a job. Its output is ours, our input is its, a signal to us stops it,
 //! and its exit code is ours.
 
+mod files;
 pub(super) mod more;
 pub(super) mod spec;
 
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
 
@@ -18,6 +19,7 @@ use super::attach::{self, Begin, Options, Sequence};
 use super::connection::{Client, ConnectArgs};
 use super::execute;
 use super::failure::{Failure, OURS, READER_GONE};
+use super::files as job_files;
 use super::follow::{End, Follow, Record, Selection, Stream};
 use super::input::{self, Fed};
 use super::lookup;
@@ -51,6 +53,9 @@ pub struct RunArgs {
     /// Keys that detach from the job with --tty --interactive, such as ctrl-],q; empty for none
     #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
     detach_keys: Sequence,
+    /// Bring the artifacts into a directory here once the job has ended, whatever its exit code
+    #[arg(long, value_name = "DIR", conflicts_with = "detach")]
+    into: Option<PathBuf>,
     #[command(flatten)]
     spec: SpecArgs,
     #[command(flatten)]
@@ -103,11 +108,15 @@ async fn execute(args: &RunArgs) -> Result<u8, Failure> {
     let mut signals = Signals::catch()?;
     let created = create(&client, "/jobs", &body);
     let job = known(signals.second_before(created).await)?;
-    if args.tty {
-        stand_in_terminal(&client, &job, args, &mut signals).await
+    let code = if args.tty {
+        stand_in_terminal(&client, &job, args, &mut signals).await?
     } else {
-        attend(&client, &job, feeds, args.json, &mut signals).await
+        attend(&client, &job, feeds, args.json, &mut signals).await?
+    };
+    if let Some(into) = &args.into {
+        job_files::bring(&client, &job.id, into).await?;
     }
+    Ok(code)
 }
 
 /// What `--after` says, with the ids of the jobs.
@@ -127,7 +136,8 @@ async fn after(client: &Client, jobs: &[String]) -> Result<Option<Value>, Failur
 /// The job starts in this directory, if the service can get into it and the request names none.
 fn start_here(client: &Client, directory: &Path, body: &mut Map<String, Value>) {
     let is_said = ["cwd", "template", "user"].iter();
-    if is_said.into_iter().any(|field| body.contains_key(*field)) {
+    let is_said = is_said.into_iter().any(|field| body.contains_key(*field));
+    if is_said || files::has_workspace(body) {
         return;
     }
     match directory.to_str() {

@@ -119,6 +119,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Label of jobs that is a label of the series of their ends, with 100 values; up to three."),
     row("work_dir", "--work-dir", "PROCESSION_WORK_DIR", "DIR", One, Rule("`work` in the state directory"),
         "Working directory of jobs that name none."),
+    row("workspaces_dir", "--workspaces-dir", "PROCESSION_WORKSPACES_DIR", "DIR", One, Rule("`workspaces` in the state directory"),
+        "Directory of the jobs' workspaces; used by this service alone, all of it on one file system."),
     row("allowed_host", "--allowed-host", "PROCESSION_ALLOWED_HOST", "NAME", Many, Rule("none"),
         "Name that the Host header may have besides loopback names and addresses; can be repeated."),
 ];

@@ -70,6 +70,7 @@ fn without_settings_the_defaults_hold() {
             deny_root_jobs: false,
             sandbox: Baseline::Off,
             work_dir: "/home/ada/.local/state/procession/work".into(),
+            workspaces_dir: "/home/ada/.local/state/procession/workspaces".into(),
             allowed_hosts: Vec::new(),
         }
     );
@@ -109,6 +110,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         "--metrics-label=team",
         "--metrics-label=example.org/tier",
         "--work-dir=/w",
+        "--workspaces-dir=/v",
         "--allowed-host=A.example",
         "--allowed-host=b.example",
     ];
@@ -141,6 +143,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         otlp_label = ["team"]
         metrics_label = ["team", "example.org/tier"]
         work_dir = "/w"
+        workspaces_dir = "/v"
         allowed_host = ["A.example", "b.example"]
     "#;
     let by_flags = with_flags(&flags).unwrap();

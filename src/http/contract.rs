@@ -21,6 +21,9 @@ use job::spec::{
 };
 use job::time::Timestamp;
 use job::webhook::{Webhook, WebhookSecret};
+use job::workspace::{
+    ArtifactRules, Artifacts, Content, FileMode, InnerPath, Input, Keep, Workspace,
+};
 use job::{
     Cause, Exit, ExitStatus, Job, JobId, Process, Signal, SpawnFailure, Spec, State, Survivor,
     Termination, Usage,
@@ -290,7 +293,7 @@ fn the_schema_of_a_new_job_refuses_what_the_parser_refuses() {
         json!({"command": ["true"], "comand": 1}),
         json!({"command": ["true"], "stop": {"grace": 1}}),
         json!({"command": ["true"], "timeout_seconds": 0}),
-        json!({"command": ["true"], "cwd": "tmp"}),
+        json!({"command": ["true"], "cwd": "tmp//a"}),
         json!({"command": ["true"], "labels": {"-": "x"}}),
         json!({"command": ["true"], "env_inherit": "all"}),
         json!({"command": ["true"], "stdin": {"mode": "data"}}),
@@ -356,6 +359,16 @@ fn ended_job() -> Job {
             stdin: Stdin::Data(StdinData::Text("x".to_owned())),
             timeout: Some(Duration::from_millis(1500)),
             start_deadline: Some(Duration::from_secs(3)),
+            workspace: Some(Workspace { keep: Keep::All }),
+            inputs: vec![Input {
+                path: InnerPath::new("in/a").unwrap(),
+                content: Content::Text("x".to_owned()),
+                mode: Some(FileMode::DEFAULT),
+            }],
+            artifacts: Some(ArtifactRules {
+                paths: vec!["out/**".to_owned()],
+                ..ArtifactRules::default()
+            }),
             webhooks: vec![Webhook {
                 url: "https://example.org/".to_owned(),
                 events: vec![Kind::Finished],
@@ -413,6 +426,10 @@ fn ended_job() -> Job {
             uid: 0,
             name: "dd".to_owned(),
         }],
+        artifacts: Some(Artifacts {
+            missing: vec!["out/**".to_owned()],
+            ..Artifacts::default()
+        }),
         ..queued_job()
     }
 }

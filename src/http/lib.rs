@@ -20,6 +20,7 @@ mod docs;
 pub mod doctor;
 mod events;
 mod extract;
+mod files;
 #[doc(hidden)]
 pub mod fuzz;
 mod headers;

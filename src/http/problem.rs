@@ -17,6 +17,7 @@ use serde::Serialize;
 pub(super) use catalogue::examples;
 use job::JobId;
 use job::life::Refusal;
+use job::workspace::PathError;
 pub(super) use render::{AsItIs, panicked, render};
 
 /// The media type of an error body.
@@ -97,6 +98,14 @@ pub enum ApiError {
     SecretsUnknown,
     /// Unfinished jobs depend on it.
     DependedOn,
+    /// The job has no directory of its own.
+    NoWorkspace,
+    /// Nothing of this name is in the job's workspace.
+    FileNotFound,
+    /// What is there is no file of the job.
+    NotAFile,
+    /// A file cannot have this path.
+    InvalidPath(PathError),
     /// No schedule has this name.
     ScheduleNotFound,
     /// Jobs wait or run in the queue.
@@ -123,6 +132,8 @@ pub enum ApiError {
     },
     /// The body did not come in time.
     BodyTimeout,
+    /// A file comes too slowly.
+    UploadTimeout,
     /// Right request, wrong state.
     Refused(Refusal),
     /// The kernel refused to deliver the signal.

@@ -6,6 +6,7 @@
 mod batches;
 mod dependencies;
 mod fields;
+mod files;
 mod json;
 mod many;
 mod patch;
@@ -170,7 +171,7 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
     // One line for each field of the API, with its rule.
     let spec = Spec {
         program: rules::program(&mut f, limits).unwrap_or(base.program),
-        cwd: f.optional("cwd", rules::absolute_path(PATH_BYTES)),
+        cwd: f.optional("cwd", files::working_directory),
         env: f.or_default("env", &variables),
         secret_env: Secrets(f.or_default("secret_env", &variables)),
         env_inherit: f.or_default("env_inherit", env_inherit),
@@ -204,7 +205,11 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
         ),
         webhooks: f.or_default("webhooks", webhooks::webhooks(limits)),
         retry: f.optional("retry", retry::retry),
+        workspace: files::workspace_of(&mut f),
+        inputs: f.or_default("inputs", files::inputs),
+        artifacts: f.optional("artifacts", files::artifacts),
     };
+    files::check_together(&f, &spec);
     rules::check_together(&f, &spec, limits);
     sandbox::check_together(&f, &spec);
     retry::check_together(&f, &spec);

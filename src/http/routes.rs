@@ -19,9 +19,9 @@ use super::extract::InPath;
 use super::layers::auth;
 use super::problem::ApiError;
 use super::{
-    Api, access, attach, batches, bulk, conditions, docs, doctor, events, jobs, live, mcp, output,
-    page, query, queues, recording, schedules, service, session, stats, stdin, summary, templates,
-    terminal, web,
+    Api, access, attach, batches, bulk, conditions, docs, doctor, events, files, jobs, live, mcp,
+    output, page, query, queues, recording, schedules, service, session, stats, stdin, summary,
+    templates, terminal, web,
 };
 use crate::tokens::Access::{self, Admin, Metrics, Operate, Public, Read};
 
@@ -118,6 +118,22 @@ pub(super) fn table() -> Vec<Route> {
             Read,
             recording::CAST,
             recording::cast,
+        ),
+        route(GET, "/jobs/{id}/files", Read, files::LIST, files::list),
+        route(GET, "/jobs/{id}/files/{path}", Read, &[], files::get),
+        route(
+            PUT,
+            "/jobs/{id}/files/{path}",
+            Operate,
+            files::PUT,
+            files::put,
+        ),
+        route(
+            DELETE,
+            "/jobs/{id}/files/{path}",
+            Operate,
+            &[],
+            files::remove,
         ),
         route(GET, "/jobs/counts", Read, summary::COUNTS, summary::counts),
         route(GET, "/jobs/usage", Read, summary::USAGE, summary::usage),
@@ -252,6 +268,7 @@ static WORDS: LazyLock<Vec<(Method, &'static str, Access)>> = LazyLock::new(|| {
 /// The path of the table that reads like this one.
 pub(super) fn path(matched: &str) -> Option<&'static str> {
     let mut paths = WORDS.iter().map(|(_, path, _)| *path);
+    let matched = matched.replace("{*", "{");
     paths.find(|path| *path == matched)
 }
 
@@ -316,6 +333,8 @@ pub(super) fn router(api: &Api) -> Router {
             // A patch looks at it together with its change (RFC 9110, 13.2.1).
             is_conditional: route.path.starts_with("/jobs/{id}")
                 && !route.method.is_safe()
+                // They are about a file of it.
+                && !route.path.contains("/files/")
                 && route.method != PATCH,
         };
         let handler = route
@@ -340,7 +359,9 @@ pub(super) fn router(api: &Api) -> Router {
                 .err()
                 .unwrap_or(ApiError::MethodNotAllowed { allow })
         };
-        router = router.route(path, methods.router.fallback(fallback));
+        // What it names may have directories.
+        let path = path.replace("/files/{path}", "/files/{*path}");
+        router = router.route(&path, methods.router.fallback(fallback));
     }
     router.fallback(nowhere).with_state(api.clone())
 }

@@ -77,6 +77,7 @@ async fn manager() -> Manager {
         otlp: None,
         state_dir: state.path().to_owned(),
         work_dir: state.path().to_owned(),
+        workspaces: state.path().join("workspaces"),
     };
     Manager::start(setup).await.unwrap().0
 }

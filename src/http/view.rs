@@ -16,6 +16,7 @@ use job::dependency::Dependency;
 use job::schedule::Occurrence;
 use job::time::Timestamp;
 use job::trace::Trace;
+use job::workspace::Artifacts;
 use job::{
     Attempt, Cause, Job, OutputTotals, SpawnFailure, Spec, State, Survivor, Termination, Usage,
 };
@@ -59,6 +60,7 @@ pub struct JobView<'a> {
     usage: Option<&'a Usage>,
     output: OutputView<'a>,
     blocked_by: &'a [Survivor],
+    artifacts: Option<&'a Artifacts>,
 }
 
 impl<'a> JobView<'a> {
@@ -105,6 +107,7 @@ impl<'a> JobView<'a> {
                 excerpt: None,
             },
             blocked_by: &job.survivors,
+            artifacts: job.artifacts.as_ref(),
         }
     }
 

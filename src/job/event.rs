@@ -43,6 +43,9 @@ pub enum Kind {
     /// An attempt ended, and another one follows.
     #[serde(rename = "job.attempt_finished")]
     AttemptFinished,
+    /// It has ended, and its artifacts were looked for.
+    #[serde(rename = "job.artifacts")]
+    Artifacts,
     /// It reached its terminal state.
     #[serde(rename = "job.finished")]
     Finished,
@@ -62,7 +65,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of a life.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Created,
         Self::Started,
         Self::Paused,
@@ -71,6 +74,7 @@ impl Kind {
         Self::Signaled,
         Self::Changed,
         Self::AttemptFinished,
+        Self::Artifacts,
         Self::Finished,
         Self::WebhookDelivered,
         Self::WebhookFailed,
@@ -90,6 +94,7 @@ impl Kind {
             Self::Signaled => "job.signaled",
             Self::Changed => "job.changed",
             Self::AttemptFinished => "job.attempt_finished",
+            Self::Artifacts => "job.artifacts",
             Self::Finished => "job.finished",
             Self::WebhookDelivered => "job.webhook_delivered",
             Self::WebhookFailed => "job.webhook_failed",
@@ -120,6 +125,7 @@ impl Kind {
             Self::Stopping => Some(State::Stopping),
             Self::Signaled
             | Self::Changed
+            | Self::Artifacts
             | Self::Finished
             | Self::WebhookDelivered
             | Self::WebhookFailed
@@ -172,6 +178,15 @@ pub enum What {
         exit: Option<Exit>,
         /// The next one begins then or later.
         next_attempt_at: Timestamp,
+    },
+    /// See [`Kind::Artifacts`].
+    Artifacts {
+        /// How many there are.
+        files: u64,
+        /// How large they are together.
+        bytes: u64,
+        /// There may be more.
+        truncated: bool,
     },
     /// See [`Kind::Finished`].
     Finished {
@@ -241,6 +256,7 @@ impl What {
             Self::Signaled { .. } => Kind::Signaled,
             Self::Changed => Kind::Changed,
             Self::AttemptFinished { .. } => Kind::AttemptFinished,
+            Self::Artifacts { .. } => Kind::Artifacts,
             Self::Finished { .. } => Kind::Finished,
             Self::WebhookDelivered { .. } => Kind::WebhookDelivered,
             Self::WebhookFailed { .. } => Kind::WebhookFailed,
@@ -388,6 +404,15 @@ pub fn since(told: State, job: &Job, now: Timestamp) -> Vec<Event> {
             }
         }
         State::Succeeded | State::Failed | State::Canceled | State::TimedOut | State::Lost => {
+            let at = job.finished_at.unwrap_or(now);
+            if let (Some(found), Some(_)) = (&job.artifacts, &job.spec.artifacts) {
+                let what = What::Artifacts {
+                    files: found.files,
+                    bytes: found.bytes,
+                    truncated: found.truncated,
+                };
+                events.push(Event::of(job, at, what));
+            }
             let termination = job.termination.as_ref();
             let what = What::Finished {
                 cause: termination.map(|it| it.cause),
@@ -395,7 +420,7 @@ pub fn since(told: State, job: &Job, now: Timestamp) -> Vec<Event> {
                 requested_by: termination.and_then(|it| it.requested_by.clone()),
                 reason: termination.and_then(|it| it.reason.clone()),
             };
-            events.push(Event::of(job, job.finished_at.unwrap_or(now), what));
+            events.push(Event::of(job, at, what));
         }
     }
     events

@@ -27,6 +27,7 @@ pub mod spec;
 pub mod time;
 pub mod trace;
 pub mod webhook;
+pub mod workspace;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,6 +45,7 @@ use sandbox::InForce;
 use schedule::Occurrence;
 pub use signal::Signal;
 pub use spec::Spec;
+use workspace::Artifacts;
 
 /// Where a job is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -258,6 +260,9 @@ pub struct Job {
     pub output: OutputTotals,
     /// What a stop has not been able to end yet; empty unless the job is `stopping`.
     pub survivors: Vec<Survivor>,
+    /// What was found of its artifacts, once it has ended, if it has a workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifacts: Option<Artifacts>,
 }
 
 impl Job {
@@ -295,6 +300,7 @@ impl Job {
             usage: None,
             output: OutputTotals::default(),
             survivors: Vec::new(),
+            artifacts: None,
         }
     }
 

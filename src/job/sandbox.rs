@@ -184,8 +184,14 @@ pub struct Confinement {
     pub sandbox: Sandbox,
     /// The state directory.
     pub hidden: String,
-    /// The part of it where jobs work.
+    /// The part of it where jobs work, or the directory that is the job's own.
     pub work_dir: String,
+    /// The directory of the jobs' own directories, of which a job sees no other than its own.
+    #[serde(default)]
+    pub workspaces: Option<String>,
+    /// The work directory is the job's own: it may write there, wherever else it may not.
+    #[serde(default)]
+    pub owns_work_dir: bool,
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use crate::retry::Retry;
 use crate::sandbox::Sandbox;
 use crate::seconds;
 use crate::webhook::Webhook;
+use crate::workspace::{ArtifactRules, Input, Workspace};
 pub use identity::{NameOrId, Umask};
 pub use limits::{Limits, Rlimit, RlimitResource, RlimitValue};
 pub use output::{OnLimit, OutputPolicy};
@@ -33,7 +34,7 @@ pub struct Spec {
     /// What to run.
     #[serde(flatten)]
     pub program: Program,
-    /// Absolute path; `None` stands for the server's default work directory.
+    /// Absolute path, or relative to the workspace; `None` stands for the workspace, or the server's default work directory.
     pub cwd: Option<String>,
     /// Variables set for the job.
     pub env: BTreeMap<String, String>,
@@ -96,6 +97,12 @@ pub struct Spec {
     pub webhooks: Vec<Webhook>,
     /// Whether it is tried again if it fails.
     pub retry: Option<Retry>,
+    /// It has a directory of its own.
+    pub workspace: Option<Workspace>,
+    /// What is in it before the job starts.
+    pub inputs: Vec<Input>,
+    /// What is kept of it at the end.
+    pub artifacts: Option<ArtifactRules>,
 }
 
 impl Spec {
@@ -115,7 +122,8 @@ impl Spec {
             Stdin::Data(StdinData::Text(text) | StdinData::Base64(text)) => text.len(),
             Stdin::Null | Stdin::Open => 0,
         };
-        program + env.sum::<usize>() + stdin
+        let inputs = self.inputs.iter().map(|input| input.content.text_bytes());
+        program + env.sum::<usize>() + stdin + inputs.sum::<usize>()
     }
 
     /// Can clients write to its standard input? A terminal always takes what is typed.
@@ -180,6 +188,9 @@ impl Default for Spec {
             ttl_after_finished: Duration::from_hours(168),
             webhooks: Vec::new(),
             retry: None,
+            workspace: None,
+            inputs: Vec::new(),
+            artifacts: None,
         }
     }
 }

@@ -52,6 +52,7 @@ impl Webhook {
             | Kind::Signaled
             | Kind::Changed
             | Kind::AttemptFinished
+            | Kind::Artifacts
             | Kind::Finished
             | Kind::BatchCreated
             | Kind::BatchFinished => self.events.contains(&kind),

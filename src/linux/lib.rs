@@ -9,6 +9,7 @@ compile_error!(
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("Procession supports x86-64 and arm64 only");
 
+pub mod beneath;
 pub mod cgroup;
 pub mod clock;
 pub mod failpoint;

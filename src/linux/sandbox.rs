@@ -58,6 +58,8 @@ pub fn prepare(wanted: &Confinement, features: Features) -> Result<Prepared, Fai
         sandbox,
         hidden,
         work_dir,
+        workspaces,
+        owns_work_dir,
     } = wanted;
     let missing = sandbox.missing(features);
     if sandbox.require
@@ -74,8 +76,15 @@ pub fn prepare(wanted: &Confinement, features: Features) -> Result<Prepared, Fai
     let ruleset = match abi {
         Some(_) => Some(files::ruleset(
             sandbox,
-            Path::new(hidden),
-            Path::new(work_dir),
+            &files::Places {
+                hidden: [Some(hidden), workspaces.as_ref()]
+                    .into_iter()
+                    .flatten()
+                    .map(Path::new)
+                    .collect(),
+                work_dir: Path::new(work_dir),
+                owns_work_dir: *owns_work_dir,
+            },
         )?),
         None => None,
     };

@@ -82,6 +82,9 @@ pub enum SubmitError {
     /// The state directory has less free space than is kept free.
     #[error("no room for output")]
     NoRoom,
+    /// The workspace could not be made.
+    #[error("cannot make the workspace: {0}")]
+    Workspace(std::io::Error),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::StoreError),
@@ -150,6 +153,9 @@ pub enum Unavailable {
         /// The field that asks for less.
         pointer: String,
     },
+    /// The job's user cannot get to its workspace.
+    #[error("{0}")]
+    Workspace(String),
     /// cgroup v2 or one of its controllers is missing.
     #[error("{why}")]
     Containment {

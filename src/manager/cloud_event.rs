@@ -65,6 +65,11 @@ enum More<'a> {
         exit: Option<ExitView>,
         next_attempt_at: Timestamp,
     },
+    Artifacts {
+        files: u64,
+        bytes: u64,
+        truncated: bool,
+    },
     Finished {
         cause: Option<Cause>,
         exit: Option<ExitView>,
@@ -120,6 +125,15 @@ impl<'a> More<'a> {
                 cause: *cause,
                 exit: exit.as_ref().map(ExitView::from),
                 next_attempt_at: *next_attempt_at,
+            },
+            What::Artifacts {
+                files,
+                bytes,
+                truncated,
+            } => More::Artifacts {
+                files: *files,
+                bytes: *bytes,
+                truncated: *truncated,
             },
             What::Finished {
                 cause,

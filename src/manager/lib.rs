@@ -10,6 +10,7 @@ mod batches;
 mod chains;
 mod cleanup;
 pub mod cloud_event;
+mod files;
 mod job_dirs;
 mod link;
 mod listing;
@@ -38,6 +39,7 @@ mod tasks;
 mod time;
 mod wake;
 mod webhooks;
+mod workspaces;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +54,7 @@ pub use api::{
     SubmitError, Submitted, Unavailable, Until,
 };
 pub use batches::{BatchError, BatchJob, BatchState, BatchSubmission, BatchUntil, Batches};
+pub use files::{FileEntry, Files, FilesError, Listing, Opened, Upload, Wanted};
 use job::event::Cursor;
 use job::life::{Refusal, Stop};
 use job::pty::Size;
@@ -59,6 +62,7 @@ use job::query::{Filter, Query};
 use job::spec::Scope;
 use job::time::Timestamp;
 use job::{Idempotency, Job, JobId, Signal, Spec, State};
+pub use linux::beneath::Kind as FileKind;
 pub use listing::Budget;
 pub use processes::{ProcessInfo, Use};
 pub use protocol::wire::messages::INPUT_BYTES;
@@ -103,6 +107,7 @@ impl Manager {
             .unzip();
         let shared = Arc::new(Shared::new(setup, spawner, metrics, spans)?);
         adopt::take_over(&shared).await?;
+        workspaces::sweep::start(&shared).await;
         alarm::start(&shared);
         retention::start(&shared);
         stats::start(&shared);
@@ -172,6 +177,12 @@ impl Manager {
     #[must_use]
     pub fn schedules(&self) -> Schedules {
         Schedules::of(self.shared.clone())
+    }
+
+    /// The files of jobs.
+    #[must_use]
+    pub fn files(&self) -> Files {
+        Files::of(self.shared.clone())
     }
 
     /// The queues.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use job::sandbox::{Baseline, Features, Mechanism, Part, Refused, Sandbox};
 use job::spec::{EnvInherit, NameOrId, Spec, Stdin, StdinData};
 use job::trace::Trace;
 use job::{Job, JobId};
+use linux::beneath::Owner;
 use linux::tree::JOB_VARIABLE;
 use protocol::wire::messages::{Ids, Launch};
 
@@ -25,6 +26,9 @@ use protocol::wire::messages::{Ids, Launch};
 const INHERITED: [&str; 8] = [
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR",
 ];
+
+/// Where a job finds its workspace.
+const WORKSPACE_VARIABLE: &str = "PROCESSION_WORKSPACE";
 
 /// The environment with the job's place in its caller's trace, unless the spec says something else about it.
 fn traced(
@@ -49,6 +53,8 @@ pub(super) struct Resolver {
     pub(super) environment: BTreeMap<String, String>,
     /// Where a job runs that names no directory.
     pub(super) work_dir: PathBuf,
+    /// Where jobs have directories of their own.
+    pub(super) workspaces: PathBuf,
     /// The cgroup controllers that can limit a job, or why there are none.
     pub(super) controllers: Result<Vec<String>, String>,
     /// Refuse jobs that would run as root.
@@ -75,7 +81,53 @@ impl Resolver {
     fn check(&self, spec: &Spec) -> Result<(), Unavailable> {
         self.check_limits(spec)?;
         self.sandbox(spec)?;
-        self.identity(spec).map(drop)
+        let identity = self.identity(spec)?;
+        self.check_way(spec, &identity)
+    }
+
+    /// Can the job's user get to its workspace?
+    fn check_way(&self, spec: &Spec, identity: &Identity) -> Result<(), Unavailable> {
+        let Some(ids) = identity.ids.as_ref().filter(|_| spec.workspace.is_some()) else {
+            return Ok(());
+        };
+        let is_shut = |directory: &Path| {
+            let Ok(found) = directory.metadata() else {
+                return true;
+            };
+            let bit = if found.uid() == ids.uid {
+                0o100
+            } else if found.gid() == ids.gid || ids.groups.contains(&found.gid()) {
+                0o010
+            } else {
+                0o001
+            };
+            found.mode() & bit == 0
+        };
+        if ids.uid != 0
+            && let Some(shut) = self.workspaces.ancestors().find(|it| is_shut(it))
+        {
+            let is_ours = shut.starts_with(&self.state_dir) || self.state_dir.starts_with(shut);
+            let what = if is_ours {
+                "the state directory"
+            } else {
+                "a directory"
+            };
+            return Err(Unavailable::Workspace(format!(
+                "the job's user cannot reach the workspaces through {what}: start the service with --workspaces-dir and a \
+                 directory that other users can enter, and all above it"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whom the files of a job with this spec belong to. Blocks on user look-ups.
+    pub(super) fn owner(&self, spec: &Spec) -> Owner {
+        let ids = self.identity(spec).ok()?.ids?;
+        Some((ids.uid, ids.gid))
+    }
+
+    fn workspace(&self, spec: &Spec, id: JobId) -> Option<PathBuf> {
+        spec.workspace.map(|_| self.workspaces.join(id.to_string()))
     }
 
     /// The same where it keeps nobody waiting: user data bases may be on the network.
@@ -126,7 +178,7 @@ impl Resolver {
                 ),
                 job,
             ),
-            cwd: self.cwd(spec, identity.user.as_ref()),
+            cwd: self.cwd(spec, identity.user.as_ref(), self.workspace(spec, job.id)),
             umask: spec.umask.bits(),
             nice: spec.nice,
             oom_score_adj: spec.oom_score_adj,
@@ -141,7 +193,14 @@ impl Resolver {
             sandbox: sandbox.map(|sandbox| Confinement {
                 sandbox,
                 hidden: self.state_dir.to_string_lossy().into_owned(),
-                work_dir: self.work_dir.to_string_lossy().into_owned(),
+                workspaces: Some(self.workspaces.to_string_lossy().into_owned()),
+                owns_work_dir: spec.workspace.is_some(),
+                work_dir: self
+                    .workspace(spec, job.id)
+                    .as_ref()
+                    .unwrap_or(&self.work_dir)
+                    .to_string_lossy()
+                    .into_owned(),
             }),
             limits: spec.limits,
             stdin: stdin(&spec.stdin),
@@ -306,12 +365,18 @@ impl Resolver {
             && Path::new(home).starts_with(&self.state_dir)
             && !Path::new(home).starts_with(&self.work_dir)
         {
-            *home = self.work_dir.to_string_lossy().into_owned();
+            let own = self.workspace(spec, id);
+            let own = own.as_ref().unwrap_or(&self.work_dir);
+            *home = own.to_string_lossy().into_owned();
         }
         if let Some(pty) = &spec.pty {
             env.insert("TERM".to_owned(), pty.term.clone());
         }
         env.insert(JOB_VARIABLE.to_owned(), id.to_string());
+        if let Some(own) = self.workspace(spec, id) {
+            let own = own.to_string_lossy().into_owned();
+            env.insert(WORKSPACE_VARIABLE.to_owned(), own);
+        }
         if let Some(retry) = &spec.retry {
             let numbers = [
                 ("PROCESSION_ATTEMPT", attempt),
@@ -325,9 +390,13 @@ impl Resolver {
     }
 
     /// The default work directory is private to the service: another user starts at home, or at `/`.
-    fn cwd(&self, spec: &Spec, user: Option<&User>) -> String {
-        if let Some(cwd) = &spec.cwd {
-            return cwd.clone();
+    fn cwd(&self, spec: &Spec, user: Option<&User>, own: Option<PathBuf>) -> String {
+        match (&spec.cwd, own) {
+            (Some(cwd), None) => return cwd.clone(),
+            // An absolute one stays what it is.
+            (Some(cwd), Some(own)) => return own.join(cwd).to_string_lossy().into_owned(),
+            (None, Some(own)) => return own.to_string_lossy().into_owned(),
+            (None, None) => {}
         }
         match user {
             Some(user) if user.uid != geteuid() => match user.dir.to_str() {
@@ -472,6 +541,7 @@ mod tests {
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
             work_dir: PathBuf::from("/s/work"),
+            workspaces: PathBuf::from("/s/workspaces"),
             sandbox: Baseline::Off,
             features: Features::default(),
             state_dir: PathBuf::from("/s"),
@@ -514,6 +584,7 @@ mod tests {
             | Unavailable::Sandbox { .. }
             | Unavailable::SandboxRequired { .. }
             | Unavailable::GroupDenied { .. }
+            | Unavailable::Workspace(_)
             | Unavailable::RootDenied) => panic!("{other}"),
         }
     }

@@ -5,6 +5,7 @@ mod log;
 mod requests;
 mod start;
 mod supervised;
+mod workspace;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -322,6 +323,7 @@ impl Runner {
 
     /// Makes the end durable, then visible; then the record has served its purpose.
     async fn commit_end(&mut self) {
+        workspace::collect(&self.shared, &mut self.job).await;
         self.job.version += 1;
         let job = Arc::new(self.job.clone());
         let events = event::since(self.told, &job, clock::wall());
@@ -338,6 +340,9 @@ impl Runner {
         failpoint::hit("end.stored");
         self.shared.count_end(&job);
         self.publish.send_replace(job.clone());
+        if job.spec.workspace.is_some() {
+            self.shared.workspaces.is_untidy();
+        }
         chains::end_is_known(&self.shared, &job);
         self.answer();
         log::ended(&job);

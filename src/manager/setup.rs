@@ -33,6 +33,8 @@ pub struct Setup {
     pub otlp: Option<Otlp>,
     pub state_dir: PathBuf,
     pub work_dir: PathBuf,
+    /// The directory of the jobs' own directories.
+    pub workspaces: PathBuf,
 }
 
 /// Where the service runs.

@@ -22,6 +22,7 @@ use super::shutdown::Shutdown;
 use super::spans::Exporter;
 use super::stats::Stats;
 use super::tasks::Spawner;
+use super::workspaces::Workspaces;
 use super::{Info, NotReady, schedules};
 use job::life::Stop;
 use job::time::Timestamp;
@@ -50,6 +51,7 @@ pub(super) struct Shared {
     pub(super) schedules: schedules::Registry,
     pub(super) resolver: Arc<Resolver>,
     pub(super) job_dirs: Arc<JobDirs>,
+    pub(super) workspaces: Arc<Workspaces>,
     pub(super) lost_jobs: Arc<LostJobs>,
     /// What operators count.
     pub(super) metrics: Arc<Metrics>,
@@ -85,6 +87,7 @@ impl Shared {
         };
         let max_running = u32::try_from(setup.limits.max_running).unwrap_or(u32::MAX);
         let shutdown = Shutdown::new(setup.draining, tasks.clone());
+        let workspaces = Workspaces::open(&setup.workspaces, &setup.state_dir)?;
         Ok(Self {
             store: setup.store,
             supervisor: SupervisorLink::new(setup.supervisor)?,
@@ -97,6 +100,7 @@ impl Shared {
             resolver: Arc::new(Resolver {
                 environment: own_environment(),
                 work_dir: setup.work_dir,
+                workspaces: setup.workspaces,
                 controllers,
                 deny_root_jobs: setup.deny_root_jobs,
                 sandbox: setup.sandbox,
@@ -105,6 +109,7 @@ impl Shared {
                 sampler: setup.otlp.map(|otlp| otlp.sampler),
             }),
             job_dirs: Arc::new(JobDirs::new(setup.jobs)),
+            workspaces: Arc::new(workspaces),
             lost_jobs: Arc::new(LostJobs::new(
                 host.boot_id.clone(),
                 tasks.clone(),
@@ -209,6 +214,9 @@ impl Shared {
             self.room.forget(*id);
         }
         self.job_dirs.remove(ids.clone()).await;
+        let (workspaces, removed) = (self.workspaces.clone(), ids.clone());
+        // What it could not remove it has told.
+        let _ = tokio::task::spawn_blocking(move || workspaces.remove(&removed)).await;
         let deleted = self.store.delete(ids.clone()).await;
         self.chains.removed(&ids);
         deleted.map(|()| is_all)

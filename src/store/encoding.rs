@@ -19,6 +19,7 @@ use job::schedule::Occurrence;
 use job::spec::Secrets;
 use job::time::Timestamp;
 use job::trace::Trace;
+use job::workspace::Artifacts;
 use job::{Attempt, Job, JobId, Process, Spec, State, Survivor};
 
 /// What a row holds beside the text.
@@ -78,6 +79,8 @@ struct Record<'a> {
     output: OutputTotals,
     #[serde(default, skip_serializing_if = "no_survivors")]
     survivors: Cow<'a, [Survivor]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    artifacts: Option<Cow<'a, Artifacts>>,
 }
 
 fn no_labels(labels: &BTreeMap<String, String>) -> bool {
@@ -125,6 +128,7 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
         usage: job.usage,
         output: job.output,
         survivors: Cow::Borrowed(&job.survivors),
+        artifacts: job.artifacts.as_ref().map(Cow::Borrowed),
     };
     let text = defaults::strip(serde_json::to_string(&record)?);
     let columns = Columns {
@@ -174,6 +178,7 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
         usage: record.usage,
         output: record.output,
         survivors: record.survivors.into_owned(),
+        artifacts: record.artifacts.map(Cow::into_owned),
     })
 }
 

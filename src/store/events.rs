@@ -97,6 +97,7 @@ fn number_of(kind: Kind) -> i64 {
         Kind::AttemptFinished => 10,
         Kind::BatchCreated => 11,
         Kind::BatchFinished => 12,
+        Kind::Artifacts => 13,
     }
 }
 

@@ -20,6 +20,7 @@ use job::sandbox::{InForce, Part, Sandbox};
 use job::schedule::{Definition, Missed, Occurrence, Overlap, Progress, Record, When};
 use job::selector::{Requirement, Selector};
 use job::spec::*;
+use job::workspace::{ArtifactRules, Artifacts, Content, InnerPath, Input, Workspace};
 use job::{Attempt, Process, Signal, State, Survivor};
 use linux::clock;
 
@@ -823,6 +824,11 @@ prop_compose! {
         ),
     ) -> Spec {
         Spec {
+            workspace: no_new_privs.then(Workspace::default),
+            inputs: cwd.iter().filter_map(|path| Some(Input {
+                path: InnerPath::new(path.as_str()).ok()?, content: Content::Text(path.clone()), mode: None,
+            })).collect(),
+            artifacts: cwd.clone().map(|path| ArtifactRules { paths: vec![path], ..ArtifactRules::default() }),
             program, cwd: cwd.clone(), env,
             secret_env: Secrets(secret_names.into_iter().map(|name| (name, String::new())).collect()),
             env_inherit, user, group: None, supplementary_groups: groups,
@@ -862,6 +868,7 @@ prop_compose! {
         micros in 0_u32..u32::MAX,
     ) -> Job {
         Job {
+            artifacts: maybe.map(|truncated| Artifacts { files: version, truncated, missing: path.clone().into_iter().collect(), ..Artifacts::default() }),
             id: JobId::generate(), name, labels, created_by, rerun_of: maybe.map(|_| JobId::generate()), trace: None, run_at: maybe_at, hold: flag, schedule: maybe_at.map(|_| Occurrence { name: path.clone().unwrap_or_default(), due_at: maybe_at }), spec: Arc::new(spec),
             depends_on: if flag { vec![Dependency { awaited: Awaited::Job { job: JobId::generate() }, on: On::Failed }] } else { Vec::new() },
             batch: maybe.map(|_| Membership { id: JobId::generate(), key: "k".to_owned(), group: 1, index: 2, count: 3, max_running: flag.then_some(4) }),

@@ -251,7 +251,8 @@ fn metrics() -> String {
         }
     }
     let mut text = "| series | type | labels | what |\n|---|---|---|---|\n".to_owned();
-    let mut prefix = "";
+    // The names that every exporter has come last.
+    let mut of_process = String::new();
     for piece in source.split("r.register").skip(1) {
         let call = piece.split(");").next().unwrap();
         let mut quoted = call.split('"').skip(1).step_by(2);
@@ -263,10 +264,10 @@ fn metrics() -> String {
             "Gauges"
         };
         let kind = types[&(holder, field)];
-        prefix = if name.starts_with("process_") {
-            ""
+        let (prefix, rows) = if name.starts_with("process_") {
+            ("", &mut of_process)
         } else {
-            "procession_"
+            ("procession_", &mut text)
         };
         let unit = call.split("Unit::").nth(1).map_or(String::new(), |rest| {
             format!("_{}", rest.split(',').next().unwrap().to_lowercase())
@@ -284,13 +285,12 @@ fn metrics() -> String {
                 names.join(", ")
             });
         writeln!(
-            text,
+            rows,
             "| `{prefix}{name}{unit}{end}` | {word} | {names} | {what} |"
         )
         .unwrap();
     }
-    assert_eq!(prefix, "", "those of the process come last");
-    tidy(&text)
+    tidy(&(text + &of_process))
 }
 
 /// Each code with its status and title, and what may answer it.

@@ -24,6 +24,7 @@ mod disk;
 mod events;
 mod excerpt;
 mod faults;
+mod files;
 mod follow;
 mod harness;
 mod life;

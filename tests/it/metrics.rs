@@ -182,42 +182,43 @@ async fn attempts_queues_schedules_and_chosen_labels_have_their_series() {
 #[tokio::test]
 async fn numbers_are_for_tokens_with_the_scope() {
     let server = Server::start().await;
-    let scoped = async |name: &str, scope: &str| {
-        let made = server
-            .post("/tokens", &json!({"name": name, "scope": scope}))
-            .await;
-        assert_eq!(made.status, 201, "{made}");
-        made.json()["token"].as_str().unwrap().to_owned()
-    };
-    let (scraper, reader) = (
-        scoped("scraper", "metrics").await,
-        scoped("reader", "read").await,
-    );
-    let ask = async |token: Option<&str>| {
-        let request = server.anonymous(Method::GET, "/metrics");
-        let request = match token {
-            Some(token) => request.bearer_auth(token),
-            None => request,
-        };
+    let made = server
+        .post("/tokens", &json!({"name": "scraper", "scope": "metrics"}))
+        .await;
+    assert_eq!(made.status, 201, "{made}");
+    let scraper = made.json()["token"].as_str().unwrap().to_owned();
+    let ask = async |path: &str, token: Option<&str>, origin: Option<&str>| {
+        let mut request = server.anonymous(Method::GET, path);
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(origin) = origin {
+            request = request.header("origin", origin);
+        }
         server.send(request).await
     };
-    for (token, status) in [
-        (None, 401),
-        (Some("wrong"), 401),
-        (Some(reader.as_str()), 403),
+    let foreign = Some("https://elsewhere.example");
+    let own = Some(scraper.as_str());
+    for (token, origin, status) in [
+        (None, None, 401),
+        (Some("wrong"), None, 401),
+        (own, foreign, 403),
     ] {
-        let reply = ask(token).await;
+        let reply = ask("/metrics", token, origin).await;
         assert_eq!(reply.status, status, "{reply}");
         assert!(!text(&reply).contains("procession_"), "{reply}");
     }
-    let reply = ask(Some(&scraper)).await;
+    let reply = ask("/metrics", own, None).await;
     assert!(
         series(&reply).contains_key("procession_draining"),
         "{reply}"
     );
     // And nothing else with it.
-    let jobs = server.anonymous(Method::GET, "/jobs").bearer_auth(scraper);
-    assert_eq!(server.send(jobs).await.status, 403);
+    for path in ["/jobs", "/info"] {
+        let reply = ask(path, own, None).await;
+        assert_eq!(reply.status, 403, "{path}: {reply}");
+        assert!(!text(&reply).contains("running"), "{reply}");
+    }
 }
 
 #[tokio::test]
@@ -334,7 +335,7 @@ async fn a_scraper_chooses_the_format() {
     let plain = server.get("/metrics").await;
     assert!(!text(&plain).contains("# EOF"), "{plain}");
     assert!(
-        text(&plain).contains("# TYPE procession_jobs_accepted_total counter"),
+        text(&plain).contains("# TYPE procession_leftovers_killed_total counter"),
         "{plain}"
     );
 }

@@ -61,11 +61,12 @@ for configuration in scrape compose; do
     promtool check config "$work/$configuration.yml"
     prometheus --config.file="$work/$configuration.yml" --storage.tsdb.path="$work/data-$configuration" \
         --web.listen-address=$prometheus >"$work/$configuration.log" 2>&1 &
-    pids+=($!)
+    scraper=$!
+    pids+=("$scraper")
     until_ready 60 scraped
     curl -fsS "http://$prometheus/api/v1/rules" | grep -qF ProcessionQueueGrows
-    kill $!
-    wait $! || true
+    kill "$scraper"
+    wait "$scraper" || true
 done
 
 # What the dashboard asks for is there.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+use super::files::{FilesArgs, has_workspace};
 use super::more::MoreArgs;
 use crate::failure::Failure;
 use crate::values::{bytes, json_object, moment, seconds};
@@ -36,7 +37,7 @@ pub(crate) struct SpecArgs {
     /// Inherit nothing from the service's environment
     #[arg(long)]
     clean_env: bool,
-    /// Working directory, relative to the current one [default: the current one, if the service sees it and
+    /// Working directory, relative to the current one, or to the job's workspace if it has one [default: the current one, if the service sees it and
     /// --user is not given; else the service's work directory]
     #[arg(
         short = 'C',
@@ -147,6 +148,8 @@ pub(crate) struct SpecArgs {
     params: Vec<String>,
     #[command(flatten)]
     more: MoreArgs,
+    #[command(flatten)]
+    files: FilesArgs,
     /// Command and arguments; no shell is involved
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -222,6 +225,7 @@ impl SpecArgs {
         self.text_and_numbers(&mut body);
         self.labels_and_variables(&mut body, here)?;
         self.more.put_into(&mut body)?;
+        self.files.put_into(&mut body, here.directory)?;
         for limit in &self.rlimits {
             let (name, value) = pair(limit, "--rlimit")?;
             let value = match value.split_once(':') {
@@ -243,7 +247,10 @@ impl SpecArgs {
             }
         }
         if let Some(cwd) = &self.cwd {
-            let cwd = here.directory.join(cwd);
+            let cwd = match has_workspace(&body) {
+                true => cwd.clone(),
+                false => here.directory.join(cwd),
+            };
             let Some(cwd) = cwd.to_str() else {
                 return Err(Failure::Usage("--cwd is not UTF-8".to_owned()));
             };

@@ -2,8 +2,10 @@
 
 use super::{ApiError, Place, Violation};
 use crate::request::{BodyError, FieldError, code};
+use job::life::Refusal;
 use manager::{
-    BatchError, LookupError, QueueError, RequestError, ScheduleError, SubmitError, Unavailable,
+    BatchError, FilesError, LookupError, QueueError, RequestError, ScheduleError, SubmitError,
+    Unavailable,
 };
 use store::StoreError;
 
@@ -45,6 +47,11 @@ impl From<Unavailable> for ApiError {
             },
             Unavailable::Sandbox { pointer, .. } => Self::SandboxUnavailable { detail, pointer },
             Unavailable::SandboxRequired { pointer } => Self::SandboxRequired { detail, pointer },
+            Unavailable::Workspace(detail) => Self::InvalidSpec(vec![Violation {
+                place: Place::Pointer("/workspace".to_owned()),
+                code: code::INVALID_VALUE,
+                detail,
+            }]),
             Unavailable::Containment { pointer, .. } => {
                 Self::ContainmentUnavailable { detail, pointer }
             }
@@ -71,6 +78,10 @@ impl From<SubmitError> for ApiError {
             SubmitError::KeyReused => Self::KeyReused,
             SubmitError::Unavailable(unavailable) => unavailable.into(),
             SubmitError::NoRoom => Self::NoRoom,
+            SubmitError::Workspace(error) => match FilesError::from(error) {
+                FilesError::NoRoom => Self::NoRoom,
+                error => Self::Internal(format!("making a workspace: {error}")),
+            },
             SubmitError::Store(error) => error.into(),
         }
     }
@@ -99,6 +110,22 @@ impl From<RequestError> for ApiError {
             RequestError::DependedOn => Self::DependedOn,
             RequestError::MonitorGone => Self::MonitorUnavailable,
             RequestError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<FilesError> for ApiError {
+    fn from(error: FilesError) -> Self {
+        match error {
+            FilesError::NoSuchJob => Self::JobNotFound,
+            FilesError::NoWorkspace => Self::NoWorkspace,
+            FilesError::NotFound => Self::FileNotFound,
+            FilesError::NotAFile => Self::NotAFile,
+            FilesError::Exists => Self::PreconditionFailed,
+            FilesError::Finished => Self::Refused(Refusal::Finished),
+            FilesError::NoRoom => Self::NoRoom,
+            FilesError::Io(error) => Self::io("using the files of a job", &error),
+            FilesError::Store(error) => error.into(),
         }
     }
 }
@@ -160,7 +187,6 @@ impl From<BodyError> for ApiError {
 mod tests {
     use super::*;
     use crate::problem::examples;
-    use job::life::Refusal;
 
     #[test]
     fn every_refusal_has_a_code_that_is_listed() {

@@ -80,7 +80,7 @@ fn address(private: bool) -> impl Fn(&At<'_>) -> Option<String> {
 }
 
 /// What a webhook can be told of: all but deliveries.
-const EVENTS: [(&str, Kind); 9] = [
+const EVENTS: [(&str, Kind); 10] = [
     ("job.created", Kind::Created),
     ("job.started", Kind::Started),
     ("job.paused", Kind::Paused),
@@ -89,6 +89,7 @@ const EVENTS: [(&str, Kind); 9] = [
     ("job.signaled", Kind::Signaled),
     ("job.changed", Kind::Changed),
     ("job.attempt_finished", Kind::AttemptFinished),
+    ("job.artifacts", Kind::Artifacts),
     ("job.finished", Kind::Finished),
 ];
 

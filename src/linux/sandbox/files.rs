@@ -4,7 +4,6 @@
 //! each directory that it is in.
 
 use std::error::Error;
-use std::ffi::OsStr;
 use std::fs::{self, FileType};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -27,16 +26,23 @@ const TESTED: ABI = ABI::V3;
 /// What a program needs that may write nowhere.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
-/// Builds the rules: the directory `hidden` is closed, all of it but `work_dir`.
-pub(super) fn ruleset(
-    sandbox: &Sandbox,
-    hidden: &Path,
-    work_dir: &Path,
-) -> Result<OwnedFd, Failure> {
+/// What a job sees of the service's own directories.
+pub(super) struct Places<'a> {
+    /// Those that are closed.
+    pub(super) hidden: Vec<&'a Path>,
+    /// The part of them that is not.
+    pub(super) work_dir: &'a Path,
+    /// It is the job's own.
+    pub(super) owns_work_dir: bool,
+}
+
+/// Builds the rules: the hidden directories are closed, all of them but the work directory.
+pub(super) fn ruleset(sandbox: &Sandbox, places: &Places<'_>) -> Result<OwnedFd, Failure> {
     let real = |path: &Path| {
         fs::canonicalize(path).map_err(|error| Failure::new(&error, path.to_string_lossy()))
     };
-    let hidden = real(hidden)?;
+    let hidden = { &places.hidden }.iter().map(|path| real(path));
+    let hidden: Vec<PathBuf> = hidden.collect::<Result<_, _>>()?;
     let writing = AccessFs::from_write(TESTED);
     let reading = match sandbox.readable_paths {
         Some(_) => AccessFs::from_read(TESTED),
@@ -50,9 +56,10 @@ pub(super) fn ruleset(
             .and_then(|ruleset| ruleset.scope(Scope::Signal))
             .and_then(Ruleset::create)
             .map_err(not_built)?,
-        work_dir: fs::canonicalize(work_dir)
-            .ok()
-            .filter(|work_dir| work_dir.starts_with(&hidden) && *work_dir != hidden),
+        work_dir: fs::canonicalize(places.work_dir).ok().filter(|work_dir| {
+            let mut around = hidden.iter().filter(|hidden| work_dir.starts_with(hidden));
+            around.next().is_some() && !hidden.contains(work_dir)
+        }),
         hidden,
     };
     let everywhere = match sandbox.writable_paths {
@@ -69,6 +76,9 @@ pub(super) fn ruleset(
     }
     for path in sandbox.writable_paths.iter().flatten() {
         rules.allow(&real(Path::new(path))?, reading | writing)?;
+    }
+    if places.owns_work_dir {
+        rules.allow(&real(places.work_dir)?, reading | writing)?;
     }
     if sandbox.readable_paths.is_some() || sandbox.writable_paths.is_some() {
         let device = AccessFs::ReadFile | AccessFs::WriteFile;
@@ -98,13 +108,13 @@ fn not_built(error: RulesetError) -> Failure {
 
 struct Rules {
     ruleset: RulesetCreated,
-    hidden: PathBuf,
-    /// A part of the hidden directory that is not hidden.
+    hidden: Vec<PathBuf>,
+    /// A part of a hidden directory that is not hidden.
     work_dir: Option<PathBuf>,
 }
 
 impl Rules {
-    /// Allows this on `path` and all beneath it but the hidden directory. The path is free of links.
+    /// Allows this on `path` and all beneath it but the hidden directories. The path is free of links.
     fn allow(&mut self, path: &Path, rights: BitFlags<AccessFs>) -> Result<(), Failure> {
         if let Some(work_dir) = &self.work_dir {
             if path.starts_with(work_dir) {
@@ -114,30 +124,27 @@ impl Rules {
                 self.add_one(&work_dir.clone(), rights)?;
             }
         }
-        if path.starts_with(&self.hidden) && path != self.hidden {
+        let mut hidden = self.hidden.iter();
+        if hidden.any(|hidden| path.starts_with(hidden) && path != hidden) {
             return Err(Failure {
                 errno: Errno::EACCES,
                 on: format!("{} is in the state directory", path.display()),
             });
         }
-        if !self.hidden.starts_with(path) {
+        self.allow_beside(path, rights)
+    }
+
+    /// Allows this on `path`, or on all in it that holds no hidden directory and is none.
+    fn allow_beside(&mut self, path: &Path, rights: BitFlags<AccessFs>) -> Result<(), Failure> {
+        if self.hidden.iter().any(|hidden| hidden == path) {
+            return Ok(());
+        }
+        if !self.hidden.iter().any(|hidden| hidden.starts_with(path)) {
             return self.add_one(path, rights);
         }
-        let below = self.hidden.strip_prefix(path).unwrap_or(Path::new(""));
-        let way: Vec<_> = below.iter().map(OsStr::to_owned).collect();
-        let mut directory = path.to_owned();
-        for step in way {
-            let hidden_here = directory.join(step);
-            // What cannot be listed cannot be allowed one by one, and stays closed.
-            for beside in fs::read_dir(&directory).into_iter().flatten().flatten() {
-                let path = beside.path();
-                if path != hidden_here
-                    && let Ok(kind) = beside.file_type()
-                {
-                    self.add(&path, kind, rights)?;
-                }
-            }
-            directory = hidden_here;
+        // What cannot be listed cannot be allowed one by one, and stays closed.
+        for beside in fs::read_dir(path).into_iter().flatten().flatten() {
+            self.allow_beside(&beside.path(), rights)?;
         }
         Ok(())
     }

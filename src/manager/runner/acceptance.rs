@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Next, Runner};
+use super::{Next, Runner, workspace};
 use crate::api::LookupError;
 use crate::room::Superseded;
 use crate::{SubmitError, Submitted, chains, submit};
@@ -32,10 +32,8 @@ impl Acceptance {
             answer,
         } = self;
         failpoint::hit("job.accepting");
-        let inserted = match submit::insertion(&runner.job, &secrets, idempotency, step.as_ref()) {
-            Ok(insertion) => runner.shared.store.insert_all(insertion).await,
-            Err(error) => Err(error),
-        };
+        let insertion = submit::insertion(&runner.job, &secrets, idempotency, step.as_ref());
+        let inserted = workspace::insert(&runner.shared, &runner.job, insertion).await;
         let refusal = match inserted {
             Ok(Inserted::New) => {
                 failpoint::hit("job.accepted");
@@ -78,7 +76,7 @@ impl Acceptance {
             }
             Err(error) => {
                 runner.shared.room.take_back(runner.job.id);
-                Err(SubmitError::Store(error))
+                Err(error)
             }
         };
         runner.shared.chains.account().remove(runner.job.id);

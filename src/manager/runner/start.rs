@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::requests::JobRequest;
 use super::supervised::{Followed, Supervised};
-use super::{Next, Runner, Stopping, WAKEFUL, log, unstarted};
+use super::{Next, Runner, Stopping, WAKEFUL, log, unstarted, workspace};
 use crate::adopt::Origin;
 use crate::batches;
 use crate::link::MonitorLink;
@@ -184,6 +184,8 @@ impl Runner {
 
     async fn launch(&self, secrets: Secrets) -> Result<MonitorLink, NotLaunched> {
         let failed = |message: String| NotLaunched::Failed(not_forked(message));
+        let provided = workspace::provide(&self.shared, &self.job).await;
+        provided.map_err(|error| failed(format!("failed to make the workspace: {error}")))?;
         let mut spec = batches::with_batch(&self.job, (*self.job.spec).clone());
         spec.secret_env = secrets;
         let launch = self

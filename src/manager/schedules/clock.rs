@@ -261,6 +261,7 @@ impl Run {
                 error @ (SubmitError::TooHeavy(_)
                 | SubmitError::KeyReused
                 | SubmitError::NoSuchDependency(_)
+                | SubmitError::Workspace(_)
                 | SubmitError::Unavailable(_)),
             ) => {
                 self.warn(&record, &error.to_string());

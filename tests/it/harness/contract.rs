@@ -162,7 +162,8 @@ fn item(path: &str) -> Option<&'static Value> {
         .iter()
         .find(|(template, _)| {
             let parts: Vec<&str> = template.split('/').collect();
-            parts.len() == given.len()
+            let is_of_file = parts.ends_with(&["files", "{path}"]) && given.len() > parts.len();
+            (parts.len() == given.len() || is_of_file)
                 && parts.iter().zip(&given).all(|(part, given)| {
                     part == given || part.starts_with('{') && !given.is_empty()
                 })

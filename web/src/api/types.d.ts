@@ -515,6 +515,76 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/jobs/{id}/files": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+            };
+            cookie?: never;
+        };
+        /**
+         * List the files of a job
+         * @description What is in its workspace at this moment; once the job has ended, what is kept of it. In the order of the paths. Pipes,
+         *     sockets, devices and names that are not UTF-8 are left out, and so is a file with another name that may be that of a
+         *     file which is not the job's.
+         */
+        get: operations["listFiles"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/jobs/{id}/files/{path}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+                /**
+                 * @description The path of the file within the workspace; it may have slashes.
+                 * @example out/report.pdf
+                 */
+                path: components["parameters"]["FilePath"];
+            };
+            cookie?: never;
+        };
+        /**
+         * Download a file of a job
+         * @description The bytes of a regular file, as many as it has when the answer begins. Neither a link nor what is behind one can be
+         *     downloaded. `ETag` is a strong one: `If-Range` with it and `Range` continue a download that broke off. A request with
+         *     `If-None-Match` that has it is answered 304.
+         */
+        get: operations["getFile"];
+        /**
+         * Put a file into the workspace of a job
+         * @description Of a job that has not ended: while it is held or waits, these are its inputs. Directories on the way are made. What is there
+         *     is replaced at once when the whole body is there, and nothing is seen of a body that breaks off.
+         */
+        put: operations["putFile"];
+        post?: never;
+        /**
+         * Remove a file from the workspace of a job
+         * @description Of a job that has not ended. A link is removed, not what it leads to; a directory is not.
+         */
+        delete: operations["deleteFile"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/jobs/{id}/output": {
         parameters: {
             query?: never;
@@ -1759,7 +1829,7 @@ export interface components {
             /** @description The shell and its options, by default `/bin/sh -c`; the script is appended. Only with `script`. */
             shell?: null | components["schemas"]["Argv"];
             /**
-             * @description Absolute; the server's default work directory otherwise.
+             * @description Absolute, or of a job with a workspace relative to that. By default the workspace, or the service's work directory.
              * @default null
              */
             cwd: string | null;
@@ -1906,11 +1976,101 @@ export interface components {
             start_deadline_seconds: number | null;
             /** @description Whether and when the job is tried again if it fails. Excludes an open standard input and a terminal. */
             retry?: null | components["schemas"]["Retry"];
+            /** @description `true` by default with `inputs` or `artifacts`, else `null`. */
+            workspace?: null | components["schemas"]["Workspace"];
+            /**
+             * @description Files that are in the workspace before the job starts. They are in place when the job is accepted; a further attempt finds what the one before has left.
+             * @default []
+             */
+            inputs: components["schemas"]["Input"][] | null;
+            artifacts?: null | components["schemas"]["ArtifactRules"];
             /**
              * @description How long record and output are kept after the end.
              * @default 604800
              */
             ttl_seconds_after_finished: number | null;
+        };
+        /**
+         * @description A directory of its own for the job: its default `cwd`, and `PROCESSION_WORKSPACE` in its environment. `keep` says what stays after
+         *     the end, until the record expires: with `artifacts` those files, with `all` everything, with `none` nothing.
+         */
+        Workspace: boolean | {
+            /**
+             * @default artifacts
+             * @enum {string|null}
+             */
+            keep: "artifacts" | "all" | "none" | null;
+        };
+        /** @description A file that is in the workspace before the job starts, of either `text` or `base64`. */
+        Input: {
+            path: components["schemas"]["InnerPath"];
+            text?: string | null;
+            base64?: string | null;
+            /**
+             * @description Permission bits in octal.
+             * @default 0644
+             */
+            mode: string | null;
+        };
+        /** @description Relative to the workspace, without empty names, `.`, `..` and NUL; of each name at most 255 bytes. */
+        InnerPath: string;
+        /**
+         * @description Which files of the workspace are kept at the end. In a pattern `*` stays within a name, `**` does not, `?`, `[…]` and
+         *     `{a,b}` are as in a shell. One that names a directory stands for all in it, one that begins with `!` takes away.
+         */
+        ArtifactRules: {
+            paths: string[];
+            /**
+             * @default always
+             * @enum {string|null}
+             */
+            when: "always" | "success" | "failure" | null;
+            /**
+             * @description Of all of them; above it `artifacts.truncated`.
+             * @default 1073741824
+             */
+            max_bytes: number | null;
+            /** @default 10000 */
+            max_files: number | null;
+        };
+        /** @description What was found of the artifacts when the job ended. */
+        Artifacts: {
+            files: number;
+            bytes: number;
+            /** @description There may be more: a limit was reached. All of the workspace is kept then. */
+            truncated: boolean;
+            /** @description Patterns that match nothing. */
+            missing: string[];
+            /** @description The first thing that could not be looked at. */
+            error: string | null;
+        };
+        FileList: {
+            files: components["schemas"]["FileEntry"][];
+            /** @description Not everything could be looked at. */
+            truncated: boolean;
+            next_page_token: string | null;
+        };
+        /**
+         * @example {
+         *       "path": "out/report.pdf",
+         *       "type": "file",
+         *       "bytes": 18350,
+         *       "mode": "0644",
+         *       "modified_at": "2026-01-31T12:00:01.000042Z",
+         *       "artifact": true
+         *     }
+         */
+        FileEntry: {
+            /** @description Relative to the workspace. */
+            path: string;
+            /** @enum {string} */
+            type: "file" | "directory" | "symlink";
+            /** @description 0 of what is no file. */
+            bytes: number;
+            mode: string;
+            modified_at: components["schemas"]["Timestamp"];
+            /** @description It is an artifact, or will be one if it is there at the end. */
+            artifact: boolean;
         };
         Concurrency: {
             key: string;
@@ -2217,7 +2377,7 @@ export interface components {
             } | null;
         };
         /** @description The spec of a job with every default filled in. */
-        JobSpec: WithRequired<components["schemas"]["SpecCommon"], "cwd" | "env" | "env_inherit" | "user" | "group" | "supplementary_groups" | "umask" | "nice" | "oom_score_adj" | "cpu_affinity" | "limits" | "no_new_privs" | "sandbox" | "stdin" | "pty" | "output" | "timeout_seconds" | "stop" | "wait_for" | "success_exit_codes" | "queue" | "priority" | "weight" | "concurrency" | "start_deadline_seconds" | "ttl_seconds_after_finished" | "retry"> & {
+        JobSpec: WithRequired<components["schemas"]["SpecCommon"], "cwd" | "env" | "env_inherit" | "user" | "group" | "supplementary_groups" | "umask" | "nice" | "oom_score_adj" | "cpu_affinity" | "limits" | "no_new_privs" | "sandbox" | "stdin" | "pty" | "output" | "timeout_seconds" | "stop" | "wait_for" | "success_exit_codes" | "queue" | "priority" | "weight" | "concurrency" | "start_deadline_seconds" | "ttl_seconds_after_finished" | "retry" | "workspace" | "inputs" | "artifacts"> & {
             /** @description The names; the values are never shown. */
             secret_env: {
                 [key: string]: string | null;
@@ -2317,7 +2477,10 @@ export interface components {
          *         "start_deadline_seconds": null,
          *         "ttl_seconds_after_finished": 604800,
          *         "webhooks": [],
-         *         "retry": null
+         *         "retry": null,
+         *         "workspace": null,
+         *         "inputs": [],
+         *         "artifacts": null
          *       },
          *       "created_at": "2026-01-31T12:00:00.000042Z",
          *       "started_at": "2026-01-31T12:00:00.001042Z",
@@ -2375,7 +2538,8 @@ export interface components {
          *         "dropped_bytes": 0,
          *         "complete": true
          *       },
-         *       "blocked_by": []
+         *       "blocked_by": [],
+         *       "artifacts": null
          *     }
          */
         Job: {
@@ -2466,6 +2630,8 @@ export interface components {
             output: components["schemas"]["OutputTotals"];
             /** @description What a stop has not been able to end yet; empty unless the job is `stopping`. */
             blocked_by: components["schemas"]["Survivor"][];
+            /** @description Set when a job with a workspace has ended. */
+            artifacts: null | components["schemas"]["Artifacts"];
         };
         /** @description A job without its spec; the fields have the meaning that they have in `Job`. */
         BasicJob: {
@@ -2727,7 +2893,7 @@ export interface components {
             text: string;
             head: components["schemas"]["OutputSpan"];
             tail: components["schemas"]["OutputSpan"];
-            /** @description What is not shown */
+            /** @description What is not shown, with what the output limit has dropped. */
             omitted_bytes: number;
             /** @description Bytes that are no UTF-8 are shown as U+FFFD; `/output` has them. */
             lossy: boolean;
@@ -2808,7 +2974,7 @@ export interface components {
             next_offset: number;
         };
         /** @enum {string} */
-        EventType: "job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.attempt_finished" | "job.finished" | "job.webhook_delivered" | "job.webhook_failed" | "batch.created" | "batch.finished";
+        EventType: "job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.attempt_finished" | "job.artifacts" | "job.finished" | "job.webhook_delivered" | "job.webhook_failed" | "batch.created" | "batch.finished";
         /**
          * @description A happening, as a CloudEvent 1.0. `source` names the store that it comes from, `subject` is the job's id, or `batch/` and that of a
          *     batch, `time` when it happened. Nothing is told of deliveries to webhooks of a batch. Of `data`, `name`, `labels`, `state`, `version` and `attempt` are the job's after it; the rest depends on
@@ -2906,6 +3072,12 @@ export interface components {
                 status?: number;
                 /** @description With `job.webhook_failed`: why the last attempt failed. */
                 error?: string;
+                /** @description With `job.artifacts`: how many there are. */
+                files?: number;
+                /** @description With `job.artifacts`: how large they are together. */
+                bytes?: number;
+                /** @description With `job.artifacts`: there may be more. */
+                truncated?: boolean;
                 /** @description With `job.finished`. */
                 requested_by?: string | null;
                 /** @description With `job.finished`. */
@@ -2932,7 +3104,7 @@ export interface components {
             /** @description Of http or https, without user and password. */
             url: string;
             /** @description Without it, all of these. */
-            events?: ("job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.attempt_finished" | "job.finished")[] | null;
+            events?: ("job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.attempt_finished" | "job.artifacts" | "job.finished")[] | null;
             /** @description `whsec_` and the base64 of 24 to 64 random bytes. Never shown; erased after the last delivery of a job that has ended. */
             secret?: string | null;
         };
@@ -3002,13 +3174,15 @@ export interface components {
         WaitResult: {
             /** @description All of them have finished, or one with `any`. */
             satisfied: boolean;
+            /** @description The jobs have more than about 8 MiB, and the last are left out; ask for them by `job_ids`. */
+            truncated: boolean;
             jobs: components["schemas"]["Job"][];
         };
         /** @description Which jobs; at least one of these fields, each as in the query of `GET /jobs`. */
         JobFilter: {
             label_selector?: string | null;
             /** @description One state or several. */
-            state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
+            state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
             name_prefix?: string | null;
@@ -3025,7 +3199,7 @@ export interface components {
         SignalJobsRequest: {
             label_selector?: string | null;
             /** @description One state or several. */
-            state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
+            state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
             name_prefix?: string | null;
@@ -3050,7 +3224,7 @@ export interface components {
              */
             batch?: string | null;
             /** @description One state or several. */
-            state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
+            state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
             name_prefix?: string | null;
@@ -3076,6 +3250,7 @@ export interface components {
                 id: string;
                 /** @description What the request on the one job would have answered. */
                 status: number;
+                /** @description Null also behind the first 8 MiB of jobs. */
                 job: null | components["schemas"]["Job"];
                 /** @description Of a signal. */
                 delivered_to?: number;
@@ -3386,7 +3561,7 @@ export interface components {
          * @description Stable; clients accept codes that they do not know.
          * @enum {string}
          */
-        ProblemCode: "invalid_query" | "invalid_page_token" | "invalid_header" | "invalid_json" | "invalid_request" | "unauthenticated" | "forbidden" | "peer_not_allowed" | "origin_not_allowed" | "policy_forbids" | "privilege_required" | "not_found" | "job_not_found" | "queue_not_found" | "batch_not_found" | "schedule_not_found" | "method_not_allowed" | "not_acceptable" | "body_timeout" | "job_not_started" | "job_stopping" | "job_already_finished" | "job_not_queued" | "queue_in_use" | "token_not_found" | "token_exists" | "too_many_tokens" | "no_tokens" | "depended_on" | "batch_not_finished" | "batch_jobs_expired" | "nothing_to_rerun" | "concurrency_conflict" | "signal_failed" | "stdin_closed" | "stdin_offset_mismatch" | "stdin_taken" | "no_terminal" | "precondition_failed" | "cursor_expired" | "body_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "upgrade_required" | "head_too_large" | "host_not_allowed" | "invalid_spec" | "invalid_body" | "no_such_user" | "no_such_template" | "containment_unavailable" | "sandbox_unavailable" | "sandbox_required" | "idempotency_key_reused" | "secrets_unknown" | "queue_full" | "too_many_streams" | "internal" | "draining" | "not_ready" | "monitor_unavailable" | "store_unavailable" | "no_room";
+        ProblemCode: "invalid_query" | "invalid_page_token" | "invalid_header" | "invalid_json" | "invalid_request" | "unauthenticated" | "forbidden" | "peer_not_allowed" | "origin_not_allowed" | "policy_forbids" | "privilege_required" | "not_found" | "job_not_found" | "queue_not_found" | "batch_not_found" | "schedule_not_found" | "method_not_allowed" | "not_acceptable" | "body_timeout" | "job_not_started" | "job_stopping" | "job_already_finished" | "job_not_queued" | "queue_in_use" | "token_not_found" | "token_exists" | "too_many_tokens" | "no_tokens" | "depended_on" | "batch_not_finished" | "batch_jobs_expired" | "file_not_found" | "invalid_path" | "no_workspace" | "not_a_file" | "nothing_to_rerun" | "concurrency_conflict" | "signal_failed" | "stdin_closed" | "stdin_offset_mismatch" | "stdin_taken" | "no_terminal" | "precondition_failed" | "cursor_expired" | "body_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "upgrade_required" | "head_too_large" | "host_not_allowed" | "invalid_spec" | "invalid_body" | "no_such_user" | "no_such_template" | "containment_unavailable" | "sandbox_unavailable" | "sandbox_required" | "idempotency_key_reused" | "secrets_unknown" | "queue_full" | "too_many_streams" | "internal" | "draining" | "not_ready" | "monitor_unavailable" | "store_unavailable" | "no_room";
     };
     responses: {
         /** @description An error of the protocol, such as -32020 where a header differs from the body; or `not_found`, where there are no tools. */
@@ -3723,6 +3898,11 @@ export interface components {
         /** @description From `POST /session/tickets`, for a `GET` without `Authorization`. */
         Ticket: string;
         /**
+         * @description The path of the file within the workspace; it may have slashes.
+         * @example out/report.pdf
+         */
+        FilePath: components["schemas"]["InnerPath"];
+        /**
          * @description One range of bytes. Anything else is ignored, and so is `Range` together with `If-Range`.
          * @example bytes=-4096
          */
@@ -3745,6 +3925,8 @@ export interface components {
         "Request-Id": string;
         /** @description The job's `version` in quotes. */
         ETag: string;
+        /** @description Changes with the content of the file. */
+        FileETag: string;
         /** @description The wait that was applied, where `Prefer` asked for it. */
         "Preference-Applied": string;
         /** @description Seconds after which to try again. */
@@ -5162,6 +5344,342 @@ export interface operations {
             421: components["responses"]["HostNotAllowed"];
             500: components["responses"]["Internal"];
             503: components["responses"]["MonitorUnavailable"];
+        };
+    };
+    listFiles: {
+        parameters: {
+            query?: {
+                /**
+                 * @description What is beneath this directory.
+                 * @example out
+                 */
+                path?: string;
+                /** @description So many levels; all by default. */
+                depth?: number;
+                /** @description More than 1000 is lowered to that. */
+                page_size?: number;
+                /** @description `next_page_token` of the page before. */
+                page_token?: string;
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of files. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FileList"];
+                };
+            };
+            /** @description `invalid_query`, `invalid_page_token`. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["JobNotFound"];
+            /** @description `no_workspace`; `not_a_file`: `path` leads through something that is no directory. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
+        };
+    };
+    getFile: {
+        parameters: {
+            query?: never;
+            header?: {
+                /**
+                 * @description One range of bytes. Anything else is ignored, and so is `Range` together with `If-Range`.
+                 * @example bytes=-4096
+                 */
+                Range?: components["parameters"]["Range"];
+                /** @description `Range` counts only if this is the present `ETag`; else all is sent. */
+                "If-Range"?: string;
+                /** @description Tags of which no body is wanted. */
+                "If-None-Match"?: string;
+            };
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+                /**
+                 * @description The path of the file within the workspace; it may have slashes.
+                 * @example out/report.pdf
+                 */
+                path: components["parameters"]["FilePath"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description All of it. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    ETag: components["headers"]["FileETag"];
+                    "Accept-Ranges": components["headers"]["Accept-Ranges"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": unknown;
+                };
+            };
+            /** @description The range. */
+            206: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    ETag: components["headers"]["FileETag"];
+                    "Accept-Ranges": components["headers"]["Accept-Ranges"];
+                    /** @description Where the body lies. */
+                    "Content-Range": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": unknown;
+                };
+            };
+            /** @description The client has it. */
+            304: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    ETag: components["headers"]["FileETag"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            /** @description `job_not_found`; `file_not_found`: there is none, or it is not kept. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `no_workspace`; `not_a_file`: a directory, a link, a pipe, or a file that is not the job's own. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            416: components["responses"]["RangeNotSatisfiable"];
+            421: components["responses"]["HostNotAllowed"];
+            /** @description `invalid_path`. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
+        };
+    };
+    putFile: {
+        parameters: {
+            query?: {
+                /** @description The permission bits. */
+                mode?: string;
+            };
+            header?: {
+                /** @description `*`: only if nothing is there. */
+                "If-None-Match"?: "*";
+            };
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+                /**
+                 * @description The path of the file within the workspace; it may have slashes.
+                 * @example out/report.pdf
+                 */
+                path: components["parameters"]["FilePath"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/octet-stream": unknown;
+            };
+        };
+        responses: {
+            /** @description It is there, and nothing was before. */
+            201: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description It has taken the place of another one. */
+            204: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `invalid_query`; `invalid_request`: the body ends too soon. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["JobNotFound"];
+            /** @description `body_timeout`: less than 1 KiB a second came, over 30 seconds. */
+            408: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `no_workspace`; `not_a_file`: a directory is there, or something that is none is on the way; `job_already_finished`. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `precondition_failed`: something is there. */
+            412: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `body_too_large`: a file may have 1 GiB. */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            421: components["responses"]["HostNotAllowed"];
+            /** @description `invalid_path`. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
+            507: components["responses"]["NoRoom"];
+        };
+    };
+    deleteFile: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+                /**
+                 * @description The path of the file within the workspace; it may have slashes.
+                 * @example out/report.pdf
+                 */
+                path: components["parameters"]["FilePath"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is gone. */
+            204: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            /** @description `job_not_found`, `file_not_found`. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description `no_workspace`, `not_a_file`, `job_already_finished`. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            421: components["responses"]["HostNotAllowed"];
+            /** @description `invalid_path`. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
         };
     };
     getOutput: {

@@ -1,0 +1,120 @@
+//! The flags of `procession run` for files: what is put in, and what is kept.
+
+use std::path::Path;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Map, Value, json};
+
+use super::spec::put;
+use crate::failure::Failure;
+
+/// Files of the job.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Files")]
+pub(crate) struct FilesArgs {
+    /// Give the job a directory of its own, and keep of it until the record expires [default: artifacts]
+    #[arg(long, value_enum, value_name = "KEEP", num_args = 0..=1, require_equals = true, default_missing_value = "artifacts")]
+    workspace: Option<Keep>,
+    /// Put a file into the job's workspace, by default under its own name; can be repeated
+    #[arg(long = "in", value_name = "FILE[:PATH]")]
+    inputs: Vec<String>,
+    /// Keep files of the workspace that match, such as 'dist/**' or '!dist/tmp'; can be repeated
+    #[arg(long = "out", value_name = "PATTERN")]
+    outputs: Vec<String>,
+    /// When to keep them [default: always]
+    #[arg(long, value_enum, value_name = "WHEN", requires = "outputs")]
+    out_when: Option<When>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Keep {
+    Artifacts,
+    All,
+    None,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum When {
+    Always,
+    Success,
+    Failure,
+}
+
+impl FilesArgs {
+    pub(super) fn put_into(
+        &self,
+        body: &mut Map<String, Value>,
+        directory: &Path,
+    ) -> Result<(), Failure> {
+        if let Some(keep) = self.workspace {
+            let keep = match keep {
+                Keep::Artifacts => "artifacts",
+                Keep::All => "all",
+                Keep::None => "none",
+            };
+            put(body, &["workspace", "keep"], json!(keep));
+        }
+        if !self.inputs.is_empty() {
+            let inputs = self.inputs.iter().map(|input| read(input, directory));
+            let inputs: Vec<Value> = inputs.collect::<Result<_, _>>()?;
+            body.insert("inputs".to_owned(), json!(inputs));
+        }
+        if !self.outputs.is_empty() {
+            put(body, &["artifacts", "paths"], json!(self.outputs));
+        }
+        if let Some(when) = self.out_when {
+            let when = match when {
+                When::Always => "always",
+                When::Success => "success",
+                When::Failure => "failure",
+            };
+            put(body, &["artifacts", "when"], json!(when));
+        }
+        Ok(())
+    }
+}
+
+/// Does the job have a directory of its own, by these fields?
+pub(super) fn has_workspace(body: &Map<String, Value>) -> bool {
+    ["workspace", "inputs", "artifacts"].iter().any(|field| {
+        body.get(*field)
+            .is_some_and(|it| !matches!(it, Value::Null | Value::Bool(false)))
+    })
+}
+
+/// An input of a file that is here, with its permission to be executed.
+fn read(input: &str, directory: &Path) -> Result<Value, Failure> {
+    use std::os::unix::fs::MetadataExt;
+    let (from, to) = match input.split_once(':') {
+        Some((from, to)) => (from, to),
+        None => (input, input),
+    };
+    let usage = |why: String| Failure::Usage(format!("--in {from}: {why}"));
+    let path = directory.join(from);
+    let found = path.metadata().map_err(|error| usage(error.to_string()))?;
+    if !found.is_file() {
+        return Err(usage("it is not a file".to_owned()));
+    }
+    let to = match (to, to.starts_with('/') || to.starts_with("..")) {
+        // Somewhere else here: its name is what it has there.
+        (_, true) if to == from => path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or(to),
+        (to, _) => to.trim_start_matches("./"),
+    };
+    let bytes = std::fs::read(&path).map_err(|error| usage(error.to_string()))?;
+    let mut value = match String::from_utf8(bytes) {
+        Ok(text) => json!({"path": to, "text": text}),
+        Err(error) => json!({"path": to, "base64": BASE64_STANDARD.encode(error.as_bytes())}),
+    };
+    if found.mode() & 0o100 != 0 {
+        put(
+            value.as_object_mut().expect("it was made one"),
+            &["mode"],
+            json!("0755"),
+        );
+    }
+    Ok(value)
+}

@@ -1,0 +1,398 @@
+//! The files of jobs, as clients see them: listed, read, put and removed. Where they are is not known here.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use nix::sys::stat::FileStat;
+
+use super::api::LookupError;
+use super::shared::Shared;
+use super::workspaces::Draft;
+use job::time::Timestamp;
+use job::workspace::{FileMode, InnerPath, Kept, Patterns, artifacts_of};
+use job::{Job, JobId};
+use linux::beneath::{self, Entry, InTheWay, Kind, Owner};
+use store::StoreError;
+
+/// The files of all jobs.
+#[derive(Clone, Debug)]
+pub struct Files {
+    shared: Arc<Shared>,
+}
+
+/// Why something was not done with a file.
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    /// No job has this id.
+    #[error("no such job")]
+    NoSuchJob,
+    /// The job has no directory of its own.
+    #[error("the job has no workspace")]
+    NoWorkspace,
+    /// Nothing is there.
+    #[error("no such file")]
+    NotFound,
+    /// Something is there that is no file of the job, or in the way of it.
+    #[error("not a file of the job")]
+    NotAFile,
+    /// Something is there already.
+    #[error("something is there already")]
+    Exists,
+    /// Nothing is put into the workspace of a job that has ended.
+    #[error("the job has finished")]
+    Finished,
+    /// The disk is full.
+    #[error("no room")]
+    NoRoom,
+    /// The disk fails.
+    #[error("{0}")]
+    Io(io::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<LookupError> for FilesError {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::NoSuchJob => Self::NoSuchJob,
+            LookupError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl From<io::Error> for FilesError {
+    fn from(error: io::Error) -> Self {
+        use nix::libc::{
+            EACCES, EDQUOT, EEXIST, EISDIR, ELOOP, ENOENT, ENOSPC, ENOTDIR, ENOTEMPTY, ENXIO,
+            EPERM, EXDEV,
+        };
+        match error.raw_os_error() {
+            Some(ENOENT) => Self::NotFound,
+            Some(EEXIST) => Self::Exists,
+            Some(ENOSPC | EDQUOT) => Self::NoRoom,
+            Some(EACCES | EISDIR | ELOOP | ENOTDIR | ENOTEMPTY | ENXIO | EPERM | EXDEV) => {
+                Self::NotAFile
+            }
+            _ => Self::Io(error),
+        }
+    }
+}
+
+/// What is listed.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// What is beneath this directory; without it, everything.
+    pub beneath: Option<InnerPath>,
+    /// So many levels.
+    pub depth: Option<usize>,
+    /// What comes after this path.
+    pub after: Option<String>,
+    /// So many entries at the most.
+    pub limit: usize,
+}
+
+/// A file, directory or link of a job.
+#[derive(Clone, Debug)]
+pub struct FileEntry {
+    /// Relative to the workspace.
+    pub path: String,
+    /// What it is.
+    pub kind: Kind,
+    /// The size of a file; else 0.
+    pub bytes: u64,
+    /// The permission bits.
+    pub mode: u32,
+    /// When it was changed last.
+    pub modified_at: Timestamp,
+    /// Is it an artifact, or will it be one if it is there at the end?
+    pub is_artifact: bool,
+}
+
+/// A part of what is there.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// In the order of their paths.
+    pub files: Vec<FileEntry>,
+    /// Not everything was looked at.
+    pub truncated: bool,
+    /// More comes after the last of them.
+    pub more: bool,
+}
+
+/// A file that is open for reading.
+#[derive(Debug)]
+pub struct Opened {
+    /// The file, at its beginning.
+    pub file: File,
+    /// Its size now.
+    pub bytes: u64,
+    /// What changes with its content.
+    pub tag: String,
+}
+
+/// A file that is being put into a workspace. Nothing is seen of it before [`Upload::finish`].
+#[derive(Debug)]
+pub struct Upload {
+    place: Place,
+    draft: Draft,
+    path: InnerPath,
+    mode: FileMode,
+    in_the_way: InTheWay,
+}
+
+/// A job and its directory.
+#[derive(Debug)]
+struct Place {
+    job: Arc<Job>,
+    directory: Option<OwnedFd>,
+    owner: Owner,
+}
+
+impl Files {
+    pub(super) fn of(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// What is in the job's workspace. After its end, what is kept of it.
+    pub async fn list(&self, id: JobId, wanted: Wanted) -> Result<Listing, FilesError> {
+        let shared = self.shared.clone();
+        self.at(id, move |place| {
+            let Some(directory) = &place.directory else {
+                return Ok(Listing::default());
+            };
+            let from = wanted.beneath.as_ref().map_or("", InnerPath::as_str);
+            let walked = beneath::walk(directory.as_fd(), from, beneath::Limits::default());
+            let seen = Seen::of(&place.job);
+            let entries = walked.entries;
+            let directories = seen.directories(&entries);
+            let base = from.split('/').filter(|name| !name.is_empty()).count();
+            let mut listing = Listing {
+                truncated: walked.truncated || walked.error.is_some(),
+                ..Listing::default()
+            };
+            for entry in entries {
+                let depth = entry.path.split('/').count().saturating_sub(base);
+                let is_wanted = wanted.depth.is_none_or(|most| depth <= most)
+                    && wanted
+                        .after
+                        .as_ref()
+                        .is_none_or(|after| entry.path > *after)
+                    && match entry.kind {
+                        Kind::Directory => seen.is_all() || directories.contains(&entry.path),
+                        Kind::File => {
+                            seen.has(&entry.path)
+                                && shared.workspaces.may_read(&entry.stat, place.owner)
+                        }
+                        Kind::Symlink => seen.has(&entry.path),
+                    };
+                if !is_wanted {
+                    continue;
+                }
+                if listing.files.len() >= wanted.limit {
+                    listing.more = true;
+                    break;
+                }
+                listing.files.push(seen.entry(entry));
+            }
+            Ok(listing)
+        })
+        .await
+    }
+
+    /// Opens a file of the job.
+    pub async fn open(&self, id: JobId, path: InnerPath) -> Result<Opened, FilesError> {
+        let shared = self.shared.clone();
+        self.at(id, move |place| {
+            let directory = place.directory.as_ref().ok_or(FilesError::NotFound)?;
+            if !Seen::of(&place.job).has(path.as_str()) {
+                return Err(FilesError::NotFound);
+            }
+            let may = |stat: &FileStat| shared.workspaces.may_read(stat, place.owner);
+            let (file, stat) = beneath::file(directory.as_fd(), path.as_str(), may)?;
+            Ok(Opened {
+                file,
+                bytes: u64::try_from(stat.st_size).unwrap_or_default(),
+                tag: tag(&stat),
+            })
+        })
+        .await
+    }
+
+    /// Begins to put a file into the workspace of a job that has not ended. `is_new`: only if nothing is there.
+    pub async fn upload(
+        &self,
+        id: JobId,
+        path: InnerPath,
+        mode: Option<FileMode>,
+        is_new: bool,
+    ) -> Result<Upload, FilesError> {
+        let shared = self.shared.clone();
+        self.at(id, move |mut place| {
+            if place.job.state.is_terminal() {
+                return Err(FilesError::Finished);
+            }
+            let workspaces = &shared.workspaces;
+            if place.directory.is_none() {
+                workspaces.provide(id, &place.job.spec.inputs, place.owner)?;
+                place.directory = Some(workspaces.of(id)?);
+            }
+            Ok(Upload {
+                draft: workspaces.draft()?,
+                place,
+                path,
+                mode: mode.unwrap_or(FileMode::DEFAULT),
+                in_the_way: if is_new {
+                    InTheWay::Stays
+                } else {
+                    InTheWay::Goes
+                },
+            })
+        })
+        .await
+    }
+
+    /// Removes a file of a job that has not ended.
+    pub async fn remove(&self, id: JobId, path: InnerPath) -> Result<(), FilesError> {
+        self.at(id, move |place| {
+            if place.job.state.is_terminal() {
+                return Err(FilesError::Finished);
+            }
+            let directory = place.directory.as_ref().ok_or(FilesError::NotFound)?;
+            Ok(beneath::remove_file(directory.as_fd(), path.as_str())?)
+        })
+        .await
+    }
+
+    /// Does something that may block with the directory of a job.
+    async fn at<R: Send + 'static>(
+        &self,
+        id: JobId,
+        work: impl FnOnce(Place) -> Result<R, FilesError> + Send + 'static,
+    ) -> Result<R, FilesError> {
+        let job = self.shared.get(id).await?;
+        if job.spec.workspace.is_none() {
+            return Err(FilesError::NoWorkspace);
+        }
+        let shared = self.shared.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let directory = match shared.workspaces.of(id) {
+                Ok(directory) => Some(directory),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(error.into()),
+            };
+            work(Place {
+                owner: shared.resolver.owner(&job.spec),
+                job,
+                directory,
+            })
+        });
+        done.await
+            .unwrap_or_else(|error| Err(FilesError::Io(io::Error::other(error))))
+    }
+}
+
+impl Upload {
+    /// Writes on.
+    pub async fn write(mut self, bytes: Vec<u8>) -> Result<Self, FilesError> {
+        let written = tokio::task::spawn_blocking(move || {
+            self.draft.write(&bytes)?;
+            Ok(self)
+        });
+        written
+            .await
+            .unwrap_or_else(|error| Err(FilesError::Io(io::Error::other(error))))
+    }
+
+    /// The file is complete, and there; `true`: nothing was before.
+    pub async fn finish(self) -> Result<bool, FilesError> {
+        let put = tokio::task::spawn_blocking(move || {
+            let Place {
+                directory, owner, ..
+            } = &self.place;
+            let directory = directory.as_ref().ok_or(FilesError::NotFound)?;
+            let is_new = self.draft.put(
+                directory.as_fd(),
+                self.path.as_str(),
+                (*owner, self.mode),
+                self.in_the_way,
+            )?;
+            Ok(is_new)
+        });
+        put.await
+            .unwrap_or_else(|error| Err(FilesError::Io(io::Error::other(error))))
+    }
+}
+
+/// What of a job's files is shown.
+struct Seen {
+    kept: Kept,
+    artifacts: Option<Patterns>,
+}
+
+impl Seen {
+    fn of(job: &Job) -> Self {
+        let is_whole = job.artifacts.as_ref().is_some_and(|it| it.truncated);
+        Self {
+            kept: if is_whole || !job.state.is_terminal() {
+                Kept::Everything
+            } else {
+                Kept::of(&job.spec, job.state)
+            },
+            artifacts: artifacts_of(&job.spec, job.state),
+        }
+    }
+
+    fn is_all(&self) -> bool {
+        matches!(self.kept, Kept::Everything)
+    }
+
+    fn has(&self, path: &str) -> bool {
+        self.kept.has(path)
+    }
+
+    /// The directories that something is in which is shown.
+    fn directories(&self, entries: &[Entry]) -> BTreeSet<String> {
+        if self.is_all() {
+            return BTreeSet::new();
+        }
+        let shown = entries
+            .iter()
+            .filter(|entry| entry.kind != Kind::Directory && self.has(&entry.path));
+        let above = shown.flat_map(|entry| {
+            let ends = entry.path.match_indices('/');
+            ends.map(|(end, _)| entry.path.get(..end).unwrap_or_default().to_owned())
+        });
+        above.collect()
+    }
+
+    fn entry(&self, entry: Entry) -> FileEntry {
+        let artifacts = self.artifacts.as_ref();
+        FileEntry {
+            is_artifact: entry.kind == Kind::File
+                && artifacts.is_some_and(|it| it.is_match(&entry.path)),
+            kind: entry.kind,
+            bytes: entry.bytes,
+            mode: entry.stat.st_mode & 0o7777,
+            modified_at: Timestamp::from_micros(
+                entry
+                    .stat
+                    .st_mtime
+                    .saturating_mul(1_000_000)
+                    .saturating_add(entry.stat.st_mtime_nsec / 1000),
+            ),
+            path: entry.path,
+        }
+    }
+}
+
+fn tag(stat: &FileStat) -> String {
+    let (seconds, nanos) = (stat.st_mtime, stat.st_mtime_nsec);
+    format!(
+        "\"{:x}-{seconds:x}.{nanos:x}-{:x}\"",
+        stat.st_ino, stat.st_size
+    )
+}

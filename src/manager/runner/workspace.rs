@@ -1,0 +1,66 @@
+//! The directory that a job has for itself: there before the job is accepted or launched, and looked through before its end is
+//! durable.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::SubmitError;
+use crate::shared::Shared;
+use job::Job;
+use linux::failpoint;
+use store::{Inserted, Insertion, StoreError};
+
+/// Stores a new job, with its inputs in place.
+pub(super) async fn insert(
+    shared: &Arc<Shared>,
+    job: &Job,
+    insertion: Result<Insertion, StoreError>,
+) -> Result<Inserted, SubmitError> {
+    let insertion = insertion?;
+    if job.spec.inputs.is_empty() {
+        return Ok(shared.store.insert_all(insertion).await?);
+    }
+    let inserted = match provide(shared, job).await {
+        Ok(()) => {
+            failpoint::hit("workspace.provided");
+            let inserted = shared.store.insert_all(insertion).await;
+            inserted.map_err(SubmitError::Store)
+        }
+        Err(error) => Err(SubmitError::Workspace(error)),
+    };
+    if !matches!(inserted, Ok(Inserted::New)) {
+        let (workspaces, id) = (shared.workspaces.clone(), job.id);
+        // What stays belongs to no job, and the next server removes it.
+        let _ = tokio::task::spawn_blocking(move || workspaces.remove(&[id])).await;
+    }
+    inserted
+}
+
+/// Sees to it that the job has its directory, if it is to have one.
+pub(super) async fn provide(shared: &Arc<Shared>, job: &Job) -> io::Result<()> {
+    if job.spec.workspace.is_none() {
+        return Ok(());
+    }
+    let (shared, id, spec) = (shared.clone(), job.id, job.spec.clone());
+    let provided = tokio::task::spawn_blocking(move || {
+        let owner = shared.resolver.owner(&spec);
+        shared.workspaces.provide(id, &spec.inputs, owner)
+    });
+    provided.await.map_err(io::Error::other)?
+}
+
+/// Looks for the artifacts of a job that has ended. However often: a server may be killed before the end is durable.
+pub(super) async fn collect(shared: &Arc<Shared>, job: &mut Job) {
+    if job.spec.workspace.is_none() {
+        return;
+    }
+    failpoint::hit("artifacts.collecting");
+    let (shared, ended) = (shared.clone(), job.clone());
+    let collected = tokio::task::spawn_blocking(move || {
+        shared.workspaces.note_end(ended.id);
+        let owner = shared.resolver.owner(&ended.spec);
+        shared.workspaces.collect(&ended, owner)
+    });
+    job.artifacts = collected.await.ok();
+    failpoint::hit("artifacts.collected");
+}

@@ -1,0 +1,356 @@
+//! The directories that jobs have for themselves, on disk: made, filled, looked at, and removed.
+//!
+//! A job may change its own at any moment, so that all goes through `linux::beneath`. What of it clients may see is
+//! decided in `job::workspace`; whose turn it is to remove something, in `workspaces/sweep`.
+
+pub(super) mod sweep;
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, RenameFlags, open, renameat2};
+use nix::sys::stat::{FileStat, Mode, fstatat, mkdirat};
+use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
+use tokio::sync::Notify;
+
+use job::workspace::{self, Artifacts, Content, FileMode, Input, Kept, Tally};
+use job::{Job, JobId};
+use linux::beneath::{self, InTheWay, Kind, Owner};
+use linux::failpoint;
+
+/// What is not complete yet.
+const INCOMING: &str = ".incoming";
+/// What is to be removed.
+const TRASH: &str = ".trash";
+/// A file for each job of whose workspace a part is still to be removed.
+const ENDING: &str = ".ending";
+
+/// The directory of the jobs' own directories.
+#[derive(Debug)]
+pub(super) struct Workspaces {
+    root: OwnedFd,
+    incoming: OwnedFd,
+    trash: OwnedFd,
+    ending: OwnedFd,
+    /// Files of which clients get nothing, whatever names a job gives them.
+    state_dir: OwnedFd,
+    next: AtomicU64,
+    /// There is something to remove.
+    untidy: Notify,
+}
+
+/// A file in the making. Dropped, it is gone.
+#[derive(Debug)]
+pub(super) struct Draft {
+    workspaces: std::sync::Arc<Workspaces>,
+    name: String,
+    file: File,
+    is_done: bool,
+}
+
+impl Workspaces {
+    /// Opens the directory, or makes it. What was not complete when the last server ended is trash.
+    pub(super) fn open(path: &Path, state_dir: &Path) -> io::Result<Self> {
+        // Jobs of other users pass through it.
+        let mode = if geteuid().is_root() { 0o711 } else { 0o700 };
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        match nix::unistd::mkdir(path, Mode::from_bits_truncate(mode)) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let root = open(path, flags | OFlag::O_NOFOLLOW, Mode::empty())?;
+        let within = |name: &str| {
+            match mkdirat(&root, name, Mode::from_bits_truncate(0o700)) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            beneath::directory(root.as_fd(), name)
+        };
+        let workspaces = Self {
+            incoming: within(INCOMING)?,
+            trash: within(TRASH)?,
+            ending: within(ENDING)?,
+            root,
+            state_dir: open(state_dir, flags, Mode::empty())?,
+            next: AtomicU64::new(0),
+            untidy: Notify::new(),
+        };
+        for name in names(workspaces.incoming.as_fd())? {
+            workspaces.discard(workspaces.incoming.as_fd(), &name)?;
+        }
+        Ok(workspaces)
+    }
+
+    /// A job's own directory; `NotFound` as long as there is none.
+    pub(super) fn of(&self, id: JobId) -> io::Result<OwnedFd> {
+        beneath::directory(self.root.as_fd(), &id.to_string())
+    }
+
+    /// The jobs that have one. Blocks.
+    pub(super) fn all(&self) -> Vec<JobId> {
+        let names = names(self.root.as_fd()).unwrap_or_default();
+        names.iter().filter_map(|name| name.parse().ok()).collect()
+    }
+
+    /// Makes a job's directory with its inputs, as far as it has none. Either all of it is there or nothing. Blocks.
+    pub(super) fn provide(&self, id: JobId, inputs: &[Input], owner: Owner) -> io::Result<()> {
+        match self.of(id) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            found => return found.map(drop),
+        }
+        let name = self.fresh_name();
+        let incoming = self.incoming.as_fd();
+        mkdirat(incoming, name.as_str(), Mode::from_bits_truncate(0o700))?;
+        failpoint::hit("workspace.filling");
+        let provided = self.fill(&name, inputs, owner).and_then(|()| {
+            failpoint::hit("workspace.filled");
+            let (to, flags) = (id.to_string(), RenameFlags::RENAME_NOREPLACE);
+            match renameat2(incoming, name.as_str(), &self.root, to.as_str(), flags) {
+                Ok(()) => beneath::sync(&self.root),
+                Err(errno) => Err(errno.into()),
+            }
+        });
+        if provided.is_err() {
+            self.discard(incoming, &name)?;
+        }
+        match provided {
+            // Somebody else was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            provided => provided,
+        }
+    }
+
+    fn fill(&self, name: &str, inputs: &[Input], owner: Owner) -> io::Result<()> {
+        let directory = beneath::directory(self.incoming.as_fd(), name)?;
+        for input in inputs {
+            let (parent, leaf) = input.path.split();
+            let parent = beneath::make_directories(directory.as_fd(), parent, owner)?;
+            let mut file = beneath::new_file(parent.as_fd(), leaf)?;
+            match &input.content {
+                Content::Text(text) => file.write_all(text.as_bytes())?,
+                Content::Base64(text) => {
+                    let decoded = BASE64_STANDARD.decode(text).map_err(io::Error::other)?;
+                    file.write_all(&decoded)?;
+                }
+            }
+            beneath::give(&file, owner, input.mode.unwrap_or(FileMode::DEFAULT).bits())?;
+            file.sync_all()?;
+        }
+        beneath::give(&directory, owner, 0o700)?;
+        beneath::sync(&directory)
+    }
+
+    /// Begins a file that is to be put into a workspace. Blocks.
+    pub(super) fn draft(self: &std::sync::Arc<Self>) -> io::Result<Draft> {
+        let name = self.fresh_name();
+        Ok(Draft {
+            file: beneath::new_file(self.incoming.as_fd(), &name)?,
+            workspaces: self.clone(),
+            name,
+            is_done: false,
+        })
+    }
+
+    /// May clients read this file of a job of this owner? A second name may be that of a file which is none of the job's.
+    pub(super) fn may_read(&self, stat: &FileStat, owner: Owner) -> bool {
+        let owner = owner.map_or_else(|| geteuid().as_raw(), |(uid, _)| uid);
+        stat.st_nlink <= 1 || (stat.st_uid == owner && !self.is_of_service(stat))
+    }
+
+    fn is_of_service(&self, stat: &FileStat) -> bool {
+        let Ok(names) = names(self.state_dir.as_fd()) else {
+            return true;
+        };
+        let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+        let mut found = names
+            .iter()
+            .filter_map(|name| fstatat(&self.state_dir, name.as_str(), flags).ok());
+        found.any(|it| (it.st_dev, it.st_ino) == (stat.st_dev, stat.st_ino))
+    }
+
+    /// What there is of a job's artifacts when it has ended. Before its end is durable, and each time the same. Blocks.
+    pub(super) fn collect(&self, job: &Job, owner: Owner) -> Artifacts {
+        let patterns = workspace::artifacts_of(&job.spec, job.state);
+        let (Some(rules), Some(patterns)) = (&job.spec.artifacts, patterns) else {
+            return Artifacts::default();
+        };
+        let mut tally = Tally::new(rules, &patterns);
+        let directory = match self.of(job.id) {
+            Ok(directory) => directory,
+            // It was never made, since the job never started.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return tally.finish(),
+            Err(error) => {
+                let error = Some(format!("the workspace: {error}"));
+                return Artifacts {
+                    error,
+                    ..tally.finish()
+                };
+            }
+        };
+        let walked = beneath::walk(directory.as_fd(), "", beneath::Limits::default());
+        for entry in &walked.entries {
+            if entry.kind == Kind::File && self.may_read(&entry.stat, owner) {
+                tally.add(&entry.path, entry.bytes);
+            }
+        }
+        let mut artifacts = tally.finish();
+        artifacts.truncated |= walked.truncated;
+        artifacts.error = walked.error;
+        artifacts
+    }
+
+    /// Notes that what is not kept of the workspace has to go, before the end is durable. Blocks.
+    pub(super) fn note_end(&self, id: JobId) {
+        let noted = beneath::new_file(self.ending.as_fd(), &id.to_string());
+        if let Err(error) = noted
+            && error.kind() != io::ErrorKind::AlreadyExists
+        {
+            tracing::warn!(job.id = %id, %error, "the end of the workspace of job {id} could not be noted: {error}");
+        }
+    }
+
+    /// There is something to remove.
+    pub(super) fn is_untidy(&self) {
+        self.untidy.notify_one();
+    }
+
+    /// Removes what is not kept of the workspace of a job that has ended. Blocks.
+    fn tidy(&self, job: &Job) -> io::Result<()> {
+        let kept = if job.artifacts.as_ref().is_some_and(|it| it.truncated) {
+            Kept::Everything
+        } else {
+            Kept::of(&job.spec, job.state)
+        };
+        match kept {
+            Kept::Everything => {}
+            Kept::Nothing => self.discard(self.root.as_fd(), &job.id.to_string())?,
+            Kept::Matching(patterns) => {
+                if let Ok(directory) = self.of(job.id) {
+                    prune(directory.as_fd(), |path| patterns.is_match(path))?;
+                }
+            }
+        }
+        self.end_is_done(job.id)
+    }
+
+    fn end_is_done(&self, id: JobId) -> io::Result<()> {
+        match unlinkat(
+            &self.ending,
+            id.to_string().as_str(),
+            UnlinkatFlags::NoRemoveDir,
+        ) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Removes what these jobs have, behind the scenes. Blocks.
+    pub(super) fn remove(&self, ids: &[JobId]) {
+        for id in ids {
+            let removed = self.discard(self.root.as_fd(), &id.to_string());
+            if let Err(error) = removed.and_then(|()| self.end_is_done(*id)) {
+                tracing::warn!(job.id = %id, %error, "the workspace of job {id} could not be removed: {error}");
+            }
+        }
+        self.is_untidy();
+    }
+
+    /// Moves something to the trash, if it is there.
+    fn discard(&self, from: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+        let trashed = self.fresh_name();
+        match renameat2(
+            from,
+            name,
+            &self.trash,
+            trashed.as_str(),
+            RenameFlags::empty(),
+        ) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// A name that nothing in the trash, and nothing that is incoming, has.
+    fn fresh_name(&self) -> String {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let now = linux::clock::wall().as_micros();
+        format!("{now}-{}-{number}", std::process::id())
+    }
+}
+
+impl Draft {
+    /// Writes on. Blocks.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)
+    }
+
+    /// Puts it where it belongs; returns whether nothing was there. Blocks.
+    pub(super) fn put(
+        mut self,
+        directory: BorrowedFd<'_>,
+        path: &str,
+        (owner, mode): (Owner, FileMode),
+        in_the_way: InTheWay,
+    ) -> io::Result<bool> {
+        beneath::give(&self.file, owner, mode.bits())?;
+        self.file.sync_all()?;
+        failpoint::hit("file.putting");
+        let from = (self.workspaces.incoming.as_fd(), self.name.as_str());
+        let is_new = beneath::put(from, (directory, path), owner, in_the_way)?;
+        self.is_done = true;
+        Ok(is_new)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.is_done {
+            let flags = UnlinkatFlags::NoRemoveDir;
+            // If it stays, the next server takes it away.
+            let _ = unlinkat(&self.workspaces.incoming, self.name.as_str(), flags);
+        }
+    }
+}
+
+/// Removes all files but these, and directories that are empty then.
+fn prune(directory: BorrowedFd<'_>, is_kept: impl Fn(&str) -> bool) -> io::Result<()> {
+    let walked = beneath::walk(directory, "", beneath::Limits::default());
+    // What is within a directory comes after it.
+    for entry in walked.entries.iter().rev() {
+        let removed = match entry.kind {
+            Kind::Directory => {
+                let (parent, leaf) = entry.path.rsplit_once('/').unwrap_or(("", &entry.path));
+                let parent = beneath::directory(directory, parent)?;
+                unlinkat(&parent, leaf, UnlinkatFlags::RemoveDir).map_err(io::Error::from)
+            }
+            Kind::File | Kind::Symlink if is_kept(&entry.path) => continue,
+            Kind::File | Kind::Symlink => beneath::remove_file(directory, &entry.path),
+        };
+        match removed.map_err(|error| (error.raw_os_error(), error)) {
+            Ok(()) | Err((Some(nix::libc::ENOTEMPTY | nix::libc::ENOENT), _)) => {}
+            Err((_, error)) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<String>> {
+    let mut listing = Dir::from_fd(beneath::directory(directory, "")?)?;
+    let mut names = Vec::new();
+    for found in listing.iter() {
+        if let Ok(name) = found?.file_name().to_str()
+            && name != "."
+            && name != ".."
+        {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}

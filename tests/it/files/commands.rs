@@ -1,0 +1,113 @@
+//! The commands that bring files in and out.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use super::{MODE, put, text, workspace};
+use crate::harness::{Server, eventually, id, kill_now};
+
+fn work(server: &Server, name: &str) -> std::path::PathBuf {
+    let here = server.scratch().join(name);
+    fs::create_dir_all(&here).unwrap();
+    here
+}
+
+fn client(server: &Server, here: &Path, args: &[&str]) -> Command {
+    let mut command = server.client();
+    command.current_dir(here).args(args).stdin(Stdio::null());
+    command
+}
+
+#[tokio::test]
+async fn a_run_brings_files_in_and_artifacts_back_over_a_restart_whatever_its_exit_code() {
+    let server = Server::start().await;
+    let here = work(&server, "run");
+    fs::write(here.join("data.csv"), "b\na\n").unwrap();
+    fs::write(here.join("tool"), "#!/bin/sh\nsort data.csv\n").unwrap();
+    fs::set_permissions(here.join("tool"), PermissionsExt::from_mode(0o755)).unwrap();
+    let script = "mkfifo go; echo ready; read x < go; mkdir -p out/a; ./bin/tool > out/a/sorted; cp bin/tool out; exit 3";
+    let mut run = client(
+        &server,
+        &here,
+        &["run", "--in", "data.csv", "--in", "tool:bin/tool"],
+    );
+    run.args([
+        "--out", "out/**", "--into", "back", "--name", "brings", "--script", script,
+    ]);
+    let child = run
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let job = eventually("the job is there", async || {
+        let list = server.get("/jobs?name=brings").await.json();
+        list["jobs"][0]["id"].as_str().map(str::to_owned)
+    })
+    .await;
+    server.says(&job, "ready").await;
+    kill_now(server.server_process().unwrap());
+    let go = workspace(&server, &job).join("go");
+    let ended = tokio::task::spawn_blocking(move || {
+        fs::write(go, "x\n").unwrap();
+        child.wait_with_output().unwrap()
+    });
+    let output = ended.await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert_eq!(
+        fs::read_to_string(here.join("back/out/a/sorted")).unwrap(),
+        "a\nb\n",
+        "{said}"
+    );
+    let tool = fs::metadata(here.join("back/out/tool")).unwrap();
+    assert_eq!(tool.permissions().mode() & MODE, 0o755);
+    assert!(!here.join("back/go").exists());
+}
+
+#[tokio::test]
+async fn files_are_listed_and_copied_by_commands() {
+    let server = Server::start().await;
+    let here = work(&server, "cp");
+    fs::write(here.join("a b"), "content\n").unwrap();
+    let run = |args: &[&str]| {
+        let output = client(&server, &here, args).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap() + &said,
+        )
+    };
+    let held = id(&server
+        .submit(
+            &json!({"script": "cat 'in/a b' > out", "hold": true, "workspace": {"keep": "all"}}),
+        )
+        .await);
+    assert_eq!(
+        run(&["cp", "a b", &format!("{held}:in/")]),
+        (Some(0), String::new())
+    );
+    assert_eq!(text(&server, &held, "in/a%20b").await, "content\n");
+    assert_eq!(run(&["release", &held]).0, Some(0));
+    server.finished(&held).await;
+    assert_eq!(
+        run(&["cp", &format!("{held}:out"), "."]),
+        (Some(0), String::new())
+    );
+    assert_eq!(fs::read_to_string(here.join("out")).unwrap(), "content\n");
+    let (code, listed) = run(&["files", &held]);
+    assert_eq!(code, Some(0), "{listed}");
+    for path in ["in/", "in/a b", "out"] {
+        assert!(listed.lines().any(|line| line.ends_with(path)), "{listed}");
+    }
+    let (code, said) = run(&["cp", &format!("{held}:none"), "."]);
+    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(run(&["cp", "a", "b"]).0, Some(2));
+    assert_eq!(
+        put(&server, &held, "x", "x").await.code(),
+        "job_already_finished"
+    );
+}
