@@ -1,5 +1,7 @@
 //! From a spec to a launch: users looked up, the environment composed, what this host cannot give refused.
 
+mod users;
+
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -8,19 +10,20 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist};
+use nix::unistd::{Gid, User, getegid, geteuid};
 
 use super::spans::{self, Sampler};
 use crate::Unavailable;
 use job::life::Plan;
 use job::sandbox::Confinement;
 use job::sandbox::{Baseline, Features, Mechanism, Part, Refused, Sandbox};
-use job::spec::{EnvInherit, NameOrId, Spec, Stdin, StdinData};
+use job::spec::{EnvInherit, Spec, Stdin, StdinData};
 use job::trace::Trace;
 use job::{Job, JobId};
 use linux::beneath::Owner;
 use linux::tree::JOB_VARIABLE;
 use protocol::wire::messages::{Ids, Launch};
+use users::{find_group, find_user, own_groups, refuse_groups};
 
 /// The variables that a job gets from the service by default; and every `LC_*`.
 const INHERITED: [&str; 8] = [
@@ -417,80 +420,6 @@ pub(super) fn own_environment() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
-}
-
-fn find_user(pointer: &str, user: &NameOrId) -> Result<User, Unavailable> {
-    let missing = |name: String| Unavailable::NoSuchUser {
-        pointer: pointer.to_owned(),
-        name,
-    };
-    match user {
-        NameOrId::Name(name) => User::from_name(name)
-            .ok()
-            .flatten()
-            .ok_or_else(|| missing(name.clone())),
-        // A number needs no entry: containers often have none.
-        NameOrId::Id(id) => {
-            let uid = Uid::from_raw(*id);
-            Ok(User::from_uid(uid).ok().flatten().unwrap_or_else(|| User {
-                name: id.to_string(),
-                passwd: std::ffi::CString::default(),
-                uid,
-                gid: Gid::from_raw(*id),
-                gecos: std::ffi::CString::default(),
-                dir: PathBuf::from("/"),
-                shell: PathBuf::from("/bin/sh"),
-            }))
-        }
-    }
-}
-
-fn find_group(pointer: &str, group: &NameOrId) -> Result<Gid, Unavailable> {
-    match group {
-        NameOrId::Id(id) => Ok(Gid::from_raw(*id)),
-        NameOrId::Name(name) => match Group::from_name(name) {
-            Ok(Some(found)) => Ok(found.gid),
-            Ok(None) | Err(_) => Err(Unavailable::NoSuchUser {
-                pointer: pointer.to_owned(),
-                name: name.clone(),
-            }),
-        },
-    }
-}
-
-/// Without root, a job gets no group of root, and none that its user is not in: those open files that are root's
-/// or somebody else's.
-fn refuse_groups(
-    spec: &Spec,
-    own: Option<&[Gid]>,
-    gid: Gid,
-    groups: &[Gid],
-) -> Result<(), Unavailable> {
-    const ROOT: Gid = Gid::from_raw(0);
-    let may = |group: &Gid| *group != ROOT && own.is_none_or(|own| own.contains(group));
-    let denied = |pointer: String| Err(Unavailable::GroupDenied { pointer });
-    if !may(&gid) {
-        let pointer = if spec.group.is_some() {
-            "/group"
-        } else {
-            "/user"
-        };
-        return denied(pointer.to_owned());
-    }
-    match groups.iter().position(|group| !may(group)) {
-        Some(index) if spec.supplementary_groups.is_some() => {
-            denied(format!("/supplementary_groups/{index}"))
-        }
-        Some(_) => denied("/user".to_owned()),
-        None => Ok(()),
-    }
-}
-
-fn own_groups(user: &User, gid: Gid) -> Vec<Gid> {
-    std::ffi::CString::new(user.name.as_str())
-        .ok()
-        .and_then(|name| getgrouplist(&name, gid).ok())
-        .unwrap_or_else(|| vec![gid])
 }
 
 fn stdin(stdin: &Stdin) -> Option<Vec<u8>> {
