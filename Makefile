@@ -1,7 +1,7 @@
 # `make run` starts the service, `make test` is what a change must pass; the rest are parts of it or beside it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build dist sbom check test test-build web pictures test-web test-page test-page-more test-rust test-unprivileged test-unheard test-prometheus test-client test-clients test-python test-mcp test-examples docs book recording spelling lint workflows \
+.PHONY: help run build dist sbom check test test-build web pictures test-web test-page test-page-more test-page-long test-rust test-unprivileged test-unheard test-prometheus test-client test-clients test-python test-mcp test-examples docs book recording spelling lint workflows \
 	release-check deny advisories test-manifests test-image test-docker test-deb test-vm deb test-arm64 test-real-work soak fuzz \
 	guards schemathesis bench release-upload image-push clean
 
@@ -63,7 +63,8 @@ help:
 	@echo 'make deny               licences, sources and bans of the dependencies'
 	@echo 'make test-clients       clients of the most used generators, made from openapi.yaml, each running a job'
 	@echo 'make test-prometheus    metrics, alerts and dashboard, with a real Prometheus'
-	@echo 'make test-page-more     the page: accessibility with forced colours, a proxy, TLS, load'
+	@echo 'make test-page-more     the page: accessibility of every view, small screens, a proxy, TLS, many tabs'
+	@echo 'make test-page-long     the page: a log of 1 GB, a fast writer, hundreds of jobs a second'
 	@echo 'make test-docker        the image as the Dockerfile builds it'
 	@echo 'make test-deb           the Debian package installed, upgraded under a job, removed and purged, as root'
 	@echo 'make test-vm            a virtual machine with systemd and cgroup v2, as root'
@@ -131,6 +132,7 @@ image-push:
 
 # Before a commit.
 check:
+	scripts/guards.py --check
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --lib --bins -- -D warnings
 	@scripts/need.sh $(TEST_NEEDS)
@@ -187,10 +189,14 @@ test-page: $(NODE_MODULES) test-build
 	scripts/need.sh chromium
 	node --test --test-concurrency=1 tests/page/*.test.mjs
 
-# The longer journeys.
+# The other journeys; those that take minutes by themselves are apart.
 test-page-more: $(NODE_MODULES) test-build
-	scripts/need.sh chromium
+	scripts/need.sh chromium openssl
 	node --test --test-concurrency=1 tests/page/more/*.test.mjs
+
+test-page-long: $(NODE_MODULES) test-build
+	scripts/need.sh chromium
+	node --test --test-concurrency=1 tests/page/long/*.test.mjs
 
 # With a log that cannot be written, and with one that nobody reads: all tests but those that read it.
 test-unheard: test-build
@@ -251,7 +257,7 @@ workflows: $(CHECK_JSONSCHEMA)/bin/check-jsonschema
 	$< --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 # Before a release and every night: all that is slow, needs much, or seldom changes. Each in small where `make` alone is long.
-release-check: deny test-unheard test-page-more test-prometheus test-clients test-docker test-deb test-vm test-arm64 test-real-work guards
+release-check: deny test-unheard test-page-more test-page-long test-prometheus test-clients test-docker test-deb test-vm test-arm64 test-real-work guards
 	$(MAKE) fuzz FUZZ_SECONDS=30
 	$(MAKE) schemathesis SECONDS=120
 	$(MAKE) soak PROCESSION_FAULT_KILLS=60 PROCESSION_FAULT_MINUTES=1 PROCESSION_FAILPOINT_ROUNDS=10 \

@@ -57,6 +57,23 @@ fn anchor(heading: &str) -> String {
         .collect()
 }
 
+/// In YAML, a comma ends a text that is not quoted and stands in braces, and makes a key of the rest.
+#[test]
+fn no_text_of_the_contract_is_cut_at_a_comma() {
+    fn look(value: &serde_json::Value, place: &str) {
+        for (key, value) in value.as_object().into_iter().flatten() {
+            let is_rest = value.is_null() && key.contains(' ');
+            assert!(!is_rest, "{place}: quote the text that ends in {key:?}");
+            look(value, &format!("{place}/{key}"));
+        }
+        for item in value.as_array().into_iter().flatten() {
+            look(item, place);
+        }
+    }
+    let contract = serde_norway::from_str(&read("openapi.yaml")).unwrap();
+    look(&contract, "");
+}
+
 #[test]
 fn every_link_between_the_documents_leads_somewhere() {
     let mut dead = Vec::new();
@@ -118,7 +135,9 @@ fn every_route_of_the_contract_has_its_row() {
 }
 
 /// Fields whose flag of `procession run` is not their own name with dashes, without `_seconds`.
-const FLAGS: [(&str, &str); 16] = [
+const FLAGS: [(&str, &str); 18] = [
+    ("inputs", "--in <FILE"),
+    ("artifacts", "--out <PATTERN>"),
     ("command", "[COMMAND]..."),
     ("concurrency", "--key"),
     ("labels", "--label"),

@@ -17,6 +17,9 @@ use super::values::seconds;
 use super::view::Job;
 use protocol::stderr::complain;
 
+/// After so long, what a job says of its state is passed on.
+const SOON: Duration = Duration::from_secs(5);
+
 /// Which jobs.
 #[derive(Debug, clap::Args)]
 pub struct WaitArgs {
@@ -72,10 +75,11 @@ pub(super) async fn ended(
     until: Option<Instant>,
 ) -> Result<Option<Value>, Failure> {
     let path = format!("/jobs/{id}");
+    let (mut hold, mut said) = (SOON.min(client.hold()), None);
     loop {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let request = || {
-            let wait = left.unwrap_or(Duration::MAX).min(client.hold());
+            let wait = left.unwrap_or(Duration::MAX).min(hold);
             client
                 .get(&path)
                 .query(&[("wait", wait.as_secs_f64())])
@@ -84,6 +88,13 @@ pub(super) async fn ended(
         let value: Value = client.json(request).await?;
         if Job::read(&value)?.has_ended() {
             return Ok(Some(value));
+        }
+        hold = client.hold();
+        // What a job that should end waits for.
+        let message = value["state_message"].as_str();
+        if message.is_some() && message != said.as_deref() {
+            said = message.map(str::to_owned);
+            complain(&escape(&format!("{id}: {}", message.unwrap_or_default())));
         }
         if left.is_some_and(|left| left.is_zero()) {
             return Ok(None);

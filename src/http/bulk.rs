@@ -1,5 +1,6 @@
 //! Routes on many jobs at once.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use axum::extract::{Request, State as State_};
@@ -19,11 +20,13 @@ use crate::view::JobView;
 use job::life::Stop;
 use job::query::{Order, Query};
 use job::{Cause, Job, JobId, State};
-use manager::{Purged, RequestError};
+use manager::{Budget, Purged, RequestError};
 
 #[derive(Debug, Serialize)]
 struct Waited<'a> {
     satisfied: bool,
+    /// There are more jobs than an answer has place for.
+    truncated: bool,
     jobs: Vec<JobView<'a>>,
 }
 
@@ -36,32 +39,34 @@ pub(super) async fn wait(State_(api): State_<Api>, request: Request) -> Result<R
     let ids: Vec<JobId> = match wish.which {
         Which::Ids(ids) => {
             // What is not there cannot be waited for.
-            present(&api, &ids).await?;
+            for id in &ids {
+                api.manager.get(*id).await?;
+            }
             ids
         }
         Which::Matching(filter) => api.manager.unfinished(filter).await?,
     };
     api.manager.wait_many(&ids, wish.all, wish.timeout).await;
-    let jobs = present(&api, &ids).await?;
-    let finished = jobs.iter().filter(|job| job.state.is_terminal()).count();
+    let (mut finished, mut jobs, mut budget) = (0, Vec::new(), Budget::default());
+    for id in &ids {
+        let job = api.manager.get(*id).await?;
+        finished += usize::from(job.state.is_terminal());
+        if budget.take(&job) {
+            jobs.push(job);
+        }
+    }
     let satisfied = if wish.all || ids.is_empty() {
-        finished == jobs.len()
+        finished == ids.len()
     } else {
         finished > 0
     };
-    let jobs = jobs
-        .iter()
-        .map(|job| JobView::of(job, &api.manager))
-        .collect();
-    Ok(Json(Waited { satisfied, jobs }).into_response())
-}
-
-async fn present(api: &Api, ids: &[JobId]) -> Result<Vec<Arc<Job>>, RequestError> {
-    let mut jobs = Vec::with_capacity(ids.len());
-    for id in ids {
-        jobs.push(api.manager.get(*id).await?);
-    }
-    Ok(jobs)
+    let views = jobs.iter().map(|job| JobView::of(job, &api.manager));
+    let waited = Waited {
+        satisfied,
+        truncated: jobs.len() < ids.len(),
+        jobs: views.collect(),
+    };
+    Ok(Json(waited).into_response())
 }
 
 /// The most jobs that one request acts on.
@@ -90,16 +95,28 @@ struct ActedOn<'a> {
     detail: Option<String>,
 }
 
-/// What came of it for one job.
+/// What came of it for one job, and how that is now if the answer has place for it.
 enum Done {
-    /// It is like this now; not all of what was asked for has happened yet.
-    Begun(Arc<Job>),
-    /// It is like this now.
-    Job(Arc<Job>),
+    /// Not all of what was asked for has happened yet.
+    Begun(Option<Arc<Job>>),
+    /// All of it has happened.
+    Job(Option<Arc<Job>>),
     /// So many processes got the signal.
     Delivered(u64),
     /// It is gone.
     Purged,
+}
+
+impl Done {
+    /// Leaves the job out if the answer has no place for it.
+    fn fit(&mut self, budget: &mut Budget) {
+        match self {
+            Self::Begun(job) | Self::Job(job) => {
+                *job = job.take().filter(|job| budget.take(job));
+            }
+            Self::Delivered(_) | Self::Purged => {}
+        }
+    }
 }
 
 /// The jobs that a request means, of those that have ended or of those that have not.
@@ -112,15 +129,22 @@ async fn meant(api: &Api, chosen: &Chosen, ended: bool) -> Result<(Vec<JobId>, b
         return Ok((Vec::new(), false));
     }
     filter.states = states;
-    let page = api.manager.list(Query {
-        filter,
-        order: Order::CreatedAscending,
-        after: None,
-        limit: MOST,
-    });
-    let page = page.await?;
-    let ids = page.jobs.iter().map(|job| job.id).collect();
-    Ok((ids, page.more))
+    let (mut ids, mut after) = (Vec::new(), None);
+    loop {
+        let page = api.manager.list(Query {
+            filter: filter.clone(),
+            order: Order::CreatedAscending,
+            after,
+            limit: MOST - ids.len(),
+        });
+        let page = page.await?;
+        ids.extend(page.jobs.iter().map(|job| job.id));
+        // It ends early if its jobs are large.
+        if !page.more || page.jobs.is_empty() || ids.len() >= MOST {
+            return Ok((ids, page.more));
+        }
+        after = ids.last().copied();
+    }
 }
 
 /// Does the same to each of the jobs that are meant, and says what came of it for each.
@@ -135,15 +159,21 @@ where
 {
     let (ids, truncated) = meant(api, chosen, ended).await?;
     let matched = ids.len();
-    let done: Vec<(JobId, Result<Done, ApiError>)> = if chosen.dry_run {
-        Vec::new()
-    } else {
+    let mut done: Vec<(JobId, Result<Done, ApiError>)> = Vec::new();
+    if !chosen.dry_run {
         let work = stream::iter(ids).map(|id| {
             let work = each(id);
             async move { (id, work.await.map_err(ApiError::from)) }
         });
-        work.buffered(AT_ONCE).collect().await
-    };
+        let mut work = pin!(work.buffered(AT_ONCE));
+        let mut budget = Budget::default();
+        while let Some((id, mut one)) = work.next().await {
+            if let Ok(done) = &mut one {
+                done.fit(&mut budget);
+            }
+            done.push((id, one));
+        }
+    }
     let results = done.iter().map(|(id, done)| acted_on(api, *id, done));
     let acted = Acted {
         matched,
@@ -165,9 +195,11 @@ fn acted_on<'a>(api: &Api, id: JobId, done: &'a Result<Done, ApiError>) -> Acted
     match done {
         Ok(Done::Begun(job)) => {
             on.status = StatusCode::ACCEPTED.as_u16();
-            on.job = Some(JobView::of(job, &api.manager));
+            on.job = job.as_ref().map(|job| JobView::of(job, &api.manager));
         }
-        Ok(Done::Job(job)) => on.job = Some(JobView::of(job, &api.manager)),
+        Ok(Done::Job(job)) => {
+            on.job = job.as_ref().map(|job| JobView::of(job, &api.manager));
+        }
         Ok(Done::Delivered(count)) => on.delivered_to = Some(*count),
         Ok(Done::Purged) => on.status = StatusCode::NO_CONTENT.as_u16(),
         Err(error) => {
@@ -209,9 +241,9 @@ pub(super) async fn stop(
         async move {
             let job = manager.stop(id, stop).await?;
             Ok(if job.state.is_terminal() {
-                Done::Job(job)
+                Done::Job(Some(job))
             } else {
-                Done::Begun(job)
+                Done::Begun(Some(job))
             })
         }
     });
@@ -238,7 +270,8 @@ pub(super) async fn pause(
 ) -> Result<Response, ApiError> {
     let chosen = request::parse_chosen(&read(&api, request).await?).map_err(invalid)?;
     let paused = act(&api, &chosen, false, async |id| {
-        api.manager.pause(id).await.map(Done::Job)
+        let job = api.manager.pause(id).await?;
+        Ok(Done::Job(Some(job)))
     });
     paused.await
 }
@@ -250,7 +283,8 @@ pub(super) async fn resume(
 ) -> Result<Response, ApiError> {
     let chosen = request::parse_chosen(&read(&api, request).await?).map_err(invalid)?;
     let resumed = act(&api, &chosen, false, async |id| {
-        api.manager.resume(id).await.map(Done::Job)
+        let job = api.manager.resume(id).await?;
+        Ok(Done::Job(Some(job)))
     });
     resumed.await
 }
@@ -275,7 +309,7 @@ pub(super) async fn purge(
         async move {
             Ok(match manager.purge(id, stop, MAX_WAIT).await? {
                 Purged::Gone => Done::Purged,
-                Purged::StillThere(job) => Done::Begun(job),
+                Purged::StillThere(job) => Done::Begun(Some(job)),
             })
         }
     });

@@ -117,6 +117,7 @@ pub(super) async fn log(
         complete |= to.is_some();
     }
     let reader = api.manager.output(id).await?;
+    complete &= !is_unknown(&job, &reader);
     let plan = off_thread(move || plan_log(reader, &selection, complete)).await??;
     let mut response = raw(StatusCode::OK, kind, Some(plan.complete && !plan.is_cut));
     set(&mut response, FIRST_OFFSET, plan.first);
@@ -137,6 +138,11 @@ pub(super) async fn log(
     *response.body_mut() = records.into_body(is_end.then_some(job));
     save_as(&mut response, download);
     Ok(response)
+}
+
+/// Does nobody know what the job has written? It was started, and came back from a backup without its record and log.
+fn is_unknown(job: &Job, reader: &Reader) -> bool {
+    job.state == job::State::Lost && job.process.is_none() && reader.is_without_directory()
 }
 
 /// The head of an answer with output. Whether it is complete is not known while it is followed.

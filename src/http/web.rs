@@ -35,7 +35,11 @@ pub(super) const PATHS: &[&str] = &[
     "/ui/jobs",
     "/ui/jobs/{job}",
     "/ui/run",
+    "/ui/batches",
+    "/ui/batches/{batch}",
     "/ui/queues",
+    "/ui/schedules",
+    "/ui/schedules/{schedule}",
     "/ui/events",
     "/ui/access",
     "/ui/checkup",
@@ -61,7 +65,7 @@ pub(super) async fn lead() -> Response {
 
 /// The shell. Its base is counted from the route's depth, so that no header of a proxy has to be believed.
 pub(super) async fn shell(path: MatchedPath) -> Result<Response, ApiError> {
-    let base = if path.as_str() == "/ui/jobs/{job}" {
+    let base = if path.as_str().ends_with('}') {
         "../"
     } else {
         "./"

@@ -7,7 +7,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::StartError;
@@ -17,7 +16,7 @@ use super::link::MonitorLink;
 use super::room::Superseded;
 use super::shared::Shared;
 use super::time::until;
-use super::{batches, chains, mirror, queues, schedules};
+use super::{batches, chains, mirror, queues, schedules, wake};
 use job::outcome::{Cause, SpawnFailure};
 use job::queue::OnConflict;
 use job::spec::Secrets;
@@ -43,14 +42,38 @@ pub(super) enum Fate {
     Lives(MonitorLink, Option<Record>),
     /// The job has ended; this is the last record.
     Ended(Record),
-    /// Nobody saw the end.
-    Lost(Option<Record>, Cause),
+    /// Nobody saw the end. Without a record, this is why there is none.
+    Lost(Result<Record, NoRecord>, Cause),
     /// No program was ever executed for it, and none will be: nothing of the launch is left.
     NeverStarted,
     /// No program could be executed for it.
     Failed(SpawnFailure),
     /// The service ends without its jobs: the next server finds out.
     Undecided,
+}
+
+/// Why nothing is known of a job that had been started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoRecord {
+    Missing,
+    Damaged,
+    Unreadable,
+    /// Its monitor lives and does not answer.
+    Mute,
+}
+
+impl NoRecord {
+    /// For the job's message.
+    pub(super) fn describe(self) -> &'static str {
+        match self {
+            Self::Missing => {
+                "the job was started, and its directory or the record in it is missing: nobody knows how it ended"
+            }
+            Self::Damaged => "the job's record is damaged: nobody knows how it ended",
+            Self::Unreadable => "the job's record cannot be read: nobody knows how it ended",
+            Self::Mute => "the job's monitor does not answer, and it has no record",
+        }
+    }
 }
 
 /// Whose monitor it was.
@@ -62,14 +85,22 @@ pub(super) enum Origin {
     Inherited,
 }
 
+/// What the last launch of a job has left.
+enum Left {
+    /// A record.
+    Record(Box<record::Found>),
+    /// No record that can be read, of a job that may have been started all the same.
+    Doubt,
+}
+
 /// A job, the values of its secrets, and what its last launch has left.
-type Known = (Job, Secrets, Option<record::Found>);
+type Known = (Job, Secrets, Left);
 
 /// An unfinished job as a server's start finds it.
 enum Found {
     /// Nobody has launched it: its ticket and its start deadline, and all of it if it puts an end to others.
     Waits(Ticket, Option<Timestamp>, Option<Box<Job>>),
-    /// It was launched, or more than its creation was told of it.
+    /// It was launched.
     Known(Box<Known>),
 }
 
@@ -85,24 +116,23 @@ pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
     batches::recall(shared).await?;
     let directories = shared.job_dirs.all().await?;
     let reading = shared.clone();
-    let beyond = told.iter().filter(|(_, state)| **state != State::Queued);
-    let beyond: HashSet<JobId> = beyond.map(|(id, _)| *id).collect();
+    let started: HashSet<JobId> = told
+        .iter()
+        .filter(|(_, state)| is_beyond_start(**state))
+        .map(|(id, _)| *id)
+        .collect();
     let unfinished = shared.store.unfinished(move |job, secrets| {
-        let launched = directories
-            .contains(&job.id)
-            .then(|| reading.job_dirs.read_record(job.id))
-            .flatten()
-            .filter(|found| {
-                let is_settled = is_settled(found, job.attempt);
-                if is_settled {
-                    reading.job_dirs.remove_record_now(job.id);
-                }
-                !is_settled
-            });
         let id = job.id;
+        let left = directories
+            .contains(&id)
+            .then(|| left_of(&reading, &job))
+            .flatten();
+        // Its directory does not make it start again: the store knows that it has run.
+        let was_started = started.contains(&id) || is_beyond_start(job.state);
+        let left = left.or_else(|| was_started.then_some(Left::Doubt));
         reading.chains.recall(&job);
-        if launched.is_some() || beyond.contains(&id) || job.state != State::Queued {
-            return (id, Found::Known(Box::new((job, secrets, launched))));
+        if let Some(left) = left {
+            return (id, Found::Known(Box::new((job, secrets, left))));
         }
         let ticket = reading.room.ticket_of(&job);
         let deadline = job.start_deadline_at();
@@ -146,24 +176,52 @@ fn supersedes(job: &Job) -> bool {
     matches!(policy, Some(OnConflict::Newest | OnConflict::Replace))
 }
 
+/// Is a job in this state only after a monitor had it?
+pub(super) fn is_beyond_start(state: State) -> bool {
+    match state {
+        State::Queued | State::Starting => false,
+        State::Running
+        | State::Paused
+        | State::Stopping
+        | State::Succeeded
+        | State::Failed
+        | State::TimedOut
+        | State::Canceled
+        | State::Lost => true,
+    }
+}
+
+/// What is in the directory of an unfinished job.
+fn left_of(shared: &Shared, job: &Job) -> Option<Left> {
+    match shared.job_dirs.read_record(job.id) {
+        Ok(Some(found)) if is_settled(&found, job.attempt) => {
+            shared.job_dirs.remove_record_now(job.id);
+            None
+        }
+        Ok(found) => found.map(|found| Left::Record(Box::new(found))),
+        Err(_) => Some(Left::Doubt),
+    }
+}
+
 fn take_known_over(
     shared: &Arc<Shared>,
-    (job, secrets, launched): Known,
+    (job, secrets, left): Known,
     told: Option<State>,
     origin: Origin,
 ) {
     let ticket = shared.room.ticket_of(&job);
+    // A job that was changed while it ran is in the store as it was then.
+    let row = Some(job.state).filter(|state| is_beyond_start(*state));
+    let told = told
+        .filter(|state| is_beyond_start(*state))
+        .or(row)
+        .or(told);
     let mut job = shared.outlived(job);
-    let Some(found) = launched else {
-        let (slot, has_slot) = oneshot::channel();
-        let runner = shared.enlist(job, true, None).told(told);
-        shared.room.enter(ticket, Some(slot));
-        shared.spawn(runner.go_on_waiting(has_slot, secrets));
-        return;
-    };
     // What it was when its monitor last wrote, until the monitor is heard.
     job.state = State::Starting;
-    if let Some(record) = &found.record {
+    if let Left::Record(found) = &left
+        && let Some(record) = &found.record
+    {
         mirror::mirror(&mut job, record);
     }
     shared.room.adopt(ticket);
@@ -176,8 +234,14 @@ fn is_settled(found: &record::Found, attempt: u32) -> bool {
     found.record.as_ref().is_some_and(|it| it.attempt < attempt)
 }
 
-/// Finds out what became of the present attempt of a job whose monitor cannot be heard.
-pub(super) async fn fate(shared: &Arc<Shared>, job: &Job, origin: Origin) -> Fate {
+/// Finds out what became of the present attempt of a job whose monitor cannot be heard. One that is known to have
+/// been started never starts again, whatever is in its directory.
+pub(super) async fn fate(
+    shared: &Arc<Shared>,
+    job: &Job,
+    was_started: bool,
+    origin: Origin,
+) -> Fate {
     let (id, attempt) = (job.id, job.attempt);
     let began = Instant::now();
     let rescue_limit = match origin {
@@ -189,7 +253,20 @@ pub(super) async fn fate(shared: &Arc<Shared>, job: &Job, origin: Origin) -> Fat
         if shared.shutdown.leaves_jobs() {
             return Fate::Undecided;
         }
-        match shared.job_dirs.read_record(id) {
+        let found = match shared.job_dirs.read_record(id) {
+            Ok(found) => found,
+            // A moment without descriptors says nothing of a job.
+            Err(error) if waited >= CONNECT_LIMIT => {
+                tracing::error!(job.id = %id, %error, "the record of job {id} cannot be read: {error}");
+                let cause = lost_cause(shared, origin, None);
+                return Fate::Lost(Err(NoRecord::Unreadable), cause);
+            }
+            Err(_) => {
+                until(Some(Instant::now() + CONNECT_PAUSE)).await;
+                continue;
+            }
+        };
+        match found {
             Some(found) if is_settled(&found, attempt) => {
                 if found.monitor.is_none() {
                     shared.job_dirs.remove_record(id).await;
@@ -198,15 +275,16 @@ pub(super) async fn fate(shared: &Arc<Shared>, job: &Job, origin: Origin) -> Fat
             }
             Some(record::Found {
                 record,
-                monitor: Some(_),
+                monitor: Some(monitor),
                 ..
             }) => match shared.job_dirs.connect(id) {
                 Ok(link) => return Fate::Lives(link, record),
                 Err(error) if waited >= CONNECT_LIMIT => {
                     tracing::error!(job.id = %id, %error, "the monitor of job {id} does not answer: {error}");
-                    return Fate::Lost(record, Cause::MonitorLost);
+                    return Fate::Lost(record.ok_or(NoRecord::Mute), Cause::MonitorLost);
                 }
-                Err(_) => {}
+                // It listens once it has seen that its server is gone.
+                Err(_) => wake::wake(&shared.job_dirs, id, monitor),
             },
             Some(record::Found {
                 record: Some(record),
@@ -227,7 +305,7 @@ pub(super) async fn fate(shared: &Arc<Shared>, job: &Job, origin: Origin) -> Fat
                         return Fate::Failed(failure);
                     }
                     let cause = lost_cause(shared, origin, Some(&record));
-                    return Fate::Lost(Some(record), cause);
+                    return Fate::Lost(Ok(record), cause);
                 }
             }
             // It may have run: never again.
@@ -237,7 +315,8 @@ pub(super) async fn fate(shared: &Arc<Shared>, job: &Job, origin: Origin) -> Fat
                 ..
             }) => {
                 shared.job_dirs.quarantine(id);
-                return Fate::Lost(None, lost_cause(shared, origin, None));
+                let cause = lost_cause(shared, origin, None);
+                return Fate::Lost(Err(NoRecord::Damaged), cause);
             }
             // A monitor makes the directory, then the record; the leader writes into it before it
             // executes anything.
@@ -247,11 +326,12 @@ pub(super) async fn fate(shared: &Arc<Shared>, job: &Job, origin: Origin) -> Fat
                 ..
             })
             | None => {
-                if waited >= BIRTH_LIMIT && shared.job_dirs.discard(id).await {
+                if waited >= BIRTH_LIMIT && !was_started && shared.job_dirs.discard(id).await {
                     return Fate::NeverStarted;
                 }
-                if waited >= CONNECT_LIMIT {
-                    return Fate::Lost(None, lost_cause(shared, origin, None));
+                if waited >= CONNECT_LIMIT || was_started && waited >= BIRTH_LIMIT {
+                    let cause = lost_cause(shared, origin, None);
+                    return Fate::Lost(Err(NoRecord::Missing), cause);
                 }
             }
         }

@@ -36,32 +36,37 @@ impl JobDirs {
     /// The jobs that have a directory.
     pub(super) async fn all(self: &Arc<Self>) -> io::Result<HashSet<JobId>> {
         let listing = self.clone();
-        let found = tokio::task::spawn_blocking(move || listing.names().into_iter().collect());
-        found.await.map_err(io::Error::other)
+        let found = tokio::task::spawn_blocking(move || listing.names());
+        let found = found.await.map_err(io::Error::other)??;
+        Ok(found.into_iter().collect())
     }
 
     /// The jobs whose directories hold a record. Blocks.
     pub(super) fn untidy(&self) -> Vec<JobId> {
-        let mut ids = self.names();
+        let mut ids = self.names().unwrap_or_default();
         ids.retain(|id| record::is_untidy(self.jobs.as_fd(), *id));
         ids
     }
 
-    fn names(&self) -> Vec<JobId> {
+    fn names(&self) -> io::Result<Vec<JobId>> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let Ok(mut jobs) = Dir::openat(&self.jobs, ".", flags, Mode::empty()) else {
-            return Vec::new();
-        };
-        jobs.iter()
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str().ok()?.parse().ok())
-            .collect()
+        let mut jobs = Dir::openat(&self.jobs, ".", flags, Mode::empty())?;
+        let mut names = Vec::new();
+        for entry in jobs.iter() {
+            let entry = entry?;
+            let name = entry.file_name().to_str().ok();
+            names.extend(name.and_then(|name| name.parse::<JobId>().ok()));
+        }
+        Ok(names)
     }
 
-    /// Reads a job's record from its directory.
-    pub(super) fn read_record(&self, id: JobId) -> Option<record::Found> {
-        let directory = record::open_directory(self.jobs.as_fd(), id).ok()?;
-        record::read(directory.as_fd()).ok()?
+    /// Reads a job's record from its directory; `Ok(None)` if there is neither the one nor the other.
+    pub(super) fn read_record(&self, id: JobId) -> io::Result<Option<record::Found>> {
+        match record::open_directory(self.jobs.as_fd(), id) {
+            Ok(directory) => record::read(directory.as_fd()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Connects to the job's monitor, which has lost its server.

@@ -12,6 +12,27 @@ use job::{Job, JobId, State};
 const PAGE_BYTES: usize = 8 << 20;
 const JOB_BYTES: usize = 1 << 10;
 
+/// What an answer may have of jobs: about as many bytes as a page.
+#[derive(Debug, Default)]
+pub struct Budget {
+    bytes: usize,
+}
+
+impl Budget {
+    /// Takes the place of this job; `false` if there is none left.
+    pub fn take(&mut self, job: &Job) -> bool {
+        let has_place = self.bytes < PAGE_BYTES;
+        if has_place {
+            self.bytes += JOB_BYTES + job.spec.text_bytes();
+        }
+        has_place
+    }
+
+    fn left(&self) -> usize {
+        PAGE_BYTES.saturating_sub(self.bytes)
+    }
+}
+
 /// How many jobs are read at first, of which nobody knows yet how large they are.
 const PAGE_BEGINNING: usize = 64;
 
@@ -22,8 +43,8 @@ pub(super) async fn page(shared: &Shared, query: Query) -> Result<Page, RequestE
         jobs: Vec::new(),
         more: true,
     };
-    let (mut bytes, mut at_once) = (0, PAGE_BEGINNING);
-    while page.more && page.jobs.len() < query.limit && bytes < PAGE_BYTES {
+    let (mut budget, mut at_once) = (Budget::default(), PAGE_BEGINNING);
+    while page.more && page.jobs.len() < query.limit && budget.left() > 0 {
         let limit = at_once.min(query.limit - page.jobs.len());
         let beyond = Query {
             limit: limit.saturating_add(1),
@@ -38,15 +59,14 @@ pub(super) async fn page(shared: &Shared, query: Query) -> Result<Page, RequestE
         page.more = jobs.len() > limit;
         jobs.truncate(limit);
         for job in jobs {
-            if bytes >= PAGE_BYTES {
+            if !budget.take(&job) {
                 page.more = true;
                 break;
             }
-            bytes += JOB_BYTES + job.spec.text_bytes();
             page.jobs.push(job);
         }
-        let each = bytes.div_ceil(page.jobs.len().max(1));
-        at_once = (PAGE_BYTES.saturating_sub(bytes) / each.max(1)).max(1);
+        let each = budget.bytes.div_ceil(page.jobs.len().max(1));
+        at_once = (budget.left() / each.max(1)).max(1);
     }
     Ok(page)
 }

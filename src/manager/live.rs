@@ -1,6 +1,7 @@
 //! How a live job is found, woken, asked and followed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -19,6 +20,9 @@ use store::StoreError;
 
 /// How many requests may wait for a job's task.
 const REQUESTS: usize = 16;
+
+/// How long a job's monitor may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
 /// How often a job that waits is woken for one request: it may fall asleep again before the request is seen.
 const WAKINGS: usize = 16;
@@ -155,18 +159,30 @@ impl Shared {
         }))
     }
 
-    /// Asks a live job's task; a job that is not live has finished, or never was.
+    /// Asks a live job's task; a job that is not live has finished, or never was. A monitor that does not answer in
+    /// time may still do what it was asked.
     pub(super) async fn ask(
         self: &Arc<Self>,
         id: JobId,
         request: impl FnOnce(Reply) -> JobRequest,
     ) -> Result<u64, RequestError> {
         let (reply, replied) = oneshot::channel();
-        if let Some(awake) = self.awake(id).await?
-            && awake.requests.send(Box::new(request(reply))).await.is_ok()
-            && let Ok(result) = replied.await
-        {
-            return result;
+        let request = Box::new(request(reply));
+        // Input is taken as fast as the job reads it.
+        let limit = (!request.is_input()).then(|| Instant::now() + ANSWER_LIMIT);
+        let asked = async {
+            let Some(awake) = self.awake(id).await? else {
+                return Ok(None);
+            };
+            let _ = awake.requests.send(request).await;
+            Ok::<_, RequestError>(replied.await.ok())
+        };
+        let answer = tokio::select! {
+            answer = asked => answer?,
+            () = until(limit) => return Err(RequestError::MonitorGone),
+        };
+        if let Some(answer) = answer {
+            return answer;
         }
         let job = self.get(id).await?;
         Err(if job.state.is_terminal() {

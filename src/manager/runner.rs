@@ -15,7 +15,7 @@ use tokio::time::Instant;
 pub(super) use acceptance::Acceptance;
 
 use super::admission::Ticket;
-use super::adopt::{self, Fate, Origin};
+use super::adopt::{self, Fate, NoRecord, Origin};
 use super::readers::Readers;
 use super::shared::Shared;
 use super::shutdown::ShutdownPlan;
@@ -152,7 +152,9 @@ impl Runner {
     /// A job that an earlier server launched; it holds a slot.
     pub(super) async fn resume(mut self: Box<Self>, secrets: Secrets, origin: Origin) {
         self.origin = origin;
-        let next = match Box::pin(adopt::fate(&self.shared, &self.job, origin)).await {
+        let was_started = self.was_started();
+        let fate = adopt::fate(&self.shared, &self.job, was_started, origin);
+        let next = match Box::pin(fate).await {
             Fate::Lives(link, record) => {
                 if let Some(record) = record {
                     mirror::mirror(&mut self.job, &record);
@@ -205,9 +207,14 @@ impl Runner {
         self.commit_end().await;
     }
 
+    /// Has a program of the present attempt been executed, as far as is known without its record?
+    fn was_started(&self) -> bool {
+        adopt::is_beyond_start(self.told) || self.job.attempt_started_at().is_some()
+    }
+
     /// The end of an attempt whose end nobody saw.
-    async fn lose(&mut self, record: Option<Record>, cause: Cause) -> Next {
-        if let Some(record) = &record {
+    async fn lose(&mut self, record: Result<Record, NoRecord>, cause: Cause) -> Next {
+        if let Ok(record) = &record {
             mirror::mirror(&mut self.job, record);
         }
         // Its last record may be older than its last output.
@@ -215,9 +222,10 @@ impl Runner {
         let present = self.shared.job_dirs.with_present_output(present).await;
         self.job.output = present.output;
         mirror::end(&mut self.job, Termination::unasked(cause), clock::wall());
-        let usage = record.as_ref().and_then(|record| record.usage);
-        if let Some(record) = record {
-            self.name_survivors(mirror::unwatched(&record)).await;
+        let usage = record.as_ref().ok().and_then(|record| record.usage);
+        match record {
+            Ok(record) => self.name_survivors(mirror::unwatched(&record)).await,
+            Err(why) => self.job.message = Some(why.describe().to_owned()),
         }
         self.settle(usage).await
     }
@@ -319,9 +327,12 @@ impl Runner {
         let events = event::since(self.told, &job, clock::wall());
         self.told = job.state;
         failpoint::hit("end.storing");
+        let mut was_said = false;
         while let Err(error) = self.shared.store.finish(job.clone(), events.clone()).await {
             self.shared.store_failed(&error);
-            tracing::error!(job.id = %job.id, %error, "the end of job {} could not be stored and is tried again: {error}", job.id);
+            if !std::mem::replace(&mut was_said, true) {
+                tracing::error!(job.id = %job.id, %error, "the end of job {} could not be stored, and is tried again until it is: {error}", job.id);
+            }
             until(Some(Instant::now() + STORE_RETRY)).await;
         }
         failpoint::hit("end.stored");

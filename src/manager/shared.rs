@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::Semaphore;
 
@@ -15,6 +16,7 @@ use super::queues::Registry;
 use super::resolve::{Resolver, own_environment};
 use super::room::Room;
 use super::runner::JobRequest;
+use super::seldom::Seldom;
 use super::setup::{Host, Limits, Setup};
 use super::shutdown::Shutdown;
 use super::spans::Exporter;
@@ -57,6 +59,8 @@ pub(super) struct Shared {
     pub(super) spans: Option<Exporter>,
     /// Whose turn it is to change a finished job.
     pub(super) finished_amendments: Semaphore,
+    /// How the store failed last.
+    failures: Seldom,
 }
 
 impl std::fmt::Debug for Shared {
@@ -109,6 +113,7 @@ impl Shared {
             metrics,
             spans,
             finished_amendments: Semaphore::new(1),
+            failures: Seldom::default(),
             shutdown,
             tasks,
             host,
@@ -210,7 +215,10 @@ impl Shared {
     }
 
     pub(super) fn store_failed(&self, error: &StoreError) {
-        tracing::error!(%error, "the store failed: {error}");
+        // On a full disk each job that ends would say so each second.
+        if self.failures.is_due(&error.to_string(), Instant::now()) {
+            tracing::error!(%error, "the store failed: {error}");
+        }
     }
 
     /// Are requests answered?

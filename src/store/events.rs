@@ -147,11 +147,25 @@ pub(super) fn prune(connection: &Connection, keep: u64, totals: &mut Totals) -> 
     }
     let room = keep / 64;
     let to = totals.last_event - (keep - room);
-    totals.pruned_events = to.min(totals.pruned_events + PRUNED_AT_ONCE);
+    let from = totals.pruned_events;
+    totals.pruned_events = to.min(from + PRUNED_AT_ONCE);
+    // What says that an unfinished job has been started stays until that job is removed: nobody is shown it, and
+    // the next server must know.
     connection
-        .prepare_cached("DELETE FROM events WHERE seq <= ?")?
-        .execute([totals.pruned_events])?;
+        .prepare_cached(&format!(
+            "DELETE FROM events WHERE seq > ? AND seq <= ?
+             AND NOT (kind IN ({}) AND job IN (SELECT id FROM live))",
+            numbers_of(|kind| kind != Kind::Created && kind.told().is_some())
+        ))?
+        .execute([from, totals.pruned_events])?;
     Ok(())
+}
+
+/// The numbers of these kinds, for a list in SQL.
+fn numbers_of(is_wanted: impl Fn(Kind) -> bool) -> String {
+    let kinds = Kind::ALL.into_iter().filter(|kind| is_wanted(*kind));
+    let numbers: Vec<String> = kinds.map(|kind| number_of(kind).to_string()).collect();
+    numbers.join(", ")
 }
 
 /// Removes the events of a job.
@@ -282,12 +296,11 @@ pub(super) fn told(connection: &Connection) -> Result<HashMap<JobId, State>, Fau
         .into_iter()
         .filter_map(|kind| Some((number_of(kind), kind.told()?)))
         .collect();
-    let numbers: Vec<String> = kinds.iter().map(|(number, _)| number.to_string()).collect();
     let sql = format!(
         "SELECT l.id, (SELECT e.kind FROM events e WHERE e.job = l.id AND e.kind IN ({})
                        ORDER BY e.seq DESC LIMIT 1)
          FROM live l",
-        numbers.join(", ")
+        numbers_of(|kind| kind.told().is_some())
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let rows = statement.query_map([], |row| {

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{LONG, Reply, Server, id};
+use crate::harness::{LONG, Reply, Server, eventually, id, unique_seconds};
 
 /// Every field of a spec with wrong values: the pointer and code that the answer must have.
 fn wrong_fields() -> Vec<(Value, &'static str, &'static str)> {
@@ -694,6 +694,33 @@ async fn an_idempotency_key_must_be_visible_ascii() {
             "{key:?}"
         );
     }
+}
+
+/// A client that shuts down its side of the connection is taken for gone, as one that was killed: what it asked for is
+/// done, and it gets no answer.
+#[tokio::test]
+async fn a_client_that_half_closes_is_taken_for_gone_and_its_job_runs() {
+    let server = Server::start().await;
+    let body = json!({"command": ["sleep", unique_seconds()]}).to_string();
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    let head = format!(
+        "POST /jobs?wait=600 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        server.token(),
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert_eq!(String::from_utf8_lossy(&answer), "");
+    let job = eventually("its job runs", async || {
+        let jobs = server.get("/jobs?state=running").await.json();
+        jobs["jobs"].get(0).map(id)
+    })
+    .await;
+    server.stop(&job, "force").await;
 }
 
 /// Bytes that are no HTTP, or only half of it, must not disturb the service.

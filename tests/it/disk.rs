@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::cli::cli;
 use crate::harness::{Server, binary, blocking_until, eventually, id, is_root, unique_seconds};
 
 /// A file system of a few megabytes in place of the state directory.
@@ -133,6 +134,68 @@ async fn a_full_disk_makes_jobs_wait_and_loses_nothing() {
     let again = server.run(&json!({"script": "exit 6"})).await;
     assert_eq!(again["exit"]["code"], 6, "{again:#}");
     assert!(server.end(Signal::SIGTERM).unwrap().success());
+    drop(small);
+}
+
+/// A job that fills the disk leaves what the store needs: it says why it waits, a stop ends it, and a purge makes room.
+#[tokio::test]
+async fn a_disk_that_a_job_has_filled_is_made_free_by_a_purge() {
+    let Some((server, small)) = on_a_disk("size=48m,mode=0700").await else {
+        return;
+    };
+    let body = json!({"command": ["cat", "/dev/zero"], "output": {"max_bytes": 1_000_000_000}});
+    let job = id(&server.submit(&body).await);
+    eventually("the job says what it waits for", async || {
+        let job = server.job(&job).await;
+        let message = job["state_message"].as_str().unwrap_or_default();
+        message.contains("No space left on device").then_some(())
+    })
+    .await;
+    let stopped = cli(&server, &["stop", &job]).good();
+    assert!(stopped.text().contains("canceled"), "{stopped:?}");
+    assert_eq!(server.run_script("exit 3").await["exit"]["code"], 3);
+    let purged = server.delete(&job, "purge").await;
+    assert_eq!(purged.status, 204, "{purged}");
+    let body =
+        json!({"script": "head -c 20000000 /dev/zero", "output": {"max_bytes": 1_000_000_000}});
+    let again = server.run(&body).await;
+    assert_eq!(again["output"]["stdout_bytes"], 20_000_000, "{again:#}");
+    assert!(
+        !server.log().contains("the store failed"),
+        "{}",
+        server.log()
+    );
+    drop(server);
+    drop(small);
+}
+
+/// While nothing can be stored, that is said once, and once for each job that has ended.
+#[tokio::test]
+async fn a_store_without_room_says_so_once() {
+    let Some((server, small)) = on_a_small_disk().await else {
+        return;
+    };
+    let body = json!({"command": ["sleep", unique_seconds()]});
+    let mut jobs = Vec::new();
+    for _ in 0..3 {
+        jobs.push(id(&server.submit(&body).await));
+    }
+    small.fill();
+    for job in &jobs {
+        let stopping = server.delete(job, "force").await;
+        assert!(stopping.status < 300, "{stopping}");
+    }
+    eventually("each of them is tried", async || {
+        let words = "could not be stored, and is tried again";
+        (server.log().matches(words).count() == 3).then_some(())
+    })
+    .await;
+    assert_eq!(server.log().matches("the store failed").count(), 1);
+    small.make_room();
+    for job in &jobs {
+        assert_eq!(server.finished(job).await["state"], "canceled");
+    }
+    drop(server);
     drop(small);
 }
 

@@ -235,6 +235,48 @@ async fn a_page_ends_early_where_its_jobs_are_large() {
     }
 }
 
+/// What shows many jobs at once has the bound of a page.
+#[tokio::test]
+async fn a_wait_and_a_stop_show_no_more_of_large_jobs_than_a_page() {
+    let server = Server::start().await;
+    let body = json!({"command": ["true"], "env": {"TEXT": "x".repeat(100_000)}, "hold": true, "labels": {"of": "large"}});
+    let mut made = Vec::new();
+    for _ in 0..120 {
+        made.push(id(&server.submit(&body).await));
+    }
+    let reply = server
+        .post(
+            "/jobs/wait",
+            &json!({"job_ids": made, "timeout_seconds": 0}),
+        )
+        .await;
+    assert!(reply.body.len() < 11_000_000, "{} bytes", reply.body.len());
+    let waited = reply.json();
+    assert_eq!(
+        (&waited["satisfied"], &waited["truncated"]),
+        (&json!(false), &json!(true))
+    );
+    let shown = ids(&waited);
+    assert!(shown.len() > 50 && made.starts_with(&shown), "{shown:?}");
+    let rest = json!({"job_ids": made[shown.len()..], "timeout_seconds": 0});
+    let rest = server.post("/jobs/wait", &rest).await.json();
+    assert_eq!(rest["truncated"], false);
+    assert_eq!([shown, ids(&rest)].concat(), made);
+    let stop = json!({"label_selector": "of=large"});
+    let reply = server.post("/jobs/stop", &stop).await;
+    assert!(reply.body.len() < 11_000_000, "{} bytes", reply.body.len());
+    let stopped = reply.json();
+    let results = stopped["results"].as_array().unwrap();
+    assert_eq!(results.len(), made.len());
+    assert!(
+        results.iter().all(|one| one["status"] == 200),
+        "{:#}",
+        results[0]
+    );
+    let shown = results.iter().filter(|one| !one["job"].is_null()).count();
+    assert!((50..120).contains(&shown), "{shown}");
+}
+
 /// A clock that goes back makes no id that sorts before those that are there: who walks the list would miss the job, and
 /// the queue would start it before older ones.
 #[tokio::test]

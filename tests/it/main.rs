@@ -40,6 +40,7 @@ mod proxies;
 mod queue;
 mod queues;
 mod real_work;
+mod restored;
 mod retention;
 mod retries;
 mod sandbox;

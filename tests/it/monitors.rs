@@ -221,6 +221,68 @@ async fn a_monitor_that_its_job_stops_goes_on() {
     assert_eq!(stopped["exit"]["signal"], "SIGKILL", "{stopped:#}");
 }
 
+/// Its supervisor is gone, and the next one is not told that it was stopped.
+#[tokio::test]
+async fn a_monitor_of_an_earlier_service_that_its_job_stops_goes_on() {
+    let builder = || Server::builder().args(["--on-shutdown", "leave"]);
+    let mut server = builder().start().await;
+    let cwd = server.scratch();
+    let script = format!(
+        "mkfifo gate; echo ready; read _ < gate; kill -STOP $PPID; : > stopped; sleep {}",
+        unique_seconds()
+    );
+    let job = id(&server.submit(&json!({"script": script, "cwd": cwd})).await);
+    server.says(&job, "ready").await;
+    server.end(Signal::SIGTERM);
+    server.start_again(builder()).await;
+    server.in_state(&job, "running").await;
+    fs::write(cwd.join("gate"), "\n").unwrap();
+    eventually("it has been stopped", async || {
+        cwd.join("stopped").exists().then_some(())
+    })
+    .await;
+    let canceled = server.stop(&job, "force").await;
+    assert_eq!(canceled["exit"]["signal"], "SIGKILL", "{canceled:#}");
+    assert!(server.log().contains("was stopped, and is woken"));
+}
+
+/// A debugger holds the monitor, so that nothing wakes it.
+#[tokio::test]
+async fn a_monitor_that_does_not_answer_is_not_waited_for_for_ever() {
+    let server = Server::start().await;
+    let body = json!({"command": ["sleep", unique_seconds()]});
+    let job = id(&server.submit(&body).await);
+    let monitor = server.monitors()[&job];
+    let script = "import ctypes, os, sys, time; pid = int(sys.argv[1]); \
+        sys.exit(1) if ctypes.CDLL(None).ptrace(16, pid, None, None) else os.waitpid(pid, 0x40000000); \
+        print('held', flush=True); sys.stdin.read()";
+    let mut debugger = std::process::Command::new("python3")
+        .args(["-c", script, &monitor.to_string()])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let stdout = debugger.stdout.take().unwrap();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).unwrap();
+    if line.is_empty() {
+        eprintln!("skipped: a process cannot be traced here");
+        debugger.wait().unwrap();
+        server.stop(&job, "force").await;
+        return;
+    }
+    let reply = server.delete(&job, "force").await;
+    assert_eq!(
+        (reply.status, reply.code().as_str()),
+        (503, "monitor_unavailable")
+    );
+    assert_ne!(reply.header("retry-after"), "");
+    drop(debugger.stdin.take());
+    debugger.wait().unwrap();
+    // What it was asked is done once it can.
+    assert_eq!(server.finished(&job).await["state"], "canceled");
+}
+
 #[tokio::test]
 async fn a_server_that_is_stopped_goes_on() {
     let server = Server::start().await;

@@ -159,6 +159,10 @@ async fn the_shell_is_for_everybody_and_for_no_frame() {
         ("/ui/", "./"),
         ("/ui/jobs", "./"),
         ("/ui/jobs/x", "../"),
+        ("/ui/batches", "./"),
+        ("/ui/batches/x", "../"),
+        ("/ui/schedules", "./"),
+        ("/ui/schedules/x", "../"),
         ("/ui/run", "./"),
     ] {
         let shell = server.send(server.anonymous(Method::GET, path)).await;

@@ -28,6 +28,18 @@ pub(crate) async fn type_in(server: &Server, job: &str, text: &str) -> Reply {
     reply
 }
 
+/// A command that says `word`, and then the size of its terminal at each SIGWINCH. Those that come while it speaks are
+/// kept, and none is lost: bash forgets one that comes while its trap runs.
+pub(crate) fn says_its_size(word: &str) -> String {
+    let program = "import os, signal, sys; \
+        signal.signal(signal.SIGINT, signal.SIG_DFL); \
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGWINCH}); \
+        print(sys.argv[1], flush=True); \
+        [print(size.lines, size.columns, flush=True) for _ in iter(lambda: signal.sigwait({signal.SIGWINCH}), 0) \
+        for size in [os.get_terminal_size()]]";
+    format!("python3 -c '{program}' {word}")
+}
+
 async fn resize(server: &Server, job: &str, body: &Value) -> Reply {
     let request = server.request(Method::PUT, &format!("/jobs/{job}/pty"));
     server.send(request.json(body)).await
@@ -92,11 +104,9 @@ async fn what_is_typed_is_echoed_read_and_ended() {
 #[tokio::test]
 async fn a_resize_reaches_the_foreground() {
     let server = Server::start().await;
-    let script = format!(
-        "trap 'stty size' WINCH; sleep {} & echo ready; while :; do wait; done",
-        unique_seconds()
-    );
-    let body = json!({"script": script, "shell": ["bash", "-c"], "pty": {"rows": 10, "cols": 20}});
+    // The shell waits, so that the one who is told is a child in its group.
+    let script = format!("{}; :", says_its_size("ready"));
+    let body = json!({"script": script, "pty": {"rows": 10, "cols": 20}});
     let job = id(&server.submit(&body).await);
     server.says(&job, "ready").await;
     assert_eq!(

@@ -23,13 +23,19 @@ import { codeWaits, SignIn } from "./views/SignIn.tsx";
 // What is seldom the first that is looked at comes when it is.
 const Access = lazy(() => import("./views/rest.ts").then((all) => ({ default: all.Access })));
 const Checkup = lazy(() => import("./views/rest.ts").then((all) => ({ default: all.Checkup })));
+const Batches = lazy(() => import("./views/rest.ts").then((all) => ({ default: all.Batches })));
+const BatchPage = lazy(() => import("./views/rest.ts").then((all) => ({ default: all.BatchPage })));
 const Queues = lazy(() => import("./views/rest.ts").then((all) => ({ default: all.Queues })));
+const Schedules = lazy(() => import("./views/rest.ts").then((all) => ({ default: all.Schedules })));
+const SchedulePage = lazy(() => import("./views/rest.ts").then((all) => ({ default: all.SchedulePage })));
 const Run = lazy(() => import("./views/rest.ts").then((all) => ({ default: all.Run })));
 
 const RAIL: [View, string, IconName, string][] = [
   ["overview", "", "overview", "Overview"],
   ["jobs", "jobs", "jobs", "Jobs"],
+  ["batches", "batches", "batch", "Batches"],
   ["queues", "queues", "queue", "Queues"],
+  ["schedules", "schedules", "schedule", "Schedules"],
   ["events", "events", "events", "Events"],
 ];
 const SERVICE: [View, string, IconName, string][] = [
@@ -38,8 +44,14 @@ const SERVICE: [View, string, IconName, string][] = [
   ["settings", "settings", "settings", "Settings"],
 ];
 
+/** What a small screen has at its foot; the rest is behind the last of them. */
+const FOOT: [View, string, IconName, string][] = [...RAIL.filter(([view]) => view !== "batches" && view !== "schedules"), ["settings", "settings", "more", "More"]];
+
+/** The list that a view of one thing belongs to. */
+const LISTS: Partial<Record<View, View>> = { job: "jobs", batch: "batches", schedule: "schedules" };
+
 const TITLES: Record<View, string> = {
-  overview: "Overview", jobs: "Jobs", job: "Job", run: "Run", queues: "Queues", events: "Events", access: "Access", checkup: "Check-up", settings: "Settings", signin: "Sign in", nowhere: "Nothing here",
+  overview: "Overview", jobs: "Jobs", job: "Job", run: "Run", batches: "Batches", batch: "Batch", queues: "Queues", schedules: "Schedules", schedule: "Schedule", events: "Events", access: "Access", checkup: "Check-up", settings: "Settings", signin: "Sign in", nowhere: "Nothing here",
 };
 
 export function App() {
@@ -56,8 +68,8 @@ export function App() {
     return undefined;
   }, [failed]);
   useEffect(() => {
-    const name = place.value.view === "job" ? null : TITLES[place.value.view];
-    if (name !== null) document.title = `${name} · Procession`;
+    const { view } = place.value;
+    if (LISTS[view] === undefined) document.title = `${TITLES[view]} · Procession`;
   }, [place.value]);
   if (place.value.view === "signin" || session.value === null) return <><SignIn alone /><Toast /></>;
   if (session.value === undefined) return failed ? <div class="banners"><Lost /></div> : null;
@@ -77,7 +89,7 @@ function Frame() {
     document.addEventListener("procession-help", hear);
     return () => document.removeEventListener("procession-help", hear);
   }, []);
-  const present = (view: View): boolean => at.view === view || (view === "jobs" && at.view === "job");
+  const present = (view: View): boolean => at.view === view || LISTS[at.view] === view;
   const running = info.value?.jobs.running;
   const queued = info.value?.jobs.queued;
   return (
@@ -106,10 +118,10 @@ function Frame() {
             {may("operate") && <a class="btn go" href={link("run")}><Icon name="plus" />Run{settings.value.keys && <span class="wide" aria-hidden="true">N</span>}</a>}
           </header>
           <div class="banners"><Lost /><Draining /></div>
-          <main class="body" id="main" tabIndex={-1} key={at.view === "job" ? at.id : at.view}><Suspense fallback={<Loading />}><Content view={at.view} id={at.id} /></Suspense></main>
+          <main class="body" id="main" tabIndex={-1} key={at.id === "" ? at.view : at.id}><Suspense fallback={<Loading />}><Content view={at.view} id={at.id} /></Suspense></main>
         </div>
         <nav class="tabbar" aria-label="Main, short">
-          {[...RAIL, ["settings", "settings", "more", "More"] as [View, string, IconName, string]].map(([view, path, icon, word]) => (
+          {FOOT.map(([view, path, icon, word]) => (
             <a key={view} href={link(path)} aria-current={present(view) ? "page" : undefined}><Icon name={icon} />{word}</a>
           ))}
         </nav>
@@ -127,7 +139,11 @@ function Content({ view, id }: { view: View; id: string }) {
     case "jobs": return <Jobs />;
     case "job": return <JobPage id={id} />;
     case "run": return <Run />;
+    case "batches": return <Batches />;
+    case "batch": return <BatchPage id={id} />;
     case "queues": return <Queues />;
+    case "schedules": return <Schedules />;
+    case "schedule": return <SchedulePage name={id} />;
     case "events": return <Events />;
     case "access": return <Access />;
     case "checkup": return <Checkup />;
@@ -139,10 +155,11 @@ function Content({ view, id }: { view: View; id: string }) {
 
 function Title() {
   const { view } = place.value;
-  if (view !== "job") return <h1>{TITLES[view]}</h1>;
+  const list = LISTS[view];
+  if (list === undefined) return <h1>{TITLES[view]}</h1>;
   return (
     <>
-      <a class="muted inline" href={link("jobs")}><Icon name="left" />Jobs</a>
+      <a class="muted inline" href={link(list)}><Icon name="left" />{TITLES[list]}</a>
       <span class="faint wide">/</span>
       <bdi class="cut wide">{shownName.value}</bdi>
     </>
@@ -214,7 +231,7 @@ function useKeysEverywhere(): void {
       const after = pending;
       pending = false;
       if (after) {
-        const to = { o: "", j: "jobs", q: "queues", e: "events" }[event.key];
+        const to = { o: "", j: "jobs", b: "batches", q: "queues", s: "schedules", e: "events" }[event.key];
         if (to !== undefined) {
           event.preventDefault();
           go(link(to));
@@ -234,9 +251,9 @@ function useKeysEverywhere(): void {
 }
 
 const KEYS: [string, [string, string][]][] = [
-  ["Everywhere", [["/", "jump to a job"], ["g o, g j, g q, g e", "overview, jobs, queues, events"], ["n", "run"], ["?", "this"]]],
+  ["Everywhere", [["/", "jump to a job"], ["g o, g j, g e", "overview, jobs, events"], ["g b, g q, g s", "batches, queues, schedules"], ["n", "run"], ["?", "this"]]],
   ["List", [["j, k", "down, up"], ["Enter", "open"], ["Space", "look at the last lines"], ["x", "select"], ["s", "stop"], ["r", "again"], ["[, ]", "page"]]],
-  ["Job", [["1 to 7", "tabs"], ["s", "stop"], ["p", "pause, resume"], ["r, e", "again, again with changes"], ["y, Y", "copy the id, the link"]]],
+  ["Job", [["1 to 9", "tabs"], ["s", "stop"], ["p", "pause, resume"], ["r, e", "again, again with changes"], ["y, Y", "copy the id, the link"]]],
   ["Log", [["f", "follow"], ["Ctrl-F, n, N", "find, next, previous"], ["Home, End, g g, G", "beginning, end"], [":", "go to"], ["w, t, o", "wrap, times, streams"], ["E", "next line of standard error"], ["d", "download"]]],
 ];
 

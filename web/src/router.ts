@@ -2,7 +2,7 @@
 
 import { computed, signal } from "@preact/signals";
 
-export type View = "overview" | "jobs" | "job" | "run" | "queues" | "events" | "access" | "checkup" | "settings" | "signin" | "nowhere";
+export type View = "overview" | "jobs" | "job" | "run" | "queues" | "batches" | "batch" | "schedules" | "schedule" | "events" | "access" | "checkup" | "settings" | "signin" | "nowhere";
 
 export interface Place {
   view: View;
@@ -12,13 +12,17 @@ export interface Place {
 }
 
 const BASE = new URL(document.baseURI);
-const VIEWS: Record<string, View> = { "": "overview", jobs: "jobs", run: "run", queues: "queues", events: "events", access: "access", checkup: "checkup", settings: "settings", signin: "signin" };
+const VIEWS: Record<string, View> = { "": "overview", jobs: "jobs", run: "run", queues: "queues", batches: "batches", schedules: "schedules", events: "events", access: "access", checkup: "checkup", settings: "settings", signin: "signin" };
 
 function read(): Place {
   const path = location.pathname.startsWith(BASE.pathname) ? location.pathname.slice(BASE.pathname.length) : "";
   const query = new URLSearchParams(location.search);
   const job = /^jobs\/([0-9a-f-]{1,64})$/.exec(path);
   if (job) return { view: "job", id: job[1]!, query, hash: location.hash };
+  const batch = /^batches\/([0-9a-f-]{1,64})$/.exec(path);
+  if (batch) return { view: "batch", id: batch[1]!, query, hash: location.hash };
+  const schedule = /^schedules\/([-A-Za-z0-9_.]{1,63})$/.exec(path);
+  if (schedule) return { view: "schedule", id: schedule[1]!, query, hash: location.hash };
   return { view: VIEWS[path] ?? "nowhere", id: "", query, hash: location.hash };
 }
 

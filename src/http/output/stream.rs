@@ -61,8 +61,9 @@ async fn one_stream(
     }
     let kind = accept::choose(&headers, OFFERED)?;
     // Asked first: what is complete then is complete when the totals are read.
-    let complete = api.manager.get(id).await?.output.complete;
+    let job = api.manager.get(id).await?;
     let reader = api.manager.output(id).await?;
+    let complete = job.output.complete && !super::is_unknown(&job, &reader);
     let plan = off_thread(move || plan_stream(reader, stream, &headers, complete)).await??;
     let status = if plan.range.is_some() {
         StatusCode::PARTIAL_CONTENT

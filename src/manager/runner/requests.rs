@@ -31,6 +31,13 @@ pub(crate) enum JobRequest {
     Amend(u64, Box<Amendment>, Reply),
 }
 
+impl JobRequest {
+    /// Is it input, which waits for the job to read?
+    pub(crate) fn is_input(&self) -> bool {
+        matches!(self, Self::Relay(Request::Stdin(_), _))
+    }
+}
+
 /// A request that the monitor has not answered yet.
 pub(super) struct Pending {
     /// The stop that was asked, to be asked again of a rescuer.

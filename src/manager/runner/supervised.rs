@@ -9,12 +9,12 @@ use tokio::time::Instant;
 
 use super::requests::{JobRequest, Pending, READERS, Reply, UNANSWERED, refused, send};
 use super::{Next, Runner, Stopping, log};
-use crate::adopt::{self, Fate};
+use crate::adopt::{self, Fate, Origin};
 use crate::link::MonitorLink;
 use crate::readers::{Telling, more_read};
 use crate::shutdown::ShutdownPlan;
 use crate::time::until;
-use crate::{RequestError, mirror};
+use crate::{RequestError, mirror, wake};
 use job::State;
 use job::amendment::Amendment;
 use job::event::What;
@@ -44,6 +44,7 @@ enum Woken {
     /// More of the output has been read.
     Read,
     Overdue,
+    Look,
 }
 
 /// A job and its monitor.
@@ -57,6 +58,8 @@ pub(super) struct Supervised<'a> {
     next_ticket: u64,
     /// When the end of the service kills it.
     kill_at: Option<Instant>,
+    /// When to see whether the monitor was stopped, if it has outlived the supervisor that would wake it.
+    look_at: Option<Instant>,
     /// The monitor reports growth of the output.
     watching: bool,
     /// What the monitor is told of the readers of the output.
@@ -68,6 +71,7 @@ impl<'a> Supervised<'a> {
     pub(super) fn new(runner: &'a mut Runner, link: MonitorLink) -> Self {
         Self {
             has_stdin: runner.job.spec.takes_input(),
+            look_at: (runner.origin == Origin::Inherited).then(|| Instant::now() + wake::LOOK),
             runner,
             link,
             pending: HashMap::new(),
@@ -102,6 +106,7 @@ impl<'a> Supervised<'a> {
                 () = self.runner.feed.closed(), if self.watching => Woken::Unfollowed,
                 () = more_read(&mut self.runner.read), if self.readers.is_full() => Woken::Read,
                 () = until(self.kill_at) => Woken::Overdue,
+                () = until(self.look_at) => Woken::Look,
             };
             let next = match woken {
                 Woken::Monitor(Ok(Some(message))) => self.on_monitor(message).await,
@@ -114,6 +119,14 @@ impl<'a> Supervised<'a> {
                     Continue(Some(Request::WatchOutput(false)))
                 }
                 Woken::Read => Continue(None),
+                Woken::Look => {
+                    self.look_at = Some(Instant::now() + wake::LOOK);
+                    if let Some(process) = &self.runner.job.process {
+                        let dirs = &self.runner.shared.job_dirs;
+                        wake::wake(dirs, self.runner.job.id, process.monitor_pid);
+                    }
+                    Continue(None)
+                }
                 Woken::Overdue => {
                     self.kill_at = None;
                     Continue(Some(Request::Stop(Stop {
@@ -298,7 +311,9 @@ impl<'a> Supervised<'a> {
     /// The monitor is gone: continues with the one that is there now, or says how the following ended.
     async fn find_again(&mut self) -> ControlFlow<Followed, Option<Request>> {
         let runner = &mut *self.runner;
-        let next = match adopt::fate(&runner.shared, &runner.job, runner.origin).await {
+        let was_started = runner.was_started();
+        let fate = adopt::fate(&runner.shared, &runner.job, was_started, runner.origin);
+        let next = match fate.await {
             Fate::Lives(found, record) => {
                 self.link = found;
                 if let Some(record) = record {

@@ -77,6 +77,12 @@ impl Reader {
         }
     }
 
+    /// Is there nothing that could hold output?
+    #[must_use]
+    pub fn is_without_directory(&self) -> bool {
+        self.dir.is_none()
+    }
+
     /// Tells what the record of a job that is over says of its output. What the files do not hold of that is
     /// lost, and read as a gap.
     pub fn expect(&mut self, recorded: OutputTotals) {

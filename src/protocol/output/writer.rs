@@ -13,9 +13,10 @@
 mod closed;
 mod current;
 mod pipe;
+mod place;
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, SpliceFFlags, splice};
@@ -31,6 +32,7 @@ use job::spec::{OnLimit, OutputPolicy};
 use job::time::Timestamp;
 use linux::failpoint;
 use pipe::{Available, available};
+use place::Place;
 
 const STEP: u64 = 1 << 20;
 const SMALLEST_LIMIT: u64 = 4096;
@@ -82,6 +84,8 @@ pub struct Writer {
     read_up_to: u64,
     /// Nobody is left who could wait.
     pub(super) takes_the_rest: bool,
+    /// What may be written on this disk.
+    place: Place,
 }
 
 /// The largest file that this process may write: a log that reaches it continues in the next file.
@@ -116,6 +120,7 @@ impl Writer {
             begins_record: false,
             read_up_to: 0,
             takes_the_rest: false,
+            place: Place::default(),
         }
     }
 
@@ -206,12 +211,22 @@ impl Writer {
             Some(pending) if pending.stream != stream => return Ok(Pumped::Blocked),
             Some(_) => self.trim(available)?,
             None => {
-                if self.promise(stream, available.min(STEP), now)? == 0 {
+                let mut wanted = available.min(STEP);
+                if !self.drops() {
+                    wanted = self.place.take(self.dir.as_fd(), wanted)?;
+                }
+                if self.promise(stream, wanted, now)? == 0 {
                     return Ok(Pumped::Full);
                 }
             }
         }
         self.fulfil(pipe)
+    }
+
+    /// Is what comes now dropped?
+    fn drops(&self) -> bool {
+        let target = self.current.as_ref().map(|current| &current.target);
+        matches!(target, Some(Target::Null(..)))
     }
 
     /// All before this offset has been read, and may be dropped where the job waits for room.

@@ -158,6 +158,33 @@ async fn what_was_told_last_is_found_again() {
     assert_eq!(told.get(&silent.id), None);
 }
 
+/// A job that runs for longer than events are kept has been started all the same.
+#[tokio::test]
+async fn what_says_that_a_job_was_started_is_kept_while_it_runs() {
+    let (_folder, store) = open(10);
+    let (one, again) = (create(&store).await, create(&store).await);
+    let started = |job: &Job| Event::of(job, clock::wall(), What::Started { pid: None });
+    let over = What::AttemptFinished {
+        cause: job::outcome::Cause::Exited,
+        exit: None,
+        next_attempt_at: clock::wall(),
+    };
+    let events = vec![
+        started(&one),
+        started(&again),
+        Event::of(&again, clock::wall(), over),
+    ];
+    store.update(Arc::new(one.clone()), events).await.unwrap();
+    for _ in 0..100 {
+        create(&store).await;
+    }
+    let shown = all(&store, Some(one.id), None).await;
+    assert!(shown.events.is_empty(), "{shown:?}");
+    let told = store.told().await.unwrap();
+    assert_eq!(told.get(&one.id), Some(&State::Running));
+    assert_eq!(told.get(&again.id), Some(&State::Queued));
+}
+
 #[tokio::test]
 async fn a_page_ends_at_its_limit_and_says_so() {
     let (_folder, store) = open(1000);

@@ -11,7 +11,7 @@ use nix::unistd::pipe2;
 use serde_json::{Value, json};
 
 use super::{Client, cli, command};
-use crate::harness::{Server, eventually, id, unique_seconds};
+use crate::harness::{LONG, Server, eventually, id, kill_now, unique_seconds};
 
 fn set_nonblocking(end: &OwnedFd) {
     fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
@@ -81,6 +81,44 @@ async fn a_pipe_that_does_not_block_is_read_to_the_end() {
         drop(to);
         assert_eq!(client.end().good().text(), "one\ntwo\n", "{mode}");
     }
+}
+
+/// While nobody takes the output, input waits in its pipe, also over a crash of the server.
+#[tokio::test]
+async fn what_is_typed_while_nobody_reads_arrives() {
+    let server = Server::start().await;
+    let body = json!({"command": ["cat"], "stdin": {"mode": "open"}, "name": "echo"});
+    let job = id(&server.submit(&body).await);
+    let mut attach = command(&server, &["attach", "echo"]);
+    attach.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = attach.spawn().unwrap();
+    let lines: String = (0..300_000)
+        .map(|number| format!("{number:07}\n"))
+        .collect();
+    let (typed, mut input) = (lines.clone(), child.stdin.take().unwrap());
+    let typist = std::thread::spawn(move || input.write_all(typed.as_bytes()));
+    // More than the pipe of its output takes.
+    eventually("the job has written", async || {
+        let job = server.job(&job).await;
+        (job["output"]["stdout_bytes"].as_u64()? > 1 << 17).then_some(())
+    })
+    .await;
+    kill_now(server.server_process().unwrap());
+    eventually("another server", async || {
+        let request = server.request(reqwest::Method::GET, "/healthz");
+        server.try_send(request).await.ok()
+    })
+    .await;
+    let mut output = child.stdout.take().unwrap();
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut all = String::new();
+        output.read_to_string(&mut all).map(|_| all)
+    });
+    let all = tokio::time::timeout(LONG, reading).await.unwrap();
+    let all = all.unwrap().unwrap();
+    assert!(all == lines, "{} bytes of {}", all.len(), lines.len());
+    typist.join().unwrap().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::cli;
 use crate::harness::{Server, blocking_until, eventually, id, kill_now, unique_seconds};
+use crate::terminal::says_its_size;
 
 /// A terminal of 100 by 30 with a shell in it, to type into and to look at.
 struct Screen {
@@ -134,10 +135,7 @@ async fn a_shell_is_used_as_if_it_were_here() {
 async fn the_size_follows_this_terminal() {
     let server = Server::start().await;
     let screen = Screen::start(&server);
-    let script = format!(
-        "trap 'stty size' WINCH; sleep {} & echo rea''dy; while :; do wait; done",
-        unique_seconds()
-    );
+    let script = says_its_size("rea\\dy");
     screen.line(&format!("$P run -it --script \"{script}\"; echo code=$?"));
     screen.wait("ready");
     screen.resize(90, 20);
@@ -189,7 +187,9 @@ async fn two_keys_leave_the_job_alone_and_attach_comes_back() {
     screen.wait("continues");
     let jobs = server.get("/jobs").await.json();
     assert_eq!(jobs["jobs"][0]["state"], "running", "{jobs:#}");
-    screen.line("clear; $P attach shell; echo code=$?");
+    // What is looked for is on the screen already, until it is cleared.
+    screen.line("clear; echo cle''ared; $P attach shell; echo code=$?");
+    screen.wait("cleared");
     screen.wait("job> A=kept");
     // A second one may only watch.
     let refused = cli(&server, &["attach", "shell"]);

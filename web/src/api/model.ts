@@ -16,6 +16,10 @@ export type Queue = Schemas["Queue"];
 export type Template = Schemas["Template"];
 export type TokenEntry = Schemas["TokenEntry"];
 export type Finding = Schemas["Finding"];
+export type Batch = Schemas["Batch"];
+export type Schedule = Schemas["Schedule"];
+export type Attempt = Schemas["Attempt"];
+export type EventType = Schemas["EventType"];
 export type Stats = Schemas["Stats"];
 export type Scope = "metrics" | "read" | "operate" | "admin";
 
@@ -26,6 +30,12 @@ export interface BasicJob {
   labels: Record<string, string>;
   created_by: string;
   rerun_of: string | null;
+  run_at: string | null;
+  hold: boolean;
+  schedule: { name: string; due_at: string | null } | null;
+  attempt: number;
+  max_attempts: number;
+  next_attempt_at: string | null;
   version: number;
   state: State;
   state_reason: string | null;
@@ -65,17 +75,28 @@ export interface Spec {
   priority: number;
   ttl_seconds_after_finished: number;
   webhooks: { url: string; events: string[] }[];
+  retry: { max_attempts: number } | null;
   [field: string]: unknown;
 }
 
-export interface Job extends Omit<BasicJob, "command" | "queue" | "priority" | "pty" | "timeout_seconds"> {
+export interface Job extends Omit<BasicJob, "command" | "queue" | "priority" | "pty" | "timeout_seconds" | "max_attempts"> {
   spec: Spec;
   process: {
     pid: number; pgid: number; sid: number; started_at: string; containment: string; executable: string | null;
     sandbox: { landlock_abi: number | null; seccomp: boolean; missing: string[] } | null;
   } | null;
-  attempt: number;
+  attempts: Attempt[];
+  batch: { id: string; key: string; index: number; count: number } | null;
+  depends_on: Dependency[];
   blocked_by: Survivor[];
+}
+
+/** What has to end before a job may start, and how. */
+export interface Dependency {
+  job?: string;
+  batch?: string;
+  key?: string;
+  on: "succeeded" | "failed" | "finished";
 }
 
 export interface Session {
@@ -106,6 +127,7 @@ export interface Count {
 export interface Event_ {
   id: string;
   type: string;
+  /** Of a job its id, else `batch/ID`, `queue/NAME` or `schedule/NAME`. */
   subject: string;
   time: string;
   data: { name: string | null; labels: Record<string, string>; state: State; version: number; attempt: number; [field: string]: unknown };

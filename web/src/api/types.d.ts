@@ -986,6 +986,43 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/ui/batches": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The page, at the batches */
+        get: operations["showBatches"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/ui/batches/{batch}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The id of a batch. The shell does not look at it. */
+                batch: string;
+            };
+            cookie?: never;
+        };
+        /** The page, at a batch */
+        get: operations["showBatch"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/ui/queues": {
         parameters: {
             query?: never;
@@ -995,6 +1032,43 @@ export interface paths {
         };
         /** The page, at the queues */
         get: operations["showQueues"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/ui/schedules": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The page, at the schedules */
+        get: operations["showSchedules"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/ui/schedules/{schedule}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The name of a schedule. The shell does not look at it. */
+                schedule: string;
+            };
+            cookie?: never;
+        };
+        /** The page, at a schedule */
+        get: operations["showSchedule"];
         put?: never;
         post?: never;
         delete?: never;
@@ -2653,7 +2727,7 @@ export interface components {
             text: string;
             head: components["schemas"]["OutputSpan"];
             tail: components["schemas"]["OutputSpan"];
-            /** @description What is not shown */
+            /** @description What is not shown, with what the output limit has dropped. */
             omitted_bytes: number;
             /** @description Bytes that are no UTF-8 are shown as U+FFFD; `/output` has them. */
             lossy: boolean;
@@ -2928,13 +3002,15 @@ export interface components {
         WaitResult: {
             /** @description All of them have finished, or one with `any`. */
             satisfied: boolean;
+            /** @description The jobs have more than about 8 MiB, and the last are left out; ask for them by `job_ids`. */
+            truncated: boolean;
             jobs: components["schemas"]["Job"][];
         };
         /** @description Which jobs; at least one of these fields, each as in the query of `GET /jobs`. */
         JobFilter: {
             label_selector?: string | null;
             /** @description One state or several. */
-            state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
+            state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
             name_prefix?: string | null;
@@ -2951,7 +3027,7 @@ export interface components {
         SignalJobsRequest: {
             label_selector?: string | null;
             /** @description One state or several. */
-            state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
+            state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
             name_prefix?: string | null;
@@ -2976,7 +3052,7 @@ export interface components {
              */
             batch?: string | null;
             /** @description One state or several. */
-            state?: null | components["schemas"]["State"] | components["schemas"]["State"][];
+            state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
             name_prefix?: string | null;
@@ -3002,6 +3078,7 @@ export interface components {
                 id: string;
                 /** @description What the request on the one job would have answered. */
                 status: number;
+                /** @description Null also behind the first 8 MiB of jobs. */
                 job: null | components["schemas"]["Job"];
                 /** @description Of a signal. */
                 delivered_to?: number;
@@ -6156,6 +6233,113 @@ export interface operations {
             500: components["responses"]["Internal"];
         };
     };
+    showBatches: {
+        parameters: {
+            query?: {
+                /** @description Read by the page. */
+                after?: string;
+                /** @description Read by the page. */
+                again?: string;
+                /** @description Read by the page. */
+                before?: string;
+                /** @description Read by the page. */
+                label?: string;
+                /** @description Read by the page. */
+                name?: string;
+                /** @description Read by the page. */
+                order?: string;
+                /** @description Read by the page. */
+                page?: string;
+                /** @description Read by the page. */
+                queue?: string;
+                /** @description Read by the page. */
+                range?: string;
+                /** @description Read by the page. */
+                state?: string;
+                /** @description Read by the page. */
+                tab?: string;
+                /** @description Read by the page. */
+                template?: string;
+                /** @description Read by the page. */
+                type?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The shell of the page, without data. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    showBatch: {
+        parameters: {
+            query?: {
+                /** @description Read by the page. */
+                after?: string;
+                /** @description Read by the page. */
+                again?: string;
+                /** @description Read by the page. */
+                before?: string;
+                /** @description Read by the page. */
+                label?: string;
+                /** @description Read by the page. */
+                name?: string;
+                /** @description Read by the page. */
+                order?: string;
+                /** @description Read by the page. */
+                page?: string;
+                /** @description Read by the page. */
+                queue?: string;
+                /** @description Read by the page. */
+                range?: string;
+                /** @description Read by the page. */
+                state?: string;
+                /** @description Read by the page. */
+                tab?: string;
+                /** @description Read by the page. */
+                template?: string;
+                /** @description Read by the page. */
+                type?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The id of a batch. The shell does not look at it. */
+                batch: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The shell of the page, without data. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
     showQueues: {
         parameters: {
             query?: {
@@ -6188,6 +6372,113 @@ export interface operations {
             };
             header?: never;
             path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The shell of the page, without data. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    showSchedules: {
+        parameters: {
+            query?: {
+                /** @description Read by the page. */
+                after?: string;
+                /** @description Read by the page. */
+                again?: string;
+                /** @description Read by the page. */
+                before?: string;
+                /** @description Read by the page. */
+                label?: string;
+                /** @description Read by the page. */
+                name?: string;
+                /** @description Read by the page. */
+                order?: string;
+                /** @description Read by the page. */
+                page?: string;
+                /** @description Read by the page. */
+                queue?: string;
+                /** @description Read by the page. */
+                range?: string;
+                /** @description Read by the page. */
+                state?: string;
+                /** @description Read by the page. */
+                tab?: string;
+                /** @description Read by the page. */
+                template?: string;
+                /** @description Read by the page. */
+                type?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The shell of the page, without data. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    showSchedule: {
+        parameters: {
+            query?: {
+                /** @description Read by the page. */
+                after?: string;
+                /** @description Read by the page. */
+                again?: string;
+                /** @description Read by the page. */
+                before?: string;
+                /** @description Read by the page. */
+                label?: string;
+                /** @description Read by the page. */
+                name?: string;
+                /** @description Read by the page. */
+                order?: string;
+                /** @description Read by the page. */
+                page?: string;
+                /** @description Read by the page. */
+                queue?: string;
+                /** @description Read by the page. */
+                range?: string;
+                /** @description Read by the page. */
+                state?: string;
+                /** @description Read by the page. */
+                tab?: string;
+                /** @description Read by the page. */
+                template?: string;
+                /** @description Read by the page. */
+                type?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The name of a schedule. The shell does not look at it. */
+                schedule: string;
+            };
             cookie?: never;
         };
         requestBody?: never;

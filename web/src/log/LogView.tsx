@@ -11,8 +11,9 @@ import { link, place } from "../router.ts";
 import { downloads } from "./downloads.ts";
 import { Hits } from "./find.ts";
 import { Finder, type FindWish, search } from "./Finder.tsx";
+import { GoTo } from "./GoTo.tsx";
 import { LogRow } from "./LogRow.tsx";
-import { fraction, offsetAt, parseGoto, parseHash, ROW } from "./place.ts";
+import { fraction, type Goto, offsetAt, parseHash, ROW } from "./place.ts";
 import { LogSource, type Which } from "./source.ts";
 import { clock, since, type Times } from "./time.ts";
 import { Viewport } from "./viewport.ts";
@@ -74,6 +75,7 @@ export function LogView({ job, tip }: { job: Job; tip: { next: number; first: nu
   const [current, setCurrent] = useState(-1);
   const [target, setTarget] = useState(() => parseHash(place.value.hash));
   const [seen, setSeen] = useState<number | null>(null);
+  const [asking, setAsking] = useState(false);
   const box = useRef<HTMLDivElement>(null);
   const inner = useRef<HTMLDivElement>(null);
   const findBox = useRef<HTMLInputElement>(null);
@@ -163,9 +165,7 @@ export function LogView({ job, tip }: { job: Job; tip: { next: number; first: nu
     history.replaceState(null, "", `${location.pathname}${location.search}#o${range.from}${range.to > range.from ? `-o${range.to}` : ""}`);
     draw();
   };
-  const go = async (text: string): Promise<void> => {
-    const wish = parseGoto(text, new Date(job.started_at ?? job.created_at));
-    if (wish === null) return say("Go to a line (12345), a byte (b4096), a part (50%) or a time (14:02)", true);
+  const go = async (wish: Goto): Promise<void> => {
     if (wish.kind === "byte") return port.jump(wish.offset);
     if (wish.kind === "part") return wish.part === 1 ? port.toEnd() : port.jump(offsetAt(wish.part, source));
     try {
@@ -176,10 +176,7 @@ export function LogView({ job, tip }: { job: Job; tip: { next: number; first: nu
       say(error instanceof Problem && error.status === 404 ? "This service cannot find lines and times" : words(error), true);
     }
   };
-  const ask = (): void => {
-    const text = prompt("Go to a line (12345), a byte (b4096), a part (50%) or a time (14:02)");
-    if (text !== null && text.trim() !== "") void go(text);
-  };
+  const ask = (): void => setAsking(true);
   const nextError = (): void => {
     const at = visible.rows.findIndex((row) => row.offset > port.anchor.offset && row.stream === "stderr");
     if (at >= 0) port.jump(visible.rows[at]!.offset);
@@ -232,6 +229,7 @@ export function LogView({ job, tip }: { job: Job; tip: { next: number; first: nu
         <button type="button" class="wide textual" onClick={() => void copy(`${link(`jobs/${job.id}`)}#o${target?.from ?? port.anchor.offset}${target && target.to > target.from ? `-o${target.to}` : ""}`, "the link")}>link to this line <Icon name="copy" /></button>
       </div>
       <Spoken following={port.follow} next={source.next} />
+      {asking && <GoTo day={new Date(job.started_at ?? job.created_at)} onGo={(to) => void go(to)} onClose={() => setAsking(false)} />}
     </section>
   );
 }

@@ -1,6 +1,6 @@
 // The keys of the log.
 
-import { useRef } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { change, settings } from "../state/settings.ts";
 import { ROW } from "./place.ts";
 import type { Viewport } from "./viewport.ts";
@@ -18,7 +18,7 @@ export interface Acts {
 
 export function useKeys(acts: Acts): (event: KeyboardEvent) => void {
   const pending = useRef("");
-  return (event) => {
+  const hear = (event: KeyboardEvent): void => {
     const { port } = acts;
     const typing = event.target instanceof HTMLInputElement || event.target instanceof HTMLTextAreaElement;
     if ((event.ctrlKey || event.metaKey) && event.key === "f" && !(event.target instanceof HTMLInputElement)) {
@@ -50,4 +50,18 @@ export function useKeys(acts: Acts): (event: KeyboardEvent) => void {
     event.stopPropagation();
     act();
   };
+  // Where nothing has the focus they are meant for the log too, but for the two that lead elsewhere.
+  const latest = useRef(hear);
+  latest.current = hear;
+  useEffect(() => {
+    const beside = (event: KeyboardEvent): void => {
+      if (event.target === document.body && !ELSEWHERE.has(event.key)) latest.current(event);
+    };
+    document.body.addEventListener("keydown", beside);
+    return () => document.body.removeEventListener("keydown", beside);
+  }, []);
+  return hear;
 }
+
+/** Of the whole page: run, and the first letter of a view. */
+const ELSEWHERE = new Set(["n", "g", "/"]);

@@ -27,6 +27,8 @@ interface Window {
   /** The number of its first line. */
   line: number | null;
   asked: boolean;
+  /** How many of its lines have ended before each row, and altogether; counted when it is first asked for. */
+  closed: Uint32Array | null;
 }
 
 export class LogSource {
@@ -79,6 +81,13 @@ export class LogSource {
     return Math.floor(Math.max(this.first, this.next - 1) / this.size);
   }
 
+  /** The newest row that is here. */
+  get newest(): number | null {
+    let newest: number | null = null;
+    for (const { rows } of this.#windows.values()) if (rows.length > 0) newest = Math.max(newest ?? 0, rows.at(-1)!.offset);
+    return newest;
+  }
+
   /** The window as far as it is here; what is missing is fetched. */
   window(index: number): { rows: Row[]; whole: boolean; failed: unknown } {
     const window = this.#windows.get(index) ?? this.#make(index);
@@ -109,10 +118,18 @@ export class LogSource {
     if (window.line === null) {
       if (index === this.firstIndex) window.line = 1;
       const before = this.#windows.get(index - 1);
-      if (before?.line != null && before.whole) window.line = before.line + before.rows.filter((row) => row.kind === "line" && row.closed).length;
+      if (before?.line != null && before.whole) window.line = before.line + this.closedBefore(index - 1, before.rows.length);
     }
     if (window.line === null && !window.asked && this.#lineOf !== null && window.rows.length > 0) this.#askLine(window, this.#lineOf);
     return window.line;
+  }
+
+  /** How many lines of a window have ended before a row of it. */
+  closedBefore(index: number, row: number): number {
+    const window = this.#windows.get(index);
+    if (!window) return 0;
+    window.closed ??= closed(window.rows);
+    return window.closed[row]!;
   }
 
   /** One question at a time, the newest: a browser has few connections, and counting may take a while. */
@@ -138,7 +155,7 @@ export class LogSource {
     const from = index * this.size;
     const start = index === this.firstIndex ? 0 : Math.max(0, from - LOOKBACK);
     const window: Window = {
-      index, builder: new RowBuilder(start, start === 0, this.#which === "all"), rows: [], read: start, whole: false, loading: null, failed: null, used: 0, line: null, asked: false,
+      index, builder: new RowBuilder(start, start === 0, this.#which === "all"), rows: [], read: start, whole: false, loading: null, failed: null, used: 0, line: null, asked: false, closed: null,
     };
     this.#windows.set(index, window);
     return window;
@@ -188,8 +205,15 @@ export class LogSource {
     const begin = Math.max(0, rowAt(all, from - 1) + 1);
     const end = rowAt(all, to - 1) + 1;
     window.rows = all.slice(begin, end);
+    window.closed = null;
     window.whole = window.read >= Math.min(this.#until(window), this.next) && (to <= this.next || this.complete);
   }
+}
+
+function closed(rows: Row[]): Uint32Array {
+  const out = new Uint32Array(rows.length + 1);
+  rows.forEach((row, i) => { out[i + 1] = out[i]! + (row.kind === "line" && row.closed ? 1 : 0); });
+  return out;
 }
 
 export interface Visible {
@@ -212,9 +236,9 @@ export function around(source: LogSource, offset: number, before: number, after:
     // What is beside it is not the place that was asked for.
     return { rows: [], lines: [], anchor: -1, loading: here.failed === null && source.next > source.first, failed: here.failed, atStart: false, atEnd: false };
   }
-  let rows = here.rows;
-  let lines = numbered(source, middle, rows);
-  let anchor = Math.max(0, rowAt(rows, offset));
+  const parts: Part[] = [{ index: middle, rows: here.rows }];
+  let count = here.rows.length;
+  let anchor = Math.max(0, rowAt(here.rows, offset));
   let failed = here.failed;
   let loading = false;
   let low = middle;
@@ -225,38 +249,60 @@ export function around(source: LogSource, offset: number, before: number, after:
     const window = source.window(low);
     failed ??= window.failed;
     if (!window.whole) { loading ||= anchor < Math.min(before, 1); break; }
+    parts.unshift({ index: low, rows: window.rows });
     anchor += window.rows.length;
-    lines = [...numbered(source, low, window.rows), ...lines];
-    rows = [...window.rows, ...rows];
+    count += window.rows.length;
   }
-  let ended = false;
-  while (high < source.lastIndex && (rows.length - anchor < after || high - middle < 1) && high - middle < 64) {
+  while (after > 1 && high < source.lastIndex && (count - anchor < after || high - middle < 1) && high - middle < 64) {
     if (high === middle && !here.whole) break;
     high += 1;
     const window = source.window(high);
     failed ??= window.failed;
-    lines = [...lines, ...numbered(source, high, window.rows)];
-    rows = [...rows, ...window.rows];
+    parts.push({ index: high, rows: window.rows });
+    count += window.rows.length;
     if (!window.whole) break;
   }
-  ended = high >= source.lastIndex;
   // The row may begin in the window before.
-  const exact = rowAt(rows, offset);
-  if (exact >= 0) anchor = exact;
+  anchor = placeOf(parts, offset) ?? anchor;
   const from = Math.max(0, anchor - before);
-  const to = Math.min(rows.length, anchor + after);
+  const to = Math.min(count, anchor + after);
   return {
-    rows: rows.slice(from, to), lines: lines.slice(from, to), anchor: rows.length === 0 ? -1 : anchor - from, loading, failed,
-    atStart: from === 0 && low === source.firstIndex, atEnd: ended && to === rows.length,
+    ...slice(source, parts, from, to), anchor: count === 0 ? -1 : anchor - from, loading, failed,
+    atStart: from === 0 && low === source.firstIndex, atEnd: high >= source.lastIndex && to === count,
   };
 }
 
-function numbered(source: LogSource, index: number, rows: Row[]): (number | null)[] {
-  let line = source.lineAt(index);
-  return rows.map((row) => {
-    if (line === null || row.kind === "gap") return null;
-    const number = line;
-    if (row.closed) line += 1;
-    return number;
-  });
+/** The rows of one window. */
+interface Part {
+  index: number;
+  rows: Row[];
+}
+
+/** Which row, of all of them, has a byte. */
+function placeOf(parts: Part[], offset: number): number | null {
+  let place: number | null = null;
+  let before = 0;
+  for (const { rows } of parts) {
+    const at = rowAt(rows, offset);
+    if (at >= 0) place = before + at;
+    before += rows.length;
+  }
+  return place;
+}
+
+/** Some of the rows, with the numbers of their lines. */
+function slice(source: LogSource, parts: Part[], from: number, to: number): { rows: Row[]; lines: (number | null)[] } {
+  const out: { rows: Row[]; lines: (number | null)[] } = { rows: [], lines: [] };
+  let before = 0;
+  for (const { index, rows } of parts) {
+    const [first, end] = [Math.max(0, from - before), Math.min(rows.length, to - before)];
+    before += rows.length;
+    if (first >= end) continue;
+    const line = source.lineAt(index);
+    for (let i = first; i < end; i++) {
+      out.rows.push(rows[i]!);
+      out.lines.push(line === null || rows[i]!.kind === "gap" ? null : line + source.closedBefore(index, i));
+    }
+  }
+  return out;
 }

@@ -14,6 +14,8 @@ export class Viewport {
   heights: number[] = [];
   /** What is drawn is of the place before: the present one is being fetched. */
   #stale = false;
+  /** What is drawn was drawn while the end was followed. */
+  #ofEnd = false;
   #top = 0;
   readonly source: LogSource;
   readonly #draw: () => void;
@@ -26,13 +28,23 @@ export class Viewport {
   /** What is to be drawn now. */
   rows(): Visible {
     const need = Math.ceil(this.height / ROW) + 2;
-    const offset = this.follow ? Math.max(this.source.first, this.source.next - 1) : this.anchor.offset;
-    const next = around(this.source, offset, this.follow ? need + MARGIN : MARGIN, this.follow ? 1 : need + MARGIN);
+    const next = this.follow ? this.#end(need + MARGIN) : around(this.source, this.anchor.offset, MARGIN, need + MARGIN);
     // What is being fetched takes the place of what is there once it has come.
     this.#stale = next.rows.length === 0 && next.loading && this.visible.rows.length > 0;
-    if (!this.#stale) this.visible = next;
-    else this.visible = { ...this.visible, loading: true, failed: next.failed };
+    if (!this.#stale) {
+      this.visible = next;
+      this.#ofEnd = this.follow;
+    } else this.visible = { ...this.visible, loading: true, failed: next.failed };
     return this.visible;
+  }
+
+  /** The rows before the end. While it is being fetched, those before the newest that are here: a fast writer's end never is. */
+  #end(before: number): Visible {
+    const { source } = this;
+    const end = around(source, Math.max(source.first, source.next - 1), before, 1);
+    const newest = source.newest;
+    if (end.rows.length > 0 || newest === null || (!this.#ofEnd && this.visible.rows.length > 0)) return end;
+    return { ...around(source, newest, before, 1), loading: end.loading, failed: end.failed };
   }
 
   /** The rows have been drawn and are so high: where does the first one begin? */
@@ -46,7 +58,7 @@ export class Viewport {
     const { visible } = this;
     const total = heights.reduce((sum, one) => sum + one, 0);
     if (visible.rows.length === 0) return 0;
-    if (this.follow && visible.atEnd) {
+    if (this.follow) {
       const above = total - this.height;
       if (above <= 0 && visible.atStart) {
         this.anchor = { offset: visible.rows[0]!.offset, cut: 0 };
@@ -89,7 +101,8 @@ export class Viewport {
   }
 
   scrollBy(pixels: number): void {
-    if (this.#stale) return;
+    // What is drawn while the end is being fetched is where one is.
+    if (this.#stale && !this.follow) return;
     const { visible, heights } = this;
     const index = visible.rows.findIndex((row) => row.offset === this.anchor.offset);
     if (index < 0 || pixels === 0) return;

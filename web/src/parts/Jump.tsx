@@ -7,7 +7,7 @@ import { go, link } from "../router.ts";
 import { Icon } from "./Icon.tsx";
 import { StateShape } from "./State.tsx";
 
-const VIEWS: [string, string][] = [["", "Overview"], ["jobs", "Jobs"], ["queues", "Queues"], ["events", "Events"], ["run", "Run"], ["access", "Access"], ["checkup", "Check-up"], ["settings", "Settings"]];
+const VIEWS: [string, string][] = [["", "Overview"], ["jobs", "Jobs"], ["batches", "Batches"], ["queues", "Queues"], ["schedules", "Schedules"], ["events", "Events"], ["run", "Run"], ["access", "Access"], ["checkup", "Check-up"], ["settings", "Settings"]];
 
 export function Jump() {
   const [text, setText] = useState("");

@@ -56,7 +56,7 @@ export function Dialog({ title, children, onClose, wide = false }: { title: Comp
     };
   }, []);
   return (
-    <dialog ref={ref} class={`dialog ${wide ? "wide" : ""}`} aria-labelledby="dialog-title" onCancel={(event) => { event.preventDefault(); onClose(); }} onClick={(event) => { if (event.target === ref.current) onClose(); }}>
+    <dialog ref={ref} class={`dialog ${wide ? "broad" : ""}`} aria-labelledby="dialog-title" onCancel={(event) => { event.preventDefault(); onClose(); }} onClick={(event) => { if (event.target === ref.current) onClose(); }}>
       <div class="inside">
         <h2 id="dialog-title">{title}</h2>
         {children}

@@ -20,6 +20,11 @@ export async function resume(id: string): Promise<Job> {
   return (await sendThrough("POST", `/jobs/${id}/resume`)).json();
 }
 
+/** A held job may start, or the next attempt. */
+export async function release(id: string): Promise<Job> {
+  return (await sendThrough("POST", `/jobs/${id}/release`)).json();
+}
+
 export async function signal(id: string, name: string, scope: string): Promise<number> {
   const answer = await send("POST", `/jobs/${id}/signal`, { body: { signal: name, scope } });
   return (await answer.json()).delivered_to;

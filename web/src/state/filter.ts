@@ -7,12 +7,14 @@ export interface Filter {
   labels: string[];
   name: string;
   queue: string;
+  batch: string;
+  schedule: string;
   after: string;
   before: string;
   order: "desc" | "asc";
 }
 
-export const EVERYTHING: Filter = { states: [], labels: [], name: "", queue: "", after: "", before: "", order: "desc" };
+export const EVERYTHING: Filter = { states: [], labels: [], name: "", queue: "", batch: "", schedule: "", after: "", before: "", order: "desc" };
 
 export const STATES: State[] = ["queued", "starting", "running", "paused", "stopping", "succeeded", "failed", "timed_out", "canceled", "lost"];
 
@@ -21,7 +23,7 @@ export function toAddress(filter: Filter): URLSearchParams {
   if (filter.states.length > 0) out.set("state", filter.states.join(","));
   if (filter.labels.length > 0) out.set("label", filter.labels.join(","));
   if (filter.name !== "") out.set("name", filter.name);
-  if (filter.queue !== "") out.set("queue", filter.queue);
+  for (const name of ["queue", "batch", "schedule"] as const) if (filter[name] !== "") out.set(name, filter[name]);
   if (filter.after !== "") out.set("after", filter.after);
   if (filter.before !== "") out.set("before", filter.before);
   if (filter.order !== "desc") out.set("order", filter.order);
@@ -35,6 +37,8 @@ export function fromAddress(query: URLSearchParams): Filter {
     labels: cutSelector(query.get("label") ?? ""),
     name: query.get("name") ?? "",
     queue: query.get("queue") ?? "",
+    batch: query.get("batch") ?? "",
+    schedule: query.get("schedule") ?? "",
     after: moment(query.get("after")),
     before: moment(query.get("before")),
     order: query.get("order") === "asc" ? "asc" : "desc",
@@ -67,19 +71,19 @@ export function toQuery(filter: Filter): Record<string, string> {
   const out: Record<string, string> = {};
   if (filter.labels.length > 0) out["label_selector"] = filter.labels.join(",");
   if (filter.name !== "") out["name_prefix"] = filter.name;
-  if (filter.queue !== "") out["queue"] = filter.queue;
+  for (const name of ["queue", "batch", "schedule"] as const) if (filter[name] !== "") out[name] = filter[name];
   if (filter.after !== "") out["created_after"] = filter.after;
   if (filter.before !== "") out["created_before"] = filter.before;
   return out;
 }
 
-/** What somebody typed into the box: `team=web`, `!nightly`, `queue:default`, `since:1h`, `before:06:00`; else a name. */
+/** What somebody typed into the box: `team=web`, `!nightly`, `queue:default`, `schedule:nightly`, `since:1h`, `before:06:00`; else a name. */
 export function typed(filter: Filter, text: string, now: Date): Filter {
   const word = text.trim();
   if (word === "") return filter;
-  const named = /^(name|queue|label|since|after|before|created):\s*(.+)$/i.exec(word);
+  const named = /^(name|queue|batch|schedule|label|since|after|before|created):\s*(.+)$/i.exec(word);
   const [kind, value] = named ? [named[1]!.toLowerCase(), named[2]!] : ["", word];
-  if (kind === "queue") return { ...filter, queue: value };
+  if (kind === "queue" || kind === "batch" || kind === "schedule") return { ...filter, [kind]: value };
   if (kind === "since" || kind === "after" || kind === "created") return { ...filter, after: when(value, now) ?? filter.after };
   if (kind === "before") return { ...filter, before: when(value, now) ?? filter.before };
   if (kind === "label" || (kind === "" && /[=!]|\s(in|notin)\s*\(/.test(word))) return { ...filter, labels: [...new Set([...filter.labels, ...cutSelector(value)])] };

@@ -1,12 +1,12 @@
 // How a job is told in words. PURE.
 
-import { type BasicJob, isTerminal, type Job, type State } from "../api/model.ts";
+import { type Attempt, type BasicJob, isTerminal, type Job, type State } from "../api/model.ts";
 import { actor, duration } from "./format.ts";
 
 type Told = Pick<BasicJob, "state" | "state_reason" | "state_message" | "exit" | "termination" | "spawn_failure" | "started_at" | "finished_at" | "created_at">;
 
 const CAUSES: Record<string, string> = {
-  timeout: "ended by its timeout", canceled: "stopped", oom_killed: "out of memory", output_limit: "wrote more than it may", start_deadline: "did not start in time", shutdown: "the service was stopped",
+  timeout: "ended by its timeout", canceled: "stopped", oom_killed: "out of memory", output_limit: "wrote more than it may", start_deadline: "did not start in time", dependency_failed: "what it waited for did not end as it had to", superseded: "another job took its place", shutdown: "the service was stopped",
   monitor_lost: "its monitor was lost", supervisor_lost: "the supervisor was lost", host_rebooted: "the host was restarted", spawn_failed: "did not start",
 };
 
@@ -26,6 +26,14 @@ export function result(job: Told): string {
   if (cause !== "exited" && cause !== "signaled" && CAUSES[cause]) return CAUSES[cause]!;
   if (job.exit?.signal) return `${job.exit.signal}${job.exit.core_dumped ? ", core dumped" : ""}`;
   return job.exit?.code != null ? `exit code ${job.exit.code}` : (job.state_message ?? "");
+}
+
+/** How an attempt has ended, in a few words. */
+export function endOf(attempt: Pick<Attempt, "cause" | "exit" | "spawn_failure">): string {
+  if (attempt.spawn_failure) return attempt.spawn_failure.message;
+  const { cause, exit } = attempt;
+  if (cause !== "exited" && cause !== "signaled" && CAUSES[cause]) return CAUSES[cause]!;
+  return exit?.signal ?? (exit?.code != null ? `exit code ${exit.code}` : cause.replaceAll("_", " "));
 }
 
 export const TINT: Partial<Record<State, string>> = { failed: "tint-red", timed_out: "tint-orange", lost: "tint-pink", stopping: "tint-amber" };
@@ -54,5 +62,5 @@ export function acts(state: State): { stop: boolean; pause: boolean; resume: boo
 /** A whole job as a list has it. */
 export function basic(job: Job, command: string): BasicJob {
   const { spec, ...rest } = job;
-  return { ...rest, command, queue: spec.queue, priority: spec.priority, pty: spec.pty !== null, timeout_seconds: spec.timeout_seconds };
+  return { ...rest, command, queue: spec.queue, priority: spec.priority, max_attempts: spec.retry?.max_attempts ?? 1, pty: spec.pty !== null, timeout_seconds: spec.timeout_seconds };
 }

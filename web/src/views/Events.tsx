@@ -3,14 +3,15 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Problem, words } from "../api/client.ts";
 import { watch } from "../api/hints.ts";
-import type { Event_ } from "../api/model.ts";
+import type { Event_, EventType } from "../api/model.ts";
 import { clock } from "../log/time.ts";
 import { Broken, Button, Loading } from "../parts/parts.tsx";
 import { link, place, requery } from "../router.ts";
 import { settings } from "../state/settings.ts";
+import { subjectOf, typeWords } from "../state/subject.ts";
 import { readEvents, told } from "./job/JobEvents.tsx";
 
-const TYPES = ["job.created", "job.started", "job.paused", "job.resumed", "job.stopping", "job.signaled", "job.changed", "job.finished", "job.webhook_delivered", "job.webhook_failed"];
+const TYPES: EventType[] = ["job.created", "job.started", "job.paused", "job.resumed", "job.stopping", "job.signaled", "job.changed", "job.attempt_finished", "job.finished", "job.webhook_delivered", "job.webhook_failed", "batch.created", "batch.finished"];
 const KEPT = 500;
 
 export function Events() {
@@ -58,7 +59,7 @@ export function Events() {
   return (
     <div class="stack">
       <form class="inline wraps" onSubmit={(event) => event.preventDefault()}>
-        <select class="input w-result" aria-label="Type" value={type} onChange={(event) => query({ type: event.currentTarget.value })}><option value="">every type</option>{TYPES.map((one) => <option key={one} value={one}>{one.replace("job.", "").replaceAll("_", " ")}</option>)}</select>
+        <select class="input w-result" aria-label="Type" value={type} onChange={(event) => query({ type: event.currentTarget.value })}><option value="">every type</option>{TYPES.map((one) => <option key={one} value={one}>{typeWords(one)}</option>)}</select>
         <input class="input w-result mono" aria-label="Label selector" placeholder="team=web" value={label} onChange={(event) => query({ label: event.currentTarget.value })} />
         <span class="grow" />
         <Button small icon={paused ? "play" : "pause"} pressed={paused} onClick={() => setPaused(!paused)}>{paused ? "Go on" : "Hold"}</Button>
@@ -66,9 +67,9 @@ export function Events() {
       {error !== null && events === null ? <Broken error={error} /> : events === null ? <Loading /> : events.length === 0 ? <div class="card empty"><h2>Nothing has happened</h2><p class="muted">Events of jobs come here.</p></div> : (
         <div class="card scroll">
           <table class="events">
-            <thead><tr><th class="w-dur">Time</th><th class="w-dur wide">Event</th><th class="w-result">Job</th><th>What</th></tr></thead>
+            <thead><tr><th class="w-dur">Time</th><th class="w-dur wide">Event</th><th class="w-result">Of</th><th>What</th></tr></thead>
             <tbody>{[...events].reverse().map((event) => (
-              <tr key={event.id}><td class="mono muted" title={event.time}>{clock(event.time, settings.value.times === "utc")}</td><td class="wide">{event.type.replace("job.", "").replaceAll("_", " ")}</td><td><a class="name" href={link(`jobs/${event.subject}`)}><bdi>{event.data.name ?? event.subject.slice(0, 8)}</bdi></a></td><td class="muted"><bdi>{told(event)}</bdi></td></tr>
+              <tr key={event.id}><td class="mono muted" title={event.time}>{clock(event.time, settings.value.times === "utc")}</td><td class="wide">{typeWords(event.type)}</td><td><About event={event} /></td><td class="muted"><bdi>{told(event)}</bdi></td></tr>
             ))}</tbody>
           </table>
         </div>
@@ -76,4 +77,10 @@ export function Events() {
       {error !== null && events !== null && <p class="tint-red small">{words(error)}</p>}
     </div>
   );
+}
+
+/** What it happened to. */
+function About({ event }: { event: Event_ }) {
+  const { path, word } = subjectOf(event);
+  return <a class="name" href={link(path)}><bdi>{word}</bdi></a>;
 }

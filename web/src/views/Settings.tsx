@@ -6,7 +6,7 @@ import { link } from "../router.ts";
 import { change, settings } from "../state/settings.ts";
 
 /** What the rail has and the bar of a small screen has not. */
-const MORE: [string, string, IconName][] = [["queues", "Queues", "queue"], ["access", "Access, log out", "access"], ["checkup", "Check-up", "checkup"]];
+const MORE: [string, string, IconName][] = [["batches", "Batches", "batch"], ["schedules", "Schedules", "schedule"], ["access", "Access, log out", "access"], ["checkup", "Check-up", "checkup"]];
 
 export function SettingsView() {
   const now = settings.value;

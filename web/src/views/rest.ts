@@ -4,3 +4,7 @@ export { Access } from "./Access.tsx";
 export { Checkup } from "./Checkup.tsx";
 export { Queues } from "./queues/Queues.tsx";
 export { Run } from "./run/Run.tsx";
+export { BatchPage } from "./batches/BatchPage.tsx";
+export { Batches } from "./batches/Batches.tsx";
+export { SchedulePage } from "./schedules/SchedulePage.tsx";
+export { Schedules } from "./schedules/Schedules.tsx";

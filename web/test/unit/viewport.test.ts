@@ -94,3 +94,34 @@ test("what fits is not scrolled", async () => {
   assert.ok(port.follow);
   assert.deepEqual(draw(), ["0", "1", "2"]);
 });
+
+test("of a writer that is faster than the page the newest rows that are here are seen, and scrolling up lets go of them", async () => {
+  const LINE = 128;
+  const text = (from: number, to: number): string => Array.from({ length: (to - from) / LINE }, (_, i) => `${String(from / LINE + i).padStart(LINE - 1, "0")}\n`).join("");
+  const source: LogSource = new LogSource("all", async (from, limit) => {
+    // While a window is read the end moves on by four.
+    source.extent(0, source.next + (1 << 20), false);
+    const begin = Math.floor(from / LINE) * LINE;
+    const record = { type: "output", offset: begin, stream: "stdout", at: "2026-01-31T12:00:00.000000Z", text: text(begin, begin + Math.floor(Math.min(limit, source.next - begin) / LINE) * LINE) };
+    return { first: 0, next: source.next, complete: false, body: new Response(JSON.stringify(record)).body! };
+  }, null, () => undefined);
+  const port = new Viewport(source, () => undefined);
+  port.height = 20 * ROW;
+  source.extent(0, 5 << 20, false);
+  const settle = async (): Promise<void> => {
+    for (let i = 0; i < 20; i++) {
+      const { rows } = port.rows();
+      port.settle(rows.map(() => ROW));
+      await new Promise((done) => setTimeout(done));
+    }
+  };
+  await settle();
+  const first = port.anchor.offset;
+  await settle();
+  assert.ok(first > 0 && port.anchor.offset > first, `${first}, ${port.anchor.offset}`);
+  port.scrollBy(-5 * ROW);
+  assert.equal(port.follow, false);
+  const held = port.anchor.offset;
+  await settle();
+  assert.equal(port.anchor.offset, held);
+});

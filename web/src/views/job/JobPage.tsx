@@ -10,13 +10,14 @@ import { Icon } from "../../parts/Icon.tsx";
 import { Broken, Button, copy, Dialog, Labels, Loading, Menu, say } from "../../parts/parts.tsx";
 import { State } from "../../parts/State.tsx";
 import { go, link, place } from "../../router.ts";
-import { again, pause, purge, resume, signal } from "../../state/acts.ts";
+import { again, pause, purge, release, resume, signal } from "../../state/acts.ts";
 import { actor, bytes, commandLine } from "../../state/format.ts";
 import { may } from "../../state/me.ts";
 import { useResource } from "../../state/resource.ts";
 import { settings } from "../../state/settings.ts";
 import { shownName } from "../../state/shown.ts";
 import { nameOf, result, TINT } from "../../state/words.ts";
+import { Attempts } from "./Attempts.tsx";
 import { EditDialog } from "./EditDialog.tsx";
 import { InputView } from "./InputView.tsx";
 import { JobEvents } from "./JobEvents.tsx";
@@ -27,11 +28,12 @@ import { SignalDialog } from "./SignalDialog.tsx";
 import { SpecView } from "./SpecView.tsx";
 import { StopDialog } from "./StopDialog.tsx";
 import { Timeline } from "./Timeline.tsx";
+import { Waits } from "./Waits.tsx";
 
 const Terminal = lazy(() => import("../../terminal/index.ts").then((all) => ({ default: all.Terminal })));
 const Player = lazy(() => import("../../terminal/index.ts").then((all) => ({ default: all.Player })));
 
-type Tab = "output" | "terminal" | "recording" | "processes" | "spec" | "events" | "input";
+type Tab = "output" | "terminal" | "recording" | "processes" | "attempts" | "spec" | "events" | "input";
 type Open = "stop" | "edit" | "timeout" | "signal" | "purge" | null;
 
 /** The end of the output, as hints tell it between two looks at the job. */
@@ -51,7 +53,9 @@ function useTip(job: Job | null, reload: () => void): { first: number; next: num
 }
 
 export function JobPage({ id }: { id: string }) {
-  const fetched = useResource((stop) => get<Job>(`/jobs/${id}`, {}, stop), ["job", id], [`job:${id}`]);
+  // What a job waits for changes without a new version.
+  const [waits, setWaits] = useState(false);
+  const fetched = useResource((stop) => get<Job>(`/jobs/${id}`, {}, stop), ["job", id], [`job:${id}`], waits ? 2000 : 0);
   const [mine, setMine] = useState<Job | null>(null);
   const [open, setOpen] = useState<Open>(null);
   const job = mine && fetched.data && mine.id === id && mine.version > fetched.data.version ? mine : fetched.data;
@@ -60,6 +64,7 @@ export function JobPage({ id }: { id: string }) {
   const tab: Tab = (query.get("tab") as Tab | null) ?? (job?.spec.pty && may("operate") ? "terminal" : "output");
   const processes = useProcesses(id, job !== null && job.started_at !== null && (!isTerminal(job.state) || job.state === "lost"));
   useBell(job);
+  useEffect(() => setWaits(job?.state === "queued"), [job?.state]);
 
   useEffect(() => {
     if (!job) return;
@@ -105,6 +110,7 @@ export function JobPage({ id }: { id: string }) {
         {tab === "terminal" && <Suspense fallback={<Loading />}><Terminal key={id} job={job} /></Suspense>}
         {tab === "recording" && <Suspense fallback={<Loading />}><Player key={id} job={job} /></Suspense>}
         {tab === "processes" && <Processes watch={processes} />}
+        {tab === "attempts" && <Attempts job={job} />}
         {tab === "spec" && <SpecView job={job} />}
         {tab === "events" && <JobEvents id={id} />}
         {tab === "input" && <InputView job={job} />}
@@ -125,6 +131,7 @@ function tabsOf(job: Job, processes: number): { key: Tab; word: string; count: s
   out.push({ key: "output", word: "Output", count: size > 0 ? bytes(size) : "" });
   if (job.spec.pty && size > 0) out.push({ key: "recording", word: "Recording", count: "" });
   out.push({ key: "processes", word: "Processes", count: processes > 0 ? String(processes) : "" });
+  if (job.spec.retry || job.attempts.length > 0) out.push({ key: "attempts", word: "Attempts", count: job.attempts.length > 0 ? String(job.attempts.length) : "" });
   out.push({ key: "spec", word: "Spec", count: "" }, { key: "events", word: "Events", count: "" });
   if (job.spec.stdin.mode === "open" && !job.spec.pty && !isTerminal(job.state) && may("operate")) out.push({ key: "input", word: "Input", count: "" });
   return out;
@@ -178,10 +185,11 @@ function Head({ job, onOpen, onAct, onRerun, onExtend }: { job: Job; onOpen: (op
       </div>
       <div class="cmdline">
         <code class="cut" title={commandLine(job.spec)}><bdi>{commandLine(job.spec)}</bdi></code>
-        <span class="wide">{job.spec.cwd !== null && <>in <bdi class="mono">{job.spec.cwd}</bdi> · </>}{job.process && `PID ${job.process.pid}, session ${job.process.sid} · `}by <b>{actor(job.created_by)}</b>{job.rerun_of && <> · again of <a class="plain mono" href={link(`jobs/${job.rerun_of}`)}>{job.rerun_of.slice(0, 8)}</a></>}</span>
+        <span class="wide">{job.spec.cwd !== null && <>in <bdi class="mono">{job.spec.cwd}</bdi> · </>}{job.process && `PID ${job.process.pid}, session ${job.process.sid} · `}by <b>{actor(job.created_by)}</b>{job.batch && <> · <bdi class="mono">{job.batch.key}</bdi> of the batch <a class="plain mono" href={link(`batches/${job.batch.id}`)}>{job.batch.id.slice(0, 8)}</a></>}{job.schedule && <> · of the schedule <a class="plain" href={link(`schedules/${job.schedule.name}`)}><bdi>{job.schedule.name}</bdi></a></>}{job.rerun_of && <> · again of <a class="plain mono" href={link(`jobs/${job.rerun_of}`)}>{job.rerun_of.slice(0, 8)}</a></>}</span>
       </div>
       {why !== "" && <p class={`blocked ${TINT[job.state] ?? "muted"}`}><bdi>{why}</bdi></p>}
       {job.blocked_by.length > 0 && <p class="blocked tint-amber">{job.blocked_by.slice(0, 3).map((one) => `PID ${one.pid} ${one.name} is in state ${one.state}${one.state === "D" ? ", waiting for a disk or a network file system" : ""}`).join("; ")}{job.blocked_by.length > 3 && ` and ${job.blocked_by.length - 3} more`}</p>}
+      <Waits job={job} onRelease={() => void onAct(() => release(job.id))} />
       <Timeline job={job} onExtend={operate && !done && job.state !== "stopping" ? onExtend : null} />
     </div>
   );
@@ -215,7 +223,7 @@ function useJobKeys(keys: { tab: (index: number) => void; stop: () => void; paus
     const on = (event: KeyboardEvent): void => {
       if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || !settings.value.keys) return;
       if (event.target instanceof HTMLElement && event.target.closest("input, textarea, select, dialog, .xterm, [role=menu]") !== null) return;
-      if (/^[1-7]$/.test(event.key)) keys.tab(Number(event.key) - 1);
+      if (/^[1-9]$/.test(event.key)) keys.tab(Number(event.key) - 1);
       else if (event.key === "s") keys.stop();
       else if (event.key === "p") keys.pause();
       else if (event.key === "r") keys.again();

@@ -2,6 +2,7 @@
 
 import { type Job, isTerminal } from "../../api/model.ts";
 import { Spark } from "../../parts/Spark.tsx";
+import { link } from "../../router.ts";
 import { bytes, duration, moment } from "../../state/format.ts";
 import { quote } from "../../state/format.ts";
 import type { Watch } from "./processes.ts";
@@ -54,6 +55,9 @@ function Facts({ job }: { job: Job }) {
   facts.push(["Stop", `${spec.stop.signal}, ${duration(spec.stop.grace_seconds)} of grace, SIGKILL`]);
   if (termination) facts.push(["Ended by", <bdi>{[termination.cause, termination.requested_by && `by ${termination.requested_by}`, termination.reason, termination.killed_leftovers > 0 && `${termination.killed_leftovers} left over and killed`].filter(Boolean).join(", ")}</bdi>]);
   if (job.exit) facts.push(["Exit", job.exit.signal ?? `code ${job.exit.code}`]);
+  if (job.batch) facts.push(["Batch", <><a class="plain" href={link(`batches/${job.batch.id}`)}>{job.batch.id.slice(0, 8)}</a>, <bdi>{job.batch.key}</bdi>{job.batch.count > 1 && ` ${job.batch.index + 1} of ${job.batch.count}`}</>]);
+  if (job.schedule) facts.push(["Schedule", <><a class="plain" href={link(`schedules/${job.schedule.name}`)}><bdi>{job.schedule.name}</bdi></a>{job.schedule.due_at ? `, due ${moment(job.schedule.due_at, Date.now(), "local")}` : ", by hand"}</>]);
+  if (spec.retry) facts.push(["Attempts", `${job.attempt} of at most ${spec.retry.max_attempts}`]);
   facts.push(["Queue", `${spec.queue}, priority ${spec.priority}`]);
   facts.push(["Kept", job.expires_at ? `until ${moment(job.expires_at, Date.now(), "local")}` : `${duration(spec.ttl_seconds_after_finished)} after its end`]);
   if (spec.webhooks.length > 0) facts.push(["Webhooks", <bdi>{spec.webhooks.map((one) => one.url).join(", ")}</bdi>]);

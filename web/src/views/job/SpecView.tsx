@@ -31,7 +31,7 @@ export function SpecView({ job }: { job: Job }) {
 const USUAL: Record<string, unknown> = {
   cwd: null, env: {}, secret_env: {}, env_inherit: "default", user: null, group: null, supplementary_groups: null, umask: "0022", nice: null, oom_score_adj: null, cpu_affinity: null, rlimits: {},
   limits: { memory_bytes: null, cpu: null, pids: null }, no_new_privs: true, sandbox: null, stdin: { mode: "null" }, pty: null, output: { merge_stderr: false, max_bytes: 67108864, on_limit: "drop_oldest" },
-  timeout_seconds: null, stop: { signal: "SIGTERM", grace_seconds: 10, scope: "group" }, wait_for: "leader", success_exit_codes: [0], queue: "default", priority: 0, start_deadline_seconds: null,
+  timeout_seconds: null, stop: { signal: "SIGTERM", grace_seconds: 10, scope: "group" }, wait_for: "leader", success_exit_codes: [0], queue: "default", priority: 0, weight: 1, concurrency: null, retry: null, start_deadline_seconds: null,
   ttl_seconds_after_finished: 604800, webhooks: [], shell: ["/bin/sh", "-c"],
 };
 

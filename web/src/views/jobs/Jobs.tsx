@@ -193,7 +193,7 @@ function wordsOf(filter: Filter): string {
   if (filter.states.length > 0) out.push(filter.states.join(" or "));
   if (filter.labels.length > 0) out.push(filter.labels.join(", "));
   if (filter.name !== "") out.push(`a name in ${filter.name}…`);
-  if (filter.queue !== "") out.push(`queue ${filter.queue}`);
+  for (const name of ["queue", "batch", "schedule"] as const) if (filter[name] !== "") out.push(`${name} ${filter[name]}`);
   if (filter.after !== "") out.push(`created since ${moment(filter.after, Date.now(), "local")}`);
   return out.join(", ") || "any name and state";
 }
