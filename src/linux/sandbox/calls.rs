@@ -81,6 +81,10 @@ const TRACING: &[libc::c_long] = &[
 
 const CLONE3: u32 = 435;
 
+/// Requests of ioctl(2), as the filter compares them; each C library has them in a type of its own.
+const TIOCSTI: u64 = 0x5412;
+const TIOCLINUX: u64 = 0x541c;
+
 /// x86-64 has every call a second time from this number on (x32), which rules by number would not see.
 const X32: u32 = 0x4000_0000;
 
@@ -103,8 +107,8 @@ pub(super) fn filter(traces_its_own: bool) -> Result<BpfProgram, Failure> {
         (libc::SYS_clone, 0, flag.clone(), new_user),
         (libc::SYS_unshare, 0, flag, new_user),
         // Typing on the terminal of whoever started the service.
-        (libc::SYS_ioctl, 1, SeccompCmpOp::Eq, libc::TIOCSTI),
-        (libc::SYS_ioctl, 1, SeccompCmpOp::Eq, libc::TIOCLINUX),
+        (libc::SYS_ioctl, 1, SeccompCmpOp::Eq, TIOCSTI),
+        (libc::SYS_ioctl, 1, SeccompCmpOp::Eq, TIOCLINUX),
     ] {
         // The kernel looks at 32 bits of these arguments: so must the filter.
         let rule = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, op, value)
@@ -141,6 +145,10 @@ fn before(filter: BpfProgram) -> BpfProgram {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const TCGETS: u64 = 0x5401;
+    const TIOCGWINSZ: u64 = 0x5413;
+    const FIONREAD: u64 = 0x541b;
 
     #[cfg(target_arch = "x86_64")]
     const OURS: u32 = 0xc000_003e;
@@ -224,15 +232,15 @@ mod tests {
                 assert_eq!(ask(call, &[flags]), ALLOWED, "{flags:#x}");
             }
         }
-        for request in [libc::TIOCSTI, libc::TIOCLINUX, libc::TIOCSTI | 1 << 32] {
+        for request in [TIOCSTI, TIOCLINUX, TIOCSTI | 1 << 32] {
             let said = ask(libc::SYS_ioctl, &[0, request]);
             assert_eq!(said, refused(libc::EPERM), "{request:#x}");
         }
-        for request in [libc::TCGETS, libc::TIOCGWINSZ, libc::FIONREAD] {
+        for request in [TCGETS, TIOCGWINSZ, FIONREAD] {
             assert_eq!(ask(libc::SYS_ioctl, &[0, request]), ALLOWED);
         }
         // The request is the second argument, not the first.
-        assert_eq!(ask(libc::SYS_ioctl, &[libc::TIOCSTI, 0]), ALLOWED);
+        assert_eq!(ask(libc::SYS_ioctl, &[TIOCSTI, 0]), ALLOWED);
     }
 
     #[test]

@@ -200,15 +200,15 @@ pub fn set_back_heritage() {
     const ASK: u32 = u32::MAX;
     const CAPABILITIES: u32 = 0x2008_0522; // _LINUX_CAPABILITY_VERSION_3
     const KIND: usize = 0xff; // PER_MASK
-    let parameters = libc::sched_param { sched_priority: 0 };
+    let priority: i32 = 0;
     let none = ptr::null::<u64>();
-    // SAFETY: the call reads one sched_param, and `parameters` is one.
+    // SAFETY: the call reads one sched_param, which is one integer to the kernel, whatever a C library adds to it.
     let _ = unsafe {
         syscall!(
             Sysno::sched_setscheduler,
             0,
             libc::SCHED_OTHER,
-            &raw const parameters
+            &raw const priority
         )
     };
     // SAFETY: the call takes three integers.
