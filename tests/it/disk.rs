@@ -140,7 +140,7 @@ async fn a_full_disk_makes_jobs_wait_and_loses_nothing() {
 /// A job that fills the disk leaves what the store needs: it says why it waits, a stop ends it, and a purge makes room.
 #[tokio::test]
 async fn a_disk_that_a_job_has_filled_is_made_free_by_a_purge() {
-    let Some((server, small)) = on_a_disk("size=48m,mode=0700").await else {
+    let Some((mut server, small)) = on_a_disk("size=48m,mode=0700").await else {
         return;
     };
     let body = json!({"command": ["cat", "/dev/zero"], "output": {"max_bytes": 1_000_000_000}});
@@ -165,14 +165,14 @@ async fn a_disk_that_a_job_has_filled_is_made_free_by_a_purge() {
         "{}",
         server.log()
     );
-    drop(server);
+    assert!(server.end(Signal::SIGTERM).unwrap().success());
     drop(small);
 }
 
 /// While nothing can be stored, that is said once, and once for each job that has ended.
 #[tokio::test]
 async fn a_store_without_room_says_so_once() {
-    let Some((server, small)) = on_a_small_disk().await else {
+    let Some((mut server, small)) = on_a_small_disk().await else {
         return;
     };
     let body = json!({"command": ["sleep", unique_seconds()]});
@@ -195,7 +195,7 @@ async fn a_store_without_room_says_so_once() {
     for job in &jobs {
         assert_eq!(server.finished(job).await["state"], "canceled");
     }
-    drop(server);
+    assert!(server.end(Signal::SIGTERM).unwrap().success());
     drop(small);
 }
 
