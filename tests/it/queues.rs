@@ -242,7 +242,8 @@ async fn a_rate_holds_in_every_window_also_over_a_kill_of_the_server() {
     let server = Server::start().await;
     let window = amount("PROCESSION_RATE_SECONDS", 2);
     let rate = json!({"starts": 5, "per_seconds": window});
-    server.put_queue("q", &json!({"rate": rate})).await;
+    let paused = json!({"rate": rate, "paused": true});
+    server.put_queue("q", &paused).await;
     let body = json!({"command": ["true"], "queue": "q"});
     let client = server.persistent();
     let mut ids = Vec::new();
@@ -253,6 +254,8 @@ async fn a_rate_holds_in_every_window_also_over_a_kill_of_the_server() {
             .await;
         ids.push(id(&reply.json()));
     }
+    // All at once, however long it took to submit them.
+    server.patch_queue("q", &json!({"paused": false})).await;
     let waiting = server
         .waits_for(&json!({"id": ids[17]}), "waiting_for_rate")
         .await;
