@@ -2,6 +2,7 @@
 
 mod board;
 mod draw;
+mod keys;
 mod live;
 
 use std::collections::HashMap;

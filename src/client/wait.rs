@@ -75,11 +75,12 @@ pub(super) async fn ended(
     until: Option<Instant>,
 ) -> Result<Option<Value>, Failure> {
     let path = format!("/jobs/{id}");
-    let (mut hold, mut said) = (SOON.min(client.hold()), None);
+    let (mut most, mut said) = (SOON, None);
     loop {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let request = || {
-            let wait = left.unwrap_or(Duration::MAX).min(hold);
+            // After an answer that did not come through, a proxy's patience is shorter than thought.
+            let wait = left.unwrap_or(Duration::MAX).min(most).min(client.hold());
             client
                 .get(&path)
                 .query(&[("wait", wait.as_secs_f64())])
@@ -89,7 +90,7 @@ pub(super) async fn ended(
         if Job::read(&value)?.has_ended() {
             return Ok(Some(value));
         }
-        hold = client.hold();
+        most = Duration::MAX;
         // What a job that should end waits for.
         let message = value["state_message"].as_str();
         if message.is_some() && message != said.as_deref() {

@@ -60,7 +60,7 @@ pub(crate) struct Host {
     pub(crate) boot_id: String,
     pub(crate) cgroup: Option<Home>,
     /// The limit of open files, soft and hard, that the service was started with; the supervisor raises
-    /// Its own, and a job gets this one.
+    /// its own, and a job gets this one.
     pub(crate) original_nofile: (rlim_t, rlim_t),
     /// Where a monitor says that its job is over and that it could take another: a pipe that does not block.
     pub(crate) idle: OwnedFd,

@@ -167,6 +167,8 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
     let run_at = f.optional("run_at", times::moment);
     let hold = f.or_default("hold", boolean);
     let depends_on = f.or_default("depends_on", dependencies::dependencies);
+    let inputs = f.or_default("inputs", files::inputs);
+    let artifacts = f.optional("artifacts", files::artifacts);
     let variables = rules::variables(limits);
     // One line for each field of the API, with its rule.
     let spec = Spec {
@@ -205,9 +207,9 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
         ),
         webhooks: f.or_default("webhooks", webhooks::webhooks(limits)),
         retry: f.optional("retry", retry::retry),
-        workspace: files::workspace_of(&mut f),
-        inputs: f.or_default("inputs", files::inputs),
-        artifacts: f.optional("artifacts", files::artifacts),
+        workspace: files::workspace_of(&mut f, !inputs.is_empty() || artifacts.is_some()),
+        inputs,
+        artifacts,
     };
     files::check_together(&f, &spec);
     rules::check_together(&f, &spec, limits);

@@ -58,8 +58,9 @@ pub(super) struct Draft {
 impl Workspaces {
     /// Opens the directory, or makes it. What was not complete when the last server ended is trash.
     pub(super) fn open(path: &Path, state_dir: &Path) -> io::Result<Self> {
-        // Jobs of other users pass through it.
-        let mode = if geteuid().is_root() { 0o711 } else { 0o700 };
+        // Jobs of other users pass through it, where they can get to it.
+        let is_passed = geteuid().is_root() && !path.starts_with(state_dir);
+        let mode = if is_passed { 0o711 } else { 0o700 };
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         match nix::unistd::mkdir(path, Mode::from_bits_truncate(mode)) {
             Ok(()) | Err(Errno::EEXIST) => {}

@@ -299,6 +299,8 @@ impl Board {
             b"\x7f" | b"\x08" => {
                 self.filter.pop();
             }
+            // An arrow, or another key that is no letter.
+            [0x1b, ..] => {}
             other => self.filter.extend(
                 String::from_utf8_lossy(other)
                     .chars()

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::board::{Act, Board, Process, Usage, Wish, tree};
 use super::draw::draw;
+use super::keys::keys;
 use crate::connection::Client;
 use crate::failure::Failure;
 use crate::lookup::{Page, live_states};
@@ -98,10 +99,12 @@ pub(super) async fn show(
                 if typed.is_empty() {
                     return Ok(ExitCode::SUCCESS);
                 }
-                match board.key(&typed) {
-                    Act::Quit => return Ok(ExitCode::SUCCESS),
-                    Act::Look => next = Instant::now(),
-                    Act::Nothing => {}
+                for key in keys(&typed) {
+                    match board.key(key) {
+                        Act::Quit => return Ok(ExitCode::SUCCESS),
+                        Act::Look => next = Instant::now(),
+                        Act::Nothing => {}
+                    }
                 }
             }
             () = tokio::time::sleep_until(next) => {

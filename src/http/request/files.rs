@@ -16,9 +16,8 @@ const KEPT_BYTES_MAX: u64 = 1 << 50;
 const KEPT_FILES_MAX: u64 = 1_000_000;
 
 /// The workspace that is asked for, or that something else needs.
-pub(super) fn workspace_of(f: &mut Fields<'_>) -> Option<Workspace> {
+pub(super) fn workspace_of(f: &mut Fields<'_>, is_needed: bool) -> Option<Workspace> {
     let given = f.optional("workspace", workspace);
-    let is_needed = f.has("inputs") || f.has("artifacts");
     given.or_else(|| is_needed.then(Workspace::default))
 }
 

@@ -218,7 +218,7 @@ async fn a_hole_in_the_output_is_not_success() {
     let args = [
         "run",
         "--max-output",
-        "4096",
+        "65536",
         "-C",
         directory,
         "--script",

@@ -44,7 +44,7 @@ async fn a_run_brings_files_in_and_artifacts_back_over_a_restart_whatever_its_ex
         .spawn()
         .unwrap();
     let job = eventually("the job is there", async || {
-        let list = server.get("/jobs?name=brings").await.json();
+        let list = server.get("/jobs?name_prefix=brings").await.json();
         list["jobs"][0]["id"].as_str().map(str::to_owned)
     })
     .await;
