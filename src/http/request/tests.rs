@@ -77,6 +77,9 @@ fn every_field_can_be_set() {
     fields.insert("success_exit_codes".into(), json!([0, 3]));
     fields.insert("sandbox".into(), Json::Null);
     fields.insert("webhooks".into(), json!([]));
+    fields.insert("workspace".into(), Json::Null);
+    fields.insert("inputs".into(), json!([]));
+    fields.insert("artifacts".into(), Json::Null);
     fields["rlimits"]["core"] = json!({"soft": 0, "hard": 0});
     assert_eq!(shown, expected);
     assert_eq!(job.name.as_deref(), Some("nightly report"));

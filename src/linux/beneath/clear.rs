@@ -21,19 +21,25 @@ static MOVED: AtomicU64 = AtomicU64::new(0);
 /// remembered.
 pub fn clear(trash: BorrowedFd<'_>, most: usize) -> io::Result<bool> {
     let mut left = most;
-    for name in names(trash, most)? {
-        match unlinkat(trash, name.as_c_str(), UnlinkatFlags::NoRemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => left = left.saturating_sub(1),
-            Err(Errno::EISDIR | Errno::EPERM) => {
-                left = left.saturating_sub(empty(trash, &name, left)?);
-            }
-            Err(errno) => return Err(errno.into()),
+    // Directories within directories come up, one level a turn.
+    loop {
+        let found = names(trash, left)?;
+        if found.is_empty() {
+            return Ok(true);
         }
-        if left == 0 {
-            return Ok(false);
+        for name in found {
+            match unlinkat(trash, name.as_c_str(), UnlinkatFlags::NoRemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => left = left.saturating_sub(1),
+                Err(Errno::EISDIR | Errno::EPERM) => {
+                    left = left.saturating_sub(empty(trash, &name, left)?);
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+            if left == 0 {
+                return Ok(false);
+            }
         }
     }
-    Ok(names(trash, 1)?.is_empty())
 }
 
 /// Empties one directory, and removes it if it is empty then; returns how many entries that took.
