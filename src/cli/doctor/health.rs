@@ -20,8 +20,8 @@ const FEW_INODES: u64 = 10_000;
 /// A backup that is older is too old.
 const BACKUP_DAYS: u64 = 7;
 
-/// The oldest kernel that the service is tested with, and the first one with everything that containment uses
-/// (`cgroup.kill`).
+/// The oldest kernel that the service is made for (`openat2`, pidfds), and the first one with everything that
+/// containment uses (`cgroup.kill`).
 const OLDEST_KERNEL: (u32, u32) = (5, 10);
 const KERNEL: (u32, u32) = (5, 14);
 
