@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -152,6 +153,16 @@ class Examples(Case):
         started = self.run_example("jupyter_kernel.py", "start", file)
         id = started.stdout.strip()
         self.assertTrue(id, started.stderr)
+        # A client that is there before the kernel takes it for dead after a second.
+        ports = json.loads(Path(file).read_text())
+        until = time.monotonic() + LIMIT
+        while True:
+            try:
+                socket.create_connection((ports["ip"], ports["hb_port"]), timeout=LIMIT).close()
+                break
+            except OSError:
+                self.assertLess(time.monotonic(), until)
+                time.sleep(0.05)
         kernel = BlockingKernelClient(connection_file=file)
         kernel.load_connection_file()
         kernel.start_channels()

@@ -5469,7 +5469,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/octet-stream": unknown;
+                    "application/octet-stream": string;
                 };
             };
             /** @description The range. */
@@ -5483,7 +5483,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/octet-stream": unknown;
+                    "application/octet-stream": string;
                 };
             };
             /** @description The client has it. */
@@ -5539,7 +5539,7 @@ export interface operations {
             };
             header?: {
                 /** @description `*`: only if nothing is there. */
-                "If-None-Match"?: "*";
+                "If-None-Match"?: string;
             };
             path: {
                 /**
@@ -5557,7 +5557,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/octet-stream": unknown;
+                "application/octet-stream": string;
             };
         };
         responses: {
