@@ -710,15 +710,16 @@ async fn a_client_that_half_closes_is_taken_for_gone_and_its_job_runs() {
         body.len()
     );
     stream.write_all(head.as_bytes()).unwrap();
-    stream.shutdown(std::net::Shutdown::Write).unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    assert_eq!(String::from_utf8_lossy(&answer), "");
     let job = eventually("its job runs", async || {
         let jobs = server.get("/jobs?state=running").await.json();
         jobs["jobs"].get(0).map(id)
     })
     .await;
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert_eq!(String::from_utf8_lossy(&answer), "");
+    assert_eq!(server.job(&job).await["state"], "running");
     server.stop(&job, "force").await;
 }
 

@@ -122,6 +122,7 @@ impl Builder {
             client: client.build().unwrap(),
             mark,
             home,
+            had_another: false,
         }
     }
 
@@ -227,6 +228,8 @@ pub(crate) struct Server {
     client: Client,
     mark: String,
     home: TempDir,
+    /// It was started again, or its parts were killed: a monitor of before may outlive it by a moment, in its cgroup.
+    had_another: bool,
 }
 
 impl Server {
@@ -481,6 +484,7 @@ impl Server {
         let (child, address) = builder.launch(self.home.path(), &self.mark);
         self.child = Some(child);
         self.address = address;
+        self.had_another = true;
     }
 
     /// Ends the service and says what is left of it; nothing should be.
@@ -503,7 +507,7 @@ impl Server {
                 let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
             }
         }
-        wrong.extend(scan::remove_cgroups(&self.state_dir()));
+        wrong.extend(scan::remove_cgroups(&self.state_dir(), self.had_another));
         if let Err(error) = remove(&self.state_dir()) {
             wrong.push(format!("the state directory cannot be removed: {error}"));
         }

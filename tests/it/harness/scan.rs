@@ -116,12 +116,13 @@ pub(crate) fn job_cgroups(state_dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Removes what a service that has ended has left in the cgroup file system, and says what that was:
-/// nothing, but for its home where the group above has controllers and so may hold no process.
-pub(super) fn remove_cgroups(state_dir: &Path) -> Vec<String> {
+/// nothing, except its home if the group above has controllers and so may hold no process, or if a monitor of a service
+/// before it may have been in it at the end (`may_stay`).
+pub(super) fn remove_cgroups(state_dir: &Path, may_stay: bool) -> Vec<String> {
     let mut wrong = job_cgroups(state_dir);
     for home in cgroup_homes(state_dir) {
         let above = home.join("../cgroup.subtree_control");
-        if fs::read_to_string(above).is_ok_and(|text| text.trim().is_empty()) {
+        if !may_stay && fs::read_to_string(above).is_ok_and(|text| text.trim().is_empty()) {
             wrong.push(home.clone());
         }
         for group in &wrong {
