@@ -122,7 +122,7 @@ pub(crate) struct SpecArgs {
     /// File mode creation mask, in octal
     #[arg(long, value_name = "MASK")]
     umask: Option<String>,
-    /// How much output to keep
+    /// How much output to keep [default: 64MiB]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     max_output: Option<u64>,
     /// Merge standard error into standard output, in exact order
