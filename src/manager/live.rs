@@ -168,21 +168,21 @@ impl Shared {
     ) -> Result<u64, RequestError> {
         let (reply, replied) = oneshot::channel();
         let request = Box::new(request(reply));
-        // Input is taken as fast as the job reads it.
-        let limit = (!request.is_input()).then(|| Instant::now() + ANSWER_LIMIT);
-        let asked = async {
-            let Some(awake) = self.awake(id).await? else {
-                return Ok(None);
+        if let Some(awake) = self.awake(id).await? {
+            // Input is taken as fast as the job reads it. Of thousands that are asked at once, each has its time from when
+            // its turn has come.
+            let limit = (!request.is_input()).then(|| Instant::now() + ANSWER_LIMIT);
+            let asked = async {
+                let _ = awake.requests.send(request).await;
+                replied.await.ok()
             };
-            let _ = awake.requests.send(request).await;
-            Ok::<_, RequestError>(replied.await.ok())
-        };
-        let answer = tokio::select! {
-            answer = asked => answer?,
-            () = until(limit) => return Err(RequestError::MonitorGone),
-        };
-        if let Some(answer) = answer {
-            return answer;
+            let answer = tokio::select! {
+                answer = asked => answer,
+                () = until(limit) => return Err(RequestError::MonitorGone),
+            };
+            if let Some(answer) = answer {
+                return answer;
+            }
         }
         let job = self.get(id).await?;
         Err(if job.state.is_terminal() {

@@ -164,8 +164,11 @@ async fn on_a_terminal_logs_show_escapes_and_keep_colours() {
 async fn logs_are_the_output_in_parts_and_as_it_comes() {
     let server = Server::start().await;
     let cwd = server.scratch();
-    let script = "echo one; echo two >&2; mkfifo gate; echo three; read _ < gate; echo four";
+    let script = "mkfifo first gate; echo one; echo two >&2; read _ < first; echo three; read _ < gate; echo four";
     let job = id(&server.submit(&json!({"script": script, "cwd": cwd})).await);
+    // The order of what two streams say at once is nobody's promise.
+    server.says(&job, "two").await;
+    std::fs::write(cwd.join("first"), "\n").unwrap();
     server.says(&job, "three").await;
     let ran = cli(&server, &["logs", &job]).good();
     assert_eq!((ran.text(), ran.stderr.as_str()), ("one\nthree\n", "two\n"));
