@@ -28,7 +28,7 @@ export NEXTEST_TEST_THREADS ?= $(shell echo $$((3 * $$(nproc))))
 # What the tests run, besides Debian's essential packages.
 TEST_NEEDS := make cc=build-essential curl perl python3 setsid=util-linux tmux vi=vim-tiny top=procps nginx=nginx-light
 # `make check` without nextest: the names in its profile.
-CHECK_TESTS = $(shell sed -n '/profile.check/,$$s/.*test(=\([^)]*\)).*/\1/p' .config/nextest.toml)
+CHECK_TESTS = $(shell sed -n '/profile.check/,$$s/.*test.=\([a-z0-9_:]*\).*/\1/p' .config/nextest.toml)
 # What does not read the log of its service, and is none of the long ones.
 UNHEARD := not (test(monitors::) + test(surroundings::) + test(faults::) + test(webhooks::) + test(crash::) + test(upgrade::) + test(real_work::) + test(notices::) + test(operators::))
 # The account of the run without privileges, and what it runs: what differs by them.
