@@ -362,8 +362,10 @@ async fn keys_to_detach_can_be_chosen_and_one_alone_is_the_jobs() {
     screen.wait(" 10");
     screen.keys(&["C-p", "C-q"]);
     screen.wait("code=0");
-    screen.line("clear; $P attach --detach-keys 'ctrl-],q' k; echo le''ft=$?");
+    // What is looked for is on the screen already, until it is cleared.
+    screen.line("clear; echo cle''ared; $P attach --detach-keys 'ctrl-],q' k; echo le''ft=$?");
     let job = id(&server.get("/jobs").await.json()["jobs"][0]);
+    screen.wait("cleared");
     screen.wait("ready");
     screen.keys(&["C-p", "C-q", "x"]);
     server.says(&job, "\u{10}\u{11}x").await;
