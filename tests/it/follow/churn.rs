@@ -312,6 +312,6 @@ async fn followers_that_come_and_go_miss_nothing_while_the_server_is_killed() {
         let ended = server.finished(&had.job).await;
         assert_eq!(had.end, ended["output"]["next_offset"], "{had:?} {ended:#}");
         // Else this would be a test of nothing.
-        assert!(had.comebacks >= 1 && had.bytes > 1 << 20, "{had:?}");
+        assert!(had.comebacks >= 3 && had.bytes > 1 << 20, "{had:?}");
     }
 }
