@@ -5,6 +5,8 @@
     reason = "a test that panics has failed, which is what it is for"
 )]
 
+#[path = "docs/contract.rs"]
+mod contract;
 #[path = "docs/reference.rs"]
 mod reference;
 #[path = "../src/http/build/schema.rs"]

@@ -10,7 +10,9 @@ program=$(realpath "$1")
 cd "$(dirname "$0")/../.."
 here=tests/clients work=$PWD/target/clients api=$PWD/openapi.yaml
 
-scripts/need.sh node=nodejs npm python3 java=default-jre-headless
+scripts/need.sh node=nodejs npm python3 java=default-jdk-headless javac=default-jdk-headless go=golang-go
+# What clients in Go use to validate; its package is a library.
+[ -d /usr/share/gocode/src/gopkg.in/validator.v2 ] || scripts/need.sh no-such-command=golang-gopkg-validator.v2-dev
 python3 -c 'import ensurepip, venv' 2>/dev/null || scripts/need.sh no-such-command=python3-venv
 
 mkdir -p "$work"
@@ -41,14 +43,31 @@ generate hey-api openapi-ts -i "$api" -o generated/hey-api
 generate openapi-typescript openapi-typescript "$api" --default-non-nullable false -o generated/openapi-typescript.ts
 generate orval orval --input "$api" --output generated/orval.ts --client fetch
 generate oazapfts oazapfts "$api" generated/oazapfts.ts
-for generator in typescript-fetch typescript-axios python; do
-    generate $generator venv/bin/openapi-generator-cli generate -i "$api" -g $generator -o generated/$generator \
-        --additional-properties=supportsES6=true,importFileExtension=.js
-done
+openapi_generator() {
+    generate "$1" venv/bin/openapi-generator-cli generate -i "$api" -g "$1" -o "generated/$1" --additional-properties="$2"
+}
+openapi_generator typescript-fetch supportsES6=true,importFileExtension=.js
+openapi_generator typescript-axios supportsES6=true,importFileExtension=.js
+openapi_generator python ''
+openapi_generator go packageName=generated,withGoMod=false
+openapi_generator java library=native,openApiNullable=false,invokerPackage=generated,apiPackage=generated.api,modelPackage=generated.model
 uses=(openapi-fetch hey orval oazapfts fetch axios)
 printf '{"extends": "./tsconfig.json", "files": [%s]}' \
     "$(printf '"%s.ts",' "${uses[@]}" | sed 's/,$//')" >tsconfig.uses.json
 tsc -p tsconfig.uses.json
+
+# Without modules: they would be fetched. The tests that come with the client are left out, for they need more.
+mkdir -p go/src
+rm -rf go/src/{generated,use} generated/go/test
+cp -r generated/go go/src/generated
+cp -r "$OLDPWD/$here/go" go/src/use
+GO111MODULE=off GOFLAGS='' GOPATH=$PWD/go:/usr/share/gocode GOCACHE=$PWD/go/cache go build -o built/go use
+
+# What Java clients use of libraries is in the generator's own archive, which is pinned with it.
+jar=$(find "$PWD/venv" -name openapi-generator.jar)
+find generated/java/src/main "$OLDPWD/$here/java" -name '*.java' >java.sources
+mkdir -p built/java
+javac -nowarn -d built/java -cp "$jar" @java.sources >generated/javac.log 2>&1 || { cat generated/javac.log >&2; exit 1; }
 
 mkdir -m 700 service-state
 env -u PROCESSION_LISTEN -u PROCESSION_STATE_DIR "$program" serve --listen 127.0.0.1:0 --state-dir "$work/service-state" \
@@ -66,5 +85,9 @@ for use in "${uses[@]}"; do
     timeout 120 node "built/$use.js" "$base" "$token"
     echo "a client of $use runs a job"
 done
+timeout 120 built/go "$base" "$token"
+echo 'a client of openapi-generator (go) runs a job'
+timeout 120 java -cp "built/java:$jar" Use "$base" "$token"
+echo 'a client of openapi-generator (java) runs a job'
 PYTHONPATH=generated/python timeout 120 venv/bin/python "$OLDPWD/$here/use.py" "$base" "$token"
 echo 'a client of openapi-generator (python) runs a job'

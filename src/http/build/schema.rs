@@ -87,10 +87,11 @@ fn description(schema: &Value) -> Option<String> {
 }
 
 fn default(schema: &Value) -> String {
-    let value = &schema["default"];
-    if value.is_null() {
+    // Of a few words or `null`: generators of clients cannot do with a default there.
+    let given = ["default", "x-default"].map(|key| &schema[key]);
+    let Some(value) = given.into_iter().find(|value| !value.is_null()) else {
         return String::new();
-    }
+    };
     format!("`{}`", plain(value))
 }
 

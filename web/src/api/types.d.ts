@@ -612,7 +612,8 @@ export interface paths {
          *
          *     Output that should be kept and is not, since its files were removed or cut, is reported as a gap, and raw bytes break off.
          *
-         *     **Raw bytes** (`text/plain`, `application/octet-stream`): what lies before `Procession-First-Offset` is no longer
+         *     **Raw bytes** (`text/plain`, `application/octet-stream`): text if what is kept begins as text in UTF-8 does, else
+         *     bytes, unless `Accept` has only one of them. What lies before `Procession-First-Offset` is no longer
          *     kept. If output is dropped before it is sent, the connection is broken off.
          *
          *     **Records** (`application/x-ndjson`, one JSON object a line; `text/event-stream`, the same objects as events named
@@ -653,7 +654,8 @@ export interface paths {
          * Read standard output as a file
          * @description Positions are positions in this stream. The length is the current one; it grows while the job runs. The oldest
          *     bytes may have been dropped; `Procession-First-Position` and `Content-Range` say where the body begins. The newest
-         *     ones that `on_limit: drop_newest` drops do not count.
+         *     ones that `on_limit: drop_newest` drops do not count. The type is `text/plain` if what is kept begins as text in UTF-8 does, else
+         *     `application/octet-stream`, unless `Accept` has only one of them.
          */
         get: operations["getStdout"];
         put?: never;
@@ -1792,17 +1794,15 @@ export interface components {
              * @description `default`: nothing in the service's state directory but the work directory can be opened, and no process outside the
              *     job can be signalled or traced. In a directory that contains the state directory nothing can be made, and what others
              *     make there after the start cannot be opened. A `HOME` in the state directory becomes the work directory.
-             * @default default
              * @enum {string|null}
              */
-            landlock: "default" | "off" | null;
+            landlock?: "default" | "off" | null;
             /**
              * @description `default`: system calls that ordinary programs do not make fail with EPERM: mounts, namespaces of users, modules, bpf,
              *     perf, userfaultfd, key rings, swap, clocks, typing on a terminal. 32-bit programs end with SIGSYS.
-             * @default default
              * @enum {string|null}
              */
-            seccomp: "default" | "off" | null;
+            seccomp?: "default" | "off" | null;
             /** @description Only these and what is beneath can be changed; `null` is whatever can be read. /dev/null and the like always can. */
             writable_paths?: components["schemas"]["SandboxPaths"];
             /** @description Only these, the writable ones, and what is beneath can be read and executed, the program and its libraries included; `null` is everything. */
@@ -1837,9 +1837,9 @@ export interface components {
             /** @description `default`, `none`, or names: what comes from the service's own environment. `default` is PATH HOME USER LOGNAME SHELL LANG LC_* TZ TMPDIR. Besides, every job has PROCESSION_JOB_ID, unless it sets that itself. */
             env_inherit?: string | string[] | null;
             /** @description Run as this user; needs a service that runs as root. */
-            user?: null | components["schemas"]["NameOrId"];
+            user?: string | number | null;
             /** @description The user's own by default. */
-            group?: null | components["schemas"]["NameOrId"];
+            group?: string | number | null;
             /**
              * @description The user's own by default.
              * @default null
@@ -1920,10 +1920,9 @@ export interface components {
                  * @description With `wait` nothing is dropped that was not read: once the log is full, the job waits, as for the reader of a pipe,
                  *     until everybody who follows its output (by `follow=true` or `attach`) has been sent more of it, or until it is stopped.
                  *     Half of `max_bytes` is kept behind them. Where nobody follows, it waits for somebody who does; `state_message` says so.
-                 * @default drop_oldest
                  * @enum {string|null}
                  */
-                on_limit: "drop_oldest" | "drop_newest" | "stop_job" | "wait" | null;
+                on_limit?: "drop_oldest" | "drop_newest" | "stop_job" | "wait" | null;
             } | null;
             /**
              * @description From `started_at`.
@@ -1940,10 +1939,9 @@ export interface components {
             } | null;
             /**
              * @description With `leader` the leader's exit ends the job and what is left of it is stopped; with `all` the job runs until its last process has ended.
-             * @default leader
              * @enum {string|null}
              */
-            wait_for: "leader" | "all" | null;
+            wait_for?: "leader" | "all" | null;
             /**
              * @default [
              *       0
@@ -1976,8 +1974,7 @@ export interface components {
             start_deadline_seconds: number | null;
             /** @description Whether and when the job is tried again if it fails. Excludes an open standard input and a terminal. */
             retry?: null | components["schemas"]["Retry"];
-            /** @description `true` by default with `inputs` or `artifacts`, else `null`. */
-            workspace?: null | components["schemas"]["Workspace"];
+            workspace?: components["schemas"]["Workspace"];
             /**
              * @description Files that are in the workspace before the job starts. They are in place when the job is accepted; a further attempt finds what the one before has left.
              * @default []
@@ -1992,14 +1989,12 @@ export interface components {
         };
         /**
          * @description A directory of its own for the job: its default `cwd`, and `PROCESSION_WORKSPACE` in its environment. `keep` says what stays after
-         *     the end, until the record expires: with `artifacts` those files, with `all` everything, with `none` nothing.
+         *     the end, until the record expires: with `artifacts` those files, with `all` everything, with `none` nothing. `true` by default with
+         *     `inputs` or `artifacts`, else `null`.
          */
-        Workspace: boolean | {
-            /**
-             * @default artifacts
-             * @enum {string|null}
-             */
-            keep: "artifacts" | "all" | "none" | null;
+        Workspace: null | boolean | {
+            /** @enum {string|null} */
+            keep?: "artifacts" | "all" | "none" | null;
         };
         /** @description A file that is in the workspace before the job starts, of either `text` or `base64`. */
         Input: {
@@ -2020,11 +2015,8 @@ export interface components {
          */
         ArtifactRules: {
             paths: string[];
-            /**
-             * @default always
-             * @enum {string|null}
-             */
-            when: "always" | "success" | "failure" | null;
+            /** @enum {string|null} */
+            when?: "always" | "success" | "failure" | null;
             /**
              * @description Of all of them; above it `artifacts.truncated`.
              * @default 1073741824
@@ -2076,11 +2068,8 @@ export interface components {
             key: string;
             /** @default 1 */
             limit: number | null;
-            /**
-             * @default queue
-             * @enum {string|null}
-             */
-            policy: "queue" | "reject" | "newest" | "replace" | null;
+            /** @enum {string|null} */
+            policy?: "queue" | "reject" | "newest" | "replace" | null;
         };
         /**
          * @description Whose end is waited for, and which end. All dependencies of a job have to hold.
@@ -2161,7 +2150,7 @@ export interface components {
          *       ]
          *     }
          */
-        NewBatch: {
+        BatchSubmission: {
             name?: components["schemas"]["Name"];
             /** @description Of the batch. */
             labels?: null | components["schemas"]["Labels"];
@@ -2174,10 +2163,9 @@ export interface components {
             max_running: number | null;
             /**
              * @description What becomes of the others when a job has failed, timed out or is lost.
-             * @default continue
              * @enum {string|null}
              */
-            on_failure: "continue" | "cancel_queued" | "stop_all" | null;
+            on_failure?: "continue" | "cancel_queued" | "stop_all" | null;
             /** @description Who is notified of the end of the batch. */
             webhooks?: {
                 url: string;
@@ -2189,7 +2177,7 @@ export interface components {
              * @default 604800
              */
             ttl_seconds_after_finished: number | null;
-            jobs: {
+            jobs: ({
                 /** @description Names the entry within the batch. */
                 key: string;
                 repeat?: number | null;
@@ -2203,7 +2191,16 @@ export interface components {
                     batch?: string | null;
                     on?: null | components["schemas"]["On"];
                 }[] | null;
-            }[];
+            } & {
+                [key: string]: unknown;
+            })[];
+        };
+        /** @description With `validate_only` a `ValidBatch`, else a `Batch`. One schema for both answers, so that a generated client has one type. */
+        CreatedBatch: components["schemas"]["Batch"] | components["schemas"]["ValidBatch"];
+        ValidBatch: {
+            /** @constant */
+            valid: true;
+            total: number;
         };
         Batch: {
             /** Format: uuid */
@@ -2674,7 +2671,7 @@ export interface components {
             usage: null | components["schemas"]["Usage"];
             output: components["schemas"]["OutputTotals"];
         };
-        BasicJobList: {
+        JobListBasic: {
             jobs: components["schemas"]["BasicJob"][];
             /** @description `null` on the last page. */
             next_page_token: string | null;
@@ -2723,7 +2720,7 @@ export interface components {
             created_at: null | components["schemas"]["Timestamp"];
             expires_at: null | components["schemas"]["Timestamp"];
         };
-        NewToken: {
+        TokenSubmission: {
             name: string;
             /** @enum {string} */
             scope: "metrics" | "read" | "operate" | "admin";
@@ -3168,11 +3165,8 @@ export interface components {
             job_ids?: string[] | null;
             /** @description Those that match and have not finished when the request comes. */
             label_selector?: string | null;
-            /**
-             * @default all
-             * @enum {string|null}
-             */
-            mode: "all" | "any" | null;
+            /** @enum {string|null} */
+            mode?: "all" | "any" | null;
             /**
              * @description Lowered to 300.
              * @default 0
@@ -3308,16 +3302,14 @@ export interface components {
         ScheduleSettings: components["schemas"]["ScheduleTimes"] & {
             /**
              * @description When its last job has not ended: another one beside it, none, one that waits (never two), or one in its place once no process of it is left.
-             * @default skip
              * @enum {string|null}
              */
-            overlap: "allow" | "skip" | "queue" | "replace" | null;
+            overlap?: "allow" | "skip" | "queue" | "replace" | null;
             /**
              * @description What is done about times when nobody was there, the clock was set or the job was refused for now: the last one once, each of them up to 100, or none.
-             * @default latest
              * @enum {string|null}
              */
-            missed: "latest" | "all" | "skip" | null;
+            missed?: "latest" | "all" | "skip" | null;
             /** @default 3600 */
             missed_within_seconds: number | null;
             /**
@@ -3345,10 +3337,12 @@ export interface components {
          *       }
          *     }
          */
-        NewSchedule: components["schemas"]["ScheduleSettings"] & {
+        ScheduleSubmission: components["schemas"]["ScheduleSettings"] & {
             /** @description What `POST /jobs` takes. */
             job: components["schemas"]["JobSubmission"] | components["schemas"]["TemplateSubmission"];
         };
+        /** @description With `validate_only` a `ValidSchedule`, else a `Schedule`. One schema for both answers, so that a generated client has one type. */
+        PutSchedule: components["schemas"]["Schedule"] | components["schemas"]["ValidSchedule"];
         ValidSchedule: {
             /** @constant */
             valid: true;
@@ -3464,6 +3458,8 @@ export interface components {
         SignalResult: {
             /** @description How many processes the signal was sent to. */
             delivered_to: number;
+            /** @description What became of it, if that is not what it looks like, such as a SIGTSTP that is discarded. */
+            note?: string;
         };
         ProcessList: {
             processes: components["schemas"]["ProcessInfo"][];
@@ -4006,7 +4002,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["JobList"] | components["schemas"]["BasicJobList"];
+                    "application/json": components["schemas"]["JobList"] | components["schemas"]["JobListBasic"];
                 };
             };
             /** @description `invalid_query`, `invalid_page_token`. */
@@ -6261,10 +6257,7 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": {
-                    /**
-                     * @default operate
-                     * @enum {string|null}
-                     */
+                    /** @enum {string|null} */
                     scope?: "read" | "operate" | "admin" | null;
                 };
             };
@@ -7400,7 +7393,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["NewBatch"];
+                "application/json": components["schemas"]["BatchSubmission"];
             };
         };
         responses: {
@@ -7411,11 +7404,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": {
-                        /** @constant */
-                        valid: true;
-                        total: number;
-                    };
+                    "application/json": components["schemas"]["CreatedBatch"];
                 };
             };
             /** @description The batch was accepted and is durable. */
@@ -7431,7 +7420,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Batch"];
+                    "application/json": components["schemas"]["CreatedBatch"];
                 };
             };
             400: components["responses"]["BadJson"];
@@ -7643,10 +7632,7 @@ export interface operations {
         requestBody?: {
             content: {
                 "application/json": {
-                    /**
-                     * @default failed
-                     * @enum {string|null}
-                     */
+                    /** @enum {string|null} */
                     only?: "failed" | "all" | null;
                 };
             };
@@ -7996,7 +7982,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["NewToken"];
+                "application/json": components["schemas"]["TokenSubmission"];
             };
         };
         responses: {
@@ -8287,7 +8273,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["NewSchedule"];
+                "application/json": components["schemas"]["ScheduleSubmission"];
             };
         };
         responses: {
@@ -8299,10 +8285,22 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Schedule"] | components["schemas"]["ValidSchedule"];
+                    "application/json": components["schemas"]["PutSchedule"];
                 };
             };
-            201: components["responses"]["Schedule"];
+            /** @description The schedule, which is new. */
+            201: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    ETag?: string;
+                    /** @description The path of the schedule. */
+                    Location: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PutSchedule"];
+                };
+            };
             400: components["responses"]["BadJson"];
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["JobForbidden"];
