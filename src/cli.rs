@@ -19,7 +19,7 @@ use crate::config::{self, Config, OnShutdown, ServeArgs};
 use crate::server;
 use client::{
     attach, batches, control, events, failure, files, health, logs, mcp, open, queues, run,
-    schedules, show, terminal, top, wait,
+    schedules, show, templates, terminal, top, wait,
 };
 use engine::supervisor;
 use http::connections;
@@ -86,6 +86,8 @@ enum Command {
     Schedule(schedules::ScheduleArgs),
     /// Import crontabs as schedules
     Crontab(schedules::CrontabArgs),
+    /// List the templates of a service with a command policy
+    Templates(templates::TemplatesArgs),
     /// Show resource usage of running jobs, live
     Top(top::TopArgs),
     /// Open the page of the service in a browser, signed in with a one-time code
@@ -159,6 +161,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Schedules(args) => schedules::list(&args),
         Command::Schedule(args) => schedules::run(&args),
         Command::Crontab(args) => schedules::import(&args),
+        Command::Templates(args) => templates::list(&args),
         Command::Top(args) => top::run(&args),
         Command::Open(args) => open::run(&args),
         Command::Mcp(args) => mcp::run(&args),

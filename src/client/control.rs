@@ -285,6 +285,8 @@ pub fn signal(args: &SignalArgs) -> ExitCode {
             .map_err(|error| Failure::NotUnderstood(error.to_string()))?;
         if args.json {
             print_json(&answer)?;
+        } else if let Some(note) = answer["note"].as_str() {
+            complain(&super::sanitize::escape(note));
         }
         Ok(ExitCode::SUCCESS)
     })

@@ -29,6 +29,7 @@ pub mod show;
 mod signals;
 mod stdio;
 mod table;
+pub mod templates;
 pub mod terminal;
 mod text;
 pub mod top;

@@ -134,6 +134,9 @@ async fn reach(
     manager.wait(id, until, limit).await
 }
 
+/// The group of a job without a terminal is orphaned (setpgid(2)).
+const DISCARDED: &str = "a job without a terminal discards SIGTSTP, SIGTTIN and SIGTTOU, unless its program handles them; to suspend it, pause it";
+
 /// `POST /jobs/{id}/signal`
 pub(super) async fn signal(
     State(api): State<Api>,
@@ -145,7 +148,13 @@ pub(super) async fn signal(
     let (signal, scope) = request::parse_signal_body(&body)
         .map_err(|errors| ApiError::from(BodyError::Invalid(errors)))?;
     let delivered_to = api.manager.signal(id, signal, scope).await?;
-    Ok(Json(Delivered { delivered_to }).into_response())
+    let note = if delivered_to > 0 && signal.stops_from_a_terminal() {
+        let job = api.manager.get(id).await?;
+        job.spec.pty.is_none().then_some(DISCARDED)
+    } else {
+        None
+    };
+    Ok(Json(Delivered { delivered_to, note }).into_response())
 }
 
 /// `GET /jobs/{id}/processes`

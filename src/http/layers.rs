@@ -2,6 +2,7 @@
 
 pub(super) mod audit;
 pub(super) mod auth;
+pub(super) mod compression;
 pub(super) mod guards;
 pub(super) mod log;
 pub(super) mod proxies;

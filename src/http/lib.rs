@@ -72,7 +72,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use api::Api;
 pub use api::{AuthMode, Settings};
 pub use layers::auth::{PeerAddress, PeerUid};
-use layers::{audit, guards, log, proxies, request_id};
+use layers::{audit, compression, guards, log, proxies, request_id};
 use manager::Manager;
 pub use problem::{ApiError, PROBLEM_JSON, Place, Violation};
 pub use streams::Streams;
@@ -114,6 +114,7 @@ pub fn app(manager: Manager, settings: Settings) -> Router {
             CACHE_CONTROL,
             HeaderValue::from_static("no-store"),
         ))
+        .layer(compression::layer())
         .layer(middleware::from_fn(proxies::pass_on))
         .layer(middleware::from_fn(problem::render))
         .layer(middleware::from_fn_with_state(api.clone(), audit::record))

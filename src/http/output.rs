@@ -6,6 +6,7 @@
 mod attempts;
 mod excerpt;
 mod follow;
+mod kind;
 mod place;
 mod plain;
 mod records;
@@ -25,7 +26,6 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::accept;
 use crate::api::Api;
 use crate::extract::InPath;
 use crate::headers::{FIRST_OFFSET, NEXT_OFFSET, OUTPUT_COMPLETE, OUTPUT_DROPPED};
@@ -36,6 +36,7 @@ use follow::follow_log;
 pub(super) use follow::{Beginning, begin, last_event};
 use job::retry::ATTEMPTS_MAX;
 use job::{Job, JobId, OutputTotals};
+use kind::Kind;
 pub(super) use place::{PLACE, Places, place};
 use protocol::output::{Piece, Reader, Stream};
 use records::{Format, Records, forward};
@@ -87,8 +88,8 @@ pub(super) async fn log(
     let attempt = attempt_of(&mut params, &selection, follow);
     let download = download_of(&mut params);
     params.finish()?;
-    let kind = accept::choose(&headers, LOG_TYPES)?;
-    let format = match kind {
+    let kind = Kind::of(&headers, LOG_TYPES)?;
+    let format = match kind.chosen {
         NDJSON => Format::Lines,
         EVENT_STREAM => Format::Events,
         _ if timestamps => Format::RawWithTimes,
@@ -119,7 +120,8 @@ pub(super) async fn log(
     let reader = api.manager.output(id).await?;
     complete &= !is_unknown(&job, &reader);
     let plan = off_thread(move || plan_log(reader, &selection, complete)).await??;
-    let mut response = raw(StatusCode::OK, kind, Some(plan.complete && !plan.is_cut));
+    let complete = plan.complete && !plan.is_cut;
+    let mut response = raw(StatusCode::OK, kind.name(plan.is_text), Some(complete));
     set(&mut response, FIRST_OFFSET, plan.first);
     set(&mut response, NEXT_OFFSET, plan.next);
     plan.tell_losses(&mut response, id);
@@ -147,10 +149,6 @@ fn is_unknown(job: &Job, reader: &Reader) -> bool {
 
 /// The head of an answer with output. Whether it is complete is not known while it is followed.
 fn raw(status: StatusCode, kind: &'static str, complete: Option<bool>) -> Response {
-    let kind = match kind {
-        "text/plain" => "text/plain; charset=utf-8",
-        other => other,
-    };
     let mut response = (status, [(CONTENT_TYPE, kind)]).into_response();
     if let Some(complete) = complete {
         let value = HeaderValue::from_static(if complete { "true" } else { "false" });
@@ -286,6 +284,8 @@ struct Download {
     complete: bool,
     length: Option<u64>,
     range: Option<String>,
+    /// As what is kept begins.
+    is_text: bool,
     /// How much of the job's output is not kept.
     dropped: u64,
     /// A part of it should be there and is not: the body must not look whole.
@@ -384,6 +384,7 @@ fn plan_log(
         }
     };
     let is_cut = stretch.reader.lost_within(begin, next).map_err(failed)?;
+    let is_text = kind::is_text(&mut stretch.reader, selection.filter);
     stretch.is_cut = is_cut;
     // With a hole in it, the body is shorter than its ends tell.
     let whole =
@@ -395,6 +396,7 @@ fn plan_log(
         next,
         complete: complete && next >= end,
         range: None,
+        is_text,
         dropped: totals.dropped_bytes,
         is_cut,
     })

@@ -309,4 +309,7 @@ pub(super) struct ValidView<'a> {
 pub(super) struct Delivered {
     /// How many processes it was sent to.
     pub(super) delivered_to: u64,
+    /// What became of it, if that is not what it looks like.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) note: Option<&'static str>,
 }

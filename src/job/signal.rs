@@ -72,6 +72,12 @@ impl Signal {
         Self(number)
     }
 
+    /// SIGTSTP, SIGTTIN and SIGTTOU: they suspend, but not processes whose group is orphaned.
+    #[must_use]
+    pub fn stops_from_a_terminal(self) -> bool {
+        matches!(self.0, 20..=22)
+    }
+
     /// The number, as `kill -l` shows it.
     #[must_use]
     pub fn number(self) -> i32 {

@@ -375,11 +375,13 @@ impl<D: Door> Tools<D> {
         let path = format!("{}/signal", job_path(&signal.job_id)?);
         let delivered: Value = self.json(Ask::new(Verb::Post, path).json(body)).await?;
         let count = &delivered["delivered_to"];
-        let text = format!("delivered to {count} processes (job {})", signal.job_id);
-        Ok(text::answer(
-            text,
-            json!({"job_id": signal.job_id, "delivered_to": count}),
-        ))
+        let mut text = format!("delivered to {count} processes (job {})", signal.job_id);
+        let mut facts = json!({"job_id": signal.job_id, "delivered_to": count});
+        if let Some(note) = delivered["note"].as_str() {
+            text = format!("{text}; {note}");
+            facts["note"] = note.into();
+        }
+        Ok(text::answer(text, facts))
     }
 
     async fn list_jobs(

@@ -4,6 +4,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::cli::cli;
 use crate::harness::{Server, eventually, id};
 
 fn sleep(name: &str, queue: &str) -> Value {
@@ -125,6 +126,8 @@ async fn without_a_policy_there_are_no_templates_and_with_one_they_are_described
     let none = server.get("/templates").await.json();
     assert_eq!(none, json!({"only": false, "templates": []}));
     assert_eq!(server.get("/info").await.json()["policy"], false);
+    let said = cli(&server, &["templates"]).good();
+    assert!(said.text().contains("no command policy"), "{said:?}");
     let folder = tempfile::tempdir().unwrap();
     let policy = folder.path().join("policy.toml");
     let text = "[template.greet]\ncommand = [\"/bin/echo\", \"{word}\"]\nparams.word = { type = \"enum\", values = [\"hello\"] }\n";
@@ -140,6 +143,21 @@ async fn without_a_policy_there_are_no_templates_and_with_one_they_are_described
     assert_eq!(some["templates"][0]["command"], command);
     let word = &some["templates"][0]["params"]["properties"]["word"];
     assert_eq!(*word, json!({"type": "string", "enum": ["hello"]}));
+    let listed = cli(&server, &["templates"]).good();
+    let listed: Vec<Vec<&str>> = listed
+        .text()
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(
+        listed,
+        [
+            vec!["TEMPLATE", "PARAMETERS", "COMMAND"],
+            vec!["greet", "word=hello", "/bin/echo", "{word}"]
+        ]
+    );
+    let listed = cli(&server, &["templates", "--json"]).good().json();
+    assert_eq!(listed, some);
     let job = json!({"template": "greet", "params": {"word": "hello"}});
     assert_eq!(server.run(&job).await["state"], "succeeded");
 }

@@ -7,6 +7,7 @@ use nix::unistd::Pid;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::cli::cli;
 use crate::harness::{Process, Reply, Server, eventually, id, unique_seconds};
 
 const PATCH: &str = "application/merge-patch+json";
@@ -485,4 +486,43 @@ async fn a_draining_service_takes_no_new_jobs_and_lets_the_others_run() {
     for job in [job, job_again] {
         server.stop(&job, "force").await;
     }
+}
+
+/// What looks like success and is none has a word of explanation.
+#[tokio::test]
+async fn traps_for_people_are_named() {
+    let server = Server::start().await;
+    // It forks, its child is the program, and its own end is the job's.
+    let forked = server
+        .run(&json!({"command": ["setsid", "sleep", unique_seconds()]}))
+        .await;
+    assert_eq!(forked["termination"]["killed_leftovers"], 1, "{forked:#}");
+    let message = forked["state_message"].as_str().unwrap();
+    assert!(
+        message.contains("a process that it left running was ended"),
+        "{message}"
+    );
+
+    let job = id(&server.submit(&sleep()).await);
+    let path = format!("/jobs/{job}/signal");
+    let stopped = server.post(&path, &json!({"signal": "TSTP"})).await.json();
+    assert_eq!(stopped["delivered_to"], 1);
+    let note = stopped["note"].as_str().unwrap();
+    assert!(note.contains("discards SIGTSTP"), "{note}");
+    let winch = server.post(&path, &json!({"signal": "WINCH"})).await.json();
+    assert_eq!(winch, json!({"delivered_to": 1}));
+    let said = cli(&server, &["signal", &job, "TTIN"]);
+    assert!(said.stderr.contains("discards SIGTSTP"), "{said:?}");
+    server.stop(&job, "force").await;
+
+    let body = json!({"script": "echo ready; exec cat", "pty": {}});
+    let job = id(&server.submit(&body).await);
+    server.says(&job, "ready").await;
+    let path = format!("/jobs/{job}/signal");
+    let winch = server
+        .post(&path, &json!({"signal": "SIGTSTP"}))
+        .await
+        .json();
+    assert_eq!(winch["note"], Value::Null, "{winch:#}");
+    server.stop(&job, "force").await;
 }

@@ -43,6 +43,7 @@ mod queue;
 mod queues;
 mod real_work;
 mod refusals;
+mod representations;
 mod restored;
 mod retention;
 mod retries;

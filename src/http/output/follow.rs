@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::attempts::Attempts;
+use super::kind::{self, Kind};
 use super::records::{Chunk, END_MARK, Format, Records, Then};
 use super::shared_tail::{Key, SharedPiece, SharedTail};
 use super::{Begin, Selection, begin_of, off_thread, raw, set, tell_dropped};
@@ -43,7 +44,7 @@ pub(super) async fn follow_log(
     api: &Api,
     id: JobId,
     selection: Selection,
-    kind: &'static str,
+    kind: Kind,
     format: Format,
     had_the_end: bool,
 ) -> Result<Response, ApiError> {
@@ -59,6 +60,7 @@ pub(super) async fn follow_log(
         at,
         first,
         dropped,
+        is_text,
         is_cut,
     } = begin(api, &job, selection).await?;
     let at = match format {
@@ -77,7 +79,7 @@ pub(super) async fn follow_log(
         within_line: [false; 2],
         attempts: Attempts::from(follow.state.clone(), at),
     };
-    let mut response = raw(StatusCode::OK, kind, None);
+    let mut response = raw(StatusCode::OK, kind.name(is_text), None);
     set(&mut response, FIRST_OFFSET, first);
     tell_dropped(&mut response, dropped);
     let tail = api.shared_tails.of(id);
@@ -96,6 +98,8 @@ pub(crate) struct Beginning {
     pub(crate) first: u64,
     /// How much of the job's output is not kept.
     dropped: u64,
+    /// As what is kept begins; true while nothing is.
+    is_text: bool,
     /// A part of what follows should be there and is not.
     is_cut: bool,
 }
@@ -121,17 +125,20 @@ pub(crate) async fn begin(
             at: 0,
             first: 0,
             dropped: 0,
+            is_text: true,
             is_cut: false,
         }),
         Some(mut reader) => {
             off_thread(move || {
                 let (at, totals) = begin_of(&mut reader, &selection)?;
                 let is_cut = reader.lost_within(at, totals.next_offset);
+                let is_text = kind::is_text(&mut reader, selection.filter);
                 Ok(Beginning {
                     reader: Some(reader),
                     at,
                     first: at.max(totals.first_offset),
                     dropped: totals.dropped_bytes,
+                    is_text,
                     is_cut: is_cut.map_err(|error| ApiError::io("reading output", &error))?,
                 })
             })

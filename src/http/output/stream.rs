@@ -9,8 +9,8 @@ use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, RANGE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 
+use super::kind::{self, Kind};
 use super::{Download, Stretch, download_of, off_thread, raw, save_as, set};
-use crate::accept;
 use crate::api::Api;
 use crate::extract::InPath;
 use crate::headers::FIRST_POSITION;
@@ -59,7 +59,7 @@ async fn one_stream(
     if method != Method::GET {
         headers.remove(RANGE);
     }
-    let kind = accept::choose(&headers, OFFERED)?;
+    let kind = Kind::of(&headers, OFFERED)?;
     // Asked first: what is complete then is complete when the totals are read.
     let job = api.manager.get(id).await?;
     let reader = api.manager.output(id).await?;
@@ -70,7 +70,8 @@ async fn one_stream(
     } else {
         StatusCode::OK
     };
-    let mut response = raw(status, kind, Some(plan.complete && !plan.is_cut));
+    let complete = plan.complete && !plan.is_cut;
+    let mut response = raw(status, kind.name(plan.is_text), Some(complete));
     set(&mut response, FIRST_POSITION, plan.first);
     plan.tell_losses(&mut response, id);
     if let Some(range) = &plan.range {
@@ -120,6 +121,7 @@ pub(super) fn plan_stream(
     } else {
         totals.next_offset
     };
+    let is_text = kind::is_text(&mut reader, Some(stream));
     let left = next - first;
     Ok(Download {
         stretch: Stretch {
@@ -136,6 +138,7 @@ pub(super) fn plan_stream(
         complete: complete && next == length,
         length: Some(left),
         range,
+        is_text,
         dropped: totals.dropped_bytes,
         is_cut: is_lost,
     })
