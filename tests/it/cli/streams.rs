@@ -360,7 +360,7 @@ async fn words_of_other_programs_work_or_say_what_does() {
     assert_eq!(ran.code, Some(2), "{ran:?}");
     assert!(ran.stderr.contains("procession stop --force"), "{ran:?}");
     let ran = cli(&server, &["run", "--retries", "2", "--", "true"]);
-    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert_eq!(ran.code, Some(125), "{ran:?}");
     assert!(ran.stderr.contains("use --retry N"), "{ran:?}");
     let ran = cli(&server, &["run", "-w", "/", "--", "pwd"]).good();
     assert_eq!(ran.text(), "/\n");
