@@ -746,8 +746,10 @@ fn a_row_of_the_first_version_is_read_with_the_defaults_of_that_time() {
         created_at: 0,
         expires_at: None,
     };
-    let text = r#"{"attempt":1,"created_by":"uid:0","output":{},"spec":{"command":["x"]},"version":3,
-        "termination":{"cause":"timeout"}}"#;
+    let text = concat!(
+        r#"{"attempt":1,"created_by":"uid:0","output":{},"spec":{"command":["x"]},"version":3,"#,
+        r#""termination":{"cause":"timeout"}}"#,
+    );
     let job = encoding::decode(columns, text).unwrap();
     assert_eq!(job.spec.ttl_after_finished, Duration::from_secs(604_800));
     assert_eq!(job.spec.stop.grace, Duration::from_secs(10));
@@ -1029,8 +1031,8 @@ proptest! {
                     page.truncate(query.limit);
                     page
                 };
-                let (queued, ended) = store.list(query.clone(), 0).await.unwrap();
-                prop_assert_eq!(queued, page(|state| state == State::Queued), "{:?}", query);
+                let (live, ended) = store.list(query.clone(), 0).await.unwrap();
+                prop_assert_eq!(live, page(|state| !state.is_terminal()), "{:?}", query);
                 prop_assert_eq!(ended, page(State::is_terminal), "{:?}", query);
             }
             Ok(())
