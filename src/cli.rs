@@ -4,6 +4,7 @@ mod complete;
 pub(crate) mod doctor;
 mod hints;
 mod log;
+mod machine;
 mod manual;
 mod owner;
 mod token;
@@ -186,6 +187,7 @@ fn serve(args: &Serve) -> ExitCode {
     let prepared = aside(|| {
         let config =
             config::load(&args.settings, &surroundings).map_err(|error| error.to_string())?;
+        machine::check()?;
         match args.check {
             true => check(&config)?,
             false => connections::check_files(&server::http_options(&config))?,

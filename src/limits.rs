@@ -27,6 +27,16 @@ pub(crate) fn affordable(max_running: usize, open_files: u64) -> usize {
         .clamp(1, max_running.max(1))
 }
 
+/// Why a service cannot run with so few open files, if it cannot: not even one job would start.
+pub(crate) fn too_few(open_files: u64) -> Option<String> {
+    let wanted = OWN + 4 * OF_A_JOB;
+    (open_files < wanted).then(|| {
+        format!(
+            "the service may have {open_files} open files (RLIMIT_NOFILE, LimitNOFILE= of a unit), and needs {wanted} at least"
+        )
+    })
+}
+
 /// The words for the case that these are fewer than was said.
 pub(crate) fn shortage(places: usize, max_running: usize, open_files: u64) -> String {
     let wanted = OWN + OF_A_JOB.saturating_mul(u64::try_from(max_running).unwrap_or(u64::MAX));
@@ -54,5 +64,10 @@ mod tests {
         }
         assert_eq!(affordable(3, 1 << 20), 3);
         assert!(shortage(24, 256, 128).contains("needs 1056"));
+        assert_eq!(too_few(48), None);
+        assert!(
+            too_few(47)
+                .is_some_and(|why| why.contains("47 open files") && why.contains("needs 48"))
+        );
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
@@ -48,6 +48,16 @@ async fn read_within(
 ) -> Result<Bytes, ApiError> {
     if !kinds.iter().any(|kind| is_of(request.headers(), kind)) {
         return Err(ApiError::UnsupportedMediaType(kinds[0]));
+    }
+    // Its bytes are no JSON, and what they are would be said of the client's JSON.
+    let codings = request.headers().get_all(CONTENT_ENCODING);
+    if codings
+        .iter()
+        .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
+        return Err(ApiError::UnsupportedMediaType(
+            "application/json without Content-Encoding",
+        ));
     }
     let announced = request
         .headers()

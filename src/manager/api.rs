@@ -90,6 +90,21 @@ pub enum SubmitError {
     Store(#[from] store::StoreError),
 }
 
+impl From<NotReady> for SubmitError {
+    fn from(reason: NotReady) -> Self {
+        match reason {
+            NotReady::Ending | NotReady::Draining => Self::Draining,
+            NotReady::NoRoom => Self::NoRoom,
+            NotReady::Gone => Self::Store(store::StoreError {
+                doing: "accepting a job",
+                why: reason.as_str().to_owned(),
+                full: false,
+                failing: true,
+            }),
+        }
+    }
+}
+
 impl From<Unlinked> for SubmitError {
     fn from(unlinked: Unlinked) -> Self {
         match unlinked {
@@ -320,6 +335,8 @@ pub enum NotReady {
     Draining,
     /// The file system of the state directory has less free space than is kept free.
     NoRoom,
+    /// The state directory, or a part of it, was moved or removed.
+    Gone,
 }
 
 impl NotReady {
@@ -331,6 +348,9 @@ impl NotReady {
             Self::Draining => "the service is draining",
             Self::NoRoom => {
                 "the file system of the state directory has less free space than --min-free-bytes"
+            }
+            Self::Gone => {
+                "the state directory was moved or removed, or a part of it: put it back, or start the service again"
             }
         }
     }

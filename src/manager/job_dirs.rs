@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::dir::Dir;
 use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat, stat};
 use nix::sys::statvfs::fstatvfs;
 
 use super::link::MonitorLink;
@@ -31,6 +32,14 @@ impl JobDirs {
             jobs,
             damaged_records: AtomicU64::new(0),
         }
+    }
+
+    /// Are they at this path? Not if they were moved or removed since they were opened.
+    pub(super) fn are_at(&self, path: &Path) -> bool {
+        let (Ok(own), Ok(there)) = (fstat(&self.jobs), stat(path)) else {
+            return false;
+        };
+        (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino)
     }
 
     /// The jobs that have a directory.

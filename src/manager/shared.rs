@@ -29,6 +29,7 @@ use job::time::Timestamp;
 use job::{Cause, Job, JobId};
 use linux::clock;
 use linux::sandbox;
+use protocol::state_dir::STORE;
 use store::{Store, StoreError};
 
 /// With fewer files that can still be made no job is accepted: its directory, its record and its log are such.
@@ -243,6 +244,9 @@ impl Shared {
         if self.shutdown.is_draining() {
             return Err(NotReady::Draining);
         }
+        if !self.is_in_place() {
+            return Err(NotReady::Gone);
+        }
         let is_full = self.job_dirs.free_bytes();
         let is_full = is_full.is_some_and(|free| free < self.limits.min_free_bytes);
         if is_full
@@ -254,6 +258,13 @@ impl Shared {
             return Err(NotReady::NoRoom);
         }
         Ok(())
+    }
+
+    /// Are the store and the jobs' directories where they were at the start? What is written to files that were moved away
+    /// or removed is lost with the next start.
+    fn is_in_place(&self) -> bool {
+        let state_dir = &self.resolver.state_dir;
+        self.job_dirs.are_at(&state_dir.join("jobs")) && state_dir.join(STORE).exists()
     }
 
     pub(super) fn info(&self) -> Info {

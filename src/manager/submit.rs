@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::api::{NotReady, Submission, SubmitError, Submitted};
+use super::api::{Submission, SubmitError, Submitted};
 use super::chains;
 use super::runner::Acceptance;
 use super::shared::Shared;
@@ -45,10 +45,7 @@ pub(super) async fn submit_planned(
     mut planned: Option<Planned>,
 ) -> Result<Submitted, SubmitError> {
     shared.resolver.check_apart(&submission.spec).await?;
-    shared.ready().map_err(|reason| match reason {
-        NotReady::Ending | NotReady::Draining => SubmitError::Draining,
-        NotReady::NoRoom => SubmitError::NoRoom,
-    })?;
+    shared.ready().map_err(SubmitError::from)?;
     let Submission {
         name,
         labels,

@@ -372,3 +372,32 @@ async fn a_disk_without_inodes_is_a_full_one() {
     assert!(server.end(Signal::SIGTERM).unwrap().success());
     drop(small);
 }
+
+/// What is written to files that were moved away or removed is lost with the next start: no job is accepted for it.
+#[tokio::test]
+async fn a_service_without_its_state_directory_accepts_nothing() {
+    for part in ["jobs", "procession.db"] {
+        let server = Server::start().await;
+        server.run_script("true").await;
+        assert_eq!(server.get("/readyz").await.status, 200);
+        let (there, away) = (
+            server.state_dir().join(part),
+            server.state_dir().join("away"),
+        );
+        std::fs::rename(&there, &away).unwrap();
+        let ready = server.get("/readyz").await;
+        assert_eq!((ready.status, ready.code().as_str()), (503, "not_ready"));
+        assert!(ready.json()["detail"].as_str().unwrap().contains("moved"));
+        let refused = server.post("/jobs", &json!({"script": "true"})).await;
+        assert_eq!(
+            (refused.status, refused.code().as_str()),
+            (503, "store_unavailable")
+        );
+        std::fs::rename(&away, &there).unwrap();
+        assert_eq!(
+            server.run_script("true").await["state"],
+            "succeeded",
+            "{part}"
+        );
+    }
+}

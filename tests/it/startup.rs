@@ -492,4 +492,27 @@ fn surroundings_that_lie_are_refused_in_words() {
     if may(&subset) {
         refuses(&mut under(&subset), &["boot_id", "subset=pid"]);
     }
+    let within = |commands: &'static str| ["unshare", "--mount", "sh", "-c", commands, "sh"];
+    let empty = within("mount -t tmpfs none /dev && exec \"$@\"");
+    if may(&empty) {
+        refuses(&mut under(&empty), &["/dev/null", "No such file"]);
+    }
+    let file = within("mount -t tmpfs none /dev && : >/dev/null && exec \"$@\"");
+    if may(&file) {
+        refuses(&mut under(&file), &["/dev/null", "is no device"]);
+    }
+}
+
+#[test]
+fn a_limit_of_open_files_that_has_room_for_no_job_is_refused() {
+    let home = scratch();
+    let mut command = Command::new("sh");
+    let inner = serve(&home.path().join("state"));
+    command
+        .args(["-c", "ulimit -n 40 && exec \"$@\"", "sh"])
+        .arg(inner.get_program());
+    command
+        .args(inner.get_args())
+        .env("PROCESSION_LISTEN", "127.0.0.1:0");
+    refuses(&mut command, &["40 open files", "RLIMIT_NOFILE"]);
 }

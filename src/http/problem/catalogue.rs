@@ -154,7 +154,7 @@ impl ApiError {
             Self::Draining => Problem::new(S::SERVICE_UNAVAILABLE, "draining", "The service accepts no new jobs", "running jobs go on; send new ones elsewhere or later").header(RETRY_AFTER, "30"),
             Self::NotReady(detail) => Problem::new(S::SERVICE_UNAVAILABLE, "not_ready", "The service is not ready", *detail).header(RETRY_AFTER, "1"),
             Self::MonitorUnavailable => Problem::new(S::SERVICE_UNAVAILABLE, "monitor_unavailable", "The job's monitor does not answer at present", "try again in a moment").header(RETRY_AFTER, "1"),
-            Self::StoreUnavailable => Problem::new(S::SERVICE_UNAVAILABLE, "store_unavailable", "The store cannot be used at present", "the disk of the state directory fails or is read-only, or another program holds the store locked; running jobs go on").header(RETRY_AFTER, "5"),
+            Self::StoreUnavailable => Problem::new(S::SERVICE_UNAVAILABLE, "store_unavailable", "The store cannot be used at present", "the disk of the state directory fails or is read-only, another program holds the store locked, or the state directory was moved or removed; running jobs go on").header(RETRY_AFTER, "5"),
             Self::NoRoom => Problem::new(S::INSUFFICIENT_STORAGE, "no_room", "There is no room for output", "less disk space is free than the service keeps free"),
         }
     }
