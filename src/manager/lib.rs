@@ -22,6 +22,7 @@ mod processes;
 mod pulse;
 mod queues;
 mod readers;
+mod readiness;
 mod resolve;
 mod retention;
 mod room;
@@ -63,6 +64,7 @@ use job::spec::Scope;
 use job::time::Timestamp;
 use job::{Idempotency, Job, JobId, Signal, Spec, State};
 pub use linux::beneath::Kind as FileKind;
+pub use linux::ports::{Port, Ports};
 pub use listing::Budget;
 pub use processes::{ProcessInfo, Use};
 pub use protocol::wire::messages::INPUT_BYTES;
@@ -212,6 +214,7 @@ impl Manager {
             let reached = |job: &Arc<Job>| match until {
                 Until::Finished => job.state.is_terminal(),
                 Until::Started => !matches!(job.state, State::Queued | State::Starting),
+                Until::Ready => job.knows_ready(),
                 Until::VersionAfter(version) => job.version > version,
             };
             // A closed channel is a job that has ended: its last state is still there.
@@ -369,6 +372,18 @@ impl Manager {
         Ok(match self.tree(&job) {
             Some(tree) => processes::of(tree).await,
             None => Vec::new(),
+        })
+    }
+
+    /// The TCP ports that those processes listen on.
+    pub async fn ports(&self, id: JobId) -> Result<Ports, LookupError> {
+        let job = self.shared.get(id).await?;
+        Ok(match self.tree(&job) {
+            Some(tree) => processes::ports(tree).await,
+            None => Ports {
+                complete: true,
+                ..Ports::default()
+            },
         })
     }
 

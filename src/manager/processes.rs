@@ -10,6 +10,7 @@ use super::lost_jobs;
 use job::time::Timestamp;
 use job::{JobId, Process};
 use linux::cgroup::Group;
+use linux::ports::{self, Ports};
 use linux::procfs::{self, Stat};
 use linux::tree::{Reach, Tree};
 
@@ -86,6 +87,15 @@ pub(super) async fn of(tree: Tree) -> Vec<ProcessInfo> {
     })
     .await
     .unwrap_or_default()
+}
+
+/// The ports that the live processes of this tree listen on.
+pub(super) async fn ports(tree: Tree) -> Ports {
+    let looked = tokio::task::spawn_blocking(move || {
+        let pids: Vec<i32> = tree.members().iter().map(|stat| stat.pid).collect();
+        ports::of(&pids)
+    });
+    looked.await.unwrap_or_default()
 }
 
 /// The tree of a job that has a monitor: beneath it, or beneath its supervisor where it is a rescuer.

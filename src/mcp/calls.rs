@@ -36,6 +36,7 @@ impl Templates {
 struct Waited {
     job: Job,
     shown: Shown,
+    until: Until,
 }
 
 /// Stops a job unless it is told not to: for calls that are dropped.
@@ -113,9 +114,19 @@ impl<D: Door> Tools<D> {
     }
 
     /// The job with so much of its output, by now or once it has ended.
-    pub(crate) async fn look(&self, id: &str, wait: f64, bytes: u64) -> Result<Job, Refusal> {
+    pub(crate) async fn look(
+        &self,
+        id: &str,
+        (wait, until): (f64, Until),
+        bytes: u64,
+    ) -> Result<Job, Refusal> {
+        let until = match until {
+            Until::Ready => "ready",
+            Until::Finished | Until::Output => "finished",
+        };
         let ask = Ask::new(Verb::Get, job_path(id)?)
             .with("wait", wait)
+            .with("until", until)
             .with("output_bytes", bytes)
             .with("output_ansi", "strip");
         self.json(ask).await
@@ -154,9 +165,11 @@ impl<D: Door> Tools<D> {
             self.wait_of(run.wait_seconds)?,
             self.bytes_of(run.output_bytes)?,
         );
+        let until = run.until();
         let mut ask = Ask::new(Verb::Post, "/jobs").json(body);
         ask.idempotency_key = run.idempotency_key;
-        self.run(ask, wait, bytes, run.on_cancel, context).await
+        self.run(ask, (wait, until), bytes, run.on_cancel, context)
+            .await
     }
 
     async fn run_template(
@@ -175,6 +188,7 @@ impl<D: Door> Tools<D> {
         }
         let mut ask = Ask::new(Verb::Post, "/jobs").json(body);
         ask.idempotency_key = run.idempotency_key;
+        let wait = (wait, Until::Finished);
         self.run(ask, wait, bytes, run.on_cancel, context).await
     }
 
@@ -182,7 +196,7 @@ impl<D: Door> Tools<D> {
     async fn run(
         &self,
         ask: Ask,
-        wait: f64,
+        wait: (f64, Until),
         bytes: u64,
         on_cancel: OnCancel,
         context: &RequestContext<RoleServer>,
@@ -199,7 +213,8 @@ impl<D: Door> Tools<D> {
         guard.id = None;
         let shown = job.output.excerpt.take().map(Shown::from);
         let shown = shown.unwrap_or_default();
-        Ok(self.waited(Waited { job, shown }, context))
+        let until = wait.1;
+        Ok(self.waited(Waited { job, shown, until }, context))
     }
 
     async fn wait_for_job(
@@ -220,7 +235,7 @@ impl<D: Door> Tools<D> {
                     .await?;
                 seconds = 0.0;
             }
-            let mut job = self.look(id, seconds, bytes).await?;
+            let mut job = self.look(id, (seconds, wait.until), bytes).await?;
             let shown = match wait.offset {
                 None => job
                     .output
@@ -230,7 +245,8 @@ impl<D: Door> Tools<D> {
                     .unwrap_or_default(),
                 Some(offset) => self.part(id, Which::All, Some(offset), None, bytes).await?,
             };
-            Ok(Waited { job, shown })
+            let until = wait.until;
+            Ok(Waited { job, shown, until })
         };
         let waited = unless_cancelled(context, waited).await?;
         Ok(self.waited(waited, context))
@@ -242,7 +258,8 @@ impl<D: Door> Tools<D> {
         let takes_tasks = context
             .client_capabilities()
             .is_some_and(|capabilities| capabilities.supports_tasks());
-        if !waited.job.has_ended() && takes_tasks {
+        let is_due = waited.until == Until::Ready && waited.job.knows_ready();
+        if !waited.job.has_ended() && !is_due && takes_tasks {
             return crate::tasks::handle(&waited.job, now).into();
         }
         waited.job.result(&waited.shown, now).into()
@@ -302,7 +319,7 @@ impl<D: Door> Tools<D> {
             return Err(Refusal::Arguments(why));
         }
         let (job, shown) = if read.offset.is_some() || read.tail_lines.is_some() {
-            let job = self.look(id, 0.0, 0).await?;
+            let job = self.look(id, (0.0, Until::Finished), 0).await?;
             let part = self.part(id, read.stream, read.offset, read.tail_lines, bytes);
             (job, part.await?)
         } else {
