@@ -32,8 +32,9 @@ pub(super) struct Awake {
     pub(super) requests: mpsc::Sender<Box<JobRequest>>,
 }
 
-/// How the waking of a job ended: it has a task now, or its row could not be read.
-pub(super) type Woken = Option<Result<(), StoreError>>;
+/// How the waking of a job ended: it has a task now, is not in the store, or could not be read. Who looks at this holds
+/// the task, which does not go before.
+pub(super) type Woken = Option<Result<Option<Awake>, StoreError>>;
 
 /// Where a job is.
 #[derive(Debug)]
@@ -375,12 +376,18 @@ impl Room {
         }
     }
 
-    /// The job as its task has it, visible or not.
-    pub(super) fn any_state(&self, id: JobId) -> Option<Arc<Job>> {
+    /// What is to be held of a job that has a task.
+    pub(super) fn task(&self, id: JobId) -> Option<Awake> {
         match self.books().entries.get(&id) {
-            Some(Entry::Task(task)) => Some(task.awake.state.borrow().clone()),
+            Some(Entry::Task(task)) => Some(task.awake.clone()),
             Some(Entry::Waking { .. }) | None => None,
         }
+    }
+
+    /// The job as its task has it, visible or not.
+    pub(super) fn any_state(&self, id: JobId) -> Option<Arc<Job>> {
+        let task = self.task(id)?;
+        Some(task.state.borrow().clone())
     }
 
     /// The job as its task has it.

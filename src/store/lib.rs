@@ -343,7 +343,7 @@ impl Store {
         &self.source
     }
 
-    /// One page of the jobs that are queued as far as their rows say, with `more` in addition, and one of those in a
+    /// One page of the jobs that have not ended, as their rows have them, with `more` in addition, and one of those in a
     /// terminal state, both of the same moment.
     ///
     /// # Errors
@@ -356,8 +356,8 @@ impl Store {
         self.readers
             .read("cannot list jobs", move |connection| {
                 let snapshot = connection.unchecked_transaction()?;
-                let queued = query::queued(&snapshot, &query, more)?;
-                Ok((queued, query::list(&snapshot, &query)?))
+                let live = query::live(&snapshot, &query, more)?;
+                Ok((live, query::list(&snapshot, &query)?))
             })
             .await
     }

@@ -1031,8 +1031,8 @@ proptest! {
                     page.truncate(query.limit);
                     page
                 };
-                let (queued, ended) = store.list(query.clone(), 0).await.unwrap();
-                prop_assert_eq!(queued, page(|state| state == State::Queued), "{:?}", query);
+                let (live, ended) = store.list(query.clone(), 0).await.unwrap();
+                prop_assert_eq!(live, page(|state| !state.is_terminal()), "{:?}", query);
                 prop_assert_eq!(ended, page(State::is_terminal), "{:?}", query);
             }
             Ok(())
