@@ -77,7 +77,10 @@ fn when(job: &Job, facts: &mut Facts) {
     let sign = sign.map(|sign| format!(" ({sign})")).unwrap_or_default();
     let ready = job.ready_at.map(|at| format!("{at}{sign}"));
     let late = job.not_ready_at.filter(|_| job.ready_at.is_none());
-    facts.say("ready", ready.or(late.map(|at| format!("not by {at}{sign}"))));
+    facts.say(
+        "ready",
+        ready.or(late.map(|at| format!("not by {at}{sign}"))),
+    );
     facts.at("finished", job.finished_at);
     facts.say("ran", run_time(job).map(span));
     facts.at("timeout at", job.deadline_at);

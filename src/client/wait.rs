@@ -132,12 +132,17 @@ pub(super) async fn reached(
 fn not_ready(job: &Job) -> String {
     let id = &job.id;
     let why = job.ready_message.as_deref();
-    let why = why.map(|why| format!(": {}", escape(why))).unwrap_or_default();
+    let why = why
+        .map(|why| format!(": {}", escape(why)))
+        .unwrap_or_default();
     if !job.has_ended() {
         return format!("job {id} runs, and is not ready in time{why}");
     }
     let message = job.state_message.as_deref().unwrap_or_default();
-    format!("job {id} ended before it was ready{why}; {}", escape(message))
+    format!(
+        "job {id} ended before it was ready{why}; {}",
+        escape(message)
+    )
 }
 
 impl Goal {

@@ -14,6 +14,7 @@ use crate::view::JobView;
 use crate::{Access, ApiError};
 use job::event::Kind;
 use job::outcome::{SentSignal, Stage};
+use job::ready::{Address, OnTimeout, Ready, Sign};
 use job::sandbox::{InForce, Part, Sandbox};
 use job::spec::{
     EnvInherit, Limits, NameOrId, Program, Rlimit, RlimitResource, RlimitValue, Secrets, Stdin,
@@ -21,7 +22,6 @@ use job::spec::{
 };
 use job::time::Timestamp;
 use job::webhook::{Webhook, WebhookSecret};
-use job::ready::{Address, OnTimeout, Ready, Sign};
 use job::workspace::{
     ArtifactRules, Artifacts, Content, FileMode, InnerPath, Input, Keep, Workspace,
 };

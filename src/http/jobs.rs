@@ -80,13 +80,17 @@ pub(super) async fn get(
     let wait = Wait::of(&mut params, &headers);
     let shown = Wanted::of(&mut params);
     let after_version = params.integer("after_version");
-    let goal = params.parsed("until", "finished, started, ready or change", |text| match text {
-        "finished" => Some(Goal::Finished),
-        "started" => Some(Goal::Started),
-        "ready" => Some(Goal::Ready),
-        "change" => Some(Goal::Change),
-        _ => None,
-    });
+    let goal = params.parsed(
+        "until",
+        "finished, started, ready or change",
+        |text| match text {
+            "finished" => Some(Goal::Finished),
+            "started" => Some(Goal::Started),
+            "ready" => Some(Goal::Ready),
+            "change" => Some(Goal::Change),
+            _ => None,
+        },
+    );
     let goal = match (goal, after_version) {
         (None | Some(Goal::Change), Some(_)) => Goal::Change,
         (Some(goal), None) => goal,

@@ -318,6 +318,18 @@ impl Job {
         }
     }
 
+    /// It is to become ready, and is not yet.
+    #[must_use]
+    pub fn awaits_ready(&self) -> bool {
+        self.spec.ready.is_some() && self.ready_at.is_none()
+    }
+
+    /// Is it known whether it is ready: it is, it was not in time, or it is over?
+    #[must_use]
+    pub fn knows_ready(&self) -> bool {
+        self.ready_at.is_some() || self.not_ready_at.is_some() || self.state.is_terminal()
+    }
+
     /// When its first attempt has to have started: so long after it could have, as far as its time is concerned.
     #[must_use]
     pub fn start_deadline_at(&self) -> Option<Timestamp> {

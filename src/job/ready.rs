@@ -8,8 +8,8 @@ use std::time::Duration;
 use regex::bytes::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
+use crate::seconds;
 use crate::workspace::InnerPath;
-use crate::{Job, seconds};
 
 /// The longest pattern, in bytes.
 pub const PATTERN_BYTES: usize = 4096;
@@ -225,20 +225,6 @@ fn cut(text: &str) -> String {
     text.chars().take(MESSAGE_CHARACTERS).collect()
 }
 
-impl Job {
-    /// It is to become ready, and is not yet.
-    #[must_use]
-    pub fn awaits_ready(&self) -> bool {
-        self.spec.ready.is_some() && self.ready_at.is_none()
-    }
-
-    /// Is it known whether it is ready: it is, it was not in time, or it is over?
-    #[must_use]
-    pub fn knows_ready(&self) -> bool {
-        self.ready_at.is_some() || self.not_ready_at.is_some() || self.state.is_terminal()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -296,8 +282,15 @@ mod tests {
     #[test]
     fn an_address_is_what_can_be_reached_there() {
         let admits = |address: Address| {
-            ["0.0.0.0", "127.0.0.2", "10.0.0.1", "::", "::1", "::ffff:127.0.0.1"]
-                .map(|at| address.admits(at.parse().unwrap()))
+            [
+                "0.0.0.0",
+                "127.0.0.2",
+                "10.0.0.1",
+                "::",
+                "::1",
+                "::ffff:127.0.0.1",
+            ]
+            .map(|at| address.admits(at.parse().unwrap()))
         };
         assert_eq!(admits(Address::Any), [true; 6]);
         assert_eq!(

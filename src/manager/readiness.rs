@@ -93,10 +93,14 @@ impl Watch {
         shared.spawn(async move {
             let looking = async {
                 match &ready.sign {
-                    Sign::Log { log, stream } => look.log(feed, log, *stream, found).await,
-                    Sign::Port { port, address } => look.port(*port, *address, found).await,
-                    Sign::File { file } => look.file(file, found).await,
-                    Sign::Notify { .. } => look.notify(socket, found).await,
+                    Sign::Log { log, stream } => {
+                        log::look(&look, feed, (log, *stream), found).await
+                    }
+                    Sign::Port { port, address } => {
+                        probes::port(&look, *port, *address, found).await
+                    }
+                    Sign::File { file } => probes::file(&look, file, found).await,
+                    Sign::Notify { .. } => notify::listen(&look, socket, found).await,
                 }
             };
             tokio::select! {

@@ -15,22 +15,8 @@ use crate::arguments::{self, OnCancel, Until, Which};
 use crate::door::{Answer, Ask, Body, Door, Verb};
 use crate::refusal::Refusal;
 use crate::text::{self, Job, Shown};
+use crate::tools::Templates;
 use crate::{OUTPUT_MAX, Tools, WAIT_MAX};
-
-/// What a service with a command policy runs.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Templates {
-    /// It runs nothing else.
-    pub(crate) only: bool,
-    templates: Vec<Value>,
-}
-
-impl Templates {
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        let names = self.templates.iter();
-        names.filter_map(|template| template["name"].as_str())
-    }
-}
 
 /// What is answered about a job that continues or has ended.
 struct Waited {

@@ -132,7 +132,9 @@ impl Job {
             "stopping" => format!("stopping {after}"),
             "running" => match (self.ready_at, self.not_ready_at) {
                 (Some(_), _) => format!("ready, and running {after}{}", self.sign()),
-                (None, Some(_)) => format!("not ready in time, still running {after}{}", self.sign()),
+                (None, Some(_)) => {
+                    format!("not ready in time, still running {after}{}", self.sign())
+                }
                 (None, None) => format!("still running {after}"),
             },
             "timed_out" => match self.spec.timeout_seconds {

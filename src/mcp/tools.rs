@@ -3,10 +3,25 @@
 use std::sync::Arc;
 
 use rmcp::model::{JsonObject, Tool, ToolAnnotations};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::calls::Templates;
 use crate::{OUTPUT_MAX, Options, WAIT_MAX};
+
+/// What a service with a command policy runs.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Templates {
+    /// It runs nothing else.
+    pub(crate) only: bool,
+    pub(crate) templates: Vec<Value>,
+}
+
+impl Templates {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        let names = self.templates.iter();
+        names.filter_map(|template| template["name"].as_str())
+    }
+}
 
 /// What a service offers: commands, or templates alone where a policy says so.
 pub(crate) fn list(options: &Options, templates: Option<&Templates>) -> Vec<Tool> {

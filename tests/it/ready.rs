@@ -89,10 +89,7 @@ async fn a_server_is_ready_once_it_listens() {
     assert!(late < bound(Duration::from_millis(200)), "{late:?}");
     let all = events(&server, &job).await;
     assert_eq!(all.matches("\"job.ready\"").count(), 1, "{all}");
-    assert!(
-        all.find("job.started") < all.find("\"job.ready\""),
-        "{all}"
-    );
+    assert!(all.find("job.started") < all.find("\"job.ready\""), "{all}");
 }
 
 #[tokio::test]
@@ -243,7 +240,8 @@ async fn a_process_of_the_job_reports_and_no_other() {
     sender.send_to_addr(b"WATCHDOG=1", &address).unwrap();
 
     // A user's own variable would be in its way.
-    let body = json!({"command": ["true"], "env": {"NOTIFY_SOCKET": "x"}, "ready": {"notify": true}});
+    let body =
+        json!({"command": ["true"], "env": {"NOTIFY_SOCKET": "x"}, "ready": {"notify": true}});
     let reply = server.post("/jobs", &body).await;
     let pointer = &reply.json()["errors"][0]["pointer"];
     assert_eq!(pointer, "/env/NOTIFY_SOCKET", "{reply}");
@@ -316,8 +314,14 @@ async fn what_cannot_be_meant_is_refused_with_its_place() {
         (json!({"port": 0}), "/ready/port"),
         (json!({"file": "../x"}), "/ready/file"),
         (json!({"notify": false}), "/ready/notify"),
-        (json!({"port": 80, "timeout_seconds": 0}), "/ready/timeout_seconds"),
-        (json!({"port": 80, "on_timeout": "kill"}), "/ready/on_timeout"),
+        (
+            json!({"port": 80, "timeout_seconds": 0}),
+            "/ready/timeout_seconds",
+        ),
+        (
+            json!({"port": 80, "on_timeout": "kill"}),
+            "/ready/on_timeout",
+        ),
         (json!({"ports": 80, "port": 80}), "/ready/ports"),
     ] {
         let body = json!({"command": ["true"], "ready": ready});
@@ -341,7 +345,13 @@ async fn what_cannot_be_meant_is_refused_with_its_place() {
         (400, "invalid_query"),
         "{reply}"
     );
-    assert_eq!(server.get("/jobs").await.json()["jobs"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        server.get("/jobs").await.json()["jobs"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
     let plain = id(&server.run(&plain).await);
     let reply = server.get(&format!("/jobs/{plain}?until=ready")).await;
     assert_eq!(reply.json()["errors"][0]["parameter"], "until", "{reply}");
@@ -382,7 +392,10 @@ async fn the_command_line_waits_until_a_server_is_ready() {
 
     let ended = run(&["--ready-log", "^up$"], "exit 3");
     assert_eq!(ended.code, Some(125), "{ended:?}");
-    assert!(ended.stderr.contains("ended before it was ready"), "{ended:?}");
+    assert!(
+        ended.stderr.contains("ended before it was ready"),
+        "{ended:?}"
+    );
     let port = free_port().to_string();
     let flags = ["--ready-port", &port, "--ready-timeout", "0.2"];
     let late = run(&flags, "exec sleep 600");

@@ -114,7 +114,8 @@ mod tests {
     #[test]
     fn every_flag_becomes_its_field_and_one_sign_replaces_another() {
         let port = json!({"port": 80, "address": "routable", "timeout_seconds": 90.0, "on_timeout": "stop"});
-        let line = "--ready-port 80 --ready-address routable --ready-timeout 90s --stop-unless-ready";
+        let line =
+            "--ready-port 80 --ready-address routable --ready-timeout 90s --stop-unless-ready";
         assert_eq!(body(line), Some(port));
         let log = json!({"log": "x", "stream": "stderr"});
         assert_eq!(body("--ready-log x --ready-stream stderr"), Some(log));

@@ -109,29 +109,26 @@ impl Search {
     }
 }
 
-impl Look {
-    /// Looks for a line; the output's end is told by `feed`.
-    pub(super) async fn log(
-        &self,
-        mut feed: watch::Receiver<u64>,
-        pattern: &Pattern,
-        channel: Channel,
-        found: oneshot::Sender<Found>,
-    ) {
-        let job = self.present();
-        let mut search = Search::new(&job, pattern, channel);
-        loop {
-            feed.borrow_and_update();
-            let (on, line) = search.read(&self.shared, &job).await;
-            search = on;
-            if let Some(line) = line {
-                let _ = found.send(line);
-                return;
-            }
-            self.say("no line of its output matches");
-            if feed.changed().await.is_err() {
-                return;
-            }
+/// Looks for a line; the output's end is told by `feed`.
+pub(super) async fn look(
+    look: &Look,
+    mut feed: watch::Receiver<u64>,
+    (pattern, channel): (&Pattern, Channel),
+    found: oneshot::Sender<Found>,
+) {
+    let job = look.present();
+    let mut search = Search::new(&job, pattern, channel);
+    loop {
+        feed.borrow_and_update();
+        let (on, line) = search.read(&look.shared, &job).await;
+        search = on;
+        if let Some(line) = line {
+            let _ = found.send(line);
+            return;
+        }
+        look.say("no line of its output matches");
+        if feed.changed().await.is_err() {
+            return;
         }
     }
 }

@@ -23,48 +23,53 @@ pub(crate) fn socket_name(id: JobId) -> String {
     format!("procession-notify-{id}")
 }
 
-impl Look {
-    /// Takes what is reported. Afterwards, too: a program whose socket is gone may take that amiss.
-    pub(super) async fn notify(&self, socket: Option<NotifySocket>, found: oneshot::Sender<Found>) {
-        let name = socket_name(self.present().id);
-        let socket = match socket {
-            Some(socket) => Ok(socket),
-            None => NotifySocket::bind(&name),
+/// Takes what is reported. Afterwards, too: a program whose socket is gone may take that amiss.
+pub(super) async fn listen(
+    look: &Look,
+    socket: Option<NotifySocket>,
+    found: oneshot::Sender<Found>,
+) {
+    let name = socket_name(look.present().id);
+    let socket = match socket {
+        Some(socket) => Ok(socket),
+        None => NotifySocket::bind(&name),
+    };
+    let socket = socket.and_then(|socket| sys::watch(socket.into(), Interest::READABLE));
+    let socket = match socket {
+        Ok(socket) => socket,
+        Err(error) => return look.say(format!("it cannot report, without a socket: {error}")),
+    };
+    look.say("it has not reported READY=1");
+    let (mut found, mut status) = (Some(found), None);
+    loop {
+        let received = socket.async_io(Interest::READABLE, |socket| {
+            NotifySocket::receive(socket.as_fd())
+        });
+        let Ok((pid, message)) = received.await else {
+            continue;
         };
-        let socket = socket.and_then(|socket| sys::watch(socket.into(), Interest::READABLE));
-        let socket = match socket {
-            Ok(socket) => socket,
-            Err(error) => return self.say(format!("it cannot report, without a socket: {error}")),
-        };
-        self.say("it has not reported READY=1");
-        let (mut found, mut status) = (Some(found), None);
-        loop {
-            let received = socket.async_io(Interest::READABLE, |socket| {
-                NotifySocket::receive(socket.as_fd())
-            });
-            let Ok((pid, message)) = received.await else {
-                continue;
-            };
-            let report = Report::read(&message);
-            if found.is_none() || report == Report::default() {
-                continue;
+        let report = Report::read(&message);
+        if found.is_none() || report == Report::default() {
+            continue;
+        }
+        let Some(tree) = look.tree() else { continue };
+        let monitor = look.present().process.as_ref().map(|it| it.monitor_pid);
+        let is_its = tokio::task::spawn_blocking(move || is_of(pid, monitor, &tree));
+        if !is_its.await.unwrap_or(false) {
+            tracing::debug!(
+                pid,
+                "a process that is none of the job's has reported to {name}"
+            );
+            continue;
+        }
+        status = report.status.or(status);
+        if report.is_ready {
+            let (at, message) = (clock::wall(), status.take());
+            if let Some(found) = found.take() {
+                let _ = found.send(Found { at, message });
             }
-            let Some(tree) = self.tree() else { continue };
-            let monitor = self.present().process.as_ref().map(|it| it.monitor_pid);
-            let is_its = tokio::task::spawn_blocking(move || is_of(pid, monitor, &tree));
-            if !is_its.await.unwrap_or(false) {
-                tracing::debug!(pid, "a process that is none of the job's has reported to {name}");
-                continue;
-            }
-            status = report.status.or(status);
-            if report.is_ready {
-                let (at, message) = (clock::wall(), status.take());
-                if let Some(found) = found.take() {
-                    let _ = found.send(Found { at, message });
-                }
-            } else if let Some(status) = &status {
-                self.say(format!("it has not reported READY=1, but: {status}"));
-            }
+        } else if let Some(status) = &status {
+            look.say(format!("it has not reported READY=1, but: {status}"));
         }
     }
 }

@@ -21,50 +21,48 @@ enum Listening {
     Not(String),
 }
 
-impl Look {
-    /// Looks for a socket of a process of the job that listens.
-    pub(super) async fn port(&self, port: u16, address: Address, found: oneshot::Sender<Found>) {
-        loop {
-            if let Some(tree) = self.tree() {
-                let look = tokio::task::spawn_blocking(move || {
-                    let pids: Vec<i32> = tree.members().iter().map(|stat| stat.pid).collect();
-                    judge(ports::at(&pids, port), port, address)
-                });
-                match look.await {
-                    Ok(Listening::Here(Port { address, pid, .. })) => {
-                        let message = Some(format!("port {port} at {address}, process {pid}"));
-                        let at = clock::wall();
-                        let _ = found.send(Found { at, message });
-                        return;
-                    }
-                    Ok(Listening::Not(why)) => self.say(why),
-                    Err(error) => self.say(error.to_string()),
-                }
-            }
-            self.pause().await;
-        }
-    }
-
-    /// Looks for a file in the workspace, which has come since the attempt began.
-    pub(super) async fn file(&self, path: &InnerPath, found: oneshot::Sender<Found>) {
-        loop {
-            let (shared, job, path) = (self.shared.clone(), self.present(), path.clone());
-            let look = tokio::task::spawn_blocking(move || {
-                let directory = shared.workspaces.of(job.id).ok()?;
-                let opened = beneath::file(directory.as_fd(), path.as_str(), |_| true);
-                let (_, stat) = opened.ok()?;
-                let micros = stat.st_ctime.saturating_mul(1_000_000) + stat.st_ctime_nsec / 1000;
-                is_new(&job, micros).then_some(path)
+/// Looks for a socket of a process of the job that listens.
+pub(super) async fn port(look: &Look, port: u16, address: Address, found: oneshot::Sender<Found>) {
+    loop {
+        if let Some(tree) = look.tree() {
+            let looked = tokio::task::spawn_blocking(move || {
+                let pids: Vec<i32> = tree.members().iter().map(|stat| stat.pid).collect();
+                judge(ports::at(&pids, port), port, address)
             });
-            if let Ok(Some(path)) = look.await {
-                let message = Some(format!("file {path}"));
-                let at = clock::wall();
-                let _ = found.send(Found { at, message });
-                return;
+            match looked.await {
+                Ok(Listening::Here(Port { address, pid, .. })) => {
+                    let message = Some(format!("port {port} at {address}, process {pid}"));
+                    let at = clock::wall();
+                    let _ = found.send(Found { at, message });
+                    return;
+                }
+                Ok(Listening::Not(why)) => look.say(why),
+                Err(error) => look.say(error.to_string()),
             }
-            self.say("there is no such file in its workspace since it has started");
-            self.pause().await;
         }
+        look.pause().await;
+    }
+}
+
+/// Looks for a file in the workspace, which has come since the attempt began.
+pub(super) async fn file(look: &Look, path: &InnerPath, found: oneshot::Sender<Found>) {
+    loop {
+        let (shared, job, path) = (look.shared.clone(), look.present(), path.clone());
+        let looked = tokio::task::spawn_blocking(move || {
+            let directory = shared.workspaces.of(job.id).ok()?;
+            let opened = beneath::file(directory.as_fd(), path.as_str(), |_| true);
+            let (_, stat) = opened.ok()?;
+            let micros = stat.st_ctime.saturating_mul(1_000_000) + stat.st_ctime_nsec / 1000;
+            is_new(&job, micros).then_some(path)
+        });
+        if let Ok(Some(path)) = looked.await {
+            let message = Some(format!("file {path}"));
+            let at = clock::wall();
+            let _ = found.send(Found { at, message });
+            return;
+        }
+        look.say("there is no such file in its workspace since it has started");
+        look.pause().await;
     }
 }
 

@@ -36,7 +36,9 @@ async fn a_line_is_found_once_whenever_the_server_is_killed() {
         armed.arm(point);
         let script = "date +%s%6N; echo up; exec sleep 600";
         let body = json!({"script": script, "ready": {"log": "^up$"}});
-        let asked = armed.client.ask(Method::POST, "/jobs", Some(&body), Some(point));
+        let asked = armed
+            .client
+            .ask(Method::POST, "/jobs", Some(&body), Some(point));
         let job = id(&asked.await.json());
         armed.is_struck(point).await;
         let ready = known(&armed, &job).await;
@@ -70,7 +72,9 @@ async fn a_line_that_comes_while_no_server_is_there_is_found() {
     for (word, state) in [("go\n", "succeeded"), ("stay\n", "running")] {
         let _ = std::fs::remove_file(&done);
         let body = json!({"script": script, "ready": {"log": "^up$"}});
-        let asked = armed.client.ask(Method::POST, "/jobs", Some(&body), Some(word.trim()));
+        let asked = armed
+            .client
+            .ask(Method::POST, "/jobs", Some(&body), Some(word.trim()));
         let job = id(&asked.await.json());
         // Stopped, it is there and does nothing; then it is killed.
         let before = armed.server.server_process().unwrap();
