@@ -56,6 +56,8 @@ impl Webhook {
             | Kind::Stopping
             | Kind::Signaled
             | Kind::Changed
+            | Kind::Ready
+            | Kind::NotReady
             | Kind::AttemptFinished
             | Kind::Artifacts
             | Kind::Finished

@@ -258,6 +258,8 @@ pub enum Until {
     Finished,
     /// Any state but queued and starting.
     Started,
+    /// It is known whether it is ready: it is, it was not in time, or it has ended.
+    Ready,
     /// A version greater than this one.
     VersionAfter(u64),
 }

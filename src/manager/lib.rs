@@ -22,6 +22,7 @@ mod processes;
 mod pulse;
 mod queues;
 mod readers;
+mod readiness;
 mod resolve;
 mod retention;
 mod room;
@@ -63,6 +64,7 @@ use job::spec::Scope;
 use job::time::Timestamp;
 use job::{Idempotency, Job, JobId, Signal, Spec, State};
 pub use linux::beneath::Kind as FileKind;
+pub use linux::ports::{Port, Ports};
 pub use listing::Budget;
 pub use processes::{ProcessInfo, Use};
 pub use protocol::wire::messages::INPUT_BYTES;
@@ -212,6 +214,7 @@ impl Manager {
             let reached = |job: &Arc<Job>| match until {
                 Until::Finished => job.state.is_terminal(),
                 Until::Started => !matches!(job.state, State::Queued | State::Starting),
+                Until::Ready => job.knows_ready(),
                 Until::VersionAfter(version) => job.version > version,
             };
             // A closed channel is a job that has ended: its last state is still there.
@@ -365,30 +368,17 @@ impl Manager {
 
     /// The job's live processes, and those that a lost job has left.
     pub async fn processes(&self, id: JobId) -> Result<Vec<ProcessInfo>, LookupError> {
-        let job = self.shared.get(id).await?;
-        Ok(match self.tree(&job) {
-            Some(tree) => processes::of(tree).await,
-            None => Vec::new(),
-        })
+        processes::of(&self.shared, id).await
+    }
+
+    /// The TCP ports that those processes listen on.
+    pub async fn ports(&self, id: JobId) -> Result<Ports, LookupError> {
+        processes::ports(&self.shared, id).await
     }
 
     /// What those processes have used; a job without any has used nothing.
     pub async fn used(&self, id: JobId) -> Result<Use, LookupError> {
-        let job = self.shared.get(id).await?;
-        Ok(match self.tree(&job) {
-            Some(tree) => processes::used(tree).await,
-            None => Use::default(),
-        })
-    }
-
-    fn tree(&self, job: &Job) -> Option<linux::tree::Tree> {
-        match &job.process {
-            Some(process) if !job.state.is_terminal() => {
-                let supervisor = self.shared.info().supervisor_pid;
-                Some(processes::watched(job.id, process, supervisor))
-            }
-            Some(_) | None => self.shared.lost_jobs.left_by(job),
-        }
+        processes::used(&self.shared, id).await
     }
 
     /// Is nothing left of a lost job? Waits for as long as `limit` where a stop has asked for its end.

@@ -182,6 +182,10 @@ fn describe(job: &Job, termination: &Termination) -> String {
         Cause::DependencyFailed => termination.reason.clone().unwrap_or(exit),
         Cause::OomKilled => format!("the job used more memory than it may; {exit}"),
         Cause::OutputLimit => format!("the job wrote more output than it may; {exit}"),
+        Cause::NotReady => format!(
+            "the job was not ready in time ({}); {exit}",
+            job.ready_message.as_deref().unwrap_or("nobody knows why")
+        ),
         Cause::StartDeadline => "the start deadline passed while the job was queued".to_owned(),
         Cause::Shutdown => format!("the service shut down; {exit}"),
         Cause::MonitorLost => "the job's monitor was lost, and the exit status with it".to_owned(),

@@ -2,6 +2,7 @@
 
 mod acceptance;
 mod log;
+mod ready;
 mod requests;
 mod start;
 mod supervised;
@@ -32,6 +33,7 @@ use job::time::Timestamp;
 use job::{Job, State, Unwatched};
 use linux::clock;
 use linux::failpoint;
+use linux::notify::NotifySocket;
 use linux::tree;
 use protocol::record::Record;
 pub(super) use requests::{JobRequest, Reply};
@@ -66,6 +68,10 @@ pub(super) struct Runner {
     is_counted: bool,
     /// When it got its slot, if it was from this server and its start has not been seen.
     granted_at: Option<Timestamp>,
+    /// Where it reports that it is ready, until somebody listens.
+    notify: Option<NotifySocket>,
+    /// Happenings that are told with the next change.
+    untold: Vec<Event>,
 }
 
 /// What is told of a job, and by whom.
@@ -106,6 +112,8 @@ impl Runner {
             told: job.state,
             is_counted: false,
             granted_at: None,
+            notify: None,
+            untold: Vec::new(),
             shared,
             job,
             publish,
@@ -233,6 +241,7 @@ impl Runner {
 
     /// An attempt has ended as the job says now, and has used this: the job is over, or another attempt follows.
     async fn settle(&mut self, usage: Option<Usage>) -> Next {
+        ready::last_look(self).await;
         let decision = self.job.retry_decision(clock::wall(), random());
         self.job.keep_attempt(usage);
         let Decision::Again(at) = decision else {
@@ -249,6 +258,7 @@ impl Runner {
         self.job.version += 1;
         let job = Arc::new(self.job.clone());
         let events = event::between(self.told, &ended, &job);
+        let events = ready::with_untold(self, events);
         self.told = State::Queued;
         self.is_counted = false;
         failpoint::hit("settle.storing");
@@ -327,6 +337,7 @@ impl Runner {
         self.job.version += 1;
         let job = Arc::new(self.job.clone());
         let events = event::since(self.told, &job, clock::wall());
+        let events = ready::with_untold(self, events);
         self.told = job.state;
         failpoint::hit("end.storing");
         let mut was_said = false;

@@ -61,6 +61,12 @@ struct Record<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     deadline_at: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    ready_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    not_ready_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ready_message: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     process: Option<Cow<'a, Process>>,
     attempt: u32,
     #[serde(default, skip_serializing_if = "no_attempts")]
@@ -117,6 +123,9 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
         started_at: micros(job.started_at),
         finished_at: micros(job.finished_at),
         deadline_at: micros(job.deadline_at),
+        ready_at: micros(job.ready_at),
+        not_ready_at: micros(job.not_ready_at),
+        ready_message: job.ready_message.as_deref().map(Cow::Borrowed),
         process: job.process.as_ref().map(Cow::Borrowed),
         attempt: job.attempt,
         attempts: Cow::Borrowed(&job.attempts),
@@ -165,6 +174,9 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
         finished_at: moment(record.finished_at),
         expires_at: moment(columns.expires_at),
         deadline_at: moment(record.deadline_at),
+        ready_at: moment(record.ready_at),
+        not_ready_at: moment(record.not_ready_at),
+        ready_message: record.ready_message.map(Cow::into_owned),
         process: record.process.map(Cow::into_owned),
         attempt: record.attempt,
         attempts: record.attempts.into_owned(),

@@ -15,6 +15,7 @@ use job::outcome::*;
 use job::pty::Pty;
 use job::query::{Filter, Order};
 use job::queue::{Concurrency, OnConflict};
+use job::ready::{Address, OnTimeout, Ready, Sign};
 use job::retry::{Codes, Retry};
 use job::sandbox::{InForce, Part, Sandbox};
 use job::schedule::{Definition, Missed, Occurrence, Overlap, Progress, Record, When};
@@ -854,6 +855,7 @@ prop_compose! {
             weight: priority.unsigned_abs(), concurrency: key,
             start_deadline, ttl_after_finished: ttl,
             webhooks: Vec::new(), retry,
+            ready: timeout.map(|timeout| Ready { sign: Sign::Port { port: 80, address: Address::Routable }, timeout, on_timeout: OnTimeout::Stop }),
         }
     }
 }
@@ -878,7 +880,7 @@ prop_compose! {
             batch: maybe.map(|_| Membership { id: JobId::generate(), key: "k".to_owned(), group: 1, index: 2, count: 3, max_running: flag.then_some(4) }),
             version, state,
             message: message.clone(), created_at: at, started_at: maybe_at, finished_at: maybe_at,
-            expires_at: maybe_at, deadline_at: maybe_at,
+            expires_at: maybe_at, deadline_at: maybe_at, ready_at: maybe_at, not_ready_at: maybe_at, ready_message: message.clone(),
             process: flag.then(|| Process {
                 unwatched: None,
                 pid: number, started_at: at, start_ticks: version, monitor_pid: number,

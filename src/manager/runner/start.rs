@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::requests::JobRequest;
 use super::supervised::{Followed, Supervised};
-use super::{Next, Runner, Stopping, WAKEFUL, log, unstarted, workspace};
+use super::{Next, Runner, Stopping, WAKEFUL, log, ready, unstarted, workspace};
 use crate::adopt::Origin;
 use crate::batches;
 use crate::link::MonitorLink;
@@ -156,6 +156,7 @@ impl Runner {
             self.job.state = State::Starting;
             self.job.message = None;
             self.publish();
+            ready::listen(self);
             let link = match Box::pin(self.launch(secrets.clone())).await {
                 Ok(link) => link,
                 Err(NotLaunched::Failed(failure)) => return self.fail_to_spawn(failure).await,
