@@ -16,14 +16,9 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Whom to ask.
 #[derive(Debug, clap::Args)]
 pub struct HealthArgs {
-    /// Address the service listens on
-    #[arg(
-        long,
-        env = "PROCESSION_LISTEN",
-        value_name = "ADDR",
-        default_value = "127.0.0.1:8080"
-    )]
-    listen: SocketAddr,
+    /// Address the service listens on; without it and --state-dir, 127.0.0.1:8080
+    #[arg(long, env = "PROCESSION_LISTEN", value_name = "ADDR")]
+    listen: Option<SocketAddr>,
     /// With TLS or port 0, the unix socket in the state directory is used instead
     #[arg(
         long,
@@ -32,13 +27,16 @@ pub struct HealthArgs {
         hide_env_values = true
     )]
     tls_cert: Option<PathBuf>,
-    /// State directory of the service, if not the default one
+    /// State directory of the service, if not the default one; without --listen, the unix socket in it is used
     #[arg(long, env = "PROCESSION_STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
 }
 
 pub fn run(args: &HealthArgs) -> ExitCode {
-    let mut address = args.listen;
+    // Any port stands for the unix socket.
+    let port = if args.state_dir.is_some() { 0 } else { 8080 };
+    let usual = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+    let mut address = args.listen.unwrap_or(usual);
     if address.ip().is_unspecified() {
         address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
     }

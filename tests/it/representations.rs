@@ -154,7 +154,7 @@ async fn who_follows_and_takes_gzip_has_each_line_at_once() {
     let server = Server::start().await;
     let script = "echo first; read line; echo second";
     let job = id(&server
-        .submit(&json!({"script": script, "stdin": "open"}))
+        .submit(&json!({"script": script, "stdin": {"mode": "open"}}))
         .await);
     for accept in ["text/plain", "application/x-ndjson", "text/event-stream"] {
         let path = format!("/jobs/{job}/output?follow");

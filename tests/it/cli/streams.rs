@@ -336,9 +336,18 @@ async fn the_health_of_a_service_on_any_port_is_known() {
         command.env("PROCESSION_LISTEN", "127.0.0.1:0");
         Client::start(command).end()
     };
+    let by_its_directory = |server: &Server| {
+        let mut command = command(server, &["health", "--state-dir"]);
+        command
+            .arg(server.state_dir())
+            .env_remove("PROCESSION_LISTEN");
+        Client::start(command).end()
+    };
     health(&server).good();
+    by_its_directory(&server).good();
     server.end(Signal::SIGTERM);
     assert_eq!(health(&server).code, Some(1));
+    assert_eq!(by_its_directory(&server).code, Some(1));
 }
 
 #[tokio::test]

@@ -2027,18 +2027,16 @@ export interface components {
             log?: string | null;
             /**
              * @description With `log`.
-             * @default all
              * @enum {string|null}
              */
-            stream: "all" | "stdout" | "stderr" | null;
+            stream?: "all" | "stdout" | "stderr" | null;
             /** @description A TCP port that a process of the job listens on. A socket of another process does not count. */
             port?: number | null;
             /**
              * @description With `port`: at any address, at one that this machine reaches by loopback, or at one that others may reach.
-             * @default any
              * @enum {string|null}
              */
-            address: "any" | "loopback" | "routable" | null;
+            address?: "any" | "loopback" | "routable" | null;
             /** @description A regular file in the workspace that has come or changed since the attempt started. */
             file?: null | components["schemas"]["InnerPath"];
             /** @description `true`: a process of the job reports `READY=1` to the socket in `NOTIFY_SOCKET`, as sd_notify(3) does. What is reported while the server restarts is lost. */
@@ -2047,10 +2045,9 @@ export interface components {
             timeout_seconds: number | null;
             /**
              * @description With `stop` the job is stopped: `failed`, `not_ready`.
-             * @default nothing
              * @enum {string|null}
              */
-            on_timeout: "nothing" | "stop" | null;
+            on_timeout?: "nothing" | "stop" | null;
         };
         /**
          * @description A directory of its own for the job: its default `cwd`, and `PROCESSION_WORKSPACE` in its environment. `keep` says what stays after
