@@ -64,7 +64,7 @@ fn anchor(heading: &str) -> String {
 fn no_text_of_the_contract_is_cut_at_a_comma() {
     fn look(value: &serde_json::Value, place: &str) {
         for (key, value) in value.as_object().into_iter().flatten() {
-            let is_rest = value.is_null() && key.contains(' ');
+            let is_rest = value.is_null() && key.contains([' ', '.']);
             assert!(!is_rest, "{place}: quote the text that ends in {key:?}");
             look(value, &format!("{place}/{key}"));
         }

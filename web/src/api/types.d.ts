@@ -3568,7 +3568,7 @@ export interface components {
                 address: string;
                 /** @enum {string} */
                 protocol: "tcp";
-                /** @description Of several that share the socket */
+                /** @description Of several that share the socket, one. */
                 pid: number;
             }[];
             /** @description `false` if the service may not look at all processes of the job. */
