@@ -3275,6 +3275,7 @@ export interface components {
             state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
+            name?: string | null;
             name_prefix?: string | null;
             /** Format: uuid */
             batch?: string | null;
@@ -3292,6 +3293,7 @@ export interface components {
             state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
+            name?: string | null;
             name_prefix?: string | null;
             /** Format: uuid */
             batch?: string | null;
@@ -3317,6 +3319,7 @@ export interface components {
             state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
+            name?: string | null;
             name_prefix?: string | null;
             created_after?: null | components["schemas"]["Timestamp"];
             created_before?: null | components["schemas"]["Timestamp"];
@@ -4064,6 +4067,8 @@ export interface operations {
                  * @example team=data,!nightly
                  */
                 label_selector?: string;
+                /** @description Exactly this name. */
+                name?: string;
                 /** @description The name begins with this. */
                 name_prefix?: string;
                 /** @description Exactly this queue. */
@@ -4304,6 +4309,8 @@ export interface operations {
             query?: {
                 /** @description Kubernetes syntax. */
                 label_selector?: string;
+                /** @description Exactly this name. */
+                name?: string;
                 /** @description The name begins with this. */
                 name_prefix?: string;
                 /** @description Exactly this queue. */
