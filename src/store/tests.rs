@@ -955,6 +955,7 @@ prop_compose! {
     fn query()(
         states in prop::collection::vec(prop::sample::select(State::ALL.to_vec()), 0..3),
         requirements in prop::collection::vec(requirement(), 0..3),
+        name in prop::option::weighted(0.2, word()),
         name_prefix in prop::option::weighted(0.2, word()),
         queue in prop::option::weighted(0.2, word()),
         batch in prop::option::weighted(0.2, 0_u128..3),
@@ -967,7 +968,7 @@ prop_compose! {
     ) -> Query {
         Query {
             filter: Filter {
-                states, selector: Selector { requirements }, name_prefix, queue, schedule,
+                states, selector: Selector { requirements }, name, name_prefix, queue, schedule,
                 batch: batch.map(|it| JobId::from_bytes(it.to_be_bytes())),
                 created_after: created_after.map(Timestamp::from_micros),
                 created_before: created_before.map(Timestamp::from_micros),

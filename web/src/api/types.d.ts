@@ -3266,6 +3266,7 @@ export interface components {
             state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
+            name?: string | null;
             name_prefix?: string | null;
             /** Format: uuid */
             batch?: string | null;
@@ -3283,6 +3284,7 @@ export interface components {
             state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
+            name?: string | null;
             name_prefix?: string | null;
             /** Format: uuid */
             batch?: string | null;
@@ -3308,6 +3310,7 @@ export interface components {
             state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
+            name?: string | null;
             name_prefix?: string | null;
             created_after?: null | components["schemas"]["Timestamp"];
             created_before?: null | components["schemas"]["Timestamp"];
@@ -4057,6 +4060,8 @@ export interface operations {
                  * @example team=data,!nightly
                  */
                 label_selector?: string;
+                /** @description Exactly this name. */
+                name?: string;
                 /** @description The name begins with this. */
                 name_prefix?: string;
                 /** @description Exactly this queue. */
@@ -4297,6 +4302,8 @@ export interface operations {
             query?: {
                 /** @description Kubernetes syntax. */
                 label_selector?: string;
+                /** @description Exactly this name. */
+                name?: string;
                 /** @description The name begins with this. */
                 name_prefix?: string;
                 /** @description Exactly this queue. */
