@@ -11,7 +11,10 @@ import java.math.BigDecimal;
 import java.util.List;
 import java.util.Map;
 
-/** Uses the Java client of openapi-generator: Use BASE TOKEN. */
+/**
+ * Uses the Java client of openapi-generator: Use BASE TOKEN. Parameters have places, one more with each that an operation gets: with
+ * names (`useSingleRequestParameter`) it does not compile, since `wait()` is every object's.
+ */
 public class Use {
     public static void main(String[] arguments) throws Exception {
         ApiClient client = new ApiClient();
@@ -20,7 +23,7 @@ public class Use {
 
         BigDecimal wait = BigDecimal.valueOf(30);
         JobSubmission submission = new JobSubmission().command(List.of("echo", "hello"));
-        Job job = new JobsApi(client).createJob(submission, wait, null, null, null, null, null, null, null, null);
+        Job job = new JobsApi(client).createJob(submission, wait, null, null, null, null, null, null, null, null, null);
         check(job.getState().getValue().equals("succeeded") && job.getExit().getCode() == 0, job);
         String id = job.getId().toString();
         String output = new OutputApi(client).getOutput(id, null, null, null, null, null, null, null, null, null, null, null);
@@ -32,7 +35,7 @@ public class Use {
         Batch batch = new BatchesApi(client).createBatch(many, wait, null, null, null).getBatch();
         check(batch.getTotal() == 2 && batch.getCounts().get("succeeded") == 2, batch);
 
-        var list = new JobsApi(client).listJobs(null, null, null, null, null, null, null, null, null, null, null, null);
+        var list = new JobsApi(client).listJobs(null, null, null, null, null, null, null, null, null, null, null, null, null);
         check(list.getJobList().getJobs().size() >= 3, list);
     }
 
