@@ -829,7 +829,7 @@ prop_compose! {
         Spec {
             workspace: no_new_privs.then(Workspace::default),
             inputs: cwd.iter().filter_map(|path| Some(Input {
-                path: InnerPath::new(path.as_str()).ok()?, content: Content::Text(path.clone()), mode: None,
+                path: InnerPath::new(path.as_str()).ok()?, content: Content::Text(path.clone()), mode: None, unpack: None,
             })).collect(),
             artifacts: cwd.clone().map(|path| ArtifactRules { paths: vec![path], ..ArtifactRules::default() }),
             program, cwd: cwd.clone(), env,

@@ -78,6 +78,7 @@ fn every_field_can_be_set() {
     fields.insert("sandbox".into(), Json::Null);
     fields.insert("webhooks".into(), json!([]));
     fields.insert("ready".into(), Json::Null);
+    fields.insert("io_priority".into(), Json::Null);
     fields.insert("workspace".into(), Json::Null);
     fields.insert("inputs".into(), json!([]));
     fields.insert("artifacts".into(), Json::Null);
