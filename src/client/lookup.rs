@@ -99,14 +99,13 @@ pub(super) fn live_states() -> String {
 
 /// The live job of this name; if there is none, the newest.
 async fn by_name(client: &Client, name: &str) -> Result<Option<String>, Failure> {
-    let named = |value: &Value| value["name"] == name;
     let id = |value: &Value| value["id"].as_str().unwrap_or_default().to_owned();
-    let size = ("page_size", "200".to_owned());
-    let prefix = ("name_prefix", name.to_owned());
+    let size = |jobs: u32| ("page_size", jobs.to_string());
+    let named = ("name", name.to_owned());
     let mut live = Vec::new();
-    let query = [prefix.clone(), size.clone(), ("state", live_states())];
+    let query = [named.clone(), size(10), ("state", live_states())];
     each(client, &query, |job| {
-        live.extend(named(&job).then_some(job));
+        live.push(job);
         live.len() < 10
     })
     .await?;
@@ -116,9 +115,9 @@ async fn by_name(client: &Client, name: &str) -> Result<Option<String>, Failure>
         several => return Err(ambiguous(name, several)?),
     }
     let mut newest = None;
-    each(client, &[prefix, size], |job| {
-        newest = named(&job).then(|| id(&job));
-        newest.is_none()
+    each(client, &[named, size(1)], |job| {
+        newest = Some(id(&job));
+        false
     })
     .await?;
     Ok(newest)

@@ -52,7 +52,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
     }
 }
 
-/// How long a client is ready to wait, by `?wait` or, where that is absent, by `Prefer: wait`.
+/// How long a client is ready to wait, by `?wait` or, if that is absent, by `Prefer: wait`.
 #[derive(Debug)]
 pub(super) struct Wait {
     pub(super) limit: Duration,

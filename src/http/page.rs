@@ -15,6 +15,7 @@ use job::{JobId, State};
 pub(super) const PARAMETERS: &[&str] = &[
     "state",
     "label_selector",
+    "name",
     "name_prefix",
     "queue",
     "batch",
@@ -58,6 +59,7 @@ pub(super) fn filter(params: &mut Params) -> Filter {
     Filter {
         states: Vec::new(),
         selector: selector(params),
+        name: params.text("name"),
         name_prefix: params.text("name_prefix"),
         queue: params.text("queue"),
         batch: batch(params),

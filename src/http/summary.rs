@@ -21,6 +21,7 @@ use manager::LookupError;
 /// The parameters of [`counts`].
 pub(super) const COUNTS: &[&str] = &[
     "label_selector",
+    "name",
     "name_prefix",
     "queue",
     "batch",

@@ -141,7 +141,7 @@ pub enum What {
     },
     /// See [`Kind::ScheduleStarted`].
     ScheduleStarted {
-        /// When the job was due; nothing where somebody asked for it.
+        /// When the job was due; nothing if somebody asked for it.
         due_at: Option<Timestamp>,
         /// The job.
         job: JobId,

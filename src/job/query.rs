@@ -11,6 +11,8 @@ pub struct Filter {
     pub states: Vec<State>,
     /// Labels.
     pub selector: Selector,
+    /// Exactly this name.
+    pub name: Option<String>,
     /// The name begins with this.
     pub name_prefix: Option<String>,
     /// Exactly this queue.
@@ -31,6 +33,10 @@ impl Filter {
     pub fn matches(&self, job: &Job) -> bool {
         (self.states.is_empty() || self.states.contains(&job.state))
             && self.selector.matches(&job.labels)
+            && self
+                .name
+                .as_deref()
+                .is_none_or(|name| job.name.as_deref() == Some(name))
             && self.name_prefix.as_deref().is_none_or(|prefix| {
                 job.name
                     .as_deref()

@@ -169,7 +169,7 @@ pub struct Retry {
     pub max_attempts: u32,
     /// Which ends.
     pub on: Vec<On>,
-    /// Of the exit codes only these; all where there is nothing.
+    /// Of the exit codes only these; all if there is nothing.
     pub exit_codes: Option<Vec<Codes>>,
     /// Never these.
     pub never_exit_codes: Vec<Codes>,

@@ -229,7 +229,7 @@ pub enum RequestError {
     /// The bytes for standard input do not go where it is.
     #[error("standard input is at another offset")]
     StdinOffset {
-        /// Where it is; `None` where nobody knows.
+        /// Where it is; `None` if nobody knows.
         expected: Option<u64>,
     },
     /// The job was not given a terminal.

@@ -254,7 +254,7 @@ impl Manager {
         listing::unfinished(&self.shared, filter).await
     }
 
-    /// What a queued job waits for; `None` where it does not wait any more.
+    /// What a queued job waits for; `None` if it does not wait any more.
     #[must_use]
     pub fn why(&self, id: JobId) -> Option<Reason> {
         self.shared.room.why(id)

@@ -146,7 +146,7 @@ pub(super) async fn matching(shared: &Shared, query: Query) -> Result<Vec<Arc<Jo
 /// The jobs that match and have not finished, oldest first.
 ///
 /// # Errors
-/// Where the store cannot be read.
+/// If the store cannot be read.
 pub(super) async fn unfinished(shared: &Shared, filter: Filter) -> Result<Vec<JobId>, StoreError> {
     let mut states = State::ALL.to_vec();
     states.retain(|state| !state.is_terminal());

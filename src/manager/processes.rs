@@ -38,7 +38,7 @@ pub struct ProcessInfo {
     pub read_bytes: Option<u64>,
     /// Bytes that it has had written to disks.
     pub written_bytes: Option<u64>,
-    /// Arguments; the command name in brackets where there are none.
+    /// Arguments; the command name in brackets if there are none.
     pub command: Vec<String>,
     /// CPU time in user mode.
     pub user_cpu_seconds: f64,

@@ -331,12 +331,12 @@ impl Room {
         })
     }
 
-    /// Changes a waiting job; `false` where it does not wait (any more).
+    /// Changes a waiting job; `false` if it does not wait (any more).
     pub(super) fn amend(&self, id: JobId, change: impl FnOnce(&mut Ticket)) -> bool {
         self.books().admission.amend(id, change)
     }
 
-    /// Takes a waiting job out; `false` where it does not wait (it is granted by now).
+    /// Takes a waiting job out; `false` if it does not wait (it is granted by now).
     pub(super) fn withdraw(&self, id: JobId) -> bool {
         self.books().admission.withdraw(id)
     }
@@ -443,7 +443,7 @@ impl Room {
         true
     }
 
-    /// A job could not be woken; `true` where that has to be tried again, since it has been granted.
+    /// A job could not be woken; `true` if that has to be tried again, since it has been granted.
     pub(super) fn stay_asleep(&self, id: JobId) -> bool {
         let mut books = self.books();
         match books.entries.get(&id) {

@@ -283,7 +283,7 @@ impl Runner {
         Next::Wait(has_slot, None)
     }
 
-    /// Ends what a lost attempt has left running, and waits until it is gone; `false` where the service ends first.
+    /// Ends what a lost attempt has left running, and waits until it is gone; `false` if the service ends first.
     async fn clear_away(&mut self) -> bool {
         let stop = Stop {
             requested_by: Some("the next attempt".to_owned()),

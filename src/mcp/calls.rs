@@ -90,7 +90,7 @@ impl<D: Door> Tools<D> {
             .map_err(|error| Refusal::Door(format!("the answer was not understood: {error}")))
     }
 
-    /// The templates, where the service knows of such.
+    /// The templates, if the service knows of such.
     pub(crate) async fn templates(&self) -> Result<Option<Templates>, Refusal> {
         match self.json(Ask::new(Verb::Get, "/templates")).await {
             Ok(templates) => Ok(Some(templates)),

@@ -163,7 +163,7 @@ impl Job {
         format!("{what} (job {})", self.id)
     }
 
-    /// What a model should call next; nothing where all has been said.
+    /// What a model should call next; nothing if all has been said.
     fn next_step(&self, shown: &Shown) -> Option<String> {
         let offset = shown.next_offset;
         if !self.has_ended() {

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::Fault;
 use job::batch::Membership;
@@ -152,9 +151,7 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
 
 /// The job of a row.
 pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
-    let mut value: Value = serde_json::from_str(text)?;
-    defaults::fill(&mut value);
-    let record: Record<'static> = serde_json::from_value(value)?;
+    let record: Record<'static> = serde_json::from_str(&defaults::fill(text))?;
     let moment = |micros: Option<i64>| micros.map(Timestamp::from_micros);
     Ok(Job {
         id: columns.id,

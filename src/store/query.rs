@@ -95,6 +95,9 @@ pub(super) fn live(connection: &Connection, query: &Query, more: usize) -> Resul
         sql.push(&format!(" AND id {beyond} ?"), [blob(after)]);
     }
     within(&mut sql, "id", filter);
+    if let Some(name) = &filter.name {
+        sql.push(" AND name = ?", [text(name)]);
+    }
     if let Some(prefix) = &filter.name_prefix {
         named(&mut sql, "name", prefix);
     }

@@ -747,8 +747,10 @@ fn a_row_of_the_first_version_is_read_with_the_defaults_of_that_time() {
         created_at: 0,
         expires_at: None,
     };
-    let text = r#"{"attempt":1,"created_by":"uid:0","output":{},"spec":{"command":["x"]},"version":3,
-        "termination":{"cause":"timeout"}}"#;
+    let text = concat!(
+        r#"{"attempt":1,"created_by":"uid:0","output":{},"spec":{"command":["x"]},"version":3,"#,
+        r#""termination":{"cause":"timeout"}}"#,
+    );
     let job = encoding::decode(columns, text).unwrap();
     assert_eq!(job.spec.ttl_after_finished, Duration::from_secs(604_800));
     assert_eq!(job.spec.stop.grace, Duration::from_secs(10));
@@ -953,6 +955,7 @@ prop_compose! {
     fn query()(
         states in prop::collection::vec(prop::sample::select(State::ALL.to_vec()), 0..3),
         requirements in prop::collection::vec(requirement(), 0..3),
+        name in prop::option::weighted(0.2, word()),
         name_prefix in prop::option::weighted(0.2, word()),
         queue in prop::option::weighted(0.2, word()),
         batch in prop::option::weighted(0.2, 0_u128..3),
@@ -965,7 +968,7 @@ prop_compose! {
     ) -> Query {
         Query {
             filter: Filter {
-                states, selector: Selector { requirements }, name_prefix, queue, schedule,
+                states, selector: Selector { requirements }, name, name_prefix, queue, schedule,
                 batch: batch.map(|it| JobId::from_bytes(it.to_be_bytes())),
                 created_after: created_after.map(Timestamp::from_micros),
                 created_before: created_before.map(Timestamp::from_micros),

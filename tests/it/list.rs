@@ -85,6 +85,8 @@ async fn filters_select_and_pages_are_complete() {
             &["live-3", "live-4", "report-2", "backup-2"],
         ),
         ("state=lost", &[]),
+        ("name=report-1", &["report-1"]),
+        ("name=report-", &[]),
         ("name_prefix=report-", &["report-1", "report-2"]),
         ("name_prefix=REPORT", &[]),
         ("name_prefix=%25", &[]),

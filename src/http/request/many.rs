@@ -109,12 +109,13 @@ pub fn parse_wait_many(body: &Body, longest: Duration) -> Result<WaitMany, Vec<F
 }
 
 /// The fields of a filter, as the query of `GET /jobs` has them.
-const FILTER: [&str; 8] = [
+const FILTER: [&str; 9] = [
     "label_selector",
     "state",
     "queue",
     "batch",
     "schedule",
+    "name",
     "name_prefix",
     "created_after",
     "created_before",
@@ -129,6 +130,7 @@ fn chosen(f: &mut Fields<'_>) -> Option<Chosen> {
         queue: f.optional("queue", filled_text(NAME_BYTES)),
         batch: f.optional("batch", dependencies::id),
         schedule: f.optional("schedule", filled_text(NAME_BYTES)),
+        name: f.optional("name", filled_text(NAME_BYTES)),
         name_prefix: f.optional("name_prefix", filled_text(NAME_BYTES)),
         created_after: f.optional("created_after", moment),
         created_before: f.optional("created_before", moment),

@@ -166,7 +166,7 @@ impl Kind {
         }
     }
 
-    /// The state in which a job is known to have been when this was told; nothing where it does not say.
+    /// The state in which a job is known to have been when this was told; nothing if it does not say.
     #[must_use]
     pub fn told(self) -> Option<State> {
         match self {

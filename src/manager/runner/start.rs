@@ -124,7 +124,7 @@ impl Runner {
         Next::Start(Some((stop, reply)))
     }
 
-    /// Takes the job out of those that wait; `false` where it has been granted by now.
+    /// Takes the job out of those that wait; `false` if it has been granted by now.
     fn withdraw(&self) -> bool {
         let is_out = self.shared.room.withdraw(self.job.id);
         if is_out {
@@ -133,7 +133,7 @@ impl Runner {
         is_out
     }
 
-    /// Leaves the job to the room, where nobody holds anything of it.
+    /// Leaves the job to the room, if nobody holds anything of it.
     fn sleep(&self) -> bool {
         let deadline = self.job.start_deadline_at();
         let room = &self.shared.room;

@@ -173,7 +173,7 @@ fn end_of(prefix: &str) -> Option<String> {
     None
 }
 
-/// The rarest of the labels, the queue among them, that have to be there with one of a few values.
+/// The rarest of the labels, the name, the queue and the schedule among them, that have to be there with one of a few values.
 fn leading_label<'a>(
     connection: &Connection,
     filter: &'a Filter,
@@ -181,7 +181,9 @@ fn leading_label<'a>(
 ) -> Result<Option<(&'a str, Vec<&'a str>)>, Fault> {
     let queue = filter.queue.as_deref().filter(|it| *it != DEFAULT_QUEUE);
     let schedule = filter.schedule.as_deref();
+    let name = filter.name.as_deref();
     let marks = [
+        name.map(|it| (NAME_LABEL, vec![it])),
         queue.map(|it| (QUEUE_LABEL, vec![it])),
         schedule.map(|it| (SCHEDULE_LABEL, vec![it])),
     ];
@@ -246,6 +248,9 @@ fn conditions(sql: &mut Sql, filter: &Filter) {
             Requirement::Exists(key) => sql.push(&format!(" AND {has_key}"), [text(key)]),
             Requirement::NotExists(key) => sql.push(&format!(" AND NOT {has_key}"), [text(key)]),
         }
+    }
+    if let Some(name) = &filter.name {
+        sql.push(" AND f.name = ?", [text(name)]);
     }
     if let Some(prefix) = &filter.name_prefix {
         named(sql, "f.name", prefix);

@@ -134,7 +134,7 @@ async fn a_service_that_restarts_behind_a_proxy_is_waited_for() {
     // It has reached the service once, to look for the name.
     eventually("it has looked for the name", async || {
         let log = proxy_log(&proxy.home, "access.log");
-        log.contains("name_prefix=one").then_some(())
+        log.contains("name=one").then_some(())
     })
     .await;
     let other = eventually("the other job is there", async || {

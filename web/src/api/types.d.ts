@@ -3395,6 +3395,7 @@ export interface components {
             state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
+            name?: string | null;
             name_prefix?: string | null;
             /** Format: uuid */
             batch?: string | null;
@@ -3412,6 +3413,7 @@ export interface components {
             state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
+            name?: string | null;
             name_prefix?: string | null;
             /** Format: uuid */
             batch?: string | null;
@@ -3437,6 +3439,7 @@ export interface components {
             state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
+            name?: string | null;
             name_prefix?: string | null;
             created_after?: null | components["schemas"]["Timestamp"];
             created_before?: null | components["schemas"]["Timestamp"];
@@ -4196,6 +4199,8 @@ export interface operations {
                  * @example team=data,!nightly
                  */
                 label_selector?: string;
+                /** @description Exactly this name. */
+                name?: string;
                 /** @description The name begins with this. */
                 name_prefix?: string;
                 /** @description Exactly this queue. */
@@ -4441,6 +4446,8 @@ export interface operations {
             query?: {
                 /** @description Kubernetes syntax. */
                 label_selector?: string;
+                /** @description Exactly this name. */
+                name?: string;
                 /** @description The name begins with this. */
                 name_prefix?: string;
                 /** @description Exactly this queue. */
