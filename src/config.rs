@@ -115,6 +115,12 @@ pub(crate) struct Config {
     pub min_free_bytes: u64,
     /// The largest request body.
     pub max_body_bytes: usize,
+    /// The largest file, or form with files, that is taken.
+    pub max_upload_bytes: u64,
+    /// The most in the workspace of one job.
+    pub max_workspace_bytes: u64,
+    /// The most in all of them.
+    pub max_workspaces_bytes: u64,
     /// The form of log lines; by default it depends on where they go.
     pub log_format: Option<LogFormat>,
     /// Which log lines are written.
@@ -212,6 +218,11 @@ fn read_all(s: &Reading<'_>, surroundings: &Surroundings) -> Config {
         shutdown_grace: s.one("shutdown_grace_seconds", seconds),
         min_free_bytes: s.one("min_free_bytes", number(0, u64::MAX >> 1)),
         max_body_bytes: s.one("max_body_bytes", number(1 << 10, 1 << 30)),
+        max_upload_bytes: s.one("max_upload_bytes", number(1 << 10, u64::MAX >> 1)),
+        max_workspace_bytes: s.one("max_workspace_bytes", number(1 << 12, u64::MAX >> 1)),
+        max_workspaces_bytes: s
+            .optional("max_workspaces_bytes", number(1 << 12, u64::MAX >> 1))
+            .unwrap_or(u64::MAX),
         log_format: s.optional("log_format", log_format),
         log_level: s.one("log_level", log_level),
         deny_root_jobs: s.one("deny_root_jobs", &switch),

@@ -19,6 +19,7 @@ mod running;
 mod service;
 mod spans;
 mod stats;
+mod tools;
 mod waiting;
 
 use std::io::{self, Write};
@@ -76,7 +77,7 @@ fn run() -> io::Result<()> {
     let mut rows = Vec::new();
     type Measure<'a> = &'a dyn Fn(&mut Vec<Row>) -> io::Result<()>;
     let found = std::cell::RefCell::new(Vec::new());
-    let groups: [(&[&'static str], Measure<'_>); 16] = [
+    let groups: [(&[&'static str], Measure<'_>); 17] = [
         (&["F1"], &|rows| {
             jobs::throughput(&plan, rows, &mut found.borrow_mut())
         }),
@@ -96,6 +97,7 @@ fn run() -> io::Result<()> {
         (&["F13"], &|rows| page::log(&plan, rows)),
         (&["F14"], &|rows| spans::hanging_collector(&plan, rows)),
         (&["F15"], &|rows| waiting::figures(&plan, rows)),
+        (&["F16"], &|rows| tools::rate(&plan, rows)),
         (&["Recovery"], &|rows| large::recovery(&plan, rows)),
     ];
     let known = |figure: &str| {

@@ -117,6 +117,16 @@ impl Service {
         .into_bytes()
     }
 
+    /// The same with further headers, each with its end of line.
+    pub(crate) fn post_with(&self, target: &str, headers: &str, body: &str) -> Vec<u8> {
+        format!(
+            "POST {target} HTTP/1.1\r\n{}{headers}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            self.authority,
+            body.len()
+        )
+        .into_bytes()
+    }
+
     /// A request with a body that is no JSON.
     pub(crate) fn with_body(&self, method: &str, target: &str, body: &str) -> Vec<u8> {
         format!(

@@ -180,6 +180,7 @@ impl Job {
             Some("canceled") => "the job was stopped".to_owned(),
             Some("superseded") => "the job made room for a newer one with its key".to_owned(),
             Some("oom_killed") => "the job ran out of memory".to_owned(),
+            Some("workspace_limit") => "the job put too much into its workspace".to_owned(),
             Some("not_ready") => "the job was stopped since it was not ready in time".to_owned(),
             Some("output_limit") => "the job was stopped at its output limit".to_owned(),
             Some(other) => format!("the job is {}: {}", self.state, other.replace('_', " ")),

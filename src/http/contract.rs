@@ -17,8 +17,8 @@ use job::outcome::{SentSignal, Stage};
 use job::ready::{Address, OnTimeout, Ready, Sign};
 use job::sandbox::{InForce, Part, Sandbox};
 use job::spec::{
-    EnvInherit, Limits, NameOrId, Program, Rlimit, RlimitResource, RlimitValue, Secrets, Stdin,
-    StdinData,
+    EnvInherit, IoClass, IoPriority, Limits, NameOrId, Program, Rlimit, RlimitResource,
+    RlimitValue, Secrets, Stdin, StdinData,
 };
 use job::time::Timestamp;
 use job::webhook::{Webhook, WebhookSecret};
@@ -196,6 +196,7 @@ fn the_description_has_every_state_and_cause() {
         Cause::DependencyFailed,
         Cause::OomKilled,
         Cause::OutputLimit,
+        Cause::WorkspaceLimit,
         Cause::NotReady,
         Cause::StartDeadline,
         Cause::Shutdown,
@@ -346,6 +347,10 @@ fn ended_job() -> Job {
             group: Some(NameOrId::Id(7)),
             supplementary_groups: Some(vec![NameOrId::Id(8)]),
             nice: Some(5),
+            io_priority: Some(IoPriority {
+                class: IoClass::Idle,
+                level: 7,
+            }),
             oom_score_adj: Some(500),
             cpu_affinity: Some(vec![0, 1]),
             rlimits: [(RlimitResource::Core, soft_and_hard)].into(),
@@ -374,6 +379,7 @@ fn ended_job() -> Job {
                 path: InnerPath::new("in/a").unwrap(),
                 content: Content::Text("x".to_owned()),
                 mode: Some(FileMode::DEFAULT),
+                unpack: None,
             }],
             artifacts: Some(ArtifactRules {
                 paths: vec!["out/**".to_owned()],

@@ -2,6 +2,8 @@
 //!
 //! Contents go through in pieces: a file of any size takes no more memory than a small one.
 
+mod archive;
+
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -31,20 +33,19 @@ use crate::problem::ApiError;
 use crate::query::Params;
 use crate::range;
 use crate::{conditions, respond};
+pub(super) use archive::{ARCHIVE, tar, tar_gz, zip};
 use job::JobId;
 use job::time::Timestamp;
-use job::workspace::{FileMode, InnerPath};
+use job::workspace::{FileMode, InnerPath, Unpack};
 use manager::{FileEntry, FileKind, Opened, Upload, Wanted};
 
 /// The parameters of [`list`].
 pub(super) const LIST: &[&str] = &["path", "depth", "page_size", "page_token"];
 /// The parameters of [`put`].
-pub(super) const PUT: &[&str] = &["mode"];
+pub(super) const PUT: &[&str] = &["mode", "unpack"];
 
 /// The most entries of a page, and how many there are without a word about it.
 const PAGE: u64 = 1000;
-/// The largest file that is taken.
-const UPLOAD_BYTES: usize = 1 << 30;
 /// So much is read at once, and so much is gathered before it is written.
 const PIECE: usize = 256 << 10;
 /// A file comes no slower than this, over this time.
@@ -240,28 +241,43 @@ pub(super) async fn put(
     let mode = params.parsed("mode", "an octal number from 0000 to 0777", |text| {
         FileMode::try_from(text.to_owned()).ok()
     });
+    let unpack = params.parsed("unpack", "tar, tar.gz or zip", |text| {
+        let mut words = Unpack::WORDS.into_iter();
+        words.find(|(word, _)| *word == text).map(|(_, form)| form)
+    });
+    if unpack.is_some() && mode.is_some() {
+        params.refuse("mode", "conflict", "an archive has the modes of its files");
+    }
     params.finish()?;
     let is_new = request
         .headers()
         .get(IF_NONE_MATCH)
         .is_some_and(|it| it == "*");
     let announced = request.headers().get(CONTENT_LENGTH);
-    let announced = announced.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|length| length > UPLOAD_BYTES) {
-        return Err(ApiError::BodyTooLarge(UPLOAD_BYTES));
-    }
+    let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     let upload = api.manager.files().upload(id, path, mode, is_new).await?;
+    if announced.is_some_and(|length| length > upload.most()) {
+        return Err(too_large(upload.most()));
+    }
     let upload = receive(request.into_body(), upload).await?;
+    if let Some(form) = unpack {
+        upload.unpack(form).await?;
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
     Ok(match upload.finish().await? {
         true => StatusCode::CREATED.into_response(),
         false => StatusCode::NO_CONTENT.into_response(),
     })
 }
 
+fn too_large(most: u64) -> ApiError {
+    ApiError::BodyTooLarge(usize::try_from(most).unwrap_or(usize::MAX))
+}
+
 /// Writes a body into a file, as it comes.
 async fn receive(mut body: Body, mut upload: Upload) -> Result<Upload, ApiError> {
     let mut gathered = Vec::new();
-    let mut total = 0_usize;
+    let mut total = 0_u64;
     let (least, period) = PACE;
     let (mut until, mut came) = (Instant::now() + period, 0_u64);
     loop {
@@ -278,10 +294,11 @@ async fn receive(mut body: Body, mut upload: Upload) -> Result<Upload, ApiError>
         let Some(data) = frame else {
             continue;
         };
-        came += u64::try_from(data.len()).unwrap_or_default();
-        total = total.saturating_add(data.len());
-        if total > UPLOAD_BYTES {
-            return Err(ApiError::BodyTooLarge(UPLOAD_BYTES));
+        let length = u64::try_from(data.len()).unwrap_or_default();
+        came += length;
+        total = total.saturating_add(length);
+        if total > upload.most() {
+            return Err(too_large(upload.most()));
         }
         gathered.extend_from_slice(&data);
         if gathered.len() >= PIECE {

@@ -1,6 +1,7 @@
 //! Routes on jobs: list, look, signal; what creates, changes or ends one is in its own file.
 
 mod create;
+mod multipart;
 mod patch;
 mod pause;
 mod release;

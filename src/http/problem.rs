@@ -106,6 +106,8 @@ pub enum ApiError {
     NotAFile,
     /// A file cannot have this path.
     InvalidPath(PathError),
+    /// An archive cannot be unpacked.
+    InvalidArchive(String),
     /// No schedule has this name.
     ScheduleNotFound,
     /// Jobs wait or run in the queue.

@@ -36,7 +36,8 @@ pub use fields::{FieldError, code};
 use job::dependency::Dependency;
 use job::pty::{Pty, SIZE_MAX, Size};
 use job::spec::{
-    EnvInherit, Limits, NameOrId, OutputPolicy, Scope, Secrets, Stdin, StdinData, StopPolicy,
+    EnvInherit, IoClass, IoPriority, Limits, NameOrId, OutputPolicy, Scope, Secrets, Stdin,
+    StdinData, StopPolicy,
 };
 use job::time::Timestamp;
 use job::{Signal, Spec};
@@ -108,6 +109,8 @@ pub struct SpecLimits {
     pub labels: usize,
     /// Webhooks may name private, loopback and link-local addresses.
     pub private_webhooks: bool,
+    /// Inputs may be parts of the form that the job comes in.
+    pub parts: bool,
 }
 
 impl Default for SpecLimits {
@@ -118,6 +121,7 @@ impl Default for SpecLimits {
             exec_bytes: 1 << 20,
             labels: 64,
             private_webhooks: false,
+            parts: false,
         }
     }
 }
@@ -168,7 +172,7 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
     let run_at = f.optional("run_at", times::moment);
     let hold = f.or_default("hold", boolean);
     let depends_on = f.or_default("depends_on", dependencies::dependencies);
-    let inputs = f.or_default("inputs", files::inputs);
+    let inputs = f.or_default("inputs", files::inputs(limits));
     let artifacts = f.optional("artifacts", files::artifacts);
     let ready = f.optional("ready", ready::ready);
     let needs_workspace =
@@ -186,6 +190,7 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
         supplementary_groups: f.optional("supplementary_groups", supplementary_groups),
         umask: f.or(base.umask, "umask", rules::umask),
         nice: f.optional("nice", integer(-20..=19)),
+        io_priority: f.optional("io_priority", io_priority),
         oom_score_adj: f.optional("oom_score_adj", integer(-1000..=1000)),
         cpu_affinity: f.optional("cpu_affinity", cpu_affinity),
         rlimits: f.or_default("rlimits", rules::rlimits),
@@ -246,6 +251,23 @@ fn env_inherit(at: &At<'_>) -> Option<EnvInherit> {
     };
     at.list(1024, |at| rules::variable_name(at.text()?, at))
         .map(EnvInherit::Names)
+}
+
+fn io_priority(at: &At<'_>) -> Option<IoPriority> {
+    let mut f = Fields::of(at)?;
+    let class = f.required("class", |at| {
+        at.choice(&[
+            ("idle", IoClass::Idle),
+            ("best_effort", IoClass::BestEffort),
+            ("realtime", IoClass::Realtime),
+        ])
+    });
+    let level = f.or(IoPriority::LEVEL, "level", integer(0..=7));
+    f.finish();
+    Some(IoPriority {
+        class: class?,
+        level,
+    })
 }
 
 fn supplementary_groups(at: &At<'_>) -> Option<Vec<NameOrId>> {

@@ -121,6 +121,27 @@ pub(super) fn table() -> Vec<Route> {
             recording::cast,
         ),
         route(GET, "/jobs/{id}/files", Read, files::LIST, files::list),
+        route(
+            GET,
+            "/jobs/{id}/files.tar",
+            Read,
+            files::ARCHIVE,
+            files::tar,
+        ),
+        route(
+            GET,
+            "/jobs/{id}/files.tar.gz",
+            Read,
+            files::ARCHIVE,
+            files::tar_gz,
+        ),
+        route(
+            GET,
+            "/jobs/{id}/files.zip",
+            Read,
+            files::ARCHIVE,
+            files::zip,
+        ),
         route(GET, "/jobs/{id}/files/{path}", Read, &[], files::get),
         route(
             PUT,

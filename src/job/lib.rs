@@ -131,6 +131,7 @@ impl State {
             | Cause::OomKilled
             | Cause::OutputLimit
             | Cause::NotReady
+            | Cause::WorkspaceLimit
             | Cause::StartDeadline => Self::Failed,
             Cause::Timeout => Self::TimedOut,
             Cause::Canceled | Cause::Superseded | Cause::DependencyFailed | Cause::Shutdown => {

@@ -53,6 +53,8 @@ pub enum Cause {
     OomKilled,
     /// The output limit was reached and `on_limit` is `stop_job`.
     OutputLimit,
+    /// It put more into its workspace than it may.
+    WorkspaceLimit,
     /// It was not ready in time and `on_timeout` is `stop`.
     NotReady,
     /// The job was still queued at its start deadline.
@@ -81,6 +83,7 @@ impl Cause {
             Self::DependencyFailed => "dependency_failed",
             Self::OomKilled => "oom_killed",
             Self::OutputLimit => "output_limit",
+            Self::WorkspaceLimit => "workspace_limit",
             Self::NotReady => "not_ready",
             Self::StartDeadline => "start_deadline",
             Self::Shutdown => "shutdown",
@@ -132,7 +135,7 @@ impl Termination {
     }
 }
 
-/// The step between fork and exec that failed, in the order in which they are taken.
+/// The step between fork and exec that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
@@ -168,11 +171,13 @@ pub enum Stage {
     Signals,
     /// execve(2).
     Exec,
+    /// ioprio_set(2).
+    IoPriority,
 }
 
 impl Stage {
     /// Every stage.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Fork,
         Self::Session,
         Self::Cgroup,
@@ -189,6 +194,7 @@ impl Stage {
         Self::Sandbox,
         Self::Signals,
         Self::Exec,
+        Self::IoPriority,
     ];
 
     /// Its place in [`Stage::ALL`], which stays what it is: files name a stage by it.
@@ -226,6 +232,7 @@ impl Stage {
             Self::Sandbox => "put the sandbox in force",
             Self::Signals => "reset the signal handlers",
             Self::Exec => "execute the program",
+            Self::IoPriority => "set the I/O priority",
         }
     }
 }

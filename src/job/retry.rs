@@ -26,6 +26,8 @@ pub enum On {
     SpawnFailed,
     /// More output than allowed.
     OutputLimit,
+    /// More in its workspace than allowed.
+    WorkspaceLimit,
     /// It was not ready in time.
     NotReady,
     /// The end was not seen: the monitor died.
@@ -40,13 +42,14 @@ pub enum On {
 
 impl On {
     /// Every kind, with its word in the API.
-    pub const WORDS: [(&'static str, Self); 11] = [
+    pub const WORDS: [(&'static str, Self); 12] = [
         ("exited", Self::Exited),
         ("signaled", Self::Signaled),
         ("oom_killed", Self::OomKilled),
         ("timeout", Self::Timeout),
         ("spawn_failed", Self::SpawnFailed),
         ("output_limit", Self::OutputLimit),
+        ("workspace_limit", Self::WorkspaceLimit),
         ("not_ready", Self::NotReady),
         ("monitor_lost", Self::MonitorLost),
         ("supervisor_lost", Self::SupervisorLost),
@@ -67,6 +70,7 @@ impl On {
             Cause::Timeout => Self::Timeout,
             Cause::SpawnFailed => Self::SpawnFailed,
             Cause::OutputLimit => Self::OutputLimit,
+            Cause::WorkspaceLimit => Self::WorkspaceLimit,
             Cause::NotReady => Self::NotReady,
             Cause::MonitorLost => Self::MonitorLost,
             Cause::SupervisorLost => Self::SupervisorLost,

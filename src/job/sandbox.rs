@@ -30,8 +30,29 @@ pub struct Sandbox {
     pub writable_paths: Option<Vec<String>>,
     /// Only these, the writable ones, and what is beneath can be read and executed; `None`: everything.
     pub readable_paths: Option<Vec<String>>,
+    /// What it may do on the network.
+    pub network: Network,
     /// Rather not run at all than with a part of this missing.
     pub require: bool,
+}
+
+/// What a job may do on the network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// What its user may do.
+    #[default]
+    Default,
+    /// Nothing; unix sockets go on.
+    Off,
+    /// TCP on these ports alone. Other protocols are as by default.
+    #[serde(untagged)]
+    Ports {
+        /// Those that it may connect to.
+        connect_ports: Vec<u16>,
+        /// Those that it may offer.
+        bind_ports: Vec<u16>,
+    },
 }
 
 impl Sandbox {
@@ -51,6 +72,9 @@ impl Sandbox {
                 Some(abi) => {
                     if abi < 3 {
                         missing.push(Part::LandlockTruncate);
+                    }
+                    if abi < 4 && self.network != Network::Default {
+                        missing.push(Part::LandlockNet);
                     }
                     if abi < 6 {
                         missing.push(Part::LandlockSignal);
@@ -82,6 +106,8 @@ pub enum Part {
     Landlock,
     /// Files that cannot be written can still be cut off (before Linux 6.2).
     LandlockTruncate,
+    /// TCP is as by default (before Linux 6.7).
+    LandlockNet,
     /// Processes outside the job can still be signalled (before Linux 6.12).
     LandlockSignal,
     /// The filter for system calls.
@@ -95,6 +121,7 @@ impl Part {
         match self {
             Self::Landlock => "landlock",
             Self::LandlockTruncate => "landlock_truncate",
+            Self::LandlockNet => "landlock_net",
             Self::LandlockSignal => "landlock_signal",
             Self::Seccomp => "seccomp",
         }
@@ -211,6 +238,7 @@ mod tests {
         seccomp: Mechanism::Off,
         writable_paths: None,
         readable_paths: None,
+        network: Network::Default,
         require: false,
     };
 
@@ -277,6 +305,27 @@ mod tests {
             [Part::LandlockTruncate, Part::LandlockSignal]
         );
         assert_eq!(missing(&both, Some(3), true), [Part::LandlockSignal]);
+        let offline = Sandbox {
+            network: Network::Off,
+            ..Sandbox::default()
+        };
+        assert_eq!(
+            missing(&offline, Some(3), true),
+            [Part::LandlockNet, Part::LandlockSignal]
+        );
+        assert_eq!(missing(&offline, Some(6), true), []);
+        let ports = Network::Ports {
+            connect_ports: vec![443],
+            bind_ports: Vec::new(),
+        };
+        for (network, text) in [
+            (Network::Off, r#""off""#),
+            (Network::Default, r#""default""#),
+            (ports, r#"{"connect_ports":[443],"bind_ports":[]}"#),
+        ] {
+            assert_eq!(serde_json::to_string(&network).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Network>(text).unwrap(), network);
+        }
         assert_eq!(missing(&OFF, None, false), []);
     }
 }

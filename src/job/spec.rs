@@ -3,6 +3,7 @@
 //! `http/request` makes one from a request; nothing else does, except for reading back what was stored.
 
 mod identity;
+mod io;
 mod limits;
 mod output;
 mod program;
@@ -23,6 +24,7 @@ use crate::seconds;
 use crate::webhook::Webhook;
 use crate::workspace::{ArtifactRules, Input, Workspace};
 pub use identity::{NameOrId, Umask};
+pub use io::{IoClass, IoPriority};
 pub use limits::{Limits, Rlimit, RlimitResource, RlimitValue};
 pub use output::{OnLimit, OutputPolicy};
 pub use program::{EnvInherit, Program, Secrets, Stdin, StdinData};
@@ -53,6 +55,8 @@ pub struct Spec {
     pub umask: Umask,
     /// Nice value, −20 to 19.
     pub nice: Option<i32>,
+    /// How its reads and writes are scheduled.
+    pub io_priority: Option<IoPriority>,
     /// −1000 to 1000.
     pub oom_score_adj: Option<i32>,
     /// CPU numbers the job may run on.
@@ -170,6 +174,7 @@ impl Default for Spec {
             supplementary_groups: None,
             umask: Umask::default(),
             nice: None,
+            io_priority: None,
             oom_score_adj: None,
             cpu_affinity: None,
             rlimits: BTreeMap::new(),

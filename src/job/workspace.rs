@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use patterns::{PATTERNS_MAX, PatternError, Patterns};
 
-use crate::{Spec, State};
+use crate::{JobId, Spec, State};
 
 /// The longest path within a workspace, in bytes.
 pub const PATH_BYTES: usize = 4095;
@@ -157,6 +157,41 @@ pub struct Input {
     /// Its permission bits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<FileMode>,
+    /// It is an archive, and what is in it is put into the directory of this path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unpack: Option<Unpack>,
+}
+
+/// The form of an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unpack {
+    /// tar.
+    #[serde(rename = "tar")]
+    Tar,
+    /// tar, compressed by gzip.
+    #[serde(rename = "tar.gz")]
+    TarGz,
+    /// zip.
+    #[serde(rename = "zip")]
+    Zip,
+}
+
+impl Unpack {
+    /// Every form, with its word in the API.
+    pub const WORDS: [(&'static str, Self); 3] = [
+        ("tar", Self::Tar),
+        ("tar.gz", Self::TarGz),
+        ("zip", Self::Zip),
+    ];
+}
+
+/// A file of another job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Whose.
+    pub job: JobId,
+    /// Where it is in the workspace of that job.
+    pub path: InnerPath,
 }
 
 /// What is in an input, in the form in which the client gave it.
@@ -167,6 +202,10 @@ pub enum Content {
     Text(String),
     /// Standard base64 with padding; it has been checked that it decodes.
     Base64(String),
+    /// A part of the form that the job came in, of this name. It is not kept for a rerun.
+    Part(String),
+    /// What is in a file of another job.
+    From(Source),
 }
 
 impl Content {
@@ -174,7 +213,8 @@ impl Content {
     #[must_use]
     pub fn text_bytes(&self) -> usize {
         match self {
-            Self::Text(text) | Self::Base64(text) => text.len(),
+            Self::Text(text) | Self::Base64(text) | Self::Part(text) => text.len(),
+            Self::From(from) => from.path.as_str().len(),
         }
     }
 }
@@ -388,6 +428,7 @@ mod tests {
             path: InnerPath::new(path).unwrap(),
             content: Content::Text(String::new()),
             mode: None,
+            unpack: None,
         }
     }
 

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, openat2, renameat2};
 use nix::libc;
 use nix::sys::stat::{FileStat, Mode, fchmod, fstat, fstatat, mkdirat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, fsync, unlinkat};
 
 pub use clear::clear;
 pub use walk::{Entry, Kind, Limits, Walked, walk};
@@ -103,6 +103,23 @@ pub fn give(file: impl AsFd, owner: Owner, mode: u32) -> io::Result<()> {
     }
     // Not before: a change of the owner takes bits away, and the mask of this process is none of the owner's.
     Ok(fchmod(&file, Mode::from_bits_truncate(mode))?)
+}
+
+/// The same for a link itself, which has no bits.
+pub fn give_link(directory: BorrowedFd<'_>, name: &str, (uid, gid): (u32, u32)) -> io::Result<()> {
+    let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    Ok(fchownat(
+        directory,
+        name,
+        uid,
+        gid,
+        AtFlags::AT_SYMLINK_NOFOLLOW,
+    )?)
+}
+
+/// The same file once more, to be read from its beginning.
+pub fn reopen(file: &File) -> io::Result<File> {
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 /// What is in the way where something is put.

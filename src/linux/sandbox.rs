@@ -17,7 +17,7 @@ use seccompiler::BpfProgram;
 
 use crate::sys;
 use job::sandbox::Confinement;
-use job::sandbox::{Features, InForce, Mechanism};
+use job::sandbox::{Features, InForce, Mechanism, Network};
 
 /// What the running kernel has, found out by asking it.
 pub fn features() -> Features {
@@ -90,7 +90,10 @@ pub fn prepare(wanted: &Confinement, features: Features) -> Result<Prepared, Fai
     };
     let seccomp = features.seccomp && sandbox.seccomp == Mechanism::Default;
     let filter = if seccomp {
-        Some(calls::filter(abi.is_some())?)
+        Some(calls::filter(
+            abi.is_some(),
+            sandbox.network == Network::Off,
+        )?)
     } else {
         None
     };

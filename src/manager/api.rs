@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::admission::Rejection;
 use super::chains::Unlinked;
 use super::readers::{Readers, Reading};
+use super::{FilesError, Part, UnpackError};
 use job::dependency::Dependency;
 use job::life::Refusal;
 use job::sandbox::{Baseline, Features};
@@ -44,6 +45,8 @@ pub struct Submission {
     pub has_priority: bool,
     /// What has to end before it may start.
     pub depends_on: Vec<Dependency>,
+    /// The parts of the form that it came in, by their names.
+    pub parts: BTreeMap<String, Part>,
 }
 
 /// A submission that was accepted.
@@ -85,6 +88,22 @@ pub enum SubmitError {
     /// The workspace could not be made.
     #[error("cannot make the workspace: {0}")]
     Workspace(std::io::Error),
+    /// The file of another job that this input names is not there.
+    #[error("input {place}: {why}")]
+    Input {
+        /// Which input.
+        place: usize,
+        /// Why.
+        why: FilesError,
+    },
+    /// This input is too large, or is no archive that can be unpacked.
+    #[error("input {place}: {why}")]
+    Archive {
+        /// Which input.
+        place: usize,
+        /// Why.
+        why: UnpackError,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::StoreError),

@@ -1,6 +1,8 @@
 //! The files of jobs, as clients see them: listed, read, put and removed. Where they are is not known here.
 
-use std::collections::BTreeSet;
+mod archive;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,11 +10,14 @@ use std::sync::Arc;
 
 use nix::sys::stat::FileStat;
 
-use super::api::LookupError;
+use super::api::{LookupError, SubmitError};
+use super::inputs::Part;
+use super::runner::workspace::provide;
 use super::shared::Shared;
-use super::workspaces::Draft;
+use super::workspaces::{Draft, UnpackError};
+pub use archive::Archive;
 use job::time::Timestamp;
-use job::workspace::{FileMode, InnerPath, Kept, Patterns, artifacts_of};
+use job::workspace::{FileMode, InnerPath, Kept, Patterns, Unpack, artifacts_of};
 use job::{Job, JobId};
 use linux::beneath::{self, Entry, InTheWay, Kind, Owner};
 use store::StoreError;
@@ -44,6 +49,9 @@ pub enum FilesError {
     /// Nothing is put into the workspace of a job that has ended.
     #[error("the job has finished")]
     Finished,
+    /// It is no archive that can be unpacked, or too large.
+    #[error(transparent)]
+    Archive(UnpackError),
     /// The disk is full.
     #[error("no room")]
     NoRoom,
@@ -142,6 +150,7 @@ pub struct Upload {
     path: InnerPath,
     mode: FileMode,
     in_the_way: InTheWay,
+    most: u64,
 }
 
 /// A job and its directory.
@@ -203,6 +212,20 @@ impl Files {
         .await
     }
 
+    /// The largest file, or form with files, that is taken.
+    #[must_use]
+    pub fn max_upload_bytes(&self) -> u64 {
+        self.shared.limits.max_upload_bytes
+    }
+
+    /// Begins a part of a form.
+    pub async fn part(&self) -> Result<Part, FilesError> {
+        let workspaces = self.shared.workspaces.clone();
+        let part = tokio::task::spawn_blocking(move || Ok(Part(workspaces.draft()?)));
+        part.await
+            .unwrap_or_else(|error| Err(FilesError::Io(io::Error::other(error))))
+    }
+
     /// Opens a file of the job.
     pub async fn open(&self, id: JobId, path: InnerPath) -> Result<Opened, FilesError> {
         let shared = self.shared.clone();
@@ -231,16 +254,24 @@ impl Files {
         is_new: bool,
     ) -> Result<Upload, FilesError> {
         let shared = self.shared.clone();
-        self.at(id, move |mut place| {
+        if shared.workspaces.all_bytes() >= shared.limits.max_workspaces_bytes {
+            return Err(FilesError::NoRoom);
+        }
+        let job = shared.get(id).await?;
+        if !job.state.is_terminal() {
+            let provided = provide(&shared, &job, BTreeMap::new()).await;
+            if let Err(SubmitError::Input { why, .. }) = provided {
+                return Err(why);
+            }
+            provided.map_err(|error| FilesError::Io(io::Error::other(error)))?;
+        }
+        self.at(id, move |place| {
             if place.job.state.is_terminal() {
                 return Err(FilesError::Finished);
             }
             let workspaces = &shared.workspaces;
-            if place.directory.is_none() {
-                workspaces.provide(id, &place.job.spec.inputs, place.owner)?;
-                place.directory = Some(workspaces.of(id)?);
-            }
             Ok(Upload {
+                most: workspaces.left(id).min(shared.limits.max_upload_bytes),
                 draft: workspaces.draft()?,
                 place,
                 path,
@@ -296,6 +327,28 @@ impl Files {
 }
 
 impl Upload {
+    /// The most bytes that are taken.
+    #[must_use]
+    pub fn most(&self) -> u64 {
+        self.most
+    }
+
+    /// The file is complete, and what is in it comes into the directory of its path.
+    pub async fn unpack(self, form: Unpack) -> Result<(), FilesError> {
+        let unpacked = tokio::task::spawn_blocking(move || {
+            let directory = self.place.directory.as_ref().ok_or(FilesError::NotFound)?;
+            let to = (directory.as_fd(), &self.path);
+            let unpacked = self.draft.unpack(form, to, self.place.owner, self.most);
+            if let Err(UnpackError::Io(error)) = unpacked {
+                return Err(error.into());
+            }
+            unpacked.map_err(FilesError::Archive)
+        });
+        unpacked
+            .await
+            .unwrap_or_else(|error| Err(FilesError::Io(io::Error::other(error))))
+    }
+
     /// Writes on.
     pub async fn write(mut self, bytes: Vec<u8>) -> Result<Self, FilesError> {
         let written = tokio::task::spawn_blocking(move || {

@@ -11,6 +11,7 @@ mod chains;
 mod cleanup;
 pub mod cloud_event;
 mod files;
+mod inputs;
 mod job_dirs;
 mod link;
 mod listing;
@@ -55,7 +56,8 @@ pub use api::{
     SubmitError, Submitted, Unavailable, Until,
 };
 pub use batches::{BatchError, BatchJob, BatchState, BatchSubmission, BatchUntil, Batches};
-pub use files::{FileEntry, Files, FilesError, Listing, Opened, Upload, Wanted};
+pub use files::{Archive, FileEntry, Files, FilesError, Listing, Opened, Upload, Wanted};
+pub use inputs::Part;
 use job::event::Cursor;
 use job::life::{Refusal, Stop};
 use job::pty::Size;
@@ -84,6 +86,7 @@ pub use stats::Row;
 use store::{EventPage, EventQuery, Store, StoreError};
 use tasks::Spawner;
 pub use tasks::Tasks;
+pub use workspaces::UnpackError;
 
 /// A handle to the job manager; clones are the same manager.
 #[derive(Clone, Debug)]
@@ -110,6 +113,7 @@ impl Manager {
         let shared = Arc::new(Shared::new(setup, spawner, metrics, spans)?);
         adopt::take_over(&shared).await?;
         workspaces::sweep::start(&shared).await;
+        workspaces::usage::start(&shared);
         alarm::start(&shared);
         retention::start(&shared);
         stats::start(&shared);

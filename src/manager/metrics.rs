@@ -426,6 +426,7 @@ fn stop_took(first: Timestamp, job: &Job) -> Option<Duration> {
         | Cause::Superseded
         | Cause::Shutdown
         | Cause::NotReady
+        | Cause::WorkspaceLimit
         | Cause::OutputLimit => true,
         Cause::Exited
         | Cause::Signaled

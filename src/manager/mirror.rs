@@ -182,6 +182,7 @@ fn describe(job: &Job, termination: &Termination) -> String {
         Cause::DependencyFailed => termination.reason.clone().unwrap_or(exit),
         Cause::OomKilled => format!("the job used more memory than it may; {exit}"),
         Cause::OutputLimit => format!("the job wrote more output than it may; {exit}"),
+        Cause::WorkspaceLimit => format!("the job put more into its workspace than it may; {exit}"),
         Cause::NotReady => format!(
             "the job was not ready in time ({}); {exit}",
             job.ready_message.as_deref().unwrap_or("nobody knows why")

@@ -19,7 +19,7 @@ use job::life::Plan;
 use job::ready::Sign;
 use job::sandbox::Confinement;
 use job::sandbox::{Baseline, Features, Mechanism, Part, Refused, Sandbox};
-use job::spec::{EnvInherit, Spec, Stdin, StdinData};
+use job::spec::{EnvInherit, IoClass, Spec, Stdin, StdinData};
 use job::trace::Trace;
 use job::{Job, JobId};
 use linux::beneath::Owner;
@@ -85,6 +85,7 @@ impl Resolver {
     /// Can this host run the spec at all? Blocks on user look-ups where the spec names users.
     fn check(&self, spec: &Spec) -> Result<(), Unavailable> {
         self.check_limits(spec)?;
+        check_io_priority(spec)?;
         self.sandbox(spec)?;
         let identity = self.identity(spec)?;
         self.check_way(spec, &identity)
@@ -186,6 +187,7 @@ impl Resolver {
             cwd: self.cwd(spec, identity.user.as_ref(), self.workspace(spec, job.id)),
             umask: spec.umask.bits(),
             nice: spec.nice,
+            io_priority: spec.io_priority,
             oom_score_adj: spec.oom_score_adj,
             cpu_affinity: spec.cpu_affinity.clone(),
             rlimits: spec
@@ -420,6 +422,18 @@ impl Resolver {
             }
         }
     }
+}
+
+/// The kernel lets root alone go before all others.
+fn check_io_priority(spec: &Spec) -> Result<(), Unavailable> {
+    let class = spec.io_priority.map(|it| it.class);
+    if class == Some(IoClass::Realtime) && !geteuid().is_root() {
+        return Err(Unavailable::NeedsPrivilege {
+            pointer: "/io_priority/class".to_owned(),
+            what: "real-time I/O".to_owned(),
+        });
+    }
+    Ok(())
 }
 
 /// The service's own environment as far as it is UTF-8.

@@ -410,6 +410,15 @@ impl Room {
 
     /// Forgets the task of a waiting job, if nobody holds anything of it and it has not been granted. The caller is that
     /// task, and ends then; `deadline` is when it has to be woken at the latest.
+    /// Those that run and have a workspace.
+    pub(super) fn running_with_workspace(&self) -> Vec<JobId> {
+        let states = self.states();
+        let running = states.iter().filter(|job| {
+            job.spec.workspace.is_some() && job.process.is_some() && !job.state.is_terminal()
+        });
+        running.map(|job| job.id).collect()
+    }
+
     pub(super) fn sleep(
         &self,
         id: JobId,

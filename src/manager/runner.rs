@@ -6,7 +6,7 @@ mod ready;
 mod requests;
 mod start;
 mod supervised;
-mod workspace;
+pub(super) mod workspace;
 
 use std::sync::Arc;
 use std::time::Duration;

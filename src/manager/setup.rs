@@ -55,6 +55,12 @@ pub struct Limits {
     pub max_queued: usize,
     pub max_finished: u64,
     pub min_free_bytes: u64,
+    /// The largest file or form that is taken.
+    pub max_upload_bytes: u64,
+    /// The most in the workspace of one job.
+    pub max_workspace_bytes: u64,
+    /// The most in all of them.
+    pub max_workspaces_bytes: u64,
 }
 
 /// Why a manager could not start.

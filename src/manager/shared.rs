@@ -88,7 +88,11 @@ impl Shared {
         };
         let max_running = u32::try_from(setup.limits.max_running).unwrap_or(u32::MAX);
         let shutdown = Shutdown::new(setup.draining, tasks.clone());
-        let workspaces = Workspaces::open(&setup.workspaces, &setup.state_dir)?;
+        let workspaces = Workspaces::open(
+            &setup.workspaces,
+            &setup.state_dir,
+            setup.limits.max_workspace_bytes,
+        )?;
         Ok(Self {
             store: setup.store,
             supervisor: SupervisorLink::new(setup.supervisor)?,

@@ -58,7 +58,12 @@ pub(super) async fn submit_planned(
         idempotency,
         has_priority,
         depends_on,
+        parts,
     } = submission;
+    let is_full = shared.workspaces.all_bytes() >= shared.limits.max_workspaces_bytes;
+    if is_full && spec.workspace.is_some() {
+        return Err(SubmitError::NoRoom);
+    }
     if !has_priority {
         let queue = shared.room.look(|it| it.settings(&spec.queue));
         spec.priority = queue.default_priority;
@@ -100,6 +105,7 @@ pub(super) async fn submit_planned(
         secrets,
         idempotency,
         planned,
+        parts,
         answer,
     };
     shared.spawn(acceptance.take_in(runner));

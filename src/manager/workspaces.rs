@@ -4,6 +4,8 @@
 //! decided in `job::workspace`; whose turn it is to remove something, in `workspaces/sweep`.
 
 pub(super) mod sweep;
+mod unpack;
+pub(super) mod usage;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -17,13 +19,15 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, RenameFlags, open, renameat2};
 use nix::sys::stat::{FileStat, Mode, fstatat, mkdirat};
-use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
+use nix::unistd::{UnlinkatFlags, geteuid, syncfs, unlinkat};
 use tokio::sync::Notify;
 
-use job::workspace::{self, Artifacts, Content, FileMode, Input, Kept, Tally};
+use super::inputs::Sources;
+use job::workspace::{self, Artifacts, Content, FileMode, InnerPath, Input, Kept, Tally, Unpack};
 use job::{Job, JobId};
 use linux::beneath::{self, InTheWay, Kind, Owner};
 use linux::failpoint;
+pub use unpack::UnpackError;
 
 /// What is not complete yet.
 const INCOMING: &str = ".incoming";
@@ -42,6 +46,10 @@ pub(super) struct Workspaces {
     /// Files of which clients get nothing, whatever names a job gives them.
     state_dir: OwnedFd,
     next: AtomicU64,
+    /// The most that may be in one.
+    most: u64,
+    /// What was in all of them when it was counted last.
+    all_bytes: AtomicU64,
     /// There is something to remove.
     untidy: Notify,
 }
@@ -57,7 +65,7 @@ pub(super) struct Draft {
 
 impl Workspaces {
     /// Opens the directory, or makes it. What was not complete when the last server ended is trash.
-    pub(super) fn open(path: &Path, state_dir: &Path) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, state_dir: &Path, most: u64) -> io::Result<Self> {
         // Jobs of other users pass through it, where they can get to it.
         let is_passed = geteuid().is_root() && !path.starts_with(state_dir);
         let mode = if is_passed { 0o711 } else { 0o700 };
@@ -81,6 +89,8 @@ impl Workspaces {
             root,
             state_dir: open(state_dir, flags, Mode::empty())?,
             next: AtomicU64::new(0),
+            most,
+            all_bytes: AtomicU64::new(0),
             untidy: Notify::new(),
         };
         for name in names(workspaces.incoming.as_fd())? {
@@ -101,21 +111,27 @@ impl Workspaces {
     }
 
     /// Makes a job's directory with its inputs, as far as it has none. Either all of it is there or nothing. Blocks.
-    pub(super) fn provide(&self, id: JobId, inputs: &[Input], owner: Owner) -> io::Result<()> {
+    pub(super) fn provide(
+        self: &std::sync::Arc<Self>,
+        id: JobId,
+        (inputs, sources): (&[Input], Sources),
+        owner: Owner,
+    ) -> Result<(), ProvideError> {
         match self.of(id) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            found => return found.map(drop),
+            found => return Ok(found.map(drop)?),
         }
         let name = self.fresh_name();
         let incoming = self.incoming.as_fd();
-        mkdirat(incoming, name.as_str(), Mode::from_bits_truncate(0o700))?;
+        let made = mkdirat(incoming, name.as_str(), Mode::from_bits_truncate(0o700));
+        made.map_err(io::Error::from)?;
         failpoint::hit("workspace.filling");
-        let provided = self.fill(&name, inputs, owner).and_then(|()| {
+        let provided = self.fill(&name, (inputs, sources), owner).and_then(|()| {
             failpoint::hit("workspace.filled");
             let (to, flags) = (id.to_string(), RenameFlags::RENAME_NOREPLACE);
             match renameat2(incoming, name.as_str(), &self.root, to.as_str(), flags) {
-                Ok(()) => beneath::sync(&self.root),
-                Err(errno) => Err(errno.into()),
+                Ok(()) => Ok(beneath::sync(&self.root)?),
+                Err(errno) => Err(io::Error::from(errno).into()),
             }
         });
         if provided.is_err() {
@@ -123,29 +139,82 @@ impl Workspaces {
         }
         match provided {
             // Somebody else was faster.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(ProvideError::Io(error)) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             provided => provided,
         }
     }
 
-    fn fill(&self, name: &str, inputs: &[Input], owner: Owner) -> io::Result<()> {
+    fn fill(
+        self: &std::sync::Arc<Self>,
+        name: &str,
+        (inputs, mut sources): (&[Input], Sources),
+        owner: Owner,
+    ) -> Result<(), ProvideError> {
         let directory = beneath::directory(self.incoming.as_fd(), name)?;
-        for input in inputs {
-            let (parent, leaf) = input.path.split();
-            let parent = beneath::make_directories(directory.as_fd(), parent, owner)?;
-            let mut file = beneath::new_file(parent.as_fd(), leaf)?;
-            match &input.content {
-                Content::Text(text) => file.write_all(text.as_bytes())?,
-                Content::Base64(text) => {
-                    let decoded = BASE64_STANDARD.decode(text).map_err(io::Error::other)?;
-                    file.write_all(&decoded)?;
-                }
+        let mut left = self.most;
+        for (place, input) in inputs.iter().enumerate() {
+            let draft = self.drafted(&input.content, sources.files.remove(&place), &mut sources)?;
+            let length = draft.file.metadata()?.len();
+            if length > left {
+                let why = UnpackError::TooLarge(self.most);
+                return Err(ProvideError::Archive { place, why });
             }
-            beneath::give(&file, owner, input.mode.unwrap_or(FileMode::DEFAULT).bits())?;
-            file.sync_all()?;
+            left -= match input.unpack {
+                Some(form) => {
+                    let into = (directory.as_fd(), Some(&input.path));
+                    let archive = beneath::reopen(&draft.file)?;
+                    let unpacked = unpack::unpack(archive, form, into, owner, left);
+                    unpacked.map_err(|why| ProvideError::Archive { place, why })?
+                }
+                None => {
+                    let mode = input.mode.unwrap_or(FileMode::DEFAULT);
+                    let to = input.path.as_str();
+                    draft.put(directory.as_fd(), to, (owner, mode), InTheWay::Stays)?;
+                    length
+                }
+            };
         }
         beneath::give(&directory, owner, 0o700)?;
-        beneath::sync(&directory)
+        if inputs.iter().any(|input| input.unpack.is_some()) {
+            // One call instead of one for each file.
+            syncfs(&directory).map_err(io::Error::from)?;
+        }
+        Ok(beneath::sync(&directory)?)
+    }
+
+    /// What is in an input, as a file that is to be moved.
+    fn drafted(
+        self: &std::sync::Arc<Self>,
+        content: &Content,
+        other: Option<File>,
+        sources: &mut Sources,
+    ) -> io::Result<Draft> {
+        let gone = |what: &str| io::Error::other(format!("{what} is not there any more"));
+        if let Content::Part(name) = content {
+            let part = sources.parts.remove(name);
+            return part
+                .map(|part| part.0)
+                .ok_or_else(|| gone("a part of the form"));
+        }
+        let mut draft = self.draft()?;
+        match content {
+            Content::Text(text) => draft.write(text.as_bytes())?,
+            Content::Base64(text) => {
+                let decoded = BASE64_STANDARD.decode(text).map_err(io::Error::other)?;
+                draft.write(&decoded)?;
+            }
+            Content::From(_) => {
+                let mut other = other.ok_or_else(|| gone("a file of another job"))?;
+                io::copy(&mut other, &mut draft.file)?;
+            }
+            Content::Part(_) => {}
+        }
+        Ok(draft)
+    }
+
+    /// What may still come into the workspace of a job. Blocks.
+    pub(super) fn left(&self, id: JobId) -> u64 {
+        self.most.saturating_sub(self.used(id))
     }
 
     /// Begins a file that is to be put into a workspace. Blocks.
@@ -286,7 +355,46 @@ impl Workspaces {
     }
 }
 
+/// Why a job's directory was not made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProvideError {
+    /// This input is too large, or is no archive that can be unpacked.
+    #[error("{why}")]
+    Archive { place: usize, why: UnpackError },
+    /// The disk.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
 impl Draft {
+    /// Unpacks it into a job's directory: all of it, or nothing if it is refused. Blocks.
+    pub(super) fn unpack(
+        self,
+        form: Unpack,
+        (directory, path): (BorrowedFd<'_>, &InnerPath),
+        owner: Owner,
+        most: u64,
+    ) -> Result<(), UnpackError> {
+        let workspaces = self.workspaces.clone();
+        let name = workspaces.fresh_name();
+        let incoming = workspaces.incoming.as_fd();
+        let made = mkdirat(incoming, name.as_str(), Mode::from_bits_truncate(0o700));
+        made.map_err(|errno| UnpackError::Io(errno.into()))?;
+        let unpacked = (|| {
+            let own = beneath::directory(incoming, &name).map_err(UnpackError::Io)?;
+            let archive = beneath::reopen(&self.file).map_err(UnpackError::Io)?;
+            unpack::unpack(archive, form, (own.as_fd(), None), owner, most)?;
+            syncfs(&own).map_err(|errno| UnpackError::Io(errno.into()))?;
+            failpoint::hit("archive.moving");
+            move_all(own.as_fd(), (directory, path.as_str()), owner)
+        })();
+        if let Err(error) = workspaces.discard(incoming, &name) {
+            tracing::warn!(%error, "what is left of an archive could not be removed: {error}");
+        }
+        workspaces.is_untidy();
+        unpacked
+    }
+
     /// Writes on. Blocks.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes)
@@ -318,6 +426,27 @@ impl Drop for Draft {
             let _ = unlinkat(&self.workspaces.incoming, self.name.as_str(), flags);
         }
     }
+}
+
+/// Moves all that is in a directory into another one, each file at once.
+fn move_all(
+    from: BorrowedFd<'_>,
+    (root, path): (BorrowedFd<'_>, &str),
+    owner: Owner,
+) -> Result<(), UnpackError> {
+    let walked = beneath::walk(from, "", beneath::Limits::default());
+    beneath::make_directories(root, path, owner)?;
+    for entry in walked.entries {
+        let to = format!("{path}/{}", entry.path);
+        if entry.kind == Kind::Directory {
+            beneath::make_directories(root, &to, owner)?;
+            continue;
+        }
+        let (parent, leaf) = entry.path.rsplit_once('/').unwrap_or(("", &entry.path));
+        let parent = beneath::directory(from, parent)?;
+        beneath::put((parent.as_fd(), leaf), (root, &to), owner, InTheWay::Goes)?;
+    }
+    Ok(())
 }
 
 /// Removes all files but these, and directories that are empty then.

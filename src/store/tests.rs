@@ -831,13 +831,15 @@ prop_compose! {
         Spec {
             workspace: no_new_privs.then(Workspace::default),
             inputs: cwd.iter().filter_map(|path| Some(Input {
-                path: InnerPath::new(path.as_str()).ok()?, content: Content::Text(path.clone()), mode: None,
+                path: InnerPath::new(path.as_str()).ok()?, content: Content::Text(path.clone()), mode: None, unpack: None,
             })).collect(),
             artifacts: cwd.clone().map(|path| ArtifactRules { paths: vec![path], ..ArtifactRules::default() }),
             program, cwd: cwd.clone(), env,
             secret_env: Secrets(secret_names.into_iter().map(|name| (name, String::new())).collect()),
             env_inherit, user, group: None, supplementary_groups: groups,
-            umask: Umask::from_bits(umask).unwrap(), nice, oom_score_adj: nice, cpu_affinity: affinity,
+            umask: Umask::from_bits(umask).unwrap(), nice,
+            io_priority: nice.map(|_| IoPriority { class: IoClass::Idle, level: 3 }),
+            oom_score_adj: nice, cpu_affinity: affinity,
             rlimits: soft.map(|soft| (RlimitResource::Core, Rlimit {
                 soft: RlimitValue::Value(soft), hard: RlimitValue::Unlimited,
             })).into_iter().collect(),

@@ -506,3 +506,122 @@ async fn a_job_of_another_user_reaches_nothing_of_the_service() {
         }
     }
 }
+
+/// What comes of each attempt on the network: a name, and `fine` or the errno.
+fn attempts(port: u16, other: u16) -> String {
+    format!(
+        "import errno, socket
+def attempt(name, what):
+    try: what(); print(name, 'fine', flush=True)
+    except socket.gaierror: print(name, 'unresolved', flush=True)
+    except OSError as error: print(name, errno.errorcode[error.errno], flush=True)
+attempt('connect', lambda: socket.create_connection(('127.0.0.1', {port})))
+attempt('elsewhere', lambda: socket.create_connection(('127.0.0.1', {other})))
+attempt('bind', lambda: socket.socket().bind(('127.0.0.1', {other})))
+attempt('udp', lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', 9)))
+one, two = socket.socketpair()
+attempt('unix', lambda: one.send(b'x'))
+"
+    )
+}
+
+#[tokio::test]
+async fn a_job_without_a_network_has_unix_sockets_and_one_with_ports_has_those() {
+    let server = Server::start().await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let another = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = another.local_addr().unwrap().port();
+    let run = async |network: Value| {
+        let body = json!({
+            "command": ["python3", "-c", attempts(port, other)], "sandbox": {"network": network},
+        });
+        let job = server.run(&body).await;
+        let said = server.text(&id(&job)).await;
+        (job, said)
+    };
+    let (_, said) = run(json!("default")).await;
+    let free = "connect fine\nelsewhere fine\nbind EADDRINUSE\nudp fine\nunix fine\n";
+    assert_eq!(said, free);
+    let (job, said) = run(json!("off")).await;
+    let off = "connect EPERM\nelsewhere EPERM\nbind EPERM\nudp EPERM\nunix fine\n";
+    assert_eq!(said, off, "{job:#}");
+    let has_net = landlock(&server).await.is_some_and(|abi| abi >= 4);
+    let (job, said) = run(json!({"connect_ports": [port]})).await;
+    let missing = job["process"]["sandbox"]["missing"].to_string();
+    assert_eq!(
+        missing.contains("landlock_net"),
+        !has_net && landlock(&server).await.is_some()
+    );
+    let bounded = "connect fine\nelsewhere EACCES\nbind EACCES\nudp fine\nunix fine\n";
+    assert_eq!(said, if has_net { bounded } else { free }, "{job:#}");
+    for (sandbox, pointer) in [
+        (json!({"network": "on"}), "/sandbox/network"),
+        (
+            json!({"network": {"connect_ports": [0]}}),
+            "/sandbox/network/connect_ports/0",
+        ),
+        (
+            json!({"network": "off", "seccomp": "off"}),
+            "/sandbox/network",
+        ),
+        (
+            json!({"network": {}, "landlock": "off"}),
+            "/sandbox/network",
+        ),
+    ] {
+        let body = json!({"command": ["true"], "sandbox": sandbox});
+        let reply = server.post("/jobs", &body).await;
+        assert_eq!(reply.json()["errors"][0]["pointer"], pointer, "{reply}");
+    }
+}
+
+#[tokio::test]
+async fn reads_and_writes_have_the_class_that_was_asked_for() {
+    let server = Server::start().await;
+    let run = async |priority: Value| {
+        let ask = "import ctypes, platform\n\
+            number = {'x86_64': 252, 'aarch64': 31}[platform.machine()]\n\
+            print(ctypes.CDLL(None).syscall(number, 1, 0))";
+        let body = json!({"command": ["python3", "-c", ask], "io_priority": priority});
+        server.post("/jobs?wait=30", &body).await
+    };
+    for (priority, number) in [
+        (json!({"class": "idle"}), 3 << 13 | 4),
+        (json!({"class": "best_effort", "level": 7}), 2 << 13 | 7),
+    ] {
+        let job = run(priority).await.json();
+        assert_eq!(
+            server.stdout(&id(&job)).await,
+            format!("{number}\n"),
+            "{job:#}"
+        );
+    }
+    let reply = run(json!({"class": "realtime"})).await;
+    if is_root() {
+        // Root of a container may not be allowed to, and is told so.
+        let job = reply.json();
+        let stage = &job["spawn_failure"]["stage"];
+        assert!(
+            job["state"] == "succeeded" || stage == "io_priority",
+            "{job:#}"
+        );
+    } else {
+        assert_eq!(
+            (reply.status, reply.code().as_str()),
+            (403, "privilege_required"),
+            "{reply}"
+        );
+        assert_eq!(
+            reply.json()["errors"][0]["pointer"],
+            "/io_priority/class",
+            "{reply}"
+        );
+    }
+    let wrong = run(json!({"class": "best_effort", "level": 8})).await;
+    assert_eq!(
+        wrong.json()["errors"][0]["pointer"],
+        "/io_priority/level",
+        "{wrong}"
+    );
+}

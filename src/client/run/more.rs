@@ -34,6 +34,12 @@ pub(crate) struct MoreArgs {
     /// Sandbox: off, default, or require, which fails where the kernel lacks a part of it
     #[arg(long, value_enum, value_name = "WHAT")]
     sandbox: Option<Sandbox>,
+    /// Keep the job from the network; unix sockets go on
+    #[arg(long)]
+    no_network: bool,
+    /// Class of its reads and writes, and level from 0 to 7, such as idle or best-effort:7
+    #[arg(long, value_name = "CLASS[:LEVEL]")]
+    io_priority: Option<String>,
     /// Which processes the first signal of a stop reaches
     #[arg(long, value_enum, value_name = "WHICH")]
     stop_scope: Option<Scope>,
@@ -95,6 +101,12 @@ impl MoreArgs {
         if let Some(sandbox) = self.sandbox {
             put(body, &["sandbox"], sandbox.value());
         }
+        if self.no_network {
+            put(body, &["sandbox", "network"], json!("off"));
+        }
+        if let Some(priority) = &self.io_priority {
+            put(body, &["io_priority"], io_priority(priority)?);
+        }
         if let Some(scope) = self.stop_scope {
             let word = match scope {
                 Scope::Group => "group",
@@ -133,6 +145,22 @@ impl Sandbox {
             }
         }
     }
+}
+
+/// A class, and a level in it.
+fn io_priority(text: &str) -> Result<Value, Failure> {
+    let (class, level) = match text.split_once(':') {
+        Some((class, level)) => (class, Some(level)),
+        None => (text, None),
+    };
+    let mut value = json!({"class": class.replace('-', "_")});
+    if let Some(level) = level {
+        let level: u8 = level
+            .parse()
+            .map_err(|_| Failure::Usage("a level of --io-priority is 0 to 7".to_owned()))?;
+        value["level"] = level.into();
+    }
+    Ok(value)
 }
 
 /// The processors of a list such as `0,2-3`.
@@ -188,11 +216,12 @@ mod tests {
     fn every_flag_becomes_its_field() {
         let line = "--script x --shell '/bin/bash -ec' --env-inherit HOME --env-inherit LANG \
             --supplementary-group adm --supplementary-group 7 --oom-score-adj -5 --cpu-affinity 3,0-1 --allow-new-privs \
-            --sandbox require --stop-scope all --on-limit stop-job --webhook https://example.org/a";
+            --sandbox require --no-network --io-priority best-effort:7 --stop-scope all --on-limit stop-job --webhook https://example.org/a";
         let expected = json!({
             "shell": ["/bin/bash", "-ec"], "env_inherit": ["HOME", "LANG"], "supplementary_groups": ["adm", 7],
             "oom_score_adj": -5, "cpu_affinity": [0, 1, 3], "no_new_privs": false,
-            "sandbox": {"landlock": "default", "seccomp": "default", "require": true},
+            "sandbox": {"landlock": "default", "seccomp": "default", "require": true, "network": "off"},
+            "io_priority": {"class": "best_effort", "level": 7},
             "stop": {"scope": "all"}, "output": {"on_limit": "stop_job"},
             "webhooks": [{"url": "https://example.org/a"}],
         });
@@ -212,6 +241,7 @@ mod tests {
             "--cpu-affinity 3-1",
             "--cpu-affinity 1024",
             "--sandbox some",
+            "--io-priority idle:x",
             "--clean-env --env-inherit HOME",
         ] {
             assert!(matches!(body(line), Err(Failure::Usage(_))), "{line}");

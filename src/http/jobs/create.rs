@@ -1,5 +1,7 @@
 //! `POST /jobs`, and what a rerun has in common with it.
 
+use std::collections::BTreeMap;
+
 use axum::extract::{Request, State};
 use axum::http::header::LOCATION;
 use axum::http::{Method, StatusCode};
@@ -7,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use bytes::Bytes;
 
+use super::multipart::{self, Form};
 use crate::api::{Api, Settings};
 use crate::extract::Wait;
 use crate::headers::IDEMPOTENT_REPLAYED;
@@ -15,7 +18,7 @@ use crate::output::Wanted;
 use crate::policy::TemplateError;
 use crate::problem::{ApiError, Violation};
 use crate::query::Params;
-use crate::request::{self, Body, BodyError, FieldError, NewJob};
+use crate::request::{self, Body, BodyError, FieldError, NewJob, SpecLimits};
 use crate::view::ValidView;
 use crate::{body, idempotency, respond, trace};
 use job::trace::Trace;
@@ -43,17 +46,49 @@ pub(crate) async fn create(
     params.finish()?;
     let key = idempotency::key(request.headers())?;
     let trace = trace::of(request.headers());
+    if multipart::is_form(request.headers()) {
+        let submitted = create_from_form(&api, &caller, request, (key, trace), &wait).await?;
+        return Ok(accepted(&api, submitted, &wait, shown).await);
+    }
     let bytes = body::read_json(request, api.settings.max_body_bytes).await?;
     let request = idempotency::Request::of(&api, &caller, key, (&Method::POST, "/jobs"), &bytes);
     let submitted = match request.await? {
         idempotency::Request::Repeat(submitted) => submitted,
         idempotency::Request::New(claim) => {
-            let new = wanted(&api.settings, &bytes).await?;
+            let new = wanted(&api.settings, &bytes, false).await?;
             wait.can_be_for(&new.spec)?;
             submit(&api, &caller, new, (None, trace), claim).await?
         }
     };
     Ok(accepted(&api, submitted, &wait, shown).await)
+}
+
+/// The same for a form: the job, and files that it begins with.
+async fn create_from_form(
+    api: &Api,
+    caller: &Caller,
+    request: Request,
+    (key, trace): (Option<String>, Option<Trace>),
+    wait: &Wait,
+) -> Result<Submitted, ApiError> {
+    let (form, bytes) = Form::begin(request, api).await?;
+    let new = wanted(&api.settings, &bytes, true).await?;
+    wait.can_be_for(&new.spec)?;
+    // Before the files are taken: they may be large.
+    judge(&api.settings, &new.spec).await?;
+    let files = form.files(api, &new.spec.inputs).await?;
+    let whole = files.fingerprint(&bytes);
+    let request = idempotency::Request::of(api, caller, key, (&Method::POST, "/jobs"), &whole);
+    match request.await? {
+        idempotency::Request::Repeat(submitted) => Ok(submitted),
+        idempotency::Request::New(claim) => {
+            let actor = caller.actor.to_string();
+            let mut submission = submission(new, actor, None, claim.idempotency.clone());
+            submission.trace = trace;
+            submission.parts = files.parts;
+            Ok(api.manager.submit(submission).await?)
+        }
+    }
 }
 
 /// `POST /jobs/validate`
@@ -125,6 +160,7 @@ pub(crate) fn submission(
         idempotency,
         has_priority: new.has_priority,
         depends_on: new.depends_on,
+        parts: BTreeMap::new(),
     }
 }
 
@@ -155,13 +191,13 @@ pub(crate) async fn accepted(
 
 /// The job that the body asks for, judged by the command policy.
 pub(crate) async fn judged(settings: &Settings, bytes: &Bytes) -> Result<NewJob, ApiError> {
-    let new = wanted(settings, bytes).await?;
+    let new = wanted(settings, bytes, false).await?;
     judge(settings, &new.spec).await?;
     Ok(new)
 }
 
 /// The job that the body asks for, where the command policy allows it.
-async fn wanted(settings: &Settings, bytes: &Bytes) -> Result<NewJob, ApiError> {
+async fn wanted(settings: &Settings, bytes: &Bytes, is_form: bool) -> Result<NewJob, ApiError> {
     let invalid = |errors: Vec<FieldError>| {
         ApiError::InvalidSpec(errors.into_iter().map(Violation::from).collect())
     };
@@ -169,15 +205,26 @@ async fn wanted(settings: &Settings, bytes: &Bytes) -> Result<NewJob, ApiError> 
         BodyError::Invalid(errors) => invalid(errors),
         BodyError::Syntax { .. } | BodyError::TooDeep => error.into(),
     })?;
-    made(settings, &body).await
+    let limits = SpecLimits {
+        parts: is_form,
+        ..settings.spec_limits
+    };
+    made_within(settings, &body, &limits).await
 }
 
 /// The job that a body asks for which has been read.
 pub(crate) async fn made(settings: &Settings, body: &Body) -> Result<NewJob, ApiError> {
+    made_within(settings, body, &settings.spec_limits).await
+}
+
+async fn made_within(
+    settings: &Settings,
+    body: &Body,
+    limits: &SpecLimits,
+) -> Result<NewJob, ApiError> {
     let invalid = |errors: Vec<FieldError>| {
         ApiError::InvalidSpec(errors.into_iter().map(Violation::from).collect())
     };
-    let limits = &settings.spec_limits;
     let Some(policy) = settings.policy.clone() else {
         return request::parse_submission(body, limits).map_err(invalid);
     };

@@ -112,6 +112,7 @@ impl ApiError {
             Self::FileNotFound => Problem::new(S::NOT_FOUND, "file_not_found", "There is no such file", "nothing of this name is in the job's workspace, or is kept of it"),
             Self::NotAFile => Problem::new(S::CONFLICT, "not_a_file", "It is not a file of the job", "a directory, a link, a pipe, a file that is not the job's own, or a file in the place of a directory"),
             Self::InvalidPath(error) => Problem::new(S::UNPROCESSABLE_ENTITY, "invalid_path", "A file cannot have this path", error.to_string()),
+            Self::InvalidArchive(why) => Problem::new(S::UNPROCESSABLE_ENTITY, "invalid_archive", "The archive cannot be unpacked", why.as_str()),
             Self::ScheduleNotFound => Problem::new(S::NOT_FOUND, "schedule_not_found", "There is no such schedule", "no schedule has this name; one has 1 to 63 letters, digits, '-', '_' and '.'"),
             Self::QueueInUse => Problem::new(S::CONFLICT, "queue_in_use", "The queue is in use", "jobs wait or run in it; with `force` they continue without its limits"),
             Self::TokenNotFound => Problem::new(S::NOT_FOUND, "token_not_found", "There is no such token", "no token has this name"),
@@ -155,7 +156,7 @@ impl ApiError {
             Self::NotReady(detail) => Problem::new(S::SERVICE_UNAVAILABLE, "not_ready", "The service is not ready", *detail).header(RETRY_AFTER, "1"),
             Self::MonitorUnavailable => Problem::new(S::SERVICE_UNAVAILABLE, "monitor_unavailable", "The job's monitor does not answer at present", "try again in a moment").header(RETRY_AFTER, "1"),
             Self::StoreUnavailable => Problem::new(S::SERVICE_UNAVAILABLE, "store_unavailable", "The store cannot be used at present", "the disk of the state directory fails or is read-only, another program holds the store locked, or the state directory was moved or removed; running jobs go on").header(RETRY_AFTER, "5"),
-            Self::NoRoom => Problem::new(S::INSUFFICIENT_STORAGE, "no_room", "There is no room for output", "less disk space is free than the service keeps free"),
+            Self::NoRoom => Problem::new(S::INSUFFICIENT_STORAGE, "no_room", "There is no room", "less disk space is free than the service keeps free, or all workspaces together have as much as they may"),
         }
     }
 }
@@ -215,6 +216,7 @@ pub(crate) fn examples() -> Vec<ApiError> {
         ApiError::FileNotFound,
         ApiError::NotAFile,
         ApiError::InvalidPath(job::workspace::PathError::Leads),
+        ApiError::InvalidArchive(words()),
         ApiError::ScheduleNotFound,
         ApiError::QueueInUse,
         ApiError::TokenNotFound,

@@ -5,7 +5,7 @@ use crate::request::{BodyError, FieldError, code};
 use job::life::Refusal;
 use manager::{
     BatchError, FilesError, LookupError, QueueError, RequestError, ScheduleError, SubmitError,
-    Unavailable,
+    Unavailable, UnpackError,
 };
 use store::StoreError;
 
@@ -86,6 +86,39 @@ impl From<SubmitError> for ApiError {
                     Self::Internal(format!("making a workspace: {error}"))
                 }
             }
+            SubmitError::Input { place, why } => {
+                let (code, detail) = match why {
+                    FilesError::NoSuchJob => (
+                        code::NO_SUCH_JOB,
+                        "no job has this id, or its record has expired",
+                    ),
+                    FilesError::NoWorkspace => ("no_workspace", "the job has no workspace"),
+                    FilesError::NotFound => (
+                        "file_not_found",
+                        "the job has no such file, or does not keep it",
+                    ),
+                    FilesError::NotAFile => ("not_a_file", "it is not a file of the job"),
+                    other @ (FilesError::Exists
+                    | FilesError::Finished
+                    | FilesError::NoRoom
+                    | FilesError::Archive(_)
+                    | FilesError::Io(_)
+                    | FilesError::Store(_)) => return other.into(),
+                };
+                Self::InvalidSpec(vec![Violation {
+                    place: Place::Pointer(format!("/inputs/{place}/from")),
+                    code,
+                    detail: detail.to_owned(),
+                }])
+            }
+            SubmitError::Archive { place, why } => match why {
+                UnpackError::Refused(detail) => Self::InvalidSpec(vec![Violation {
+                    place: Place::Pointer(format!("/inputs/{place}")),
+                    code: "invalid_archive",
+                    detail,
+                }]),
+                other @ (UnpackError::TooLarge(_) | UnpackError::Io(_)) => other.into(),
+            },
             SubmitError::Store(error) => error.into(),
         }
     }
@@ -128,8 +161,21 @@ impl From<FilesError> for ApiError {
             FilesError::Exists => Self::PreconditionFailed,
             FilesError::Finished => Self::Refused(Refusal::Finished),
             FilesError::NoRoom => Self::NoRoom,
+            FilesError::Archive(error) => error.into(),
             FilesError::Io(error) => Self::io("using the files of a job", &error),
             FilesError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<UnpackError> for ApiError {
+    fn from(error: UnpackError) -> Self {
+        match error {
+            UnpackError::Refused(why) => Self::InvalidArchive(why),
+            UnpackError::TooLarge(most) => {
+                Self::BodyTooLarge(usize::try_from(most).unwrap_or(usize::MAX))
+            }
+            UnpackError::Io(error) => FilesError::from(error).into(),
         }
     }
 }

@@ -2,15 +2,17 @@
 
 use super::fields::{At, Fields, code, filled_text, integer};
 use super::json::Value;
-use super::rules;
+use super::{SpecLimits, rules};
 use job::Spec;
 use job::workspace::{
     ArtifactRules, Content, FileMode, InnerPath, Input, Keep, PATH_BYTES, PATTERNS_MAX, Patterns,
-    When, Workspace, clash,
+    Source, Unpack, When, Workspace, clash,
 };
 
 /// The most inputs of a job.
 const INPUTS_MAX: usize = 1000;
+/// The longest name of a part.
+const PART_BYTES: usize = 255;
 /// The most that a job may keep.
 const KEPT_BYTES_MAX: u64 = 1 << 50;
 const KEPT_FILES_MAX: u64 = 1_000_000;
@@ -42,27 +44,71 @@ fn workspace(at: &At<'_>) -> Option<Workspace> {
     Some(Workspace { keep })
 }
 
-pub(super) fn inputs(at: &At<'_>) -> Option<Vec<Input>> {
-    at.list(INPUTS_MAX, input)
+pub(super) fn inputs(limits: &SpecLimits) -> impl Fn(&At<'_>) -> Option<Vec<Input>> {
+    let parts = limits.parts;
+    move |at| at.list(INPUTS_MAX, |at| input(at, parts))
 }
 
-fn input(at: &At<'_>) -> Option<Input> {
-    const ONE: &str = "give exactly one of text and base64";
+fn input(at: &At<'_>, parts: bool) -> Option<Input> {
+    const CONTENTS: [&str; 4] = ["text", "base64", "part", "from"];
+    const ONE: &str = "give exactly one of text, base64, part and from";
     let mut f = Fields::of(at)?;
     let path = f.required("path", inner_path);
     let text = f.optional("text", |at| at.text().map(str::to_owned));
     let base64 = f.optional("base64", rules::base64);
+    let part = f.optional("part", |at| {
+        if parts {
+            return filled_text(PART_BYTES)(at);
+        }
+        at.refuse(
+            code::INVALID_VALUE,
+            "a part of multipart/form-data, of which nothing is kept: send such a form, or give the content in another way",
+        )
+    });
+    let from = f.optional("from", source);
     let mode = f.optional("mode", mode);
-    match (f.has("text"), f.has("base64")) {
-        (true, true) => f.refuse("base64", code::CONFLICT, ONE),
-        (false, false) => f.refuse("text", code::MISSING, ONE),
-        (true, false) | (false, true) => {}
+    let unpack = f.optional("unpack", |at| at.choice(&Unpack::WORDS));
+    let mut given = CONTENTS.into_iter().filter(|content| f.has(content));
+    if given.next().is_none() {
+        f.refuse("text", code::MISSING, ONE);
+    }
+    for other in given {
+        f.refuse(other, code::CONFLICT, ONE);
+    }
+    if unpack.is_some() && f.has("text") {
+        f.refuse("unpack", code::CONFLICT, "an archive is no text");
+    }
+    if unpack.is_some() && mode.is_some() {
+        f.refuse(
+            "mode",
+            code::CONFLICT,
+            "an archive has the modes of its files",
+        );
     }
     f.finish();
     Some(Input {
         path: path?,
-        content: text.map(Content::Text).or(base64.map(Content::Base64))?,
+        content: text
+            .map(Content::Text)
+            .or(base64.map(Content::Base64))
+            .or(part.map(Content::Part))
+            .or(from.map(Content::From))?,
         mode,
+        unpack,
+    })
+}
+
+fn source(at: &At<'_>) -> Option<Source> {
+    let mut f = Fields::of(at)?;
+    let job = f.required("job", |at| match at.text()?.parse() {
+        Ok(job) => Some(job),
+        Err(_) => at.refuse(code::INVALID_VALUE, "must be the id of a job"),
+    });
+    let path = f.required("path", inner_path);
+    f.finish();
+    Some(Source {
+        job: job?,
+        path: path?,
     })
 }
 
@@ -123,6 +169,15 @@ pub(super) fn check_together(f: &Fields<'_>, spec: &Spec) {
     let is_relative = spec.cwd.as_ref().is_some_and(|cwd| !cwd.starts_with('/'));
     if is_relative && spec.workspace.is_none() {
         f.refuse("cwd", code::INVALID_VALUE, RELATIVE);
+    }
+    let mut parts = std::collections::BTreeSet::new();
+    for (place, input) in spec.inputs.iter().enumerate() {
+        if let Content::Part(name) = &input.content
+            && !parts.insert(name)
+        {
+            let detail = "another input is this part";
+            f.refuse_below("inputs", &place.to_string(), code::CONFLICT, detail);
+        }
     }
     if let Some(place) = clash(&spec.inputs) {
         f.refuse_below(

@@ -78,6 +78,7 @@ fn every_field_can_be_set() {
     fields.insert("sandbox".into(), Json::Null);
     fields.insert("webhooks".into(), json!([]));
     fields.insert("ready".into(), Json::Null);
+    fields.insert("io_priority".into(), Json::Null);
     fields.insert("workspace".into(), Json::Null);
     fields.insert("inputs".into(), json!([]));
     fields.insert("artifacts".into(), Json::Null);
@@ -116,6 +117,7 @@ fn a_sandbox_can_be_given_in_parts() {
     assert_eq!(with(json!({})), Ok(Some(Sandbox::default())));
     let all = json!({"landlock": "default", "seccomp": "off", "writable_paths": ["/a"], "readable_paths": [], "require": true});
     let expected = Sandbox {
+        network: job::sandbox::Network::Default,
         landlock: Mechanism::Default,
         seccomp: Mechanism::Off,
         writable_paths: Some(vec!["/a".to_owned()]),

@@ -88,8 +88,9 @@ const TIOCLINUX: u64 = 0x541c;
 /// x86-64 has every call a second time from this number on (x32), which rules by number would not see.
 const X32: u32 = 0x4000_0000;
 
-/// The filter; `traces_its_own` where something else keeps tracing within the job.
-pub(super) fn filter(traces_its_own: bool) -> Result<BpfProgram, Failure> {
+/// The filter; `traces_its_own` where something else keeps tracing within the job. `offline`: no sockets but those of this
+/// machine alone (unix, netlink), and no rings, by which sockets are made that no filter sees.
+pub(super) fn filter(traces_its_own: bool, offline: bool) -> Result<BpfProgram, Failure> {
     let not_built = |_| Failure {
         errno: Errno::EINVAL,
         on: "the seccomp filter".to_owned(),
@@ -115,6 +116,16 @@ pub(super) fn filter(traces_its_own: bool) -> Result<BpfProgram, Failure> {
             .and_then(|condition| SeccompRule::new(vec![condition]))
             .map_err(not_built)?;
         rules.entry(call).or_default().push(rule);
+    }
+    if offline {
+        let is_not = |family: libc::c_int| {
+            let family = u64::from(family.unsigned_abs());
+            SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, family)
+        };
+        let families = is_not(libc::AF_UNIX)
+            .and_then(|unix| SeccompRule::new(vec![unix, is_not(libc::AF_NETLINK)?]));
+        rules.insert(libc::SYS_socket, vec![families.map_err(not_built)?]);
+        rules.insert(libc::SYS_io_uring_setup, Vec::new());
     }
     let refuse = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, ARCH)
@@ -198,7 +209,7 @@ mod tests {
 
     #[test]
     fn every_call_of_the_list_is_refused_and_ordinary_ones_are_not() {
-        let program = filter(true).unwrap();
+        let program = filter(true, false).unwrap();
         let ask = |call, arguments: &[u64]| answer(&program, OURS, call, arguments);
         for call in [REFUSED, OF_ARCH].concat() {
             assert_eq!(ask(call, &[]), refused(libc::EPERM), "{call}");
@@ -219,7 +230,7 @@ mod tests {
 
     #[test]
     fn of_some_calls_the_arguments_decide() {
-        let program = filter(true).unwrap();
+        let program = filter(true, false).unwrap();
         let ask = |call, arguments: &[u64]| answer(&program, OURS, call, arguments);
         let new_user = u64::from(libc::CLONE_NEWUSER.unsigned_abs());
         let others = 0x7fff_ffff & !new_user;
@@ -244,8 +255,29 @@ mod tests {
     }
 
     #[test]
+    fn without_a_network_there_are_sockets_of_this_machine_alone() {
+        let program = filter(true, true).unwrap();
+        let ask = |call, arguments: &[u64]| answer(&program, OURS, call, arguments);
+        let family = |family: libc::c_int| u64::from(family.unsigned_abs());
+        for refusing in [
+            libc::AF_INET,
+            libc::AF_INET6,
+            libc::AF_PACKET,
+            libc::AF_VSOCK,
+        ] {
+            let said = ask(libc::SYS_socket, &[family(refusing), 2]);
+            assert_eq!(said, refused(libc::EPERM), "{refusing}");
+        }
+        for allowed in [libc::AF_UNIX, libc::AF_NETLINK] {
+            assert_eq!(ask(libc::SYS_socket, &[family(allowed), 1]), ALLOWED);
+        }
+        let ring = ask(libc::SYS_io_uring_setup, &[]);
+        assert_eq!(ring, refused(libc::EPERM));
+    }
+
+    #[test]
     fn calls_that_the_rules_cannot_see_are_not_there() {
-        let program = filter(true).unwrap();
+        let program = filter(true, false).unwrap();
         let ask = |call| answer(&program, OURS, call, &[]);
         assert_eq!(ask(libc::SYS_clone3), refused(libc::ENOSYS));
         for call in [0, libc::SYS_mount, 0x3fff_ffff] {
@@ -261,7 +293,7 @@ mod tests {
     #[test]
     fn tracing_is_refused_where_nothing_else_bounds_it() {
         for (traces_its_own, expected) in [(true, ALLOWED), (false, refused(libc::EPERM))] {
-            let program = filter(traces_its_own).unwrap();
+            let program = filter(traces_its_own, false).unwrap();
             for call in TRACING {
                 assert_eq!(answer(&program, OURS, *call, &[]), expected, "{call}");
             }

@@ -10,15 +10,15 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, AccessFs, BitFlags, PathBeneath, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
-    RulesetError, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, NetPort, PathBeneath, Ruleset, RulesetAttr,
+    RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
 };
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use super::Failure;
-use job::sandbox::Sandbox;
+use job::sandbox::{Network, Sandbox};
 
 /// The rights that are tested. Later ones (devices, sockets) change what a job can do, and are none of ours.
 const TESTED: ABI = ABI::V3;
@@ -53,6 +53,12 @@ pub(super) fn ruleset(sandbox: &Sandbox, places: &Places<'_>) -> Result<OwnedFd,
     let mut rules = Rules {
         ruleset: Ruleset::default()
             .handle_access(reading | writing)
+            .and_then(|ruleset| match sandbox.network {
+                Network::Default => Ok(ruleset),
+                Network::Off | Network::Ports { .. } => {
+                    ruleset.handle_access(AccessNet::from_all(ABI::V4))
+                }
+            })
             .and_then(|ruleset| ruleset.scope(Scope::Signal))
             .and_then(Ruleset::create)
             .map_err(not_built)?,
@@ -62,6 +68,7 @@ pub(super) fn ruleset(sandbox: &Sandbox, places: &Places<'_>) -> Result<OwnedFd,
         }),
         hidden,
     };
+    rules.ports(&sandbox.network)?;
     let everywhere = match sandbox.writable_paths {
         Some(_) => reading,
         None => reading | writing,
@@ -114,6 +121,28 @@ struct Rules {
 }
 
 impl Rules {
+    /// Allows TCP on the ports that are named.
+    fn ports(&mut self, network: &Network) -> Result<(), Failure> {
+        let Network::Ports {
+            connect_ports,
+            bind_ports,
+        } = network
+        else {
+            return Ok(());
+        };
+        for (ports, right) in [
+            (connect_ports, AccessNet::ConnectTcp),
+            (bind_ports, AccessNet::BindTcp),
+        ] {
+            for port in ports {
+                (&mut self.ruleset)
+                    .add_rule(NetPort::new(*port, right))
+                    .map_err(not_built)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Allows this on `path` and all beneath it but the hidden directories. The path is free of links.
     fn allow(&mut self, path: &Path, rights: BitFlags<AccessFs>) -> Result<(), Failure> {
         if let Some(work_dir) = &self.work_dir {

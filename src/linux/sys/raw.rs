@@ -191,6 +191,15 @@ pub fn set_nice(nice: i32) -> nix::Result<()> {
         .map_err(errno)
 }
 
+/// ioprio_set(2) of the calling process.
+pub fn set_io_priority(priority: u32) -> nix::Result<()> {
+    const ME: i32 = 1; // IOPRIO_WHO_PROCESS, with 0 for the caller.
+    // SAFETY: the call takes three integers.
+    unsafe { syscall!(Sysno::ioprio_set, ME, 0, priority) }
+        .map(drop)
+        .map_err(errno)
+}
+
 /// Sets back what a process has from those before it and execve(2) keeps, where it may do that: scheduling policy
 /// (sched_setscheduler(2)), I/O class (ioprio_set(2)), memory policy (set_mempolicy(2)), timer slack
 /// (prctl(2)), inheritable capabilities and with them the ambient ones (capabilities(7)), and the flags of its personality(2), of which the kind of system stays.

@@ -1,5 +1,7 @@
 //! How a new job comes in: durable first, then queued or started.
 
+use std::collections::BTreeMap;
+
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -7,7 +9,7 @@ use super::{Next, Runner, workspace};
 use crate::api::LookupError;
 use crate::room::Superseded;
 use crate::submit::Planned;
-use crate::{SubmitError, Submitted, chains};
+use crate::{Part, SubmitError, Submitted, chains};
 use job::Idempotency;
 use job::spec::Secrets;
 use linux::failpoint;
@@ -19,6 +21,8 @@ pub(crate) struct Acceptance {
     pub(crate) idempotency: Option<Idempotency>,
     /// What it is of a schedule.
     pub(crate) planned: Option<Planned>,
+    /// The parts of the form that it came in.
+    pub(crate) parts: BTreeMap<String, Part>,
     pub(crate) answer: oneshot::Sender<Result<Submitted, SubmitError>>,
 }
 
@@ -29,12 +33,13 @@ impl Acceptance {
             secrets,
             idempotency,
             planned,
+            parts,
             answer,
         } = self;
         failpoint::hit("job.accepting");
         let insertion =
             crate::submit::insertion(&runner.job, &secrets, idempotency, planned.as_ref());
-        let inserted = workspace::insert(&runner.shared, &runner.job, insertion).await;
+        let inserted = workspace::insert(&runner.shared, &runner.job, (insertion, parts)).await;
         let refusal = match inserted {
             Ok(Inserted::New) => {
                 failpoint::hit("job.accepted");

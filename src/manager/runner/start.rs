@@ -185,7 +185,7 @@ impl Runner {
 
     async fn launch(&self, secrets: Secrets) -> Result<MonitorLink, NotLaunched> {
         let failed = |message: String| NotLaunched::Failed(not_forked(message));
-        let provided = workspace::provide(&self.shared, &self.job).await;
+        let provided = workspace::provide(&self.shared, &self.job, Default::default()).await;
         provided.map_err(|error| failed(format!("failed to make the workspace: {error}")))?;
         let mut spec = batches::with_batch(&self.job, (*self.job.spec).clone());
         spec.secret_env = secrets;

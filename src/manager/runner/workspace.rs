@@ -1,11 +1,13 @@
 //! The directory that a job has for itself: there before the job is accepted or launched, and looked through before its end is
 //! durable.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use crate::SubmitError;
 use crate::shared::Shared;
+use crate::workspaces::ProvideError;
+use crate::{Part, SubmitError, inputs};
 use job::Job;
 use linux::failpoint;
 use store::{Inserted, Insertion, StoreError};
@@ -14,19 +16,20 @@ use store::{Inserted, Insertion, StoreError};
 pub(super) async fn insert(
     shared: &Arc<Shared>,
     job: &Job,
-    insertion: Result<Insertion, StoreError>,
+    (insertion, parts): (Result<Insertion, StoreError>, BTreeMap<String, Part>),
 ) -> Result<Inserted, SubmitError> {
     let insertion = insertion?;
-    if job.spec.inputs.is_empty() {
+    // What another job is still to make is copied when this one starts.
+    if job.spec.inputs.is_empty() || (parts.is_empty() && inputs::are_awaited(job)) {
         return Ok(shared.store.insert_all(insertion).await?);
     }
-    let inserted = match provide(shared, job).await {
+    let inserted = match provide(shared, job, parts).await {
         Ok(()) => {
             failpoint::hit("workspace.provided");
             let inserted = shared.store.insert_all(insertion).await;
             inserted.map_err(SubmitError::Store)
         }
-        Err(error) => Err(SubmitError::Workspace(error)),
+        Err(error) => Err(error),
     };
     if !matches!(inserted, Ok(Inserted::New)) {
         let (workspaces, id) = (shared.workspaces.clone(), job.id);
@@ -37,16 +40,31 @@ pub(super) async fn insert(
 }
 
 /// Sees to it that the job has its directory, if it is to have one.
-pub(super) async fn provide(shared: &Arc<Shared>, job: &Job) -> io::Result<()> {
-    if job.spec.workspace.is_none() {
+pub(crate) async fn provide(
+    shared: &Arc<Shared>,
+    job: &Job,
+    parts: BTreeMap<String, Part>,
+) -> Result<(), SubmitError> {
+    if job.spec.workspace.is_none() || shared.workspaces.of(job.id).is_ok() {
         return Ok(());
     }
+    let sources = inputs::open(shared, &job.spec, parts).await?;
     let (shared, id, spec) = (shared.clone(), job.id, job.spec.clone());
     let provided = tokio::task::spawn_blocking(move || {
         let owner = shared.resolver.owner(&spec);
-        shared.workspaces.provide(id, &spec.inputs, owner)
+        shared
+            .workspaces
+            .provide(id, (&spec.inputs, sources), owner)
     });
-    provided.await.map_err(io::Error::other)?
+    let provided = provided.await.map_err(io::Error::other);
+    match provided
+        .map_err(ProvideError::Io)
+        .and_then(|provided| provided)
+    {
+        Ok(()) => Ok(()),
+        Err(ProvideError::Archive { place, why }) => Err(SubmitError::Archive { place, why }),
+        Err(ProvideError::Io(error)) => Err(SubmitError::Workspace(error)),
+    }
 }
 
 /// Looks for the artifacts of a job that has ended. However often: a server may be killed before the end is durable.

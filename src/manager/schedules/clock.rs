@@ -260,6 +260,8 @@ impl Run {
                 | SubmitError::KeyReused
                 | SubmitError::NoSuchDependency(_)
                 | SubmitError::Workspace(_)
+                | SubmitError::Input { .. }
+                | SubmitError::Archive { .. }
                 | SubmitError::Unavailable(_)),
             ) => {
                 self.warn(&record, &error.to_string());

@@ -11,7 +11,7 @@ use job::life::{Plan, Refusal, Stop};
 use job::outcome::{ExitStatus, SpawnFailure};
 use job::pty::{Pty, Size};
 use job::sandbox::Confinement;
-use job::spec::{Limits, Rlimit, RlimitResource, Scope, StopPolicy};
+use job::spec::{IoPriority, Limits, Rlimit, RlimitResource, Scope, StopPolicy};
 use job::time::BootInstant;
 
 /// Server → supervisor.
@@ -84,6 +84,8 @@ pub struct Launch {
     pub cwd: String,
     pub umask: u32,
     pub nice: Option<i32>,
+    #[serde(default)]
+    pub io_priority: Option<IoPriority>,
     pub oom_score_adj: Option<i32>,
     pub cpu_affinity: Option<Vec<usize>>,
     pub rlimits: Vec<(RlimitResource, Rlimit)>,

@@ -569,6 +569,87 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/jobs/{id}/files.tar": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+            };
+            cookie?: never;
+        };
+        /**
+         * Download the files of a job as tar
+         * @description All regular files that the list has. The archive is made as it is read. A file that becomes longer meanwhile is cut; if one
+         *     becomes shorter, the answer breaks off.
+         */
+        get: operations["getFilesTar"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/jobs/{id}/files.tar.gz": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+            };
+            cookie?: never;
+        };
+        /**
+         * Download the files of a job as tar with gzip
+         * @description All regular files that the list has. The archive is made as it is read. A file that becomes longer meanwhile is cut; if one
+         *     becomes shorter, the answer breaks off.
+         */
+        get: operations["getFilesTarGz"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/jobs/{id}/files.zip": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+            };
+            cookie?: never;
+        };
+        /**
+         * Download the files of a job as zip
+         * @description All regular files that the list has. The archive is made as it is read. A file that becomes longer meanwhile is cut; if one
+         *     becomes shorter, the answer breaks off.
+         */
+        get: operations["getFilesZip"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/jobs/{id}/files/{path}": {
         parameters: {
             query?: never;
@@ -1782,7 +1863,7 @@ export interface components {
          * @description Why a job is over. Clients accept causes that they do not know.
          * @enum {string}
          */
-        Cause: "exited" | "signaled" | "spawn_failed" | "timeout" | "canceled" | "superseded" | "dependency_failed" | "oom_killed" | "output_limit" | "not_ready" | "start_deadline" | "shutdown" | "monitor_lost" | "supervisor_lost" | "host_rebooted";
+        Cause: "exited" | "signaled" | "spawn_failed" | "timeout" | "canceled" | "superseded" | "dependency_failed" | "oom_killed" | "output_limit" | "workspace_limit" | "not_ready" | "start_deadline" | "shutdown" | "monitor_lost" | "supervisor_lost" | "host_rebooted";
         /**
          * Format: date-time
          * @description RFC 3339 in UTC with microseconds.
@@ -1834,6 +1915,17 @@ export interface components {
             /** @description Only these, the writable ones, and what is beneath can be read and executed, the program and its libraries included; `null` is everything. */
             readable_paths?: components["schemas"]["SandboxPaths"];
             /**
+             * @description `off`: no sockets but unix ones, so neither TCP nor UDP. With ports: TCP connects to `connect_ports` and listens on `bind_ports` alone;
+             *     other protocols are as by default. It needs Linux 6.7 for TCP (`landlock_net` in `missing`).
+             * @default default
+             */
+            network: string | {
+                /** @default [] */
+                connect_ports: number[] | null;
+                /** @default [] */
+                bind_ports: number[] | null;
+            } | null;
+            /**
              * @description Rather do not run than with a part missing.
              * @default false
              */
@@ -1878,6 +1970,16 @@ export interface components {
             umask: string | null;
             /** @default null */
             nice: number | null;
+            /** @description How its reads and writes are scheduled (ioprio_set(2)), where the disk's scheduler looks at that. `realtime` needs a service that runs as root: 403 `privilege_required`. */
+            io_priority?: {
+                /** @enum {string} */
+                class: "idle" | "best_effort" | "realtime";
+                /**
+                 * @description Lower comes first; without a meaning for `idle`.
+                 * @default 4
+                 */
+                level: number | null;
+            } | null;
             /** @default null */
             oom_score_adj: number | null;
             /**
@@ -2058,16 +2160,33 @@ export interface components {
             /** @enum {string|null} */
             keep?: "artifacts" | "all" | "none" | null;
         };
-        /** @description A file that is in the workspace before the job starts, of either `text` or `base64`. */
+        /**
+         * @description A file that is in the workspace before the job starts: exactly one of `text`, `base64`, `part` and `from`. With `unpack` it is an archive, and `path` the
+         *     directory that it is unpacked into. Of an archive come files, directories and symbolic links that stay in the workspace;
+         *     anything else, absolute paths and `..` are refused, and so is more than the workspace may have.
+         */
         Input: {
             path: components["schemas"]["InnerPath"];
             text?: string | null;
             base64?: string | null;
+            /** @description The part of this name of a request with `multipart/form-data`. A rerun has to give the content again. */
+            part?: string | null;
+            /** @description A file that another job has, or keeps, and that this caller may read. It is copied when the job is accepted, or if the job depends on that one, when it starts. */
+            from?: null | {
+                /** Format: uuid */
+                job: string;
+                path: components["schemas"]["InnerPath"];
+            };
             /**
              * @description Permission bits in octal.
              * @default 0644
              */
             mode: string | null;
+            /**
+             * @description The form of an archive.
+             * @enum {string|null}
+             */
+            unpack?: "tar" | "tar.gz" | "zip" | null;
         };
         /** @description Relative to the workspace, without empty names, `.`, `..` and NUL; of each name at most 255 bytes. */
         InnerPath: string;
@@ -2323,7 +2442,7 @@ export interface components {
              *       "timeout"
              *     ]
              */
-            on: ("exited" | "signaled" | "oom_killed" | "timeout" | "spawn_failed" | "output_limit" | "not_ready" | "monitor_lost" | "supervisor_lost" | "host_rebooted" | "shutdown")[] | null;
+            on: ("exited" | "signaled" | "oom_killed" | "timeout" | "spawn_failed" | "output_limit" | "workspace_limit" | "not_ready" | "monitor_lost" | "supervisor_lost" | "host_rebooted" | "shutdown")[] | null;
             /** @description Of the exit codes only these; `null` for all that are no success. */
             exit_codes?: null | components["schemas"]["ExitCodes"][];
             /**
@@ -2436,7 +2555,7 @@ export interface components {
             } | null;
         };
         /** @description The spec of a job with every default filled in. */
-        JobSpec: WithRequired<components["schemas"]["SpecCommon"], "cwd" | "env" | "env_inherit" | "user" | "group" | "supplementary_groups" | "umask" | "nice" | "oom_score_adj" | "cpu_affinity" | "limits" | "no_new_privs" | "sandbox" | "stdin" | "pty" | "output" | "timeout_seconds" | "stop" | "wait_for" | "success_exit_codes" | "queue" | "priority" | "weight" | "concurrency" | "start_deadline_seconds" | "ttl_seconds_after_finished" | "retry" | "ready" | "workspace" | "inputs" | "artifacts"> & {
+        JobSpec: WithRequired<components["schemas"]["SpecCommon"], "cwd" | "env" | "env_inherit" | "user" | "group" | "supplementary_groups" | "umask" | "nice" | "io_priority" | "oom_score_adj" | "cpu_affinity" | "limits" | "no_new_privs" | "sandbox" | "stdin" | "pty" | "output" | "timeout_seconds" | "stop" | "wait_for" | "success_exit_codes" | "queue" | "priority" | "weight" | "concurrency" | "start_deadline_seconds" | "ttl_seconds_after_finished" | "retry" | "ready" | "workspace" | "inputs" | "artifacts"> & {
             /** @description The names; the values are never shown. */
             secret_env: {
                 [key: string]: string | null;
@@ -2495,6 +2614,7 @@ export interface components {
          *         "supplementary_groups": null,
          *         "umask": "0022",
          *         "nice": null,
+         *         "io_priority": null,
          *         "oom_score_adj": null,
          *         "cpu_affinity": null,
          *         "rlimits": {
@@ -2890,7 +3010,7 @@ export interface components {
             landlock_abi: number | null;
             seccomp: boolean;
             /** @description What was asked for, and this kernel does not have. */
-            missing: ("landlock" | "landlock_truncate" | "landlock_signal" | "seccomp")[];
+            missing: ("landlock" | "landlock_truncate" | "landlock_net" | "landlock_signal" | "seccomp")[];
         };
         /** @description How the leader ended, as the kernel told it. Either `code` is set, or `signal` and `signal_number` are; 128+n is never used. */
         Exit: {
@@ -2919,7 +3039,7 @@ export interface components {
         };
         SpawnFailure: {
             /** @enum {string} */
-            stage: "fork" | "session" | "cgroup" | "record" | "rlimits" | "nice" | "oom_score_adj" | "cpu_affinity" | "stdio" | "close_fds" | "user" | "cwd" | "no_new_privs" | "sandbox" | "signals" | "exec";
+            stage: "fork" | "session" | "cgroup" | "record" | "rlimits" | "nice" | "oom_score_adj" | "cpu_affinity" | "stdio" | "close_fds" | "user" | "cwd" | "no_new_privs" | "sandbox" | "signals" | "exec" | "io_priority";
             errno: number;
             message: string;
         };
@@ -3660,7 +3780,7 @@ export interface components {
          * @description Stable; clients accept codes that they do not know.
          * @enum {string}
          */
-        ProblemCode: "invalid_query" | "invalid_page_token" | "invalid_header" | "invalid_json" | "invalid_request" | "unauthenticated" | "forbidden" | "peer_not_allowed" | "origin_not_allowed" | "policy_forbids" | "privilege_required" | "not_found" | "job_not_found" | "queue_not_found" | "batch_not_found" | "schedule_not_found" | "method_not_allowed" | "not_acceptable" | "body_timeout" | "job_not_started" | "job_stopping" | "job_already_finished" | "job_not_queued" | "queue_in_use" | "token_not_found" | "token_exists" | "too_many_tokens" | "no_tokens" | "depended_on" | "batch_not_finished" | "batch_jobs_expired" | "file_not_found" | "invalid_path" | "no_workspace" | "not_a_file" | "nothing_to_rerun" | "concurrency_conflict" | "signal_failed" | "stdin_closed" | "stdin_offset_mismatch" | "stdin_taken" | "no_terminal" | "precondition_failed" | "cursor_expired" | "body_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "upgrade_required" | "head_too_large" | "host_not_allowed" | "invalid_spec" | "invalid_body" | "no_such_user" | "no_such_template" | "containment_unavailable" | "sandbox_unavailable" | "sandbox_required" | "idempotency_key_reused" | "secrets_unknown" | "queue_full" | "too_many_streams" | "internal" | "draining" | "not_ready" | "monitor_unavailable" | "store_unavailable" | "no_room";
+        ProblemCode: "invalid_query" | "invalid_page_token" | "invalid_header" | "invalid_json" | "invalid_request" | "unauthenticated" | "forbidden" | "peer_not_allowed" | "origin_not_allowed" | "policy_forbids" | "privilege_required" | "not_found" | "job_not_found" | "queue_not_found" | "batch_not_found" | "schedule_not_found" | "method_not_allowed" | "not_acceptable" | "body_timeout" | "job_not_started" | "job_stopping" | "job_already_finished" | "job_not_queued" | "queue_in_use" | "token_not_found" | "token_exists" | "too_many_tokens" | "no_tokens" | "depended_on" | "batch_not_finished" | "batch_jobs_expired" | "file_not_found" | "invalid_path" | "invalid_archive" | "no_workspace" | "not_a_file" | "nothing_to_rerun" | "concurrency_conflict" | "signal_failed" | "stdin_closed" | "stdin_offset_mismatch" | "stdin_taken" | "no_terminal" | "precondition_failed" | "cursor_expired" | "body_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "upgrade_required" | "head_too_large" | "host_not_allowed" | "invalid_spec" | "invalid_body" | "no_such_user" | "no_such_template" | "containment_unavailable" | "sandbox_unavailable" | "sandbox_required" | "idempotency_key_reused" | "secrets_unknown" | "queue_full" | "too_many_streams" | "internal" | "draining" | "not_ready" | "monitor_unavailable" | "store_unavailable" | "no_room";
     };
     responses: {
         /** @description An error of the protocol, such as -32020 where a header differs from the body; or `not_found`, where there are no tools. */
@@ -3999,6 +4119,18 @@ export interface components {
         /** @description From `POST /session/tickets`, for a `GET` without `Authorization`. */
         Ticket: string;
         /**
+         * @description Only what is beneath this directory.
+         * @example out
+         */
+        Beneath: string;
+        /**
+         * @description Only what matches one of these patterns, as in `artifacts.paths`; repeated.
+         * @example [
+         *       "*.log"
+         *     ]
+         */
+        Matching: string[];
+        /**
          * @description The path of the file within the workspace; it may have slashes.
          * @example out/report.pdf
          */
@@ -4162,6 +4294,11 @@ export interface operations {
         };
         requestBody: {
             content: {
+                "multipart/form-data": {
+                    job: components["schemas"]["JobSubmission"];
+                } & {
+                    [key: string]: string;
+                };
                 "application/json": components["schemas"]["JobSubmission"];
             };
         };
@@ -4206,7 +4343,7 @@ export interface operations {
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             421: components["responses"]["HostNotAllowed"];
-            /** @description `invalid_spec`, with every mistake in `errors`; `no_such_user`; `no_such_template`; `containment_unavailable`; `sandbox_unavailable`; `idempotency_key_reused`. */
+            /** @description `invalid_spec`, with every mistake in `errors`, among them an input whose archive cannot be unpacked or whose file is not there; `no_such_user`; `no_such_template`; `containment_unavailable`; `sandbox_unavailable`; `idempotency_key_reused`. */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -4236,7 +4373,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `no_room`: less disk space is free than the service keeps free. */
+            /** @description `no_room`: less disk space is free than the service keeps free, or all workspaces have as much as they may. */
             507: {
                 headers: {
                     [name: string]: unknown;
@@ -5502,10 +5639,10 @@ export interface operations {
         parameters: {
             query?: {
                 /**
-                 * @description What is beneath this directory.
+                 * @description Only what is beneath this directory.
                  * @example out
                  */
-                path?: string;
+                path?: components["parameters"]["Beneath"];
                 /** @description So many levels; all by default. */
                 depth?: number;
                 /** @description More than 1000 is lowered to that. */
@@ -5544,6 +5681,174 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["JobNotFound"];
+            /** @description `no_workspace`; `not_a_file`: `path` leads through something that is no directory. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
+        };
+    };
+    getFilesTar: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Only what is beneath this directory.
+                 * @example out
+                 */
+                path?: components["parameters"]["Beneath"];
+                /**
+                 * @description Only what matches one of these patterns, as in `artifacts.paths`; repeated.
+                 * @example [
+                 *       "*.log"
+                 *     ]
+                 */
+                match?: components["parameters"]["Matching"];
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The archive. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-tar": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["JobNotFound"];
+            /** @description `no_workspace`; `not_a_file`: `path` leads through something that is no directory. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
+        };
+    };
+    getFilesTarGz: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Only what is beneath this directory.
+                 * @example out
+                 */
+                path?: components["parameters"]["Beneath"];
+                /**
+                 * @description Only what matches one of these patterns, as in `artifacts.paths`; repeated.
+                 * @example [
+                 *       "*.log"
+                 *     ]
+                 */
+                match?: components["parameters"]["Matching"];
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The archive. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/gzip": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["JobNotFound"];
+            /** @description `no_workspace`; `not_a_file`: `path` leads through something that is no directory. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
+        };
+    };
+    getFilesZip: {
+        parameters: {
+            query?: {
+                /**
+                 * @description Only what is beneath this directory.
+                 * @example out
+                 */
+                path?: components["parameters"]["Beneath"];
+                /**
+                 * @description Only what matches one of these patterns, as in `artifacts.paths`; repeated.
+                 * @example [
+                 *       "*.log"
+                 *     ]
+                 */
+                match?: components["parameters"]["Matching"];
+            };
+            header?: never;
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The archive. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/zip": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["JobNotFound"];
@@ -5667,6 +5972,8 @@ export interface operations {
             query?: {
                 /** @description The permission bits. */
                 mode?: string;
+                /** @description It is an archive of this form, and what is in it comes into the directory of this path. All of it is looked at first; then one file after the other comes, each at once. */
+                unpack?: "tar" | "tar.gz" | "zip";
             };
             header?: {
                 /** @description `*`: only if nothing is there. */
@@ -5700,7 +6007,7 @@ export interface operations {
                 };
                 content?: never;
             };
-            /** @description It has taken the place of another one. */
+            /** @description It has taken the place of another one; or the archive is unpacked. */
             204: {
                 headers: {
                     "Request-Id": components["headers"]["Request-Id"];
@@ -5747,7 +6054,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `body_too_large`: a file may have 1 GiB. */
+            /** @description `body_too_large`: a file may have `--max-upload-bytes`, and no more than the workspace has room for. */
             413: {
                 headers: {
                     [name: string]: unknown;
@@ -5757,7 +6064,7 @@ export interface operations {
                 };
             };
             421: components["responses"]["HostNotAllowed"];
-            /** @description `invalid_path`. */
+            /** @description `invalid_path`; `invalid_archive`: it cannot be read, or has what no workspace may have, such as a path that leads out of it. */
             422: {
                 headers: {
                     [name: string]: unknown;

@@ -118,6 +118,9 @@ fn set_priorities(plan: &ExecPlan) -> Result<(), FailedStep> {
     if plan.nice.is_some() {
         nice.map_err(failed(Stage::Nice, On::Stage))?;
     }
+    if let Some(priority) = plan.io_priority {
+        raw::set_io_priority(priority).map_err(failed(Stage::IoPriority, On::Stage))?;
+    }
     if let Some(score) = &plan.oom_score_adj {
         raw::write_to(c"/proc/self/oom_score_adj", score)
             .map_err(failed(Stage::OomScoreAdj, On::Stage))?;

@@ -10,7 +10,7 @@ use nix::sys::resource::rlim_t;
 use super::{Inherited, failed};
 use crate::monitor::BetweenJobs;
 use job::outcome::{SpawnFailure, Stage};
-use job::spec::{RlimitResource, RlimitValue};
+use job::spec::{IoPriority, RlimitResource, RlimitValue};
 use linux::cgroup::Group;
 use linux::failpoint::Failpoint;
 use linux::sandbox::Prepared;
@@ -37,6 +37,7 @@ pub(super) struct ExecPlan {
     pub(super) limits: Vec<Limit>,
     pub(super) umask: u32,
     pub(super) nice: Option<i32>,
+    pub(super) io_priority: Option<u32>,
     /// What the job wants, where it is not so already.
     pub(super) oom_score_adj: Option<CString>,
     has_memory_limit: bool,
@@ -116,6 +117,7 @@ impl ExecPlan {
             limits: limits(&launch, inherited.original_nofile),
             umask: launch.umask,
             nice: launch.nice,
+            io_priority: launch.io_priority.map(IoPriority::number),
             oom_score_adj: launch
                 .oom_score_adj
                 .filter(|wish| idle.oom_score_adj != Some(*wish))
@@ -175,6 +177,7 @@ impl ExecPlan {
             Stage::Record => "the record",
             Stage::Rlimits => "setrlimit",
             Stage::Nice => return self.nice.unwrap_or(0).to_string(),
+            Stage::IoPriority => "ioprio_set",
             Stage::OomScoreAdj => {
                 let score = self.oom_score_adj.as_ref();
                 score.and_then(|score| score.to_str().ok()).unwrap_or("0")
