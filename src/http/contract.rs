@@ -200,6 +200,7 @@ fn the_description_has_every_state_and_cause() {
         Cause::MonitorLost,
         Cause::SupervisorLost,
         Cause::HostRebooted,
+        Cause::NodeLost,
     ];
     assert_eq!(schemas["Cause"]["enum"], json!(causes));
     for cause in causes {

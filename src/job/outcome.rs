@@ -63,6 +63,8 @@ pub enum Cause {
     SupervisorLost,
     /// The machine restarted while the job ran.
     HostRebooted,
+    /// The node of the cluster that had the job has not been heard for too long, or was given up.
+    NodeLost,
 }
 
 impl Cause {
@@ -84,6 +86,7 @@ impl Cause {
             Self::MonitorLost => "monitor_lost",
             Self::SupervisorLost => "supervisor_lost",
             Self::HostRebooted => "host_rebooted",
+            Self::NodeLost => "node_lost",
         }
     }
 }

@@ -73,6 +73,12 @@ pub enum SubmitError {
     /// The service accepts no new jobs any more.
     #[error("the service is draining")]
     Draining,
+    /// This is a node of a cluster: jobs come from its hub alone.
+    #[error("this is a node of a cluster, and jobs come from its hub")]
+    RunnerOnly,
+    /// Its files would be on this machine, which runs no jobs.
+    #[error("this hub runs no jobs itself, and a job with a workspace runs on the hub alone")]
+    NeedsHub,
     /// The key was used with another body.
     #[error("the idempotency key was used with another body")]
     KeyReused,
@@ -222,6 +228,9 @@ pub enum RequestError {
     /// The job's monitor does not answer any more.
     #[error("the job's monitor is gone")]
     MonitorGone,
+    /// The node that has the job is not connected.
+    #[error("the node that has the job is not connected")]
+    NodeUnreachable,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::StoreError),
@@ -320,6 +329,8 @@ pub enum NotReady {
     Draining,
     /// The file system of the state directory has less free space than is kept free.
     NoRoom,
+    /// It is a node of a cluster, and its hub is not connected.
+    NotLinked,
 }
 
 impl NotReady {
@@ -329,6 +340,7 @@ impl NotReady {
         match self {
             Self::Ending => "the service is ending",
             Self::Draining => "the service is draining",
+            Self::NotLinked => "this node is not connected to its hub",
             Self::NoRoom => {
                 "the file system of the state directory has less free space than --min-free-bytes"
             }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::chains::Target;
 use super::shared::Shared;
-use super::{Actor, Manager, NotReady, SubmitError};
+use super::{Actor, Manager, SubmitError, submit};
 pub(super) use accept::{fail, recall, remove_expired, with_batch};
 use job::batch::{self, Batch, Ends, Group, On, OnFailure};
 use job::life::Stop;
@@ -172,10 +172,12 @@ impl Batches {
     /// Nothing is accepted then.
     pub async fn submit(&self, submission: BatchSubmission) -> Result<(Batch, bool), BatchError> {
         self.validate(&submission).await?;
-        self.shared.ready().map_err(|reason| match reason {
-            NotReady::Ending | NotReady::Draining => SubmitError::Draining,
-            NotReady::NoRoom => SubmitError::NoRoom,
-        })?;
+        self.shared.takes_own()?;
+        submit::check_ready(&self.shared)?;
+        for (place, job) in submission.jobs.iter().enumerate() {
+            let has_place = self.shared.has_place(&job.spec);
+            has_place.map_err(|error| BatchError::Job(place, error))?;
+        }
         let (answer, answered) = oneshot::channel();
         let shared = self.shared.clone();
         self.shared.spawn(async move {

@@ -5,6 +5,7 @@ mod log;
 mod requests;
 mod start;
 mod supervised;
+mod there;
 mod workspace;
 
 use std::sync::Arc;
@@ -116,6 +117,12 @@ impl Runner {
             answer: None,
             origin: Origin::Ours,
         }
+    }
+
+    /// A job that an earlier server gave to another node; it holds a slot.
+    pub(super) async fn resume_there(mut self: Box<Self>, secrets: Secrets) {
+        let next = there::Away::new(&mut self, &secrets).follow().await;
+        self.go_on(secrets, next, Instant::now() + WAKEFUL).await;
     }
 
     /// What earlier servers have told of the job; without it, nothing is told of what it is now.
@@ -325,8 +332,13 @@ impl Runner {
     async fn commit_end(&mut self) {
         workspace::collect(&self.shared, &mut self.job).await;
         self.job.version += 1;
+        let events = event::since(self.told, &self.job, clock::wall());
+        self.commit_end_telling(events).await;
+    }
+
+    /// The same, with what there is to tell of it.
+    async fn commit_end_telling(&mut self, events: Vec<Event>) {
         let job = Arc::new(self.job.clone());
-        let events = event::since(self.told, &job, clock::wall());
         self.told = job.state;
         failpoint::hit("end.storing");
         let mut was_said = false;

@@ -44,11 +44,10 @@ pub(super) async fn submit_planned(
     submission: Submission,
     mut planned: Option<Planned>,
 ) -> Result<Submitted, SubmitError> {
+    shared.takes_own()?;
     shared.resolver.check_apart(&submission.spec).await?;
-    shared.ready().map_err(|reason| match reason {
-        NotReady::Ending | NotReady::Draining => SubmitError::Draining,
-        NotReady::NoRoom => SubmitError::NoRoom,
-    })?;
+    check_ready(shared)?;
+    shared.has_place(&submission.spec)?;
     let Submission {
         name,
         labels,
@@ -94,6 +93,47 @@ pub(super) async fn submit_planned(
         schedule,
         ..Job::accepted(id, actor, Arc::new(spec), created_at)
     };
+    let newcomer = Newcomer {
+        job,
+        secrets,
+        idempotency,
+        planned,
+        is_alone,
+    };
+    accept(shared, newcomer).await
+}
+
+/// A job that is about to be accepted.
+pub(super) struct Newcomer {
+    pub(super) job: Job,
+    pub(super) secrets: Secrets,
+    pub(super) idempotency: Option<Idempotency>,
+    pub(super) planned: Option<Planned>,
+    /// It does not want to wait for its key.
+    pub(super) is_alone: bool,
+}
+
+/// Are new jobs accepted?
+pub(super) fn check_ready(shared: &Shared) -> Result<(), SubmitError> {
+    shared.ready().map_err(|reason| match reason {
+        NotReady::Ending | NotReady::Draining | NotReady::NotLinked => SubmitError::Draining,
+        NotReady::NoRoom => SubmitError::NoRoom,
+    })
+}
+
+/// Accepts a job that has been checked: durable when this returns.
+pub(super) async fn accept(
+    shared: &Arc<Shared>,
+    newcomer: Newcomer,
+) -> Result<Submitted, SubmitError> {
+    let Newcomer {
+        job,
+        secrets,
+        idempotency,
+        planned,
+        is_alone,
+    } = newcomer;
+    let id = job.id;
     let link = chains::link(shared, &job).await?;
     shared.room.promise(shared.room.ticket_of(&job), is_alone)?;
     link.and_then(chains::Link::keep);

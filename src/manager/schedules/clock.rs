@@ -260,6 +260,8 @@ impl Run {
                 | SubmitError::KeyReused
                 | SubmitError::NoSuchDependency(_)
                 | SubmitError::Workspace(_)
+                | SubmitError::RunnerOnly
+                | SubmitError::NeedsHub
                 | SubmitError::Unavailable(_)),
             ) => {
                 self.warn(&record, &error.to_string());
