@@ -13,6 +13,7 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::geteuid;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::cli::doctor;
@@ -111,13 +112,14 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
         );
     }
     let (end_node, ending) = watch::channel(false);
-    let joined = node(&config, &manager, &connections).map(|node| tokio::spawn(node.run(ending)));
+    let mut joined = JoinSet::new();
+    if let Some(node) = node(&config, &manager, &connections) {
+        joined.spawn(node.run(ending));
+    }
     until_the_end(&manager, tasks, connections).await;
     end_node.send_replace(true);
-    if let Some(joined) = joined {
-        // What it was at is in the store, or never was.
-        let _ = joined.await;
-    }
+    // What it was at is in the store, or never was.
+    joined.join_next().await;
     Ok((manager.store(), lock))
 }
 

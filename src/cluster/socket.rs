@@ -121,6 +121,8 @@ where
 
 #[cfg(test)]
 mod tests {
+    use tokio::task::JoinSet;
+
     use super::*;
 
     #[tokio::test]
@@ -130,11 +132,13 @@ mod tests {
         let other = over(other, Role::Server).await;
         let (mut one, carry_one) = bytes(one);
         let (mut other, carry_other) = bytes(other);
-        tokio::spawn(carry_one);
-        tokio::spawn(carry_other);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(carry_one);
+        tasks.spawn(carry_other);
         let large: Vec<u8> = (0..300_000_u32).map(|it| it.to_le_bytes()[0]).collect();
         let sent = large.clone();
-        let sender = tokio::spawn(async move {
+        let mut sender = JoinSet::new();
+        sender.spawn(async move {
             one.write_all(&sent).await.unwrap();
             let mut answer = [0; 2];
             one.read_exact(&mut answer).await.unwrap();
@@ -144,7 +148,7 @@ mod tests {
         other.read_exact(&mut got).await.unwrap();
         assert_eq!(got, large);
         other.write_all(b"ok").await.unwrap();
-        assert_eq!(&sender.await.unwrap(), b"ok");
+        assert_eq!(&sender.join_next().await.unwrap().unwrap(), b"ok");
         // The other side is gone with its task.
         assert_eq!(other.read(&mut [0; 1]).await.unwrap(), 0);
     }

@@ -28,14 +28,16 @@ pub(super) fn read(
     path: impl Fn(&str) -> Result<PathBuf, String>,
     auth: Auth,
 ) -> Part {
-    let is_hub = s.optional("cluster", word(&[("local", true)])).is_some();
-    let role = s.optional("role", word(&[("all", true), ("api", false)]));
-    let join = s.optional("join", url);
-    let token_file = s.optional("join_token_file", &path);
-    let ca = s.optional("join_ca", &path);
+    let is_hub = s.one("cluster", word(&[("local", true), ("off", false)]));
+    let is_node = s.one("role", word(&[("all", true), ("api", false)]));
+    let join = s.optional("join", |text| given(text, url)).flatten();
+    let token_file = s.optional("join_token_file", |text| given(text, &path));
+    let token_file = token_file.flatten();
+    let ca = s.optional("join_ca", |text| given(text, &path)).flatten();
     let name = s.optional("node_name", |text| {
-        text.parse::<NodeName>().map_err(str::to_owned)
+        given(text, |text| text.parse::<NodeName>().map_err(str::to_owned))
     });
+    let name = name.flatten();
     let lost_after = s.one("node_lost_after_seconds", number(1_u64, 86_400 * 7));
     let part = match (is_hub, join) {
         (true, Some(_)) => Err((
@@ -47,14 +49,11 @@ pub(super) fn read(
             "needs --auth token: nodes show who they are by their tokens",
         )),
         (true, None) => Ok(Some(None)),
-        (false, None) if role.is_some() => Err(("--role", "goes with --cluster")),
+        (false, _) if !is_node => Err(("--role api", "goes with --cluster local")),
         (false, None) if token_file.is_some() || ca.is_some() => {
             Err(("--join-token-file and --join-ca", "go with --join"))
         }
         (false, None) => Ok(None),
-        (false, Some(_)) if role.is_some() => {
-            Err(("--role", "goes with --cluster, not with --join"))
-        }
         (false, Some(join)) => match token_file {
             None => Err((
                 "--join",
@@ -80,10 +79,15 @@ pub(super) fn read(
         (Some(name), Some(target)) => Part::Node(name, target),
         (Some(name), None) => Part::Hub(HubSetup {
             name,
-            is_node: role.unwrap_or(true),
+            is_node,
             lost_after: Duration::from_secs(lost_after),
         }),
     }
+}
+
+/// What was given, unless that is nothing.
+fn given<T>(text: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, String> {
+    (!text.is_empty()).then(|| read(text)).transpose()
 }
 
 fn host_name() -> Result<NodeName, ConfigError> {

@@ -70,6 +70,12 @@ async fn manager() -> Manager {
             max_finished: 1,
             min_free_bytes: 0,
         },
+        // With every route that there is.
+        part: manager::Part::Hub(manager::HubSetup {
+            name: "hub".parse().unwrap(),
+            is_node: true,
+            lost_after: std::time::Duration::from_secs(1),
+        }),
         deny_root_jobs: false,
         webhook_allow_private: false,
         sandbox: Baseline::Off,
@@ -203,7 +209,7 @@ async fn every_route_lets_in_exactly_the_scopes_that_reach_it() {
             cases += 1;
         }
     }
-    assert_eq!(cases, 4 * routes::table().len());
+    assert_eq!(cases, 5 * routes::table().len());
 }
 
 #[tokio::test]

@@ -28,6 +28,9 @@ const EVENTS: usize = 1000;
 /// How soon it is looked again whether a job was stored, after the store has failed.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// How soon it is looked again whether something of a job is left.
+const LOOK_FOR_LEFT: Duration = Duration::from_millis(100);
+
 /// Why this node does not take a job. Nothing of it is stored.
 #[derive(Debug)]
 pub struct NotTaken {
@@ -237,8 +240,17 @@ impl Assigned {
     async fn is_gone(&self, id: JobId, limit: Duration) -> Result<bool, RequestError> {
         let end = Instant::now() + limit;
         let job = self.manager.wait(id, Until::Finished, limit).await?;
-        let left = end.saturating_duration_since(Instant::now());
-        Ok(job.state.is_terminal() && self.manager.survivors_ended(&job, left).await)
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if job.state.is_terminal() && self.manager.survivors_ended(&job, left).await {
+                return Ok(true);
+            }
+            if left.is_zero() {
+                return Ok(false);
+            }
+            // The stop may not have begun yet.
+            until(Some(end.min(Instant::now() + LOOK_FOR_LEFT))).await;
+        }
     }
 
     /// Removes what is left of jobs that have ended.

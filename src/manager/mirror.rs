@@ -57,10 +57,12 @@ pub(super) fn mirror(job: &mut Job, record: &Record) {
 
 /// The job as another node has it, as far as that is the node's affair.
 pub(super) fn mirror_there(job: &mut Job, there: &Job) {
-    job.state = match there.state {
-        // It has its slot. What it waits for there is over in a moment.
-        State::Queued if there.next_attempt_at.is_none() => State::Starting,
-        state => state,
+    // It has its slot. What it waits for there is over in a moment.
+    let is_about_to_start = there.state == State::Queued && there.next_attempt_at.is_none();
+    job.state = if is_about_to_start {
+        State::Starting
+    } else {
+        there.state
     };
     job.message.clone_from(&there.message);
     job.started_at = there.started_at;

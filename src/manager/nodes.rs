@@ -4,6 +4,8 @@
 
 mod account;
 mod file;
+mod hub;
+mod link;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -13,11 +15,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
-use crate::shared::Shared;
 use account::{Account, Slots};
 use file::Saved;
+pub use hub::{Hub, HubSetup, Joined, NodeError, NodeState};
 use job::time::Timestamp;
-use job::{Job, JobId, NodeName};
+use job::{JobId, NodeName};
+pub(super) use link::NodeLink;
+use link::may_return;
 use linux::clock;
 use protocol::wire::link::{Ask, FromNode, Hello, PROTOCOL, ToNode};
 
@@ -26,55 +30,6 @@ const NODES_MAX: usize = 2000;
 
 /// A node that comes back within this time was only started again.
 const BLINK: Duration = Duration::from_secs(5);
-
-/// What a hub is set up with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HubSetup {
-    /// Its own name.
-    pub name: NodeName,
-    /// It runs jobs itself.
-    pub is_node: bool,
-    /// How long a node that is not heard keeps its jobs.
-    pub lost_after: Duration,
-}
-
-/// A node as operators see it.
-#[derive(Clone, Debug)]
-pub struct NodeState {
-    /// Its name.
-    pub name: NodeName,
-    /// The hub itself.
-    pub is_here: bool,
-    /// Is it heard?
-    pub is_connected: bool,
-    /// An operator wants no new jobs on it.
-    pub is_draining: bool,
-    /// It takes no jobs by itself: it is full, or it ends.
-    pub is_shut: bool,
-    /// The most that it runs, by weight.
-    pub slots: u32,
-    /// How many jobs it has.
-    pub jobs: usize,
-    /// Their weight.
-    pub weight: u64,
-    /// The version of its program; unknown until it has been heard.
-    pub version: Option<String>,
-    /// Since when it is connected, or is not.
-    pub since: Timestamp,
-    /// When its jobs are lost, if it is not heard until then.
-    pub lost_at: Option<Timestamp>,
-}
-
-/// A link of a node has begun.
-#[derive(Debug)]
-pub struct Joined {
-    /// The node.
-    pub node: NodeName,
-    /// The number of the link.
-    pub epoch: u64,
-    /// What is to be sent; it ends when the link is to end.
-    pub outgoing: mpsc::UnboundedReceiver<ToNode>,
-}
 
 #[derive(Debug)]
 struct Link {
@@ -278,7 +233,7 @@ impl NodeBook {
         let (sender, inbox) = mpsc::unbounded_channel();
         link.jobs.insert(job, sender);
         Found::Linked(NodeLink {
-            registry: self.clone(),
+            book: self.clone(),
             node: name.clone(),
             store: node.saved.store.clone(),
             epoch: link.epoch,
@@ -533,190 +488,5 @@ impl NodeBook {
             books.saved()
         };
         self.save(saved).await.map(|()| Some(true))
-    }
-}
-
-/// Why nothing was done to a node.
-#[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    /// It has not joined, or has been forgotten.
-    #[error("no such node")]
-    NoSuchNode,
-    /// One that is connected is not given up.
-    #[error("the node is connected")]
-    Connected,
-    /// What was asked cannot be kept.
-    #[error("cannot note it: {0}")]
-    Io(#[from] std::io::Error),
-}
-
-/// The nodes of the cluster whose hub this service is.
-#[derive(Clone, Debug)]
-pub struct Hub {
-    shared: Arc<Shared>,
-    nodes: Arc<NodeBook>,
-}
-
-impl Hub {
-    pub(super) fn of(shared: &Arc<Shared>) -> Option<Self> {
-        let nodes = shared.nodes.clone()?;
-        let shared = shared.clone();
-        Some(Self { shared, nodes })
-    }
-
-    /// Every node.
-    #[must_use]
-    pub fn nodes(&self) -> Vec<NodeState> {
-        self.nodes.states()
-    }
-
-    /// The node that has a job: another one, or this one once the job has started here.
-    #[must_use]
-    pub fn node_of<'a>(&'a self, job: &'a Job) -> Option<&'a NodeName> {
-        match &job.claim {
-            Some(claim) => Some(&claim.node),
-            None => job.process.as_ref().map(|_| &self.nodes.own),
-        }
-    }
-
-    /// Since when the node of a job that has not ended is not heard, and when the job is lost.
-    #[must_use]
-    pub fn unheard(&self, job: &Job) -> Option<(Timestamp, Timestamp)> {
-        let claim = job.claim.as_ref().filter(|_| !job.state.is_terminal())?;
-        self.nodes.unheard(&claim.node)
-    }
-
-    /// A node says hello, with the token of this actor.
-    ///
-    /// # Errors
-    /// Says why it may not join, and what to do.
-    pub async fn join(&self, hello: Hello, actor: &str) -> Result<Joined, String> {
-        let joined = self.nodes.join(hello, actor).await?;
-        self.shared.nodes_changed();
-        Ok(joined)
-    }
-
-    /// A message of a node; `false` if its link is none any more.
-    #[must_use]
-    pub fn hear(&self, node: &NodeName, epoch: u64, message: FromNode) -> bool {
-        let (is_linked, has_changed) = self.nodes.hear(node, epoch, message);
-        if has_changed {
-            self.shared.nodes_changed();
-        }
-        is_linked
-    }
-
-    /// A link has ended.
-    pub fn part(&self, node: &NodeName, epoch: u64) {
-        self.nodes.part(node, epoch);
-        self.shared.nodes_changed();
-    }
-
-    /// Is this the link that the node has now, with the token of this actor?
-    #[must_use]
-    pub fn has_link(&self, node: &NodeName, epoch: u64, actor: &str) -> bool {
-        self.nodes.has_link(node, epoch, actor)
-    }
-
-    /// Gives a node no new jobs, or some again; durable when this returns.
-    ///
-    /// # Errors
-    /// If there is no such node, or it cannot be kept.
-    pub async fn drain(&self, node: &NodeName, draining: bool) -> Result<(), NodeError> {
-        let is_known = self.nodes.drain(node, draining).await?;
-        self.shared.nodes_changed();
-        is_known.then_some(()).ok_or(NodeError::NoSuchNode)
-    }
-
-    /// Gives a node up: its jobs are lost at once.
-    ///
-    /// # Errors
-    /// If there is no such node, it is connected, or it cannot be kept.
-    pub async fn forget(&self, node: &NodeName) -> Result<(), NodeError> {
-        let is_gone = self.nodes.forget(node).await?;
-        self.shared.nodes_changed();
-        match is_gone {
-            None => Err(NodeError::NoSuchNode),
-            Some(false) => Err(NodeError::Connected),
-            Some(true) => Ok(()),
-        }
-    }
-}
-
-/// May this node come back like that?
-fn may_return(
-    known: &Node,
-    store: &str,
-    place: &str,
-    actor: &str,
-    has_jobs: bool,
-) -> Result<(), String> {
-    let (name, saved) = (&known.saved.name, &known.saved);
-    if saved.actor != actor {
-        return Err(format!(
-            "node {name} joined with {}, and this is {actor}: use that token, or `procession node forget {name}` lets it join anew",
-            saved.actor
-        ));
-    }
-    let is_same = saved.store == store;
-    match &known.link {
-        Some(_) if !is_same => Err(format!(
-            "another node with the name {name} is connected: give each its own --node-name"
-        )),
-        Some(link) if link.place != place => Err(format!(
-            "a copy of the state directory of node {name} is connected: end one of them"
-        )),
-        None if !is_same && has_jobs => Err(format!(
-            "node {name} had jobs and comes back with another state directory, which does not have them: start it with the one it had, or give it up with `procession node forget {name}`"
-        )),
-        Some(_) | None => Ok(()),
-    }
-}
-
-/// What a job's task has of the link of its node; dropping it ends that.
-#[derive(Debug)]
-pub(super) struct NodeLink {
-    registry: Arc<NodeBook>,
-    node: NodeName,
-    /// The store of the node.
-    pub(super) store: String,
-    epoch: u64,
-    job: JobId,
-    outgoing: mpsc::UnboundedSender<ToNode>,
-    inbox: mpsc::UnboundedReceiver<FromNode>,
-}
-
-impl NodeLink {
-    /// What the node says of the job; `None` once the link has ended.
-    pub(super) async fn receive(&mut self) -> Option<FromNode> {
-        self.inbox.recv().await
-    }
-
-    /// That the link has ended is seen by who receives.
-    pub(super) fn send(&self, message: ToNode) {
-        let _ = self.outgoing.send(message);
-    }
-
-    /// Asks; gives the ticket of the answer.
-    pub(super) fn ask(&self, ask: Ask) -> u64 {
-        let ticket = {
-            let mut books = self.registry.books();
-            books.last_ticket += 1;
-            books.last_ticket
-        };
-        let job = self.job;
-        self.send(ToNode::Ask { ticket, job, ask });
-        ticket
-    }
-}
-
-impl Drop for NodeLink {
-    fn drop(&mut self) {
-        let mut books = self.registry.books();
-        if let Some(link) = books.link(&self.node)
-            && link.epoch == self.epoch
-        {
-            link.jobs.remove(&self.job);
-        }
     }
 }

@@ -3,6 +3,8 @@
 //! Only a claim that is durable is handed over, and a node takes a job once, however often it is handed over. So a job has
 //! one node for good, unless that has said that it did not take it.
 
+mod place;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,124 +18,19 @@ use crate::time::until;
 use crate::{RequestError, batches, mirror};
 use job::amendment::Amendment;
 use job::event::{self, Event, What};
-use job::life::Refusal;
 use job::outcome::{Cause, Termination};
 use job::spec::Secrets;
-use job::{Claim, Job, NodeName, State};
+use job::{Claim, Job, State};
 use linux::{clock, failpoint};
 use protocol::wire::link::{Ask, AskRefused, Assignment, Change, FromNode, Report, ToNode};
+
+pub(super) use place::{Chosen, choose, hand_over, take_back};
 
 /// How long a request waits for a node that is not connected: its server may have been started again.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A node keeps a job that has ended for so long at least, so that a hub that was away still learns of the end.
 const KEPT: Duration = Duration::from_hours(7 * 24);
-
-/// Where a job is to start.
-pub(super) enum Chosen {
-    /// On this machine.
-    Here,
-    /// On this node, which has this store.
-    There(NodeName, String),
-    /// Nowhere.
-    Then(Next),
-}
-
-/// Is it one that only this machine can run? Its files are here.
-fn must_be_here(job: &Job) -> bool {
-    job.spec.workspace.is_some() || job.claim.is_none() && !job.attempts.is_empty()
-}
-
-/// Finds a node for a job that has a slot of the service, and waits for one.
-pub(super) async fn choose(
-    runner: &mut Runner,
-    nodes: &Arc<NodeBook>,
-    stopping: &mut Option<Stopping>,
-) -> Chosen {
-    let mut changes = nodes.changes();
-    let mut has_said = false;
-    let deadline = runner.start_deadline();
-    loop {
-        changes.borrow_and_update();
-        if let Some(stopping) = stopping.take() {
-            return Chosen::Then(runner.cancel(stopping).await);
-        }
-        if runner.shutdown.borrow().is_some() {
-            return Chosen::Then(runner.stay_queued());
-        }
-        let (id, weight) = (runner.job.id, runner.job.spec.weight);
-        match nodes.claim(id, weight, must_be_here(&runner.job)) {
-            Some((_, _, true)) => return Chosen::Here,
-            Some((node, store, false)) => return Chosen::There(node, store),
-            None => {}
-        }
-        if !std::mem::replace(&mut has_said, true) {
-            runner.job.state = State::Queued;
-            runner.job.message = Some("it waits for a node that has room for it".to_owned());
-            runner.publish();
-            runner.answer();
-        }
-        tokio::select! {
-            _ = changes.changed() => {}
-            _ = runner.shutdown.changed() => {}
-            () = until(deadline) => {
-                runner.shared.leave(id);
-                let termination = Termination::unasked(Cause::StartDeadline);
-                runner.end_unstarted(termination).await;
-                return Chosen::Then(Next::Over);
-            }
-            Some(asked) = runner.requests.recv() => match *asked {
-                JobRequest::Stop(stop, reply) => {
-                    log::stopping(&runner.job, &stop);
-                    *stopping = Some((stop, reply));
-                }
-                JobRequest::Relay(_, reply) => drop(reply.send(Err(Refusal::NotStarted.into()))),
-                JobRequest::Follow => {}
-                JobRequest::Amend(version, amendment, reply) => {
-                    let amended = if version != runner.job.version {
-                        Err(RequestError::Changed)
-                    } else if amendment.changes_place(&runner.job) {
-                        Err(RequestError::NotQueued)
-                    } else {
-                        runner.amend(*amendment).await
-                    };
-                    let _ = reply.send(amended);
-                }
-            },
-        }
-    }
-}
-
-/// Makes it durable that no node has the job, before it starts here. `false` if the service ends first.
-pub(super) async fn take_back(runner: &mut Runner) -> bool {
-    runner.job.claim.take().is_none() || store(runner, Vec::new()).await
-}
-
-/// Claims the job for a node, hands it over and mirrors it.
-pub(super) async fn hand_over(
-    runner: &mut Runner,
-    secrets: &Secrets,
-    (node, store_id): (NodeName, String),
-) -> Next {
-    let fence = runner.job.claim.as_ref().map_or(0, |it| it.fence) + 1;
-    runner.job.claim = Some(Box::new(Claim {
-        node,
-        store: store_id,
-        fence,
-        confirmed: false,
-        seen: 0,
-    }));
-    runner.job.state = State::Starting;
-    runner.job.message = None;
-    runner.job.version += 1;
-    failpoint::hit("claim.storing");
-    if !store(runner, Vec::new()).await {
-        return Next::Over;
-    }
-    failpoint::hit("claim.stored");
-    runner.publish.send_replace(Arc::new(runner.job.clone()));
-    Away::new(runner, secrets).follow().await
-}
 
 /// Makes the job as it is durable; `false` if the service ends first.
 async fn store(runner: &mut Runner, events: Vec<Event>) -> bool {
@@ -225,9 +122,10 @@ impl<'a> Away<'a> {
     fn asked_to_stop(&mut self) -> Option<Stopping> {
         let mut found = None;
         for (asked, _) in std::mem::take(&mut self.held) {
-            match asked {
-                JobRequest::Stop(stop, reply) if found.is_none() => found = Some((stop, reply)),
-                other => unreachable_now(other),
+            if let (JobRequest::Stop(..), None) = (&asked, &found) {
+                found = asked.into_stop();
+            } else {
+                unreachable_now(asked);
             }
         }
         found
@@ -563,9 +461,12 @@ impl<'a> Away<'a> {
         runner.shared.leave(runner.job.id);
         runner.commit_end().await;
         for (asked, _) in std::mem::take(&mut self.held) {
+            // A stop of what is over is granted.
             match asked {
                 JobRequest::Stop(_, reply) => drop(reply.send(Ok(0))),
-                other => unreachable_now(other),
+                asked @ (JobRequest::Relay(..) | JobRequest::Amend(..) | JobRequest::Follow) => {
+                    unreachable_now(asked);
+                }
             }
         }
         Next::Over
