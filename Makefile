@@ -224,6 +224,7 @@ test-python: test-build
 # Each example on a real service, with what it needs from the package index.
 EXAMPLES := target/examples
 test-examples: test-build $(NODE_MODULES)
+	@scripts/need.sh go=golang-go
 	scripts/venv.sh $(EXAMPLES) tests/examples/requirements.txt
 	PYTHONPATH=$(CURDIR)/clients/python:$(CURDIR)/clients/python/tests PYTHONDONTWRITEBYTECODE=1 \
 		$(EXAMPLES)/bin/python tests/examples/test_examples.py target/debug/procession

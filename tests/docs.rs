@@ -135,7 +135,7 @@ fn every_route_of_the_contract_has_its_row() {
 }
 
 /// Fields whose flag of `procession run` is not their own name with dashes, without `_seconds`.
-const FLAGS: [(&str, &str); 18] = [
+const FLAGS: [(&str, &str); 19] = [
     ("inputs", "--in <FILE"),
     ("artifacts", "--out <PATTERN>"),
     ("command", "[COMMAND]..."),
@@ -146,6 +146,7 @@ const FLAGS: [(&str, &str); 18] = [
     ("output", "--max-output"),
     ("group", "--user <USER[:GROUP]>"),
     ("pty", "--tty"),
+    ("ready", "--ready-port"),
     ("rlimits", "--rlimit"),
     ("stdin", "--interactive"),
     ("stop", "--stop-signal"),

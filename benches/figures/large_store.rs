@@ -49,6 +49,9 @@ pub(crate) fn finished(number: usize, spec: &Arc<Spec>) -> Job {
         finished_at: Some(now),
         expires_at: Some(now.after(Duration::from_secs(604_800))),
         deadline_at: None,
+        ready_at: None,
+        not_ready_at: None,
+        ready_message: None,
         process: Some(Process {
             unwatched: None,
             pid: 12_345,

@@ -42,7 +42,11 @@ const OPTIONS: &[(&str, &str)] = &[
     ),
     (
         "--restart",
-        "nothing: a job runs once, and procession rerun JOB runs it again",
+        "--retry N, which tries a failed job again; what must always run is for a service manager",
+    ),
+    (
+        "--retries",
+        "--retry N, which counts the first attempt as well: --retry 3 for two retries",
     ),
 ];
 

@@ -32,7 +32,7 @@ pub(super) fn act_as_owner(state_dir: &Path) -> Result<(), String> {
         })
 }
 
-/// A user's name, where there is one.
+/// A user's name, if there is one.
 pub(super) fn user(uid: u32) -> String {
     let named = User::from_uid(Uid::from_raw(uid)).ok().flatten();
     named.map_or_else(|| format!("uid {uid}"), |user| user.name)

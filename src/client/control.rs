@@ -80,7 +80,7 @@ struct Filter {
 }
 
 impl Filter {
-    /// The conditions as the service reads them; nothing where there is none.
+    /// The conditions as the service reads them; nothing if there is none.
     fn body(&self) -> Option<Map<String, Value>> {
         let states = (!self.states.is_empty()).then(|| json!(self.states));
         let moment = |at: Option<Timestamp>| at.map(|at| json!(at.to_string()));

@@ -73,6 +73,14 @@ fn when(job: &Job, facts: &mut Facts) {
     facts.at("created", Some(job.created_at));
     facts.say("created by", job.created_by.clone());
     facts.at("started", job.started_at);
+    let sign = job.ready_message.as_ref();
+    let sign = sign.map(|sign| format!(" ({sign})")).unwrap_or_default();
+    let ready = job.ready_at.map(|at| format!("{at}{sign}"));
+    let late = job.not_ready_at.filter(|_| job.ready_at.is_none());
+    facts.say(
+        "ready",
+        ready.or(late.map(|at| format!("not by {at}{sign}"))),
+    );
     facts.at("finished", job.finished_at);
     facts.say("ran", run_time(job).map(span));
     facts.at("timeout at", job.deadline_at);

@@ -42,7 +42,7 @@ enum Record {
     Other,
 }
 
-/// Prints the lines; 1 where there is none, as grep(1) has it.
+/// Prints the lines; 1 if there is none, as grep(1) has it.
 pub(super) async fn run(
     client: &Client,
     id: &str,

@@ -3,6 +3,7 @@
 
 mod files;
 pub(super) mod more;
+mod ready;
 pub(super) mod spec;
 
 use std::io::IsTerminal;
@@ -30,6 +31,7 @@ use super::stdio::{Sinks, is_one_file};
 use super::terminal::print;
 use super::terminal::print_json;
 use super::view::{Exit, Job, TIMED_OUT};
+use super::wait::{self, Goal};
 use protocol::stderr::complain;
 use spec::{Here, SpecArgs};
 
@@ -38,6 +40,9 @@ pub struct RunArgs {
     /// Run in the background and print the job ID
     #[arg(short, long)]
     detach: bool,
+    /// With --detach, wait until the job is ready; fail if it is not in time, or ends first
+    #[arg(long, requires = "detach")]
+    wait_ready: bool,
     /// Send standard input to the job even if it is a terminal
     #[arg(short, long, conflicts_with = "no_stdin")]
     interactive: bool,
@@ -101,6 +106,10 @@ async fn execute(args: &RunArgs) -> Result<u8, Failure> {
             print_json(&job)?;
         } else {
             print(&format!("{}\n", Job::read(&job)?.id))?;
+        }
+        if args.wait_ready {
+            let id = Job::read(&job)?.id;
+            wait::reached(&client, &id, Goal::Ready, None).await?;
         }
         return Ok(0);
     }

@@ -33,6 +33,9 @@ pub(super) struct Job {
     pub(super) started_at: Option<Timestamp>,
     pub(super) finished_at: Option<Timestamp>,
     pub(super) deadline_at: Option<Timestamp>,
+    pub(super) ready_at: Option<Timestamp>,
+    pub(super) not_ready_at: Option<Timestamp>,
+    pub(super) ready_message: Option<String>,
     pub(super) expires_at: Option<Timestamp>,
     pub(super) process: Option<Process>,
     #[serde(default)]
@@ -177,6 +180,7 @@ impl Job {
             Some("canceled") => "the job was stopped".to_owned(),
             Some("superseded") => "the job made room for a newer one with its key".to_owned(),
             Some("oom_killed") => "the job ran out of memory".to_owned(),
+            Some("not_ready") => "the job was stopped since it was not ready in time".to_owned(),
             Some("output_limit") => "the job was stopped at its output limit".to_owned(),
             Some(other) => format!("the job is {}: {}", self.state, other.replace('_', " ")),
             None => format!("the job is {}", self.state),

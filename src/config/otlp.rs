@@ -6,10 +6,10 @@ use percent_encoding::percent_decode_str;
 
 use manager::spans::{Otlp, Sampler};
 
-/// How long a collector may take, where nobody says.
+/// How long a collector may take, if nobody says.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the setting and the variables say; `None` where no spans are to be made. An error is what is wrong with a
+/// What the setting and the variables say; `None` if no spans are to be made. An error is what is wrong with a
 /// variable: its name, what is allowed and what was given.
 pub(super) fn read(
     endpoint: Option<String>,

@@ -141,7 +141,7 @@ impl Monitor {
         self.finish()
     }
 
-    /// Which descriptors are ready; none of them where it was time for a rest.
+    /// Which descriptors are ready; none of them if it was time for a rest.
     fn wait(&mut self) -> io::Result<Vec<Ready>> {
         self.arm_timer()?;
         let mut awaited: Vec<Awaited<'_>> =

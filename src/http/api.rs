@@ -62,7 +62,7 @@ pub struct Settings {
     pub mcp: bool,
     /// The program's version.
     pub version: &'static str,
-    /// The commit it was built from, where that is known.
+    /// The commit it was built from, if that is known.
     pub commit: Option<&'static str>,
 }
 

@@ -41,11 +41,11 @@ pub(crate) struct Line<'a> {
     /// When the request came.
     pub(crate) at: Timestamp,
     pub(crate) request_id: &'a str,
-    /// Nothing where nobody could be recognised.
+    /// Nothing if nobody could be recognised.
     pub(crate) actor: Option<&'a str>,
     pub(crate) peer: Option<&'a str>,
     pub(crate) method: &'a str,
-    /// The path as in `openapi.yaml`; nothing where there is none such.
+    /// The path as in `openapi.yaml`; nothing if there is none such.
     pub(crate) route: Option<&'a str>,
     pub(crate) job_id: Option<&'a str>,
     /// The trace that the request is part of, if it says so.

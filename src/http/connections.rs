@@ -114,7 +114,7 @@ pub struct Connections {
     closing: watch::Sender<bool>,
     audit: Arc<Audit>,
     page: String,
-    /// What makes codes for browsers; nothing where nobody has to sign in.
+    /// What makes codes for browsers; nothing if nobody has to sign in.
     sessions: Option<Sessions>,
     hub_door: HubDoor,
 }
@@ -204,7 +204,7 @@ impl Connections {
         })
     }
 
-    /// An address that leads a browser on this machine to the page, signed in once where that is needed.
+    /// An address that leads a browser on this machine to the page, signed in once if that is needed.
     #[must_use]
     pub fn way_in(&self) -> Option<String> {
         let page = &self.page;

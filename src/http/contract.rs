@@ -14,6 +14,7 @@ use crate::view::JobView;
 use crate::{Access, ApiError};
 use job::event::Kind;
 use job::outcome::{SentSignal, Stage};
+use job::ready::{Address, OnTimeout, Ready, Sign};
 use job::sandbox::{InForce, Part, Sandbox};
 use job::spec::{
     EnvInherit, Limits, NameOrId, Program, Rlimit, RlimitResource, RlimitValue, Secrets, Stdin,
@@ -199,6 +200,7 @@ fn the_description_has_every_state_and_cause() {
         Cause::DependencyFailed,
         Cause::OomKilled,
         Cause::OutputLimit,
+        Cause::NotReady,
         Cause::StartDeadline,
         Cause::Shutdown,
         Cause::MonitorLost,
@@ -364,6 +366,14 @@ fn ended_job() -> Job {
             stdin: Stdin::Data(StdinData::Text("x".to_owned())),
             timeout: Some(Duration::from_millis(1500)),
             start_deadline: Some(Duration::from_secs(3)),
+            ready: Some(Ready {
+                sign: Sign::Port {
+                    port: 8080,
+                    address: Address::Loopback,
+                },
+                timeout: Duration::from_secs(60),
+                on_timeout: OnTimeout::Stop,
+            }),
             workspace: Some(Workspace { keep: Keep::All }),
             inputs: vec![Input {
                 path: InnerPath::new("in/a").unwrap(),
@@ -388,6 +398,9 @@ fn ended_job() -> Job {
         finished_at: Some(moment),
         expires_at: Some(moment),
         deadline_at: Some(moment),
+        ready_at: Some(moment),
+        not_ready_at: Some(moment),
+        ready_message: Some("port 8080 at 127.0.0.1, process 4711".to_owned()),
         process: Some(Process {
             pid: 4711,
             started_at: moment,

@@ -9,10 +9,11 @@ use axum::http::request::Parts;
 use axum::response::Response;
 
 use crate::headers::PREFERENCE_APPLIED;
-use crate::problem::ApiError;
+use crate::problem::{ApiError, Place, Violation};
 use crate::query::Params;
 use crate::{accept, respond};
-use job::{JobId, label};
+use job::{JobId, Spec, label};
+use manager::Until;
 
 /// The longest that a request may wait; what asks for more is lowered to it.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(300);
@@ -51,10 +52,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
     }
 }
 
-/// How long a client is ready to wait, by `?wait` or, where that is absent, by `Prefer: wait`.
+/// How long a client is ready to wait, by `?wait` or, if that is absent, by `Prefer: wait`.
 #[derive(Debug)]
 pub(super) struct Wait {
     pub(super) limit: Duration,
+    /// What is waited for.
+    pub(super) until: Until,
     asked: bool,
     applied: Option<String>,
 }
@@ -71,8 +74,29 @@ impl Wait {
         };
         Self {
             limit: wish.unwrap_or_default().min(MAX_WAIT),
+            until: Until::Finished,
             asked: wish.is_some(),
             applied,
+        }
+    }
+
+    /// The same for what `until` says, of a job that is created.
+    pub(super) fn until(mut self, params: &mut Params) -> Self {
+        let until = params.parsed("until", "finished, started or ready", |text| match text {
+            "finished" => Some(Until::Finished),
+            "started" => Some(Until::Started),
+            "ready" => Some(Until::Ready),
+            _ => None,
+        });
+        self.until = until.unwrap_or(Until::Finished);
+        self
+    }
+
+    /// Can it come to that with a job of this spec?
+    pub(super) fn can_be_for(&self, spec: &Spec) -> Result<(), ApiError> {
+        match self.until {
+            Until::Ready => can_be_ready(spec),
+            Until::Finished | Until::Started | Until::VersionAfter(_) => Ok(()),
         }
     }
 
@@ -86,6 +110,19 @@ impl Wait {
             respond::set(response, PREFERENCE_APPLIED, applied);
         }
     }
+}
+
+/// Can a job of this spec be waited for until it is ready?
+pub(super) fn can_be_ready(spec: &Spec) -> Result<(), ApiError> {
+    if spec.ready.is_some() {
+        return Ok(());
+    }
+    Err(ApiError::InvalidQuery(vec![Violation {
+        place: Place::Parameter("until".to_owned()),
+        code: "conflict",
+        detail: "a job is ready by its field ready, which this one does not have; until=started is for any job"
+            .to_owned(),
+    }]))
 }
 
 #[cfg(test)]

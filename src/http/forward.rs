@@ -47,7 +47,7 @@ pub(super) fn is_forwarded(path: &str) -> bool {
     };
     matches!(
         rest,
-        "attach" | "stdin" | "pty" | "processes" | "recording.cast"
+        "attach" | "stdin" | "pty" | "processes" | "ports" | "recording.cast"
     ) || rest == "output"
         || rest.starts_with("output/")
 }

@@ -23,8 +23,8 @@ use crate::page::View;
 use crate::problem::ApiError;
 use crate::query::Params;
 use crate::request::{self, BodyError};
-use crate::view::{BasicView, Delivered, JobList, JobView, ProcessList};
-use crate::{body, conditions, page, respond, view};
+use crate::view::{BasicView, Delivered, JobList, JobView, PortList, ProcessList};
+use crate::{body, conditions, extract, page, respond, view};
 pub(super) use create::{CREATE, accepted, create, judge, judged, made, submission, validate};
 use job::{Job, JobId};
 use manager::{LookupError, Manager, Until};
@@ -80,12 +80,17 @@ pub(super) async fn get(
     let wait = Wait::of(&mut params, &headers);
     let shown = Wanted::of(&mut params);
     let after_version = params.integer("after_version");
-    let goal = params.parsed("until", "finished, started or change", |text| match text {
-        "finished" => Some(Goal::Finished),
-        "started" => Some(Goal::Started),
-        "change" => Some(Goal::Change),
-        _ => None,
-    });
+    let goal = params.parsed(
+        "until",
+        "finished, started, ready or change",
+        |text| match text {
+            "finished" => Some(Goal::Finished),
+            "started" => Some(Goal::Started),
+            "ready" => Some(Goal::Ready),
+            "change" => Some(Goal::Change),
+            _ => None,
+        },
+    );
     let goal = match (goal, after_version) {
         (None | Some(Goal::Change), Some(_)) => Goal::Change,
         (Some(goal), None) => goal,
@@ -96,6 +101,9 @@ pub(super) async fn get(
         }
     };
     params.finish()?;
+    if goal == Goal::Ready {
+        extract::can_be_ready(&api.manager.get(id).await?.spec)?;
+    }
     let job = reach(&api.manager, id, goal, after_version, wait.limit).await?;
     let mut response = if conditions::none_match_has(&headers, &view::etag(&job)) {
         let mut response = StatusCode::NOT_MODIFIED.into_response();
@@ -112,6 +120,7 @@ pub(super) async fn get(
 enum Goal {
     Finished,
     Started,
+    Ready,
     Change,
 }
 
@@ -128,6 +137,7 @@ async fn reach(
     let until = match (goal, after_version) {
         (Goal::Finished, _) => Until::Finished,
         (Goal::Started, _) => Until::Started,
+        (Goal::Ready, _) => Until::Ready,
         (Goal::Change, Some(version)) => Until::VersionAfter(version),
         (Goal::Change, None) => Until::VersionAfter(manager.get(id).await?.version),
     };
@@ -155,4 +165,13 @@ pub(super) async fn processes(
 ) -> Result<Response, ApiError> {
     let processes = api.manager.processes(id).await?;
     Ok(Json(ProcessList::from(processes)).into_response())
+}
+
+/// `GET /jobs/{id}/ports`
+pub(super) async fn ports(
+    State(api): State<Api>,
+    InPath(id): InPath,
+) -> Result<Response, ApiError> {
+    let ports = api.manager.ports(id).await?;
+    Ok(Json(PortList::from(ports)).into_response())
 }

@@ -148,7 +148,7 @@ pub enum ApiError {
     StdinClosed,
     /// Standard input is at another offset.
     StdinOffset {
-        /// Where it is; `None` where nobody knows.
+        /// Where it is; `None` if nobody knows.
         expected: Option<u64>,
     },
     /// Somebody else types into the job.

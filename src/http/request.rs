@@ -11,6 +11,7 @@ mod json;
 mod many;
 mod patch;
 mod queues;
+mod ready;
 mod retry;
 mod rules;
 mod sandbox;
@@ -169,6 +170,9 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
     let depends_on = f.or_default("depends_on", dependencies::dependencies);
     let inputs = f.or_default("inputs", files::inputs);
     let artifacts = f.optional("artifacts", files::artifacts);
+    let ready = f.optional("ready", ready::ready);
+    let needs_workspace =
+        !inputs.is_empty() || artifacts.is_some() || ready::needs_workspace(ready.as_ref());
     let variables = rules::variables(limits);
     // One line for each field of the API, with its rule.
     let spec = Spec {
@@ -207,7 +211,8 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
         ),
         webhooks: f.or_default("webhooks", webhooks::webhooks(limits)),
         retry: f.optional("retry", retry::retry),
-        workspace: files::workspace_of(&mut f, !inputs.is_empty() || artifacts.is_some()),
+        ready,
+        workspace: files::workspace_of(&mut f, needs_workspace),
         inputs,
         artifacts,
     };
@@ -215,6 +220,7 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
     rules::check_together(&f, &spec, limits);
     sandbox::check_together(&f, &spec);
     retry::check_together(&f, &spec);
+    ready::check_together(&f, &spec);
     let has_priority = f.has("priority");
     f.finish();
     Some(NewJob {

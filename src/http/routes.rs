@@ -84,6 +84,7 @@ pub(super) fn table() -> Vec<Route> {
         ),
         route(PUT, "/jobs/{id}/pty", Operate, &[], terminal::resize),
         route(GET, "/jobs/{id}/processes", Read, &[], jobs::processes),
+        route(GET, "/jobs/{id}/ports", Read, &[], jobs::ports),
         route(GET, "/jobs/{id}/output", Read, output::LOG, output::log),
         route(
             GET,

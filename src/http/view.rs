@@ -1,6 +1,7 @@
 //! The JSON that a client sees. Every field is always there; `null` says that there is no value yet.
 
 mod command;
+mod ports;
 mod processes;
 mod waiting;
 
@@ -22,6 +23,7 @@ use job::{
 };
 use manager::cloud_event::ExitView;
 use manager::{Manager, Reason};
+pub(super) use ports::PortList;
 pub(super) use processes::ProcessList;
 use processes::ProcessView;
 use waiting::{state_message, state_reason, unheard, waits_for};
@@ -50,6 +52,9 @@ pub struct JobView<'a> {
     finished_at: Option<Timestamp>,
     expires_at: Option<Timestamp>,
     deadline_at: Option<Timestamp>,
+    ready_at: Option<Timestamp>,
+    not_ready_at: Option<Timestamp>,
+    ready_message: Option<&'a str>,
     process: Option<ProcessView<'a>>,
     attempt: u32,
     attempts: Vec<AttemptView<'a>>,
@@ -104,6 +109,9 @@ impl<'a> JobView<'a> {
             finished_at: job.finished_at,
             expires_at: job.expires_at,
             deadline_at: job.deadline_at,
+            ready_at: job.ready_at,
+            not_ready_at: job.not_ready_at,
+            ready_message: job.ready_message.as_deref(),
             process: job.process.as_ref().map(ProcessView::from),
             attempt: job.attempt,
             attempts: job.attempts.iter().map(AttemptView::from).collect(),

@@ -55,6 +55,18 @@ pub enum What {
     },
     /// See [`Kind::Changed`].
     Changed,
+    /// See [`Kind::Ready`].
+    Ready {
+        /// What showed it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+    },
+    /// See [`Kind::NotReady`].
+    NotReady {
+        /// Why.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+    },
     /// See [`Kind::AttemptFinished`].
     AttemptFinished {
         /// Why it ended.
@@ -129,7 +141,7 @@ pub enum What {
     },
     /// See [`Kind::ScheduleStarted`].
     ScheduleStarted {
-        /// When the job was due; nothing where somebody asked for it.
+        /// When the job was due; nothing if somebody asked for it.
         due_at: Option<Timestamp>,
         /// The job.
         job: JobId,
@@ -159,6 +171,8 @@ impl What {
             Self::Stopping => Kind::Stopping,
             Self::Signaled { .. } => Kind::Signaled,
             Self::Changed => Kind::Changed,
+            Self::Ready { .. } => Kind::Ready,
+            Self::NotReady { .. } => Kind::NotReady,
             Self::AttemptFinished { .. } => Kind::AttemptFinished,
             Self::Artifacts { .. } => Kind::Artifacts,
             Self::Finished { .. } => Kind::Finished,

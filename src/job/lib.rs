@@ -18,6 +18,7 @@ pub mod outcome;
 pub mod pty;
 pub mod query;
 pub mod queue;
+pub mod ready;
 pub mod retry;
 pub mod sandbox;
 pub mod schedule;
@@ -131,6 +132,7 @@ impl State {
             | Cause::SpawnFailed
             | Cause::OomKilled
             | Cause::OutputLimit
+            | Cause::NotReady
             | Cause::StartDeadline => Self::Failed,
             Cause::Timeout => Self::TimedOut,
             Cause::Canceled | Cause::Superseded | Cause::DependencyFailed | Cause::Shutdown => {
@@ -242,6 +244,15 @@ pub struct Job {
     pub expires_at: Option<Timestamp>,
     /// When its timeout will strike.
     pub deadline_at: Option<Timestamp>,
+    /// When the present attempt was ready.
+    #[serde(default)]
+    pub ready_at: Option<Timestamp>,
+    /// When it should have been and was not.
+    #[serde(default)]
+    pub not_ready_at: Option<Timestamp>,
+    /// What showed it, or why it was not.
+    #[serde(default)]
+    pub ready_message: Option<String>,
     /// Its processes, once there are any.
     pub process: Option<Process>,
     /// One execution of the job, the present or the last one; starts at 1.
@@ -297,6 +308,9 @@ impl Job {
             finished_at: None,
             expires_at: None,
             deadline_at: None,
+            ready_at: None,
+            not_ready_at: None,
+            ready_message: None,
             process: None,
             attempt: 1,
             attempts: Vec::new(),
@@ -310,6 +324,18 @@ impl Job {
             artifacts: None,
             claim: None,
         }
+    }
+
+    /// It is to become ready, and is not yet.
+    #[must_use]
+    pub fn awaits_ready(&self) -> bool {
+        self.spec.ready.is_some() && self.ready_at.is_none()
+    }
+
+    /// Is it known whether it is ready: it is, it was not in time, or it is over?
+    #[must_use]
+    pub fn knows_ready(&self) -> bool {
+        self.ready_at.is_some() || self.not_ready_at.is_some() || self.state.is_terminal()
     }
 
     /// When its first attempt has to have started: so long after it could have, as far as its time is concerned.

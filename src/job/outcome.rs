@@ -53,6 +53,8 @@ pub enum Cause {
     OomKilled,
     /// The output limit was reached and `on_limit` is `stop_job`.
     OutputLimit,
+    /// It was not ready in time and `on_timeout` is `stop`.
+    NotReady,
     /// The job was still queued at its start deadline.
     StartDeadline,
     /// The service shut down and took its jobs with it.
@@ -81,6 +83,7 @@ impl Cause {
             Self::DependencyFailed => "dependency_failed",
             Self::OomKilled => "oom_killed",
             Self::OutputLimit => "output_limit",
+            Self::NotReady => "not_ready",
             Self::StartDeadline => "start_deadline",
             Self::Shutdown => "shutdown",
             Self::MonitorLost => "monitor_lost",

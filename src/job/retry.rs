@@ -26,6 +26,8 @@ pub enum On {
     SpawnFailed,
     /// More output than allowed.
     OutputLimit,
+    /// It was not ready in time.
+    NotReady,
     /// The end was not seen: the monitor died.
     MonitorLost,
     /// The same, with the supervisor.
@@ -38,13 +40,14 @@ pub enum On {
 
 impl On {
     /// Every kind, with its word in the API.
-    pub const WORDS: [(&'static str, Self); 10] = [
+    pub const WORDS: [(&'static str, Self); 11] = [
         ("exited", Self::Exited),
         ("signaled", Self::Signaled),
         ("oom_killed", Self::OomKilled),
         ("timeout", Self::Timeout),
         ("spawn_failed", Self::SpawnFailed),
         ("output_limit", Self::OutputLimit),
+        ("not_ready", Self::NotReady),
         ("monitor_lost", Self::MonitorLost),
         ("supervisor_lost", Self::SupervisorLost),
         ("host_rebooted", Self::HostRebooted),
@@ -64,6 +67,7 @@ impl On {
             Cause::Timeout => Self::Timeout,
             Cause::SpawnFailed => Self::SpawnFailed,
             Cause::OutputLimit => Self::OutputLimit,
+            Cause::NotReady => Self::NotReady,
             Cause::MonitorLost => Self::MonitorLost,
             Cause::SupervisorLost => Self::SupervisorLost,
             Cause::HostRebooted => Self::HostRebooted,
@@ -163,7 +167,7 @@ pub struct Retry {
     pub max_attempts: u32,
     /// Which ends.
     pub on: Vec<On>,
-    /// Of the exit codes only these; all where there is nothing.
+    /// Of the exit codes only these; all if there is nothing.
     pub exit_codes: Option<Vec<Codes>>,
     /// Never these.
     pub never_exit_codes: Vec<Codes>,

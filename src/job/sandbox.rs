@@ -68,7 +68,7 @@ impl Sandbox {
 /// What the running kernel can confine a process with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features {
-    /// The version of Landlock's interface (landlock(7)); `None` where there is none, or it may not be used.
+    /// The version of Landlock's interface (landlock(7)); `None` if there is none, or it may not be used.
     pub landlock_abi: Option<u32>,
     /// Filters for system calls that can make them fail.
     pub seccomp: bool,
@@ -104,7 +104,7 @@ impl Part {
 /// What is in force for the processes of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InForce {
-    /// The version of Landlock's interface; `None` where Landlock is not used.
+    /// The version of Landlock's interface; `None` if Landlock is not used.
     pub landlock_abi: Option<u32>,
     /// The filter for system calls is in place.
     pub seccomp: bool,

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::pty::Pty;
 use crate::queue::Concurrency;
+use crate::ready::Ready;
 use crate::retry::Retry;
 use crate::sandbox::Sandbox;
 use crate::seconds;
@@ -97,6 +98,8 @@ pub struct Spec {
     pub webhooks: Vec<Webhook>,
     /// Whether it is tried again if it fails.
     pub retry: Option<Retry>,
+    /// When it counts as ready.
+    pub ready: Option<Ready>,
     /// It has a directory of its own.
     pub workspace: Option<Workspace>,
     /// What is in it before the job starts.
@@ -188,6 +191,7 @@ impl Default for Spec {
             ttl_after_finished: Duration::from_hours(168),
             webhooks: Vec::new(),
             retry: None,
+            ready: None,
             workspace: None,
             inputs: Vec::new(),
             artifacts: None,

@@ -56,6 +56,8 @@ impl Webhook {
             | Kind::Stopping
             | Kind::Signaled
             | Kind::Changed
+            | Kind::Ready
+            | Kind::NotReady
             | Kind::AttemptFinished
             | Kind::Artifacts
             | Kind::Finished
@@ -97,7 +99,7 @@ pub fn receiver(url: &str) -> &str {
     url.get(..authority + length).unwrap_or(url)
 }
 
-/// How long to wait after so many attempts that failed; nothing where it is given up. `jitter` is random,
+/// How long to wait after so many attempts that failed; nothing if it is given up. `jitter` is random,
 /// from 0 to 1, and keeps those that failed together from coming back together.
 #[must_use]
 pub fn pause_after(attempts: u32, jitter: f64) -> Option<Duration> {

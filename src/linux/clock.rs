@@ -24,7 +24,7 @@ pub fn now() -> Now {
     }
 }
 
-/// Does the kernel follow a clock that it knows to be right? `None` where that cannot be asked.
+/// Does the kernel follow a clock that it knows to be right? `None` if that cannot be asked.
 #[must_use]
 pub fn is_synchronised() -> Option<bool> {
     crate::sys::clock_is_synchronised()

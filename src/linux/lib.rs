@@ -13,6 +13,8 @@ pub mod beneath;
 pub mod cgroup;
 pub mod clock;
 pub mod failpoint;
+pub mod notify;
+pub mod ports;
 pub mod procfs;
 pub mod sandbox;
 pub mod service_manager;

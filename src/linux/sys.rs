@@ -212,7 +212,7 @@ pub fn adopt_fd(fd: RawFd) -> Option<OwnedFd> {
     (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// What adjtimex(2) says of the clock; `None` where it may not be asked.
+/// What adjtimex(2) says of the clock; `None` if it may not be asked.
 pub fn clock_is_synchronised() -> Option<bool> {
     // SAFETY: numbers only, for which 0 is a value; mode 0 changes nothing.
     let mut state: libc::timex = unsafe { std::mem::zeroed() };
@@ -269,7 +269,7 @@ pub fn bytes_in_pipe(pipe: BorrowedFd<'_>) -> nix::Result<usize> {
     usize::try_from(count).map_err(|_| Errno::EINVAL)
 }
 
-/// `TIOCSWINSZ`: how many characters a terminal shows; its foreground group gets SIGWINCH where that is new.
+/// `TIOCSWINSZ`: how many characters a terminal shows; its foreground group gets SIGWINCH if that is new.
 pub fn set_terminal_size(terminal: BorrowedFd<'_>, rows: u16, cols: u16) -> nix::Result<()> {
     let size = libc::winsize {
         ws_row: rows,
@@ -290,7 +290,7 @@ pub fn terminal_number(master: BorrowedFd<'_>) -> nix::Result<u32> {
     Ok(number)
 }
 
-/// The version of Landlock's interface (landlock(7)); `None` where the kernel has none, or a container's
+/// The version of Landlock's interface (landlock(7)); `None` if the kernel has none, or a container's
 /// filter keeps it away.
 pub fn landlock_abi() -> Option<u32> {
     const VERSION: libc::c_uint = 1;

@@ -14,6 +14,7 @@ use super::admission::Ticket;
 use super::cleanup;
 use super::link::MonitorLink;
 use super::room::Superseded;
+use super::runner::resume_there;
 use super::shared::Shared;
 use super::time::until;
 use super::{batches, chains, mirror, queues, schedules, wake};
@@ -225,7 +226,7 @@ fn follow_there(shared: &Arc<Shared>, (job, secrets): (Job, Secrets), told: Opti
     }
     shared.room.adopt(ticket);
     let runner = shared.enlist(job, true, None).told(told);
-    shared.spawn(runner.resume_there(secrets));
+    shared.spawn(resume_there(runner, secrets));
 }
 
 fn take_known_over(
@@ -270,115 +271,153 @@ pub(super) async fn fate(
     was_started: bool,
     origin: Origin,
 ) -> Fate {
-    let (id, attempt) = (job.id, job.attempt);
     let began = Instant::now();
-    let rescue_limit = match origin {
-        Origin::Inherited => Duration::ZERO,
-        Origin::Ours => RESCUE_LIMIT,
-    };
     loop {
-        let waited = began.elapsed();
         if shared.shutdown.leaves_jobs() {
             return Fate::Undecided;
         }
-        let found = match shared.job_dirs.read_record(id) {
-            Ok(found) => found,
-            // A moment without descriptors says nothing of a job.
-            Err(error) if waited >= CONNECT_LIMIT => {
-                tracing::error!(job.id = %id, %error, "the record of job {id} cannot be read: {error}");
-                let cause = lost_cause(shared, origin, None);
-                return Fate::Lost(Err(NoRecord::Unreadable), cause);
-            }
-            Err(_) => {
-                until(Some(Instant::now() + CONNECT_PAUSE)).await;
-                continue;
-            }
+        let look = Look {
+            shared,
+            job,
+            was_started,
+            origin,
+            waited: began.elapsed(),
         };
-        match found {
-            Some(found) if is_settled(&found, attempt) => {
-                if found.monitor.is_none() {
-                    shared.job_dirs.remove_record(id).await;
-                    return Fate::NeverStarted;
-                }
-            }
-            Some(record::Found {
-                record,
-                monitor: Some(monitor),
-                ..
-            }) => match shared.job_dirs.connect(id) {
-                Ok(link) => return Fate::Lives(link, record),
-                Err(error) if waited >= CONNECT_LIMIT => {
-                    tracing::error!(job.id = %id, %error, "the monitor of job {id} does not answer: {error}");
-                    return Fate::Lost(record.ok_or(NoRecord::Mute), Cause::MonitorLost);
-                }
-                // It listens once it has seen that its server is gone.
-                Err(_) => wake::wake(&shared.job_dirs, id, monitor),
-            },
-            Some(record::Found {
-                record: Some(record),
-                monitor: None,
-                last_word,
-                ..
-            }) => {
-                if record.life.ended_at().is_some() {
-                    return Fate::Ended(record);
-                }
-                if last_word.as_ref().is_some_and(record::is_orphaned)
-                    && shared.job_dirs.discard(id).await
-                {
-                    return Fate::NeverStarted;
-                }
-                if waited >= rescue_limit || record.boot_id != shared.host.boot_id {
-                    if let Some(failure) = last_word {
-                        return Fate::Failed(failure);
-                    }
-                    let cause = lost_cause(shared, origin, Some(&record));
-                    return Fate::Lost(Ok(record), cause);
-                }
-            }
-            // It may have run: never again.
-            Some(record::Found {
-                damaged: true,
-                monitor: None,
-                ..
-            }) => {
-                shared.job_dirs.quarantine(id);
-                let cause = lost_cause(shared, origin, None);
-                return Fate::Lost(Err(NoRecord::Damaged), cause);
-            }
-            // A monitor makes the directory, then the record; the leader writes into it before it
-            // executes anything.
-            Some(record::Found {
-                record: None,
-                monitor: None,
-                ..
-            })
-            | None => {
-                if waited >= BIRTH_LIMIT && !was_started && shared.job_dirs.discard(id).await {
-                    return Fate::NeverStarted;
-                }
-                if waited >= CONNECT_LIMIT || was_started && waited >= BIRTH_LIMIT {
-                    let cause = lost_cause(shared, origin, None);
-                    return Fate::Lost(Err(NoRecord::Missing), cause);
-                }
-            }
+        if let Some(fate) = look.at_job().await {
+            return fate;
         }
         until(Some(Instant::now() + CONNECT_PAUSE)).await;
     }
 }
 
-fn lost_cause(shared: &Shared, origin: Origin, record: Option<&Record>) -> Cause {
-    match record.map(|record| record.boot_id.as_str()) {
-        Some(boot_id) if boot_of(boot_id) != boot_of(&shared.host.boot_id) => {
-            return Cause::HostRebooted;
+/// A look at what a job's monitor has left.
+struct Look<'a> {
+    shared: &'a Arc<Shared>,
+    job: &'a Job,
+    was_started: bool,
+    origin: Origin,
+    /// How long after the first look.
+    waited: Duration,
+}
+
+impl Look<'_> {
+    /// What became of the job; `None` if that may still show itself.
+    async fn at_job(&self) -> Option<Fate> {
+        let (id, dirs) = (self.job.id, &self.shared.job_dirs);
+        let found = match dirs.read_record(id) {
+            Ok(found) => found,
+            // A moment without descriptors says nothing of a job.
+            Err(error) => {
+                return self.is_late().then(|| {
+                    tracing::error!(job.id = %id, %error, "the record of job {id} cannot be read: {error}");
+                    self.lost(Err(NoRecord::Unreadable))
+                });
+            }
+        };
+        let Some(found) = found else {
+            return self.at_nothing().await;
+        };
+        if is_settled(&found, self.job.attempt) {
+            if found.monitor.is_some() {
+                return None;
+            }
+            dirs.remove_record(id).await;
+            return Some(Fate::NeverStarted);
         }
-        // It is the original's of which this state directory is a copy.
-        Some(boot_id) if boot_id != shared.host.boot_id => return Cause::SupervisorLost,
-        Some(_) | None => {}
+        match found {
+            record::Found {
+                record,
+                monitor: Some(monitor),
+                ..
+            } => self.at_monitor(record, monitor),
+            record::Found {
+                record: Some(record),
+                last_word,
+                ..
+            } => self.at_record(record, last_word).await,
+            // It may have run: never again.
+            record::Found { damaged: true, .. } => {
+                dirs.quarantine(id);
+                Some(self.lost(Err(NoRecord::Damaged)))
+            }
+            record::Found { .. } => self.at_nothing().await,
+        }
     }
-    match origin {
-        // Its supervisor is gone, or its monitor would have been rescued.
-        Origin::Inherited => Cause::SupervisorLost,
-        Origin::Ours => Cause::MonitorLost,
+
+    fn is_late(&self) -> bool {
+        self.waited >= CONNECT_LIMIT
+    }
+
+    fn at_monitor(&self, record: Option<Record>, monitor: i32) -> Option<Fate> {
+        let (id, dirs) = (self.job.id, &self.shared.job_dirs);
+        match dirs.connect(id) {
+            Ok(link) => Some(Fate::Lives(link, record)),
+            Err(error) if self.is_late() => {
+                tracing::error!(job.id = %id, %error, "the monitor of job {id} does not answer: {error}");
+                let record = record.ok_or(NoRecord::Mute);
+                Some(Fate::Lost(record, Cause::MonitorLost))
+            }
+            // It listens once it has seen that its server is gone.
+            Err(_) => {
+                wake::wake(dirs, id, monitor);
+                None
+            }
+        }
+    }
+
+    async fn at_record(&self, record: Record, last_word: Option<SpawnFailure>) -> Option<Fate> {
+        if record.life.ended_at().is_some() {
+            return Some(Fate::Ended(record));
+        }
+        if last_word.as_ref().is_some_and(record::is_orphaned)
+            && self.shared.job_dirs.discard(self.job.id).await
+        {
+            return Some(Fate::NeverStarted);
+        }
+        let rescue_limit = match self.origin {
+            Origin::Inherited => Duration::ZERO,
+            Origin::Ours => RESCUE_LIMIT,
+        };
+        let is_of_this_life = record.boot_id == self.shared.host.boot_id;
+        if is_of_this_life && self.waited < rescue_limit {
+            return None;
+        }
+        Some(last_word.map_or_else(|| self.lost(Ok(record)), Fate::Failed))
+    }
+
+    /// A monitor makes the directory, then the record; the leader writes into it before it executes anything.
+    async fn at_nothing(&self) -> Option<Fate> {
+        let is_born = self.waited >= BIRTH_LIMIT;
+        if is_born && !self.was_started && self.shared.job_dirs.discard(self.job.id).await {
+            return Some(Fate::NeverStarted);
+        }
+        let is_over = self.is_late() || self.was_started && is_born;
+        is_over.then(|| self.lost(Err(NoRecord::Missing)))
+    }
+
+    fn lost(&self, record: Result<Record, NoRecord>) -> Fate {
+        let cause = match &record {
+            Err(_) => self.cause_here(),
+            Ok(record) => {
+                let (then, now) = (record.boot_id.as_str(), self.shared.host.boot_id.as_str());
+                if boot_of(then) != boot_of(now) {
+                    Cause::HostRebooted
+                } else if then != now {
+                    // It is the original's of which this state directory is a copy.
+                    Cause::SupervisorLost
+                } else {
+                    self.cause_here()
+                }
+            }
+        };
+        Fate::Lost(record, cause)
+    }
+
+    fn cause_here(&self) -> Cause {
+        match self.origin {
+            // Its supervisor is gone, or its monitor would have been rescued.
+            Origin::Inherited => Cause::SupervisorLost,
+            Origin::Ours => Cause::MonitorLost,
+        }
     }
 }

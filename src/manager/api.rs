@@ -216,7 +216,7 @@ pub enum RequestError {
     /// The bytes for standard input do not go where it is.
     #[error("standard input is at another offset")]
     StdinOffset {
-        /// Where it is; `None` where nobody knows.
+        /// Where it is; `None` if nobody knows.
         expected: Option<u64>,
     },
     /// The job was not given a terminal.
@@ -252,6 +252,8 @@ pub enum Until {
     Finished,
     /// Any state but queued and starting.
     Started,
+    /// It is known whether it is ready: it is, it was not in time, or it has ended.
+    Ready,
     /// A version greater than this one.
     VersionAfter(u64),
 }

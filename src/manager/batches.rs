@@ -218,7 +218,7 @@ impl Batches {
     /// The entries of a batch, in their order.
     ///
     /// # Errors
-    /// Where the store cannot be read.
+    /// If the store cannot be read.
     pub async fn groups(&self, id: JobId) -> Result<Vec<Group>, BatchError> {
         let groups = self.shared.store.batches().groups(id).await?;
         Ok(groups.into_iter().map(|it| it.group).collect())
@@ -227,7 +227,7 @@ impl Batches {
     /// Batches that were made before this one, newest first, and whether there are more.
     ///
     /// # Errors
-    /// Where the store cannot be read.
+    /// If the store cannot be read.
     pub async fn list(
         &self,
         after: Option<JobId>,

@@ -68,6 +68,9 @@ enum More<'a> {
         scope: Scope,
         delivered_to: u64,
     },
+    Ready {
+        message: Option<&'a str>,
+    },
     AttemptFinished {
         cause: Cause,
         exit: Option<ExitView>,
@@ -143,6 +146,9 @@ impl<'a> From<&'a What> for More<'a> {
                 signal: *signal,
                 scope: *scope,
                 delivered_to: *delivered_to,
+            },
+            What::Ready { message } | What::NotReady { message } => Self::Ready {
+                message: message.as_deref(),
             },
             What::AttemptFinished {
                 cause,

@@ -75,7 +75,7 @@ impl JobDirs {
         MonitorLink::connect(directory.as_fd())
     }
 
-    /// Removes what a launch without a monitor left; `false` where a program may run or have run.
+    /// Removes what a launch without a monitor left; `false` if a program may run or have run.
     pub(super) async fn discard(self: &Arc<Self>, id: JobId) -> bool {
         match self.apart(move |jobs| record::discard(jobs, id)).await {
             Some(Ok(is_gone)) => is_gone,
@@ -191,7 +191,7 @@ impl JobDirs {
         (space.files() > 0).then(|| space.files_available())
     }
 
-    /// Does what may block on the disk where it keeps nobody waiting; `None` where that panicked.
+    /// Does what may block on the disk where it keeps nobody waiting; `None` if that panicked.
     async fn apart<R: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(BorrowedFd<'_>) -> R + Send + 'static,

@@ -24,6 +24,7 @@ mod processes;
 mod pulse;
 mod queues;
 mod readers;
+mod readiness;
 mod resolve;
 mod retention;
 mod room;
@@ -65,6 +66,7 @@ use job::query::{Filter, Query};
 use job::time::Timestamp;
 use job::{Idempotency, Job, JobId, Spec, State};
 pub use linux::beneath::Kind as FileKind;
+pub use linux::ports::{Port, Ports};
 pub use listing::Budget;
 pub use nodes::{Hub, HubSetup, Joined, NodeError, NodeState};
 pub use processes::{ProcessInfo, Use};
@@ -233,6 +235,7 @@ impl Manager {
             let reached = |job: &Arc<Job>| match until {
                 Until::Finished => job.state.is_terminal(),
                 Until::Started => !matches!(job.state, State::Queued | State::Starting),
+                Until::Ready => job.knows_ready(),
                 Until::VersionAfter(version) => job.version > version,
             };
             // A closed channel is a job that has ended: its last state is still there.
@@ -268,7 +271,7 @@ impl Manager {
         listing::unfinished(&self.shared, filter).await
     }
 
-    /// What a queued job waits for; `None` where it does not wait any more.
+    /// What a queued job waits for; `None` if it does not wait any more.
     #[must_use]
     pub fn why(&self, id: JobId) -> Option<Reason> {
         self.shared.room.why(id)
@@ -342,34 +345,17 @@ impl Manager {
 
     /// The job's live processes, and those that a lost job has left.
     pub async fn processes(&self, id: JobId) -> Result<Vec<ProcessInfo>, LookupError> {
-        let job = self.shared.get(id).await?;
-        Ok(match self.tree(&job) {
-            Some(tree) => processes::of(tree).await,
-            None => Vec::new(),
-        })
+        processes::of(&self.shared, id).await
+    }
+
+    /// The TCP ports that those processes listen on.
+    pub async fn ports(&self, id: JobId) -> Result<Ports, LookupError> {
+        processes::ports(&self.shared, id).await
     }
 
     /// What those processes have used; a job without any has used nothing.
     pub async fn used(&self, id: JobId) -> Result<Use, LookupError> {
-        let job = self.shared.get(id).await?;
-        Ok(match self.tree(&job) {
-            Some(tree) => processes::used(tree).await,
-            None => Use::default(),
-        })
-    }
-
-    fn tree(&self, job: &Job) -> Option<linux::tree::Tree> {
-        // What its processes are called there is somebody else here.
-        if self.shared.is_there(job) {
-            return None;
-        }
-        match &job.process {
-            Some(process) if !job.state.is_terminal() => {
-                let supervisor = self.shared.info().supervisor_pid;
-                Some(processes::watched(job.id, process, supervisor))
-            }
-            Some(_) | None => self.shared.lost_jobs.left_by(job),
-        }
+        processes::used(&self.shared, id).await
     }
 
     /// Is nothing left of a lost job? Waits for as long as `limit` where a stop has asked for its end.

@@ -101,7 +101,7 @@ impl SupervisorLink {
     }
 }
 
-/// Puts a launch into a socket that nobody reads yet, as its first packet; in a file where it is too large for one.
+/// Puts a launch into a socket that nobody reads yet, as its first packet; in a file if it is too large for one.
 fn give_launch(socket: BorrowedFd<'_>, launch: &Launch) -> io::Result<()> {
     let bytes = codec::encode(&Some(launch))?;
     if bytes.len() <= wire::MAX_PACKET {
@@ -121,7 +121,7 @@ impl MonitorLink {
         Socket::new(fd).map(Self)
     }
 
-    /// Connects to a monitor that has lost its server. `NotFound` or `ConnectionRefused` where it does
+    /// Connects to a monitor that has lost its server. `NotFound` or `ConnectionRefused` if it does
     /// not listen (yet).
     pub(super) fn connect(directory: BorrowedFd<'_>) -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;

@@ -128,9 +128,15 @@ pub(super) async fn matching(shared: &Shared, query: Query) -> Result<Vec<Arc<Jo
     let mut jobs = awake;
     jobs.retain(|job| query.is_after(job.id) && query.filter.matches(job));
     let surplus = has_task.len();
-    let (queued, finished) = shared.store.list(query, surplus).await?;
-    let waiting = queued.into_iter().filter(|job| has_task.insert(job.id));
-    jobs.extend(waiting.map(|job| Arc::new(shared.outlived(job))));
+    let filter = query.filter.clone();
+    let (live, finished) = shared.store.list(query, surplus).await?;
+    // Those without, and those that have got one since: their task knows better than their row.
+    let others = live.into_iter().filter(|job| has_task.insert(job.id));
+    let others = others.map(|job| match shared.room.state(job.id) {
+        Some(present) => present,
+        None => Arc::new(shared.outlived(job)),
+    });
+    jobs.extend(others.filter(|job| filter.matches(job)));
     let ended: HashSet<JobId> = finished.iter().map(|job| job.id).collect();
     jobs.retain(|job| !ended.contains(&job.id));
     jobs.extend(finished.into_iter().map(Arc::new));
@@ -140,7 +146,7 @@ pub(super) async fn matching(shared: &Shared, query: Query) -> Result<Vec<Arc<Jo
 /// The jobs that match and have not finished, oldest first.
 ///
 /// # Errors
-/// Where the store cannot be read.
+/// If the store cannot be read.
 pub(super) async fn unfinished(shared: &Shared, filter: Filter) -> Result<Vec<JobId>, StoreError> {
     let mut states = State::ALL.to_vec();
     states.retain(|state| !state.is_terminal());

@@ -24,9 +24,6 @@ const REQUESTS: usize = 16;
 /// How long a job's monitor may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
-/// How often a job that waits is woken for one request: it may fall asleep again before the request is seen.
-const WAKINGS: usize = 16;
-
 impl Shared {
     /// Makes the job's task-to-be and its entry in the room; one that waits is granted by `slot`.
     pub(super) fn enlist(
@@ -71,14 +68,16 @@ impl Shared {
                 Ok(Some((job, secrets))) => {
                     let (slot, has_slot) = oneshot::channel();
                     let runner = self.enlist(self.outlived(job), true, Some(slot));
-                    done.send_replace(Some(Ok(())));
+                    done.send_replace(Some(Ok(self.room.task(id))));
+                    // It would hold the task itself.
+                    drop(done);
                     return runner.go_on_waiting(has_slot, secrets).await;
                 }
                 Ok(None) => {
                     tracing::error!(job.id = %id, "job {id} waits and is not in the store");
                     self.room.withdraw(id);
                     self.room.forget(id);
-                    done.send_replace(Some(Ok(())));
+                    done.send_replace(Some(Ok(None)));
                     return self.leave(id);
                 }
                 Err(error) => {
@@ -104,26 +103,21 @@ impl Shared {
 
     /// What is to be held of a job that has a task, or waits and is woken for it; `None` for one that is over.
     pub(super) async fn awake(self: &Arc<Self>, id: JobId) -> Result<Option<Awake>, StoreError> {
-        for _ in 0..WAKINGS {
-            let mut woken = match self.room.find(id) {
-                Place::Awake(awake) => return Ok(Some(awake)),
-                Place::Nowhere => return Ok(None),
-                Place::Waking(woken) => woken,
-                Place::Asleep(waker) => {
-                    let woken = waker.done.subscribe();
-                    self.spawn(self.clone().wake(waker));
-                    woken
-                }
-            };
-            // Closed without a word where the service ends.
-            let Ok(woken) = woken.wait_for(Option::is_some).await else {
-                return Ok(None);
-            };
-            if let Some(Err(error)) = &*woken {
-                return Err(error.clone());
+        let mut woken = match self.room.find(id) {
+            Place::Awake(awake) => return Ok(Some(awake)),
+            Place::Nowhere => return Ok(None),
+            Place::Waking(woken) => woken,
+            Place::Asleep(waker) => {
+                let woken = waker.done.subscribe();
+                self.spawn(self.clone().wake(waker));
+                woken
             }
-        }
-        Ok(None)
+        };
+        // Closed without a word where the service ends.
+        let Ok(woken) = woken.wait_for(Option::is_some).await else {
+            return Ok(None);
+        };
+        woken.clone().unwrap_or(Ok(None))
     }
 
     pub(super) async fn get(&self, id: JobId) -> Result<Arc<Job>, LookupError> {

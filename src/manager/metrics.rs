@@ -425,6 +425,7 @@ fn stop_took(first: Timestamp, job: &Job) -> Option<Duration> {
         | Cause::Canceled
         | Cause::Superseded
         | Cause::Shutdown
+        | Cause::NotReady
         | Cause::OutputLimit => true,
         Cause::Exited
         | Cause::Signaled

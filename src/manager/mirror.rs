@@ -77,6 +77,9 @@ pub(super) fn mirror_there(job: &mut Job, there: &Job) {
     job.spawn_failure.clone_from(&there.spawn_failure);
     job.usage = there.usage;
     job.output = there.output;
+    job.ready_at = there.ready_at;
+    job.not_ready_at = there.not_ready_at;
+    job.ready_message.clone_from(&there.ready_message);
     job.survivors.clone_from(&there.survivors);
     if let Some(process) = &mut job.process {
         // It would be looked for on this machine.
@@ -211,6 +214,10 @@ fn describe(job: &Job, termination: &Termination) -> String {
         Cause::DependencyFailed => termination.reason.clone().unwrap_or(exit),
         Cause::OomKilled => format!("the job used more memory than it may; {exit}"),
         Cause::OutputLimit => format!("the job wrote more output than it may; {exit}"),
+        Cause::NotReady => format!(
+            "the job was not ready in time ({}); {exit}",
+            job.ready_message.as_deref().unwrap_or("nobody knows why")
+        ),
         Cause::StartDeadline => "the start deadline passed while the job was queued".to_owned(),
         Cause::Shutdown => format!("the service shut down; {exit}"),
         Cause::MonitorLost => "the job's monitor was lost, and the exit status with it".to_owned(),

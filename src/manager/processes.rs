@@ -6,10 +6,12 @@ use std::sync::OnceLock;
 
 use nix::unistd::{SysconfVar, Uid, User, sysconf};
 
-use super::lost_jobs;
+use super::shared::Shared;
+use super::{LookupError, lost_jobs};
 use job::time::Timestamp;
-use job::{JobId, Process};
+use job::{Job, JobId, Process};
 use linux::cgroup::Group;
+use linux::ports::{self, Ports};
 use linux::procfs::{self, Stat};
 use linux::tree::{Reach, Tree};
 
@@ -36,7 +38,7 @@ pub struct ProcessInfo {
     pub read_bytes: Option<u64>,
     /// Bytes that it has had written to disks.
     pub written_bytes: Option<u64>,
-    /// Arguments; the command name in brackets where there are none.
+    /// Arguments; the command name in brackets if there are none.
     pub command: Vec<String>,
     /// CPU time in user mode.
     pub user_cpu_seconds: f64,
@@ -61,8 +63,53 @@ pub struct Use {
     pub rss_bytes: u64,
 }
 
+/// The processes of a job that may be there.
+fn tree(shared: &Shared, job: &Job) -> Option<Tree> {
+    // What its processes are called there is somebody else here.
+    if shared.is_there(job) {
+        return None;
+    }
+    match &job.process {
+        Some(process) if !job.state.is_terminal() => {
+            let supervisor = i32::try_from(shared.host.supervisor_pid).unwrap_or_default();
+            Some(watched(job.id, process, supervisor))
+        }
+        Some(_) | None => shared.lost_jobs.left_by(job),
+    }
+}
+
+/// See [`Manager::processes`](super::Manager::processes).
+pub(super) async fn of(shared: &Shared, id: JobId) -> Result<Vec<ProcessInfo>, LookupError> {
+    let job = shared.get(id).await?;
+    Ok(match tree(shared, &job) {
+        Some(tree) => described(tree).await,
+        None => Vec::new(),
+    })
+}
+
+/// See [`Manager::ports`](super::Manager::ports).
+pub(super) async fn ports(shared: &Shared, id: JobId) -> Result<Ports, LookupError> {
+    let job = shared.get(id).await?;
+    Ok(match tree(shared, &job) {
+        Some(tree) => listening(tree).await,
+        None => Ports {
+            complete: true,
+            ..Ports::default()
+        },
+    })
+}
+
+/// See [`Manager::used`](super::Manager::used).
+pub(super) async fn used(shared: &Shared, id: JobId) -> Result<Use, LookupError> {
+    let job = shared.get(id).await?;
+    Ok(match tree(shared, &job) {
+        Some(tree) => use_of(tree).await,
+        None => Use::default(),
+    })
+}
+
 /// What the live processes of this tree have used.
-pub(super) async fn used(tree: Tree) -> Use {
+async fn use_of(tree: Tree) -> Use {
     let members = tokio::task::spawn_blocking(move || tree.members()).await;
     let members = members.unwrap_or_default();
     let sum = |of: fn(&Stat) -> u64| members.iter().map(of).fold(0, u64::saturating_add);
@@ -75,7 +122,7 @@ pub(super) async fn used(tree: Tree) -> Use {
 }
 
 /// The live processes of this tree.
-pub(super) async fn of(tree: Tree) -> Vec<ProcessInfo> {
+async fn described(tree: Tree) -> Vec<ProcessInfo> {
     tokio::task::spawn_blocking(move || {
         let mut names = HashMap::new();
         let members = tree.members();
@@ -86,6 +133,15 @@ pub(super) async fn of(tree: Tree) -> Vec<ProcessInfo> {
     })
     .await
     .unwrap_or_default()
+}
+
+/// The ports that the live processes of this tree listen on.
+async fn listening(tree: Tree) -> Ports {
+    let looked = tokio::task::spawn_blocking(move || {
+        let pids: Vec<i32> = tree.members().iter().map(|stat| stat.pid).collect();
+        ports::of(&pids)
+    });
+    looked.await.unwrap_or_default()
 }
 
 /// The tree of a job that has a monitor: beneath it, or beneath its supervisor where it is a rescuer.

@@ -142,7 +142,7 @@ impl Queues {
     /// nothing was set of it before. The same again changes nothing.
     ///
     /// # Errors
-    /// Where it has changed, or the store fails; nothing is set then.
+    /// If it has changed, or the store fails; nothing is set then.
     pub async fn set(
         &self,
         name: &str,
@@ -173,10 +173,10 @@ impl Queues {
         Ok((state, is_new))
     }
 
-    /// Forgets what was set of a queue; `force` also where jobs wait or run in it.
+    /// Forgets what was set of a queue; `force` also if jobs wait or run in it.
     ///
     /// # Errors
-    /// Where there is no such queue, it is in use or has changed, or the store fails.
+    /// If there is no such queue, it is in use or has changed, or the store fails.
     pub async fn reset(
         &self,
         name: &str,

@@ -12,9 +12,11 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use nix::unistd::{Gid, User, getegid, geteuid};
 
+use super::readiness;
 use super::spans::{self, Sampler};
 use crate::Unavailable;
 use job::life::Plan;
+use job::ready::Sign;
 use job::sandbox::Confinement;
 use job::sandbox::{Baseline, Features, Mechanism, Part, Refused, Sandbox};
 use job::spec::{EnvInherit, Spec, Stdin, StdinData};
@@ -379,6 +381,11 @@ impl Resolver {
         if let Some(own) = self.workspace(spec, id) {
             let own = own.to_string_lossy().into_owned();
             env.insert(WORKSPACE_VARIABLE.to_owned(), own);
+        }
+        let sign = spec.ready.as_ref().map(|ready| &ready.sign);
+        if matches!(sign, Some(Sign::Notify { .. })) {
+            let name = format!("@{}", readiness::socket_name(id));
+            env.insert(readiness::VARIABLE.to_owned(), name);
         }
         if let Some(retry) = &spec.retry {
             let numbers = [

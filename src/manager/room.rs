@@ -32,8 +32,9 @@ pub(super) struct Awake {
     pub(super) requests: mpsc::Sender<Box<JobRequest>>,
 }
 
-/// How the waking of a job ended: it has a task now, or its row could not be read.
-pub(super) type Woken = Option<Result<(), StoreError>>;
+/// How the waking of a job ended: it has a task now, is not in the store, or could not be read. Who looks at this holds
+/// the task, which does not go before.
+pub(super) type Woken = Option<Result<Option<Awake>, StoreError>>;
 
 /// Where a job is.
 #[derive(Debug)]
@@ -335,12 +336,12 @@ impl Room {
         })
     }
 
-    /// Changes a waiting job; `false` where it does not wait (any more).
+    /// Changes a waiting job; `false` if it does not wait (any more).
     pub(super) fn amend(&self, id: JobId, change: impl FnOnce(&mut Ticket)) -> bool {
         self.books().admission.amend(id, change)
     }
 
-    /// Takes a waiting job out; `false` where it does not wait (it is granted by now).
+    /// Takes a waiting job out; `false` if it does not wait (it is granted by now).
     pub(super) fn withdraw(&self, id: JobId) -> bool {
         self.books().admission.withdraw(id)
     }
@@ -380,12 +381,18 @@ impl Room {
         }
     }
 
-    /// The job as its task has it, visible or not.
-    pub(super) fn any_state(&self, id: JobId) -> Option<Arc<Job>> {
+    /// What is to be held of a job that has a task.
+    pub(super) fn task(&self, id: JobId) -> Option<Awake> {
         match self.books().entries.get(&id) {
-            Some(Entry::Task(task)) => Some(task.awake.state.borrow().clone()),
+            Some(Entry::Task(task)) => Some(task.awake.clone()),
             Some(Entry::Waking { .. }) | None => None,
         }
+    }
+
+    /// The job as its task has it, visible or not.
+    pub(super) fn any_state(&self, id: JobId) -> Option<Arc<Job>> {
+        let task = self.task(id)?;
+        Some(task.state.borrow().clone())
     }
 
     /// The job as its task has it.
@@ -432,7 +439,7 @@ impl Room {
         true
     }
 
-    /// A job could not be woken; `true` where that has to be tried again, since it has been granted.
+    /// A job could not be woken; `true` if that has to be tried again, since it has been granted.
     pub(super) fn stay_asleep(&self, id: JobId) -> bool {
         let mut books = self.books();
         match books.entries.get(&id) {

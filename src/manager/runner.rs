@@ -2,6 +2,7 @@
 
 mod acceptance;
 mod log;
+mod ready;
 mod requests;
 mod start;
 mod supervised;
@@ -33,10 +34,12 @@ use job::time::Timestamp;
 use job::{Job, State, Unwatched};
 use linux::clock;
 use linux::failpoint;
+use linux::notify::NotifySocket;
 use linux::tree;
 use protocol::record::Record;
 pub(super) use requests::{JobRequest, Reply};
 use supervised::{Followed, Supervised};
+pub(super) use there::resume as resume_there;
 
 /// The most survivors of a lost job that its message names.
 const SURVIVORS_NAMED: usize = 16;
@@ -67,6 +70,10 @@ pub(super) struct Runner {
     is_counted: bool,
     /// When it got its slot, if it was from this server and its start has not been seen.
     granted_at: Option<Timestamp>,
+    /// Where it reports that it is ready, until somebody listens.
+    notify: Option<NotifySocket>,
+    /// Happenings that are told with the next change.
+    untold: Vec<Event>,
 }
 
 /// What is told of a job, and by whom.
@@ -107,6 +114,8 @@ impl Runner {
             told: job.state,
             is_counted: false,
             granted_at: None,
+            notify: None,
+            untold: Vec::new(),
             shared,
             job,
             publish,
@@ -117,12 +126,6 @@ impl Runner {
             answer: None,
             origin: Origin::Ours,
         }
-    }
-
-    /// A job that an earlier server gave to another node; it holds a slot.
-    pub(super) async fn resume_there(mut self: Box<Self>, secrets: Secrets) {
-        let next = there::Away::new(&mut self, &secrets).follow().await;
-        self.go_on(secrets, next, Instant::now() + WAKEFUL).await;
     }
 
     /// What earlier servers have told of the job; without it, nothing is told of what it is now.
@@ -240,6 +243,7 @@ impl Runner {
 
     /// An attempt has ended as the job says now, and has used this: the job is over, or another attempt follows.
     async fn settle(&mut self, usage: Option<Usage>) -> Next {
+        ready::last_look(self).await;
         let decision = self.job.retry_decision(clock::wall(), random());
         self.job.keep_attempt(usage);
         let Decision::Again(at) = decision else {
@@ -256,6 +260,7 @@ impl Runner {
         self.job.version += 1;
         let job = Arc::new(self.job.clone());
         let events = event::between(self.told, &ended, &job);
+        let events = ready::with_untold(self, events);
         self.told = State::Queued;
         self.is_counted = false;
         failpoint::hit("settle.storing");
@@ -280,7 +285,7 @@ impl Runner {
         Next::Wait(has_slot, None)
     }
 
-    /// Ends what a lost attempt has left running, and waits until it is gone; `false` where the service ends first.
+    /// Ends what a lost attempt has left running, and waits until it is gone; `false` if the service ends first.
     async fn clear_away(&mut self) -> bool {
         let stop = Stop {
             requested_by: Some("the next attempt".to_owned()),
@@ -333,6 +338,7 @@ impl Runner {
         workspace::collect(&self.shared, &mut self.job).await;
         self.job.version += 1;
         let events = event::since(self.told, &self.job, clock::wall());
+        let events = ready::with_untold(self, events);
         self.commit_end_telling(events).await;
     }
 

@@ -238,7 +238,7 @@ impl Schedules {
     /// All of them, by name.
     ///
     /// # Errors
-    /// Where the store cannot be read.
+    /// If the store cannot be read.
     pub async fn list(&self) -> Result<Vec<ScheduleState>, StoreError> {
         let entries: Vec<Arc<Entry>> = self.shared.schedules.entries().values().cloned().collect();
         let mut states = Vec::with_capacity(entries.len());

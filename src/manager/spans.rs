@@ -151,7 +151,7 @@ pub struct Asked<'a> {
     pub to: Timestamp,
 }
 
-/// The span of a request; `None` where its trace is not exported. What created a job is the parent of the job's span.
+/// The span of a request; `None` if its trace is not exported. What created a job is the parent of the job's span.
 fn of_request(asked: &Asked<'_>, sampler: Sampler) -> Option<Value> {
     let trace_id = match asked.created {
         Some(job) => trace_id(job, asked.trace),
@@ -201,7 +201,7 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// The spans of an attempt that has ended and after which another one follows; `None` where the job's trace is not
+    /// The spans of an attempt that has ended and after which another one follows; `None` if the job's trace is not
     /// exported.
     fn of_attempt(job: &'a Job, otlp: &'a Otlp) -> Option<Self> {
         let ended = job.finished_at?;

@@ -26,7 +26,7 @@ const START_PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Planned {
     /// The schedule, and if it is due, as it is after that.
     pub(super) schedule: Record,
-    /// When the job was due; nothing where somebody asked for it.
+    /// When the job was due; nothing if somebody asked for it.
     pub(super) due_at: Option<Timestamp>,
 }
 

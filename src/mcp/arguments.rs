@@ -34,6 +34,8 @@ pub(crate) struct Run {
     name: Option<Value>,
     labels: Option<Value>,
     queue: Option<Value>,
+    ready_log: Option<Value>,
+    ready_port: Option<Value>,
     pub(crate) wait_seconds: Option<f64>,
     pub(crate) output_bytes: Option<u64>,
     pub(crate) idempotency_key: Option<String>,
@@ -45,6 +47,15 @@ pub(crate) struct Run {
 const TIMEOUT_SECONDS: f64 = 600.0;
 
 impl Run {
+    /// What the call waits for.
+    pub(crate) fn until(&self) -> Until {
+        if self.ready_log.is_some() || self.ready_port.is_some() {
+            Until::Ready
+        } else {
+            Until::Finished
+        }
+    }
+
     /// The body of `POST /jobs`. What is wrong with a field, the API says.
     pub(crate) fn body(&self) -> Result<Value, String> {
         let mut body = Map::new();
@@ -61,6 +72,14 @@ impl Run {
             if let Some(value) = value {
                 body.insert(name.to_owned(), value.clone());
             }
+        }
+        let signs = [("log", &self.ready_log), ("port", &self.ready_port)];
+        let signs = signs.into_iter();
+        let ready: Map<String, Value> = signs
+            .filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)))
+            .collect();
+        if !ready.is_empty() {
+            body.insert("ready".to_owned(), ready.into());
         }
         let timeout = self.timeout_seconds.unwrap_or(TIMEOUT_SECONDS);
         if timeout != 0.0 {
@@ -102,6 +121,7 @@ pub(crate) enum Until {
     #[default]
     Finished,
     Output,
+    Ready,
 }
 
 #[derive(Debug, Deserialize)]

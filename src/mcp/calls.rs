@@ -15,27 +15,14 @@ use crate::arguments::{self, OnCancel, Until, Which};
 use crate::door::{Answer, Ask, Body, Door, Verb};
 use crate::refusal::Refusal;
 use crate::text::{self, Job, Shown};
+use crate::tools::Templates;
 use crate::{OUTPUT_MAX, Tools, WAIT_MAX};
-
-/// What a service with a command policy runs.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Templates {
-    /// It runs nothing else.
-    pub(crate) only: bool,
-    templates: Vec<Value>,
-}
-
-impl Templates {
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        let names = self.templates.iter();
-        names.filter_map(|template| template["name"].as_str())
-    }
-}
 
 /// What is answered about a job that continues or has ended.
 struct Waited {
     job: Job,
     shown: Shown,
+    until: Until,
 }
 
 /// Stops a job unless it is told not to: for calls that are dropped.
@@ -103,7 +90,7 @@ impl<D: Door> Tools<D> {
             .map_err(|error| Refusal::Door(format!("the answer was not understood: {error}")))
     }
 
-    /// The templates, where the service knows of such.
+    /// The templates, if the service knows of such.
     pub(crate) async fn templates(&self) -> Result<Option<Templates>, Refusal> {
         match self.json(Ask::new(Verb::Get, "/templates")).await {
             Ok(templates) => Ok(Some(templates)),
@@ -113,9 +100,19 @@ impl<D: Door> Tools<D> {
     }
 
     /// The job with so much of its output, by now or once it has ended.
-    pub(crate) async fn look(&self, id: &str, wait: f64, bytes: u64) -> Result<Job, Refusal> {
+    pub(crate) async fn look(
+        &self,
+        id: &str,
+        (wait, until): (f64, Until),
+        bytes: u64,
+    ) -> Result<Job, Refusal> {
+        let until = match until {
+            Until::Ready => "ready",
+            Until::Finished | Until::Output => "finished",
+        };
         let ask = Ask::new(Verb::Get, job_path(id)?)
             .with("wait", wait)
+            .with("until", until)
             .with("output_bytes", bytes)
             .with("output_ansi", "strip");
         self.json(ask).await
@@ -154,9 +151,11 @@ impl<D: Door> Tools<D> {
             self.wait_of(run.wait_seconds)?,
             self.bytes_of(run.output_bytes)?,
         );
+        let until = run.until();
         let mut ask = Ask::new(Verb::Post, "/jobs").json(body);
         ask.idempotency_key = run.idempotency_key;
-        self.run(ask, wait, bytes, run.on_cancel, context).await
+        self.run(ask, (wait, until), bytes, run.on_cancel, context)
+            .await
     }
 
     async fn run_template(
@@ -175,6 +174,7 @@ impl<D: Door> Tools<D> {
         }
         let mut ask = Ask::new(Verb::Post, "/jobs").json(body);
         ask.idempotency_key = run.idempotency_key;
+        let wait = (wait, Until::Finished);
         self.run(ask, wait, bytes, run.on_cancel, context).await
     }
 
@@ -182,7 +182,7 @@ impl<D: Door> Tools<D> {
     async fn run(
         &self,
         ask: Ask,
-        wait: f64,
+        wait: (f64, Until),
         bytes: u64,
         on_cancel: OnCancel,
         context: &RequestContext<RoleServer>,
@@ -199,7 +199,8 @@ impl<D: Door> Tools<D> {
         guard.id = None;
         let shown = job.output.excerpt.take().map(Shown::from);
         let shown = shown.unwrap_or_default();
-        Ok(self.waited(Waited { job, shown }, context))
+        let until = wait.1;
+        Ok(self.waited(Waited { job, shown, until }, context))
     }
 
     async fn wait_for_job(
@@ -220,7 +221,7 @@ impl<D: Door> Tools<D> {
                     .await?;
                 seconds = 0.0;
             }
-            let mut job = self.look(id, seconds, bytes).await?;
+            let mut job = self.look(id, (seconds, wait.until), bytes).await?;
             let shown = match wait.offset {
                 None => job
                     .output
@@ -230,7 +231,8 @@ impl<D: Door> Tools<D> {
                     .unwrap_or_default(),
                 Some(offset) => self.part(id, Which::All, Some(offset), None, bytes).await?,
             };
-            Ok(Waited { job, shown })
+            let until = wait.until;
+            Ok(Waited { job, shown, until })
         };
         let waited = unless_cancelled(context, waited).await?;
         Ok(self.waited(waited, context))
@@ -242,7 +244,8 @@ impl<D: Door> Tools<D> {
         let takes_tasks = context
             .client_capabilities()
             .is_some_and(|capabilities| capabilities.supports_tasks());
-        if !waited.job.has_ended() && takes_tasks {
+        let is_due = waited.until == Until::Ready && waited.job.knows_ready();
+        if !waited.job.has_ended() && !is_due && takes_tasks {
             return crate::tasks::handle(&waited.job, now).into();
         }
         waited.job.result(&waited.shown, now).into()
@@ -302,7 +305,7 @@ impl<D: Door> Tools<D> {
             return Err(Refusal::Arguments(why));
         }
         let (job, shown) = if read.offset.is_some() || read.tail_lines.is_some() {
-            let job = self.look(id, 0.0, 0).await?;
+            let job = self.look(id, (0.0, Until::Finished), 0).await?;
             let part = self.part(id, read.stream, read.offset, read.tail_lines, bytes);
             (job, part.await?)
         } else {

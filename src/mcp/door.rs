@@ -59,7 +59,7 @@ impl Ask {
         self
     }
 
-    /// With this parameter, where there is a value.
+    /// With this parameter, if there is a value.
     pub(crate) fn with_any(self, name: &'static str, value: Option<impl ToString>) -> Self {
         match value {
             Some(value) => self.with(name, value),

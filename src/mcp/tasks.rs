@@ -8,6 +8,7 @@ use rmcp::model::{
 use serde_json::{Value, json};
 
 use crate::Tools;
+use crate::arguments::Until;
 use crate::calls::job_path;
 use crate::door::{Ask, Door, Verb};
 use crate::refusal::Refusal;
@@ -84,7 +85,10 @@ fn refused(refusal: Refusal) -> ErrorData {
 /// `tasks/get`
 pub(crate) async fn get<D: Door>(tools: &Tools<D>, id: &str) -> Result<GetTaskResult, ErrorData> {
     let bytes = tools.bytes_of(None).map_err(refused)?;
-    let mut job = tools.look(id, 0.0, bytes).await.map_err(refused)?;
+    let mut job = tools
+        .look(id, (0.0, Until::Finished), bytes)
+        .await
+        .map_err(refused)?;
     let now = Timestamp::now();
     let shown = job.output.excerpt.take().map(Shown::from);
     let payload = payload(&job, &shown.unwrap_or_default(), now);

@@ -15,6 +15,12 @@ pub(crate) struct Job {
     started_at: Option<Timestamp>,
     pub(crate) finished_at: Option<Timestamp>,
     pub(crate) expires_at: Option<Timestamp>,
+    #[serde(default)]
+    ready_at: Option<Timestamp>,
+    #[serde(default)]
+    not_ready_at: Option<Timestamp>,
+    #[serde(default)]
+    ready_message: Option<String>,
     exit: Option<Exit>,
     termination: Option<Termination>,
     spawn_failure: Option<Failure>,
@@ -90,6 +96,11 @@ impl Job {
         )
     }
 
+    /// Is it known whether it is ready?
+    pub(crate) fn knows_ready(&self) -> bool {
+        self.ready_at.is_some() || self.not_ready_at.is_some() || self.has_ended()
+    }
+
     /// How long it ran, or has been running by now.
     fn seconds(&self, now: Timestamp) -> f64 {
         let Some(from) = self.started_at else {
@@ -97,6 +108,12 @@ impl Job {
         };
         let to = self.finished_at.unwrap_or(now);
         to.duration_since(from).as_secs_f64().max(0.0)
+    }
+
+    /// What shows that it is ready, or why it is not.
+    fn sign(&self) -> String {
+        let sign = self.ready_message.as_ref();
+        sign.map(|sign| format!(" ({sign})")).unwrap_or_default()
     }
 
     /// What has become of it, in a sentence without its end.
@@ -113,7 +130,13 @@ impl Job {
             "starting" => "starting".to_owned(),
             "paused" => format!("paused {after}"),
             "stopping" => format!("stopping {after}"),
-            "running" => format!("still running {after}"),
+            "running" => match (self.ready_at, self.not_ready_at) {
+                (Some(_), _) => format!("ready, and running {after}{}", self.sign()),
+                (None, Some(_)) => {
+                    format!("not ready in time, still running {after}{}", self.sign())
+                }
+                (None, None) => format!("still running {after}"),
+            },
             "timed_out" => match self.spec.timeout_seconds {
                 Some(limit) => format!("timed out: its limit is {limit} s; no process is left"),
                 None => format!("timed out {after}; no process is left"),
@@ -140,7 +163,7 @@ impl Job {
         format!("{what} (job {})", self.id)
     }
 
-    /// What a model should call next; nothing where all has been said.
+    /// What a model should call next; nothing if all has been said.
     fn next_step(&self, shown: &Shown) -> Option<String> {
         let offset = shown.next_offset;
         if !self.has_ended() {
@@ -175,6 +198,7 @@ impl Job {
             "state": self.state,
             "exit": exit.map(|exit| json!({"code": exit.code, "signal": exit.signal})),
             "timed_out": self.state == "timed_out",
+            "ready": self.ready_at.is_some(),
             "output": shown.text,
             "next_offset": shown.next_offset,
             "truncated": shown.is_cut || shown.next_offset < self.output.next_offset,

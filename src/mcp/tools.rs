@@ -3,10 +3,25 @@
 use std::sync::Arc;
 
 use rmcp::model::{JsonObject, Tool, ToolAnnotations};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::calls::Templates;
 use crate::{OUTPUT_MAX, Options, WAIT_MAX};
+
+/// What a service with a command policy runs.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Templates {
+    /// It runs nothing else.
+    pub(crate) only: bool,
+    pub(crate) templates: Vec<Value>,
+}
+
+impl Templates {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        let names = self.templates.iter();
+        names.filter_map(|template| template["name"].as_str())
+    }
+}
 
 /// What a service offers: commands, or templates alone where a policy says so.
 pub(crate) fn list(options: &Options, templates: Option<&Templates>) -> Vec<Tool> {
@@ -116,6 +131,14 @@ fn run_command(options: &Options) -> Tool {
         "name": {"type": "string", "description": "A name for people."},
         "labels": {"type": "object", "additionalProperties": {"type": "string"}},
         "queue": {"type": "string", "description": "The queue to wait in."},
+        "ready_port": {
+            "type": "integer", "minimum": 1, "maximum": 65535,
+            "description": "For a server: wait until it listens on this port instead of until it ends.",
+        },
+        "ready_log": {
+            "type": "string",
+            "description": "Likewise: until a line of its output matches this regular expression. Give one of the two.",
+        },
         "wait_seconds": wait_seconds(options.wait_seconds),
         "output_bytes": output_bytes(options),
         "idempotency_key": idempotency_key(),
@@ -131,8 +154,8 @@ fn wait_for_job(options: &Options) -> Tool {
         "job_id": job_id(),
         "wait_seconds": wait_seconds(options.wait_seconds),
         "until": {
-            "type": "string", "enum": ["finished", "output"], "default": "finished",
-            "description": "What to wait for: the end, or output after offset.",
+            "type": "string", "enum": ["finished", "output", "ready"], "default": "finished",
+            "description": "What to wait for: the end, output after offset, or that a server is ready (ready_port, ready_log).",
         },
         "offset": {"type": "integer", "minimum": 0, "description": "Shows the output from here on: next_offset of the last answer."},
         "output_bytes": output_bytes(options),

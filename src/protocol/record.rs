@@ -191,7 +191,7 @@ pub struct Found {
     pub last_word: Option<SpawnFailure>,
 }
 
-/// Reads the record in a job's directory; `Ok(None)` where there is no such file.
+/// Reads the record in a job's directory; `Ok(None)` if there is no such file.
 pub fn read(directory: BorrowedFd<'_>) -> io::Result<Option<Found>> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let file: OwnedFd = match openat(directory, FILE, flags, Mode::empty()) {

@@ -53,7 +53,7 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     )?)
 }
 
-/// Sends one message without blocking; `WouldBlock` where the other side's buffer is full.
+/// Sends one message without blocking; `WouldBlock` if the other side's buffer is full.
 pub fn send<T: Serialize>(
     socket: BorrowedFd<'_>,
     message: &T,

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::Fault;
 use job::batch::Membership;
@@ -61,6 +60,12 @@ struct Record<'a> {
     finished_at: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     deadline_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ready_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    not_ready_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ready_message: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     process: Option<Cow<'a, Process>>,
     attempt: u32,
@@ -120,6 +125,9 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
         started_at: micros(job.started_at),
         finished_at: micros(job.finished_at),
         deadline_at: micros(job.deadline_at),
+        ready_at: micros(job.ready_at),
+        not_ready_at: micros(job.not_ready_at),
+        ready_message: job.ready_message.as_deref().map(Cow::Borrowed),
         process: job.process.as_ref().map(Cow::Borrowed),
         attempt: job.attempt,
         attempts: Cow::Borrowed(&job.attempts),
@@ -146,9 +154,7 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
 
 /// The job of a row.
 pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
-    let mut value: Value = serde_json::from_str(text)?;
-    defaults::fill(&mut value);
-    let record: Record<'static> = serde_json::from_value(value)?;
+    let record: Record<'static> = serde_json::from_str(&defaults::fill(text))?;
     let moment = |micros: Option<i64>| micros.map(Timestamp::from_micros);
     Ok(Job {
         id: columns.id,
@@ -171,6 +177,9 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
         finished_at: moment(record.finished_at),
         expires_at: moment(columns.expires_at),
         deadline_at: moment(record.deadline_at),
+        ready_at: moment(record.ready_at),
+        not_ready_at: moment(record.not_ready_at),
+        ready_message: record.ready_message.map(Cow::into_owned),
         process: record.process.map(Cow::into_owned),
         attempt: record.attempt,
         attempts: record.attempts.into_owned(),

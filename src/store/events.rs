@@ -107,6 +107,8 @@ fn number_of(kind: Kind) -> i64 {
         Kind::ScheduleSkipped => 15,
         Kind::ScheduleChanged => 16,
         Kind::QueueChanged => 17,
+        Kind::Ready => 18,
+        Kind::NotReady => 19,
     }
 }
 

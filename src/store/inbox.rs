@@ -89,7 +89,7 @@ impl<T> Shared<T> {
 pub(super) struct Sender<T>(Arc<Shared<T>>);
 
 impl<T> Sender<T> {
-    /// Queues a message behind all that were sent before; gives it back where nobody receives any more.
+    /// Queues a message behind all that were sent before; gives it back if nobody receives any more.
     pub(super) fn send(&self, message: T, urgency: Urgency) -> Result<(), T> {
         let mut queue = self.0.queue();
         if !queue.is_open {

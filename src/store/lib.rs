@@ -54,7 +54,7 @@ use writer::Writer;
 /// How a store is opened.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The database file; it is made where there is none, and SQLite keeps two more beside it.
+    /// The database file; it is made if there is none, and SQLite keeps two more beside it.
     pub path: PathBuf,
     /// How many threads read, at least one.
     pub readers: usize,
@@ -130,7 +130,7 @@ impl Store {
         Self::open_with(&Settings::new(path))
     }
 
-    /// Opens the store, makes it where there is none, and brings an older one up to this version.
+    /// Opens the store, makes it if there is none, and brings an older one up to this version.
     ///
     /// # Errors
     /// See [`OpenError`]; a file that is refused keeps its content.
@@ -175,7 +175,7 @@ impl Store {
     /// Makes a change of an unfinished job durable, and with it what is told of it.
     ///
     /// # Errors
-    /// Also where the job has been finished or was never inserted.
+    /// Also if the job has been finished or was never inserted.
     pub async fn update(&self, job: Arc<Job>, events: Vec<Event>) -> Result<(), StoreError> {
         let doing = "cannot store a change of a job";
         if job.state.is_terminal() {
@@ -205,7 +205,7 @@ impl Store {
     /// Doing it again is allowed.
     ///
     /// # Errors
-    /// Also where the job is not stored or its state is not terminal.
+    /// Also if the job is not stored or its state is not terminal.
     pub async fn finish(&self, job: Arc<Job>, events: Vec<Event>) -> Result<(), StoreError> {
         let doing = "cannot store the end of a job";
         if !job.state.is_terminal() {
@@ -229,7 +229,7 @@ impl Store {
     /// The greatest id of all jobs; `None` while there is none.
     ///
     /// # Errors
-    /// Where the tables cannot be read.
+    /// If the tables cannot be read.
     pub async fn newest(&self) -> Result<Option<JobId>, StoreError> {
         self.readers
             .read("cannot read the newest job", |connection| {
@@ -241,7 +241,7 @@ impl Store {
     /// The job as last stored; its secrets have names and no values.
     ///
     /// # Errors
-    /// Where the row cannot be read.
+    /// If the row cannot be read.
     pub async fn get(&self, id: JobId) -> Result<Option<Job>, StoreError> {
         self.readers
             .read("cannot read a job", move |connection| {
@@ -254,7 +254,7 @@ impl Store {
     /// values of their secrets beside them, as there may be very many.
     ///
     /// # Errors
-    /// Where a row cannot be read.
+    /// If a row cannot be read.
     pub async fn unfinished<T: Send + 'static>(
         &self,
         keep: impl FnMut(Job, Secrets) -> T + Send + 'static,
@@ -269,7 +269,7 @@ impl Store {
     /// One job without a terminal state, with the values of its secrets.
     ///
     /// # Errors
-    /// Where the row cannot be read.
+    /// If the row cannot be read.
     pub async fn unfinished_job(&self, id: JobId) -> Result<Option<(Job, Secrets)>, StoreError> {
         self.readers
             .read("cannot read a job", move |connection| {
@@ -282,7 +282,7 @@ impl Store {
     /// are left out.
     ///
     /// # Errors
-    /// Where a row cannot be read.
+    /// If a row cannot be read.
     pub async fn told(&self) -> Result<HashMap<JobId, State>, StoreError> {
         self.readers
             .read("cannot read what was told of jobs", events::told)
@@ -292,7 +292,7 @@ impl Store {
     /// One page of events.
     ///
     /// # Errors
-    /// Where a row cannot be read.
+    /// If a row cannot be read.
     pub async fn events(&self, query: EventQuery) -> Result<EventPage, StoreError> {
         self.readers
             .read("cannot read events", move |connection| {
@@ -343,11 +343,11 @@ impl Store {
         &self.source
     }
 
-    /// One page of the jobs that are queued as far as their rows say, with `more` in addition, and one of those in a
+    /// One page of the jobs that have not ended, as their rows have them, with `more` in addition, and one of those in a
     /// terminal state, both of the same moment.
     ///
     /// # Errors
-    /// Where a row cannot be read.
+    /// If a row cannot be read.
     pub async fn list(
         &self,
         query: Query,
@@ -356,8 +356,8 @@ impl Store {
         self.readers
             .read("cannot list jobs", move |connection| {
                 let snapshot = connection.unchecked_transaction()?;
-                let queued = query::queued(&snapshot, &query, more)?;
-                Ok((queued, query::list(&snapshot, &query)?))
+                let live = query::live(&snapshot, &query, more)?;
+                Ok((live, query::list(&snapshot, &query)?))
             })
             .await
     }
@@ -366,7 +366,7 @@ impl Store {
     /// counted where the filter has to look at each.
     ///
     /// # Errors
-    /// Where a table cannot be read.
+    /// If a table cannot be read.
     pub async fn count_by_state(
         &self,
         filter: Filter,
@@ -382,7 +382,7 @@ impl Store {
     /// Finished jobs whose time is up, those first whose time was up first.
     ///
     /// # Errors
-    /// Where the index cannot be read.
+    /// If the index cannot be read.
     pub async fn expired(&self, now: Timestamp, limit: usize) -> Result<Vec<JobId>, StoreError> {
         self.readers
             .read("cannot read the expired jobs", move |connection| {
@@ -395,7 +395,7 @@ impl Store {
     /// were stored.
     ///
     /// # Errors
-    /// Where the table cannot be read.
+    /// If the table cannot be read.
     pub async fn oldest_finished_beyond(
         &self,
         keep: u64,

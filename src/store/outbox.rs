@@ -47,7 +47,7 @@ impl Deliveries<'_> {
     /// Deliveries that are due and for which there is room, and when the next one will be.
     ///
     /// # Errors
-    /// Where a row cannot be read.
+    /// If a row cannot be read.
     pub async fn due(
         self,
         now: Timestamp,

@@ -77,22 +77,19 @@ pub(super) fn unfinished_job(
     row.map(decode_with_secrets).transpose()
 }
 
-/// A page of the jobs whose rows say that they are queued, and `more` than a page.
-pub(super) fn queued(
-    connection: &Connection,
-    query: &Query,
-    more: usize,
-) -> Result<Vec<Job>, Fault> {
+/// A page of the jobs that have not ended, and `more` than a page.
+pub(super) fn live(connection: &Connection, query: &Query, more: usize) -> Result<Vec<Job>, Fault> {
     let filter = &query.filter;
-    let is_wanted = filter.states.is_empty() || filter.states.contains(&State::Queued);
+    let is_wanted =
+        filter.states.is_empty() || filter.states.iter().any(|state| !state.is_terminal());
     if !is_wanted || query.limit == 0 {
         return Ok(Vec::new());
     }
     let (descending, beyond) = direction(query.order);
     let mut sql = Sql::default();
     sql.push(
-        "SELECT id, state, name, created_at, expires_at, job FROM live WHERE state = ?",
-        [encoding::number_of(State::Queued).into()],
+        "SELECT id, state, name, created_at, expires_at, job FROM live WHERE true",
+        [],
     );
     if let Some(after) = query.after {
         sql.push(&format!(" AND id {beyond} ?"), [blob(after)]);

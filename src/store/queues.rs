@@ -49,7 +49,7 @@ impl Queues<'_> {
     /// The queues of which something is set, and the last starts in those that have a rate, oldest first.
     ///
     /// # Errors
-    /// Where a row cannot be read.
+    /// If a row cannot be read.
     pub async fn all(self) -> Result<(Vec<Queue>, Vec<(String, Timestamp)>), StoreError> {
         self.0.readers.read("cannot read the queues", all).await
     }

@@ -41,7 +41,7 @@ impl Schedules<'_> {
     /// The schedules, by name.
     ///
     /// # Errors
-    /// Where a row cannot be read.
+    /// If a row cannot be read.
     pub async fn all(self) -> Result<Vec<Record>, StoreError> {
         self.0.readers.read("cannot read the schedules", all).await
     }

@@ -263,7 +263,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
-/// Makes the file where there is none, readable for its owner alone, and follows no link.
+/// Makes the file if there is none, readable for its owner alone, and follows no link.
 fn prepare(path: &Path) -> Result<PathBuf, OpenError> {
     let name = path
         .file_name()

@@ -15,6 +15,7 @@ use job::outcome::*;
 use job::pty::Pty;
 use job::query::{Filter, Order};
 use job::queue::{Concurrency, OnConflict};
+use job::ready::{Address, OnTimeout, Ready, Sign};
 use job::retry::{Codes, Retry};
 use job::sandbox::{InForce, Part, Sandbox};
 use job::schedule::{Definition, Missed, Occurrence, Overlap, Progress, Record, When};
@@ -746,8 +747,10 @@ fn a_row_of_the_first_version_is_read_with_the_defaults_of_that_time() {
         created_at: 0,
         expires_at: None,
     };
-    let text = r#"{"attempt":1,"created_by":"uid:0","output":{},"spec":{"command":["x"]},"version":3,
-        "termination":{"cause":"timeout"}}"#;
+    let text = concat!(
+        r#"{"attempt":1,"created_by":"uid:0","output":{},"spec":{"command":["x"]},"version":3,"#,
+        r#""termination":{"cause":"timeout"}}"#,
+    );
     let job = encoding::decode(columns, text).unwrap();
     assert_eq!(job.spec.ttl_after_finished, Duration::from_secs(604_800));
     assert_eq!(job.spec.stop.grace, Duration::from_secs(10));
@@ -852,6 +855,7 @@ prop_compose! {
             weight: priority.unsigned_abs(), concurrency: key,
             start_deadline, ttl_after_finished: ttl,
             webhooks: Vec::new(), retry,
+            ready: timeout.map(|timeout| Ready { sign: Sign::Port { port: 80, address: Address::Routable }, timeout, on_timeout: OnTimeout::Stop }),
         }
     }
 }
@@ -879,7 +883,7 @@ prop_compose! {
             batch: maybe.map(|_| Membership { id: JobId::generate(), key: "k".to_owned(), group: 1, index: 2, count: 3, max_running: flag.then_some(4) }),
             version, state,
             message: message.clone(), created_at: at, started_at: maybe_at, finished_at: maybe_at,
-            expires_at: maybe_at, deadline_at: maybe_at,
+            expires_at: maybe_at, deadline_at: maybe_at, ready_at: maybe_at, not_ready_at: maybe_at, ready_message: message.clone(),
             process: flag.then(|| Process {
                 unwatched: None,
                 pid: number, started_at: at, start_ticks: version, monitor_pid: number,
@@ -1032,8 +1036,8 @@ proptest! {
                     page.truncate(query.limit);
                     page
                 };
-                let (queued, ended) = store.list(query.clone(), 0).await.unwrap();
-                prop_assert_eq!(queued, page(|state| state == State::Queued), "{:?}", query);
+                let (live, ended) = store.list(query.clone(), 0).await.unwrap();
+                prop_assert_eq!(live, page(|state| !state.is_terminal()), "{:?}", query);
                 prop_assert_eq!(ended, page(State::is_terminal), "{:?}", query);
             }
             Ok(())

@@ -319,7 +319,7 @@ impl WriterThread {
         }
     }
 
-    /// `Err` where nothing of the batch was committed.
+    /// `Err` if nothing of the batch was committed.
     fn commit(
         &mut self,
         batch: &[Entry],
@@ -359,7 +359,7 @@ impl WriterThread {
         if now != before {
             events::prune(&transaction, self.keep, &mut now)?;
         }
-        // Also where no number has changed: the event that had them may have gone.
+        // Also if no number has changed: the event that had them may have gone.
         now.write(&transaction)?;
         failpoint::hit("store.committing");
         failpoint::fail("store.writing").map_err(|_| {

@@ -24,6 +24,9 @@ from service import LIMIT, PROGRAM, Service, everything_ends
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 
+# What the clients in TypeScript and Go print of what they are used for.
+CLIENTS_SAY = '"1\\n2\\n3\\n" failed 3\ncanceled\ninvalid_spec\n'
+
 
 class Case(unittest.TestCase):
     service: Service
@@ -195,7 +198,15 @@ class Examples(Case):
         ran = self.run_example(str(tools / "esbuild"), "typescript/use.ts", *bundle)
         self.assertEqual(ran.returncode, 0, ran.stderr)
         ran = self.run_example("node", made, **self.address)
-        self.assertEqual(ran.stdout, '"1\\n2\\n3\\n" failed 3\ncanceled\ninvalid_spec\n', ran.stderr)
+        self.assertEqual(ran.stdout, CLIENTS_SAY, ran.stderr)
+
+    def test_go(self) -> None:
+        made = str(self.home / "use")
+        build = {"GOFLAGS": "-buildvcs=false", "GOCACHE": str(self.home / "cache")}
+        ran = self.run_example("go", "build", "-o", made, "go/main.go", "go/procession.go", **build)
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        ran = self.run_example(made, **self.address)
+        self.assertEqual(ran.stdout, CLIENTS_SAY, ran.stderr)
 
 
 class Webhooks(Case):
@@ -217,7 +228,7 @@ class Webhooks(Case):
 
 class All(unittest.TestCase):
     def test_every_example_has_a_row_and_a_test(self) -> None:
-        files = [it.relative_to(EXAMPLES) for it in EXAMPLES.rglob("*") if it.suffix in (".py", ".sh")]
+        files = [it.relative_to(EXAMPLES) for it in EXAMPLES.rglob("*") if it.suffix in (".py", ".sh", ".go")]
         # That of agents has its packages, and its test, in tests/mcp.
         tests = "".join(it.read_text() for it in (Path(__file__), ROOT / "tests/mcp/run.sh"))
         table = (EXAMPLES / "README.md").read_text()

@@ -279,9 +279,12 @@ async fn ten_thousand_jobs_come_in_one_call_and_a_repeat_is_the_same_batch() {
         "9999 waiting and 1 running were stopped in {:?}",
         begin.elapsed()
     );
+    let path = format!("/jobs?batch={}&state=starting,running,stopping", id(&batch));
+    let left = client.get(&path).await.json();
     assert_eq!(
         (&stopped["state"], &stopped["counts"]["canceled"]),
-        (&json!("canceled"), &json!(10_000))
+        (&json!("canceled"), &json!(10_000)),
+        "{left:#}"
     );
 }
 

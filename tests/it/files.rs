@@ -1,7 +1,7 @@
 //! Files in and out: a directory for each job, what is put in before it starts, and what is kept of it.
 
 mod commands;
-mod crash;
+pub(crate) mod crash;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

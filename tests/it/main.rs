@@ -42,6 +42,7 @@ mod page;
 mod proxies;
 mod queue;
 mod queues;
+mod ready;
 mod real_work;
 mod refusals;
 mod restored;

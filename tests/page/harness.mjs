@@ -144,7 +144,7 @@ export class Browser {
     const watch = (page) => {
       page.on("console", (message) => {
         if (message.type() !== "error" && message.type() !== "warning") return;
-        if (!allowed.some((pattern) => pattern.test(message.text()))) wrong.push(`console: ${message.text()}`);
+        if (!allowed.some((pattern) => pattern.test(message.text()))) wrong.push(`console: ${message.text()} (${message.location().url})`);
       });
       page.on("pageerror", (error) => wrong.push(`exception: ${error.stack}`));
       page.on("dialog", (dialog) => {

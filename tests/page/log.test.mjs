@@ -1,9 +1,10 @@
 // The log: looking, finding, following, and what hostile jobs write.
 
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { Browser, LIMIT, rows, Service, until } from "./harness.mjs";
+import { Browser, LIMIT, root, rows, Service, until } from "./harness.mjs";
 
 let service, browser;
 before(async () => { [service, browser] = await Promise.all([Service.start(), Browser.start()]); });
@@ -159,6 +160,32 @@ test("find: none, one, many, a regular expression, a wrong one, and a hit in a l
   await visitor.leave();
 });
 
+test("find while the job writes: hits come with the output, and Escape ends the search", options, async () => {
+  const job = await service.create({ script: "i=0; while :; do i=$((i+1)); echo needle $i; echo hay; sleep 0.02; done" });
+  const visitor = await browser.signedIn(service, `jobs/${job.id}`);
+  const { page } = visitor;
+  const box = page.getByLabel("Find in the whole output");
+  const hits = async () => Number((/^([0-9\u202f]+) hits?/.exec(await page.locator(".find .hits").textContent()) ?? ["", "0"])[1].replaceAll("\u202f", ""));
+  await until(async () => (await seen(page)).some((line) => /^needle [0-9]{2}/.test(line)), "some output");
+  await box.fill("needle");
+  await until(async () => (await hits()) >= 20, "hits");
+  // A search of a large log is still being read by the service when Escape comes.
+  const large = await service.create({ script: "yes abcdefghijklmnopqrstuvwxyz | head -c 60000000", output: { max_bytes: 100_000_000 } });
+  await service.finished(large.id);
+  await page.goto(`${service.url}/ui/jobs/${large.id}`);
+  await page.locator(".lines .l").first().waitFor();
+  const ended = page.waitForEvent("requestfailed", (request) => request.url().includes("/output/search"));
+  const begun = page.waitForRequest((request) => request.url().includes("/output/search"));
+  await page.getByLabel("Regular expression").click();
+  await box.fill("(a|b|c|d)+[x-z]{3,9}never");
+  await begun;
+  await box.press("Escape");
+  assert.match((await ended).failure().errorText, /ABORTED/);
+  await until(async () => (await page.locator(".find .hits").textContent()) === "", "no search");
+  await service.api("DELETE", `/jobs/${job.id}?force`);
+  await visitor.leave();
+});
+
 test("following: the end is seen as it comes, scrolling up holds still, a key goes on", options, async () => {
   const job = await service.create({ script: "i=0; while :; do i=$((i+1)); echo $i; [ $i -gt 200 ] && sleep 0.05; done" });
   const visitor = await browser.signedIn(service, `jobs/${job.id}`);
@@ -257,4 +284,62 @@ test("hostile output and names are words: no dialog, no request, no other title,
   }
   await service.api("DELETE", `/jobs/${hostile.id}?force`);
   await visitor.leave();
+});
+
+/** How far two pictures are from each other, in the colour that differs most: of 255. */
+async function distance(page, ...images) {
+  return page.evaluate(async (images) => {
+    const [one, other] = await Promise.all(images.map(async (image) => {
+      const bitmap = await createImageBitmap(await (await fetch(`data:image/png;base64,${image}`)).blob());
+      const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
+      context.drawImage(bitmap, 0, 0);
+      return context.getImageData(0, 0, bitmap.width, bitmap.height);
+    }));
+    if (one.width !== other.width || one.height !== other.height) return 255;
+    return one.data.reduce((most, value, at) => Math.max(most, Math.abs(value - other.data[at])), 0);
+  }, images.map((image) => image.toString("base64")));
+}
+
+/** The page of a job without its lines, at one moment; `change` makes other output of what the service has. */
+async function picture(service, id, change) {
+  const visitor = await browser.visitor(service);
+  const { page } = visitor;
+  await page.clock.setFixedTime(AT);
+  await page.route((url) => url.pathname === `/jobs/${id}/output`, async (route) => {
+    const answer = await route.fetch();
+    const records = (await answer.text()).split("\n").filter(Boolean).map((line) => JSON.parse(line)).map((one) => (one.type === "output" ? change(one) : one));
+    return route.fulfill({ response: answer, body: records.map((one) => `${JSON.stringify(one)}\n`).join("") });
+  });
+  await page.goto(await service.wayIn());
+  await page.locator(".app").waitFor();
+  await page.goto(`${service.url}/ui/jobs/${id}`);
+  await page.locator(".lines .l").first().waitFor();
+  await page.locator(".live.live").waitFor();
+  await page.locator(".foot b").waitFor();
+  await page.locator(".status", { hasText: "Line 1" }).waitFor();
+  const text = (await rows(page)).join("\n");
+  const image = await page.screenshot({ mask: [page.locator(".lines")], animations: "disabled", caret: "hide" });
+  await visitor.leave();
+  return { text, image };
+}
+
+const AT = Date.now();
+
+test("beside the log the picture of a hostile job is that of a harmless one, pixel for pixel", options, async () => {
+  const base64 = Buffer.concat([Buffer.from(HOSTILE.join("\n")), Buffer.from([0xff, 0xfe, 0xc0, 0x80, 10])]).toString("base64");
+  const job = await service.create({ script: "cat", stdin: { mode: "data", base64 }, name: "pictured" });
+  await service.finished(job.id);
+  const length = (one) => (one.text !== undefined ? Buffer.byteLength(one.text) : Buffer.from(one.base64, "base64").length);
+  const hostile = await picture(service, job.id, (one) => one);
+  const harmless = await picture(service, job.id, (one) => ({ ...one, base64: undefined, text: `${"x".repeat(length(one) - 1)}\n` }));
+  assert.match(hostile.text, /onerror/);
+  assert.match(harmless.text, /^x+/);
+  // The edges of round corners are not painted alike twice, by one step of 255.
+  const blank = await browser.visitor(service);
+  const apart = await distance(blank.page, hostile.image, harmless.image);
+  await blank.leave();
+  if (apart > 2) {
+    for (const [name, { image }] of Object.entries({ hostile, harmless })) await writeFile(join(root, `target/${name}.png`), image);
+    assert.fail(`the pictures differ by ${apart}: target/hostile.png, target/harmless.png`);
+  }
 });

@@ -30,7 +30,7 @@ const KERNEL: (u32, u32) = (5, 14);
 pub(super) struct Health {
     /// Free bytes where the state is.
     free_bytes: Option<u64>,
-    /// Free inodes there; `None` also where there is no such number.
+    /// Free inodes there; `None` also if there is no such number.
     free_inodes: Option<u64>,
     /// How many open files a process of the service may have, and whether the service runs and said so itself.
     open_files: Option<(u64, bool)>,

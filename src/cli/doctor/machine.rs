@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(super) struct Machine {
     pub(super) is_root: bool,
-    /// Mode and owner of the state directory, where there is one.
+    /// Mode and owner of the state directory, if there is one.
     pub(super) state_dir: Option<(u32, u32)>,
     pub(super) uid: u32,
     /// There is the state of a service that was installed on this machine, as a package does.

@@ -51,7 +51,7 @@ pub(super) fn build(
     })
 }
 
-/// Why the two sides do not understand each other, with what can be done; nothing where it is not for that.
+/// Why the two sides do not understand each other, with what can be done; nothing if it is not for that.
 pub(super) fn disagreement(error: &reqwest::Error) -> Option<String> {
     if find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse) {
         return Some("the answer is not HTTP: use https:// if the service has TLS".to_owned());

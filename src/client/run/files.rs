@@ -77,10 +77,12 @@ impl FilesArgs {
 
 /// Does the job have a directory of its own, by these fields?
 pub(super) fn has_workspace(body: &Map<String, Value>) -> bool {
-    ["workspace", "inputs", "artifacts"].iter().any(|field| {
-        body.get(*field)
+    let is_one_looked_for = body.get("ready").is_some_and(|it| it.get("file").is_some());
+    let has = |field: &str| {
+        body.get(field)
             .is_some_and(|it| !matches!(it, Value::Null | Value::Bool(false)))
-    })
+    };
+    is_one_looked_for || ["workspace", "inputs", "artifacts"].into_iter().any(has)
 }
 
 /// An input of a file that is here, with its permission to be executed.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::files::{FilesArgs, has_workspace};
 use super::more::MoreArgs;
+use super::ready::ReadyArgs;
 use crate::failure::Failure;
 use crate::values::{bytes, json_object, moment, seconds};
 use job::time::Timestamp;
@@ -149,6 +150,8 @@ pub(crate) struct SpecArgs {
     #[command(flatten)]
     more: MoreArgs,
     #[command(flatten)]
+    ready: ReadyArgs,
+    #[command(flatten)]
     files: FilesArgs,
     /// Command and arguments; no shell is involved
     #[arg(trailing_var_arg = true, value_name = "COMMAND")]
@@ -225,6 +228,7 @@ impl SpecArgs {
         self.text_and_numbers(&mut body);
         self.labels_and_variables(&mut body, here)?;
         self.more.put_into(&mut body)?;
+        self.ready.put_into(&mut body);
         self.files.put_into(&mut body, here.directory)?;
         for limit in &self.rlimits {
             let (name, value) = pair(limit, "--rlimit")?;

@@ -137,7 +137,7 @@ impl Stdin {
                 self.offset = self.offset.map(|offset| offset + count);
             }
             failpoint::hit("input.written");
-            // Where it fails, the note before it stands, and a rescuer knows that it does not know.
+            // If it fails, the note before it stands, and a rescuer knows that it does not know.
             let _ = note(self.offset, 0);
             match wrote {
                 Ok(_) => {}

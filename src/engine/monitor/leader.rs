@@ -138,7 +138,7 @@ impl Starting {
         self.child.status()
     }
 
-    /// What became of it; itself, where that is still open.
+    /// What became of it; itself, if that is still open.
     pub(super) fn outcome(self) -> Result<Outcome, Self> {
         let (said, plan) = self.child.ended().map_err(|child| Self { child })?;
         Ok(match Report::last_of(&said) {

@@ -50,6 +50,15 @@ pub(super) struct Plugged {
     pub(super) terminal: Terminal,
 }
 
+/// What came of one look at a terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    Bytes,
+    Nothing,
+    /// Nobody has the other side open.
+    End,
+}
+
 impl Plugged {
     /// Plugs a job into its terminal; `feed` is the write end of the pipe of standard output.
     pub(super) fn new(
@@ -110,6 +119,16 @@ impl Terminal {
     /// Moves what the job has written to the pipe, as far as there is room; was there anything?
     pub(super) fn fill(&mut self) -> bool {
         let Some(feed) = &self.feed else { return false };
+        match self.take(feed) {
+            Taken::Bytes => true,
+            Taken::Nothing => false,
+            // The kernel looks for bytes first and for writers then: the last of them may have written and gone in between.
+            Taken::End if self.is_final && self.take(feed) == Taken::Bytes => true,
+            Taken::End => self.ended(),
+        }
+    }
+
+    fn take(&self, feed: &OwnedFd) -> Taken {
         let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
         let moved = match splice(&self.master, None, feed, None, MOST, flags) {
             // Not every kernel, and not every sandbox, can splice from a terminal.
@@ -117,10 +136,9 @@ impl Terminal {
             moved => moved,
         };
         match moved {
-            Ok(0) => self.ended(),
-            Ok(_) => true,
-            Err(Errno::EAGAIN | Errno::EINTR) => false,
-            Err(_) => self.ended(),
+            Ok(1..) => Taken::Bytes,
+            Err(Errno::EAGAIN | Errno::EINTR) => Taken::Nothing,
+            Ok(0) | Err(_) => Taken::End,
         }
     }
 

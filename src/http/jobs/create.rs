@@ -20,10 +20,16 @@ use crate::view::ValidView;
 use crate::{body, idempotency, respond, trace};
 use job::trace::Trace;
 use job::{Idempotency, JobId, Spec};
-use manager::{Submission, Submitted, Until};
+use manager::{Submission, Submitted};
 
 /// The parameters of [`create`].
-pub(crate) const CREATE: &[&str] = &["wait", "output_bytes", "output_stream", "output_ansi"];
+pub(crate) const CREATE: &[&str] = &[
+    "wait",
+    "until",
+    "output_bytes",
+    "output_stream",
+    "output_ansi",
+];
 
 /// `POST /jobs`
 pub(crate) async fn create(
@@ -32,7 +38,7 @@ pub(crate) async fn create(
     mut params: Params,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let wait = Wait::of(&mut params, request.headers());
+    let wait = Wait::of(&mut params, request.headers()).until(&mut params);
     let shown = Wanted::of(&mut params);
     params.finish()?;
     let key = idempotency::key(request.headers())?;
@@ -43,6 +49,7 @@ pub(crate) async fn create(
         idempotency::Request::Repeat(submitted) => submitted,
         idempotency::Request::New(claim) => {
             let new = wanted(&api.settings, &bytes).await?;
+            wait.can_be_for(&new.spec)?;
             submit(&api, &caller, new, (None, trace), claim).await?
         }
     };
@@ -130,7 +137,7 @@ pub(crate) async fn accepted(
 ) -> Response {
     let mut job = submitted.job;
     if !wait.limit.is_zero() {
-        let waited = api.manager.wait(job.id, Until::Finished, wait.limit).await;
+        let waited = api.manager.wait(job.id, wait.until, wait.limit).await;
         // The job has been accepted, and the answer says so even if it is gone by now.
         if let Ok(later) = waited {
             job = later;

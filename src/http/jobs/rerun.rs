@@ -18,7 +18,7 @@ use crate::{body, idempotency, trace};
 use job::JobId;
 
 /// The parameters of [`rerun`].
-pub(crate) const RERUN: &[&str] = &["wait", "output_bytes", "output_stream", "output_ansi"];
+pub(crate) const RERUN: &[&str] = super::CREATE;
 
 /// `POST /jobs/{id}/rerun`
 pub(crate) async fn rerun(
@@ -28,7 +28,7 @@ pub(crate) async fn rerun(
     mut params: Params,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let wait = Wait::of(&mut params, request.headers());
+    let wait = Wait::of(&mut params, request.headers()).until(&mut params);
     let shown = Wanted::of(&mut params);
     params.finish()?;
     let key = idempotency::key(request.headers())?;
@@ -45,6 +45,7 @@ pub(crate) async fn rerun(
         idempotency::Request::Repeat(submitted) => submitted,
         idempotency::Request::New(claim) => {
             let new = changed(&api, id, &patch).await?;
+            wait.can_be_for(&new.spec)?;
             submit(&api, &caller, new, (Some(id), trace), claim).await?
         }
     };

@@ -152,7 +152,7 @@ impl Index {
         Ok(())
     }
 
-    /// Where this line begins; the last one where there are not so many.
+    /// Where this line begins; the last one if there are not so many.
     fn line(&mut self, reader: &mut Reader, line: u64, end: u64) -> io::Result<Found> {
         let before = line - 1;
         let place = |index: usize| u64::try_from(index).map_err(io::Error::other);

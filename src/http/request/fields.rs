@@ -218,7 +218,7 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// The field; nothing where it is absent, `null` or wrong.
+    /// The field; nothing if it is absent, `null` or wrong.
     pub(super) fn optional<T>(
         &mut self,
         name: &'static str,

@@ -66,7 +66,7 @@ fn input(at: &At<'_>) -> Option<Input> {
     })
 }
 
-fn inner_path(at: &At<'_>) -> Option<InnerPath> {
+pub(super) fn inner_path(at: &At<'_>) -> Option<InnerPath> {
     match InnerPath::new(at.text()?) {
         Ok(path) => Some(path),
         Err(error) => at.refuse(code::INVALID_VALUE, error.to_string()),

@@ -77,6 +77,7 @@ fn every_field_can_be_set() {
     fields.insert("success_exit_codes".into(), json!([0, 3]));
     fields.insert("sandbox".into(), Json::Null);
     fields.insert("webhooks".into(), json!([]));
+    fields.insert("ready".into(), Json::Null);
     fields.insert("workspace".into(), Json::Null);
     fields.insert("inputs".into(), json!([]));
     fields.insert("artifacts".into(), Json::Null);

@@ -80,7 +80,7 @@ fn address(private: bool) -> impl Fn(&At<'_>) -> Option<String> {
 }
 
 /// What a webhook can be told of: all but deliveries.
-const EVENTS: [(&str, Kind); 10] = [
+const EVENTS: [(&str, Kind); 12] = [
     ("job.created", Kind::Created),
     ("job.started", Kind::Started),
     ("job.paused", Kind::Paused),
@@ -88,6 +88,8 @@ const EVENTS: [(&str, Kind); 10] = [
     ("job.stopping", Kind::Stopping),
     ("job.signaled", Kind::Signaled),
     ("job.changed", Kind::Changed),
+    ("job.ready", Kind::Ready),
+    ("job.not_ready", Kind::NotReady),
     ("job.attempt_finished", Kind::AttemptFinished),
     ("job.artifacts", Kind::Artifacts),
     ("job.finished", Kind::Finished),

@@ -232,7 +232,7 @@ impl Seen {
     }
 }
 
-/// The first start's token; nothing where its file was removed.
+/// The first start's token; nothing if its file was removed.
 pub(super) fn present_token(state_dir: &Path) -> Result<Option<String>, StateDirError> {
     if state_dir.join(DEFAULT_FILE).exists() {
         state_dir::token(state_dir).map(Some)

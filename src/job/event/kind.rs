@@ -28,6 +28,12 @@ pub enum Kind {
     /// A client changed it.
     #[serde(rename = "job.changed")]
     Changed,
+    /// It is ready, by what its spec says.
+    #[serde(rename = "job.ready")]
+    Ready,
+    /// It was not ready in time.
+    #[serde(rename = "job.not_ready")]
+    NotReady,
     /// An attempt ended, and another one follows.
     #[serde(rename = "job.attempt_finished")]
     AttemptFinished,
@@ -78,7 +84,7 @@ pub enum About {
 
 impl Kind {
     /// Every kind, in the order of a life.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Created,
         Self::Started,
         Self::Paused,
@@ -86,6 +92,8 @@ impl Kind {
         Self::Stopping,
         Self::Signaled,
         Self::Changed,
+        Self::Ready,
+        Self::NotReady,
         Self::AttemptFinished,
         Self::Artifacts,
         Self::Finished,
@@ -110,6 +118,8 @@ impl Kind {
             Self::Stopping => "job.stopping",
             Self::Signaled => "job.signaled",
             Self::Changed => "job.changed",
+            Self::Ready => "job.ready",
+            Self::NotReady => "job.not_ready",
             Self::AttemptFinished => "job.attempt_finished",
             Self::Artifacts => "job.artifacts",
             Self::Finished => "job.finished",
@@ -141,6 +151,8 @@ impl Kind {
             | Self::Stopping
             | Self::Signaled
             | Self::Changed
+            | Self::Ready
+            | Self::NotReady
             | Self::AttemptFinished
             | Self::Artifacts
             | Self::Finished
@@ -154,7 +166,7 @@ impl Kind {
         }
     }
 
-    /// The state in which a job is known to have been when this was told; nothing where it does not say.
+    /// The state in which a job is known to have been when this was told; nothing if it does not say.
     #[must_use]
     pub fn told(self) -> Option<State> {
         match self {
@@ -164,6 +176,8 @@ impl Kind {
             Self::Stopping => Some(State::Stopping),
             Self::Signaled
             | Self::Changed
+            | Self::Ready
+            | Self::NotReady
             | Self::Artifacts
             | Self::Finished
             | Self::WebhookDelivered

@@ -255,7 +255,11 @@ pub(crate) async fn stop(
     shared.chains.give_up(&waiting);
     // Thousands take a while; who wants to know waits for the batch.
     shared.spawn(async move {
-        manager.stop_many(ids, &how).await;
+        for (job, stopped) in manager.stop_many(ids, &how).await {
+            if let Err(error) = stopped {
+                tracing::warn!(job.id = %job, batch.id = %id, "job {job} of batch {id} could not be stopped: {error}");
+            }
+        }
     });
     Ok(())
 }

@@ -27,6 +27,17 @@ fn trace_id(job: &Job) -> Option<&str> {
     job.trace.as_ref().map(|trace| trace.trace_id.as_str())
 }
 
+/// It is ready, or is not in time.
+pub(super) fn ready(job: &Job) {
+    let message = job.ready_message.as_deref();
+    match (job.ready_at, job.not_ready_at) {
+        (Some(_), _) => tracing::info!(job.id = %job.id, message, "job {} is ready", job.id),
+        (None, _) => {
+            tracing::info!(job.id = %job.id, message, "job {} was not ready in time", job.id);
+        }
+    }
+}
+
 /// Somebody has asked for its end.
 pub(super) fn stopping(job: &Job, stop: &Stop) {
     tracing::info!(

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::requests::JobRequest;
 use super::supervised::{Followed, Supervised};
 use super::there::{self, Chosen};
-use super::{Next, Runner, Stopping, WAKEFUL, log, unstarted, workspace};
+use super::{Next, Runner, Stopping, WAKEFUL, log, ready, unstarted, workspace};
 use crate::adopt::Origin;
 use crate::batches;
 use crate::link::MonitorLink;
@@ -125,7 +125,7 @@ impl Runner {
         Next::Start(Some((stop, reply)))
     }
 
-    /// Takes the job out of those that wait; `false` where it has been granted by now.
+    /// Takes the job out of those that wait; `false` if it has been granted by now.
     fn withdraw(&self) -> bool {
         let is_out = self.shared.room.withdraw(self.job.id);
         if is_out {
@@ -134,7 +134,7 @@ impl Runner {
         is_out
     }
 
-    /// Leaves the job to the room, where nobody holds anything of it.
+    /// Leaves the job to the room, if nobody holds anything of it.
     fn sleep(&self) -> bool {
         let deadline = self.job.start_deadline_at();
         let room = &self.shared.room;
@@ -170,6 +170,7 @@ impl Runner {
             self.job.state = State::Starting;
             self.job.message = None;
             self.publish();
+            ready::listen(self);
             let link = match Box::pin(self.launch(secrets.clone())).await {
                 Ok(link) => link,
                 Err(NotLaunched::Failed(failure)) => return self.fail_to_spawn(failure).await,

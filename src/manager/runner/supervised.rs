@@ -8,10 +8,11 @@ use std::ops::ControlFlow::{self, Break, Continue};
 use tokio::time::Instant;
 
 use super::requests::{JobRequest, Pending, READERS, Reply, UNANSWERED, refused, send};
-use super::{Next, Runner, Stopping, log};
+use super::{Next, Runner, Stopping, log, ready};
 use crate::adopt::{self, Fate, Origin};
 use crate::link::MonitorLink;
 use crate::readers::{Telling, more_read};
+use crate::readiness::{Seen, Watch};
 use crate::shutdown::ShutdownPlan;
 use crate::time::until;
 use crate::{RequestError, mirror, wake};
@@ -45,6 +46,8 @@ enum Woken {
     Read,
     Overdue,
     Look,
+    /// It is ready, or is not in time.
+    Ready(Seen),
 }
 
 /// A job and its monitor.
@@ -65,6 +68,8 @@ pub(super) struct Supervised<'a> {
     /// What the monitor is told of the readers of the output.
     readers: Telling,
     has_stdin: bool,
+    /// Looks whether it is ready.
+    ready: Option<Watch>,
 }
 
 impl<'a> Supervised<'a> {
@@ -80,6 +85,7 @@ impl<'a> Supervised<'a> {
             kill_at: None,
             watching: false,
             readers: Telling::default(),
+            ready: None,
         }
     }
 
@@ -89,7 +95,12 @@ impl<'a> Supervised<'a> {
             let request = self.stop(stop, reply);
             self.send(request).await;
         }
+        // An earlier server may have died before it had asked for it.
+        if let Some(request) = ready::stop_of_late(self.runner) {
+            self.send(request).await;
+        }
         loop {
+            ready::begin(self.runner, &mut self.ready);
             if !self.watching && self.runner.feed.receiver_count() > 0 {
                 self.watching = true;
                 let _ = send(&self.link, UNANSWERED, Request::WatchOutput(true)).await;
@@ -107,6 +118,7 @@ impl<'a> Supervised<'a> {
                 () = more_read(&mut self.runner.read), if self.readers.is_full() => Woken::Read,
                 () = until(self.kill_at) => Woken::Overdue,
                 () = until(self.look_at) => Woken::Look,
+                seen = seen(&mut self.ready) => Woken::Ready(seen),
             };
             let next = match woken {
                 Woken::Monitor(Ok(Some(message))) => self.on_monitor(message).await,
@@ -119,6 +131,10 @@ impl<'a> Supervised<'a> {
                     Continue(Some(Request::WatchOutput(false)))
                 }
                 Woken::Read => Continue(None),
+                Woken::Ready(seen) => Continue(match &mut self.ready {
+                    Some(watch) => Box::pin(ready::take(self.runner, watch, seen)).await,
+                    None => None,
+                }),
                 Woken::Look => {
                     self.look_at = Some(Instant::now() + wake::LOOK);
                     if let Some(process) = &self.runner.job.process {
@@ -384,5 +400,13 @@ impl<'a> Supervised<'a> {
             let _ = pending.reply.send(Err(refusal.into()));
         }
         next
+    }
+}
+
+/// What is seen of a job that is looked at.
+async fn seen(watch: &mut Option<Watch>) -> Seen {
+    match watch {
+        Some(watch) => watch.next().await,
+        None => std::future::pending().await,
     }
 }

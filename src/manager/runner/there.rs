@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::requests::{JobRequest, Reply, refused};
-use super::{Next, Runner, STORE_RETRY, Stopping, log, start};
+use super::{Next, Runner, STORE_RETRY, Stopping, WAKEFUL, log, start};
 use crate::nodes::{Found, NodeBook, NodeLink};
 use crate::time::until;
 use crate::{RequestError, batches, mirror};
@@ -48,6 +48,13 @@ async fn store(runner: &mut Runner, events: Vec<Event>) -> bool {
         }
     }
     true
+}
+
+/// A job that an earlier server gave to another node; it holds a slot.
+pub(crate) async fn resume(mut runner: Box<Runner>, secrets: Secrets) {
+    let next = Away::new(&mut runner, &secrets).follow().await;
+    let awake_until = Instant::now() + WAKEFUL;
+    runner.go_on(secrets, next, awake_until).await;
 }
 
 /// A request that the node has not answered yet.

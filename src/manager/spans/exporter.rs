@@ -149,7 +149,7 @@ impl Delivery {
         }
     }
 
-    /// Sends them, tries again where that may help, and counts what became of them.
+    /// Sends them, tries again if that may help, and counts what became of them.
     async fn send(&self, client: &reqwest::Client, spans: Vec<Value>) {
         if spans.is_empty() {
             return;

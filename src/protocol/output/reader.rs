@@ -293,7 +293,7 @@ impl Reader {
         }
     }
 
-    /// Opens the segment with this first offset, or brings the open one up to date. False where there
+    /// Opens the segment with this first offset, or brings the open one up to date. False if there
     /// is none.
     fn enter(&mut self, first: u64) -> io::Result<bool> {
         match &mut self.open {

@@ -27,7 +27,7 @@ pub fn lock(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Who holds the write lock on a file; 0 where the holder is in another PID namespace.
+/// Who holds the write lock on a file; 0 if the holder is in another PID namespace.
 pub fn lock_holder(file: &File) -> io::Result<Option<i32>> {
     let mut query = whole_file(libc::F_WRLCK);
     fcntl(file, FcntlArg::F_GETLK(&mut query))?;

@@ -1,8 +1,10 @@
 //! What is left out of a row's text since it is as usual, and put back when it is read. Pure.
 //!
-//! The text is stripped as text: it is made for every acceptance and every end of a job, and a tree of
-//! values in between cost more than everything else that the server's store does in user space.
+//! Both are done on the text: it is made for every acceptance and every end of a job, and read for every job of a list
+//! and every one that waits when the service starts. A tree of values in between cost more than everything else that the
+//! server's store does in user space.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -41,7 +43,7 @@ static SECTIONS: LazyLock<Map<String, Value>> =
 
 static PATTERNS: LazyLock<Patterns> = LazyLock::new(|| {
     let sections = SECTIONS.iter().map(|(name, section)| {
-        let Pattern::Object(members) = Pattern::of(section) else {
+        let Pattern::Object { members, .. } = Pattern::of(section) else {
             unreachable!("every section above is an object");
         };
         (name.clone(), Pattern::Section(members))
@@ -54,7 +56,10 @@ type Patterns = BTreeMap<String, Pattern>;
 /// What a member's text is compared with.
 enum Pattern {
     Text(String),
-    Object(Patterns),
+    Object {
+        members: Patterns,
+        text: String,
+    },
     /// Its members are compared, and it stays even if nothing is left in it.
     Section(Patterns),
 }
@@ -62,12 +67,13 @@ enum Pattern {
 impl Pattern {
     fn of(value: &Value) -> Self {
         match value {
-            Value::Object(members) => Self::Object(
-                members
+            Value::Object(members) => Self::Object {
+                members: members
                     .iter()
                     .map(|(name, value)| (name.clone(), Self::of(value)))
                     .collect(),
-            ),
+                text: value.to_string(),
+            },
             Value::Null
             | Value::Bool(_)
             | Value::Number(_)
@@ -99,14 +105,10 @@ fn strip_object(rest: &mut &str, patterns: &Patterns, out: &mut String) -> Optio
             let before = out.len();
             let key = take_value(rest)?;
             take(rest, ":")?;
-            if kept > 0 {
-                out.push(',');
-            }
-            out.push_str(key);
-            out.push(':');
             let name = key.strip_prefix('"')?.strip_suffix('"')?;
+            begin_member(out, name, kept == 0);
             let is_usual = match patterns.get(name) {
-                Some(Pattern::Object(members)) if rest.starts_with('{') => {
+                Some(Pattern::Object { members, .. }) if rest.starts_with('{') => {
                     strip_object(rest, members, out)?
                 }
                 Some(Pattern::Section(members)) if rest.starts_with('{') => {
@@ -118,7 +120,7 @@ fn strip_object(rest: &mut &str, patterns: &Patterns, out: &mut String) -> Optio
                     out.push_str(value);
                     value == usual
                 }
-                Some(Pattern::Object(_) | Pattern::Section(_)) | None => {
+                Some(Pattern::Object { .. } | Pattern::Section(_)) | None => {
                     out.push_str(take_value(rest)?);
                     false
                 }
@@ -186,27 +188,66 @@ fn end_of_string(bytes: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// Puts back what [`strip`] left out.
-pub(super) fn fill(value: &mut Value) {
-    for (section, usual) in SECTIONS.iter() {
-        if let Some(value) = value.get_mut(section) {
-            fill_in(value, usual);
-        }
+/// Puts back what [`strip`] left out. A text that [`strip`] would not have understood comes back as it is.
+pub(super) fn fill(text: &str) -> Cow<'_, str> {
+    let mut filled = String::with_capacity(text.len() + USUAL.len());
+    let mut rest = text;
+    match fill_object(&mut rest, &PATTERNS, &mut filled) {
+        Some(()) if rest.is_empty() => filled.into(),
+        Some(()) | None => text.into(),
     }
 }
 
-fn fill_in(value: &mut Value, usual: &Value) {
-    let (Value::Object(value), Value::Object(usual)) = (value, usual) else {
-        return;
-    };
-    for (key, usual) in usual {
-        match value.get_mut(key) {
-            Some(value) => fill_in(value, usual),
-            None => {
-                value.insert(key.clone(), usual.clone());
+/// Copies the object at the beginning of `rest`, and behind its members those that the patterns have besides.
+fn fill_object(rest: &mut &str, patterns: &Patterns, out: &mut String) -> Option<()> {
+    take(rest, "{")?;
+    out.push('{');
+    let mut names = Vec::new();
+    if take(rest, "}").is_none() {
+        loop {
+            let key = take_value(rest)?;
+            take(rest, ":")?;
+            let name = key.strip_prefix('"')?.strip_suffix('"')?;
+            begin_member(out, name, names.is_empty());
+            match patterns.get(name) {
+                Some(Pattern::Object { members, .. } | Pattern::Section(members))
+                    if rest.starts_with('{') =>
+                {
+                    fill_object(rest, members, out)?;
+                }
+                Some(Pattern::Text(_) | Pattern::Object { .. } | Pattern::Section(_)) | None => {
+                    out.push_str(take_value(rest)?);
+                }
             }
+            names.push(name);
+            if take(rest, "}").is_some() {
+                break;
+            }
+            take(rest, ",")?;
         }
     }
+    let mut is_first = names.is_empty();
+    for (name, pattern) in patterns {
+        let (Pattern::Text(text) | Pattern::Object { text, .. }) = pattern else {
+            continue;
+        };
+        if !names.contains(&name.as_str()) {
+            begin_member(out, name, is_first);
+            out.push_str(text);
+            is_first = false;
+        }
+    }
+    out.push('}');
+    Some(())
+}
+
+fn begin_member(out: &mut String, name: &str, is_first: bool) {
+    if !is_first {
+        out.push(',');
+    }
+    out.push('"');
+    out.push_str(name);
+    out.push_str("\":");
 }
 
 #[cfg(test)]
@@ -229,6 +270,29 @@ mod tests {
             }
             None => true,
         });
+    }
+
+    /// What [`fill`] does, on a tree.
+    fn fill_tree(value: &mut Value, usual: &Value) {
+        let (Value::Object(value), Value::Object(usual)) = (value, usual) else {
+            return;
+        };
+        for (key, usual) in usual {
+            match value.get_mut(key) {
+                Some(value) => fill_tree(value, usual),
+                None => {
+                    value.insert(key.clone(), usual.clone());
+                }
+            }
+        }
+    }
+
+    fn in_sections(value: &mut Value, change: fn(&mut Value, &Value)) {
+        for (section, usual) in SECTIONS.iter() {
+            if let Some(value) = value.get_mut(section) {
+                change(value, usual);
+            }
+        }
     }
 
     fn stripped(value: &Value) -> Value {
@@ -296,21 +360,20 @@ mod tests {
             whole in like(&Value::Object(SECTIONS.clone()))
         ) {
             let mut expected = whole.clone();
-            for (section, usual) in SECTIONS.iter() {
-                if let Some(value) = expected.get_mut(section) {
-                    strip_tree(value, usual);
-                }
-            }
-            let mut stripped = stripped(&whole);
+            in_sections(&mut expected, strip_tree);
+            let stripped = stripped(&whole);
             prop_assert_eq!(&stripped, &expected);
-            fill(&mut stripped);
             let mut whole = whole;
-            fill(&mut whole);
-            prop_assert_eq!(stripped, whole);
+            in_sections(&mut whole, fill_tree);
+            for some in [stripped, whole.clone()] {
+                let filled: Value = serde_json::from_str(&fill(&some.to_string())).unwrap();
+                prop_assert_eq!(&filled, &whole);
+            }
         }
 
         #[test]
         fn any_text_is_stripped_or_left_as_it_is(text in "[{}\\[\\],:\"\\\\a0é ]{0,20}") {
+            drop(fill(&text));
             drop(strip(text));
         }
     }
@@ -334,8 +397,8 @@ mod tests {
             r#"{"spec": {"cwd":null}}"#,
             r#"{"spec":{"cwd":"\"#,
         ] {
-            let text = text.to_owned();
-            assert_eq!(strip(text.clone()), text);
+            assert_eq!(fill(text), text);
+            assert_eq!(strip(text.to_owned()), text);
         }
     }
 }

@@ -359,6 +359,9 @@ async fn words_of_other_programs_work_or_say_what_does() {
     let ran = cli(&server, &["kill", "x"]);
     assert_eq!(ran.code, Some(2), "{ran:?}");
     assert!(ran.stderr.contains("procession stop --force"), "{ran:?}");
+    let ran = cli(&server, &["run", "--retries", "2", "--", "true"]);
+    assert_eq!(ran.code, Some(125), "{ran:?}");
+    assert!(ran.stderr.contains("use --retry N"), "{ran:?}");
     let ran = cli(&server, &["run", "-w", "/", "--", "pwd"]).good();
     assert_eq!(ran.text(), "/\n");
     let job = id(&server

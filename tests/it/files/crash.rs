@@ -11,14 +11,14 @@ use super::workspace;
 use crate::harness::{Persistent, Server, eventually, id};
 
 /// A service of which a test can have the server killed.
-struct Armed {
-    server: Server,
-    client: Persistent,
+pub(crate) struct Armed {
+    pub(crate) server: Server,
+    pub(crate) client: Persistent,
     points: TempDir,
 }
 
 impl Armed {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let points = tempfile::tempdir().unwrap();
         let value = points.path().display().to_string();
         let server = Server::builder().env("PROCESSION_FAILPOINTS", &value);
@@ -31,11 +31,11 @@ impl Armed {
     }
 
     /// The next that comes by there is killed.
-    fn arm(&self, point: &str) {
+    pub(crate) fn arm(&self, point: &str) {
         fs::write(self.points.path().join(point), "").unwrap();
     }
 
-    async fn is_struck(&self, point: &str) {
+    pub(crate) async fn is_struck(&self, point: &str) {
         let file = self.points.path().join(point);
         let what = format!("{point} is come by");
         eventually(&what, async || (!file.exists()).then_some(())).await;

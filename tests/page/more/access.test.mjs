@@ -1,13 +1,13 @@
-// Who may only look can do nothing, by hand either.
+// Who may only look can do nothing, by hand either; and the page under another name.
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { LIMIT, root, Service, until } from "../harness.mjs";
+import { Browser, LIMIT, root, rows, Service, until } from "../harness.mjs";
 
 let service;
-before(async () => { service = await Service.start(); });
+before(async () => { service = await Service.start(["--allowed-host", "jobs.example"]); });
 after(async () => { await service.stop(); });
 
 const options = { timeout: 4 * LIMIT };
@@ -37,4 +37,27 @@ test("with the scope read every operation that changes something is refused", op
   }
   assert.equal((await service.job(job.id)).state, "running");
   await service.api("DELETE", `/jobs/${job.id}?force&wait=30`);
+});
+
+test("under a name that is allowed the page works, under another it is refused", options, async () => {
+  const browser = await Browser.start(["--host-resolver-rules=MAP jobs.example 127.0.0.1, MAP evil.example 127.0.0.1"]);
+  try {
+    const { port } = new URL(service.url);
+    const url = `http://jobs.example:${port}`;
+    const visitor = await browser.visitor({ url }, { allowed: [/status of 401/, /Cross-Origin-Opener-Policy header has been ignored/] });
+    const { page } = visitor;
+    await page.goto(`${url}/ui/run`);
+    await page.getByLabel("Or a token").fill(service.token);
+    await page.getByRole("button", { name: "Sign in" }).click();
+    await page.getByLabel("Script", { exact: true }).fill("echo by name");
+    await page.keyboard.press("Control+Enter");
+    await until(async () => (await rows(page)).join() === "by name", "its output");
+    await page.locator(".live.live").waitFor();
+    await visitor.leave();
+    const other = await browser.visitor({ url: `http://evil.example:${port}` }, { allowed: [/status of 421/] });
+    assert.equal((await other.page.goto(`http://evil.example:${port}/ui/`)).status(), 421);
+    await other.leave();
+  } finally {
+    await browser.stop();
+  }
 });

@@ -76,6 +76,7 @@ export interface Spec {
   ttl_seconds_after_finished: number;
   webhooks: { url: string; events: string[] }[];
   retry: { max_attempts: number } | null;
+  ready: unknown;
   [field: string]: unknown;
 }
 
@@ -85,6 +86,9 @@ export interface Job extends Omit<BasicJob, "command" | "queue" | "priority" | "
     pid: number; pgid: number; sid: number; started_at: string; containment: string; executable: string | null;
     sandbox: { landlock_abi: number | null; seccomp: boolean; missing: string[] } | null;
   } | null;
+  ready_at: string | null;
+  not_ready_at: string | null;
+  ready_message: string | null;
   attempts: Attempt[];
   batch: { id: string; key: string; index: number; count: number } | null;
   depends_on: Dependency[];

@@ -67,10 +67,29 @@ export function ended(): void {
   if (session.value) over.value = true;
 }
 
-/** Asks the other tabs for theirs, for a moment. */
-export function ask(): Promise<string | null> {
+// A tab with a session holds a lock, so that a new one knows whether there is anybody to ask. Only in a secure context.
+const locks = globalThis.navigator?.locks as LockManager | undefined;
+let release: (() => void) | null = null;
+
+token.subscribe((text) => {
+  if (text === null) {
+    release?.();
+    release = null;
+  } else if (release === null) {
+    const held = new Promise<void>((resolve) => { release = resolve; });
+    void locks?.request(KEY, { mode: "shared" }, () => held);
+  }
+});
+
+async function othersHave(): Promise<boolean> {
+  return (await locks?.query())?.held?.some(({ name }) => name === KEY) ?? false;
+}
+
+/** Asks the other tabs for theirs: for a moment, or longer if one of them has it. */
+export async function ask(): Promise<string | null> {
+  const patience = (await othersHave()) ? 2000 : 150;
   return new Promise((resolve) => {
-    const wait = setTimeout(() => done(null), 150);
+    const wait = setTimeout(() => done(null), patience);
     const hear = ({ data }: MessageEvent): void => {
       if (data?.kind === "session" && typeof data.token === "string") done(data.token);
     };

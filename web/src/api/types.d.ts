@@ -515,6 +515,32 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/jobs/{id}/ports": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+            };
+            cookie?: never;
+        };
+        /**
+         * List the ports that a job listens on
+         * @description The TCP sockets that its live processes listen on at this moment.
+         */
+        get: operations["listPorts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/jobs/{id}/files": {
         parameters: {
             query?: never;
@@ -1754,7 +1780,7 @@ export interface components {
          * @description Why a job is over. Clients accept causes that they do not know.
          * @enum {string}
          */
-        Cause: "exited" | "signaled" | "spawn_failed" | "timeout" | "canceled" | "superseded" | "dependency_failed" | "oom_killed" | "output_limit" | "start_deadline" | "shutdown" | "monitor_lost" | "supervisor_lost" | "host_rebooted";
+        Cause: "exited" | "signaled" | "spawn_failed" | "timeout" | "canceled" | "superseded" | "dependency_failed" | "oom_killed" | "output_limit" | "not_ready" | "start_deadline" | "shutdown" | "monitor_lost" | "supervisor_lost" | "host_rebooted";
         /**
          * Format: date-time
          * @description RFC 3339 in UTC with microseconds.
@@ -1976,7 +2002,12 @@ export interface components {
             start_deadline_seconds: number | null;
             /** @description Whether and when the job is tried again if it fails. Excludes an open standard input and a terminal. */
             retry?: null | components["schemas"]["Retry"];
-            /** @description `true` by default with `inputs` or `artifacts`, else `null`. */
+            /**
+             * @description When a job counts as ready, such as a server once it serves: `until=ready` waits for it, and `ready_at` and the event
+             *     `job.ready` tell it. Of each attempt anew.
+             */
+            ready?: null | components["schemas"]["Ready"];
+            /** @description `true` by default with `inputs`, `artifacts` or `ready.file`, else `null`. */
             workspace?: null | components["schemas"]["Workspace"];
             /**
              * @description Files that are in the workspace before the job starts. They are in place when the job is accepted; a further attempt finds what the one before has left.
@@ -1989,6 +2020,40 @@ export interface components {
              * @default 604800
              */
             ttl_seconds_after_finished: number | null;
+        };
+        /**
+         * @description Exactly one of `log`, `port`, `file` and `notify`. If it does not come within `timeout_seconds` of the start of the attempt, that is the
+         *     event `job.not_ready`, and `ready_message` says what was seen instead; with `nothing` the job continues, and may be ready later.
+         */
+        Ready: {
+            /** @description A regular expression (without look-around and back references) for a whole line of the output. Of a line longer than 64 KiB, parts are matched. */
+            log?: string | null;
+            /**
+             * @description With `log`.
+             * @default all
+             * @enum {string|null}
+             */
+            stream: "all" | "stdout" | "stderr" | null;
+            /** @description A TCP port that a process of the job listens on. A socket of another process does not count. */
+            port?: number | null;
+            /**
+             * @description With `port`: at any address, at one that this machine reaches by loopback, or at one that others may reach.
+             * @default any
+             * @enum {string|null}
+             */
+            address: "any" | "loopback" | "routable" | null;
+            /** @description A regular file in the workspace that has come or changed since the attempt started. */
+            file?: null | components["schemas"]["InnerPath"];
+            /** @description `true`: a process of the job reports `READY=1` to the socket in `NOTIFY_SOCKET`, as sd_notify(3) does. What is reported while the server restarts is lost. */
+            notify?: boolean | null;
+            /** @default 60 */
+            timeout_seconds: number | null;
+            /**
+             * @description With `stop` the job is stopped: `failed`, `not_ready`.
+             * @default nothing
+             * @enum {string|null}
+             */
+            on_timeout: "nothing" | "stop" | null;
         };
         /**
          * @description A directory of its own for the job: its default `cwd`, and `PROCESSION_WORKSPACE` in its environment. `keep` says what stays after
@@ -2264,7 +2329,7 @@ export interface components {
              *       "timeout"
              *     ]
              */
-            on: ("exited" | "signaled" | "oom_killed" | "timeout" | "spawn_failed" | "output_limit" | "monitor_lost" | "supervisor_lost" | "host_rebooted" | "shutdown")[] | null;
+            on: ("exited" | "signaled" | "oom_killed" | "timeout" | "spawn_failed" | "output_limit" | "not_ready" | "monitor_lost" | "supervisor_lost" | "host_rebooted" | "shutdown")[] | null;
             /** @description Of the exit codes only these; `null` for all that are no success. */
             exit_codes?: null | components["schemas"]["ExitCodes"][];
             /**
@@ -2377,7 +2442,7 @@ export interface components {
             } | null;
         };
         /** @description The spec of a job with every default filled in. */
-        JobSpec: WithRequired<components["schemas"]["SpecCommon"], "cwd" | "env" | "env_inherit" | "user" | "group" | "supplementary_groups" | "umask" | "nice" | "oom_score_adj" | "cpu_affinity" | "limits" | "no_new_privs" | "sandbox" | "stdin" | "pty" | "output" | "timeout_seconds" | "stop" | "wait_for" | "success_exit_codes" | "queue" | "priority" | "weight" | "concurrency" | "start_deadline_seconds" | "ttl_seconds_after_finished" | "retry" | "workspace" | "inputs" | "artifacts"> & {
+        JobSpec: WithRequired<components["schemas"]["SpecCommon"], "cwd" | "env" | "env_inherit" | "user" | "group" | "supplementary_groups" | "umask" | "nice" | "oom_score_adj" | "cpu_affinity" | "limits" | "no_new_privs" | "sandbox" | "stdin" | "pty" | "output" | "timeout_seconds" | "stop" | "wait_for" | "success_exit_codes" | "queue" | "priority" | "weight" | "concurrency" | "start_deadline_seconds" | "ttl_seconds_after_finished" | "retry" | "ready" | "workspace" | "inputs" | "artifacts"> & {
             /** @description The names; the values are never shown. */
             secret_env: {
                 [key: string]: string | null;
@@ -2478,6 +2543,7 @@ export interface components {
          *         "ttl_seconds_after_finished": 604800,
          *         "webhooks": [],
          *         "retry": null,
+         *         "ready": null,
          *         "workspace": null,
          *         "inputs": [],
          *         "artifacts": null
@@ -2487,6 +2553,9 @@ export interface components {
          *       "finished_at": "2026-01-31T12:01:10.100042Z",
          *       "expires_at": "2026-02-07T12:01:10.100042Z",
          *       "deadline_at": null,
+         *       "ready_at": null,
+         *       "not_ready_at": null,
+         *       "ready_message": null,
          *       "process": {
          *         "pid": 4711,
          *         "pgid": 4711,
@@ -2611,6 +2680,12 @@ export interface components {
             expires_at: null | components["schemas"]["Timestamp"];
             /** @description When the timeout will strike. */
             deadline_at: null | components["schemas"]["Timestamp"];
+            /** @description When the present attempt was ready, of a job with `ready`. */
+            ready_at: null | components["schemas"]["Timestamp"];
+            /** @description When it was told that it was not ready in time. It may be ready later. */
+            not_ready_at: null | components["schemas"]["Timestamp"];
+            /** @description What showed that it is ready: the line, the port, the file or the last `STATUS=`. If it was not in time, what was seen instead. */
+            ready_message: string | null;
             /** @description Set once there is one. */
             process: null | components["schemas"]["Process"];
             /** @description The number of the present, the next or the last attempt. `exit`, `termination`, `process` and `spawn_failure` are of that; `started_at` is of the first; `usage` is of all. */
@@ -2974,7 +3049,7 @@ export interface components {
             next_offset: number;
         };
         /** @enum {string} */
-        EventType: "job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.attempt_finished" | "job.artifacts" | "job.finished" | "job.webhook_delivered" | "job.webhook_failed" | "batch.created" | "batch.finished" | "schedule.started" | "schedule.skipped" | "schedule.changed" | "queue.changed";
+        EventType: "job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.ready" | "job.not_ready" | "job.attempt_finished" | "job.artifacts" | "job.finished" | "job.webhook_delivered" | "job.webhook_failed" | "batch.created" | "batch.finished" | "schedule.started" | "schedule.skipped" | "schedule.changed" | "queue.changed";
         /**
          * @description A happening, as a CloudEvent 1.0. `source` names the store that it comes from, `time` is when it happened. `subject` is the job's id,
          *     `batch/` and that of a batch, `schedule/` and the name of a schedule, or `queue/` and that of a queue; the last two are only in
@@ -3065,6 +3140,8 @@ export interface components {
                 rerun_of?: string | null;
                 /** @description With `job.started`. */
                 pid?: number | null;
+                /** @description With `job.ready`: what showed it. With `job.not_ready`: what was seen instead. */
+                message?: string | null;
                 /** @description With `job.signaled`. */
                 signal?: string;
                 scope?: components["schemas"]["Scope"];
@@ -3117,7 +3194,7 @@ export interface components {
             /** @description Of http or https, without user and password. */
             url: string;
             /** @description Without it, all of these. */
-            events?: ("job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.attempt_finished" | "job.artifacts" | "job.finished")[] | null;
+            events?: ("job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.ready" | "job.not_ready" | "job.attempt_finished" | "job.artifacts" | "job.finished")[] | null;
             /** @description `whsec_` and the base64 of 24 to 64 random bytes. Never shown; erased after the last delivery of a job that has ended. */
             secret?: string | null;
         };
@@ -3490,6 +3567,19 @@ export interface components {
             system_cpu_seconds: number;
             rss_bytes: number;
             started_at: components["schemas"]["Timestamp"];
+        };
+        PortList: {
+            ports: {
+                port: number;
+                /** @description The unspecified address, `0.0.0.0` or `::`, stands for all. */
+                address: string;
+                /** @enum {string} */
+                protocol: "tcp";
+                /** @description Of several that share the socket */
+                pid: number;
+            }[];
+            /** @description `false` if the service may not look at all processes of the job. */
+            complete: boolean;
         };
         Info: {
             /** @constant */
@@ -3891,6 +3981,8 @@ export interface components {
         Id: string;
         /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
         Wait: number;
+        /** @description What `wait` waits for: the end; any state but `queued` and `starting`; or, of a job with `ready`, that `ready_at` or `not_ready_at` is set or the job has ended. */
+        Until: "finished" | "started" | "ready";
         /**
          * @description W3C Trace Context: the caller's span. The job shows it as `trace`, log lines have its trace id, and the job's environment has
          *     `TRACEPARENT` (with `TRACESTATE` and `BAGGAGE`), unless `env` or `secret_env` set it. A value that is not valid is ignored.
@@ -4029,6 +4121,8 @@ export interface operations {
             query?: {
                 /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
                 wait?: components["parameters"]["Wait"];
+                /** @description What `wait` waits for: the end; any state but `queued` and `starting`; or, of a job with `ready`, that `ready_at` or `not_ready_at` is set or the job has ended. */
+                until?: components["parameters"]["Until"];
                 /**
                  * @description With more than 0, `output` of the job has an `excerpt`: the output in the answer, in at most so many bytes. A fifth of
                  *     them go to its beginning and the rest to its end, cut at the ends of lines where one is within 4 KiB, and never inside a character.
@@ -4285,10 +4379,11 @@ export interface operations {
                 /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
                 wait?: components["parameters"]["Wait"];
                 /**
-                 * @description What `wait` waits for: a terminal state; any state but `queued` and `starting`; or a version greater than
+                 * @description What `wait` waits for: a terminal state; any state but `queued` and `starting`; with `ready`, which is only for jobs
+                 *     with that field, that `ready_at` or `not_ready_at` is set or the job has ended; or a version greater than
                  *     `after_version`, which is the present one by default. With `after_version` the default is `change`.
                  */
-                until?: "finished" | "started" | "change";
+                until?: "finished" | "started" | "ready" | "change";
                 /** @description Only with `until=change`. */
                 after_version?: number;
                 /**
@@ -4671,6 +4766,8 @@ export interface operations {
             query?: {
                 /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
                 wait?: components["parameters"]["Wait"];
+                /** @description What `wait` waits for: the end; any state but `queued` and `starting`; or, of a job with `ready`, that `ready_at` or `not_ready_at` is set or the job has ended. */
+                until?: components["parameters"]["Until"];
                 /**
                  * @description With more than 0, `output` of the job has an `excerpt`: the output in the answer, in at most so many bytes. A fifth of
                  *     them go to its beginning and the rest to its end, cut at the ends of lines where one is within 4 KiB, and never inside a character.
@@ -5365,6 +5462,40 @@ export interface operations {
             421: components["responses"]["HostNotAllowed"];
             500: components["responses"]["Internal"];
             503: components["responses"]["MonitorUnavailable"];
+        };
+    };
+    listPorts: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The id of a job. A text that is no id names no job (404).
+                 * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
+                 */
+                id: components["parameters"]["Id"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The ports; none once the job has ended, unless it is `lost` and has left processes. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PortList"];
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["JobNotFound"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+            503: components["responses"]["StoreUnavailable"];
         };
     };
     listFiles: {

@@ -6,7 +6,7 @@ import { actor, duration } from "./format.ts";
 type Told = Pick<BasicJob, "state" | "state_reason" | "state_message" | "exit" | "termination" | "spawn_failure" | "started_at" | "finished_at" | "created_at">;
 
 const CAUSES: Record<string, string> = {
-  timeout: "ended by its timeout", canceled: "stopped", oom_killed: "out of memory", output_limit: "wrote more than it may", start_deadline: "did not start in time", dependency_failed: "what it waited for did not end as it had to", superseded: "another job took its place", shutdown: "the service was stopped",
+  timeout: "ended by its timeout", canceled: "stopped", oom_killed: "out of memory", output_limit: "wrote more than it may", not_ready: "not ready in time", start_deadline: "did not start in time", dependency_failed: "what it waited for did not end as it had to", superseded: "another job took its place", shutdown: "the service was stopped",
   monitor_lost: "its monitor was lost", supervisor_lost: "the supervisor was lost", host_rebooted: "the host was restarted", spawn_failed: "did not start",
 };
 

@@ -57,6 +57,7 @@ function Facts({ job }: { job: Job }) {
   if (job.exit) facts.push(["Exit", job.exit.signal ?? `code ${job.exit.code}`]);
   if (job.batch) facts.push(["Batch", <><a class="plain" href={link(`batches/${job.batch.id}`)}>{job.batch.id.slice(0, 8)}</a>, <bdi>{job.batch.key}</bdi>{job.batch.count > 1 && ` ${job.batch.index + 1} of ${job.batch.count}`}</>]);
   if (job.schedule) facts.push(["Schedule", <><a class="plain" href={link(`schedules/${job.schedule.name}`)}><bdi>{job.schedule.name}</bdi></a>{job.schedule.due_at ? `, due ${moment(job.schedule.due_at, Date.now(), "local")}` : ", by hand"}</>]);
+  if (spec.ready) facts.push(["Ready", <bdi>{[job.ready_at ? `since ${moment(job.ready_at, Date.now(), "local")}` : job.not_ready_at ? "not in time" : "not yet", job.ready_message].filter(Boolean).join(", ")}</bdi>]);
   if (spec.retry) facts.push(["Attempts", `${job.attempt} of at most ${spec.retry.max_attempts}`]);
   facts.push(["Queue", `${spec.queue}, priority ${spec.priority}`]);
   facts.push(["Kept", job.expires_at ? `until ${moment(job.expires_at, Date.now(), "local")}` : `${duration(spec.ttl_seconds_after_finished)} after its end`]);
