@@ -148,13 +148,6 @@ impl Cluster {
         .await;
     }
 
-    /// The node that has a job.
-    fn holder(&self, job: &Value) -> &Server {
-        let name = job["node"].as_str().unwrap_or_else(|| panic!("{job:#}"));
-        let number: usize = name.trim_start_matches('n').parse().unwrap();
-        &self.nodes[number - 1]
-    }
-
     fn arm(&self, place: &str) {
         fs::write(self.failpoints.path().join(place), "").unwrap();
     }
