@@ -25,6 +25,7 @@ use super::{
 };
 use crate::tokens::Access::{self, Admin, Metrics, Operate, Public, Read, Runner};
 use job::NodeName;
+use manager::LookupError;
 
 /// One method of one path.
 #[derive(Debug)]
@@ -349,8 +350,15 @@ async fn enter(State(gate): State<Gate>, mut request: Request, next: Next) -> Re
 
 /// The node that has the job in the path, if it is another one.
 async fn elsewhere(api: &Api, request: &mut Request) -> Result<Option<NodeName>, ApiError> {
-    let InPath(id) = request.extract_parts().await?;
-    let job = api.manager.get(id).await?;
+    // What is wrong with the request is said by its handler.
+    let Ok(InPath(id)) = request.extract_parts::<InPath>().await else {
+        return Ok(None);
+    };
+    let job = match api.manager.get(id).await {
+        Ok(job) => job,
+        Err(LookupError::NoSuchJob) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
     let is_there = api.manager.is_there(&job);
     Ok(job
         .claim

@@ -466,7 +466,9 @@ async fn another_method_is_told_which_ones_there_are() {
 
 #[tokio::test]
 async fn an_unknown_parameter_is_refused_on_every_route() {
-    for route in routes::table() {
+    // Whoever has to show no token is no node.
+    let of_all = |route: &routes::Route| route.access != Access::Runner;
+    for route in routes::table().into_iter().filter(of_all) {
         let path = format!("{}?surprise=1", example(route.path));
         let request = allowed(route.method.as_str(), &path);
         let response = send(request.body(untouchable()).unwrap()).await;
