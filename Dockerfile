@@ -40,6 +40,7 @@ COPY src/store/Cargo.toml src/store/
 COPY src/engine/Cargo.toml src/engine/
 COPY src/manager/Cargo.toml src/manager/
 COPY src/mcp/Cargo.toml src/mcp/
+COPY src/cluster/Cargo.toml src/cluster/
 COPY src/http/Cargo.toml src/http/
 COPY src/client/Cargo.toml src/client/
 COPY fuzz/targets/Cargo.toml fuzz/targets/

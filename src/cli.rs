@@ -16,10 +16,10 @@ use std::thread;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::config::{self, Config, OnShutdown, ServeArgs};
+use crate::config::{self, Config, OnShutdown, Part, ServeArgs};
 use crate::server;
 use client::{
-    attach, batches, control, events, failure, files, health, logs, mcp, open, queues, run,
+    attach, batches, control, events, failure, files, health, logs, mcp, nodes, open, queues, run,
     schedules, show, templates, terminal, top, wait,
 };
 use engine::supervisor;
@@ -81,6 +81,10 @@ enum Command {
     Batches(batches::BatchesArgs),
     /// List queues, and set their limits
     Queues(Box<queues::QueuesArgs>),
+    /// List the nodes of a cluster
+    Nodes(nodes::NodesArgs),
+    /// Drain a node of a cluster, or give it up
+    Node(nodes::NodeArgs),
     /// List schedules
     Schedules(schedules::SchedulesArgs),
     /// Create, change, run and remove schedules
@@ -159,6 +163,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Batch(args) => batches::batch(&args),
         Command::Batches(args) => batches::list(&args),
         Command::Queues(args) => queues::run(&args),
+        Command::Nodes(args) => nodes::list(&args),
+        Command::Node(args) => nodes::run(&args),
         Command::Schedules(args) => schedules::list(&args),
         Command::Schedule(args) => schedules::run(&args),
         Command::Crontab(args) => schedules::import(&args),
@@ -190,7 +196,7 @@ fn serve(args: &Serve) -> ExitCode {
         machine::check()?;
         match args.check {
             true => check(&config)?,
-            false => connections::check_files(&server::http_options(&config))?,
+            false => check_files(&config)?,
         }
         Ok::<Config, String>(config)
     });
@@ -237,12 +243,19 @@ fn aside<T: Send>(work: impl Fn() -> T + Sync) -> T {
     )
 }
 
+fn check_files(config: &Config) -> Result<(), String> {
+    if let Part::Node(_, target) = &config.part {
+        target.check().map_err(|error| error.to_string())?;
+    }
+    connections::check_files(&server::http_options(config))
+}
+
 /// `serve --check`: could this program run here, or take over from the one that does?
 fn check(config: &Config) -> Result<(), String> {
     supervisor::understands_handover()?;
     Store::check(&config.state_dir.join(STORE)).map_err(|error| error.to_string())?;
     // All that a start reads, so that what is understood here also starts.
-    connections::check_files(&server::http_options(config))?;
+    check_files(config)?;
     // The exit code is the answer, whoever reads the line.
     announce(&format!(
         "procession {}: configuration and state are understood",

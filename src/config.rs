@@ -4,6 +4,7 @@
 //! values. Nothing here knows what a setting does.
 
 mod args;
+mod cluster;
 mod error;
 mod file;
 mod otlp;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(crate) use args::ServeArgs;
+pub(crate) use cluster::Part;
 pub(crate) use error::{ConfigError, ConfigErrors};
 pub(crate) use file::{LogForm, log_form, state_dir};
 use http::connections::Auth;
@@ -141,6 +143,8 @@ pub(crate) struct Config {
     pub workspaces_dir: PathBuf,
     /// Names that the `Host` header may have besides loopback names and addresses; in lower case.
     pub allowed_hosts: Vec<String>,
+    /// What this is in a cluster.
+    pub part: Part,
 }
 
 impl Config {
@@ -201,9 +205,11 @@ fn read_all(s: &Reading<'_>, surroundings: &Surroundings) -> Config {
         s.optional("tls_key", path),
         s.optional("tls_client_ca", path),
     ));
+    let auth = s.one("auth", auth);
     let config = Config {
+        part: cluster::read(s, path, auth),
         listen: s.one("listen", address),
-        auth: s.one("auth", auth),
+        auth,
         tls: s.keep(tls).flatten(),
         policy: s.optional("policy", path),
         max_connections: s.one("max_connections", number(1, 100_000)),

@@ -7,19 +7,23 @@ use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::geteuid;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::cli::doctor;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Part};
 use crate::limits;
+use cluster::Node;
 use http::connections::{Auth, Connections, Options};
 use http::doctor::Doctor;
 use linux::failpoint;
-use manager::{Host, Info, Limits, Manager, Setup, SupervisorSaid, Tasks};
+use manager::{self, Host, Info, Limits, Manager, Setup, SupervisorSaid, Tasks};
 use protocol::inherited::Inherited;
 use protocol::listeners::Listeners;
 use protocol::notices::announce;
@@ -107,8 +111,32 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
             "the server is back; {running} jobs run on and {queued} wait"
         );
     }
+    let (end_node, ending) = watch::channel(false);
+    let mut joined = JoinSet::new();
+    if let Some(node) = node(&config, &manager, &connections) {
+        joined.spawn(node.run(ending));
+    }
     until_the_end(&manager, tasks, connections).await;
+    end_node.send_replace(true);
+    // What it was at is in the store, or never was.
+    joined.join_next().await;
     Ok((manager.store(), lock))
+}
+
+/// What makes this service a node of a cluster, if it is to be one.
+fn node(config: &Config, manager: &Manager, connections: &Connections) -> Option<Node> {
+    let Part::Node(name, target) = &config.part else {
+        return None;
+    };
+    let door = connections.hub_door();
+    let slots = manager.info().max_running;
+    Some(Node {
+        name: name.clone(),
+        target: target.clone(),
+        slots: u32::try_from(slots).unwrap_or(u32::MAX),
+        assigned: manager.assigned(),
+        serve: Arc::new(move |stream| Box::pin(door.clone().serve(stream))),
+    })
 }
 
 /// What the manager is set up with, and the sockets that are left for the connections.
@@ -145,6 +173,11 @@ fn setup(config: &Config, inherited: Inherited, store: Store) -> (Setup, Listene
             max_upload_bytes: config.max_upload_bytes,
             max_workspace_bytes: config.max_workspace_bytes,
             max_workspaces_bytes: config.max_workspaces_bytes,
+        },
+        part: match &config.part {
+            Part::Alone => manager::Membership::Alone,
+            Part::Hub(hub) => manager::Membership::Hub(hub.clone()),
+            Part::Node(..) => manager::Membership::Node,
         },
         deny_root_jobs: config.deny_root_jobs,
         webhook_allow_private: config.webhook_allow_private,

@@ -65,6 +65,7 @@ pub(crate) fn finished(number: usize, spec: &Arc<Spec>) -> Job {
         attempt: 1,
         attempts: Vec::new(),
         artifacts: None,
+        claim: None,
         next_attempt_at: None,
         exit: Some(Exit {
             status: ExitStatus::Code(u8::from(failed)),

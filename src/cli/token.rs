@@ -30,7 +30,7 @@ enum Action {
         /// Name of the token; jobs and the audit log show it as token:NAME
         #[arg(long)]
         name: TokenName,
-        /// What the token allows; each scope includes those before it
+        /// What the token allows; each scope includes those before it, except for runner
         #[arg(long, value_enum)]
         scope: Scope,
         /// Lifetime, such as 90d, 12h or 30m [default: until revoked]
@@ -56,6 +56,8 @@ enum Scope {
     Operate,
     /// Administer the service
     Admin,
+    /// Join the service as a node of its cluster, and nothing else
+    Runner,
 }
 
 impl From<Scope> for Access {
@@ -65,6 +67,7 @@ impl From<Scope> for Access {
             Scope::Read => Self::Read,
             Scope::Operate => Self::Operate,
             Scope::Admin => Self::Admin,
+            Scope::Runner => Self::Runner,
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod logs;
 mod lookup;
 pub mod mcp;
 mod ndjson;
+pub mod nodes;
 pub mod open;
 mod progress;
 pub mod queues;

@@ -87,6 +87,14 @@ pub(crate) enum ConfigError {
         /// The flag that is missing.
         missing: &'static str,
     },
+    /// Settings that do not go together, or not alone.
+    #[error("{flags} {why}")]
+    Together {
+        /// Which.
+        flags: &'static str,
+        /// What is wrong with them.
+        why: &'static str,
+    },
     /// There is no home to keep state in.
     #[error("no place for state: give --state-dir DIR, or set HOME")]
     NoStateDir,

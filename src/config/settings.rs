@@ -129,6 +129,20 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Directory of the jobs' workspaces; used by this service alone, all of it on one file system."),
     row("allowed_host", "--allowed-host", "PROCESSION_ALLOWED_HOST", "NAME", Many, Rule("none"),
         "Name that the Host header may have besides loopback names and addresses; can be repeated."),
+    row("cluster", "--cluster", "PROCESSION_CLUSTER", "local|off", One, Value("off"),
+        "With local, be the hub of a cluster, whose ledger is in the state directory; other machines join it with --join."),
+    row("role", "--role", "PROCESSION_ROLE", "all|api", One, Value("all"),
+        "Whether the hub runs jobs itself (all), or its nodes alone (api)."),
+    row("join", "--join", "PROCESSION_JOIN", "URL", One, Rule("none"),
+        "Be a node of the cluster whose hub is at this URL, and take jobs from it alone."),
+    row("join_token_file", "--join-token-file", "PROCESSION_JOIN_TOKEN_FILE", "FILE", One, Rule("none"),
+        "File with a token of the hub that has the scope runner; one for each node."),
+    row("join_ca", "--join-ca", "PROCESSION_JOIN_CA", "FILE", One, Rule("the system's"),
+        "CA certificate (PEM) that the hub's certificate must be from."),
+    row("node_name", "--node-name", "PROCESSION_NODE_NAME", "NAME", One, Rule("the host name"),
+        "Name of this machine in the cluster."),
+    row("node_lost_after_seconds", "--node-lost-after-seconds", "PROCESSION_NODE_LOST_AFTER_SECONDS", "SECONDS", One, Value("300"),
+        "On a hub: how long a node that is not heard keeps its jobs; then they are lost."),
 ];
 
 /// The one setting that the file cannot hold.

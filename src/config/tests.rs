@@ -75,6 +75,7 @@ fn without_settings_the_defaults_hold() {
             work_dir: "/home/ada/.local/state/procession/work".into(),
             workspaces_dir: "/home/ada/.local/state/procession/workspaces".into(),
             allowed_hosts: Vec::new(),
+            part: Part::Alone,
         }
     );
     assert_eq!(config.on_shutdown(true), OnShutdown::Stop);
@@ -116,6 +117,13 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         "--workspaces-dir=/v",
         "--allowed-host=A.example",
         "--allowed-host=b.example",
+        "--cluster=off",
+        "--role=all",
+        "--join=https://hub",
+        "--join-token-file=t",
+        "--join-ca=hub.pem",
+        "--node-name=n1",
+        "--node-lost-after-seconds=60",
     ];
     let file = r#"
         listen = "[::1]:0"
@@ -148,6 +156,13 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         work_dir = "/w"
         workspaces_dir = "/v"
         allowed_host = ["A.example", "b.example"]
+        cluster = "off"
+        role = "all"
+        join = "https://hub"
+        join_token_file = "t"
+        join_ca = "hub.pem"
+        node_name = "n1"
+        node_lost_after_seconds = 60
     "#;
     let by_flags = with_flags(&flags).unwrap();
     assert_eq!(by_flags.state_dir, Path::new("/srv/s"));
@@ -157,6 +172,12 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
     assert_eq!(by_flags.otlp.as_ref().unwrap().labels, ["team"]);
     assert!(by_flags.deny_root_jobs);
     assert_eq!(by_flags.sandbox, Baseline::Require);
+    let target = ::cluster::Target {
+        url: "https://hub".to_owned(),
+        token_file: "/srv/t".into(),
+        ca: Some("/srv/hub.pem".into()),
+    };
+    assert_eq!(by_flags.part, Part::Node("n1".parse().unwrap(), target));
     assert_eq!(by_flags.policy.as_deref(), Some(Path::new("/srv/p.toml")));
     let tls = by_flags.tls.clone().unwrap();
     assert_eq!(tls.client_ca.as_deref(), Some(Path::new("/srv/ca.pem")));

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use crate::audit_log::Audit;
 use crate::connections::Places;
 use crate::doctor::Doctor;
+use crate::forward::Offered;
 use crate::idempotency::Turns;
 use crate::layers::auth::Caller;
 use crate::output;
@@ -76,6 +77,8 @@ pub(super) struct Api {
     /// Readings of whole logs at a time.
     pub(super) searches: Arc<Semaphore>,
     pub(super) tickets: Arc<Tickets<Caller>>,
+    /// Streams of the nodes of the cluster whose hub this is.
+    pub(super) offered: Arc<Offered>,
     /// The same API for tools, which ask without a connection.
     pub(super) inside: Option<Router>,
 }
@@ -93,6 +96,7 @@ impl Api {
             places: Arc::default(),
             searches: Arc::new(Semaphore::new(SEARCHES)),
             tickets: Arc::default(),
+            offered: Arc::default(),
             inside: None,
         }
     }

@@ -25,7 +25,7 @@ use tower::ServiceExt;
 use crate::api::{AuthMode, Settings};
 use crate::audit_log::Audit;
 use crate::doctor::Doctor;
-use crate::layers::auth::{PeerAddress, PeerUid};
+use crate::layers::auth::{PeerAddress, PeerHub, PeerUid};
 use crate::layers::{guards, rest};
 use crate::policy::Policy;
 use crate::request::SpecLimits;
@@ -60,6 +60,9 @@ const KEEPALIVE_PROBES: u32 = 4;
 
 /// How long open connections get when the service ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long a stream of a node waits for a request of the hub; the link tells earlier that there will be none.
+const STREAM_IDLE: Duration = Duration::from_hours(24 * 365);
 
 /// How long a server that ends waits for the first request of a connection.
 const FIRST_WORDS: Duration = Duration::from_millis(500);
@@ -113,6 +116,7 @@ pub struct Connections {
     page: String,
     /// What makes codes for browsers; nothing if nobody has to sign in.
     sessions: Option<Sessions>,
+    hub_door: HubDoor,
 }
 
 impl Connections {
@@ -184,6 +188,10 @@ impl Connections {
         };
         let mut conversing = JoinSet::new();
         conversing.spawn(conversations.run(watched.clone(), LAST_WORDS));
+        let hub_door = HubDoor {
+            app: app.clone(),
+            closing: watched.clone(),
+        };
         accepting.spawn(accept_all(app, sockets, watched));
         Ok(Self {
             accepting,
@@ -192,6 +200,7 @@ impl Connections {
             audit,
             page,
             sessions: (options.auth == Auth::Token).then_some(sessions),
+            hub_door,
         })
     }
 
@@ -205,6 +214,12 @@ impl Connections {
         let maker = Maker::uid(nix::unistd::geteuid().as_raw());
         let code = sessions.code(maker, Access::Operate)?;
         Some(format!("{page}ui/signin#code={code}"))
+    }
+
+    /// Where the hub of this node comes in, if it is one.
+    #[must_use]
+    pub fn hub_door(&self) -> HubDoor {
+        self.hub_door.clone()
     }
 
     /// Lets open connections finish what they are at, for a moment.
@@ -299,7 +314,7 @@ async fn accept_all(app: Router, sockets: Sockets, mut closing: watch::Receiver<
                 let serve = Serve {
                     app: app.clone(),
                     peer: Peer::Tcp(peer),
-                    place,
+                    place: Some(place),
                     keep_alive: sockets.keep_alive,
                     closing: closing.clone(),
                 };
@@ -316,7 +331,7 @@ async fn accept_all(app: Router, sockets: Sockets, mut closing: watch::Receiver<
                     let serve = Serve {
                         app: app.clone(),
                         peer,
-                        place,
+                        place: Some(place),
                         keep_alive: sockets.keep_alive,
                         closing: closing.clone(),
                     };
@@ -349,9 +364,34 @@ async fn accept_all(app: Router, sockets: Sockets, mut closing: watch::Receiver<
 struct Serve {
     app: Router,
     peer: Peer,
-    place: OwnedSemaphorePermit,
+    /// Nothing for the streams of a node, which are few.
+    place: Option<OwnedSemaphorePermit>,
     keep_alive: Duration,
     closing: watch::Receiver<bool>,
+}
+
+/// Where the hub of this node comes in.
+#[derive(Clone, Debug)]
+pub struct HubDoor {
+    app: Router,
+    closing: watch::Receiver<bool>,
+}
+
+impl HubDoor {
+    /// Serves a stream that this node has opened, until it ends.
+    pub async fn serve<S>(self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let serve = Serve {
+            app: self.app,
+            peer: Peer::Hub,
+            place: None,
+            keep_alive: STREAM_IDLE,
+            closing: self.closing,
+        };
+        serve.run(stream).await;
+    }
 }
 
 impl Serve {
@@ -384,6 +424,7 @@ impl Serve {
             match peer {
                 Peer::Tcp(address) => drop(request.extensions_mut().insert(PeerAddress(address))),
                 Peer::Unix(uid) => drop(request.extensions_mut().insert(PeerUid(uid))),
+                Peer::Hub => drop(request.extensions_mut().insert(PeerHub)),
                 Peer::Confined => {}
             }
             request.map(axum::body::Body::new)

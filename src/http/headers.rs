@@ -35,3 +35,7 @@ pub(super) const OUTPUT_COMPLETE: HeaderName =
 pub(super) const OUTPUT_DROPPED: HeaderName = HeaderName::from_static("procession-output-dropped");
 /// How many bytes have been written to standard input.
 pub(super) const STDIN_OFFSET: HeaderName = HeaderName::from_static("procession-stdin-offset");
+/// For whom a hub sends a request to a node. It counts on the streams of a node alone.
+pub(super) const ACTOR: HeaderName = HeaderName::from_static("procession-actor");
+/// What they may do.
+pub(super) const SCOPE: HeaderName = HeaderName::from_static("procession-scope");

@@ -12,6 +12,7 @@ mod audit_log;
 mod batches;
 mod body;
 mod bulk;
+mod cluster;
 mod conditions;
 pub mod connections;
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub mod doctor;
 mod events;
 mod extract;
 mod files;
+mod forward;
 #[doc(hidden)]
 pub mod fuzz;
 mod headers;
@@ -29,6 +31,7 @@ mod jobs;
 mod layers;
 mod live;
 mod mcp;
+mod nodes;
 mod output;
 mod page;
 pub mod policy;
@@ -71,7 +74,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use api::Api;
 pub use api::{AuthMode, Settings};
-pub use layers::auth::{PeerAddress, PeerUid};
+pub use layers::auth::{PeerAddress, PeerHub, PeerUid};
 use layers::{audit, compression, guards, log, proxies, request_id};
 use manager::Manager;
 pub use problem::{ApiError, PROBLEM_JSON, Place, Violation};

@@ -31,7 +31,7 @@ use crate::extract::InPath;
 use crate::headers::{FIRST_OFFSET, NEXT_OFFSET, OUTPUT_COMPLETE, OUTPUT_DROPPED};
 use crate::problem::ApiError;
 use crate::query::Params;
-pub(super) use excerpt::{Excerpt, Wanted, excerpt};
+pub(super) use excerpt::{Wanted, excerpt};
 use follow::follow_log;
 pub(super) use follow::{Beginning, begin, last_event};
 use job::retry::ATTEMPTS_MAX;

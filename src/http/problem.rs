@@ -223,6 +223,14 @@ pub enum ApiError {
     NotReady(&'static str),
     /// The job's monitor does not answer at present.
     MonitorUnavailable,
+    /// The node that has the job is not connected at present.
+    NodeUnreachable,
+    /// No node has this name.
+    NodeNotFound,
+    /// The node is connected, and is not given up.
+    NodeConnected,
+    /// Jobs come from the hub alone.
+    RunnerOnly,
     /// The disk that jobs are kept on fails, or cannot be written to.
     StoreUnavailable,
     /// Less disk space is free than is kept free.
@@ -248,6 +256,7 @@ impl ApiError {
                 | Self::HostNotAllowed
                 | Self::HeadTooLarge
                 | Self::PolicyForbids(_)
+                | Self::RunnerOnly
                 | Self::PrivilegeRequired { .. }
         )
     }

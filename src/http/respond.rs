@@ -6,7 +6,9 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::api::Api;
+use crate::forward;
 use crate::output::{self, Wanted};
+use crate::problem::ApiError;
 use crate::view::{self, JobView};
 use job::Job;
 
@@ -25,7 +27,14 @@ pub(super) async fn job_showing(
     let mut view = JobView::of(job, &api.manager);
     if let Some(wanted) = wanted {
         // The job is there, and what is known of it is told without its output as well.
-        let excerpt = output::excerpt(api, job, wanted).await;
+        let excerpt = if api.manager.is_there(job) {
+            forward::excerpt(api, job, wanted).await
+        } else {
+            let excerpt = output::excerpt(api, job, wanted).await;
+            excerpt.and_then(|it| {
+                serde_json::to_value(it).map_err(|error| ApiError::Internal(error.to_string()))
+            })
+        };
         let excerpt = excerpt.inspect_err(|error| {
             tracing::warn!(job.id = %job.id, "left the output out of an answer: {}", error.code());
         });

@@ -19,11 +19,13 @@ use super::extract::InPath;
 use super::layers::auth;
 use super::problem::ApiError;
 use super::{
-    Api, access, attach, batches, bulk, conditions, docs, doctor, events, files, jobs, live, mcp,
-    output, page, query, queues, recording, schedules, service, session, stats, stdin, summary,
-    templates, terminal, web,
+    Api, access, attach, batches, bulk, cluster, conditions, docs, doctor, events, files, forward,
+    jobs, live, mcp, nodes, output, page, query, queues, recording, schedules, service, session,
+    stats, stdin, summary, templates, terminal, web,
 };
-use crate::tokens::Access::{self, Admin, Metrics, Operate, Public, Read};
+use crate::tokens::Access::{self, Admin, Metrics, Operate, Public, Read, Runner};
+use job::NodeName;
+use manager::LookupError;
 
 /// One method of one path.
 #[derive(Debug)]
@@ -247,6 +249,19 @@ pub(super) fn table() -> Vec<Route> {
             schedules::TIMES,
             schedules::times,
         ),
+        route(GET, "/nodes", Read, &[], nodes::list),
+        route(GET, "/nodes/{name}", Read, &[], nodes::get),
+        route(DELETE, "/nodes/{name}", Admin, &[], nodes::forget),
+        route(POST, "/nodes/{name}/drain", Admin, &[], nodes::drain),
+        route(DELETE, "/nodes/{name}/drain", Admin, &[], nodes::end_drain),
+        route(GET, "/cluster/link", Runner, &[], cluster::link),
+        route(
+            GET,
+            "/cluster/stream",
+            Runner,
+            cluster::STREAM,
+            cluster::stream,
+        ),
         route(POST, "/drain", Admin, &[], service::drain),
         route(DELETE, "/drain", Admin, &[], service::end_drain),
         route(GET, "/healthz", Public, &[], service::healthz),
@@ -297,13 +312,23 @@ pub(super) fn path(matched: &str) -> Option<&'static str> {
 /// Could this request change something? By its method, or because its route demands more than reading.
 pub(super) fn is_write(method: &Method, path: Option<&'static str>) -> bool {
     // What comes by there is looked at where it goes.
-    if path == Some("/mcp") {
+    if path == Some("/mcp") || path.is_some_and(is_of_links) {
         return false;
     }
     !method.is_safe()
         || WORDS.iter().any(|(route_method, route_path, access)| {
             route_method == method && Some(*route_path) == path && !Read.reaches(*access)
         })
+}
+
+/// A route of the links between a hub and its nodes.
+fn is_of_links(path: &str) -> bool {
+    path.starts_with("/cluster/")
+}
+
+/// A route that is there in a hub alone.
+fn is_of_hub(path: &str) -> bool {
+    is_of_links(path) || path == "/nodes" || path.starts_with("/nodes/")
 }
 
 /// What stands before a handler.
@@ -314,6 +339,8 @@ struct Gate {
     query: &'static [&'static str],
     /// It does something to the job in the path, and looks at no condition by itself.
     is_conditional: bool,
+    /// The node that has the job answers.
+    is_forwarded: bool,
 }
 
 async fn enter(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
@@ -328,7 +355,37 @@ async fn enter(State(gate): State<Gate>, mut request: Request, next: Next) -> Re
     {
         return error.into_response();
     }
+    if gate.is_forwarded && gate.api.manager.hub().is_some() {
+        match elsewhere(&gate.api, &mut request).await {
+            Ok(None) => {}
+            Ok(Some(node)) => {
+                let caller = request.extensions().get().cloned();
+                let answer = forward::to(&gate.api, node, request);
+                return auth::allowed(caller, answer).await;
+            }
+            Err(error) => return error.into_response(),
+        }
+    }
     auth::while_allowed(request, next).await
+}
+
+/// The node that has the job in the path, if it is another one.
+async fn elsewhere(api: &Api, request: &mut Request) -> Result<Option<NodeName>, ApiError> {
+    // What is wrong with the request is said by its handler.
+    let Ok(InPath(id)) = request.extract_parts::<InPath>().await else {
+        return Ok(None);
+    };
+    let job = match api.manager.get(id).await {
+        Ok(job) => job,
+        Err(LookupError::NoSuchJob) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let is_there = api.manager.is_there(&job);
+    Ok(job
+        .claim
+        .as_ref()
+        .filter(|_| is_there)
+        .map(|claim| claim.node.clone()))
 }
 
 async fn if_allowed(api: &Api, request: &mut Request) -> Result<(), ApiError> {
@@ -347,9 +404,12 @@ struct Methods {
 /// The router that the table describes.
 pub(super) fn router(api: &Api) -> Router {
     let mut paths: BTreeMap<&'static str, Methods> = BTreeMap::new();
-    for route in table() {
+    let is_hub = api.manager.hub().is_some();
+    let there = |route: &Route| is_hub || !is_of_hub(route.path);
+    for route in table().into_iter().filter(there) {
         let gate = Gate {
             api: api.clone(),
+            is_forwarded: forward::is_forwarded(route.path),
             access: route.access,
             query: route.query,
             // A patch looks at it together with its change (RFC 9110, 13.2.1).

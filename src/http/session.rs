@@ -109,7 +109,7 @@ pub(super) async fn enter(State(api): State<Api>, request: Request) -> Result<Re
 /// `GET /session`
 pub(super) async fn present(Extension(caller): Extension<Caller>) -> Response {
     let (by, expires_at) = match &caller.by {
-        By::Nothing => ("none", None),
+        By::Nothing | By::Hub => ("none", None),
         By::Socket(_) => ("socket", None),
         By::Token => ("token", None),
         By::Session { expires_at, .. } => ("session", Some(*expires_at)),
@@ -195,7 +195,7 @@ fn is_of(caller: &Caller, session: &Session) -> bool {
 pub(super) async fn list(State(api): State<Api>, Extension(caller): Extension<Caller>) -> Response {
     let current = match &caller.by {
         By::Session { id, .. } => Some(id.clone()),
-        By::Nothing | By::Socket(_) | By::Token => None,
+        By::Nothing | By::Socket(_) | By::Hub | By::Token => None,
     };
     let sessions: Vec<Listed> = api
         .settings

@@ -44,11 +44,19 @@ pub enum Access {
     Operate,
     /// Governing the service.
     Admin,
+    /// Being a node of its cluster, and nothing else.
+    Runner,
 }
 
 impl Access {
     /// What a token can be given.
-    pub const SCOPES: [Self; 4] = [Self::Metrics, Self::Read, Self::Operate, Self::Admin];
+    pub const SCOPES: [Self; 5] = [
+        Self::Metrics,
+        Self::Read,
+        Self::Operate,
+        Self::Admin,
+        Self::Runner,
+    ];
 
     /// The word in `openapi.yaml`, on the command line and in `tokens.json`.
     #[must_use]
@@ -59,6 +67,7 @@ impl Access {
             Self::Read => "read",
             Self::Operate => "operate",
             Self::Admin => "admin",
+            Self::Runner => "runner",
         }
     }
 
@@ -67,7 +76,8 @@ impl Access {
     pub fn reaches(self, needed: Self) -> bool {
         match needed {
             Self::Public => true,
-            Self::Metrics => self != Self::Public,
+            Self::Metrics => !matches!(self, Self::Public | Self::Runner),
+            Self::Runner => self == Self::Runner,
             Self::Read => matches!(self, Self::Read | Self::Operate | Self::Admin),
             Self::Operate => matches!(self, Self::Operate | Self::Admin),
             Self::Admin => self == Self::Admin,

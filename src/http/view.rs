@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::Value;
 
-use crate::output::Excerpt;
 use command::command_line;
 use job::batch::Membership;
 use job::dependency::Dependency;
@@ -26,7 +26,7 @@ use manager::{Manager, Reason};
 pub(super) use ports::PortList;
 pub(super) use processes::ProcessList;
 use processes::ProcessView;
-use waiting::{state_message, state_reason, waits_for};
+use waiting::{state_message, state_reason, unheard, waits_for};
 
 /// A job.
 #[derive(Debug, Serialize)]
@@ -66,12 +66,22 @@ pub struct JobView<'a> {
     output: OutputView<'a>,
     blocked_by: &'a [Survivor],
     artifacts: Option<&'a Artifacts>,
+    /// Of a job of a hub that has been given to a node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
 }
 
 impl<'a> JobView<'a> {
     /// The job as the manager has it, with what it waits for at this moment if it waits.
     pub(super) fn of(job: &'a Job, manager: &Manager) -> Self {
-        Self::with(job, waits_for(job, manager).as_ref())
+        let mut view = Self::with(job, waits_for(job, manager).as_ref());
+        if let Some(hub) = manager.hub() {
+            view.node = hub.node_of(job).map(ToString::to_string);
+            if let Some((reason, message)) = unheard(job, &hub) {
+                (view.state_reason, view.state_message) = (Some(reason), Some(message.into()));
+            }
+        }
+        view
     }
 
     /// The job, and what it waits for.
@@ -116,11 +126,12 @@ impl<'a> JobView<'a> {
             },
             blocked_by: &job.survivors,
             artifacts: job.artifacts.as_ref(),
+            node: None,
         }
     }
 
     /// With its output, or `null` where that could not be read.
-    pub(super) fn showing(mut self, excerpt: Option<Excerpt>) -> Self {
+    pub(super) fn showing(mut self, excerpt: Option<Value>) -> Self {
         self.output.excerpt = Some(excerpt);
         self
     }
@@ -132,7 +143,7 @@ struct OutputView<'a> {
     #[serde(flatten)]
     totals: &'a OutputTotals,
     #[serde(skip_serializing_if = "Option::is_none")]
-    excerpt: Option<Option<Excerpt>>,
+    excerpt: Option<Option<Value>>,
 }
 
 /// The caller's place in a trace, without what it adds for those that follow.
@@ -242,6 +253,8 @@ pub(super) struct BasicView<'a> {
     spawn_failure: Option<&'a SpawnFailure>,
     usage: Option<&'a Usage>,
     output: &'a OutputTotals,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
 }
 
 impl<'a> BasicView<'a> {
@@ -249,7 +262,11 @@ impl<'a> BasicView<'a> {
     pub(super) fn of(job: &'a Job, manager: &Manager) -> Self {
         let why = waits_for(job, manager);
         let spec = &job.spec;
+        let hub = manager.hub();
+        let unheard = hub.as_ref().and_then(|hub| unheard(job, hub));
+        let (unheard_reason, unheard_message) = unheard.unzip();
         Self {
+            node: hub.and_then(|hub| hub.node_of(job).map(ToString::to_string)),
             id: job.id.to_string(),
             name: job.name.as_deref(),
             labels: &job.labels,
@@ -260,8 +277,9 @@ impl<'a> BasicView<'a> {
             schedule: job.schedule.as_ref(),
             version: job.version,
             state: job.state,
-            state_reason: state_reason(job, why.as_ref()),
-            state_message: state_message(job, why.as_ref()),
+            state_reason: unheard_reason.or_else(|| state_reason(job, why.as_ref())),
+            state_message: (unheard_message.map(Cow::from))
+                .or_else(|| state_message(job, why.as_ref())),
             command: command_line(&spec.program),
             queue: &spec.queue,
             priority: spec.priority,

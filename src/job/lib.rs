@@ -7,6 +7,7 @@
 pub mod amendment;
 mod attempt;
 pub mod batch;
+mod claim;
 pub mod dependency;
 pub mod event;
 pub mod id;
@@ -39,6 +40,7 @@ use crate::batch::Membership;
 use crate::dependency::Dependency;
 use crate::time::Timestamp;
 pub use attempt::Attempt;
+pub use claim::{Claim, NodeName};
 pub use id::JobId;
 pub use idempotency::Idempotency;
 pub use outcome::{Cause, Exit, ExitStatus, OutputTotals, SpawnFailure, Termination, Usage};
@@ -137,7 +139,9 @@ impl State {
             Cause::Canceled | Cause::Superseded | Cause::DependencyFailed | Cause::Shutdown => {
                 Self::Canceled
             }
-            Cause::MonitorLost | Cause::SupervisorLost | Cause::HostRebooted => Self::Lost,
+            Cause::MonitorLost | Cause::SupervisorLost | Cause::HostRebooted | Cause::NodeLost => {
+                Self::Lost
+            }
         }
     }
 }
@@ -275,6 +279,9 @@ pub struct Job {
     /// What was found of its artifacts, once it has ended, if it has a workspace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifacts: Option<Artifacts>,
+    /// Which node of a cluster has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<Box<Claim>>,
 }
 
 impl Job {
@@ -316,6 +323,7 @@ impl Job {
             output: OutputTotals::default(),
             survivors: Vec::new(),
             artifacts: None,
+            claim: None,
         }
     }
 

@@ -67,6 +67,8 @@ pub enum Cause {
     SupervisorLost,
     /// The machine restarted while the job ran.
     HostRebooted,
+    /// The node of the cluster that had the job has not been heard for too long, or was given up.
+    NodeLost,
 }
 
 impl Cause {
@@ -90,6 +92,7 @@ impl Cause {
             Self::MonitorLost => "monitor_lost",
             Self::SupervisorLost => "supervisor_lost",
             Self::HostRebooted => "host_rebooted",
+            Self::NodeLost => "node_lost",
         }
     }
 }

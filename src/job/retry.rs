@@ -79,7 +79,9 @@ impl On {
             Cause::Canceled
             | Cause::Superseded
             | Cause::DependencyFailed
-            | Cause::StartDeadline => return None,
+            | Cause::StartDeadline
+            // It may still run where nobody hears it.
+            | Cause::NodeLost => return None,
         })
     }
 }
@@ -304,6 +306,7 @@ mod tests {
             (Cause::Superseded, false),
             (Cause::DependencyFailed, false),
             (Cause::StartDeadline, false),
+            (Cause::NodeLost, false),
         ] {
             let failure = Failure {
                 cause,

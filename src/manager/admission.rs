@@ -58,6 +58,8 @@ struct Waiting {
 #[derive(Debug)]
 pub(super) struct Admission {
     max_running: u32,
+    /// The weight of the heaviest job; less than may run where that is the sum of several machines.
+    heaviest: u32,
     max_queued: usize,
     running_weight: u64,
     running: HashMap<JobId, Holding>,
@@ -78,6 +80,7 @@ impl Admission {
     pub(super) fn new(max_running: u32, max_queued: usize) -> Self {
         Self {
             max_running,
+            heaviest: max_running,
             max_queued,
             running_weight: 0,
             running: HashMap::new(),
@@ -89,6 +92,25 @@ impl Admission {
             open: BTreeSet::new(),
             rated: BTreeSet::new(),
         }
+    }
+
+    /// Runs jobs up to this weight from now on, each up to that one.
+    pub(super) fn set_most(&mut self, max_running: u32, heaviest: u32) {
+        let is_light = self.heaviest < heaviest;
+        (self.max_running, self.heaviest) = (max_running, heaviest);
+        if is_light {
+            let heavy = self.waiting.iter();
+            let heavy = heavy.filter(|(_, it)| it.place == Place::Heavy);
+            for job in heavy.map(|(job, _)| *job).collect::<Vec<_>>() {
+                self.amend(job, |_| {});
+            }
+        }
+    }
+
+    /// The weight that may run.
+    #[must_use]
+    pub(super) fn max_running(&self) -> u32 {
+        self.max_running
     }
 
     /// How many jobs run.
@@ -112,8 +134,8 @@ impl Admission {
     /// Promises a place to a job that is about to be made durable. `alone`: it does not want to wait for its key.
     pub(super) fn promise(&mut self, ticket: Ticket, alone: bool) -> Result<(), Rejection> {
         let queue = self.queues.entry(ticket.queue.clone()).or_default();
-        let refusal = if ticket.weight > self.max_running {
-            Some(Rejection::TooHeavy(self.max_running))
+        let refusal = if ticket.weight > self.heaviest {
+            Some(Rejection::TooHeavy(self.heaviest))
         } else if !queue.could_hold(ticket.weight) {
             queue.settings.max_running.map(Rejection::TooHeavy)
         } else {

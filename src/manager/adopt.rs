@@ -14,6 +14,7 @@ use super::admission::Ticket;
 use super::cleanup;
 use super::link::MonitorLink;
 use super::room::Superseded;
+use super::runner::resume_there;
 use super::shared::Shared;
 use super::time::until;
 use super::{batches, chains, mirror, queues, schedules, wake};
@@ -102,6 +103,8 @@ enum Found {
     Waits(Ticket, Option<Timestamp>, Option<Box<Job>>),
     /// It was launched.
     Known(Box<Known>),
+    /// Another node has it.
+    There(Box<(Job, Secrets)>),
 }
 
 /// Takes every unfinished job over. All that wait do so again before the first of them may start, so that they start in
@@ -123,6 +126,10 @@ pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
         .collect();
     let unfinished = shared.store.unfinished(move |job, secrets| {
         let id = job.id;
+        if reading.is_there(&job) {
+            reading.chains.recall(&job);
+            return (id, Found::There(Box::new((job, secrets))));
+        }
         let left = directories
             .contains(&id)
             .then(|| left_of(&reading, &job))
@@ -140,6 +147,10 @@ pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
         (id, Found::Waits(ticket, deadline, job))
     });
     let unfinished = unfinished.await?;
+    let is_there = |(_, found): &(JobId, Found)| matches!(found, Found::There(_));
+    if shared.nodes.is_none() && unfinished.iter().any(is_there) {
+        return Err(StartError::HasNodes);
+    }
     cleanup::remove(shared, unfinished.iter().map(|(id, _)| *id).collect()).await;
     // A first server has a fresh supervisor, which has forked nothing yet.
     let origin = if shared.host.restarts == 0 {
@@ -154,6 +165,7 @@ pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
                 shared.room.enter_asleep(ticket, deadline);
                 superseding.extend(job);
             }
+            Found::There(known) => follow_there(shared, *known, told.get(&id).copied()),
             Found::Known(known) => {
                 take_known_over(shared, *known, told.get(&id).copied(), origin);
             }
@@ -167,7 +179,7 @@ pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
         }
     }
     chains::settle_all(shared).await?;
-    shared.grant();
+    shared.nodes_changed();
     Ok(())
 }
 
@@ -203,6 +215,20 @@ fn left_of(shared: &Shared, job: &Job) -> Option<Left> {
     }
 }
 
+fn follow_there(shared: &Arc<Shared>, (job, secrets): (Job, Secrets), told: Option<State>) {
+    let ticket = shared.room.ticket_of(&job);
+    if let (Some(nodes), Some(claim)) = (&shared.nodes, &job.claim) {
+        nodes.hold(job.id, &claim.node, job.spec.weight);
+    }
+    let mut job = shared.outlived(job);
+    if job.next_attempt_at.is_none() && job.state == State::Queued {
+        job.state = State::Starting;
+    }
+    shared.room.adopt(ticket);
+    let runner = shared.enlist(job, true, None).told(told);
+    shared.spawn(resume_there(runner, secrets));
+}
+
 fn take_known_over(
     shared: &Arc<Shared>,
     (job, secrets, left): Known,
@@ -223,6 +249,9 @@ fn take_known_over(
         && let Some(record) = &found.record
     {
         mirror::mirror(&mut job, record);
+    }
+    if let Some(nodes) = &shared.nodes {
+        nodes.hold(job.id, &nodes.own, job.spec.weight);
     }
     shared.room.adopt(ticket);
     let runner = shared.enlist(job, true, None).told(told);

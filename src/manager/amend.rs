@@ -12,11 +12,58 @@ use super::{Manager, RequestError};
 use job::amendment::Amendment;
 use job::event::{Event, What};
 use job::life::{Refusal, Stop};
-use job::{Job, JobId, State};
+use job::pty::Size;
+use job::spec::Scope;
+use job::{Job, JobId, Signal, State};
 use linux::clock;
-use protocol::wire::messages::Request;
+use protocol::wire::messages::{Input, Request};
 
 impl Manager {
+    /// Sends a signal; returns how many processes it was delivered to.
+    pub async fn signal(
+        &self,
+        id: JobId,
+        signal: Signal,
+        scope: Scope,
+    ) -> Result<u64, RequestError> {
+        let request = Request::Signal { signal, scope };
+        self.shared
+            .ask(id, |reply| JobRequest::Relay(request, reply))
+            .await
+    }
+
+    /// Writes a packet of at most [`INPUT_BYTES`] to the job's standard input; returns the offset after it
+    /// once the job's pipe has taken it. A packet that has been sent is written even where the future is
+    /// dropped.
+    pub async fn write_stdin(
+        &self,
+        id: JobId,
+        offset: Option<u64>,
+        bytes: &[u8],
+        eof: bool,
+    ) -> Result<u64, RequestError> {
+        let request = Request::Stdin(Input {
+            offset,
+            bytes: bytes.to_vec(),
+            eof,
+        });
+        self.shared
+            .ask(id, |reply| JobRequest::Relay(request, reply))
+            .await
+    }
+
+    /// Gives the job's terminal another size.
+    pub async fn resize(&self, id: JobId, size: Size) -> Result<(), RequestError> {
+        if self.shared.get(id).await?.spec.pty.is_none() {
+            return Err(RequestError::NoTerminal);
+        }
+        let request = Request::Resize(size);
+        let asked = self
+            .shared
+            .ask(id, |reply| JobRequest::Relay(request, reply));
+        asked.await.map(drop)
+    }
+
     /// Stops every process of the job until a resume; a repeat changes nothing.
     pub async fn pause(&self, id: JobId) -> Result<Arc<Job>, RequestError> {
         self.relay(id, Request::Pause).await

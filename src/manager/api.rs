@@ -76,6 +76,12 @@ pub enum SubmitError {
     /// The service accepts no new jobs any more.
     #[error("the service is draining")]
     Draining,
+    /// This is a node of a cluster: jobs come from its hub alone.
+    #[error("this is a node of a cluster, and jobs come from its hub")]
+    RunnerOnly,
+    /// Its files would be on this machine, which runs no jobs.
+    #[error("this hub runs no jobs itself, and a job with a workspace runs on the hub alone")]
+    NeedsHub,
     /// The key was used with another body.
     #[error("the idempotency key was used with another body")]
     KeyReused,
@@ -112,7 +118,7 @@ pub enum SubmitError {
 impl From<NotReady> for SubmitError {
     fn from(reason: NotReady) -> Self {
         match reason {
-            NotReady::Ending | NotReady::Draining => Self::Draining,
+            NotReady::Ending | NotReady::Draining | NotReady::NotLinked => Self::Draining,
             NotReady::NoRoom => Self::NoRoom,
             NotReady::Gone => Self::Store(store::StoreError {
                 doing: "accepting a job",
@@ -256,6 +262,9 @@ pub enum RequestError {
     /// The job's monitor does not answer any more.
     #[error("the job's monitor is gone")]
     MonitorGone,
+    /// The node that has the job is not connected.
+    #[error("the node that has the job is not connected")]
+    NodeUnreachable,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::StoreError),
@@ -358,6 +367,8 @@ pub enum NotReady {
     NoRoom,
     /// The state directory, or a part of it, was moved or removed.
     Gone,
+    /// It is a node of a cluster, and its hub is not connected.
+    NotLinked,
 }
 
 impl NotReady {
@@ -367,6 +378,7 @@ impl NotReady {
         match self {
             Self::Ending => "the service is ending",
             Self::Draining => "the service is draining",
+            Self::NotLinked => "this node is not connected to its hub",
             Self::NoRoom => {
                 "the file system of the state directory has less free space than --min-free-bytes"
             }

@@ -172,7 +172,12 @@ impl Batches {
     /// Nothing is accepted then.
     pub async fn submit(&self, submission: BatchSubmission) -> Result<(Batch, bool), BatchError> {
         self.validate(&submission).await?;
+        self.shared.takes_own()?;
         self.shared.ready().map_err(SubmitError::from)?;
+        for (place, job) in submission.jobs.iter().enumerate() {
+            let has_place = self.shared.has_place(&job.spec);
+            has_place.map_err(|error| BatchError::Job(place, error))?;
+        }
         let (answer, answered) = oneshot::channel();
         let shared = self.shared.clone();
         self.shared.spawn(async move {

@@ -6,6 +6,7 @@ mod adopt;
 mod alarm;
 mod amend;
 mod api;
+mod assigned;
 mod batches;
 mod chains;
 mod cleanup;
@@ -19,6 +20,7 @@ mod live;
 mod lost_jobs;
 pub mod metrics;
 mod mirror;
+mod nodes;
 mod processes;
 mod pulse;
 mod queues;
@@ -55,6 +57,7 @@ pub use api::{
     Actor, Follow, Info, LookupError, NotReady, Page, Purged, RequestError, Submission,
     SubmitError, Submitted, Unavailable, Until,
 };
+pub use assigned::{Assigned, NotTaken, Watching};
 pub use batches::{BatchError, BatchJob, BatchState, BatchSubmission, BatchUntil, Batches};
 pub use files::{Archive, FileEntry, Files, FilesError, Listing, Opened, Upload, Wanted};
 pub use inputs::Part;
@@ -62,15 +65,14 @@ use job::event::Cursor;
 use job::life::{Refusal, Stop};
 use job::pty::Size;
 use job::query::{Filter, Query};
-use job::spec::Scope;
 use job::time::Timestamp;
-use job::{Idempotency, Job, JobId, Signal, Spec, State};
+use job::{Idempotency, Job, JobId, Spec, State};
 pub use linux::beneath::Kind as FileKind;
 pub use linux::ports::{Port, Ports};
 pub use listing::Budget;
+pub use nodes::{Hub, HubSetup, Joined, NodeError, NodeState};
 pub use processes::{ProcessInfo, Use};
 pub use protocol::wire::messages::INPUT_BYTES;
-use protocol::wire::messages::{Input, Request};
 pub use queues::{QueueError, QueueState, Queues};
 pub use readers::Reading;
 use room::Awake;
@@ -78,7 +80,7 @@ use runner::JobRequest;
 pub use schedules::{
     Expected, Maker, ScheduleError, ScheduleState, Schedules, Unmakeable, due_times, zone,
 };
-pub use setup::{Host, Limits, Setup, StartError};
+pub use setup::{Host, Limits, Membership, Setup, StartError};
 use shared::Shared;
 pub use shutdown::SupervisorSaid;
 use spans::Exporter;
@@ -171,6 +173,25 @@ impl Manager {
         idempotency: &Idempotency,
     ) -> Result<Option<Submitted>, SubmitError> {
         submit::submitted(&self.shared, actor, idempotency).await
+    }
+
+    /// The nodes of the cluster whose hub this is.
+    #[must_use]
+    pub fn hub(&self) -> Option<Hub> {
+        Hub::of(&self.shared)
+    }
+
+    /// The jobs that the hub of this node has assigned to it.
+    #[must_use]
+    pub fn assigned(&self) -> Assigned {
+        let manager = self.clone();
+        Assigned { manager }
+    }
+
+    /// Does another node of the cluster have this job?
+    #[must_use]
+    pub fn is_there(&self, job: &Job) -> bool {
+        self.shared.is_there(job)
     }
 
     /// The batches.
@@ -271,7 +292,7 @@ impl Manager {
             // To end what has ended is granted; a lost job may have left processes.
             Ok(_) | Err(RequestError::Refused(Refusal::Finished)) => {
                 let job = self.get(id).await?;
-                self.shared.lost_jobs.end(&job, &stop).await;
+                self.shared.end_left(&job, &stop).await;
                 Ok(job)
             }
             Err(error) => Err(error),
@@ -313,7 +334,8 @@ impl Manager {
         {
             let _ = state.wait_for(|job| job.state.is_terminal()).await;
         }
-        while !self.shared.lost_jobs.ended(&job, SURVIVORS_PATIENCE).await {
+        let job = self.get(id).await?;
+        while !self.shared.is_nothing_left(&job, SURVIVORS_PATIENCE).await {
             if self.shared.shutdown.has_begun() {
                 return Err(RequestError::MonitorGone);
             }
@@ -323,51 +345,6 @@ impl Manager {
         } else {
             Err(RequestError::DependedOn)
         }
-    }
-
-    /// Sends a signal; returns how many processes it was delivered to.
-    pub async fn signal(
-        &self,
-        id: JobId,
-        signal: Signal,
-        scope: Scope,
-    ) -> Result<u64, RequestError> {
-        let request = Request::Signal { signal, scope };
-        self.shared
-            .ask(id, |reply| JobRequest::Relay(request, reply))
-            .await
-    }
-
-    /// Writes a packet of at most [`INPUT_BYTES`] to the job's standard input; returns the offset after it
-    /// once the job's pipe has taken it. A packet that has been sent is written even where the future is
-    /// dropped.
-    pub async fn write_stdin(
-        &self,
-        id: JobId,
-        offset: Option<u64>,
-        bytes: &[u8],
-        eof: bool,
-    ) -> Result<u64, RequestError> {
-        let request = Request::Stdin(Input {
-            offset,
-            bytes: bytes.to_vec(),
-            eof,
-        });
-        self.shared
-            .ask(id, |reply| JobRequest::Relay(request, reply))
-            .await
-    }
-
-    /// Gives the job's terminal another size.
-    pub async fn resize(&self, id: JobId, size: Size) -> Result<(), RequestError> {
-        if self.shared.get(id).await?.spec.pty.is_none() {
-            return Err(RequestError::NoTerminal);
-        }
-        let request = Request::Resize(size);
-        let asked = self
-            .shared
-            .ask(id, |reply| JobRequest::Relay(request, reply));
-        asked.await.map(drop)
     }
 
     /// The job's live processes, and those that a lost job has left.
@@ -387,12 +364,15 @@ impl Manager {
 
     /// Is nothing left of a lost job? Waits for as long as `limit` where a stop has asked for its end.
     pub async fn survivors_ended(&self, job: &Job, limit: Duration) -> bool {
-        self.shared.lost_jobs.ended(job, limit).await
+        self.shared.is_nothing_left(job, limit).await
     }
 
     /// A reader of the job's output as kept now.
-    pub async fn output(&self, id: JobId) -> Result<protocol::output::Reader, LookupError> {
+    pub async fn output(&self, id: JobId) -> Result<protocol::output::Reader, RequestError> {
         let job = self.shared.get(id).await?;
+        if self.shared.is_there(&job) {
+            return Err(RequestError::NodeUnreachable);
+        }
         let reader = self.shared.job_dirs.output(id).await;
         let mut reader = reader.unwrap_or_else(protocol::output::Reader::empty);
         if job.state.is_terminal() {
@@ -458,7 +438,8 @@ impl Manager {
 
     /// May new jobs come? `Err` says why not.
     pub fn ready(&self) -> Result<(), NotReady> {
-        self.shared.ready()
+        self.shared.ready()?;
+        self.shared.is_linked()
     }
 
     /// One page of events, of all jobs or of one that exists.

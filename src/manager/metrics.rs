@@ -436,7 +436,8 @@ fn stop_took(first: Timestamp, job: &Job) -> Option<Duration> {
         | Cause::StartDeadline
         | Cause::MonitorLost
         | Cause::SupervisorLost
-        | Cause::HostRebooted => false,
+        | Cause::HostRebooted
+        | Cause::NodeLost => false,
     };
     is_stop.then(|| Some(job.finished_at?.since(first)))?
 }

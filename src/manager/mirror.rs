@@ -55,6 +55,38 @@ pub(super) fn mirror(job: &mut Job, record: &Record) {
     }
 }
 
+/// The job as another node has it, as far as that is the node's affair.
+pub(super) fn mirror_there(job: &mut Job, there: &Job) {
+    // It has its slot. What it waits for there is over in a moment.
+    let is_about_to_start = there.state == State::Queued && there.next_attempt_at.is_none();
+    job.state = if is_about_to_start {
+        State::Starting
+    } else {
+        there.state
+    };
+    job.message.clone_from(&there.message);
+    job.started_at = there.started_at;
+    job.finished_at = there.finished_at;
+    job.deadline_at = there.deadline_at;
+    job.process.clone_from(&there.process);
+    job.attempt = there.attempt;
+    job.attempts.clone_from(&there.attempts);
+    job.next_attempt_at = there.next_attempt_at;
+    job.exit = there.exit;
+    job.termination.clone_from(&there.termination);
+    job.spawn_failure.clone_from(&there.spawn_failure);
+    job.usage = there.usage;
+    job.output = there.output;
+    job.ready_at = there.ready_at;
+    job.not_ready_at = there.not_ready_at;
+    job.ready_message.clone_from(&there.ready_message);
+    job.survivors.clone_from(&there.survivors);
+    if let Some(process) = &mut job.process {
+        // It would be looked for on this machine.
+        process.unwatched = None;
+    }
+}
+
 /// How the job's processes are found without a monitor above them.
 pub(super) fn unwatched(record: &Record) -> Unwatched {
     let strays = record.strays.iter();
@@ -192,5 +224,8 @@ fn describe(job: &Job, termination: &Termination) -> String {
         Cause::MonitorLost => "the job's monitor was lost, and the exit status with it".to_owned(),
         Cause::SupervisorLost => "the supervisor was lost, and the exit status with it".to_owned(),
         Cause::HostRebooted => "the machine restarted while the job ran".to_owned(),
+        Cause::NodeLost => {
+            "the node that had the job is lost, and the exit status with it".to_owned()
+        }
     }
 }

@@ -65,6 +65,10 @@ pub struct Use {
 
 /// The processes of a job that may be there.
 fn tree(shared: &Shared, job: &Job) -> Option<Tree> {
+    // What its processes are called there is somebody else here.
+    if shared.is_there(job) {
+        return None;
+    }
     match &job.process {
         Some(process) if !job.state.is_terminal() => {
             let supervisor = i32::try_from(shared.host.supervisor_pid).unwrap_or_default();

@@ -173,6 +173,11 @@ impl Room {
         }
     }
 
+    /// Lets jobs run up to this weight, each up to that one.
+    pub(super) fn set_most(&self, max_running: u32, heaviest: u32) {
+        self.books().admission.set_most(max_running, heaviest);
+    }
+
     /// Sets a queue up; `None` forgets what was set.
     pub(super) fn set_queue(&self, name: &str, settings: Option<Settings>) {
         let now = clock::wall();

@@ -6,6 +6,7 @@ mod ready;
 mod requests;
 mod start;
 mod supervised;
+mod there;
 pub(super) mod workspace;
 
 use std::sync::Arc;
@@ -38,6 +39,7 @@ use linux::tree;
 use protocol::record::Record;
 pub(super) use requests::{JobRequest, Reply};
 use supervised::{Followed, Supervised};
+pub(super) use there::resume as resume_there;
 
 /// The most survivors of a lost job that its message names.
 const SURVIVORS_NAMED: usize = 16;
@@ -335,9 +337,14 @@ impl Runner {
     async fn commit_end(&mut self) {
         workspace::collect(&self.shared, &mut self.job).await;
         self.job.version += 1;
-        let job = Arc::new(self.job.clone());
-        let events = event::since(self.told, &job, clock::wall());
+        let events = event::since(self.told, &self.job, clock::wall());
         let events = ready::with_untold(self, events);
+        self.commit_end_telling(events).await;
+    }
+
+    /// The same, with what there is to tell of it.
+    async fn commit_end_telling(&mut self, events: Vec<Event>) {
+        let job = Arc::new(self.job.clone());
         self.told = job.state;
         failpoint::hit("end.storing");
         let mut was_said = false;

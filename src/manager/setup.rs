@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::nodes::HubSetup;
 use crate::spans::Otlp;
 use job::sandbox::Baseline;
 use linux::cgroup::Home;
@@ -23,6 +24,7 @@ pub struct Setup {
     pub draining: bool,
     pub host: Host,
     pub limits: Limits,
+    pub part: Membership,
     pub deny_root_jobs: bool,
     /// Webhooks may go to private addresses.
     pub webhook_allow_private: bool,
@@ -35,6 +37,17 @@ pub struct Setup {
     pub work_dir: PathBuf,
     /// The directory of the jobs' own directories.
     pub workspaces: PathBuf,
+}
+
+/// What a service is in a cluster.
+#[derive(Clone, Debug)]
+pub enum Membership {
+    /// There is none.
+    Alone,
+    /// Its hub, which gives jobs to nodes.
+    Hub(HubSetup),
+    /// A node that has joined one.
+    Node,
 }
 
 /// Where the service runs.
@@ -70,4 +83,8 @@ pub enum StartError {
     Io(#[from] std::io::Error),
     #[error(transparent)]
     Store(#[from] store::StoreError),
+    #[error(
+        "jobs of this state directory run on other nodes: start it with --cluster local, as before"
+    )]
+    HasNodes,
 }

@@ -2,9 +2,9 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::admission::Admission;
 use super::chains::Chains;
@@ -12,28 +12,33 @@ use super::job_dirs::JobDirs;
 use super::link::SupervisorLink;
 use super::lost_jobs::LostJobs;
 use super::metrics::Metrics;
+use super::nodes::NodeBook;
 use super::queues::Registry;
 use super::resolve::{Resolver, own_environment};
 use super::room::Room;
 use super::runner::JobRequest;
 use super::seldom::Seldom;
-use super::setup::{Host, Limits, Setup};
+use super::setup::{Host, Limits, Membership, Setup};
 use super::shutdown::Shutdown;
 use super::spans::Exporter;
 use super::stats::Stats;
 use super::tasks::Spawner;
 use super::workspaces::Workspaces;
-use super::{Info, NotReady, schedules};
+use super::{Info, NotReady, SubmitError, schedules};
 use job::life::Stop;
 use job::time::Timestamp;
-use job::{Cause, Job, JobId};
+use job::{Cause, Job, JobId, NodeName, Spec, State};
 use linux::clock;
 use linux::sandbox;
 use protocol::state_dir::STORE;
+use protocol::wire::link::Ask;
 use store::{Store, StoreError};
 
 /// With fewer files that can still be made no job is accepted: its directory, its record and its log are such.
 const MIN_FREE_FILES: u64 = 32;
+
+/// How soon a node that did not answer is asked again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Shared {
     pub(super) store: Store,
@@ -64,6 +69,12 @@ pub(super) struct Shared {
     pub(super) finished_amendments: Semaphore,
     /// How the store failed last.
     failures: Seldom,
+    /// The nodes of the cluster whose hub this is.
+    pub(super) nodes: Option<Arc<NodeBook>>,
+    /// This is a node of a cluster, and jobs come from its hub.
+    is_node: bool,
+    /// The hub is connected, if there is one.
+    pub(super) linked: watch::Sender<bool>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -93,6 +104,13 @@ impl Shared {
             &setup.state_dir,
             setup.limits.max_workspace_bytes,
         )?;
+        let nodes = match &setup.part {
+            Membership::Hub(hub) => {
+                let source = setup.store.source();
+                Some(NodeBook::open(hub, source, &setup.state_dir, max_running)?)
+            }
+            Membership::Alone | Membership::Node => None,
+        };
         Ok(Self {
             store: setup.store,
             supervisor: SupervisorLink::new(setup.supervisor)?,
@@ -124,6 +142,9 @@ impl Shared {
             spans,
             finished_amendments: Semaphore::new(1),
             failures: Seldom::default(),
+            nodes: nodes.map(Arc::new),
+            is_node: matches!(setup.part, Membership::Node),
+            linked: watch::Sender::new(false),
             shutdown,
             tasks,
             host,
@@ -172,7 +193,73 @@ impl Shared {
     /// Gives back what a job took, to those that wait for it.
     pub(super) fn leave(self: &Arc<Self>, id: JobId) {
         self.room.leave(id);
+        match &self.nodes {
+            Some(nodes) => {
+                nodes.release(id);
+                self.nodes_changed();
+            }
+            None => self.grant(),
+        }
+    }
+
+    /// Counts the nodes again, and lets all start that may start now.
+    pub(super) fn nodes_changed(self: &Arc<Self>) {
+        if let Some(nodes) = &self.nodes {
+            let (most, heaviest) = nodes.capacity();
+            self.room.set_most(most, heaviest);
+            nodes.tell();
+        }
         self.grant();
+    }
+
+    /// Does another node of the cluster have this job?
+    pub(super) fn is_there(&self, job: &Job) -> bool {
+        let claim = job.claim.as_ref();
+        claim.is_some_and(|claim| claim.store != self.store.source())
+    }
+
+    /// Begins to end what a lost job has left, wherever that is.
+    pub(super) async fn end_left(&self, job: &Job, stop: &Stop) {
+        match (&self.nodes, &job.claim) {
+            (Some(nodes), Some(claim)) if self.is_there(job) => {
+                if job.state == State::Lost {
+                    nodes.ask_blindly(&claim.node, job.id, Ask::Stop(stop.clone()));
+                }
+            }
+            _ => self.lost_jobs.end(job, stop).await,
+        }
+    }
+
+    /// Is nothing left of a job that has ended, wherever it ran? Waits for as long as `limit` if a stop was asked.
+    pub(super) async fn is_nothing_left(&self, job: &Job, limit: Duration) -> bool {
+        match (&self.nodes, &job.claim) {
+            (Some(nodes), Some(claim)) if self.is_there(job) && job.state == State::Lost => {
+                let is_gone = nodes.is_gone(&claim.node, job.id, limit).await;
+                if !is_gone {
+                    let end = Instant::now() + limit.min(LOOK_AGAIN);
+                    tokio::time::sleep_until(end.into()).await;
+                }
+                is_gone
+            }
+            _ => self.lost_jobs.ended(job, limit).await,
+        }
+    }
+
+    /// Are jobs accepted from clients?
+    pub(super) fn takes_own(&self) -> Result<(), SubmitError> {
+        match self.is_node {
+            true => Err(SubmitError::RunnerOnly),
+            false => Ok(()),
+        }
+    }
+
+    /// Can a job with this spec run anywhere? Files are on this machine alone.
+    pub(super) fn has_place(&self, spec: &Spec) -> Result<(), SubmitError> {
+        let nodes = self.nodes.as_ref();
+        match nodes.is_some_and(|nodes| spec.workspace.is_some() && !nodes.is_node()) {
+            true => Err(SubmitError::NeedsHub),
+            false => Ok(()),
+        }
     }
 
     /// Ends those that a job supersedes. They have been kept from starting by now.
@@ -222,9 +309,27 @@ impl Shared {
         let (workspaces, removed) = (self.workspaces.clone(), ids.clone());
         // What it could not remove it has told.
         let _ = tokio::task::spawn_blocking(move || workspaces.remove(&removed)).await;
+        let there = self.there(&ids).await;
         let deleted = self.store.delete(ids.clone()).await;
+        if let (Ok(()), Some(nodes)) = (&deleted, &self.nodes) {
+            nodes.forget_jobs(there);
+        }
         self.chains.removed(&ids);
         deleted.map(|()| is_all)
+    }
+
+    /// The nodes that have something of these jobs.
+    async fn there(&self, ids: &[JobId]) -> Vec<(NodeName, JobId)> {
+        let mut there = Vec::new();
+        for id in ids.iter().filter(|_| self.nodes.is_some()) {
+            if let Ok(Some(job)) = self.store.get(*id).await
+                && self.is_there(&job)
+                && let Some(claim) = job.claim
+            {
+                there.push((claim.node, *id));
+            }
+        }
+        there
     }
 
     pub(super) fn store_failed(&self, error: &StoreError) {
@@ -240,6 +345,14 @@ impl Shared {
             return Err(NotReady::Ending);
         }
         Ok(())
+    }
+
+    /// Is there a hub, if this is a node?
+    pub(super) fn is_linked(&self) -> Result<(), NotReady> {
+        match self.is_node && !*self.linked.borrow() {
+            true => Err(NotReady::NotLinked),
+            false => Ok(()),
+        }
     }
 
     /// May new jobs come?
@@ -272,7 +385,9 @@ impl Shared {
     }
 
     pub(super) fn info(&self) -> Info {
-        let (running, queued) = self.room.look(|it| (it.running(), it.waiting()));
+        let (running, queued, most) = self
+            .room
+            .look(|it| (it.running(), it.waiting(), it.max_running()));
         let cgroup = self.host.cgroup.as_ref();
         Info {
             containment: match cgroup {
@@ -285,7 +400,7 @@ impl Shared {
             features: self.resolver.features,
             running,
             queued,
-            max_running: self.limits.max_running,
+            max_running: usize::try_from(most).unwrap_or(usize::MAX),
             max_queued: self.limits.max_queued,
             started_at: self.started_at,
             supervisor_pid: i32::try_from(self.host.supervisor_pid).unwrap_or_default(),

@@ -1,5 +1,6 @@
 //! How a submission becomes a job.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio::time::timeout;
 
 use super::api::{Submission, SubmitError, Submitted};
 use super::chains;
+use super::inputs::Part;
 use super::runner::Acceptance;
 use super::shared::Shared;
 use job::event::{Event, What};
@@ -44,8 +46,10 @@ pub(super) async fn submit_planned(
     submission: Submission,
     mut planned: Option<Planned>,
 ) -> Result<Submitted, SubmitError> {
+    shared.takes_own()?;
     shared.resolver.check_apart(&submission.spec).await?;
     shared.ready().map_err(SubmitError::from)?;
+    shared.has_place(&submission.spec)?;
     let Submission {
         name,
         labels,
@@ -96,6 +100,43 @@ pub(super) async fn submit_planned(
         schedule,
         ..Job::accepted(id, actor, Arc::new(spec), created_at)
     };
+    let newcomer = Newcomer {
+        job,
+        secrets,
+        idempotency,
+        planned,
+        parts,
+        is_alone,
+    };
+    accept(shared, newcomer).await
+}
+
+/// A job that is about to be accepted.
+pub(super) struct Newcomer {
+    pub(super) job: Job,
+    pub(super) secrets: Secrets,
+    pub(super) idempotency: Option<Idempotency>,
+    pub(super) planned: Option<Planned>,
+    /// What its inputs name of the form that it came in.
+    pub(super) parts: BTreeMap<String, Part>,
+    /// It does not want to wait for its key.
+    pub(super) is_alone: bool,
+}
+
+/// Accepts a job that has been checked: durable when this returns.
+pub(super) async fn accept(
+    shared: &Arc<Shared>,
+    newcomer: Newcomer,
+) -> Result<Submitted, SubmitError> {
+    let Newcomer {
+        job,
+        secrets,
+        idempotency,
+        planned,
+        parts,
+        is_alone,
+    } = newcomer;
+    let id = job.id;
     let link = chains::link(shared, &job).await?;
     shared.room.promise(shared.room.ticket_of(&job), is_alone)?;
     link.and_then(chains::Link::keep);

@@ -4,6 +4,7 @@
 //! run for weeks and a server that was upgraded today read each other: unknown fields are skipped,
 //! missing ones take their default.
 
+pub mod link;
 pub mod messages;
 
 use std::cell::RefCell;

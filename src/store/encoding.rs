@@ -19,7 +19,7 @@ use job::spec::Secrets;
 use job::time::Timestamp;
 use job::trace::Trace;
 use job::workspace::Artifacts;
-use job::{Attempt, Job, JobId, Process, Spec, State, Survivor};
+use job::{Attempt, Claim, Job, JobId, Process, Spec, State, Survivor};
 
 /// What a row holds beside the text.
 #[derive(Clone, Debug)]
@@ -86,6 +86,8 @@ struct Record<'a> {
     survivors: Cow<'a, [Survivor]>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     artifacts: Option<Cow<'a, Artifacts>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    claim: Option<Cow<'a, Claim>>,
 }
 
 fn no_labels(labels: &BTreeMap<String, String>) -> bool {
@@ -137,6 +139,7 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
         output: job.output,
         survivors: Cow::Borrowed(&job.survivors),
         artifacts: job.artifacts.as_ref().map(Cow::Borrowed),
+        claim: job.claim.as_deref().map(Cow::Borrowed),
     };
     let text = defaults::strip(serde_json::to_string(&record)?);
     let columns = Columns {
@@ -188,6 +191,7 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
         output: record.output,
         survivors: record.survivors.into_owned(),
         artifacts: record.artifacts.map(Cow::into_owned),
+        claim: record.claim.map(|it| Box::new(it.into_owned())),
     })
 }
 

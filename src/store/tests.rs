@@ -22,7 +22,7 @@ use job::schedule::{Definition, Missed, Occurrence, Overlap, Progress, Record, W
 use job::selector::{Requirement, Selector};
 use job::spec::*;
 use job::workspace::{ArtifactRules, Artifacts, Content, InnerPath, Input, Workspace};
-use job::{Attempt, Process, Signal, State, Survivor};
+use job::{Attempt, Claim, Process, Signal, State, Survivor};
 use linux::clock;
 
 pub(super) fn job(state: State) -> Job {
@@ -876,6 +876,9 @@ prop_compose! {
         micros in 0_u32..u32::MAX,
     ) -> Job {
         Job {
+            claim: maybe.map(|confirmed| Box::new(Claim {
+                node: "n7".parse().unwrap(), store: "urn:uuid:1".to_owned(), fence: 2, confirmed, seen: version,
+            })),
             artifacts: maybe.map(|truncated| Artifacts { files: version, truncated, missing: path.clone().into_iter().collect(), ..Artifacts::default() }),
             id: JobId::generate(), name, labels, created_by, rerun_of: maybe.map(|_| JobId::generate()), trace: None, run_at: maybe_at, hold: flag, schedule: maybe_at.map(|_| Occurrence { name: path.clone().unwrap_or_default(), due_at: maybe_at }), spec: Arc::new(spec),
             depends_on: if flag { vec![Dependency { awaited: Awaited::Job { job: JobId::generate() }, on: On::Failed }] } else { Vec::new() },

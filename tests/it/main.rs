@@ -16,6 +16,7 @@ mod batches;
 mod bulk;
 mod chains;
 mod cli;
+mod cluster;
 mod containment;
 mod control;
 mod copies;

@@ -10,7 +10,11 @@ use crate::reply::id;
 use crate::server::{LONG, Server, run};
 use crate::tokens::eventually;
 
-const SCOPES: [&str; 4] = ["metrics", "read", "operate", "admin"];
+/// Those that include the ones before them.
+const LADDER: [&str; 4] = ["metrics", "read", "operate", "admin"];
+
+/// That of a node of a cluster, which includes nothing and is in nothing.
+const RUNNER: &str = "runner";
 
 /// A token of this name and scope, once the service knows it.
 fn token(server: &Server, name: &str, scope: &str, expires: &str) -> String {
@@ -41,14 +45,16 @@ fn routes() -> Vec<(String, String, Option<String>)> {
 
 #[test]
 fn every_route_opens_to_those_whose_scope_reaches_and_to_nobody_else() {
-    let server = Server::start();
-    let mut callers: Vec<(&str, String)> = SCOPES
-        .iter()
-        .map(|scope| (*scope, token(&server, scope, scope, "1h")))
+    // A hub has every route that there is.
+    let server = Server::with(&["--cluster=local"]);
+    let mut callers: Vec<(&str, String)> = LADDER
+        .into_iter()
+        .chain([RUNNER])
+        .map(|scope| (scope, token(&server, scope, scope, "1h")))
         .collect();
     let revoked = token(&server, "revoked", "admin", "1h");
     let expired = token(&server, "expired", "admin", "4s");
-    for (_, token) in &callers[1..] {
+    for (_, token) in &callers[1..LADDER.len()] {
         eventually(&server, token, 200);
     }
     for late in [&revoked, &expired] {
@@ -67,7 +73,7 @@ fn every_route_opens_to_those_whose_scope_reaches_and_to_nobody_else() {
         ("revoked", revoked),
         ("expired", expired),
     ]);
-    let rank = |scope: &str| SCOPES.iter().position(|one| *one == scope);
+    let rank = |scope: &str| LADDER.iter().position(|one| *one == scope);
     let routes = routes();
     let mut wrong = Vec::new();
     for (method, path, needed) in &routes {
@@ -77,6 +83,11 @@ fn every_route_opens_to_those_whose_scope_reaches_and_to_nobody_else() {
             let answer = server.ask(token, method, &target, &server.canary_body());
             let expected = match (needed, rank(caller)) {
                 (None, _) => (400, "invalid_query"),
+                (Some(needed), _) if *caller == RUNNER && needed == RUNNER => {
+                    (400, "invalid_query")
+                }
+                (Some(_), _) if *caller == RUNNER => (403, "forbidden"),
+                (Some(needed), Some(_)) if needed == RUNNER => (403, "forbidden"),
                 (Some(_), None) => (401, "unauthenticated"),
                 (Some(needed), have) if have >= rank(needed) => (400, "invalid_query"),
                 (Some(_), Some(_)) => (403, "forbidden"),

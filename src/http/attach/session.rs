@@ -263,6 +263,7 @@ impl Input<'_> {
                     ) => self.is_open = false,
                     Err(
                         RequestError::MonitorGone
+                        | RequestError::NodeUnreachable
                         | RequestError::Errno(_)
                         | RequestError::Changed
                         | RequestError::NotQueued

@@ -19,6 +19,8 @@ pub(super) enum Peer {
     Tcp(SocketAddr),
     /// A process of this user.
     Unix(u32),
+    /// The hub of this node, over a stream that the node has opened.
+    Hub,
     /// A process on the unix socket that is confined more than this service: its uid is no proof of who
     /// sent it there, so that it must show what a client over TCP shows.
     Confined,

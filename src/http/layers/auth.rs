@@ -18,6 +18,7 @@ use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
 use crate::api::{Api, AuthMode};
+use crate::headers::{ACTOR, SCOPE};
 use crate::problem::ApiError;
 use crate::query::Params;
 use crate::tokens::sessions::{Maker, Sessions};
@@ -31,6 +32,10 @@ pub struct PeerUid(pub u32);
 /// The other end of a TCP connection; the server puts it into the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddress(pub SocketAddr);
+
+/// The hub of this node is on the other end; the server puts it into the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerHub;
 
 /// Where the name of who asks is left for the audit log, also for requests that are then refused.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +72,8 @@ pub(crate) enum By {
     Nothing,
     /// The unix socket, as this user.
     Socket(u32),
+    /// The hub of this node, which has asked who it is.
+    Hub,
     /// A token.
     Token,
     /// A session of a browser, which ends by itself.
@@ -90,12 +97,20 @@ impl Caller {
         }
     }
 
+    /// The service itself, which looks for somebody who may.
+    pub(crate) fn reader(actor: &str) -> Self {
+        Self {
+            scope: Access::Read,
+            ..Self::admin(actor, By::Nothing)
+        }
+    }
+
     /// What they may give to a browser. A session gives nothing: it would outlive its own end.
     pub(crate) fn maker(&self) -> Option<Maker> {
         match (&self.by, &self.grant) {
             (By::Socket(uid), _) => Some(Maker::uid(*uid)),
             (By::Token, Some(grant)) => Some(Maker::token(grant)),
-            (By::Nothing | By::Session { .. } | By::Token, _) => None,
+            (By::Nothing | By::Hub | By::Session { .. } | By::Token, _) => None,
         }
     }
 
@@ -111,7 +126,7 @@ impl Caller {
                 let short = id.get(..8).unwrap_or(id);
                 format!("{}/{short}", self.actor).into()
             }
-            By::Nothing | By::Socket(_) | By::Token => self.actor.clone(),
+            By::Nothing | By::Socket(_) | By::Hub | By::Token => self.actor.clone(),
         }
     }
 
@@ -121,7 +136,7 @@ impl Caller {
         let session = async {
             match &self.by {
                 By::Session { id, sessions, .. } => sessions.ended(id).await,
-                By::Nothing | By::Socket(_) | By::Token => std::future::pending().await,
+                By::Nothing | By::Socket(_) | By::Hub | By::Token => std::future::pending().await,
             }
         };
         match &self.grant {
@@ -166,6 +181,7 @@ pub(crate) fn check(
 /// Who gave the ticket that this request has instead of a header.
 fn ticket(api: &Api, request: &Request, taken: bool) -> Option<Result<Caller, ApiError>> {
     let plain = taken
+        && request.extensions().get::<PeerHub>().is_none()
         && request.method() == Method::GET
         && !request.headers().contains_key(AUTHORIZATION)
         && request.extensions().get::<PeerUid>().is_none();
@@ -182,6 +198,9 @@ fn identify(api: &Api, headers: &HeaderMap, extensions: &Extensions) -> Result<C
         } else {
             Err(ApiError::PeerNotAllowed)
         };
+    }
+    if extensions.get::<PeerHub>().is_some() {
+        return sent_by_hub(headers);
     }
     let tokens = match &settings.auth {
         AuthMode::None => return Ok(Caller::admin("anonymous", By::Nothing)),
@@ -210,6 +229,22 @@ fn identify(api: &Api, headers: &HeaderMap, extensions: &Extensions) -> Result<C
     })
 }
 
+/// Whom the hub sends a request for.
+fn sent_by_hub(headers: &HeaderMap) -> Result<Caller, ApiError> {
+    let text = |name| headers.get(name).and_then(|it| it.to_str().ok());
+    let scope = text(SCOPE).and_then(|word| {
+        let mut ladder = [Access::Read, Access::Operate, Access::Admin].into_iter();
+        ladder.find(|scope| scope.as_str() == word)
+    });
+    let (actor, scope) = text(ACTOR).zip(scope).ok_or(ApiError::Unauthenticated)?;
+    Ok(Caller {
+        actor: actor.into(),
+        scope,
+        grant: None,
+        by: By::Hub,
+    })
+}
+
 /// The token of the only `Authorization` header; two headers are none.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
@@ -224,15 +259,21 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 /// Answers the request, but no longer than its caller is allowed to: a wait ends with 401, a body that
 /// comes bit by bit is broken off.
 pub(crate) async fn while_allowed(request: Request, next: Next) -> Response {
-    let Some(caller) = request.extensions().get::<Caller>().cloned() else {
-        return next.run(request).await;
+    let caller = request.extensions().get::<Caller>().cloned();
+    allowed(caller, next.run(request)).await
+}
+
+/// The same with the answer of somebody else.
+pub(crate) async fn allowed(
+    caller: Option<Caller>,
+    answer: impl Future<Output = Response>,
+) -> Response {
+    let Some(caller) = caller.filter(Caller::may_end) else {
+        return answer.await;
     };
-    if !caller.may_end() {
-        return next.run(request).await;
-    }
     let response = tokio::select! {
         biased;
-        response = next.run(request) => response,
+        response = answer => response,
         () = caller.ended() => return ApiError::Unauthenticated.into_response(),
     };
     if response.body().size_hint().exact().is_some() {

@@ -155,6 +155,10 @@ impl ApiError {
             Self::Draining => Problem::new(S::SERVICE_UNAVAILABLE, "draining", "The service accepts no new jobs", "running jobs go on; send new ones elsewhere or later").header(RETRY_AFTER, "30"),
             Self::NotReady(detail) => Problem::new(S::SERVICE_UNAVAILABLE, "not_ready", "The service is not ready", *detail).header(RETRY_AFTER, "1"),
             Self::MonitorUnavailable => Problem::new(S::SERVICE_UNAVAILABLE, "monitor_unavailable", "The job's monitor does not answer at present", "try again in a moment").header(RETRY_AFTER, "1"),
+            Self::NodeUnreachable => Problem::new(S::SERVICE_UNAVAILABLE, "node_unreachable", "The node that has the job is not connected", "GET /nodes says since when it has not been heard; the job may run on").header(RETRY_AFTER, "5"),
+            Self::NodeNotFound => Problem::new(S::NOT_FOUND, "node_not_found", "There is no such node", "no node of this name has joined, or it has been forgotten"),
+            Self::NodeConnected => Problem::new(S::CONFLICT, "node_connected", "The node is connected", "only a node that will not come back is forgotten: end it first"),
+            Self::RunnerOnly => Problem::new(S::FORBIDDEN, "runner_only", "This is a node of a cluster", "jobs come from its hub: send them there"),
             Self::StoreUnavailable => Problem::new(S::SERVICE_UNAVAILABLE, "store_unavailable", "The store cannot be used at present", "the disk of the state directory fails or is read-only, another program holds the store locked, or the state directory was moved or removed; running jobs go on").header(RETRY_AFTER, "5"),
             Self::NoRoom => Problem::new(S::INSUFFICIENT_STORAGE, "no_room", "There is no room", "less disk space is free than the service keeps free, or all workspaces together have as much as they may"),
         }
@@ -269,6 +273,10 @@ pub(crate) fn examples() -> Vec<ApiError> {
         ApiError::Draining,
         ApiError::NotReady(""),
         ApiError::MonitorUnavailable,
+        ApiError::NodeUnreachable,
+        ApiError::NodeNotFound,
+        ApiError::NodeConnected,
+        ApiError::RunnerOnly,
         ApiError::StoreUnavailable,
         ApiError::NoRoom,
     ]

@@ -4,8 +4,8 @@ use super::{ApiError, Place, Violation};
 use crate::request::{BodyError, FieldError, code};
 use job::life::Refusal;
 use manager::{
-    BatchError, FilesError, LookupError, QueueError, RequestError, ScheduleError, SubmitError,
-    Unavailable, UnpackError,
+    BatchError, FilesError, LookupError, NodeError, QueueError, RequestError, ScheduleError,
+    SubmitError, Unavailable, UnpackError,
 };
 use store::StoreError;
 
@@ -75,6 +75,12 @@ impl From<SubmitError> for ApiError {
                 detail: "names nothing that is there, or whose record has expired".to_owned(),
             }]),
             SubmitError::Draining => Self::Draining,
+            SubmitError::RunnerOnly => Self::RunnerOnly,
+            SubmitError::NeedsHub => Self::InvalidSpec(vec![Violation {
+                place: Place::Pointer("/workspace".to_owned()),
+                code: code::INVALID_VALUE,
+                detail: error.to_string(),
+            }]),
             SubmitError::KeyReused => Self::KeyReused,
             SubmitError::Unavailable(unavailable) => unavailable.into(),
             SubmitError::NoRoom => Self::NoRoom,
@@ -146,7 +152,18 @@ impl From<RequestError> for ApiError {
             RequestError::NoTerminal => Self::NoTerminal,
             RequestError::DependedOn => Self::DependedOn,
             RequestError::MonitorGone => Self::MonitorUnavailable,
+            RequestError::NodeUnreachable => Self::NodeUnreachable,
             RequestError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<NodeError> for ApiError {
+    fn from(error: NodeError) -> Self {
+        match error {
+            NodeError::NoSuchNode => Self::NodeNotFound,
+            NodeError::Connected => Self::NodeConnected,
+            NodeError::Io(error) => Self::io("noting the nodes", &error),
         }
     }
 }

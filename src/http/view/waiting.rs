@@ -3,12 +3,16 @@
 use std::borrow::Cow;
 
 use job::{Job, State};
-use manager::{Manager, Reason};
+use manager::{Hub, Manager, Reason};
 
 /// One word: why it waits, or how it ended.
 pub(super) fn state_reason(job: &Job, why: Option<&Reason>) -> Option<&'static str> {
     match job.state {
         // One that has its slot and no process yet waits for nothing that has a name.
+        State::Queued if why.is_none() && job.next_attempt_at.is_some() => {
+            // Its node has it, and tries it again.
+            Some("waiting_for_retry")
+        }
         State::Queued => Some(why.map_or("waiting_for_slot", wait_word)),
         State::Starting | State::Running | State::Paused | State::Stopping => None,
         State::Succeeded | State::Failed | State::Canceled | State::TimedOut | State::Lost => job
@@ -16,6 +20,16 @@ pub(super) fn state_reason(job: &Job, why: Option<&Reason>) -> Option<&'static s
             .as_ref()
             .map(|termination| termination.cause.as_str()),
     }
+}
+
+/// The node of the job is not heard.
+pub(super) fn unheard(job: &Job, hub: &Hub) -> Option<(&'static str, String)> {
+    let (since, lost_at) = hub.unheard(job)?;
+    let node = hub.node_of(job)?;
+    let message = format!(
+        "node {node} has not been heard since {since}; unless it comes back, the job is lost at {lost_at}"
+    );
+    Some(("node_unreachable", message))
 }
 
 /// What a queued job waits for at this moment.

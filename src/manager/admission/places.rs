@@ -81,7 +81,7 @@ impl Admission {
         if queue.members.insert(job) {
             queue.ready.join(&mut ticket.group);
         }
-        if ticket.weight > self.max_running || !queue.could_hold(ticket.weight) {
+        if ticket.weight > self.heaviest || !queue.could_hold(ticket.weight) {
             found.place = Place::Heavy;
             queue.heavy.insert(job);
             return;

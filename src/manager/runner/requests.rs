@@ -32,6 +32,14 @@ pub(crate) enum JobRequest {
 }
 
 impl JobRequest {
+    /// The stop that it is, if it is one.
+    pub(super) fn into_stop(self) -> Option<(Stop, Reply)> {
+        match self {
+            Self::Stop(stop, reply) => Some((stop, reply)),
+            Self::Relay(..) | Self::Follow | Self::Amend(..) => None,
+        }
+    }
+
     /// Is it input, which waits for the job to read?
     pub(crate) fn is_input(&self) -> bool {
         matches!(self, Self::Relay(Request::Stdin(_), _))

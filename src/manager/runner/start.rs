@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::requests::JobRequest;
 use super::supervised::{Followed, Supervised};
+use super::there::{self, Chosen};
 use super::{Next, Runner, Stopping, WAKEFUL, log, ready, unstarted, workspace};
 use crate::adopt::Origin;
 use crate::batches;
@@ -140,12 +141,25 @@ impl Runner {
         room.sleep(self.job.id, &self.publish, &self.requests, deadline)
     }
 
-    fn start_deadline(&self) -> Option<Instant> {
+    pub(super) fn start_deadline(&self) -> Option<Instant> {
         let left = self.job.start_deadline_at()?.since(clock::wall());
         Some(Instant::now() + left)
     }
 
     pub(super) async fn start(&mut self, secrets: &Secrets, mut stop: Option<Stopping>) -> Next {
+        if let Some(nodes) = self.shared.nodes.clone() {
+            match Box::pin(there::choose(self, &nodes, &mut stop)).await {
+                Chosen::There(node, store) => {
+                    return Box::pin(there::hand_over(self, secrets, (node, store))).await;
+                }
+                Chosen::Then(next) => return next,
+                Chosen::Here => {
+                    if !there::take_back(self).await {
+                        return Next::Over;
+                    }
+                }
+            }
+        }
         self.origin = Origin::Ours;
         self.job.next_attempt_at = None;
         self.granted_at = Some(clock::wall());
@@ -175,7 +189,7 @@ impl Runner {
     }
 
     /// Leaves the job to the next server, which finds it queued in the store.
-    fn stay_queued(&mut self) -> Next {
+    pub(super) fn stay_queued(&mut self) -> Next {
         self.shared.leave(self.job.id);
         self.job.state = State::Queued;
         self.publish();
@@ -219,7 +233,7 @@ fn is_gone(error: &std::io::Error) -> bool {
     [BrokenPipe, ConnectionReset, NotConnected].contains(&error.kind())
 }
 
-fn not_forked(message: String) -> SpawnFailure {
+pub(super) fn not_forked(message: String) -> SpawnFailure {
     SpawnFailure {
         stage: Stage::Fork,
         errno: 0,

@@ -262,6 +262,8 @@ impl Run {
                 | SubmitError::Workspace(_)
                 | SubmitError::Input { .. }
                 | SubmitError::Archive { .. }
+                | SubmitError::RunnerOnly
+                | SubmitError::NeedsHub
                 | SubmitError::Unavailable(_)),
             ) => {
                 self.warn(&record, &error.to_string());

@@ -1714,6 +1714,109 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/nodes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The nodes of the cluster */
+        get: operations["listNodes"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/nodes/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: components["parameters"]["NodeName"];
+            };
+            cookie?: never;
+        };
+        /** One node */
+        get: operations["getNode"];
+        put?: never;
+        post?: never;
+        /**
+         * Give a node up that will not come back
+         * @description Its jobs are `lost` with the cause `node_lost` at once, without waiting for `--node-lost-after-seconds`. What of them still runs there is not ended. A node of this name can join anew, with whatever token and state directory.
+         */
+        delete: operations["forgetNode"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/nodes/{name}/drain": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: components["parameters"]["NodeName"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Give a node no new jobs
+         * @description Running jobs continue. Durable before the answer; it ends with `DELETE`.
+         */
+        post: operations["drainNode"];
+        /** Give a node new jobs again */
+        delete: operations["endDrainNode"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/cluster/link": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Where a node joins
+         * @description A WebSocket that a node opens (`procession serve --join`). What is said over it is not part of this contract: hub and node understand each other over versions, and nobody else takes part.
+         */
+        get: operations["clusterLink"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/cluster/stream": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Where a node opens a stream for requests of the hub
+         * @description A WebSocket that a node opens. It carries the bytes of HTTP, with the hub as the client.
+         */
+        get: operations["clusterStream"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/drain": {
         parameters: {
             query?: never;
@@ -1863,7 +1966,7 @@ export interface components {
          * @description Why a job is over. Clients accept causes that they do not know.
          * @enum {string}
          */
-        Cause: "exited" | "signaled" | "spawn_failed" | "timeout" | "canceled" | "superseded" | "dependency_failed" | "oom_killed" | "output_limit" | "workspace_limit" | "not_ready" | "start_deadline" | "shutdown" | "monitor_lost" | "supervisor_lost" | "host_rebooted";
+        Cause: "exited" | "signaled" | "spawn_failed" | "timeout" | "canceled" | "superseded" | "dependency_failed" | "oom_killed" | "output_limit" | "workspace_limit" | "not_ready" | "start_deadline" | "shutdown" | "monitor_lost" | "supervisor_lost" | "host_rebooted" | "node_lost";
         /**
          * Format: date-time
          * @description RFC 3339 in UTC with microseconds.
@@ -2762,7 +2865,8 @@ export interface components {
              * @description A stable word. Of an ended job the cause; of a queued one the first gate that is shut at this moment: `held`, `waiting_for_dependencies`, `waiting_for_time`,
              *     `waiting_for_batch` (as many jobs of its batch run as may), `waiting_for_key`, `never_fits`
              *     (its weight is above a limit that was lowered), `waiting_for_retry` (between two attempts), `queue_paused`, `waiting_for_rate`, `waiting_for_queue`, or
-             *     `waiting_for_slot` (the service is full). What a job waits for does not make `version` grow.
+             *     `waiting_for_slot` (the service is full). What a job waits for does not make `version` grow. In a cluster, `node_unreachable` of a
+             *     job whose node has not been heard for some seconds.
              */
             state_reason: string | null;
             /** @description One sentence for people; of a queued job on what it waits for. */
@@ -2821,6 +2925,8 @@ export interface components {
             blocked_by: components["schemas"]["Survivor"][];
             /** @description Set when a job with a workspace has ended. */
             artifacts: null | components["schemas"]["Artifacts"];
+            /** @description In a cluster alone: the node that has the job. Absent before it has one. */
+            node?: string;
         };
         /** @description A job without its spec; the fields have the meaning that they have in `Job`. */
         BasicJob: {
@@ -2861,6 +2967,7 @@ export interface components {
             termination: null | components["schemas"]["Termination"];
             spawn_failure: null | components["schemas"]["SpawnFailure"];
             usage: null | components["schemas"]["Usage"];
+            node?: string;
             output: components["schemas"]["OutputTotals"];
         };
         JobListBasic: {
@@ -2904,10 +3011,36 @@ export interface components {
             /** @description A JSON Schema of the object `params` of a new job; `required` has the parameters in the order of the command. `x-beneath` is the directory that a path has to lie beneath. A pattern is one of the crate regex. */
             params: Record<string, never>;
         };
+        Node: {
+            name: string;
+            /**
+             * @description Clients accept values that they do not know.
+             * @enum {string}
+             */
+            state: "connected" | "unreachable";
+            /** @description It is the hub itself. */
+            hub: boolean;
+            /** @description An operator wants no new jobs on it. */
+            draining: boolean;
+            /** @description It is given jobs if it has room. */
+            accepting: boolean;
+            /** @description The most that it runs, by weight (`--max-running` of the node). */
+            slots: number;
+            /** @description How many jobs it has. */
+            jobs: number;
+            /** @description The weight of those. */
+            weight: number;
+            /** @description The version of its program; `null` until it has been heard. */
+            version: string | null;
+            /** @description Since when it is in this state. */
+            since: components["schemas"]["Timestamp"];
+            /** @description When its jobs are lost, unless it is heard by then. */
+            lost_at: null | components["schemas"]["Timestamp"];
+        };
         TokenEntry: {
             name: string;
             /** @enum {string} */
-            scope: "metrics" | "read" | "operate" | "admin";
+            scope: "metrics" | "read" | "operate" | "admin" | "runner";
             /** @description `null` for the token of the first start. */
             created_at: null | components["schemas"]["Timestamp"];
             expires_at: null | components["schemas"]["Timestamp"];
@@ -2915,7 +3048,7 @@ export interface components {
         TokenSubmission: {
             name: string;
             /** @enum {string} */
-            scope: "metrics" | "read" | "operate" | "admin";
+            scope: "metrics" | "read" | "operate" | "admin" | "runner";
             /** @default null */
             expires_in_seconds: number | null;
         };
@@ -3780,7 +3913,7 @@ export interface components {
          * @description Stable; clients accept codes that they do not know.
          * @enum {string}
          */
-        ProblemCode: "invalid_query" | "invalid_page_token" | "invalid_header" | "invalid_json" | "invalid_request" | "unauthenticated" | "forbidden" | "peer_not_allowed" | "origin_not_allowed" | "policy_forbids" | "privilege_required" | "not_found" | "job_not_found" | "queue_not_found" | "batch_not_found" | "schedule_not_found" | "method_not_allowed" | "not_acceptable" | "body_timeout" | "job_not_started" | "job_stopping" | "job_already_finished" | "job_not_queued" | "queue_in_use" | "token_not_found" | "token_exists" | "too_many_tokens" | "no_tokens" | "depended_on" | "batch_not_finished" | "batch_jobs_expired" | "file_not_found" | "invalid_path" | "invalid_archive" | "no_workspace" | "not_a_file" | "nothing_to_rerun" | "concurrency_conflict" | "signal_failed" | "stdin_closed" | "stdin_offset_mismatch" | "stdin_taken" | "no_terminal" | "precondition_failed" | "cursor_expired" | "body_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "upgrade_required" | "head_too_large" | "host_not_allowed" | "invalid_spec" | "invalid_body" | "no_such_user" | "no_such_template" | "containment_unavailable" | "sandbox_unavailable" | "sandbox_required" | "idempotency_key_reused" | "secrets_unknown" | "queue_full" | "too_many_streams" | "internal" | "draining" | "not_ready" | "monitor_unavailable" | "store_unavailable" | "no_room";
+        ProblemCode: "invalid_query" | "invalid_page_token" | "invalid_header" | "invalid_json" | "invalid_request" | "unauthenticated" | "forbidden" | "peer_not_allowed" | "origin_not_allowed" | "policy_forbids" | "privilege_required" | "not_found" | "job_not_found" | "queue_not_found" | "batch_not_found" | "schedule_not_found" | "method_not_allowed" | "not_acceptable" | "body_timeout" | "job_not_started" | "job_stopping" | "job_already_finished" | "job_not_queued" | "queue_in_use" | "token_not_found" | "token_exists" | "too_many_tokens" | "no_tokens" | "depended_on" | "batch_not_finished" | "batch_jobs_expired" | "file_not_found" | "invalid_path" | "invalid_archive" | "no_workspace" | "not_a_file" | "nothing_to_rerun" | "concurrency_conflict" | "signal_failed" | "stdin_closed" | "stdin_offset_mismatch" | "stdin_taken" | "no_terminal" | "precondition_failed" | "cursor_expired" | "body_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "upgrade_required" | "head_too_large" | "host_not_allowed" | "invalid_spec" | "invalid_body" | "no_such_user" | "no_such_template" | "containment_unavailable" | "sandbox_unavailable" | "sandbox_required" | "idempotency_key_reused" | "secrets_unknown" | "queue_full" | "too_many_streams" | "internal" | "draining" | "not_ready" | "monitor_unavailable" | "node_unreachable" | "node_not_found" | "node_connected" | "runner_only" | "store_unavailable" | "no_room";
     };
     responses: {
         /** @description An error of the protocol, such as -32020 where a header differs from the body; or `not_found`, where there are no tools. */
@@ -4049,7 +4182,36 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description `monitor_unavailable`: the job's monitor does not answer. */
+        /** @description The node as it is. */
+        Node: {
+            headers: {
+                "Request-Id": components["headers"]["Request-Id"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Node"];
+            };
+        };
+        /** @description `node_not_found`: no node of this name has joined, or it was forgotten; `not_found`: this service is no hub of a cluster. */
+        NodeNotFound: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `upgrade_required`: this is no request for a WebSocket. */
+        WebSocketOnly: {
+            headers: {
+                Upgrade?: "websocket";
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `monitor_unavailable`: the job's monitor does not answer; `node_unreachable`: the node that has the job is not connected. */
         MonitorUnavailable: {
             headers: {
                 "Retry-After": components["headers"]["Retry-After"];
@@ -4070,6 +4232,7 @@ export interface components {
         };
     };
     parameters: {
+        NodeName: string;
         /**
          * @description With more than 0, `output` of the job has an `excerpt`: the output in the answer, in at most so many bytes. A fifth of
          *     them go to its beginning and the rest to its end, cut at the ends of lines where one is within 4 KiB, and never inside a character.
@@ -8921,6 +9084,207 @@ export interface operations {
             404: components["responses"]["ScheduleNotFound"];
             421: components["responses"]["HostNotAllowed"];
             500: components["responses"]["Internal"];
+        };
+    };
+    listNodes: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description By name. The hub is one of them if it runs jobs itself. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        nodes: components["schemas"]["Node"][];
+                    };
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NodeNotFound"];
+            421: components["responses"]["HostNotAllowed"];
+        };
+    };
+    getNode: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: components["parameters"]["NodeName"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: components["responses"]["Node"];
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NodeNotFound"];
+            421: components["responses"]["HostNotAllowed"];
+        };
+    };
+    forgetNode: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: components["parameters"]["NodeName"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is forgotten. */
+            204: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NodeNotFound"];
+            /** @description `node_connected`: it is there; end it first. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    drainNode: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: components["parameters"]["NodeName"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: components["responses"]["Node"];
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NodeNotFound"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    endDrainNode: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: components["parameters"]["NodeName"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: components["responses"]["Node"];
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            404: components["responses"]["NodeNotFound"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    clusterLink: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A WebSocket from here on. */
+            101: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `invalid_query`; `invalid_header`: the headers of a WebSocket are incomplete. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            426: components["responses"]["WebSocketOnly"];
+        };
+    };
+    clusterStream: {
+        parameters: {
+            query: {
+                /** @description The name of the node. */
+                node: string;
+                /** @description The number of its link. */
+                epoch: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A WebSocket from here on. */
+            101: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `invalid_query`; `invalid_header`: the headers of a WebSocket are incomplete. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            /** @description `node_not_found`: the node has no such link with this token; `not_found`: this is no hub. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            421: components["responses"]["HostNotAllowed"];
+            426: components["responses"]["WebSocketOnly"];
         };
     };
     drain: {

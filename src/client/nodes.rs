@@ -1,0 +1,181 @@
+//! `procession nodes` and `procession node`: the machines of a cluster.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::connection::{Client, ConnectArgs};
+use super::execute;
+use super::failure::Failure;
+use super::table::{Align, Colour, Table};
+use super::terminal::{self, print, print_json};
+
+#[derive(Debug, Args)]
+pub struct NodesArgs {
+    /// Print the nodes as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct NodeArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Give a node no new jobs; running jobs continue
+    Drain(NameArgs),
+    /// Give a drained node new jobs again
+    Undrain(NameArgs),
+    /// Give up a node that will not come back; its jobs are lost at once
+    Forget(NameArgs),
+}
+
+#[derive(Debug, Args)]
+struct NameArgs {
+    /// Name of the node
+    name: String,
+    #[command(flatten)]
+    connect: ConnectArgs,
+}
+
+/// As much of a node as is shown.
+#[derive(Debug, Deserialize)]
+struct Node {
+    name: String,
+    state: String,
+    hub: bool,
+    draining: bool,
+    accepting: bool,
+    slots: u32,
+    jobs: usize,
+    weight: u64,
+    version: Option<String>,
+    since: String,
+    lost_at: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct List {
+    nodes: Vec<Value>,
+}
+
+pub fn list(args: &NodesArgs) -> ExitCode {
+    execute::run(async {
+        let client = Client::new(&args.connect)?;
+        let list: List = client.json(|| client.get("/nodes")).await?;
+        if args.json {
+            print_json(&json!({"nodes": list.nodes}))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let nodes = list.nodes.iter().map(|node| {
+            Node::deserialize(node).map_err(|error| Failure::NotUnderstood(error.to_string()))
+        });
+        let nodes: Vec<Node> = nodes.collect::<Result<_, _>>()?;
+        print(&table(&nodes).render(terminal::style()))?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+pub fn run(args: &NodeArgs) -> ExitCode {
+    execute::run(async {
+        let (method, name, rest) = match &args.action {
+            Action::Drain(name) => (Method::POST, name, "/drain"),
+            Action::Undrain(name) => (Method::DELETE, name, "/drain"),
+            Action::Forget(name) => (Method::DELETE, name, ""),
+        };
+        let client = Client::new(&name.connect)?;
+        let path = format!("{}{rest}", path(&name.name));
+        client.send(client.request(method, &path)).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn path(name: &str) -> String {
+    // What is not the name of a node must not become another path.
+    let escaped = name.bytes().map(|byte| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),
+        b'.' if name.contains(|c: char| c.is_ascii_alphanumeric()) => ".".to_owned(),
+        _ => format!("%{byte:02X}"),
+    });
+    format!("/nodes/{}", escaped.collect::<String>())
+}
+
+fn table(nodes: &[Node]) -> Table {
+    let mut table = Table::new(&[
+        ("NODE", Align::Left),
+        ("STATE", Align::Left),
+        ("RUNNING", Align::Right),
+        ("VERSION", Align::Left),
+        ("SINCE", Align::Left),
+        ("REMARK", Align::Fill),
+    ]);
+    for node in nodes {
+        let jobs = match u64::try_from(node.jobs).unwrap_or_default() == node.weight {
+            true => String::new(),
+            false => format!(" ({} jobs)", node.jobs),
+        };
+        let running = format!("{}/{}{jobs}", node.weight, node.slots);
+        let remark = match &node.lost_at {
+            Some(at) => format!("its jobs are lost at {at}"),
+            None if node.draining => "draining".to_owned(),
+            None if node.state == "connected" && !node.accepting => "takes no jobs".to_owned(),
+            None if node.hub => "the hub".to_owned(),
+            None => String::new(),
+        };
+        let colour = match (node.state.as_str(), node.accepting) {
+            ("connected", true) => Colour::Green,
+            ("connected", false) => Colour::Yellow,
+            _ => Colour::Red,
+        };
+        let cells = [
+            node.name.as_str(),
+            node.state.as_str(),
+            running.as_str(),
+            node.version.as_deref().unwrap_or_default(),
+            node.since.as_str(),
+            remark.as_str(),
+        ];
+        table.row(&cells, Some((1, colour)));
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::Style;
+
+    #[test]
+    fn a_line_says_how_full_a_node_is_and_what_becomes_of_its_jobs() {
+        let node = json!({"name": "n7", "state": "unreachable", "hub": false, "draining": true,
+            "accepting": false, "slots": 4, "jobs": 2, "weight": 3, "version": null,
+            "since": "2026-01-01T00:00:00Z", "lost_at": "2026-01-01T00:05:00Z"});
+        let node = Node::deserialize(&node).unwrap();
+        let text = table(&[node]).render(Style::default());
+        let line = text.lines().nth(1).unwrap();
+        assert!(
+            line.starts_with("n7    unreachable  3/4 (2 jobs)"),
+            "{line}"
+        );
+        assert!(
+            line.trim_end()
+                .ends_with("its jobs are lost at 2026-01-01T00:05:00Z"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn a_name_is_no_other_path() {
+        assert_eq!(path("n7.example"), "/nodes/n7.example");
+        assert_eq!(path("../drain"), "/nodes/..%2Fdrain");
+        assert_eq!(path(".."), "/nodes/%2E%2E");
+    }
+}

@@ -1,0 +1,99 @@
+//! What a service is in a cluster, as its settings say.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::ConfigError;
+use super::reading::Reading;
+use super::values::{number, url, word};
+use cluster::Target;
+use http::connections::Auth;
+use job::NodeName;
+use manager::HubSetup;
+
+/// What a service is in a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// There is none.
+    Alone,
+    /// Its hub.
+    Hub(HubSetup),
+    /// A node of it.
+    Node(NodeName, Target),
+}
+
+/// Reads it; what does not go together is an error.
+pub(super) fn read(
+    s: &Reading<'_>,
+    path: impl Fn(&str) -> Result<PathBuf, String>,
+    auth: Auth,
+) -> Part {
+    let is_hub = s.one("cluster", word(&[("local", true), ("off", false)]));
+    let is_node = s.one("role", word(&[("all", true), ("api", false)]));
+    let join = s.optional("join", |text| given(text, url)).flatten();
+    let token_file = s.optional("join_token_file", |text| given(text, &path));
+    let token_file = token_file.flatten();
+    let ca = s.optional("join_ca", |text| given(text, &path)).flatten();
+    let name = s.optional("node_name", |text| {
+        given(text, |text| text.parse::<NodeName>().map_err(str::to_owned))
+    });
+    let name = name.flatten();
+    let lost_after = s.one("node_lost_after_seconds", number(1_u64, 86_400 * 7));
+    let part = match (is_hub, join) {
+        (true, Some(_)) => Err((
+            "--join",
+            "is for nodes, and --cluster for their hub: give one of them",
+        )),
+        (true, None) if auth == Auth::None => Err((
+            "--cluster",
+            "needs --auth token: nodes show who they are by their tokens",
+        )),
+        (true, None) => Ok(Some(None)),
+        (false, _) if !is_node => Err(("--role api", "goes with --cluster local")),
+        (false, None) if token_file.is_some() || ca.is_some() => {
+            Err(("--join-token-file and --join-ca", "go with --join"))
+        }
+        (false, None) => Ok(None),
+        (false, Some(join)) => match token_file {
+            None => Err((
+                "--join",
+                "goes with --join-token-file, the file of a token of the hub with the scope runner",
+            )),
+            Some(token_file) => Ok(Some(Some(Target {
+                url: join,
+                token_file,
+                ca,
+            }))),
+        },
+    };
+    let part = part.map_err(|(flags, why)| ConfigError::Together { flags, why });
+    let Some(Some(target)) = s.keep(part) else {
+        return Part::Alone;
+    };
+    let name = match name {
+        Some(name) => Ok(name),
+        None => host_name(),
+    };
+    match (s.keep(name), target) {
+        (None, _) => Part::Alone,
+        (Some(name), Some(target)) => Part::Node(name, target),
+        (Some(name), None) => Part::Hub(HubSetup {
+            name,
+            is_node,
+            lost_after: Duration::from_secs(lost_after),
+        }),
+    }
+}
+
+/// What was given, unless that is nothing.
+fn given<T>(text: &str, read: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, String> {
+    (!text.is_empty()).then(|| read(text)).transpose()
+}
+
+fn host_name() -> Result<NodeName, ConfigError> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    text.trim().parse().map_err(|_| ConfigError::Together {
+        flags: "--node-name",
+        why: "must be given: the name of this machine cannot be that of a node",
+    })
+}

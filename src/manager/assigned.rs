@@ -1,0 +1,318 @@
+//! Jobs that a hub has assigned to this node: how they are taken, how they are reported, and what is asked about them.
+//!
+//! How a message travels is not known here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::api::{LookupError, NotReady};
+use super::runner::JobRequest;
+use super::shared::Shared;
+use super::submit::{self, Newcomer};
+use super::time::until;
+use super::{Manager, RequestError, SubmitError, Until};
+use job::amendment::Amendment;
+use job::event::{Cursor, What};
+use job::spec::Secrets;
+use job::{Job, JobId};
+use protocol::wire::link::{Ask, AskRefused, Assignment, Change, Happened, Report};
+use protocol::wire::messages::RequestRefused;
+use store::{EventQuery, StoreError};
+use tokio::time::Instant;
+
+/// The most events of a report.
+const EVENTS: usize = 1000;
+
+/// How soon it is looked again whether a job was stored, after the store has failed.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How soon it is looked again whether something of a job is left.
+const LOOK_FOR_LEFT: Duration = Duration::from_millis(100);
+
+/// Why this node does not take a job. Nothing of it is stored.
+#[derive(Debug)]
+pub struct NotTaken {
+    /// For people.
+    pub why: String,
+    /// It would not on another try either.
+    pub is_final: bool,
+}
+
+/// The jobs that a hub has assigned to this node.
+#[derive(Clone, Debug)]
+pub struct Assigned {
+    pub(super) manager: Manager,
+}
+
+impl Assigned {
+    fn shared(&self) -> &Arc<Shared> {
+        &self.manager.shared
+    }
+
+    /// What tells the store of this node from all others.
+    #[must_use]
+    pub fn store(&self) -> &str {
+        self.shared().store.source()
+    }
+
+    /// The life of the machine and of the state directory.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.shared().host.boot_id
+    }
+
+    /// May new jobs come?
+    pub fn ready(&self) -> Result<(), NotReady> {
+        self.shared().ready()
+    }
+
+    /// Notes whether there is a hub to get jobs from.
+    pub fn linked(&self, is_linked: bool) {
+        self.shared().linked.send_replace(is_linked);
+    }
+
+    /// Does this node have the job?
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn has(&self, id: JobId) -> Result<bool, StoreError> {
+        match self.shared().get_any(id).await {
+            Ok(_) => Ok(true),
+            Err(LookupError::NoSuchJob) => Ok(false),
+            Err(LookupError::Store(error)) => Err(error),
+        }
+    }
+
+    /// Takes a job: durable when this returns, and started as soon as it can be. One that is there already is left as it
+    /// is.
+    ///
+    /// # Errors
+    /// If it is certain that nothing of it is stored.
+    pub async fn take(&self, assignment: Assignment) -> Result<(), NotTaken> {
+        let Assignment { job, secrets } = assignment;
+        let id = job.id;
+        loop {
+            match self.has(id).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => break,
+                Err(error) => self.shared().store_failed(&error),
+            }
+            until(Some(Instant::now() + LOOK_AGAIN)).await;
+        }
+        linux::failpoint::hit("take.storing");
+        let mut taken = self.accept(job, Secrets(secrets)).await;
+        linux::failpoint::hit("take.stored");
+        // A store that fails may have stored it all the same.
+        while let Err(SubmitError::Store(_)) = &taken {
+            match self.has(id).await {
+                Ok(true) => taken = Ok(()),
+                Ok(false) => break,
+                Err(error) => {
+                    self.shared().store_failed(&error);
+                    until(Some(Instant::now() + LOOK_AGAIN)).await;
+                }
+            }
+        }
+        taken.map_err(|error| NotTaken {
+            is_final: matches!(
+                error,
+                SubmitError::Unavailable(_) | SubmitError::TooHeavy(_) | SubmitError::Workspace(_)
+            ),
+            why: error.to_string(),
+        })
+    }
+
+    async fn accept(&self, job: Job, secrets: Secrets) -> Result<(), SubmitError> {
+        let shared = self.shared();
+        shared.resolver.check_apart(&job.spec).await?;
+        shared.ready()?;
+        let newcomer = Newcomer {
+            job,
+            secrets,
+            idempotency: None,
+            planned: None,
+            parts: BTreeMap::new(),
+            is_alone: false,
+        };
+        submit::accept(shared, newcomer).await.map(drop)
+    }
+
+    /// Tells as the job changes, or as there are events of it; `None` if this node does not have it.
+    pub async fn watch(&self, id: JobId) -> Option<Watching> {
+        let follow = self.shared().follow(id).await.ok()?;
+        Some(Watching {
+            state: follow.state,
+            news: self.shared().store.news(Some(id)),
+        })
+    }
+
+    /// The job as it is, with what has happened since `seen`.
+    ///
+    /// # Errors
+    /// If this node does not have the job, or its store cannot be read.
+    pub async fn report(&self, id: JobId, seen: Cursor) -> Result<Report, LookupError> {
+        let mut after = (seen > 0).then_some(seen);
+        loop {
+            let job = self.manager.get(id).await?;
+            let page = self.shared().store.events(EventQuery {
+                job: Some(id),
+                after,
+                limit: EVENTS,
+            });
+            let page = page.await?;
+            if page.expired {
+                // They are not kept any more: from the oldest that is.
+                after = None;
+                continue;
+            }
+            let is_end = |what: &What| matches!(what, What::Finished { .. });
+            let ends = page.events.iter().any(|(_, event)| is_end(&event.what));
+            if ends && !job.state.is_terminal() {
+                // It has ended since it was looked at.
+                continue;
+            }
+            let mut report = Report {
+                job: (*job).clone(),
+                events: Vec::new(),
+                seen: page.events.last().map_or(seen, |(cursor, _)| *cursor),
+            };
+            if let Some(process) = &mut report.job.process {
+                // It means something on this machine alone.
+                process.unwatched = None;
+            }
+            report.events = page
+                .events
+                .into_iter()
+                .filter(|(_, event)| !matches!(event.what, What::Created { .. } | What::Changed))
+                .filter_map(|(_, event)| {
+                    Some(Happened {
+                        at: event.at,
+                        state: event.state?,
+                        attempt: event.attempt?,
+                        what: event.what,
+                    })
+                })
+                .collect();
+            return Ok(report);
+        }
+    }
+
+    /// Does what is asked about a job; gives the job afterwards as well.
+    pub async fn ask(&self, id: JobId, ask: Ask) -> (Result<u64, AskRefused>, Option<Box<Job>>) {
+        let manager = &self.manager;
+        let result = match ask {
+            Ask::Stop(stop) => manager.stop(id, stop).await.map(|_| 0),
+            Ask::Relay(request) => {
+                let asked = self
+                    .shared()
+                    .ask(id, |reply| JobRequest::Relay(request, reply));
+                asked.await
+            }
+            Ask::Amend(change) => self.amend(id, &change).await,
+            Ask::IsGone(limit) => self.is_gone(id, limit).await.map(u64::from),
+        };
+        let after = manager.get(id).await.ok();
+        (
+            result.map_err(told),
+            after.map(|job| Box::new((*job).clone())),
+        )
+    }
+
+    async fn amend(&self, id: JobId, change: &Change) -> Result<u64, RequestError> {
+        loop {
+            let job = self.manager.get(id).await?;
+            let amendment = Amendment {
+                timeout: change.timeout,
+                stop: change.stop,
+                retry: change.retry.clone(),
+                next_attempt_at: change.next_attempt_at,
+                ..Amendment::none(&job)
+            };
+            match self.manager.amend(id, job.version, amendment).await {
+                // It has changed by itself: look again.
+                Err(RequestError::Changed) => {}
+                other => return other.map(|job| job.version),
+            }
+        }
+    }
+
+    async fn is_gone(&self, id: JobId, limit: Duration) -> Result<bool, RequestError> {
+        let end = Instant::now() + limit;
+        let job = self.manager.wait(id, Until::Finished, limit).await?;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if job.state.is_terminal() && self.manager.survivors_ended(&job, left).await {
+                return Ok(true);
+            }
+            if left.is_zero() {
+                return Ok(false);
+            }
+            // The stop may not have begun yet.
+            until(Some(end.min(Instant::now() + LOOK_FOR_LEFT))).await;
+        }
+    }
+
+    /// Removes what is left of jobs that have ended.
+    pub async fn forget(&self, ids: Vec<JobId>) {
+        for id in ids {
+            let Ok(job) = self.manager.get(id).await else {
+                continue;
+            };
+            if !job.state.is_terminal() {
+                tracing::warn!(job.id = %id, "the hub has removed job {id}, which still runs here");
+            } else if let Err(error) = self.shared().purge(vec![id]).await {
+                self.shared().store_failed(&error);
+            }
+        }
+    }
+}
+
+fn told(error: RequestError) -> AskRefused {
+    let refused = |why| AskRefused::Refused(why);
+    match error {
+        RequestError::NoSuchJob => AskRefused::NoSuchJob,
+        RequestError::Refused(refusal) => refused(RequestRefused::Refused(refusal)),
+        RequestError::Errno(errno) => {
+            refused(RequestRefused::Errno(linux::sys::errno_number(errno)))
+        }
+        RequestError::Changed => AskRefused::Changed,
+        RequestError::NotQueued => AskRefused::NotQueued,
+        RequestError::StdinClosed => refused(RequestRefused::StdinClosed),
+        RequestError::StdinOffset { expected } => refused(RequestRefused::StdinOffset { expected }),
+        RequestError::NoTerminal => AskRefused::NoTerminal,
+        RequestError::DependedOn
+        | RequestError::MonitorGone
+        | RequestError::NodeUnreachable
+        | RequestError::Store(_) => AskRefused::Unavailable,
+    }
+}
+
+/// A subscription to a job of a hub.
+#[derive(Debug)]
+pub struct Watching {
+    state: watch::Receiver<Arc<Job>>,
+    news: watch::Receiver<Cursor>,
+}
+
+impl Watching {
+    /// Ends when there may be something to report; never for a job that is over and has been reported.
+    pub async fn changed(&mut self) {
+        let state = async {
+            if self.state.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let news = async {
+            if self.news.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = state => {}
+            () = news => {}
+        }
+    }
+}

@@ -1,0 +1,492 @@
+//! The nodes of a cluster as its hub knows them: who has joined, who is connected, and which messages go to whom.
+//!
+//! How a message travels is not known here, and what is done about a job is its task's affair.
+
+mod account;
+mod file;
+mod hub;
+mod link;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout};
+
+use account::{Account, Slots};
+use file::Saved;
+pub use hub::{Hub, HubSetup, Joined, NodeError, NodeState};
+use job::time::Timestamp;
+use job::{JobId, NodeName};
+pub(super) use link::NodeLink;
+use link::may_return;
+use linux::clock;
+use protocol::wire::link::{Ask, FromNode, Hello, PROTOCOL, ToNode};
+
+/// The most nodes that a hub knows.
+const NODES_MAX: usize = 2000;
+
+/// A node that comes back within this time was only started again.
+const BLINK: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+struct Link {
+    epoch: u64,
+    place: String,
+    outgoing: mpsc::UnboundedSender<ToNode>,
+    jobs: HashMap<JobId, mpsc::UnboundedSender<FromNode>>,
+    asks: HashMap<u64, oneshot::Sender<bool>>,
+}
+
+#[derive(Debug)]
+struct Node {
+    saved: Saved,
+    is_here: bool,
+    link: Option<Link>,
+    is_shut: bool,
+    version: Option<String>,
+    since: (Instant, Timestamp),
+}
+
+impl Node {
+    fn new(saved: Saved, is_here: bool) -> Self {
+        Self {
+            saved,
+            is_here,
+            link: None,
+            is_shut: false,
+            version: None,
+            since: (Instant::now(), clock::wall()),
+        }
+    }
+
+    fn slots(&self) -> Slots {
+        Slots {
+            most: self.saved.slots,
+            is_open: (self.is_here || self.link.is_some()) && !self.is_shut && !self.saved.draining,
+            is_here: self.is_here,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Books {
+    nodes: BTreeMap<NodeName, Node>,
+    account: Account,
+    last_epoch: u64,
+    last_ticket: u64,
+}
+
+impl Books {
+    fn refresh(&mut self, name: &NodeName) {
+        let slots = self.nodes.get(name).map(Node::slots);
+        self.account.set(name, slots);
+    }
+
+    fn link(&mut self, name: &NodeName) -> Option<&mut Link> {
+        self.nodes.get_mut(name)?.link.as_mut()
+    }
+
+    fn saved(&self) -> Vec<Saved> {
+        self.nodes.values().map(|node| node.saved.clone()).collect()
+    }
+}
+
+/// The nodes of a hub.
+#[derive(Debug)]
+pub(super) struct NodeBook {
+    /// The hub's own name.
+    pub(super) own: NodeName,
+    /// The hub's store.
+    store: String,
+    lost_after: Duration,
+    state_dir: PathBuf,
+    books: Mutex<Books>,
+    changed: watch::Sender<()>,
+    /// One at a time writes the file.
+    writing: tokio::sync::Mutex<()>,
+}
+
+/// Where a job's node is.
+pub(super) enum Found {
+    /// It is connected.
+    Linked(NodeLink),
+    /// It is not heard; at this moment its jobs are lost.
+    Away(Instant),
+    /// It was given up.
+    Unknown,
+}
+
+impl NodeBook {
+    pub(super) fn open(
+        setup: &HubSetup,
+        store: &str,
+        state_dir: &Path,
+        slots: u32,
+    ) -> std::io::Result<Self> {
+        let mut books = Books::default();
+        let mut own_drains = false;
+        for saved in file::read(state_dir)? {
+            if saved.name == setup.name {
+                own_drains = saved.draining;
+            } else if !saved.store.is_empty() {
+                books
+                    .nodes
+                    .insert(saved.name.clone(), Node::new(saved, false));
+            }
+        }
+        if setup.is_node {
+            let saved = Saved {
+                name: setup.name.clone(),
+                store: String::new(),
+                actor: String::new(),
+                slots,
+                draining: own_drains,
+            };
+            books
+                .nodes
+                .insert(setup.name.clone(), Node::new(saved, true));
+        }
+        for name in books.nodes.keys().cloned().collect::<Vec<_>>() {
+            books.refresh(&name);
+        }
+        Ok(Self {
+            own: setup.name.clone(),
+            store: store.to_owned(),
+            lost_after: setup.lost_after,
+            state_dir: state_dir.to_owned(),
+            books: Mutex::new(books),
+            changed: watch::Sender::new(()),
+            writing: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does this service run jobs itself?
+    pub(super) fn is_node(&self) -> bool {
+        let books = self.books();
+        books.nodes.get(&self.own).is_some_and(|node| node.is_here)
+    }
+
+    /// Tells of every change of what nodes there are.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Has everybody look again who waits for a node.
+    pub(super) fn tell(&self) {
+        self.changed.send_replace(());
+    }
+
+    /// The weight that may run, and that of the heaviest job.
+    pub(super) fn capacity(&self) -> (u32, u32) {
+        let books = self.books();
+        (books.account.most(), books.account.heaviest())
+    }
+
+    /// Gives a job a place: the name and the store of a node, and whether it is this one.
+    pub(super) fn claim(
+        &self,
+        job: JobId,
+        weight: u32,
+        must_be_here: bool,
+    ) -> Option<(NodeName, String, bool)> {
+        let mut books = self.books();
+        let (name, is_here) = books.account.claim(job, weight, must_be_here)?;
+        let store = books.nodes.get(&name).map(|node| node.saved.store.clone());
+        Some((name, store.unwrap_or_default(), is_here))
+    }
+
+    /// Notes a job that an earlier server gave to this node.
+    pub(super) fn hold(&self, job: JobId, name: &NodeName, weight: u32) {
+        self.books().account.hold(job, name, weight);
+    }
+
+    /// Takes a job's place back.
+    pub(super) fn release(&self, job: JobId) {
+        self.books().account.release(job);
+    }
+
+    /// This node has refused a job, and gets no other until it says that it takes some.
+    pub(super) fn shut(&self, name: &NodeName) {
+        let mut books = self.books();
+        if let Some(node) = books.nodes.get_mut(name) {
+            node.is_shut = true;
+        }
+        books.refresh(name);
+    }
+
+    /// Where is the node that has the job?
+    pub(super) fn find(self: &Arc<Self>, name: &NodeName, job: JobId) -> Found {
+        let mut books = self.books();
+        let Some(node) = books.nodes.get_mut(name) else {
+            return Found::Unknown;
+        };
+        let Some(link) = &mut node.link else {
+            return Found::Away(node.since.0 + self.lost_after);
+        };
+        let (sender, inbox) = mpsc::unbounded_channel();
+        link.jobs.insert(job, sender);
+        Found::Linked(NodeLink {
+            book: self.clone(),
+            node: name.clone(),
+            store: node.saved.store.clone(),
+            epoch: link.epoch,
+            job,
+            outgoing: link.outgoing.clone(),
+            inbox,
+        })
+    }
+
+    /// Since when a node is not heard, if that is longer than a restart takes; and when its jobs are lost.
+    pub(super) fn unheard(&self, name: &NodeName) -> Option<(Timestamp, Timestamp)> {
+        let books = self.books();
+        let node = books.nodes.get(name)?;
+        let is_away = !node.is_here && node.link.is_none() && node.since.0.elapsed() > BLINK;
+        is_away.then(|| (node.since.1, node.since.1.after(self.lost_after)))
+    }
+
+    /// Is nothing left of a job that a node had? `false` if the node cannot say so within this time.
+    pub(super) async fn is_gone(&self, name: &NodeName, job: JobId, limit: Duration) -> bool {
+        let answered = {
+            let mut books = self.books();
+            books.last_ticket += 1;
+            let ticket = books.last_ticket;
+            if !books.nodes.contains_key(name) {
+                // An operator has said that it does not come back.
+                return true;
+            }
+            let Some(link) = books.link(name) else {
+                return false;
+            };
+            let (answer, answered) = oneshot::channel();
+            link.asks.retain(|_, waiting| !waiting.is_closed());
+            link.asks.insert(ticket, answer);
+            let ask = Ask::IsGone(limit);
+            let _ = link.outgoing.send(ToNode::Ask { ticket, job, ask });
+            answered
+        };
+        let answer = timeout(limit + BLINK, answered).await;
+        answer.is_ok_and(|answer| answer.unwrap_or(false))
+    }
+
+    /// Asks a node that is connected to do something, whatever comes of it.
+    pub(super) fn ask_blindly(&self, name: &NodeName, job: JobId, ask: Ask) {
+        let mut books = self.books();
+        books.last_ticket += 1;
+        let ticket = books.last_ticket;
+        if let Some(link) = books.link(name) {
+            let _ = link.outgoing.send(ToNode::Ask { ticket, job, ask });
+        }
+    }
+
+    /// Has nodes that are connected remove what is left of these jobs.
+    pub(super) fn forget_jobs(&self, jobs: Vec<(NodeName, JobId)>) {
+        let mut books = self.books();
+        for (name, job) in jobs {
+            if let Some(link) = books.link(&name) {
+                let _ = link.outgoing.send(ToNode::Forget(vec![job]));
+            }
+        }
+    }
+
+    /// A node says hello, with the token of this actor. The error says why it may not join, and what to do.
+    pub(super) async fn join(&self, hello: Hello, actor: &str) -> Result<Joined, String> {
+        let (joined, saved) = self.admit(hello, actor)?;
+        if let Some(saved) = saved {
+            let written = self.save(saved).await;
+            if let Err(error) = written {
+                self.part(&joined.node, joined.epoch);
+                return Err(format!("the hub cannot note who has joined: {error}"));
+            }
+        }
+        Ok(joined)
+    }
+
+    fn admit(&self, hello: Hello, actor: &str) -> Result<(Joined, Option<Vec<Saved>>), String> {
+        let name = hello.node;
+        if hello.protocol != PROTOCOL {
+            return Err(format!(
+                "node {name} speaks version {} of the protocol of clusters, and this hub version {PROTOCOL}: upgrade the older one",
+                hello.protocol
+            ));
+        }
+        if name == self.own {
+            return Err(format!(
+                "{name} is the hub's own name: give the node another --node-name"
+            ));
+        }
+        let mut books = self.books();
+        if books.nodes.len() >= NODES_MAX && !books.nodes.contains_key(&name) {
+            return Err(format!(
+                "this hub knows {NODES_MAX} nodes, which is the most"
+            ));
+        }
+        let has_jobs = books.account.used(&name) > 0;
+        let before = match books.nodes.get(&name) {
+            Some(known) => {
+                may_return(known, &hello.store, &hello.place, actor, has_jobs)?;
+                Some(known.saved.clone())
+            }
+            None => None,
+        };
+        books.last_epoch += 1;
+        let epoch = books.last_epoch;
+        let (outgoing, receiver) = mpsc::unbounded_channel();
+        let _ = outgoing.send(ToNode::Welcome {
+            hub: self.store.clone(),
+            epoch,
+        });
+        let saved = Saved {
+            name: name.clone(),
+            store: hello.store,
+            actor: actor.to_owned(),
+            slots: hello.slots,
+            draining: before.as_ref().is_some_and(|it| it.draining),
+        };
+        let mut node = Node::new(saved.clone(), false);
+        node.version = Some(hello.version);
+        node.link = Some(Link {
+            epoch,
+            place: hello.place,
+            outgoing,
+            jobs: HashMap::new(),
+            asks: HashMap::new(),
+        });
+        books.nodes.insert(name.clone(), node);
+        books.refresh(&name);
+        let is_new = before != Some(saved);
+        let joined = Joined {
+            node: name,
+            epoch,
+            outgoing: receiver,
+        };
+        Ok((joined, is_new.then(|| books.saved())))
+    }
+
+    async fn save(&self, nodes: Vec<Saved>) -> std::io::Result<()> {
+        let _turn = self.writing.lock().await;
+        let state_dir = self.state_dir.clone();
+        let written = tokio::task::spawn_blocking(move || file::write(&state_dir, nodes)).await;
+        written.map_err(std::io::Error::other)?
+    }
+
+    /// A message of a node; `false` if its link is none any more. Second: nodes can be given jobs that could not.
+    pub(super) fn hear(&self, name: &NodeName, epoch: u64, message: FromNode) -> (bool, bool) {
+        let mut books = self.books();
+        let Some(node) = books.nodes.get_mut(name) else {
+            return (false, false);
+        };
+        let Some(link) = node.link.as_mut().filter(|link| link.epoch == epoch) else {
+            return (false, false);
+        };
+        let job = match &message {
+            FromNode::Pong { accepts } => {
+                let has_changed = node.is_shut == *accepts;
+                node.is_shut = !accepts;
+                books.refresh(name);
+                return (true, has_changed);
+            }
+            FromNode::Hello(_) => return (false, false),
+            FromNode::Answer { ticket, result, .. } if link.asks.contains_key(ticket) => {
+                let is_gone = match result {
+                    Ok(answer) => *answer == 1,
+                    Err(refused) => matches!(refused, protocol::wire::link::AskRefused::NoSuchJob),
+                };
+                if let Some(waiting) = link.asks.remove(ticket) {
+                    let _ = waiting.send(is_gone);
+                }
+                return (true, false);
+            }
+            FromNode::Report(report) => report.job.id,
+            FromNode::NotHeld { job }
+            | FromNode::Refused { job, .. }
+            | FromNode::Answer { job, .. } => *job,
+        };
+        if let Some(task) = link.jobs.get(&job) {
+            // A task that is over needs nothing.
+            let _ = task.send(message);
+        }
+        (true, false)
+    }
+
+    /// A link has ended.
+    pub(super) fn part(&self, name: &NodeName, epoch: u64) {
+        let mut books = self.books();
+        if let Some(node) = books.nodes.get_mut(name)
+            && node.link.as_ref().is_some_and(|link| link.epoch == epoch)
+        {
+            node.link = None;
+            node.since = (Instant::now(), clock::wall());
+            books.refresh(name);
+        }
+    }
+
+    /// Is this the link that the node has now, with the token of this actor?
+    pub(super) fn has_link(&self, name: &NodeName, epoch: u64, actor: &str) -> bool {
+        let books = self.books();
+        let node = books.nodes.get(name);
+        node.is_some_and(|node| {
+            let link = node.link.as_ref();
+            node.saved.actor == actor && link.is_some_and(|link| link.epoch == epoch)
+        })
+    }
+
+    /// Every node.
+    pub(super) fn states(&self) -> Vec<NodeState> {
+        let books = self.books();
+        let state = |(name, node): (&NodeName, &Node)| {
+            let is_connected = node.is_here || node.link.is_some();
+            let is_waited_for = !is_connected && books.account.used(name) > 0;
+            NodeState {
+                name: name.clone(),
+                is_here: node.is_here,
+                is_connected,
+                is_draining: node.saved.draining,
+                is_shut: node.is_shut,
+                slots: node.saved.slots,
+                jobs: books.account.count(name),
+                weight: books.account.used(name),
+                version: node.version.clone(),
+                since: node.since.1,
+                lost_at: is_waited_for.then(|| node.since.1.after(self.lost_after)),
+            }
+        };
+        books.nodes.iter().map(state).collect()
+    }
+
+    /// Lets a node have no new jobs, or again; durable when this returns. `false`: there is no such node.
+    pub(super) async fn drain(&self, name: &NodeName, draining: bool) -> std::io::Result<bool> {
+        let saved = {
+            let mut books = self.books();
+            let Some(node) = books.nodes.get_mut(name) else {
+                return Ok(false);
+            };
+            node.saved.draining = draining;
+            books.refresh(name);
+            books.saved()
+        };
+        self.save(saved).await.map(|()| true)
+    }
+
+    /// Gives a node up: it will not come back. `None`: there is no such node; `Some(false)`: it is connected.
+    pub(super) async fn forget(&self, name: &NodeName) -> std::io::Result<Option<bool>> {
+        let saved = {
+            let mut books = self.books();
+            match books.nodes.get(name) {
+                None => return Ok(None),
+                Some(node) if node.is_here || node.link.is_some() => return Ok(Some(false)),
+                Some(_) => {}
+            }
+            books.nodes.remove(name);
+            books.refresh(name);
+            books.saved()
+        };
+        self.save(saved).await.map(|()| Some(true))
+    }
+}

@@ -1,0 +1,168 @@
+//! The nodes of a cluster as others than the jobs' tasks use them: who serves the links, and who governs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::NodeBook;
+use crate::shared::Shared;
+use job::time::Timestamp;
+use job::{Job, NodeName};
+use protocol::wire::link::{FromNode, Hello, ToNode};
+
+/// What a hub is set up with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubSetup {
+    /// Its own name.
+    pub name: NodeName,
+    /// It runs jobs itself.
+    pub is_node: bool,
+    /// How long a node that is not heard keeps its jobs.
+    pub lost_after: Duration,
+}
+
+/// A node as operators see it.
+#[derive(Clone, Debug)]
+pub struct NodeState {
+    /// Its name.
+    pub name: NodeName,
+    /// The hub itself.
+    pub is_here: bool,
+    /// Is it heard?
+    pub is_connected: bool,
+    /// An operator wants no new jobs on it.
+    pub is_draining: bool,
+    /// It takes no jobs by itself: it is full, or it ends.
+    pub is_shut: bool,
+    /// The most that it runs, by weight.
+    pub slots: u32,
+    /// How many jobs it has.
+    pub jobs: usize,
+    /// Their weight.
+    pub weight: u64,
+    /// The version of its program; unknown until it has been heard.
+    pub version: Option<String>,
+    /// Since when it is connected, or is not.
+    pub since: Timestamp,
+    /// When its jobs are lost, if it is not heard until then.
+    pub lost_at: Option<Timestamp>,
+}
+
+/// A link of a node has begun.
+#[derive(Debug)]
+pub struct Joined {
+    /// The node.
+    pub node: NodeName,
+    /// The number of the link.
+    pub epoch: u64,
+    /// What is to be sent; it ends when the link is to end.
+    pub outgoing: mpsc::UnboundedReceiver<ToNode>,
+}
+
+/// Why nothing was done to a node.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// It has not joined, or has been forgotten.
+    #[error("no such node")]
+    NoSuchNode,
+    /// One that is connected is not given up.
+    #[error("the node is connected")]
+    Connected,
+    /// What was asked cannot be kept.
+    #[error("cannot note it: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// The nodes of the cluster whose hub this service is.
+#[derive(Clone, Debug)]
+pub struct Hub {
+    shared: Arc<Shared>,
+    nodes: Arc<NodeBook>,
+}
+
+impl Hub {
+    pub(crate) fn of(shared: &Arc<Shared>) -> Option<Self> {
+        let nodes = shared.nodes.clone()?;
+        let shared = shared.clone();
+        Some(Self { shared, nodes })
+    }
+
+    /// Every node.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeState> {
+        self.nodes.states()
+    }
+
+    /// The node that has a job: another one, or this one once the job has started here.
+    #[must_use]
+    pub fn node_of<'a>(&'a self, job: &'a Job) -> Option<&'a NodeName> {
+        match &job.claim {
+            Some(claim) => Some(&claim.node),
+            None => job.process.as_ref().map(|_| &self.nodes.own),
+        }
+    }
+
+    /// Since when the node of a job that has not ended is not heard, and when the job is lost.
+    #[must_use]
+    pub fn unheard(&self, job: &Job) -> Option<(Timestamp, Timestamp)> {
+        let claim = job.claim.as_ref().filter(|_| !job.state.is_terminal())?;
+        self.nodes.unheard(&claim.node)
+    }
+
+    /// A node says hello, with the token of this actor.
+    ///
+    /// # Errors
+    /// Says why it may not join, and what to do.
+    pub async fn join(&self, hello: Hello, actor: &str) -> Result<Joined, String> {
+        let joined = self.nodes.join(hello, actor).await?;
+        self.shared.nodes_changed();
+        Ok(joined)
+    }
+
+    /// A message of a node; `false` if its link is none any more.
+    #[must_use]
+    pub fn hear(&self, node: &NodeName, epoch: u64, message: FromNode) -> bool {
+        let (is_linked, has_changed) = self.nodes.hear(node, epoch, message);
+        if has_changed {
+            self.shared.nodes_changed();
+        }
+        is_linked
+    }
+
+    /// A link has ended.
+    pub fn part(&self, node: &NodeName, epoch: u64) {
+        self.nodes.part(node, epoch);
+        self.shared.nodes_changed();
+    }
+
+    /// Is this the link that the node has now, with the token of this actor?
+    #[must_use]
+    pub fn has_link(&self, node: &NodeName, epoch: u64, actor: &str) -> bool {
+        self.nodes.has_link(node, epoch, actor)
+    }
+
+    /// Gives a node no new jobs, or some again; durable when this returns.
+    ///
+    /// # Errors
+    /// If there is no such node, or it cannot be kept.
+    pub async fn drain(&self, node: &NodeName, draining: bool) -> Result<(), NodeError> {
+        let is_known = self.nodes.drain(node, draining).await?;
+        self.shared.nodes_changed();
+        is_known.then_some(()).ok_or(NodeError::NoSuchNode)
+    }
+
+    /// Gives a node up: its jobs are lost at once.
+    ///
+    /// # Errors
+    /// If there is no such node, it is connected, or it cannot be kept.
+    pub async fn forget(&self, node: &NodeName) -> Result<(), NodeError> {
+        let is_gone = self.nodes.forget(node).await?;
+        self.shared.nodes_changed();
+        match is_gone {
+            None => Err(NodeError::NoSuchNode),
+            Some(false) => Err(NodeError::Connected),
+            Some(true) => Ok(()),
+        }
+    }
+}

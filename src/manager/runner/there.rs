@@ -1,0 +1,493 @@
+//! A job on another node of the cluster: claimed, handed over, and mirrored as that node reports it, until its end.
+//!
+//! Only a claim that is durable is handed over, and a node takes a job once, however often it is handed over. So a job has
+//! one node for good, unless that has said that it did not take it.
+
+mod place;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::requests::{JobRequest, Reply, refused};
+use super::{Next, Runner, STORE_RETRY, Stopping, WAKEFUL, log, start};
+use crate::nodes::{Found, NodeBook, NodeLink};
+use crate::time::until;
+use crate::{RequestError, batches, mirror};
+use job::amendment::Amendment;
+use job::event::{self, Event, What};
+use job::outcome::{Cause, Termination};
+use job::spec::Secrets;
+use job::{Claim, Job, State};
+use linux::{clock, failpoint};
+use protocol::wire::link::{Ask, AskRefused, Assignment, Change, FromNode, Report, ToNode};
+
+pub(super) use place::{Chosen, choose, hand_over, take_back};
+
+/// How long a request waits for a node that is not connected: its server may have been started again.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A node keeps a job that has ended for so long at least, so that a hub that was away still learns of the end.
+const KEPT: Duration = Duration::from_hours(7 * 24);
+
+/// Makes the job as it is durable; `false` if the service ends first.
+async fn store(runner: &mut Runner, events: Vec<Event>) -> bool {
+    let job = Arc::new(runner.job.clone());
+    while let Err(error) = runner
+        .shared
+        .store
+        .update(job.clone(), events.clone())
+        .await
+    {
+        runner.shared.store_failed(&error);
+        tokio::select! {
+            () = until(Some(Instant::now() + STORE_RETRY)) => {}
+            _ = runner.shutdown.wait_for(Option::is_some) => return false,
+        }
+    }
+    true
+}
+
+/// A job that an earlier server gave to another node; it holds a slot.
+pub(crate) async fn resume(mut runner: Box<Runner>, secrets: Secrets) {
+    let next = Away::new(&mut runner, &secrets).follow().await;
+    let awake_until = Instant::now() + WAKEFUL;
+    runner.go_on(secrets, next, awake_until).await;
+}
+
+/// A request that the node has not answered yet.
+struct Pending {
+    amendment: Option<Box<Amendment>>,
+    reply: Reply,
+}
+
+/// What a job on another node is woken by.
+enum Woken {
+    Said(Option<FromNode>),
+    Asked(JobRequest),
+    Shutdown,
+}
+
+/// How a conversation about a job ended.
+enum Left {
+    /// The link did.
+    Link,
+    /// The node has not taken it.
+    Refused,
+    Then(Next),
+}
+
+/// A job and its node.
+pub(super) struct Away<'a> {
+    runner: &'a mut Runner,
+    secrets: &'a Secrets,
+    nodes: Option<Arc<NodeBook>>,
+    pending: HashMap<u64, Pending>,
+    /// What waits for the link, and until when.
+    held: VecDeque<(JobRequest, Instant)>,
+    /// The version of the job on its node that was mirrored last.
+    version: u64,
+}
+
+impl<'a> Away<'a> {
+    pub(super) fn new(runner: &'a mut Runner, secrets: &'a Secrets) -> Self {
+        Self {
+            nodes: runner.shared.nodes.clone(),
+            runner,
+            secrets,
+            pending: HashMap::new(),
+            held: VecDeque::new(),
+            version: 0,
+        }
+    }
+
+    /// Mirrors the node until the job is over, or the node has not taken it.
+    pub(super) async fn follow(mut self) -> Next {
+        loop {
+            let Some(link) = self.reach().await else {
+                return Next::Over;
+            };
+            let left = match link {
+                Ok(link) => self.converse(link).await,
+                Err(why) => Left::Then(self.lose(why).await),
+            };
+            for pending in std::mem::take(&mut self.pending).into_values() {
+                // What came of it is not known. A stop can be asked again.
+                let _ = pending.reply.send(Err(RequestError::NodeUnreachable));
+            }
+            match left {
+                Left::Link => {}
+                Left::Refused => return Next::Start(self.asked_to_stop()),
+                Left::Then(next) => return next,
+            }
+        }
+    }
+
+    /// A stop that was asked while the node was not there, for whoever has the job next.
+    fn asked_to_stop(&mut self) -> Option<Stopping> {
+        let mut found = None;
+        for (asked, _) in std::mem::take(&mut self.held) {
+            if let (JobRequest::Stop(..), None) = (&asked, &found) {
+                found = asked.into_stop();
+            } else {
+                unreachable_now(asked);
+            }
+        }
+        found
+    }
+
+    fn claim(&self) -> Option<&Claim> {
+        self.runner.job.claim.as_deref()
+    }
+
+    /// Waits for the link of the node; `Err` if the job is lost, and why; nothing if the service ends.
+    async fn reach(&mut self) -> Option<Result<NodeLink, String>> {
+        let (nodes, claim) = (self.nodes.clone()?, self.claim()?.clone());
+        let mut changes = nodes.changes();
+        loop {
+            changes.borrow_and_update();
+            if self.runner.shutdown.borrow().is_some() {
+                return None;
+            }
+            let lost_at = match nodes.find(&claim.node, self.runner.job.id) {
+                Found::Linked(link) if link.store == claim.store => return Some(Ok(link)),
+                Found::Linked(_) => {
+                    return Some(Err("has come back without its jobs".to_owned()));
+                }
+                Found::Unknown => return Some(Err("was given up".to_owned())),
+                Found::Away(lost_at) => lost_at,
+            };
+            tokio::select! {
+                _ = changes.changed() => {}
+                _ = self.runner.shutdown.changed() => {}
+                () = until(Some(lost_at)) => {
+                    // It may have come in this very moment.
+                    if let Found::Away(lost_at) = nodes.find(&claim.node, self.runner.job.id)
+                        && lost_at <= Instant::now()
+                    {
+                        return Some(Err("has not been heard for too long".to_owned()));
+                    }
+                }
+                () = until(self.held.front().map(|(_, until)| *until)) => {
+                    if let Some((asked, _)) = self.held.pop_front() {
+                        unreachable_now(asked);
+                    }
+                }
+                Some(asked) = self.runner.requests.recv() => {
+                    self.held.push_back((*asked, Instant::now() + PATIENCE));
+                }
+            }
+        }
+    }
+
+    async fn converse(&mut self, mut link: NodeLink) -> Left {
+        match self.claim() {
+            Some(claim) if claim.confirmed => link.send(ToNode::Follow {
+                job: self.runner.job.id,
+                seen: claim.seen,
+            }),
+            Some(_) | None => {
+                failpoint::hit("assign.sending");
+                link.send(ToNode::Assign(Box::new(self.assignment())));
+                failpoint::hit("assign.sent");
+            }
+        }
+        while let Some((asked, _)) = self.held.pop_front() {
+            self.ask(&link, asked).await;
+        }
+        loop {
+            let woken = tokio::select! {
+                said = link.receive() => Woken::Said(said),
+                Some(asked) = self.runner.requests.recv() => Woken::Asked(*asked),
+                _ = self.runner.shutdown.changed() => Woken::Shutdown,
+            };
+            let said = match woken {
+                Woken::Said(Some(said)) => said,
+                Woken::Said(None) => return Left::Link,
+                Woken::Asked(asked) => {
+                    self.ask(&link, asked).await;
+                    continue;
+                }
+                // The job goes on, and the next server finds it.
+                Woken::Shutdown => return Left::Then(Next::Over),
+            };
+            match said {
+                FromNode::Report(report) => {
+                    if let Some(left) = self.on_report(&link, *report).await {
+                        return left;
+                    }
+                }
+                FromNode::Answer {
+                    ticket,
+                    result,
+                    after,
+                    ..
+                } => self.on_answer(ticket, result, after.as_deref()).await,
+                FromNode::NotHeld { .. } => {
+                    let why = "does not have the job any more".to_owned();
+                    return Left::Then(self.lose(why).await);
+                }
+                FromNode::Refused {
+                    fence,
+                    why,
+                    is_final,
+                    ..
+                } => {
+                    if let Some(left) = self.on_refusal(fence, &why, is_final).await {
+                        return left;
+                    }
+                }
+                FromNode::Hello(_) | FromNode::Pong { .. } => {}
+            }
+        }
+    }
+
+    /// The job as its node has it: what concerns its execution.
+    fn assignment(&self) -> Assignment {
+        let job = &self.runner.job;
+        let mut spec = batches::with_batch(job, (*job.spec).clone());
+        spec.webhooks.clear();
+        spec.concurrency = None;
+        "default".clone_into(&mut spec.queue);
+        spec.priority = 0;
+        spec.start_deadline = None;
+        spec.ttl_after_finished = spec.ttl_after_finished.max(KEPT);
+        let handed = Job {
+            name: job.name.clone(),
+            labels: job.labels.clone(),
+            rerun_of: job.rerun_of,
+            trace: job.trace.clone(),
+            schedule: job.schedule.clone(),
+            claim: job.claim.clone(),
+            ..Job::accepted(
+                job.id,
+                job.created_by.clone(),
+                Arc::new(spec),
+                job.created_at,
+            )
+        };
+        Assignment {
+            job: handed,
+            secrets: self.secrets.0.clone(),
+        }
+    }
+
+    async fn ask(&mut self, link: &NodeLink, asked: JobRequest) {
+        let (ask, amendment, reply) = match asked {
+            JobRequest::Stop(stop, reply) => {
+                log::stopping(&self.runner.job, &stop);
+                (Ask::Stop(stop), None, reply)
+            }
+            JobRequest::Relay(request, reply) => (Ask::Relay(request), None, reply),
+            JobRequest::Follow => return,
+            JobRequest::Amend(version, amendment, reply) => {
+                match self.change(version, &amendment) {
+                    Ok(Some(change)) => (Ask::Amend(Box::new(change)), Some(amendment), reply),
+                    Ok(None) => {
+                        let _ = reply.send(self.runner.amend(*amendment).await);
+                        return;
+                    }
+                    Err(refusal) => {
+                        let _ = reply.send(Err(refusal));
+                        return;
+                    }
+                }
+            }
+        };
+        let ticket = link.ask(ask);
+        self.pending.insert(ticket, Pending { amendment, reply });
+    }
+
+    /// What the node has to know of a change; nothing if it is the hub's alone.
+    fn change(&self, version: u64, amendment: &Amendment) -> Result<Option<Change>, RequestError> {
+        let job = &self.runner.job;
+        // One at a time: the next one is to see what this one has changed.
+        let is_taken = self.pending.values().any(|it| it.amendment.is_some());
+        if is_taken || version != job.version {
+            return Err(RequestError::Changed);
+        }
+        let elsewhere = Amendment {
+            next_attempt_at: job.next_attempt_at,
+            ..amendment.clone()
+        };
+        if elsewhere.changes_place(job) {
+            return Err(RequestError::NotQueued);
+        }
+        let is_known_there = amendment.changes_plan(job)
+            || amendment.retry != job.spec.retry
+            || amendment.next_attempt_at != job.next_attempt_at;
+        Ok(is_known_there.then(|| Change {
+            timeout: amendment.timeout,
+            stop: amendment.stop,
+            retry: amendment.retry.clone(),
+            next_attempt_at: amendment.next_attempt_at,
+        }))
+    }
+
+    async fn on_answer(
+        &mut self,
+        ticket: u64,
+        result: Result<u64, AskRefused>,
+        after: Option<&Job>,
+    ) {
+        // Its end comes with all that has led to it.
+        if let Some(after) = after
+            && after.version > self.version
+            && !after.state.is_terminal()
+        {
+            self.version = after.version;
+            mirror::mirror_there(&mut self.runner.job, after);
+            self.runner.job.version += 1;
+            let job = Arc::new(self.runner.job.clone());
+            self.runner.publish.send_replace(job);
+        }
+        let Some(Pending { amendment, reply }) = self.pending.remove(&ticket) else {
+            return;
+        };
+        let result = match (result, amendment) {
+            (Ok(_), Some(amendment)) => {
+                // The time of the next attempt has come with the answer.
+                let next_attempt_at = self.runner.job.next_attempt_at;
+                let amendment = Amendment {
+                    next_attempt_at,
+                    ..*amendment
+                };
+                self.runner.amend(amendment).await
+            }
+            (Ok(number), None) => Ok(number),
+            (Err(why), _) => Err(match why {
+                AskRefused::Refused(why) => refused(why),
+                AskRefused::NoSuchJob => RequestError::NodeUnreachable,
+                AskRefused::Changed => RequestError::Changed,
+                AskRefused::NotQueued => RequestError::NotQueued,
+                AskRefused::NoTerminal => RequestError::NoTerminal,
+                AskRefused::Unavailable => RequestError::MonitorGone,
+            }),
+        };
+        let _ = reply.send(result);
+    }
+
+    /// The node has not taken the job, and has stored nothing of it.
+    async fn on_refusal(&mut self, fence: u32, why: &str, is_final: bool) -> Option<Left> {
+        let claim = self.claim()?;
+        if claim.confirmed || claim.fence != fence {
+            return None;
+        }
+        let (id, node) = (self.runner.job.id, claim.node.clone());
+        tracing::info!(job.id = %id, %node, "node {node} does not take job {id}: {why}");
+        if is_final {
+            self.runner.job.claim = None;
+            let failure = start::not_forked(format!("node {node} cannot run it: {why}"));
+            return Some(Left::Then(self.runner.fail_to_spawn(failure).await));
+        }
+        if let Some(nodes) = &self.nodes {
+            nodes.shut(&node);
+            nodes.release(id);
+            self.runner.shared.nodes_changed();
+        }
+        Some(Left::Refused)
+    }
+
+    /// Stores what the node reports, then shows it, then says so.
+    async fn on_report(&mut self, link: &NodeLink, report: Report) -> Option<Left> {
+        let (seen, is_over) = (report.seen, report.job.state.is_terminal());
+        let runner = &mut *self.runner;
+        let is_newer = report.job.version >= self.version;
+        if is_newer {
+            self.version = report.job.version;
+            mirror::mirror_there(&mut runner.job, &report.job);
+        }
+        runner.job.version += 1;
+        if let Some(claim) = &mut runner.job.claim {
+            claim.confirmed = true;
+            claim.seen = seen;
+        }
+        let mut events: Vec<Event> = report
+            .events
+            .into_iter()
+            .map(|it| Event {
+                state: Some(it.state),
+                attempt: Some(it.attempt),
+                ..Event::of(&runner.job, it.at, it.what)
+            })
+            .collect();
+        for event in &events {
+            runner.told = event.state.unwrap_or(runner.told);
+            if let What::AttemptFinished { .. } = event.what {
+                runner.is_counted = false;
+            }
+        }
+        runner.note_start();
+        if is_over {
+            // Retention goes by the clock of the hub.
+            let ttl = runner.job.spec.ttl_after_finished;
+            runner.job.expires_at = Some(clock::wall().after(ttl));
+            if !events
+                .iter()
+                .any(|it| matches!(it.what, What::Finished { .. }))
+            {
+                // The node does not keep it any more.
+                events.extend(event::since(State::Starting, &runner.job, clock::wall()));
+            }
+            runner.shared.leave(runner.job.id);
+            runner.shared.metrics.attempt_ended(runner.job.state);
+            runner.commit_end_telling(events).await;
+            let job = runner.job.id;
+            link.send(ToNode::Ack { job, seen });
+            return Some(Left::Then(Next::Over));
+        }
+        failpoint::hit("report.storing");
+        if !store(runner, events).await {
+            return Some(Left::Then(Next::Over));
+        }
+        failpoint::hit("report.stored");
+        runner.publish.send_replace(Arc::new(runner.job.clone()));
+        if runner.job.state != State::Starting {
+            runner.answer();
+        }
+        let job = runner.job.id;
+        link.send(ToNode::Ack { job, seen });
+        None
+    }
+
+    /// The node will not tell how the job ends. It may still run there.
+    async fn lose(&mut self, why: String) -> Next {
+        let runner = &mut *self.runner;
+        let node = runner.job.claim.as_ref().map(|it| it.node.to_string());
+        mirror::end(
+            &mut runner.job,
+            Termination::unasked(Cause::NodeLost),
+            clock::wall(),
+        );
+        runner.job.message = Some(format!(
+            "node {} {why}: nobody knows how the job ended, or whether it still runs there",
+            node.unwrap_or_default()
+        ));
+        runner.shared.leave(runner.job.id);
+        runner.commit_end().await;
+        for (asked, _) in std::mem::take(&mut self.held) {
+            // A stop of what is over is granted.
+            match asked {
+                JobRequest::Stop(_, reply) => drop(reply.send(Ok(0))),
+                asked @ (JobRequest::Relay(..) | JobRequest::Amend(..) | JobRequest::Follow) => {
+                    unreachable_now(asked);
+                }
+            }
+        }
+        Next::Over
+    }
+}
+
+/// The node is not there.
+fn unreachable_now(asked: JobRequest) {
+    match asked {
+        JobRequest::Stop(_, reply)
+        | JobRequest::Relay(_, reply)
+        | JobRequest::Amend(_, _, reply) => {
+            let _ = reply.send(Err(RequestError::NodeUnreachable));
+        }
+        JobRequest::Follow => {}
+    }
+}

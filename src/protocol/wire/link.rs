@@ -1,0 +1,249 @@
+//! What a hub and the nodes that have joined it say to each other: one value per message of a WebSocket, in JSON.
+//!
+//! Either side may be older: fields are only ever added, with a default, and a message that is not known is refused by
+//! name.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::messages::{Request, RequestRefused};
+use job::event::{Cursor, What};
+use job::life::Stop;
+use job::retry::Retry;
+use job::spec::StopPolicy;
+use job::time::Timestamp;
+use job::{Job, JobId, NodeName, State};
+
+/// The version of this conversation. It changes only if one side would misunderstand the other.
+pub const PROTOCOL: u32 = 1;
+
+/// The first message of a node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`PROTOCOL`].
+    pub protocol: u32,
+    /// Its name.
+    pub node: NodeName,
+    /// Its store.
+    pub store: String,
+    /// The life of the machine and of the state directory: a copy of the directory has another one.
+    pub place: String,
+    /// The version of its program.
+    pub version: String,
+    /// The most jobs that it runs, by their weights.
+    pub slots: u32,
+}
+
+/// Node → hub.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromNode {
+    /// Who it is.
+    Hello(Hello),
+    /// How a job is.
+    Report(Box<Report>),
+    /// It does not have this job.
+    NotHeld {
+        /// Which.
+        job: JobId,
+    },
+    /// It has not taken a job, and has stored nothing of it.
+    Refused {
+        /// Which.
+        job: JobId,
+        /// By which claim.
+        fence: u32,
+        /// For people.
+        why: String,
+        /// It would not on another try either.
+        is_final: bool,
+    },
+    /// The answer to [`ToNode::Ask`].
+    Answer {
+        /// That of the question.
+        ticket: u64,
+        /// About which job.
+        job: JobId,
+        /// What came of it.
+        result: Result<u64, AskRefused>,
+        /// The job afterwards.
+        #[serde(default)]
+        after: Option<Box<Job>>,
+    },
+    /// A sign of life.
+    Pong {
+        /// It takes jobs.
+        accepts: bool,
+    },
+}
+
+/// How a job is, and what has happened to it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// The job.
+    pub job: Job,
+    /// What has happened since the last report.
+    pub events: Vec<Happened>,
+    /// Where those end in the store of the node.
+    pub seen: Cursor,
+}
+
+/// A happening of a job.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Happened {
+    /// When, by the clock of the node.
+    pub at: Timestamp,
+    /// The state after it.
+    pub state: State,
+    /// In which attempt.
+    pub attempt: u32,
+    /// What.
+    pub what: What,
+}
+
+/// Hub → node.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(
+    missing_debug_implementations,
+    reason = "an assignment may hold secrets, which no log may show"
+)]
+pub enum ToNode {
+    /// The hello is taken.
+    Welcome {
+        /// The store of the hub.
+        hub: String,
+        /// The link's number, which the streams of the node name.
+        epoch: u64,
+    },
+    /// It is not: the link ends.
+    Refused {
+        /// For people.
+        why: String,
+    },
+    /// Take this job, unless it is there; then report it.
+    Assign(Box<Assignment>),
+    /// Report a job that was taken, with what has happened after this.
+    Follow {
+        /// Which.
+        job: JobId,
+        /// The last event that the hub has.
+        seen: Cursor,
+    },
+    /// A report is stored.
+    Ack {
+        /// Of which job.
+        job: JobId,
+        /// That of the report.
+        seen: Cursor,
+    },
+    /// Do something to a job.
+    Ask {
+        /// Comes back with the answer.
+        ticket: u64,
+        /// Which.
+        job: JobId,
+        /// What.
+        ask: Ask,
+    },
+    /// These jobs are gone at the hub: remove what is left of them.
+    Forget(Vec<JobId>),
+    /// A sign of life; the node answers.
+    Ping,
+}
+
+/// A job for a node.
+#[derive(Serialize, Deserialize)]
+#[expect(
+    missing_debug_implementations,
+    reason = "it may hold secrets, which no log may show"
+)]
+pub struct Assignment {
+    /// The job, with what concerns its execution.
+    pub job: Job,
+    /// The values of its secrets.
+    pub secrets: BTreeMap<String, String>,
+}
+
+/// What is asked about a job that a node has.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    /// End it.
+    Stop(Stop),
+    /// Something for its monitor.
+    Relay(Request),
+    /// Change it.
+    Amend(Box<Change>),
+    /// Has it ended, and is nothing left of it? Answered with 1 or 0, within this time.
+    IsGone(Duration),
+}
+
+/// What a node has to know of a change of a job.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Change {
+    /// How long it may run.
+    pub timeout: Option<Duration>,
+    /// How a stop goes.
+    pub stop: StopPolicy,
+    /// Whether it is tried again.
+    pub retry: Option<Retry>,
+    /// Between two attempts, when the next one may begin.
+    pub next_attempt_at: Option<Timestamp>,
+}
+
+/// Why a node did not do what was asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AskRefused {
+    /// As the job's monitor has it.
+    Refused(RequestRefused),
+    /// It has no such job.
+    NoSuchJob,
+    /// The job has changed meanwhile.
+    Changed,
+    /// The job does not wait any more.
+    NotQueued,
+    /// The job has no terminal.
+    NoTerminal,
+    /// Its monitor or its store does not answer.
+    Unavailable,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use job::Spec;
+
+    #[test]
+    fn a_message_comes_back_as_it_was_with_the_values_of_secrets() {
+        let mut job = Job::accepted(
+            JobId::generate(),
+            "token:ci".to_owned(),
+            Arc::new(Spec::default()),
+            Timestamp::from_micros(7),
+        );
+        job.state = State::Running;
+        let assign = ToNode::Assign(Box::new(Assignment {
+            job: job.clone(),
+            secrets: [("A".to_owned(), "hunter2".to_owned())].into(),
+        }));
+        let text = serde_json::to_string(&assign).unwrap();
+        let ToNode::Assign(back) = serde_json::from_str(&text).unwrap() else {
+            panic!("{text}");
+        };
+        assert_eq!((back.job, back.secrets["A"].as_str()), (job, "hunter2"));
+    }
+
+    #[test]
+    fn a_message_of_a_later_version_is_refused_by_name_and_its_fields_are_passed_over() {
+        let error = serde_json::from_str::<FromNode>(r#"{"teleport":{}}"#).unwrap_err();
+        assert!(error.to_string().contains("teleport"), "{error}");
+        let pong = serde_json::from_str(r#"{"pong":{"accepts":true,"mood":1}}"#).unwrap();
+        assert!(matches!(pong, FromNode::Pong { accepts: true }));
+    }
+}

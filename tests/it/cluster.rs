@@ -1,0 +1,308 @@
+//! A hub and nodes that have joined it: real services on this machine, which are killed at any place.
+
+mod bad_input;
+mod control;
+mod faults;
+mod loss;
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::harness::{Builder, Server, eventually, kill_now};
+
+/// A port for a service that is started again; none of those that the kernel gives away.
+fn port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let begin = u16::try_from(std::process::id() % 12_000).unwrap();
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 20_000 + (begin + step * 7) % 12_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// A hub and its nodes.
+struct Cluster {
+    hub: Server,
+    nodes: Vec<Server>,
+    port: u16,
+    args: Vec<String>,
+    failpoints: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// A hub that runs no jobs itself, and so many nodes with two slots each.
+    async fn start(nodes: usize) -> Self {
+        Self::start_with(nodes, &["--role", "api"]).await
+    }
+
+    /// The same with other arguments of the hub.
+    async fn start_with(nodes: usize, args: &[&str]) -> Self {
+        let port = port();
+        let mut all = vec!["--cluster", "local", "--node-name", "hub"];
+        all.extend(args);
+        let args = all.into_iter().map(str::to_owned).collect::<Vec<_>>();
+        let failpoints = tempfile::tempdir().unwrap();
+        let hub = builder(&failpoints)
+            .args(["--listen".to_owned(), format!("127.0.0.1:{port}")])
+            .args(args.clone());
+        let mut cluster = Self {
+            hub: hub.start().await,
+            nodes: Vec::new(),
+            port,
+            args,
+            failpoints,
+        };
+        for number in 1..=nodes {
+            cluster.add(&format!("n{number}")).await;
+        }
+        for number in 1..=nodes {
+            cluster.connected(&format!("n{number}"), true).await;
+        }
+        cluster
+    }
+
+    /// Kills the supervisor of the hub and starts it again, once its server has let go of the port.
+    async fn crash_hub(&mut self) {
+        self.hub.kill_supervisor();
+        self.start_hub().await;
+    }
+
+    async fn start_hub(&mut self) {
+        let port = self.port;
+        eventually("the port is free", async || {
+            TcpListener::bind(("127.0.0.1", port)).ok()
+        })
+        .await;
+        let again = self.hub_builder();
+        self.hub.start_again(again).await;
+    }
+
+    fn hub_builder(&self) -> Builder {
+        builder(&self.failpoints)
+            .args(["--listen".to_owned(), format!("127.0.0.1:{}", self.port)])
+            .args(self.args.clone())
+    }
+
+    /// How the node of this name is started; its token is in a file of the hub.
+    fn node_builder(&self, name: &str) -> Builder {
+        self.node_with(name, name)
+    }
+
+    /// The same with the token of another node.
+    fn node_with(&self, token: &str, name: &str) -> Builder {
+        let url = format!("http://127.0.0.1:{}", self.port);
+        self.node_at(&url, token, name)
+    }
+
+    /// The same with another hub.
+    fn node_at(&self, url: &str, token: &str, name: &str) -> Builder {
+        let token = self.hub.scratch().join(token);
+        builder(&self.failpoints)
+            .args(["--join", url])
+            .args(["--join-token-file".to_owned(), token.display().to_string()])
+            .args(["--node-name", name, "--max-running", "2"])
+            .args(["--on-shutdown", "stop"])
+    }
+
+    /// Makes a token with the scope of nodes.
+    async fn token(&self, name: &str) {
+        let body = json!({"name": name, "scope": "runner"});
+        let reply = self.hub.post("/tokens", &body).await;
+        assert_eq!(reply.status, 201, "{reply}");
+        let token = reply.json()["token"].as_str().unwrap().to_owned();
+        fs::write(self.hub.scratch().join(name), token).unwrap();
+    }
+
+    async fn add(&mut self, name: &str) {
+        self.token(name).await;
+        let node = self.node_builder(name).start().await;
+        self.nodes.push(node);
+    }
+
+    /// The node as the hub has it.
+    async fn node(&self, name: &str) -> Value {
+        let reply = self.hub.get(&format!("/nodes/{name}")).await;
+        assert_eq!(reply.status, 200, "{reply}");
+        reply.json()
+    }
+
+    /// Waits until the node is connected, or is not.
+    async fn connected(&self, name: &str, connected: bool) {
+        let state = if connected {
+            "connected"
+        } else {
+            "unreachable"
+        };
+        eventually(&format!("{name} is {state}"), async || {
+            let reply = self.hub.get(&format!("/nodes/{name}")).await;
+            (reply.status == 200 && reply.json()["state"] == state).then_some(())
+        })
+        .await;
+    }
+
+    fn arm(&self, place: &str) {
+        fs::write(self.failpoints.path().join(place), "").unwrap();
+    }
+
+    fn is_armed(&self, place: &str) -> bool {
+        self.failpoints.path().join(place).exists()
+    }
+}
+
+fn builder(failpoints: &tempfile::TempDir) -> Builder {
+    let directory = failpoints.path().display().to_string();
+    Server::builder().env("PROCESSION_FAILPOINTS", &directory)
+}
+
+/// Kills every process of a service that is not a job's, as the end of a machine would.
+fn kill_service(server: &mut Server) {
+    let parts = server.marked();
+    let ours = parts.iter().filter(|it| it.name.starts_with("procession"));
+    for process in ours {
+        kill_now(nix::unistd::Pid::from_raw(process.pid));
+    }
+    server.kill_supervisor();
+}
+
+/// How often each of these words is a line of a file.
+fn lines(path: &std::path::Path) -> HashMap<String, usize> {
+    let mut counts = HashMap::new();
+    for line in fs::read_to_string(path).unwrap_or_default().lines() {
+        *counts.entry(line.to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+#[tokio::test]
+async fn jobs_are_spread_over_nodes_and_wait_by_priority_and_age() {
+    let cluster = Cluster::start(2).await;
+    let scratch = cluster.hub.scratch();
+    let (order, gate) = (scratch.join("order"), scratch.join("gate"));
+    let mut nodes: HashMap<String, usize> = HashMap::new();
+    let mut first = Vec::new();
+    for _ in 0..4 {
+        let script = format!("until test -e {}; do sleep 0.05; done", gate.display());
+        let job = cluster.hub.submit(&json!({ "script": script })).await;
+        assert_eq!(job["state"], "running", "{job:#}");
+        *nodes
+            .entry(job["node"].as_str().unwrap().to_owned())
+            .or_default() += 1;
+        first.push(job["id"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(nodes, [("n1".to_owned(), 2), ("n2".to_owned(), 2)].into());
+    let mut waiting = Vec::new();
+    for (name, priority) in [("a", 0), ("b", 0), ("urgent", 9), ("c", 0)] {
+        let script = format!("echo {name} >> {}; sleep 0.2", order.display());
+        let job = json!({"script": script, "priority": priority});
+        let job = cluster.hub.submit(&job).await;
+        assert_eq!(job["state"], "queued", "{job:#}");
+        assert_eq!(job["state_reason"], "waiting_for_slot", "{job:#}");
+        assert!(job.get("node").is_none(), "{job:#}");
+        waiting.push(job["id"].as_str().unwrap().to_owned());
+    }
+    // One slot becomes free: who comes next is seen one by one.
+    for id in &first[1..] {
+        let reply = cluster.hub.delete(id, "wait=30&force").await;
+        assert_eq!(reply.status, 200, "{reply}");
+    }
+    for id in &waiting {
+        cluster.hub.finished(id).await;
+    }
+    let begun = fs::read_to_string(&order).unwrap();
+    assert_eq!(begun.lines().next(), Some("urgent"), "{begun}");
+    fs::write(&gate, "").unwrap();
+    assert_eq!(cluster.hub.finished(&first[0]).await["exit"]["code"], 0);
+    let all = cluster.hub.get("/jobs?page_size=100").await.json();
+    assert_eq!(all["jobs"].as_array().unwrap().len(), 8, "{all:#}");
+}
+
+#[tokio::test]
+async fn a_job_waits_for_the_first_node_and_a_drained_one_gets_none() {
+    let mut cluster = Cluster::start(0).await;
+    let job = cluster.hub.submit(&json!({"command": ["true"]})).await;
+    assert_eq!(job["state"], "queued", "{job:#}");
+    cluster.add("n1").await;
+    let ended = cluster.hub.finished(job["id"].as_str().unwrap()).await;
+    assert_eq!(
+        (&ended["state"], &ended["node"]),
+        (&json!("succeeded"), &json!("n1"))
+    );
+
+    let drain = async |method: Method| {
+        let request = cluster.hub.request(method, "/nodes/n1/drain");
+        let reply = cluster.hub.send(request).await;
+        assert_eq!(reply.status, 200, "{reply}");
+        reply.json()
+    };
+    let node = drain(Method::POST).await;
+    assert_eq!(
+        (&node["draining"], &node["accepting"]),
+        (&json!(true), &json!(false))
+    );
+    let job = cluster.hub.submit(&json!({"command": ["true"]})).await;
+    assert_eq!(job["state"], "queued", "{job:#}");
+    // It is kept by the hub.
+    cluster.hub.end(nix::sys::signal::Signal::SIGTERM);
+    cluster.start_hub().await;
+    cluster.connected("n1", true).await;
+    assert_eq!(cluster.node("n1").await["draining"], true);
+    assert_eq!(
+        cluster.hub.job(job["id"].as_str().unwrap()).await["state"],
+        "queued"
+    );
+    let client = cluster
+        .hub
+        .client()
+        .args(["node", "undrain", "n1"])
+        .output()
+        .unwrap();
+    assert!(client.status.success(), "{client:?}");
+    let ended = cluster.hub.finished(job["id"].as_str().unwrap()).await;
+    assert_eq!(ended["state"], "succeeded");
+}
+
+#[tokio::test]
+async fn a_hub_runs_jobs_itself_unless_it_is_told_not_to() {
+    let cluster = Cluster::start_with(1, &["--max-running", "2"]).await;
+    let mut nodes = Vec::new();
+    for _ in 0..4 {
+        let job = cluster
+            .hub
+            .submit(&json!({"command": ["sleep", "1000"]}))
+            .await;
+        nodes.push(job["node"].as_str().unwrap().to_owned());
+    }
+    nodes.sort();
+    assert_eq!(nodes, ["hub", "hub", "n1", "n1"]);
+    // Files are on the hub, and so are jobs that have some.
+    let job = json!({
+        "script": "cat in.txt",
+        "workspace": {},
+        "inputs": [{"path": "in.txt", "text": "here\n"}],
+    });
+    let waiting = cluster.hub.submit(&job).await;
+    assert_eq!(waiting["state"], "queued", "{waiting:#}");
+    for job in cluster.hub.get("/jobs").await.json()["jobs"]
+        .as_array()
+        .unwrap()
+    {
+        if job["state"] == "running" {
+            cluster.hub.stop(job["id"].as_str().unwrap(), "force").await;
+        }
+    }
+    let id = waiting["id"].as_str().unwrap();
+    let ended = cluster.hub.finished(id).await;
+    assert_eq!(
+        (&ended["node"], &ended["state"]),
+        (&json!("hub"), &json!("succeeded"))
+    );
+    assert_eq!(cluster.hub.text(id).await, "here\n");
+}

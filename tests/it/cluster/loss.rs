@@ -1,0 +1,122 @@
+//! A node that dies: what is told, when its jobs are lost, and what becomes of what it has left.
+
+use reqwest::Method;
+use serde_json::json;
+
+use super::{Cluster, kill_service};
+use crate::harness::{eventually, id, processes_with, unique_seconds};
+
+#[tokio::test]
+async fn jobs_of_a_dead_node_are_lost_after_a_time_and_what_is_left_is_ended_when_it_returns() {
+    let args = ["--role", "api", "--node-lost-after-seconds", "8"];
+    let mut cluster = Cluster::start_with(1, &args).await;
+    let seconds = unique_seconds();
+    let body = json!({"command": ["sleep", &seconds], "retry": {"max_attempts": 3}});
+    let job = cluster.hub.submit(&body).await;
+    let id = id(&job);
+    kill_service(&mut cluster.nodes[0]);
+    cluster.connected("n1", false).await;
+    let node = cluster.node("n1").await;
+    assert_eq!(
+        (&node["jobs"], &node["accepting"]),
+        (&json!(1), &json!(false))
+    );
+    assert!(node["lost_at"].is_string(), "{node:#}");
+    // It is said before it is decided.
+    eventually("it is said of the job", async || {
+        let job = cluster.hub.job(&id).await;
+        (job["state_reason"] == "node_unreachable").then_some(())
+    })
+    .await;
+    let output = cluster.hub.get(&format!("/jobs/{id}/output")).await;
+    assert_eq!(
+        (output.status, output.code().as_str()),
+        (503, "node_unreachable")
+    );
+    let lost = cluster.hub.finished(&id).await;
+    assert_eq!(
+        (&lost["state"], &lost["state_reason"]),
+        (&json!("lost"), &json!("node_lost"))
+    );
+    assert_eq!(
+        lost["attempt"], 1,
+        "it may still run: it is not tried again"
+    );
+    // Its slot is free again as far as the hub goes, but there is no node.
+    assert_eq!(cluster.node("n1").await["jobs"], 0);
+
+    // Its process is there, and nobody can say that it is gone.
+    assert_eq!(processes_with(&seconds).len(), 1);
+    let asked = cluster.hub.delete(&id, "wait=1").await;
+    assert_eq!(asked.status, 202, "{asked}");
+    let again = cluster.node_builder("n1");
+    cluster.nodes[0].start_again(again).await;
+    cluster.connected("n1", true).await;
+    let ended = cluster.hub.delete(&id, "wait=30").await;
+    assert_eq!(ended.status, 200, "{ended}");
+    assert_eq!(processes_with(&seconds), []);
+    // A terminal state is not taken back.
+    assert_eq!(cluster.hub.job(&id).await["version"], lost["version"]);
+}
+
+#[tokio::test]
+async fn a_node_that_is_given_up_loses_its_jobs_at_once_and_may_join_anew() {
+    let mut cluster = Cluster::start(2).await;
+    let job = cluster
+        .hub
+        .submit(&json!({"command": ["sleep", "1000"]}))
+        .await;
+    assert_eq!(job["node"], "n1");
+    let forget = async |cluster: &Cluster| {
+        let request = cluster.hub.request(Method::DELETE, "/nodes/n1");
+        cluster.hub.send(request).await
+    };
+    let refused = forget(&cluster).await;
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (409, "node_connected")
+    );
+    for process in cluster.nodes[0].marked() {
+        crate::harness::kill_now(nix::unistd::Pid::from_raw(process.pid));
+    }
+    cluster.nodes[0].kill_supervisor();
+    cluster.connected("n1", false).await;
+    assert_eq!(forget(&cluster).await.status, 204);
+    let lost = cluster.hub.finished(&id(&job)).await;
+    assert_eq!(lost["state_reason"], "node_lost", "{lost:#}");
+    let nodes = cluster.hub.get("/nodes").await.json();
+    assert_eq!(nodes["nodes"].as_array().unwrap().len(), 1, "{nodes:#}");
+    // The others work on, and the output of the lost job is no empty one.
+    assert_eq!(cluster.hub.run_script("exit 0").await["node"], "n2");
+    let output = cluster.hub.get(&format!("/jobs/{}/output", id(&job))).await;
+    assert_eq!(output.status, 503, "{output}");
+    let again = cluster.node_builder("n1");
+    cluster.nodes[0].start_again(again).await;
+    cluster.connected("n1", true).await;
+}
+
+#[tokio::test]
+async fn a_node_whose_server_or_whole_service_is_started_again_keeps_its_jobs() {
+    let mut cluster = Cluster::start(1).await;
+    let gate = cluster.hub.scratch().join("gate");
+    let script = format!(
+        "echo a; until test -e {}; do sleep 0.05; done; echo b; exit 6",
+        gate.display()
+    );
+    let job = cluster.hub.submit(&json!({ "script": script })).await;
+    let id = id(&job);
+    let server = cluster.nodes[0].server_process().unwrap();
+    crate::harness::kill_now(server);
+    // The answer waits for the node, whose server comes back.
+    cluster.hub.says(&id, "a\n").await;
+    cluster.nodes[0].kill_supervisor();
+    cluster.connected("n1", false).await;
+    let again = cluster.node_builder("n1");
+    cluster.nodes[0].start_again(again).await;
+    cluster.connected("n1", true).await;
+    assert_eq!(cluster.hub.job(&id).await["state"], "running");
+    std::fs::write(&gate, "").unwrap();
+    let ended = cluster.hub.finished(&id).await;
+    assert_eq!(ended["exit"]["code"], 6, "{ended:#}");
+    assert_eq!(cluster.hub.text(&id).await, "a\nb\n");
+}
