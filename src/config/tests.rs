@@ -104,6 +104,9 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         "--shutdown-grace-seconds=0.5",
         "--min-free-bytes=0",
         "--max-body-bytes=2048",
+        "--max-upload-bytes=4096",
+        "--max-workspace-bytes=8192",
+        "--max-workspaces-bytes=16384",
         "--log-format=json",
         "--log-level=trace",
         "--deny-root-jobs",
@@ -145,6 +148,9 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         shutdown_grace_seconds = 0.5
         min_free_bytes = 0
         max_body_bytes = 2048
+        max_upload_bytes = 4096
+        max_workspace_bytes = 8192
+        max_workspaces_bytes = 16384
         log_format = "json"
         log_level = "trace"
         deny_root_jobs = true

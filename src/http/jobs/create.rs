@@ -47,6 +47,10 @@ pub(crate) async fn create(
     let key = idempotency::key(request.headers())?;
     let trace = trace::of(request.headers());
     if multipart::is_form(request.headers()) {
+        // Any web page can send a form.
+        if caller.is_unknown() {
+            return Err(ApiError::UnsupportedMediaType("application/json"));
+        }
         let submitted = create_from_form(&api, &caller, request, (key, trace), &wait).await?;
         return Ok(accepted(&api, submitted, &wait, shown).await);
     }

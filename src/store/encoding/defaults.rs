@@ -25,7 +25,7 @@ const USUAL: &str = r#"{
     "wait_for": "leader", "success_exit_codes": [0], "queue": "default", "priority": 0,
     "weight": 1, "concurrency": null,
     "start_deadline_seconds": null, "ttl_seconds_after_finished": 604800,
-    "webhooks": [], "retry": null, "workspace": null, "inputs": [], "artifacts": null
+    "webhooks": [], "retry": null, "ready": null, "io_priority": null, "workspace": null, "inputs": [], "artifacts": null
   },
   "process": {"executable": null, "cgroup": null, "sandbox": null},
   "exit": {"oom_killed": null},

@@ -107,8 +107,13 @@ async fn a_node_whose_server_or_whole_service_is_started_again_keeps_its_jobs() 
     let id = id(&job);
     let server = cluster.nodes[0].server_process().unwrap();
     crate::harness::kill_now(server);
-    // The answer waits for the node, whose server comes back.
-    cluster.hub.says(&id, "a\n").await;
+    // Its server comes back, and the node with it; until then the answer is 503.
+    eventually("its output", async || {
+        let reply = cluster.hub.get(&format!("/jobs/{id}/output")).await;
+        assert!([200, 503].contains(&reply.status), "{reply}");
+        (reply.body == b"a\n").then_some(())
+    })
+    .await;
     cluster.nodes[0].kill_supervisor();
     cluster.connected("n1", false).await;
     let again = cluster.node_builder("n1");

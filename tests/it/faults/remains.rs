@@ -18,7 +18,8 @@ use crate::harness::{
 };
 
 fn pid(job: &Value) -> i32 {
-    i32::try_from(job["process"]["pid"].as_i64().unwrap()).unwrap()
+    let pid = job["process"]["pid"].as_i64();
+    i32::try_from(pid.unwrap_or_else(|| panic!("no process: {job:#}"))).unwrap()
 }
 
 pub(super) fn monitor_of(server: &Server, id: &str) -> nix::unistd::Pid {
