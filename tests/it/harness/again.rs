@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc::{self, F_WRLCK, SEEK_SET};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use reqwest::{Client, Method};
@@ -53,29 +54,25 @@ impl Server {
 
     /// The live monitors by the id of their job. The lock on a job's record says who its monitor is.
     pub(crate) fn monitors(&self) -> HashMap<String, Pid> {
-        let records = fs::read_dir(self.state_dir().join("jobs"))
+        let entries = fs::read_dir(self.state_dir().join("jobs"))
             .into_iter()
             .flatten();
-        let by_inode: HashMap<u64, String> = records
+        entries
             .flatten()
             .filter_map(|entry| {
-                let record = fs::metadata(entry.path().join("record")).ok()?;
-                Some((record.ino(), entry.file_name().to_str()?.to_owned()))
-            })
-            .collect();
-        let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
-        locks
-            .lines()
-            .filter_map(|line| {
-                let fields: Vec<&str> = line.split_whitespace().collect();
-                let [_, "POSIX", _, "WRITE", pid, file, ..] = fields.as_slice() else {
-                    return None;
+                let record = fs::File::open(entry.path().join("record")).ok()?;
+                let mut lock = libc::flock {
+                    l_type: F_WRLCK.try_into().unwrap(),
+                    l_whence: SEEK_SET.try_into().unwrap(),
+                    l_start: 0,
+                    l_len: 0,
+                    l_pid: 0,
                 };
-                let inode = file.rsplit(':').next()?.parse().ok()?;
-                let job = by_inode.get(&inode)?.clone();
-                let pid: i32 = pid.parse().ok()?;
-                let process = Process::read(pid)?;
-                (process.name == "procession-mon").then_some((job, Pid::from_raw(pid)))
+                // /proc/locks leaves some out while other locks come and go.
+                fcntl(&record, FcntlArg::F_GETLK(&mut lock)).ok()?;
+                let process = Process::read(lock.l_pid)?;
+                let job = entry.file_name().to_str()?.to_owned();
+                (process.name == "procession-mon").then_some((job, Pid::from_raw(lock.l_pid)))
             })
             .collect()
     }
