@@ -32,7 +32,7 @@ impl Manager {
             .await
     }
 
-    /// Writes a packet of at most [`INPUT_BYTES`] to the job's standard input; returns the offset after it
+    /// Writes a packet of at most [`INPUT_BYTES`](crate::INPUT_BYTES) to the job's standard input; returns the offset after it
     /// once the job's pipe has taken it. A packet that has been sent is written even where the future is
     /// dropped.
     pub async fn write_stdin(

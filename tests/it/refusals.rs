@@ -427,7 +427,7 @@ async fn of_a_queue_and_of_lists() {
         ("batch=x", "batch"),
         ("created_after=x", "created_after"),
         ("created_before=10000-01-01T00:00:00Z", "created_before"),
-        ("nam=x", "nam"),
+        ("color=x", "color"),
     ] {
         let reply = server.get(&format!("/jobs?{query}")).await;
         assert_eq!(reply.status, 400, "{query}: {reply}");
