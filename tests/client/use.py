@@ -39,7 +39,7 @@ def use(client):
     assert text == "1\n2\n3\n", text
     ended = get_job.sync(client=client, id=str(job.id), wait=LIMIT, until=GetJobUntil.FINISHED)
     assert (ended.state, ended.exit_.code) == (State.FAILED, 3), ended
-    assert ended.termination.cause == Cause.EXITED, ended
+    assert ended.termination.cause == Cause.CAUSE_EXITED, ended
     assert ended.spec.script == script, ended.spec
     assert ended.labels.to_dict() == {"a": "b"}, ended.labels
     assert get_stdout.sync(client=client, id=str(job.id)) == text

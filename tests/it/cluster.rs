@@ -212,6 +212,11 @@ async fn jobs_are_spread_over_nodes_and_wait_by_priority_and_age() {
     for id in &first[1..] {
         let reply = cluster.hub.delete(id, "wait=30&force").await;
         assert_eq!(reply.status, 200, "{reply}");
+        eventually("the urgent one has begun", async || {
+            let begun = fs::read_to_string(&order).unwrap_or_default();
+            (!begun.is_empty()).then_some(())
+        })
+        .await;
     }
     for id in &waiting {
         cluster.hub.finished(id).await;
