@@ -206,12 +206,21 @@ impl Admission {
         self.refresh(&queue, None);
     }
 
-    /// Counts a job that runs already, whatever the limits say.
-    pub(super) fn adopt(&mut self, ticket: Ticket) {
-        self.take_back(ticket.job);
-        self.withdraw(ticket.job);
-        if !self.running.contains_key(&ticket.job) {
-            self.hold(ticket, None);
+    /// Counts a job that runs already, whatever the limits say. `start`: its start, if the rate of its queue does not know
+    /// of that yet.
+    pub(super) fn adopt(&mut self, ticket: Ticket, start: Option<Timestamp>) {
+        let job = ticket.job;
+        self.take_back(job);
+        self.withdraw(job);
+        if self.running.contains_key(&job) {
+            return;
+        }
+        if let Some(at) = start {
+            self.recall_start(&ticket.queue, at);
+        }
+        self.hold(ticket, None);
+        if let Some(holding) = self.running.get_mut(&job) {
+            holding.granted_at = start;
         }
     }
 

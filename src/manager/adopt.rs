@@ -23,6 +23,7 @@ use job::queue::OnConflict;
 use job::spec::Secrets;
 use job::time::Timestamp;
 use job::{Job, JobId, State};
+use linux::clock;
 use protocol::record::{self, Record};
 use protocol::state_dir::boot_of;
 
@@ -215,6 +216,12 @@ fn left_of(shared: &Shared, job: &Job) -> Option<Left> {
     }
 }
 
+/// The start of a launched job, if the server that launched it may have died before it noted that for the rate of its queue.
+fn untold_start(job: &Job, told: Option<State>) -> Option<Timestamp> {
+    let is_noted = told.is_some_and(is_beyond_start);
+    (!is_noted).then(|| job.attempt_started_at().unwrap_or_else(clock::wall))
+}
+
 fn follow_there(shared: &Arc<Shared>, (job, secrets): (Job, Secrets), told: Option<State>) {
     let ticket = shared.room.ticket_of(&job);
     if let (Some(nodes), Some(claim)) = (&shared.nodes, &job.claim) {
@@ -224,7 +231,7 @@ fn follow_there(shared: &Arc<Shared>, (job, secrets): (Job, Secrets), told: Opti
     if job.next_attempt_at.is_none() && job.state == State::Queued {
         job.state = State::Starting;
     }
-    shared.room.adopt(ticket);
+    shared.room.adopt(ticket, untold_start(&job, told));
     let runner = shared.enlist(job, true, None).told(told);
     shared.spawn(resume_there(runner, secrets));
 }
@@ -253,7 +260,7 @@ fn take_known_over(
     if let Some(nodes) = &shared.nodes {
         nodes.hold(job.id, &nodes.own, job.spec.weight);
     }
-    shared.room.adopt(ticket);
+    shared.room.adopt(ticket, untold_start(&job, told));
     let runner = shared.enlist(job, true, None).told(told);
     shared.spawn(runner.resume(secrets, origin));
 }

@@ -287,9 +287,9 @@ impl Room {
         books.admission.enter(ticket);
     }
 
-    /// Counts a job that runs already.
-    pub(super) fn adopt(&self, ticket: Ticket) {
-        self.books().admission.adopt(ticket);
+    /// Counts a job that runs already. `start`: its start, if the rate of its queue does not know of that yet.
+    pub(super) fn adopt(&self, ticket: Ticket, start: Option<Timestamp>) {
+        self.books().admission.adopt(ticket, start);
     }
 
     /// Lets all start that may. Those are given back that have to be woken for it.

@@ -257,7 +257,7 @@ proptest! {
                 }
                 Step::Adopt(wish) => {
                     let ticket = wish.ticket(JobId::generate(), now);
-                    admission.adopt(ticket.clone());
+                    admission.adopt(ticket.clone(), None);
                     model.running.push(ticket);
                 }
                 Step::Withdraw(which) if !model.waiting.is_empty() => {
@@ -509,6 +509,29 @@ fn a_start_counts_for_the_rate_from_when_it_was() {
     assert_eq!(admission.wake_at(), Some(at(12)));
     assert_eq!(admission.why(second.job), Some(Reason::Rate(at(12))));
     assert_eq!(admission.grant(at(12)), [second.job]);
+}
+
+/// A job that an earlier server has launched, whose start that one died before it noted.
+#[test]
+fn a_start_that_nobody_has_noted_counts_before_the_first_grant() {
+    let mut admission = Admission::new(9, 9);
+    let rate = Rate {
+        starts: 1,
+        per: Duration::from_secs(10),
+    };
+    let settings = Settings {
+        rate: Some(rate),
+        ..Settings::default()
+    };
+    admission.set_queue("q", Some(settings), at(0));
+    let (first, second) = (plain("q", 0), plain("q", 0));
+    admission.adopt(first.clone(), Some(at(100)));
+    admission.enter(second.clone());
+    assert_eq!(admission.grant(at(101)), []);
+    // It was seen a little later, and is one start all the same.
+    admission.started(first.job, at(102));
+    assert_eq!(admission.grant(at(111)), []);
+    assert_eq!(admission.grant(at(112)), [second.job]);
 }
 
 #[test]
