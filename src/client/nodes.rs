@@ -12,6 +12,7 @@ use super::execute;
 use super::failure::Failure;
 use super::table::{Align, Colour, Table};
 use super::terminal::{self, print, print_json};
+use super::text::named;
 
 #[derive(Debug, Args)]
 pub struct NodesArgs {
@@ -99,13 +100,7 @@ pub fn run(args: &NodeArgs) -> ExitCode {
 }
 
 fn path(name: &str) -> String {
-    // What is not the name of a node must not become another path.
-    let escaped = name.bytes().map(|byte| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),
-        b'.' if name.contains(|c: char| c.is_ascii_alphanumeric()) => ".".to_owned(),
-        _ => format!("%{byte:02X}"),
-    });
-    format!("/nodes/{}", escaped.collect::<String>())
+    named("/nodes", name)
 }
 
 fn table(nodes: &[Node]) -> Table {

@@ -12,6 +12,7 @@ use super::execute;
 use super::failure::Failure;
 use super::table::{Align, Colour, Table};
 use super::terminal::{self, print, print_json};
+use super::text::named;
 use super::values::seconds;
 
 #[derive(Debug, Args)]
@@ -179,13 +180,7 @@ pub fn run(args: &QueuesArgs) -> ExitCode {
 }
 
 fn path(name: &str) -> String {
-    // What is not the name of a queue must not become another path.
-    let escaped = name.bytes().map(|byte| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),
-        b'.' if name.contains(|c: char| c.is_ascii_alphanumeric()) => ".".to_owned(),
-        _ => format!("%{byte:02X}"),
-    });
-    format!("/queues/{}", escaped.collect::<String>())
+    named("/queues", name)
 }
 
 impl SetArgs {

@@ -15,6 +15,7 @@ use super::failure::Failure;
 use super::run::spec::{Here, SpecArgs};
 use super::table::{Align, Colour, Table};
 use super::terminal::{self, print, print_json};
+use super::text::named;
 use super::values::{moment, seconds};
 use super::view::Job;
 pub use crontab::{CrontabArgs, import};
@@ -304,13 +305,7 @@ async fn pause(args: &NameArgs, paused: bool) -> Result<(), Failure> {
 }
 
 fn path(name: &str) -> String {
-    // What is not the name of a schedule must not become another path.
-    let escaped = name.bytes().map(|byte| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),
-        b'.' if name.contains(|c: char| c.is_ascii_alphanumeric()) => ".".to_owned(),
-        _ => format!("%{byte:02X}"),
-    });
-    format!("/schedules/{}", escaped.collect::<String>())
+    named("/schedules", name)
 }
 
 fn table(schedules: &[Schedule]) -> Table {

@@ -1,10 +1,20 @@
-//! Times, sizes and command lines in few characters.
+//! Times, sizes and command lines in few characters, and names in paths.
 
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use jiff::fmt::friendly::{Spacing, SpanPrinter};
 use jiff::{RoundMode, SignedDuration, SpanRound, Unit};
+
+/// The path of what has this name below `root`. What is no name must not become another path.
+pub(super) fn named(root: &str, name: &str) -> String {
+    let escaped = name.bytes().map(|byte| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),
+        b'.' if name.contains(|c: char| c.is_ascii_alphanumeric()) => ".".to_owned(),
+        _ => format!("%{byte:02X}"),
+    });
+    format!("{root}/{}", escaped.collect::<String>())
+}
 
 /// A span in its two largest units, such as `3m12s` or `2d4h`; below ten seconds with a decimal.
 pub(super) fn span(span: Duration) -> String {
