@@ -181,6 +181,7 @@ pub(super) fn table() -> Vec<Route> {
         route(GET, "/ui/queues", Public, SHELL, web::shell),
         route(GET, "/ui/schedules", Public, SHELL, web::shell),
         route(GET, "/ui/schedules/{schedule}", Public, SHELL, web::shell),
+        route(GET, "/ui/nodes", Public, SHELL, web::shell),
         route(GET, "/ui/events", Public, SHELL, web::shell),
         route(GET, "/ui/access", Public, SHELL, web::shell),
         route(GET, "/ui/checkup", Public, SHELL, web::shell),

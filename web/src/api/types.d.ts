@@ -3883,7 +3883,7 @@ export interface components {
             disk_bytes: number | null;
             /** @description A command policy holds: templates are all that can be run. */
             policy: boolean;
-            /** @description What this version can do and an earlier one could not. */
+            /** @description What this version can do and an earlier one could not; `nodes`: it is the hub of a cluster. */
             features: string[];
         };
         /** @description RFC 9457. */
