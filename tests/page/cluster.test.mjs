@@ -8,14 +8,22 @@ import { Browser, LIMIT, rows, Service, until } from "./harness.mjs";
 import { bringAxe, findings, misfits } from "./look.mjs";
 
 let hub, browser;
+const nodes = new Set();
 before(async () => { [hub, browser] = await Promise.all([Service.start(["--cluster", "local", "--role", "api", "--node-name", "hub"]), Browser.start()]); });
-after(async () => { await browser.stop(); await hub.stop(); });
+after(async () => { await browser.stop(); await Promise.all([...nodes].map((node) => node.stop())); await hub.stop(); });
 
 const options = { timeout: 4 * LIMIT };
 
 /** A node with two slots, with a token that is in a file. */
 async function joined(name, file, dir = null) {
-  return await Service.start(["--join", hub.url, "--join-token-file", file, "--node-name", name, "--max-running", "2", "--on-shutdown", "stop"], dir);
+  const node = await Service.start(["--join", hub.url, "--join-token-file", file, "--node-name", name, "--max-running", "2", "--on-shutdown", "stop"], dir);
+  nodes.add(node);
+  return node;
+}
+
+async function leave(node) {
+  nodes.delete(node);
+  await node.stop();
 }
 
 /** The hub, by an admin who has axe. */
@@ -48,7 +56,7 @@ test("a node joins with a token of the page, runs a job, is drained, goes away, 
   const file = join(hub.dir, "n1.token");
   await writeFile(file, await page.getByLabel("Token", { exact: true }).textContent(), { mode: 0o600 });
   await page.getByRole("button", { name: "Done" }).click();
-  let node = await joined("n1", file);
+  const node = await joined("n1", file);
   await page.getByRole("link", { name: "Nodes" }).click();
   const row = page.locator("tr", { hasText: "n1" });
   await row.getByText("Connected").waitFor();
@@ -78,13 +86,12 @@ test("a node joins with a token of the page, runs a job, is drained, goes away, 
   await row.getByText("Connected").waitFor();
   assert.equal((await hub.job(waits.id)).node, "n1");
   // Its machine fails: the jobs say so, and are lost once it is given up.
+  nodes.delete(node);
   await node.crash();
   await row.getByText("Unreachable").waitFor();
   await row.getByText("jobs lost in").waitFor();
   await page.goto(`${hub.url}/ui/jobs/${far}`);
-  const { state_message: why } = await hub.job(far);
-  assert.match(why, /node/);
-  await page.locator(".blocked", { hasText: why.slice(0, 40) }).waitFor();
+  await page.locator(".blocked", { hasText: "node" }).waitFor();
   await page.goto(`${hub.url}/ui/nodes`);
   await page.getByRole("button", { name: "Give n1 up" }).click();
   await page.getByText("Its 2 jobs are lost at once").waitFor();
@@ -95,8 +102,7 @@ test("a node joins with a token of the page, runs a job, is drained, goes away, 
   await page.getByText("its node was lost").first().waitFor();
   await visitor.leave();
   // What it left is ended by itself.
-  node = await joined("n1", file, node.dir);
-  await node.stop();
+  await leave(await joined("n1", file, node.dir));
 });
 
 test("the nodes by keys, on small screens, by axe, and for who may only look", options, async () => {
@@ -107,7 +113,8 @@ test("the nodes by keys, on small screens, by axe, and for who may only look", o
   for (const [kind, look] of [["light", { colorScheme: "light" }], ["dark", { colorScheme: "dark" }], ["320 px", { viewport: { width: 320, height: 640 }, deviceScaleFactor: 2, hasTouch: true }]]) {
     const visitor = await admin("nodes", look);
     await visitor.page.getByRole("button", { name: "Drain n2" }).waitFor();
-    assert.deepEqual([await findings(visitor.page), await misfits(visitor.page)], [[], []], kind);
+    assert.deepEqual(await findings(visitor.page), [], kind);
+    if (look.viewport) assert.deepEqual(await misfits(visitor.page), [], kind);
     await visitor.leave();
   }
   const visitor = await admin("");
@@ -132,7 +139,7 @@ test("the nodes by keys, on small screens, by axe, and for who may only look", o
   await reader.page.locator("tr", { hasText: "n2" }).getByText("Connected").waitFor();
   assert.equal(await reader.page.locator("tbody button").count(), 0);
   await reader.leave();
-  await node.stop();
+  await leave(node);
   await until(async () => (await state("n2")) === "unreachable", "its end");
   assert.equal((await hub.api("DELETE", "/nodes/n2")).status, 204);
 });

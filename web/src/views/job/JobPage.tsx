@@ -54,9 +54,9 @@ function useTip(job: Job | null, reload: () => void): { first: number; next: num
 }
 
 export function JobPage({ id }: { id: string }) {
-  // What a job waits for changes without a new version.
-  const [waits, setWaits] = useState(false);
-  const fetched = useResource((stop) => get<Job>(`/jobs/${id}`, {}, stop), ["job", id], [`job:${id}`], waits ? 2000 : 0);
+  // What a job waits for, and whether its node is heard, change without a new version.
+  const [pace, setPace] = useState(0);
+  const fetched = useResource((stop) => get<Job>(`/jobs/${id}`, {}, stop), ["job", id], [`job:${id}`], pace);
   const [mine, setMine] = useState<Job | null>(null);
   const [open, setOpen] = useState<Open>(null);
   const job = mine && fetched.data && mine.id === id && mine.version > fetched.data.version ? mine : fetched.data;
@@ -65,7 +65,7 @@ export function JobPage({ id }: { id: string }) {
   const tab: Tab = (query.get("tab") as Tab | null) ?? (job?.spec.pty && may("operate") ? "terminal" : "output");
   const processes = useProcesses(id, job !== null && job.started_at !== null && (!isTerminal(job.state) || job.state === "lost"));
   useBell(id, job);
-  useEffect(() => setWaits(job?.state === "queued"), [job?.state]);
+  useEffect(() => setPace(job?.state === "queued" ? 2000 : job?.node !== undefined && !isTerminal(job.state) ? 5000 : 0), [job?.state, job?.node]);
 
   useEffect(() => {
     if (!job) return;
