@@ -45,8 +45,8 @@ const DELETE: Method = Method::DELETE;
 
 /// What the page keeps in its address. The shell reads nothing of it.
 const SHELL: &[&str] = &[
-    "after", "again", "before", "label", "name", "order", "page", "queue", "range", "state", "tab",
-    "template", "type",
+    "after", "again", "batch", "before", "label", "name", "order", "page", "queue", "range",
+    "schedule", "state", "tab", "template", "type",
 ];
 
 /// Every route.

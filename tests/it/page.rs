@@ -167,6 +167,11 @@ async fn the_shell_is_for_everybody_and_for_no_frame() {
         ("/ui/schedules", "./"),
         ("/ui/schedules/x", "../"),
         ("/ui/nodes", "./"),
+        // The filters of the list are in its address.
+        (
+            "/ui/jobs?state=failed&label=a&name=b&queue=c&batch=d&schedule=e&after=f&before=g&order=asc",
+            "./",
+        ),
         ("/ui/run", "./"),
     ] {
         let shell = server.send(server.anonymous(Method::GET, path)).await;

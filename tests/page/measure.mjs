@@ -108,6 +108,7 @@ export async function firstLoad(browser, service, rounds) {
   const whole = await Promise.all(names.map(async (name) => {
     const answer = await fetch(`${service.url}/ui/${name === "index.html" ? "" : `assets/${name}`}`, { headers: { "Accept-Encoding": "gzip" } });
     await answer.arrayBuffer();
+    if (!answer.ok) throw new Error(`${name}: ${answer.status}; the program has another page than web/dist`);
     return Number(answer.headers.get("content-length"));
   }));
   return {
