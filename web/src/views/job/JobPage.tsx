@@ -1,6 +1,6 @@
 // One job: its state, what can be done with it, and its parts as tabs.
 
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useState } from "preact/hooks";
 import { lazy, Suspense } from "preact/compat";
 import { get, Problem, words } from "../../api/client.ts";
 import { watch as hear } from "../../api/hints.ts";
@@ -209,7 +209,8 @@ function PurgeDialog({ job, onClose }: { job: Job; onClose: () => void }) {
 }
 
 function useJobKeys(keys: { tab: (index: number) => void; stop: () => void; pause: () => void; again: () => void; bell: () => void; change: () => void; copy: () => void; link: () => void }): void {
-  useEffect(() => {
+  // At once: who sees the job may press a key.
+  useLayoutEffect(() => {
     const on = (event: KeyboardEvent): void => {
       if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || !settings.value.keys) return;
       if (event.target instanceof HTMLElement && event.target.closest("input, textarea, select, dialog, .xterm, [role=menu]") !== null) return;
