@@ -191,7 +191,7 @@ test-page: $(NODE_MODULES) test-build
 
 # The other journeys; those that take minutes by themselves are apart.
 test-page-more: $(NODE_MODULES) test-build
-	scripts/need.sh chromium openssl
+	scripts/need.sh chromium openssl certutil=libnss3-tools
 	node --test --test-concurrency=1 tests/page/more/*.test.mjs
 
 test-page-long: $(NODE_MODULES) test-build
@@ -372,11 +372,12 @@ schemathesis:
 
 # FIGURES=F1,F2,recovery measures only these and leaves docs/benchmarks.md alone. What is missing of the baselines
 # (Debian: webhook, task-spooler; python3 with pip) is reported as not measured, and so is pueue where it cannot be
-# installed; F1 alone needs it.
+# installed; F1 alone needs it. F13 needs Node and Chromium.
 COMMA := ,
 FIGURE_LIST := $(subst $(COMMA), ,$(FIGURES))
 bench: build
 	$(if $(filter F1 f1,$(or $(FIGURE_LIST),F1)),-$(MAKE) --no-print-directory $(PUEUE))
+	$(if $(filter F13 f13,$(or $(FIGURE_LIST),F13)),-$(MAKE) --no-print-directory $(NODE_MODULES))
 	PATH="$(CURDIR)/$(dir $(PUEUE)):$$PATH" $(CARGO) bench --locked --bench figures -- $(FIGURE_LIST)
 
 clean:

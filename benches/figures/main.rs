@@ -94,7 +94,7 @@ fn run() -> io::Result<()> {
         (&["F10"], &|rows| followers::latency(&plan, rows)),
         (&["F11"], &|rows| running::size(&plan, rows)),
         (&["F12"], &|rows| jobs::growth(&plan, rows)),
-        (&["F13"], &|rows| page::log(&plan, rows)),
+        (&["F13"], &|rows| page::figures(&plan, rows)),
         (&["F14"], &|rows| spans::hanging_collector(&plan, rows)),
         (&["F15"], &|rows| waiting::figures(&plan, rows)),
         (&["F16"], &|rows| tools::rate(&plan, rows)),

@@ -45,8 +45,8 @@ const DELETE: Method = Method::DELETE;
 
 /// What the page keeps in its address. The shell reads nothing of it.
 const SHELL: &[&str] = &[
-    "after", "again", "before", "label", "name", "order", "page", "queue", "range", "state", "tab",
-    "template", "type",
+    "after", "again", "batch", "before", "label", "name", "order", "page", "queue", "range",
+    "schedule", "state", "tab", "template", "type",
 ];
 
 /// Every route.
@@ -181,6 +181,7 @@ pub(super) fn table() -> Vec<Route> {
         route(GET, "/ui/queues", Public, SHELL, web::shell),
         route(GET, "/ui/schedules", Public, SHELL, web::shell),
         route(GET, "/ui/schedules/{schedule}", Public, SHELL, web::shell),
+        route(GET, "/ui/nodes", Public, SHELL, web::shell),
         route(GET, "/ui/events", Public, SHELL, web::shell),
         route(GET, "/ui/access", Public, SHELL, web::shell),
         route(GET, "/ui/checkup", Public, SHELL, web::shell),

@@ -134,11 +134,17 @@ struct InfoView {
     disk_bytes: Option<u64>,
     /// Templates are all that can be run.
     policy: bool,
-    features: &'static [&'static str],
+    features: Vec<&'static str>,
 }
 
 /// What this version can do and an earlier one could not, for clients that know several.
 const FEATURES: &[&str] = &["queues", "recordings", "selections", "stats", "tokens"];
+
+/// The same and, if it is the hub of a cluster, `nodes`.
+fn features(is_hub: bool) -> Vec<&'static str> {
+    let nodes = is_hub.then_some("nodes");
+    FEATURES.iter().copied().chain(nodes).collect()
+}
 
 /// The name of this machine.
 fn hostname() -> Option<String> {
@@ -220,7 +226,7 @@ pub(super) async fn info(State(api): State<Api>) -> Response {
         free_bytes: info.disk.map(|(free, _)| free),
         disk_bytes: info.disk.map(|(_, all)| all),
         policy: api.settings.policy.is_some(),
-        features: FEATURES,
+        features: features(api.manager.hub().is_some()),
     };
     Json(view).into_response()
 }

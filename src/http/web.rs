@@ -40,6 +40,7 @@ pub(super) const PATHS: &[&str] = &[
     "/ui/queues",
     "/ui/schedules",
     "/ui/schedules/{schedule}",
+    "/ui/nodes",
     "/ui/events",
     "/ui/access",
     "/ui/checkup",

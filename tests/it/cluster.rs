@@ -185,6 +185,8 @@ fn lines(path: &std::path::Path) -> HashMap<String, usize> {
 #[tokio::test]
 async fn jobs_are_spread_over_nodes_and_wait_by_priority_and_age() {
     let cluster = Cluster::start(2).await;
+    let features = cluster.hub.get("/info").await.json()["features"].clone();
+    assert!(features.to_string().contains("\"nodes\""), "{features}");
     let scratch = cluster.hub.scratch();
     let (order, gate) = (scratch.join("order"), scratch.join("gate"));
     let mut nodes: HashMap<String, usize> = HashMap::new();

@@ -155,6 +155,9 @@ async fn a_ticket_is_good_once_for_one_path_and_saves_a_file() {
 #[tokio::test]
 async fn the_shell_is_for_everybody_and_for_no_frame() {
     let server = Server::start().await;
+    // The page has no nodes to show.
+    let features = server.get("/info").await.json()["features"].clone();
+    assert!(!features.to_string().contains("\"nodes\""), "{features}");
     for (path, base) in [
         ("/ui/", "./"),
         ("/ui/jobs", "./"),
@@ -163,6 +166,12 @@ async fn the_shell_is_for_everybody_and_for_no_frame() {
         ("/ui/batches/x", "../"),
         ("/ui/schedules", "./"),
         ("/ui/schedules/x", "../"),
+        ("/ui/nodes", "./"),
+        // The filters of the list are in its address.
+        (
+            "/ui/jobs?state=failed&label=a&name=b&queue=c&batch=d&schedule=e&after=f&before=g&order=asc",
+            "./",
+        ),
         ("/ui/run", "./"),
     ] {
         let shell = server.send(server.anonymous(Method::GET, path)).await;

@@ -126,9 +126,11 @@ export async function until(condition, what, limit = LIMIT) {
 }
 
 export class Browser {
-  static async start(flags = []) {
+  /** With a home of its own, or the usual one. */
+  static async start(flags = [], home = null) {
     const browser = new Browser();
-    browser.inner = await chromium.launch({ executablePath: CHROMIUM, headless: true, args: [...FLAGS, ...flags] });
+    const env = { ...process.env, ...(home === null ? {} : { HOME: home, XDG_DATA_HOME: join(home, ".local/share") }) };
+    browser.inner = await chromium.launch({ executablePath: CHROMIUM, headless: true, args: [...FLAGS, ...flags], env });
     return browser;
   }
 

@@ -21,14 +21,14 @@ try {
   ]) ended.push(await service.create(spec));
   for (const job of ended) await service.finished(job.id);
   await service.create({ command: ["sleep", "300"], name: "dev-server", labels: { team: "web" } });
-  await service.create({ script: "while :; do sleep 1; done", name: "queue-worker", labels: { team: "api" } });
+  await service.create({ script: "while :; do seq 1 20000 >/dev/null; sleep 0.2; done", name: "queue-worker", labels: { team: "api" } });
   await service.create({ command: ["sh"], pty: {}, name: "shell" });
-  const shown = await service.create({ script: `${BUILD}; exec sleep 300`, name: "release", labels: { team: "web" } });
+  const shown = await service.create({ script: `${BUILD}; while :; do seq 1 9000 >/dev/null; sleep 0.3; done`, name: "release", labels: { team: "web" } });
   await until(async () => (await service.job(shown.id)).output.next_offset > 600, "its output");
   for (const colorScheme of ["light", "dark"]) {
     const visitor = await browser.signedIn(service, "", { colorScheme, viewport: { width: 1280, height: 760 } });
     const { page } = visitor;
-    for (const [name, path, ready] of [["overview", "", ".app"], ["jobs", "jobs", "text=release"], ["job", `jobs/${shown.id}`, "text=unused variable"]]) {
+    for (const [name, path, ready] of [["overview", "", "td .use"], ["jobs", "jobs", "td .use"], ["job", `jobs/${shown.id}`, ".side .spark polyline >> nth=1"]]) {
       await page.goto(`${service.url}/ui/${path}`);
       await page.locator(ready).first().waitFor();
       await page.waitForLoadState("networkidle").catch(() => {});

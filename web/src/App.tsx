@@ -10,7 +10,7 @@ import { Button, Dialog, Loading, now, Toast } from "./parts/parts.tsx";
 import { Jump } from "./parts/Jump.tsx";
 import { go, link, place, type View } from "./router.ts";
 import { actor, duration } from "./state/format.ts";
-import { info, loadInfo, may, whoAmI } from "./state/me.ts";
+import { info, isHub, loadInfo, may, whoAmI } from "./state/me.ts";
 import { change, settings } from "./state/settings.ts";
 import { shownName } from "./state/shown.ts";
 import { Events } from "./views/Events.tsx";
@@ -28,6 +28,7 @@ const BatchPage = lazy(() => import("./views/rest.ts").then((all) => ({ default:
 const Queues = lazy(() => import("./views/rest.ts").then((all) => ({ default: all.Queues })));
 const Schedules = lazy(() => import("./views/rest.ts").then((all) => ({ default: all.Schedules })));
 const SchedulePage = lazy(() => import("./views/rest.ts").then((all) => ({ default: all.SchedulePage })));
+const Nodes = lazy(() => import("./views/rest.ts").then((all) => ({ default: all.Nodes })));
 const Run = lazy(() => import("./views/rest.ts").then((all) => ({ default: all.Run })));
 
 const RAIL: [View, string, IconName, string][] = [
@@ -36,6 +37,7 @@ const RAIL: [View, string, IconName, string][] = [
   ["batches", "batches", "batch", "Batches"],
   ["queues", "queues", "queue", "Queues"],
   ["schedules", "schedules", "schedule", "Schedules"],
+  ["nodes", "nodes", "node", "Nodes"],
   ["events", "events", "events", "Events"],
 ];
 const SERVICE: [View, string, IconName, string][] = [
@@ -45,13 +47,13 @@ const SERVICE: [View, string, IconName, string][] = [
 ];
 
 /** What a small screen has at its foot; the rest is behind the last of them. */
-const FOOT: [View, string, IconName, string][] = [...RAIL.filter(([view]) => view !== "batches" && view !== "schedules"), ["settings", "settings", "more", "More"]];
+const FOOT: [View, string, IconName, string][] = [...RAIL.filter(([view]) => view !== "batches" && view !== "schedules" && view !== "nodes"), ["settings", "settings", "more", "More"]];
 
 /** The list that a view of one thing belongs to. */
 const LISTS: Partial<Record<View, View>> = { job: "jobs", batch: "batches", schedule: "schedules" };
 
 const TITLES: Record<View, string> = {
-  overview: "Overview", jobs: "Jobs", job: "Job", run: "Run", batches: "Batches", batch: "Batch", queues: "Queues", schedules: "Schedules", schedule: "Schedule", events: "Events", access: "Access", checkup: "Check-up", settings: "Settings", signin: "Sign in", nowhere: "Nothing here",
+  overview: "Overview", jobs: "Jobs", job: "Job", run: "Run", batches: "Batches", batch: "Batch", queues: "Queues", schedules: "Schedules", schedule: "Schedule", nodes: "Nodes", events: "Events", access: "Access", checkup: "Check-up", settings: "Settings", signin: "Sign in", nowhere: "Nothing here",
 };
 
 export function App() {
@@ -98,7 +100,7 @@ function Frame() {
       <div class={`app ${over.value ? "veiled" : ""}`}>
         <nav class="rail" aria-label="Main">
           <div class="brand"><Logo />Procession</div>
-          {RAIL.map(([view, path, icon, word]) => (
+          {RAIL.filter(([view]) => view !== "nodes" || isHub()).map(([view, path, icon, word]) => (
             <a key={view} href={link(path)} aria-current={present(view) ? "page" : undefined}><Icon name={icon} />{word}{view === "queues" && queued !== undefined && queued > 0 && <span class="count" title={`${queued} waiting`}>{queued}</span>}{view === "jobs" && running !== undefined && running > 0 && <span class="count" title={`${running} running`}>{running}</span>}</a>
           ))}
           <h3>This service</h3>
@@ -144,6 +146,7 @@ function Content({ view, id }: { view: View; id: string }) {
     case "queues": return <Queues />;
     case "schedules": return <Schedules />;
     case "schedule": return <SchedulePage name={id} />;
+    case "nodes": return <Nodes />;
     case "events": return <Events />;
     case "access": return <Access />;
     case "checkup": return <Checkup />;
@@ -231,7 +234,7 @@ function useKeysEverywhere(): void {
       const after = pending;
       pending = false;
       if (after) {
-        const to = { o: "", j: "jobs", b: "batches", q: "queues", s: "schedules", e: "events" }[event.key];
+        const to = { o: "", j: "jobs", b: "batches", q: "queues", s: "schedules", e: "events", ...(isHub() ? { m: "nodes" } : {}) }[event.key];
         if (to !== undefined) {
           event.preventDefault();
           go(link(to));
@@ -250,10 +253,10 @@ function useKeysEverywhere(): void {
   }, []);
 }
 
-const KEYS: [string, [string, string][]][] = [
-  ["Everywhere", [["/", "jump to a job"], ["g o, g j, g e", "overview, jobs, events"], ["g b, g q, g s", "batches, queues, schedules"], ["n", "run"], ["?", "this"]]],
+const keys = (): [string, [string, string][]][] => [
+  ["Everywhere", [["/", "jump to a job"], ["g o, g j, g e", "overview, jobs, events"], ["g b, g q, g s", "batches, queues, schedules"], ...(isHub() ? [["g m", "machines: the nodes of the cluster"] as [string, string]] : []), ["n", "run"], ["?", "this"]]],
   ["List", [["j, k", "down, up"], ["Enter", "open"], ["Space", "look at the last lines"], ["x", "select"], ["s", "stop"], ["r", "again"], ["[, ]", "page"]]],
-  ["Job", [["1 to 9", "tabs"], ["s", "stop"], ["p", "pause, resume"], ["r, e", "again, again with changes"], ["y, Y", "copy the id, the link"]]],
+  ["Job", [["1 to 9", "tabs"], ["s", "stop"], ["p", "pause, resume"], ["r, e", "again, again with changes"], ["b", "notify me when it ends"], ["y, Y", "copy the id, the link"]]],
   ["Log", [["f", "follow"], ["Ctrl-F, n, N", "find, next, previous"], ["Home, End, g g, G", "beginning, end"], [":", "go to"], ["w, t, o", "wrap, times, streams"], ["E", "next line of standard error"], ["d", "download"]]],
 ];
 
@@ -261,10 +264,10 @@ function Help({ onClose }: { onClose: () => void }) {
   return (
     <Dialog title="Keys" onClose={onClose} wide>
       <div class="grid2">
-        {KEYS.map(([title, keys]) => (
+        {keys().map(([title, all]) => (
           <section key={title}>
             <h3 class="small">{title}</h3>
-            {keys.map(([key, word]) => <div class="charge small" key={key}><kbd>{key}</kbd><span class="muted">{word}</span></div>)}
+            {all.map(([key, word]) => <div class="charge small" key={key}><kbd>{key}</kbd><span class="muted">{word}</span></div>)}
           </section>
         ))}
       </div>

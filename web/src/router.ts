@@ -2,7 +2,7 @@
 
 import { computed, signal } from "@preact/signals";
 
-export type View = "overview" | "jobs" | "job" | "run" | "queues" | "batches" | "batch" | "schedules" | "schedule" | "events" | "access" | "checkup" | "settings" | "signin" | "nowhere";
+export type View = "overview" | "jobs" | "job" | "run" | "queues" | "batches" | "batch" | "schedules" | "schedule" | "nodes" | "events" | "access" | "checkup" | "settings" | "signin" | "nowhere";
 
 export interface Place {
   view: View;
@@ -12,7 +12,7 @@ export interface Place {
 }
 
 const BASE = new URL(document.baseURI);
-const VIEWS: Record<string, View> = { "": "overview", jobs: "jobs", run: "run", queues: "queues", batches: "batches", schedules: "schedules", events: "events", access: "access", checkup: "checkup", settings: "settings", signin: "signin" };
+const VIEWS: Record<string, View> = { "": "overview", jobs: "jobs", run: "run", queues: "queues", batches: "batches", schedules: "schedules", nodes: "nodes", events: "events", access: "access", checkup: "checkup", settings: "settings", signin: "signin" };
 
 function read(): Place {
   const path = location.pathname.startsWith(BASE.pathname) ? location.pathname.slice(BASE.pathname.length) : "";

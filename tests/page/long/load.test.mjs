@@ -2,6 +2,7 @@
 // that hold on a slow machine as well.
 
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import { after, before, test } from "node:test";
 import { Browser, LIMIT, Service, until } from "../harness.mjs";
 import { heap, lines, LOG_BYTES, makeLog, measure } from "../measure.mjs";
@@ -25,8 +26,9 @@ test("1 GB opens at once, is jumped in, and costs no memory", options, async () 
   const visitor = await browser.signedIn(service);
   const figures = await measure(visitor.page, service, job, 60);
   console.log(JSON.stringify(figures));
-  assert.ok(figures.first_lines_ms < 3000, "first lines");
-  assert.ok(figures.jump_p99_ms < 3000, "jumps");
+  // A page or a server that read all of it would take longer, even with nothing else to do.
+  assert.ok(figures.first_lines_ms < 10_000, "first lines");
+  assert.ok(figures.jump_p99_ms < 10_000, "jumps");
   assert.ok(figures.heap_bytes < 60e6, "heap");
   assert.ok(figures.nodes < 4000, "nodes");
   for (const [text, first] of [["1000000", 1_000_000], [":50%", null]]) {
@@ -67,8 +69,15 @@ test("10 MB/s for 20 s: the end is seen, scrolling up holds still, and the heap 
   await visitor.leave();
 });
 
-test("hundreds of jobs that come and go: the list is drawn a few times a second at most", options, async () => {
-  await Promise.all(Array.from({ length: 300 }, (_, i) => service.create({ command: ["sleep", "300"], name: `many-${i}`, labels: { load: "yes" } })));
+/** Seconds of processor that a process has used. */
+async function processor(pid) {
+  const fields = (await readFile(`/proc/${pid}/stat`, "utf8")).split(") ")[1].split(" ");
+  return (Number(fields[11]) + Number(fields[12])) / 100;
+}
+
+test("1 000 jobs run and others come and go: the list is drawn a few times a second at most", options, async () => {
+  const many = await (await service.api("POST", "/batches", { name: "many", jobs: [{ key: "many", repeat: 1000, command: ["sleep", "900"], labels: { load: "yes" } }] })).json();
+  await until(async () => (await (await service.api("GET", `/batches/${many.id}`)).json()).counts.running === 1000, "1 000 running jobs", 10 * LIMIT);
   const visitor = await browser.signedIn(service, "jobs?state=running");
   const { page } = visitor;
   await page.locator("tbody tr").nth(40).waitFor();
@@ -78,18 +87,23 @@ test("hundreds of jobs that come and go: the list is drawn a few times a second 
   });
   let asked = 0;
   page.on("request", () => { asked += 1; });
+  const session = await page.context().newCDPSession(page);
+  await session.send("Performance.enable");
+  const busy = async () => (await session.send("Performance.getMetrics")).metrics.find((one) => one.name === "TaskDuration").value;
+  const { server_pid: server } = await (await service.api("GET", "/info")).json();
+  const before = [await busy(), await processor(server)];
   const from = performance.now();
-  const end = from + 10_000;
+  const end = from + 20_000;
   let made = 0;
   const work = async () => { while (performance.now() < end) { await service.create({ command: ["true"], labels: { load: "yes" } }); made += 1; } };
   await Promise.all(Array.from({ length: 8 }, work));
   const seconds = (performance.now() - from) / 1000;
   const drawn = await page.evaluate(() => globalThis.drawn);
-  console.log(JSON.stringify({ jobs_per_second: Math.round(made / seconds), drawn_per_second: drawn / seconds, requests_per_second: asked / seconds }));
+  const share = (now, then) => Math.round(((now - then) / seconds) * 100) / 100;
+  console.log(JSON.stringify({ jobs_per_second: Math.round(made / seconds), drawn_per_second: drawn / seconds, requests_per_second: asked / seconds, cores_of_page: share(await busy(), before[0]), cores_of_server: share(await processor(server), before[1]) }));
   // Clocks tick once a second as well, and a batch of changes is one or two callbacks.
   assert.ok(drawn / seconds < 12, `${drawn} in ${seconds} s`);
   assert.ok(asked / seconds < 16, `${asked} in ${seconds} s`);
-  await service.api("POST", "/jobs/stop", { label_selector: "load=yes", force: true });
+  await service.api("DELETE", `/batches/${many.id}?force&wait=60`);
   await visitor.leave();
 });
-

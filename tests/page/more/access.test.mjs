@@ -7,7 +7,7 @@ import { after, before, test } from "node:test";
 import { Browser, LIMIT, root, rows, Service, until } from "../harness.mjs";
 
 let service;
-before(async () => { service = await Service.start(["--allowed-host", "jobs.example"]); });
+before(async () => { service = await Service.start(["--allowed-host", "jobs.example", "--cluster", "local", "--node-name", "hub"]); });
 after(async () => { await service.stop(); });
 
 const options = { timeout: 4 * LIMIT };

@@ -1,11 +1,11 @@
 // The page in other places: below a path of a proxy, without tokens, over TLS; and what it says when the service cannot.
 
 import assert from "node:assert/strict";
-import { execFile } from "node:child_process";
-import { readFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { promisify } from "node:util";
+import { makeAuthority } from "../authority.mjs";
 import { Browser, LIMIT, rows, Service, until } from "../harness.mjs";
 import { Proxy } from "../proxy.mjs";
 
@@ -70,12 +70,19 @@ test("without tokens the page goes straight in, and offers no log-out and no tok
   await service.stop();
 });
 
-test("over TLS: hints, output and a terminal", options, async () => {
-  const first = await Service.start();
-  const [key, cert] = ["key.pem", "cert.pem"].map((name) => join(first.dir, name));
-  await promisify(execFile)("openssl", ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]);
+test("over TLS, with a certificate of an authority that the browser knows: hints, output and a terminal", options, async () => {
+  const dir = await mkdtemp(join(tmpdir(), "procession-page-"));
+  const { cert, key, home } = await makeAuthority(dir, ["IP:127.0.0.1"]);
   const service = await Service.start(["--tls-cert", cert, "--tls-key", key]);
-  const visitor = await browser.visitor(service, { ignoreHTTPSErrors: true });
+  const trusting = await Browser.start([], home);
+  // Who does not know the authority is not let in, nor is whoever it knows let in under another name.
+  const stranger = await browser.visitor(service);
+  await assert.rejects(() => stranger.page.goto(`${service.url}/ui/`), /ERR_CERT_AUTHORITY_INVALID/);
+  await stranger.leave();
+  const elsewhere = await trusting.visitor({ url: service.url.replace("127.0.0.1", "localhost") });
+  await assert.rejects(() => elsewhere.page.goto(`${service.url.replace("127.0.0.1", "localhost")}/ui/`), /ERR_CERT_COMMON_NAME_INVALID/);
+  await elsewhere.leave();
+  const visitor = await trusting.visitor(service);
   const { page } = visitor;
   await page.goto((await service.wayIn()).replace(/^http:/, "https:"));
   await page.locator(".app").waitFor();
@@ -89,8 +96,9 @@ test("over TLS: hints, output and a terminal", options, async () => {
   await page.getByRole("button", { name: "Kill at once" }).click();
   await page.locator(".title .state", { hasText: "Canceled" }).waitFor();
   await visitor.leave();
+  await trusting.stop();
   await service.stop();
-  await first.stop();
+  await rm(dir, { recursive: true, force: true });
 });
 
 test("loading, errors, draining and what is gone are told in words", options, async () => {

@@ -1,15 +1,14 @@
 // Every view by the rules of accessibility, in each theme, and on small screens.
 
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
 import { after, before, test } from "node:test";
 import { show, variety, views as all } from "../gallery.mjs";
-import { axe, Browser, LIMIT, Service } from "../harness.mjs";
+import { Browser, LIMIT, Service } from "../harness.mjs";
+import { bringAxe, findings, misfits } from "../look.mjs";
 
-let service, browser, jobs, source;
+let service, browser, jobs;
 
 before(async () => {
-  source = await readFile(axe, "utf8");
   [service, browser] = await Promise.all([Service.start(["--max-running", "8"]), Browser.start()]);
   jobs = await variety(service);
 });
@@ -19,19 +18,11 @@ const options = { timeout: 8 * LIMIT };
 
 const views = () => all(jobs);
 
-async function findings(page) {
-  return await page.evaluate(async (text) => {
-    // A script of the test, not of the page: the policy of the page does not hold for it.
-    const { violations } = await globalThis.axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] });
-    return violations.map((one) => `${one.id}: ${one.nodes.slice(0, 4).map((node) => `${node.html.slice(0, 160)} ${node.any.map((check) => check.message).join(" ").slice(0, 200)}`).join("\n    ")}`);
-  });
-}
-
 /** A tab that has axe before any script of the page runs. */
 async function examiner(options) {
   // The sign-in is for whom the service does not know yet, and one view is of a job that is not there.
   const visitor = await browser.visitor(service, { allowed: [/status of (401|404)/, /WebSocket/], ...options });
-  await visitor.page.addInitScript({ content: source });
+  await bringAxe(visitor.page);
   return visitor;
 }
 
@@ -81,21 +72,7 @@ for (const [width, height, scale] of [[390, 844, 3], [320, 640, 2]]) {
     const wrong = [];
     for (const view of views().filter(([name]) => name !== "peek" && name !== "keys")) {
       await show(page, service.url, view);
-      const out = await page.evaluate(() => {
-        const edge = document.documentElement.clientWidth;
-        const hidden = (node) => {
-          for (let at = node.parentElement; at; at = at.parentElement) if (["auto", "scroll", "hidden", "clip"].includes(getComputedStyle(at).overflowX)) return true;
-          return false;
-        };
-        const body = document.querySelector(".body");
-        const far = [...document.querySelectorAll(".app *, dialog *")].filter((node) => node.getBoundingClientRect().right > edge + 1 && node.getBoundingClientRect().width > 0 && !hidden(node));
-        const sideways = [document.documentElement, body, document.querySelector("dialog")].filter((node) => node && node.scrollWidth > node.clientWidth + 1);
-        const small = [...document.querySelectorAll("button, a.btn, input, select")].filter((node) => {
-          const { width, height } = node.getBoundingClientRect();
-          return width > 0 && height > 0 && (width < 23.5 || height < 23.5) && node.type !== "checkbox" && node.type !== "range" && node.closest(".xterm, .spoken") === null;
-        });
-        return [...far.map((node) => `beyond the edge: ${node.outerHTML.slice(0, 120)}`), ...sideways.map((node) => `scrolls: ${node.className || node.tagName} ${node.scrollWidth} > ${node.clientWidth}`), ...small.map((node) => `small: ${node.outerHTML.slice(0, 120)}`)].slice(0, 6);
-      });
+      const out = await misfits(page);
       wrong.push(...out.map((one) => `${view[0]}: ${one}`));
     }
     assert.deepEqual(wrong, []);

@@ -9,6 +9,8 @@ import { over, session, token } from "./session.ts";
 type Hear = (hint: Record<string, unknown>) => void;
 
 const watched = new Map<string, Set<Hear>>();
+/** What is heard of though nobody sees the tab, and how often that is wanted. */
+const kept = new Map<string, number>();
 /** Is the service heard? */
 export const live = signal<"live" | "timer" | "lost">("lost");
 
@@ -31,8 +33,20 @@ export function watch(subject: string, hear: Hear): () => void {
   };
 }
 
+/** A subject that is watched is heard of in a hidden tab too, until the answer is called. */
+export function watchHidden(subject: string): () => void {
+  kept.set(subject, (kept.get(subject) ?? 0) + 1);
+  tell();
+  return () => {
+    const left = (kept.get(subject) ?? 1) - 1;
+    if (left === 0) kept.delete(subject);
+    else kept.set(subject, left);
+    tell();
+  };
+}
+
 function tell(): void {
-  const subjects = document.hidden ? [] : [...watched.keys()];
+  const subjects = [...watched.keys()].filter((subject) => !document.hidden || kept.has(subject));
   if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ watch: subjects }));
 }
 

@@ -18,10 +18,13 @@ export type TokenEntry = Schemas["TokenEntry"];
 export type Finding = Schemas["Finding"];
 export type Batch = Schemas["Batch"];
 export type Schedule = Schemas["Schedule"];
+export type Node = Schemas["Node"];
 export type Attempt = Schemas["Attempt"];
 export type EventType = Schemas["EventType"];
 export type Stats = Schemas["Stats"];
 export type Scope = "metrics" | "read" | "operate" | "admin";
+/** What a token can be made for: `runner` is for a node of the cluster, and reaches nothing else. */
+export type TokenScope = TokenEntry["scope"];
 
 /** What a list has of a job. */
 export interface BasicJob {
@@ -54,6 +57,8 @@ export interface BasicJob {
   termination: Termination | null;
   spawn_failure: { stage: string; errno: number; message: string } | null;
   usage: { user_cpu_seconds: number; system_cpu_seconds: number; max_rss_bytes: number } | null;
+  /** In a cluster: which node has it. */
+  node?: string;
   output: OutputTotals;
 }
 

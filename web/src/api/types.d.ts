@@ -1256,6 +1256,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/ui/nodes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The page, at the nodes of a cluster */
+        get: operations["showNodes"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/ui/events": {
         parameters: {
             query?: never;
@@ -3883,7 +3900,7 @@ export interface components {
             disk_bytes: number | null;
             /** @description A command policy holds: templates are all that can be run. */
             policy: boolean;
-            /** @description What this version can do and an earlier one could not. */
+            /** @description What this version can do and an earlier one could not; `nodes`: it is the hub of a cluster. */
             features: string[];
         };
         /** @description RFC 9457. */
@@ -7164,6 +7181,8 @@ export interface operations {
                 /** @description Read by the page. */
                 again?: string;
                 /** @description Read by the page. */
+                batch?: string;
+                /** @description Read by the page. */
                 before?: string;
                 /** @description Read by the page. */
                 label?: string;
@@ -7177,6 +7196,8 @@ export interface operations {
                 queue?: string;
                 /** @description Read by the page. */
                 range?: string;
+                /** @description Read by the page. */
+                schedule?: string;
                 /** @description Read by the page. */
                 state?: string;
                 /** @description Read by the page. */
@@ -7216,6 +7237,8 @@ export interface operations {
                 /** @description Read by the page. */
                 again?: string;
                 /** @description Read by the page. */
+                batch?: string;
+                /** @description Read by the page. */
                 before?: string;
                 /** @description Read by the page. */
                 label?: string;
@@ -7229,6 +7252,8 @@ export interface operations {
                 queue?: string;
                 /** @description Read by the page. */
                 range?: string;
+                /** @description Read by the page. */
+                schedule?: string;
                 /** @description Read by the page. */
                 state?: string;
                 /** @description Read by the page. */
@@ -7268,6 +7293,8 @@ export interface operations {
                 /** @description Read by the page. */
                 again?: string;
                 /** @description Read by the page. */
+                batch?: string;
+                /** @description Read by the page. */
                 before?: string;
                 /** @description Read by the page. */
                 label?: string;
@@ -7281,6 +7308,8 @@ export interface operations {
                 queue?: string;
                 /** @description Read by the page. */
                 range?: string;
+                /** @description Read by the page. */
+                schedule?: string;
                 /** @description Read by the page. */
                 state?: string;
                 /** @description Read by the page. */
@@ -7323,6 +7352,8 @@ export interface operations {
                 /** @description Read by the page. */
                 again?: string;
                 /** @description Read by the page. */
+                batch?: string;
+                /** @description Read by the page. */
                 before?: string;
                 /** @description Read by the page. */
                 label?: string;
@@ -7336,6 +7367,8 @@ export interface operations {
                 queue?: string;
                 /** @description Read by the page. */
                 range?: string;
+                /** @description Read by the page. */
+                schedule?: string;
                 /** @description Read by the page. */
                 state?: string;
                 /** @description Read by the page. */
@@ -7375,6 +7408,8 @@ export interface operations {
                 /** @description Read by the page. */
                 again?: string;
                 /** @description Read by the page. */
+                batch?: string;
+                /** @description Read by the page. */
                 before?: string;
                 /** @description Read by the page. */
                 label?: string;
@@ -7388,6 +7423,8 @@ export interface operations {
                 queue?: string;
                 /** @description Read by the page. */
                 range?: string;
+                /** @description Read by the page. */
+                schedule?: string;
                 /** @description Read by the page. */
                 state?: string;
                 /** @description Read by the page. */
@@ -7427,6 +7464,8 @@ export interface operations {
                 /** @description Read by the page. */
                 again?: string;
                 /** @description Read by the page. */
+                batch?: string;
+                /** @description Read by the page. */
                 before?: string;
                 /** @description Read by the page. */
                 label?: string;
@@ -7440,6 +7479,8 @@ export interface operations {
                 queue?: string;
                 /** @description Read by the page. */
                 range?: string;
+                /** @description Read by the page. */
+                schedule?: string;
                 /** @description Read by the page. */
                 state?: string;
                 /** @description Read by the page. */
@@ -7482,6 +7523,8 @@ export interface operations {
                 /** @description Read by the page. */
                 again?: string;
                 /** @description Read by the page. */
+                batch?: string;
+                /** @description Read by the page. */
                 before?: string;
                 /** @description Read by the page. */
                 label?: string;
@@ -7495,6 +7538,8 @@ export interface operations {
                 queue?: string;
                 /** @description Read by the page. */
                 range?: string;
+                /** @description Read by the page. */
+                schedule?: string;
                 /** @description Read by the page. */
                 state?: string;
                 /** @description Read by the page. */
@@ -7534,6 +7579,8 @@ export interface operations {
                 /** @description Read by the page. */
                 again?: string;
                 /** @description Read by the page. */
+                batch?: string;
+                /** @description Read by the page. */
                 before?: string;
                 /** @description Read by the page. */
                 label?: string;
@@ -7547,6 +7594,8 @@ export interface operations {
                 queue?: string;
                 /** @description Read by the page. */
                 range?: string;
+                /** @description Read by the page. */
+                schedule?: string;
                 /** @description Read by the page. */
                 state?: string;
                 /** @description Read by the page. */
@@ -7586,6 +7635,8 @@ export interface operations {
                 /** @description Read by the page. */
                 again?: string;
                 /** @description Read by the page. */
+                batch?: string;
+                /** @description Read by the page. */
                 before?: string;
                 /** @description Read by the page. */
                 label?: string;
@@ -7599,6 +7650,8 @@ export interface operations {
                 queue?: string;
                 /** @description Read by the page. */
                 range?: string;
+                /** @description Read by the page. */
+                schedule?: string;
                 /** @description Read by the page. */
                 state?: string;
                 /** @description Read by the page. */
@@ -7633,13 +7686,15 @@ export interface operations {
             500: components["responses"]["Internal"];
         };
     };
-    showEvents: {
+    showNodes: {
         parameters: {
             query?: {
                 /** @description Read by the page. */
                 after?: string;
                 /** @description Read by the page. */
                 again?: string;
+                /** @description Read by the page. */
+                batch?: string;
                 /** @description Read by the page. */
                 before?: string;
                 /** @description Read by the page. */
@@ -7654,6 +7709,64 @@ export interface operations {
                 queue?: string;
                 /** @description Read by the page. */
                 range?: string;
+                /** @description Read by the page. */
+                schedule?: string;
+                /** @description Read by the page. */
+                state?: string;
+                /** @description Read by the page. */
+                tab?: string;
+                /** @description Read by the page. */
+                template?: string;
+                /** @description Read by the page. */
+                type?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The shell of the page, without data. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            403: components["responses"]["Forbidden"];
+            421: components["responses"]["HostNotAllowed"];
+            500: components["responses"]["Internal"];
+        };
+    };
+    showEvents: {
+        parameters: {
+            query?: {
+                /** @description Read by the page. */
+                after?: string;
+                /** @description Read by the page. */
+                again?: string;
+                /** @description Read by the page. */
+                batch?: string;
+                /** @description Read by the page. */
+                before?: string;
+                /** @description Read by the page. */
+                label?: string;
+                /** @description Read by the page. */
+                name?: string;
+                /** @description Read by the page. */
+                order?: string;
+                /** @description Read by the page. */
+                page?: string;
+                /** @description Read by the page. */
+                queue?: string;
+                /** @description Read by the page. */
+                range?: string;
+                /** @description Read by the page. */
+                schedule?: string;
                 /** @description Read by the page. */
                 state?: string;
                 /** @description Read by the page. */
@@ -7693,6 +7806,8 @@ export interface operations {
                 /** @description Read by the page. */
                 again?: string;
                 /** @description Read by the page. */
+                batch?: string;
+                /** @description Read by the page. */
                 before?: string;
                 /** @description Read by the page. */
                 label?: string;
@@ -7706,6 +7821,8 @@ export interface operations {
                 queue?: string;
                 /** @description Read by the page. */
                 range?: string;
+                /** @description Read by the page. */
+                schedule?: string;
                 /** @description Read by the page. */
                 state?: string;
                 /** @description Read by the page. */
@@ -7745,6 +7862,8 @@ export interface operations {
                 /** @description Read by the page. */
                 again?: string;
                 /** @description Read by the page. */
+                batch?: string;
+                /** @description Read by the page. */
                 before?: string;
                 /** @description Read by the page. */
                 label?: string;
@@ -7758,6 +7877,8 @@ export interface operations {
                 queue?: string;
                 /** @description Read by the page. */
                 range?: string;
+                /** @description Read by the page. */
+                schedule?: string;
                 /** @description Read by the page. */
                 state?: string;
                 /** @description Read by the page. */
@@ -7797,6 +7918,8 @@ export interface operations {
                 /** @description Read by the page. */
                 again?: string;
                 /** @description Read by the page. */
+                batch?: string;
+                /** @description Read by the page. */
                 before?: string;
                 /** @description Read by the page. */
                 label?: string;
@@ -7810,6 +7933,8 @@ export interface operations {
                 queue?: string;
                 /** @description Read by the page. */
                 range?: string;
+                /** @description Read by the page. */
+                schedule?: string;
                 /** @description Read by the page. */
                 state?: string;
                 /** @description Read by the page. */
@@ -7849,6 +7974,8 @@ export interface operations {
                 /** @description Read by the page. */
                 again?: string;
                 /** @description Read by the page. */
+                batch?: string;
+                /** @description Read by the page. */
                 before?: string;
                 /** @description Read by the page. */
                 label?: string;
@@ -7862,6 +7989,8 @@ export interface operations {
                 queue?: string;
                 /** @description Read by the page. */
                 range?: string;
+                /** @description Read by the page. */
+                schedule?: string;
                 /** @description Read by the page. */
                 state?: string;
                 /** @description Read by the page. */

@@ -3,6 +3,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { get } from "../api/client.ts";
 import type { BasicJob } from "../api/model.ts";
+import { isHub } from "../state/me.ts";
 import { go, link } from "../router.ts";
 import { Icon } from "./Icon.tsx";
 import { StateShape } from "./State.tsx";
@@ -37,7 +38,7 @@ export function Jump() {
   const choices: { href: string; key: string; content: preact.ComponentChildren }[] = [];
   if (/^[0-9a-f-]{36}$/.test(word)) choices.push({ href: link(`jobs/${word}`), key: word, content: <><Icon name="right" />This id</> });
   for (const job of found) choices.push({ href: link(`jobs/${job.id}`), key: job.id, content: <><span class={`state ${job.state}`}><StateShape state={job.state} /></span><bdi class="cut">{job.name ?? job.id}</bdi></> });
-  for (const [path, name] of VIEWS) if (word !== "" && name.toLowerCase().startsWith(word.toLowerCase())) choices.push({ href: link(path), key: path, content: <><Icon name="right" />{name}</> });
+  for (const [path, name] of [...VIEWS, ...(isHub() ? [["nodes", "Nodes"] as [string, string]] : [])]) if (word !== "" && name.toLowerCase().startsWith(word.toLowerCase())) choices.push({ href: link(path), key: path, content: <><Icon name="right" />{name}</> });
   if (word !== "") choices.push({ href: link("jobs", /[=!]/.test(word) ? { label: word } : { name: word }), key: "list", content: <><Icon name="jobs" />All jobs with <bdi class="mono cut">{word}</bdi></> });
   const keys = (event: KeyboardEvent): void => {
     const all = [...(box.current?.querySelectorAll<HTMLElement>(".pop a") ?? [])];

@@ -12,6 +12,11 @@ export function may(scope: Scope): boolean {
   return reaches(session.value?.scope, scope);
 }
 
+/** Is this the hub of a cluster? `undefined` until it has said so. */
+export function isHub(): boolean | undefined {
+  return info.value?.features.includes("nodes");
+}
+
 /** Finds out who one is: with what is kept, with what another tab has, or without anything. */
 export async function whoAmI(): Promise<void> {
   if (token.value === null) await ask();

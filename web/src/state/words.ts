@@ -7,14 +7,14 @@ type Told = Pick<BasicJob, "state" | "state_reason" | "state_message" | "exit" |
 
 const CAUSES: Record<string, string> = {
   timeout: "ended by its timeout", canceled: "stopped", oom_killed: "out of memory", output_limit: "wrote more than it may", not_ready: "not ready in time", workspace_limit: "too much in its workspace", start_deadline: "did not start in time", dependency_failed: "what it waited for did not end as it had to", superseded: "another job took its place", shutdown: "the service was stopped",
-  monitor_lost: "its monitor was lost", supervisor_lost: "the supervisor was lost", host_rebooted: "the host was restarted", spawn_failed: "did not start",
+  monitor_lost: "its monitor was lost", supervisor_lost: "the supervisor was lost", node_lost: "its node was lost", host_rebooted: "the host was restarted", spawn_failed: "did not start",
 };
 
 /** Why it is as it is, in a few words. */
 export function result(job: Told): string {
   if (job.state === "queued") return job.state_reason === "waiting_for_slot" ? "waits for a slot" : (job.state_message ?? "");
   if (job.state === "stopping" || job.state === "paused") return job.state_message ?? "";
-  if (!isTerminal(job.state)) return "";
+  if (!isTerminal(job.state)) return job.state_reason === "node_unreachable" ? (job.state_message ?? "its node does not answer") : "";
   if (job.spawn_failure) return job.spawn_failure.message;
   const cause = job.termination?.cause ?? job.state_reason ?? "";
   if (job.state === "canceled") {

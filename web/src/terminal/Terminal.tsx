@@ -10,11 +10,19 @@ import { make, withNonce } from "./xterm.ts";
 
 const BACK = 256 << 10;
 
+/** What a screen keyboard has not. A letter of the arrows is what follows the escape. */
+const KEYS: [string, string][] = [["Esc", "\x1b"], ["Tab", "\t"], ["←", "D"], ["↓", "B"], ["↑", "A"], ["→", "C"], ["Home", "H"], ["End", "F"]];
+const SPOKEN: Record<string, string> = { "←": "Left", "↓": "Down", "↑": "Up", "→": "Right" };
+
 export default function Terminal({ job }: { job: Job }) {
   const box = useRef<HTMLDivElement>(null);
   const [state, setState] = useState<"connecting" | "open" | "watching" | "lost" | "ended">("connecting");
   const [title, setTitle] = useState("");
   const [left, setLeft] = useState(false);
+  const [control, setControl] = useState(false);
+  const held = useRef(false);
+  held.current = control;
+  const press = useRef<(key: string) => void>(() => undefined);
   useEffect(() => {
     if (left) return;
     const ended = isTerminal(job.state);
@@ -90,7 +98,15 @@ export default function Terminal({ job }: { job: Job }) {
       prefix = event.ctrlKey && event.key === "p";
       return true;
     });
-    xterm.onData((text) => {
+    press.current = (key) => {
+      xterm.input(/^[A-H]$/.test(key) ? `\x1b${xterm.modes.applicationCursorKeysMode ? "O" : "["}${key}` : key);
+      xterm.focus();
+    };
+    xterm.onData((typed) => {
+      // The next letter after Ctrl of the bar.
+      const isHeld = held.current && /^[@-_a-z]$/.test(typed);
+      const text = isHeld ? String.fromCharCode(typed.toUpperCase().charCodeAt(0) & 31) : typed;
+      if (isHeld) setControl(false);
       if (text.includes("\r") && text.length > 1 && !xterm.modes.bracketedPasteMode && text.split("\r").length > 2 && !confirm(`Paste ${text.split("\r").length} lines?`)) return;
       const bytes = new TextEncoder().encode(text);
       for (let at = 0; at < bytes.length; at += 32768) say(frame(0, bytes.subarray(at, at + 32768)));
@@ -114,6 +130,12 @@ export default function Terminal({ job }: { job: Job }) {
     <section class="card log" aria-label="Terminal">
       <div class="tools"><span class="muted small cut grow"><bdi>{title}</bdi></span><span class="faint small">Ctrl-P Ctrl-Q leaves it running</span></div>
       {left ? <div class="empty"><h2>You have left</h2><p class="muted">The job goes on.</p><button type="button" class="btn" onClick={() => setLeft(false)}>Come back</button></div> : <div class="terminal" ref={box} />}
+      {state === "open" && !left && (
+        <div class="keybar" role="group" aria-label="Keys">
+          <button type="button" class="btn" aria-pressed={control} onClick={() => { setControl(!control); press.current(""); }}>Ctrl</button>
+          {KEYS.map(([word, key]) => <button key={word} type="button" class="btn" aria-label={SPOKEN[word]} onClick={() => press.current(key)}>{word}</button>)}
+        </div>
+      )}
       <div class="status"><span role="status">{left ? "left" : WORDS[state]}</span></div>
     </section>
   );

@@ -3,10 +3,11 @@
 import { Icon, type IconName } from "../parts/Icon.tsx";
 import { Segments } from "../parts/parts.tsx";
 import { link } from "../router.ts";
+import { isHub } from "../state/me.ts";
 import { change, settings } from "../state/settings.ts";
 
 /** What the rail has and the bar of a small screen has not. */
-const MORE: [string, string, IconName][] = [["batches", "Batches", "batch"], ["schedules", "Schedules", "schedule"], ["access", "Access, log out", "access"], ["checkup", "Check-up", "checkup"]];
+const MORE: [string, string, IconName][] = [["batches", "Batches", "batch"], ["schedules", "Schedules", "schedule"], ["nodes", "Nodes", "node"], ["access", "Access, log out", "access"], ["checkup", "Check-up", "checkup"]];
 
 export function SettingsView() {
   const now = settings.value;
@@ -14,7 +15,7 @@ export function SettingsView() {
   return (
     <div class="stack">
     <nav class="card narrow links" aria-label="More">
-      {MORE.map(([path, word, icon]) => <a key={path} href={link(path)}><Icon name={icon} />{word}</a>)}
+      {MORE.filter(([path]) => path !== "nodes" || isHub()).map(([path, word, icon]) => <a key={path} href={link(path)}><Icon name={icon} />{word}</a>)}
     </nav>
     <div class="card">
       <Choice title="Colours"><Segments label="Colours" value={now.theme} options={[["system", "As the system"], ["light", "Light"], ["dark", "Dark"]]} onChange={(theme) => change({ theme })} /></Choice>

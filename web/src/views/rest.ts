@@ -3,6 +3,7 @@
 export { Access } from "./Access.tsx";
 export { Checkup } from "./Checkup.tsx";
 export { Queues } from "./queues/Queues.tsx";
+export { Nodes } from "./nodes/Nodes.tsx";
 export { Run } from "./run/Run.tsx";
 export { BatchPage } from "./batches/BatchPage.tsx";
 export { Batches } from "./batches/Batches.tsx";

@@ -2,9 +2,10 @@
 
 import { useState } from "preact/hooks";
 import { get, Problem, send, words } from "../../api/client.ts";
-import type { Scope, TokenEntry } from "../../api/model.ts";
+import type { TokenEntry, TokenScope } from "../../api/model.ts";
 import { Broken, Button, copy, Dialog, Field, Input, Loading, say } from "../../parts/parts.tsx";
 import { parseDuration } from "../../state/format.ts";
+import { isHub } from "../../state/me.ts";
 import { useResource } from "../../state/resource.ts";
 
 export function Tokens({ at, onRevoked }: { at: (time: string) => string; onRevoked: () => void }) {
@@ -37,11 +38,11 @@ export function Tokens({ at, onRevoked }: { at: (time: string) => string; onRevo
   );
 }
 
-const SCOPES: [Scope, string][] = [["metrics", "numbers about the service"], ["read", "look at jobs"], ["operate", "run and stop jobs"], ["admin", "everything"]];
+const SCOPES: [TokenScope, string][] = [["metrics", "numbers about the service"], ["read", "look at jobs"], ["operate", "run and stop jobs"], ["admin", "everything"], ["runner", "join as a node"]];
 
 function CreateDialog({ onClose }: { onClose: () => void }) {
   const [name, setName] = useState("");
-  const [scope, setScope] = useState<Scope>("operate");
+  const [scope, setScope] = useState<TokenScope>("operate");
   const [until, setUntil] = useState("90 d");
   const [errors, setErrors] = useState<Record<string, string>>({});
   const [made, setMade] = useState<(TokenEntry & { token: string }) | null>(null);
@@ -71,7 +72,7 @@ function CreateDialog({ onClose }: { onClose: () => void }) {
       <form class="stack" noValidate onSubmit={(event) => { event.preventDefault(); void create(); }}>
         <Field id="token-name" label="Name" hint="lower-case letters, digits and -_." error={errors["name"]}><Input id="token-name" value={name} bad={"name" in errors} placeholder="ci" onInput={(event) => { setName(event.currentTarget.value); setErrors({}); }} /></Field>
         <div class="grid2">
-          <Field id="token-scope" label="May" error={errors["scope"]}><select id="token-scope" class="input" value={scope} onChange={(event) => setScope(event.currentTarget.value as Scope)}>{SCOPES.map(([one, word]) => <option key={one} value={one}>{one}: {word}</option>)}</select></Field>
+          <Field id="token-scope" label="May" error={errors["scope"]}><select id="token-scope" class="input" value={scope} onChange={(event) => setScope(event.currentTarget.value as TokenScope)}>{SCOPES.filter(([one]) => one !== "runner" || isHub()).map(([one, word]) => <option key={one} value={one}>{one}: {word}</option>)}</select></Field>
           <Field id="token-until" label="For" hint="nothing: for ever" error={errors["until"]}><Input id="token-until" value={until} bad={"until" in errors} onInput={(event) => { setUntil(event.currentTarget.value); setErrors({}); }} /></Field>
         </div>
         {errors[""] && <p class="tint-red small" role="alert">{errors[""]}</p>}

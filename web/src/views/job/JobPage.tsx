@@ -1,6 +1,6 @@
 // One job: its state, what can be done with it, and its parts as tabs.
 
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useState } from "preact/hooks";
 import { lazy, Suspense } from "preact/compat";
 import { get, Problem, words } from "../../api/client.ts";
 import { watch as hear } from "../../api/hints.ts";
@@ -18,6 +18,7 @@ import { settings } from "../../state/settings.ts";
 import { shownName } from "../../state/shown.ts";
 import { nameOf, result, TINT } from "../../state/words.ts";
 import { Attempts } from "./Attempts.tsx";
+import { Bell, toggleBell, useBell } from "./Bell.tsx";
 import { EditDialog } from "./EditDialog.tsx";
 import { InputView } from "./InputView.tsx";
 import { JobEvents } from "./JobEvents.tsx";
@@ -53,9 +54,9 @@ function useTip(job: Job | null, reload: () => void): { first: number; next: num
 }
 
 export function JobPage({ id }: { id: string }) {
-  // What a job waits for changes without a new version.
-  const [waits, setWaits] = useState(false);
-  const fetched = useResource((stop) => get<Job>(`/jobs/${id}`, {}, stop), ["job", id], [`job:${id}`], waits ? 2000 : 0);
+  // What a job waits for, and whether its node is heard, change without a new version.
+  const [pace, setPace] = useState(0);
+  const fetched = useResource((stop) => get<Job>(`/jobs/${id}`, {}, stop), ["job", id], [`job:${id}`], pace);
   const [mine, setMine] = useState<Job | null>(null);
   const [open, setOpen] = useState<Open>(null);
   const job = mine && fetched.data && mine.id === id && mine.version > fetched.data.version ? mine : fetched.data;
@@ -63,8 +64,8 @@ export function JobPage({ id }: { id: string }) {
   const query = place.value.query;
   const tab: Tab = (query.get("tab") as Tab | null) ?? (job?.spec.pty && may("operate") ? "terminal" : "output");
   const processes = useProcesses(id, job !== null && job.started_at !== null && (!isTerminal(job.state) || job.state === "lost"));
-  useBell(job);
-  useEffect(() => setWaits(job?.state === "queued"), [job?.state]);
+  useBell(id, job);
+  useEffect(() => setPace(job?.state === "queued" ? 2000 : job?.node !== undefined && !isTerminal(job.state) ? 5000 : 0), [job?.state, job?.node]);
 
   useEffect(() => {
     if (!job) return;
@@ -95,7 +96,7 @@ export function JobPage({ id }: { id: string }) {
   useJobKeys({
     tab: (index) => { if (tabs[index]) choose(tabs[index]!.key); }, stop: () => { if (job && may("operate") && !isTerminal(job.state)) setOpen("stop"); },
     pause: () => { if (job && may("operate")) void act(() => (job.state === "paused" ? resume(id) : pause(id))); }, again: () => { if (may("operate")) void rerun(); },
-    change: () => { if (may("operate")) go(link("run", { again: id })); }, copy: () => void copy(id, "the id"), link: () => void copy(location.href, "the link"),
+    bell: () => { if (job && !isTerminal(job.state)) void toggleBell(id); }, change: () => { if (may("operate")) go(link("run", { again: id })); }, copy: () => void copy(id, "the id"), link: () => void copy(location.href, "the link"),
   });
 
   if (!job) return <><h1 class="spoken">Job</h1>{fetched.error ? <Broken error={fetched.error} again={fetched.reload} /> : <Loading />}</>;
@@ -150,6 +151,7 @@ function Head({ job, onOpen, onAct, onRerun, onExtend }: { job: Job; onOpen: (op
         <span class="faint mono wide">{job.name === null ? "" : job.id}</span>
         <Button small icon="copy" kind="quiet" class="wide" label="Copy the id" onClick={() => void copy(job.id, "the id")} />
         <div class="grow" />
+        <Bell job={job} />
         {operate && job.state === "running" && <Button icon="pause" class="wide" onClick={() => void onAct(() => pause(job.id))}>Pause</Button>}
         {operate && job.state === "paused" && <Button icon="play" onClick={() => void onAct(() => resume(job.id))}>Resume</Button>}
         {operate && (job.state === "running" || job.state === "paused") && (
@@ -185,7 +187,7 @@ function Head({ job, onOpen, onAct, onRerun, onExtend }: { job: Job; onOpen: (op
       </div>
       <div class="cmdline">
         <code class="cut" title={commandLine(job.spec)}><bdi>{commandLine(job.spec)}</bdi></code>
-        <span class="wide">{job.spec.cwd !== null && <>in <bdi class="mono">{job.spec.cwd}</bdi> · </>}{job.process && `PID ${job.process.pid}, session ${job.process.sid} · `}by <b>{actor(job.created_by)}</b>{job.batch && <> · <bdi class="mono">{job.batch.key}</bdi> of the batch <a class="plain mono" href={link(`batches/${job.batch.id}`)}>{job.batch.id.slice(0, 8)}</a></>}{job.schedule && <> · of the schedule <a class="plain" href={link(`schedules/${job.schedule.name}`)}><bdi>{job.schedule.name}</bdi></a></>}{job.rerun_of && <> · again of <a class="plain mono" href={link(`jobs/${job.rerun_of}`)}>{job.rerun_of.slice(0, 8)}</a></>}</span>
+        <span class="wide">{job.spec.cwd !== null && <>in <bdi class="mono">{job.spec.cwd}</bdi> · </>}{job.process && `PID ${job.process.pid}, session ${job.process.sid} · `}{job.node !== undefined && <>on <a class="plain" href={link("nodes")}><bdi>{job.node}</bdi></a> · </>}by <b>{actor(job.created_by)}</b>{job.batch && <> · <bdi class="mono">{job.batch.key}</bdi> of the batch <a class="plain mono" href={link(`batches/${job.batch.id}`)}>{job.batch.id.slice(0, 8)}</a></>}{job.schedule && <> · of the schedule <a class="plain" href={link(`schedules/${job.schedule.name}`)}><bdi>{job.schedule.name}</bdi></a></>}{job.rerun_of && <> · again of <a class="plain mono" href={link(`jobs/${job.rerun_of}`)}>{job.rerun_of.slice(0, 8)}</a></>}</span>
       </div>
       {why !== "" && <p class={`blocked ${TINT[job.state] ?? "muted"}`}><bdi>{why}</bdi></p>}
       {job.blocked_by.length > 0 && <p class="blocked tint-amber">{job.blocked_by.slice(0, 3).map((one) => `PID ${one.pid} ${one.name} is in state ${one.state}${one.state === "D" ? ", waiting for a disk or a network file system" : ""}`).join("; ")}{job.blocked_by.length > 3 && ` and ${job.blocked_by.length - 3} more`}</p>}
@@ -206,20 +208,9 @@ function PurgeDialog({ job, onClose }: { job: Job; onClose: () => void }) {
   );
 }
 
-/** A notification at the end, where that was asked for in the settings. */
-function useBell(job: Job | null): void {
-  const [was, set] = useState<boolean | null>(null);
-  const done = job ? isTerminal(job.state) : null;
-  useEffect(() => {
-    if (was === false && done === true && job && settings.value.notify && document.hidden && "Notification" in window && Notification.permission === "granted") {
-      new Notification(`${nameOf(job)}: ${job.state.replace("_", " ")}`, { body: result(job), tag: job.id });
-    }
-    set(done);
-  }, [done]);
-}
-
-function useJobKeys(keys: { tab: (index: number) => void; stop: () => void; pause: () => void; again: () => void; change: () => void; copy: () => void; link: () => void }): void {
-  useEffect(() => {
+function useJobKeys(keys: { tab: (index: number) => void; stop: () => void; pause: () => void; again: () => void; bell: () => void; change: () => void; copy: () => void; link: () => void }): void {
+  // At once: who sees the job may press a key.
+  useLayoutEffect(() => {
     const on = (event: KeyboardEvent): void => {
       if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || !settings.value.keys) return;
       if (event.target instanceof HTMLElement && event.target.closest("input, textarea, select, dialog, .xterm, [role=menu]") !== null) return;
@@ -227,6 +218,7 @@ function useJobKeys(keys: { tab: (index: number) => void; stop: () => void; paus
       else if (event.key === "s") keys.stop();
       else if (event.key === "p") keys.pause();
       else if (event.key === "r") keys.again();
+      else if (event.key === "b") keys.bell();
       else if (event.key === "e") keys.change();
       else if (event.key === "y") keys.copy();
       else if (event.key === "Y") keys.link();

@@ -154,7 +154,7 @@ function JobRow({ job, use, selected, cursor, onToggle, onStop, onAgain, onPeek 
       <td class="wide"><input type="checkbox" aria-label={`Select ${nameOf(job)}`} checked={selected} onClick={(event) => onToggle(job, event.shiftKey)} /></td>
       <td><State state={job.state} /></td>
       <td>
-        <span class="first"><a class={`name ${job.name === null ? "mono" : ""}`} href={link(`jobs/${job.id}`)}><bdi>{nameOf(job)}</bdi></a><span class="wide labels"><Labels labels={job.labels} most={2} /></span></span>
+        <span class="first"><a class={`name ${job.name === null ? "mono" : ""}`} href={link(`jobs/${job.id}`)}><bdi>{nameOf(job)}</bdi></a><span class="wide labels"><Labels labels={job.labels} most={2} />{job.node !== undefined && <bdi class="label" title="The node that has it">on {job.node}</bdi>}</span></span>
         <bdi class="cmd" title={job.command}>{job.command}</bdi>
       </td>
       <td class="wide muted" title={job.created_at}>{moment(job.created_at, clock, settings.value.times)}</td>
