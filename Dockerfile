@@ -47,7 +47,7 @@ COPY fuzz/targets/Cargo.toml fuzz/targets/
 RUN for crate in src/*/ fuzz/targets/; do : >"$crate/lib.rs"; done && echo 'fn main() {}' >src/main.rs \
     && cargo auditable build --profile dist --locked --bin procession \
     && rm -rf target/dist/.fingerprint/procession-* target/dist/procession
-COPY openapi.yaml README.md ./
+COPY build.rs openapi.yaml README.md ./
 COPY fuzz/targets fuzz/targets
 COPY src src
 COPY web/dist web/dist

@@ -42,8 +42,9 @@ complete bash /usr/share/bash-completion/completions/procession
 complete zsh /usr/share/zsh/vendor-completions/_procession
 complete fish /usr/share/fish/vendor_completions.d/procession.fish
 
-# The C library that the program was linked with, if any: an older one may lack what it uses.
-libc=$(objdump -T "$program" 2>/dev/null | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -1 | cut -d_ -f2) || libc=
+# The C library that the program was linked with, if any: an older one may lack what it uses. Packed relocations are known from 2.36 on.
+libc=$(objdump -p "$program" 2>/dev/null | grep -o 'GLIBC_[0-9A-Z_.]*' | sed 's/GLIBC_ABI_DT_RELR/GLIBC_2.36/' | sort -Vu \
+    | tail -1 | cut -d_ -f2) || libc=
 install -d "$root/DEBIAN"
 cat >"$root/DEBIAN/control" <<CONTROL
 Package: procession

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,7 +58,9 @@ pub(crate) fn run(config: Config, inherited: Inherited) -> u8 {
             return 1;
         }
     };
-    match runtime.block_on(serve(config, inherited)) {
+    // Boxed, so that there is one copy of it rather than one for each kind of runtime.
+    let serving: Pin<Box<dyn Future<Output = _>>> = Box::pin(serve(config, inherited));
+    match runtime.block_on(serving) {
         Ok((store, lock)) => {
             runtime.shutdown_background();
             store.close();

@@ -193,8 +193,8 @@ pub(crate) fn size(plan: &Plan, rows: &mut Vec<Row>) -> io::Result<()> {
         "F11",
         "size of the binary",
         format!("{size:.1} MB"),
-        "< 15 MB",
-        Some(size < 15.0),
+        "< 20 MB",
+        Some(size < 20.0),
     ));
     rows.push(Row::new(
         "F11",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
+use std::pin::Pin;
 use std::time::Duration;
 
 use clap::{Args, Command, FromArgMatches};
@@ -42,7 +43,9 @@ pub fn candidates(what: What, line: &[OsString]) -> Vec<(String, String)> {
     let (Ok(runtime), Some(connect)) = (runtime, connection(line)) else {
         return Vec::new();
     };
-    let found = runtime.block_on(async { timeout(PATIENCE, ask(what, &connect)).await });
+    let asking = async { timeout(PATIENCE, ask(what, &connect)).await };
+    let asking: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(asking);
+    let found = runtime.block_on(asking);
     found.ok().and_then(Result::ok).unwrap_or_default()
 }
 

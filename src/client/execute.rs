@@ -1,6 +1,7 @@
 //! How a client command is run: on one thread, to its exit code.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::process::ExitCode;
 
 use crate::failure::{Failure, OURS, READER_GONE};
@@ -32,6 +33,8 @@ pub(super) fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
             return ExitCode::from(OURS);
         }
     };
+    // Boxed: what the runtime makes of a future is there once, not for every command.
+    let work: Pin<Box<dyn Future<Output = ExitCode> + '_>> = Box::pin(work);
     let code = runtime.block_on(work);
     // A read of standard input cannot be cancelled; the end of the process ends it.
     runtime.shutdown_background();

@@ -7,8 +7,6 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Url};
-use rmcp::ServiceExt;
-use rmcp::transport::stdio;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -17,7 +15,7 @@ use uuid::Uuid;
 use super::connection::{Apart, Client, ConnectArgs};
 use super::execute;
 use super::failure::Failure;
-use mcp::{Answer, Ask, Body, Door, OUTPUT_MAX, Options, Tools, Verb, WAIT_MAX};
+use mcp::{Answer, Ask, Asking, Body, Door, OUTPUT_MAX, Options, Tools, Verb, WAIT_MAX};
 use protocol::stderr::complain;
 
 /// How the tools behave.
@@ -59,15 +57,14 @@ async fn execute(args: &McpArgs) -> Result<ExitCode, Failure> {
         wait_seconds: args.wait_seconds,
         output_bytes: args.output_bytes,
     };
-    let tools = Tools::new(door.clone(), options, env!("CARGO_PKG_VERSION"));
+    let tools = Tools::new(Arc::new(door.clone()), options, env!("CARGO_PKG_VERSION"));
     let failed = |error: &dyn std::fmt::Display| Failure::Local(error.to_string());
     let mut terminated = signal(SignalKind::terminate()).map_err(|error| failed(&error))?;
     let mut interrupted = signal(SignalKind::interrupt()).map_err(|error| failed(&error))?;
     let talk = async {
         // A client that goes away before it has said anything is no failure.
-        match tools.clone().serve(stdio()).await {
-            Ok(running) => drop(running.waiting().await),
-            Err(error) => complain(&format!("the client ended: {error}")),
+        if let Err(error) = mcp::converse(tools.clone()).await {
+            complain(&format!("the client ended: {error}"));
         }
     };
     tokio::select! {
@@ -137,10 +134,8 @@ impl Remote {
         };
         let _ = timeout(GOODBYE, async { while left.join_next().await.is_some() {} }).await;
     }
-}
 
-impl Door for Remote {
-    async fn ask(&self, mut ask: Ask) -> Result<Answer, String> {
+    async fn ask_until_answered(&self, mut ask: Ask) -> Result<Answer, String> {
         if ask.verb == Verb::Post && ask.path == "/jobs" && ask.idempotency_key.is_none() {
             // So that it can be sent again.
             ask.idempotency_key = Some(Uuid::now_v7().to_string());
@@ -160,6 +155,12 @@ impl Door for Remote {
                 Err(_) => sleep_until(Instant::now() + PAUSE).await,
             }
         }
+    }
+}
+
+impl Door for Remote {
+    fn ask(&self, ask: Ask) -> Asking<'_> {
+        Box::pin(self.ask_until_answered(ask))
     }
 
     fn leave(&self, ask: Ask) {

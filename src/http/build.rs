@@ -48,6 +48,7 @@ fn main() {
     let contract = dist.join("../../openapi.yaml");
     println!("cargo::rerun-if-changed={}", contract.display());
     let text = fs::read_to_string(contract).expect("openapi.yaml can be read");
+    fs::write(out.join("openapi.yaml.gz"), pack(text.as_bytes())).expect("OUT_DIR can be written");
     let root = serde_norway::from_str(&text).expect("openapi.yaml is YAML");
     let packed = pack(page::render(&root).as_bytes());
     fs::write(out.join("docs.html.gz"), packed).expect("OUT_DIR can be written");

@@ -12,9 +12,7 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware;
 use axum::response::Response;
-use http_body_util::BodyExt;
-use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
-use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use http_body_util::{BodyExt, Full};
 use tower::{ServiceBuilder, ServiceExt};
 
 use crate::api::Api;
@@ -24,7 +22,7 @@ use crate::layers::{audit, log};
 use crate::problem::{self, AsItIs};
 use crate::streams::{Permit, Streams};
 use crate::{ApiError, body, routes};
-use mcp::{Answer, Ask, Door, Options, Tools, Verb};
+use mcp::{Answer, Ask, Asking, Door, Options, Tools, Verb};
 
 /// `POST /mcp`
 pub(super) async fn mcp(State(api): State<Api>, request: Request) -> Result<Response, ApiError> {
@@ -42,16 +40,9 @@ pub(super) async fn mcp(State(api): State<Api>, request: Request) -> Result<Resp
     let (parts, content) = request.into_parts();
     let whole = Request::from_parts(parts.clone(), content);
     let bytes = body::read_json(whole, api.settings.max_body_bytes).await?;
-    let tools = Tools::new(door, Options::default(), api.settings.version);
-    let config = StreamableHttpServerConfig::default()
-        .with_legacy_session_mode(false)
-        .with_json_response(true)
-        // The guards in front of every route look at `Host` and `Origin`.
-        .disable_allowed_hosts()
-        .with_max_request_body_bytes(api.settings.max_body_bytes);
-    let sessions = Arc::new(NeverSessionManager::default());
-    let service = StreamableHttpService::new(move || Ok(tools.clone()), sessions, config);
-    let answer = service.handle(Request::from_parts(parts, Body::from(bytes)));
+    let tools = Tools::new(Arc::new(door), Options::default(), api.settings.version);
+    let request = Request::from_parts(parts, Full::new(bytes));
+    let answer = mcp::answer(tools, request, api.settings.max_body_bytes);
     let mut response = answer.await.map(Body::new);
     response.extensions_mut().insert(AsItIs);
     Ok(response)
@@ -123,10 +114,8 @@ impl Inside {
         }
         Ok(request)
     }
-}
 
-impl Door for Inside {
-    async fn ask(&self, ask: Ask) -> Result<Answer, String> {
+    async fn send(&self, ask: Ask) -> Result<Answer, String> {
         let request = self.request(ask)?;
         let response = match self.router.clone().oneshot(request).await {
             Ok(response) => response,
@@ -142,6 +131,12 @@ impl Door for Inside {
             next_offset,
             body: body.to_bytes().into(),
         })
+    }
+}
+
+impl Door for Inside {
+    fn ask(&self, ask: Ask) -> Asking<'_> {
+        Box::pin(self.send(ask))
     }
 
     fn leave(&self, ask: Ask) {

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
@@ -12,11 +12,15 @@ use crate::accept;
 use crate::api::Api;
 use crate::problem::ApiError;
 use crate::query::Params;
+use crate::web;
 use job::time::Timestamp;
 use manager::metrics::{Format, Present};
 
 /// The description of this API.
+#[cfg(test)]
 pub(super) const OPENAPI: &str = include_str!("../../openapi.yaml");
+
+static PACKED_OPENAPI: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/openapi.yaml.gz"));
 
 /// The process answers.
 pub(super) async fn healthz() -> Response {
@@ -108,8 +112,11 @@ pub(super) async fn end_drain(State(api): State<Api>) -> Response {
 }
 
 /// The description of this API.
-pub(super) async fn openapi() -> Response {
-    ([(CONTENT_TYPE, "application/yaml")], OPENAPI).into_response()
+pub(super) async fn openapi(headers: HeaderMap) -> Result<Response, ApiError> {
+    let mut response = web::unpacked(PACKED_OPENAPI, &headers)?;
+    let kind = HeaderValue::from_static("application/yaml");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    Ok(response)
 }
 
 #[derive(Debug, Serialize)]

@@ -113,15 +113,7 @@ pub(super) async fn asset(
 ) -> Result<Response, ApiError> {
     let asset = ASSETS.iter().find(|asset| asset.name == name);
     let asset = asset.ok_or(ApiError::NotFound)?;
-    let mut response = if takes_gzip(&headers) {
-        ([(CONTENT_ENCODING, "gzip")], asset.packed).into_response()
-    } else {
-        let mut plain = Vec::new();
-        GzDecoder::new(asset.packed)
-            .read_to_end(&mut plain)
-            .map_err(|error| ApiError::Internal(format!("{}: {error}", asset.name)))?;
-        plain.into_response()
-    };
+    let mut response = unpacked(asset.packed, &headers)?;
     // A name with a hash in it stands for these bytes for ever.
     let kept = if asset.name.contains('-') {
         "public, max-age=31536000, immutable"
@@ -131,13 +123,28 @@ pub(super) async fn asset(
     for (name, value) in [
         (CONTENT_TYPE, kind_of(asset.name)),
         (CACHE_CONTROL, kept),
-        (VARY, "Accept-Encoding"),
         (RESOURCE, "same-origin"),
     ] {
         response
             .headers_mut()
             .insert(name, HeaderValue::from_static(value));
     }
+    Ok(response)
+}
+
+/// What the program holds compressed: as it is to clients that take that.
+pub(super) fn unpacked(packed: &'static [u8], headers: &HeaderMap) -> Result<Response, ApiError> {
+    let mut response = if takes_gzip(headers) {
+        ([(CONTENT_ENCODING, "gzip")], packed).into_response()
+    } else {
+        let mut plain = Vec::new();
+        GzDecoder::new(packed)
+            .read_to_end(&mut plain)
+            .map_err(|error| ApiError::Internal(format!("a file in the program: {error}")))?;
+        plain.into_response()
+    };
+    let varies = HeaderValue::from_static("Accept-Encoding");
+    response.headers_mut().insert(VARY, varies);
     Ok(response)
 }
 

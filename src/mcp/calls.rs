@@ -1,5 +1,6 @@
 //! What the tools do: each asks the API by the door, and says what came of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -26,12 +27,12 @@ struct Waited {
 }
 
 /// Stops a job unless it is told not to: for calls that are dropped.
-struct StopUnless<D: Door> {
-    door: D,
+struct StopUnless {
+    door: Arc<dyn Door>,
     id: Option<String>,
 }
 
-impl<D: Door> Drop for StopUnless<D> {
+impl Drop for StopUnless {
     fn drop(&mut self) {
         if let Some(id) = self.id.take() {
             let ask = Ask::new(Verb::Delete, format!("/jobs/{id}"));
@@ -41,7 +42,7 @@ impl<D: Door> Drop for StopUnless<D> {
     }
 }
 
-impl<D: Door> Tools<D> {
+impl Tools {
     /// Does what a tool does.
     pub(crate) async fn call(
         &self,

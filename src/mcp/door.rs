@@ -1,6 +1,8 @@
 //! How a tool asks the HTTP API.
 
+use std::fmt::Debug;
 use std::future::Future;
+use std::pin::Pin;
 
 use serde_json::Value;
 use url::form_urlencoded;
@@ -95,10 +97,13 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
+/// What a door is asked, until there is an answer; the error is one sentence.
+pub type Asking<'door> = Pin<Box<dyn Future<Output = Result<Answer, String>> + Send + 'door>>;
+
 /// A way to the API of one service, as one caller.
-pub trait Door: Clone + Send + Sync + 'static {
-    /// Sends a request once, or as often as it may be sent; the error is one sentence.
-    fn ask(&self, ask: Ask) -> impl Future<Output = Result<Answer, String>> + Send;
+pub trait Door: Debug + Send + Sync {
+    /// Sends a request once, or as often as it may be sent.
+    fn ask(&self, ask: Ask) -> Asking<'_>;
 
     /// Has something done that nobody waits for.
     fn leave(&self, ask: Ask);

@@ -7,6 +7,7 @@ mod arguments;
 mod calls;
 mod door;
 mod refusal;
+mod serve;
 mod tasks;
 mod text;
 mod tools;
@@ -21,8 +22,9 @@ use rmcp::model::{
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 
-pub use door::{Answer, Ask, Body, Door, Verb};
+pub use door::{Answer, Ask, Asking, Body, Door, Verb};
 use refusal::Refusal;
+pub use serve::{Served, answer, converse};
 
 /// What differs between two doors except for how they ask.
 #[derive(Clone, Copy, Debug)]
@@ -61,17 +63,17 @@ const INSTRUCTIONS: &str = "Runs commands as jobs on the machine of the service.
 
 /// The tools of one door.
 #[derive(Clone, Debug)]
-pub struct Tools<D> {
-    door: D,
+pub struct Tools {
+    door: Arc<dyn Door>,
     options: Options,
     version: &'static str,
     /// Jobs that were started by this, in order.
     started: Arc<std::sync::Mutex<Vec<String>>>,
 }
 
-impl<D: Door> Tools<D> {
+impl Tools {
     /// The tools that ask by this door.
-    pub fn new(door: D, options: Options, version: &'static str) -> Self {
+    pub fn new(door: Arc<dyn Door>, options: Options, version: &'static str) -> Self {
         Self {
             door,
             options,
@@ -102,7 +104,7 @@ pub fn stop_at_exit(id: &str) -> Ask {
         .with("wait", 20)
 }
 
-impl<D: Door> ServerHandler for Tools<D> {
+impl ServerHandler for Tools {
     fn get_info(&self) -> ServerConfig {
         let capabilities = ServerCapabilities::builder().enable_tools().enable_tasks();
         let server = Implementation::new("procession", self.version);
@@ -126,7 +128,7 @@ impl<D: Door> ServerHandler for Tools<D> {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        self.call(request, &context).await
+        Box::pin(self.call(request, &context)).await
     }
 
     async fn get_task(

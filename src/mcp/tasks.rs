@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::Tools;
 use crate::arguments::Until;
 use crate::calls::job_path;
-use crate::door::{Ask, Door, Verb};
+use crate::door::{Ask, Verb};
 use crate::refusal::Refusal;
 use crate::text::{Job, Shown};
 
@@ -83,7 +83,7 @@ fn refused(refusal: Refusal) -> ErrorData {
 }
 
 /// `tasks/get`
-pub(crate) async fn get<D: Door>(tools: &Tools<D>, id: &str) -> Result<GetTaskResult, ErrorData> {
+pub(crate) async fn get(tools: &Tools, id: &str) -> Result<GetTaskResult, ErrorData> {
     let bytes = tools.bytes_of(None).map_err(refused)?;
     let mut job = tools
         .look(id, (0.0, Until::Finished), bytes)
@@ -99,7 +99,7 @@ pub(crate) async fn get<D: Door>(tools: &Tools<D>, id: &str) -> Result<GetTaskRe
 }
 
 /// `tasks/cancel`
-pub(crate) async fn cancel<D: Door>(tools: &Tools<D>, id: &str) -> Result<(), ErrorData> {
+pub(crate) async fn cancel(tools: &Tools, id: &str) -> Result<(), ErrorData> {
     let path = job_path(id).map_err(refused)?;
     let ask = Ask::new(Verb::Delete, path).with("reason", "cancelled by the client");
     tools.ask(ask).await.map(drop).map_err(refused)

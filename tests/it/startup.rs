@@ -242,6 +242,39 @@ async fn a_store_that_is_newer_or_foreign_or_damaged_is_refused_and_left_alone()
     );
 }
 
+/// docs/operate.md, "Upgrade and downgrade".
+#[tokio::test]
+async fn the_way_back_from_a_newer_program_is_the_copy_from_before_the_upgrade() {
+    let mut server = Server::start().await;
+    let job = json!({"command": ["echo", "before"], "name": "before"});
+    let before = id(&server.run(&job).await);
+    server.end(Signal::SIGTERM).unwrap();
+    let (state, copy) = (server.state_dir(), server.scratch().join("copy"));
+    copy_all(&state, &copy);
+
+    server.start_again(Server::builder()).await;
+    server.run(&json!({"command": ["true"]})).await;
+    server.end(Signal::SIGTERM).unwrap();
+    rusqlite::Connection::open(state.join("procession.db"))
+        .unwrap()
+        .pragma_update(None, "user_version", 999)
+        .unwrap();
+    refuses(&mut serve(&state), &["999", "newer version"]);
+
+    fs::rename(&state, server.scratch().join("state.old")).unwrap();
+    copy_all(&copy, &state);
+    server.start_again(Server::builder()).await;
+    let list = server.get("/jobs").await.json();
+    let ids: Vec<_> = list["jobs"].as_array().unwrap().iter().map(id).collect();
+    assert_eq!(ids, [before.as_str()], "what the older program knew");
+    assert_eq!(server.stdout(&before).await, "before\n");
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(copied.unwrap().success());
+}
+
 #[tokio::test]
 async fn a_token_that_others_can_read_is_refused() {
     let mut server = Server::start().await;
