@@ -7,6 +7,7 @@ mod requests;
 mod start;
 mod supervised;
 mod there;
+mod warning;
 pub(super) mod workspace;
 
 use std::sync::Arc;
@@ -457,6 +458,7 @@ impl Runner {
     /// The end as the last record tells it. Its start is noted before others may start in its place.
     fn finish(&mut self, record: &Record) {
         mirror::finish(&mut self.job, record);
+        warning::note(self, record);
         if record.rescued {
             self.shared.metrics.rescued();
         }
