@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 use job::JobId;
 use job::event::Cursor;
 use manager::{Assigned, LookupError, Watching};
-use protocol::wire::link::{Ask, Assignment, FromNode};
+use protocol::wire::link::{Answered, Ask, Assignment, FromNode};
 
 /// What the hub says about a job.
 pub(crate) enum Told {
@@ -22,6 +22,9 @@ pub(crate) struct Holding {
     outgoing: mpsc::UnboundedSender<FromNode>,
     /// What is reported of it.
     reporting: Option<Reporting>,
+    /// What was asked and has been done. It is answered with the report that tells what came of it, so that the hub knows
+    /// both before it answers.
+    answers: Vec<Answered>,
 }
 
 /// How far a job has been reported.
@@ -54,6 +57,7 @@ impl Holding {
             id,
             outgoing,
             reporting: None,
+            answers: Vec::new(),
         }
     }
 
@@ -99,6 +103,13 @@ impl Holding {
         let _ = self.outgoing.send(message);
     }
 
+    fn say_answers(&mut self) {
+        for answered in std::mem::take(&mut self.answers) {
+            let job = self.id;
+            self.say(FromNode::Answer { job, answered });
+        }
+    }
+
     async fn on_told(&mut self, told: Told) {
         match told {
             Told::Assign(assignment) => {
@@ -117,13 +128,12 @@ impl Holding {
             Told::Follow(seen) => self.follow(seen).await,
             Told::Ack(seen) => self.on_ack(seen),
             Told::Ask(ticket, ask) => {
-                let (result, after) = self.assigned.ask(self.id, ask).await;
-                self.say(FromNode::Answer {
-                    ticket,
-                    job: self.id,
-                    result,
-                    after,
-                });
+                let result = self.assigned.ask(self.id, ask).await;
+                self.answers.push(Answered { ticket, result });
+                match &mut self.reporting {
+                    Some(reporting) => reporting.is_due = true,
+                    None => self.say_answers(),
+                }
             }
         }
     }
@@ -170,22 +180,25 @@ impl Holding {
         }
         reporting.is_due = false;
         match self.assigned.report(self.id, reporting.seen).await {
-            Ok(report) => {
+            Ok(mut report) => {
                 let has_news = !report.events.is_empty() || report.job.version > reporting.version;
                 if !has_news {
-                    return;
+                    return self.say_answers();
                 }
                 reporting.version = report.job.version;
                 reporting.sent = Some((report.seen, report.job.state.is_terminal()));
+                report.answers = std::mem::take(&mut self.answers);
                 self.say(FromNode::Report(Box::new(report)));
             }
             Err(LookupError::NoSuchJob) => {
                 self.reporting = None;
+                self.say_answers();
                 self.say(FromNode::NotHeld { job: self.id });
             }
             // It is looked at again with the next change, or over the next link.
             Err(LookupError::Store(error)) => {
                 tracing::error!(job.id = %self.id, %error, "job {} cannot be reported: {error}", self.id);
+                self.say_answers();
             }
         }
     }

@@ -17,7 +17,7 @@ use crate::jobs::{Holding, Told};
 use crate::socket::{self, PING, SILENCE};
 use job::{JobId, NodeName};
 use manager::Assigned;
-use protocol::wire::link::{Ask, FromNode, Hello, PROTOCOL, ToNode};
+use protocol::wire::link::{Answered, Ask, FromNode, Hello, PROTOCOL, ToNode};
 
 /// The pauses between two attempts to reach the hub.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -217,13 +217,9 @@ impl Holdings {
                 // It may last, and nothing else waits for it.
                 let (assigned, outgoing) = (self.assigned.clone(), self.outgoing.clone());
                 self.asides.spawn(async move {
-                    let (result, after) = assigned.ask(job, ask).await;
-                    let _ = outgoing.send(FromNode::Answer {
-                        ticket,
-                        job,
-                        result,
-                        after,
-                    });
+                    let result = assigned.ask(job, ask).await;
+                    let answered = Answered { ticket, result };
+                    let _ = outgoing.send(FromNode::Answer { job, answered });
                 });
             }
             ToNode::Ask { ticket, job, ask } => self.tell(job, Told::Ask(ticket, ask)),

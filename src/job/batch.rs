@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::life::Stop;
 use crate::time::Timestamp;
 use crate::webhook::Webhook;
 use crate::{JobId, State};
@@ -160,6 +161,8 @@ pub struct Batch {
     pub webhooks: Vec<Webhook>,
     /// How long the record stays after the end.
     pub ttl_after_finished: Duration,
+    /// A client has asked for its end, so that none of its jobs is to start any more.
+    pub stop: Option<Stop>,
     /// When it was accepted.
     pub created_at: Timestamp,
     /// `Running`, or how it has ended.

@@ -179,6 +179,7 @@ pub(super) async fn take_over(shared: &Arc<Shared>) -> Result<(), StartError> {
             shared.end_superseded(doomed, &job);
         }
     }
+    batches::stop_again(shared).await?;
     chains::settle_all(shared).await?;
     shared.nodes_changed();
     Ok(())

@@ -11,7 +11,7 @@ use super::runner::JobRequest;
 use super::{Manager, RequestError};
 use job::amendment::Amendment;
 use job::event::{Event, What};
-use job::life::{Refusal, Stop};
+use job::life::Refusal;
 use job::pty::Size;
 use job::spec::Scope;
 use job::{Job, JobId, Signal, State};
@@ -173,18 +173,6 @@ impl Manager {
             })
             .collect();
         let _ = timeout(limit, async { while ends.next().await.is_some() && all {} }).await;
-    }
-
-    /// Asks for the end of many jobs at once; the answers come in their order.
-    pub async fn stop_many(
-        &self,
-        ids: Vec<JobId>,
-        stop: &Stop,
-    ) -> Vec<(JobId, Result<Arc<Job>, RequestError>)> {
-        let stops = ids
-            .into_iter()
-            .map(async |id| (id, self.stop(id, stop.clone()).await));
-        futures_util::future::join_all(stops).await
     }
 
     /// Accepts no new jobs from now on, or again; what is queued or runs goes on. Says which it is now:

@@ -157,6 +157,8 @@ impl Assigned {
         let mut after = (seen > 0).then_some(seen);
         loop {
             let job = self.manager.get(id).await?;
+            // What has made the job what it is goes with it.
+            self.shared().store.told_is_durable().await?;
             let page = self.shared().store.events(EventQuery {
                 job: Some(id),
                 after,
@@ -178,6 +180,7 @@ impl Assigned {
                 job: (*job).clone(),
                 events: Vec::new(),
                 seen: page.events.last().map_or(seen, |(cursor, _)| *cursor),
+                answers: Vec::new(),
             };
             if let Some(process) = &mut report.job.process {
                 // It means something on this machine alone.
@@ -200,8 +203,8 @@ impl Assigned {
         }
     }
 
-    /// Does what is asked about a job; gives the job afterwards as well.
-    pub async fn ask(&self, id: JobId, ask: Ask) -> (Result<u64, AskRefused>, Option<Box<Job>>) {
+    /// Does what is asked about a job.
+    pub async fn ask(&self, id: JobId, ask: Ask) -> Result<u64, AskRefused> {
         let manager = &self.manager;
         let result = match ask {
             Ask::Stop(stop) => manager.stop(id, stop).await.map(|_| 0),
@@ -214,11 +217,7 @@ impl Assigned {
             Ask::Amend(change) => self.amend(id, &change).await,
             Ask::IsGone(limit) => self.is_gone(id, limit).await.map(u64::from),
         };
-        let after = manager.get(id).await.ok();
-        (
-            result.map_err(told),
-            after.map(|job| Box::new((*job).clone())),
-        )
+        result.map_err(told)
     }
 
     async fn amend(&self, id: JobId, change: &Change) -> Result<u64, RequestError> {

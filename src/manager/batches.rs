@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::chains::Target;
 use super::shared::Shared;
 use super::{Actor, Manager, SubmitError};
-pub(super) use accept::{fail, recall, remove_expired, with_batch};
+pub(super) use accept::{fail, recall, remove_expired, stop_again, with_batch};
 use job::batch::{self, Batch, Ends, Group, On, OnFailure};
 use job::life::Stop;
 use job::query::{Filter, Order, Query};
@@ -292,7 +292,9 @@ impl Batches {
     /// If there is none, or the store fails.
     pub async fn stop(&self, id: JobId, stop: Stop) -> Result<BatchState, BatchError> {
         self.get(id).await?;
-        // All of it happens, whether the future is dropped or not.
+        // All of it happens, whether the future is dropped or not, and whether this server lives or not.
+        self.shared.store.batches().stop(id, &stop).await?;
+        linux::failpoint::hit("batch.stop_stored");
         let (answer, answered) = oneshot::channel();
         let shared = self.shared.clone();
         self.shared.spawn(async move {

@@ -13,7 +13,6 @@ pub(super) use account::{Account, Effects, Member, Tally, Target};
 
 use super::api::LookupError;
 use super::batches;
-use super::runner::JobRequest;
 use super::shared::Shared;
 use job::dependency::Ended;
 use job::life::Stop;
@@ -222,12 +221,7 @@ fn end_doomed(shared: &Arc<Shared>, id: JobId, why: String) {
         ..Stop::for_cause(Cause::DependencyFailed)
     };
     let asking = shared.clone();
-    shared.spawn(async move {
-        let asked = asking.ask(id, |reply| JobRequest::Stop(stop, reply)).await;
-        if let Err(error) = asked {
-            tracing::debug!(job.id = %id, %error, "job {id} cannot start any more and was not ended: {error}");
-        }
-    });
+    shared.spawn(async move { asking.see_stopped(id, stop).await });
 }
 
 /// A job's end is durable: lets those go that waited for it, and ends those that can never start now.

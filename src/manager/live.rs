@@ -13,13 +13,16 @@ use super::runner::{JobRequest, Reply, Runner, STORE_RETRY, Told};
 use super::shared::Shared;
 use super::time::until;
 use super::{Follow, RequestError, mirror};
-use job::life::Refusal;
+use job::life::{Refusal, Stop};
 use job::spec::OnLimit;
 use job::{Job, JobId};
 use store::StoreError;
 
 /// How many requests may wait for a job's task.
 const REQUESTS: usize = 16;
+
+/// How soon a job is asked again that could not be stopped.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long a job's monitor may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
@@ -171,6 +174,7 @@ impl Shared {
                 replied.await.ok()
             };
             let answer = tokio::select! {
+                biased;
                 answer = asked => answer,
                 () = until(limit) => return Err(RequestError::MonitorGone),
             };
@@ -184,6 +188,26 @@ impl Shared {
         } else {
             RequestError::MonitorGone
         })
+    }
+
+    /// Stops a job that nobody else sees to: asks until it has been told, or is over.
+    pub(super) async fn see_stopped(self: &Arc<Self>, id: JobId, stop: Stop) {
+        let mut was_said = false;
+        loop {
+            let asked = stop.clone();
+            let asked = self.ask(id, |reply| JobRequest::Stop(asked, reply)).await;
+            let error = match asked {
+                Ok(_) | Err(RequestError::Refused(_) | RequestError::NoSuchJob) => return,
+                Err(error) => error,
+            };
+            if !std::mem::replace(&mut was_said, true) {
+                tracing::warn!(job.id = %id, %error, "job {id} could not be stopped yet, and is asked until it is: {error}");
+            }
+            if self.shutdown.has_begun() {
+                return;
+            }
+            until(Some(Instant::now() + ASK_AGAIN)).await;
+        }
     }
 
     /// Subscribes to a job's states and to the growth of its output.

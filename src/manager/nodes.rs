@@ -393,12 +393,12 @@ impl NodeBook {
                 return (true, has_changed);
             }
             FromNode::Hello(_) => return (false, false),
-            FromNode::Answer { ticket, result, .. } if link.asks.contains_key(ticket) => {
-                let is_gone = match result {
+            FromNode::Answer { answered, .. } if link.asks.contains_key(&answered.ticket) => {
+                let is_gone = match &answered.result {
                     Ok(answer) => *answer == 1,
                     Err(refused) => matches!(refused, protocol::wire::link::AskRefused::NoSuchJob),
                 };
-                if let Some(waiting) = link.asks.remove(ticket) {
+                if let Some(waiting) = link.asks.remove(&answered.ticket) {
                     let _ = waiting.send(is_gone);
                 }
                 return (true, false);

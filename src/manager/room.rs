@@ -413,8 +413,6 @@ impl Room {
         visible.collect()
     }
 
-    /// Forgets the task of a waiting job, if nobody holds anything of it and it has not been granted. The caller is that
-    /// task, and ends then; `deadline` is when it has to be woken at the latest.
     /// Those that run and have a workspace.
     pub(super) fn running_with_workspace(&self) -> Vec<JobId> {
         let states = self.states();
@@ -424,6 +422,8 @@ impl Room {
         running.map(|job| job.id).collect()
     }
 
+    /// Forgets the task of a waiting job, if nobody holds anything of it and it has not been granted. The caller is that
+    /// task, and ends then; `deadline` is when it has to be woken at the latest.
     pub(super) fn sleep(
         &self,
         id: JobId,

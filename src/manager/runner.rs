@@ -432,12 +432,13 @@ impl Runner {
     fn publish(&mut self) {
         self.job.version += 1;
         self.note_start();
-        self.publish.send_replace(Arc::new(self.job.clone()));
+        // Before it can be seen, so that what is told of what was done next comes after it.
         let events = event::since(self.told, &self.job, clock::wall());
         if !events.is_empty() {
             self.told = self.job.state;
             self.shared.store.tell(events);
         }
+        self.publish.send_replace(Arc::new(self.job.clone()));
     }
 
     fn note_start(&mut self) {

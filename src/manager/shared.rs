@@ -16,7 +16,6 @@ use super::nodes::NodeBook;
 use super::queues::Registry;
 use super::resolve::{Resolver, own_environment};
 use super::room::Room;
-use super::runner::JobRequest;
 use super::seldom::Seldom;
 use super::setup::{Host, Limits, Membership, Setup};
 use super::shutdown::Shutdown;
@@ -273,12 +272,7 @@ impl Shared {
         };
         for id in doomed {
             let (shared, stop) = (self.clone(), stop.clone());
-            self.spawn(async move {
-                let asked = shared.ask(id, |reply| JobRequest::Stop(stop, reply)).await;
-                if let Err(error) = asked {
-                    tracing::debug!(job.id = %id, %error, "job {id} is superseded and was not stopped: {error}");
-                }
-            });
+            self.spawn(async move { shared.see_stopped(id, stop).await });
         }
     }
 

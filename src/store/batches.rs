@@ -17,6 +17,7 @@ use crate::tables::{Change, Row, Totals};
 use crate::{Fault, Inserted, Store, StoreError};
 use job::batch::{Batch, End, Ends, Group, OnFailure};
 use job::event::{Event, What};
+use job::life::Stop;
 use job::time::Timestamp;
 use job::webhook::Webhook;
 use job::{Idempotency, JobId, State};
@@ -49,6 +50,8 @@ struct Record {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     webhooks: Vec<Webhook>,
     ttl_seconds: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stop: Option<Stop>,
 }
 
 /// How the jobs of one entry stand.
@@ -75,6 +78,7 @@ impl BatchRow {
             on_failure: batch.on_failure,
             webhooks: batch.webhooks.clone(),
             ttl_seconds: batch.ttl_after_finished.as_secs(),
+            stop: batch.stop.clone(),
         };
         Ok(Self {
             id: batch.id,
@@ -194,6 +198,19 @@ impl Batches<'_> {
             .await
     }
 
+    /// Notes that a batch is to end, for a server that finds it with jobs that have not. The last such wish holds.
+    ///
+    /// # Errors
+    /// It is not noted then.
+    pub async fn stop(self, id: JobId, stop: &Stop) -> Result<(), StoreError> {
+        let doing = "cannot note the stop of a batch";
+        let text = serde_json::to_string(stop).map_err(|error| Fault::from(error).doing(doing))?;
+        self.0
+            .writer
+            .change(Change::StopBatch(id, text), doing)
+            .await
+    }
+
     /// Removes a batch, but not its jobs.
     ///
     /// # Errors
@@ -231,6 +248,16 @@ pub(super) fn put(connection: &Connection, row: &BatchRow) -> Result<(), Fault> 
         ])?;
     }
     outbox::insert(connection, row.id, &row.webhooks)
+}
+
+pub(super) fn stop(connection: &Connection, id: JobId, stop: &str) -> Result<(), Fault> {
+    connection
+        .prepare_cached(
+            "UPDATE batches SET batch = json_set(batch, '$.stop', json(?))
+             WHERE id = ? AND finished_at IS NULL",
+        )?
+        .execute(params![stop, id.as_bytes()])?;
+    Ok(())
 }
 
 pub(super) fn delete(connection: &Connection, id: JobId) -> Result<(), Fault> {
@@ -369,6 +396,7 @@ fn decode(columns: Columns) -> Result<Batch, Fault> {
         on_failure: record.on_failure,
         webhooks: record.webhooks,
         ttl_after_finished: Duration::from_secs(record.ttl_seconds),
+        stop: record.stop,
         created_at: Timestamp::from_micros(columns.created_at),
         state,
         finished_at: columns.finished_at.map(Timestamp::from_micros),

@@ -187,6 +187,17 @@ impl Store {
         self.writer.change(change, doing).await
     }
 
+    /// Returns once what was told before is durable.
+    ///
+    /// # Errors
+    /// If the store failed; what was told is then made durable later.
+    pub async fn told_is_durable(&self) -> Result<(), StoreError> {
+        let nothing = Change::Delete(Vec::new());
+        self.writer
+            .change(nothing, "cannot store what was told")
+            .await
+    }
+
     /// Tells what has happened to jobs without a change of what is stored of them. It becomes durable with
     /// the next transaction, or soon; what was told before other calls is before them.
     pub fn tell(&self, events: Vec<Event>) {

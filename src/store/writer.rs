@@ -69,6 +69,7 @@ impl Command {
                 Change::Delete(_)
                 | Change::PutBatch(_)
                 | Change::DeleteBatch(_)
+                | Change::StopBatch(..)
                 | Change::Settle(..),
                 _,
             )

@@ -288,6 +288,33 @@ async fn ten_thousand_jobs_come_in_one_call_and_a_repeat_is_the_same_batch() {
     );
 }
 
+/// What was answered to a stop holds, whenever the server dies.
+#[tokio::test]
+async fn a_stop_of_a_batch_outlives_the_server() {
+    let server = Server::builder().args(["--max-queued=20000"]).start().await;
+    let client = server.persistent();
+    for round in 0..3 {
+        let body = json!({"max_running": 1, "jobs": [
+            {"key": "first", "command": ["sleep", unique_seconds()]},
+            {"key": "many", "repeat": 1000, "command": ["true"], "depends_on": [{"key": "first", "on": "finished"}]},
+        ]});
+        let batch = server.post("/batches", &body).await;
+        assert_eq!(batch.status, 201, "{batch}");
+        let path = format!("/batches/{}", id(&batch.json()));
+        let reply = server
+            .send(server.request(Method::DELETE, &format!("{path}?force&reason=enough")))
+            .await;
+        assert!([200, 202].contains(&reply.status), "{reply}");
+        kill_now(server.server_process().unwrap());
+        let ended = client.get(&format!("{path}?wait=60")).await.json();
+        assert_eq!(
+            (&ended["state"], &ended["counts"]["canceled"]),
+            (&json!("canceled"), &json!(1001)),
+            "round {round}: {ended:#}"
+        );
+    }
+}
+
 /// However the server dies, all jobs of the batch are there or none, and a repeat makes the same batch.
 #[tokio::test]
 async fn a_kill_at_any_moment_leaves_all_or_nothing() {

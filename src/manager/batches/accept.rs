@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 
 use super::{BatchError, BatchJob, BatchSubmission, MOST_TOLD, PURGED};
@@ -24,6 +25,9 @@ use store::{Inserted, Insertion, StoreError};
 
 /// From so many jobs on, a batch has used memory that is worth giving back.
 const MANY: usize = 1000;
+
+/// How many jobs of a batch are stopped at the same time: as many as have room in a transaction of the store.
+const STOPPED_AT_ONCE: usize = 512;
 
 /// How soon the request of a batch is over, once its jobs are accepted.
 const REQUEST_OVER: Duration = Duration::from_millis(500);
@@ -125,6 +129,7 @@ fn planned(
         on_failure: submission.on_failure,
         webhooks: submission.webhooks,
         ttl_after_finished: submission.ttl_after_finished,
+        stop: None,
         created_at: now,
         state: State::Running,
         finished_at: None,
@@ -254,13 +259,26 @@ pub(crate) async fn stop(
     // They end for this reason, not since the others do.
     shared.chains.give_up(&waiting);
     // Thousands take a while; who wants to know waits for the batch.
+    let stopping = shared.clone();
     shared.spawn(async move {
-        for (job, stopped) in manager.stop_many(ids, &how).await {
-            if let Err(error) = stopped {
-                tracing::warn!(job.id = %job, batch.id = %id, "job {job} of batch {id} could not be stopped: {error}");
-            }
-        }
+        let stops = stream::iter(ids);
+        stops
+            .for_each_concurrent(STOPPED_AT_ONCE, |job| {
+                stopping.see_stopped(job, how.clone())
+            })
+            .await;
     });
+    Ok(())
+}
+
+/// At a server's start, once its jobs wait again and before the first of them may start: stops the batches that were to
+/// end and have not.
+pub(crate) async fn stop_again(shared: &Arc<Shared>) -> Result<(), StoreError> {
+    for batch in shared.store.batches().running().await? {
+        if let Some(how) = batch.stop {
+            stop(shared, batch.id, how, OnFailure::StopAll).await?;
+        }
+    }
     Ok(())
 }
 

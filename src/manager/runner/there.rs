@@ -18,11 +18,14 @@ use crate::time::until;
 use crate::{RequestError, batches, mirror};
 use job::amendment::Amendment;
 use job::event::{self, Event, What};
+use job::life::Refusal;
 use job::outcome::{Cause, Termination};
 use job::spec::Secrets;
 use job::{Claim, Job, State};
 use linux::{clock, failpoint};
-use protocol::wire::link::{Ask, AskRefused, Assignment, Change, FromNode, Report, ToNode};
+use protocol::wire::link::{
+    Answered, Ask, AskRefused, Assignment, Change, FromNode, Report, ToNode,
+};
 
 pub(super) use place::{Chosen, choose, hand_over, take_back};
 
@@ -219,12 +222,7 @@ impl<'a> Away<'a> {
                         return left;
                     }
                 }
-                FromNode::Answer {
-                    ticket,
-                    result,
-                    after,
-                    ..
-                } => self.on_answer(ticket, result, after.as_deref()).await,
+                FromNode::Answer { answered, .. } => self.on_answer(answered).await,
                 FromNode::NotHeld { .. } => {
                     let why = "does not have the job any more".to_owned();
                     return Left::Then(self.lose(why).await);
@@ -326,27 +324,13 @@ impl<'a> Away<'a> {
         }))
     }
 
-    async fn on_answer(
-        &mut self,
-        ticket: u64,
-        result: Result<u64, AskRefused>,
-        after: Option<&Job>,
-    ) {
-        // Its end comes with all that has led to it.
-        if let Some(after) = after
-            && after.version > self.version
-            && !after.state.is_terminal()
-        {
-            self.version = after.version;
-            mirror::mirror_there(&mut self.runner.job, after);
-            self.runner.job.version += 1;
-            let job = Arc::new(self.runner.job.clone());
-            self.runner.publish.send_replace(job);
-        }
+    async fn on_answer(&mut self, Answered { ticket, result }: Answered) {
         let Some(Pending { amendment, reply }) = self.pending.remove(&ticket) else {
             return;
         };
         let result = match (result, amendment) {
+            // By the time it is asked again, it is in the store.
+            (Ok(_), Some(_)) if self.runner.job.state.is_terminal() => Err(RequestError::Changed),
             (Ok(_), Some(amendment)) => {
                 // The time of the next attempt has come with the answer.
                 let next_attempt_at = self.runner.job.next_attempt_at;
@@ -394,12 +378,15 @@ impl<'a> Away<'a> {
     async fn on_report(&mut self, link: &NodeLink, report: Report) -> Option<Left> {
         let (seen, is_over) = (report.seen, report.job.state.is_terminal());
         let runner = &mut *self.runner;
-        let is_newer = report.job.version >= self.version;
-        if is_newer {
+        let before = runner.job.clone();
+        if report.job.version >= self.version {
             self.version = report.job.version;
             mirror::mirror_there(&mut runner.job, &report.job);
         }
-        runner.job.version += 1;
+        // What is only told of it leaves it as it is.
+        if runner.job != before {
+            runner.job.version += 1;
+        }
         if let Some(claim) = &mut runner.job.claim {
             claim.confirmed = true;
             claim.seen = seen;
@@ -436,6 +423,13 @@ impl<'a> Away<'a> {
             runner.commit_end_telling(events).await;
             let job = runner.job.id;
             link.send(ToNode::Ack { job, seen });
+            for answered in report.answers {
+                self.on_answer(answered).await;
+            }
+            // The others were asked a job that is over.
+            for pending in std::mem::take(&mut self.pending).into_values() {
+                let _ = pending.reply.send(Err(Refusal::Finished.into()));
+            }
             return Some(Left::Then(Next::Over));
         }
         failpoint::hit("report.storing");
@@ -449,6 +443,9 @@ impl<'a> Away<'a> {
         }
         let job = runner.job.id;
         link.send(ToNode::Ack { job, seen });
+        for answered in report.answers {
+            self.on_answer(answered).await;
+        }
         None
     }
 

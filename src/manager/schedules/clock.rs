@@ -7,7 +7,6 @@ use tokio::time::Instant;
 
 use super::{Entry, Maker, unfinished};
 use crate::api::{SubmitError, Submitted};
-use crate::runner::JobRequest;
 use crate::shared::Shared;
 use crate::submit::{self, Planned};
 use crate::time::until;
@@ -343,12 +342,8 @@ impl Run {
         };
         for job in jobs {
             let (shared, stop, id) = (self.shared.clone(), stop.clone(), job.id);
-            self.shared.spawn(async move {
-                let asked = shared.ask(id, |reply| JobRequest::Stop(stop, reply)).await;
-                if let Err(error) = asked {
-                    tracing::debug!(job.id = %id, %error, "job {id} was not stopped: {error}");
-                }
-            });
+            self.shared
+                .spawn(async move { shared.see_stopped(id, stop).await });
         }
     }
 

@@ -60,17 +60,12 @@ pub enum FromNode {
         /// It would not on another try either.
         is_final: bool,
     },
-    /// The answer to [`ToNode::Ask`].
+    /// The answer to [`ToNode::Ask`], if it has changed nothing that is reported.
     Answer {
-        /// That of the question.
-        ticket: u64,
         /// About which job.
         job: JobId,
-        /// What came of it.
-        result: Result<u64, AskRefused>,
-        /// The job afterwards.
-        #[serde(default)]
-        after: Option<Box<Job>>,
+        /// What.
+        answered: Answered,
     },
     /// A sign of life.
     Pong {
@@ -88,6 +83,18 @@ pub struct Report {
     pub events: Vec<Happened>,
     /// Where those end in the store of the node.
     pub seen: Cursor,
+    /// The answers to what was asked before, and what came of it is in this report.
+    #[serde(default)]
+    pub answers: Vec<Answered>,
+}
+
+/// The answer to a question.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Answered {
+    /// That of the question.
+    pub ticket: u64,
+    /// What came of it.
+    pub result: Result<u64, AskRefused>,
 }
 
 /// A happening of a job.
