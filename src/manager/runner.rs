@@ -475,12 +475,9 @@ impl Runner {
 
     fn answer(&mut self) {
         if let Some(answer) = self.answer.take() {
-            let job = self.publish.borrow().clone();
+            let (job, replayed) = (self.publish.borrow().clone(), false);
             // A client that hung up takes nothing back.
-            let _ = answer.send(Ok(Submitted {
-                job,
-                replayed: false,
-            }));
+            let _ = answer.send(Ok(Submitted { job, replayed }));
         }
     }
 }

@@ -86,7 +86,9 @@ async fn templates_are_there_beside_what_clients_say_themselves() {
         .post(&format!("/jobs/{}/rerun?wait=30", id(&own)), &json!({}))
         .await;
     assert_eq!(again.json()["state"], "succeeded", "{again}");
-    let batch = json!({"jobs": [of("greet"), {"script": "true"}]});
+    let mut greets = of("greet");
+    greets["key"] = json!("greets");
+    let batch = json!({"jobs": [greets, {"key": "own", "script": "true"}]});
     let reply = server.post("/batches", &batch).await;
     assert_eq!(reply.status, 201, "{reply}");
     let unknown = server.post("/jobs", &of("other")).await;
