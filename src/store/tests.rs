@@ -851,6 +851,7 @@ prop_compose! {
             stdin, pty,
             output: OutputPolicy { merge_stderr: output.0, max_bytes: output.1, on_limit: OnLimit::StopJob },
             timeout,
+            timeout_warning: timeout.map(|before| TimeoutWarning { before, signal: Some(stop_signal), scope: Scope::Leader }),
             stop: StopPolicy { signal: stop_signal, grace, scope: Scope::All },
             wait_for: if output.0 { WaitFor::All } else { WaitFor::Leader },
             success_exit_codes: codes, queue, priority,

@@ -111,6 +111,6 @@ async fn a_look_at_a_hundred_processes_costs_little() {
     }
     // With the request and the answer around it, and not optimized.
     assert!(best < bound(Duration::from_millis(20)), "{best:?}");
-    println!("100 processes: {best:?}");
+    eprintln!("100 processes: {best:?}");
     server.stop(&job, "force").await;
 }

@@ -476,6 +476,6 @@ async fn a_large_form_goes_through_a_job_and_back_with_little_memory() {
         large.len()
     );
     let grown = status(process, "VmHWM").saturating_sub(before);
-    println!("{megabytes} MB: the server had {grown} KiB more than {before} KiB");
+    eprintln!("{megabytes} MB: the server had {grown} KiB more than {before} KiB");
     assert!(grown < 10 << 10, "{grown} KiB more than {before}");
 }
