@@ -32,8 +32,10 @@ use protocol::state_dir::{STORE, private_file};
 use protocol::stderr::Failure;
 use store::{self, Store};
 
-/// How long the server of a dead supervisor may take to end, and how often it is looked for.
-const PREDECESSOR_END: Duration = Duration::from_secs(10);
+/// How long the server of a dead supervisor may take to end, when it is said that it is waited for, and how often it is
+/// looked for. A disk that stands still for seconds holds it up: what it has answered has to be written.
+const PREDECESSOR_END: Duration = Duration::from_secs(60);
+const PREDECESSOR_SAID: Duration = Duration::from_secs(2);
 const PREDECESSOR_PAUSE: Duration = Duration::from_millis(5);
 
 /// The target of the line that says where the service listens; it is on standard output.
@@ -258,12 +260,19 @@ pub(crate) fn http_options(config: &Config) -> Options {
 async fn wait_for_predecessor(state_dir: &Path) -> Result<File, Failure> {
     let failed = |error| Failure::system("cannot lock the store")(error);
     let file = private_file(&state_dir.join("serving"), false).map_err(failed)?;
-    let end = Instant::now() + PREDECESSOR_END;
+    let began = Instant::now();
+    let mut was_said = false;
     while !record::lock(&file).map_err(failed)? {
-        if Instant::now() >= end {
+        if began.elapsed() >= PREDECESSOR_END {
             return Err(failed(io::Error::other(
                 "the server of an earlier supervisor does not end",
             )));
+        }
+        if began.elapsed() >= PREDECESSOR_SAID && !std::mem::replace(&mut was_said, true) {
+            tracing::warn!(
+                "the server of an earlier supervisor still writes; it is waited for, up to {} s",
+                PREDECESSOR_END.as_secs()
+            );
         }
         tokio::time::sleep_until(Instant::now() + PREDECESSOR_PAUSE).await;
     }

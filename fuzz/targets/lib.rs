@@ -19,17 +19,19 @@ use job::{Job, JobId};
 use protocol::codec;
 use protocol::output::{Piece, Reader, Stream};
 use protocol::record;
+use protocol::wire::link::{FromNode, ToNode};
 use protocol::wire::messages::{FromMonitor, FromSupervisor, Launch, ToMonitor, ToSupervisor};
 
 /// What takes an input.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("attach", attach),
     ("cursor", cursor),
     ("headers", headers),
     ("index", index),
+    ("link", link),
     ("packet", packet),
     ("patch", patch),
     ("query", query),
@@ -215,6 +217,20 @@ pub fn packet(bytes: &[u8]) {
         drop(codec::decode::<ToMonitor>(bytes));
         drop(codec::decode::<FromMonitor>(bytes));
         drop(codec::decode::<record::Record>(bytes));
+    }
+}
+
+/// Messages between a hub and its nodes: what is understood comes back as it was.
+pub fn link(bytes: &[u8]) {
+    if let Ok(message) = serde_json::from_slice::<FromNode>(bytes) {
+        let text = serde_json::to_string(&message).expect("it was read from such a text");
+        let again = serde_json::from_str::<FromNode>(&text).expect("it was written a moment ago");
+        assert_eq!(serde_json::to_string(&again).ok(), Some(text));
+    }
+    if let Ok(message) = serde_json::from_slice::<ToNode>(bytes) {
+        let text = serde_json::to_string(&message).expect("it was read from such a text");
+        let again = serde_json::from_str::<ToNode>(&text).expect("it was written a moment ago");
+        assert_eq!(serde_json::to_string(&again).ok(), Some(text));
     }
 }
 

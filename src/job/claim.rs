@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::event::Cursor;
+use crate::life::Stop;
 
 /// The longest name of a node.
 const NAME_MAX: usize = 63;
@@ -76,6 +77,9 @@ pub struct Claim {
     pub confirmed: bool,
     /// The last event of the node's store that is in the hub's.
     pub seen: Cursor,
+    /// What the node is asked as soon as it is there: a stop that came while it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<Box<Stop>>,
 }
 
 #[cfg(test)]

@@ -878,6 +878,7 @@ prop_compose! {
     ) -> Job {
         Job {
             claim: maybe.map(|confirmed| Box::new(Claim {
+                stop: None,
                 node: "n7".parse().unwrap(), store: "urn:uuid:1".to_owned(), fence: 2, confirmed, seen: version,
             })),
             artifacts: maybe.map(|truncated| Artifacts { files: version, truncated, missing: path.clone().into_iter().collect(), ..Artifacts::default() }),

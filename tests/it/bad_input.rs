@@ -463,6 +463,15 @@ async fn bodies_that_are_no_json_or_no_object_or_too_large_are_refused() {
             "{content_type}"
         );
     }
+    for (coding, expected) in [("gzip", 415), ("gzip, identity", 415), ("identity", 201)] {
+        let request = server.request(Method::POST, "/jobs");
+        let request = request
+            .header("Content-Type", "application/json")
+            .header("Content-Encoding", coding);
+        let reply = server.send(request.body("{\"command\": [\"true\"]}")).await;
+        assert_eq!(reply.status, expected, "{coding}: {reply}");
+        assert!(expected == 201 || reply.to_string().contains("Content-Encoding"));
+    }
     let large = format!("{{\"script\": \"{}\"}}", "x".repeat(1 << 20));
     let reply = post_raw(&server, "application/json", large.clone()).await;
     assert_eq!(

@@ -4,6 +4,7 @@ mod bad_input;
 mod control;
 mod faults;
 mod loss;
+mod tls;
 
 use std::collections::HashMap;
 use std::fs;

@@ -71,9 +71,16 @@ pub(crate) struct Builder {
     args: Vec<String>,
     env: Vec<(String, String)>,
     prelude: String,
+    authority: Option<String>,
 }
 
 impl Builder {
+    /// The service talks TLS, with a certificate that this authority (in PEM) has signed.
+    pub(crate) fn trusting(mut self, authority: String) -> Self {
+        self.authority = Some(authority);
+        self
+    }
+
     /// Shell commands before the service, which replaces that shell: what it inherits from them.
     pub(crate) fn prelude(mut self, commands: &str) -> Self {
         commands.clone_into(&mut self.prelude);
@@ -108,16 +115,22 @@ impl Builder {
     /// Starts the service and waits until it listens.
     pub(crate) async fn start(self) -> Server {
         let (home, mark) = (tempfile::tempdir().unwrap(), unique());
+        let authority = self.authority.clone();
         let (child, address) = self.launch(home.path(), &mark);
-        let client = Client::builder()
+        let mut client = Client::builder()
             .timeout(LONG * 2)
             .no_proxy()
             // A connection that a crash of the server breaks must not be the next request's.
             .pool_max_idle_per_host(0);
+        if let Some(authority) = &authority {
+            let authority = reqwest::Certificate::from_pem(authority.as_bytes());
+            client = client.add_root_certificate(authority.unwrap());
+        }
         let token = fs::read_to_string(home.path().join("state/token")).unwrap_or_default();
         Server {
             child: Some(child),
             address,
+            scheme: if authority.is_some() { "https" } else { "http" },
             token: token.trim().to_owned(),
             client: client.build().unwrap(),
             mark,
@@ -149,7 +162,7 @@ impl Builder {
         let address: Option<SocketAddr> = line
             .as_deref()
             .and_then(|line| serde_json::from_str::<Value>(line).ok())
-            .and_then(|line| line["url"].as_str()?.strip_prefix("http://")?.parse().ok());
+            .and_then(|line| line["url"].as_str()?.split_once("://")?.1.parse().ok());
         let Some(address) = address else {
             let _ = child.kill();
             let log = fs::read_to_string(&log).unwrap_or_default();
@@ -224,6 +237,7 @@ fn first_line(child: &mut Child) -> Option<String> {
 pub(crate) struct Server {
     child: Option<Child>,
     address: SocketAddr,
+    scheme: &'static str,
     token: String,
     client: Client,
     mark: String,
@@ -244,6 +258,7 @@ impl Server {
             args: Vec::new(),
             env: Vec::new(),
             prelude: String::new(),
+            authority: None,
         }
     }
 
@@ -313,7 +328,7 @@ impl Server {
     /// A request without the token.
     pub(crate) fn anonymous(&self, method: Method, path: &str) -> RequestBuilder {
         self.client
-            .request(method, format!("http://{}{path}", self.address))
+            .request(method, format!("{}://{}{path}", self.scheme, self.address))
     }
 
     /// Sends a request and checks that the answer is one that the description has.

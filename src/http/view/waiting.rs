@@ -26,8 +26,14 @@ pub(super) fn state_reason(job: &Job, why: Option<&Reason>) -> Option<&'static s
 pub(super) fn unheard(job: &Job, hub: &Hub) -> Option<(&'static str, String)> {
     let (since, lost_at) = hub.unheard(job)?;
     let node = hub.node_of(job)?;
+    let is_stopped = job.claim.as_ref().is_some_and(|it| it.stop.is_some());
+    let and = if is_stopped {
+        ", and is stopped if it does"
+    } else {
+        ""
+    };
     let message = format!(
-        "node {node} has not been heard since {since}; unless it comes back, the job is lost at {lost_at}"
+        "node {node} has not been heard since {since}; unless it comes back, the job is lost at {lost_at}{and}"
     );
     Some(("node_unreachable", message))
 }

@@ -4,36 +4,33 @@
 //! one node for good, unless that has said that it did not take it.
 
 mod place;
+mod stops;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::requests::{JobRequest, Reply, refused};
-use super::{Next, Runner, STORE_RETRY, Stopping, WAKEFUL, log, start};
+use super::{Next, Runner, STORE_RETRY, WAKEFUL, log, start};
 use crate::nodes::{Found, NodeBook, NodeLink};
 use crate::time::until;
-use crate::{RequestError, batches, mirror};
+use crate::{RequestError, mirror};
 use job::amendment::Amendment;
 use job::event::{self, Event, What};
-use job::life::Refusal;
+use job::life::{Refusal, Stop};
 use job::outcome::{Cause, Termination};
 use job::spec::Secrets;
-use job::{Claim, Job, State};
+use job::{Claim, State};
 use linux::{clock, failpoint};
-use protocol::wire::link::{
-    Answered, Ask, AskRefused, Assignment, Change, FromNode, Report, ToNode,
-};
+use protocol::wire::link::{Answered, Ask, AskRefused, Change, FromNode, Report, ToNode};
 
 pub(super) use place::{Chosen, choose, hand_over, take_back};
 
 /// How long a request waits for a node that is not connected: its server may have been started again.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// A node keeps a job that has ended for so long at least, so that a hub that was away still learns of the end.
-const KEPT: Duration = Duration::from_hours(7 * 24);
 
 /// Makes the job as it is durable; `false` if the service ends first.
 async fn store(runner: &mut Runner, events: Vec<Event>) -> bool {
@@ -63,6 +60,8 @@ pub(crate) async fn resume(mut runner: Box<Runner>, secrets: Secrets) {
 /// A request that the node has not answered yet.
 struct Pending {
     amendment: Option<Box<Amendment>>,
+    /// It was a stop, which is kept if the link breaks.
+    stop: Option<Stop>,
     reply: Reply,
 }
 
@@ -118,7 +117,10 @@ impl<'a> Away<'a> {
             };
             for pending in std::mem::take(&mut self.pending).into_values() {
                 // What came of it is not known. A stop can be asked again.
-                let _ = pending.reply.send(Err(RequestError::NodeUnreachable));
+                match (pending.stop, &left) {
+                    (Some(stop), Left::Link) => self.keep_stop((stop, pending.reply)).await,
+                    (_, _) => drop(pending.reply.send(Err(RequestError::NodeUnreachable))),
+                }
             }
             match left {
                 Left::Link => {}
@@ -126,19 +128,6 @@ impl<'a> Away<'a> {
                 Left::Then(next) => return next,
             }
         }
-    }
-
-    /// A stop that was asked while the node was not there, for whoever has the job next.
-    fn asked_to_stop(&mut self) -> Option<Stopping> {
-        let mut found = None;
-        for (asked, _) in std::mem::take(&mut self.held) {
-            if let (JobRequest::Stop(..), None) = (&asked, &found) {
-                found = asked.into_stop();
-            } else {
-                unreachable_now(asked);
-            }
-        }
-        found
     }
 
     fn claim(&self) -> Option<&Claim> {
@@ -174,8 +163,12 @@ impl<'a> Away<'a> {
                     }
                 }
                 () = until(self.held.front().map(|(_, until)| *until)) => {
-                    if let Some((asked, _)) = self.held.pop_front() {
-                        unreachable_now(asked);
+                    match self.held.pop_front() {
+                        Some((JobRequest::Stop(stop, reply), _)) => {
+                            self.keep_stop((stop, reply)).await;
+                        }
+                        Some((asked, _)) => unreachable_now(asked),
+                        None => {}
                     }
                 }
                 Some(asked) = self.runner.requests.recv() => {
@@ -193,9 +186,16 @@ impl<'a> Away<'a> {
             }),
             Some(_) | None => {
                 failpoint::hit("assign.sending");
-                link.send(ToNode::Assign(Box::new(self.assignment())));
+                link.send(ToNode::Assign(Box::new(place::assignment(
+                    &self.runner.job,
+                    self.secrets,
+                ))));
                 failpoint::hit("assign.sent");
             }
+        }
+        if let Some(stop) = self.claim().and_then(|it| it.stop.as_deref().cloned()) {
+            let (reply, _) = oneshot::channel();
+            self.ask(&link, JobRequest::Stop(stop, reply)).await;
         }
         while let Some((asked, _)) = self.held.pop_front() {
             self.ask(&link, asked).await;
@@ -242,47 +242,22 @@ impl<'a> Away<'a> {
         }
     }
 
-    /// The job as its node has it: what concerns its execution.
-    fn assignment(&self) -> Assignment {
-        let job = &self.runner.job;
-        let mut spec = batches::with_batch(job, (*job.spec).clone());
-        spec.webhooks.clear();
-        spec.concurrency = None;
-        "default".clone_into(&mut spec.queue);
-        spec.priority = 0;
-        spec.start_deadline = None;
-        spec.ttl_after_finished = spec.ttl_after_finished.max(KEPT);
-        let handed = Job {
-            name: job.name.clone(),
-            labels: job.labels.clone(),
-            rerun_of: job.rerun_of,
-            trace: job.trace.clone(),
-            schedule: job.schedule.clone(),
-            claim: job.claim.clone(),
-            ..Job::accepted(
-                job.id,
-                job.created_by.clone(),
-                Arc::new(spec),
-                job.created_at,
-            )
-        };
-        Assignment {
-            job: handed,
-            secrets: self.secrets.0.clone(),
-        }
-    }
-
     async fn ask(&mut self, link: &NodeLink, asked: JobRequest) {
-        let (ask, amendment, reply) = match asked {
+        let (mut stopped, mut amended) = (None, None);
+        let (ask, reply) = match asked {
             JobRequest::Stop(stop, reply) => {
                 log::stopping(&self.runner.job, &stop);
-                (Ask::Stop(stop), None, reply)
+                stopped = Some(stop.clone());
+                (Ask::Stop(stop), reply)
             }
-            JobRequest::Relay(request, reply) => (Ask::Relay(request), None, reply),
+            JobRequest::Relay(request, reply) => (Ask::Relay(request), reply),
             JobRequest::Follow => return,
             JobRequest::Amend(version, amendment, reply) => {
                 match self.change(version, &amendment) {
-                    Ok(Some(change)) => (Ask::Amend(Box::new(change)), Some(amendment), reply),
+                    Ok(Some(change)) => {
+                        amended = Some(amendment);
+                        (Ask::Amend(Box::new(change)), reply)
+                    }
                     Ok(None) => {
                         let _ = reply.send(self.runner.amend(*amendment).await);
                         return;
@@ -295,7 +270,12 @@ impl<'a> Away<'a> {
             }
         };
         let ticket = link.ask(ask);
-        self.pending.insert(ticket, Pending { amendment, reply });
+        let pending = Pending {
+            amendment: amended,
+            stop: stopped,
+            reply,
+        };
+        self.pending.insert(ticket, pending);
     }
 
     /// What the node has to know of a change; nothing if it is the hub's alone.
@@ -325,9 +305,18 @@ impl<'a> Away<'a> {
     }
 
     async fn on_answer(&mut self, Answered { ticket, result }: Answered) {
-        let Some(Pending { amendment, reply }) = self.pending.remove(&ticket) else {
+        let Some(pending) = self.pending.remove(&ticket) else {
             return;
         };
+        let Pending {
+            amendment,
+            stop,
+            reply,
+        } = pending;
+        if let (Some(_), Ok(_), Some(claim)) = (stop, &result, &mut self.runner.job.claim) {
+            // Stored with what comes of it. Until then it would be asked again, which changes nothing.
+            claim.stop = None;
+        }
         let result = match (result, amendment) {
             // By the time it is asked again, it is in the store.
             (Ok(_), Some(_)) if self.runner.job.state.is_terminal() => Err(RequestError::Changed),
@@ -409,6 +398,9 @@ impl<'a> Away<'a> {
         runner.note_start();
         if is_over {
             // Retention goes by the clock of the hub.
+            if let Some(claim) = &mut runner.job.claim {
+                claim.stop = None;
+            }
             let ttl = runner.job.spec.ttl_after_finished;
             runner.job.expires_at = Some(clock::wall().after(ttl));
             if !events
@@ -464,6 +456,7 @@ impl<'a> Away<'a> {
         ));
         runner.shared.leave(runner.job.id);
         runner.commit_end().await;
+        stops::stop_on_return(runner);
         for (asked, _) in std::mem::take(&mut self.held) {
             // A stop of what is over is granted.
             match asked {

@@ -80,7 +80,7 @@ fn settings_that_do_not_go_together_are_refused() {
 }
 
 /// A node that cannot join, until its log says why.
-async fn says(node: &Server, why: &str) {
+pub(super) async fn says(node: &Server, why: &str) {
     eventually(&format!("the node says {why:?}"), async || {
         node.log().contains(why).then_some(())
     })

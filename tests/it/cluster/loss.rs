@@ -59,6 +59,39 @@ async fn jobs_of_a_dead_node_are_lost_after_a_time_and_what_is_left_is_ended_whe
     assert_eq!(cluster.hub.job(&id).await["version"], lost["version"]);
 }
 
+/// A stop is taken whether the node is there or not, and holds over a restart of the hub.
+#[tokio::test]
+async fn a_stop_waits_for_the_node_that_has_the_job() {
+    let mut cluster = Cluster::start_with(1, &["--role", "api"]).await;
+    let seconds = unique_seconds();
+    let job = cluster
+        .hub
+        .submit(&json!({"command": ["sleep", &seconds]}))
+        .await;
+    let id = id(&job);
+    cluster.nodes[0].kill_supervisor();
+    cluster.connected("n1", false).await;
+    let asked = cluster.hub.delete(&id, "reason=enough").await;
+    assert_eq!(asked.status, 202, "{asked}");
+    eventually("it is said that it will be stopped", async || {
+        let job = cluster.hub.job(&id).await;
+        let said = job["state_message"].as_str().unwrap_or_default();
+        (job["state"] == "running" && said.ends_with("is stopped if it does")).then_some(())
+    })
+    .await;
+    cluster.crash_hub().await;
+    assert_eq!(processes_with(&seconds).len(), 1);
+    let again = cluster.node_builder("n1");
+    cluster.nodes[0].start_again(again).await;
+    let stopped = cluster.hub.finished(&id).await;
+    assert_eq!(
+        (&stopped["state"], &stopped["termination"]["reason"]),
+        (&json!("canceled"), &json!("enough")),
+        "{stopped:#}"
+    );
+    assert_eq!(processes_with(&seconds), []);
+}
+
 #[tokio::test]
 async fn a_node_that_is_given_up_loses_its_jobs_at_once_and_may_join_anew() {
     let mut cluster = Cluster::start(2).await;

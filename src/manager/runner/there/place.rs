@@ -1,18 +1,23 @@
 //! Where a job starts that has its slot, and how it comes there.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Away, store};
-use crate::RequestError;
 use crate::nodes::NodeBook;
 use crate::runner::requests::JobRequest;
 use crate::runner::{Next, Runner, Stopping, log};
 use crate::time::until;
+use crate::{RequestError, batches};
 use job::life::Refusal;
 use job::outcome::{Cause, Termination};
 use job::spec::Secrets;
 use job::{Claim, Job, NodeName, State};
 use linux::failpoint;
+use protocol::wire::link::Assignment;
+
+/// A node keeps a job that has ended for so long at least, so that a hub that was away still learns of the end.
+const KEPT: Duration = Duration::from_hours(7 * 24);
 
 /// Where a job is to start.
 pub(in crate::runner) enum Chosen {
@@ -107,6 +112,7 @@ pub(in crate::runner) async fn hand_over(
         fence,
         confirmed: false,
         seen: 0,
+        stop: None,
     }));
     runner.job.state = State::Starting;
     runner.job.message = None;
@@ -118,4 +124,33 @@ pub(in crate::runner) async fn hand_over(
     failpoint::hit("claim.stored");
     runner.publish.send_replace(Arc::new(runner.job.clone()));
     Away::new(runner, secrets).follow().await
+}
+
+/// The job as its node has it: what concerns its execution.
+pub(super) fn assignment(job: &Job, secrets: &Secrets) -> Assignment {
+    let mut spec = batches::with_batch(job, (*job.spec).clone());
+    spec.webhooks.clear();
+    spec.concurrency = None;
+    "default".clone_into(&mut spec.queue);
+    spec.priority = 0;
+    spec.start_deadline = None;
+    spec.ttl_after_finished = spec.ttl_after_finished.max(KEPT);
+    let handed = Job {
+        name: job.name.clone(),
+        labels: job.labels.clone(),
+        rerun_of: job.rerun_of,
+        trace: job.trace.clone(),
+        schedule: job.schedule.clone(),
+        claim: job.claim.clone(),
+        ..Job::accepted(
+            job.id,
+            job.created_by.clone(),
+            Arc::new(spec),
+            job.created_at,
+        )
+    };
+    Assignment {
+        job: handed,
+        secrets: secrets.0.clone(),
+    }
 }
