@@ -383,7 +383,7 @@ mod tests {
     fn a_section_stays_when_nothing_is_left_in_it() {
         assert_eq!(
             stripped(&Value::Object(SECTIONS.clone())),
-            json!({"exit": {}, "output": {}, "process": {}, "spec": {}, "termination": {}})
+            json!({"exit": {}, "output": {}, "process": {}, "spec": {}, "termination": {}, "usage": {}})
         );
     }
 
