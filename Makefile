@@ -1,7 +1,7 @@
 # `make run` starts the service, `make test` is what a change must pass; the rest are parts of it or beside it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build dist sbom check test test-build web pictures test-web test-page test-page-more test-page-long test-rust test-unprivileged test-unheard test-prometheus test-client test-clients test-python test-mcp test-examples docs book recording spelling lint workflows \
+.PHONY: help run build dist sbom check test test-build web pictures test-web test-page test-page-more test-page-long test-rust test-unprivileged test-unheard test-prometheus test-client test-clients test-python test-mcp test-mcp-conformance test-examples docs book recording spelling lint workflows \
 	release-check deny advisories test-manifests test-image test-docker test-deb test-vm deb test-arm64 test-real-work soak fuzz \
 	guards schemathesis bench release-upload image-push clean
 
@@ -43,6 +43,7 @@ help:
 	@echo 'make test-rust          unit, property, integration and security tests'
 	@echo 'make test-unprivileged  what privilege changes again as an ordinary user, when root'
 	@echo 'make test-mcp           the tools of agents, with the Python and TypeScript libraries of their protocol'
+	@echo 'make test-mcp-conformance   the conformance tests of that protocol, as far as they are made for any server'
 	@echo 'make test-client        a Python client generated from openapi.yaml, used on a real service'
 	@echo 'make test-examples      each of examples/, on a real service'
 	@echo 'make test-python        the Python package in clients/python, on a real service'
@@ -243,6 +244,10 @@ spelling:
 test-mcp: test-build
 	tests/mcp/run.sh target/debug/procession
 
+# The protocol's own tests, as far as a server can pass them that was not made for them.
+test-mcp-conformance: test-build
+	tests/mcp/conformance/run.sh target/debug/procession
+
 # Other generators, pinned in tests/clients: each makes a client that compiles and runs a job; and a linter of descriptions.
 test-clients: test-build
 	tests/clients/run.sh target/debug/procession
@@ -258,7 +263,7 @@ workflows: $(CHECK_JSONSCHEMA)/bin/check-jsonschema
 	$< --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 # Before a release and every night: all that is slow, needs much, or seldom changes. Each in small where `make` alone is long.
-release-check: deny test-unheard test-page-more test-page-long test-prometheus test-clients test-docker test-deb test-vm test-arm64 test-real-work guards
+release-check: deny test-mcp-conformance test-unheard test-page-more test-page-long test-prometheus test-clients test-docker test-deb test-vm test-arm64 test-real-work guards
 	$(MAKE) fuzz FUZZ_SECONDS=30
 	$(MAKE) schemathesis SECONDS=120
 	$(MAKE) soak PROCESSION_FAULT_KILLS=60 PROCESSION_FAULT_MINUTES=1 PROCESSION_FAILPOINT_ROUNDS=10 \

@@ -49,6 +49,7 @@ pub(crate) fn finished(number: usize, spec: &Arc<Spec>) -> Job {
         finished_at: Some(now),
         expires_at: Some(now.after(Duration::from_secs(604_800))),
         deadline_at: None,
+        warned_at: None,
         ready_at: None,
         not_ready_at: None,
         ready_message: None,
@@ -58,6 +59,7 @@ pub(crate) fn finished(number: usize, spec: &Arc<Spec>) -> Job {
             started_at: now,
             start_ticks: 123_456,
             monitor_pid: 12_344,
+            used_before: (0, 0),
             executable: Some("/bin/true".to_owned()),
             cgroup: None,
             sandbox: None,
@@ -78,6 +80,7 @@ pub(crate) fn finished(number: usize, spec: &Arc<Spec>) -> Job {
             user_cpu_seconds: 0.001_234,
             system_cpu_seconds: 0.000_567,
             max_rss_bytes: 1_843_200,
+            max_memory_bytes: None,
         }),
         output: OutputTotals {
             complete: true,

@@ -11,7 +11,7 @@ use reqwest::{Body, Method};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::connection::{Client, ConnectArgs};
+use super::connection::{Client, ConnectArgs, is_passing};
 use super::failure::Failure;
 use super::table::{Align, Table};
 use super::terminal::{print, print_json};
@@ -186,12 +186,12 @@ pub(super) async fn bring(client: &Client, id: &str, into: &Path) -> Result<(), 
     Ok(())
 }
 
-fn local(path: &Path, error: &std::io::Error) -> Failure {
+pub(super) fn local(path: &Path, error: &std::io::Error) -> Failure {
     Failure::Local(format!("{}: {error}", path.display()))
 }
 
 /// Where a file of a job is. What is in its name must not become another path.
-fn place(id: &str, path: &str) -> String {
+pub(super) fn place(id: &str, path: &str) -> String {
     let escaped = path.bytes().map(|byte| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'/' => {
             char::from(byte).to_string()
@@ -238,7 +238,12 @@ async fn download(
 }
 
 /// Puts a file into the workspace of a job, under its own name where a directory is named.
-async fn upload(client: &Client, id: &str, from: &Path, to: &str) -> Result<(), Failure> {
+pub(super) async fn upload(
+    client: &Client,
+    id: &str,
+    from: &Path,
+    to: &str,
+) -> Result<(), Failure> {
     let failed = |error| local(from, &error);
     let name = from.file_name().and_then(|name| name.to_str());
     let to = match (to.is_empty() || to.ends_with('/'), name) {
@@ -251,12 +256,18 @@ async fn upload(client: &Client, id: &str, from: &Path, to: &str) -> Result<(), 
     } else {
         "0755"
     };
-    let file = File::open(from).map_err(failed)?;
-    let request = client.request(Method::PUT, &place(id, &to));
-    let request = request.query(&[("mode", mode)]);
-    let request = request.header("Content-Length", found.len());
-    client.send(request.body(contents(file))).await?;
-    Ok(())
+    let mut waiting = client.patience();
+    loop {
+        let file = File::open(from).map_err(failed)?;
+        let request = client.request(Method::PUT, &place(id, &to));
+        let request = request.query(&[("mode", mode)]);
+        let request = request.header("Content-Length", found.len());
+        match client.send(request.body(contents(file))).await {
+            // It is there when all of it is, so that it may be sent again.
+            Err(failure) if is_passing(&failure) => waiting.pause(failure).await?,
+            other => return other.map(drop),
+        }
+    }
 }
 
 /// A file as a body, in pieces.

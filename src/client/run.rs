@@ -1,6 +1,7 @@
 //! `procession run`: this command stands for a job. Its output is ours, our input is its, a signal to us stops it,
 //! and its exit code is ours.
 
+mod deliver;
 mod files;
 pub(super) mod more;
 mod ready;
@@ -32,6 +33,7 @@ use super::terminal::print;
 use super::terminal::print_json;
 use super::view::{Exit, Job, TIMED_OUT};
 use super::wait::{self, Goal};
+use deliver::Deliver;
 use protocol::stderr::complain;
 use spec::{Here, SpecArgs};
 
@@ -95,13 +97,17 @@ async fn execute(args: &RunArgs) -> Result<u8, Failure> {
     if !args.detach && !args.tty {
         wait_for_us(&mut body);
     }
+    let deliver = Deliver::new(&mut body, args.spec.apart(&directory)?)?;
     let client = Client::new(&args.connect)?;
     start_here(&client, &directory, &mut body);
     if let Some(depends_on) = after(&client, args.spec.after()).await? {
         body.insert("depends_on".to_owned(), depends_on);
     }
     if args.detach {
-        let job = create(&client, "/jobs", &body).await?;
+        let mut job = create(&client, "/jobs", &body).await?;
+        if let Some(deliver) = &deliver {
+            job = deliver.to(&client, &Job::read(&job)?.id).await?;
+        }
         if args.json {
             print_json(&job)?;
         } else {
@@ -116,7 +122,14 @@ async fn execute(args: &RunArgs) -> Result<u8, Failure> {
     // From here on a signal is the job's business, even before there is a job.
     let mut signals = Signals::catch()?;
     let created = create(&client, "/jobs", &body);
-    let job = known(signals.second_before(created).await)?;
+    let mut job = known(signals.second_before(created).await)?;
+    if let Some(deliver) = &deliver {
+        let delivered = signals.second_before(deliver.to(&client, &job.id)).await;
+        job = match delivered {
+            Some(job) => Job::read(&job?)?,
+            None => return Err(deliver::given_up(&client, &job.id, None).await),
+        };
+    }
     let code = if args.tty {
         stand_in_terminal(&client, &job, args, &mut signals).await?
     } else {

@@ -230,6 +230,10 @@ async fn set_up(args: &SetArgs) -> Result<(), Failure> {
         variable: |name| std::env::var(name).ok(),
     };
     let job = args.job.body(&here)?;
+    if !args.job.apart(&directory)?.is_empty() {
+        let why = "--in takes files of 512 KiB together here: they are part of the schedule";
+        return Err(Failure::Usage(why.to_owned()));
+    }
     let client = Client::new(&args.connect)?;
     let schedule = put(&client, &args.schedule, &args.body(job)?).await?;
     if args.json {

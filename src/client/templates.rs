@@ -1,4 +1,4 @@
-//! `procession templates`: what a service with a command policy runs.
+//! `procession templates`: what a service with a command policy can run by a name.
 
 use std::process::ExitCode;
 
@@ -37,7 +37,8 @@ pub fn list(args: &TemplatesArgs) -> ExitCode {
             print_json(&list)?;
             return Ok(ExitCode::SUCCESS);
         }
-        if list["only"] == false {
+        let is_empty = list["templates"].as_array().is_none_or(Vec::is_empty);
+        if list["only"] == false && is_empty {
             print("The service has no command policy: it runs any command, and no templates.\n")?;
             return Ok(ExitCode::SUCCESS);
         }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::settings::Settings;
 use super::values::{log_format, log_level};
 use super::{ConfigError, LogFormat, LogLevel, ServeArgs};
+use linux::files;
 use protocol::state_dir::Surroundings;
 
 /// How the log is written.
@@ -31,8 +32,8 @@ pub(super) fn text(
         Some(named) => (surroundings.current_dir.join(named), true),
         None => (PathBuf::from(DEFAULT_FILE), false),
     };
-    match std::fs::read_to_string(&file) {
-        Ok(text) => Ok(Some((file, text))),
+    match files::read_text(&file) {
+        Ok((_, text)) => Ok(Some((file, text))),
         Err(error) if !must_exist && error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(ConfigError::Unreadable {
             file,

@@ -247,6 +247,15 @@ impl Monitor {
     fn carry_out(&mut self, effect: Option<Effect>, now: Now) -> io::Result<()> {
         match effect {
             None | Some(Effect::Finish) => Ok(()),
+            Some(Effect::Warn { signal, scope }) => {
+                // Noted by now: a rescuer does not send it again.
+                failpoint::hit("warning.recorded");
+                if let Some(signal) = signal {
+                    let _ = self.processes.signal(signal, scope);
+                }
+                failpoint::hit("warning.sent");
+                Ok(())
+            }
             Some(Effect::Terminate { signal, scope }) => {
                 self.processes.terminate(signal, scope);
                 Ok(())

@@ -12,7 +12,7 @@ use crate::forward::Offered;
 use crate::idempotency::Turns;
 use crate::layers::auth::Caller;
 use crate::output;
-use crate::policy::Policy;
+use crate::policy::Policies;
 use crate::request::SpecLimits;
 use crate::streams::Streams;
 use crate::tokens::Tokens;
@@ -52,8 +52,8 @@ pub struct Settings {
     pub spec_limits: SpecLimits,
     /// Where write requests are recorded.
     pub audit: Option<Arc<Audit>>,
-    /// With one, its templates are all that can be run.
-    pub policy: Option<Arc<Policy>>,
+    /// With one, there are templates, and they may be all that can be run.
+    pub policy: Option<Policies>,
     /// Says how safe the service is.
     pub doctor: Doctor,
     /// The uid of this process, which may use the unix socket.

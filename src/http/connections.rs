@@ -27,7 +27,7 @@ use crate::audit_log::Audit;
 use crate::doctor::Doctor;
 use crate::layers::auth::{PeerAddress, PeerHub, PeerUid};
 use crate::layers::{guards, rest};
-use crate::policy::Policy;
+use crate::policy::{Policies, Policy};
 use crate::request::SpecLimits;
 use crate::streams::Streams;
 use crate::tls::{self, Certificates};
@@ -145,6 +145,10 @@ impl Connections {
         let page = page(&listeners, options.tls.is_some())
             .map_err(|error| format!("cannot read the listening address: {error}"))?;
         let policy = options.policy.as_deref().map(Policy::read).transpose()?;
+        let policy = policy.map(Policies::new);
+        if let (Some(policy), Some(path)) = (policy.clone(), options.policy.clone()) {
+            accepting.spawn(policy.follow(path));
+        }
         let tls = options.tls.as_ref().map(Certificates::open).transpose()?;
         if let (Some(certificates), Some(files)) = (tls.clone(), options.tls.clone()) {
             accepting.spawn(async move { certificates.follow(&files).await });
@@ -164,7 +168,7 @@ impl Connections {
                 streams,
                 places: places.clone(),
                 audit: Some(audit.clone()),
-                policy: policy.map(Arc::new),
+                policy,
                 spec_limits: SpecLimits {
                     private_webhooks: options.webhook_allow_private,
                     ..SpecLimits::default()

@@ -111,7 +111,7 @@ pub(super) async fn get(
         respond::set(&mut response, ETAG, &view::etag(&job));
         response
     } else {
-        respond::job_showing(&api, StatusCode::OK, &job, shown).await
+        respond::job_as_it_is(&api, &job, shown).await
     };
     wait.mark(&mut response);
     Ok(response)

@@ -1,14 +1,13 @@
-//! The command policy: templates that are all a service runs.
+//! The command policy: templates that a service runs, alone or beside what clients say themselves.
 //!
 //! A template is an argument list with placeholders, each a whole argument with a type. There is no shell and
 //! no text put together, so that a value can never become more than one argument. The policy judges the parsed
 //! job that will run, not the request that asked for it. It knows no HTTP.
 
+mod live;
 mod param;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -20,6 +19,8 @@ use self::param::{Param, RawParam};
 use crate::request::{self, Argument, FieldError, NewJob, SpecLimits, TemplateRequest, code};
 use job::Spec;
 use job::spec::Program;
+use linux::files;
+pub use live::Policies;
 
 /// Fields that a template's `spec` must leave to the template and to the request.
 const NOT_IN_SPEC: [&str; 6] = ["command", "script", "shell", "name", "labels", "depends_on"];
@@ -27,8 +28,20 @@ const NOT_IN_SPEC: [&str; 6] = ["command", "script", "shell", "name", "labels", 
 /// The templates of a service.
 #[derive(Clone, Debug)]
 pub struct Policy {
+    mode: Mode,
     templates: BTreeMap<String, Template>,
     limits: SpecLimits,
+}
+
+/// What there is beside the templates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Mode {
+    /// Nothing.
+    #[default]
+    Only,
+    /// Whatever a client says.
+    Also,
 }
 
 /// A template as clients see it.
@@ -54,6 +67,8 @@ pub enum TemplateError {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawPolicy {
+    #[serde(default)]
+    mode: Mode,
     template: BTreeMap<String, RawTemplate>,
 }
 
@@ -86,14 +101,7 @@ impl Policy {
     /// Reads the file; the error is one line that says the fix.
     pub fn read(path: &Path) -> Result<Self, String> {
         let wrong = |why: String| format!("--policy: {}: {why}", path.display());
-        let read = || -> io::Result<(std::fs::Metadata, String)> {
-            let mut file = File::open(path)?;
-            let found = file.metadata()?;
-            let mut text = String::new();
-            file.read_to_string(&mut text)?;
-            Ok((found, text))
-        };
-        let (found, text) = read().map_err(|error| wrong(error.to_string()))?;
+        let (found, text) = files::read_text(path).map_err(|error| wrong(error.to_string()))?;
         if found.mode() & 0o022 != 0 {
             return Err(wrong(format!(
                 "can be written by others (mode {:04o}); run chmod go-w on it",
@@ -138,7 +146,17 @@ impl Policy {
                 .map_err(|why| format!("template {name:?}: {why}"))?;
             templates.insert(name, template);
         }
-        Ok(Self { templates, limits })
+        Ok(Self {
+            mode: raw.mode,
+            templates,
+            limits,
+        })
+    }
+
+    /// Are the templates all that can be run?
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        self.mode == Mode::Only
     }
 
     /// How many templates there are.
@@ -186,9 +204,12 @@ impl Policy {
         })
     }
 
-    /// Is this job one that a template makes, with parameters that the template allows?
+    /// May this job run: is it one that a template makes, with parameters that the template allows, or may be any?
     #[must_use]
     pub fn admits(&self, spec: &Spec) -> bool {
+        if !self.is_all() {
+            return true;
+        }
         let Program::Command { command } = &spec.program else {
             return false;
         };

@@ -22,6 +22,7 @@ mod template;
 mod tests;
 mod times;
 mod tokens;
+mod warning;
 mod webhooks;
 
 use std::collections::BTreeMap;
@@ -201,6 +202,7 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
         pty: f.optional("pty", pty),
         output: f.or_default("output", output),
         timeout: f.optional("timeout_seconds", seconds(ANY_TIME)),
+        timeout_warning: f.optional("timeout_warning", warning::warning),
         stop: f.or_default("stop", stop),
         wait_for: f.or_default("wait_for", rules::wait_for),
         success_exit_codes: f.or(base.success_exit_codes, "success_exit_codes", exit_codes),
@@ -226,6 +228,7 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
     sandbox::check_together(&f, &spec);
     retry::check_together(&f, &spec);
     ready::check_together(&f, &spec);
+    warning::check_together(&f, &spec);
     let has_priority = f.has("priority");
     f.finish();
     Some(NewJob {

@@ -24,7 +24,28 @@ pub(super) async fn job_showing(
     job: &Job,
     wanted: Option<Wanted>,
 ) -> Response {
+    let view = JobView::of(job, &api.manager);
+    with_tag(status, showing(api, view, job, wanted).await, job)
+}
+
+/// The same of a job that is asked for: with what it uses at this moment, while it runs.
+pub(super) async fn job_as_it_is(api: &Api, job: &Job, wanted: Option<Wanted>) -> Response {
     let mut view = JobView::of(job, &api.manager);
+    if job.process.is_some() && !job.state.is_terminal() {
+        // If it has gone meanwhile, what was known of it is told.
+        if let Ok(used) = api.manager.used(job.id).await {
+            view = view.using(job, &used);
+        }
+    }
+    with_tag(StatusCode::OK, showing(api, view, job, wanted).await, job)
+}
+
+async fn showing<'a>(
+    api: &Api,
+    mut view: JobView<'a>,
+    job: &'a Job,
+    wanted: Option<Wanted>,
+) -> JobView<'a> {
     if let Some(wanted) = wanted {
         // The job is there, and what is known of it is told without its output as well.
         let excerpt = if api.manager.is_there(job) {
@@ -40,7 +61,7 @@ pub(super) async fn job_showing(
         });
         view = view.showing(excerpt.ok());
     }
-    with_tag(status, view, job)
+    view
 }
 
 fn with_tag(status: StatusCode, view: JobView<'_>, job: &Job) -> Response {

@@ -232,7 +232,11 @@ pub(super) async fn info(State(api): State<Api>) -> Response {
         memory_bytes: memory_bytes(),
         free_bytes: info.disk.map(|(free, _)| free),
         disk_bytes: info.disk.map(|(_, all)| all),
-        policy: api.settings.policy.is_some(),
+        policy: api
+            .settings
+            .policy
+            .as_ref()
+            .is_some_and(|it| it.now().is_all()),
         features: features(api.manager.hub().is_some()),
     };
     Json(view).into_response()

@@ -237,7 +237,7 @@ params.level = { type = "integer", min = 0, max = 9 }
 
 async fn post_under_policy(body: &'static str) -> Response {
     let settings = Settings {
-        policy: Some(std::sync::Arc::new(
+        policy: Some(crate::policy::Policies::new(
             crate::policy::Policy::parse(POLICY).unwrap(),
         )),
         ..settings()

@@ -3,6 +3,7 @@
 mod command;
 mod ports;
 mod processes;
+mod usage;
 mod waiting;
 
 use std::borrow::Cow;
@@ -22,10 +23,11 @@ use job::{
     Attempt, Cause, Job, OutputTotals, SpawnFailure, Spec, State, Survivor, Termination, Usage,
 };
 use manager::cloud_event::ExitView;
-use manager::{Manager, Reason};
+use manager::{Manager, Reason, Use};
 pub(super) use ports::PortList;
 pub(super) use processes::ProcessList;
 use processes::ProcessView;
+use usage::UsageView;
 use waiting::{state_message, state_reason, unheard, waits_for};
 
 /// A job.
@@ -52,6 +54,7 @@ pub struct JobView<'a> {
     finished_at: Option<Timestamp>,
     expires_at: Option<Timestamp>,
     deadline_at: Option<Timestamp>,
+    warned_at: Option<Timestamp>,
     ready_at: Option<Timestamp>,
     not_ready_at: Option<Timestamp>,
     ready_message: Option<&'a str>,
@@ -62,7 +65,7 @@ pub struct JobView<'a> {
     exit: Option<ExitView>,
     termination: Option<&'a Termination>,
     spawn_failure: Option<&'a SpawnFailure>,
-    usage: Option<&'a Usage>,
+    usage: Option<UsageView>,
     output: OutputView<'a>,
     blocked_by: &'a [Survivor],
     artifacts: Option<&'a Artifacts>,
@@ -109,6 +112,7 @@ impl<'a> JobView<'a> {
             finished_at: job.finished_at,
             expires_at: job.expires_at,
             deadline_at: job.deadline_at,
+            warned_at: job.warned_at,
             ready_at: job.ready_at,
             not_ready_at: job.not_ready_at,
             ready_message: job.ready_message.as_deref(),
@@ -119,7 +123,7 @@ impl<'a> JobView<'a> {
             exit: job.exit.as_ref().map(ExitView::from),
             termination: job.termination.as_ref(),
             spawn_failure: job.spawn_failure.as_ref(),
-            usage: job.usage.as_ref(),
+            usage: job.usage.map(UsageView::from),
             output: OutputView {
                 totals: &job.output,
                 excerpt: None,
@@ -128,6 +132,14 @@ impl<'a> JobView<'a> {
             artifacts: job.artifacts.as_ref(),
             node: None,
         }
+    }
+
+    /// With what it uses at this moment.
+    pub(super) fn using(mut self, job: &Job, used: &Use) -> Self {
+        if used.processes > 0 {
+            self.usage = UsageView::now(job, used);
+        }
+        self
     }
 
     /// With its output, or `null` where that could not be read.

@@ -132,6 +132,7 @@ impl Job {
         self.finished_at = None;
         self.expires_at = None;
         self.deadline_at = None;
+        self.warned_at = None;
         self.ready_at = None;
         self.not_ready_at = None;
         self.ready_message = None;

@@ -53,6 +53,11 @@ pub enum What {
         /// How many processes it was sent to.
         delivered_to: u64,
     },
+    /// See [`Kind::Warned`].
+    Warned {
+        /// When the timeout strikes, if nothing moves it.
+        deadline_at: Option<Timestamp>,
+    },
     /// See [`Kind::Changed`].
     Changed,
     /// See [`Kind::Ready`].
@@ -170,6 +175,7 @@ impl What {
             Self::Resumed => Kind::Resumed,
             Self::Stopping => Kind::Stopping,
             Self::Signaled { .. } => Kind::Signaled,
+            Self::Warned { .. } => Kind::Warned,
             Self::Changed => Kind::Changed,
             Self::Ready { .. } => Kind::Ready,
             Self::NotReady { .. } => Kind::NotReady,

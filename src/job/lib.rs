@@ -158,6 +158,9 @@ pub struct Process {
     pub start_ticks: u64,
     /// The PID of the job's monitor.
     pub monitor_pid: i32,
+    /// What other jobs had used that the same monitor had before, in user mode and in the kernel, in microseconds.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub used_before: (u64, u64),
     /// The file that was executed.
     pub executable: Option<String>,
     /// The job's cgroup, where it has one, as a path beneath the cgroup mount.
@@ -169,6 +172,10 @@ pub struct Process {
     /// has left some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unwatched: Option<Unwatched>,
+}
+
+fn is_nothing(used: &(u64, u64)) -> bool {
+    *used == (0, 0)
 }
 
 /// What finds the processes of a job whose monitor was killed.
@@ -245,6 +252,9 @@ pub struct Job {
     pub expires_at: Option<Timestamp>,
     /// When its timeout will strike.
     pub deadline_at: Option<Timestamp>,
+    /// When the present attempt was warned of that last.
+    #[serde(default)]
+    pub warned_at: Option<Timestamp>,
     /// When the present attempt was ready.
     #[serde(default)]
     pub ready_at: Option<Timestamp>,
@@ -309,6 +319,7 @@ impl Job {
             finished_at: None,
             expires_at: None,
             deadline_at: None,
+            warned_at: None,
             ready_at: None,
             not_ready_at: None,
             ready_message: None,

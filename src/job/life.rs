@@ -35,6 +35,12 @@ pub struct Life {
     /// Since when the present pause lasts.
     #[serde(default)]
     paused_at: Option<BootInstant>,
+    /// The timeout that is set now has been warned of.
+    #[serde(default)]
+    has_warned: bool,
+    /// When it was warned last.
+    #[serde(default)]
+    warned_at: Option<Timestamp>,
     started_at: Option<Timestamp>,
     exit: Option<Exit>,
     spawn_failure: Option<SpawnFailure>,
@@ -56,6 +62,8 @@ impl Life {
             phase: Phase::Starting,
             counts_from: None,
             paused_at: None,
+            has_warned: false,
+            warned_at: None,
             started_at: None,
             exit: None,
             spawn_failure: None,
@@ -213,10 +221,13 @@ impl Life {
             return None;
         }
         match self.phase {
-            Phase::Running { .. } => match self.stop(Stop::for_cause(Cause::Timeout), now) {
-                Verdict::Do(effect) => effect,
-                Verdict::Already | Verdict::Refuse(_) => None,
-            },
+            Phase::Running { timeout_at } if timeout_at.is_some_and(|at| at <= now.boot) => {
+                match self.stop(Stop::for_cause(Cause::Timeout), now) {
+                    Verdict::Do(effect) => effect,
+                    Verdict::Already | Verdict::Refuse(_) => None,
+                }
+            }
+            Phase::Running { .. } => self.warn(now),
             Phase::Terminating { .. } => {
                 self.escalated = true;
                 self.kill(now)
@@ -224,6 +235,16 @@ impl Life {
             Phase::Draining { .. } => self.finish(now),
             Phase::Starting | Phase::Paused { .. } | Phase::Killing | Phase::Ended => None,
         }
+    }
+
+    fn warn(&mut self, now: Now) -> Option<Effect> {
+        let warning = self.plan.warning?;
+        self.has_warned = true;
+        self.warned_at = Some(now.wall);
+        Some(Effect::Warn {
+            signal: warning.signal,
+            scope: warning.scope,
+        })
     }
 
     fn begin_stop(
@@ -268,11 +289,17 @@ impl Life {
     #[must_use]
     pub fn wake_at(&self) -> Option<BootInstant> {
         match self.phase {
-            Phase::Running { timeout_at } => timeout_at,
+            Phase::Running { timeout_at } => self.warns_at().or(timeout_at),
             Phase::Terminating { kill_at } => Some(kill_at),
             Phase::Draining { give_up_at } => Some(give_up_at),
             Phase::Starting | Phase::Paused { .. } | Phase::Killing | Phase::Ended => None,
         }
+    }
+
+    /// When the warning of the timeout is due, before the timeout, as long as it is still to come.
+    fn warns_at(&self) -> Option<BootInstant> {
+        let warning = self.plan.warning.filter(|_| !self.has_warned)?;
+        Some(self.timeout_at()?.before(warning.before))
     }
 
     /// When the timeout will strike, as long as it can.
@@ -368,6 +395,12 @@ impl Life {
     #[must_use]
     pub fn started_at(&self) -> Option<Timestamp> {
         self.started_at
+    }
+
+    /// When it was warned last that its timeout is near.
+    #[must_use]
+    pub fn warned_at(&self) -> Option<Timestamp> {
+        self.warned_at
     }
 
     /// When the attempt was over.

@@ -260,6 +260,9 @@ pub struct Usage {
     pub system_cpu_seconds: f64,
     /// The largest resident set of any one process.
     pub max_rss_bytes: u64,
+    /// The most memory that all of them had at a time, where the job has a cgroup that counts it.
+    #[serde(default)]
+    pub max_memory_bytes: Option<u64>,
 }
 
 impl Usage {
@@ -270,6 +273,7 @@ impl Usage {
             user_cpu_seconds: self.user_cpu_seconds + other.user_cpu_seconds,
             system_cpu_seconds: self.system_cpu_seconds + other.system_cpu_seconds,
             max_rss_bytes: self.max_rss_bytes.max(other.max_rss_bytes),
+            max_memory_bytes: self.max_memory_bytes.max(other.max_memory_bytes),
         }
     }
 }

@@ -28,7 +28,7 @@ pub use io::{IoClass, IoPriority};
 pub use limits::{Limits, Rlimit, RlimitResource, RlimitValue};
 pub use output::{OnLimit, OutputPolicy};
 pub use program::{EnvInherit, Program, Secrets, Stdin, StdinData};
-pub use stop::{Scope, StopPolicy, WaitFor};
+pub use stop::{Scope, StopPolicy, TimeoutWarning, WaitFor};
 
 /// The validated description of a job, with every default filled in.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -78,6 +78,8 @@ pub struct Spec {
     /// How long the job may run; time spent paused does not count.
     #[serde(rename = "timeout_seconds", with = "seconds::optional")]
     pub timeout: Option<Duration>,
+    /// What it hears before that.
+    pub timeout_warning: Option<TimeoutWarning>,
     /// How a stop goes.
     pub stop: StopPolicy,
     /// When the job counts as over.
@@ -185,6 +187,7 @@ impl Default for Spec {
             pty: None,
             output: OutputPolicy::default(),
             timeout: None,
+            timeout_warning: None,
             stop: StopPolicy::default(),
             wait_for: WaitFor::default(),
             success_exit_codes: vec![0],

@@ -111,6 +111,12 @@ impl BootInstant {
         Self(self.0.saturating_add(by))
     }
 
+    /// This instant moved `by` into the past, at most to the boot.
+    #[must_use]
+    pub fn before(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(by))
+    }
+
     /// How long it is from `now` until this instant; zero when it has passed.
     #[must_use]
     pub fn remaining(self, now: Self) -> Duration {

@@ -55,6 +55,7 @@ impl Webhook {
             | Kind::Resumed
             | Kind::Stopping
             | Kind::Signaled
+            | Kind::Warned
             | Kind::Changed
             | Kind::Ready
             | Kind::NotReady

@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -203,6 +204,41 @@ fn own_group() -> Option<PathBuf> {
     (!path.starts_with("..")).then(|| PathBuf::from(path))
 }
 
+/// The value in a file of lines such as `user_usec 17`.
+fn value_of(text: &str, name: &str) -> Option<u64> {
+    let of_line = |line: &str| {
+        let (key, value) = line.split_once(' ')?;
+        (key == name).then(|| value.trim().parse().ok())?
+    };
+    text.lines().find_map(of_line)
+}
+
+/// The sum over all devices in a file of lines such as `8:0 rbytes=17 wbytes=4`.
+fn sum_of(text: &str, name: &str) -> u64 {
+    let of_word = |word: &str| {
+        let (key, value) = word.split_once('=')?;
+        (key == name).then(|| value.parse::<u64>().ok())?
+    };
+    text.split_whitespace()
+        .filter_map(of_word)
+        .fold(0, u64::saturating_add)
+}
+
+/// What the processes of a group have used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupUse {
+    /// CPU time in user mode.
+    pub user: Duration,
+    /// CPU time in the kernel.
+    pub system: Duration,
+    /// Memory that it has now, where the memory controller counts it.
+    pub memory_bytes: Option<u64>,
+    /// The most that it had at a time.
+    pub memory_peak: Option<u64>,
+    /// Read from and written to disks, where the I/O controller counts it.
+    pub disk_bytes: Option<(u64, u64)>,
+}
+
 /// The group of one job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
@@ -281,6 +317,29 @@ impl Group {
             .lines()
             .find_map(|line| line.strip_prefix("oom_kill "))?;
         Some(count.trim() != "0")
+    }
+
+    /// The most memory that it has had at a time; `None` without the memory controller, and before Linux 5.19.
+    pub fn memory_peak(&self) -> Option<u64> {
+        self.number("memory.peak")
+    }
+
+    /// What its processes have used up to now, those that have ended included; `None` if it is gone.
+    pub fn used(&self) -> Option<GroupUse> {
+        let times = procfs::read_small(self.directory.join("cpu.stat")).ok()?;
+        let disks = fs::read_to_string(self.directory.join("io.stat")).ok();
+        Some(GroupUse {
+            user: Duration::from_micros(value_of(&times, "user_usec")?),
+            system: Duration::from_micros(value_of(&times, "system_usec")?),
+            memory_bytes: self.number("memory.current"),
+            memory_peak: self.memory_peak(),
+            disk_bytes: disks.map(|disks| (sum_of(&disks, "rbytes"), sum_of(&disks, "wbytes"))),
+        })
+    }
+
+    fn number(&self, file: &str) -> Option<u64> {
+        let text = procfs::read_small(self.directory.join(file)).ok()?;
+        text.trim().parse().ok()
     }
 
     /// Removes the group and those that the job made beneath it.

@@ -13,6 +13,7 @@ pub mod beneath;
 pub mod cgroup;
 pub mod clock;
 pub mod failpoint;
+pub mod files;
 pub mod notify;
 pub mod ports;
 pub mod procfs;

@@ -71,6 +71,9 @@ enum More<'a> {
     Ready {
         message: Option<&'a str>,
     },
+    Warned {
+        deadline_at: Option<Timestamp>,
+    },
     AttemptFinished {
         cause: Cause,
         exit: Option<ExitView>,
@@ -149,6 +152,9 @@ impl<'a> From<&'a What> for More<'a> {
             },
             What::Ready { message } | What::NotReady { message } => Self::Ready {
                 message: message.as_deref(),
+            },
+            What::Warned { deadline_at } => Self::Warned {
+                deadline_at: *deadline_at,
             },
             What::AttemptFinished {
                 cause,

@@ -27,6 +27,7 @@ pub(super) fn mirror(job: &mut Job, record: &Record) {
             started_at: leader.started_at,
             start_ticks: leader.identity.start_ticks,
             monitor_pid: record.monitor.pid,
+            used_before: record.used_before,
             executable: (!leader.executable.is_empty()).then(|| leader.executable.clone()),
             cgroup: record.cgroup.clone(),
             sandbox: leader.sandbox.clone(),
@@ -77,6 +78,7 @@ pub(super) fn mirror_there(job: &mut Job, there: &Job) {
     job.spawn_failure.clone_from(&there.spawn_failure);
     job.usage = there.usage;
     job.output = there.output;
+    job.warned_at = there.warned_at;
     job.ready_at = there.ready_at;
     job.not_ready_at = there.not_ready_at;
     job.ready_message.clone_from(&there.ready_message);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use nix::unistd::{SysconfVar, Uid, User, sysconf};
 
@@ -10,7 +11,7 @@ use super::shared::Shared;
 use super::{LookupError, lost_jobs};
 use job::time::Timestamp;
 use job::{Job, JobId, Process};
-use linux::cgroup::Group;
+use linux::cgroup::{Group, GroupUse};
 use linux::ports::{self, Ports};
 use linux::procfs::{self, Stat};
 use linux::tree::{Reach, Tree};
@@ -55,12 +56,23 @@ pub struct ProcessInfo {
 pub struct Use {
     /// How many there are.
     pub processes: usize,
-    /// CPU time in user mode, with that of children which were waited for: it falls only if an orphan ends.
+    /// CPU time in user mode, with that of processes that have ended. Without a cgroup, those that ended before a
+    /// monitor was replaced are left out.
     pub user_cpu_seconds: f64,
     /// CPU time in the kernel; the same.
     pub system_cpu_seconds: f64,
     /// Resident sets.
     pub rss_bytes: u64,
+    /// The largest of them.
+    pub max_rss_bytes: u64,
+    /// The memory that the kernel counts for all of them, if the job has a cgroup that does.
+    pub memory_bytes: Option<u64>,
+    /// The most of it up to now.
+    pub max_memory_bytes: Option<u64>,
+    /// Read from and written to disks, if the job has a cgroup that counts it.
+    pub disk_bytes: Option<(u64, u64)>,
+    /// The job has a cgroup, so that nothing is left out.
+    pub is_of_group: bool,
 }
 
 /// The processes of a job that may be there.
@@ -103,21 +115,64 @@ pub(super) async fn ports(shared: &Shared, id: JobId) -> Result<Ports, LookupErr
 pub(super) async fn used(shared: &Shared, id: JobId) -> Result<Use, LookupError> {
     let job = shared.get(id).await?;
     Ok(match tree(shared, &job) {
-        Some(tree) => use_of(tree).await,
+        Some(tree) => use_of(tree, reaper(&job)).await,
         None => Use::default(),
     })
 }
 
-/// What the live processes of this tree have used.
-async fn use_of(tree: Tree) -> Use {
-    let members = tokio::task::spawn_blocking(move || tree.members()).await;
-    let members = members.unwrap_or_default();
+/// Who collects the job's processes that have no parent any more, and what it had collected before this job.
+fn reaper(job: &Job) -> Option<(i32, (u64, u64))> {
+    let process = job.process.as_ref()?;
+    let is_reaper = !job.state.is_terminal() && process.unwatched.is_none();
+    is_reaper.then_some((process.monitor_pid, process.used_before))
+}
+
+/// What the processes of this tree have used.
+async fn use_of(tree: Tree, reaper: Option<(i32, (u64, u64))>) -> Use {
+    let look = move || {
+        // Before the others: what ends meanwhile is left out of this look, and not counted twice.
+        let reaped = reaper.and_then(|(monitor, before)| reaped_by(monitor, before));
+        let members = tree.members();
+        let of_group = tree.group().and_then(Group::used);
+        summed(&members, reaped.unwrap_or_default(), of_group)
+    };
+    tokio::task::spawn_blocking(look).await.unwrap_or_default()
+}
+
+/// Microseconds in user mode and in the kernel that this process's children had used which it has waited for since it
+/// had waited for so many.
+fn reaped_by(monitor: i32, before: (u64, u64)) -> Option<(u64, u64)> {
+    let (user, system) = procfs::stat(monitor).ok()?.waited_for_ticks;
+    Some((
+        micros(user).saturating_sub(before.0),
+        micros(system).saturating_sub(before.1),
+    ))
+}
+
+fn summed(members: &[Stat], reaped: (u64, u64), of_group: Option<GroupUse>) -> Use {
     let sum = |of: fn(&Stat) -> u64| members.iter().map(of).fold(0, u64::saturating_add);
+    let page = system(SysconfVar::PAGE_SIZE);
+    let largest = members.iter().map(|stat| stat.rss_pages).max();
+    let with_reaped =
+        |ticks: u64, reaped: u64| Duration::from_micros(micros(ticks).saturating_add(reaped));
+    let user = with_reaped(
+        sum(|stat| stat.user_ticks + stat.waited_for_ticks.0),
+        reaped.0,
+    );
+    let system = with_reaped(
+        sum(|stat| stat.system_ticks + stat.waited_for_ticks.1),
+        reaped.1,
+    );
     Use {
         processes: members.len(),
-        user_cpu_seconds: seconds(sum(|stat| stat.user_ticks + stat.waited_for_ticks.0)),
-        system_cpu_seconds: seconds(sum(|stat| stat.system_ticks + stat.waited_for_ticks.1)),
-        rss_bytes: sum(|stat| stat.rss_pages).saturating_mul(system(SysconfVar::PAGE_SIZE)),
+        user_cpu_seconds: of_group.map_or(user, |it| it.user).as_secs_f64(),
+        system_cpu_seconds: of_group.map_or(system, |it| it.system).as_secs_f64(),
+        rss_bytes: sum(|stat| stat.rss_pages).saturating_mul(page),
+        max_rss_bytes: largest.unwrap_or_default().saturating_mul(page),
+        memory_bytes: of_group.and_then(|it| it.memory_bytes),
+        max_memory_bytes: of_group.and_then(|it| it.memory_peak),
+        disk_bytes: of_group.and_then(|it| it.disk_bytes),
+        is_of_group: of_group.is_some(),
     }
 }
 

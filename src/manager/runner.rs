@@ -7,6 +7,7 @@ mod requests;
 mod start;
 mod supervised;
 mod there;
+mod warning;
 pub(super) mod workspace;
 
 use std::sync::Arc;
@@ -458,6 +459,7 @@ impl Runner {
     /// The end as the last record tells it. Its start is noted before others may start in its place.
     fn finish(&mut self, record: &Record) {
         mirror::finish(&mut self.job, record);
+        warning::note(self, record);
         if record.rescued {
             self.shared.metrics.rescued();
         }
@@ -473,12 +475,9 @@ impl Runner {
 
     fn answer(&mut self) {
         if let Some(answer) = self.answer.take() {
-            let job = self.publish.borrow().clone();
+            let (job, replayed) = (self.publish.borrow().clone(), false);
             // A client that hung up takes nothing back.
-            let _ = answer.send(Ok(Submitted {
-                job,
-                replayed: false,
-            }));
+            let _ = answer.send(Ok(Submitted { job, replayed }));
         }
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{OUTPUT_MAX, Options, WAIT_MAX};
 
-/// What a service with a command policy runs.
+/// What a service with a command policy can run by a name.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Templates {
     /// It runs nothing else.
@@ -23,11 +23,12 @@ impl Templates {
     }
 }
 
-/// What a service offers: commands, or templates alone where a policy says so.
+/// What a service offers: commands and templates, or templates alone if a policy says so.
 pub(crate) fn list(options: &Options, templates: Option<&Templates>) -> Vec<Tool> {
-    let only = templates.filter(|templates| templates.only);
+    let only = templates.is_some_and(|templates| templates.only);
+    let templates = templates.filter(|it| it.only || !it.templates.is_empty());
     let mut tools = Vec::new();
-    if only.is_none() {
+    if !only {
         tools.push(run_command(options));
     }
     tools.extend([
@@ -38,7 +39,7 @@ pub(crate) fn list(options: &Options, templates: Option<&Templates>) -> Vec<Tool
         signal_job(),
         list_jobs(),
     ]);
-    if let Some(templates) = only {
+    if let Some(templates) = templates {
         tools.extend([list_templates(), run_template(options, templates)]);
     }
     if options.read_only {
@@ -253,8 +254,16 @@ fn run_template(options: &Options, templates: &Templates) -> Tool {
         "idempotency_key": idempotency_key(),
         "on_cancel": on_cancel(),
     });
-    let what = "Runs a template as a job and waits for its end, with exit code and output in the answer. This \
-        service runs nothing else. When it takes longer than wait_seconds it goes on, and the answer says how to come \
-        back to it.";
+    let what = match templates.only {
+        true => {
+            "Runs a template as a job and waits for its end, with exit code and output in the answer. This \
+            service runs nothing else. When it takes longer than wait_seconds it goes on, and the answer says how to \
+            come back to it."
+        }
+        false => {
+            "Runs a template as a job and waits for its end, with exit code and output in the answer. When it \
+            takes longer than wait_seconds it goes on, and the answer says how to come back to it."
+        }
+    };
     tool("run_template", what, &["template"], properties, running())
 }

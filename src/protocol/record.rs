@@ -68,6 +68,9 @@ pub struct Record {
     /// The wall-clock time of the timeout, while one is armed.
     pub deadline_at: Option<Timestamp>,
     pub usage: Option<Usage>,
+    /// What the monitor's earlier jobs had used, in user mode and in the kernel, in microseconds.
+    #[serde(default)]
+    pub used_before: (u64, u64),
     pub output: OutputTotals,
     pub survivors: Vec<Survivor>,
     /// A standard input that was open is closed.
@@ -269,6 +272,7 @@ mod tests {
             life: Life::new(Plan::from(&Spec::default())),
             deadline_at: None,
             usage: None,
+            used_before: (0, 0),
             output: OutputTotals::default(),
             survivors: Vec::new(),
             stdin_closed: false,

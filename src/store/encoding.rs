@@ -61,6 +61,8 @@ struct Record<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     deadline_at: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    warned_at: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     ready_at: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     not_ready_at: Option<i64>,
@@ -125,6 +127,7 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
         started_at: micros(job.started_at),
         finished_at: micros(job.finished_at),
         deadline_at: micros(job.deadline_at),
+        warned_at: micros(job.warned_at),
         ready_at: micros(job.ready_at),
         not_ready_at: micros(job.not_ready_at),
         ready_message: job.ready_message.as_deref().map(Cow::Borrowed),
@@ -177,6 +180,7 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
         finished_at: moment(record.finished_at),
         expires_at: moment(columns.expires_at),
         deadline_at: moment(record.deadline_at),
+        warned_at: moment(record.warned_at),
         ready_at: moment(record.ready_at),
         not_ready_at: moment(record.not_ready_at),
         ready_message: record.ready_message.map(Cow::into_owned),

@@ -109,6 +109,7 @@ fn number_of(kind: Kind) -> i64 {
         Kind::QueueChanged => 17,
         Kind::Ready => 18,
         Kind::NotReady => 19,
+        Kind::Warned => 20,
     }
 }
 

@@ -851,6 +851,7 @@ prop_compose! {
             stdin, pty,
             output: OutputPolicy { merge_stderr: output.0, max_bytes: output.1, on_limit: OnLimit::StopJob },
             timeout,
+            timeout_warning: timeout.map(|before| TimeoutWarning { before, signal: Some(stop_signal), scope: Scope::Leader }),
             stop: StopPolicy { signal: stop_signal, grace, scope: Scope::All },
             wait_for: if output.0 { WaitFor::All } else { WaitFor::Leader },
             success_exit_codes: codes, queue, priority,
@@ -886,10 +887,10 @@ prop_compose! {
             batch: maybe.map(|_| Membership { id: JobId::generate(), key: "k".to_owned(), group: 1, index: 2, count: 3, max_running: flag.then_some(4) }),
             version, state,
             message: message.clone(), created_at: at, started_at: maybe_at, finished_at: maybe_at,
-            expires_at: maybe_at, deadline_at: maybe_at, ready_at: maybe_at, not_ready_at: maybe_at, ready_message: message.clone(),
+            expires_at: maybe_at, deadline_at: maybe_at, warned_at: maybe_at, ready_at: maybe_at, not_ready_at: maybe_at, ready_message: message.clone(),
             process: flag.then(|| Process {
                 unwatched: None,
-                pid: number, started_at: at, start_ticks: version, monitor_pid: number,
+                pid: number, started_at: at, start_ticks: version, monitor_pid: number, used_before: (version, 1),
                 executable: path.clone(), cgroup: path,
                 sandbox: maybe.map(|seccomp| InForce {
                     landlock_abi: None, seccomp, missing: vec![Part::Landlock],
@@ -924,6 +925,7 @@ prop_compose! {
             }),
             usage: maybe_at.map(|_| Usage {
                 user_cpu_seconds: f64::from(micros) / 1e6, system_cpu_seconds: 0.0, max_rss_bytes: version,
+                max_memory_bytes: maybe.map(|_| version),
             }),
             output: OutputTotals { stdout_bytes: version, complete: flag, ..OutputTotals::default() },
             survivors: if flag {

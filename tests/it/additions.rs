@@ -180,6 +180,7 @@ async fn the_findings_are_those_of_the_command() {
         "tokens",
         "containment",
         "sandbox",
+        "workspaces",
     ] {
         assert!(abouts.contains(&about), "{told:#}");
     }

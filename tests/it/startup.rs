@@ -188,6 +188,13 @@ fn a_configuration_that_is_wrong_is_refused_by_name() {
         command.args(["--config", "/nowhere/procession.toml"]),
         &["/nowhere/procession.toml"],
     );
+    // Nobody writes into it: it would be waited for.
+    let pipe = home.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for flag in ["--config", "--policy"] {
+        let mut command = serve(&home.path().join("state"));
+        refuses(command.arg(flag).arg(&pipe), &["is no regular file"]);
+    }
     let mut command = serve(&home.path().join("state"));
     refuses(
         command.env("PROCESSION_MAX_QUEUED", "-1"),

@@ -1,6 +1,7 @@
 //! What the service will run out of, and what is not as it needs it: disk, descriptors, clock, kernel, files, backup.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -12,10 +13,13 @@ use nix::sys::utsname::uname;
 use super::{Say, Verdict};
 use crate::config::Config;
 use crate::limits;
-use linux::clock;
+use linux::{beneath, clock};
 
 /// Fewer free inodes than this are few: a running job has a directory with some files.
 const FEW_INODES: u64 = 10_000;
+
+/// How long files of jobs are counted.
+const COUNTED_FOR: Duration = Duration::from_secs(10);
 
 /// A backup that is older is too old.
 const BACKUP_DAYS: u64 = 7;
@@ -43,8 +47,19 @@ pub(super) struct Health {
     foreign: Vec<PathBuf>,
     /// Files that others can read.
     open: Vec<PathBuf>,
+    /// How many jobs have files of their own, and what those take on disk, if it could be counted.
+    workspaces: Option<Workspaces>,
     /// The age of the backup that was named.
     backup: Option<Result<Duration, String>>,
+}
+
+/// What all workspaces take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Workspaces {
+    jobs: usize,
+    bytes: u64,
+    /// There may be more: counting took too long.
+    is_cut: bool,
 }
 
 impl Health {
@@ -78,6 +93,7 @@ impl Health {
             kernel,
             foreign,
             open,
+            workspaces: workspaces(&config.workspaces_dir),
             backup,
         }
     }
@@ -123,6 +139,22 @@ fn files(state_dir: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
     (foreign, open)
 }
 
+/// Counts what is in this directory; nothing if it cannot be read, or is not there.
+fn workspaces(directory: &Path) -> Option<Workspaces> {
+    let opened = fs::File::open(directory).ok()?;
+    let limits = beneath::Limits {
+        time: COUNTED_FOR,
+        ..beneath::Limits::default()
+    };
+    let walked = beneath::walk(opened.as_fd(), "", limits);
+    let is_job = |path: &str| !path.contains('/') && !path.starts_with('.');
+    Some(Workspaces {
+        jobs: walked.entries.iter().filter(|it| is_job(&it.path)).count(),
+        bytes: walked.entries.iter().map(|entry| entry.disk_bytes).sum(),
+        is_cut: walked.truncated,
+    })
+}
+
 /// How long ago this was written.
 pub(super) fn age(path: &Path) -> Result<Duration, String> {
     let written = fs::metadata(path).and_then(|found| found.modified());
@@ -135,6 +167,9 @@ pub(super) fn age(path: &Path) -> Result<Duration, String> {
 /// Says what there is to say of it. PURE.
 pub(super) fn examine(config: &Config, health: &Health, say: &mut Say<'_>) {
     room(config, health, say);
+    if let Some(found) = health.workspaces {
+        files_of_jobs(config, found, say);
+    }
     descriptors(config, health, say);
     time(health, say);
     kernel(&health.kernel, say);
@@ -204,6 +239,26 @@ fn room(config: &Config, health: &Health, say: &mut Say<'_>) {
         }
         Some(free) => say("inodes", Verdict::Good, format!("{free} free")),
     }
+}
+
+fn files_of_jobs(config: &Config, found: Workspaces, say: &mut Say<'_>) {
+    let Workspaces {
+        jobs,
+        bytes,
+        is_cut,
+    } = found;
+    let (mib, most) = (bytes >> 20, config.max_workspaces_bytes);
+    let at_least = if is_cut { "at least " } else { "" };
+    let text = format!("{jobs} jobs have files of their own: {at_least}{mib} MiB");
+    let (verdict, more) = if most == u64::MAX {
+        (Verdict::Good, String::new())
+    } else if bytes >= most {
+        let why = "the most that --max-workspaces-bytes allows: jobs with files are refused";
+        (Verdict::Problem, format!(", {why}"))
+    } else {
+        (Verdict::Good, format!(" of {} MiB", most >> 20))
+    };
+    say("workspaces", verdict, format!("{text}{more}"));
 }
 
 fn descriptors(config: &Config, health: &Health, say: &mut Say<'_>) {
@@ -308,6 +363,37 @@ mod tests {
         };
         assert_eq!(verdicts(&files(1024)), [("descriptors", Verdict::Note)]);
         assert_eq!(verdicts(&files(65536)), [("descriptors", Verdict::Good)]);
+    }
+
+    #[test]
+    fn what_jobs_keep_is_counted_and_a_problem_when_no_more_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(workspaces(&folder.path().join("none")), None);
+        for job in ["a", "b", ".trash"] {
+            fs::create_dir_all(folder.path().join(job).join("in")).unwrap();
+            fs::write(folder.path().join(job).join("in/x"), vec![7; 1 << 20]).unwrap();
+        }
+        let found = workspaces(folder.path()).unwrap();
+        assert_eq!((found.jobs, found.bytes >> 20, found.is_cut), (2, 3, false));
+        let said = |flags: &[&str]| {
+            let config = testing::config(flags);
+            let health = Health {
+                workspaces: Some(found),
+                ..Health::default()
+            };
+            let mut findings = Finding::collect(|say| examine(&config, &health, say));
+            let one = findings.remove(0);
+            (one.about, one.verdict, one.text)
+        };
+        let text = "2 jobs have files of their own: 3 MiB".to_owned();
+        assert_eq!(said(&["--config="]), ("workspaces", Verdict::Good, text));
+        let (_, verdict, text) = said(&["--config=", "--max-workspaces-bytes=1M"]);
+        assert_eq!(verdict, Verdict::Problem, "{text}");
+        let (_, verdict, text) = said(&["--config=", "--max-workspaces-bytes=1G"]);
+        assert!(
+            verdict == Verdict::Good && text.ends_with("3 MiB of 1024 MiB"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub(super) struct Machine {
     pub(super) has_installed_service: bool,
     pub(super) default_token: Option<u32>,
     pub(super) tokens: Option<Result<Vec<(Access, bool)>, String>>,
-    pub(super) policy: Option<Result<usize, String>>,
+    pub(super) policy: Option<Result<(usize, bool), String>>,
     pub(super) tls: Option<Result<(), String>>,
     /// The answer to `GET /info` of a running service.
     pub(super) info: Option<serde_json::Value>,
@@ -71,7 +71,7 @@ impl Machine {
             policy: config
                 .policy
                 .as_deref()
-                .map(|path| Policy::read(path).map(|policy| policy.len())),
+                .map(|path| Policy::read(path).map(|policy| (policy.len(), policy.is_all()))),
             tls: config.tls.as_ref().map(|tls| tls::acceptor(tls).map(drop)),
             info,
             cgroup_kill: has_cgroup_kill(),

@@ -62,7 +62,11 @@ fn commands(machine: &Machine, say: &mut Say<'_>) {
             "any: whoever may operate can run everything; --policy allows templates only"
                 .to_owned(),
         ),
-        Some(Ok(count)) => (Verdict::Good, format!("{count} templates only")),
+        Some(Ok((count, true))) => (Verdict::Good, format!("{count} templates only")),
+        Some(Ok((count, false))) => (
+            Verdict::Note,
+            format!("any, and {count} templates: whoever may operate can run everything"),
+        ),
         Some(Err(why)) => (Verdict::Insecure, format!("would not start: {why}")),
     };
     say("commands", verdict, text);

@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::spec::{name_or_id, put};
+use super::spec::{name_or_id, number, put};
 use crate::failure::Failure;
+use crate::values::seconds;
 
 /// How to run it, further.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -40,6 +41,15 @@ pub(crate) struct MoreArgs {
     /// Class of its reads and writes, and level from 0 to 7, such as idle or best-effort:7
     #[arg(long, value_name = "CLASS[:LEVEL]")]
     io_priority: Option<String>,
+    /// Tell of the timeout so long before it, by an event, and by --warn-signal
+    #[arg(long, value_name = "TIME", value_parser = seconds, requires = "timeout")]
+    timeout_warning: Option<f64>,
+    /// Signal that the job's first process gets with --timeout-warning
+    #[arg(long, value_name = "SIGNAL", requires = "timeout_warning")]
+    warn_signal: Option<String>,
+    /// Which processes get --warn-signal instead
+    #[arg(long, value_enum, value_name = "WHICH", requires = "warn_signal")]
+    warn_scope: Option<Scope>,
     /// Which processes the first signal of a stop reaches
     #[arg(long, value_enum, value_name = "WHICH")]
     stop_scope: Option<Scope>,
@@ -107,13 +117,17 @@ impl MoreArgs {
         if let Some(priority) = &self.io_priority {
             put(body, &["io_priority"], io_priority(priority)?);
         }
+        if let Some(before) = self.timeout_warning {
+            put(body, &["timeout_warning", "before_seconds"], number(before));
+        }
+        if let Some(signal) = &self.warn_signal {
+            put(body, &["timeout_warning", "signal"], json!(signal));
+        }
+        if let Some(scope) = self.warn_scope {
+            put(body, &["timeout_warning", "scope"], json!(scope.word()));
+        }
         if let Some(scope) = self.stop_scope {
-            let word = match scope {
-                Scope::Group => "group",
-                Scope::Leader => "leader",
-                Scope::All => "all",
-            };
-            put(body, &["stop", "scope"], json!(word));
+            put(body, &["stop", "scope"], json!(scope.word()));
         }
         if let Some(on_limit) = self.on_limit {
             let word = match on_limit {
@@ -132,6 +146,16 @@ impl MoreArgs {
             put(body, &["webhooks"], json!(hooks));
         }
         Ok(())
+    }
+}
+
+impl Scope {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Group => "group",
+            Self::Leader => "leader",
+            Self::All => "all",
+        }
     }
 }
 
@@ -202,6 +226,8 @@ mod tests {
         script: Option<String>,
         #[arg(long)]
         clean_env: bool,
+        #[arg(long)]
+        timeout: Option<String>,
     }
 
     fn body(line: &str) -> Result<Value, Failure> {
@@ -216,12 +242,14 @@ mod tests {
     fn every_flag_becomes_its_field() {
         let line = "--script x --shell '/bin/bash -ec' --env-inherit HOME --env-inherit LANG \
             --supplementary-group adm --supplementary-group 7 --oom-score-adj -5 --cpu-affinity 3,0-1 --allow-new-privs \
-            --sandbox require --no-network --io-priority best-effort:7 --stop-scope all --on-limit stop-job --webhook https://example.org/a";
+            --sandbox require --no-network --io-priority best-effort:7 --timeout 5m \
+            --timeout-warning 1m --warn-signal USR1 --warn-scope all --stop-scope all --on-limit stop-job --webhook https://example.org/a";
         let expected = json!({
             "shell": ["/bin/bash", "-ec"], "env_inherit": ["HOME", "LANG"], "supplementary_groups": ["adm", 7],
             "oom_score_adj": -5, "cpu_affinity": [0, 1, 3], "no_new_privs": false,
             "sandbox": {"landlock": "default", "seccomp": "default", "require": true, "network": "off"},
             "io_priority": {"class": "best_effort", "level": 7},
+            "timeout_warning": {"before_seconds": 60, "signal": "USR1", "scope": "all"},
             "stop": {"scope": "all"}, "output": {"on_limit": "stop_job"},
             "webhooks": [{"url": "https://example.org/a"}],
         });
@@ -242,6 +270,8 @@ mod tests {
             "--cpu-affinity 1024",
             "--sandbox some",
             "--io-priority idle:x",
+            "--timeout-warning 1m",
+            "--timeout 5m --warn-signal USR1",
             "--clean-env --env-inherit HOME",
         ] {
             assert!(matches!(body(line), Err(Failure::Usage(_))), "{line}");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::files::{FilesArgs, has_workspace};
+use super::files::{Brought, FilesArgs, has_workspace};
 use super::more::MoreArgs;
 use super::ready::ReadyArgs;
 use crate::failure::Failure;
@@ -193,6 +193,11 @@ impl SpecArgs {
     /// Does the file of the spec take standard input?
     pub(crate) fn reads_stdin(&self) -> bool {
         self.file.as_deref() == Some(Path::new("-"))
+    }
+
+    /// What the request cannot hold, and is put into the job once it is there.
+    pub(crate) fn apart(&self, directory: &Path) -> Result<Vec<Brought>, Failure> {
+        self.files.apart(directory)
     }
 
     /// The body of the request.
@@ -423,7 +428,7 @@ pub(crate) fn put(body: &mut Map<String, Value>, place: &[&str], value: Value) {
 }
 
 /// A whole number goes without a fraction.
-fn number(value: f64) -> Value {
+pub(super) fn number(value: f64) -> Value {
     let text = value.to_string();
     serde_json::from_str(&text).unwrap_or_else(|_| json!(value))
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
+use std::time::Duration;
 
 use nix::sys::prctl;
 use nix::sys::signal::Signal::{
@@ -154,6 +155,7 @@ fn launch_in(
         life: Life::new(launch.plan.clone()),
         deadline_at: None,
         usage: None,
+        used_before: used_before(),
         output: output.totals(),
         survivors: Vec::new(),
         stdin_closed: false,
@@ -197,6 +199,13 @@ fn launch_in(
             Err(failure)
         }
     }
+}
+
+/// What this monitor's children have used, of all of its jobs up to now.
+fn used_before() -> (u64, u64) {
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let used = sys::used_by_children();
+    (micros(used.user), micros(used.system))
 }
 
 fn prepare_sandbox(launch: &Launch) -> Result<Option<Prepared>, SpawnFailure> {

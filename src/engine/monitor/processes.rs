@@ -306,6 +306,7 @@ impl Processes {
             user_cpu_seconds: self.used.user.as_secs_f64(),
             system_cpu_seconds: self.used.system.as_secs_f64(),
             max_rss_bytes: self.used.max_rss_bytes,
+            max_memory_bytes: self.tree.group().and_then(Group::memory_peak),
         })
     }
 }

@@ -9,7 +9,7 @@ use job::ready::{Address, OnTimeout, Ready, Sign};
 use job::sandbox::{InForce, Part, Sandbox};
 use job::spec::{
     EnvInherit, IoClass, IoPriority, Limits, NameOrId, Program, Rlimit, RlimitResource,
-    RlimitValue, Secrets, Stdin, StdinData,
+    RlimitValue, Scope, Secrets, Stdin, StdinData, TimeoutWarning,
 };
 use job::time::Timestamp;
 use job::webhook::{Webhook, WebhookSecret};
@@ -77,6 +77,11 @@ pub(super) fn ended_job() -> Job {
             }),
             stdin: Stdin::Data(StdinData::Text("x".to_owned())),
             timeout: Some(Duration::from_millis(1500)),
+            timeout_warning: Some(TimeoutWarning {
+                before: Duration::from_secs(1),
+                signal: Some(Signal::TERM),
+                scope: Scope::Leader,
+            }),
             start_deadline: Some(Duration::from_secs(3)),
             ready: Some(Ready {
                 sign: Sign::Port {
@@ -111,6 +116,7 @@ pub(super) fn ended_job() -> Job {
         finished_at: Some(moment),
         expires_at: Some(moment),
         deadline_at: Some(moment),
+        warned_at: Some(moment),
         ready_at: Some(moment),
         not_ready_at: Some(moment),
         ready_message: Some("port 8080 at 127.0.0.1, process 4711".to_owned()),
@@ -119,6 +125,7 @@ pub(super) fn ended_job() -> Job {
             started_at: moment,
             start_ticks: 1,
             monitor_pid: 4710,
+            used_before: (0, 0),
             executable: Some("/bin/sh".to_owned()),
             unwatched: None,
             cgroup: Some("procession/x".to_owned()),

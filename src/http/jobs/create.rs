@@ -15,7 +15,7 @@ use crate::extract::Wait;
 use crate::headers::IDEMPOTENT_REPLAYED;
 use crate::layers::auth::Caller;
 use crate::output::Wanted;
-use crate::policy::TemplateError;
+use crate::policy::{Policies, TemplateError};
 use crate::problem::{ApiError, Violation};
 use crate::query::Params;
 use crate::request::{self, Body, BodyError, FieldError, NewJob, SpecLimits};
@@ -47,10 +47,6 @@ pub(crate) async fn create(
     let key = idempotency::key(request.headers())?;
     let trace = trace::of(request.headers());
     if multipart::is_form(request.headers()) {
-        // Any web page can send a form.
-        if caller.is_unknown() {
-            return Err(ApiError::UnsupportedMediaType("application/json"));
-        }
         let submitted = create_from_form(&api, &caller, request, (key, trace), &wait).await?;
         return Ok(accepted(&api, submitted, &wait, shown).await);
     }
@@ -114,7 +110,7 @@ pub(crate) async fn validate(
 
 /// Does the command policy, if there is one, admit this job? Every way to a job comes by here.
 pub(crate) async fn judge(settings: &Settings, spec: &Spec) -> Result<(), ApiError> {
-    let Some(policy) = settings.policy.clone() else {
+    let Some(policy) = settings.policy.as_ref().map(Policies::now) else {
         return Ok(());
     };
     let spec = spec.clone();
@@ -229,13 +225,16 @@ async fn made_within(
     let invalid = |errors: Vec<FieldError>| {
         ApiError::InvalidSpec(errors.into_iter().map(Violation::from).collect())
     };
-    let Some(policy) = settings.policy.clone() else {
+    let Some(policy) = settings.policy.as_ref().map(Policies::now) else {
         return request::parse_submission(body, limits).map_err(invalid);
     };
-    if body.has_program() {
+    if policy.is_all() && body.has_program() {
         return Err(ApiError::PolicyForbids(
             "this service runs templates only: send template and params",
         ));
+    }
+    if !policy.is_all() && !body.has_template() {
+        return request::parse_submission(body, limits).map_err(invalid);
     }
     let request = request::parse_template_request(body, limits).map_err(invalid)?;
     // A parameter that is a path is looked up on disk.

@@ -114,11 +114,6 @@ impl Caller {
         }
     }
 
-    /// Does the service ask nobody who they are?
-    pub(crate) fn is_unknown(&self) -> bool {
-        matches!(self.by, By::Nothing)
-    }
-
     /// Does the permission end before the connection does?
     fn may_end(&self) -> bool {
         self.grant.is_some() || matches!(self.by, By::Session { .. })

@@ -5,7 +5,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{CONNECTION, HOST, ORIGIN, TRANSFER_ENCODING};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, HOST, ORIGIN, TRANSFER_ENCODING};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
 use axum::middleware::Next;
@@ -119,7 +119,20 @@ fn check(
     if foreign && !leads_in {
         return Err(ApiError::OriginNotAllowed);
     }
+    // Any web page can send a form, and where nobody is asked who they are, nothing else tells the two apart.
+    if !socket && matches!(settings.auth, AuthMode::None) && is_form(headers) {
+        return Err(ApiError::UnsupportedMediaType("application/json"));
+    }
     Ok(())
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    const KIND: &[u8] = b"multipart/";
+    headers.get_all(CONTENT_TYPE).iter().any(|kind| {
+        let kind = kind.as_bytes().trim_ascii_start();
+        kind.get(..KIND.len())
+            .is_some_and(|kind| kind.eq_ignore_ascii_case(KIND))
+    })
 }
 
 /// The value of a header that comes once.

@@ -1,4 +1,4 @@
-//! The body of `POST /jobs` where a command policy holds: a template and its parameters.
+//! The body of `POST /jobs` that a command policy makes a job of: a template and its parameters.
 
 use std::collections::BTreeMap;
 
@@ -43,10 +43,18 @@ impl Body {
     /// Does it say itself what to run?
     #[must_use]
     pub fn has_program(&self) -> bool {
+        self.has_any(&["command", "script"])
+    }
+
+    /// Does it name a template?
+    #[must_use]
+    pub fn has_template(&self) -> bool {
+        self.has_any(&["template"])
+    }
+
+    fn has_any(&self, names: &[&str]) -> bool {
         match &self.0 {
-            Value::Object(object) => ["command", "script"]
-                .iter()
-                .any(|name| object.members.contains_key(*name)),
+            Value::Object(object) => names.iter().any(|name| object.members.contains_key(*name)),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::Text(_) | Value::List(_) => {
                 false
             }

@@ -79,6 +79,7 @@ fn every_field_can_be_set() {
     fields.insert("webhooks".into(), json!([]));
     fields.insert("ready".into(), Json::Null);
     fields.insert("io_priority".into(), Json::Null);
+    fields.insert("timeout_warning".into(), Json::Null);
     fields.insert("workspace".into(), Json::Null);
     fields.insert("inputs".into(), json!([]));
     fields.insert("artifacts".into(), Json::Null);

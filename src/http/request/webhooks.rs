@@ -80,13 +80,14 @@ fn address(private: bool) -> impl Fn(&At<'_>) -> Option<String> {
 }
 
 /// What a webhook can be told of: all but deliveries.
-const EVENTS: [(&str, Kind); 12] = [
+const EVENTS: [(&str, Kind); 13] = [
     ("job.created", Kind::Created),
     ("job.started", Kind::Started),
     ("job.paused", Kind::Paused),
     ("job.resumed", Kind::Resumed),
     ("job.stopping", Kind::Stopping),
     ("job.signaled", Kind::Signaled),
+    ("job.warned", Kind::Warned),
     ("job.changed", Kind::Changed),
     ("job.ready", Kind::Ready),
     ("job.not_ready", Kind::NotReady),

@@ -25,6 +25,9 @@ pub enum Kind {
     /// A signal was sent to it.
     #[serde(rename = "job.signaled")]
     Signaled,
+    /// Its timeout is near.
+    #[serde(rename = "job.warned")]
+    Warned,
     /// A client changed it.
     #[serde(rename = "job.changed")]
     Changed,
@@ -84,13 +87,14 @@ pub enum About {
 
 impl Kind {
     /// Every kind, in the order of a life.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Created,
         Self::Started,
         Self::Paused,
         Self::Resumed,
         Self::Stopping,
         Self::Signaled,
+        Self::Warned,
         Self::Changed,
         Self::Ready,
         Self::NotReady,
@@ -117,6 +121,7 @@ impl Kind {
             Self::Resumed => "job.resumed",
             Self::Stopping => "job.stopping",
             Self::Signaled => "job.signaled",
+            Self::Warned => "job.warned",
             Self::Changed => "job.changed",
             Self::Ready => "job.ready",
             Self::NotReady => "job.not_ready",
@@ -150,6 +155,7 @@ impl Kind {
             | Self::Resumed
             | Self::Stopping
             | Self::Signaled
+            | Self::Warned
             | Self::Changed
             | Self::Ready
             | Self::NotReady
@@ -175,6 +181,7 @@ impl Kind {
             Self::Paused => Some(State::Paused),
             Self::Stopping => Some(State::Stopping),
             Self::Signaled
+            | Self::Warned
             | Self::Changed
             | Self::Ready
             | Self::NotReady

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Signal;
 use crate::outcome::{Cause, Exit, SpawnFailure};
-use crate::spec::{OutputPolicy, Scope, Spec, StopPolicy, WaitFor};
+use crate::spec::{OutputPolicy, Scope, Spec, StopPolicy, TimeoutWarning, WaitFor};
 use crate::time::BootInstant;
 
 /// The part of a spec that matters for as long as the job lives.
@@ -19,6 +19,9 @@ pub struct Plan {
     pub wait_for: WaitFor,
     /// How long it may run.
     pub timeout: Option<Duration>,
+    /// What it hears before that.
+    #[serde(default)]
+    pub warning: Option<TimeoutWarning>,
     /// What is kept of the output.
     pub output: OutputPolicy,
 }
@@ -29,6 +32,7 @@ impl From<&Spec> for Plan {
             stop: spec.stop,
             wait_for: spec.wait_for,
             timeout: spec.timeout,
+            warning: spec.timeout_warning,
             output: spec.output,
         }
     }
@@ -133,6 +137,13 @@ pub enum Event {
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
+    /// The timeout is near: send this signal, if there is one, to the processes in scope.
+    Warn {
+        /// What to send.
+        signal: Option<Signal>,
+        /// To whom.
+        scope: Scope,
+    },
     /// Send this signal to the processes in scope, then SIGCONT to those of them that are stopped.
     Terminate {
         /// What to send.

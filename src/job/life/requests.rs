@@ -143,6 +143,10 @@ impl Life {
             }
             Phase::Draining { .. } | Phase::Ended => return Verdict::Refuse(Refusal::Finished),
         }
+        if timeout != self.plan.timeout {
+            // Of another moment, it is told again.
+            self.has_warned = false;
+        }
         self.plan.timeout = timeout;
         self.plan.stop = stop;
         Verdict::Do(None)

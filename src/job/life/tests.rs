@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::Spec;
 use crate::outcome::Stage;
-use crate::spec::{OutputPolicy, StopPolicy};
+use crate::spec::{OutputPolicy, StopPolicy, TimeoutWarning};
 
 fn plan(wait_for: WaitFor) -> Plan {
     Plan {
@@ -15,6 +15,7 @@ fn plan(wait_for: WaitFor) -> Plan {
         },
         wait_for,
         timeout: Some(Duration::from_secs(100)),
+        warning: None,
         output: OutputPolicy::default(),
     }
 }
@@ -568,4 +569,78 @@ fn a_stop_before_the_program_runs_is_the_cause_of_the_end() {
         let _ = life.on(event, now);
     }
     assert_eq!(life.termination().unwrap().cause, Cause::Canceled);
+}
+
+/// One that is warned 30 s before its timeout of 100 s.
+fn warned() -> Life {
+    let warning = TimeoutWarning {
+        before: Duration::from_secs(30),
+        signal: Some(Signal::CONT),
+        scope: Scope::Leader,
+    };
+    let mut life = Life::new(Plan {
+        warning: Some(warning),
+        ..plan(WaitFor::Leader)
+    });
+    let _ = life.on(Event::Started, at(0));
+    life
+}
+
+const WARN: Effect = Effect::Warn {
+    signal: Some(Signal::CONT),
+    scope: Scope::Leader,
+};
+
+#[test]
+fn a_warning_comes_once_before_the_timeout() {
+    let mut life = warned();
+    assert_eq!(life.wake_at(), Some(at(70).boot));
+    assert_eq!(life.on(Event::Tick, at(69)), None);
+    assert_eq!(life.warned_at(), None);
+    assert_eq!(life.on(Event::Tick, at(70)), Some(WARN));
+    assert_eq!(life.warned_at(), Some(at(70).wall));
+    assert_eq!(life.on(Event::Tick, at(71)), None);
+    assert_eq!(life.wake_at(), Some(at(100).boot));
+    let stop = life.on(Event::Tick, at(100));
+    assert!(matches!(stop, Some(Effect::Terminate { .. })), "{stop:?}");
+    assert_eq!(life.warned_at(), Some(at(70).wall));
+}
+
+#[test]
+fn a_timer_that_is_too_late_for_the_warning_stops_the_job() {
+    let mut life = warned();
+    let stop = life.on(Event::Tick, at(100));
+    assert!(matches!(stop, Some(Effect::Terminate { .. })), "{stop:?}");
+    assert_eq!(life.warned_at(), None);
+}
+
+#[test]
+fn a_pause_moves_the_warning_with_the_timeout() {
+    let mut life = warned();
+    assert_eq!(life.pause(at(60)), Verdict::Do(None));
+    assert_eq!((life.wake_at(), life.on(Event::Tick, at(75))), (None, None));
+    assert_eq!(life.resume(at(1060)), Verdict::Do(None));
+    assert_eq!(life.wake_at(), Some(at(1070).boot));
+    assert_eq!(life.on(Event::Tick, at(1070)), Some(WARN));
+}
+
+#[test]
+fn another_timeout_is_warned_of_again() {
+    let mut life = warned();
+    let stop = life.plan().stop;
+    assert_eq!(life.on(Event::Tick, at(70)), Some(WARN));
+    // The same one is not another one.
+    let same = Some(Duration::from_secs(100));
+    assert_eq!(life.amend(same, stop, at(71)), Verdict::Do(None));
+    assert_eq!(life.wake_at(), Some(at(100).boot));
+    let later = Some(Duration::from_secs(200));
+    assert_eq!(life.amend(later, stop, at(72)), Verdict::Do(None));
+    assert_eq!(life.wake_at(), Some(at(170).boot));
+    assert_eq!(life.on(Event::Tick, at(170)), Some(WARN));
+    // One that leaves less time than the warning wants is warned of at once.
+    let sooner = Some(Duration::from_secs(180));
+    assert_eq!(life.amend(sooner, stop, at(171)), Verdict::Do(None));
+    assert_eq!(life.on(Event::Tick, at(171)), Some(WARN));
+    assert_eq!(life.amend(None, stop, at(172)), Verdict::Do(None));
+    assert_eq!(life.wake_at(), None);
 }

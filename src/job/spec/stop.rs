@@ -43,6 +43,18 @@ impl Default for StopPolicy {
     }
 }
 
+/// What a job hears before its timeout.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TimeoutWarning {
+    /// How long before.
+    #[serde(rename = "before_seconds", with = "seconds")]
+    pub before: Duration,
+    /// What is sent; without it, only clients hear of it.
+    pub signal: Option<Signal>,
+    /// Whom it is sent to.
+    pub scope: Scope,
+}
+
 /// When a job counts as over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

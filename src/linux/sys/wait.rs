@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::resource::{UsageWho, getrusage};
 
 use super::Pid;
 
@@ -56,6 +57,14 @@ impl Usage {
             max_rss_bytes: unsigned(usage.ru_maxrss).saturating_mul(1024),
         }
     }
+}
+
+/// What the children of this process have used that it has waited for, and theirs.
+pub fn used_by_children() -> Usage {
+    let Ok(used) = getrusage(UsageWho::RUSAGE_CHILDREN) else {
+        return Usage::default();
+    };
+    Usage::read(used.as_ref())
 }
 
 /// By code or by signal; real-time signals included.

@@ -38,6 +38,16 @@ pub(super) fn ready(job: &Job) {
     }
 }
 
+/// Its timeout is near.
+pub(super) fn warned(job: &Job) {
+    tracing::info!(
+        job.id = %job.id,
+        deadline_at = job.deadline_at.map(tracing::field::display),
+        "job {} is warned of its timeout",
+        job.id
+    );
+}
+
 /// Somebody has asked for its end.
 pub(super) fn stopping(job: &Job, stop: &Stop) {
     tracing::info!(

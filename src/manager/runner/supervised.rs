@@ -8,7 +8,7 @@ use std::ops::ControlFlow::{self, Break, Continue};
 use tokio::time::Instant;
 
 use super::requests::{JobRequest, Pending, READERS, Reply, UNANSWERED, refused, send};
-use super::{Next, Runner, Stopping, log, ready};
+use super::{Next, Runner, Stopping, log, ready, warning};
 use crate::adopt::{self, Fate, Origin};
 use crate::link::MonitorLink;
 use crate::readers::{Telling, more_read};
@@ -193,6 +193,9 @@ impl<'a> Supervised<'a> {
                 }
                 mirror::mirror(&mut self.runner.job, &record);
                 self.runner.publish();
+                if warning::is_news(&self.runner.job, &record) {
+                    Box::pin(warning::tell(self.runner, &record)).await;
+                }
                 if self.runner.job.state != State::Starting {
                     self.runner.answer();
                 }

@@ -20,7 +20,7 @@ const USUAL: &str = r#"{
     "limits": {"memory_bytes": null, "cpu": null, "pids": null},
     "no_new_privs": true, "sandbox": null, "stdin": {"mode": "null"}, "pty": null,
     "output": {"merge_stderr": false, "max_bytes": 67108864, "on_limit": "drop_oldest"},
-    "timeout_seconds": null,
+    "timeout_seconds": null, "timeout_warning": null,
     "stop": {"signal": "SIGTERM", "grace_seconds": 10, "scope": "group"},
     "wait_for": "leader", "success_exit_codes": [0], "queue": "default", "priority": 0,
     "weight": 1, "concurrency": null,
@@ -29,6 +29,7 @@ const USUAL: &str = r#"{
   },
   "process": {"executable": null, "cgroup": null, "sandbox": null},
   "exit": {"oom_killed": null},
+  "usage": {"max_memory_bytes": null},
   "termination": {
     "requested_by": null, "reason": null, "signals_sent": [], "escalated": false, "killed_leftovers": 0
   },
@@ -382,7 +383,7 @@ mod tests {
     fn a_section_stays_when_nothing_is_left_in_it() {
         assert_eq!(
             stripped(&Value::Object(SECTIONS.clone())),
-            json!({"exit": {}, "output": {}, "process": {}, "spec": {}, "termination": {}})
+            json!({"exit": {}, "output": {}, "process": {}, "spec": {}, "termination": {}, "usage": {}})
         );
     }
 

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{file, is_gone, listed, text, workspace};
-use crate::harness::{LONG, Reply, Server, eventually, id};
+use crate::harness::{LONG, Reply, Server, amount, eventually, id};
 
 /// Gives a program this input, and returns what it says. It must succeed.
 fn through(program: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
@@ -436,4 +436,46 @@ async fn nothing_new_comes_once_all_workspaces_are_full() {
         (reply.status == 201).then_some(())
     })
     .await;
+}
+
+/// A number of a process that its status names, in KiB.
+fn status(pid: nix::unistd::Pid, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.unwrap().trim_start_matches(':').trim();
+    number.trim_end_matches(" kB").parse().unwrap()
+}
+
+/// With `PROCESSION_FORM_MB=500`, as much as the service promises to pass on.
+#[tokio::test]
+async fn a_large_form_goes_through_a_job_and_back_with_little_memory() {
+    let server = Server::start().await;
+    let megabytes = amount("PROCESSION_FORM_MB", 48);
+    let line = b"0123456789abcdef0123456789abcde\n";
+    let large = line.repeat(usize::try_from(megabytes).unwrap() << 15);
+    let job = json!({
+        "script": "tac in.txt > out.txt", "artifacts": {"paths": ["out.txt"]},
+        "inputs": [{"path": "in.txt", "part": "f"}],
+    });
+    server.run_script("true").await;
+    let process = server.server_process().unwrap();
+    // From here on the peak counts anew.
+    std::fs::write(format!("/proc/{process}/clear_refs"), "5").unwrap();
+    let before = status(process, "VmHWM");
+    let made = post_form(&server, "k", &job, &[("f", &large)]).await;
+    assert_eq!(made.status, 201, "{made}");
+    let made = server.finished(&id(&made.json())).await;
+    assert_eq!(made["state"], "succeeded", "{made:#}");
+    let back = server
+        .get(&format!("/jobs/{}/files/out.txt", id(&made)))
+        .await;
+    assert!(
+        back.body == large,
+        "{} bytes of {}",
+        back.body.len(),
+        large.len()
+    );
+    let grown = status(process, "VmHWM").saturating_sub(before);
+    eprintln!("{megabytes} MB: the server had {grown} KiB more than {before} KiB");
+    assert!(grown < 10 << 10, "{grown} KiB more than {before}");
 }

@@ -111,3 +111,53 @@ async fn files_are_listed_and_copied_by_commands() {
         "job_already_finished"
     );
 }
+
+#[tokio::test]
+async fn a_run_brings_directories_in_and_more_than_a_request_holds() {
+    let server = Server::start().await;
+    let here = work(&server, "dirs");
+    fs::create_dir_all(here.join("src/deep/er")).unwrap();
+    fs::write(here.join("src/deep/er/a b"), "content\n").unwrap();
+    fs::write(here.join("src/tool"), "#!/bin/sh\ncat 'deep/er/a b' link\n").unwrap();
+    fs::set_permissions(here.join("src/tool"), PermissionsExt::from_mode(0o755)).unwrap();
+    std::os::unix::fs::symlink("deep/er/a b", here.join("src/link")).unwrap();
+    let large: String = (0..400_000).map(|n| format!("{n}\n")).collect();
+    assert!(large.len() > 2 << 20);
+    fs::write(here.join("large"), &large).unwrap();
+    let run = |args: &[&str]| client(&server, &here, args).output().unwrap();
+    let script = "cd in && ./tool && tail -n 1 ../large; exit 4";
+    let out = run(&["run", "--in", "src:in", "--in", "large", "--script", script]);
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(4), "{said}");
+    let expected = "content\ncontent\n399999\n";
+    assert_eq!(String::from_utf8(out.stdout).unwrap(), expected, "{said}");
+    // What is in a directory, into the workspace itself; and in the background.
+    let here = here.join("src");
+    let mut run = client(&server, &here, &["run", "-d", "--in", ".", "./tool"]);
+    let out = run.output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{said}");
+    let job = server
+        .finished(String::from_utf8(out.stdout).unwrap().trim())
+        .await;
+    assert_eq!(job["state"], "succeeded", "{job:#}");
+    assert_eq!(server.stdout(&id(&job)).await, "content\ncontent\n");
+}
+
+#[tokio::test]
+async fn a_job_that_does_not_get_its_files_is_canceled() {
+    let server = Server::start().await;
+    let here = work(&server, "refused");
+    fs::create_dir_all(here.join("src")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", here.join("src/out")).unwrap();
+    let args = ["run", "--name", "refused", "--in", "src", "true"];
+    let out = client(&server, &here, &args).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(125), "{said}");
+    assert!(said.contains("src/out") || said.contains("link"), "{said}");
+    let list = server.get("/jobs?name=refused").await.json();
+    let job = server
+        .finished(list["jobs"][0]["id"].as_str().unwrap())
+        .await;
+    assert_eq!(job["state"], "canceled", "{job:#}");
+}

@@ -21,8 +21,8 @@ export interface paths {
          *     that cannot be executed is still 201: the job is `failed` with the cause `spawn_failed`. The command's exit
          *     code never becomes an HTTP status.
          *
-         *     **Where the service has a command policy**, the body is a `TemplateSubmission` instead, and one with `command`
-         *     or `script` is refused with 403 `policy_forbids`.
+         *     **Where the service has a command policy**, the body may be a `TemplateSubmission` instead. With the mode `only` it has to
+         *     be, and one with `command` or `script` is refused with 403 `policy_forbids`.
          */
         post: operations["createJob"];
         delete?: never;
@@ -2177,6 +2177,22 @@ export interface components {
              * @default null
              */
             timeout_seconds: number | null;
+            /**
+             * @description `before_seconds` before the timeout strikes, there is the event `job.warned`, `warned_at` of the job is set, and with `signal`
+             *     that is sent to the job. Once: a pause moves it with the timeout, and a changed timeout has a warning of its own, at once if
+             *     less time is left.
+             */
+            timeout_warning?: {
+                /** @description Less than `timeout_seconds`. */
+                before_seconds: number;
+                /** @default null */
+                signal: null | components["schemas"]["SignalName"];
+                /**
+                 * @description With `signal`. Most signals end processes that do not handle them.
+                 * @enum {string|null}
+                 */
+                scope?: "group" | "leader" | "all" | null;
+            } | null;
             /** @description What DELETE, timeout and shutdown do first; the final kill always takes every process of the job. */
             stop?: {
                 /** @description SIGTERM by default. */
@@ -2675,7 +2691,7 @@ export interface components {
             } | null;
         };
         /** @description The spec of a job with every default filled in. */
-        JobSpec: WithRequired<components["schemas"]["SpecCommon"], "cwd" | "env" | "env_inherit" | "user" | "group" | "supplementary_groups" | "umask" | "nice" | "io_priority" | "oom_score_adj" | "cpu_affinity" | "limits" | "no_new_privs" | "sandbox" | "stdin" | "pty" | "output" | "timeout_seconds" | "stop" | "wait_for" | "success_exit_codes" | "queue" | "priority" | "weight" | "concurrency" | "start_deadline_seconds" | "ttl_seconds_after_finished" | "retry" | "ready" | "workspace" | "inputs" | "artifacts"> & {
+        JobSpec: WithRequired<components["schemas"]["SpecCommon"], "cwd" | "env" | "env_inherit" | "user" | "group" | "supplementary_groups" | "umask" | "nice" | "io_priority" | "oom_score_adj" | "cpu_affinity" | "limits" | "no_new_privs" | "sandbox" | "stdin" | "pty" | "output" | "timeout_seconds" | "timeout_warning" | "stop" | "wait_for" | "success_exit_codes" | "queue" | "priority" | "weight" | "concurrency" | "start_deadline_seconds" | "ttl_seconds_after_finished" | "retry" | "ready" | "workspace" | "inputs" | "artifacts"> & {
             /** @description The names; the values are never shown. */
             secret_env: {
                 [key: string]: string | null;
@@ -2760,6 +2776,7 @@ export interface components {
          *           "on_limit": "drop_oldest"
          *         },
          *         "timeout_seconds": 60,
+         *         "timeout_warning": null,
          *         "stop": {
          *           "signal": "SIGTERM",
          *           "grace_seconds": 10,
@@ -2787,6 +2804,7 @@ export interface components {
          *       "finished_at": "2026-01-31T12:01:10.100042Z",
          *       "expires_at": "2026-02-07T12:01:10.100042Z",
          *       "deadline_at": null,
+         *       "warned_at": null,
          *       "ready_at": null,
          *       "not_ready_at": null,
          *       "ready_message": null,
@@ -2831,7 +2849,8 @@ export interface components {
          *       "usage": {
          *         "user_cpu_seconds": 0.42,
          *         "system_cpu_seconds": 0.03,
-         *         "max_rss_bytes": 18350080
+         *         "max_rss_bytes": 18350080,
+         *         "max_memory_bytes": 20971520
          *       },
          *       "output": {
          *         "stdout_bytes": 1234,
@@ -2915,6 +2934,8 @@ export interface components {
             expires_at: null | components["schemas"]["Timestamp"];
             /** @description When the timeout will strike. */
             deadline_at: null | components["schemas"]["Timestamp"];
+            /** @description When the present attempt was warned last that its timeout is near. */
+            warned_at: null | components["schemas"]["Timestamp"];
             /** @description When the present attempt was ready, of a job with `ready`. */
             ready_at: null | components["schemas"]["Timestamp"];
             /** @description When it was told that it was not ready in time. It may be ready later. */
@@ -2935,7 +2956,7 @@ export interface components {
             termination: null | components["schemas"]["Termination"];
             /** @description Set where the program never ran. */
             spawn_failure: null | components["schemas"]["SpawnFailure"];
-            /** @description What was used; unknown where the monitor was replaced or lost. */
+            /** @description What was used; unknown where the monitor was replaced or lost. `GET /jobs/{id}` also shows it while the job runs, up to that moment, and `version` does not grow with it. */
             usage: null | components["schemas"]["Usage"];
             output: components["schemas"]["OutputTotals"];
             /** @description What a stop has not been able to end yet; empty unless the job is `stopping`. */
@@ -3196,8 +3217,22 @@ export interface components {
         Usage: {
             user_cpu_seconds: number;
             system_cpu_seconds: number;
-            /** @description The largest resident set of any one process. */
+            /** @description The largest resident set of any one process; while it runs, of those that are there. */
             max_rss_bytes: number;
+            /** @description The most memory that all of them had at a time, if the job has a cgroup with the memory controller (and Linux 5.19). */
+            max_memory_bytes: number | null;
+            /** @description While it runs, as the fields below: how many there are. */
+            processes?: number;
+            /** @description What they have now: of the cgroup if it counts it, else the sum of the resident sets. */
+            memory_bytes?: number;
+            /** @description Read from disks, if the job has a cgroup with the I/O controller. */
+            read_bytes?: number | null;
+            written_bytes?: number | null;
+            /**
+             * @description `cgroup`: the kernel counts all that belongs to the job. `processes`: those that are there, and those that the monitor has seen end.
+             * @enum {string}
+             */
+            source?: "cgroup" | "processes";
         };
         OutputTotals: {
             /** @description Dropped ones included. */
@@ -3313,7 +3348,7 @@ export interface components {
             next_offset: number;
         };
         /** @enum {string} */
-        EventType: "job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.ready" | "job.not_ready" | "job.attempt_finished" | "job.artifacts" | "job.finished" | "job.webhook_delivered" | "job.webhook_failed" | "batch.created" | "batch.finished" | "schedule.started" | "schedule.skipped" | "schedule.changed" | "queue.changed";
+        EventType: "job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.warned" | "job.changed" | "job.ready" | "job.not_ready" | "job.attempt_finished" | "job.artifacts" | "job.finished" | "job.webhook_delivered" | "job.webhook_failed" | "batch.created" | "batch.finished" | "schedule.started" | "schedule.skipped" | "schedule.changed" | "queue.changed";
         /**
          * @description A happening, as a CloudEvent 1.0. `source` names the store that it comes from, `time` is when it happened. `subject` is the job's id,
          *     `batch/` and that of a batch, `schedule/` and the name of a schedule, or `queue/` and that of a queue; the last two are only in
@@ -3406,6 +3441,8 @@ export interface components {
                 pid?: number | null;
                 /** @description With `job.ready`: what showed it. With `job.not_ready`: what was seen instead. */
                 message?: string | null;
+                /** @description With `job.warned`: when the timeout strikes, if nothing moves it. */
+                deadline_at?: null | components["schemas"]["Timestamp"];
                 /** @description With `job.signaled`. */
                 signal?: string;
                 scope?: components["schemas"]["Scope"];
@@ -3458,7 +3495,7 @@ export interface components {
             /** @description Of http or https, without user and password. */
             url: string;
             /** @description Without it, all of these. */
-            events?: ("job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.changed" | "job.ready" | "job.not_ready" | "job.attempt_finished" | "job.artifacts" | "job.finished")[] | null;
+            events?: ("job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.warned" | "job.changed" | "job.ready" | "job.not_ready" | "job.attempt_finished" | "job.artifacts" | "job.finished")[] | null;
             /** @description `whsec_` and the base64 of 24 to 64 random bytes. Never shown; erased after the last delivery of a job that has ended. */
             secret?: string | null;
         };
@@ -3898,7 +3935,7 @@ export interface components {
             free_bytes: number | null;
             /** @description Its size. */
             disk_bytes: number | null;
-            /** @description A command policy holds: templates are all that can be run. */
+            /** @description A command policy of the mode `only` holds: templates are all that can be run. */
             policy: boolean;
             /** @description What this version can do and an earlier one could not; `nodes`: it is the hub of a cluster. */
             features: string[];
@@ -8649,7 +8686,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The templates; none where there is no policy. */
+            /** @description The templates that are in force now; none where there is no policy. */
             200: {
                 headers: {
                     "Request-Id": components["headers"]["Request-Id"];
