@@ -56,10 +56,11 @@ impl Service {
         BufReader::new(stdout).read_line(&mut line)?;
         let ready_after = begin.elapsed();
         let address = line
-            .trim()
-            .rsplit("http://")
-            .next()
-            .and_then(|address| address.parse().ok())
+            .split_once("http://")
+            .and_then(|(_, rest)| {
+                let end = rest.find(|it: char| !it.is_ascii_digit() && !".:".contains(it));
+                rest[..end.unwrap_or(rest.len())].parse().ok()
+            })
             .ok_or_else(|| io::Error::other(format!("the service said {line:?}")))?;
         let token = fs::read_to_string(state.join("token"))?;
         Ok(Self {

@@ -46,15 +46,47 @@ def is_restricted(pod):
         check(set(volume) - {"name"} <= allowed, volume["name"])
 
 
-def fits_the_program(pod, documents):
+def parts(pod, claims=()):
+    """The container of a pod, its settings, its mounts and its volumes; `claims` are those that each pod has of its own."""
     (container,) = pod["containers"]
     settings = set(re.findall(r"`(PROCESSION_[A-Z_]+)`", (ROOT / "docs/configuration.md").read_text()))
-    env = {item["name"]: item["value"] for item in container["env"]}
-    check(settings and set(env) <= settings | {"HOME"}, set(env) - settings)
+    env = {item["name"]: item.get("value") for item in container["env"]}
+    check(settings and set(env) <= settings | {"HOME", "POD_NAME"}, set(env) - settings)
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
-    check(set(mounts.values()) == set(volumes), "a volume that nobody mounts, or the other way round")
+    check(set(mounts.values()) == {*volumes, *claims}, "a volume that nobody mounts, or the other way round")
     check("/var/lib/procession" in mounts and env["PROCESSION_STATE_DIR"].startswith("/var/lib/procession/"), "state")
+    return container, env, mounts, volumes
+
+
+def has_probes(container, scheme, readiness):
+    port = container["ports"][0]
+    openapi = yaml.safe_load((ROOT / "openapi.yaml").read_text())
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        get = container[probe]["httpGet"]
+        check(get["port"] == port["name"] and get["scheme"] == scheme, probe)
+        path, _, query = get["path"].partition("?")
+        asked = openapi["paths"][path]["get"]
+        check(asked.get("security") == [], f"{probe} would need a token")
+        known = {parameter["name"] for parameter in asked.get("parameters", [])}
+        check(set(filter(None, query.split("&"))) <= known, f"{probe} asks with what there is not")
+    # A liveness probe that fails under a full disk would end the jobs; readiness is another question.
+    paths = [container[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe")]
+    check(paths == ["/healthz", readiness], paths)
+
+
+def is_of_the_image(pod, container, env):
+    check(pod["terminationGracePeriodSeconds"] > float(env["PROCESSION_SHUTDOWN_GRACE_SECONDS"]) + 5, "the grace")
+    image = (ROOT / "Dockerfile").read_text()
+    user = pod["securityContext"]["runAsUser"]
+    check(f"USER {user}:{pod['securityContext']['runAsGroup']}" in image, "the user of the image")
+    check(pod["securityContext"]["fsGroup"] == user, "the group of the volume")
+    version = re.search(r'^version = "(.*)"', (ROOT / "Cargo.toml").read_text(), re.M).group(1)
+    check(container["image"] == f"procession:{version}", "the version of the image")
+
+
+def fits_the_program(pod, documents):
+    container, env, mounts, volumes = parts(pod)
     # The names in a Secret of the type kubernetes.io/tls.
     tls = next(path for path, name in mounts.items() if name == "tls")
     check(env["PROCESSION_TLS_CERT"] == f"{tls}/tls.crt" and env["PROCESSION_TLS_KEY"] == f"{tls}/tls.key", "TLS")
@@ -63,26 +95,10 @@ def fits_the_program(pod, documents):
     check(volumes["tls"]["secret"]["defaultMode"] == 0o440, "the mode of the key is octal")
     port = container["ports"][0]
     check(env["PROCESSION_LISTEN"].endswith(f":{port['containerPort']}"), "the port")
-    openapi = yaml.safe_load((ROOT / "openapi.yaml").read_text())
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-        get = container[probe]["httpGet"]
-        check(get["port"] == port["name"] and get["scheme"] == "HTTPS", probe)
-        path, _, query = get["path"].partition("?")
-        asked = openapi["paths"][path]["get"]
-        check(asked.get("security") == [], f"{probe} would need a token")
-        known = {parameter["name"] for parameter in asked.get("parameters", [])}
-        check(set(filter(None, query.split("&"))) <= known, f"{probe} asks with what there is not")
-    # A liveness probe that fails under a full disk would end the jobs; readiness is another question.
-    paths = [container[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe")]
-    check(paths == ["/healthz", "/readyz?serving"], paths)
-    check(pod["terminationGracePeriodSeconds"] > float(env["PROCESSION_SHUTDOWN_GRACE_SECONDS"]) + 5, "the grace")
-    image = (ROOT / "Dockerfile").read_text()
-    user = pod["securityContext"]["runAsUser"]
-    check(f"USER {user}:{pod['securityContext']['runAsGroup']}" in image, "the user of the image")
-    check(pod["securityContext"]["fsGroup"] == user, "the group of the volume")
-    version = re.search(r'^version = "(.*)"', (ROOT / "Cargo.toml").read_text(), re.M).group(1)
-    check(container["image"] == f"procession:{version}", "the version of the image")
-    by_kind = {document["kind"]: document for document in documents}
+    has_probes(container, "HTTPS", "/readyz?serving")
+    is_of_the_image(pod, container, env)
+    # Of those of one kind, the first is the hub's.
+    by_kind = {document["kind"]: document for document in reversed(documents)}
     labels = by_kind["Deployment"]["spec"]["template"]["metadata"]["labels"]
     check(by_kind["Service"]["spec"]["selector"] == labels, "the Service's selector")
     check(by_kind["Deployment"]["spec"]["selector"]["matchLabels"] == labels, "the Deployment's selector")
@@ -93,6 +109,34 @@ def fits_the_program(pod, documents):
     check(by_kind["PersistentVolumeClaim"]["metadata"]["name"] == claim, "the claim")
     check(by_kind["ServiceAccount"]["automountServiceAccountToken"] is False, "a token of the cluster")
     check(by_kind["ServiceAccount"]["metadata"]["name"] == pod["serviceAccountName"], "the account")
+
+
+def the_nodes_join_the_hub(nodes, documents):
+    spec, pod = nodes["spec"], nodes["spec"]["template"]["spec"]
+    claims = [claim["metadata"]["name"] for claim in spec["volumeClaimTemplates"]]
+    container, env, mounts, volumes = parts(pod, claims)
+    check(mounts["/var/lib/procession"] in claims, "pods that share a state directory")
+    has_probes(container, "HTTP", "/readyz")
+    is_of_the_image(pod, container, env)
+    services = [document for document in documents if document["kind"] == "Service"]
+    hub, names = services
+    check(spec["serviceName"] == names["metadata"]["name"] and names["spec"]["clusterIP"] == "None", "the names of the pods")
+    labels = spec["template"]["metadata"]["labels"]
+    check(spec["selector"]["matchLabels"] == names["spec"]["selector"] == labels, "the selector of the nodes")
+    check(labels != hub["spec"]["selector"], "clients would reach nodes")
+    deployment = next(document for document in documents if document["kind"] == "Deployment")
+    (hub_container,) = deployment["spec"]["template"]["spec"]["containers"]
+    hub_env = {item["name"]: item["value"] for item in hub_container["env"]}
+    check((hub_env["PROCESSION_CLUSTER"], hub_env["PROCESSION_ROLE"]) == ("local", "api"), "it is no hub")
+    host = env["PROCESSION_JOIN"].removeprefix("https://")
+    check(host.split(".")[0] == hub["metadata"]["name"] and hub["spec"]["ports"][0]["port"] == 443, "another hub")
+    check(host in hub_env["PROCESSION_ALLOWED_HOST"].split(","), "a name that the hub refuses")
+    check(env["PROCESSION_NODE_NAME"] == "$(POD_NAME)", "its name")
+    tokens = next(path for path, name in mounts.items() if name == "tokens")
+    check(env["PROCESSION_JOIN_TOKEN_FILE"] == f"{tokens}/$(POD_NAME)", "the token of another node")
+    check(volumes["tokens"]["secret"]["defaultMode"] & 0o027 == 0, "the mode of the tokens")
+    authority = next(path for path, name in mounts.items() if name == "ca")
+    check(env["PROCESSION_JOIN_CA"].startswith(f"{authority}/"), "its authority")
 
 
 # What the example uses of the operator's API (monitoring.coreos.com/v1), whose schema is not Kubernetes' own.
@@ -141,6 +185,9 @@ def main():
         pod = deployment["spec"]["template"]["spec"]
         is_restricted(pod)
         fits_the_program(pod, documents)
+        for nodes in [document for document in documents if document["kind"] == "StatefulSet"]:
+            is_restricted(nodes["spec"]["template"]["spec"])
+            the_nodes_join_the_hub(nodes, documents)
         the_monitor_finds_the_service(documents)
     print(f"kubernetes: {checks} passed, 0 failed")
 
