@@ -2,7 +2,7 @@
 
 import { useEffect, useLayoutEffect, useState } from "preact/hooks";
 import { lazy, Suspense } from "preact/compat";
-import { get, Problem, words } from "../../api/client.ts";
+import { get, Problem, send, words } from "../../api/client.ts";
 import { watch as hear } from "../../api/hints.ts";
 import { isTerminal, type Job } from "../../api/model.ts";
 import { LogView } from "../../log/LogView.tsx";
@@ -50,6 +50,27 @@ function useTip(job: Job | null, reload: () => void): { first: number; next: num
     });
   }, [id, job?.output.complete]);
   useEffect(() => set({ next: 0, complete: false }), [id]);
+  // A hub is told of the output of a node's job now and then alone: the page asks for its end.
+  const isAsked = job?.node !== undefined && !job.output.complete && job.started_at !== null && job.state_reason !== "node_unreachable";
+  useEffect(() => {
+    if (id === undefined || !isAsked) return;
+    const abort = new AbortController();
+    const ask = async (): Promise<void> => {
+      if (document.hidden) return;
+      try {
+        const head = await send("GET", `/jobs/${id}/output`, { query: { tail_bytes: 0, limit_bytes: 0 }, signal: abort.signal });
+        const next = Number(head.headers.get("Procession-Next-Offset"));
+        set((old) => (next > old.next ? { next, complete: false } : old));
+      } catch {
+        // The job says soon that its node is away.
+      }
+    };
+    const timer = setInterval(() => void ask(), 1000);
+    return () => {
+      abort.abort();
+      clearInterval(timer);
+    };
+  }, [id, isAsked]);
   return { first: job?.output.first_offset ?? 0, next: Math.max(job?.output.next_offset ?? 0, tip.next), complete: job?.output.complete ?? false };
 }
 

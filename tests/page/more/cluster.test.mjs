@@ -4,8 +4,8 @@ import assert from "node:assert/strict";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { Browser, LIMIT, rows, Service, until } from "./harness.mjs";
-import { bringAxe, findings, misfits } from "./look.mjs";
+import { Browser, LIMIT, rows, Service, until } from "../harness.mjs";
+import { bringAxe, findings, misfits } from "../look.mjs";
 
 let hub, browser;
 const nodes = new Set();
@@ -65,10 +65,12 @@ test("a node joins with a token of the page, runs a job, is drained, goes away, 
   assert.equal(await row.getByRole("button", { name: "Give n1 up" }).count(), 0);
   // A job of the page is on it, and says so.
   await page.goto(`${hub.url}/ui/run`);
-  await page.getByLabel("Script", { exact: true }).fill("echo on a node; exec sleep 300");
+  await page.getByLabel("Script", { exact: true }).fill(`echo on a node; until test -e ${hub.dir}/more; do sleep 0.05; done; echo and more; exec sleep 300`);
   await page.getByLabel("Name").fill("far");
   await page.keyboard.press("Control+Enter");
   await until(async () => (await rows(page)).join() === "on a node", "its output, through the hub");
+  await writeFile(join(hub.dir, "more"), "");
+  await until(async () => (await rows(page)).join() === "on a node,and more", "what it writes while it is looked at");
   await page.locator(".cmdline").getByRole("link", { name: "n1" }).waitFor();
   const far = page.url().split("/").at(-1);
   await page.goto(`${hub.url}/ui/jobs`);
