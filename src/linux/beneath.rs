@@ -38,6 +38,10 @@ fn open(root: BorrowedFd<'_>, path: &str, flags: OFlag, mode: Mode) -> io::Resul
         match openat2(root, path, how) {
             // Something was renamed meanwhile (openat2(2)).
             Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(Errno::ENOSYS) => {
+                let why = "openat2(2) is refused: it needs Linux 5.6, and no filter that hides it, such as RestrictSUIDSGID= of systemd";
+                return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+            }
             opened => return Ok(opened?),
         }
     }

@@ -387,9 +387,9 @@ mod tests {
         };
         let text = "2 jobs have files of their own: 3 MiB".to_owned();
         assert_eq!(said(&["--config="]), ("workspaces", Verdict::Good, text));
-        let (_, verdict, text) = said(&["--config=", "--max-workspaces-bytes=1M"]);
+        let (_, verdict, text) = said(&["--config=", "--max-workspaces-bytes=1048576"]);
         assert_eq!(verdict, Verdict::Problem, "{text}");
-        let (_, verdict, text) = said(&["--config=", "--max-workspaces-bytes=1G"]);
+        let (_, verdict, text) = said(&["--config=", "--max-workspaces-bytes=1073741824"]);
         assert!(
             verdict == Verdict::Good && text.ends_with("3 MiB of 1024 MiB"),
             "{text}"
