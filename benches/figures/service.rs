@@ -36,6 +36,20 @@ pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
+/// Where a service listens, as it says itself.
+fn address_of(supervisor: &mut Child) -> io::Result<SocketAddr> {
+    let mut line = String::new();
+    let stdout = supervisor.stdout.take();
+    let stdout = stdout.ok_or_else(|| io::Error::other("no standard output"))?;
+    BufReader::new(stdout).read_line(&mut line)?;
+    line.split_once("http://")
+        .and_then(|(_, rest)| {
+            let end = rest.find(|it: char| !it.is_ascii_digit() && !".:".contains(it));
+            rest[..end.unwrap_or(rest.len())].parse().ok()
+        })
+        .ok_or_else(|| io::Error::other(format!("the service said {line:?}")))
+}
+
 impl Service {
     /// Starts the service on a state directory, which is made where it is missing.
     pub(crate) fn start(state: &Path, flags: &[&str]) -> io::Result<Self> {
@@ -50,18 +64,14 @@ impl Service {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()?;
-        let mut line = String::new();
-        let stdout = supervisor.stdout.take();
-        let stdout = stdout.ok_or_else(|| io::Error::other("no standard output"))?;
-        BufReader::new(stdout).read_line(&mut line)?;
+        let address = match address_of(&mut supervisor) {
+            Ok(address) => address,
+            Err(error) => {
+                supervisor.kill()?;
+                return Err(error);
+            }
+        };
         let ready_after = begin.elapsed();
-        let address = line
-            .split_once("http://")
-            .and_then(|(_, rest)| {
-                let end = rest.find(|it: char| !it.is_ascii_digit() && !".:".contains(it));
-                rest[..end.unwrap_or(rest.len())].parse().ok()
-            })
-            .ok_or_else(|| io::Error::other(format!("the service said {line:?}")))?;
         let token = fs::read_to_string(state.join("token"))?;
         Ok(Self {
             supervisor,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use job::batch::Membership;
 use job::schedule::Occurrence;
+use job::time::Timestamp;
 use job::{Job, JobId, Spec};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -143,6 +144,17 @@ fn waiting(service: &Service) -> io::Result<usize> {
     queued.ok_or_else(|| io::Error::other(answer.body))
 }
 
+/// When a job was made, and its id: one every half second up to now, as a service lives.
+fn made(number: usize, now: Timestamp) -> (Timestamp, JobId) {
+    let number = i64::try_from(number).unwrap_or_default();
+    let at = Timestamp::from_micros(now.as_micros() - (1_000_000 - number) * 500_000);
+    let mut id = [0; 16];
+    id[..6].copy_from_slice(&(at.as_micros() / 1000).to_be_bytes()[2..]);
+    id[6] = 0x70;
+    id[8..].copy_from_slice(&(number | i64::MIN).to_be_bytes());
+    (at, JobId::from_bytes(id))
+}
+
 /// A finished job of one of eight queues, or of a rare one; half of them have names of their own, the others one of a
 /// thousand; a quarter is of batches of a thousand, a quarter of twenty schedules.
 fn listed(number: usize, specs: &[Arc<Spec>], batch: &Cell<JobId>) -> Job {
@@ -151,6 +163,7 @@ fn listed(number: usize, specs: &[Arc<Spec>], batch: &Cell<JobId>) -> Job {
         _ => number % 8,
     };
     let mut job = large_store::finished(number, &specs[queue]);
+    (job.created_at, job.id) = made(number, job.created_at);
     if number % 2 == 1 {
         job.name = Some(format!("nightly-{}", number % 1000));
     }

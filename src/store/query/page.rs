@@ -23,6 +23,15 @@ const MAX_COUNTED: i64 = 2_000;
 /// The most names of which the first by age are looked for in the index alone.
 const MAX_NAMES: i64 = 20_000;
 
+/// A part of an index, in the order of ids.
+enum Range<'a> {
+    /// Jobs in this state with this label.
+    Labelled(i64, &'a str, &'a str),
+    /// Jobs in this state.
+    State(i64),
+    All,
+}
+
 /// The statement for a page; `None` if no finished job can match.
 pub(crate) fn page(connection: &Connection, query: &Query) -> Result<Option<Sql>, Fault> {
     let filter = &query.filter;
@@ -46,20 +55,27 @@ pub(crate) fn page(connection: &Connection, query: &Query) -> Result<Option<Sql>
     {
         return Ok(Some(sql));
     }
-    let ranges: Vec<(i64, Option<(&str, &str)>)> = match &label {
+    let is_any_state = State::ALL.into_iter().filter(|it| it.is_terminal()).count() == states.len();
+    let ranges: Vec<Range<'_>> = match &label {
         Some((key, values)) => states
             .iter()
-            .flat_map(|state| values.iter().map(|value| (*state, Some((*key, *value)))))
+            .flat_map(|state| {
+                values
+                    .iter()
+                    .map(|value| Range::Labelled(*state, key, value))
+            })
             .collect(),
-        None => states.iter().map(|state| (*state, None)).collect(),
+        // A range of which nothing else matches would be read to its end before the first row of the others.
+        None if is_any_state => vec![Range::All],
+        None => states.iter().map(|state| Range::State(*state)).collect(),
     };
     let mut sql = Sql::default();
     let mut separator = "";
-    for (state, label) in ranges {
+    for range in ranges {
         sql.push(separator, []);
         separator = " UNION ALL ";
-        let ordered = match label {
-            Some((key, value)) => {
+        let ordered = match range {
+            Range::Labelled(state, key, value) => {
                 // CROSS JOIN: the labels lead, whatever the statistics say.
                 sql.push(
                     "SELECT l.id, f.state, f.name, f.created_at, f.expires_at, f.job FROM labels l \
@@ -69,11 +85,19 @@ pub(crate) fn page(connection: &Connection, query: &Query) -> Result<Option<Sql>
                 );
                 "l.id"
             }
-            None => {
+            Range::State(state) => {
                 sql.push(
                     "SELECT f.id, f.state, f.name, f.created_at, f.expires_at, f.job \
                      FROM finished f INDEXED BY finished_by_state WHERE f.state = ?",
                     [state.into()],
+                );
+                "f.id"
+            }
+            Range::All => {
+                sql.push(
+                    "SELECT f.id, f.state, f.name, f.created_at, f.expires_at, f.job \
+                     FROM finished f WHERE true",
+                    [],
                 );
                 "f.id"
             }
