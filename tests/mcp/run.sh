@@ -26,22 +26,8 @@ if ! cmp -s tests/mcp/package-lock.json "$work/package-lock.json"; then
 fi
 cp tests/mcp/use.mjs "$work/"
 
-state=$(mktemp -d)
-"$program" serve --state-dir "$state" --listen 127.0.0.1:0 --on-shutdown stop --min-free-bytes 0 \
-    >"$state/address" 2>"$state/log" &
-service=$!
-end() {
-    kill "$service" 2>/dev/null || true
-    wait "$service" 2>/dev/null || true
-    rm -rf "$state"
-}
-trap end EXIT
-for _ in $(seq 200); do
-    grep -q 'listening on' "$state/address" && break
-    kill -0 "$service" || { cat "$state/log" >&2; exit 1; }
-    sleep 0.05
-done
-url=$(grep -o 'http://127\.0\.0\.1:[0-9]*' "$state/address" | head -1)
+. tests/mcp/service.sh
+serve
 
 export PROCESSION_STATE_DIR=$state PROCESSION_TEST_URL=$url PROCESSION_TEST_PROGRAM=$program
 PROCESSION_TEST_TOKEN=$(cat "$state/token")

@@ -86,17 +86,7 @@ pub(super) fn check_together(f: &Fields<'_>, spec: &Spec) {
 mod tests {
     use serde_json::json;
 
-    use crate::request::{FieldError, SpecLimits, parse_body, parse_submission};
-    use job::Spec;
-
-    fn read(more: serde_json::Value) -> Result<Spec, Vec<FieldError>> {
-        let mut body = json!({"command": ["x"]});
-        for (name, value) in more.as_object().unwrap() {
-            body[name] = value.clone();
-        }
-        let body = parse_body(body.to_string().as_bytes()).unwrap();
-        parse_submission(&body, &SpecLimits::default()).map(|new| new.spec)
-    }
+    use crate::request::tests::spec_with;
 
     #[test]
     fn what_was_given_is_shown() {
@@ -105,12 +95,12 @@ mod tests {
             "never_exit_codes": [105], "within_seconds": 60,
             "backoff": {"initial_seconds": 0.5, "factor": 1.5, "max_seconds": 10},
         });
-        let spec = read(json!({"retry": retry})).unwrap();
+        let spec = spec_with(&json!({"retry": retry})).unwrap();
         assert_eq!(serde_json::to_value(&spec).unwrap()["retry"], retry);
-        let long = read(json!({"retry": {"backoff": {"initial_seconds": 4000}}})).unwrap();
+        let long = spec_with(&json!({"retry": {"backoff": {"initial_seconds": 4000}}})).unwrap();
         let backoff = &serde_json::to_value(&long).unwrap()["retry"]["backoff"];
         assert_eq!(backoff["max_seconds"], 4000);
-        assert_eq!(read(json!({"retry": null})).unwrap().retry, None);
+        assert_eq!(spec_with(&json!({"retry": null})).unwrap().retry, None);
     }
 
     #[test]
@@ -130,13 +120,13 @@ mod tests {
             ),
             (json!({"typo": 1}), "/retry/typo"),
         ] {
-            let errors = read(json!({"retry": retry})).unwrap_err();
+            let errors = spec_with(&json!({"retry": retry})).unwrap_err();
             assert_eq!(errors[0].pointer, pointer, "{retry}");
         }
         for more in [json!({"pty": {}}), json!({"stdin": {"mode": "open"}})] {
             let mut more = more;
             more["retry"] = json!({});
-            let errors = read(more).unwrap_err();
+            let errors = spec_with(&more).unwrap_err();
             assert_eq!(
                 (errors[0].pointer.as_str(), errors[0].code),
                 ("/retry", "conflict")

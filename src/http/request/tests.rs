@@ -19,13 +19,23 @@ fn parse_text(body: &str) -> Result<NewJob, Vec<FieldError>> {
     }
 }
 
-/// The errors of `{"command": ["x"]}` with these fields beside it.
-fn errors_with(fields: &Json) -> Vec<(String, &'static str)> {
+/// `{"command": ["x"]}` with these fields beside it.
+fn body_with(fields: &Json) -> Json {
     let mut body = json!({"command": ["x"]});
     for (key, value) in fields.as_object().unwrap() {
         body[key] = value.clone();
     }
-    errors(&body)
+    body
+}
+
+/// What is read of that.
+pub(super) fn spec_with(fields: &Json) -> Result<Spec, Vec<FieldError>> {
+    parse(&body_with(fields)).map(|new| new.spec)
+}
+
+/// The errors of that.
+fn errors_with(fields: &Json) -> Vec<(String, &'static str)> {
+    errors(&body_with(fields))
 }
 
 fn errors(body: &Json) -> Vec<(String, &'static str)> {

@@ -45,30 +45,20 @@ pub(super) fn check_together(f: &Fields<'_>, spec: &Spec) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
-    use crate::request::{FieldError, SpecLimits, parse_body, parse_submission};
-    use job::Spec;
-
-    fn read(more: &Value) -> Result<Spec, Vec<FieldError>> {
-        let mut body = json!({"command": ["x"]});
-        for (name, value) in more.as_object().unwrap() {
-            body[name] = value.clone();
-        }
-        let body = parse_body(body.to_string().as_bytes()).unwrap();
-        parse_submission(&body, &SpecLimits::default()).map(|new| new.spec)
-    }
+    use crate::request::tests::spec_with;
 
     #[test]
     fn a_warning_is_read_with_its_defaults() {
         let warning = json!({"before_seconds": 60});
-        let spec = read(&json!({"timeout_seconds": 90, "timeout_warning": warning})).unwrap();
+        let spec = spec_with(&json!({"timeout_seconds": 90, "timeout_warning": warning})).unwrap();
         assert_eq!(
             serde_json::to_value(&spec).unwrap()["timeout_warning"],
             json!({"before_seconds": 60, "signal": null, "scope": "leader"})
         );
         let warning = json!({"before_seconds": 0.5, "signal": "SIGUSR1", "scope": "all"});
-        let spec = read(&json!({"timeout_seconds": 90, "timeout_warning": warning})).unwrap();
+        let spec = spec_with(&json!({"timeout_seconds": 90, "timeout_warning": warning})).unwrap();
         assert_eq!(
             serde_json::to_value(&spec).unwrap()["timeout_warning"],
             warning
@@ -99,7 +89,7 @@ mod tests {
                 "conflict",
             ),
         ] {
-            let errors = read(&body).unwrap_err();
+            let errors = spec_with(&body).unwrap_err();
             assert_eq!(
                 (errors[0].pointer.as_str(), errors[0].code),
                 (pointer, code),
