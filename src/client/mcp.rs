@@ -109,6 +109,9 @@ impl Remote {
         if let Some(key) = &ask.idempotency_key {
             request = request.header("Idempotency-Key", key);
         }
+        for (name, value) in &ask.trace {
+            request = request.header(*name, value);
+        }
         request = match &ask.body {
             Body::None => request,
             Body::Bytes(bytes) => request.body(bytes.clone()),
