@@ -44,10 +44,10 @@ fn histogram() -> Histogram {
 }
 
 /// A histogram of which each bucket names the last trace that was recorded of what is in it.
-type Exemplary = HistogramWithExemplars<Traced>;
+type TracedHistogram = HistogramWithExemplars<Traced>;
 
-fn exemplary() -> Exemplary {
-    Exemplary::new(bounds())
+fn traced_histogram() -> TracedHistogram {
+    TracedHistogram::new(bounds())
 }
 
 /// All that is counted, in one registry.
@@ -65,9 +65,9 @@ pub struct Metrics {
     schedule_skipped: Family<Reason, Counter>,
     finished: Family<Ended, Counter>,
     attempts: Family<Attempted, Counter>,
-    queue_seconds: Family<Queue, Exemplary, fn() -> Exemplary>,
+    queue_seconds: Family<Queue, TracedHistogram, fn() -> TracedHistogram>,
     start_seconds: Family<Queue, Histogram, fn() -> Histogram>,
-    run_seconds: Family<Ran, Exemplary, fn() -> Exemplary>,
+    run_seconds: Family<Ran, TracedHistogram, fn() -> TracedHistogram>,
     stop_seconds: Family<Escalated, Histogram, fn() -> Histogram>,
     leftovers: Counter,
     escalations: Counter,
@@ -75,7 +75,7 @@ pub struct Metrics {
     cpu_seconds: Family<Mode, Counter<f64, AtomicU64>>,
     output_bytes: Family<Stream, Counter>,
     dropped_bytes: Counter,
-    requests: Family<Request, Exemplary, fn() -> Exemplary>,
+    requests: Family<Request, TracedHistogram, fn() -> TracedHistogram>,
     commit_seconds: Histogram,
     deliveries: Family<Outcome, Counter>,
     spans: Family<Outcome, Counter>,
@@ -105,9 +105,9 @@ impl Metrics {
             schedule_skipped: Family::default(),
             finished: Family::default(),
             attempts: Family::default(),
-            queue_seconds: Family::new_with_constructor(exemplary),
+            queue_seconds: Family::new_with_constructor(traced_histogram),
             start_seconds: Family::new_with_constructor(histogram),
-            run_seconds: Family::new_with_constructor(exemplary),
+            run_seconds: Family::new_with_constructor(traced_histogram),
             stop_seconds: Family::new_with_constructor(histogram),
             leftovers: Counter::default(),
             escalations: Counter::default(),
@@ -115,7 +115,7 @@ impl Metrics {
             cpu_seconds: Family::default(),
             output_bytes: Family::default(),
             dropped_bytes: Counter::default(),
-            requests: Family::new_with_constructor(exemplary),
+            requests: Family::new_with_constructor(traced_histogram),
             commit_seconds: histogram(),
             deliveries: Family::default(),
             spans: Family::default(),

@@ -417,7 +417,10 @@ mod tests {
         }
         let (major, minor) = OLDEST_KERNEL;
         let named = format!("For Linux {major}.{minor} or newer");
-        assert!(include_str!("../../../README.md").contains(&named), "{named}");
+        assert!(
+            include_str!("../../../README.md").contains(&named),
+            "{named}"
+        );
         let backup = |age| Health {
             backup: Some(age),
             ..Health::default()
