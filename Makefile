@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help run build dist sbom check test test-build web pictures test-web test-page test-page-more test-page-long test-rust test-unprivileged test-unheard test-prometheus test-client test-clients test-python test-mcp test-mcp-conformance test-examples docs book recording spelling lint workflows \
-	release-check deny advisories test-manifests test-image test-docker test-deb test-vm deb test-arm64 test-real-work soak fuzz \
+	release-check deny advisories test-manifests test-image test-docker test-deb test-vm test-static deb test-arm64 test-real-work soak fuzz \
 	guards schemathesis bench release-upload image-push clean
 
 CARGO ?= cargo
@@ -69,6 +69,7 @@ help:
 	@echo 'make test-docker        the image as the Dockerfile builds it'
 	@echo 'make test-deb           the Debian package installed, upgraded under a job, removed and purged, as root'
 	@echo 'make test-vm            a virtual machine with systemd and cgroup v2, as root'
+	@echo 'make test-static        the static program: built, in a Debian package, and on the oldest kernel, as root'
 	@echo 'make test-arm64         compiled for arm64, with the tests of sandbox and child processes in an emulator'
 	@echo 'make test-real-work     a C project is built from its Debian source as a job (needs the network)'
 	@echo 'make guards             every guard taken away, one at a time: a test must miss it (minutes)'
@@ -263,7 +264,7 @@ workflows: $(CHECK_JSONSCHEMA)/bin/check-jsonschema
 	$< --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 # Before a release and every night: all that is slow, needs much, or seldom changes. Each in small where `make` alone is long.
-release-check: deny test-mcp-conformance test-unheard test-page-more test-page-long test-prometheus test-clients test-docker test-deb test-vm test-arm64 test-real-work guards
+release-check: deny test-mcp-conformance test-unheard test-page-more test-page-long test-prometheus test-clients test-docker test-deb test-vm test-static test-arm64 test-real-work guards
 	$(MAKE) fuzz FUZZ_SECONDS=30
 	$(MAKE) schemathesis SECONDS=120
 	$(MAKE) soak PROCESSION_FAULT_KILLS=60 PROCESSION_FAULT_MINUTES=1 PROCESSION_FAILPOINT_ROUNDS=10 \
@@ -311,10 +312,16 @@ test-real-work:
 	PROCESSION_TEST_REAL_WORK=1 $(CARGO) $(TEST_RUNNER) --locked --test it -- real_work::
 
 # Debian 13 has a systemd with DelegateSubgroup, Debian 12 one without.
-# With TARGET's program of `make dist`, one that needs no library: tests/vm/run.sh --suite bullseye --guest tests/vm/oldest.py.
 test-vm: build
 	tests/vm/run.sh --suite trixie
 	tests/vm/run.sh --suite bookworm
+
+# What releases are. Debian 11 has the oldest kernel that is supported.
+STATIC := x86_64-unknown-linux-musl
+test-static:
+	$(MAKE) dist TARGET=$(STATIC)
+	tests/deb/run.sh --program target/$(STATIC)/dist/procession
+	tests/vm/run.sh --suite bullseye --guest tests/vm/oldest.py --binary target/$(STATIC)/dist/procession
 
 # What depends on the processor is the filter of the sandbox, which its tests follow call by call.
 ARM64 := aarch64-unknown-linux-gnu
