@@ -29,7 +29,7 @@ use protocol::inherited::Inherited;
 use protocol::listeners::Listeners;
 use protocol::notices::announce;
 use protocol::record;
-use protocol::state_dir::{STORE, private_file};
+use protocol::state_dir::{SERVING, STORE, private_file};
 use protocol::stderr::Failure;
 use store::{self, Store};
 
@@ -262,7 +262,7 @@ pub(crate) fn http_options(config: &Config) -> Options {
 /// accepts until then must be in the store before this one reads it.
 async fn wait_for_predecessor(state_dir: &Path) -> Result<File, Failure> {
     let failed = |error| Failure::system("cannot lock the store")(error);
-    let file = private_file(&state_dir.join("serving"), false).map_err(failed)?;
+    let file = private_file(&state_dir.join(SERVING), false).map_err(failed)?;
     let began = Instant::now();
     let mut was_said = false;
     while !record::lock(&file).map_err(failed)? {

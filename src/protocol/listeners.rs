@@ -1,15 +1,25 @@
 //! The listening sockets, bound once and kept over every restart of the server.
 
+use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use nix::poll::{PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
 
-use crate::state_dir::UNIX_SOCKET;
+use crate::record;
+use crate::state_dir::{SERVING, UNIX_SOCKET};
+
+/// How long the server of a supervisor that was killed may keep the address.
+const PREDECESSOR_END: Duration = Duration::from_secs(60);
+
+/// How often the address is tried until then, in milliseconds.
+const PREDECESSOR_PAUSE: u8 = 10;
 
 /// Both listening sockets.
 #[derive(Debug)]
@@ -28,7 +38,8 @@ impl Listeners {
 }
 
 /// Binds both; the error is one line that says the fix. A socket that a service manager has opened stands for the
-/// address.
+/// address. A server of this state directory whose supervisor was killed is waited for: it keeps the address for as long
+/// as it has requests to answer.
 pub fn bind(
     listen: SocketAddr,
     passed: Vec<OwnedFd>,
@@ -36,7 +47,7 @@ pub fn bind(
 ) -> Result<Listeners, String> {
     let tcp = match <[OwnedFd; 1]>::try_from(passed) {
         Ok([passed]) => take(passed)?,
-        Err(passed) if passed.is_empty() => bind_tcp(listen)?,
+        Err(passed) if passed.is_empty() => bind_tcp(listen, state_dir)?,
         Err(_) => {
             return Err("several sockets were passed on; name one ListenStream=".to_owned());
         }
@@ -57,14 +68,29 @@ fn take(passed: OwnedFd) -> Result<TcpListener, String> {
     }
 }
 
-fn bind_tcp(listen: SocketAddr) -> Result<TcpListener, String> {
-    TcpListener::bind(listen).map_err(|error| {
-        if error.kind() == io::ErrorKind::AddrInUse {
-            format!("{listen} is in use by another process; choose another address with --listen")
-        } else {
-            format!("cannot listen on {listen}: {error}; choose another address with --listen")
-        }
-    })
+fn bind_tcp(listen: SocketAddr, state_dir: &Path) -> Result<TcpListener, String> {
+    let began = Instant::now();
+    loop {
+        let may_come_free = began.elapsed() < PREDECESSOR_END && is_served(state_dir);
+        let why = match TcpListener::bind(listen) {
+            Ok(tcp) => return Ok(tcp),
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+                format!("cannot listen on {listen}: {error}")
+            }
+            Err(_) if may_come_free => {
+                let _ = poll(&mut [], PollTimeout::from(PREDECESSOR_PAUSE));
+                continue;
+            }
+            Err(_) => format!("{listen} is in use by another process"),
+        };
+        return Err(format!("{why}; choose another address with --listen"));
+    }
+}
+
+/// Is there a server of this state directory, whose supervisor is gone if the directory's own lock is to be had?
+fn is_served(state_dir: &Path) -> bool {
+    let holder = File::open(state_dir.join(SERVING)).and_then(|file| record::lock_holder(&file));
+    holder.is_ok_and(|holder| holder.is_some())
 }
 
 fn bind_unix(state_dir: &Path) -> io::Result<UnixListener> {

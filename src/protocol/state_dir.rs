@@ -46,6 +46,9 @@ pub const STORE: &str = "procession.db";
 /// The name of the unix socket in the state directory.
 pub const UNIX_SOCKET: &str = "procession.sock";
 
+/// Locked by the server for as long as it serves, in the state directory.
+pub const SERVING: &str = "serving";
+
 /// The state directory of a service of the whole machine.
 pub const SYSTEM_STATE_DIR: &str = "/var/lib/procession";
 

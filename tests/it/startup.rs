@@ -283,6 +283,18 @@ fn copy_all(from: &Path, to: &Path) {
 }
 
 #[tokio::test]
+async fn a_service_that_was_killed_is_started_again_at_once_on_its_address() {
+    let mut server = Server::start().await;
+    let address = server.address();
+    // Its server notices, and has a second for the requests that it answers.
+    server.kill_supervisor();
+    let same = Server::builder().args(["--listen".to_owned(), address.to_string()]);
+    server.start_again(same).await;
+    assert_eq!(server.address(), address);
+    assert_eq!(server.get("/readyz").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_token_that_others_can_read_is_refused() {
     let mut server = Server::start().await;
     server.end(Signal::SIGTERM).unwrap();
