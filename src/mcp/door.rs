@@ -18,6 +18,8 @@ pub enum Verb {
     Post,
     /// Stops.
     Delete,
+    /// Puts a file.
+    Put,
 }
 
 /// What a request carries.
@@ -27,7 +29,7 @@ pub enum Body {
     None,
     /// JSON.
     Json(Value),
-    /// Bytes for a job's standard input.
+    /// Bytes for a job's standard input, or of a file.
     Bytes(Vec<u8>),
 }
 
@@ -47,6 +49,8 @@ pub struct Ask {
     /// Headers with the trace that the call names: `traceparent`, `tracestate`, `baggage`, of visible ASCII and else as
     /// they came. Empty if the call names none.
     pub trace: Vec<(&'static str, String)>,
+    /// Of a file, only the bytes from the first to the second of these.
+    pub range: Option<(u64, u64)>,
 }
 
 impl Ask {
@@ -58,6 +62,7 @@ impl Ask {
             body: Body::None,
             idempotency_key: None,
             trace: Vec::new(),
+            range: None,
         }
     }
 
@@ -80,6 +85,13 @@ impl Ask {
         self
     }
 
+    /// The header `Range`, if there is one.
+    #[must_use]
+    pub fn range_header(&self) -> Option<String> {
+        let (first, last) = self.range?;
+        Some(format!("bytes={first}-{last}"))
+    }
+
     /// Path and query as a request has them.
     #[must_use]
     pub fn target(&self) -> String {
@@ -99,8 +111,16 @@ pub struct Answer {
     pub status: u16,
     /// `Procession-Next-Offset`, of answers with output.
     pub next_offset: Option<u64>,
+    /// Of how many bytes there is a part in the body, if a `range` was asked for.
+    pub length: Option<u64>,
     /// The body.
     pub body: Vec<u8>,
+}
+
+/// The length of the whole, of the header `Content-Range` of a part.
+#[must_use]
+pub fn length_of(content_range: &str) -> Option<u64> {
+    content_range.rsplit_once('/')?.1.parse().ok()
 }
 
 /// What a door is asked, until there is an answer; the error is one sentence.
