@@ -147,7 +147,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         on_shutdown = "stop"
         shutdown_grace_seconds = 0.5
         min_free_bytes = 0
-        max_body_bytes = 2048
+        max_body_bytes = "2K"
         max_upload_bytes = 4096
         max_workspace_bytes = 8192
         max_workspaces_bytes = 16384
@@ -168,7 +168,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         join_token_file = "t"
         join_ca = "hub.pem"
         node_name = "n1"
-        node_lost_after_seconds = 60
+        node_lost_after_seconds = "1min"
     "#;
     let by_flags = with_flags(&flags).unwrap();
     assert_eq!(by_flags.state_dir, Path::new("/srv/s"));
