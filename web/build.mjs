@@ -46,7 +46,10 @@ function finish(meta) {
   const name = (path) => path.split("/").at(-1);
   const app = name(entry[0]);
   const css = name(entry[1].cssBundle);
-  writeFileSync(join(out, "favicon.svg"), readFileSync(join(here, "src/favicon.svg")));
+  // A browser asks for it again at each new address of a line, unless its name says that it stays as it is.
+  const icon = readFileSync(join(here, "src/favicon.svg"));
+  const favicon = `favicon-${createHash("sha256").update(icon).digest("hex").slice(0, 8)}.svg`;
+  writeFileSync(join(out, favicon), icon);
   // The service fills in the base, the nonce and nothing else.
   writeFileSync(join(out, "index.html"), `<!doctype html>
 <html lang="en">
@@ -54,7 +57,7 @@ function finish(meta) {
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <base href="{base}">
 <title>Procession</title>
-<link rel="icon" href="assets/favicon.svg" type="image/svg+xml">
+<link rel="icon" href="assets/${favicon}" type="image/svg+xml">
 <link rel="stylesheet" href="assets/${css}">
 <style nonce="{nonce}"></style>
 <script type="module" src="assets/${app}"></script>
@@ -62,7 +65,7 @@ function finish(meta) {
 </html>
 `);
   writeFileSync(join(out, "LICENSES.txt"), licenses(meta));
-  return { app, css, entry };
+  return { app, css, favicon, entry };
 }
 
 /** The licences of what is in the bundles. */
@@ -84,7 +87,7 @@ function licenses(meta) {
 }
 
 /** Sizes, and what must not be in a bundle. */
-function check(meta, { app, css, entry }) {
+function check(meta, { app, css, favicon, entry }) {
   const size = (name) => gzipSync(readFileSync(join(out, name)), { level: 9 }).length;
   const first = new Set([app, css]);
   const walk = (path) => {
@@ -100,7 +103,7 @@ function check(meta, { app, css, entry }) {
   const sum = (list) => list.reduce((total, name) => total + size(name), 0);
   const requests = first.size + 2;
   if (requests > REQUESTS) throw new Error(`first load: ${requests} requests, more than ${REQUESTS}`);
-  const figures = { first: sum([...first, "index.html", "favicon.svg"]), terminal: sum(names.filter((name) => name.startsWith("terminal-"))), all: sum(names) };
+  const figures = { first: sum([...first, "index.html", favicon]), terminal: sum(names.filter((name) => name.startsWith("terminal-"))), all: sum(names) };
   for (const [what, most] of Object.entries(LIMITS)) {
     if (figures[what] > most) throw new Error(`${what}: ${figures[what]} bytes compressed, more than ${most}`);
   }

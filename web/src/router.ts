@@ -8,7 +8,6 @@ export interface Place {
   view: View;
   id: string;
   query: URLSearchParams;
-  hash: string;
 }
 
 const BASE = new URL(document.baseURI);
@@ -18,15 +17,17 @@ function read(): Place {
   const path = location.pathname.startsWith(BASE.pathname) ? location.pathname.slice(BASE.pathname.length) : "";
   const query = new URLSearchParams(location.search);
   const job = /^jobs\/([0-9a-f-]{1,64})$/.exec(path);
-  if (job) return { view: "job", id: job[1]!, query, hash: location.hash };
+  if (job) return { view: "job", id: job[1]!, query };
   const batch = /^batches\/([0-9a-f-]{1,64})$/.exec(path);
-  if (batch) return { view: "batch", id: batch[1]!, query, hash: location.hash };
+  if (batch) return { view: "batch", id: batch[1]!, query };
   const schedule = /^schedules\/([-A-Za-z0-9_.]{1,63})$/.exec(path);
-  if (schedule) return { view: "schedule", id: schedule[1]!, query, hash: location.hash };
-  return { view: VIEWS[path] ?? "nowhere", id: "", query, hash: location.hash };
+  if (schedule) return { view: "schedule", id: schedule[1]!, query };
+  return { view: VIEWS[path] ?? "nowhere", id: "", query };
 }
 
 export const place = signal<Place>(read());
+/** Apart: only the log looks at it, and a jump in a log must not draw everything else. */
+export const hash = signal(location.hash);
 export const view = computed(() => place.value.view);
 
 /** The address of a view, for links. */
@@ -38,7 +39,7 @@ export function link(path: string, query?: URLSearchParams | Record<string, stri
 export function go(href: string, how: "push" | "replace" = "push"): void {
   if (how === "push") history.pushState(null, "", href);
   else history.replaceState(history.state, "", href);
-  place.value = read();
+  moved();
 }
 
 /** Another query for the present view. */
@@ -47,12 +48,16 @@ export function requery(query: URLSearchParams, how: "push" | "replace" = "push"
   go(`${location.pathname}${search === "" ? "" : `?${search}`}${location.hash}`, how);
 }
 
-window.addEventListener("popstate", () => {
+let address = location.pathname + location.search;
+function moved(): void {
+  hash.value = location.hash;
+  const now = location.pathname + location.search;
+  if (now === address) return;
+  address = now;
   place.value = read();
-});
-window.addEventListener("hashchange", () => {
-  place.value = read();
-});
+}
+window.addEventListener("popstate", moved);
+window.addEventListener("hashchange", moved);
 
 // Links of the page are followed without loading it again.
 document.addEventListener("click", (event) => {

@@ -7,7 +7,7 @@ import { Button, copy, Menu, say, Segments } from "../parts/parts.tsx";
 import { Icon } from "../parts/Icon.tsx";
 import { change, settings } from "../state/settings.ts";
 import { bytes as size, count } from "../state/format.ts";
-import { link, place } from "../router.ts";
+import { hash, link } from "../router.ts";
 import { downloads } from "./downloads.ts";
 import { Hits } from "./find.ts";
 import { Finder, type FindWish, search } from "./Finder.tsx";
@@ -30,7 +30,7 @@ function useDark(): boolean {
   return settings.value.theme === "system" ? dark : settings.value.theme === "dark";
 }
 
-function sourceOf(id: string, which: Which, changed: () => void): LogSource {
+function sourceOf(id: string, which: Which, changed: (now?: boolean) => void): LogSource {
   const path = `/jobs/${id}/output`;
   return new LogSource(
     which,
@@ -48,11 +48,12 @@ function sourceOf(id: string, which: Which, changed: () => void): LogSource {
   );
 }
 
-/** At most one drawing a frame. */
-function useDraw(): [number, () => void] {
+/** At most one drawing a frame; `now`: what somebody waits for is in this one already. */
+function useDraw(): [number, (now?: boolean) => void] {
   const [version, bump] = useReducer((n: number) => n + 1, 0);
   const frame = useRef(0);
-  const draw = useCallback(() => {
+  const draw = useCallback((now = false) => {
+    if (now) return bump(0 as never);
     if (frame.current !== 0) return;
     frame.current = requestAnimationFrame(() => {
       frame.current = 0;
@@ -62,6 +63,8 @@ function useDraw(): [number, () => void] {
   useEffect(() => () => cancelAnimationFrame(frame.current), []);
   return [version, draw];
 }
+
+type Range = { from: number; to: number };
 
 export function LogView({ job, tip }: { job: Job; tip: { next: number; first: number; complete: boolean } }) {
   const [which, setWhich] = useState<Which>("all");
@@ -73,7 +76,11 @@ export function LogView({ job, tip }: { job: Job; tip: { next: number; first: nu
   const [hits, setHits] = useState<Hits>(() => new Hits());
   const [findProblem, setFindProblem] = useState("");
   const [current, setCurrent] = useState(-1);
-  const [target, setTarget] = useState(() => parseHash(place.value.hash));
+  // What the address names, until something else is pointed at.
+  const wanted = useMemo(() => parseHash(hash.value), [hash.value]);
+  const [pointed, point_] = useState<{ since: Range | null; at: Range } | null>(null);
+  const target = pointed !== null && pointed.since === wanted ? pointed.at : wanted;
+  const setTarget = (at: Range): void => point_({ since: wanted, at });
   const [seen, setSeen] = useState<number | null>(null);
   const [asking, setAsking] = useState(false);
   const box = useRef<HTMLDivElement>(null);
@@ -83,14 +90,13 @@ export function LogView({ job, tip }: { job: Job; tip: { next: number; first: nu
   const { wrap, logTimes, times } = settings.value;
 
   useEffect(() => () => source.close(), [source]);
-  useEffect(() => source.extent(tip.first, tip.next, tip.complete), [source, tip.first, tip.next, tip.complete]);
+  useEffect(() => () => port.close(), [port]);
+  useLayoutEffect(() => source.extent(tip.first, tip.next, tip.complete), [source, tip.first, tip.next, tip.complete]);
   // A place that the job has not written yet, or that is not known yet to be written, is gone to once it is there.
-  const wanted = parseHash(place.value.hash);
   const isThere = wanted !== null && wanted.from < tip.next;
-  useEffect(() => {
-    setTarget(wanted);
+  useLayoutEffect(() => {
     if (wanted && isThere) port.jump(wanted.from, 0.3);
-  }, [port, place.value.hash, isThere]);
+  }, [port, wanted, isThere]);
 
   useLayoutEffect(() => {
     const observer = new ResizeObserver(() => {

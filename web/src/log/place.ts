@@ -28,7 +28,7 @@ export function offsetAt(part: number, { first, next }: Extent): number {
 }
 
 /** How far the anchor moves by so many pixels; `heights` are those of the rows from `index` on and before. */
-export function move(index: number, cut: number, by: number, count: number, height: (index: number) => number): { index: number; cut: number; left: number } {
+export function move(index: number, cut: number, by: number, count: number, height: (index: number) => number): { index: number; cut: number } {
   let at = cut + by;
   while (at < 0 && index > 0) {
     index -= 1;
@@ -39,8 +39,8 @@ export function move(index: number, cut: number, by: number, count: number, heig
     at -= height(index);
     index += 1;
   }
-  const left = at < 0 ? at : 0;
-  return { index, cut: Math.max(0, at), left };
+  // Above the first row that is here are others, perhaps.
+  return { index, cut: at };
 }
 
 export type Goto = { kind: "line"; line: number } | { kind: "byte"; offset: number } | { kind: "part"; part: number } | { kind: "time"; at: string };

@@ -11,8 +11,14 @@ export type Fetch = (from: number, limit: number, signal: AbortSignal) => Promis
 /** Which line begins at or behind an offset. */
 export type LineOf = (offset: number, signal: AbortSignal) => Promise<number | null>;
 
+/** Where colours are looked for that a window begins with. */
 const LOOKBACK = 64 << 10;
-const KEPT = 16;
+/** Small, since a jump waits for one of them. */
+const SIZE = 64 << 10;
+/** Of one stream: the service reads past what is not of it. */
+const SIZE_OF_ONE = 2 << 20;
+/** As many bytes as are kept. */
+const KEPT = 4 << 20;
 
 interface Window {
   index: number;
@@ -22,11 +28,14 @@ interface Window {
   read: number;
   whole: boolean;
   loading: Promise<void> | null;
+  abort: AbortController;
   failed: unknown;
   used: number;
-  /** The number of its first line. */
+  /** The number of the line that has its first byte. */
   line: number | null;
   asked: boolean;
+  /** The line of its first byte ends with a row before its own: its rows begin with the next line. */
+  led: boolean;
   /** How many of its lines have ended before each row, and altogether; counted when it is first asked for. */
   closed: Uint32Array | null;
 }
@@ -40,21 +49,22 @@ export class LogSource {
   readonly #fetch: Fetch;
   readonly #lineOf: LineOf | null;
   readonly #which: Which;
-  readonly #changed: () => void;
-  readonly #abort = new AbortController();
+  readonly #changed: (now?: boolean) => void;
   #counting: AbortController | null = null;
   #clock = 0;
+  /** The window that somebody waits for. */
+  #wanted = -1;
 
-  constructor(which: Which, fetch: Fetch, lineOf: LineOf | null, changed: () => void) {
+  constructor(which: Which, fetch: Fetch, lineOf: LineOf | null, changed: (now?: boolean) => void) {
     this.#which = which;
-    this.size = which === "all" ? 256 << 10 : 2 << 20;
+    this.size = which === "all" ? SIZE : SIZE_OF_ONE;
     this.#fetch = fetch;
     this.#lineOf = lineOf;
     this.#changed = changed;
   }
 
   close(): void {
-    this.#abort.abort();
+    for (const window of this.#windows.values()) window.abort.abort();
     this.#counting?.abort();
     this.#windows.clear();
   }
@@ -95,10 +105,24 @@ export class LogSource {
     if (!this.#sated(window) && window.loading === null && window.failed === null) {
       window.loading = this.#load(window).finally(() => {
         window.loading = null;
-        this.#changed();
+        if (!window.abort.signal.aborted) this.#changed(index === this.#wanted);
+        if (index === this.#wanted) this.#wanted = -1;
       });
     }
     return window;
+  }
+
+  /** Somebody waits for this byte, and for nothing else: what is being fetched for other places is let go. */
+  hurry(offset: number): void {
+    const index = this.indexOf(offset);
+    for (const [other, window] of this.#windows) {
+      if (other === index || window.loading === null) continue;
+      window.abort.abort();
+      this.#windows.delete(other);
+    }
+    this.#wanted = index;
+    this.window(index);
+    this.#number(this.#windows.get(index)!);
   }
 
   async loaded(index: number): Promise<void> {
@@ -115,13 +139,17 @@ export class LogSource {
   lineAt(index: number): number | null {
     const window = this.#windows.get(index);
     if (!window) return null;
-    if (window.line === null) {
-      if (index === this.firstIndex) window.line = 1;
-      const before = this.#windows.get(index - 1);
-      if (before?.line != null && before.whole) window.line = before.line + this.closedBefore(index - 1, before.rows.length);
-    }
-    if (window.line === null && !window.asked && this.#lineOf !== null && window.rows.length > 0) this.#askLine(window, this.#lineOf);
-    return window.line;
+    this.#number(window);
+    return window.line === null ? null : window.line + (window.led ? 1 : 0);
+  }
+
+  /** Finds the number of its first line, or asks for it. */
+  #number(window: Window): void {
+    if (window.line !== null) return;
+    if (window.index === this.firstIndex) window.line = 1;
+    const before = this.#windows.get(window.index - 1);
+    if (before?.line != null && before.whole && window.rows.length > 0) window.line = before.line + (before.led ? 1 : 0) + this.closedBefore(before.index, before.rows.length) - (window.led ? 1 : 0);
+    if (window.line === null && !window.asked && this.#lineOf !== null) this.#askLine(window, this.#lineOf);
   }
 
   /** How many lines of a window have ended before a row of it. */
@@ -138,24 +166,24 @@ export class LogSource {
     const abort = new AbortController();
     this.#counting = abort;
     window.asked = true;
-    lineOf(window.rows[0]!.offset, abort.signal).then((line) => {
+    lineOf(window.index * this.size, abort.signal).then((line) => {
       window.line = line;
-      this.#changed();
+      if (window.rows.length > 0) this.#changed();
     }, () => {
       window.asked = !abort.signal.aborted;
     });
   }
 
   #make(index: number): Window {
-    for (const [key, window] of this.#windows) {
-      if (this.#windows.size < KEPT) break;
-      const oldest = [...this.#windows.values()].reduce((a, b) => (a.used < b.used ? a : b));
-      if (window === oldest && window.loading === null) this.#windows.delete(key);
+    while (this.#windows.size >= Math.max(4, KEPT / this.size)) {
+      const idle = [...this.#windows.values()].filter((one) => one.loading === null);
+      if (idle.length === 0) break;
+      this.#windows.delete(idle.reduce((a, b) => (a.used < b.used ? a : b)).index);
     }
     const from = index * this.size;
     const start = index === this.firstIndex ? 0 : Math.max(0, from - LOOKBACK);
     const window: Window = {
-      index, builder: new RowBuilder(start, start === 0, this.#which === "all"), rows: [], read: start, whole: false, loading: null, failed: null, used: 0, line: null, asked: false, closed: null,
+      index, builder: new RowBuilder(start, start === 0, this.#which === "all"), rows: [], read: start, whole: false, loading: null, abort: new AbortController(), failed: null, used: 0, line: null, asked: false, led: false, closed: null,
     };
     this.#windows.set(index, window);
     return window;
@@ -173,7 +201,7 @@ export class LogSource {
     const until = this.#until(window);
     try {
       const from = window.read;
-      const answer = await this.#fetch(from, until - Math.max(from, this.first), this.#abort.signal);
+      const answer = await this.#fetch(from, until - Math.max(from, this.first), window.abort.signal);
       const { builder } = window;
       // What came before an error has been read all the same, and must not be read twice.
       for await (const line of lines(answer.body)) {
@@ -193,7 +221,7 @@ export class LogSource {
       this.next = Math.max(this.next, answer.next);
       if (answer.complete) this.complete = true;
     } catch (error) {
-      if (!this.#abort.signal.aborted) window.failed = error;
+      if (!window.abort.signal.aborted) window.failed = error;
     }
     this.#cut(window);
   }
@@ -205,6 +233,8 @@ export class LogSource {
     const begin = Math.max(0, rowAt(all, from - 1) + 1);
     const end = rowAt(all, to - 1) + 1;
     window.rows = all.slice(begin, end);
+    const lead = all[begin - 1];
+    window.led = lead?.kind === "line" && lead.closed && lead.end > from;
     window.closed = null;
     window.whole = window.read >= Math.min(this.#until(window), this.next) && (to <= this.next || this.complete);
   }
@@ -228,8 +258,8 @@ export interface Visible {
   atEnd: boolean;
 }
 
-/** The rows around an offset: at least so many before it and after it, as far as they are here. */
-export function around(source: LogSource, offset: number, before: number, after: number): Visible {
+/** The rows around an offset: at least so many before it and after it, as far as they are here. `ahead`: what is beside them is fetched as well. */
+export function around(source: LogSource, offset: number, before: number, after: number, ahead = true): Visible {
   const middle = source.indexOf(offset);
   const here = source.window(middle);
   if (here.rows.length === 0 && !here.whole) {
@@ -243,8 +273,7 @@ export function around(source: LogSource, offset: number, before: number, after:
   let loading = false;
   let low = middle;
   let high = middle;
-  // The neighbours are asked for early, and one beyond what is needed.
-  while (low > source.firstIndex && (anchor < before || middle - low < 1) && middle - low < 64) {
+  while (low > source.firstIndex && (anchor < before || (ahead && middle - low < 1)) && middle - low < 64) {
     low -= 1;
     const window = source.window(low);
     failed ??= window.failed;
@@ -253,7 +282,7 @@ export function around(source: LogSource, offset: number, before: number, after:
     anchor += window.rows.length;
     count += window.rows.length;
   }
-  while (after > 1 && high < source.lastIndex && (count - anchor < after || high - middle < 1) && high - middle < 64) {
+  while (after > 1 && high < source.lastIndex && (count - anchor < after || (ahead && high - middle < 1)) && high - middle < 64) {
     if (high === middle && !here.whole) break;
     high += 1;
     const window = source.window(high);

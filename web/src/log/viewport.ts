@@ -3,7 +3,12 @@
 import { type Anchor, move, ROW } from "./place.ts";
 import { around, type LogSource, type Visible } from "./source.ts";
 
+/** Rows that are drawn above and below those that are seen. */
 const MARGIN = 40;
+/** And while somebody waits for a place, who may go to another at once. */
+const HURRIED = 3;
+/** So long after a jump one looks at a place, and it is worth while to fetch what is beside it. */
+const REST = 150;
 
 export class Viewport {
   anchor: Anchor = { offset: 0, cut: 0 };
@@ -12,6 +17,9 @@ export class Viewport {
   /** What was last drawn, and how high each row of it is. */
   visible: Visible = { rows: [], lines: [], anchor: -1, loading: false, failed: null, atStart: true, atEnd: true };
   heights: number[] = [];
+  /** Somebody waits for a place. */
+  #hurried = true;
+  #rest: ReturnType<typeof setTimeout> | undefined;
   /** What is drawn is of the place before: the present one is being fetched. */
   #stale = false;
   /** What is drawn was drawn while the end was followed. */
@@ -23,12 +31,32 @@ export class Viewport {
   constructor(source: LogSource, draw: () => void) {
     this.source = source;
     this.#draw = draw;
+    this.#hurry();
+  }
+
+  close(): void {
+    clearTimeout(this.#rest);
+  }
+
+  #hurry(): void {
+    this.#hurried = true;
+    clearTimeout(this.#rest);
+    this.#rest = setTimeout(() => this.#look(), REST);
+  }
+
+  #look(): void {
+    clearTimeout(this.#rest);
+    this.#hurried = false;
+    this.#draw();
   }
 
   /** What is to be drawn now. */
   rows(): Visible {
     const need = Math.ceil(this.height / ROW) + 2;
-    const next = this.follow ? this.#end(need + MARGIN) : around(this.source, this.anchor.offset, MARGIN, need + MARGIN);
+    const margin = this.#hurried ? HURRIED : MARGIN;
+    // What is above the anchor is a part of what is seen, if the anchor is not at the top.
+    const above = Math.ceil(this.anchor.cut / ROW);
+    const next = this.follow ? this.#end(need + margin) : this.#place(margin + Math.max(0, -above), margin + Math.max(1, need + above), need + margin);
     // What is being fetched takes the place of what is there once it has come.
     this.#stale = next.rows.length === 0 && next.loading && this.visible.rows.length > 0;
     if (!this.#stale) {
@@ -38,13 +66,19 @@ export class Viewport {
     return this.visible;
   }
 
+  /** The rows around the anchor; near the end as many before it as fill the height. */
+  #place(before: number, after: number, all: number): Visible {
+    const place = around(this.source, this.anchor.offset, before, after, !this.#hurried);
+    return place.atEnd && before < all ? around(this.source, this.anchor.offset, all, after, !this.#hurried) : place;
+  }
+
   /** The rows before the end. While it is being fetched, those before the newest that are here: a fast writer's end never is. */
   #end(before: number): Visible {
     const { source } = this;
-    const end = around(source, Math.max(source.first, source.next - 1), before, 1);
+    const end = around(source, Math.max(source.first, source.next - 1), before, 1, !this.#hurried);
     const newest = source.newest;
     if (end.rows.length > 0 || newest === null || (!this.#ofEnd && this.visible.rows.length > 0)) return end;
-    return { ...around(source, newest, before, 1), loading: end.loading, failed: end.failed };
+    return { ...around(source, newest, before, 1, !this.#hurried), loading: end.loading, failed: end.failed };
   }
 
   /** The rows have been drawn and are so high: where does the first one begin? */
@@ -114,14 +148,19 @@ export class Viewport {
     const moved = move(index, this.anchor.cut, pixels, visible.rows.length, (i) => heights[i] ?? ROW);
     this.anchor = { offset: visible.rows[moved.index]!.offset, cut: moved.cut };
     if (pixels > 0 && this.endInView) this.follow = true;
-    this.#draw();
+    this.#look();
   }
 
   /** To a byte; `part` of the height is left above it. */
   jump(offset: number, part = 0): void {
     this.follow = false;
     this.anchor = { offset: Math.min(Math.max(offset, this.source.first), Math.max(this.source.first, this.source.next - 1)), cut: -Math.round(this.height * part) };
-    this.#draw();
+    // What is drawn is measured once more before there is something else, and says nothing of this place.
+    this.#stale = true;
+    this.#hurry();
+    this.source.hurry(this.anchor.offset);
+    // What is drawn stays until there is better.
+    if (around(this.source, this.anchor.offset, 1, 1, false).rows.length > 0) this.#draw();
   }
 
   toStart(): void {

@@ -1,6 +1,6 @@
 // Something that is fetched, shown, and fetched again when a hint says that it is newer.
 
-import { useCallback, useEffect, useRef, useState } from "preact/hooks";
+import { useCallback, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { watch } from "../api/hints.ts";
 
 /** At most so many a second. */
@@ -17,7 +17,8 @@ export function useResource<T>(load: (signal: AbortSignal) => Promise<T>, needs:
   const [state, set] = useState<{ data: T | null; error: unknown; needs: string }>({ data: null, error: null, needs: "" });
   const name = JSON.stringify(needs);
   const again = useRef<() => void>(() => undefined);
-  useEffect(() => {
+  // Asked for before it is drawn that there is nothing yet.
+  useLayoutEffect(() => {
     const abort = new AbortController();
     let busy = false;
     let stale = false;

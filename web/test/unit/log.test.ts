@@ -37,9 +37,9 @@ test("a place is where it was put, for logs of any size", () => {
 
 test("the anchor moves by rows of different heights, and not beyond the ends", () => {
   const height = (i: number): number => [10, 30, 20][i]!;
-  assert.deepEqual(move(0, 0, 15, 3, height), { index: 1, cut: 5, left: 0 });
-  assert.deepEqual(move(2, 5, -40, 3, height), { index: 0, cut: 5, left: 0 });
-  assert.deepEqual(move(0, 0, -5, 3, height), { index: 0, cut: 0, left: -5 });
+  assert.deepEqual(move(0, 0, 15, 3, height), { index: 1, cut: 5 });
+  assert.deepEqual(move(2, 5, -40, 3, height), { index: 0, cut: 5 });
+  assert.deepEqual(move(0, 0, -5, 3, height), { index: 0, cut: -5 });
   assert.deepEqual(move(0, 0, 500, 3, height).index, 2);
 });
 
@@ -133,16 +133,16 @@ test("windows are put together to the whole log, from any place, and no row is m
 test("the end that grows is read on, not again", async () => {
   const content = new TextEncoder().encode("0123456789\n".repeat(30_000));
   const asked: number[] = [];
-  let length = 100_005;
+  let length = 40_005;
   const source = new LogSource("all", (from, limit) => serve(content.subarray(0, length), asked)(from, limit), null, () => undefined);
   source.extent(0, length, false);
   await source.loaded(0);
-  length = 150_000;
+  length = 60_000;
   source.extent(0, length, false);
   await source.loaded(0);
-  assert.deepEqual(asked, [0, 100_005]);
+  assert.deepEqual(asked, [0, 40_005]);
   const rows = source.window(0).rows;
-  assert.equal(new TextDecoder().decode(rows[9091]!.bytes), "0123456789");
+  assert.equal(new TextDecoder().decode(rows[3637]!.bytes), "0123456789");
   assert.deepEqual(rows[5]!.sgr, PLAIN);
   assert.equal(source.lineAt(0), 1);
 });

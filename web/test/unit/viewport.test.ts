@@ -125,3 +125,30 @@ test("of a writer that is faster than the page the newest rows that are here are
   await settle();
   assert.equal(port.anchor.offset, held);
 });
+
+test("what is drawn while somebody jumps does not move the place that is jumped to", async () => {
+  const { port, draw, settle } = log(400_000);
+  await settle();
+  const { rows } = port.rows();
+  port.jump(1_000_000);
+  port.settle(rows.map(() => ROW));
+  assert.equal(port.anchor.offset, 1_000_000);
+  await settle();
+  assert.ok(Math.abs(Number(draw()[0]) * 6.9 - 1_000_000) < 100_000, draw()[0]);
+});
+
+test("a jump waits for one window alone, and lets go of what is being fetched for another", async () => {
+  const asked: [number, AbortSignal][] = [];
+  const source = new LogSource("all", (from, _, signal) => {
+    asked.push([from, signal]);
+    return new Promise(() => undefined);
+  }, null, () => undefined);
+  const port = new Viewport(source, () => undefined);
+  source.extent(0, 100 << 20, true);
+  for (const offset of [50 << 20, 20 << 20, 70 << 20]) {
+    port.jump(offset);
+    port.rows();
+  }
+  port.close();
+  assert.deepEqual(asked.map(([from, signal]) => [from, signal.aborted]), [50, 20, 70].map((at) => [(at << 20) - (64 << 10), at !== 70]));
+});
