@@ -304,7 +304,7 @@ fn what_is_not_allowed_is_refused_with_its_origin() {
         "--shutdown-grace-seconds=-1",
         "--shutdown-grace-seconds=NaN",
         "--shutdown-grace-seconds=inf",
-        "--min-free-bytes=1G",
+        "--min-free-bytes=1X",
         "--max-body-bytes=1023",
         "--log-format=xml",
         "--log-level=loud",
