@@ -5,7 +5,7 @@ use std::fs;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{meta, request, verdict};
+use super::{PARENT, meta, request, verdict, within};
 use crate::harness::{LONG, Reply, Server, eventually, id, processes_with, unique_seconds};
 
 /// Sends a message as a client of version 2026-07-28 does.
@@ -653,4 +653,30 @@ async fn two_hundred_megabytes_in_one_line_are_no_burden() {
     assert!(grown < 5 << 20, "the server has grown by {grown} bytes");
     let job = server.job(&job_of(&result)).await;
     assert_eq!(id(&job), job_of(&result));
+}
+
+#[tokio::test]
+async fn a_call_knows_its_trace_better_than_the_request_around_it() {
+    let server = Server::start().await;
+    let around = PARENT.replace("b7ad6b7169203331", "aaaaaaaaaaaaaaaa");
+    for (named, expected) in [(PARENT, PARENT), ("00-nonsense", around.as_str())] {
+        let params = json!({"name": "run_command", "arguments": {"script": "echo $TRACEPARENT"}});
+        let message = request("tools/call", params, false);
+        let message = within(message, json!({"traceparent": named}));
+        let asked = server
+            .anonymous(Method::POST, "/mcp")
+            .bearer_auth(server.token())
+            .header("accept", "application/json, text/event-stream")
+            .header("mcp-protocol-version", "2026-07-28")
+            .header("mcp-method", "tools/call")
+            .header("mcp-name", "run_command")
+            .header("traceparent", &around)
+            .json(&message);
+        let reply = server.send(asked).await;
+        assert_eq!(reply.status, 200, "{reply}");
+        let result = &reply.json()["result"];
+        assert_eq!(text(result).lines().last().unwrap(), expected, "{result:#}");
+        let job = server.job(&job_of(result)).await;
+        assert_eq!(job["trace"]["trace_id"], PARENT[3..35], "{job:#}");
+    }
 }
