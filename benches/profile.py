@@ -39,7 +39,7 @@ with tempfile.TemporaryDirectory() as scratch:
         stdout=subprocess.PIPE,
         text=True,
     )
-    address = strace.stdout.readline().rsplit("http://", 1)[1].strip()
+    address = re.search(r"http://([0-9.:]+)", strace.stdout.readline())[1]
     token = open(f"{state}/token").read().strip()
     connection = http.client.HTTPConnection(address)
     submit(connection, token)

@@ -82,7 +82,8 @@ async fn ask(what: What, connect: &ConnectArgs) -> Result<Vec<(String, String)>,
         let names = names.filter_map(|queue| queue["name"].as_str());
         return Ok(names.map(|name| (name.to_owned(), String::new())).collect());
     }
-    let mut query = vec![("page_size", NEWEST.to_owned())];
+    let view = ("view", "basic".to_owned());
+    let mut query = vec![("page_size", NEWEST.to_owned()), view];
     if what == What::LiveJobs {
         query.push(("state", lookup::live_states()));
     }

@@ -17,6 +17,7 @@ use super::table::{Align, Table};
 use super::terminal::{print, print_json};
 use super::{execute, lookup, terminal};
 use job::workspace::InnerPath;
+use protocol::stderr::complain;
 
 #[derive(Debug, Args)]
 pub struct FilesArgs {
@@ -87,6 +88,9 @@ pub fn files(args: &FilesArgs) -> ExitCode {
             print_json(&json!({"files": files, "truncated": truncated}))?;
         } else {
             print(&table(&files).render(terminal::style()))?;
+        }
+        if truncated {
+            complain("not everything could be looked at: there may be more");
         }
         Ok(ExitCode::SUCCESS)
     })

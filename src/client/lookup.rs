@@ -103,7 +103,13 @@ async fn by_name(client: &Client, name: &str) -> Result<Option<String>, Failure>
     let size = |jobs: u32| ("page_size", jobs.to_string());
     let named = ("name", name.to_owned());
     let mut live = Vec::new();
-    let query = [named.clone(), size(10), ("state", live_states())];
+    let brief = ("view", "basic".to_owned());
+    let query = [
+        named.clone(),
+        size(10),
+        ("state", live_states()),
+        brief.clone(),
+    ];
     each(client, &query, |job| {
         live.push(job);
         live.len() < 10
@@ -115,7 +121,7 @@ async fn by_name(client: &Client, name: &str) -> Result<Option<String>, Failure>
         several => return Err(ambiguous(name, several)?),
     }
     let mut newest = None;
-    each(client, &[named, size(1)], |job| {
+    each(client, &[named, size(1), brief], |job| {
         newest = Some(id(&job));
         false
     })
@@ -132,6 +138,7 @@ async fn by_beginning(
         ("created_after", beginning.from.to_string()),
         ("created_before", beginning.to.to_string()),
         ("page_size", "200".to_owned()),
+        ("view", "basic".to_owned()),
     ];
     let mut found = Vec::new();
     each(client, &query, |job| {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE};
 use reqwest::{Method, Url};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::connection::{Apart, Client, ConnectArgs};
 use super::execute;
 use super::failure::Failure;
-use mcp::{Answer, Ask, Asking, Body, Door, OUTPUT_MAX, Options, Tools, Verb, WAIT_MAX};
+use mcp::{Answer, Ask, Asking, Body, Door, OUTPUT_MAX, Options, Tools, Verb, WAIT_MAX, length_of};
 use protocol::stderr::complain;
 
 /// How the tools behave.
@@ -97,6 +97,7 @@ impl Remote {
             Verb::Get => Method::GET,
             Verb::Post => Method::POST,
             Verb::Delete => Method::DELETE,
+            Verb::Put => Method::PUT,
         };
         let mut request = self
             .to
@@ -109,6 +110,9 @@ impl Remote {
         if let Some(key) = &ask.idempotency_key {
             request = request.header("Idempotency-Key", key);
         }
+        if let Some(range) = ask.range_header() {
+            request = request.header(RANGE, range);
+        }
         request = match &ask.body {
             Body::None => request,
             Body::Bytes(bytes) => request.body(bytes.clone()),
@@ -119,7 +123,9 @@ impl Remote {
         };
         let response = request.send().await?;
         let next_offset = response.headers().get("procession-next-offset");
+        let length = response.headers().get(CONTENT_RANGE);
         Ok(Answer {
+            length: length.and_then(|value| length_of(value.to_str().ok()?)),
             status: response.status().as_u16(),
             next_offset: next_offset.and_then(|value| value.to_str().ok()?.parse().ok()),
             body: response.bytes().await?.into(),

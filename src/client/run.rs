@@ -104,10 +104,16 @@ async fn execute(args: &RunArgs) -> Result<u8, Failure> {
         body.insert("depends_on".to_owned(), depends_on);
     }
     if args.detach {
-        let mut job = create(&client, "/jobs", &body).await?;
-        if let Some(deliver) = &deliver {
-            job = deliver.to(&client, &Job::read(&job)?.id).await?;
-        }
+        let created = create(&client, "/jobs", &body);
+        let (job, signals) = match &deliver {
+            None => (created.await?, None),
+            Some(deliver) => {
+                let mut signals = Signals::catch_all()?;
+                let held = known(signals.second_before(created).await)?;
+                let given = deliver.unless_stopped(&client, &held.id, &mut signals);
+                (given.await?, Some(signals))
+            }
+        };
         if args.json {
             print_json(&job)?;
         } else {
@@ -115,7 +121,14 @@ async fn execute(args: &RunArgs) -> Result<u8, Failure> {
         }
         if args.wait_ready {
             let id = Job::read(&job)?.id;
-            wait::reached(&client, &id, Goal::Ready, None).await?;
+            let ready = wait::reached(&client, &id, Goal::Ready, None);
+            match signals {
+                None => ready.await?,
+                Some(mut signals) => match signals.before(ready).await {
+                    Some(reached) => reached?,
+                    None => return Err(Failure::Lost("interrupted".to_owned())),
+                },
+            };
         }
         return Ok(0);
     }
@@ -124,11 +137,8 @@ async fn execute(args: &RunArgs) -> Result<u8, Failure> {
     let created = create(&client, "/jobs", &body);
     let mut job = known(signals.second_before(created).await)?;
     if let Some(deliver) = &deliver {
-        let delivered = signals.second_before(deliver.to(&client, &job.id)).await;
-        job = match delivered {
-            Some(job) => Job::read(&job?)?,
-            None => return Err(deliver::given_up(&client, &job.id, None).await),
-        };
+        let given = deliver.unless_stopped(&client, &job.id, &mut signals);
+        job = Job::read(&given.await?)?;
     }
     let code = if args.tty {
         stand_in_terminal(&client, &job, args, &mut signals).await?

@@ -21,6 +21,8 @@ pub(super) struct Signals {
     quit: Signal,
     user1: Signal,
     user2: Signal,
+    /// Only if a terminal that goes is a request to stop.
+    hangup: Option<Signal>,
     /// Those that came and that nobody has handled.
     pending: Vec<Caught>,
 }
@@ -43,16 +45,22 @@ impl Caught {
 impl Signals {
     /// From now on they do not end this process.
     pub(super) fn catch() -> Result<Self, Failure> {
-        let catch = |kind| {
-            signal(kind).map_err(|error| Failure::Local(format!("cannot catch signals: {error}")))
-        };
         Ok(Self {
             interrupt: catch(SignalKind::interrupt())?,
             terminate: catch(SignalKind::terminate())?,
             quit: catch(SignalKind::quit())?,
             user1: catch(SignalKind::user_defined1())?,
             user2: catch(SignalKind::user_defined2())?,
+            hangup: None,
             pending: Vec::new(),
+        })
+    }
+
+    /// The same, and that the terminal goes is a request to stop.
+    pub(super) fn catch_all() -> Result<Self, Failure> {
+        Ok(Self {
+            hangup: Some(catch(SignalKind::hangup())?),
+            ..Self::catch()?
         })
     }
 
@@ -69,6 +77,7 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => Caught::Interrupt,
             _ = self.terminate.recv() => Caught::Terminate,
+            Some(_) = next_of(self.hangup.as_mut()) => Caught::Terminate,
             // Ctrl-\ is for all that runs in the foreground; the others are for one program.
             _ = self.quit.recv() => Caught::Other("SIGQUIT", "group"),
             _ = self.user1.recv() => Caught::Other("SIGUSR1", "leader"),
@@ -89,6 +98,30 @@ impl Signals {
             self.pending.push(caught);
         }
         None
+    }
+
+    /// The result of this work, or nothing once a stop is asked for, or has been. What came is kept.
+    pub(super) async fn before<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        while !self.pending.iter().any(|caught| caught.asks_for_a_stop()) {
+            let caught = tokio::select! {
+                result = &mut work => return Some(result),
+                caught = self.fresh() => caught,
+            };
+            self.pending.push(caught);
+        }
+        None
+    }
+}
+
+fn catch(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::Local(format!("cannot catch signals: {error}")))
+}
+
+async fn next_of(signal: Option<&mut Signal>) -> Option<()> {
+    match signal {
+        Some(signal) => signal.recv().await,
+        None => None,
     }
 }
 

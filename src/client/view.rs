@@ -50,6 +50,8 @@ pub(super) struct Job {
     pub(super) output: Output,
     #[serde(default)]
     pub(super) spec: Spec,
+    /// What a list without specs has instead.
+    command: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -144,7 +146,7 @@ impl Job {
         match (&self.spec.command, &self.spec.script) {
             (Some(command), _) => text::command_line(command.iter().map(String::as_str)),
             (None, Some(script)) => script.split_whitespace().collect::<Vec<_>>().join(" "),
-            (None, None) => String::new(),
+            (None, None) => self.command.clone().unwrap_or_default(),
         }
     }
 

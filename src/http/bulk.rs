@@ -72,8 +72,10 @@ pub(super) async fn wait(State_(api): State_<Api>, request: Request) -> Result<R
 /// The most jobs that one request acts on.
 const MOST: usize = 10_000;
 
-/// So many of them are in work at a time.
+/// So many of them are in work at a time. Of those that have ended fewer: a new job waits for what the store has been asked
+/// for before it.
 const AT_ONCE: usize = 1024;
+const ENDED_AT_ONCE: usize = 64;
 
 #[derive(Debug, Serialize)]
 struct Acted<'a> {
@@ -136,6 +138,7 @@ async fn meant(api: &Api, chosen: &Chosen, ended: bool) -> Result<(Vec<JobId>, b
             order: Order::CreatedAscending,
             after,
             limit: MOST - ids.len(),
+            is_brief: true,
         });
         let page = page.await?;
         ids.extend(page.jobs.iter().map(|job| job.id));
@@ -165,7 +168,8 @@ where
             let work = each(id);
             async move { (id, work.await.map_err(ApiError::from)) }
         });
-        let mut work = pin!(work.buffered(AT_ONCE));
+        let at_once = if ended { ENDED_AT_ONCE } else { AT_ONCE };
+        let mut work = pin!(work.buffered(at_once));
         let mut budget = Budget::default();
         while let Some((id, mut one)) = work.next().await {
             if let Ok(done) = &mut one {

@@ -27,6 +27,7 @@ use crate::request::{self, BodyError};
 use crate::view::{BasicView, Delivered, JobList, JobView, PortList, ProcessList};
 use crate::{body, conditions, extract, page, respond, view};
 pub(super) use create::{CREATE, accepted, create, judge, judged, made, submission, validate};
+use job::query::Query;
 use job::{Job, JobId};
 use manager::{LookupError, Manager, Until};
 pub(super) use patch::patch;
@@ -48,7 +49,10 @@ pub(super) const GET: &[&str] = &[
 /// `GET /jobs`
 pub(super) async fn list(State(api): State<Api>, mut params: Params) -> Result<Response, ApiError> {
     let how = page::view(&mut params);
-    let query = page::parse(params)?;
+    let query = Query {
+        is_brief: how == View::Basic,
+        ..page::parse(params)?
+    };
     let (filter, order) = (query.filter.clone(), query.order);
     let page = api.manager.list(query).await?;
     let next_page_token = page

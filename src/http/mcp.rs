@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::header::{AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware;
 use axum::response::Response;
@@ -87,12 +87,17 @@ impl Inside {
             Verb::Get => Method::GET,
             Verb::Post => Method::POST,
             Verb::Delete => Method::DELETE,
+            Verb::Put => Method::PUT,
         };
         let mut headers = self.headers.clone();
         if let Some(key) = &ask.idempotency_key {
             let key = HeaderValue::from_str(key);
             let key = key.map_err(|_| "idempotency_key: 1 to 255 visible characters".to_owned())?;
             headers.insert(IDEMPOTENCY_KEY, key);
+        }
+        if let Some(range) = ask.range_header() {
+            let range = HeaderValue::from_str(&range).map_err(|error| error.to_string())?;
+            headers.insert(RANGE, range);
         }
         let target = ask.target();
         let body = match ask.body {
@@ -123,12 +128,15 @@ impl Inside {
         };
         let next_offset = response.headers().get(NEXT_OFFSET);
         let next_offset = next_offset.and_then(|value| value.to_str().ok()?.parse().ok());
+        let length = response.headers().get(CONTENT_RANGE);
+        let length = length.and_then(|value| mcp::length_of(value.to_str().ok()?));
         let status = response.status().as_u16();
         let body = response.into_body().collect().await;
         let body = body.map_err(|error| format!("the answer broke off: {error}"))?;
         Ok(Answer {
             status,
             next_offset,
+            length,
             body: body.to_bytes().into(),
         })
     }

@@ -104,6 +104,7 @@ pub(super) fn parse(mut params: Params) -> Result<Query, ApiError> {
         order,
         after,
         limit,
+        is_brief: false,
     })
 }
 

@@ -147,6 +147,7 @@ async fn running(api: &Api, selector: Selector) -> Result<Vec<JobId>, ApiError> 
         order: Order::CreatedDescending,
         after: None,
         limit: JOBS,
+        is_brief: true,
     };
     let page = api.manager.list(query).await?;
     Ok(page.jobs.iter().map(|job| job.id).collect())

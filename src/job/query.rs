@@ -83,6 +83,8 @@ pub struct Query {
     pub after: Option<JobId>,
     /// At most so many.
     pub limit: usize,
+    /// The large parts of their specs need not be there: arguments, script, variables, standard input, inputs.
+    pub is_brief: bool,
 }
 
 impl Query {

@@ -17,7 +17,7 @@ use nix::sys::stat::{FileStat, Mode, fchmod, fstat, fstatat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, fsync, unlinkat};
 
 pub use clear::clear;
-pub use walk::{Entry, Kind, Limits, Walked, walk};
+pub use walk::{Entry, Kind, Limits, Walk, walk};
 
 /// Whom a new file is to belong to; `None`: whom this process is.
 pub type Owner = Option<(u32, u32)>;
@@ -250,11 +250,9 @@ mod tests {
         symlink("/etc", path.join("in/etc")).unwrap();
         fs::write(path.join("in/a.b"), "12").unwrap();
         nix::unistd::mkfifo(&path.join("in/pipe"), Mode::from_bits_truncate(0o600)).unwrap();
-        let walked = walk(root.as_fd(), "", Limits::default());
-        let names: Vec<(&str, Kind, u64)> = walked
-            .entries
-            .iter()
-            .map(|it| (it.path.as_str(), it.kind, it.bytes))
+        let mut walked = walk(root.as_fd(), "", Limits::default());
+        let names: Vec<(String, Kind, u64)> = (&mut walked)
+            .map(|it| (it.path, it.kind, it.bytes))
             .collect();
         let expected = [
             ("a", Kind::Directory, 0),
@@ -262,15 +260,66 @@ mod tests {
             ("a/file", Kind::File, 7),
             ("etc", Kind::Symlink, 0),
         ];
-        assert_eq!(names, expected);
-        assert!(!walked.truncated && walked.error.is_none());
+        assert_eq!(
+            names,
+            expected.map(|(path, kind, bytes)| (path.to_owned(), kind, bytes))
+        );
+        assert!(!walked.is_truncated() && walked.error().is_none());
         let some = Limits {
             entries: 2,
             ..Limits::default()
         };
-        assert!(walk(root.as_fd(), "", some).truncated);
-        let below = walk(root.as_fd(), "a", Limits::default());
-        assert_eq!(below.entries[0].path, "a/file");
+        let mut cut = walk(root.as_fd(), "", some);
+        assert!((&mut cut).count() <= 2 && cut.is_truncated());
+        let mut below = walk(root.as_fd(), "a", Limits::default());
+        assert_eq!(below.next().unwrap().path, "a/file");
+        let mut none = walk(root.as_fd(), "none", Limits::default());
+        assert_eq!(((&mut none).count(), none.error().is_some()), (0, true));
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_walk_begins_behind_any_path_and_reads_nothing_that_comes_before() {
+        let (path, root) = place("after");
+        for directory in ["a/b", "a-", "a/b/c", "d", "d/e", "é"] {
+            fs::create_dir_all(path.join("in").join(directory)).unwrap();
+            for name in ["1", "1.x", "2"] {
+                fs::write(path.join("in").join(directory).join(name), "").unwrap();
+            }
+        }
+        let paths = |after: Option<&str>, limits: Limits| -> Vec<String> {
+            let walk = walk(root.as_fd(), "", limits).after(after);
+            walk.map(|it| it.path).collect()
+        };
+        let all = paths(None, Limits::default());
+        assert!(all.is_sorted() && all.len() == 26, "{all:?}");
+        let others = ["", "a/", "a/b/zz", "a0", "d/e/0", "zzz"].map(str::to_owned);
+        for after in all.iter().chain(&others) {
+            let behind: Vec<&String> = all.iter().filter(|it| *it > after).collect();
+            let found = paths(Some(after), Limits::default());
+            assert_eq!(found.iter().collect::<Vec<_>>(), behind, "after {after}");
+        }
+        // Four names in the root, four in `d` and three in `d/e`.
+        let limits = Limits {
+            entries: 11,
+            ..Limits::default()
+        };
+        let mut cheap = walk(root.as_fd(), "", limits).after(Some("d/e/1.x"));
+        assert_eq!(cheap.next().unwrap().path, "d/e/2");
+        assert!(!cheap.is_truncated());
+        let within = |after| {
+            let walk = walk(root.as_fd(), "a/b", Limits::default()).after(Some(after));
+            walk.count()
+        };
+        assert_eq!(
+            ["a", "a/b", "a/b/1.x", "a/c", "b"].map(within),
+            [7, 7, 5, 0, 0]
+        );
+        let shallow = Limits {
+            depth: 1,
+            ..Limits::default()
+        };
+        assert_eq!(paths(None, shallow), ["a", "a-", "d", "é"]);
         fs::remove_dir_all(path).unwrap();
     }
 

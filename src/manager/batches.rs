@@ -314,7 +314,7 @@ impl Batches {
         if !self.get(id).await?.batch.state.is_terminal() {
             return Err(BatchError::NotFinished);
         }
-        let ids: Vec<JobId> = self.jobs(id).await?.iter().map(|job| job.id).collect();
+        let ids: Vec<JobId> = self.jobs(id, true).await?.iter().map(|it| it.id).collect();
         let chains = &self.shared.chains;
         let is_wanted = chains.account().is_wanted(Target::Batch(id));
         if is_wanted || ids.iter().any(|id| chains.is_wanted(*id)) {
@@ -333,17 +333,27 @@ impl Batches {
     }
 
     /// The jobs of a batch whose records are there, in the order of the request.
-    async fn jobs(&self, id: JobId) -> Result<Vec<Arc<Job>>, BatchError> {
-        let query = Query {
-            filter: Filter {
-                batch: Some(id),
-                ..Filter::default()
-            },
-            order: Order::CreatedAscending,
-            after: None,
-            limit: batch::JOBS_MAX,
-        };
-        Ok(self.manager().list(query).await?.jobs)
+    async fn jobs(&self, id: JobId, is_brief: bool) -> Result<Vec<Arc<Job>>, BatchError> {
+        let mut jobs: Vec<Arc<Job>> = Vec::new();
+        loop {
+            let query = Query {
+                filter: Filter {
+                    batch: Some(id),
+                    ..Filter::default()
+                },
+                order: Order::CreatedAscending,
+                after: jobs.last().map(|job| job.id),
+                limit: batch::JOBS_MAX,
+                is_brief,
+            };
+            // It ends early if the jobs are large.
+            let page = self.manager().list(query).await?;
+            let is_all = !page.more || page.jobs.is_empty();
+            jobs.extend(page.jobs);
+            if is_all {
+                return Ok(jobs);
+            }
+        }
     }
 }
 

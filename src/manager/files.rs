@@ -1,8 +1,9 @@
 //! The files of jobs, as clients see them: listed, read, put and removed. Where they are is not known here.
 
 mod archive;
+mod seen;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,9 +18,10 @@ use super::shared::Shared;
 use super::workspaces::{Draft, UnpackError};
 pub use archive::Archive;
 use job::time::Timestamp;
-use job::workspace::{FileMode, InnerPath, Kept, Patterns, Unpack, artifacts_of};
+use job::workspace::{FileMode, InnerPath, Unpack};
 use job::{Job, JobId};
-use linux::beneath::{self, Entry, InTheWay, Kind, Owner};
+use linux::beneath::{self, InTheWay, Kind, Owner};
+use seen::{Seen, Within};
 use store::StoreError;
 
 /// The files of all jobs.
@@ -174,30 +176,24 @@ impl Files {
                 return Ok(Listing::default());
             };
             let from = wanted.beneath.as_ref().map_or("", InnerPath::as_str);
-            let walked = beneath::walk(directory.as_fd(), from, beneath::Limits::default());
-            let seen = Seen::of(&place.job);
-            let entries = walked.entries;
-            let directories = seen.directories(&entries);
-            let base = from.split('/').filter(|name| !name.is_empty()).count();
-            let mut listing = Listing {
-                truncated: walked.truncated || walked.error.is_some(),
-                ..Listing::default()
+            let limits = beneath::Limits {
+                depth: wanted.depth.unwrap_or(usize::MAX),
+                ..beneath::Limits::default()
             };
-            for entry in entries {
-                let depth = entry.path.split('/').count().saturating_sub(base);
-                let is_wanted = wanted.depth.is_none_or(|most| depth <= most)
-                    && wanted
-                        .after
-                        .as_ref()
-                        .is_none_or(|after| entry.path > *after)
-                    && match entry.kind {
-                        Kind::Directory => seen.is_all() || directories.contains(&entry.path),
-                        Kind::File => {
-                            seen.has(&entry.path)
-                                && shared.workspaces.may_read(&entry.stat, place.owner)
-                        }
-                        Kind::Symlink => seen.has(&entry.path),
-                    };
+            let walk = beneath::walk(directory.as_fd(), from, limits);
+            let mut walk = walk.after(wanted.after.as_deref());
+            let seen = Seen::of(&place.job);
+            let mut within = Within::of(&seen, directory.as_fd());
+            let mut listing = Listing::default();
+            for entry in &mut walk {
+                let is_wanted = match entry.kind {
+                    Kind::Directory => within.has_any(&entry.path),
+                    Kind::File => {
+                        seen.has(&entry.path)
+                            && shared.workspaces.may_read(&entry.stat, place.owner)
+                    }
+                    Kind::Symlink => seen.has(&entry.path),
+                };
                 if !is_wanted {
                     continue;
                 }
@@ -207,6 +203,7 @@ impl Files {
                 }
                 listing.files.push(seen.entry(entry));
             }
+            listing.truncated = walk.is_truncated() || walk.error().is_some();
             Ok(listing)
         })
         .await
@@ -377,68 +374,6 @@ impl Upload {
         });
         put.await
             .unwrap_or_else(|error| Err(FilesError::Io(io::Error::other(error))))
-    }
-}
-
-/// What of a job's files is shown.
-struct Seen {
-    kept: Kept,
-    artifacts: Option<Patterns>,
-}
-
-impl Seen {
-    fn of(job: &Job) -> Self {
-        let is_whole = job.artifacts.as_ref().is_some_and(|it| it.truncated);
-        Self {
-            kept: if is_whole || !job.state.is_terminal() {
-                Kept::Everything
-            } else {
-                Kept::of(&job.spec, job.state)
-            },
-            artifacts: artifacts_of(&job.spec, job.state),
-        }
-    }
-
-    fn is_all(&self) -> bool {
-        matches!(self.kept, Kept::Everything)
-    }
-
-    fn has(&self, path: &str) -> bool {
-        self.kept.has(path)
-    }
-
-    /// The directories that something is in which is shown.
-    fn directories(&self, entries: &[Entry]) -> BTreeSet<String> {
-        if self.is_all() {
-            return BTreeSet::new();
-        }
-        let shown = entries
-            .iter()
-            .filter(|entry| entry.kind != Kind::Directory && self.has(&entry.path));
-        let above = shown.flat_map(|entry| {
-            let ends = entry.path.match_indices('/');
-            ends.map(|(end, _)| entry.path.get(..end).unwrap_or_default().to_owned())
-        });
-        above.collect()
-    }
-
-    fn entry(&self, entry: Entry) -> FileEntry {
-        let artifacts = self.artifacts.as_ref();
-        FileEntry {
-            is_artifact: entry.kind == Kind::File
-                && artifacts.is_some_and(|it| it.is_match(&entry.path)),
-            kind: entry.kind,
-            bytes: entry.bytes,
-            mode: entry.stat.st_mode & 0o7777,
-            modified_at: Timestamp::from_micros(
-                entry
-                    .stat
-                    .st_mtime
-                    .saturating_mul(1_000_000)
-                    .saturating_add(entry.stat.st_mtime_nsec / 1000),
-            ),
-            path: entry.path,
-        }
     }
 }
 

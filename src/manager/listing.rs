@@ -22,9 +22,13 @@ pub struct Budget {
 impl Budget {
     /// Takes the place of this job; `false` if there is none left.
     pub fn take(&mut self, job: &Job) -> bool {
+        self.take_bytes(JOB_BYTES + job.spec.text_bytes())
+    }
+
+    fn take_bytes(&mut self, bytes: usize) -> bool {
         let has_place = self.bytes < PAGE_BYTES;
         if has_place {
-            self.bytes += JOB_BYTES + job.spec.text_bytes();
+            self.bytes += bytes;
         }
         has_place
     }
@@ -60,7 +64,11 @@ pub(super) async fn page(shared: &Shared, query: Query) -> Result<Page, StoreErr
         page.more = jobs.len() > limit;
         jobs.truncate(limit);
         for job in jobs {
-            if !budget.take(&job) {
+            let bytes = match query.is_brief {
+                true => JOB_BYTES,
+                false => JOB_BYTES + job.spec.text_bytes(),
+            };
+            if !budget.take_bytes(bytes) {
                 page.more = true;
                 break;
             }
@@ -116,6 +124,7 @@ pub(super) async fn live(
         order: Order::CreatedDescending,
         after: None,
         limit: usize::MAX,
+        is_brief: true,
     };
     Ok((matching(shared, query).await?, None))
 }
@@ -155,6 +164,7 @@ pub(super) async fn unfinished(shared: &Shared, filter: Filter) -> Result<Vec<Jo
         order: Order::CreatedAscending,
         after: None,
         limit: usize::MAX,
+        is_brief: true,
     };
     let jobs = matching(shared, query).await?;
     let mut ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();

@@ -305,6 +305,7 @@ impl Schedules {
             order: Order::CreatedDescending,
             after: None,
             limit: 1,
+            is_brief: true,
         };
         let (_, succeeded) = self.shared.store.list(query, 0).await?;
         Ok(ScheduleState {
@@ -459,6 +460,7 @@ async fn unfinished(shared: &Shared, name: &str) -> Result<Vec<Arc<job::Job>>, S
         order: Order::CreatedAscending,
         after: None,
         limit: usize::MAX,
+        is_brief: true,
     };
     listing::matching(shared, query).await
 }

@@ -264,15 +264,15 @@ impl Workspaces {
                 };
             }
         };
-        let walked = beneath::walk(directory.as_fd(), "", beneath::Limits::default());
-        for entry in &walked.entries {
+        let mut walk = beneath::walk(directory.as_fd(), "", beneath::Limits::default());
+        for entry in &mut walk {
             if entry.kind == Kind::File && self.may_read(&entry.stat, owner) {
                 tally.add(&entry.path, entry.bytes);
             }
         }
         let mut artifacts = tally.finish();
-        artifacts.truncated |= walked.truncated;
-        artifacts.error = walked.error;
+        artifacts.truncated |= walk.is_truncated();
+        artifacts.error = walk.error().map(str::to_owned);
         artifacts
     }
 
@@ -434,9 +434,8 @@ fn move_all(
     (root, path): (BorrowedFd<'_>, &str),
     owner: Owner,
 ) -> Result<(), UnpackError> {
-    let walked = beneath::walk(from, "", beneath::Limits::default());
     beneath::make_directories(root, path, owner)?;
-    for entry in walked.entries {
+    for entry in beneath::walk(from, "", beneath::Limits::default()) {
         let to = format!("{path}/{}", entry.path);
         if entry.kind == Kind::Directory {
             beneath::make_directories(root, &to, owner)?;
@@ -451,17 +450,18 @@ fn move_all(
 
 /// Removes all files but these, and directories that are empty then.
 fn prune(directory: BorrowedFd<'_>, is_kept: impl Fn(&str) -> bool) -> io::Result<()> {
-    let walked = beneath::walk(directory, "", beneath::Limits::default());
+    let walk = beneath::walk(directory, "", beneath::Limits::default());
+    let entries: Vec<(String, Kind)> = walk.map(|entry| (entry.path, entry.kind)).collect();
     // What is within a directory comes after it.
-    for entry in walked.entries.iter().rev() {
-        let removed = match entry.kind {
+    for (path, kind) in entries.iter().rev() {
+        let removed = match kind {
             Kind::Directory => {
-                let (parent, leaf) = entry.path.rsplit_once('/').unwrap_or(("", &entry.path));
+                let (parent, leaf) = path.rsplit_once('/').unwrap_or(("", path));
                 let parent = beneath::directory(directory, parent)?;
                 unlinkat(&parent, leaf, UnlinkatFlags::RemoveDir).map_err(io::Error::from)
             }
-            Kind::File | Kind::Symlink if is_kept(&entry.path) => continue,
-            Kind::File | Kind::Symlink => beneath::remove_file(directory, &entry.path),
+            Kind::File | Kind::Symlink if is_kept(path) => continue,
+            Kind::File | Kind::Symlink => beneath::remove_file(directory, path),
         };
         match removed.map_err(|error| (error.raw_os_error(), error)) {
             Ok(()) | Err((Some(nix::libc::ENOTEMPTY | nix::libc::ENOENT), _)) => {}

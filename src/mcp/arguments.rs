@@ -36,6 +36,9 @@ pub(crate) struct Run {
     queue: Option<Value>,
     ready_log: Option<Value>,
     ready_port: Option<Value>,
+    files: Option<Map<String, Value>>,
+    #[serde(default)]
+    workspace: bool,
     pub(crate) wait_seconds: Option<f64>,
     pub(crate) output_bytes: Option<u64>,
     pub(crate) idempotency_key: Option<String>,
@@ -72,6 +75,17 @@ impl Run {
             if let Some(value) = value {
                 body.insert(name.to_owned(), value.clone());
             }
+        }
+        if let Some(files) = &self.files {
+            let files = files.iter();
+            let inputs: Vec<Value> = files
+                .map(|(path, text)| json!({"path": path, "text": text}))
+                .collect();
+            body.insert("inputs".to_owned(), inputs.into());
+        }
+        if self.workspace || self.files.is_some() {
+            // Nobody can say beforehand what an agent wants to look at.
+            body.insert("workspace".to_owned(), json!({"keep": "all"}));
         }
         let signs = [("log", &self.ready_log), ("port", &self.ready_port)];
         let signs = signs.into_iter();
@@ -200,6 +214,34 @@ pub(crate) struct List {
     pub(crate) label_selector: Option<String>,
     pub(crate) name_prefix: Option<String>,
     pub(crate) limit: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListFiles {
+    pub(crate) job_id: String,
+    pub(crate) path: Option<String>,
+    pub(crate) limit: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReadFile {
+    pub(crate) job_id: String,
+    pub(crate) path: String,
+    #[serde(default)]
+    pub(crate) offset: u64,
+    pub(crate) output_bytes: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WriteFile {
+    pub(crate) job_id: String,
+    pub(crate) path: String,
+    pub(crate) text: String,
+    #[serde(default)]
+    pub(crate) executable: bool,
 }
 
 #[derive(Debug, Deserialize)]

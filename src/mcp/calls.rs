@@ -16,8 +16,8 @@ use crate::arguments::{self, OnCancel, Until, Which};
 use crate::door::{Answer, Ask, Body, Door, Verb};
 use crate::refusal::Refusal;
 use crate::text::{self, Job, Shown};
-use crate::tools::Templates;
-use crate::{OUTPUT_MAX, Tools, WAIT_MAX};
+use crate::tools::{READING, Templates};
+use crate::{OUTPUT_MAX, Tools, WAIT_MAX, files};
 
 /// What is answered about a job that continues or has ended.
 struct Waited {
@@ -51,11 +51,7 @@ impl Tools {
     ) -> Result<CallToolResponse, ErrorData> {
         let name = request.name.as_ref();
         let given = request.arguments;
-        let changes = !matches!(
-            name,
-            "wait_for_job" | "read_output" | "list_jobs" | "list_templates"
-        );
-        if self.options.read_only && changes {
+        if self.options.read_only && !READING.contains(&name) {
             return Err(unknown_tool(name));
         }
         let done = match name {
@@ -67,6 +63,9 @@ impl Tools {
             "stop_job" => self.stop_job(given).await.map(Into::into),
             "signal_job" => self.signal_job(given).await.map(Into::into),
             "list_jobs" => self.list_jobs(given).await.map(Into::into),
+            "list_files" => files::list(self, given).await.map(Into::into),
+            "read_file" => files::read(self, given).await.map(Into::into),
+            "write_file" => files::write(self, given).await.map(Into::into),
             "list_templates" => self.list_templates(given).await.map(Into::into),
             _ => return Err(unknown_tool(name)),
         };
@@ -85,7 +84,7 @@ impl Tools {
         })
     }
 
-    async fn json<T: for<'de> Deserialize<'de>>(&self, ask: Ask) -> Result<T, Refusal> {
+    pub(crate) async fn json<T: for<'de> Deserialize<'de>>(&self, ask: Ask) -> Result<T, Refusal> {
         let answer = self.ask(ask).await?;
         serde_json::from_slice(&answer.body)
             .map_err(|error| Refusal::Door(format!("the answer was not understood: {error}")))

@@ -16,6 +16,8 @@ pub enum Verb {
     Post,
     /// Stops.
     Delete,
+    /// Puts a file.
+    Put,
 }
 
 /// What a request carries.
@@ -25,7 +27,7 @@ pub enum Body {
     None,
     /// JSON.
     Json(Value),
-    /// Bytes for a job's standard input.
+    /// Bytes for a job's standard input, or of a file.
     Bytes(Vec<u8>),
 }
 
@@ -42,6 +44,8 @@ pub struct Ask {
     pub body: Body,
     /// Makes a repeat of it the same request.
     pub idempotency_key: Option<String>,
+    /// Of a file, only the bytes from the first to the second of these.
+    pub range: Option<(u64, u64)>,
 }
 
 impl Ask {
@@ -52,6 +56,7 @@ impl Ask {
             query: Vec::new(),
             body: Body::None,
             idempotency_key: None,
+            range: None,
         }
     }
 
@@ -74,6 +79,13 @@ impl Ask {
         self
     }
 
+    /// The header `Range`, if there is one.
+    #[must_use]
+    pub fn range_header(&self) -> Option<String> {
+        let (first, last) = self.range?;
+        Some(format!("bytes={first}-{last}"))
+    }
+
     /// Path and query as a request has them.
     #[must_use]
     pub fn target(&self) -> String {
@@ -93,8 +105,16 @@ pub struct Answer {
     pub status: u16,
     /// `Procession-Next-Offset`, of answers with output.
     pub next_offset: Option<u64>,
+    /// Of how many bytes there is a part in the body, if a `range` was asked for.
+    pub length: Option<u64>,
     /// The body.
     pub body: Vec<u8>,
+}
+
+/// The length of the whole, of the header `Content-Range` of a part.
+#[must_use]
+pub fn length_of(content_range: &str) -> Option<u64> {
+    content_range.rsplit_once('/')?.1.parse().ok()
 }
 
 /// What a door is asked, until there is an answer; the error is one sentence.

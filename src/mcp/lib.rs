@@ -6,6 +6,7 @@
 mod arguments;
 mod calls;
 mod door;
+mod files;
 mod refusal;
 mod serve;
 mod tasks;
@@ -22,7 +23,7 @@ use rmcp::model::{
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 
-pub use door::{Answer, Ask, Asking, Body, Door, Verb};
+pub use door::{Answer, Ask, Asking, Body, Door, Verb, length_of};
 use refusal::Refusal;
 pub use serve::{Served, answer, converse};
 
@@ -59,7 +60,8 @@ const LIST_TTL_MS: u64 = 3_600_000;
 /// What a model is told of all tools together.
 const INSTRUCTIONS: &str = "Runs commands as jobs on the machine of the service. A job outlives the call, the \
     client and the service: when a call ends before its job, go on with wait_for_job or read_output. stop_job ends \
-    every process of a job and says when none is left.";
+    every process of a job and says when none is left. With files or workspace a job has a directory of its own, for \
+    list_files, read_file and write_file.";
 
 /// The tools of one door.
 #[derive(Clone, Debug)]

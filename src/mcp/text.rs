@@ -215,6 +215,17 @@ pub(crate) fn answer(text: String, structured: Value) -> CallToolResult {
     result
 }
 
+/// Bytes of a file without the beginning of a character at their end, if they are `cut`.
+pub(crate) fn whole_characters(bytes: &[u8], cut: bool) -> &[u8] {
+    match str::from_utf8(bytes) {
+        // The end is missing, and nothing else is wrong.
+        Err(error) if cut && error.error_len().is_none() && error.valid_up_to() > 0 => {
+            bytes.get(..error.valid_up_to()).unwrap_or(bytes)
+        }
+        _ => bytes,
+    }
+}
+
 /// Bytes of a log as text, without what a terminal does not show. Where they are `cut`, they end with a whole line if
 /// one ends near, and with a whole character; the number of bytes that are left for the next reading comes second.
 pub(crate) fn plain(bytes: &[u8], cut: bool) -> (String, usize) {

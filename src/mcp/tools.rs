@@ -8,6 +8,16 @@ use serde_json::{Value, json};
 
 use crate::{OUTPUT_MAX, Options, WAIT_MAX};
 
+/// The tools that change nothing.
+pub(crate) const READING: [&str; 6] = [
+    "wait_for_job",
+    "read_output",
+    "list_jobs",
+    "list_files",
+    "read_file",
+    "list_templates",
+];
+
 /// What a service with a command policy can run by a name.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Templates {
@@ -38,15 +48,15 @@ pub(crate) fn list(options: &Options, templates: Option<&Templates>) -> Vec<Tool
         stop_job(),
         signal_job(),
         list_jobs(),
+        list_files(),
+        read_file(options),
+        write_file(),
     ]);
     if let Some(templates) = templates {
         tools.extend([list_templates(), run_template(options, templates)]);
     }
     if options.read_only {
-        tools.retain(|tool| {
-            let hints = tool.annotations.as_ref();
-            hints.is_some_and(|hints| hints.read_only_hint == Some(true))
-        });
+        tools.retain(|tool| READING.contains(&&*tool.name));
     }
     tools
 }
@@ -139,6 +149,16 @@ fn run_command(options: &Options) -> Tool {
         "ready_log": {
             "type": "string",
             "description": "Likewise: until a line of its output matches this regular expression. Give one of the two.",
+        },
+        "files": {
+            "type": "object", "additionalProperties": {"type": "string"},
+            "description": "Text files to put into a directory of the job's own before it starts there, by their paths. \
+                Implies workspace.",
+        },
+        "workspace": {
+            "type": "boolean", "default": false,
+            "description": "Gives the job a directory of its own and starts it there. list_files and read_file show what is \
+                in it, also after the end.",
         },
         "wait_seconds": wait_seconds(options.wait_seconds),
         "output_bytes": output_bytes(options),
@@ -236,6 +256,55 @@ fn list_jobs() -> Tool {
     });
     let what = "Lists jobs, the newest first: those that run, and those that have ended.";
     tool("list_jobs", what, &[], properties, reading())
+}
+
+fn file_path() -> Value {
+    json!({"type": "string", "description": "Relative to the job's directory, such as out/report.txt."})
+}
+
+fn list_files() -> Tool {
+    let properties = json!({
+        "job_id": job_id(),
+        "path": {"type": "string", "description": "Only what is in this directory of it."},
+        "limit": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 200},
+    });
+    let what =
+        "Lists the files in the directory of a job that was started with files or workspace.";
+    tool("list_files", what, &["job_id"], properties, reading())
+}
+
+fn read_file(options: &Options) -> Tool {
+    let properties = json!({
+        "job_id": job_id(),
+        "path": file_path(),
+        "offset": {"type": "integer", "minimum": 0, "default": 0, "description": "Where to begin, in bytes."},
+        "output_bytes": {
+            "type": "integer", "minimum": 1, "maximum": OUTPUT_MAX, "default": options.output_bytes,
+            "description": "The most of the file in the answer, which says where the rest begins.",
+        },
+    });
+    let what = "Reads a file of a job: text, a picture of at most 1 MiB, or else base64.";
+    tool(
+        "read_file",
+        what,
+        &["job_id", "path"],
+        properties,
+        reading(),
+    )
+}
+
+fn write_file() -> Tool {
+    let properties = json!({
+        "job_id": job_id(),
+        "path": file_path(),
+        "text": {"type": "string", "description": "All that is to be in it."},
+        "executable": {"type": "boolean", "default": false},
+    });
+    let hints = ToolAnnotations::new().read_only(false).destructive(true);
+    let hints = hints.idempotent(true).open_world(false);
+    let what = "Writes a file into the directory of a job that has not ended. It replaces one that is there, at once.";
+    let required = &["job_id", "path", "text"];
+    tool("write_file", what, required, properties, hints)
 }
 
 fn list_templates() -> Tool {

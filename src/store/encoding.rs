@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::Fault;
+use crate::bulk::{self, Bulk, Stored};
 use job::batch::Membership;
 use job::dependency::Dependency;
 use job::outcome::{Exit, OutputTotals, SpawnFailure, Termination, Usage};
@@ -47,6 +48,9 @@ struct Record<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     schedule: Option<Cow<'a, Occurrence>>,
     spec: Arc<Spec>,
+    /// Large parts of it are not here, but beside the row.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_cut: bool,
     #[serde(default, skip_serializing_if = "no_dependencies")]
     depends_on: Cow<'a, [Dependency]>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -108,8 +112,20 @@ fn no_survivors(survivors: &[Survivor]) -> bool {
     survivors.is_empty()
 }
 
-/// The columns of a job's row and its text. No value of a secret is in either.
-pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
+/// A job as it is stored. No value of a secret is in it.
+#[derive(Debug)]
+pub(super) struct Encoded {
+    /// The columns of its row.
+    pub(super) columns: Columns,
+    /// The row's text.
+    pub(super) text: String,
+    /// What is beside the row.
+    pub(super) bulk: Option<Box<Bulk>>,
+}
+
+/// A job as it is to be stored.
+pub(super) fn encode(job: &Job) -> Result<Encoded, Fault> {
+    let (cut, bulk) = bulk::split(&job.spec)?.unzip();
     let micros = |moment: Option<Timestamp>| moment.map(Timestamp::as_micros);
     let record = Record {
         labels: Cow::Borrowed(&job.labels),
@@ -119,7 +135,8 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
         run_at: micros(job.run_at),
         hold: job.hold,
         schedule: job.schedule.as_ref().map(Cow::Borrowed),
-        spec: Arc::clone(&job.spec),
+        is_cut: bulk.is_some(),
+        spec: cut.map_or_else(|| Arc::clone(&job.spec), Arc::new),
         depends_on: Cow::Borrowed(&job.depends_on),
         batch: job.batch.as_ref().map(Cow::Borrowed),
         version: job.version,
@@ -152,14 +169,19 @@ pub(super) fn encode(job: &Job) -> Result<(Columns, String), Fault> {
         created_at: job.created_at.as_micros(),
         expires_at: micros(job.expires_at),
     };
-    Ok((columns, text))
+    Ok(Encoded {
+        columns,
+        text,
+        bulk: bulk.map(Box::new),
+    })
 }
 
 /// The job of a row.
-pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
+pub(super) fn decode(columns: Columns, text: &str) -> Result<Stored, Fault> {
     let record: Record<'static> = serde_json::from_str(&defaults::fill(text))?;
     let moment = |micros: Option<i64>| micros.map(Timestamp::from_micros);
-    Ok(Job {
+    let is_cut = record.is_cut;
+    let job = Job {
         id: columns.id,
         name: columns.name,
         labels: record.labels.into_owned(),
@@ -196,7 +218,8 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Job, Fault> {
         survivors: record.survivors.into_owned(),
         artifacts: record.artifacts.map(Cow::into_owned),
         claim: record.claim.map(|it| Box::new(it.into_owned())),
-    })
+    };
+    Ok(Stored { job, is_cut })
 }
 
 /// What a row's text has for the index of labels.

@@ -6,6 +6,7 @@
 //! nothing about a job: it must not know the rules of a job's life, HTTP or processes.
 
 mod batches;
+mod bulk;
 mod encoding;
 mod error;
 mod events;

@@ -6,6 +6,7 @@ mod sql;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 
 use crate::Fault;
+use crate::bulk::{self, Stored};
 use crate::encoding::{self, Columns};
 use crate::tables::{DEFAULT_QUEUE, Totals};
 use job::query::{Filter, Order, Query};
@@ -26,7 +27,7 @@ pub(super) fn get(connection: &Connection, id: JobId) -> Result<Option<Job>, Fau
             .query_row([id.as_bytes()], read)
             .optional()?;
         if let Some((columns, text)) = row {
-            return encoding::decode(columns, &text).map(Some);
+            return bulk::whole(connection, encoding::decode(columns, &text)?);
         }
     }
     Ok(None)
@@ -38,13 +39,17 @@ fn read_with_secrets(row: &Row<'_>) -> rusqlite::Result<WithSecrets> {
     Ok((read(row)?, row.get(6)?))
 }
 
-fn decode_with_secrets(row: WithSecrets) -> Result<(Job, Secrets), Fault> {
+fn decode_with_secrets(
+    connection: &Connection,
+    row: WithSecrets,
+) -> Result<Option<(Job, Secrets)>, Fault> {
     let ((columns, text), secrets) = row;
     let secrets = match secrets {
         Some(secrets) => encoding::decode_secrets(&secrets)?,
         None => Secrets::default(),
     };
-    Ok((encoding::decode(columns, &text)?, secrets))
+    let job = bulk::whole(connection, encoding::decode(columns, &text)?)?;
+    Ok(job.map(|job| (job, secrets)))
 }
 
 pub(super) fn unfinished<T>(
@@ -56,11 +61,12 @@ pub(super) fn unfinished<T>(
          FROM live l LEFT JOIN secrets s ON s.id = l.id ORDER BY l.id",
     )?;
     let rows = statement.query_map([], read_with_secrets)?;
-    rows.map(|row| {
-        let (job, secrets) = decode_with_secrets(row?)?;
-        Ok(keep(job, secrets))
-    })
-    .collect()
+    let mut kept = Vec::new();
+    for row in rows {
+        let job = decode_with_secrets(connection, row?)?;
+        kept.extend(job.map(|(job, secrets)| keep(job, secrets)));
+    }
+    Ok(kept)
 }
 
 pub(super) fn unfinished_job(
@@ -74,7 +80,10 @@ pub(super) fn unfinished_job(
         )?
         .query_row([id.as_bytes()], read_with_secrets)
         .optional()?;
-    row.map(decode_with_secrets).transpose()
+    match row {
+        Some(row) => decode_with_secrets(connection, row),
+        None => Ok(None),
+    }
 }
 
 /// A page of the jobs that have not ended, and `more` than a page.
@@ -122,13 +131,21 @@ pub(super) fn live(connection: &Connection, query: &Query, more: usize) -> Resul
         && let Some(row) = rows.next()?
     {
         let (columns, text) = read(row)?;
-        let job = encoding::decode(columns, &text)?;
+        let stored = encoding::decode(columns, &text)?;
         // There is no index of what comes and goes.
-        if filter.matches(&job) {
-            jobs.push(job);
+        if filter.matches(&stored.job) {
+            jobs.extend(listed(connection, stored, query)?);
         }
     }
     Ok(jobs)
+}
+
+/// As much of a job as is wanted; nothing if it has gone meanwhile.
+fn listed(connection: &Connection, stored: Stored, query: &Query) -> Result<Option<Job>, Fault> {
+    if query.is_brief {
+        return Ok(Some(bulk::brief(stored)));
+    }
+    bulk::whole(connection, stored)
 }
 
 /// The greatest id of all jobs.
@@ -183,11 +200,16 @@ pub(super) fn list(connection: &Connection, query: &Query) -> Result<Vec<Job>, F
     };
     let mut statement = connection.prepare_cached(&sql.text)?;
     let rows = statement.query_map(params_from_iter(&sql.values), read)?;
-    rows.map(|row| {
+    let mut jobs = Vec::new();
+    for row in rows {
         let (columns, text) = row?;
-        encoding::decode(columns, &text)
-    })
-    .collect()
+        jobs.extend(listed(
+            connection,
+            encoding::decode(columns, &text)?,
+            query,
+        )?);
+    }
+    Ok(jobs)
 }
 
 pub(super) fn counts(
@@ -214,6 +236,7 @@ pub(super) fn counts(
                 },
                 order: Order::CreatedDescending,
                 after: None,
+                is_brief: true,
                 limit: usize::try_from(limit).unwrap_or(usize::MAX),
             };
             let Some(sql) = page(connection, &query)? else {

@@ -156,6 +156,11 @@ const MIGRATIONS: &[&str] = &[
         turn INTEGER NOT NULL,
         progress TEXT NOT NULL
     ) STRICT;",
+    // What a list does not show: the chain of pages of a large row would be read for each job of it.
+    "CREATE TABLE bulk (
+        id BLOB NOT NULL PRIMARY KEY,
+        parts TEXT NOT NULL
+    ) STRICT;",
 ];
 
 /// How long a connection waits for a predecessor that is still going down.

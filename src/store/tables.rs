@@ -6,7 +6,8 @@
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 use crate::batches::{self, BatchRow};
-use crate::encoding::{self, Columns, Indexed};
+use crate::bulk::{self, Bulk};
+use crate::encoding::{self, Columns, Encoded, Indexed};
 use crate::events::{self, EventRow};
 use crate::outbox::{self, Settlement};
 use crate::queues::{self, QueueRow};
@@ -36,6 +37,8 @@ pub(super) struct Row {
     columns: Columns,
     queue: String,
     text: String,
+    /// What of it is beside the row.
+    bulk: Option<Box<Bulk>>,
     has_webhooks: bool,
     /// Boxed, as few jobs have one.
     place: Option<Box<Place>>,
@@ -52,11 +55,16 @@ pub(super) struct Place {
 impl Row {
     /// Done by the caller, so that the one writer has less to do.
     pub(super) fn of(job: &Job) -> Result<Self, Fault> {
-        let (columns, text) = encoding::encode(job)?;
+        let Encoded {
+            columns,
+            text,
+            bulk,
+        } = encoding::encode(job)?;
         Ok(Self {
             columns,
             queue: job.spec.queue.clone(),
             text,
+            bulk,
             has_webhooks: !job.spec.webhooks.is_empty(),
             place: job.batch.as_ref().map(|it| {
                 Box::new(Place {
@@ -194,7 +202,7 @@ pub(super) fn insert_live(connection: &Connection, row: &Row) -> Result<(), Faul
             row.columns.expires_at,
             row.text
         ])?;
-    Ok(())
+    bulk::put(connection, row.columns.id, row.bulk.as_deref())
 }
 
 /// Makes a change; the events of it are somebody else's.
@@ -243,7 +251,7 @@ fn update(connection: &Connection, row: &Row) -> Result<(), Fault> {
     if changed == 0 {
         return Err(Fault::NoSuchJob);
     }
-    Ok(())
+    bulk::put(connection, row.columns.id, row.bulk.as_deref())
 }
 
 /// `true`: it had not finished before.
@@ -275,6 +283,7 @@ pub(super) fn insert_finished(connection: &Connection, row: &Row) -> Result<(), 
              VALUES (:id, :state, :name, :queue, :created_at, :expires_at, :job)",
         )?
         .execute(bound(row).as_slice())?;
+    bulk::put(connection, row.columns.id, row.bulk.as_deref())?;
     insert_labels(connection, row)
 }
 
@@ -289,6 +298,7 @@ fn refinish(connection: &Connection, row: &Row) -> Result<(), Fault> {
              created_at = :created_at, expires_at = :expires_at, job = :job WHERE id = :id",
         )?
         .execute(bound(row).as_slice())?;
+    bulk::put(connection, row.columns.id, row.bulk.as_deref())?;
     insert_labels(connection, row)
 }
 
@@ -383,6 +393,7 @@ fn delete(connection: &Connection, id: JobId, totals: &mut Totals) -> Result<(),
     }
     for sql in [
         "DELETE FROM live WHERE id = ?",
+        "DELETE FROM bulk WHERE id = ?",
         "DELETE FROM secrets WHERE id = ?",
         "DELETE FROM idempotency WHERE id = ?",
     ] {

@@ -82,6 +82,7 @@ fn everything() -> Query {
         order: Order::CreatedAscending,
         after: None,
         limit: 1000,
+        is_brief: false,
     }
 }
 
@@ -437,6 +438,7 @@ fn a_page_comes_from_indexes_in_order() {
             order,
             after: Some(JobId::generate()),
             limit: 100,
+            is_brief: false,
         };
         let sql = query::page(&connection, &query).unwrap().unwrap();
         let plan: Vec<String> = connection
@@ -549,6 +551,7 @@ fn slowest(store: &Store, filter: &Filter) -> (std::time::Duration, Vec<Job>) {
             order: Order::CreatedDescending,
             after: None,
             limit: 50,
+            is_brief: false,
         };
         let began = std::time::Instant::now();
         last = runtime.block_on(store.list(query, 0)).unwrap().1;
@@ -680,7 +683,7 @@ fn a_newer_store_is_refused_and_untouched() {
     let error = Store::open(&path).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "store has schema 99, this procession knows up to 8: start the newer version"
+        "store has schema 99, this procession knows up to 9: start the newer version"
     );
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
@@ -732,9 +735,145 @@ fn an_emptied_file_with_a_log_is_damaged() {
     );
 }
 
+/// A job of which each part that may be large is.
+fn large(state: State) -> Job {
+    let text = || "é".repeat(60_000);
+    let input = Input {
+        path: InnerPath::new("in").unwrap(),
+        content: Content::Text(text()),
+        mode: None,
+        unpack: None,
+    };
+    let spec = Spec {
+        program: Program::Command {
+            command: vec!["echo".to_owned(), text()],
+        },
+        env: [("TEXT".to_owned(), text())].into(),
+        stdin: Stdin::Data(StdinData::Text(text())),
+        inputs: vec![input],
+        queue: "q".to_owned(),
+        ..Spec::default()
+    };
+    Job {
+        spec: Arc::new(spec),
+        ..job(state)
+    }
+}
+
+#[tokio::test]
+async fn the_large_parts_of_a_job_are_kept_beside_its_row_and_left_out_of_a_brief_list() {
+    let (_folder, path, store) = fresh();
+    let mut waiting = large(State::Queued);
+    let done = large(State::Queued);
+    store_new(&store, &waiting).await;
+    store_new(&store, &done).await;
+    waiting.version = 7;
+    let update = store.update(Arc::new(waiting.clone()), Vec::new());
+    update.await.unwrap();
+    let done = ended(done, State::Failed);
+    store.finish(Arc::clone(&done), Vec::new()).await.unwrap();
+    store.finish(Arc::clone(&done), Vec::new()).await.unwrap();
+    store.close();
+
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.get(waiting.id).await.unwrap(), Some(waiting.clone()));
+    assert_eq!(store.get(done.id).await.unwrap().as_ref(), Some(&*done));
+    let of_queue = Query {
+        filter: Filter {
+            queue: Some("q".to_owned()),
+            ..Filter::default()
+        },
+        ..everything()
+    };
+    let (live, finished) = store.list(of_queue.clone(), 0).await.unwrap();
+    assert_eq!(
+        (&live[..], &finished[..]),
+        (&[waiting.clone()][..], &[(*done).clone()][..])
+    );
+    let brief = Query {
+        is_brief: true,
+        ..of_queue
+    };
+    let (live, finished) = store.list(brief, 0).await.unwrap();
+    for (brief, job) in [(&live[0], &waiting), (&finished[0], &*done)] {
+        assert!(
+            brief.spec.text_bytes() <= 1024,
+            "{}",
+            brief.spec.text_bytes()
+        );
+        assert_eq!(
+            (brief.id, brief.state, brief.version),
+            (job.id, job.state, job.version)
+        );
+        let Program::Command { command } = &brief.spec.program else {
+            panic!("not a command");
+        };
+        assert!(command[0] == "echo" && command[1].starts_with("éé"));
+    }
+    let in_rows: i64 = raw(&path)
+        .query_row(
+            "SELECT (SELECT sum(length(job)) FROM live) + (SELECT sum(length(job)) FROM finished)",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert!(in_rows < 10_000, "{in_rows}");
+    let unfinished = store.unfinished_job(waiting.id).await.unwrap();
+    assert_eq!(unfinished.unwrap().0, waiting);
+    store.delete(vec![waiting.id, done.id]).await.unwrap();
+    assert_eq!(rows(&path, "bulk"), 0);
+    store.close();
+}
+
+#[tokio::test]
+async fn a_large_row_of_an_earlier_version_is_read_shown_briefly_and_written_anew() {
+    let (_folder, path, store) = fresh();
+    let mut old = large(State::Queued);
+    let small = job(State::Queued);
+    store_new(
+        &store,
+        &Job {
+            id: old.id,
+            ..small
+        },
+    )
+    .await;
+    store.close();
+    let mut text: serde_json::Value = {
+        let small = Job {
+            spec: Arc::new(Spec::default()),
+            ..old.clone()
+        };
+        serde_json::from_str(&encoding::encode(&small).unwrap().text).unwrap()
+    };
+    text["spec"] = serde_json::to_value(&*old.spec).unwrap();
+    let set = "UPDATE live SET job = ?1, created_at = ?2 WHERE id = ?3";
+    let row = rusqlite::params![
+        text.to_string(),
+        old.created_at.as_micros(),
+        old.id.as_bytes()
+    ];
+    assert_eq!(raw(&path).execute(set, row).unwrap(), 1);
+
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.get(old.id).await.unwrap(), Some(old.clone()));
+    let brief = Query {
+        is_brief: true,
+        ..everything()
+    };
+    let (live, _) = store.list(brief, 0).await.unwrap();
+    assert!(live[0].spec.text_bytes() <= 1024);
+    old.version += 1;
+    let update = store.update(Arc::new(old.clone()), Vec::new());
+    update.await.unwrap();
+    assert_eq!(rows(&path, "bulk"), 1);
+    assert_eq!(store.get(old.id).await.unwrap(), Some(old));
+    store.close();
+}
+
 #[test]
 fn a_simple_job_is_a_short_text() {
-    let (_, text) = encoding::encode(&job(State::Queued)).unwrap();
+    let text = encoding::encode(&job(State::Queued)).unwrap().text;
     assert!(text.len() < 140, "{} {text}", text.len());
 }
 
@@ -751,7 +890,7 @@ fn a_row_of_the_first_version_is_read_with_the_defaults_of_that_time() {
         r#"{"attempt":1,"created_by":"uid:0","output":{},"spec":{"command":["x"]},"version":3,"#,
         r#""termination":{"cause":"timeout"}}"#,
     );
-    let job = encoding::decode(columns, text).unwrap();
+    let job = encoding::decode(columns, text).unwrap().job;
     assert_eq!(job.spec.ttl_after_finished, Duration::from_secs(604_800));
     assert_eq!(job.spec.stop.grace, Duration::from_secs(10));
     assert_eq!(job.spec.output.max_bytes, 64 << 20);
@@ -940,8 +1079,9 @@ prop_compose! {
 proptest! {
     #[test]
     fn a_job_comes_back_as_it_was(job in rich_job()) {
-        let (columns, text) = encoding::encode(&job).unwrap();
-        prop_assert_eq!(encoding::decode(columns, &text).unwrap(), job, "{}", text);
+        let encoded = encoding::encode(&job).unwrap();
+        let decoded = encoding::decode(encoded.columns, &encoded.text).unwrap();
+        prop_assert_eq!(decoded.job, job, "{}", encoded.text);
     }
 }
 
@@ -984,6 +1124,7 @@ prop_compose! {
             order: if descending { Order::CreatedDescending } else { Order::CreatedAscending },
             after: after.map(|it| JobId::from_bytes(it.to_be_bytes())),
             limit,
+            is_brief: false,
         }
     }
 }

@@ -527,6 +527,31 @@ async fn a_stop_ends_what_runs_and_starts_nothing_more() {
     server.has_nothing().await;
 }
 
+/// Its jobs are more than a page holds.
+#[tokio::test]
+async fn a_batch_of_large_jobs_runs_again_and_goes_as_a_whole() {
+    let server = Server::start().await;
+    let env = json!({"TEXT": "x".repeat(100_000)});
+    let body =
+        json!({"jobs": [{"key": "a", "repeat": 100, "script": "exit ${#TEXT}", "env": env}]});
+    let batch = server.batch(&body).await;
+    server.batch_finished(&batch).await;
+    let path = format!("/batches/{}/rerun", id(&batch));
+    let again = server.post(&path, &json!({})).await;
+    assert_eq!(again.status, 201, "{again}");
+    let again = server.batch_finished(&again.json()).await;
+    // Of 100 000, what an exit code holds.
+    let jobs = server.batch_jobs(&again).await;
+    let codes = jobs.iter().map(|job| job["exit"]["code"].as_u64());
+    assert_eq!(codes.collect::<Vec<_>>(), [Some(100_000 % 256); 100]);
+    for batch in [&batch, &again] {
+        let path = format!("/batches/{}?purge", id(batch));
+        let purged = server.send(server.request(Method::DELETE, &path)).await;
+        assert_eq!(purged.status, 204, "{purged}");
+    }
+    server.has_nothing().await;
+}
+
 #[tokio::test]
 async fn the_end_of_a_batch_is_told_once_and_delivered_over_a_kill() {
     let server = Server::builder()

@@ -32,7 +32,7 @@ async def use(client):
     listed = await client.list_tools()
     names = [tool.name for tool in listed.tools]
     assert names == ["run_command", "wait_for_job", "read_output", "write_input", "stop_job", "signal_job",
-                     "list_jobs"], names
+                     "list_jobs", "list_files", "read_file", "write_file"], names
 
     result = await client.call_tool("run_command", {"script": "echo out; echo err >&2; exit 3"})
     assert not result.is_error, result

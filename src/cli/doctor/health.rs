@@ -146,12 +146,17 @@ fn workspaces(directory: &Path) -> Option<Workspaces> {
         time: COUNTED_FOR,
         ..beneath::Limits::default()
     };
-    let walked = beneath::walk(opened.as_fd(), "", limits);
     let is_job = |path: &str| !path.contains('/') && !path.starts_with('.');
+    let (mut jobs, mut bytes) = (0, 0);
+    let mut walk = beneath::walk(opened.as_fd(), "", limits);
+    for entry in &mut walk {
+        jobs += usize::from(is_job(&entry.path));
+        bytes += entry.disk_bytes;
+    }
     Some(Workspaces {
-        jobs: walked.entries.iter().filter(|it| is_job(&it.path)).count(),
-        bytes: walked.entries.iter().map(|entry| entry.disk_bytes).sum(),
-        is_cut: walked.truncated,
+        jobs,
+        bytes,
+        is_cut: walk.is_truncated(),
     })
 }
 

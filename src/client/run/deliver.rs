@@ -15,6 +15,7 @@ use super::files::Brought;
 use crate::connection::{Client, is_passing};
 use crate::failure::Failure;
 use crate::files::{local, place, upload};
+use crate::signals::Signals;
 
 /// So much of an archive is sent at a time.
 const PIECE: usize = 256 << 10;
@@ -47,8 +48,21 @@ impl Deliver {
         }))
     }
 
-    /// Puts all of it into the job and lets the job go; the job as it is then. A job that cannot get it is canceled.
-    pub(super) async fn to(&self, client: &Client, id: &str) -> Result<Value, Failure> {
+    /// Puts all of it into the job and lets the job go; the job as it is then. A job that does not get it is canceled, also
+    /// at the first signal that asks for a stop: nothing of it has begun.
+    pub(super) async fn unless_stopped(
+        &self,
+        client: &Client,
+        id: &str,
+        signals: &mut Signals,
+    ) -> Result<Value, Failure> {
+        match signals.before(self.to(client, id)).await {
+            Some(given) => given,
+            None => Err(given_up(client, id, None).await),
+        }
+    }
+
+    async fn to(&self, client: &Client, id: &str) -> Result<Value, Failure> {
         for input in &self.inputs {
             if let Err(failure) = give(client, id, input).await {
                 return Err(given_up(client, id, Some(failure)).await);
@@ -65,7 +79,7 @@ impl Deliver {
 }
 
 /// Cancels a job that has not got what it was to get; the failure that there was.
-pub(super) async fn given_up(client: &Client, id: &str, failure: Option<Failure>) -> Failure {
+async fn given_up(client: &Client, id: &str, failure: Option<Failure>) -> Failure {
     let reason = [("reason", "what it was to begin with was not delivered")];
     let path = format!("/jobs/{id}");
     let canceled = client.send_repeatedly(|| client.request(Method::DELETE, &path).query(&reason));

@@ -130,35 +130,28 @@ impl Write for Pieces {
 
 fn write_tar<W: Write>(out: W, archive: &Archive) -> io::Result<W> {
     let mut tar = tar::Builder::new(out);
-    for entry in archive.files() {
-        // What has gone since it was listed is left out.
-        let Some((file, bytes)) = archive.open(&entry.path)? else {
-            continue;
-        };
+    archive.each(|entry, file, bytes| {
         let mut header = tar::Header::new_gnu();
         header.set_size(bytes);
         header.set_mode(entry.mode & 0o777);
-        header.set_mtime(seconds(entry));
+        header.set_mtime(seconds(&entry));
         // A path that is too long for a header gets one of its own.
-        tar.append_data(&mut header, &entry.path, whole(file, bytes))?;
-    }
+        tar.append_data(&mut header, &entry.path, whole(file, bytes))
+    })?;
     tar.into_inner()
 }
 
 fn write_zip<W: Write>(out: W, archive: &Archive) -> io::Result<()> {
     let mut zip = ZipWriter::new_stream(out);
-    for entry in archive.files() {
-        let Some((file, bytes)) = archive.open(&entry.path)? else {
-            continue;
-        };
+    archive.each(|entry, file, bytes| {
         let options = SimpleFileOptions::default()
             .compression_method(CompressionMethod::Deflated)
             .compression_level(Some(1))
             .large_file(bytes >= u64::from(u32::MAX))
             .unix_permissions(entry.mode & 0o777);
         zip.start_file(entry.path.as_str(), options)?;
-        io::copy(&mut whole(file, bytes), &mut zip)?;
-    }
+        io::copy(&mut whole(file, bytes), &mut zip).map(drop)
+    })?;
     zip.finish()?.into_inner().flush()
 }
 

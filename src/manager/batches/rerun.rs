@@ -24,7 +24,7 @@ impl Batches {
         if !batch.state.is_terminal() {
             return Err(BatchError::NotFinished);
         }
-        let jobs = self.jobs(id).await?;
+        let jobs = self.jobs(id, false).await?;
         if u32::try_from(jobs.len()) != Ok(batch.total) {
             return Err(BatchError::Expired);
         }

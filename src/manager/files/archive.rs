@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::stat::FileStat;
 
@@ -11,7 +12,7 @@ use super::{FileEntry, Files, FilesError, Seen};
 use crate::shared::Shared;
 use job::JobId;
 use job::workspace::{InnerPath, Patterns};
-use linux::beneath::{self, Entry, Kind, Owner};
+use linux::beneath::{self, Kind, Owner};
 
 /// Files of a job that are read one after the other.
 #[derive(Debug)]
@@ -19,7 +20,9 @@ pub struct Archive {
     shared: Arc<Shared>,
     directory: Option<OwnedFd>,
     owner: Owner,
-    files: Vec<FileEntry>,
+    within: Option<InnerPath>,
+    seen: Seen,
+    patterns: Option<Patterns>,
 }
 
 impl Files {
@@ -32,24 +35,13 @@ impl Files {
     ) -> Result<Archive, FilesError> {
         let shared = self.shared.clone();
         self.at(id, move |place| {
-            let mut files = Vec::new();
-            if let Some(directory) = &place.directory {
-                let from = within.as_ref().map_or("", InnerPath::as_str);
-                let walked = beneath::walk(directory.as_fd(), from, beneath::Limits::default());
-                let seen = Seen::of(&place.job);
-                let is_wanted = |entry: &Entry| {
-                    entry.kind == Kind::File
-                        && seen.has(&entry.path)
-                        && patterns.as_ref().is_none_or(|it| it.is_match(&entry.path))
-                };
-                let wanted = walked.entries.into_iter().filter(is_wanted);
-                files.extend(wanted.map(|entry| seen.entry(entry)));
-            }
             Ok(Archive {
                 shared,
+                seen: Seen::of(&place.job),
                 directory: place.directory,
                 owner: place.owner,
-                files,
+                within,
+                patterns,
             })
         })
         .await
@@ -57,17 +49,42 @@ impl Files {
 }
 
 impl Archive {
-    /// All of them, in the order of their paths.
-    #[must_use]
-    pub fn files(&self) -> &[FileEntry] {
-        &self.files
+    /// Gives each of them with its size, open for reading, in the order of their paths. What goes meanwhile is left out. As
+    /// they are looked for one after the other, many take no more memory than a few. Blocks.
+    ///
+    /// # Errors
+    /// What `take` returns; or if one cannot be read, or there are too many.
+    pub fn each(
+        &self,
+        mut take: impl FnMut(FileEntry, File, u64) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let Some(directory) = &self.directory else {
+            return Ok(());
+        };
+        let from = self.within.as_ref().map_or("", InnerPath::as_str);
+        // Whoever reads it may be slow.
+        let limits = beneath::Limits {
+            time: Duration::MAX,
+            ..beneath::Limits::default()
+        };
+        let mut walk = beneath::walk(directory.as_fd(), from, limits);
+        for entry in &mut walk {
+            let patterns = self.patterns.as_ref();
+            let is_wanted = entry.kind == Kind::File
+                && self.seen.has(&entry.path)
+                && patterns.is_none_or(|it| it.is_match(&entry.path));
+            if is_wanted && let Some((file, bytes)) = self.open(directory, &entry.path)? {
+                take(self.seen.entry(entry), file, bytes)?;
+            }
+        }
+        match walk.is_truncated() {
+            true => Err(io::Error::other("there are more files than are looked at")),
+            false => Ok(()),
+        }
     }
 
-    /// Opens one of them, and says how large it is; nothing if it has gone, or is none any more. Blocks.
-    pub fn open(&self, path: &str) -> io::Result<Option<(File, u64)>> {
-        let Some(directory) = &self.directory else {
-            return Ok(None);
-        };
+    /// Opens one of them, and says how large it is; nothing if it has gone, or is none any more.
+    fn open(&self, directory: &OwnedFd, path: &str) -> io::Result<Option<(File, u64)>> {
         let may = |stat: &FileStat| self.shared.workspaces.may_read(stat, self.owner);
         match beneath::file(directory.as_fd(), path, may).map_err(FilesError::from) {
             Ok((file, stat)) => {

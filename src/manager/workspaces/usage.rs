@@ -89,8 +89,8 @@ impl Workspaces {
 }
 
 fn sum(directory: std::os::fd::BorrowedFd<'_>) -> u64 {
-    let walked = beneath::walk(directory, "", beneath::Limits::default());
-    let entries = walked.entries.iter();
     // A file with holes takes what is between them, and one that is short a block.
-    entries.map(|entry| entry.disk_bytes).sum()
+    beneath::walk(directory, "", beneath::Limits::default())
+        .map(|entry| entry.disk_bytes)
+        .sum()
 }

@@ -5,8 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 
+use super::crash::Armed;
 use super::{MODE, put, text, workspace};
 use crate::harness::{Server, eventually, id, kill_now};
 
@@ -160,4 +163,42 @@ async fn a_job_that_does_not_get_its_files_is_canceled() {
         .finished(list["jobs"][0]["id"].as_str().unwrap())
         .await;
     assert_eq!(job["state"], "canceled", "{job:#}");
+}
+
+/// What is interrupted while its files are on the way leaves no job that is held forever.
+#[tokio::test]
+async fn a_run_that_is_interrupted_while_it_brings_files_cancels_its_job() {
+    let armed = Armed::start().await;
+    let server = &armed.server;
+    let here = work(server, "interrupted");
+    fs::write(here.join("large"), vec![b'x'; 3 << 20]).unwrap();
+    for (name, options, signal) in [
+        ("detached", &["-d"][..], Signal::SIGINT),
+        ("hung-up", &["-d", "--wait-ready"], Signal::SIGHUP),
+        ("attended", &[], Signal::SIGTERM),
+    ] {
+        armed.hold("file.putting");
+        let mut run = client(server, &here, &["run", "--name", name, "--in", "large"]);
+        let run = run.args(options).arg("true").stderr(Stdio::piped());
+        let run = run.spawn().unwrap();
+        armed.is_struck("file.putting").await;
+        kill(Pid::from_raw(run.id().cast_signed()), signal).unwrap();
+        let ended = tokio::task::spawn_blocking(move || run.wait_with_output().unwrap());
+        let ended = ended.await.unwrap();
+        armed.arm("file.putting");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(125), "{name}: {said}");
+        let list = server.get(&format!("/jobs?name={name}")).await.json();
+        let job = server.finished(&id(&list["jobs"][0])).await;
+        assert_eq!(job["state"], "canceled", "{job:#}");
+        assert!(
+            said.contains(&id(&job)) && said.contains("canceled"),
+            "{said}"
+        );
+        let files = server
+            .get(&format!("/jobs/{}/files", id(&job)))
+            .await
+            .json();
+        assert_eq!(files["files"], json!([]), "{name}");
+    }
 }

@@ -35,6 +35,11 @@ impl Armed {
         fs::write(self.points.path().join(point), "").unwrap();
     }
 
+    /// The next that comes by there waits until it is armed again.
+    pub(crate) fn hold(&self, point: &str) {
+        fs::write(self.points.path().join(point), "wait").unwrap();
+    }
+
     pub(crate) async fn is_struck(&self, point: &str) {
         let file = self.points.path().join(point);
         let what = format!("{point} is come by");

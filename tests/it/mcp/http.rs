@@ -234,6 +234,102 @@ async fn jobs_are_listed_and_signalled() {
 }
 
 #[tokio::test]
+async fn files_are_given_to_a_job_written_while_it_runs_and_read_afterwards() {
+    let server = Server::start().await;
+    let tool = async |name: &str, job: &str, mut arguments: Value| {
+        arguments["job_id"] = job.into();
+        call(&server, name, arguments).await["structuredContent"].clone()
+    };
+    // One pixel.
+    let png = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+    let script =
+        "base64 -d png.txt > out.png; read line; cat more >> in/a; printf '\\377' > raw; : > empty";
+    let files = json!({"in/a": "one é\n", "png.txt": png});
+    let run = json!({"script": script, "files": files, "interactive": true, "wait_seconds": 0});
+    let job = job_of(&call(&server, "run_command", run).await);
+    let more = json!({"path": "more", "text": "two\n"});
+    let written = tool("write_file", &job, more).await;
+    assert_eq!(
+        (&written["bytes"], &written["replaced"]),
+        (&json!(4), &json!(false))
+    );
+    let go = call(
+        &server,
+        "write_input",
+        json!({"job_id": job, "text": "go\n"}),
+    )
+    .await;
+    assert_ne!(go["isError"], true, "{go:#}");
+    let ended = tool("wait_for_job", &job, json!({})).await;
+    assert_eq!(ended["state"], "succeeded", "{ended:#}");
+
+    let listed = tool("list_files", &job, json!({})).await;
+    let paths = listed["files"].as_array().unwrap().iter();
+    let paths: Vec<&str> = paths.map(|it| it["path"].as_str().unwrap()).collect();
+    assert_eq!(
+        paths,
+        ["empty", "in", "in/a", "more", "out.png", "png.txt", "raw"]
+    );
+    let first = tool("list_files", &job, json!({"path": "in", "limit": 1})).await;
+    assert_eq!(
+        (&first["files"][0]["path"], &first["more"]),
+        (&json!("in/a"), &json!(false))
+    );
+
+    let whole = tool("read_file", &job, json!({"path": "in/a"})).await;
+    assert_eq!(
+        (&whole["text"], &whole["truncated"]),
+        (&json!("one é\ntwo\n"), &json!(false))
+    );
+    // In the middle of a character.
+    let part = tool(
+        "read_file",
+        &job,
+        json!({"path": "in/a", "output_bytes": 5}),
+    )
+    .await;
+    assert_eq!(
+        (&part["text"], &part["next_offset"]),
+        (&json!("one "), &json!(4))
+    );
+    let rest = tool("read_file", &job, json!({"path": "in/a", "offset": 4})).await;
+    assert_eq!(
+        (&rest["text"], &rest["bytes"]),
+        (&json!("é\ntwo\n"), &json!(11))
+    );
+    let empty = tool("read_file", &job, json!({"path": "empty"})).await;
+    assert_eq!((&empty["text"], &empty["bytes"]), (&json!(""), &json!(0)));
+    assert_eq!(
+        tool("read_file", &job, json!({"path": "raw"})).await["base64"],
+        "/w=="
+    );
+    let picture = json!({"job_id": job, "path": "out.png", "output_bytes": 16});
+    let picture = call(&server, "read_file", picture).await;
+    let image = &picture["content"][1];
+    assert_eq!(
+        (&image["type"], &image["mimeType"], &image["data"]),
+        (&json!("image"), &json!("image/png"), &json!(png))
+    );
+
+    for (name, arguments, code) in [
+        ("read_file", json!({"path": "none"}), "file_not_found"),
+        ("read_file", json!({"path": "../x"}), "invalid_arguments"),
+        (
+            "write_file",
+            json!({"path": "x", "text": ""}),
+            "job_already_finished",
+        ),
+    ] {
+        assert_eq!(tool(name, &job, arguments).await["code"], code);
+    }
+    let bare = job_of(&call(&server, "run_command", json!({"script": "true"})).await);
+    assert_eq!(
+        tool("list_files", &bare, json!({})).await["code"],
+        "no_workspace"
+    );
+}
+
+#[tokio::test]
 async fn what_is_refused_is_an_error_with_its_code() {
     let server = Server::start().await;
     for (tool, arguments, expected) in [
@@ -505,6 +601,9 @@ async fn the_list_of_tools_is_the_same_for_everybody_and_in_order() {
         "stop_job",
         "signal_job",
         "list_jobs",
+        "list_files",
+        "read_file",
+        "write_file",
     ];
     assert_eq!(names, expected);
     assert_eq!(tools(&server).await, expected);

@@ -222,7 +222,16 @@ async fn a_reading_client_has_only_tools_that_read() {
     let list = one.ask(&request("tools/list", json!({}), false));
     let tools = list["result"]["tools"].as_array().unwrap().iter();
     let names: Vec<&str> = tools.map(|tool| tool["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["wait_for_job", "read_output", "list_jobs"]);
+    assert_eq!(
+        names,
+        [
+            "wait_for_job",
+            "read_output",
+            "list_jobs",
+            "list_files",
+            "read_file"
+        ]
+    );
     let params = json!({"name": "run_command", "arguments": {"script": "true"}});
     let refused = one.ask(&request("tools/call", params, false));
     assert_eq!(refused["error"]["code"], -32602, "{refused:#}");
