@@ -2355,7 +2355,7 @@ export interface components {
         };
         FileList: {
             files: components["schemas"]["FileEntry"][];
-            /** @description Not everything could be looked at. */
+            /** @description Not everything of this page could be looked at. */
             truncated: boolean;
             next_page_token: string | null;
         };
@@ -4425,7 +4425,7 @@ export interface operations {
                 created_after?: string;
                 /** @description Created before this moment. */
                 created_before?: string;
-                /** @description At most so many jobs; more than 1000 are lowered to 1000. A page ends early where its jobs have more than about 8 MiB. */
+                /** @description At most so many jobs; more than 1000 are lowered to 1000. A page with specs ends early where they have more than about 8 MiB. */
                 page_size?: number;
                 /** @description The `next_page_token` of a list with the same filter and order. */
                 page_token?: string;
