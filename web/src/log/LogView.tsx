@@ -151,6 +151,7 @@ export function LogView({ job, tip }: { job: Job; tip: { next: number; first: nu
 
   const visible = port.rows();
   useLayoutEffect(() => {
+    if (port.isStale) return;
     const heights = Array.from(inner.current!.children, (child) => (child as HTMLElement).offsetHeight || ROW);
     if (heights.length !== visible.rows.length) return;
     const top = port.settle(heights);

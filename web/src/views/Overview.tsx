@@ -10,6 +10,7 @@ import { Broken, Loading, Meter, now, Segments } from "../parts/parts.tsx";
 import { State, StateShape } from "../parts/State.tsx";
 import { link, place, requery } from "../router.ts";
 import { bytes, count, duration, moment } from "../state/format.ts";
+import { may } from "../state/me.ts";
 import { useResource } from "../state/resource.ts";
 import { settings } from "../state/settings.ts";
 import { nameOf, ran, ranWords, result } from "../state/words.ts";
@@ -62,7 +63,7 @@ export function Overview() {
   const used = buckets.reduce((sum, one) => sum + one.cpu, 0);
   return (
     <div class="stack">
-      {info.notices.map((one) => <div key={one} class="banner warn" role="status"><Icon name="warn" /><span class="grow">{NOTICES[one]}</span><a class="btn small" href={link("checkup")}>Check-up</a></div>)}
+      {info.notices.map((one) => <div key={one} class="banner warn" role="status"><Icon name="warn" /><span class="grow">{NOTICES[one]}</span>{may("admin") && <a class="btn small" href={link("checkup")}>Check-up</a>}</div>)}
       <div class="inline wraps"><span class="muted grow">{info.hostname ?? ""}</span><Segments<Range> label="Range" value={range} options={[["1h", "1 h"], ["24h", "24 h"], ["30d", "30 d"]]} onChange={(next) => requery(new URLSearchParams(next === "1h" ? {} : { range: next }), "replace")} /></div>
       <div class="tiles">
         <Tile to={{ state: "running,paused,starting,stopping" }} state="running" word="Running" value={count(info.jobs.running)} beside={`of ${count(info.jobs.max_running)} slots`} note={[of(all, "paused") && `${of(all, "paused")} paused`, of(all, "stopping") && `${of(all, "stopping")} stopping`].filter(Boolean).join(", ") || `${cores.toFixed(1)} cores in use`}><Meter part={info.jobs.running / Math.max(1, info.jobs.max_running)} /></Tile>

@@ -39,14 +39,14 @@ export function Files({ job }: { job: Job }) {
         </header>
         {files.length === 0 ? <p class="muted pad">{isTerminal(job.state) ? "Nothing is kept." : "Nothing is there yet."}</p> : (
           <table class="queues">
-            <thead><tr><th>Path</th><th class="w-mem num">Size</th><th class="w-time wide">Changed</th><th class="w-mem wide">Mode</th><th class="w-check"><span class="spoken">Download</span></th></tr></thead>
+            <thead><tr><th>Path</th><th class="w-size num">Size</th><th class="w-time wide">Changed</th><th class="w-size wide">Mode</th><th class="w-act" aria-label="Download" /></tr></thead>
             <tbody>{files.map((one) => (
               <tr key={one.path}>
-                <td class="cut mono" title={one.path}><bdi class={one.type === "file" ? "" : "muted"}>{one.path}{one.type === "directory" && "/"}</bdi>{one.type === "symlink" && <span class="faint"> link</span>}{one.artifact && <span class="label">artifact</span>}</td>
+                <td title={one.path}><span class="first"><bdi class={`cut mono small ${one.type === "file" ? "" : "muted"}`}>{one.path}{one.type === "directory" && "/"}</bdi>{one.type === "symlink" && <span class="faint small">link</span>}{one.artifact && <span class="label">artifact</span>}</span></td>
                 <td class="num">{one.type === "file" ? bytes(one.bytes) : ""}</td>
                 <td class="wide muted" title={one.modified_at}>{moment(one.modified_at, clock, settings.value.times)}</td>
                 <td class="wide muted mono">{one.mode}</td>
-                <td>{one.type === "file" && <Button small icon="download" label={`Download ${one.path}`} onClick={() => save(`${path}/${one.path.split("/").map(encodeURIComponent).join("/")}`)} />}</td>
+                <td class="w-act">{one.type === "file" && <Button small icon="download" label={`Download ${one.path}`} onClick={() => save(`${path}/${one.path.split("/").map(encodeURIComponent).join("/")}`)} />}</td>
               </tr>
             ))}</tbody>
           </table>
