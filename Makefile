@@ -64,7 +64,7 @@ help:
 	@echo 'make deny               licences, sources and bans of the dependencies'
 	@echo 'make test-clients       clients of the most used generators, made from openapi.yaml, each running a job'
 	@echo 'make test-prometheus    metrics, alerts and dashboard, with a real Prometheus'
-	@echo 'make test-page-more     the page: accessibility of every view, small screens, a proxy, TLS, many tabs, a cluster'
+	@echo 'make test-page-more     the page: all other journeys, accessibility of every view, small screens, a proxy, TLS, a cluster'
 	@echo 'make test-page-long     the page: a log of 1 GB, a fast writer, hundreds of jobs a second'
 	@echo 'make test-docker        the image as the Dockerfile builds it'
 	@echo 'make test-deb           the Debian package installed, upgraded under a job, removed and purged, as root'

@@ -145,7 +145,13 @@ pub(super) fn table() -> Vec<Route> {
             files::ARCHIVE,
             files::zip,
         ),
-        route(GET, "/jobs/{id}/files/{path}", Read, &[], files::get),
+        route(
+            GET,
+            "/jobs/{id}/files/{path}",
+            Read,
+            files::FILE,
+            files::get,
+        ),
         route(
             PUT,
             "/jobs/{id}/files/{path}",
