@@ -64,7 +64,7 @@ help:
 	@echo 'make deny               licences, sources and bans of the dependencies'
 	@echo 'make test-clients       clients of the most used generators, made from openapi.yaml, each running a job'
 	@echo 'make test-prometheus    metrics, alerts and dashboard, with a real Prometheus'
-	@echo 'make test-page-more     the page: accessibility of every view, small screens, a proxy, TLS, many tabs, a cluster'
+	@echo 'make test-page-more     the page: all other journeys, accessibility of every view, small screens, a proxy, TLS, a cluster'
 	@echo 'make test-page-long     the page: a log of 1 GB, a fast writer, hundreds of jobs a second'
 	@echo 'make test-docker        the image as the Dockerfile builds it'
 	@echo 'make test-deb           the Debian package installed, upgraded under a job, removed and purged, as root'
@@ -84,9 +84,10 @@ help:
 	@echo 'make advisories         known vulnerabilities in the dependencies (needs github.com)'
 	@echo 'make bench              the benchmarks'
 
-# The server prints the address, and a curl line with the token.
-run: build
-	target/release/procession serve $(ARGS)
+# The server prints the address, and a curl line with the token. Built to be there soon, not to be fast or small.
+run:
+	$(CARGO) build --profile quick --locked --bin procession
+	target/quick/procession serve $(ARGS)
 
 build:
 	$(CARGO) build --release --locked

@@ -111,7 +111,7 @@ function check(meta, { app, css, favicon, entry }) {
     const text = readFileSync(join(out, name), "utf8");
     for (const word of [".innerHTML=", "insertAdjacentHTML", "document.write", "eval(", "new Function"]) {
       // Preact can set `innerHTML` where a component asks for it; ours do not, and Trusted Types refuse it.
-      const found = text.split(word).length - 1 - (word === ".innerHTML=" ? (text.match(/\.innerHTML=(?:""|[a-z]+\.__html|[a-z]+)/gi)?.length ?? 0) : 0);
+      const found = text.split(word).length - 1 - (word === ".innerHTML=" ? (text.match(/\.innerHTML=(?:""|[$\w]+\.__html|[$\w]+)/gi)?.length ?? 0) : 0);
       if (found > 0) throw new Error(`${name} has ${word}`);
     }
   }

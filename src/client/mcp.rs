@@ -110,11 +110,11 @@ impl Remote {
         if let Some(key) = &ask.idempotency_key {
             request = request.header("Idempotency-Key", key);
         }
-        for (name, value) in &ask.trace {
-            request = request.header(*name, value);
-        }
         if let Some(range) = ask.range_header() {
             request = request.header(RANGE, range);
+        }
+        for (name, value) in &ask.trace {
+            request = request.header(*name, value);
         }
         request = match &ask.body {
             Body::None => request,

@@ -42,6 +42,8 @@ use manager::{FileEntry, FileKind, Opened, Upload, Wanted};
 /// The parameters of [`list`].
 pub(super) const LIST: &[&str] = &["path", "depth", "page_size", "page_token"];
 /// The parameters of [`put`].
+/// The parameters of [`get`].
+pub(super) const FILE: &[&str] = &["ticket"];
 pub(super) const PUT: &[&str] = &["mode", "unpack"];
 
 /// The most entries of a page, and how many there are without a word about it.

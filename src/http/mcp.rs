@@ -117,11 +117,11 @@ impl Inside {
             let key = key.map_err(|_| "idempotency_key: 1 to 255 visible characters".to_owned())?;
             headers.insert(IDEMPOTENCY_KEY, key);
         }
-        prefer_trace(&mut headers, &ask.trace);
         if let Some(range) = ask.range_header() {
             let range = HeaderValue::from_str(&range).map_err(|error| error.to_string())?;
             headers.insert(RANGE, range);
         }
+        prefer_trace(&mut headers, &ask.trace);
         let target = ask.target();
         let body = match ask.body {
             mcp::Body::None => Body::empty(),

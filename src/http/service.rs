@@ -141,6 +141,8 @@ struct InfoView {
     disk_bytes: Option<u64>,
     /// Templates are all that can be run.
     policy: bool,
+    /// What whoever operates it should know.
+    notices: Vec<&'static str>,
     features: Vec<&'static str>,
 }
 
@@ -151,6 +153,14 @@ const FEATURES: &[&str] = &["queues", "recordings", "selections", "stats", "toke
 fn features(is_hub: bool) -> Vec<&'static str> {
     let nodes = is_hub.then_some("nodes");
     FEATURES.iter().copied().chain(nodes).collect()
+}
+
+/// What whoever operates the service should know, without an examination as that of `procession doctor`.
+fn notices(info: &manager::Info) -> Vec<&'static str> {
+    [("no_room", !info.has_room), ("root_jobs", info.root_jobs)]
+        .into_iter()
+        .filter_map(|(notice, holds)| holds.then_some(notice))
+        .collect()
 }
 
 /// The name of this machine.
@@ -195,6 +205,7 @@ struct JobCounts {
 /// What this instance is and can do.
 pub(super) async fn info(State(api): State<Api>) -> Response {
     let info = api.manager.info();
+    let notices = notices(&info);
     let (cgroup, cgroup_unavailable) = match info.cgroup {
         Ok(path) => (Some(path), None),
         Err(why) => (None, Some(why)),
@@ -237,6 +248,7 @@ pub(super) async fn info(State(api): State<Api>) -> Response {
             .policy
             .as_ref()
             .is_some_and(|it| it.now().is_all()),
+        notices,
         features: features(api.manager.hub().is_some()),
     };
     Json(view).into_response()

@@ -28,7 +28,11 @@ const TICKETED_OF_JOB: &[&str] = &[
     "output/stderr",
     "attach",
     "recording.cast",
+    "files.tar",
+    "files.tar.gz",
+    "files.zip",
 ];
+const TICKETED_BENEATH: &str = "files/";
 
 #[derive(Debug, Serialize)]
 struct Made {
@@ -168,8 +172,12 @@ pub(super) async fn ticket(
 
 fn is_ticketed(path: &str) -> bool {
     let of_job = |rest: &str| {
-        rest.split_once('/')
-            .is_some_and(|(_, tail)| TICKETED_OF_JOB.contains(&tail))
+        rest.split_once('/').is_some_and(|(_, tail)| {
+            TICKETED_OF_JOB.contains(&tail)
+                || tail
+                    .strip_prefix(TICKETED_BENEATH)
+                    .is_some_and(|it| !it.is_empty())
+        })
     };
     TICKETED.contains(&path) || path.strip_prefix("/jobs/").is_some_and(of_job)
 }
@@ -248,6 +256,8 @@ mod tests {
             "/jobs/x/output",
             "/jobs/x/output/stdout",
             "/jobs/x/attach",
+            "/jobs/x/files.zip",
+            "/jobs/x/files/out/a%20b.txt",
         ] {
             assert!(is_ticketed(good), "{good}");
         }
@@ -255,6 +265,8 @@ mod tests {
             "/jobs",
             "/jobs/x",
             "/jobs/x/stdin",
+            "/jobs/x/files",
+            "/jobs/x/files/",
             "/session",
             "/jobs/x/output/",
             "live",

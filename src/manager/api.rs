@@ -350,6 +350,10 @@ pub struct Info {
     pub server_restarts: u32,
     /// No new jobs are accepted.
     pub draining: bool,
+    /// More of the disk is free than is to stay free.
+    pub has_room: bool,
+    /// Jobs that name no user run as root.
+    pub root_jobs: bool,
     /// Records of jobs that this server found damaged and put aside.
     pub damaged_records: u64,
     /// Free bytes and all bytes of the file system of the state, where it says so.

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::unistd::geteuid;
 use tokio::sync::{Semaphore, watch};
 
 use super::admission::Admission;
@@ -358,17 +359,18 @@ impl Shared {
         if !self.is_in_place() {
             return Err(NotReady::Gone);
         }
-        let is_full = self.job_dirs.free_bytes();
-        let is_full = is_full.is_some_and(|free| free < self.limits.min_free_bytes);
-        if is_full
-            || self
-                .job_dirs
-                .free_files()
-                .is_some_and(|it| it < MIN_FREE_FILES)
-        {
-            return Err(NotReady::NoRoom);
+        match self.has_room() {
+            true => Ok(()),
+            false => Err(NotReady::NoRoom),
         }
-        Ok(())
+    }
+
+    /// Is more of the disk free than is to stay free?
+    fn has_room(&self) -> bool {
+        let bytes = self.job_dirs.free_bytes();
+        let files = self.job_dirs.free_files();
+        bytes.is_none_or(|it| it >= self.limits.min_free_bytes)
+            && files.is_none_or(|it| it >= MIN_FREE_FILES)
     }
 
     /// Are the store and the jobs' directories where they were at the start? What is written to files that were moved away
@@ -400,6 +402,8 @@ impl Shared {
             supervisor_pid: i32::try_from(self.host.supervisor_pid).unwrap_or_default(),
             server_restarts: self.host.restarts,
             draining: self.shutdown.is_draining(),
+            has_room: self.has_room(),
+            root_jobs: geteuid().is_root() && !self.resolver.deny_root_jobs,
             damaged_records: self.job_dirs.damaged_records(),
             disk: self.job_dirs.disk(),
         }

@@ -46,11 +46,11 @@ pub struct Ask {
     pub body: Body,
     /// Makes a repeat of it the same request.
     pub idempotency_key: Option<String>,
+    /// Of a file, only the bytes from the first to the second of these.
+    pub range: Option<(u64, u64)>,
     /// Headers with the trace that the call names: `traceparent`, `tracestate`, `baggage`, of visible ASCII and else as
     /// they came. Empty if the call names none.
     pub trace: Vec<(&'static str, String)>,
-    /// Of a file, only the bytes from the first to the second of these.
-    pub range: Option<(u64, u64)>,
 }
 
 impl Ask {
@@ -61,8 +61,8 @@ impl Ask {
             query: Vec::new(),
             body: Body::None,
             idempotency_key: None,
-            trace: Vec::new(),
             range: None,
+            trace: Vec::new(),
         }
     }
 

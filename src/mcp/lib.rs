@@ -8,6 +8,7 @@ mod calls;
 mod door;
 mod files;
 mod refusal;
+mod search;
 mod serve;
 mod tasks;
 mod text;

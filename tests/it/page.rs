@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
-use crate::harness::{LONG, Reply, Server, eventually, id, kill_now};
+use crate::harness::{LONG, Reply, Server, eventually, id, is_root, kill_now};
 
 async fn with(server: &Server, method: Method, path: &str, token: &str, body: Value) -> Reply {
     let request = server.anonymous(method, path).bearer_auth(token);
@@ -401,4 +401,57 @@ async fn hints_tell_what_is_newer() {
         last = cursor;
         server.run(&json!({"command": ["true"]})).await;
     }
+}
+
+#[tokio::test]
+async fn info_says_what_whoever_operates_the_service_should_know() {
+    let root: &[&str] = if is_root() { &["root_jobs"] } else { &[] };
+    let server = Server::start().await;
+    let notices = |info: Value| info["notices"].clone();
+    assert_eq!(notices(server.get("/info").await.json()), json!(root));
+    let most = i64::MAX.to_string();
+    let server = Server::builder()
+        .args(["--deny-root-jobs", "--min-free-bytes", &most])
+        .start()
+        .await;
+    let info = server.get("/info").await.json();
+    assert_eq!(notices(info), json!(["no_room"]));
+}
+
+#[tokio::test]
+async fn a_ticket_saves_a_file_of_a_workspace_and_all_of_them() {
+    let server = Server::start().await;
+    let job =
+        json!({"script": "mkdir out; echo hello >'out/a b.txt'", "workspace": {"keep": "all"}});
+    let job = server.run(&job).await;
+    let files = format!("/jobs/{}/files", id(&job));
+    for (tail, kind) in [
+        ("/out/a%20b.txt", "application/octet-stream"),
+        (".tar", "application/x-tar"),
+        (".tar.gz", "application/gzip"),
+        (".zip", "application/zip"),
+    ] {
+        let path = format!("{files}{tail}");
+        let made = server
+            .post("/session/tickets", &json!({"path": path}))
+            .await;
+        assert_eq!(made.status, 201, "{made}");
+        let ticket = made.json()["ticket"].as_str().unwrap().to_owned();
+        let ask = async || {
+            let request = server.anonymous(Method::GET, &path);
+            server.send(request.query(&[("ticket", &ticket)])).await
+        };
+        let saved = ask().await;
+        assert_eq!((saved.status, saved.content_type()), (200, kind), "{saved}");
+        assert!(
+            saved
+                .header("content-disposition")
+                .starts_with("attachment")
+        );
+        assert_eq!(ask().await.status, 401, "{path}");
+    }
+    let list = server
+        .post("/session/tickets", &json!({"path": files}))
+        .await;
+    assert_eq!(list.status, 422, "{list}");
 }

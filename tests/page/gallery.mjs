@@ -15,8 +15,11 @@ export async function variety(service) {
   await make("terminal", { command: ["sh"], pty: {}, env: { PS1: "> " }, stop: { signal: "SIGHUP" } });
   await make("recorded", { script: "for i in 1 2 3; do echo step $i; sleep 0.05; done", pty: { rows: 10, cols: 60 } });
   await make("input", { command: ["cat"], stdin: { mode: "open" } });
+  await make("serving", { command: ["python3", "-c", "import socket,time; s=socket.create_server(('127.0.0.1',0)); print('up',flush=True); time.sleep(300)"], ready: { log: "up" } });
+  await make("filed", { script: "mkdir out; echo hello >out/hello.txt; ln -s hello.txt out/link; echo note >note", workspace: { keep: "all" }, artifacts: { paths: ["out/*", "*.none"] } });
   await make("paused", { command: ["sleep", "300"] });
   await service.finished(out.recorded.id);
+  await service.finished(out.filed.id);
   await service.api("POST", `/jobs/${out.paused.id}/pause`);
   await service.api("PUT", "/queues/render", { max_running: 1, max_queued: 10, rate: { starts: 10, per_seconds: 60 }, fair_by: { label: "team" } });
   await service.api("PUT", "/queues/closed", { paused: true, pause_reason: "release on monday" });
@@ -57,9 +60,11 @@ export function views(jobs) {
     ["nowhere", "jobs/00000000-0000-7000-8000-000000000000", "text=Removed, or never there"],
     ["succeeded", job("succeeded"), ".lines .l >> nth=3"], ["failed", job("failed"), "text=exit code 3"], ["timed out", job("timed-out"), ".title .state"], ["not found", job("not-found"), ".title .state"],
     ["running", job("running"), ".title .state"], ["processes", job("running", "processes"), "table.procs tr >> nth=2"], ["spec", job("running", "spec"), "text=sleep 300"], ["events of a job", job("succeeded", "events"), "table"],
-    ["terminal", job("terminal"), "text=you write"], ["recording", job("recorded", "recording"), ".player"], ["input", job("input", "input"), "text=End of input"], ["paused", job("paused"), "text=Resume"], ["waiting", job("waiting"), ".title .state"],
+    ["terminal", job("terminal"), "text=you write"], ["recording", job("recorded", "recording"), ".player"], ["files", job("filed", "files"), "text=nothing matches *.none"], ["ports", job("serving", "processes"), "text=Listens on >> visible=true"], ["input", job("input", "input"), "text=End of input"], ["paused", job("paused"), "text=Resume"], ["waiting", job("waiting"), ".title .state"],
     ["held job", job("released-later"), "text=Held: it does not start"], ["job of later", job("in-an-hour"), "text=Not before"], ["dependencies", job("depending"), "text=has succeeded"], ["attempts", job("retried", "attempts"), "tr >> text=exit code 7"],
     ["dialog stop", job("running"), ".title .state", async (page) => { await page.getByRole("button", { name: "Stop", exact: true }).click(); await page.locator("dialog").waitFor(); }],
+    ["columns", "jobs", ".name >> text=rendering", async (page) => { await page.getByRole("button", { name: "Columns" }).click(); await page.locator("[role=menuitemcheckbox]").first().waitFor(); }],
+    ["dialog priority", "jobs", ".name >> text=rendering", async (page) => { await page.getByLabel("Select waiting").click(); await page.getByRole("button", { name: "Priority …" }).click(); await page.locator("dialog").waitFor(); }],
     ["dialog token", "access", "text=Sessions", async (page) => { await page.getByRole("button", { name: "Token", exact: true }).click(); await page.locator("dialog").waitFor(); }],
     ["dialog queue", "queues", "tr >> text=render", async (page) => { await page.getByRole("button", { name: "Settings of render" }).click(); await page.locator("dialog").waitFor(); }],
     ["dialog pause", "queues", "tr >> text=render", async (page) => { await page.getByRole("button", { name: "Pause render" }).click(); await page.locator("dialog").waitFor(); }],

@@ -188,3 +188,15 @@ export class Browser {
 export async function rows(page) {
   return await page.locator(".lines .l .x").allTextContents();
 }
+
+/** Of them, those that are in view as a whole. */
+export async function seen(page) {
+  return (await page.evaluate(() => {
+    const box = document.querySelector(".lines")?.getBoundingClientRect();
+    if (!box) return [];
+    return [...document.querySelectorAll(".lines .l")].filter((row) => {
+      const { top, bottom } = row.getBoundingClientRect();
+      return top >= box.top - 1 && bottom <= box.bottom + 1;
+    }).map((row) => row.querySelector(".x").textContent);
+  }));
+}

@@ -4,25 +4,13 @@ import assert from "node:assert/strict";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { Browser, LIMIT, root, rows, Service, until } from "./harness.mjs";
+import { Browser, LIMIT, root, rows, seen, Service, until } from "./harness.mjs";
 
 let service, browser;
 before(async () => { [service, browser] = await Promise.all([Service.start(), Browser.start()]); });
 after(async () => { await browser.stop(); await service.stop(); });
 
 const options = { timeout: 4 * LIMIT };
-
-/** The numbers that are seen in a log of `seq`. */
-async function seen(page) {
-  return (await page.evaluate(() => {
-    const box = document.querySelector(".lines")?.getBoundingClientRect();
-    if (!box) return [];
-    return [...document.querySelectorAll(".lines .l")].filter((row) => {
-      const { top, bottom } = row.getBoundingClientRect();
-      return top >= box.top - 1 && bottom <= box.bottom + 1;
-    }).map((row) => row.querySelector(".x").textContent);
-  }));
-}
 
 test("both streams and one; places by line, byte and part; links to a line; downloads byte for byte", options, async () => {
   const job = await service.create({ script: "seq 1 200000; echo oops >&2; seq 200001 200010", name: "a-log" });
@@ -182,27 +170,6 @@ test("find while the job writes: hits come with the output, and Escape ends the 
   await box.press("Escape");
   assert.match((await ended).failure().errorText, /ABORTED/);
   await until(async () => (await page.locator(".find .hits").textContent()) === "", "no search");
-  await service.api("DELETE", `/jobs/${job.id}?force`);
-  await visitor.leave();
-});
-
-test("following: the end is seen as it comes, scrolling up holds still, a key goes on", options, async () => {
-  const job = await service.create({ script: "i=0; while :; do i=$((i+1)); echo $i; [ $i -gt 200 ] && sleep 0.05; done" });
-  const visitor = await browser.signedIn(service, `jobs/${job.id}`);
-  const { page } = visitor;
-  await until(async () => Number((await seen(page)).at(-1)) > 210, "output that goes on");
-  const box = await page.locator(".lines").boundingBox();
-  await page.mouse.move(box.x + 200, box.y + 200);
-  await page.mouse.wheel(0, -600);
-  await page.locator(".fresh").waitFor();
-  const before = await seen(page);
-  const job1 = await service.job(job.id);
-  await until(async () => (await service.job(job.id)).output.next_offset > job1.output.next_offset + 40, "more output");
-  assert.deepEqual(await seen(page), before);
-  await page.locator(".lines").focus();
-  await page.keyboard.press("f");
-  await until(async () => Number((await seen(page)).at(-1)) > Number(before.at(-1)), "the end");
-  await page.locator(".fresh").waitFor({ state: "detached" });
   await service.api("DELETE", `/jobs/${job.id}?force`);
   await visitor.leave();
 });

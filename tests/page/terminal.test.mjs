@@ -72,32 +72,3 @@ test("a full-screen program draws, is typed into and writes a file; who may only
   assert.equal(await readFile(file, "utf8"), "hello from vim\n");
   await visitor.leave();
 });
-
-test("an open standard input takes lines, a file and an end, each once also where an answer is lost", options, async () => {
-  const job = await service.create({ command: ["cat"], stdin: { mode: "open" }, name: "cat" });
-  const visitor = await browser.signedIn(service, `jobs/${job.id}?tab=input`, { allowed: [/net::ERR_/, /status of 409/, /WebSocket/] });
-  const { page } = visitor;
-  // What the service has done of the first write with bytes is not told to the page.
-  let lost = 0;
-  await page.route((url) => url.pathname.endsWith("/stdin"), async (route) => {
-    if (route.request().postData() === null || lost > 0) return route.continue();
-    lost += 1;
-    await route.fetch();
-    return route.abort("connectionreset");
-  });
-  await page.getByLabel("Standard input").fill("hello");
-  await page.getByRole("button", { name: "Send" }).click();
-  await page.getByText("written, 6 B").waitFor();
-  assert.equal(lost, 1);
-  await page.locator("input[type=file]").setInputFiles({ name: "words.txt", mimeType: "text/plain", buffer: Buffer.from("from a file\n") });
-  await page.getByText("words.txt, 12 B").waitFor();
-  await service.killServer();
-  await page.getByLabel("Standard input").fill("after the kill");
-  await page.getByRole("button", { name: "Send" }).click();
-  await page.getByText("written, 15 B").waitFor();
-  await page.getByRole("button", { name: "End of input" }).click();
-  assert.equal((await service.finished(job.id)).exit.code, 0);
-  const output = await (await service.api("GET", `/jobs/${job.id}/output`)).text();
-  assert.equal(output, "hello\nfrom a file\nafter the kill\n");
-  await visitor.leave();
-});

@@ -13,15 +13,15 @@ import { actor, duration } from "./state/format.ts";
 import { info, isHub, loadInfo, may, whoAmI } from "./state/me.ts";
 import { change, settings } from "./state/settings.ts";
 import { shownName } from "./state/shown.ts";
-import { Events } from "./views/Events.tsx";
 import { JobPage } from "./views/job/JobPage.tsx";
 import { Jobs } from "./views/jobs/Jobs.tsx";
 import { Overview } from "./views/Overview.tsx";
-import { SettingsView } from "./views/Settings.tsx";
 import { codeWaits, SignIn } from "./views/SignIn.tsx";
 
 // What is seldom the first that is looked at comes when it is.
 const Access = lazy(() => import("./views/rest.ts").then((all) => ({ default: all.Access })));
+const Events = lazy(() => import("./views/rest.ts").then((all) => ({ default: all.Events })));
+const SettingsView = lazy(() => import("./views/rest.ts").then((all) => ({ default: all.SettingsView })));
 const Checkup = lazy(() => import("./views/rest.ts").then((all) => ({ default: all.Checkup })));
 const Batches = lazy(() => import("./views/rest.ts").then((all) => ({ default: all.Batches })));
 const BatchPage = lazy(() => import("./views/rest.ts").then((all) => ({ default: all.BatchPage })));

@@ -27,7 +27,7 @@ use job::workspace::{InnerPath, Patterns};
 use manager::{Archive, FileEntry};
 
 /// The parameters of each of them.
-pub(crate) const ARCHIVE: &[&str] = &["path", "match"];
+pub(crate) const ARCHIVE: &[&str] = &["path", "match", "ticket"];
 
 /// So much is one piece of the answer, and so many wait to be sent.
 const PIECE: usize = 64 << 10;

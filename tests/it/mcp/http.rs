@@ -234,6 +234,42 @@ async fn jobs_are_listed_and_signalled() {
 }
 
 #[tokio::test]
+async fn lines_that_match_are_found_in_all_of_the_output() {
+    let server = Server::start().await;
+    let script = "seq 1 5000; echo 'error: one error'; seq 1 5000; printf '\\033[31merror\\033[0m: two\\n' >&2; seq 1 9";
+    let job = job_of(&call(&server, "run_command", json!({"script": script})).await);
+    let read = async |mut arguments: Value| {
+        arguments["job_id"] = job.clone().into();
+        call(&server, "read_output", arguments).await["structuredContent"].clone()
+    };
+    let found = read(json!({"match": "error"})).await;
+    let lines = found["lines"].as_array().unwrap();
+    let texts: Vec<&str> = lines
+        .iter()
+        .map(|it| it["text"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        (texts, &found["more"]),
+        (vec!["error: one error", "error: two"], &json!(false))
+    );
+    let on = read(json!({"offset": lines[0]["offset"], "output_bytes": 17})).await;
+    assert_eq!(on["output"], "error: one error\n");
+    let one = read(json!({"match": "^error", "stream": "stdout"})).await;
+    assert_eq!(one["lines"].as_array().unwrap().len(), 1, "{one:#}");
+    let many = read(json!({"match": "7", "output_bytes": 100})).await;
+    assert!(
+        many["lines"].to_string().len() < 2000 && many["more"] == true,
+        "{many:#}"
+    );
+    assert_eq!(read(json!({"match": "none"})).await["lines"], json!([]));
+    assert_eq!(read(json!({"match": "("})).await["code"], "invalid_query");
+    assert_eq!(
+        read(json!({"match": "a", "offset": 0})).await["code"],
+        "invalid_arguments"
+    );
+}
+
+#[tokio::test]
 async fn files_are_given_to_a_job_written_while_it_runs_and_read_afterwards() {
     let server = Server::start().await;
     let tool = async |name: &str, job: &str, mut arguments: Value| {

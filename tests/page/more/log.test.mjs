@@ -1,8 +1,8 @@
-// A log that has dropped its beginning.
+// A log that is followed, and one that has dropped its beginning.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { Browser, LIMIT, rows, Service, until } from "../harness.mjs";
+import { Browser, LIMIT, rows, seen, Service, until } from "../harness.mjs";
 
 let service, browser;
 before(async () => { [service, browser] = await Promise.all([Service.start(), Browser.start()]); });
@@ -27,5 +27,26 @@ test("what the limit of the output has dropped is a row, also while somebody loo
   const at = Number(/[0-9]+/.exec((await rows(page)).at(-1))[0]);
   await until(async () => Number(/[0-9]+/.exec((await rows(page)).at(-1))[0]) > at, "the end");
   await service.api("DELETE", `/jobs/${job.id}?force&wait=30`);
+  await visitor.leave();
+});
+
+test("following: the end is seen as it comes, scrolling up holds still, a key goes on", options, async () => {
+  const job = await service.create({ script: "i=0; while :; do i=$((i+1)); echo $i; [ $i -gt 200 ] && sleep 0.05; done" });
+  const visitor = await browser.signedIn(service, `jobs/${job.id}`);
+  const { page } = visitor;
+  await until(async () => Number((await seen(page)).at(-1)) > 210, "output that goes on");
+  const box = await page.locator(".lines").boundingBox();
+  await page.mouse.move(box.x + 200, box.y + 200);
+  await page.mouse.wheel(0, -600);
+  await page.locator(".fresh").waitFor();
+  const before = await seen(page);
+  const job1 = await service.job(job.id);
+  await until(async () => (await service.job(job.id)).output.next_offset > job1.output.next_offset + 40, "more output");
+  assert.deepEqual(await seen(page), before);
+  await page.locator(".lines").focus();
+  await page.keyboard.press("f");
+  await until(async () => Number((await seen(page)).at(-1)) > Number(before.at(-1)), "the end");
+  await page.locator(".fresh").waitFor({ state: "detached" });
+  await service.api("DELETE", `/jobs/${job.id}?force`);
   await visitor.leave();
 });

@@ -113,8 +113,8 @@ export async function socketAddress(path: string, query: Options["query"] = {}):
   return url;
 }
 
-/** Has the browser save what is at a path. */
-export async function download(path: string, name: string, query: Options["query"] = {}): Promise<void> {
+/** Has the browser save what is at a path, under this name or the one that it has. */
+export async function download(path: string, name: string | null, query: Options["query"] = {}): Promise<void> {
   const url = address(path, { ...query, download: name, ticket: token.value === null ? null : await ticket(path) });
   const link = document.createElement("a");
   link.href = url.href;

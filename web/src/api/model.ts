@@ -11,6 +11,7 @@ export type Termination = Schemas["Termination"];
 export type Survivor = Schemas["Survivor"];
 export type ProcessInfo = Schemas["ProcessInfo"];
 export type Info = Schemas["Info"];
+export type FileEntry = Schemas["FileEntry"];
 export type Violation = Schemas["Violation"];
 export type Queue = Schemas["Queue"];
 export type Template = Schemas["Template"];
@@ -94,6 +95,7 @@ export interface Job extends Omit<BasicJob, "command" | "queue" | "priority" | "
   ready_at: string | null;
   not_ready_at: string | null;
   ready_message: string | null;
+  artifacts: Schemas["Artifacts"] | null;
   attempts: Attempt[];
   batch: { id: string; key: string; index: number; count: number } | null;
   depends_on: Dependency[];

@@ -2355,7 +2355,7 @@ export interface components {
         };
         FileList: {
             files: components["schemas"]["FileEntry"][];
-            /** @description Not everything could be looked at. */
+            /** @description Not everything of this page could be looked at. */
             truncated: boolean;
             next_page_token: string | null;
         };
@@ -3937,6 +3937,8 @@ export interface components {
             disk_bytes: number | null;
             /** @description A command policy of the mode `only` holds: templates are all that can be run. */
             policy: boolean;
+            /** @description What whoever operates the service should know. `no_room`: less of the disk is free than stays free, so new jobs are refused; `root_jobs`: it runs as root, and so do jobs without `user`. */
+            notices: ("no_room" | "root_jobs")[];
             /** @description What this version can do and an earlier one could not; `nodes`: it is the hub of a cluster. */
             features: string[];
         };
@@ -4423,7 +4425,7 @@ export interface operations {
                 created_after?: string;
                 /** @description Created before this moment. */
                 created_before?: string;
-                /** @description At most so many jobs; more than 1000 are lowered to 1000. A page ends early where its jobs have more than about 8 MiB. */
+                /** @description At most so many jobs; more than 1000 are lowered to 1000. A page with specs ends early where they have more than about 8 MiB. */
                 page_size?: number;
                 /** @description The `next_page_token` of a list with the same filter and order. */
                 page_token?: string;
@@ -5930,6 +5932,8 @@ export interface operations {
                  *     ]
                  */
                 match?: components["parameters"]["Matching"];
+                /** @description From `POST /session/tickets`, for a `GET` without `Authorization`. */
+                ticket?: components["parameters"]["Ticket"];
             };
             header?: never;
             path: {
@@ -5986,6 +5990,8 @@ export interface operations {
                  *     ]
                  */
                 match?: components["parameters"]["Matching"];
+                /** @description From `POST /session/tickets`, for a `GET` without `Authorization`. */
+                ticket?: components["parameters"]["Ticket"];
             };
             header?: never;
             path: {
@@ -6042,6 +6048,8 @@ export interface operations {
                  *     ]
                  */
                 match?: components["parameters"]["Matching"];
+                /** @description From `POST /session/tickets`, for a `GET` without `Authorization`. */
+                ticket?: components["parameters"]["Ticket"];
             };
             header?: never;
             path: {
@@ -6085,7 +6093,10 @@ export interface operations {
     };
     getFile: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description From `POST /session/tickets`, for a `GET` without `Authorization`. */
+                ticket?: components["parameters"]["Ticket"];
+            };
             header?: {
                 /**
                  * @description One range of bytes. Anything else is ignored, and so is `Range` together with `If-Range`.
@@ -7062,7 +7073,7 @@ export interface operations {
         requestBody: {
             content: {
                 "application/json": {
-                    /** @description `/live`, or `output`, `output/stdout`, `output/stderr` or `attach` of a job. */
+                    /** @description `/live`, or `output`, `output/stdout`, `output/stderr`, `attach`, `recording.cast`, `files.tar`, `files.tar.gz`, `files.zip` or `files/PATH` of a job. */
                     path: string;
                 };
             };

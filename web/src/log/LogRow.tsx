@@ -36,14 +36,24 @@ function LogRow_({ row, line, goesOn, time, target, marks, firstHit, currentHit,
     <div class={`l ${row.stream === "stderr" ? "e" : ""} ${target ? "tg" : ""}`} data-o={row.offset}>
       <a class={`g ${line === null ? "unknown" : ""}`} href={`#o${row.offset}`} tabIndex={-1} aria-label={line === null ? `Byte ${row.offset}` : `Line ${line}`}>{number}</a>
       {time !== null && <span class="t">{time}</span>}
-      <bdi class="x">{spans(row.bytes, row.sgr, marks, raw).map((span, index) => <SpanView key={index} span={span} current={span.mark >= 0 && firstHit + span.mark === currentHit} dark={dark} />)}</bdi>
+      <Words row={row} marks={marks} firstHit={firstHit} currentHit={currentHit} raw={raw} dark={dark} />
     </div>
   );
 }
 
+type WordsProps = Pick<RowProps, "row" | "marks" | "firstHit" | "currentHit" | "raw" | "dark">;
+
+/** What the job wrote; it is not made again because the number of its line has come. */
+const Words = memo(({ row, marks, firstHit, currentHit, raw, dark }: WordsProps) => (
+  <bdi class="x">{spans(row.bytes, row.sgr, marks, raw).map((span, index) => <SpanView key={index} span={span} current={span.mark >= 0 && firstHit + span.mark === currentHit} dark={dark} />)}</bdi>
+), sameWords);
+
 export const LogRow = memo(LogRow_, (a, b) =>
-  a.row === b.row && a.line === b.line && a.goesOn === b.goesOn && a.time === b.time && a.target === b.target && a.raw === b.raw && a.dark === b.dark
-  && sameMarks(a.marks, b.marks) && (a.marks.length === 0 || (a.firstHit === b.firstHit && a.currentHit === b.currentHit)));
+  a.line === b.line && a.goesOn === b.goesOn && a.time === b.time && a.target === b.target && sameWords(a, b));
+
+function sameWords(a: WordsProps, b: WordsProps): boolean {
+  return a.row === b.row && a.raw === b.raw && a.dark === b.dark && sameMarks(a.marks, b.marks) && (a.marks.length === 0 || (a.firstHit === b.firstHit && a.currentHit === b.currentHit));
+}
 
 function sameMarks(a: readonly Mark[], b: readonly Mark[]): boolean {
   return a.length === b.length && a.every((mark, i) => mark.from === b[i]!.from && mark.to === b[i]!.to);

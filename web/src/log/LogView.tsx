@@ -9,6 +9,7 @@ import { change, settings } from "../state/settings.ts";
 import { bytes as size, count } from "../state/format.ts";
 import { hash, link } from "../router.ts";
 import { downloads } from "./downloads.ts";
+import { Errors, nextError } from "./errors.ts";
 import { Hits } from "./find.ts";
 import { Finder, type FindWish, search } from "./Finder.tsx";
 import { GoTo } from "./GoTo.tsx";
@@ -129,6 +130,12 @@ export function LogView({ job, tip }: { job: Job; tip: { next: number; first: nu
     draw();
   }), [job.id, which, wish]);
 
+  // Where both are shown, one sees where standard error is.
+  const errors = useMemo(() => (which === "all" ? new Errors(job.id, draw) : null), [job.id, which]);
+  useEffect(() => () => errors?.close(), [errors]);
+  const hasErrors = !isTerminal(job.state) || job.output.stderr_bytes > 0;
+  useEffect(() => { if (hasErrors) errors?.look(source.next); });
+
   // What is selected is not taken away by what comes.
   useEffect(() => {
     const hear = (): void => {
@@ -144,6 +151,7 @@ export function LogView({ job, tip }: { job: Job; tip: { next: number; first: nu
 
   const visible = port.rows();
   useLayoutEffect(() => {
+    if (port.isStale) return;
     const heights = Array.from(inner.current!.children, (child) => (child as HTMLElement).offsetHeight || ROW);
     if (heights.length !== visible.rows.length) return;
     const top = port.settle(heights);
@@ -183,13 +191,17 @@ export function LogView({ job, tip }: { job: Job; tip: { next: number; first: nu
     }
   };
   const ask = (): void => setAsking(true);
-  const nextError = (): void => {
-    const at = visible.rows.findIndex((row) => row.offset > port.anchor.offset && row.stream === "stderr");
-    if (at >= 0) port.jump(visible.rows[at]!.offset);
-    else say("No line of standard error near below");
+  const toError = (): void => {
+    const from = target !== null && visible.rows.some((row) => row.offset === target.from) ? target.from : port.anchor.offset - 1;
+    const row = visible.rows.find((one) => one.offset <= from && from < one.end);
+    nextError(job.id, row?.end ?? from + 1).then((offset) => {
+      if (offset === null) return say("No line of standard error below");
+      port.jump(offset, 0.3);
+      setTarget({ from: offset, to: offset });
+    }, (error: unknown) => say(words(error), true));
   };
   const cycle = (): void => change({ logTimes: ({ off: "clock", clock: "start", start: "before", before: "off" } as const)[logTimes] });
-  const keys = useKeys({ port, step, ask, cycle, nextError, find: () => findBox.current?.focus(), streams: () => setWhich(({ all: "stdout", stdout: "stderr", stderr: "all" } as const)[which]), download: () => downloads(job)[0]!.run() });
+  const keys = useKeys({ port, step, ask, cycle, nextError: toError, find: () => findBox.current?.focus(), streams: () => setWhich(({ all: "stdout", stdout: "stderr", stderr: "all" } as const)[which]), download: () => downloads(job)[0]!.run() });
 
   const last = target === null ? undefined : visible.rows.find((row) => row.offset <= target.to && row.end > target.to);
   const marked = target !== null && last !== undefined ? { from: target.from, end: last.end } : null;
@@ -225,7 +237,7 @@ export function LogView({ job, tip }: { job: Job; tip: { next: number; first: nu
         </div>
         {source.next === source.first && <p class="nothing faint">{isTerminal(job.state) || source.complete ? "It wrote nothing." : "Nothing yet."}</p>}
         {visible.failed !== null && <p class="nothing"><span class="muted">{words(visible.failed)} </span><Button small icon="again" onClick={() => source.retry()}>Try again</Button></p>}
-        <Ruler port={port} hits={wish.text === "" ? null : hits} />
+        <Ruler port={port} hits={wish.text === "" ? null : hits} errors={errors?.hits ?? null} />
         {fresh > 0 && <div class="fresh"><button type="button" class="pill" onClick={() => port.toEnd()}><Icon name="follow" />{size(fresh)} new</button></div>}
       </div>
       <div class="status">
@@ -250,8 +262,8 @@ function timeOf(mode: Times, at: string, start: string, before: string, utc: boo
   return mode === "start" ? since(start, at) : before === "" ? "" : since(before, at);
 }
 
-/** Where one is, where the hits are; it can be dragged. */
-function Ruler({ port, hits }: { port: Viewport; hits: Hits | null }) {
+/** Where one is, where the hits and standard error are; it can be dragged. */
+function Ruler({ port, hits, errors }: { port: Viewport; hits: Hits | null; errors: Hits | null }) {
   const { source } = port;
   const at = port.follow ? 1 : fraction(port.anchor.offset, source);
   const drag = (event: PointerEvent): void => {
@@ -266,6 +278,7 @@ function Ruler({ port, hits }: { port: Viewport; hits: Hits | null }) {
   };
   return (
     <div class="ruler" role="scrollbar" aria-orientation="vertical" aria-label="Place in the output" aria-valuemin={0} aria-valuemax={100} aria-valuenow={Math.round(at * 100)} onPointerDown={drag} onPointerMove={drag}>
+      {errors?.ruler(source.first, source.next, 300).map((step) => <i key={`e${step}`} class="err" style={{ top: `${step / 3}%` }} />)}
       {hits?.ruler(source.first, source.next, 300).map((step) => <i key={step} class="hit" style={{ top: `${step / 3}%` }} />)}
       <span class="view" style={{ top: `calc(${at * 100}% - ${at * 22}px)` }} />
     </div>

@@ -81,6 +81,11 @@ export class Viewport {
     return { ...around(source, newest, before, 1, !this.#hurried), loading: end.loading, failed: end.failed };
   }
 
+  /** What is drawn is of the place before, and need not be measured. */
+  get isStale(): boolean {
+    return this.#stale;
+  }
+
   /** The rows have been drawn and are so high: where does the first one begin? */
   settle(heights: number[]): number {
     if (!this.#stale) this.#top = this.#settled(heights);

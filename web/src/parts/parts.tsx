@@ -65,13 +65,15 @@ export function Dialog({ title, children, onClose, wide = false }: { title: Comp
   );
 }
 
-/** A button that opens a list of choices. */
-export function Menu({ label, icon, children, items, kind, small = false, class: classes = "" }: { label: string; icon?: IconName; children?: ComponentChildren; items: { word: ComponentChildren; key: string; run: () => void; disabled?: boolean }[]; kind?: "stop" | "quiet"; small?: boolean; class?: string }) {
+const ITEM = "[role^=menuitem]:not([disabled])";
+
+/** A button that opens a list of choices; one with `checked` is a box, and leaves the list open. */
+export function Menu({ label, icon, children, items, kind, small = false, class: classes = "" }: { label: string; icon?: IconName; children?: ComponentChildren; items: { word: ComponentChildren; key: string; run: () => void; disabled?: boolean; checked?: boolean }[]; kind?: "stop" | "quiet"; small?: boolean; class?: string }) {
   const [open, setOpen] = useState(false);
   const ref = useRef<HTMLSpanElement>(null);
   useEffect(() => {
     if (!open) return;
-    ref.current?.querySelector<HTMLElement>("[role=menuitem]:not([disabled])")?.focus();
+    ref.current?.querySelector<HTMLElement>(ITEM)?.focus();
     const close = (event: Event): void => {
       if (!ref.current?.contains(event.target as Node)) setOpen(false);
     };
@@ -80,7 +82,7 @@ export function Menu({ label, icon, children, items, kind, small = false, class:
   }, [open]);
   const keys = (event: KeyboardEvent): void => {
     if (!open) return;
-    const all = [...(ref.current?.querySelectorAll<HTMLElement>("[role=menuitem]:not([disabled])") ?? [])];
+    const all = [...(ref.current?.querySelectorAll<HTMLElement>(ITEM) ?? [])];
     const at = all.indexOf(document.activeElement as HTMLElement);
     if (event.key === "Escape") {
       setOpen(false);
@@ -97,7 +99,7 @@ export function Menu({ label, icon, children, items, kind, small = false, class:
       {open && (
         <div class="pop" role="menu" aria-label={label}>
           {items.map((item) => (
-            <button key={item.key} type="button" role="menuitem" disabled={item.disabled} onClick={() => { setOpen(false); item.run(); }}>{item.word}</button>
+            <button key={item.key} type="button" role={item.checked === undefined ? "menuitem" : "menuitemcheckbox"} aria-checked={item.checked} disabled={item.disabled} onClick={() => { if (item.checked === undefined) setOpen(false); item.run(); }}>{item.checked !== undefined && <span class="mark" aria-hidden="true">{item.checked ? "✓" : ""}</span>}{item.word}</button>
           ))}
         </div>
       )}

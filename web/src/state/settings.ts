@@ -10,11 +10,13 @@ export interface Settings {
   wrap: boolean;
   logTimes: "off" | "clock" | "start" | "before";
   pageSize: 50 | 100 | 200;
+  /** Of the list, separated by commas. */
+  columns: string;
   notify: boolean;
 }
 
 const KEY = "procession.settings";
-const USUAL: Settings = { theme: "system", times: "local", density: "calm", keys: true, wrap: false, logTimes: "off", pageSize: 50, notify: false };
+const USUAL: Settings = { theme: "system", times: "local", density: "calm", keys: true, wrap: false, logTimes: "off", pageSize: 50, columns: "created,duration,cpu,memory,result", notify: false };
 
 export const settings = signal<Settings>(read());
 

@@ -55,8 +55,8 @@ export function nameOf(job: { name: string | null; id: string }): string {
 }
 
 /** What can be done with a job in this state. */
-export function acts(state: State): { stop: boolean; pause: boolean; resume: boolean; again: boolean } {
-  return { stop: !isTerminal(state), pause: state === "running", resume: state === "paused", again: true };
+export function acts(state: State): { stop: boolean; pause: boolean; resume: boolean; again: boolean; priority: boolean } {
+  return { stop: !isTerminal(state), pause: state === "running", resume: state === "paused", again: true, priority: state === "queued" };
 }
 
 /** A whole job as a list has it. */

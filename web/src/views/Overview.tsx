@@ -10,6 +10,7 @@ import { Broken, Loading, Meter, now, Segments } from "../parts/parts.tsx";
 import { State, StateShape } from "../parts/State.tsx";
 import { link, place, requery } from "../router.ts";
 import { bytes, count, duration, moment } from "../state/format.ts";
+import { may } from "../state/me.ts";
 import { useResource } from "../state/resource.ts";
 import { settings } from "../state/settings.ts";
 import { nameOf, ran, ranWords, result } from "../state/words.ts";
@@ -39,6 +40,11 @@ async function look(range: Range, signal: AbortSignal): Promise<Seen> {
   return { info, running: running.jobs, needs: [...stuck.jobs, ...bad.jobs], stats, day: day.counts, all: all.counts };
 }
 
+const NOTICES: Record<Info["notices"][number], string> = {
+  no_room: "No room: less of the disk is free than the service keeps free, so it takes no new jobs.",
+  root_jobs: "Jobs without a user run as root. --deny-root-jobs refuses them.",
+};
+
 export function Overview() {
   const range = (["1h", "24h", "30d"] as Range[]).find((one) => one === place.value.query.get("range")) ?? "1h";
   const seen = useResource((signal) => look(range, signal), ["overview", range], ["events"]);
@@ -57,6 +63,7 @@ export function Overview() {
   const used = buckets.reduce((sum, one) => sum + one.cpu, 0);
   return (
     <div class="stack">
+      {info.notices.map((one) => <div key={one} class="banner warn" role="status"><Icon name="warn" /><span class="grow">{NOTICES[one]}</span>{may("admin") && <a class="btn small" href={link("checkup")}>Check-up</a>}</div>)}
       <div class="inline wraps"><span class="muted grow">{info.hostname ?? ""}</span><Segments<Range> label="Range" value={range} options={[["1h", "1 h"], ["24h", "24 h"], ["30d", "30 d"]]} onChange={(next) => requery(new URLSearchParams(next === "1h" ? {} : { range: next }), "replace")} /></div>
       <div class="tiles">
         <Tile to={{ state: "running,paused,starting,stopping" }} state="running" word="Running" value={count(info.jobs.running)} beside={`of ${count(info.jobs.max_running)} slots`} note={[of(all, "paused") && `${of(all, "paused")} paused`, of(all, "stopping") && `${of(all, "stopping")} stopping`].filter(Boolean).join(", ") || `${cores.toFixed(1)} cores in use`}><Meter part={info.jobs.running / Math.max(1, info.jobs.max_running)} /></Tile>

@@ -2,6 +2,12 @@
 
 export { Access } from "./Access.tsx";
 export { Checkup } from "./Checkup.tsx";
+export { SettingsView } from "./Settings.tsx";
+export { Events } from "./Events.tsx";
+export { Files } from "./job/Files.tsx";
+export { Ports } from "./job/Ports.tsx";
+export { InputView } from "./job/InputView.tsx";
+export { SpecView } from "./job/SpecView.tsx";
 export { Queues } from "./queues/Queues.tsx";
 export { Nodes } from "./nodes/Nodes.tsx";
 export { Run } from "./run/Run.tsx";

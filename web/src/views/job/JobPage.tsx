@@ -20,21 +20,23 @@ import { nameOf, result, TINT } from "../../state/words.ts";
 import { Attempts } from "./Attempts.tsx";
 import { Bell, toggleBell, useBell } from "./Bell.tsx";
 import { EditDialog } from "./EditDialog.tsx";
-import { InputView } from "./InputView.tsx";
 import { JobEvents } from "./JobEvents.tsx";
 import { Processes } from "./Processes.tsx";
 import { useProcesses } from "./processes.ts";
 import { Side } from "./Side.tsx";
 import { SignalDialog } from "./SignalDialog.tsx";
-import { SpecView } from "./SpecView.tsx";
 import { StopDialog } from "./StopDialog.tsx";
 import { Timeline } from "./Timeline.tsx";
 import { Waits } from "./Waits.tsx";
 
+const Files = lazy(() => import("../rest.ts").then((all) => ({ default: all.Files })));
+const Ports = lazy(() => import("../rest.ts").then((all) => ({ default: all.Ports })));
+const InputView = lazy(() => import("../rest.ts").then((all) => ({ default: all.InputView })));
+const SpecView = lazy(() => import("../rest.ts").then((all) => ({ default: all.SpecView })));
 const Terminal = lazy(() => import("../../terminal/index.ts").then((all) => ({ default: all.Terminal })));
 const Player = lazy(() => import("../../terminal/index.ts").then((all) => ({ default: all.Player })));
 
-type Tab = "output" | "terminal" | "recording" | "processes" | "attempts" | "spec" | "events" | "input";
+type Tab = "output" | "terminal" | "recording" | "processes" | "attempts" | "files" | "spec" | "events" | "input";
 type Open = "stop" | "edit" | "timeout" | "signal" | "purge" | null;
 
 /** The end of the output, as hints tell it between two looks at the job. */
@@ -131,12 +133,11 @@ export function JobPage({ id }: { id: string }) {
         {tab === "output" && <LogView key={id} job={job} tip={tip} />}
         {tab === "terminal" && <Suspense fallback={<Loading />}><Terminal key={id} job={job} /></Suspense>}
         {tab === "recording" && <Suspense fallback={<Loading />}><Player key={id} job={job} /></Suspense>}
-        {tab === "processes" && <Processes watch={processes} />}
+        {tab === "processes" && <div class="stack"><Processes watch={processes} />{processes.list.length > 0 && <Suspense fallback={null}><Ports id={id} /></Suspense>}</div>}
         {tab === "attempts" && <Attempts job={job} />}
-        {tab === "spec" && <SpecView job={job} />}
+        {(tab === "files" || tab === "spec" || tab === "input") && <Suspense fallback={<Loading />}>{tab === "files" ? <Files key={id} job={job} /> : tab === "spec" ? <SpecView job={job} /> : <InputView job={job} />}</Suspense>}
         {tab === "events" && <JobEvents id={id} />}
-        {tab === "input" && <InputView job={job} />}
-        <Side job={job} watch={processes} />
+        <Side job={job} watch={processes} ports={tab !== "processes"} />
       </div>
       {open === "stop" && <StopDialog job={{ id, name: nameOf(job), state: job.state }} spec={job.spec.stop} processes={processes.list.length} onClose={() => setOpen(null)} onStopped={setMine} />}
       {(open === "edit" || open === "timeout") && <EditDialog job={job} first={open === "edit" ? "name" : "timeout"} onClose={() => setOpen(null)} onDone={setMine} />}
@@ -154,6 +155,7 @@ function tabsOf(job: Job, processes: number): { key: Tab; word: string; count: s
   if (job.spec.pty && size > 0) out.push({ key: "recording", word: "Recording", count: "" });
   out.push({ key: "processes", word: "Processes", count: processes > 0 ? String(processes) : "" });
   if (job.spec.retry || job.attempts.length > 0) out.push({ key: "attempts", word: "Attempts", count: job.attempts.length > 0 ? String(job.attempts.length) : "" });
+  if (job.spec.workspace !== null) out.push({ key: "files", word: "Files", count: job.artifacts && job.artifacts.files > 0 ? String(job.artifacts.files) : "" });
   out.push({ key: "spec", word: "Spec", count: "" }, { key: "events", word: "Events", count: "" });
   if (job.spec.stdin.mode === "open" && !job.spec.pty && !isTerminal(job.state) && may("operate")) out.push({ key: "input", word: "Input", count: "" });
   return out;
@@ -168,6 +170,7 @@ function Head({ job, onOpen, onAct, onRerun, onExtend }: { job: Job; onOpen: (op
       <div class="title">
         <State state={job.state} />
         <h1 title={job.name ?? job.id}><bdi>{nameOf(job)}</bdi></h1>
+        {job.spec.ready && !done && <span class="label" title={job.ready_message ?? undefined}>{job.ready_at ? "ready" : job.not_ready_at ? "not ready in time" : "not ready yet"}</span>}
         <Labels labels={job.labels} />
         <span class="faint mono wide">{job.name === null ? "" : job.id}</span>
         <Button small icon="copy" kind="quiet" class="wide" label="Copy the id" onClick={() => void copy(job.id, "the id")} />

@@ -1,5 +1,6 @@
 // Beside the output: what the job uses, its processes, and facts.
 
+import { lazy, Suspense } from "preact/compat";
 import { type Job, isTerminal } from "../../api/model.ts";
 import { Spark } from "../../parts/Spark.tsx";
 import { link } from "../../router.ts";
@@ -8,7 +9,10 @@ import { quote } from "../../state/format.ts";
 import type { Watch } from "./processes.ts";
 import type { Branch } from "./tree.ts";
 
-export function Side({ job, watch }: { job: Job; watch: Watch }) {
+const Ports = lazy(() => import("../rest.ts").then((all) => ({ default: all.Ports })));
+
+/** `ports`: nobody else shows them. */
+export function Side({ job, watch, ports }: { job: Job; watch: Watch; ports: boolean }) {
   const { history } = watch;
   return (
     <aside class="side" aria-label="About the job">
@@ -33,6 +37,7 @@ export function Side({ job, watch }: { job: Job; watch: Watch }) {
           </ul>
         </div>
       )}
+      {ports && watch.list.length > 0 && <Suspense fallback={null}><Ports id={job.id} /></Suspense>}
       <Facts job={job} />
     </aside>
   );

@@ -5,14 +5,14 @@ import { get, words } from "../../api/client.ts";
 import type { BasicJob } from "../../api/model.ts";
 import { Icon } from "../../parts/Icon.tsx";
 import { Button, Dialog, Field, Input } from "../../parts/parts.tsx";
-import { again, each, pause, resume, stop } from "../../state/acts.ts";
+import { again, each, patch, pause, resume, stop } from "../../state/acts.ts";
 import { type Filter, toQuery } from "../../state/filter.ts";
 import { count } from "../../state/format.ts";
 import { acts, nameOf } from "../../state/words.ts";
 
-export type BulkAct = "stop" | "again" | "pause" | "resume";
+export type BulkAct = "stop" | "again" | "pause" | "resume" | "priority";
 
-const WORDS: Record<BulkAct, [string, string, string]> = { stop: ["Stop", "stopped", "stopped"], again: ["Run again", "run again", "run again"], pause: ["Pause", "paused", "paused"], resume: ["Resume", "resumed", "resumed"] };
+const WORDS: Record<BulkAct, [string, string, string]> = { stop: ["Stop", "stopped", "stopped"], again: ["Run again", "run again", "run again"], pause: ["Pause", "paused", "paused"], resume: ["Resume", "resumed", "resumed"], priority: ["Set the priority of", "set", "changed"] };
 
 /** Every job that matches and was there at this moment. */
 export async function frozen(filter: Filter, at: Date): Promise<BasicJob[]> {
@@ -28,7 +28,7 @@ export async function frozen(filter: Filter, at: Date): Promise<BasicJob[]> {
 }
 
 export function BulkBar({ selected, total, all, onAll, onAct, onClear }: { selected: BasicJob[]; total: string | null; all: boolean; onAll: () => void; onAct: (act: BulkAct) => void; onClear: () => void }) {
-  const fits = (act: "stop" | "pause" | "resume"): boolean => selected.some((job) => acts(job.state)[act]);
+  const fits = (act: Exclude<BulkAct, "again">): boolean => selected.some((job) => acts(job.state)[act]);
   return (
     <div class="bulk" role="region" aria-label="What is selected">
       <b>{count(selected.length)} selected</b>
@@ -37,6 +37,7 @@ export function BulkBar({ selected, total, all, onAll, onAct, onClear }: { selec
       <Button small icon="again" onClick={() => onAct("again")}>Again</Button>
       {fits("pause") && <Button small icon="pause" onClick={() => onAct("pause")}>Pause</Button>}
       {fits("resume") && <Button small icon="play" onClick={() => onAct("resume")}>Resume</Button>}
+      {fits("priority") && <Button small icon="up" onClick={() => onAct("priority")}>Priority …</Button>}
       {fits("stop") && <Button small icon="stop" kind="stop" onClick={() => onAct("stop")}>Stop …</Button>}
       <Button small kind="quiet" icon="close" label="Clear the selection" onClick={onClear} />
     </div>
@@ -50,9 +51,11 @@ export function BulkDialog({ act, jobs, at, filtered, onClose }: { act: BulkAct;
   const hit = act === "again" ? jobs : jobs.filter((job) => acts(job.state)[act]);
   const [verb, , past] = WORDS[act];
   const many = hit.length > 100;
+  const [priority, setPriority] = useState("0");
+  const wrong = act === "priority" && !(/^-?[0-9]{1,7}$/.test(priority.trim()) && Math.abs(Number(priority)) <= 1_000_000);
   const run = async (): Promise<void> => {
     setDone(0);
-    const how: Record<BulkAct, (id: string) => Promise<unknown>> = { stop: (id) => stop(id), again: (id) => again(id), pause, resume };
+    const how: Record<BulkAct, (id: string) => Promise<unknown>> = { stop: (id) => stop(id), again: (id) => again(id), pause, resume, priority: (id) => patch(id, { priority: Number(priority) }) };
     const out = await each(hit.map((job) => job.id), how[act], setDone);
     if (out.length === 0) onClose(true);
     else setFailed(out);
@@ -69,14 +72,15 @@ export function BulkDialog({ act, jobs, at, filtered, onClose }: { act: BulkAct;
     <Dialog title={hit.length === 1 ? `${verb} ${nameOf(hit[0]!)}?` : `${verb} ${count(hit.length)} jobs?`} onClose={() => { if (done === null) onClose(false); }}>
       <p class="muted">
         {filtered === "" ? "Those that you selected" : <>All with <bdi class="mono">{filtered}</bdi> that were created before {at.toLocaleTimeString()}</>}
-        {act === "stop" ? " and have not ended: each gets its stop signal, its grace, and then SIGKILL for what is left." : "."} {filtered !== "" && "Newer ones are left alone."}
+        {act === "priority" ? " and wait: the highest starts first, over all queues." : act === "stop" ? " and have not ended: each gets its stop signal, its grace, and then SIGKILL for what is left." : "."} {filtered !== "" && "Newer ones are left alone."}
       </p>
       <p class="small"><bdi>{hit.slice(0, 5).map(nameOf).join(", ")}</bdi>{hit.length > 5 && <span class="faint"> and {count(hit.length - 5)} more</span>}</p>
+      {act === "priority" && <Field id="bulk-priority" label="Priority" hint="-1000000 to 1000000" error={wrong ? "must be a whole number from -1000000 to 1000000" : undefined}><Input id="bulk-priority" inputMode="numeric" value={priority} bad={wrong} onInput={(event) => setPriority(event.currentTarget.value)} /></Field>}
       {many && <Field id="bulk-count" label={`Type ${hit.length} to go on`}><Input id="bulk-count" inputMode="numeric" value={typed} onInput={(event) => setTyped(event.currentTarget.value)} /></Field>}
       {done !== null && <p role="status">{count(done)} of {count(hit.length)}</p>}
       <div class="buttons">
         <Button disabled={done !== null} onClick={() => onClose(false)}>Leave them</Button>
-        <button type="button" class={`btn ${act === "stop" ? "stop" : "go"}`} disabled={hit.length === 0 || done !== null || (many && typed.trim() !== String(hit.length))} onClick={() => void run()}><Icon name={act === "stop" ? "stop" : act === "pause" ? "pause" : act === "resume" ? "play" : "again"} />{verb} {count(hit.length)}</button>
+        <button type="button" class={`btn ${act === "stop" ? "stop" : "go"}`} disabled={hit.length === 0 || wrong || done !== null || (many && typed.trim() !== String(hit.length))} onClick={() => void run()}><Icon name={act === "stop" ? "stop" : act === "pause" ? "pause" : act === "resume" ? "play" : act === "priority" ? "up" : "again"} />{verb} {count(hit.length)}</button>
       </div>
     </Dialog>
   );

@@ -6,6 +6,7 @@ import { Menu } from "../../parts/parts.tsx";
 import { type Filter, typed } from "../../state/filter.ts";
 import { moment } from "../../state/format.ts";
 import { change, settings } from "../../state/settings.ts";
+import { COLUMNS, shown } from "./columns.ts";
 
 export function Filters({ filter, onFilter }: { filter: Filter; onFilter: (filter: Filter) => void }) {
   const [text, setText] = useState("");
@@ -33,6 +34,7 @@ export function Filters({ filter, onFilter }: { filter: Filter; onFilter: (filte
             if (event.key === "Escape") event.currentTarget.blur();
           }} />
       </form>
+      <Menu label="Columns" class="wide" items={COLUMNS.map(({ key, word }) => ({ key, word, checked: shown(key), run: () => change({ columns: COLUMNS.map((one) => one.key).filter((one) => (one === key ? !shown(one) : shown(one))).join(",") }) }))}>Columns <Icon name="down" /></Menu>
       <Menu label={`${filter.order === "desc" ? "Newest first" : "Oldest first"}: order and size`} class="wide" items={[
         { key: "desc", word: "Newest first", run: () => onFilter({ ...filter, order: "desc" }) },
         { key: "asc", word: "Oldest first", run: () => onFilter({ ...filter, order: "asc" }) },

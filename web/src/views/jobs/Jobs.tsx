@@ -15,6 +15,7 @@ import { useResource } from "../../state/resource.ts";
 import { settings } from "../../state/settings.ts";
 import { acts, nameOf, ran, ranWords, result, TINT } from "../../state/words.ts";
 import { StopDialog } from "../job/StopDialog.tsx";
+import { type Column, COLUMNS, shown } from "./columns.ts";
 import { type BulkAct, BulkBar, BulkDialog, frozen } from "./Bulk.tsx";
 import { Filters } from "./Filters.tsx";
 import { useList } from "./list.ts";
@@ -119,7 +120,7 @@ export function Jobs() {
             <thead>
               <tr>
                 <th class="w-check wide"><input type="checkbox" aria-label="Select this page" checked={jobs.every((job) => selected.has(job.id))} onChange={(event) => { setEverything(null); setSelected(event.currentTarget.checked ? new Map(jobs.map((job) => [job.id, job])) : new Map()); }} /></th>
-                <th class="w-state">State</th><th>Job</th><th class="w-time wide">Created</th><th class="w-dur wide">Duration</th><th class="w-cpu wide">Processor</th><th class="w-mem num wide">Memory</th><th class="w-result wide">Result</th><th class="w-by num wide">By</th><th class="w-narrow num narrow">For</th>
+                <th class="w-state">State</th><th>Job</th>{COLUMNS.filter(({ key }) => shown(key)).map(({ key, word, width }) => <th key={key} class={`${width} wide`}>{word}</th>)}<th class="w-by num wide">By</th><th class="w-narrow num narrow">For</th>
               </tr>
             </thead>
             <tbody>
@@ -149,6 +150,22 @@ function JobRow({ job, use, selected, cursor, onToggle, onStop, onAgain, onPeek 
   const cpus = info.value?.cpus ?? 1;
   const running = !isTerminal(job.state);
   const why = result(job) || (job.pty ? "terminal" : "");
+  const cell = (column: Column) => {
+    switch (column) {
+      case "created": return <td key={column} class="wide muted" title={job.created_at}>{moment(job.created_at, clock, settings.value.times)}</td>;
+      case "duration": return (
+        <td key={column} class="wide">
+          <span class="two">{ranWords(job, clock)}{running && seconds !== null && job.timeout_seconds !== null && <span class="faint"> of {duration(job.timeout_seconds)}</span>}</span>
+          {running && seconds !== null && job.timeout_seconds !== null && <Meter part={seconds / job.timeout_seconds} />}
+        </td>
+      );
+      case "cpu": return <td key={column} class="wide">{use?.cores != null ? <div class="use"><span class="num">{Math.round(use.cores * 100)} %</span><Meter part={use.cores / cpus} /></div> : <span class="faint">–</span>}</td>;
+      case "memory": return <td key={column} class="num wide">{use ? bytes(use.rss) : <span class="faint">–</span>}</td>;
+      case "queue": return <td key={column} class="wide muted cut"><bdi>{job.queue}</bdi></td>;
+      case "priority": return <td key={column} class="num wide muted">{job.priority}</td>;
+      case "result": return <td key={column} class={`wide ${TINT[job.state] ?? "muted"}`} title={job.state_message ?? why}><bdi>{why}</bdi></td>;
+    }
+  };
   return (
     <tr class={selected ? "sel" : ""} data-id={job.id} data-cursor={cursor ? "" : undefined}>
       <td class="wide"><input type="checkbox" aria-label={`Select ${nameOf(job)}`} checked={selected} onClick={(event) => onToggle(job, event.shiftKey)} /></td>
@@ -157,14 +174,7 @@ function JobRow({ job, use, selected, cursor, onToggle, onStop, onAgain, onPeek 
         <span class="first"><a class={`name ${job.name === null ? "mono" : ""}`} href={link(`jobs/${job.id}`)}><bdi>{nameOf(job)}</bdi></a><span class="wide labels"><Labels labels={job.labels} most={2} />{job.node !== undefined && <bdi class="label" title="The node that has it">on {job.node}</bdi>}</span></span>
         <bdi class="cmd" title={job.command}>{job.command}</bdi>
       </td>
-      <td class="wide muted" title={job.created_at}>{moment(job.created_at, clock, settings.value.times)}</td>
-      <td class="wide">
-        <span class="two">{ranWords(job, clock)}{running && seconds !== null && job.timeout_seconds !== null && <span class="faint"> of {duration(job.timeout_seconds)}</span>}</span>
-        {running && seconds !== null && job.timeout_seconds !== null && <Meter part={seconds / job.timeout_seconds} />}
-      </td>
-      <td class="wide">{use?.cores != null ? <div class="use"><span class="num">{Math.round(use.cores * 100)} %</span><Meter part={use.cores / cpus} /></div> : <span class="faint">–</span>}</td>
-      <td class="num wide">{use ? bytes(use.rss) : <span class="faint">–</span>}</td>
-      <td class={`wide ${TINT[job.state] ?? "muted"}`} title={job.state_message ?? why}><bdi>{why}</bdi></td>
+      {COLUMNS.filter(({ key }) => shown(key)).map(({ key }) => cell(key))}
       <td class="num wide by">
         <span class="muted">{actor(job.created_by)}</span>
         <span class="acts">

@@ -2,13 +2,14 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { get, key, Problem, sendThrough, words } from "../../api/client.ts";
-import type { Job } from "../../api/model.ts";
+import type { Job, Template } from "../../api/model.ts";
 import { Icon, type IconName } from "../../parts/Icon.tsx";
 import { Broken, Button, Field, Input, Loading, say, Segments } from "../../parts/parts.tsx";
 import { go, link, place } from "../../router.ts";
 import { info, may } from "../../state/me.ts";
 import { asJson, type Submission } from "../../state/same.ts";
 import { moment } from "../../state/format.ts";
+import { useResource } from "../../state/resource.ts";
 import { nameOf } from "../../state/words.ts";
 import { Same } from "./Same.tsx";
 import { TemplateForm } from "./TemplateForm.tsx";
@@ -44,7 +45,7 @@ export function Run() {
   }, [id]);
   if (!may("operate")) return <div class="card empty"><h2>You may look</h2><p class="muted">To run jobs, ask for a token of the scope operate.</p></div>;
   if (info.value === null) return <Loading />;
-  if (info.value.policy && id === null) return <TemplateForm />;
+  if (id === null && (info.value.policy || place.value.query.has("template"))) return <TemplateForm only={info.value.policy} />;
   if (id !== null && error) return <Broken error={error} />;
   if (id !== null && !job) return <Loading />;
   return <RunForm key={id ?? ""} from={job} />;
@@ -73,6 +74,7 @@ function RunForm({ from }: { from: Job | null }) {
     else set({ kind: next });
   };
   const { body, errors: early } = submission(form);
+  const templates = useResource((stop) => get<{ templates: Template[] }>("/templates", {}, stop), ["templates"]);
   const changes = from ? difference(submission(start).body, body) : {};
 
   const send = async (check: boolean): Promise<void> => {
@@ -121,6 +123,7 @@ function RunForm({ from }: { from: Job | null }) {
         {form.kind !== "json" && <More form={form} set={set} errors={errors} />}
       </div>
       <div class="stack">
+        {!from && templates.data && templates.data.templates.length > 0 && <p class="small"><a class="plain" href={link("run", { template: templates.data.templates[0]!.name })}>From a template …</a></p>}
         <div class="card pad">
           <h2 class="small">{valid ? "Valid" : "Ready to run"}</h2>
           {from && <p class="muted small">Again, from <a class="plain" href={link(`jobs/${from.id}`)}><bdi>{nameOf(from)}</bdi></a> of {moment(from.created_at, Date.now(), "local")}. {Object.keys(changes).length > 0 ? <>Changed: <bdi>{Object.keys(changes).map((field) => field.replace(/_seconds$/, "").replaceAll("_", " ")).join(", ")}</bdi>.</> : "Nothing is changed."}</p>}

@@ -10,18 +10,19 @@ import { useResource } from "../../state/resource.ts";
 import { Same } from "./Same.tsx";
 import { commandOf, parameters, type Parameter, placedAt, submissionOf } from "./template.ts";
 
-export function TemplateForm() {
+/** `only`: the service runs nothing else. */
+export function TemplateForm({ only }: { only: boolean }) {
   const list = useResource((stop) => get<{ templates: Template[] }>("/templates", {}, stop), ["templates"]);
   if (list.error && !list.data) return <Broken error={list.error} again={list.reload} />;
   if (!list.data) return <Loading />;
   const { templates } = list.data;
-  if (templates.length === 0) return <div class="card empty"><h2>Nothing can be run</h2><p class="muted">The policy of the service has no template.</p></div>;
+  if (templates.length === 0) return <div class="card empty"><h2>{only ? "Nothing can be run" : "No template"}</h2><p class="muted">The policy of the service has no template.</p>{!only && <a class="btn" href={link("run")}>A command</a>}</div>;
   const wanted = place.value.query.get("template");
   const template = templates.find((one) => one.name === wanted) ?? templates[0]!;
-  return <Form key={template.name} template={template} templates={templates} />;
+  return <Form key={template.name} template={template} templates={templates} only={only} />;
 }
 
-function Form({ template, templates }: { template: Template; templates: Template[] }) {
+function Form({ template, templates, only }: { template: Template; templates: Template[]; only: boolean }) {
   const [values, setValues] = useState<Record<string, string>>({});
   const [name, setName] = useState("");
   const [labels, setLabels] = useState("");
@@ -62,7 +63,7 @@ function Form({ template, templates }: { template: Template; templates: Template
     <form class="form" noValidate onSubmit={(event) => { event.preventDefault(); void send(false); }} onKeyDown={(event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); void send(false); } }}>
       <div class="stack">
         <div class="card pad">
-          <Field id="template" label="Template" hint="this service runs these and nothing else">
+          <Field id="template" label="Template" hint={only ? "this service runs these and nothing else" : <a class="plain" href={link("run")}>A command of your own instead</a>}>
             <select id="template" class="input" value={template.name} onChange={(event) => requery(new URLSearchParams({ template: event.currentTarget.value }), "replace")}>{templates.map((one) => <option key={one.name} value={one.name}>{one.name}</option>)}</select>
           </Field>
           <code class="mono box" aria-label="Command"><bdi>{commandLine({ command: commandOf(template, values) })}</bdi></code>

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { Browser, LIMIT, rows, Service, until } from "./harness.mjs";
+import { Browser, LIMIT, rows, Service, until } from "../harness.mjs";
 
 let service, browser;
 before(async () => { [service, browser] = await Promise.all([Service.start(), Browser.start()]); });

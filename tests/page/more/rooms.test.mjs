@@ -4,8 +4,8 @@ import assert from "node:assert/strict";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { variety } from "./gallery.mjs";
-import { Browser, LIMIT, Service, until } from "./harness.mjs";
+import { variety } from "../gallery.mjs";
+import { Browser, LIMIT, Service, until } from "../harness.mjs";
 
 let service, guarded, browser, jobs;
 
