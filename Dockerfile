@@ -33,6 +33,7 @@ RUN cargo install --locked cargo-auditable --version 0.7.7 && rm -rf "${CARGO_HO
 WORKDIR /src
 # The dependencies first, against empty crates: they are compiled again only when they change.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 COPY src/job/Cargo.toml src/job/
 COPY src/linux/Cargo.toml src/linux/
 COPY src/protocol/Cargo.toml src/protocol/

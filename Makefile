@@ -83,9 +83,10 @@ help:
 	@echo 'make advisories         known vulnerabilities in the dependencies (needs github.com)'
 	@echo 'make bench              the benchmarks'
 
-# The server prints the address, and a curl line with the token.
-run: build
-	target/release/procession serve $(ARGS)
+# The server prints the address, and a curl line with the token. Built to be there soon, not to be fast or small.
+run:
+	$(CARGO) build --profile quick --locked --bin procession
+	target/quick/procession serve $(ARGS)
 
 build:
 	$(CARGO) build --release --locked

@@ -30,7 +30,9 @@ use reading::Reading;
 #[cfg(test)]
 use settings::SETTINGS;
 use settings::Settings;
-use values::{address, few, host, label, log_format, log_level, number, seconds, url, word};
+use values::{
+    DAY, address, bytes, few, host, label, log_format, log_level, number, seconds, span, url, word,
+};
 pub(crate) use variables::unknown_variables;
 
 /// What becomes of running jobs when the service ends.
@@ -215,19 +217,21 @@ fn read_all(s: &Reading<'_>, surroundings: &Surroundings) -> Config {
         max_connections: s.one("max_connections", number(1, 100_000)),
         max_streams: s.one("max_streams", number(1, 100_000)),
         mcp: s.one("mcp", word(&[("on", true), ("off", false)])),
-        keep_alive: Duration::from_secs(s.one("keep_alive_seconds", number(1, 86_400))),
+        keep_alive: s.one("keep_alive_seconds", span(Duration::from_secs(1), DAY)),
         max_running: s.one("max_running", number(1, 100_000)),
         max_queued: s.one("max_queued", number(0, 10_000_000)),
         max_finished: s.one("max_finished", number(1, 1_000_000_000)),
         max_events: s.one("max_events", number(100, 1_000_000_000)),
         on_shutdown: s.optional("on_shutdown", on_shutdown),
         shutdown_grace: s.one("shutdown_grace_seconds", seconds),
-        min_free_bytes: s.one("min_free_bytes", number(0, u64::MAX >> 1)),
-        max_body_bytes: s.one("max_body_bytes", number(1 << 10, 1 << 30)),
-        max_upload_bytes: s.one("max_upload_bytes", number(1 << 10, u64::MAX >> 1)),
-        max_workspace_bytes: s.one("max_workspace_bytes", number(1 << 12, u64::MAX >> 1)),
+        min_free_bytes: s.one("min_free_bytes", bytes(0, u64::MAX >> 1)),
+        max_body_bytes: s.one("max_body_bytes", |text| {
+            bytes(1 << 10, 1 << 30)(text).map(|most| usize::try_from(most).unwrap_or(usize::MAX))
+        }),
+        max_upload_bytes: s.one("max_upload_bytes", bytes(1 << 10, u64::MAX >> 1)),
+        max_workspace_bytes: s.one("max_workspace_bytes", bytes(1 << 12, u64::MAX >> 1)),
         max_workspaces_bytes: s
-            .optional("max_workspaces_bytes", number(1 << 12, u64::MAX >> 1))
+            .optional("max_workspaces_bytes", bytes(1 << 12, u64::MAX >> 1))
             .unwrap_or(u64::MAX),
         log_format: s.optional("log_format", log_format),
         log_level: s.one("log_level", log_level),

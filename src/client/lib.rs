@@ -34,7 +34,7 @@ pub mod templates;
 pub mod terminal;
 mod text;
 pub mod top;
-mod values;
+pub mod values;
 mod view;
 pub mod wait;
 mod watch;

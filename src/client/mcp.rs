@@ -113,6 +113,9 @@ impl Remote {
         if let Some(range) = ask.range_header() {
             request = request.header(RANGE, range);
         }
+        for (name, value) in &ask.trace {
+            request = request.header(*name, value);
+        }
         request = match &ask.body {
             Body::None => request,
             Body::Bytes(bytes) => request.body(bytes.clone()),

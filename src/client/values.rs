@@ -14,7 +14,7 @@ use job::time::Timestamp;
 use linux::clock;
 
 /// A span of time in seconds: a number of them, or a text such as `1h30m`, `5min`, `500ms` or `7d`.
-pub(crate) fn seconds(text: &str) -> Result<f64, String> {
+pub fn seconds(text: &str) -> Result<f64, String> {
     let wrong =
         || "a time is a number of seconds or a text such as 90s, 5min, 1h30m or 7d".to_owned();
     let bare = text
@@ -98,7 +98,7 @@ fn moment_from(text: &str, now: &Zoned) -> Result<Timestamp, String> {
 
 /// A size: a number of bytes, or one with a unit. As elsewhere for limits, `K`, `M`, `G` and `T` are powers of
 /// 1024, and so are `KiB` and its like; `kB` and its like are powers of 1000.
-pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+pub fn bytes(text: &str) -> Result<u64, String> {
     let wrong = || "a size is a number of bytes or a text such as 512M, 1.5G or 64KiB".to_owned();
     if let Ok(bytes) = text.parse() {
         return Ok(bytes);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::ConfigError;
 use super::reading::Reading;
-use super::values::{number, url, word};
+use super::values::{DAY, span, url, word};
 use cluster::Target;
 use http::connections::Auth;
 use job::NodeName;
@@ -38,7 +38,10 @@ pub(super) fn read(
         given(text, |text| text.parse::<NodeName>().map_err(str::to_owned))
     });
     let name = name.flatten();
-    let lost_after = s.one("node_lost_after_seconds", number(1_u64, 86_400 * 7));
+    let lost_after = s.one(
+        "node_lost_after_seconds",
+        span(Duration::from_secs(1), 7 * DAY),
+    );
     let part = match (is_hub, join) {
         (true, Some(_)) => Err((
             "--join",
@@ -80,7 +83,7 @@ pub(super) fn read(
         (Some(name), None) => Part::Hub(HubSetup {
             name,
             is_node,
-            lost_after: Duration::from_secs(lost_after),
+            lost_after,
         }),
     }
 }

@@ -147,7 +147,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         on_shutdown = "stop"
         shutdown_grace_seconds = 0.5
         min_free_bytes = 0
-        max_body_bytes = 2048
+        max_body_bytes = "2K"
         max_upload_bytes = 4096
         max_workspace_bytes = 8192
         max_workspaces_bytes = 16384
@@ -168,7 +168,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         join_token_file = "t"
         join_ca = "hub.pem"
         node_name = "n1"
-        node_lost_after_seconds = 60
+        node_lost_after_seconds = "1min"
     "#;
     let by_flags = with_flags(&flags).unwrap();
     assert_eq!(by_flags.state_dir, Path::new("/srv/s"));
@@ -304,7 +304,7 @@ fn what_is_not_allowed_is_refused_with_its_origin() {
         "--shutdown-grace-seconds=-1",
         "--shutdown-grace-seconds=NaN",
         "--shutdown-grace-seconds=inf",
-        "--min-free-bytes=1G",
+        "--min-free-bytes=1X",
         "--max-body-bytes=1023",
         "--log-format=xml",
         "--log-level=loud",

@@ -49,15 +49,35 @@ where
     }
 }
 
-pub(super) fn seconds(text: &str) -> Result<Duration, String> {
-    let most = Duration::from_hours(24);
-    let duration = text.parse().ok().map(Duration::try_from_secs_f64);
-    match duration {
-        Some(Ok(duration)) if duration <= most => Ok(duration),
-        Some(Ok(_) | Err(_)) | None => Err(format!(
-            "must be a number of seconds from 0 to {}",
-            most.as_secs()
+/// A number of bytes, or a size as the commands take it.
+pub(super) fn bytes(least: u64, most: u64) -> impl Fn(&str) -> Result<u64, String> {
+    move |text| match client::values::bytes(text) {
+        Ok(bytes) if least <= bytes && bytes <= most => Ok(bytes),
+        Ok(_) | Err(_) => Err(format!(
+            "must be a number of bytes from {least} to {most}, or a size such as 512M"
         )),
+    }
+}
+
+pub(super) const DAY: Duration = Duration::from_hours(24);
+
+/// A span of time up to a day: a number of seconds, or a span as the commands take it.
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+    span(Duration::ZERO, DAY)(text)
+}
+
+/// The same within other bounds.
+pub(super) fn span(least: Duration, most: Duration) -> impl Fn(&str) -> Result<Duration, String> {
+    move |text| {
+        let duration = client::values::seconds(text).map(Duration::try_from_secs_f64);
+        match duration {
+            Ok(Ok(duration)) if least <= duration && duration <= most => Ok(duration),
+            Ok(_) | Err(_) => Err(format!(
+                "must be a number of seconds from {} to {}, or a time such as 90s or 1h30m",
+                least.as_secs(),
+                most.as_secs()
+            )),
+        }
     }
 }
 

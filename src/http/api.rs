@@ -1,5 +1,6 @@
 //! What every handler can reach: the manager, the settings, and what followers share.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::Router;
@@ -66,9 +67,17 @@ pub struct Settings {
     pub commit: Option<&'static str>,
 }
 
-/// What every handler can reach.
+/// What every handler can reach. A request clones it in every layer, so that a clone is cheap.
 #[derive(Clone, Debug)]
 pub(super) struct Api {
+    common: Arc<Common>,
+    /// The same API for tools, which ask without a connection.
+    pub(super) inside: Option<Router>,
+}
+
+/// What all clones share.
+#[derive(Debug)]
+pub(super) struct Common {
     pub(super) manager: Manager,
     pub(super) settings: Arc<Settings>,
     pub(super) shared_tails: Arc<output::SharedTails>,
@@ -79,8 +88,14 @@ pub(super) struct Api {
     pub(super) tickets: Arc<Tickets<Caller>>,
     /// Streams of the nodes of the cluster whose hub this is.
     pub(super) offered: Arc<Offered>,
-    /// The same API for tools, which ask without a connection.
-    pub(super) inside: Option<Router>,
+}
+
+impl Deref for Api {
+    type Target = Common;
+
+    fn deref(&self) -> &Common {
+        &self.common
+    }
 }
 
 /// So many logs are read from end to end at a time.
@@ -89,14 +104,16 @@ const SEARCHES: usize = 2;
 impl Api {
     pub(super) fn new(manager: Manager, settings: Settings) -> Self {
         Self {
-            manager,
-            settings: Arc::new(settings),
-            shared_tails: Arc::default(),
-            turns: Arc::default(),
-            places: Arc::default(),
-            searches: Arc::new(Semaphore::new(SEARCHES)),
-            tickets: Arc::default(),
-            offered: Arc::default(),
+            common: Arc::new(Common {
+                manager,
+                settings: Arc::new(settings),
+                shared_tails: Arc::default(),
+                turns: Arc::default(),
+                places: Arc::default(),
+                searches: Arc::new(Semaphore::new(SEARCHES)),
+                tickets: Arc::default(),
+                offered: Arc::default(),
+            }),
             inside: None,
         }
     }

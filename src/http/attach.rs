@@ -73,7 +73,7 @@ pub(super) async fn attach(
     let session = Session {
         streams: streams.clone(),
         log: Log::new(api.manager.clone(), id, beginning),
-        manager: api.manager,
+        manager: api.manager.clone(),
         id,
         follow,
         caller,

@@ -76,7 +76,7 @@ pub(super) async fn live(
                     () = conversation.ended() => (1001, "the service ends"),
                 }
             };
-            run(socket, api.manager, ended, place).await;
+            run(socket, api.manager.clone(), ended, place).await;
         });
     }))
 }

@@ -21,7 +21,7 @@ use crate::layers::auth::{PeerAddress, PeerUid};
 use crate::layers::{audit, log};
 use crate::problem::{self, AsItIs};
 use crate::streams::{Permit, Streams};
-use crate::{ApiError, body, routes};
+use crate::{ApiError, body, routes, trace};
 use mcp::{Answer, Ask, Asking, Door, Options, Tools, Verb};
 
 /// `POST /mcp`
@@ -57,16 +57,38 @@ pub(super) fn inside(api: &Api) -> Router {
     routes::router(api).layer(around)
 }
 
+const OF_TRACE: [HeaderName; 3] = [
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
+    HeaderName::from_static("baggage"),
+];
+
 /// Who asks, under which id it is told, and in which trace.
 fn passed_on(headers: &HeaderMap) -> HeaderMap {
     let mut passed = HeaderMap::new();
-    let of_trace = ["traceparent", "tracestate", "baggage"].map(HeaderName::from_static);
-    for name in [AUTHORIZATION, REQUEST_ID].into_iter().chain(of_trace) {
+    for name in [AUTHORIZATION, REQUEST_ID].into_iter().chain(OF_TRACE) {
         for value in headers.get_all(&name) {
             passed.append(&name, value.clone());
         }
     }
     passed
+}
+
+/// A call knows its trace better than the request around it, if what it says is valid.
+fn prefer_trace(headers: &mut HeaderMap, of_call: &[(&'static str, String)]) {
+    let of_call: HeaderMap = of_call
+        .iter()
+        .filter_map(|(name, value)| {
+            let value = HeaderValue::from_str(value).ok()?;
+            Some((HeaderName::from_static(name), value))
+        })
+        .collect();
+    if trace::of(&of_call).is_some() {
+        for name in OF_TRACE {
+            headers.remove(name);
+        }
+        headers.extend(of_call);
+    }
 }
 
 /// The door of tools that run inside the server.
@@ -99,6 +121,7 @@ impl Inside {
             let range = HeaderValue::from_str(&range).map_err(|error| error.to_string())?;
             headers.insert(RANGE, range);
         }
+        prefer_trace(&mut headers, &ask.trace);
         let target = ask.target();
         let body = match ask.body {
             mcp::Body::None => Body::empty(),

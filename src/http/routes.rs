@@ -4,7 +4,8 @@
 //! `Allow` header. A test holds `openapi.yaml` against it.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock};
 
 use axum::RequestExt;
 use axum::extract::{Request, State};
@@ -288,16 +289,33 @@ fn route<H, T>(
     handler: H,
 ) -> Route
 where
-    H: Handler<T, Api>,
-    T: 'static,
+    H: Handler<T, Api, Future = Answering> + Sync,
 {
     let filter = MethodFilter::try_from(method.clone()).expect("the table has standard methods");
+    let any = Any(Arc::new(move |request, api| {
+        handler.clone().call(request, api)
+    }));
     Route {
         method,
         path,
         access,
         query,
-        handler: on(filter, handler),
+        handler: on(filter, any),
+    }
+}
+
+/// What every handler returns.
+type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
+
+/// Handlers of all kinds as one type, so that the program has one copy of what axum makes of a handler.
+#[derive(Clone)]
+struct Any(Arc<dyn Fn(Request, Api) -> Answering + Send + Sync>);
+
+impl Handler<(), Api> for Any {
+    type Future = Answering;
+
+    fn call(self, request: Request, api: Api) -> Answering {
+        (self.0)(request, api)
     }
 }
 

@@ -71,6 +71,12 @@ impl Trace {
         })
     }
 
+    /// The id, if the caller records the trace.
+    #[must_use]
+    pub fn recorded(&self) -> Option<String> {
+        self.sampled.then(|| self.trace_id.clone())
+    }
+
     /// The variables that tell a program of it.
     pub fn variables(&self) -> impl Iterator<Item = (&'static str, String)> {
         let others = [("TRACESTATE", &self.state), ("BAGGAGE", &self.baggage)];

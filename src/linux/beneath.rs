@@ -11,11 +11,12 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, openat2, renameat2};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2, renameat};
 use nix::libc;
 use nix::sys::stat::{FileStat, Mode, fchmod, fstat, fstatat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, fsync, unlinkat};
 
+use crate::sys;
 pub use clear::clear;
 pub use walk::{Entry, Kind, Limits, Walk, walk};
 
@@ -145,12 +146,12 @@ pub fn put(
 ) -> io::Result<bool> {
     let (parent, leaf) = path.rsplit_once('/').unwrap_or(("", path));
     let parent = make_directories(root, parent, owner)?;
-    match renameat2(from, name, &parent, leaf, RenameFlags::RENAME_NOREPLACE) {
+    match sys::rename_new((from, name), (parent.as_fd(), leaf)) {
         Ok(()) => return Ok(true),
         Err(Errno::EEXIST) if in_the_way == InTheWay::Goes => {}
         Err(errno) => return Err(errno.into()),
     }
-    renameat2(from, name, &parent, leaf, RenameFlags::empty())?;
+    renameat(from, name, &parent, leaf)?;
     Ok(false)
 }
 

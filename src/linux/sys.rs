@@ -19,6 +19,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
+use nix::NixPath;
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -204,6 +205,30 @@ pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: Signal) -> nix::Result<()> {
         )
     };
     Errno::result(result).map(drop)
+}
+
+/// `renameat2(2)` that replaces nothing: `EEXIST` if there is something of that name. The library has it for one C library
+/// alone.
+pub fn rename_new(
+    (from, name): (BorrowedFd<'_>, &str),
+    (to, leaf): (BorrowedFd<'_>, &str),
+) -> nix::Result<()> {
+    let renamed = name.with_nix_path(|name| {
+        leaf.with_nix_path(|leaf| {
+            // SAFETY: the descriptors are open and the names end with a zero; the call keeps none of them.
+            Errno::result(unsafe {
+                libc::syscall(
+                    libc::SYS_renameat2,
+                    from.as_raw_fd(),
+                    name.as_ptr(),
+                    to.as_raw_fd(),
+                    leaf.as_ptr(),
+                    libc::RENAME_NOREPLACE,
+                )
+            })
+        })
+    });
+    renamed??.map(drop)
 }
 
 /// Takes ownership of a descriptor that the kernel has just handed to this process and nobody owns yet.

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::dir::Dir;
 use nix::fcntl::OFlag;
@@ -24,6 +24,15 @@ use protocol::record;
 pub(super) struct JobDirs {
     jobs: OwnedFd,
     damaged_records: AtomicU64,
+    untidied: Mutex<Untidied>,
+}
+
+/// Jobs that are over and whose records are still there.
+#[derive(Debug, Default)]
+struct Untidied {
+    jobs: Vec<JobId>,
+    /// Somebody removes them.
+    is_tidying: bool,
 }
 
 impl JobDirs {
@@ -31,6 +40,7 @@ impl JobDirs {
         Self {
             jobs,
             damaged_records: AtomicU64::new(0),
+            untidied: Mutex::default(),
         }
     }
 
@@ -159,6 +169,40 @@ impl JobDirs {
         let dirs = self.clone();
         // It has told what there was to tell.
         let _ = tokio::task::spawn_blocking(move || dirs.remove_record_now(id)).await;
+    }
+
+    /// The same, of a job that is over: once this has returned, or soon after. One caller at a time does it for all, since
+    /// handing each to a thread that may block costs more than the removal.
+    pub(super) async fn tidy(self: &Arc<Self>, id: JobId) {
+        {
+            let mut untidied = self.untidied();
+            untidied.jobs.push(id);
+            if std::mem::replace(&mut untidied.is_tidying, true) {
+                return;
+            }
+        }
+        loop {
+            let jobs = std::mem::take(&mut self.untidied().jobs);
+            let dirs = self.clone();
+            // Those of a removal that panicked are left to the next server.
+            let _ = tokio::task::spawn_blocking(move || {
+                for id in jobs {
+                    linux::failpoint::hit("record.removing");
+                    dirs.remove_record_now(id);
+                    linux::failpoint::hit("record.removed");
+                }
+            })
+            .await;
+            let mut untidied = self.untidied();
+            if untidied.jobs.is_empty() {
+                untidied.is_tidying = false;
+                return;
+            }
+        }
+    }
+
+    fn untidied(&self) -> MutexGuard<'_, Untidied> {
+        self.untidied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The same. Blocks.

@@ -56,13 +56,6 @@ impl Shared {
         Box::new(Runner::new(self.clone(), job, told, asked))
     }
 
-    /// Forgets a live job whose end is in the store, and removes its record.
-    pub(super) async fn forget(self: &Arc<Self>, id: JobId) {
-        self.room.forget(id);
-        linux::failpoint::hit("record.removing");
-        self.job_dirs.remove_record(id).await;
-    }
-
     /// Gives a waiting job a task, and is that task.
     pub(super) async fn wake(self: Arc<Self>, waker: Waker) {
         let Waker { job: id, done } = waker;

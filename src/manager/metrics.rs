@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
@@ -27,16 +28,26 @@ use job::{Cause, Job};
 pub use labels::label_name;
 use labels::{
     Attempted, Choice, Chosen, Code, Ended, Escalated, Mode, OTHER, Outcome, Queue, Ran, Reason,
-    Request, Schedule, Stream, Values,
+    Request, Schedule, Stream, Traced, Values,
 };
 pub use text::Format;
 
 /// Durations from a millisecond to 4.6 hours, each bucket four times the one before.
 const BUCKETS: usize = 13;
 
+fn bounds() -> impl Iterator<Item = f64> {
+    std::iter::successors(Some(0.001), |bound| Some(bound * 4.0)).take(BUCKETS)
+}
+
 fn histogram() -> Histogram {
-    let bounds = std::iter::successors(Some(0.001), |bound| Some(bound * 4.0));
-    Histogram::new(bounds.take(BUCKETS))
+    Histogram::new(bounds())
+}
+
+/// A histogram of which each bucket names the last trace that was recorded of what is in it.
+type TracedHistogram = HistogramWithExemplars<Traced>;
+
+fn traced_histogram() -> TracedHistogram {
+    TracedHistogram::new(bounds())
 }
 
 /// All that is counted, in one registry.
@@ -54,9 +65,9 @@ pub struct Metrics {
     schedule_skipped: Family<Reason, Counter>,
     finished: Family<Ended, Counter>,
     attempts: Family<Attempted, Counter>,
-    queue_seconds: Family<Queue, Histogram, fn() -> Histogram>,
+    queue_seconds: Family<Queue, TracedHistogram, fn() -> TracedHistogram>,
     start_seconds: Family<Queue, Histogram, fn() -> Histogram>,
-    run_seconds: Family<Ran, Histogram, fn() -> Histogram>,
+    run_seconds: Family<Ran, TracedHistogram, fn() -> TracedHistogram>,
     stop_seconds: Family<Escalated, Histogram, fn() -> Histogram>,
     leftovers: Counter,
     escalations: Counter,
@@ -64,7 +75,7 @@ pub struct Metrics {
     cpu_seconds: Family<Mode, Counter<f64, AtomicU64>>,
     output_bytes: Family<Stream, Counter>,
     dropped_bytes: Counter,
-    requests: Family<Request, Histogram, fn() -> Histogram>,
+    requests: Family<Request, TracedHistogram, fn() -> TracedHistogram>,
     commit_seconds: Histogram,
     deliveries: Family<Outcome, Counter>,
     spans: Family<Outcome, Counter>,
@@ -94,9 +105,9 @@ impl Metrics {
             schedule_skipped: Family::default(),
             finished: Family::default(),
             attempts: Family::default(),
-            queue_seconds: Family::new_with_constructor(histogram),
+            queue_seconds: Family::new_with_constructor(traced_histogram),
             start_seconds: Family::new_with_constructor(histogram),
-            run_seconds: Family::new_with_constructor(histogram),
+            run_seconds: Family::new_with_constructor(traced_histogram),
             stop_seconds: Family::new_with_constructor(histogram),
             leftovers: Counter::default(),
             escalations: Counter::default(),
@@ -104,7 +115,7 @@ impl Metrics {
             cpu_seconds: Family::default(),
             output_bytes: Family::default(),
             dropped_bytes: Counter::default(),
-            requests: Family::new_with_constructor(histogram),
+            requests: Family::new_with_constructor(traced_histogram),
             commit_seconds: histogram(),
             deliveries: Family::default(),
             spans: Family::default(),
@@ -297,8 +308,8 @@ impl Metrics {
         self.refused.get_or_create(&Code { code }).inc();
     }
 
-    /// The end of a job of this queue is durable.
-    pub(crate) fn ended(&self, job: &Job, queue: Arc<str>) {
+    /// The end of a job of this queue is durable; `trace` is the id of its trace, if that is recorded.
+    pub(crate) fn ended(&self, job: &Job, queue: Arc<str>, trace: Option<String>) {
         let Some(termination) = &job.termination else {
             return;
         };
@@ -316,7 +327,10 @@ impl Metrics {
             let of = Queue {
                 queue: queue.clone(),
             };
-            self.queue_seconds.get_or_create(&of).observe(waited);
+            let traced = trace.clone().map(Traced::new);
+            self.queue_seconds
+                .get_or_create(&of)
+                .observe(waited, traced, None);
         }
         if let Some(ran) = job.ran() {
             let of = Ran {
@@ -324,9 +338,11 @@ impl Metrics {
                 state,
                 chosen,
             };
-            self.run_seconds
-                .get_or_create(&of)
-                .observe(ran.as_secs_f64());
+            self.run_seconds.get_or_create(&of).observe(
+                ran.as_secs_f64(),
+                trace.map(Traced::new),
+                None,
+            );
         }
         if let Some(first) = termination.signals_sent.first()
             && let Some(took) = stop_took(first.at, job)
@@ -363,8 +379,14 @@ impl Metrics {
         self.dropped_bytes.inc_by(job.output.dropped_bytes);
     }
 
-    /// A request was answered; `route` is the pattern that matched.
-    pub fn answered(&self, method: &'static str, route: &'static str, status: u16, took: Duration) {
+    /// A request was answered; `trace` is the id of its trace, if that is recorded.
+    pub fn answered(&self, answered: &Answered, trace: Option<String>) {
+        let Answered {
+            method,
+            route,
+            status,
+            took,
+        } = *answered;
         let status = match status / 100 {
             1 => "1xx",
             2 => "2xx",
@@ -377,9 +399,11 @@ impl Metrics {
             route,
             status,
         };
-        self.requests
-            .get_or_create(&request)
-            .observe(took.as_secs_f64());
+        self.requests.get_or_create(&request).observe(
+            took.as_secs_f64(),
+            trace.map(Traced::new),
+            None,
+        );
     }
 
     /// The store has committed a transaction.
@@ -414,6 +438,19 @@ impl Metrics {
             Format::Text => text::without_openmetrics(&text),
         }
     }
+}
+
+/// A request that was answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Answered {
+    /// One of a few.
+    pub method: &'static str,
+    /// The pattern that matched.
+    pub route: &'static str,
+    /// The status code.
+    pub status: u16,
+    /// Until the head of the answer.
+    pub took: Duration,
 }
 
 /// The time from the first signal of a stop to the end of the job. None if nobody asked for the end: signals that
@@ -473,10 +510,8 @@ mod tests {
     #[test]
     fn an_end_is_counted_by_state_and_cause_and_its_times_are_observed() {
         let metrics = Metrics::new(&[]);
-        metrics.ended(
-            &ended(job::State::Succeeded, Cause::Exited),
-            "builds".into(),
-        );
+        let job = ended(job::State::Succeeded, Cause::Exited);
+        metrics.ended(&job, "builds".into(), None);
         let text = text(&metrics, Format::OpenMetrics);
         for line in [
             "procession_jobs_finished_total{state=\"succeeded\",cause=\"exited\"} 1",
@@ -490,6 +525,27 @@ mod tests {
     }
 
     #[test]
+    fn a_bucket_names_the_last_trace_that_was_recorded_where_the_format_can() {
+        let metrics = Metrics::new(&[]);
+        let job = ended(job::State::Succeeded, Cause::Exited);
+        let id = "0af7651916cd43dd8448eb211c80319c";
+        metrics.ended(&job, "builds".into(), Some(id.to_owned()));
+        metrics.ended(&job, "builds".into(), None);
+        let bucket = "procession_job_queue_seconds_bucket{le=\"0.004\",queue=\"builds\"} 2";
+        let named = format!("{bucket} # {{trace_id=\"{id}\"}} 0.002");
+        let openmetrics = text(&metrics, Format::OpenMetrics);
+        assert!(
+            openmetrics.lines().any(|line| line == named),
+            "{openmetrics}"
+        );
+        let ran = "procession_job_run_seconds_bucket{le=\"16.384\",queue=\"builds\",state=\"succeeded\"} 2 # {trace_id=";
+        assert!(openmetrics.contains(ran), "{openmetrics}");
+        let older = text(&metrics, Format::Text);
+        assert!(older.lines().any(|line| line == bucket), "{older}");
+        assert!(!older.contains(id), "{older}");
+    }
+
+    #[test]
     fn a_stop_is_timed_from_its_first_signal() {
         let metrics = Metrics::new(&[]);
         let mut job = ended(job::State::Canceled, Cause::Canceled);
@@ -500,7 +556,7 @@ mod tests {
             signal: Signal::KILL,
             at: Timestamp::from_micros(4_000_000),
         }];
-        metrics.ended(&job, "builds".into());
+        metrics.ended(&job, "builds".into(), None);
         let text = text(&metrics, Format::OpenMetrics);
         for line in [
             "procession_job_stop_seconds_sum{escalated=\"true\"} 2.0",
@@ -517,7 +573,7 @@ mod tests {
         let mut job = ended(job::State::Succeeded, Cause::Exited);
         for number in 0..150 {
             job.labels = [("team".to_owned(), format!("t{number}"))].into();
-            metrics.ended(&job, "builds".into());
+            metrics.ended(&job, "builds".into(), None);
         }
         let text = text(&metrics, Format::OpenMetrics);
         let of = |team: &str| format!("label_team=\"{team}\",label_example_org_tier=\"\"");

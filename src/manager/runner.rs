@@ -1,6 +1,7 @@
 //! The one task of a live job, from its acceptance to its durable end. Nobody else changes the job.
 
 mod acceptance;
+mod attempts;
 mod log;
 mod ready;
 mod requests;
@@ -28,8 +29,7 @@ use super::{RequestError, SubmitError, Submitted, chains, lost_jobs, mirror};
 use job::amendment::Amendment;
 use job::event::{self, Event, What};
 use job::life::{Refusal, Stop};
-use job::outcome::{Cause, SpawnFailure, Termination, Usage};
-use job::retry::Decision;
+use job::outcome::{Cause, SpawnFailure, Termination};
 use job::spec::Secrets;
 use job::time::Timestamp;
 use job::{Job, State, Unwatched};
@@ -155,9 +155,12 @@ impl Runner {
             next = match next {
                 Next::Wait(slot, stopping) => self.queue(slot, stopping, awake_until).await,
                 Next::Start(stopping) => self.start(&secrets, stopping).await,
-                Next::Over => return,
+                Next::Over => break,
             };
             awake_until = Instant::now() + WAKEFUL;
+        }
+        if self.told.is_terminal() {
+            self.shared.job_dirs.tidy(self.job.id).await;
         }
     }
 
@@ -180,7 +183,7 @@ impl Runner {
             }
             Fate::Ended(record) => {
                 self.finish(&record);
-                self.settle(record.usage).await
+                attempts::settle(&mut self, record.usage).await
             }
             Fate::Lost(record, cause) => {
                 self.shared.leave(self.job.id);
@@ -197,7 +200,7 @@ impl Runner {
     async fn fail_to_spawn(&mut self, failure: SpawnFailure) -> Next {
         self.shared.leave(self.job.id);
         mirror::fail_to_spawn(&mut self.job, failure, clock::wall());
-        self.settle(None).await
+        attempts::settle(self, None).await
     }
 
     /// The end of a job that had a slot and was stopped before its program ran.
@@ -239,78 +242,7 @@ impl Runner {
             Ok(record) => self.name_survivors(mirror::unwatched(&record)).await,
             Err(why) => self.job.message = Some(why.describe().to_owned()),
         }
-        self.settle(usage).await
-    }
-
-    /// An attempt has ended as the job says now, and has used this: the job is over, or another attempt follows.
-    async fn settle(&mut self, usage: Option<Usage>) -> Next {
-        ready::last_look(self).await;
-        let decision = self.job.retry_decision(clock::wall(), random());
-        self.job.keep_attempt(usage);
-        let Decision::Again(at) = decision else {
-            self.commit_end().await;
-            self.shared.metrics.attempt_ended(self.job.state);
-            return Next::Over;
-        };
-        // No two attempts at a time. The next server finds the same end and does the same.
-        if !self.clear_away().await {
-            return Next::Over;
-        }
-        let ended = self.job.clone();
-        self.job.wait_again(at);
-        self.job.version += 1;
-        let job = Arc::new(self.job.clone());
-        let events = event::between(self.told, &ended, &job);
-        let events = ready::with_untold(self, events);
-        self.told = State::Queued;
-        self.is_counted = false;
-        failpoint::hit("settle.storing");
-        while let Err(error) = self.shared.store.update(job.clone(), events.clone()).await {
-            self.shared.store_failed(&error);
-            until(Some(Instant::now() + STORE_RETRY)).await;
-        }
-        failpoint::hit("settle.stored");
-        self.shared.count_attempt(&ended);
-        self.shared.job_dirs.remove_record(job.id).await;
-        failpoint::hit("settle.removed");
-        let (slot, has_slot) = oneshot::channel();
-        let ticket = self.shared.room.ticket_of(&job);
-        self.shared.room.enter(ticket, Some(slot));
-        // What it depends on has ended before its first attempt.
-        chains::linked(&self.shared, job.id);
-        // Its monitor may have ended before it reported the last of it.
-        self.feed.send_replace(job.output.next_offset);
-        self.publish.send_replace(job);
-        self.answer();
-        self.shared.grant();
-        Next::Wait(has_slot, None)
-    }
-
-    /// Ends what a lost attempt has left running, and waits until it is gone; `false` if the service ends first.
-    async fn clear_away(&mut self) -> bool {
-        let stop = Stop {
-            requested_by: Some("the next attempt".to_owned()),
-            ..Stop::for_cause(Cause::MonitorLost)
-        };
-        loop {
-            self.shared.lost_jobs.end(&self.job, &stop).await;
-            let are_gone = self.shared.lost_jobs.ended(&self.job, SURVIVORS_PATIENCE);
-            tokio::select! {
-                are_gone = are_gone => if are_gone {
-                    return true;
-                },
-                _ = self.shutdown.wait_for(Option::is_some) => return false,
-            }
-        }
-    }
-
-    /// The job as it ends if it waits for another attempt and there is to be none any more.
-    fn given_up(&self) -> Option<Job> {
-        self.job.next_attempt_at?;
-        let ended = self.job.as_ended_last(clock::wall())?;
-        // As it was asked when the attempt ended.
-        let asked_at = self.job.attempts.last()?.finished_at;
-        (ended.retry_decision(asked_at, 0.0) == Decision::Over).then_some(ended)
+        attempts::settle(self, usage).await
     }
 
     /// Says what a lost job has left running, if anything, and keeps what finds it again.
@@ -365,8 +297,7 @@ impl Runner {
         chains::end_is_known(&self.shared, &job);
         self.answer();
         log::ended(&job);
-        self.shared.forget(job.id).await;
-        failpoint::hit("record.removed");
+        self.shared.room.forget(job.id);
         // Whoever asked in the meantime asked a job that is over.
         self.requests.close();
         while let Some(request) = self.requests.recv().await {
@@ -480,12 +411,6 @@ impl Runner {
             let _ = answer.send(Ok(Submitted { job, replayed }));
         }
     }
-}
-
-/// From 0 to 1.
-fn random() -> f64 {
-    // Without a number, the longest pause.
-    getrandom::u32().map_or(1.0, |number| f64::from(number) / f64::from(u32::MAX))
 }
 
 /// The end of a job that was stopped before its program ran.

@@ -175,11 +175,11 @@ impl Shared {
 
     /// The end of a job is durable: it is counted, and its spans are made.
     pub(super) fn count_end(&self, job: &Job) {
-        self.metrics.ended(job, self.queue_label(&job.spec.queue));
+        let exported = self.spans.as_ref().and_then(|spans| spans.ended(job));
+        let trace = exported.or_else(|| job.trace.as_ref()?.recorded());
+        let queue = self.queue_label(&job.spec.queue);
+        self.metrics.ended(job, queue, trace);
         self.stats.ended(job);
-        if let Some(spans) = &self.spans {
-            spans.ended(job);
-        }
     }
 
     /// The end of an attempt is durable, and another one follows.

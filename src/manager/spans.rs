@@ -5,16 +5,18 @@
 //! no label but those that the operator names.
 
 mod exporter;
+mod otlp;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 pub use exporter::Exporter;
 use job::time::Timestamp;
 use job::trace::Trace;
 use job::{Cause, ExitStatus, Job, JobId, State};
+use otlp::{Attribute, Kind, Link, Span, Status};
 
 /// Where spans go, and which.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,18 +45,23 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    fn takes(self, trace: Option<&Trace>, trace_id: &str) -> bool {
+    /// The id is asked for only where the decision depends on it.
+    fn takes(self, trace: Option<&Trace>, trace_id: impl FnOnce() -> String) -> bool {
         match trace {
             Some(trace) if self.follows_parent => trace.sampled,
+            _ if self.of_million >= MILLION => true,
             _ => {
                 // The last digits of an id are random, also of one that carries the time.
+                let trace_id = trace_id();
                 let tail = trace_id.get(16..).unwrap_or_default();
                 let number = u64::from_str_radix(tail, 16).unwrap_or_default();
-                number % 1_000_000 < self.of_million
+                number % MILLION < self.of_million
             }
         }
     }
 }
+
+const MILLION: u64 = 1_000_000;
 
 /// The steps of a job that have a span.
 #[derive(Clone, Copy, Debug)]
@@ -96,16 +103,17 @@ impl Step {
 
 /// The first bytes of a hash, in hexadecimal digits.
 fn digest(parts: &[&[u8]], bytes: usize) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut hash = Sha256::new();
     for part in parts {
         hash.update(part);
         hash.update([0]);
     }
     let digest = hash.finalize();
-    digest
-        .iter()
-        .take(bytes)
-        .map(|byte| format!("{byte:02x}"))
+    let digit = |number: u8| char::from(DIGITS[usize::from(number)]);
+    let digits = digest.iter().take(bytes);
+    digits
+        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
         .collect()
 }
 
@@ -121,12 +129,12 @@ fn trace_id(job: JobId, trace: Option<&Trace>) -> String {
 /// own; else it is the caller's, if there is one.
 pub(crate) fn told(job: &Job, sampler: Option<Sampler>) -> Option<Trace> {
     let trace = job.trace.as_ref();
-    let trace_id = trace_id(job.id, trace);
-    if !sampler.is_some_and(|sampler| sampler.takes(trace, &trace_id)) {
+    let id = || trace_id(job.id, trace);
+    if !sampler.is_some_and(|sampler| sampler.takes(trace, id)) {
         return trace.cloned();
     }
     Some(Trace {
-        trace_id,
+        trace_id: id(),
         span_id: Step::Attempt(job.attempt).span_id(job.id),
         sampled: true,
         state: trace.and_then(|trace| trace.state.clone()),
@@ -151,37 +159,45 @@ pub struct Asked<'a> {
     pub to: Timestamp,
 }
 
-/// The span of a request; `None` if its trace is not exported. What created a job is the parent of the job's span.
-fn of_request(asked: &Asked<'_>, sampler: Sampler) -> Option<Value> {
-    let trace_id = match asked.created {
-        Some(job) => trace_id(job, asked.trace),
-        None => asked.trace?.trace_id.clone(),
-    };
-    if !sampler.takes(asked.trace, &trace_id) {
-        return None;
+impl Asked<'_> {
+    /// The trace that its span is in; `None` if there is none: nobody traces it, and it created no job.
+    fn trace_id(&self) -> Option<String> {
+        match self.created {
+            Some(job) => Some(trace_id(job, self.trace)),
+            None => Some(self.trace?.trace_id.clone()),
+        }
     }
-    let span_id = match asked.created {
-        Some(job) => Step::Request.span_id(job),
-        None => digest(&[b"request", asked.id.as_bytes()], 8),
-    };
-    let mut span = span(
-        &trace_id,
-        &span_id,
-        asked.trace.map(|trace| trace.span_id.as_str()),
-        &format!("{} {}", asked.method, asked.route),
-        (asked.from, asked.to),
-    );
-    span["kind"] = json!(2);
-    span["attributes"] = json!([
-        text("http.request.method", asked.method),
-        text("http.route", asked.route),
-        number("http.response.status_code", i64::from(asked.status)),
-        text("procession.request.id", asked.id),
-    ]);
-    if asked.status >= 500 {
-        span["status"] = json!({"code": 2});
+
+    fn is_taken(&self, sampler: Sampler) -> bool {
+        let is_traced = self.trace.is_some() || self.created.is_some();
+        is_traced && sampler.takes(self.trace, || self.trace_id().unwrap_or_default())
     }
-    Some(span)
+
+    /// What created a job is the parent of the job's span.
+    fn span(&self) -> Option<Span> {
+        let span_id = match self.created {
+            Some(job) => Step::Request.span_id(job),
+            None => digest(&[b"request", self.id.as_bytes()], 8),
+        };
+        Some(Span {
+            trace_id: self.trace_id()?.into(),
+            span_id,
+            parent_span_id: self.trace.map(|trace| trace.span_id.clone()),
+            name: format!("{} {}", self.method, self.route).into(),
+            kind: Kind::Server,
+            from: self.from,
+            to: self.to,
+            attributes: [
+                Attribute::text("http.request.method", self.method),
+                Attribute::text("http.route", self.route),
+                Attribute::number("http.response.status_code", self.status),
+                Attribute::text("procession.request.id", self.id),
+            ]
+            .into(),
+            links: Vec::new(),
+            status: (self.status >= 500).then(|| Status::error(None)),
+        })
+    }
 }
 
 /// One span of a job, before it is made.
@@ -195,7 +211,6 @@ struct Planned {
 /// Spans of one job that are to be made, if there is room for them.
 struct Plan<'a> {
     job: &'a Job,
-    trace_id: String,
     labels: &'a [String],
     spans: Vec<Planned>,
 }
@@ -225,10 +240,9 @@ impl<'a> Plan<'a> {
 
     fn new(job: &'a Job, otlp: &'a Otlp) -> Option<Self> {
         let trace = job.trace.as_ref();
-        let trace_id = trace_id(job.id, trace);
-        otlp.sampler.takes(trace, &trace_id).then_some(Self {
+        let is_taken = otlp.sampler.takes(trace, || trace_id(job.id, trace));
+        is_taken.then(|| Self {
             job,
-            trace_id,
             labels: &otlp.labels,
             spans: Vec::with_capacity(4),
         })
@@ -270,37 +284,43 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn make(&self) -> Vec<Value> {
-        let attributes = attributes(self.job, self.labels);
-        let spans = self.spans.iter().map(|planned| {
-            let parent = planned.parent.span_id(self.job.id);
-            let mut span = span(
-                &self.trace_id,
-                &planned.step.span_id(self.job.id),
-                Some(&parent),
-                planned.step.name(),
-                (planned.from, planned.to),
-            );
-            span["attributes"] = attributes.clone();
-            if matches!(planned.step, Step::Job) {
-                self.finish(&mut span);
-            }
-            span
-        });
-        spans.collect()
+    fn trace_id(&self) -> String {
+        trace_id(self.job.id, self.job.trace.as_ref())
     }
 
-    /// What only the span of the whole job has.
-    fn finish(&self, span: &mut Value) {
-        let job = self.job;
-        if let Some(original) = job.rerun_of {
-            let trace_id = trace_id(original, None);
-            span["links"] = json!([{"traceId": trace_id, "spanId": Step::Job.span_id(original)}]);
-        }
-        if !matches!(job.state, State::Succeeded | State::Canceled) {
-            let cause = job.termination.as_ref().map_or("", |it| it.cause.as_str());
-            span["status"] = json!({"code": 2, "message": cause});
-        }
+    fn make(&self) -> impl Iterator<Item = Span> {
+        let trace_id: Arc<str> = self.trace_id().into();
+        let attributes = attributes(self.job, self.labels);
+        self.spans.iter().map(move |planned| {
+            let is_whole = matches!(planned.step, Step::Job);
+            Span {
+                trace_id: trace_id.clone(),
+                span_id: planned.step.span_id(self.job.id),
+                parent_span_id: Some(planned.parent.span_id(self.job.id)),
+                name: planned.step.name().into(),
+                kind: Kind::Internal,
+                from: planned.from,
+                to: planned.to,
+                attributes: attributes.clone(),
+                links: self.original().filter(|_| is_whole).into_iter().collect(),
+                status: self.status().filter(|_| is_whole),
+            }
+        })
+    }
+
+    /// The job that this one repeats, if that had a trace of its own.
+    fn original(&self) -> Option<Link> {
+        let original = self.job.rerun_of?;
+        Some(Link {
+            trace_id: trace_id(original, None),
+            span_id: Step::Job.span_id(original),
+        })
+    }
+
+    fn status(&self) -> Option<Status> {
+        let has_failed = !matches!(self.job.state, State::Succeeded | State::Canceled);
+        let cause = self.job.termination.as_ref().map(|it| it.cause.as_str());
+        has_failed.then(|| Status::error(cause))
     }
 }
 
@@ -312,70 +332,47 @@ fn is_stopped(job: &Job) -> bool {
         .is_some_and(|it| !by_itself.contains(&it.cause))
 }
 
-fn attributes(job: &Job, labels: &[String]) -> Value {
+fn attributes(job: &Job, labels: &[String]) -> Arc<[Attribute]> {
     let mut attributes = vec![
-        text("procession.job.id", &job.id.to_string()),
-        text("procession.job.state", job.state.as_str()),
-        text("procession.queue.name", &job.spec.queue),
-        number("procession.job.attempt", i64::from(job.attempt)),
+        Attribute::text("procession.job.id", job.id.to_string()),
+        Attribute::text("procession.job.state", job.state.as_str()),
+        Attribute::text("procession.queue.name", job.spec.queue.as_str()),
+        Attribute::number("procession.job.attempt", job.attempt),
     ];
     if let Some(name) = &job.name {
-        attributes.push(text("procession.job.name", name));
+        attributes.push(Attribute::text("procession.job.name", name.as_str()));
     }
     for key in labels {
         if let Some(value) = job.labels.get(key) {
-            attributes.push(text(&format!("procession.job.label.{key}"), value));
+            let key = format!("procession.job.label.{key}");
+            attributes.push(Attribute::text(key, value.as_str()));
         }
     }
     if let Some(termination) = &job.termination {
-        attributes.push(text("procession.job.cause", termination.cause.as_str()));
+        let cause = termination.cause.as_str();
+        attributes.push(Attribute::text("procession.job.cause", cause));
     }
     if let Some(process) = &job.process {
-        attributes.push(number("process.pid", i64::from(process.pid)));
+        attributes.push(Attribute::number("process.pid", process.pid));
     }
     match job.exit.map(|exit| exit.status) {
         Some(ExitStatus::Code(code)) => {
-            attributes.push(number("process.exit.code", i64::from(code)))
+            attributes.push(Attribute::number("process.exit.code", code));
         }
         Some(ExitStatus::Signal { signal, .. }) => {
-            attributes.push(text("procession.exit.signal", &signal.to_string()));
+            attributes.push(Attribute::text(
+                "procession.exit.signal",
+                signal.to_string(),
+            ));
         }
         None => {}
     }
-    Value::Array(attributes)
-}
-
-fn span(
-    trace_id: &str,
-    span_id: &str,
-    parent: Option<&str>,
-    name: &str,
-    (from, to): (Timestamp, Timestamp),
-) -> Value {
-    // 64-bit numbers are strings in the JSON of OTLP.
-    let nanos = |at: Timestamp| format!("{}000", at.as_micros());
-    json!({
-        "traceId": trace_id,
-        "spanId": span_id,
-        "parentSpanId": parent.unwrap_or_default(),
-        "name": name,
-        "kind": 1,
-        "startTimeUnixNano": nanos(from),
-        "endTimeUnixNano": nanos(to),
-    })
-}
-
-fn text(key: &str, value: &str) -> Value {
-    json!({"key": key, "value": {"stringValue": value}})
-}
-
-fn number(key: &str, value: i64) -> Value {
-    json!({"key": key, "value": {"intValue": value.to_string()}})
+    attributes.into()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use serde_json::{Value, json};
 
     use super::*;
     use job::Spec;
@@ -387,7 +384,14 @@ mod tests {
     };
 
     fn of_job(job: &Job, otlp: &Otlp) -> Vec<Value> {
-        Plan::of_job(job, otlp).map_or_else(Vec::new, |plan| plan.make())
+        Plan::of_job(job, otlp).map_or_else(Vec::new, |plan| shown(&plan))
+    }
+
+    fn shown(plan: &Plan<'_>) -> Vec<Value> {
+        let spans = plan.make();
+        spans
+            .map(|span| serde_json::to_value(span).unwrap())
+            .collect()
     }
 
     fn otlp(sampler: Sampler) -> Otlp {
@@ -464,7 +468,7 @@ mod tests {
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into();
         job.keep_attempt(None);
-        let first = Plan::of_attempt(&job, &otlp(ALL)).unwrap().make();
+        let first = shown(&Plan::of_attempt(&job, &otlp(ALL)).unwrap());
         let again_at = job.finished_at.unwrap().after(Duration::from_secs(3));
         job.wait_again(again_at);
         // It was given up while it waited.

@@ -1,45 +1,105 @@
-//! The manager's own tasks: where they are spawned, and what drives them to their end.
+//! The manager's own tasks: where they are spawned, and who waits for their end.
 
+use std::convert::Infallible;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Spawns tasks into the set that the manager's starter joins; clones spawn into the same.
+/// Spawns tasks for whose end the manager's starter waits; clones spawn for the same.
 #[derive(Clone, Debug)]
-pub(super) struct Spawner(Arc<Mutex<Option<mpsc::UnboundedSender<Task>>>>);
+pub(super) struct Spawner(Arc<Mutex<Door>>);
+
+/// What a task meets that is to be spawned. Nobody is woken for one that begins or ends, but for the last.
+struct Door {
+    /// Held by every task; nothing once no more are taken.
+    alive: Option<Alive>,
+    /// What runs them, once they may run, and those that were spawned before.
+    runtime: Result<Handle, Vec<Task>>,
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Door").finish_non_exhaustive()
+    }
+}
+
+/// Dropped with the task that it belongs to.
+#[derive(Clone)]
+struct Alive(#[expect(dead_code, reason = "it is there to be dropped")] mpsc::Sender<Infallible>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // What and where it was, the panic hook has said.
+            tracing::error!("a task of the job manager panicked");
+        }
+    }
+}
 
 impl Spawner {
     pub(super) fn new() -> (Self, Tasks) {
-        let (sender, tasks) = mpsc::unbounded_channel();
-        (
-            Self(Arc::new(Mutex::new(Some(sender)))),
-            Tasks { tasks, last: None },
-        )
+        let (alive, ended) = mpsc::channel(1);
+        let spawner = Self(Arc::new(Mutex::new(Door {
+            alive: Some(Alive(alive)),
+            runtime: Err(Vec::new()),
+        })));
+        let tasks = Tasks {
+            spawner: spawner.clone(),
+            ended,
+            last: None,
+        };
+        (spawner, tasks)
     }
 
     /// After [`Spawner::close`] the task is dropped, and with it whatever it would have answered.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let spawner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(spawner) = &*spawner {
-            let _ = spawner.send(Box::pin(task));
+        let mut door = self.door();
+        let Some(alive) = door.alive.clone() else {
+            return;
+        };
+        let task: Task = Box::pin(async move {
+            let _alive = alive;
+            task.await;
+        });
+        match &mut door.runtime {
+            Ok(runtime) => drop(runtime.spawn(task)),
+            Err(waiting) => waiting.push(task),
         }
     }
 
     /// Takes no more tasks: the end of those there are is the end of the manager's work.
     pub(super) fn close(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.door().alive.take();
+    }
+
+    /// Runs what was spawned up to now, and what will be at once.
+    fn open(&self) {
+        let runtime = Handle::current();
+        let before = std::mem::replace(&mut self.door().runtime, Ok(runtime.clone()));
+        for task in before.err().into_iter().flatten() {
+            drop(runtime.spawn(task));
+        }
+    }
+
+    fn door(&self) -> MutexGuard<'_, Door> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The manager's own tasks; whoever started it drives them to their end.
+/// The manager's own tasks; whoever started it waits for their end.
 #[derive(Debug)]
 pub struct Tasks {
-    tasks: mpsc::UnboundedReceiver<Task>,
+    spawner: Spawner,
+    /// Closed once every task has ended and no more are taken.
+    ended: mpsc::Receiver<Infallible>,
     /// A task that outlives the others, and what ends it.
     last: Option<(oneshot::Sender<()>, JoinSet<()>)>,
 }
@@ -48,19 +108,9 @@ impl Tasks {
     /// Runs every task that the manager spawns, until the manager is told to shut down and the last of
     /// them has ended.
     pub async fn run(mut self) {
-        let mut running = JoinSet::new();
-        loop {
-            tokio::select! {
-                task = self.tasks.recv() => match task {
-                    Some(task) => drop(running.spawn(task)),
-                    None => break,
-                },
-                Some(ended) = running.join_next() => log_panic(&ended),
-            }
-        }
-        while let Some(ended) = running.join_next().await {
-            log_panic(&ended);
-        }
+        self.spawner.open();
+        // Nothing is ever sent.
+        self.ended.recv().await;
         if let Some((end, mut last)) = self.last {
             drop(end);
             while let Some(ended) = last.join_next().await {

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
+use crate::time::chance;
 use job::event::{Event, Kind, What};
 use job::time::Timestamp;
 use job::webhook;
@@ -113,7 +114,7 @@ impl Deliveries {
 async fn attempt(store: Store, metrics: Arc<Metrics>, client: Client, delivery: Delivery) -> i64 {
     let source: Arc<str> = store.source().into();
     let outcome = client.send(&source, &delivery).await;
-    let verdict = judge(&delivery, outcome, clock::wall(), random());
+    let verdict = judge(&delivery, outcome, clock::wall(), chance());
     let job = delivery.event.job;
     match &verdict {
         Verdict::Done(event) => {
@@ -185,12 +186,6 @@ fn judge(
             })),
         },
     }
-}
-
-/// A number from 0 to 1.
-fn random() -> f64 {
-    // Without randomness the pause is a little longer and no less right.
-    getrandom::u32().map_or(1.0, |number| f64::from(number) / f64::from(u32::MAX))
 }
 
 #[cfg(test)]

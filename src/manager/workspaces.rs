@@ -17,7 +17,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, RenameFlags, open, renameat2};
+use nix::fcntl::{AtFlags, OFlag, open, renameat};
 use nix::sys::stat::{FileStat, Mode, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, geteuid, syncfs, unlinkat};
 use tokio::sync::Notify;
@@ -26,7 +26,7 @@ use super::inputs::Sources;
 use job::workspace::{self, Artifacts, Content, FileMode, InnerPath, Input, Kept, Tally, Unpack};
 use job::{Job, JobId};
 use linux::beneath::{self, InTheWay, Kind, Owner};
-use linux::failpoint;
+use linux::{failpoint, sys};
 pub use unpack::UnpackError;
 
 /// What is not complete yet.
@@ -128,8 +128,8 @@ impl Workspaces {
         failpoint::hit("workspace.filling");
         let provided = self.fill(&name, (inputs, sources), owner).and_then(|()| {
             failpoint::hit("workspace.filled");
-            let (to, flags) = (id.to_string(), RenameFlags::RENAME_NOREPLACE);
-            match renameat2(incoming, name.as_str(), &self.root, to.as_str(), flags) {
+            let to = id.to_string();
+            match sys::rename_new((incoming, &name), (self.root.as_fd(), &to)) {
                 Ok(()) => Ok(beneath::sync(&self.root)?),
                 Err(errno) => Err(io::Error::from(errno).into()),
             }
@@ -335,13 +335,7 @@ impl Workspaces {
     /// Moves something to the trash, if it is there.
     fn discard(&self, from: BorrowedFd<'_>, name: &str) -> io::Result<()> {
         let trashed = self.fresh_name();
-        match renameat2(
-            from,
-            name,
-            &self.trash,
-            trashed.as_str(),
-            RenameFlags::empty(),
-        ) {
+        match renameat(from, name, &self.trash, trashed.as_str()) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(errno) => Err(errno.into()),
         }

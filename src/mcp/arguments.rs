@@ -178,6 +178,7 @@ pub(crate) struct Read {
     pub(crate) output_bytes: Option<u64>,
     #[serde(default)]
     pub(crate) stream: Which,
+    pub(crate) r#match: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -17,7 +17,7 @@ use crate::door::{Answer, Ask, Body, Door, Verb};
 use crate::refusal::Refusal;
 use crate::text::{self, Job, Shown};
 use crate::tools::{READING, Templates};
-use crate::{OUTPUT_MAX, Tools, WAIT_MAX, files};
+use crate::{OUTPUT_MAX, Tools, WAIT_MAX, files, search};
 
 /// What is answered about a job that continues or has ended.
 struct Waited {
@@ -300,9 +300,14 @@ impl Tools {
         let read: arguments::Read = arguments::read(given).map_err(Refusal::Arguments)?;
         let bytes = self.bytes_of(read.output_bytes)?;
         let id = &read.job_id;
-        if read.offset.is_some() && read.tail_lines.is_some() {
-            let why = "give offset or tail_lines".to_owned();
+        let places = [read.offset.is_some(), read.tail_lines.is_some()];
+        let places = places.into_iter().chain([read.r#match.is_some()]);
+        if places.filter(|is_given| *is_given).count() > 1 {
+            let why = "give one of offset, tail_lines and match".to_owned();
             return Err(Refusal::Arguments(why));
+        }
+        if let Some(pattern) = read.r#match {
+            return search::lines(self, id, pattern, read.stream, bytes).await;
         }
         let (job, shown) = if read.offset.is_some() || read.tail_lines.is_some() {
             let job = self.look(id, (0.0, Until::Finished), 0).await?;

@@ -3,7 +3,9 @@
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
+use rmcp::model::MetaObject;
 use serde_json::Value;
 use url::form_urlencoded;
 
@@ -46,6 +48,9 @@ pub struct Ask {
     pub idempotency_key: Option<String>,
     /// Of a file, only the bytes from the first to the second of these.
     pub range: Option<(u64, u64)>,
+    /// Headers with the trace that the call names: `traceparent`, `tracestate`, `baggage`, of visible ASCII and else as
+    /// they came. Empty if the call names none.
+    pub trace: Vec<(&'static str, String)>,
 }
 
 impl Ask {
@@ -57,6 +62,7 @@ impl Ask {
             body: Body::None,
             idempotency_key: None,
             range: None,
+            trace: Vec::new(),
         }
     }
 
@@ -127,4 +133,44 @@ pub trait Door: Debug + Send + Sync {
 
     /// Has something done that nobody waits for.
     fn leave(&self, ask: Ask);
+}
+
+/// A door by which every request has the trace of one call.
+#[derive(Debug)]
+struct Traced {
+    door: Arc<dyn Door>,
+    trace: Vec<(&'static str, String)>,
+}
+
+/// The door for one call: its requests have the trace that `_meta` of the call names, if it names one.
+pub(crate) fn traced(door: Arc<dyn Door>, meta: &MetaObject) -> Arc<dyn Door> {
+    let named = [
+        ("traceparent", meta.get_traceparent()),
+        ("tracestate", meta.get_tracestate()),
+        ("baggage", meta.get_baggage()),
+    ];
+    let is_visible = |text: &&str| text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    let named = named.map(|(name, value)| Some((name, value.filter(is_visible)?.to_owned())));
+    if named[0].is_none() {
+        return door;
+    }
+    let trace = named.into_iter().flatten().collect();
+    Arc::new(Traced { door, trace })
+}
+
+impl Traced {
+    fn with_trace(&self, ask: Ask) -> Ask {
+        let trace = self.trace.clone();
+        Ask { trace, ..ask }
+    }
+}
+
+impl Door for Traced {
+    fn ask(&self, ask: Ask) -> Asking<'_> {
+        self.door.ask(self.with_trace(ask))
+    }
+
+    fn leave(&self, ask: Ask) {
+        self.door.leave(self.with_trace(ask));
+    }
 }

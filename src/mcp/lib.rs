@@ -8,6 +8,7 @@ mod calls;
 mod door;
 mod files;
 mod refusal;
+mod search;
 mod serve;
 mod tasks;
 mod text;
@@ -91,6 +92,15 @@ impl Tools {
         started.map_or_else(|poisoned| poisoned.into_inner().clone(), |ids| ids.clone())
     }
 
+    /// The same tools for one call, which may name its trace.
+    fn within(&self, context: &RequestContext<RoleServer>) -> Self {
+        let door = door::traced(self.door.clone(), &context.meta);
+        Self {
+            door,
+            ..self.clone()
+        }
+    }
+
     fn note_started(&self, id: &str) {
         if let Ok(mut started) = self.started.lock() {
             started.push(id.to_owned());
@@ -130,7 +140,8 @@ impl ServerHandler for Tools {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        Box::pin(self.call(request, &context)).await
+        let tools = self.within(&context);
+        Box::pin(tools.call(request, &context)).await
     }
 
     async fn get_task(
@@ -153,8 +164,8 @@ impl ServerHandler for Tools {
     async fn cancel_task(
         &self,
         request: CancelTaskParams,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
-        tasks::cancel(self, &request.task_id).await
+        tasks::cancel(&self.within(&context), &request.task_id).await
     }
 }

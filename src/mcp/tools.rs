@@ -193,9 +193,12 @@ fn read_output(options: &Options) -> Tool {
         "tail_lines": {"type": "integer", "minimum": 1, "description": "So many lines at the end, instead of offset."},
         "output_bytes": output_bytes(options),
         "stream": {"type": "string", "enum": ["all", "stdout", "stderr"], "default": "all"},
+        "match": {
+            "type": "string",
+            "description": "A regular expression: only the lines that match, each with its offset. Instead of offset and tail_lines.",
+        },
     });
-    let what =
-        "Reads the output of a job: from an offset on, its last lines, or beginning and end.";
+    let what = "Reads the output of a job: from an offset on, its last lines, lines that match, or beginning and end.";
     tool("read_output", what, &["job_id"], properties, reading())
 }
 

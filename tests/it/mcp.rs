@@ -26,6 +26,16 @@ pub(crate) fn request(method: &str, params: Value, tasks: bool) -> Value {
     json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
 }
 
+/// A caller's place in a trace.
+pub(crate) const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+/// The request with more in its `_meta`.
+pub(crate) fn within(mut request: Value, more: Value) -> Value {
+    let meta = request["params"]["_meta"].as_object_mut().unwrap();
+    meta.extend(more.as_object().unwrap().clone());
+    request
+}
+
 /// The first line of a tool's text.
 pub(crate) fn verdict(result: &Value) -> &str {
     let text = result["content"][0]["text"].as_str();

@@ -32,6 +32,7 @@ pids+=($!)
 until_ready 30 curl -fsS http://$service/healthz
 export PROCESSION_STATE_DIR="$work/state"
 "$program" run -- true
+trace=0af7651916cd43dd8448eb211c80319c
 "$program" run -- sh -c 'exit 3' || true
 "$program" token create --state-dir "$work/state" --name prometheus --scope metrics | tail -1 >"$work/token"
 
@@ -39,6 +40,7 @@ as_default() { curl -fsS -H "Authorization: Bearer $(cat "$work/state/token")" -
 as_default -X PUT http://$service/queues/builds -d '{"max_running": 2}' >/dev/null
 as_default -X PUT http://$service/schedules/nightly -d '{"cron": "0 3 * * *", "job": {"script": "true", "queue": "builds"}}' >/dev/null
 as_default -X POST "http://$service/schedules/nightly/run?wait=30" -d '{}' >/dev/null
+as_default -H "traceparent: 00-$trace-b7ad6b7169203331-01" "http://$service/jobs?wait=30" -d '{"command": ["true"]}' >/dev/null
 
 # A new token is known within a second or two.
 read_metrics() { curl -fsS http://$service/metrics -H "Authorization: Bearer $(cat "$work/token")" -o "$work/metrics"; }
@@ -53,6 +55,11 @@ scraped() {
     curl -fsS "http://$prometheus/api/v1/query" --data-urlencode 'query=sum by (state) (procession_jobs_finished_total)' \
         | grep -F '"state":"failed"'
 }
+# The trace of a job, beside the bucket that its time is in.
+exemplified() {
+    curl -fsS "http://$prometheus/api/v1/query_exemplars" --data-urlencode "query=$1" \
+        --data-urlencode "start=$(($(date +%s) - 3600))" --data-urlencode "end=$(($(date +%s) + 60))" | grep -F "\"trace_id\":\"$trace\""
+}
 # Each configuration in packaging/prometheus, the one of compose.yaml as well, with its paths and addresses replaced.
 for configuration in scrape compose; do
     sed -e "s#/etc/prometheus/procession.token#$work/token#; s#/run/secrets/prometheus-token#$work/token#" \
@@ -60,10 +67,12 @@ for configuration in scrape compose; do
         packaging/prometheus/$configuration.yml >"$work/$configuration.yml"
     promtool check config "$work/$configuration.yml"
     prometheus --config.file="$work/$configuration.yml" --storage.tsdb.path="$work/data-$configuration" \
-        --web.listen-address=$prometheus >"$work/$configuration.log" 2>&1 &
+        --web.listen-address=$prometheus --enable-feature=exemplar-storage >"$work/$configuration.log" 2>&1 &
     scraper=$!
     pids+=("$scraper")
     until_ready 60 scraped
+    until_ready 60 exemplified procession_job_run_seconds_bucket
+    until_ready 60 exemplified procession_http_request_seconds_bucket
     curl -fsS "http://$prometheus/api/v1/rules" | grep -qF ProcessionQueueGrows
     kill "$scraper"
     wait "$scraper" || true

@@ -420,6 +420,12 @@ mod tests {
             };
             assert_eq!(verdicts(&health), [("kernel", verdict)]);
         }
+        let (major, minor) = OLDEST_KERNEL;
+        let named = format!("For Linux {major}.{minor} or newer");
+        assert!(
+            include_str!("../../../README.md").contains(&named),
+            "{named}"
+        );
         let backup = |age| Health {
             backup: Some(age),
             ..Health::default()

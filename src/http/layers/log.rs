@@ -18,6 +18,7 @@ use crate::headers::IDEMPOTENT_REPLAYED;
 use crate::problem::ApiError;
 use crate::{routes, trace};
 use linux::clock;
+use manager::metrics::Answered;
 use manager::spans::Asked;
 
 /// Middleware that writes the line, and puts the request's id on every other line written meanwhile.
@@ -33,8 +34,7 @@ pub(crate) async fn line(State(api): State<Api>, mut request: Request, next: Nex
     request.extensions_mut().insert(asked_by.clone());
     let span = tracing::info_span!("request", request.id = %id);
     let spans = api.manager.spans();
-    let is_read = is_logged || spans.is_some();
-    let trace = is_read.then(|| trace::of(request.headers())).flatten();
+    let trace = trace::of(request.headers());
     let from = clock::wall();
     let begin = Instant::now();
     let response = next.run(request).instrument(span).await;
@@ -59,7 +59,7 @@ pub(crate) async fn line(State(api): State<Api>, mut request: Request, next: Nex
             line!(info);
         }
     }
-    if let Some(spans) = spans {
+    let exported = spans.and_then(|spans| {
         let is_replay = response.headers().contains_key(IDEMPOTENT_REPLAYED);
         spans.answered(&Asked {
             id: &id,
@@ -70,10 +70,17 @@ pub(crate) async fn line(State(api): State<Api>, mut request: Request, next: Nex
             status,
             from,
             to: from.after(took),
-        });
-    }
+        })
+    });
     let metrics = api.manager.metrics();
-    metrics.answered(word(&method), shown, status, took);
+    let answered = Answered {
+        method: word(&method),
+        route: shown,
+        status,
+        took,
+    };
+    let recorded = exported.or_else(|| trace.as_ref()?.recorded());
+    metrics.answered(&answered, recorded);
     if method == Method::POST
         && matches!(shown, "/jobs" | "/jobs/{id}/rerun")
         && let Some(error) = error

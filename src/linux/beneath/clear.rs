@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, RenameFlags, openat, renameat2};
+use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -62,13 +62,7 @@ fn empty(trash: BorrowedFd<'_>, name: &std::ffi::CStr, most: usize) -> io::Resul
         drop(open_anyway(opened.as_fd(), &inner)?);
         let number = MOVED.fetch_add(1, Ordering::Relaxed);
         let moved = format!("{}.{number}", std::process::id());
-        renameat2(
-            &opened,
-            inner.as_c_str(),
-            trash,
-            moved.as_str(),
-            RenameFlags::empty(),
-        )?;
+        renameat(&opened, inner.as_c_str(), trash, moved.as_str())?;
     }
     match unlinkat(trash, name, UnlinkatFlags::RemoveDir) {
         Ok(()) | Err(Errno::ENOENT | Errno::ENOTEMPTY) => Ok(done),

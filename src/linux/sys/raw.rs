@@ -163,8 +163,8 @@ pub fn yield_now() {
     let _ = unsafe { syscall!(Sysno::sched_yield) };
 }
 
-/// setrlimit(2).
-pub fn set_limit(resource: u32, soft: u64, hard: u64) -> nix::Result<()> {
+/// setrlimit(2). The number of a resource has another type in each C library; this is wide enough for all.
+pub fn set_limit(resource: i64, soft: u64, hard: u64) -> nix::Result<()> {
     let limit = libc::rlimit64 {
         rlim_cur: soft,
         rlim_max: hard,

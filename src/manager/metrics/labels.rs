@@ -104,6 +104,18 @@ pub(super) struct Build {
     pub(super) commit: String,
 }
 
+/// What an exemplar names; series have no such label.
+#[derive(Clone, Debug, EncodeLabelSet)]
+pub(super) struct Traced {
+    trace_id: String,
+}
+
+impl Traced {
+    pub(super) fn new(trace_id: String) -> Self {
+        Self { trace_id }
+    }
+}
+
 /// The values that a label has taken up to now.
 #[derive(Debug, Default)]
 pub(super) struct Values(Mutex<BTreeSet<Arc<str>>>);

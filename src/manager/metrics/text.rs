@@ -9,7 +9,11 @@ pub enum Format {
     Text,
 }
 
-/// OpenMetrics as the older format: a counter's name has the ending of its samples, and there is no unit and no end.
+/// How an exemplar begins. The value of a label cannot have it, since quotes are escaped there.
+const EXEMPLAR: &str = " # {trace_id=\"";
+
+/// OpenMetrics as the older format: a counter's name has the ending of its samples, and there is no exemplar, no unit and
+/// no end.
 pub(super) fn without_openmetrics(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let counters: Vec<&str> = lines
@@ -26,7 +30,7 @@ pub(super) fn without_openmetrics(text: &str) -> String {
                 out.push_str(&format!("# {kind} {name}_total {rest}\n"));
             }
             Some(_) | None => {
-                out.push_str(line);
+                out.push_str(line.split(EXEMPLAR).next().unwrap_or(line));
                 out.push('\n');
             }
         }

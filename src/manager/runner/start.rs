@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::requests::JobRequest;
 use super::supervised::{Followed, Supervised};
 use super::there::{self, Chosen};
-use super::{Next, Runner, Stopping, WAKEFUL, log, ready, unstarted, workspace};
+use super::{Next, Runner, Stopping, WAKEFUL, attempts, log, ready, unstarted, workspace};
 use crate::adopt::Origin;
 use crate::batches;
 use crate::link::MonitorLink;
@@ -89,7 +89,7 @@ impl Runner {
                 Woken::Asked(JobRequest::Amend(version, amendment, reply)) => {
                     let amended = self.amend_queued(version, *amendment).await;
                     deadline = self.start_deadline();
-                    if let Some(ended) = self.given_up()
+                    if let Some(ended) = attempts::given_up(self)
                         && self.withdraw()
                     {
                         self.job = ended;

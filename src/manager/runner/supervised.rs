@@ -8,7 +8,7 @@ use std::ops::ControlFlow::{self, Break, Continue};
 use tokio::time::Instant;
 
 use super::requests::{JobRequest, Pending, READERS, Reply, UNANSWERED, refused, send};
-use super::{Next, Runner, Stopping, log, ready, warning};
+use super::{Next, Runner, Stopping, attempts, log, ready, warning};
 use crate::adopt::{self, Fate, Origin};
 use crate::link::MonitorLink;
 use crate::readers::{Telling, more_read};
@@ -385,7 +385,7 @@ impl<'a> Supervised<'a> {
     /// The monitor's last record tells the end.
     async fn end_with(&mut self, record: &Record) -> Next {
         self.runner.finish(record);
-        let next = self.runner.settle(record.usage).await;
+        let next = attempts::settle(self.runner, record.usage).await;
         self.answer_pending(next)
     }
 

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::{Asked, Otlp, Plan, of_request};
+use super::otlp::{self, Attribute, Span};
+use super::{Asked, Otlp, Plan};
 use crate::metrics::Metrics;
 use crate::time::until;
 use job::Job;
@@ -32,7 +32,7 @@ const LAST: Duration = Duration::from_secs(2);
 /// Takes spans; clones share the queue.
 #[derive(Clone, Debug)]
 pub struct Exporter {
-    queue: mpsc::Sender<Value>,
+    queue: mpsc::Sender<Span>,
     otlp: Arc<Otlp>,
     metrics: Arc<Metrics>,
 }
@@ -40,7 +40,7 @@ pub struct Exporter {
 /// What is to be driven for spans to go anywhere.
 #[derive(Debug)]
 pub(crate) struct Delivery {
-    queue: mpsc::Receiver<Value>,
+    queue: mpsc::Receiver<Span>,
     otlp: Arc<Otlp>,
     metrics: Arc<Metrics>,
 }
@@ -62,40 +62,49 @@ impl Exporter {
         (exporter, delivery)
     }
 
-    /// The end of a job is durable.
-    pub(crate) fn ended(&self, job: &Job) {
-        self.put(Plan::of_job(job, &self.otlp));
+    /// The end of a job is durable. Gives the trace that its spans are in, if they go anywhere.
+    pub(crate) fn ended(&self, job: &Job) -> Option<String> {
+        let plan = Plan::of_job(job, &self.otlp)?;
+        self.put(&plan).then(|| plan.trace_id())
     }
 
     /// The end of an attempt is durable, and another one follows.
     pub(crate) fn attempt_ended(&self, job: &Job) {
-        self.put(Plan::of_attempt(job, &self.otlp));
-    }
-
-    /// A request was answered.
-    pub fn answered(&self, asked: &Asked<'_>) {
-        if self.queue.capacity() == 0 {
-            if asked.trace.is_some() || asked.created.is_some() {
-                self.metrics.spans_dropped(1);
-            }
-            return;
+        if let Some(plan) = Plan::of_attempt(job, &self.otlp) {
+            self.put(&plan);
         }
-        self.send(of_request(asked, self.otlp.sampler));
     }
 
-    /// What has no room is not even made: a collector that hangs must not cost time.
-    fn put(&self, plan: Option<Plan<'_>>) {
-        let Some(plan) = plan else {
-            return;
-        };
-        if self.queue.capacity() < plan.spans.len() {
-            let count = u64::try_from(plan.spans.len()).unwrap_or(u64::MAX);
-            return self.metrics.spans_dropped(count);
+    /// A request was answered. Gives the trace that its span is in, if it goes anywhere.
+    #[must_use]
+    pub fn answered(&self, asked: &Asked<'_>) -> Option<String> {
+        if !asked.is_taken(self.otlp.sampler) || !self.has_room(1) {
+            return None;
         }
-        self.send(plan.make());
+        self.send(asked.span());
+        asked.trace_id()
     }
 
-    fn send(&self, spans: impl IntoIterator<Item = Value>) {
+    /// Whether there was room for the spans.
+    fn put(&self, plan: &Plan<'_>) -> bool {
+        let has_room = self.has_room(plan.spans.len());
+        if has_room {
+            self.send(plan.make());
+        }
+        has_room
+    }
+
+    /// What has no room is not even made, and counted here: a collector that hangs must not cost time.
+    fn has_room(&self, spans: usize) -> bool {
+        let has_room = self.queue.capacity() >= spans;
+        if !has_room {
+            let count = u64::try_from(spans).unwrap_or(u64::MAX);
+            self.metrics.spans_dropped(count);
+        }
+        has_room
+    }
+
+    fn send(&self, spans: impl IntoIterator<Item = Span>) {
         for span in spans {
             if self.queue.try_send(span).is_err() {
                 self.metrics.spans_dropped(1);
@@ -150,12 +159,21 @@ impl Delivery {
     }
 
     /// Sends them, tries again if that may help, and counts what became of them.
-    async fn send(&self, client: &reqwest::Client, spans: Vec<Value>) {
+    async fn send(&self, client: &reqwest::Client, spans: Vec<Span>) {
         if spans.is_empty() {
             return;
         }
         let count = u64::try_from(spans.len()).unwrap_or(u64::MAX);
-        let body = body(&self.otlp, spans).to_string();
+        let resource = self.otlp.resource.iter();
+        let resource = resource.map(|(key, value)| Attribute::text(key.clone(), value.as_str()));
+        let body = match otlp::request(&resource.collect::<Vec<_>>(), &spans) {
+            Ok(body) => body,
+            Err(error) => {
+                tracing::error!(%error, spans = count, "spans were dropped: {error}");
+                return self.metrics.spans_dropped(count);
+            }
+        };
+        drop(spans);
         let mut pause = PAUSE;
         for attempt in 1..=TRIES {
             let error = match self.post(client, body.clone()).await {
@@ -176,7 +194,7 @@ impl Delivery {
         }
     }
 
-    async fn post(&self, client: &reqwest::Client, body: String) -> Result<(), Refused> {
+    async fn post(&self, client: &reqwest::Client, body: Vec<u8>) -> Result<(), Refused> {
         let mut request = client
             .post(&self.otlp.url)
             .header("content-type", "application/json")
@@ -202,19 +220,4 @@ impl Delivery {
 struct Refused {
     what: String,
     may_pass: bool,
-}
-
-/// An `ExportTraceServiceRequest`.
-fn body(otlp: &Otlp, spans: Vec<Value>) -> Value {
-    let resource = otlp
-        .resource
-        .iter()
-        .map(|(key, value)| super::text(key, value));
-    json!({"resourceSpans": [{
-        "resource": {"attributes": resource.collect::<Vec<_>>()},
-        "scopeSpans": [{
-            "scope": {"name": "procession", "version": env!("CARGO_PKG_VERSION")},
-            "spans": spans,
-        }],
-    }]})
 }

@@ -71,7 +71,7 @@ fn settings_that_do_not_go_together_are_refused() {
         ),
         (
             &["--cluster", "local", "--node-lost-after-seconds", "0"],
-            "must be an integer",
+            "must be a number of seconds from 1 to 604800",
         ),
     ] {
         let said = refused(args);

@@ -5,7 +5,7 @@ use std::fs;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{meta, request, verdict};
+use super::{PARENT, meta, request, verdict, within};
 use crate::harness::{LONG, Reply, Server, eventually, id, processes_with, unique_seconds};
 
 /// Sends a message as a client of version 2026-07-28 does.
@@ -231,6 +231,42 @@ async fn jobs_are_listed_and_signalled() {
     );
     server.says(&job_id, "hup").await;
     call(&server, "stop_job", json!({"job_id": job_id})).await;
+}
+
+#[tokio::test]
+async fn lines_that_match_are_found_in_all_of_the_output() {
+    let server = Server::start().await;
+    let script = "seq 1 5000; echo 'error: one error'; seq 1 5000; printf '\\033[31merror\\033[0m: two\\n' >&2; seq 1 9";
+    let job = job_of(&call(&server, "run_command", json!({"script": script})).await);
+    let read = async |mut arguments: Value| {
+        arguments["job_id"] = job.clone().into();
+        call(&server, "read_output", arguments).await["structuredContent"].clone()
+    };
+    let found = read(json!({"match": "error"})).await;
+    let lines = found["lines"].as_array().unwrap();
+    let texts: Vec<&str> = lines
+        .iter()
+        .map(|it| it["text"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        (texts, &found["more"]),
+        (vec!["error: one error", "error: two"], &json!(false))
+    );
+    let on = read(json!({"offset": lines[0]["offset"], "output_bytes": 17})).await;
+    assert_eq!(on["output"], "error: one error\n");
+    let one = read(json!({"match": "^error", "stream": "stdout"})).await;
+    assert_eq!(one["lines"].as_array().unwrap().len(), 1, "{one:#}");
+    let many = read(json!({"match": "7", "output_bytes": 100})).await;
+    assert!(
+        many["lines"].to_string().len() < 2000 && many["more"] == true,
+        "{many:#}"
+    );
+    assert_eq!(read(json!({"match": "none"})).await["lines"], json!([]));
+    assert_eq!(read(json!({"match": "("})).await["code"], "invalid_query");
+    assert_eq!(
+        read(json!({"match": "a", "offset": 0})).await["code"],
+        "invalid_arguments"
+    );
 }
 
 #[tokio::test]
@@ -653,4 +689,30 @@ async fn two_hundred_megabytes_in_one_line_are_no_burden() {
     assert!(grown < 5 << 20, "the server has grown by {grown} bytes");
     let job = server.job(&job_of(&result)).await;
     assert_eq!(id(&job), job_of(&result));
+}
+
+#[tokio::test]
+async fn a_call_knows_its_trace_better_than_the_request_around_it() {
+    let server = Server::start().await;
+    let around = PARENT.replace("b7ad6b7169203331", "aaaaaaaaaaaaaaaa");
+    for (named, expected) in [(PARENT, PARENT), ("00-nonsense", around.as_str())] {
+        let params = json!({"name": "run_command", "arguments": {"script": "echo $TRACEPARENT"}});
+        let message = request("tools/call", params, false);
+        let message = within(message, json!({"traceparent": named}));
+        let asked = server
+            .anonymous(Method::POST, "/mcp")
+            .bearer_auth(server.token())
+            .header("accept", "application/json, text/event-stream")
+            .header("mcp-protocol-version", "2026-07-28")
+            .header("mcp-method", "tools/call")
+            .header("mcp-name", "run_command")
+            .header("traceparent", &around)
+            .json(&message);
+        let reply = server.send(asked).await;
+        assert_eq!(reply.status, 200, "{reply}");
+        let result = &reply.json()["result"];
+        assert_eq!(text(result).lines().last().unwrap(), expected, "{result:#}");
+        let job = server.job(&job_of(result)).await;
+        assert_eq!(job["trace"]["trace_id"], PARENT[3..35], "{job:#}");
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver};
 
 use serde_json::{Value, json};
 
-use super::{request, verdict};
+use super::{PARENT, request, verdict, within};
 use crate::harness::{
     LONG, Server, blocking_until, eventually, is_finished, processes_with, unique_seconds,
 };
@@ -65,6 +65,14 @@ impl Client {
         // Of a request that was cancelled before, an answer may still come.
         message["id"] = json!(format!("a call of {tool}"));
         let answer = self.ask(&message);
+        assert!(answer["error"].is_null(), "{answer:#}");
+        answer["result"].clone()
+    }
+
+    /// Runs a command in a call whose `_meta` has these besides.
+    fn call_within(&mut self, more: Value, arguments: Value) -> Value {
+        let params = json!({"name": "run_command", "arguments": arguments});
+        let answer = self.ask(&within(request("tools/call", params, false), more));
         assert!(answer["error"].is_null(), "{answer:#}");
         answer["result"].clone()
     }
@@ -236,4 +244,27 @@ async fn a_reading_client_has_only_tools_that_read() {
     let refused = one.ask(&request("tools/call", params, false));
     assert_eq!(refused["error"]["code"], -32602, "{refused:#}");
     one.end();
+}
+
+#[tokio::test]
+async fn the_trace_that_a_call_names_is_that_of_its_job() {
+    let server = Server::start().await;
+    let mut client = client(&server, &[]);
+    let job = client.call_within(
+        json!({"traceparent": PARENT, "tracestate": "a=1", "baggage": "user=7"}),
+        json!({"script": "echo $TRACEPARENT $TRACESTATE $BAGGAGE"}),
+    );
+    let told = &job["structuredContent"]["output"];
+    assert_eq!(told, &json!(format!("{PARENT} a=1 user=7\n")), "{job:#}");
+    // What is no trace is ignored, whatever it is.
+    for wrong in [
+        json!({"traceparent": "x\ny"}),
+        json!({"traceparent": "x", "tracestate": "a=1"}),
+        json!({"traceparent": 7}),
+        json!({"tracestate": "a=1"}),
+    ] {
+        let job = client.call_within(wrong, json!({"script": "echo =$TRACEPARENT$TRACESTATE="}));
+        assert_eq!(job["structuredContent"]["output"], "==\n", "{job:#}");
+    }
+    client.end();
 }

@@ -67,7 +67,7 @@ pub(super) struct ExecPlan {
 
 /// A limit that is to be set.
 pub(super) struct Limit {
-    pub(super) resource: u32,
+    pub(super) resource: i64,
     pub(super) soft: u64,
     pub(super) hard: u64,
     /// For messages.
@@ -258,10 +258,11 @@ fn limits(launch: &Launch, (soft, hard): (rlim_t, rlim_t)) -> Vec<Limit> {
         })
         .collect();
     let usual = [
-        (libc::RLIMIT_NOFILE, soft, hard, "nofile"),
-        (libc::RLIMIT_CORE, 0, 0, "core"),
+        (RlimitResource::Nofile, soft, hard, "nofile"),
+        (RlimitResource::Core, 0, 0, "core"),
     ];
     for (resource, soft, hard, text) in usual {
+        let resource = resource_of(resource);
         if limits.iter().all(|limit| limit.resource != resource) {
             limits.push(Limit {
                 resource,
@@ -274,8 +275,8 @@ fn limits(launch: &Launch, (soft, hard): (rlim_t, rlim_t)) -> Vec<Limit> {
     limits
 }
 
-fn resource_of(resource: RlimitResource) -> u32 {
-    match resource {
+fn resource_of(resource: RlimitResource) -> i64 {
+    i64::from(match resource {
         RlimitResource::Nofile => libc::RLIMIT_NOFILE,
         RlimitResource::Nproc => libc::RLIMIT_NPROC,
         RlimitResource::Cpu => libc::RLIMIT_CPU,
@@ -285,7 +286,7 @@ fn resource_of(resource: RlimitResource) -> u32 {
         RlimitResource::Stack => libc::RLIMIT_STACK,
         RlimitResource::Memlock => libc::RLIMIT_MEMLOCK,
         RlimitResource::Data => libc::RLIMIT_DATA,
-    }
+    })
 }
 
 fn value_of(value: RlimitValue) -> u64 {
