@@ -1907,7 +1907,7 @@ export interface paths {
          * What operators count, for Prometheus
          * @description In the text format 0.0.4, or as OpenMetrics 1.0 if `Accept` prefers it. docs/metrics.md lists the series. No label holds an
          *     id, a name or another value that clients choose, so their number does not grow with the number of jobs. Counters begin
-         *     at 0 with each server.
+         *     at 0 with each server. As OpenMetrics, buckets of jobs and requests have exemplars with the `trace_id` of a recorded trace.
          */
         get: operations["getMetrics"];
         put?: never;
