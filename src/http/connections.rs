@@ -126,22 +126,8 @@ impl Connections {
         manager: Manager,
         listeners: Listeners,
     ) -> Result<Self, String> {
-        let state_dir = options.state_dir.clone();
         let mut accepting = JoinSet::new();
-        let auth = match options.auth {
-            Auth::Token => {
-                let tokens = Tokens::open(&state_dir).map_err(|error| error.to_string())?;
-                let followed = tokens.clone();
-                accepting.spawn(async move { followed.follow(&state_dir).await });
-                AuthMode::Token { tokens }
-            }
-            Auth::None => AuthMode::None,
-        };
-        let sessions = match options.auth {
-            Auth::Token => Sessions::open(&options.state_dir),
-            Auth::None => Sessions::forgetful(),
-        };
-        accepting.spawn(sessions.clone().keep());
+        let (auth, sessions) = recognised(options, &mut accepting)?;
         let page = page(&listeners, options.tls.is_some())
             .map_err(|error| format!("cannot read the listening address: {error}"))?;
         let policy = options.policy.as_deref().map(Policy::read).transpose()?;
@@ -234,6 +220,28 @@ impl Connections {
         self.accepting.shutdown().await;
         self.audit.sync();
     }
+}
+
+/// How callers are recognised, and the sessions of browsers; what follows their files is among `followers`.
+fn recognised(
+    options: &Options,
+    followers: &mut JoinSet<()>,
+) -> Result<(AuthMode, Sessions), String> {
+    let (auth, sessions) = match options.auth {
+        Auth::Token => {
+            let state_dir = options.state_dir.clone();
+            let tokens = Tokens::open(&state_dir).map_err(|error| error.to_string())?;
+            let followed = tokens.clone();
+            followers.spawn(async move { followed.follow(&state_dir).await });
+            (
+                AuthMode::Token { tokens },
+                Sessions::open(&options.state_dir),
+            )
+        }
+        Auth::None => (AuthMode::None, Sessions::forgetful()),
+    };
+    followers.spawn(sessions.clone().keep());
+    Ok((auth, sessions))
 }
 
 /// Reads every file that [`Connections::start`] will read, so that a mistake ends the start before anything is

@@ -65,6 +65,8 @@ impl Spawner {
         let Some(alive) = door.alive.clone() else {
             return;
         };
+        // In a box of its own: what waits for it would have room for it twice.
+        let task: Task = Box::pin(task);
         let task: Task = Box::pin(async move {
             let _alive = alive;
             task.await;
