@@ -193,9 +193,11 @@ test-page: $(NODE_MODULES) test-build
 	node --test --test-concurrency=1 tests/page/*.test.mjs
 
 # The other journeys; those that take minutes by themselves are apart.
+# The files that are run: all, or the names in PAGE_MORE.
+PAGE_MORE ?= *
 test-page-more: $(NODE_MODULES) test-build
 	scripts/need.sh chromium openssl certutil=libnss3-tools
-	node --test --test-concurrency=1 tests/page/more/*.test.mjs
+	node --test --test-concurrency=1 $(patsubst %,tests/page/more/%.test.mjs,$(PAGE_MORE))
 
 test-page-long: $(NODE_MODULES) test-build
 	scripts/need.sh chromium

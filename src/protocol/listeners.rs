@@ -18,6 +18,9 @@ use crate::state_dir::{SERVING, UNIX_SOCKET};
 /// How long the server of a supervisor that was killed may keep the address.
 const PREDECESSOR_END: Duration = Duration::from_secs(60);
 
+/// How long it may take to end without its lock.
+const PREDECESSOR_TEARDOWN: Duration = Duration::from_secs(2);
+
 /// How often the address is tried until then, in milliseconds.
 const PREDECESSOR_PAUSE: u8 = 10;
 
@@ -70,8 +73,13 @@ fn take(passed: OwnedFd) -> Result<TcpListener, String> {
 
 fn bind_tcp(listen: SocketAddr, state_dir: &Path) -> Result<TcpListener, String> {
     let began = Instant::now();
+    let mut last_served = began;
     loop {
-        let may_come_free = began.elapsed() < PREDECESSOR_END && is_served(state_dir);
+        if began.elapsed() < PREDECESSOR_END && is_served(state_dir) {
+            last_served = Instant::now();
+        }
+        // The server lets go of its lock before it ends, and of the address when it ends.
+        let may_come_free = last_served.elapsed() < PREDECESSOR_TEARDOWN;
         let why = match TcpListener::bind(listen) {
             Ok(tcp) => return Ok(tcp),
             Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
