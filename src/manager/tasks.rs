@@ -21,8 +21,10 @@ pub(super) struct Spawner(Arc<Mutex<Door>>);
 struct Door {
     /// Held by every task; nothing once no more are taken.
     alive: Option<Alive>,
-    /// What runs them, once they may run, and those that were spawned before.
-    runtime: Result<Handle, Vec<Task>>,
+    /// What runs them, once they may run.
+    runtime: Option<Handle>,
+    /// Where they wait until then. Not here: they hold the spawner.
+    waiting: mpsc::UnboundedSender<Task>,
 }
 
 impl fmt::Debug for Door {
@@ -47,12 +49,15 @@ impl Drop for Alive {
 impl Spawner {
     pub(super) fn new() -> (Self, Tasks) {
         let (alive, ended) = mpsc::channel(1);
+        let (waiting, before) = mpsc::unbounded_channel();
         let spawner = Self(Arc::new(Mutex::new(Door {
             alive: Some(Alive(alive)),
-            runtime: Err(Vec::new()),
+            runtime: None,
+            waiting,
         })));
         let tasks = Tasks {
             spawner: spawner.clone(),
+            before,
             ended,
             last: None,
         };
@@ -61,7 +66,7 @@ impl Spawner {
 
     /// After [`Spawner::close`] the task is dropped, and with it whatever it would have answered.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let mut door = self.door();
+        let door = self.door();
         let Some(alive) = door.alive.clone() else {
             return;
         };
@@ -71,24 +76,21 @@ impl Spawner {
             let _alive = alive;
             task.await;
         });
-        match &mut door.runtime {
-            Ok(runtime) => drop(runtime.spawn(task)),
-            Err(waiting) => waiting.push(task),
-        }
+        let refused = match &door.runtime {
+            Some(runtime) => {
+                drop(runtime.spawn(task));
+                None
+            }
+            None => door.waiting.send(task).err(),
+        };
+        // It may want to spawn as it is dropped.
+        drop(door);
+        drop(refused);
     }
 
     /// Takes no more tasks: the end of those there are is the end of the manager's work.
     pub(super) fn close(&self) {
         self.door().alive.take();
-    }
-
-    /// Runs what was spawned up to now, and what will be at once.
-    fn open(&self) {
-        let runtime = Handle::current();
-        let before = std::mem::replace(&mut self.door().runtime, Ok(runtime.clone()));
-        for task in before.err().into_iter().flatten() {
-            drop(runtime.spawn(task));
-        }
     }
 
     fn door(&self) -> MutexGuard<'_, Door> {
@@ -100,6 +102,8 @@ impl Spawner {
 #[derive(Debug)]
 pub struct Tasks {
     spawner: Spawner,
+    /// What was spawned before it may run.
+    before: mpsc::UnboundedReceiver<Task>,
     /// Closed once every task has ended and no more are taken.
     ended: mpsc::Receiver<Infallible>,
     /// A task that outlives the others, and what ends it.
@@ -110,7 +114,11 @@ impl Tasks {
     /// Runs every task that the manager spawns, until the manager is told to shut down and the last of
     /// them has ended.
     pub async fn run(mut self) {
-        self.spawner.open();
+        let runtime = Handle::current();
+        self.spawner.door().runtime = Some(runtime.clone());
+        while let Ok(task) = self.before.try_recv() {
+            drop(runtime.spawn(task));
+        }
         // Nothing is ever sent.
         self.ended.recv().await;
         if let Some((end, mut last)) = self.last {
