@@ -205,7 +205,7 @@ impl JobDirs {
         self.untidied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The same. Blocks.
+    /// Removes a job's record, and its directory where nothing else is in it. Blocks.
     pub(super) fn remove_record_now(&self, id: JobId) {
         if let Err(error) = record::remove(self.jobs.as_fd(), id) {
             tracing::warn!(job.id = %id, %error, "the record of job {id} could not be removed: {error}");
