@@ -356,6 +356,9 @@ impl Runner {
     async fn amend(&mut self, amendment: Amendment) -> Result<u64, RequestError> {
         let mut job = self.job.clone();
         amendment.apply(&mut job);
+        if job == self.job {
+            return Ok(job.version);
+        }
         job.version += 1;
         let changed = Event::of(&job, clock::wall(), What::Changed);
         let stored = Arc::new(job.clone());

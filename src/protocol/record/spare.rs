@@ -3,7 +3,7 @@
 //!
 //! A monitor takes one by renaming it, which is what decides between two launches as making one does.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -104,9 +104,11 @@ pub fn remove_spares(jobs: BorrowedFd<'_>) -> io::Result<()> {
 /// Opens a job's directory for whoever reads in it for longer, and keeps it from being set aside until that is closed (flock(2)).
 pub fn open_to_read(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<OwnedFd> {
     let directory = File::from(open_directory(jobs, job)?);
-    let is_free = directory.try_lock_shared().is_ok();
+    let lock = directory.try_lock_shared();
+    // Where the file system has no such locks nothing is set aside.
+    let is_going = matches!(lock, Err(TryLockError::WouldBlock));
     // It may have been set aside before it was locked.
-    let is_same = is_free && {
+    let is_same = !is_going && {
         let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
         let there = fstatat(jobs, job.to_string().as_str(), flags);
         let inode = |stat: nix::sys::stat::FileStat| (stat.st_dev, stat.st_ino);
