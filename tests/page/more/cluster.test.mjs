@@ -86,6 +86,7 @@ test("a node joins with a token of the page, runs a job, is drained, goes away, 
   await page.getByRole("button", { name: "Give n1 jobs again" }).click();
   await row.getByText("2 of 2").waitFor();
   await row.getByText("Connected").waitFor();
+  await until(async () => (await hub.job(waits.id)).state === "running", "its start");
   assert.equal((await hub.job(waits.id)).node, "n1");
   // Its machine fails: the jobs say so, and are lost once it is given up.
   nodes.delete(node);
