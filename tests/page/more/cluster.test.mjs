@@ -104,6 +104,14 @@ test("a node joins with a token of the page, runs a job, is drained, goes away, 
   await page.locator(".title .state", { hasText: "Lost" }).waitFor();
   await page.getByText("its node was lost").first().waitFor();
   await visitor.leave();
+  // Its jobs are found by it after their end, too.
+  const after = await admin("jobs?node=n1&state=lost");
+  await after.page.locator(".chip", { hasText: "n1" }).waitFor();
+  await after.page.locator("tr", { hasText: "far" }).waitFor();
+  await after.page.locator("tr", { hasText: "waits" }).waitFor();
+  await after.page.goto(`${hub.url}/ui/jobs?node=hub`);
+  await after.page.getByText("No job is like this").waitFor();
+  await after.leave();
   // What it left is ended by itself.
   await leave(await joined("n1", file, node.dir));
 });

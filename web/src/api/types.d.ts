@@ -4421,6 +4421,8 @@ export interface operations {
                 batch?: string;
                 /** @description Of this schedule. */
                 schedule?: string;
+                /** @description Of this node of the cluster, which has the job or had it at its end. */
+                node?: string;
                 /** @description Created at or after this moment. */
                 created_after?: string;
                 /** @description Created before this moment. */
@@ -4668,6 +4670,8 @@ export interface operations {
                 batch?: string;
                 /** @description Of this schedule. */
                 schedule?: string;
+                /** @description Of this node of the cluster. */
+                node?: string;
                 /** @description Created at or after this moment. */
                 created_after?: string;
                 /** @description Created before this moment. */
@@ -7237,6 +7241,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -7293,6 +7299,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -7348,6 +7356,8 @@ export interface operations {
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
+                /** @description Read by the page. */
+                node?: string;
                 /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
@@ -7408,6 +7418,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -7464,6 +7476,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -7519,6 +7533,8 @@ export interface operations {
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
+                /** @description Read by the page. */
+                node?: string;
                 /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
@@ -7579,6 +7595,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -7635,6 +7653,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -7690,6 +7710,8 @@ export interface operations {
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
+                /** @description Read by the page. */
+                node?: string;
                 /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
@@ -7750,6 +7772,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -7805,6 +7829,8 @@ export interface operations {
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
+                /** @description Read by the page. */
+                node?: string;
                 /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
@@ -7862,6 +7888,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -7917,6 +7945,8 @@ export interface operations {
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
+                /** @description Read by the page. */
+                node?: string;
                 /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
@@ -7974,6 +8004,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -8029,6 +8061,8 @@ export interface operations {
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
+                /** @description Read by the page. */
+                node?: string;
                 /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */

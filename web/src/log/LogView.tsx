@@ -237,7 +237,7 @@ export function LogView({ job, tip }: { job: Job; tip: { next: number; first: nu
         event.preventDefault();
         point(Number(row.dataset["o"]), event.shiftKey);
       }}>
-        <div class="rows" ref={inner}>
+        <div class="rows" ref={inner} style={{ "--gutter": gutter(source.next) }}>
           {visible.rows.map((row, index) => {
             const { marks, first } = wish.text === "" ? { marks: [], first: 0 } : hits.within(row);
             const before = visible.rows[index - 1];
@@ -264,6 +264,11 @@ export function LogView({ job, tip }: { job: Job; tip: { next: number; first: nu
       {asking && <GoTo day={new Date(job.started_at ?? job.created_at)} onGo={(to) => void go(to)} onClose={() => setAsking(false)} />}
     </section>
   );
+}
+
+/** As wide as the numbers of so many bytes may be; it grows twice, and not with each digit. */
+function gutter(next: number): string {
+  return next < 10_000 ? "58px" : next < 10_000_000 ? "76px" : "96px";
 }
 
 const TIMES: Record<Times, string> = { off: "off", clock: "of day", start: "since the start", before: "since the line before" };
