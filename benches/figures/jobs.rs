@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit};
+
 use crate::baseline::{self, Rival};
 use crate::report::Row;
 use crate::service::{Scratch, Service, pause};
@@ -221,11 +223,16 @@ fn naive_latency(python: &Path, count: usize) -> io::Result<f64> {
 
 /// F12.
 pub(crate) fn growth(plan: &Plan, rows: &mut Vec<Row>) -> io::Result<()> {
-    let levels: &[usize] = if plan.quick {
+    let wanted: &[usize] = if plan.quick {
         &[10, 100, 1000]
     } else {
         &[10, 100, 1000, 5000]
     };
+    // The supervisor has four descriptors of a running job, and some for the jobs that are started beside them.
+    let (_, files) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let (levels, beyond): (Vec<usize>, Vec<usize>) = wanted
+        .iter()
+        .partition(|level| u64::try_from(**level * 4 + 512).is_ok_and(|needed| needed <= files));
     let rounds = plan.rounds.min(3);
     let mut rates = vec![vec![]; levels.len()];
     for round in 0..rounds {
@@ -240,7 +247,7 @@ pub(crate) fn growth(plan: &Plan, rows: &mut Vec<Row>) -> io::Result<()> {
         }
     }
     let of_first: Vec<Vec<f64>> = rates.iter().map(|level| ratios(level, &rates[0])).collect();
-    let text: Vec<String> = levels
+    let mut text: Vec<String> = levels
         .iter()
         .zip(&rates)
         .zip(&of_first)
@@ -248,6 +255,9 @@ pub(crate) fn growth(plan: &Plan, rows: &mut Vec<Row>) -> io::Result<()> {
             format!("{level}: {} (× {:.2})", spread(rates, 0), median(ratio))
         })
         .collect();
+    text.extend(beyond.iter().map(|level| {
+        format!("{level}: not measured, {files} open files are the most here (`ulimit -Hn`)")
+    }));
     let worst = of_first
         .iter()
         .map(|level| median(level))
