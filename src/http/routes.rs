@@ -46,8 +46,8 @@ const DELETE: Method = Method::DELETE;
 
 /// What the page keeps in its address. The shell reads nothing of it.
 const SHELL: &[&str] = &[
-    "after", "again", "batch", "before", "label", "name", "order", "page", "queue", "range",
-    "schedule", "state", "tab", "template", "type",
+    "after", "again", "batch", "before", "label", "name", "node", "order", "page", "queue",
+    "range", "schedule", "state", "tab", "template", "type",
 ];
 
 /// Every route.

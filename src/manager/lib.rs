@@ -64,7 +64,7 @@ pub use inputs::Part;
 use job::event::Cursor;
 use job::life::{Refusal, Stop};
 use job::pty::Size;
-use job::query::{Filter, Query};
+use job::query::{Filter, OnNode, Query};
 use job::time::Timestamp;
 use job::{Idempotency, Job, JobId, Spec, State};
 pub use linux::beneath::Kind as FileKind;
@@ -258,7 +258,8 @@ impl Manager {
     }
 
     /// One page of jobs, live and finished.
-    pub async fn list(&self, query: Query) -> Result<Page, StoreError> {
+    pub async fn list(&self, mut query: Query) -> Result<Page, StoreError> {
+        query.filter = self.with_own_node(query.filter);
         listing::page(&self.shared, query).await
     }
 
@@ -269,7 +270,17 @@ impl Manager {
         filter: Filter,
         limit: u64,
     ) -> Result<Vec<(State, u64, bool)>, StoreError> {
-        listing::counts(&self.shared, filter, limit).await
+        listing::counts(&self.shared, self.with_own_node(filter), limit).await
+    }
+
+    /// A hub is the node of its own name.
+    fn with_own_node(&self, mut filter: Filter) -> Filter {
+        if let Some(OnNode::Named(name)) = &filter.node
+            && self.hub().is_some_and(|hub| hub.is_own(name))
+        {
+            filter.node = Some(OnNode::Hub);
+        }
+        filter
     }
 
     /// The jobs that match and have not finished, oldest first.

@@ -37,6 +37,26 @@ fn sleep() -> Value {
     json!({"command": ["sleep", unique_seconds()]})
 }
 
+#[tokio::test]
+async fn a_patch_that_changes_nothing_leaves_the_version_alone() {
+    let server = Server::start().await;
+    let running = id(&server.submit(&sleep()).await);
+    server.in_state(&running, "running").await;
+    let held = json!({"command": ["true"], "hold": true, "name": "held"});
+    let waiting = id(&server.submit(&held).await);
+    for job in [running, waiting] {
+        let before = server.get(&format!("/jobs/{job}")).await.json();
+        for body in [json!({}), json!({"name": before["name"]})] {
+            let same = patch(&server, &job, &body).await;
+            assert_eq!(same.status, 200, "{same}");
+            assert_eq!(same.json()["version"], before["version"], "{body}");
+        }
+        let other = patch(&server, &job, &json!({"name": "other"})).await.json();
+        let version = before["version"].as_u64().unwrap();
+        assert_eq!(other["version"], version + 1);
+    }
+}
+
 fn state_of(pid: i32) -> char {
     Process::read(pid).map_or('-', |process| process.state)
 }

@@ -4413,6 +4413,8 @@ export interface operations {
                 batch?: string;
                 /** @description Of this schedule. */
                 schedule?: string;
+                /** @description Of this node of the cluster, which has the job or had it at its end. */
+                node?: string;
                 /** @description Created at or after this moment. */
                 created_after?: string;
                 /** @description Created before this moment. */
@@ -4665,6 +4667,8 @@ export interface operations {
                 batch?: string;
                 /** @description Of this schedule. */
                 schedule?: string;
+                /** @description Of this node of the cluster. */
+                node?: string;
                 /** @description Created at or after this moment. */
                 created_after?: string;
                 /** @description Created before this moment. */
@@ -7234,6 +7238,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -7290,6 +7296,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -7345,6 +7353,8 @@ export interface operations {
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
+                /** @description Read by the page. */
+                node?: string;
                 /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
@@ -7405,6 +7415,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -7461,6 +7473,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -7516,6 +7530,8 @@ export interface operations {
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
+                /** @description Read by the page. */
+                node?: string;
                 /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
@@ -7576,6 +7592,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -7632,6 +7650,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -7687,6 +7707,8 @@ export interface operations {
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
+                /** @description Read by the page. */
+                node?: string;
                 /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
@@ -7747,6 +7769,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -7802,6 +7826,8 @@ export interface operations {
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
+                /** @description Read by the page. */
+                node?: string;
                 /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
@@ -7859,6 +7885,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -7914,6 +7942,8 @@ export interface operations {
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
+                /** @description Read by the page. */
+                node?: string;
                 /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
@@ -7971,6 +8001,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -8026,6 +8058,8 @@ export interface operations {
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
+                /** @description Read by the page. */
+                node?: string;
                 /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
