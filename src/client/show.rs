@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::connection::{Client, ConnectArgs};
 use super::describe::describe;
@@ -149,7 +149,7 @@ async fn list(client: &Client, args: &PsArgs) -> Result<(String, Option<String>)
         (true, true) => None,
         (true, false) => Some(lookup::live_states()),
     };
-    query.extend(states.map(|states| ("state", states)));
+    query.extend(states.clone().map(|states| ("state", states)));
     query.extend(
         args.selector
             .clone()
@@ -166,8 +166,10 @@ async fn list(client: &Client, args: &PsArgs) -> Result<(String, Option<String>)
         !has_more
     })
     .await?;
-    let note =
-        has_more.then(|| format!("only the newest {limit} jobs are shown; --limit 0 shows all"));
+    let note = match has_more {
+        true => Some(count(client, &query, states.as_deref()).await?.note(limit)),
+        false => None,
+    };
     if args.json {
         let list = json!({ "jobs": jobs, "has_more": has_more });
         return Ok((format!("{list}\n"), note));
@@ -178,6 +180,51 @@ async fn list(client: &Client, args: &PsArgs) -> Result<(String, Option<String>)
         return Ok((ids, note));
     }
     Ok((table(&jobs, terminal::style()), note))
+}
+
+/// How many jobs a list has that is cut.
+#[derive(Debug, PartialEq, Eq)]
+struct Count {
+    jobs: u64,
+    /// There are no more.
+    exact: bool,
+}
+
+impl Count {
+    /// Of an answer of `GET /jobs/counts`, in these states or in any.
+    fn of(answer: &Value, states: Option<&str>) -> Self {
+        let is_meant = |entry: &&Value| {
+            let state = entry["state"].as_str().unwrap_or_default();
+            states.is_none_or(|states| states.split(',').any(|one| one.trim() == state))
+        };
+        let counts = answer["counts"].as_array().into_iter().flatten();
+        let meant: Vec<&Value> = counts.filter(is_meant).collect();
+        Self {
+            jobs: meant.iter().filter_map(|it| it["count"].as_u64()).sum(),
+            exact: meant.iter().all(|it| it["exact"] != false),
+        }
+    }
+
+    fn note(&self, shown: usize) -> String {
+        let more = if self.exact { "" } else { "more than " };
+        format!(
+            "{shown} of {more}{} jobs shown, the newest; --limit 0 shows all",
+            self.jobs
+        )
+    }
+}
+
+/// Counts what the query of a list means, without its limit.
+async fn count(
+    client: &Client,
+    query: &[(&str, String)],
+    states: Option<&str>,
+) -> Result<Count, Failure> {
+    let is_filter = |name: &str| !matches!(name, "state" | "page_size" | "view");
+    let filter: Vec<_> = query.iter().filter(|(name, _)| is_filter(name)).collect();
+    let request = || client.get("/jobs/counts").query(&filter);
+    let answer: Value = client.json(request).await?;
+    Ok(Count::of(&answer, states))
 }
 
 fn table(jobs: &[Job], style: Style) -> String {
@@ -241,8 +288,6 @@ fn colour(state: &str) -> Option<Colour> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
 
     fn job(fields: Value) -> Job {
@@ -268,6 +313,22 @@ mod tests {
             line.contains("  1m5s  n\\x1b[2J  printf '\\x1b]0;x\\x07'"),
             "{line}"
         );
+    }
+
+    #[test]
+    fn what_is_not_shown_is_counted() {
+        let answer = json!({"counts": [{"state": "running", "count": 30, "exact": true},
+            {"state": "queued", "count": 100, "exact": false}]});
+        let note = |states| Count::of(&answer, states).note(10);
+        assert_eq!(
+            note(Some("running")),
+            "10 of 30 jobs shown, the newest; --limit 0 shows all"
+        );
+        assert_eq!(
+            note(Some("queued,running")),
+            "10 of more than 130 jobs shown, the newest; --limit 0 shows all"
+        );
+        assert_eq!(note(None), note(Some("queued,running")));
     }
 
     #[test]

@@ -44,13 +44,19 @@ async fn an_unknown_field_is_shown_the_nearest_one() {
         ("nonsense", ""),
     ] {
         let told = detail(&server, json!({"script": "true", given: 1})).await;
-        let expected = if meant.is_empty() {
-            "known fields: ".to_owned()
+        if meant.is_empty() {
+            let listed = "an unknown field; known fields: ";
+            assert!(told.starts_with(listed), "{given}: {told}");
         } else {
-            format!("did you mean {meant}? known fields: ")
-        };
-        assert!(told.starts_with(&expected), "{given}: {told}");
+            assert_eq!(told, format!("did you mean {meant}?"), "{given}");
+        }
     }
+    // The list comes once.
+    let body = json!({"script": "true", "workdir": 1, "volumes": 2, "comand": 3});
+    let reply = server.post("/jobs", &body).await;
+    let errors = reply.json()["errors"].clone();
+    assert_eq!(errors.as_array().unwrap().len(), 3, "{reply}");
+    assert_eq!(reply.to_string().matches("known fields: ").count(), 1);
     let reply = server.get("/jobs?states=running").await;
     let told = reply.json()["errors"][0]["detail"].clone();
     let told = told.as_str().unwrap();

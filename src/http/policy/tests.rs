@@ -295,7 +295,7 @@ fn a_bad_policy_is_refused_in_one_line() {
         ),
         (
             "[template.a]\ncommand = [\"/bin/ls\"]\nspec.timeout = 1",
-            "/timeout: did you mean timeout_seconds? known fields",
+            "/timeout: did you mean timeout_seconds?",
         ),
         (
             "[template.a]\ncommand = [\"/bin/ls\"]\nshell = true",

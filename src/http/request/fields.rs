@@ -287,14 +287,18 @@ impl<'a> Fields<'a> {
         field.member(key, &ABSENT).refuse::<()>(code, detail);
     }
 
-    /// Notes every field that nobody asked for.
+    /// Notes every field that nobody asked for. The known ones are listed once, and only if no name is near.
     pub(super) fn finish(self) {
-        let known = format!("known fields: {}", self.known.join(", "));
+        let mut is_listed = false;
         for key in self.object.members.keys() {
             if !self.known.contains(&key.as_str()) {
                 let detail = match nearest(key, &self.known) {
-                    Some(near) => format!("did you mean {near}? {known}"),
-                    None => known.clone(),
+                    Some(near) => format!("did you mean {near}?"),
+                    None if is_listed => "an unknown field".to_owned(),
+                    None => {
+                        is_listed = true;
+                        format!("an unknown field; known fields: {}", self.known.join(", "))
+                    }
                 };
                 self.refuse(key, code::UNKNOWN_FIELD, detail);
             }

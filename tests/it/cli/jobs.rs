@@ -36,6 +36,15 @@ async fn jobs_are_listed_and_described_for_people_and_for_programs() {
             "{args:?}"
         );
     }
+    for (args, of) in [
+        (&["ps", "-an", "1"][..], 2),
+        (&["ps", "-an", "1", "-l", "a"], 0),
+    ] {
+        let ran = cli(&server, args).good();
+        assert_eq!(lines(&ran).len(), 2, "{ran:?}");
+        let note = format!("1 of {of} jobs shown");
+        assert_eq!(ran.stderr.contains(&note), of > 1, "{ran:?}");
+    }
     let list = cli(&server, &["ps", "-a", "--json"]).good().json();
     assert_eq!(list["jobs"].as_array().unwrap().len(), 2);
     let shown = cli(&server, &["show", "--json", &dead]).good().json();
