@@ -25,6 +25,7 @@ pub(super) const PARAMETERS: &[&str] = &[
     "created_before",
     "page_size",
     "page_token",
+    "idempotency_key",
     "order_by",
     "view",
 ];

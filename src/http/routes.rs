@@ -270,7 +270,7 @@ pub(super) fn table() -> Vec<Route> {
             cluster::STREAM,
             cluster::stream,
         ),
-        route(POST, "/drain", Admin, &[], service::drain),
+        route(POST, "/drain", Admin, service::DRAIN, service::drain),
         route(DELETE, "/drain", Admin, &[], service::end_drain),
         route(GET, "/healthz", Public, &[], service::healthz),
         route(GET, "/readyz", Public, &["serving"], service::readyz),

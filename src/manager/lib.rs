@@ -175,6 +175,11 @@ impl Manager {
         submit::submitted(&self.shared, actor, idempotency).await
     }
 
+    /// The id of the job or the batch that this actor has made with this key.
+    pub async fn made(&self, actor: &str, key: &str) -> Result<Option<JobId>, StoreError> {
+        self.shared.store.made(actor, key).await
+    }
+
     /// The nodes of the cluster whose hub this is.
     #[must_use]
     pub fn hub(&self) -> Option<Hub> {
@@ -351,11 +356,23 @@ impl Manager {
                 return Err(RequestError::MonitorGone);
             }
         }
-        if self.shared.purge(vec![id]).await? {
+        if self.shared.purge(&[id]).await?.is_empty() {
             Ok(())
         } else {
             Err(RequestError::DependedOn)
         }
+    }
+
+    /// Removes records and outputs of jobs that have ended and have left no processes; returns those that stay because
+    /// unfinished jobs depend on them. Once this has been polled, all of it happens, whether anybody waits for it or not.
+    pub async fn purge_ended(&self, ids: Vec<JobId>) -> Result<Vec<JobId>, RequestError> {
+        let (answer, answered) = oneshot::channel();
+        let shared = self.shared.clone();
+        self.shared.spawn(async move {
+            let _ = answer.send(shared.purge(&ids).await);
+        });
+        let purged = answered.await.map_err(|_| RequestError::MonitorGone)?;
+        Ok(purged?)
     }
 
     /// The job's live processes, and those that a lost job has left.

@@ -190,6 +190,18 @@ pub(super) fn submitted(
     }))
 }
 
+/// What a submission with this key has made.
+pub(super) fn made(
+    connection: &Connection,
+    actor: &str,
+    key: &str,
+) -> rusqlite::Result<Option<JobId>> {
+    connection
+        .prepare_cached("SELECT id FROM idempotency WHERE actor = ? AND key = ?")?
+        .query_row([actor, key], |row| row.get(0).map(JobId::from_bytes))
+        .optional()
+}
+
 /// Adds a job that is not in a terminal state.
 pub(super) fn insert_live(connection: &Connection, row: &Row) -> Result<(), Fault> {
     connection

@@ -496,10 +496,12 @@ async fn all_jobs_that_match_are_stopped_and_no_other() {
 async fn a_draining_service_takes_no_new_jobs_and_lets_the_others_run() {
     let server = Server::start().await;
     let job = id(&server.submit(&sleep()).await);
+    let held = json!({"command": ["true"], "hold": true});
+    let held = id(&server.submit(&held).await);
     let drained = server.send(server.request(Method::POST, "/drain")).await;
     assert_eq!(
         (drained.status, drained.json()),
-        (202, json!({"draining": true}))
+        (202, json!({"draining": true, "running": 1, "queued": 1}))
     );
     let refused = server.post("/jobs", &sleep()).await;
     assert_eq!((refused.status, refused.code().as_str()), (503, "draining"));
@@ -518,7 +520,7 @@ async fn a_draining_service_takes_no_new_jobs_and_lets_the_others_run() {
     );
     assert_eq!(server.get("/readyz").await.status, 200);
     let job_again = id(&server.submit(&sleep()).await);
-    for job in [job, job_again] {
+    for job in [job, job_again, held] {
         server.stop(&job, "force").await;
     }
 }
