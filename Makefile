@@ -53,7 +53,7 @@ help:
 	@echo 'make docs               the generated parts of docs/, which are committed'
 	@echo 'make book               the documentation as a site, in target/book/html'
 	@echo 'make recording          the recording in README, of a real service in a terminal'
-	@echo 'make pictures           the pictures of README and docs, of a real service'
+	@echo 'make pictures           the pictures of README and docs, of a real service (ten minutes)'
 	@echo 'make test-web           the page: types, unit tests, and web/dist is what its sources give (needs Node)'
 	@echo 'make test-page          the page in a browser, on a real service (needs Node and Chromium)'
 	@echo 'make test-manifests     packaging/kubernetes, against the schemas of Kubernetes'
@@ -183,7 +183,7 @@ test-web: $(NODE_MODULES)
 	cd web && npm run --silent types && git diff --exit-code -- src/api/types.d.ts && npm run --silent check && npm test
 	cd web && node build.mjs ../target/web && diff -r dist ../target/web || { echo 'web/dist is not what the sources give: make web' >&2; exit 1; }
 
-# The pictures of README and docs.
+# The pictures of README and docs; as root they have a notice in them.
 pictures: $(NODE_MODULES) test-build
 	scripts/need.sh chromium
 	node tests/page/pictures.mjs

@@ -53,7 +53,8 @@ test("a stop with grace and reason; one that does not listen is killed; its reas
   });
   await page.reload();
   await page.getByText("PID 8123 rsync is in state D, waiting for a disk or a network file system").waitFor();
-  await page.unroute(`${service.url}/jobs/${job.id}`);
+  // One that is on its way is waited for.
+  await page.unrouteAll({ behavior: "wait" });
   await page.getByRole("button", { name: "Stop", exact: true }).click();
   await page.getByRole("button", { name: "Kill at once" }).click();
   await page.locator(".title .state", { hasText: "Canceled" }).waitFor();

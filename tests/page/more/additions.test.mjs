@@ -255,3 +255,37 @@ test("a job says when it is ready, and on which ports it listens", options, asyn
   await card.waitFor({ state: "detached" });
   await visitor.leave();
 });
+
+test("what ended is charts and a table whose rows lead to their jobs; pauses are in the time line; the output is a text in a tab", options, async () => {
+  const job = await service.create({ script: "echo plain words; read line; exit 3", stdin: { mode: "open" }, name: "charted" });
+  await until(async () => (await service.job(job.id)).output.next_offset > 0, "its output");
+  const visitor = await browser.signedIn(service, `jobs/${job.id}`);
+  const { page } = visitor;
+  await page.locator(".timeline").waitFor();
+  assert.equal(await page.locator(".timeline .fill-paused").count(), 0);
+  await page.getByRole("button", { name: "Pause" }).click();
+  await page.locator(".timeline .fill-paused").waitFor();
+  await page.locator(".timeline .tp", { hasText: "paused for" }).waitFor();
+  await page.getByRole("button", { name: "Resume" }).click();
+  await page.locator(".title .state", { hasText: "Running" }).waitFor();
+  await write(job, "on\n");
+  await page.locator(".title .state", { hasText: "Failed" }).waitFor();
+  await page.getByRole("group", { name: /paused for/ }).waitFor();
+  assert.equal(await page.locator(".timeline .fill-paused").count(), 1);
+  // Elsewhere than in the page: nothing of it can act there.
+  const opened = visitor.context.waitForEvent("page");
+  await page.getByRole("button", { name: "Download" }).click();
+  await page.getByRole("menuitem", { name: "As plain text, in a tab" }).click();
+  const tab = await opened;
+  await tab.getByText("plain words").waitFor();
+  assert.equal(await tab.evaluate(() => document.contentType), "text/plain");
+  assert.equal(await tab.evaluate(() => opener), null);
+  await tab.close();
+  await page.goto(`${service.url}/ui/`);
+  for (const label of [/jobs ended$/, /^At most .* ran and .* waited/, /^Jobs that ended have used/]) await page.locator(`svg.bars`).and(page.getByLabel(label)).waitFor();
+  await page.getByText("The same as a table").focus();
+  await page.keyboard.press("Enter");
+  await page.locator("details.folded a", { hasText: "failed" }).first().click();
+  await page.locator("tr", { hasText: "charted" }).waitFor();
+  await visitor.leave();
+});

@@ -3856,7 +3856,7 @@ export interface components {
             read_bytes: number | null;
             /** @description To disks. */
             written_bytes: number | null;
-            /** @description The arguments; without any */
+            /** @description The arguments; without any, the command name in brackets. */
             command: string[];
             user_cpu_seconds: number;
             system_cpu_seconds: number;
@@ -8144,7 +8144,7 @@ export interface operations {
     listBatches: {
         parameters: {
             query?: {
-                /** @description The maximum number of batches */
+                /** @description The maximum number of batches, up to 1000. */
                 page_size?: number;
                 /** @description The `next_page_token` of a list. */
                 page_token?: string;

@@ -16,7 +16,7 @@ export function Timeline({ job, onExtend }: { job: Job; onExtend: (() => void) |
 
 function Track({ job, started, onExtend }: { job: Job; started: string; onExtend: (() => void) | null }) {
   const clock = now.value + skew.value;
-  const events = useResource((stop) => readEvents(`/jobs/${job.id}/events`, { type: "job.paused,job.resumed,job.stopping,job.finished" }, stop), ["pauses", job.id, job.state]);
+  const events = useResource((stop) => readEvents(`/jobs/${job.id}/events`, { type: "job.paused,job.resumed,job.stopping,job.finished" }, stop), ["pauses", job.id, job.state], [`job:${job.id}`]);
   const start = Date.parse(started);
   const end = job.finished_at ? Date.parse(job.finished_at) : null;
   const deadline = job.deadline_at ? Date.parse(job.deadline_at) : null;
