@@ -157,6 +157,10 @@ test("find while the job writes: hits come with the output, and Escape ends the 
   await until(async () => (await seen(page)).some((line) => /^needle [0-9]{2}/.test(line)), "some output");
   await box.fill("needle");
   await until(async () => (await hits()) >= 20, "hits");
+  // What is written after the search has ended is found as well.
+  const [then, written] = [await hits(), (await service.job(job.id)).output.next_offset];
+  await until(async () => (await service.job(job.id)).output.next_offset > written + 2000 && (await hits()) > then + 40, "hits in what came later");
+  await page.locator(".lines .hit").first().waitFor();
   // A search of a large log is still being read by the service when Escape comes.
   const large = await service.create({ script: "yes abcdefghijklmnopqrstuvwxyz | head -c 60000000", output: { max_bytes: 100_000_000 } });
   await service.finished(large.id);

@@ -15,8 +15,26 @@ export interface FindWish {
   sameCase: boolean;
 }
 
-/** Begins a search; what is found so far is told again and again. The answer ends it. */
-export function search(id: string, which: Which, wish: FindWish, tell: (hits: Hits, problem: string) => void): () => void {
+/** Between two looks at what a log has become. */
+const PAUSE = 1000;
+
+/** Until the log is longer than this. */
+function grown(next: () => number, from: number, signal: AbortSignal): Promise<void> {
+  return new Promise((done, failed) => {
+    const timer = setInterval(() => {
+      if (document.hidden || next() <= from) return;
+      clearInterval(timer);
+      done();
+    }, PAUSE);
+    signal.addEventListener("abort", () => {
+      clearInterval(timer);
+      failed(signal.reason);
+    });
+  });
+}
+
+/** Begins a search, also of what is written later, `next` being the end of the log; what is found so far is told again and again. The answer ends it. */
+export function search(id: string, which: Which, wish: FindWish, next: () => number, tell: (hits: Hits, problem: string) => void): () => void {
   const abort = new AbortController();
   if (wish.text === "") {
     tell(new Hits(), "");
@@ -26,20 +44,25 @@ export function search(id: string, which: Which, wish: FindWish, tell: (hits: Hi
     const hits = new Hits();
     try {
       const query = { q: wish.text, regex: wish.regex, case: wish.sameCase, stream: which === "all" ? null : which };
-      const answer = await send("GET", `/jobs/${id}/output/search`, { query, signal: abort.signal });
-      let told = 0;
-      for await (const line of lines(answer.body!)) {
-        const json = JSON.parse(line);
-        if (json.type === "match") hits.push({ offset: json.offset, length: json.length, line: json.line ?? null });
-        else if (json.type === "progress") hits.scannedTo = json.scanned_to;
-        else if (json.type === "end") hits.done = true;
-        if (performance.now() - told > 100) {
-          told = performance.now();
-          tell(hits, "");
+      for (;;) {
+        const until = next();
+        const answer = await send("GET", `/jobs/${id}/output/search`, { query: { ...query, offset: hits.scannedTo || null }, signal: abort.signal });
+        let told = 0;
+        for await (const line of lines(answer.body!)) {
+          const json = JSON.parse(line);
+          if (json.type === "match") hits.push({ offset: json.offset, length: json.length, line: json.line ?? null });
+          else if (json.type === "progress") hits.scannedTo = json.scanned_to;
+          else if (json.type === "end") hits.done = true;
+          if (performance.now() - told > 100) {
+            told = performance.now();
+            tell(hits, "");
+          }
         }
+        hits.done = true;
+        hits.scannedTo = Math.max(hits.scannedTo, until, (hits.list.at(-1)?.offset ?? -1) + 1);
+        tell(hits, "");
+        await grown(next, hits.scannedTo, abort.signal);
       }
-      hits.done = true;
-      tell(hits, "");
     } catch (error) {
       if (!abort.signal.aborted) tell(hits, error instanceof Problem ? (error.errors[0]?.detail ?? error.detail) : words(error));
     }

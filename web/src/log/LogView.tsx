@@ -132,7 +132,7 @@ export function LogView({ job, tip }: { job: Job; tip: { next: number; first: nu
     };
   }, [port]);
 
-  useEffect(() => search(job.id, which, wish, (found, problem) => {
+  useEffect(() => search(job.id, which, wish, () => source.next, (found, problem) => {
     setHits(found);
     setFindProblem(problem);
     draw();
