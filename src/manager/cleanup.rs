@@ -1,4 +1,4 @@
-//! What servers that were killed have not tidied up: records and cgroups of jobs that are over.
+//! What earlier servers have left: records and cgroups of jobs that are over, and directories kept for others.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ pub(super) async fn remove(shared: &Arc<Shared>, unfinished: HashSet<JobId>) {
         if let Ok(home) = &listing.host.cgroup {
             home.sweep(|job| job.parse().is_ok_and(|id| unfinished.contains(&id)));
         }
+        listing.job_dirs.remove_spares();
         let mut found = listing.job_dirs.untidy();
         found.retain(|id| !unfinished.contains(id));
         found

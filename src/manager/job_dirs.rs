@@ -25,14 +25,27 @@ pub(super) struct JobDirs {
     jobs: OwnedFd,
     damaged_records: AtomicU64,
     untidied: Mutex<Untidied>,
+    /// The jobs that are over and whose directories are kept for others.
+    spares: Mutex<Vec<JobId>>,
 }
+
+/// The most directories that are kept: as many as there are monitors without a job.
+const MOST_SPARES: usize = 32;
 
 /// Jobs that are over and whose records are still there.
 #[derive(Debug, Default)]
 struct Untidied {
-    jobs: Vec<JobId>,
+    jobs: Vec<Over>,
     /// Somebody removes them.
     is_tidying: bool,
+}
+
+/// A job that is over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Over {
+    pub(super) job: JobId,
+    /// Its directory may be another job's: see [`record::set_aside`].
+    pub(super) is_spare: bool,
 }
 
 impl JobDirs {
@@ -41,6 +54,7 @@ impl JobDirs {
             jobs,
             damaged_records: AtomicU64::new(0),
             untidied: Mutex::default(),
+            spares: Mutex::default(),
         }
     }
 
@@ -82,7 +96,7 @@ impl JobDirs {
     /// Reads a job's record from its directory; `Ok(None)` if there is neither the one nor the other.
     pub(super) fn read_record(&self, id: JobId) -> io::Result<Option<record::Found>> {
         match record::open_directory(self.jobs.as_fd(), id) {
-            Ok(directory) => record::read(directory.as_fd()),
+            Ok(directory) => record::read(directory.as_fd(), id),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -129,7 +143,7 @@ impl JobDirs {
 
     pub(super) async fn output(self: &Arc<Self>, id: JobId) -> Option<output::Reader> {
         let opened = self.apart(move |jobs| {
-            let directory = record::open_directory(jobs, id)?;
+            let directory = record::open_to_read(jobs, id)?;
             output::Reader::open(directory)
         });
         opened.await?.ok()
@@ -137,7 +151,7 @@ impl JobDirs {
 
     /// The sizes that the job's terminal got, and when.
     pub(super) async fn sizes(self: &Arc<Self>, id: JobId) -> io::Result<Vec<(Timestamp, Size)>> {
-        let read = self.apart(move |jobs| match record::open_directory(jobs, id) {
+        let read = self.apart(move |jobs| match record::open_to_read(jobs, id) {
             Ok(directory) => output::sizes::read(directory),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(error),
@@ -171,12 +185,12 @@ impl JobDirs {
         let _ = tokio::task::spawn_blocking(move || dirs.remove_record_now(id)).await;
     }
 
-    /// The same, of a job that is over: once this has returned, or soon after. One caller at a time does it for all, since
-    /// handing each to a thread that may block costs more than the removal.
-    pub(super) async fn tidy(self: &Arc<Self>, id: JobId) {
+    /// The same, of a job that is over, or its directory is kept for another: once this has returned, or soon after. One caller
+    /// at a time does it for all, since handing each to a thread that may block costs more than the removal.
+    pub(super) async fn tidy(self: &Arc<Self>, over: Over) {
         {
             let mut untidied = self.untidied();
-            untidied.jobs.push(id);
+            untidied.jobs.push(over);
             if std::mem::replace(&mut untidied.is_tidying, true) {
                 return;
             }
@@ -186,9 +200,11 @@ impl JobDirs {
             let dirs = self.clone();
             // Those of a removal that panicked are left to the next server.
             let _ = tokio::task::spawn_blocking(move || {
-                for id in jobs {
+                for Over { job, is_spare } in jobs {
                     linux::failpoint::hit("record.removing");
-                    dirs.remove_record_now(id);
+                    if !is_spare || !dirs.set_aside(job) {
+                        dirs.remove_record_now(job);
+                    }
                     linux::failpoint::hit("record.removed");
                 }
             })
@@ -199,6 +215,34 @@ impl JobDirs {
                 return;
             }
         }
+    }
+
+    /// Keeps the directory of a job that is over for another; `false` if that cannot be. Blocks.
+    fn set_aside(&self, job: JobId) -> bool {
+        if self.spares().len() >= MOST_SPARES {
+            return false;
+        }
+        let is_kept = record::set_aside(self.jobs.as_fd(), job).is_ok_and(|is_kept| is_kept);
+        if is_kept {
+            self.spares().push(job);
+        }
+        is_kept
+    }
+
+    /// A job that is over and whose directory the next job may have.
+    pub(super) fn take_spare(&self) -> Option<JobId> {
+        self.spares().pop()
+    }
+
+    /// Removes the directories that an earlier server has kept. Blocks.
+    pub(super) fn remove_spares(&self) {
+        if let Err(error) = record::remove_spares(self.jobs.as_fd()) {
+            tracing::warn!(%error, "directories that an earlier server has kept could not be removed: {error}");
+        }
+    }
+
+    fn spares(&self) -> MutexGuard<'_, Vec<JobId>> {
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn untidied(&self) -> MutexGuard<'_, Untidied> {

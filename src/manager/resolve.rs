@@ -215,6 +215,7 @@ impl Resolver {
             open_stdin: spec.stdin == Stdin::Open && spec.pty.is_none(),
             pty: spec.pty.clone(),
             log_from: job.attempt_offset(),
+            spare: None,
         })
     }
 

@@ -21,6 +21,7 @@ pub(super) use acceptance::Acceptance;
 
 use super::admission::Ticket;
 use super::adopt::{self, Fate, NoRecord, Origin};
+use super::job_dirs::Over;
 use super::readers::Readers;
 use super::shared::Shared;
 use super::shutdown::ShutdownPlan;
@@ -75,6 +76,8 @@ pub(super) struct Runner {
     notify: Option<NotifySocket>,
     /// Happenings that are told with the next change.
     untold: Vec<Event>,
+    /// Its directory may be another job's once it is over.
+    is_spare: bool,
 }
 
 /// What is told of a job, and by whom.
@@ -117,6 +120,7 @@ impl Runner {
             granted_at: None,
             notify: None,
             untold: Vec::new(),
+            is_spare: false,
             shared,
             job,
             publish,
@@ -160,7 +164,8 @@ impl Runner {
             awake_until = Instant::now() + WAKEFUL;
         }
         if self.told.is_terminal() {
-            self.shared.job_dirs.tidy(self.job.id).await;
+            let (job, is_spare) = (self.job.id, self.is_spare);
+            self.shared.job_dirs.tidy(Over { job, is_spare }).await;
         }
     }
 
@@ -390,6 +395,9 @@ impl Runner {
     /// The end as the last record tells it. Its start is noted before others may start in its place.
     fn finish(&mut self, record: &Record) {
         mirror::finish(&mut self.job, record);
+        // A leader that executed nothing may write into the record later than anybody knows, and so may a rescuer's.
+        let was_plain = !record.rescued && record.leader.is_some() && !self.job.spec.takes_input();
+        self.is_spare = was_plain && self.origin == Origin::Ours;
         warning::note(self, record);
         if record.rescued {
             self.shared.metrics.rescued();

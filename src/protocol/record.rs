@@ -5,11 +5,15 @@
 //! a checksum: whenever the writer is killed, one slot holds a complete record. The monitor holds a POSIX
 //! record lock (fcntl(2) `F_SETLK`) on the file for as long as it lives; fork(2) does not inherit it, and
 //! `F_GETLK` names its holder, so liveness never hangs on a process number read from disk.
+//!
+//! Making and removing such a file costs as much as a short job's program, so one may be used again (`spare`). What another job
+//! has left in it counts as nothing: a record names its job, and a leader's note has a tag.
 
 mod directory;
 mod lock;
 mod notes;
 mod slots;
+mod spare;
 
 use std::fs::File;
 use std::io;
@@ -35,9 +39,10 @@ use linux::failpoint;
 use linux::procfs::{self, ProcessIdentity};
 pub use lock::{lock, lock_holder};
 use notes::Noted;
-pub use notes::{LAST_WORD, LEADER_NOTE, LastWord, LeaderNote};
+pub use notes::{LAST_WORD, LEADER_NOTE, LastWord, LeaderNote, tag_of};
 use slots::{LENGTH, SLOT, Slot, frame, newest, read_slot};
 pub use slots::{parse_slot, sealed, warm_up};
+pub use spare::{open_to_read, remove_spares, set_aside, take_spare};
 
 /// The file's name in the job's directory.
 const FILE: &str = "record";
@@ -119,6 +124,11 @@ impl Writer {
         if !lock(&file)? {
             return Err(io::Error::from(Errno::EAGAIN));
         }
+        Self::begin(file)
+    }
+
+    /// Begins a record in a file that is locked.
+    fn begin(file: File) -> io::Result<Self> {
         // A server that took this launch for dead has discarded it, and launches the job again.
         if nix::sys::stat::fstat(&file)?.st_nlink == 0 {
             return Err(io::Error::from(Errno::ESTALE));
@@ -127,13 +137,13 @@ impl Writer {
     }
 
     /// Goes on with the file of a monitor that is dead: takes the lock and returns its last record.
-    pub fn resume(directory: BorrowedFd<'_>) -> io::Result<(Self, Record)> {
+    pub fn resume(directory: BorrowedFd<'_>, job: JobId) -> io::Result<(Self, Record)> {
         let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = File::from(openat(directory, FILE, flags, Mode::empty())?);
         if !lock(&file)? {
             return Err(io::Error::from(Errno::EAGAIN));
         }
-        let (sequence, record) = read_record(&file)
+        let (sequence, record) = read_record(&file, job)
             .record
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
         Ok((Self { file, sequence }, record))
@@ -194,8 +204,8 @@ pub struct Found {
     pub last_word: Option<SpawnFailure>,
 }
 
-/// Reads the record in a job's directory; `Ok(None)` if there is no such file.
-pub fn read(directory: BorrowedFd<'_>) -> io::Result<Option<Found>> {
+/// Reads the job's record in its directory; `Ok(None)` if there is no such file.
+pub fn read(directory: BorrowedFd<'_>, job: JobId) -> io::Result<Option<Found>> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let file: OwnedFd = match openat(directory, FILE, flags, Mode::empty()) {
         Ok(file) => file,
@@ -205,7 +215,7 @@ pub fn read(directory: BorrowedFd<'_>) -> io::Result<Option<Found>> {
     let file = File::from(file);
     // The lock first: a monitor that ends in between has written its last record before it let go.
     let monitor = lock_holder(&file)?;
-    let ReadRecord { record, is_damaged } = read_record(&file);
+    let ReadRecord { record, is_damaged } = read_record(&file, job);
     Ok(Some(Found {
         damaged: record.is_none() && is_damaged,
         record: record.map(|(_, record)| record),
@@ -220,10 +230,10 @@ struct ReadRecord {
     is_damaged: bool,
 }
 
-fn read_record(file: &File) -> ReadRecord {
+fn read_record(file: &File, job: JobId) -> ReadRecord {
     // The note first: a record that comes later than it knows of the leader, or has its end.
-    let note = notes::read_leader(file);
-    let slots = [read_slot(file, 0), read_slot(file, SLOT)];
+    let note = notes::read_leader(file, job);
+    let slots = [read_slot(file, 0, job), read_slot(file, SLOT, job)];
     let is_damaged =
         matches!(note, Noted::Damaged) || slots.iter().any(|slot| matches!(slot, Slot::Damaged));
     let record = newest(slots).and_then(|(sequence, mut record)| {
@@ -246,7 +256,7 @@ fn read_record(file: &File) -> ReadRecord {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::os::fd::AsFd;
 
     use proptest::prelude::*;
@@ -258,9 +268,11 @@ mod tests {
     use job::life::Plan;
     use job::spec::Spec;
 
-    fn record(number: u32) -> Record {
+    const JOB: JobId = JobId::from_bytes([7; 16]);
+
+    pub(crate) fn record(number: u32) -> Record {
         Record {
-            job: JobId::generate(),
+            job: JOB,
             attempt: number,
             boot_id: "b".into(),
             monitor: ProcessIdentity {
@@ -294,14 +306,20 @@ mod tests {
     #[test]
     fn the_newest_record_is_read() {
         let (_keep, directory) = directory();
-        assert!(read(directory.as_fd()).unwrap().is_none());
+        assert!(read(directory.as_fd(), JOB).unwrap().is_none());
         let mut writer = Writer::create(directory.as_fd()).unwrap();
-        assert!(read(directory.as_fd()).unwrap().unwrap().record.is_none());
+        assert!(
+            read(directory.as_fd(), JOB)
+                .unwrap()
+                .unwrap()
+                .record
+                .is_none()
+        );
         for number in 1..=5 {
             writer.write(&record(number)).unwrap();
         }
         assert_eq!(
-            read(directory.as_fd())
+            read(directory.as_fd(), JOB)
                 .unwrap()
                 .unwrap()
                 .record
@@ -315,13 +333,13 @@ mod tests {
     fn what_is_no_record_counts_as_damaged_and_nothing_as_nothing() {
         let (keep, directory) = directory();
         let _writer = Writer::create(directory.as_fd()).unwrap();
-        assert!(!read(directory.as_fd()).unwrap().unwrap().damaged);
+        assert!(!read(directory.as_fd(), JOB).unwrap().unwrap().damaged);
         std::fs::write(keep.path().join(FILE), b"PrRc garbage").unwrap();
-        let found = read(directory.as_fd()).unwrap().unwrap();
+        let found = read(directory.as_fd(), JOB).unwrap().unwrap();
         assert!(found.damaged && found.record.is_none());
     }
 
-    const LEADER: LeaderNote = LeaderNote {
+    pub(crate) const LEADER: LeaderNote = LeaderNote {
         identity: ProcessIdentity {
             pid: 11,
             start_ticks: 12,
@@ -345,13 +363,13 @@ mod tests {
     fn a_record_that_is_ahead_counts_from_the_leaders_note_on() {
         let (_keep, directory) = directory();
         let mut writer = Writer::create(directory.as_fd()).unwrap();
-        let found = || read(directory.as_fd()).unwrap().unwrap();
+        let found = || read(directory.as_fd(), JOB).unwrap().unwrap();
         writer.write(&ahead(procfs::boot_id().unwrap())).unwrap();
         assert!(found().record.is_none() && !found().damaged);
         // Half of a note: a leader was there, and nobody knows what it did next.
-        note(&writer, &LEADER.to_bytes()[..16], LEADER_NOTE);
+        note(&writer, &LEADER.to_bytes(tag_of(JOB))[..16], LEADER_NOTE);
         assert!(found().record.is_none() && found().damaged);
-        note(&writer, &LEADER.to_bytes(), LEADER_NOTE);
+        note(&writer, &LEADER.to_bytes(tag_of(JOB)), LEADER_NOTE);
         let leader = found().record.unwrap().leader.unwrap();
         assert_eq!(leader, LEADER.leader());
         assert!(!found().record.unwrap().is_ahead && !found().damaged);
@@ -365,7 +383,7 @@ mod tests {
         let (_keep, directory) = directory();
         let mut writer = Writer::create(directory.as_fd()).unwrap();
         writer.write(&ahead("another".to_owned())).unwrap();
-        let found = read(directory.as_fd()).unwrap().unwrap();
+        let found = read(directory.as_fd(), JOB).unwrap().unwrap();
         assert!(found.record.unwrap().leader.is_none());
     }
 
@@ -373,14 +391,14 @@ mod tests {
     fn a_leader_that_executed_nothing_is_no_process_of_the_job() {
         let (_keep, directory) = directory();
         let mut writer = Writer::create(directory.as_fd()).unwrap();
-        note(&writer, &LEADER.to_bytes(), LEADER_NOTE);
+        note(&writer, &LEADER.to_bytes(tag_of(JOB)), LEADER_NOTE);
         let mut failed = record(1);
         let failure = ORPHANED.failure();
         let _ = failed
             .life
             .on(job::life::Event::SpawnFailed(failure), clock::now());
         writer.write(&failed).unwrap();
-        let found = read(directory.as_fd()).unwrap().unwrap();
+        let found = read(directory.as_fd(), JOB).unwrap().unwrap();
         assert!(found.record.unwrap().leader.is_none());
     }
 
@@ -391,9 +409,11 @@ mod tests {
             let job = JobId::generate();
             let directory = create_directory(jobs.as_fd(), job).unwrap();
             let mut writer = Writer::create(directory.as_fd()).unwrap();
-            writer.write(&ahead(procfs::boot_id().unwrap())).unwrap();
+            let mut record = ahead(procfs::boot_id().unwrap());
+            record.job = job;
+            writer.write(&record).unwrap();
             if has_leader {
-                note(&writer, &LEADER.to_bytes(), LEADER_NOTE);
+                note(&writer, &LEADER.to_bytes(tag_of(job)), LEADER_NOTE);
             }
             drop(writer);
             assert_eq!(discard(jobs.as_fd(), job).unwrap(), !has_leader);
@@ -418,7 +438,7 @@ mod tests {
             let end = (slot + cut).min(after.len());
             torn[slot..end].copy_from_slice(&after[slot..end]);
             std::fs::write(&path, torn).unwrap();
-            let found = read(directory.as_fd()).unwrap().unwrap().record.unwrap().attempt;
+            let found = read(directory.as_fd(), JOB).unwrap().unwrap().record.unwrap().attempt;
             prop_assert!(found == 2 || found == 3);
             if cut < HEADER {
                 prop_assert_eq!(found, 2);

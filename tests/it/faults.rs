@@ -71,6 +71,7 @@ async fn judge(
 fn leftover_files(server: &Server) -> Vec<String> {
     let jobs = std::fs::read_dir(server.state_dir().join("jobs")).unwrap();
     jobs.flatten()
+        .filter(|job| !crate::harness::is_spare(job))
         .flat_map(|job| {
             std::fs::read_dir(job.path())
                 .into_iter()

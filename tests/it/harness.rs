@@ -35,7 +35,7 @@ pub(crate) use binary::binary;
 pub(crate) use lines::Lines;
 pub(crate) use reply::{Reply, id, is_finished};
 pub(crate) use scale::{amount, bound};
-pub(crate) use scan::{Process, job_cgroups, processes, processes_with};
+pub(crate) use scan::{Process, is_spare, job_cgroups, processes, processes_with};
 pub(crate) use waits::{LONG, blocking_until, eventually, eventually_within};
 
 /// [`LONG`] as a query wants it.

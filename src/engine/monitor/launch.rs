@@ -107,13 +107,22 @@ fn launch(
     let job = launch.job;
     let jobs = host.jobs.as_fd();
     let is_first = launch.attempt == 1;
-    let directory = match is_first {
-        true => record::create_directory(jobs, job),
-        false => record::reopen_directory(jobs, job),
+    let spare = launch.spare.filter(|_| is_first);
+    // One that cannot be had is as good as none.
+    let taken = spare.and_then(|spare| record::take_spare(jobs, spare, job).ok());
+    let (directory, record) = match taken {
+        Some((directory, record)) => (directory, Some(record)),
+        None => {
+            let directory = match is_first {
+                true => record::create_directory(jobs, job),
+                false => record::reopen_directory(jobs, job),
+            };
+            (directory.map_err(not_made("the job's directory"))?, None)
+        }
     };
-    let directory = directory.map_err(not_made("the job's directory"))?;
     failpoint::hit("directory.made");
-    let launched = match record::Writer::create(directory.as_fd()) {
+    let record = record.unwrap_or_else(|| record::Writer::create(directory.as_fd()));
+    let launched = match record {
         Ok(record) => launch_in(host, idle, control, pipes, launch, &directory, record),
         Err(error) => {
             let failure = not_made("the job's record")(error);

@@ -73,7 +73,7 @@ fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
     keep.extend(&remains.terminal);
     let signals = detach(&keep)?;
     let directory = record::open_directory(host.jobs.as_fd(), remains.job)?;
-    let (record, mut facts) = record::Writer::resume(directory.as_fd())?;
+    let (record, mut facts) = record::Writer::resume(directory.as_fd(), remains.job)?;
     let (tree, leader) = find_processes(&remains, &mut facts)?;
     let Remains {
         reaper,

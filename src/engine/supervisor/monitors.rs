@@ -399,7 +399,7 @@ impl Monitors {
             record: Some(record),
             last_word,
             ..
-        }) = record::read(directory.as_fd())?
+        }) = record::read(directory.as_fd(), job)?
         else {
             return Ok(());
         };

@@ -161,6 +161,7 @@ impl Runner {
             }
         }
         self.origin = Origin::Ours;
+        self.is_spare = false;
         self.job.next_attempt_at = None;
         self.granted_at = Some(clock::wall());
         for _ in 0..MOST_LAUNCHES {
@@ -203,12 +204,16 @@ impl Runner {
         provided.map_err(|error| failed(format!("failed to make the workspace: {error}")))?;
         let mut spec = batches::with_batch(&self.job, (*self.job.spec).clone());
         spec.secret_env = secrets;
-        let launch = self
+        let mut launch = self
             .shared
             .resolver
             .launch_apart(&self.job, spec)
             .await
             .map_err(|error| failed(error.to_string()))?;
+        // What an attempt before has left is there.
+        if launch.attempt == 1 {
+            launch.spare = self.shared.job_dirs.take_spare();
+        }
         failpoint::hit("launch.sending");
         let link = self
             .shared

@@ -101,7 +101,7 @@ pub fn discard(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<bool> {
                 return Ok(false);
             }
             // Read under the lock: no monitor lives, and a leader without one gives up.
-            let ReadRecord { record, is_damaged } = read_record(&file);
+            let ReadRecord { record, is_damaged } = read_record(&file, job);
             let may_have_run = record.is_some() || is_damaged;
             if may_have_run && !read_last_word(&file).is_some_and(|word| is_orphaned(&word)) {
                 return Ok(false);

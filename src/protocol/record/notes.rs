@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 
 use super::Leader;
 use super::slots::{LENGTH, NOTES, checksum};
+use job::JobId;
 use job::outcome::{SpawnFailure, Stage};
 use job::time::Timestamp;
 use linux::procfs::ProcessIdentity;
@@ -26,6 +27,12 @@ const INPUT_NOTE: u64 = LENGTH - 16;
 const LEADER_MAGIC: [u8; 4] = *b"PrLd";
 const WORD_MAGIC: [u8; 4] = *b"PrLw";
 
+/// Whose leader it is that leaves a note: the file may have been that of another job before. Never 0, which is in notes of
+/// earlier versions.
+pub fn tag_of(job: JobId) -> u32 {
+    checksum(0, job.as_bytes()).max(1)
+}
+
 /// A leader, by itself. It is there before a program is executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaderNote {
@@ -34,31 +41,37 @@ pub struct LeaderNote {
 }
 
 impl LeaderNote {
-    pub fn to_bytes(self) -> [u8; ROOM] {
+    /// As it stands in the file of the job with this tag: see [`tag_of`].
+    pub fn to_bytes(self, tag: u32) -> [u8; ROOM] {
         let mut note = [0; ROOM];
         let (magic, rest) = note.split_at_mut(4);
         let (pid, rest) = rest.split_at_mut(4);
         let (ticks, rest) = rest.split_at_mut(8);
-        let (micros, _) = rest.split_at_mut(8);
+        let (micros, rest) = rest.split_at_mut(8);
+        let (whose, _) = rest.split_at_mut(4);
         magic.copy_from_slice(&LEADER_MAGIC);
         pid.copy_from_slice(&self.identity.pid.to_le_bytes());
         ticks.copy_from_slice(&self.identity.start_ticks.to_le_bytes());
         micros.copy_from_slice(&self.started_at.as_micros().to_le_bytes());
+        whose.copy_from_slice(&tag.to_le_bytes());
         signed(note)
     }
 
-    pub fn from_bytes(note: [u8; ROOM]) -> Option<Self> {
+    /// The note and its tag.
+    pub fn from_bytes(note: [u8; ROOM]) -> Option<(Self, u32)> {
         let rest = checked(&note, LEADER_MAGIC)?;
         let (pid, rest) = rest.split_first_chunk()?;
         let (ticks, rest) = rest.split_first_chunk()?;
-        let (micros, _) = rest.split_first_chunk()?;
-        Some(Self {
+        let (micros, rest) = rest.split_first_chunk()?;
+        let (tag, _) = rest.split_first_chunk()?;
+        let note = Self {
             identity: ProcessIdentity {
                 pid: i32::from_le_bytes(*pid),
                 start_ticks: u64::from_le_bytes(*ticks),
             },
             started_at: Timestamp::from_micros(i64::from_le_bytes(*micros)),
-        })
+        };
+        Some((note, u32::from_le_bytes(*tag)))
     }
 
     /// What a record says of this leader until its monitor knows more.
@@ -140,12 +153,16 @@ pub(super) enum Noted {
     Damaged,
 }
 
-/// Reads who the leader is.
-pub(super) fn read_leader(file: &File) -> Noted {
+/// Reads who the job's leader is.
+pub(super) fn read_leader(file: &File, job: JobId) -> Noted {
     match read_note(file, LEADER_NOTE) {
         None => Noted::Damaged,
         Some(note) if note == [0; ROOM] => Noted::Nothing,
-        Some(note) => LeaderNote::from_bytes(note).map_or(Noted::Damaged, Noted::Leader),
+        Some(note) => match LeaderNote::from_bytes(note) {
+            Some((note, tag)) if tag == 0 || tag == tag_of(job) => Noted::Leader(note),
+            Some(_) => Noted::Nothing,
+            None => Noted::Damaged,
+        },
     }
 }
 
@@ -197,15 +214,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_note_says_what_was_noted(pid in any::<i32>(), ticks in any::<u64>(), micros in any::<i64>()) {
+        fn a_note_says_what_was_noted(pid in any::<i32>(), ticks in any::<u64>(), micros in any::<i64>(), tag in any::<u32>()) {
             let note = note(pid, ticks, micros);
-            prop_assert_eq!(LeaderNote::from_bytes(note.to_bytes()), Some(note));
-            prop_assert_eq!(LastWord::from_bytes(note.to_bytes()), None);
+            prop_assert_eq!(LeaderNote::from_bytes(note.to_bytes(tag)), Some((note, tag)));
+            prop_assert_eq!(LastWord::from_bytes(note.to_bytes(tag)), None);
         }
 
         #[test]
         fn a_changed_byte_makes_it_nothing(place in 0..ROOM, change in 1_u8..) {
-            let mut bytes = note(2, 3, 4).to_bytes();
+            let mut bytes = note(2, 3, 4).to_bytes(5);
             bytes[place] ^= change;
             prop_assert_eq!(LeaderNote::from_bytes(bytes), None);
         }

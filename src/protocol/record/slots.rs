@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 
 use super::Record;
 use crate::codec;
+use job::JobId;
 
 pub(super) const SLOT: u64 = 8192;
 
@@ -57,7 +58,7 @@ pub fn warm_up() {
 
 /// What a slot holds.
 pub(super) enum Slot {
-    /// Nothing was ever written to it.
+    /// Nothing was ever written to it for this job: the file may have been that of another.
     Empty,
     /// A record that is whole, and its sequence number.
     Whole(u64, Box<Record>),
@@ -73,7 +74,7 @@ pub(super) fn newest(slots: [Slot; 2]) -> Option<(u64, Record)> {
     whole.max_by_key(|(sequence, _)| *sequence)
 }
 
-pub(super) fn read_slot(file: &File, offset: u64) -> Slot {
+pub(super) fn read_slot(file: &File, offset: u64, job: JobId) -> Slot {
     let Some(slot) = read_area(file, offset, SLOT) else {
         return Slot::Damaged;
     };
@@ -81,7 +82,8 @@ pub(super) fn read_slot(file: &File, offset: u64) -> Slot {
         return Slot::Empty;
     }
     match parse_slot(&slot) {
-        Some((sequence, record)) => Slot::Whole(sequence, Box::new(record)),
+        Some((sequence, record)) if record.job == job => Slot::Whole(sequence, Box::new(record)),
+        Some(_) => Slot::Empty,
         None => Slot::Damaged,
     }
 }

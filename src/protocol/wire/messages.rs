@@ -106,6 +106,9 @@ pub struct Launch {
     /// Where its output begins: behind that of the attempts before.
     #[serde(default)]
     pub log_from: u64,
+    /// A job that is over, whose directory it may have if that is still there: see [`record::set_aside`](crate::record::set_aside).
+    #[serde(default)]
+    pub spare: Option<JobId>,
 }
 
 /// The user and groups of a job, looked up.

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use super::leftover_files;
-use crate::harness::{Server, eventually, job_cgroups};
+use crate::harness::{Server, eventually, is_spare, job_cgroups};
 
 /// How many finished jobs the service keeps.
 const KEPT: usize = 100;
@@ -39,7 +39,10 @@ impl Size {
             supervisor_fds: descriptors(supervisor),
             server_fds: descriptors(process),
             store_kib: kib(&state.join("procession.db")) + kib(&state.join("procession.db-wal")),
-            directories: fs::read_dir(state.join("jobs")).unwrap().count(),
+            directories: fs::read_dir(state.join("jobs"))
+                .unwrap()
+                .filter(|entry| !is_spare(entry.as_ref().unwrap()))
+                .count(),
         }
     }
 }

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 
 use super::checkable::{Checkable, Kind};
 use super::{judge, leftover_files, post, runs};
-use crate::harness::{Builder, Persistent, Server, eventually, processes_with};
+use crate::harness::{Builder, Persistent, Server, eventually, is_spare, processes_with};
 
 /// Whom a place kills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +74,24 @@ async fn a_monitor_is_killed_where_it_begins() {
         "leader.forked",
     ];
     try_all(&places, Itself, &[Kind::Plain]).await;
+}
+
+#[tokio::test]
+async fn a_monitor_is_killed_where_it_takes_the_directory_of_a_job_before() {
+    for (places, whom) in [
+        (
+            &["spare.taking", "directory.made", "record.made"][..],
+            Itself,
+        ),
+        (&LEADER[..2], Parent),
+        (&["spare.taking", "leader.recorded"][..], Supervisor),
+    ] {
+        for place in places {
+            let trial = Trial::start().await;
+            trial.has_spare().await;
+            trial.run(place, whom, Kind::Plain, 1).await;
+        }
+    }
 }
 
 #[tokio::test]
@@ -189,6 +207,17 @@ impl Trial {
             armed,
             env: vec![env],
         }
+    }
+
+    /// Has a job's directory be kept for the next.
+    async fn has_spare(&self) {
+        self.server.run_script("true").await;
+        eventually("a directory is kept", async || {
+            let mut kept = std::fs::read_dir(self.server.state_dir().join("jobs")).ok()?;
+            kept.find(|entry| is_spare(entry.as_ref().unwrap()))
+        })
+        .await
+        .unwrap();
     }
 
     fn arm(&self, place: &str, whom: &str) {

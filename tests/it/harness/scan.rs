@@ -102,6 +102,11 @@ pub(crate) fn cgroup_homes(state_dir: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Is this the directory of a job that is over, kept for another?
+pub(crate) fn is_spare(entry: &fs::DirEntry) -> bool {
+    entry.file_name().to_string_lossy().starts_with("spare-")
+}
+
 /// The cgroups of jobs that a service has not removed.
 pub(crate) fn job_cgroups(state_dir: &Path) -> Vec<PathBuf> {
     let homes = cgroup_homes(state_dir);

@@ -99,7 +99,7 @@ fn leave_note(plan: &ExecPlan) -> nix::Result<LeaderNote> {
         started_at: Timestamp::from_micros(raw::wall_micros()),
     };
     plan.failpoints.recording.hit();
-    raw::write_at(plan.record, &note.to_bytes(), record::LEADER_NOTE)?;
+    raw::write_at(plan.record, &note.to_bytes(plan.tag), record::LEADER_NOTE)?;
     plan.failpoints.recorded.hit();
     // A monitor that was killed before this note was there cannot be rescued: do not run without one.
     if raw::getppid() != plan.monitor {

@@ -17,6 +17,7 @@ use linux::sandbox::Prepared;
 use linux::sys;
 use linux::sys::child::Memory;
 use linux::sys::raw::Strings;
+use protocol::record;
 use protocol::wire::messages::{Ids, Launch};
 
 /// Where `execvp` looks when the job has no `PATH` (see exec(3)).
@@ -29,6 +30,8 @@ pub(super) const CPU_WORDS: usize = 16;
 pub(super) struct ExecPlan {
     pub(super) monitor: i32,
     pub(super) record: RawFd,
+    /// What its note in the record bears.
+    pub(super) tag: u32,
     pub(super) report: RawFd,
     /// The path of the job's group, for messages.
     pub(super) group: Option<String>,
@@ -112,6 +115,7 @@ impl ExecPlan {
         Ok(Self {
             monitor: idle.me.pid,
             record,
+            tag: record::tag_of(launch.job),
             report,
             joins: None,
             limits: limits(&launch, inherited.original_nofile),

@@ -1,0 +1,200 @@
+//! Directories of jobs that are over, kept for jobs to come: making one and its record, and removing both, is most of what
+//! a short job does to a disk.
+//!
+//! A monitor takes one by renaming it, which is what decides between two launches as making one does.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fstat, fstatat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::directory::open_directory;
+use super::{FILE, Writer, lock};
+use job::JobId;
+use linux::failpoint;
+use linux::sys;
+
+const PREFIX: &str = "spare-";
+
+fn name_of(job: JobId) -> String {
+    format!("{PREFIX}{job}")
+}
+
+/// Keeps the directory of a job that is over for another; `false` if that cannot be: there is more in it than the record,
+/// or somebody reads it.
+///
+/// The job's program was executed, its monitor has written all that it will, and none of its standard input was noted: the
+/// next job finds those places empty.
+pub fn set_aside(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<bool> {
+    let directory = File::from(open_directory(jobs, job)?);
+    // A reader would find the next job's output in it: see `open_to_read`.
+    if directory.try_lock().is_err() || !has_record_alone(directory.as_fd())? {
+        return Ok(false);
+    }
+    let (name, spare) = (job.to_string(), name_of(job));
+    sys::rename_new((jobs, &name), (jobs, &spare))?;
+    Ok(true)
+}
+
+fn has_record_alone(directory: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut entries = Dir::openat(
+        directory,
+        ".",
+        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?;
+    for entry in entries.iter() {
+        if ![".", "..", FILE]
+            .map(str::as_bytes)
+            .contains(&entry?.file_name().to_bytes())
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Takes what was set aside of `spare` for the directory of `job`, and its record, which is as good as new. An error means that
+/// it cannot be had. The record may fail though the directory is there, as in a directory that was just made.
+pub fn take_spare(
+    jobs: BorrowedFd<'_>,
+    spare: JobId,
+    job: JobId,
+) -> io::Result<(OwnedFd, io::Result<Writer>)> {
+    let directory = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let spare = name_of(spare);
+    let directory = openat(jobs, spare.as_str(), directory, Mode::empty())?;
+    let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = File::from(openat(&directory, FILE, flags, Mode::empty())?);
+    // The monitor before may not have let go of it yet. Before it has the job's name, no server looks whether it is held.
+    if !lock(&file)? {
+        return Err(io::Error::from(Errno::EAGAIN));
+    }
+    failpoint::hit("spare.taking");
+    sys::rename_new((jobs, &spare), (jobs, &job.to_string()))?;
+    Ok((directory, Writer::begin(file)))
+}
+
+/// Removes what an earlier server has set aside. A monitor that it has launched may take one of them meanwhile, and meets
+/// what it meets when its launch is discarded.
+pub fn remove_spares(jobs: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut entries = Dir::openat(jobs, ".", flags, Mode::empty())?;
+    for entry in entries.iter() {
+        let entry = entry?;
+        let Some(name) = entry.file_name().to_str().ok() else {
+            continue;
+        };
+        if !name.starts_with(PREFIX) {
+            continue;
+        }
+        if let Ok(directory) = openat(jobs, name, flags | OFlag::O_NOFOLLOW, Mode::empty()) {
+            let _ = unlinkat(&directory, FILE, UnlinkatFlags::NoRemoveDir);
+            let _ = unlinkat(jobs, name, UnlinkatFlags::RemoveDir);
+        }
+    }
+    Ok(())
+}
+
+/// Opens a job's directory for whoever reads in it for longer, and keeps it from being set aside until that is closed (flock(2)).
+pub fn open_to_read(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<OwnedFd> {
+    let directory = File::from(open_directory(jobs, job)?);
+    let is_free = directory.try_lock_shared().is_ok();
+    // It may have been set aside before it was locked.
+    let is_same = is_free && {
+        let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+        let there = fstatat(jobs, job.to_string().as_str(), flags);
+        let inode = |stat: nix::sys::stat::FileStat| (stat.st_dev, stat.st_ino);
+        there.map(inode) == fstat(&directory).map(inode)
+    };
+    match is_same {
+        true => Ok(directory.into()),
+        false => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{create_directory, discard, read};
+
+    fn jobs() -> (tempfile::TempDir, File) {
+        let directory = tempfile::tempdir().unwrap();
+        let opened = File::open(directory.path()).unwrap();
+        (directory, opened)
+    }
+
+    /// The directory of a job that is over.
+    fn ended(jobs: &File) -> JobId {
+        let job = JobId::generate();
+        let directory = create_directory(jobs.as_fd(), job).unwrap();
+        let mut writer = Writer::create(directory.as_fd()).unwrap();
+        for number in 1..=3 {
+            let mut record = crate::record::tests::record(number);
+            record.job = job;
+            writer.write(&record).unwrap();
+        }
+        let note = crate::record::tests::LEADER.to_bytes(crate::record::tag_of(job));
+        let file = writer.file();
+        std::os::unix::fs::FileExt::write_all_at(file, &note, crate::record::LEADER_NOTE).unwrap();
+        job
+    }
+
+    #[test]
+    fn the_next_job_finds_nothing_of_the_one_before() {
+        let (keep, jobs) = jobs();
+        let (before, next) = (ended(&jobs), JobId::generate());
+        assert!(set_aside(jobs.as_fd(), before).unwrap());
+        assert!(open_directory(jobs.as_fd(), before).is_err());
+        let (directory, writer) = take_spare(jobs.as_fd(), before, next).unwrap();
+        let found = || read(directory.as_fd(), next).unwrap().unwrap();
+        assert!(found().record.is_none() && !found().damaged);
+        let mut record = crate::record::tests::record(9);
+        record.job = next;
+        let mut writer = writer.unwrap();
+        writer.write(&record).unwrap();
+        assert_eq!(found().record.unwrap().attempt, 9);
+        writer.write(&record).unwrap();
+        assert!(found().record.unwrap().leader.is_none());
+        // One that is taken cannot be taken again.
+        assert!(take_spare(jobs.as_fd(), before, JobId::generate()).is_err());
+        assert!(keep.path().join(next.to_string()).exists());
+    }
+
+    #[test]
+    fn a_launch_with_a_spare_directory_is_discarded_as_any_other() {
+        let (keep, jobs) = jobs();
+        let (before, next) = (ended(&jobs), JobId::generate());
+        assert!(set_aside(jobs.as_fd(), before).unwrap());
+        drop(take_spare(jobs.as_fd(), before, next).unwrap());
+        assert!(discard(jobs.as_fd(), next).unwrap());
+        assert_eq!(std::fs::read_dir(keep.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_read_or_has_more_in_it_is_not_set_aside() {
+        let (keep, jobs) = jobs();
+        let job = ended(&jobs);
+        let reader = open_to_read(jobs.as_fd(), job).unwrap();
+        assert!(!set_aside(jobs.as_fd(), job).unwrap());
+        drop(reader);
+        std::fs::write(keep.path().join(job.to_string()).join("log"), "x").unwrap();
+        assert!(!set_aside(jobs.as_fd(), job).unwrap());
+    }
+
+    #[test]
+    fn what_an_earlier_server_has_set_aside_is_removed() {
+        let (keep, jobs) = jobs();
+        let (job, other) = (ended(&jobs), ended(&jobs));
+        assert!(set_aside(jobs.as_fd(), job).unwrap());
+        remove_spares(jobs.as_fd()).unwrap();
+        let left: Vec<_> = std::fs::read_dir(keep.path()).unwrap().collect();
+        assert_eq!(left.len(), 1);
+        assert!(open_directory(jobs.as_fd(), other).is_ok());
+    }
+}
