@@ -307,7 +307,8 @@ test-docker:
 
 # Installed, upgraded under a running job, removed and purged, in a Debian of its own.
 test-deb: build
-	tests/deb/run.sh --program target/release/procession
+	tests/deb/run.sh --suite bookworm --program target/release/procession
+	tests/deb/run.sh --suite trixie --program target/release/procession
 
 # PROCESSION_TEST_REAL_WORK: build a C project from its Debian source as a job.
 test-real-work:
