@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::table::{Align, Colour, Style, Table};
 use super::terminal::print;
 use super::terminal::print_json;
-use super::text::span;
+use super::text::{only_the_newest, span};
 use super::view::Job;
 use super::watch::Watch;
 use super::{batches, lookup, terminal};
@@ -166,8 +166,7 @@ async fn list(client: &Client, args: &PsArgs) -> Result<(String, Option<String>)
         !has_more
     })
     .await?;
-    let note =
-        has_more.then(|| format!("only the newest {limit} jobs are shown; --limit 0 shows all"));
+    let note = has_more.then(|| only_the_newest(limit));
     if args.json {
         let list = json!({ "jobs": jobs, "has_more": has_more });
         return Ok((format!("{list}\n"), note));
