@@ -1,7 +1,7 @@
 # `make run` starts the service, `make test` is what a change must pass; the rest are parts of it or beside it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build dist sbom check test test-build web pictures test-web test-page test-page-more test-page-long test-rust test-unprivileged test-unheard test-prometheus test-client test-clients test-python test-mcp test-mcp-conformance test-examples docs book recording spelling lint workflows \
+.PHONY: help run build dist sbom check test test-build web pictures test-web test-page test-page-more test-page-long test-rust test-unprivileged test-unheard test-walk test-prometheus test-client test-clients test-python test-mcp test-mcp-conformance test-examples docs book recording spelling lint workflows \
 	release-check deny advisories test-manifests test-image test-docker test-deb test-vm test-static deb test-arm64 test-real-work soak fuzz \
 	guards schemathesis bench release-upload image-push clean
 
@@ -63,6 +63,7 @@ help:
 	@echo 'make test-unheard       the tests with a log that cannot be written, and with one that nobody reads'
 	@echo 'make deny               licences, sources and bans of the dependencies'
 	@echo 'make test-clients       clients of the most used generators, made from openapi.yaml, each running a job'
+	@echo 'make test-walk          README as a new user follows it: clone, service, job, stop, page, package, with times'
 	@echo 'make test-prometheus    metrics, alerts and dashboard, with a real Prometheus'
 	@echo 'make test-page-more     the page: all other journeys, accessibility of every view, small screens, a proxy, TLS, a cluster'
 	@echo 'make test-page-long     the page: a log of 1 GB, a fast writer, hundreds of jobs a second'
@@ -210,6 +211,11 @@ test-unheard: test-build
 			$(if $(HAS_NEXTEST),-E,--) $(if $(HAS_NEXTEST),'$(UNHEARD)',life:: stop:: control::) || exit 1; \
 	done
 
+# README as a new user follows it, with times. WALK_BUILD=1 builds the program in the clone, too.
+test-walk: test-build
+	@scripts/need.sh curl jq dpkg-deb=dpkg objdump=binutils
+	tests/walk.sh target/debug/procession
+
 # The metrics, alerts and dashboard, with a real Prometheus.
 test-prometheus: test-build
 	scripts/need.sh prometheus curl python3
@@ -267,7 +273,7 @@ workflows: $(CHECK_JSONSCHEMA)/bin/check-jsonschema
 	$< --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 # Before a release and every night: all that is slow, needs much, or seldom changes. Each in small where `make` alone is long.
-release-check: deny test-mcp-conformance test-unheard test-page-more test-page-long test-prometheus test-clients test-docker test-deb test-vm test-static test-arm64 test-real-work guards
+release-check: deny test-mcp-conformance test-walk test-unheard test-page-more test-page-long test-walk test-prometheus test-clients test-docker test-deb test-vm test-static test-arm64 test-real-work guards
 	$(MAKE) fuzz FUZZ_SECONDS=30
 	$(MAKE) schemathesis SECONDS=120
 	$(MAKE) soak PROCESSION_FAULT_KILLS=60 PROCESSION_FAULT_MINUTES=1 PROCESSION_FAILPOINT_ROUNDS=10 \

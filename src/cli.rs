@@ -19,8 +19,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::config::{self, Config, OnShutdown, Part, ServeArgs};
 use crate::server;
 use client::{
-    attach, batches, control, events, failure, files, health, logs, mcp, nodes, open, queues, run,
-    schedules, show, templates, terminal, top, wait,
+    attach, batches, control, drain, events, failure, files, health, logs, mcp, nodes, open,
+    queues, run, schedules, show, templates, terminal, top, wait,
 };
 use engine::supervisor;
 use http::connections;
@@ -93,6 +93,8 @@ enum Command {
     Crontab(schedules::CrontabArgs),
     /// List the templates of a service with a command policy
     Templates(templates::TemplatesArgs),
+    /// Accept no new jobs until the service is stopped; running and queued jobs continue
+    Drain(drain::DrainArgs),
     /// Show resource usage of running jobs, live
     Top(top::TopArgs),
     /// Open the page of the service in a browser, signed in with a one-time code
@@ -169,6 +171,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Schedule(args) => schedules::run(&args),
         Command::Crontab(args) => schedules::import(&args),
         Command::Templates(args) => templates::list(&args),
+        Command::Drain(args) => drain::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Open(args) => open::run(&args),
         Command::Mcp(args) => mcp::run(&args),
@@ -300,6 +303,36 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    /// What a job has if nobody says otherwise is in the help of `run`.
+    #[test]
+    fn every_option_of_a_job_says_its_default() {
+        // A job has none of these unless they are given.
+        const NOTHING: &[&str] = &[
+            "file",
+            "name",
+            "key",
+            "script",
+            "template",
+            "into",
+            "ready-log",
+            "ready-port",
+            "ready-file",
+        ];
+        let cli = Cli::command();
+        let run = cli.find_subcommand("run").unwrap();
+        for option in run.get_arguments() {
+            let is_one_value = matches!(option.get_action(), clap::ArgAction::Set)
+                && option.get_help_heading() != Some("Connection");
+            let Some(name) = option.get_long().filter(|_| is_one_value) else {
+                continue;
+            };
+            let help = option.get_help().map(ToString::to_string);
+            let says = help.is_some_and(|help| help.contains("[default: "));
+            let is_said = says || !option.get_default_values().is_empty();
+            assert_ne!(is_said, NOTHING.contains(&name), "--{name}");
+        }
     }
 
     #[test]

@@ -26,7 +26,6 @@ const COMMANDS: &[(&str, &str)] = &[
         "procession show JOB for a job, GET /info for the service",
     ),
     ("stats", "procession top"),
-    ("drain", "POST /drain, over HTTP"),
     ("server", "procession serve"),
 ];
 

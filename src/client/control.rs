@@ -65,7 +65,7 @@ struct Filter {
     /// Stop every job in one of these states, such as queued,paused
     #[arg(long = "state", value_name = "STATE", value_delimiter = ',')]
     states: Vec<String>,
-    /// Stop every unfinished job whose name begins so
+    /// Stop every unfinished job whose name begins with PREFIX
     #[arg(long, value_name = "PREFIX")]
     name_prefix: Option<String>,
     /// Stop every unfinished job of a queue

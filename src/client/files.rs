@@ -19,6 +19,9 @@ use super::{execute, lookup, terminal};
 use job::workspace::InnerPath;
 use protocol::stderr::complain;
 
+/// How many files are asked for at a time: each page reads all names of its directory.
+const LARGEST_PAGE: u64 = 10_000;
+
 #[derive(Debug, Args)]
 pub struct FilesArgs {
     /// Job ID, unique prefix of one, or name
@@ -128,7 +131,8 @@ async fn list(
     loop {
         let page: Page = client
             .json(|| {
-                let mut request = client.get(&format!("/jobs/{id}/files"));
+                let request = client.get(&format!("/jobs/{id}/files"));
+                let mut request = request.query(&[("page_size", LARGEST_PAGE)]);
                 if let Some(path) = path {
                     request = request.query(&[("path", path)]);
                 }

@@ -6,6 +6,7 @@ pub mod complete;
 mod connection;
 pub mod control;
 mod describe;
+pub mod drain;
 pub mod events;
 mod execute;
 pub mod failure;

@@ -26,10 +26,10 @@ pub struct LogsArgs {
     /// Follow the output until the job ends
     #[arg(short, long)]
     follow: bool,
-    /// Show only the last N lines
+    /// Show only the last N lines [default: all that are kept]
     #[arg(short = 'n', long, value_name = "N")]
     tail: Option<u64>,
-    /// Show only one stream
+    /// Show only one stream [default: both]
     #[arg(long, value_enum)]
     stream: Option<One>,
     /// Show only output since a time, such as 10m ago or 2026-01-31T12:00:00Z
@@ -38,7 +38,7 @@ pub struct LogsArgs {
     /// Show only lines that match a regular expression; exit 1 if there is none
     #[arg(long, value_name = "PATTERN", conflicts_with_all = ["follow", "tail", "since", "timestamps"])]
     grep: Option<String>,
-    /// With --grep, do not tell upper from lower case
+    /// With --grep, ignore case
     #[arg(long, requires = "grep")]
     ignore_case: bool,
     /// Start each line with its time

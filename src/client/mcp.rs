@@ -27,10 +27,10 @@ pub struct McpArgs {
     /// Offer only tools that change nothing
     #[arg(long)]
     read_only: bool,
-    /// How long a tool waits for a job that is not told, in seconds
+    /// How long a tool waits for a job by default, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 25, value_parser = clap::value_parser!(u64).range(0..=WAIT_MAX))]
     wait_seconds: u64,
-    /// How much output a tool shows that is not told, in bytes
+    /// How much output a tool shows by default, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 16_384, value_parser = clap::value_parser!(u64).range(1..=OUTPUT_MAX))]
     output_bytes: u64,
     #[command(flatten)]

@@ -78,7 +78,7 @@ struct SetArgs {
     /// How long ago a time may be to be made up for [default: 1h]
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     missed_within: Option<f64>,
-    /// Be late by up to TIME, always equally much
+    /// Delay every run by the same part of TIME, which depends on the name [default: 0]
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     jitter: Option<f64>,
     /// Create it paused

@@ -141,7 +141,7 @@ async fn list(client: &Client, args: &PsArgs) -> Result<(String, Option<String>)
     };
     let page_size = limit.saturating_add(1).min(1000);
     let mut query = vec![("page_size", page_size.to_string())];
-    if args.quiet {
+    if !args.json {
         query.push(("view", "basic".to_owned()));
     }
     let states = match (args.state.is_empty(), args.all) {

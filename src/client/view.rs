@@ -52,6 +52,7 @@ pub(super) struct Job {
     pub(super) spec: Spec,
     /// What a list without specs has instead.
     command: Option<String>,
+    max_attempts: Option<u32>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -137,8 +138,9 @@ impl Job {
 
     /// Which attempt of how many this is, such as `2/3`, if it may be tried again.
     pub(super) fn attempt_of(&self) -> Option<String> {
-        let retry = self.spec.retry.as_ref()?;
-        (retry.max_attempts > 1).then(|| format!("{}/{}", self.attempt, retry.max_attempts))
+        let retry = self.spec.retry.as_ref().map(|retry| retry.max_attempts);
+        let most = retry.or(self.max_attempts)?;
+        (most > 1).then(|| format!("{}/{most}", self.attempt))
     }
 
     /// What is run, on one line.

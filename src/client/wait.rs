@@ -29,7 +29,7 @@ pub struct WaitArgs {
     /// What to wait for; a job that is not ready in time, or ends first, is a failure
     #[arg(long, value_enum, value_name = "WHAT", default_value = "finished")]
     until: Goal,
-    /// Give up after TIME, such as 90s or 1h30m, and exit with 125
+    /// Give up after TIME, such as 90s or 1h30m, and exit with 125 [default: never]
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     timeout: Option<f64>,
     /// Print each job as JSON when it ends

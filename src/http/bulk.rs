@@ -7,7 +7,7 @@ use axum::extract::{Request, State as State_};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::{self, Stream, StreamExt};
 use serde::Serialize;
 
 use crate::api::Api;
@@ -72,10 +72,11 @@ pub(super) async fn wait(State_(api): State_<Api>, request: Request) -> Result<R
 /// The most jobs that one request acts on.
 const MOST: usize = 10_000;
 
-/// So many of them are in work at a time. Of those that have ended fewer: a new job waits for what the store has been asked
-/// for before it.
+/// How many of them are in work at a time.
 const AT_ONCE: usize = 1024;
-const ENDED_AT_ONCE: usize = 64;
+/// How many jobs that have ended are purged by one call of the manager, and how many lost ones at a time.
+const ENDED_AT_ONCE: usize = 500;
+const LOST_AT_ONCE: usize = 64;
 
 #[derive(Debug, Serialize)]
 struct Acted<'a> {
@@ -122,69 +123,99 @@ impl Done {
 }
 
 /// The jobs that a request means, of those that have ended or of those that have not.
-async fn meant(api: &Api, chosen: &Chosen, ended: bool) -> Result<(Vec<JobId>, bool), ApiError> {
+#[derive(Default)]
+struct Meant {
+    jobs: Vec<(JobId, State)>,
+    /// There are more.
+    truncated: bool,
+}
+
+async fn meant(api: &Api, chosen: &Chosen, ended: bool) -> Result<Meant, ApiError> {
     let mut filter = chosen.filter.clone();
     let is_wanted = |state: &State| filter.states.is_empty() || filter.states.contains(state);
     let mut states = State::ALL.to_vec();
     states.retain(|state| state.is_terminal() == ended && is_wanted(state));
     if states.is_empty() {
-        return Ok((Vec::new(), false));
+        return Ok(Meant::default());
     }
     filter.states = states;
-    let (mut ids, mut after) = (Vec::new(), None);
+    let mut jobs: Vec<(JobId, State)> = Vec::new();
     loop {
         let page = api.manager.list(Query {
             filter: filter.clone(),
             order: Order::CreatedAscending,
-            after,
-            limit: MOST - ids.len(),
+            after: jobs.last().map(|(id, _)| *id),
+            limit: MOST - jobs.len(),
             is_brief: true,
         });
         let page = page.await?;
-        ids.extend(page.jobs.iter().map(|job| job.id));
+        jobs.extend(page.jobs.iter().map(|job| (job.id, job.state)));
         // It ends early if its jobs are large.
-        if !page.more || page.jobs.is_empty() || ids.len() >= MOST {
-            return Ok((ids, page.more));
+        if !page.more || page.jobs.is_empty() || jobs.len() >= MOST {
+            let truncated = page.more;
+            return Ok(Meant { jobs, truncated });
         }
-        after = ids.last().copied();
     }
 }
 
-/// Does the same to each of the jobs that are meant, and says what came of it for each.
-async fn act<F>(
-    api: &Api,
-    chosen: &Chosen,
-    ended: bool,
-    each: impl Fn(JobId) -> F,
-) -> Result<Response, ApiError>
+/// What came of it for one job.
+type One = (JobId, Result<Done, RequestError>);
+
+/// Does the same to each of these jobs, so many at a time.
+fn each<F>(
+    jobs: Vec<(JobId, State)>,
+    at_once: usize,
+    act: impl Fn(JobId) -> F,
+) -> impl Stream<Item = One>
 where
     F: Future<Output = Result<Done, RequestError>>,
 {
-    let (ids, truncated) = meant(api, chosen, ended).await?;
-    let matched = ids.len();
-    let mut done: Vec<(JobId, Result<Done, ApiError>)> = Vec::new();
-    if !chosen.dry_run {
-        let work = stream::iter(ids).map(|id| {
-            let work = each(id);
-            async move { (id, work.await.map_err(ApiError::from)) }
-        });
-        let at_once = if ended { ENDED_AT_ONCE } else { AT_ONCE };
-        let mut work = pin!(work.buffered(at_once));
-        let mut budget = Budget::default();
-        while let Some((id, mut one)) = work.next().await {
-            if let Ok(done) = &mut one {
-                done.fit(&mut budget);
-            }
-            done.push((id, one));
-        }
+    let work = stream::iter(jobs).map(move |(id, _)| {
+        let work = act(id);
+        async move { (id, work.await) }
+    });
+    work.buffered(at_once)
+}
+
+/// Does the same to each of the jobs that are meant and have not ended, and says what came of it for each.
+async fn act<F>(api: &Api, chosen: &Chosen, act: impl Fn(JobId) -> F) -> Result<Response, ApiError>
+where
+    F: Future<Output = Result<Done, RequestError>>,
+{
+    let mut meant = meant(api, chosen, false).await?;
+    let matched = meant.jobs.len();
+    if chosen.dry_run {
+        meant.jobs.clear();
     }
+    let work = each(meant.jobs, AT_ONCE, act);
+    Ok(carry_out(api, matched, meant.truncated, work).await)
+}
+
+/// Does the work, and says what came of it for each job.
+async fn carry_out(
+    api: &Api,
+    matched: usize,
+    truncated: bool,
+    work: impl Stream<Item = One>,
+) -> Response {
+    let mut work = pin!(work);
+    let mut budget = Budget::default();
+    let mut done: Vec<(JobId, Result<Done, ApiError>)> = Vec::with_capacity(matched);
+    while let Some((id, one)) = work.next().await {
+        let mut one = one.map_err(ApiError::from);
+        if let Ok(done) = &mut one {
+            done.fit(&mut budget);
+        }
+        done.push((id, one));
+    }
+    done.sort_unstable_by_key(|(id, _)| *id);
     let results = done.iter().map(|(id, done)| acted_on(api, *id, done));
     let acted = Acted {
         matched,
         truncated,
         results: results.collect(),
     };
-    Ok((StatusCode::MULTI_STATUS, Json(acted)).into_response())
+    (StatusCode::MULTI_STATUS, Json(acted)).into_response()
 }
 
 fn acted_on<'a>(api: &Api, id: JobId, done: &'a Result<Done, ApiError>) -> ActedOn<'a> {
@@ -240,7 +271,7 @@ pub(super) async fn stop(
         grace: wish.grace,
         force: wish.force,
     };
-    let stopped = act(&api, &wish.chosen, false, |id| {
+    let stopped = act(&api, &wish.chosen, |id| {
         let (manager, stop) = (&api.manager, stop.clone());
         async move {
             let job = manager.stop(id, stop).await?;
@@ -260,7 +291,7 @@ pub(super) async fn signal(
     request: Request,
 ) -> Result<Response, ApiError> {
     let wish = request::parse_signal_many(&read(&api, request).await?).map_err(invalid)?;
-    let signalled = act(&api, &wish.chosen, false, async |id| {
+    let signalled = act(&api, &wish.chosen, async |id| {
         let delivered = api.manager.signal(id, wish.signal, wish.scope).await;
         delivered.map(Done::Delivered)
     });
@@ -273,7 +304,7 @@ pub(super) async fn pause(
     request: Request,
 ) -> Result<Response, ApiError> {
     let chosen = request::parse_chosen(&read(&api, request).await?).map_err(invalid)?;
-    let paused = act(&api, &chosen, false, async |id| {
+    let paused = act(&api, &chosen, async |id| {
         let job = api.manager.pause(id).await?;
         Ok(Done::Job(Some(job)))
     });
@@ -286,7 +317,7 @@ pub(super) async fn resume(
     request: Request,
 ) -> Result<Response, ApiError> {
     let chosen = request::parse_chosen(&read(&api, request).await?).map_err(invalid)?;
-    let resumed = act(&api, &chosen, false, async |id| {
+    let resumed = act(&api, &chosen, async |id| {
         let job = api.manager.resume(id).await?;
         Ok(Done::Job(Some(job)))
     });
@@ -308,7 +339,18 @@ pub(super) async fn purge(
         grace: None,
         force: false,
     };
-    let purged = act(&api, &chosen, true, |id| {
+    let mut meant = meant(&api, &chosen, true).await?;
+    let matched = meant.jobs.len();
+    if chosen.dry_run {
+        meant.jobs.clear();
+    }
+    // What a lost job has left running has to end first.
+    let is_lost = |(_, state): &(JobId, State)| *state == State::Lost;
+    let (lost, ended): (Vec<_>, Vec<_>) = meant.jobs.into_iter().partition(is_lost);
+    let ended: Vec<JobId> = ended.into_iter().map(|(id, _)| id).collect();
+    let parts: Vec<Vec<JobId>> = ended.chunks(ENDED_AT_ONCE).map(<[_]>::to_vec).collect();
+    let ended = stream::iter(parts).then(|some| purge_ended(&api, some));
+    let lost = each(lost, LOST_AT_ONCE, |id| {
         let (manager, stop) = (&api.manager, stop.clone());
         async move {
             Ok(match manager.purge(id, stop, MAX_WAIT).await? {
@@ -317,5 +359,16 @@ pub(super) async fn purge(
             })
         }
     });
-    purged.await
+    let work = ended.flat_map(stream::iter).chain(lost);
+    Ok(carry_out(&api, matched, meant.truncated, work).await)
+}
+
+async fn purge_ended(api: &Api, some: Vec<JobId>) -> Vec<One> {
+    let purged = api.manager.purge_ended(some.clone()).await;
+    let what = |id: &JobId| match &purged {
+        Ok(stay) if stay.contains(id) => Err(RequestError::DependedOn),
+        Ok(_) => Ok(Done::Purged),
+        Err(error) => Err(error.clone()),
+    };
+    some.iter().map(|id| (*id, what(id))).collect()
 }

@@ -46,8 +46,9 @@ pub(super) const LIST: &[&str] = &["path", "depth", "page_size", "page_token"];
 pub(super) const FILE: &[&str] = &["ticket"];
 pub(super) const PUT: &[&str] = &["mode", "unpack"];
 
-/// The most entries of a page, and how many there are without a word about it.
+/// How many entries a page has by default, and at most.
 const PAGE: u64 = 1000;
+const LARGEST_PAGE: u64 = 10_000;
 /// So much is read at once, and so much is gathered before it is written.
 const PIECE: usize = 256 << 10;
 /// A file comes no slower than this, over this time.
@@ -126,7 +127,7 @@ pub(super) async fn list(
         path.and_then(|path| String::from_utf8(path).ok())
             .ok_or(ApiError::InvalidPageToken)
     });
-    let limit = size.unwrap_or(PAGE).min(PAGE);
+    let limit = size.unwrap_or(PAGE).min(LARGEST_PAGE);
     let wanted = Wanted {
         beneath,
         depth,

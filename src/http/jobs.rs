@@ -11,14 +11,15 @@ mod stop;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::header::ETAG;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 
 use crate::api::Api;
 use crate::extract::{InPath, Wait};
+use crate::layers::auth::Caller;
 use crate::output::Wanted;
 use crate::page::View;
 use crate::problem::ApiError;
@@ -29,7 +30,7 @@ use crate::{body, conditions, extract, page, respond, view};
 pub(super) use create::{CREATE, accepted, create, judge, judged, made, submission, validate};
 use job::query::Query;
 use job::{Job, JobId};
-use manager::{LookupError, Manager, Until};
+use manager::{LookupError, Manager, Page, Until};
 pub(super) use patch::patch;
 pub(super) use pause::{pause, resume};
 pub(super) use release::release;
@@ -47,14 +48,25 @@ pub(super) const GET: &[&str] = &[
 ];
 
 /// `GET /jobs`
-pub(super) async fn list(State(api): State<Api>, mut params: Params) -> Result<Response, ApiError> {
+pub(super) async fn list(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    mut params: Params,
+) -> Result<Response, ApiError> {
     let how = page::view(&mut params);
+    let keyed = keyed(&api, &caller, &mut params).await?;
     let query = Query {
         is_brief: how == View::Basic,
         ..page::parse(params)?
     };
     let (filter, order) = (query.filter.clone(), query.order);
-    let page = api.manager.list(query).await?;
+    let page = match keyed {
+        None => api.manager.list(query).await?,
+        Some(jobs) => Page {
+            jobs: jobs.filter(|job| filter.matches(job)).into_iter().collect(),
+            more: false,
+        },
+    };
     let next_page_token = page
         .jobs
         .last()
@@ -73,6 +85,28 @@ pub(super) async fn list(State(api): State<Api>, mut params: Params) -> Result<R
         })
         .into_response(),
     })
+}
+
+/// If the caller names an idempotency key: the job that was made with it, if there is one. A batch becomes a condition.
+async fn keyed(
+    api: &Api,
+    caller: &Caller,
+    params: &mut Params,
+) -> Result<Option<Option<Arc<Job>>>, ApiError> {
+    let Some(key) = params.text("idempotency_key") else {
+        return Ok(None);
+    };
+    let Some(id) = api.manager.made(&caller.actor, &key).await? else {
+        return Ok(Some(None));
+    };
+    match api.manager.get(id).await {
+        Ok(job) => Ok(Some(Some(job))),
+        Err(LookupError::NoSuchJob) => {
+            params.add("batch", id.to_string());
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// `GET /jobs/{id}`

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::problem::ApiError;
 use crate::query::Params;
-use job::query::{Filter, Order, Query};
+use job::query::{Filter, OnNode, Order, Query};
 use job::selector::Selector;
 use job::time::Timestamp;
 use job::{JobId, State};
@@ -20,10 +20,12 @@ pub(super) const PARAMETERS: &[&str] = &[
     "queue",
     "batch",
     "schedule",
+    "node",
     "created_after",
     "created_before",
     "page_size",
     "page_token",
+    "idempotency_key",
     "order_by",
     "view",
 ];
@@ -64,6 +66,7 @@ pub(super) fn filter(params: &mut Params) -> Filter {
         queue: params.text("queue"),
         batch: batch(params),
         schedule: params.text("schedule"),
+        node: params.text("node").map(OnNode::Named),
         created_after: moment(params, "created_after"),
         created_before: moment(params, "created_before"),
     }

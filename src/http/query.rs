@@ -127,6 +127,11 @@ impl Params {
         self.parsed(name, "a number of seconds, 0 or more", seconds)
     }
 
+    /// Adds a parameter, as if the client had.
+    pub(super) fn add(&mut self, name: &str, value: String) {
+        self.pairs.push((name.to_owned(), value));
+    }
+
     /// Notes a mistake.
     pub(super) fn refuse(&mut self, name: &str, code: &'static str, detail: impl Into<String>) {
         self.errors.push(violation(name, code, detail));

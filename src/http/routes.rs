@@ -46,8 +46,8 @@ const DELETE: Method = Method::DELETE;
 
 /// What the page keeps in its address. The shell reads nothing of it.
 const SHELL: &[&str] = &[
-    "after", "again", "batch", "before", "label", "name", "order", "page", "queue", "range",
-    "schedule", "state", "tab", "template", "type",
+    "after", "again", "batch", "before", "label", "name", "node", "order", "page", "queue",
+    "range", "schedule", "state", "tab", "template", "type",
 ];
 
 /// Every route.
@@ -270,7 +270,7 @@ pub(super) fn table() -> Vec<Route> {
             cluster::STREAM,
             cluster::stream,
         ),
-        route(POST, "/drain", Admin, &[], service::drain),
+        route(POST, "/drain", Admin, service::DRAIN, service::drain),
         route(DELETE, "/drain", Admin, &[], service::end_drain),
         route(GET, "/healthz", Public, &[], service::healthz),
         route(GET, "/readyz", Public, &["serving"], service::readyz),

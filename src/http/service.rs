@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::accept;
 use crate::api::Api;
+use crate::extract::Wait;
 use crate::problem::ApiError;
 use crate::query::Params;
 use crate::web;
@@ -99,10 +100,23 @@ impl Process {
     }
 }
 
+/// The parameters of [`drain`].
+pub(super) const DRAIN: &[&str] = &["wait"];
+
 /// No new jobs from now on.
-pub(super) async fn drain(State(api): State<Api>) -> Response {
+pub(super) async fn drain(
+    State(api): State<Api>,
+    mut params: Params,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let wait = Wait::of(&mut params, &headers);
+    params.finish()?;
     let draining = api.manager.drain(true).await;
-    (StatusCode::ACCEPTED, Json(json!({"draining": draining}))).into_response()
+    let (running, queued) = api.manager.drained(wait.limit).await;
+    let body = json!({"draining": draining, "running": running, "queued": queued});
+    let mut response = (StatusCode::ACCEPTED, Json(body)).into_response();
+    wait.mark(&mut response);
+    Ok(response)
 }
 
 /// New jobs again.

@@ -26,6 +26,7 @@ pub(super) const COUNTS: &[&str] = &[
     "queue",
     "batch",
     "schedule",
+    "node",
     "created_after",
     "created_before",
     "limit",

@@ -232,17 +232,13 @@ impl<'a> From<&'a Membership> for BatchPlace<'a> {
     }
 }
 
-/// A job without its spec, which may be a MiB: what a list shows.
+/// What a list shows of a job: less than a kB, whatever its spec is.
 #[derive(Debug, Serialize)]
 pub(super) struct BasicView<'a> {
     id: String,
     name: Option<&'a str>,
     labels: &'a BTreeMap<String, String>,
     created_by: &'a str,
-    rerun_of: Option<String>,
-    run_at: Option<Timestamp>,
-    hold: bool,
-    schedule: Option<&'a Occurrence>,
     version: u64,
     state: State,
     state_reason: Option<&'static str>,
@@ -255,16 +251,11 @@ pub(super) struct BasicView<'a> {
     created_at: Timestamp,
     started_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
-    expires_at: Option<Timestamp>,
-    deadline_at: Option<Timestamp>,
     attempt: u32,
     max_attempts: u32,
-    next_attempt_at: Option<Timestamp>,
     exit: Option<ExitView>,
-    termination: Option<&'a Termination>,
+    termination: Option<BasicTermination<'a>>,
     spawn_failure: Option<&'a SpawnFailure>,
-    usage: Option<&'a Usage>,
-    output: &'a OutputTotals,
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<String>,
 }
@@ -283,10 +274,6 @@ impl<'a> BasicView<'a> {
             name: job.name.as_deref(),
             labels: &job.labels,
             created_by: &job.created_by,
-            rerun_of: job.rerun_of.map(|id| id.to_string()),
-            run_at: job.run_at,
-            hold: job.hold,
-            schedule: job.schedule.as_ref(),
             version: job.version,
             state: job.state,
             state_reason: unheard_reason.or_else(|| state_reason(job, why.as_ref())),
@@ -300,16 +287,31 @@ impl<'a> BasicView<'a> {
             created_at: job.created_at,
             started_at: job.started_at,
             finished_at: job.finished_at,
-            expires_at: job.expires_at,
-            deadline_at: job.deadline_at,
             attempt: job.attempt,
             max_attempts: spec.retry.as_ref().map_or(1, |retry| retry.max_attempts),
-            next_attempt_at: job.next_attempt_at,
             exit: job.exit.as_ref().map(ExitView::from),
-            termination: job.termination.as_ref(),
+            termination: job.termination.as_ref().map(BasicTermination::from),
             spawn_failure: job.spawn_failure.as_ref(),
-            usage: job.usage.as_ref(),
-            output: &job.output,
+        }
+    }
+}
+
+/// Why a job has ended, without the signals that were sent.
+#[derive(Debug, Serialize)]
+struct BasicTermination<'a> {
+    cause: Cause,
+    requested_by: Option<&'a str>,
+    reason: Option<&'a str>,
+    escalated: bool,
+}
+
+impl<'a> From<&'a Termination> for BasicTermination<'a> {
+    fn from(termination: &'a Termination) -> Self {
+        Self {
+            cause: termination.cause,
+            requested_by: termination.requested_by.as_deref(),
+            reason: termination.reason.as_deref(),
+            escalated: termination.escalated,
         }
     }
 }

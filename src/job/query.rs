@@ -4,6 +4,27 @@ use crate::selector::Selector;
 use crate::time::Timestamp;
 use crate::{Job, JobId, State};
 
+/// A node as a condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OnNode {
+    /// The one of this name, to which a hub has given the job.
+    Named(String),
+    /// The hub itself, which has started the job.
+    Hub,
+}
+
+impl OnNode {
+    /// Is it the node of this job, or was it at the job's end?
+    #[must_use]
+    pub fn has(&self, job: &Job) -> bool {
+        match (self, &job.claim) {
+            (Self::Named(name), Some(claim)) => claim.node.as_str() == name,
+            (Self::Hub, None) => job.process.is_some(),
+            (Self::Named(_), None) | (Self::Hub, Some(_)) => false,
+        }
+    }
+}
+
 /// Conditions on jobs; the default lets every job pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
@@ -21,6 +42,8 @@ pub struct Filter {
     pub batch: Option<JobId>,
     /// Of this schedule.
     pub schedule: Option<String>,
+    /// Of this node of the cluster.
+    pub node: Option<OnNode>,
     /// Created at or after.
     pub created_after: Option<Timestamp>,
     /// Created before.
@@ -50,6 +73,7 @@ impl Filter {
                 let of = job.schedule.as_ref();
                 of.is_some_and(|it| it.name == name)
             })
+            && self.node.as_ref().is_none_or(|node| node.has(job))
             && self
                 .batch
                 .is_none_or(|batch| job.batch.as_ref().is_some_and(|it| it.id == batch))

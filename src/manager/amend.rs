@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::room::Awake;
 use super::runner::JobRequest;
+use super::time::until;
 use super::{Manager, RequestError};
 use job::amendment::Amendment;
 use job::event::{Event, What};
@@ -17,6 +18,9 @@ use job::spec::Scope;
 use job::{Job, JobId, Signal, State};
 use linux::clock;
 use protocol::wire::messages::{Input, Request};
+
+/// How soon a drain looks again while a place is taken by a job that has not started or has ended.
+const HANDING_ON: Duration = Duration::from_millis(50);
 
 impl Manager {
     /// Sends a signal; returns how many processes it was delivered to.
@@ -181,5 +185,26 @@ impl Manager {
         let shared = &self.shared;
         shared.shutdown.drain(draining, &shared.supervisor).await;
         shared.shutdown.is_draining()
+    }
+
+    /// Waits until no job runs, for as long as `limit`; how many have started and not ended then, and how many wait.
+    pub async fn drained(&self, limit: Duration) -> (usize, usize) {
+        let end = Instant::now() + limit;
+        let room = &self.shared.room;
+        loop {
+            let mut started = room.states();
+            started.retain(|job| job.state != State::Queued && !job.state.is_terminal());
+            let (places, waiting) = room.look(|it| (it.running(), it.waiting()));
+            if (started.is_empty() && places == 0) || Instant::now() >= end {
+                return (started.len(), waiting);
+            }
+            let ids: Vec<JobId> = started.iter().map(|job| job.id).collect();
+            if ids.is_empty() {
+                // A job is about to start, or has just ended.
+                until(Some(Instant::now() + HANDING_ON)).await;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            self.wait_many(&ids, true, left).await;
+        }
     }
 }

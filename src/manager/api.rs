@@ -227,7 +227,7 @@ impl From<LookupError> for RequestError {
 }
 
 /// Why a request on a job was not granted.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum RequestError {
     /// No job has this id.
     #[error("no such job")]

@@ -262,7 +262,7 @@ impl Assigned {
             };
             if !job.state.is_terminal() {
                 tracing::warn!(job.id = %id, "the hub has removed job {id}, which still runs here");
-            } else if let Err(error) = self.shared().purge(vec![id]).await {
+            } else if let Err(error) = self.shared().purge(&[id]).await {
                 self.shared().store_failed(&error);
             }
         }

@@ -27,7 +27,7 @@ use store::{Inserted, StoreError};
 /// Up to so many jobs of a batch, each is told of when it is created: more would push out what others were told.
 const MOST_TOLD: usize = 100;
 
-/// How many records are removed at a time.
+/// How many records of expired batches are removed at a time.
 const PURGED: usize = 500;
 
 /// Jobs that a client wants together.
@@ -320,10 +320,8 @@ impl Batches {
         if is_wanted || ids.iter().any(|id| chains.is_wanted(*id)) {
             return Err(BatchError::DependedOn);
         }
-        for some in ids.chunks(PURGED) {
-            if !self.shared.purge(some.to_vec()).await? {
-                return Err(BatchError::DependedOn);
-            }
+        if !self.shared.purge(&ids).await?.is_empty() {
+            return Err(BatchError::DependedOn);
         }
         if accept::remove(&self.shared, id).await? {
             Ok(())

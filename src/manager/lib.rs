@@ -64,7 +64,7 @@ pub use inputs::Part;
 use job::event::Cursor;
 use job::life::{Refusal, Stop};
 use job::pty::Size;
-use job::query::{Filter, Query};
+use job::query::{Filter, OnNode, Query};
 use job::time::Timestamp;
 use job::{Idempotency, Job, JobId, Spec, State};
 pub use linux::beneath::Kind as FileKind;
@@ -175,6 +175,11 @@ impl Manager {
         submit::submitted(&self.shared, actor, idempotency).await
     }
 
+    /// The id of the job or the batch that this actor has made with this key.
+    pub async fn made(&self, actor: &str, key: &str) -> Result<Option<JobId>, StoreError> {
+        self.shared.store.made(actor, key).await
+    }
+
     /// The nodes of the cluster whose hub this is.
     #[must_use]
     pub fn hub(&self) -> Option<Hub> {
@@ -253,7 +258,8 @@ impl Manager {
     }
 
     /// One page of jobs, live and finished.
-    pub async fn list(&self, query: Query) -> Result<Page, StoreError> {
+    pub async fn list(&self, mut query: Query) -> Result<Page, StoreError> {
+        query.filter = self.with_own_node(query.filter);
         listing::page(&self.shared, query).await
     }
 
@@ -264,7 +270,17 @@ impl Manager {
         filter: Filter,
         limit: u64,
     ) -> Result<Vec<(State, u64, bool)>, StoreError> {
-        listing::counts(&self.shared, filter, limit).await
+        listing::counts(&self.shared, self.with_own_node(filter), limit).await
+    }
+
+    /// A hub is the node of its own name.
+    fn with_own_node(&self, mut filter: Filter) -> Filter {
+        if let Some(OnNode::Named(name)) = &filter.node
+            && self.hub().is_some_and(|hub| hub.is_own(name))
+        {
+            filter.node = Some(OnNode::Hub);
+        }
+        filter
     }
 
     /// The jobs that match and have not finished, oldest first.
@@ -340,11 +356,23 @@ impl Manager {
                 return Err(RequestError::MonitorGone);
             }
         }
-        if self.shared.purge(vec![id]).await? {
+        if self.shared.purge(&[id]).await?.is_empty() {
             Ok(())
         } else {
             Err(RequestError::DependedOn)
         }
+    }
+
+    /// Removes records and outputs of jobs that have ended and have left no processes; returns those that stay because
+    /// unfinished jobs depend on them. Once this has been polled, all of it happens, whether anybody waits for it or not.
+    pub async fn purge_ended(&self, ids: Vec<JobId>) -> Result<Vec<JobId>, RequestError> {
+        let (answer, answered) = oneshot::channel();
+        let shared = self.shared.clone();
+        self.shared.spawn(async move {
+            let _ = answer.send(shared.purge(&ids).await);
+        });
+        let purged = answered.await.map_err(|_| RequestError::MonitorGone)?;
+        Ok(purged?)
     }
 
     /// The job's live processes, and those that a lost job has left.

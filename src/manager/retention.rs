@@ -51,7 +51,7 @@ async fn remove_batch(shared: &Arc<Shared>) -> usize {
     let doomed: Vec<JobId> = doomed.into_iter().take(BATCH).collect();
     let count = doomed.len();
     if count > 0
-        && let Err(error) = shared.purge(doomed).await
+        && let Err(error) = shared.purge(&doomed).await
     {
         tracing::error!(%error, "finished jobs could not be removed: {error}");
         return 0;

@@ -22,6 +22,7 @@ pub(super) use acceptance::Acceptance;
 use super::admission::Ticket;
 use super::adopt::{self, Fate, NoRecord, Origin};
 use super::job_dirs::Over;
+use super::link::Ahead;
 use super::readers::Readers;
 use super::shared::Shared;
 use super::shutdown::ShutdownPlan;
@@ -78,6 +79,8 @@ pub(super) struct Runner {
     untold: Vec<Event>,
     /// Its directory may be another job's once it is over.
     is_spare: bool,
+    /// The monitor that it will have.
+    ahead: Option<Ahead>,
 }
 
 /// What is told of a job, and by whom.
@@ -121,6 +124,7 @@ impl Runner {
             notify: None,
             untold: Vec::new(),
             is_spare: false,
+            ahead: None,
             shared,
             job,
             publish,
@@ -356,6 +360,9 @@ impl Runner {
     async fn amend(&mut self, amendment: Amendment) -> Result<u64, RequestError> {
         let mut job = self.job.clone();
         amendment.apply(&mut job);
+        if job == self.job {
+            return Ok(job.version);
+        }
         job.version += 1;
         let changed = Event::of(&job, clock::wall(), What::Changed);
         let stored = Arc::new(job.clone());

@@ -37,6 +37,9 @@ use store::{Store, StoreError};
 /// With fewer files that can still be made no job is accepted: its directory, its record and its log are such.
 const MIN_FREE_FILES: u64 = 32;
 
+/// How many jobs are removed at a time: a new job waits for what the store was asked for before it.
+const PURGED_AT_ONCE: usize = 64;
+
 /// How soon a node that did not answer is asked again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -289,13 +292,20 @@ impl Shared {
         self.store.queues().tell_start(queue.clone(), at, rate.per);
     }
 
-    /// Removes finished jobs: what is on disk first, then their rows, so that nothing is left that no
-    /// row leads to.
-    /// `false`: some stay, since jobs depend on them that have not ended.
-    pub(super) async fn purge(&self, ids: Vec<JobId>) -> Result<bool, StoreError> {
-        let all = ids.len();
-        let ids = self.chains.begin_removal(ids);
-        let is_all = ids.len() == all;
+    /// Removes finished jobs, a few at a time. Returns those that stay because unfinished jobs depend on them.
+    pub(super) async fn purge(&self, ids: &[JobId]) -> Result<Vec<JobId>, StoreError> {
+        let mut stay = Vec::new();
+        for some in ids.chunks(PURGED_AT_ONCE) {
+            stay.extend(self.purge_some(some).await?);
+        }
+        Ok(stay)
+    }
+
+    /// Removes what is on disk first, then the rows, so that nothing is left that no row leads to.
+    async fn purge_some(&self, all: &[JobId]) -> Result<Vec<JobId>, StoreError> {
+        let ids = self.chains.begin_removal(all.to_vec());
+        let stay = all.iter().filter(|id| !ids.contains(id));
+        let stay = stay.copied().collect();
         // Their tasks are over, even if the last of them is still on its way out.
         for id in &ids {
             self.room.forget(*id);
@@ -310,7 +320,7 @@ impl Shared {
             nodes.forget_jobs(there);
         }
         self.chains.removed(&ids);
-        deleted.map(|()| is_all)
+        deleted.map(|()| stay)
     }
 
     /// The nodes that have something of these jobs.

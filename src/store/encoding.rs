@@ -231,6 +231,8 @@ pub(super) struct Indexed {
     pub(super) schedule: Option<Occurrence>,
     #[serde(default)]
     batch: Option<OfBatch>,
+    #[serde(default)]
+    claim: Option<OfNode>,
 }
 
 #[derive(Deserialize)]
@@ -238,10 +240,20 @@ struct OfBatch {
     id: JobId,
 }
 
+#[derive(Deserialize)]
+struct OfNode {
+    node: String,
+}
+
 impl Indexed {
     /// The id of the job's batch.
     pub(super) fn batch(&self) -> Option<String> {
         self.batch.as_ref().map(|it| it.id.to_string())
+    }
+
+    /// The node that has the job, or had it at its end.
+    pub(super) fn node(&self) -> Option<&str> {
+        self.claim.as_ref().map(|it| it.node.as_str())
     }
 }
 

@@ -173,6 +173,19 @@ impl Store {
             .await
     }
 
+    /// What a submission of this actor with this key has made: a job, or a batch.
+    ///
+    /// # Errors
+    /// If the tables cannot be read.
+    pub async fn made(&self, actor: &str, key: &str) -> Result<Option<JobId>, StoreError> {
+        let (actor, key) = (actor.to_owned(), key.to_owned());
+        self.readers
+            .read("cannot read an idempotency key", move |connection| {
+                Ok(tables::made(connection, &actor, &key)?)
+            })
+            .await
+    }
+
     /// Makes a change of an unfinished job durable, and with it what is told of it.
     ///
     /// # Errors

@@ -161,6 +161,9 @@ const MIGRATIONS: &[&str] = &[
         id BLOB NOT NULL PRIMARY KEY,
         parts TEXT NOT NULL
     ) STRICT;",
+    "INSERT INTO labels (key, value, state, id)
+        SELECT '#node', json_extract(job, '$.claim.node'), state, id FROM finished
+        WHERE json_extract(job, '$.claim.node') IS NOT NULL;",
 ];
 
 /// How long a connection waits for a predecessor that is still going down.

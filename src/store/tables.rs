@@ -31,6 +31,9 @@ pub(super) const NAME_LABEL: &str = "#name";
 /// The key of the job's schedule there.
 pub(super) const SCHEDULE_LABEL: &str = "#schedule";
 
+/// The key of the job's node there.
+pub(super) const NODE_LABEL: &str = "#node";
+
 /// A job as it goes into a table.
 #[derive(Debug)]
 pub(super) struct Row {
@@ -187,6 +190,18 @@ pub(super) fn submitted(
     }))
 }
 
+/// What a submission with this key has made.
+pub(super) fn made(
+    connection: &Connection,
+    actor: &str,
+    key: &str,
+) -> rusqlite::Result<Option<JobId>> {
+    connection
+        .prepare_cached("SELECT id FROM idempotency WHERE actor = ? AND key = ?")?
+        .query_row([actor, key], |row| row.get(0).map(JobId::from_bytes))
+        .optional()
+}
+
 /// Adds a job that is not in a terminal state.
 pub(super) fn insert_live(connection: &Connection, row: &Row) -> Result<(), Fault> {
     connection
@@ -337,8 +352,8 @@ fn pair<'a>((key, value): (&'a String, &'a String)) -> (&'a str, &'a str) {
     (key, value)
 }
 
-/// Queue, name and schedule as labels that no client can set, so that the index of labels finds jobs by them, too. A job
-/// without a name and a schedule in the default queue costs nothing.
+/// Queue, name, schedule and node as labels that no client can set, so that the index of labels finds jobs by them, too. A
+/// job without a name, a schedule and a node in the default queue costs nothing.
 fn marks<'a>(
     queue: &'a str,
     name: Option<&'a str>,
@@ -348,7 +363,8 @@ fn marks<'a>(
     let schedule = indexed.schedule.as_ref();
     let schedule = schedule.map(|it| (SCHEDULE_LABEL, it.name.as_str()));
     let name = name.map(|it| (NAME_LABEL, it));
-    [queue, name, schedule].into_iter().flatten()
+    let node = indexed.node().map(|it| (NODE_LABEL, it));
+    [queue, name, schedule, node].into_iter().flatten()
 }
 
 /// The same for the batch.

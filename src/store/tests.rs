@@ -13,7 +13,7 @@ use job::batch::{Membership, On};
 use job::dependency::{Awaited, Dependency};
 use job::outcome::*;
 use job::pty::Pty;
-use job::query::{Filter, Order};
+use job::query::{Filter, OnNode, Order};
 use job::queue::{Concurrency, OnConflict};
 use job::ready::{Address, OnTimeout, Ready, Sign};
 use job::retry::{Codes, Retry};
@@ -43,6 +43,17 @@ fn with_id(number: u128, state: State) -> Job {
     Job {
         id: JobId::from_bytes(number.to_be_bytes()),
         ..job(state)
+    }
+}
+
+fn claim(node: &str) -> Claim {
+    Claim {
+        stop: None,
+        node: node.parse().unwrap(),
+        store: "urn:uuid:1".to_owned(),
+        fence: 2,
+        confirmed: true,
+        seen: 0,
     }
 }
 
@@ -674,6 +685,39 @@ fn another_programs_database_is_refused_and_untouched() {
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 
+#[tokio::test]
+async fn ended_jobs_of_nodes_are_found_in_a_store_of_before() {
+    let (_folder, path, store) = fresh();
+    let there = Job {
+        claim: Some(Box::new(claim("n7"))),
+        ..job(State::Running)
+    };
+    for job in [&there, &job(State::Running)] {
+        store_new(&store, job).await;
+        let end = ended(job.clone(), State::Failed);
+        store.finish(end, Vec::new()).await.unwrap();
+    }
+    store.close();
+    raw(&path)
+        .execute_batch("DELETE FROM labels WHERE key = '#node'; PRAGMA user_version = 9;")
+        .unwrap();
+    let store = Store::open(&path).unwrap();
+    let query = Query {
+        filter: Filter {
+            node: Some(OnNode::Named("n7".to_owned())),
+            ..Filter::default()
+        },
+        order: Order::CreatedAscending,
+        after: None,
+        limit: 10,
+        is_brief: false,
+    };
+    let found = finished(&store, query).await;
+    assert_eq!(found.iter().map(|it| it.id).collect::<Vec<_>>(), [there.id]);
+    store.delete(vec![there.id]).await.unwrap();
+    assert_eq!(rows(&path, "labels"), 0);
+}
+
 #[test]
 fn a_newer_store_is_refused_and_untouched() {
     let (_folder, path, store) = fresh();
@@ -683,7 +727,7 @@ fn a_newer_store_is_refused_and_untouched() {
     let error = Store::open(&path).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "store has schema 99, this procession knows up to 9: start the newer version"
+        "store has schema 99, this procession knows up to 10: start the newer version"
     );
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
@@ -1016,10 +1060,7 @@ prop_compose! {
         micros in 0_u32..u32::MAX,
     ) -> Job {
         Job {
-            claim: maybe.map(|confirmed| Box::new(Claim {
-                stop: None,
-                node: "n7".parse().unwrap(), store: "urn:uuid:1".to_owned(), fence: 2, confirmed, seen: version,
-            })),
+            claim: maybe.map(|confirmed| Box::new(Claim { confirmed, seen: version, ..claim("n7") })),
             artifacts: maybe.map(|truncated| Artifacts { files: version, truncated, missing: path.clone().into_iter().collect(), ..Artifacts::default() }),
             id: JobId::generate(), name, labels, created_by, rerun_of: maybe.map(|_| JobId::generate()), trace: None, run_at: maybe_at, hold: flag, schedule: maybe_at.map(|_| Occurrence { name: path.clone().unwrap_or_default(), due_at: maybe_at }), spec: Arc::new(spec),
             depends_on: if flag { vec![Dependency { awaited: Awaited::Job { job: JobId::generate() }, on: On::Failed }] } else { Vec::new() },
@@ -1108,6 +1149,7 @@ prop_compose! {
         queue in prop::option::weighted(0.2, word()),
         batch in prop::option::weighted(0.2, 0_u128..3),
         schedule in prop::option::weighted(0.2, word()),
+        node in prop::option::weighted(0.2, prop::option::weighted(0.7, prop::sample::select(vec!["n1", "n2", "n3"]))),
         created_after in prop::option::weighted(0.2, 0_i64..10),
         created_before in prop::option::weighted(0.2, 0_i64..10),
         descending in any::<bool>(),
@@ -1117,6 +1159,7 @@ prop_compose! {
         Query {
             filter: Filter {
                 states, selector: Selector { requirements }, name, name_prefix, queue, schedule,
+                node: node.map(|named| named.map_or(OnNode::Hub, |name| OnNode::Named(name.to_owned()))),
                 batch: batch.map(|it| JobId::from_bytes(it.to_be_bytes())),
                 created_after: created_after.map(Timestamp::from_micros),
                 created_before: created_before.map(Timestamp::from_micros),
@@ -1159,6 +1202,7 @@ proptest! {
                     id: JobId::from_bytes((number % 4).to_be_bytes()),
                     key: String::new(), group: 0, index: 0, count: 1, max_running: None,
                 }),
+                claim: (number % 3 > 0).then(|| Box::new(claim(&format!("n{}", number % 3)))),
                 spec: Arc::new(Spec { queue, ..Spec::clone(&base.spec) }),
                 ..base
             }

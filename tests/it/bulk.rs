@@ -168,3 +168,25 @@ async fn jobs_that_end_meanwhile_are_told_one_by_one() {
     }
     server.finished(&live[0]).await;
 }
+
+#[tokio::test]
+async fn a_purge_leaves_what_unfinished_jobs_depend_on() {
+    let server = Server::start().await;
+    let mut ended = Vec::new();
+    for _ in 0..3 {
+        ended.push(id(&server.run_script("exit 0").await));
+    }
+    let needs = json!({"command": ["true"], "hold": true, "depends_on": [{"job": ended[1], "on": "succeeded"}]});
+    let needs = id(&server.submit(&needs).await);
+    let purged = acted(&server, "purge", &json!({"state": "succeeded"})).await;
+    assert_eq!(statuses(&purged), [204, 409, 204], "{purged:#}");
+    let results = purged["results"].as_array().unwrap();
+    let ids: Vec<&str> = results
+        .iter()
+        .map(|one| one["id"].as_str().unwrap())
+        .collect();
+    assert_eq!(ids, ended);
+    assert_eq!(results[1]["code"], "depended_on");
+    assert_eq!(server.job(&ended[1]).await["state"], "succeeded");
+    server.stop(&needs, "force").await;
+}

@@ -37,6 +37,26 @@ fn sleep() -> Value {
     json!({"command": ["sleep", unique_seconds()]})
 }
 
+#[tokio::test]
+async fn a_patch_that_changes_nothing_leaves_the_version_alone() {
+    let server = Server::start().await;
+    let running = id(&server.submit(&sleep()).await);
+    server.in_state(&running, "running").await;
+    let held = json!({"command": ["true"], "hold": true, "name": "held"});
+    let waiting = id(&server.submit(&held).await);
+    for job in [running, waiting] {
+        let before = server.get(&format!("/jobs/{job}")).await.json();
+        for body in [json!({}), json!({"name": before["name"]})] {
+            let same = patch(&server, &job, &body).await;
+            assert_eq!(same.status, 200, "{same}");
+            assert_eq!(same.json()["version"], before["version"], "{body}");
+        }
+        let other = patch(&server, &job, &json!({"name": "other"})).await.json();
+        let version = before["version"].as_u64().unwrap();
+        assert_eq!(other["version"], version + 1);
+    }
+}
+
 fn state_of(pid: i32) -> char {
     Process::read(pid).map_or('-', |process| process.state)
 }
@@ -476,10 +496,12 @@ async fn all_jobs_that_match_are_stopped_and_no_other() {
 async fn a_draining_service_takes_no_new_jobs_and_lets_the_others_run() {
     let server = Server::start().await;
     let job = id(&server.submit(&sleep()).await);
+    let held = json!({"command": ["true"], "hold": true});
+    let held = id(&server.submit(&held).await);
     let drained = server.send(server.request(Method::POST, "/drain")).await;
     assert_eq!(
         (drained.status, drained.json()),
-        (202, json!({"draining": true}))
+        (202, json!({"draining": true, "running": 1, "queued": 1}))
     );
     let refused = server.post("/jobs", &sleep()).await;
     assert_eq!((refused.status, refused.code().as_str()), (503, "draining"));
@@ -498,7 +520,7 @@ async fn a_draining_service_takes_no_new_jobs_and_lets_the_others_run() {
     );
     assert_eq!(server.get("/readyz").await.status, 200);
     let job_again = id(&server.submit(&sleep()).await);
-    for job in [job, job_again] {
+    for job in [job, job_again, held] {
         server.stop(&job, "force").await;
     }
 }

@@ -321,7 +321,7 @@ async fn a_store_that_somebody_holds_locked_is_told_soon_and_nothing_is_lost() {
     eventually("what cannot be told is tried again", async || {
         server
             .log()
-            .matches("cannot be used at present")
+            .matches("cannot be used:")
             .count()
             .checked_sub(1)
     })

@@ -500,6 +500,16 @@ async fn a_list_has_pages_and_levels() {
         query = format!("?page_size=4&page_token={token}");
     }
     assert_eq!(paged, all.into_iter().map(|it| it.0).collect::<Vec<_>>());
+    // A page has a thousand unless more are asked for.
+    let many =
+        json!({"script": "mkdir d; cd d; seq 1200 | xargs touch", "workspace": {"keep": "all"}});
+    let job = id(&server.run(&many).await);
+    for (query, found) in [("", 1000), ("?page_size=5000", 1201)] {
+        let page = server.get(&format!("/jobs/{job}/files{query}")).await;
+        let page = page.json();
+        assert_eq!(page["files"].as_array().unwrap().len(), found, "{query}");
+        assert_eq!(page["next_page_token"].is_null(), found > 1000, "{query}");
+    }
 }
 
 #[tokio::test]

@@ -249,7 +249,7 @@ async fn the_shell_is_for_everybody_and_for_no_frame() {
 async fn jobs_are_listed_without_specs_and_counted() {
     let server = Server::start().await;
     let script = "x".repeat(100_000);
-    let job = json!({"script": format!("exit 0\n{script}"), "labels": {"a": "b"}});
+    let job = json!({"script": format!("exit 0\n{script}"), "name": "an-ordinary-name", "labels": {"a": "b"}});
     server.run(&job).await;
     server
         .run(&json!({"command": ["false"], "labels": {"a": "b"}}))
@@ -261,6 +261,9 @@ async fn jobs_are_listed_without_specs_and_counted() {
     let jobs = list.json()["jobs"].as_array().unwrap().clone();
     assert_eq!(jobs.len(), 4);
     assert_eq!(jobs[3]["command"].as_str().unwrap().chars().count(), 200);
+    for job in &jobs {
+        assert!(job.to_string().len() < 1000, "{job:#}");
+    }
     assert_eq!(server.get("/jobs?view=x").await.code(), "invalid_query");
     let count = async |query: &str, state: &str| {
         let counts = server.get(&format!("/jobs/counts{query}")).await.json();

@@ -146,6 +146,38 @@ async fn one_key_is_one_job_however_many_ask_at_once() {
 }
 
 #[tokio::test]
+async fn what_a_key_has_made_is_listed_by_it() {
+    let server = Server::start().await;
+    let (one, many) = (unique(), unique());
+    let list = async |key: &str, more: &str| {
+        let path = format!("/jobs?idempotency_key={key}{more}");
+        let list = server.get(&path).await.json();
+        let jobs = list["jobs"].as_array().unwrap().clone();
+        jobs.iter().map(id).collect::<Vec<String>>()
+    };
+    assert_eq!(list(&one, "").await, [""; 0]);
+    let body = json!({"command": ["true"], "hold": true});
+    let made = keyed(&server, "/jobs", &one, Some(&body)).await.json();
+    assert_eq!(list(&one, "").await, [id(&made)]);
+    assert_eq!(list(&one, "&view=basic&state=queued").await, [id(&made)]);
+    assert_eq!(list(&one, "&state=running").await, [""; 0]);
+    let body =
+        json!({"jobs": [{"key": "a", "command": ["true"]}, {"key": "b", "command": ["true"]}]});
+    let batch = keyed(&server, "/batches?wait=30", &many, Some(&body)).await;
+    assert_eq!(batch.status, 201, "{batch}");
+    let jobs = list(&many, "&order_by=created_at").await;
+    assert_eq!(jobs.len(), 2);
+    let path = format!("/jobs?idempotency_key={many}&order_by=created_at&page_size=1");
+    let first = server.get(&path).await.json();
+    let token = first["next_page_token"].as_str().unwrap();
+    assert_eq!(
+        list(&many, &format!("&order_by=created_at&page_token={token}")).await,
+        jobs[1..]
+    );
+    server.stop(&id(&made), "force").await;
+}
+
+#[tokio::test]
 async fn without_room_for_output_new_jobs_are_refused() {
     let most = i64::MAX.to_string();
     let server = Server::builder()

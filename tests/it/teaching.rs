@@ -22,6 +22,17 @@ async fn a_command_as_text_is_shown_the_script() {
 }
 
 #[tokio::test]
+async fn an_empty_body_is_told_so() {
+    let server = Server::start().await;
+    let request = server
+        .request(Method::POST, "/jobs")
+        .header("content-type", "application/json");
+    let reply = server.send(request.body(" ")).await;
+    let told = reply.json()["detail"].clone();
+    assert_eq!((reply.status, told), (400, json!("the body is empty")));
+}
+
+#[tokio::test]
 async fn an_unknown_field_is_shown_the_nearest_one() {
     let server = Server::start().await;
     for (given, meant) in [
@@ -29,7 +40,8 @@ async fn an_unknown_field_is_shown_the_nearest_one() {
         ("timeout", "timeout_seconds"),
         ("Labels", "labels"),
         ("env-inherit", "env_inherit"),
-        ("workdir", ""),
+        ("workdir", "cwd"),
+        ("nonsense", ""),
     ] {
         let told = detail(&server, json!({"script": "true", given: 1})).await;
         let expected = if meant.is_empty() {

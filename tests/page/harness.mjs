@@ -98,7 +98,9 @@ export class Service {
   /** Kills the service as a machine does that loses its power; its jobs are left to themselves. */
   async crash() {
     const { server_pid: server, supervisor_pid: supervisor } = await (await this.api("GET", "/info")).json();
-    for (const pid of [supervisor, server]) process.kill(pid, "SIGKILL");
+    // Neither of them may see the other go: a server without its supervisor gives back what it has not started.
+    process.kill(supervisor, "SIGSTOP");
+    for (const pid of [server, supervisor]) process.kill(pid, "SIGKILL");
     if (this.child.exitCode === null && this.child.signalCode === null) await once(this.child, "exit");
     this.child.stdout.destroy();
     this.child.stderr.destroy();

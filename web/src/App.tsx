@@ -255,7 +255,7 @@ function useKeysEverywhere(): void {
 
 const keys = (): [string, [string, string][]][] => [
   ["Everywhere", [["/", "jump to a job"], ["g o, g j, g e", "overview, jobs, events"], ["g b, g q, g s", "batches, queues, schedules"], ...(isHub() ? [["g m", "machines: the nodes of the cluster"] as [string, string]] : []), ["n", "run"], ["?", "this"]]],
-  ["List", [["j, k", "down, up"], ["Enter", "open"], ["Space", "look at the last lines"], ["x", "select"], ["s", "stop"], ["r", "again"], ["[, ]", "page"]]],
+  ["List", [["j, k", "down, up"], ["Enter", "open"], ["Space", "look at the last lines"], ["x, Shift-x", "select, up to it"], ["s", "stop"], ["r", "again"], ["l", "filter"], ["[, ]", "page"]]],
   ["Job", [["1 to 9", "tabs"], ["s", "stop"], ["p", "pause, resume"], ["r, e", "again, again with changes"], ["b", "notify me when it ends"], ["y, Y", "copy the id, the link"]]],
   ["Log", [["f", "follow"], ["Ctrl-F, n, N", "find, next, previous"], ["Home, End, g g, G", "beginning, end"], [":", "go to"], ["w, t, o", "wrap, times, streams"], ["E", "next line of standard error"], ["d", "download"]]],
 ];

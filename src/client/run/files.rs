@@ -18,7 +18,7 @@ const INLINE_BYTES: u64 = 512 << 10;
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Files")]
 pub(crate) struct FilesArgs {
-    /// Give the job a directory of its own, and keep of it until the record expires [default: artifacts]
+    /// Give the job its own directory; KEEP says what stays of it until the record expires [default: artifacts]
     #[arg(long, value_enum, value_name = "KEEP", num_args = 0..=1, require_equals = true, default_missing_value = "artifacts")]
     workspace: Option<Keep>,
     /// Put a file or a directory into the job's workspace, by default under its own name; can be repeated

@@ -10,7 +10,7 @@ use crate::values::seconds;
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Job")]
 pub(crate) struct MoreArgs {
-    /// Shell for --script, with its arguments, such as "/bin/bash -ec"
+    /// Shell for --script, with its arguments, such as "/bin/bash -ec" [default: /bin/sh -c]
     #[arg(long, value_name = "COMMAND", requires = "script")]
     shell: Option<String>,
     /// Inherit only this variable from the service's environment; can be repeated
@@ -20,43 +20,43 @@ pub(crate) struct MoreArgs {
         conflicts_with = "clean_env"
     )]
     env_inherit: Vec<String>,
-    /// Further group of the job's processes; can be repeated
+    /// Supplementary group of the job's processes; can be repeated
     #[arg(long = "supplementary-group", value_name = "GROUP")]
     supplementary_groups: Vec<String>,
-    /// How readily the kernel ends the job when memory is short, -1000 to 1000
+    /// How readily the kernel ends the job when memory is short, -1000 to 1000 [default: 0]
     #[arg(long, allow_hyphen_values = true, value_name = "N")]
     oom_score_adj: Option<i64>,
-    /// Processors that the job may run on, such as 0,2-3
+    /// Processors that the job may run on, such as 0,2-3 [default: the service's]
     #[arg(long, value_name = "LIST")]
     cpu_affinity: Option<String>,
     /// Let programs of the job gain privileges, such as by sudo
     #[arg(long)]
     allow_new_privs: bool,
-    /// Sandbox: off, default, or require, which fails where the kernel lacks a part of it
+    /// Sandbox: off, default, or require, which fails if the kernel lacks a part of it [default: the service's]
     #[arg(long, value_enum, value_name = "WHAT")]
     sandbox: Option<Sandbox>,
-    /// Keep the job from the network; unix sockets go on
+    /// Give the job no network; unix sockets still work
     #[arg(long)]
     no_network: bool,
-    /// Class of its reads and writes, and level from 0 to 7, such as idle or best-effort:7
+    /// Class of its reads and writes, and level from 0 to 7, such as idle or best-effort:7 [default: the service's]
     #[arg(long, value_name = "CLASS[:LEVEL]")]
     io_priority: Option<String>,
-    /// Tell of the timeout so long before it, by an event, and by --warn-signal
+    /// Announce the timeout this long before it, by an event and --warn-signal [default: no warning]
     #[arg(long, value_name = "TIME", value_parser = seconds, requires = "timeout")]
     timeout_warning: Option<f64>,
-    /// Signal that the job's first process gets with --timeout-warning
+    /// Signal to send with --timeout-warning [default: none]
     #[arg(long, value_name = "SIGNAL", requires = "timeout_warning")]
     warn_signal: Option<String>,
-    /// Which processes get --warn-signal instead
+    /// Which processes get --warn-signal [default: leader]
     #[arg(long, value_enum, value_name = "WHICH", requires = "warn_signal")]
     warn_scope: Option<Scope>,
-    /// Which processes the first signal of a stop reaches
+    /// Which processes get the first signal of a stop [default: group]
     #[arg(long, value_enum, value_name = "WHICH")]
     stop_scope: Option<Scope>,
-    /// What happens when --max-output is reached
+    /// What happens when --max-output is reached [default: drop-oldest]
     #[arg(long, value_enum, value_name = "WHAT")]
     on_limit: Option<OnLimit>,
-    /// URL that is told of what happens to the job; can be repeated
+    /// URL to notify of what happens to the job; can be repeated
     #[arg(long = "webhook", value_name = "URL")]
     webhooks: Vec<String>,
 }
@@ -80,6 +80,7 @@ enum OnLimit {
     DropOldest,
     DropNewest,
     StopJob,
+    Wait,
 }
 
 impl MoreArgs {
@@ -134,6 +135,7 @@ impl MoreArgs {
                 OnLimit::DropOldest => "drop_oldest",
                 OnLimit::DropNewest => "drop_newest",
                 OnLimit::StopJob => "stop_job",
+                OnLimit::Wait => "wait",
             };
             put(body, &["output", "on_limit"], json!(word));
         }

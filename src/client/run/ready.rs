@@ -12,22 +12,22 @@ pub(crate) struct ReadyArgs {
     /// The job is ready when a line of its output matches this regular expression
     #[arg(long, value_name = "REGEX", group = "sign")]
     ready_log: Option<String>,
-    /// Only lines of this output [default: all]
+    /// Which output --ready-log looks at [default: all]
     #[arg(long, value_enum, value_name = "WHICH", requires = "ready_log")]
     ready_stream: Option<Channel>,
     /// The job is ready when it listens on this TCP port
     #[arg(long, value_name = "PORT", group = "sign")]
     ready_port: Option<u16>,
-    /// Only at an address that this reaches [default: any]
+    /// Which addresses count for --ready-port [default: any]
     #[arg(long, value_enum, value_name = "WHICH", requires = "ready_port")]
     ready_address: Option<Address>,
-    /// The job is ready when this file has come into its workspace
+    /// The job is ready when this file of its workspace exists
     #[arg(long, value_name = "PATH", group = "sign")]
     ready_file: Option<String>,
     /// The job is ready when it reports READY=1, as for systemd
     #[arg(long, group = "sign")]
     ready_notify: bool,
-    /// How long it may take [default: 60s]
+    /// How long the job may take to become ready [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = seconds, requires = "sign")]
     ready_timeout: Option<f64>,
     /// Stop the job if it is not ready in time

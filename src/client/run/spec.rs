@@ -48,55 +48,55 @@ pub(crate) struct SpecArgs {
         visible_alias = "workdir"
     )]
     cwd: Option<PathBuf>,
-    /// Run as another user and group; the service must run as root
+    /// Run as another user and group; the service must run as root [default: the service's user]
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
-    /// Stop the job after TIME, such as 90s, 5min, 1h30m or 7d; a bare number is seconds
+    /// Stop the job after TIME, such as 90s, 5min, 1h30m or 7d; a bare number is seconds [default: never]
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     timeout: Option<f64>,
-    /// Signal that a stop sends first
+    /// Signal that a stop sends first [default: SIGTERM; with --tty SIGHUP]
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<String>,
-    /// Time a stop waits before SIGKILL
+    /// Time a stop waits before SIGKILL [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     grace: Option<f64>,
-    /// Queue to wait in
+    /// Queue to wait in [default: default]
     #[arg(long)]
     queue: Option<String>,
-    /// Priority in the queue; higher starts first
+    /// Priority; higher starts first [default: that of the queue, usually 0]
     #[arg(long, allow_hyphen_values = true, value_name = "N")]
     priority: Option<i64>,
-    /// Share of the limits of its queue and the service that the job takes [default: 1]
+    /// How much the job counts for in the limits of its queue and of the service [default: 1]
     #[arg(long, value_name = "N")]
     weight: Option<u32>,
     /// Key under which only one job runs at a time, or --key-limit jobs
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
-    /// How many jobs may run under the key
+    /// How many jobs may run under the key [default: 1]
     #[arg(long, value_name = "N", requires = "key")]
     key_limit: Option<u32>,
-    /// What to do if the key is taken [default: wait]
+    /// What to do if the key is taken [default: queue]
     #[arg(long, value_enum, requires = "key", value_name = "WHAT")]
     on_conflict: Option<OnConflict>,
-    /// Fail if a job runs or waits that was started with this flag, or with --replace, and the same name
+    /// Fail if a job with the same name is running or queued, and was started with this flag or --replace
     #[arg(long, requires = "name", conflicts_with_all = ["key", "key_limit", "on_conflict", "replace"])]
     if_not_running: bool,
-    /// First stop the job that was started with this flag, or with --if-not-running, and the same name
+    /// First stop the job with the same name that was started with this flag or --if-not-running
     #[arg(long, requires = "name", conflicts_with_all = ["key", "key_limit", "on_conflict"])]
     replace: bool,
-    /// Try the job again if it fails, up to N attempts in all
+    /// Try the job again if it fails, up to N attempts in all [default: 1]
     #[arg(long, value_name = "N")]
     retry: Option<u32>,
-    /// Exit codes that are tried again, such as 75,100-110 [default: all that are no success]
+    /// Exit codes that are tried again, such as 75,100-110 [default: every code that is not a success]
     #[arg(long, value_name = "CODES", value_delimiter = ',', value_parser = exit_codes, requires = "retry")]
     retry_on_exit: Vec<Value>,
     /// Pause before the second attempt, and the longest pause; each is twice the one before [default: 1s..5m]
     #[arg(long, value_name = "TIME[..TIME]", value_parser = backoff, requires = "retry")]
     backoff: Option<Value>,
-    /// Fail if the job has not started after TIME
+    /// Fail if the job has not started after TIME [default: never]
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     start_deadline: Option<f64>,
-    /// Start at MOMENT: 06:00, 'tomorrow 06:00', '2026-12-24 18:00' in local time, RFC 3339, or 'in 2h'
+    /// Start at MOMENT: 06:00, 'tomorrow 06:00', '2026-12-24 18:00' in local time, RFC 3339, or 'in 2h' [default: now]
     #[arg(long, value_name = "MOMENT", value_parser = moment)]
     at: Option<Timestamp>,
     /// Start only once released: procession release JOB
@@ -105,25 +105,25 @@ pub(crate) struct SpecArgs {
     /// Start only after another job has succeeded, or ended as given; can be repeated
     #[arg(long, value_name = "JOB[:succeeded|failed|finished]")]
     after: Vec<String>,
-    /// Memory limit for all processes of the job, such as 512M
+    /// Memory limit for all processes of the job, such as 512M [default: none]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     memory: Option<u64>,
-    /// Processor limit for all processes of the job, such as 1.5
+    /// Processor limit for all processes of the job, such as 1.5 [default: none]
     #[arg(long, value_name = "CORES")]
     cpus: Option<f64>,
-    /// Maximum number of processes at a time
+    /// Maximum number of processes at a time [default: none]
     #[arg(long, value_name = "N")]
     pids: Option<u64>,
     /// Resource limit of each process, such as nofile=1024 or core=0:unlimited; can be repeated
     #[arg(long = "rlimit", value_name = "NAME=SOFT[:HARD]")]
     rlimits: Vec<String>,
-    /// Nice value, -20 to 19
+    /// Nice value, -20 to 19 [default: the service's]
     #[arg(long, allow_hyphen_values = true, value_name = "N")]
     nice: Option<i64>,
-    /// File mode creation mask, in octal
+    /// File mode creation mask, in octal [default: 0022]
     #[arg(long, value_name = "MASK")]
     umask: Option<String>,
-    /// How much output to keep [default: 64MiB]
+    /// How much output to keep; see --on-limit [default: 64MiB]
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     max_output: Option<u64>,
     /// Merge standard error into standard output, in exact order
@@ -132,10 +132,10 @@ pub(crate) struct SpecArgs {
     /// Keep the job running until its last process ends, not just the first
     #[arg(long)]
     wait_for_all: bool,
-    /// Exit code that means success; can be repeated
+    /// Exit code that means success; can be repeated [default: 0]
     #[arg(long = "success-code", value_name = "CODE")]
     success_codes: Vec<u8>,
-    /// How long to keep the record and output after the end
+    /// How long to keep the record and output after the end [default: 7d]
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     ttl: Option<f64>,
     /// Script for /bin/sh instead of a command

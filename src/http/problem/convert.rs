@@ -24,7 +24,7 @@ impl From<StoreError> for ApiError {
         if error.full {
             Self::NoRoom
         } else if error.failing {
-            tracing::warn!(%error, "the store cannot be used at present: {error}");
+            tracing::warn!(%error, "the store cannot be used: {error}");
             Self::StoreUnavailable
         } else {
             Self::Internal(error.to_string())

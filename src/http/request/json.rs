@@ -49,6 +49,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
         depth: 0,
         too_deep: &too_deep,
     };
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(JsonError::Syntax("the body is empty".to_owned()));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = seed
         .deserialize(&mut deserializer)

@@ -134,6 +134,7 @@ fn chosen(f: &mut Fields<'_>) -> Option<Chosen> {
         name_prefix: f.optional("name_prefix", filled_text(NAME_BYTES)),
         created_after: f.optional("created_after", moment),
         created_before: f.optional("created_before", moment),
+        node: None,
     };
     if !FILTER.iter().any(|name| f.has(name)) {
         let detail = format!("give at least one of {}", FILTER.join(", "));

@@ -5,7 +5,7 @@ use job::spec::Program;
 /// The most characters of a command on one line.
 const COMMAND_CHARACTERS: usize = 200;
 
-/// What a job runs, on one line and cut.
+/// What a job runs, on one line and cut; arguments as one would type them to a shell.
 pub(super) fn command_line(program: &Program) -> String {
     // Nobody looks at more, and a script may have 128 KiB.
     let text = match program {
@@ -18,7 +18,15 @@ pub(super) fn command_line(program: &Program) -> String {
                 if !line.is_empty() {
                     line.push(' ');
                 }
-                line.push_str(argument);
+                let cut = argument.floor_char_boundary(4 * COMMAND_CHARACTERS);
+                let argument = argument.get(..cut).unwrap_or_default();
+                // No argument has a NUL byte.
+                line.push_str(
+                    &shlex::Quoter::new()
+                        .allow_nul(true)
+                        .quote(argument)
+                        .unwrap_or_default(),
+                );
             }
             line
         }

@@ -72,11 +72,15 @@ fn wait_message(job: &Job, why: &Reason) -> String {
     let queue = &job.spec.queue;
     match why {
         Reason::Held => "it is held until somebody releases it".to_owned(),
+        Reason::Dependencies(1) => "one of those that it depends on has not ended".to_owned(),
         Reason::Dependencies(count) => {
             format!("{count} of those that it depends on have not ended")
         }
         Reason::Time(at) => format!("it is not to start before {at}"),
         Reason::Retry(at) => format!("it is tried again at {at}"),
+        Reason::Key(claim, _) if claim.is_of_batch() && claim.limit == 1 => {
+            "one job of its batch runs, which is the most".to_owned()
+        }
         Reason::Key(claim, _) if claim.is_of_batch() => {
             format!("{} jobs of its batch run, which is the most", claim.limit)
         }

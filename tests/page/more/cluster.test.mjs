@@ -86,6 +86,7 @@ test("a node joins with a token of the page, runs a job, is drained, goes away, 
   await page.getByRole("button", { name: "Give n1 jobs again" }).click();
   await row.getByText("2 of 2").waitFor();
   await row.getByText("Connected").waitFor();
+  await until(async () => (await hub.job(waits.id)).state === "running", "its start");
   assert.equal((await hub.job(waits.id)).node, "n1");
   // Its machine fails: the jobs say so, and are lost once it is given up.
   nodes.delete(node);
@@ -103,6 +104,14 @@ test("a node joins with a token of the page, runs a job, is drained, goes away, 
   await page.locator(".title .state", { hasText: "Lost" }).waitFor();
   await page.getByText("its node was lost").first().waitFor();
   await visitor.leave();
+  // Its jobs are found by it after their end, too.
+  const after = await admin("jobs?node=n1&state=lost");
+  await after.page.locator(".chip", { hasText: "n1" }).waitFor();
+  await after.page.locator("tr", { hasText: "far" }).waitFor();
+  await after.page.locator("tr", { hasText: "waits" }).waitFor();
+  await after.page.goto(`${hub.url}/ui/jobs?node=hub`);
+  await after.page.getByText("No job is like this").waitFor();
+  await after.leave();
   // What it left is ended by itself.
   await leave(await joined("n1", file, node.dir));
 });

@@ -33,13 +33,8 @@ export interface BasicJob {
   name: string | null;
   labels: Record<string, string>;
   created_by: string;
-  rerun_of: string | null;
-  run_at: string | null;
-  hold: boolean;
-  schedule: { name: string; due_at: string | null } | null;
   attempt: number;
   max_attempts: number;
-  next_attempt_at: string | null;
   version: number;
   state: State;
   state_reason: string | null;
@@ -52,15 +47,11 @@ export interface BasicJob {
   created_at: string;
   started_at: string | null;
   finished_at: string | null;
-  expires_at: string | null;
-  deadline_at: string | null;
   exit: Exit | null;
-  termination: Termination | null;
+  termination: Pick<Termination, "cause" | "requested_by" | "reason" | "escalated"> | null;
   spawn_failure: { stage: string; errno: number; message: string } | null;
-  usage: { user_cpu_seconds: number; system_cpu_seconds: number; max_rss_bytes: number } | null;
   /** In a cluster: which node has it. */
   node?: string;
-  output: OutputTotals;
 }
 
 export interface Spec {
@@ -88,6 +79,16 @@ export interface Spec {
 
 export interface Job extends Omit<BasicJob, "command" | "queue" | "priority" | "pty" | "timeout_seconds" | "max_attempts"> {
   spec: Spec;
+  rerun_of: string | null;
+  run_at: string | null;
+  hold: boolean;
+  schedule: { name: string; due_at: string | null } | null;
+  expires_at: string | null;
+  deadline_at: string | null;
+  next_attempt_at: string | null;
+  termination: Termination | null;
+  usage: { user_cpu_seconds: number; system_cpu_seconds: number; max_rss_bytes: number } | null;
+  output: OutputTotals;
   process: {
     pid: number; pgid: number; sid: number; started_at: string; containment: string; executable: string | null;
     sandbox: { landlock_abi: number | null; seccomp: boolean; missing: string[] } | null;

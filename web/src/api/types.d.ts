@@ -60,7 +60,7 @@ export interface paths {
         };
         /**
          * Count jobs by state
-         * @description With the filters of the list. Beyond `limit` of a state they are not counted, unless there is no filter.
+         * @description With the filters of the list. Counting stops at `limit` jobs of a state, unless there is no filter.
          */
         get: operations["countJobs"];
         put?: never;
@@ -97,7 +97,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -136,7 +136,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -162,7 +162,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -172,7 +172,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Let a paused job go on
+         * Resume a paused job
          * @description SIGCONT to every process. A repeat changes nothing.
          */
         post: operations["resumeJob"];
@@ -188,7 +188,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -215,7 +215,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -362,7 +362,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -389,7 +389,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -402,8 +402,8 @@ export interface paths {
          * Write to the standard input of a job
          * @description For jobs with `stdin: {mode: open}` or a `pty`. The body is written as it comes, no faster than the job reads. The answer comes
          *     when the job's pipe has taken all of it. What has been written stays written when the request breaks off. With
-         *     `offset` a request can be repeated safely: after 409 `stdin_offset_mismatch`, go on with the byte that
-         *     `Procession-Stdin-Offset` names; without that header nobody knows how much was written, since the job's monitor was
+         *     `offset` a request can be repeated safely: after 409 `stdin_offset_mismatch`, continue with the byte that
+         *     `Procession-Stdin-Offset` names; without that header the number of bytes written is not known, since the job's monitor was
          *     killed in the middle of it. The bytes of several requests without `offset` at a time mix.
          */
         post: operations["writeStdin"];
@@ -419,7 +419,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -445,7 +445,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -498,7 +498,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -521,7 +521,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -547,7 +547,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -575,7 +575,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -602,7 +602,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -629,7 +629,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -656,7 +656,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -698,7 +698,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -750,7 +750,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -779,7 +779,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -805,7 +805,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -832,7 +832,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -858,7 +858,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -885,7 +885,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -1763,7 +1763,7 @@ export interface paths {
         post?: never;
         /**
          * Give a node up that will not come back
-         * @description Its jobs are `lost` with the cause `node_lost` at once, without waiting for `--node-lost-after-seconds`. What of them still runs there is not ended. A node of this name can join anew, with whatever token and state directory.
+         * @description Its jobs are `lost` with the cause `node_lost` at once, without waiting for `--node-lost-after-seconds`. What of them still runs there is not ended. A node of this name can join again, with any token and state directory.
          */
         delete: operations["forgetNode"];
         options?: never;
@@ -1845,7 +1845,7 @@ export interface paths {
         put?: never;
         /**
          * Accept no new jobs
-         * @description New jobs get 503 `draining` from then on. Queued and running jobs continue. It outlives a crash of the server and an upgrade, and ends with `DELETE /drain` or when the service is stopped.
+         * @description New jobs get 503 `draining` from then on. Queued and running jobs continue. It outlives a crash of the server and an upgrade, and ends with `DELETE /drain` or when the service is stopped. With `wait` the answer comes when no job runs; a repeat changes nothing and waits again.
          */
         post: operations["drain"];
         /**
@@ -2167,7 +2167,7 @@ export interface components {
                 /**
                  * @description With `wait` nothing is dropped that was not read: once the log is full, the job waits, as for the reader of a pipe,
                  *     until everybody who follows its output (by `follow=true` or `attach`) has been sent more of it, or until it is stopped.
-                 *     Half of `max_bytes` is kept behind them. Where nobody follows, it waits for somebody who does; `state_message` says so.
+                 *     Half of `max_bytes` is kept behind them. Without a follower it waits for one; `state_message` says so.
                  * @enum {string|null}
                  */
                 on_limit?: "drop_oldest" | "drop_newest" | "stop_job" | "wait" | null;
@@ -2240,7 +2240,7 @@ export interface components {
             retry?: null | components["schemas"]["Retry"];
             /**
              * @description When a job counts as ready, such as a server once it serves: `until=ready` waits for it, and `ready_at` and the event
-             *     `job.ready` tell it. Of each attempt anew.
+             *     `job.ready` report it. Each attempt has to become ready again.
              */
             ready?: null | components["schemas"]["Ready"];
             workspace?: components["schemas"]["Workspace"];
@@ -2374,7 +2374,7 @@ export interface components {
             path: string;
             /** @enum {string} */
             type: "file" | "directory" | "symlink";
-            /** @description 0 of what is no file. */
+            /** @description 0 for anything but a file. */
             bytes: number;
             mode: string;
             modified_at: components["schemas"]["Timestamp"];
@@ -2889,7 +2889,7 @@ export interface components {
             run_at: null | components["schemas"]["Timestamp"];
             /** @description It does not start before it is released. */
             hold: boolean;
-            /** @description The schedule that it is of, and when it was due; `null` where somebody asked for it. */
+            /** @description The schedule that made the job, and when it was due; `due_at` is `null` if somebody asked for the job. */
             schedule: {
                 name: string;
                 due_at: null | components["schemas"]["Timestamp"];
@@ -2938,7 +2938,7 @@ export interface components {
             warned_at: null | components["schemas"]["Timestamp"];
             /** @description When the present attempt was ready, of a job with `ready`. */
             ready_at: null | components["schemas"]["Timestamp"];
-            /** @description When it was told that it was not ready in time. It may be ready later. */
+            /** @description When its time to become ready ran out. It may still become ready later. */
             not_ready_at: null | components["schemas"]["Timestamp"];
             /** @description What showed that it is ready: the line, the port, the file or the last `STATUS=`. If it was not in time, what was seen instead. */
             ready_message: string | null;
@@ -2966,26 +2966,18 @@ export interface components {
             /** @description In a cluster alone: the node that has the job. Absent before it has one. */
             node?: string;
         };
-        /** @description A job without its spec; the fields have the meaning that they have in `Job`. */
+        /** @description What a list shows of a job; the fields have the meaning that they have in `Job`. */
         BasicJob: {
             /** Format: uuid */
             id: string;
             name: components["schemas"]["Name"];
             labels: components["schemas"]["Labels"];
             created_by: string;
-            /** Format: uuid */
-            rerun_of: string | null;
-            run_at: null | components["schemas"]["Timestamp"];
-            hold: boolean;
-            schedule: {
-                name: string;
-                due_at: string | null;
-            } | null;
             version: number;
             state: components["schemas"]["State"];
             state_reason: string | null;
             state_message: string | null;
-            /** @description The command or script, on one line and cut. */
+            /** @description The command, quoted as for a shell, or the script, on one line; cut at 200 characters. */
             command: string;
             queue: string;
             priority: number;
@@ -2995,18 +2987,18 @@ export interface components {
             created_at: components["schemas"]["Timestamp"];
             started_at: null | components["schemas"]["Timestamp"];
             finished_at: null | components["schemas"]["Timestamp"];
-            expires_at: null | components["schemas"]["Timestamp"];
-            deadline_at: null | components["schemas"]["Timestamp"];
             attempt: number;
             /** @description That of `retry`. */
             max_attempts: number;
-            next_attempt_at: null | components["schemas"]["Timestamp"];
             exit: null | components["schemas"]["Exit"];
-            termination: null | components["schemas"]["Termination"];
+            termination: {
+                cause: components["schemas"]["Cause"];
+                requested_by: string | null;
+                reason: string | null;
+                escalated: boolean;
+            } | null;
             spawn_failure: null | components["schemas"]["SpawnFailure"];
-            usage: null | components["schemas"]["Usage"];
             node?: string;
-            output: components["schemas"]["OutputTotals"];
         };
         JobListBasic: {
             jobs: components["schemas"]["BasicJob"][];
@@ -3183,7 +3175,7 @@ export interface components {
             /** @description What was asked for, and this kernel does not have. */
             missing: ("landlock" | "landlock_truncate" | "landlock_net" | "landlock_signal" | "seccomp")[];
         };
-        /** @description How the leader ended, as the kernel told it. Either `code` is set, or `signal` and `signal_number` are; 128+n is never used. */
+        /** @description How the leader ended, as reported by the kernel. Either `code` is set, or `signal` and `signal_number` are; 128+n is never used. */
         Exit: {
             code: number | null;
             /** @example SIGKILL */
@@ -3326,7 +3318,7 @@ export interface components {
             /** @constant */
             type: "gap";
             from: number;
-            /** @description Go on here. */
+            /** @description Continue here. */
             to: number;
         } | {
             /** @constant */
@@ -3471,7 +3463,7 @@ export interface components {
                 truncated?: boolean;
                 /** @description With `job.finished`. */
                 requested_by?: string | null;
-                /** @description With `job.finished`: what whoever stopped it said. With `schedule.skipped`: `overlap`, `missed`, `draining`, `queue_full`, `no_room`, `policy_forbids`, `refused`. */
+                /** @description With `job.finished`: the words of the client that stopped it. With `schedule.skipped`: `overlap`, `missed`, `draining`, `queue_full`, `no_room`, `policy_forbids`, `refused`. */
                 reason?: string | null;
             };
         };
@@ -3562,7 +3554,7 @@ export interface components {
         WaitResult: {
             /** @description All of them have finished, or one with `any`. */
             satisfied: boolean;
-            /** @description The jobs have more than about 8 MiB, and the last are left out; ask for them by `job_ids`. */
+            /** @description The jobs exceed about 8 MiB, so the last ones are left out; ask for them by `job_ids`. */
             truncated: boolean;
             jobs: components["schemas"]["Job"][];
         };
@@ -3864,7 +3856,7 @@ export interface components {
             read_bytes: number | null;
             /** @description To disks. */
             written_bytes: number | null;
-            /** @description The arguments; the command name in brackets where there are none. */
+            /** @description The arguments; without any */
             command: string[];
             user_cpu_seconds: number;
             system_cpu_seconds: number;
@@ -3903,7 +3895,7 @@ export interface components {
                 kind: "cgroup+subreaper" | "subreaper";
                 /** @description Where the cgroups of jobs are made. */
                 cgroup: string | null;
-                /** @description Why there are none. */
+                /** @description Why cgroups cannot be used. */
                 cgroup_unavailable: string | null;
                 /** @description Those that can limit a job. */
                 controllers: string[];
@@ -3937,7 +3929,7 @@ export interface components {
             disk_bytes: number | null;
             /** @description A command policy of the mode `only` holds: templates are all that can be run. */
             policy: boolean;
-            /** @description What whoever operates the service should know. `no_room`: less of the disk is free than stays free, so new jobs are refused; `root_jobs`: it runs as root, and so do jobs without `user`. */
+            /** @description What the operator should know. `no_room`: free disk space is below the limit, so new jobs are refused; `root_jobs`: the service runs as root, and so do jobs without `user`. */
             notices: ("no_room" | "root_jobs")[];
             /** @description What this version can do and an earlier one could not; `nodes`: it is the hub of a cluster. */
             features: string[];
@@ -4310,11 +4302,11 @@ export interface components {
          */
         "If-None-Match": string;
         /**
-         * @description The id of a job. A text that is no id names no job (404).
+         * @description The id of a job. Anything else is 404.
          * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
          */
         Id: string;
-        /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
+        /** @description Hold the answer back for at most this many seconds (the limit is 300), by default until the job has ended. */
         Wait: number;
         /** @description What `wait` waits for: the end; any state but `queued` and `starting`; or, of a job with `ready`, that `ready_at` or `not_ready_at` is set or the job has ended. */
         Until: "finished" | "started" | "ready";
@@ -4363,7 +4355,7 @@ export interface components {
         After: number;
         /** @description One of these types; repeated, or separated by commas. */
         EventTypes: components["schemas"]["EventType"][];
-        /** @description Go on with what comes. By default `true` for `text/event-stream`, `false` for `application/x-ndjson`. */
+        /** @description Continue with new events. By default `true` for `text/event-stream`, `false` for `application/x-ndjson`. */
         FollowEvents: boolean;
         /**
          * @description The id of the last event that an event source has had. Not read with `application/x-ndjson`.
@@ -4421,18 +4413,25 @@ export interface operations {
                 batch?: string;
                 /** @description Of this schedule. */
                 schedule?: string;
+                /** @description Of this node of the cluster, which has the job or had it at its end. */
+                node?: string;
                 /** @description Created at or after this moment. */
                 created_after?: string;
                 /** @description Created before this moment. */
                 created_before?: string;
-                /** @description At most so many jobs; more than 1000 are lowered to 1000. A page with specs ends early where they have more than about 8 MiB. */
+                /** @description The maximum number of jobs, up to 1000. A page with specs ends early once they exceed about 8 MiB. */
                 page_size?: number;
                 /** @description The `next_page_token` of a list with the same filter and order. */
                 page_token?: string;
                 /** @description `created_at` alone is ascending. */
                 order_by?: "created_at desc" | "created_at asc" | "created_at";
-                /** @description `basic`: each job as a `BasicJob`, without its spec, which may have a MiB. */
+                /** @description `basic`: each job as a `BasicJob`, which has less than a kB however large its spec is. */
                 view?: "basic" | "full";
+                /**
+                 * @description What the caller has made with this `Idempotency-Key`: the job, or the jobs of the batch, if the other filters match; an
+                 *     empty list if nothing was made, or it is gone. Keys of other callers are not found.
+                 */
+                idempotency_key?: string;
             };
             header?: never;
             path?: never;
@@ -4468,7 +4467,7 @@ export interface operations {
     createJob: {
         parameters: {
             query?: {
-                /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
+                /** @description Hold the answer back for at most this many seconds (the limit is 300), by default until the job has ended. */
                 wait?: components["parameters"]["Wait"];
                 /** @description What `wait` waits for: the end; any state but `queued` and `starting`; or, of a job with `ready`, that `ready_at` or `not_ready_at` is set or the job has ended. */
                 until?: components["parameters"]["Until"];
@@ -4668,6 +4667,8 @@ export interface operations {
                 batch?: string;
                 /** @description Of this schedule. */
                 schedule?: string;
+                /** @description Of this node of the cluster. */
+                node?: string;
                 /** @description Created at or after this moment. */
                 created_after?: string;
                 /** @description Created before this moment. */
@@ -4732,7 +4733,7 @@ export interface operations {
     getJob: {
         parameters: {
             query?: {
-                /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
+                /** @description Hold the answer back for at most this many seconds (the limit is 300), by default until the job has ended. */
                 wait?: components["parameters"]["Wait"];
                 /**
                  * @description What `wait` waits for: a terminal state; any state but `queued` and `starting`; with `ready`, which is only for jobs
@@ -4760,14 +4761,14 @@ export interface operations {
                  */
                 Prefer?: components["parameters"]["Prefer"];
                 /**
-                 * @description 304 where the job still has this `ETag`.
+                 * @description 304 if the job still has this `ETag`.
                  * @example "7"
                  */
                 "If-None-Match"?: string;
             };
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -4818,7 +4819,7 @@ export interface operations {
                 force?: boolean;
                 /** @description Shown in `termination.reason`. */
                 reason?: string;
-                /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
+                /** @description Hold the answer back for at most this many seconds (the limit is 300), by default until the job has ended. */
                 wait?: components["parameters"]["Wait"];
                 /**
                  * @description When the job has ended, remove its record and its output. The answer waits for that, for 300 seconds unless
@@ -4845,7 +4846,7 @@ export interface operations {
             };
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -4909,7 +4910,7 @@ export interface operations {
             };
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -4982,7 +4983,7 @@ export interface operations {
             };
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -5030,7 +5031,7 @@ export interface operations {
             };
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -5078,7 +5079,7 @@ export interface operations {
             };
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -5120,7 +5121,7 @@ export interface operations {
     rerunJob: {
         parameters: {
             query?: {
-                /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
+                /** @description Hold the answer back for at most this many seconds (the limit is 300), by default until the job has ended. */
                 wait?: components["parameters"]["Wait"];
                 /** @description What `wait` waits for: the end; any state but `queued` and `starting`; or, of a job with `ready`, that `ready_at` or `not_ready_at` is set or the job has ended. */
                 until?: components["parameters"]["Until"];
@@ -5166,7 +5167,7 @@ export interface operations {
             };
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -5525,7 +5526,7 @@ export interface operations {
             };
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -5593,7 +5594,7 @@ export interface operations {
             };
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -5661,7 +5662,7 @@ export interface operations {
             };
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -5730,7 +5731,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -5761,7 +5762,7 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             404: components["responses"]["JobNotFound"];
-            /** @description `stdin_taken`: somebody else writes; `stdin_closed`: the job has no open standard input. */
+            /** @description `stdin_taken`: another client writes; `stdin_closed`: the job has no open standard input. */
             409: {
                 headers: {
                     [name: string]: unknown;
@@ -5791,7 +5792,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -5826,7 +5827,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -5864,7 +5865,7 @@ export interface operations {
                 path?: components["parameters"]["Beneath"];
                 /** @description So many levels; all by default. */
                 depth?: number;
-                /** @description More than 1000 is lowered to that. */
+                /** @description More than 10 000 is lowered to that. Large pages of a large directory cost less: each page reads all of its names. */
                 page_size?: number;
                 /** @description `next_page_token` of the page before. */
                 page_token?: string;
@@ -5872,7 +5873,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -5938,7 +5939,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -5996,7 +5997,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -6054,7 +6055,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -6110,7 +6111,7 @@ export interface operations {
             };
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -6209,7 +6210,7 @@ export interface operations {
             };
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -6312,7 +6313,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -6382,7 +6383,7 @@ export interface operations {
                 tail_lines?: number;
                 /** @description At most so many bytes of output. */
                 limit_bytes?: number;
-                /** @description Go on until the job has ended. The default is `true` for `text/event-stream`, else `false`. */
+                /** @description Continue until the job has ended. The default is `true` for `text/event-stream`, else `false`. */
                 follow?: boolean;
                 /** @description Begin every line of raw bytes with the time at which it began to come, and a space. Records have `at` anyway. */
                 timestamps?: boolean;
@@ -6402,7 +6403,7 @@ export interface operations {
             };
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -6417,7 +6418,7 @@ export interface operations {
                     "Request-Id": components["headers"]["Request-Id"];
                     /** @description The offset at which the body begins; greater than the one asked for where the oldest output was dropped. */
                     "Procession-First-Offset": number;
-                    /** @description The offset at which to go on after this body. Absent with `follow`. */
+                    /** @description The offset at which to continue after this body. Absent with `follow`. */
                     "Procession-Next-Offset"?: number;
                     /** @description `true` where nothing will ever come after this body, and nothing of it is lost. Absent with `follow`. */
                     "Procession-Output-Complete"?: "true" | "false";
@@ -6475,7 +6476,7 @@ export interface operations {
             };
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -6543,7 +6544,7 @@ export interface operations {
             };
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -6615,7 +6616,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -6655,7 +6656,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -6696,7 +6697,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -6739,7 +6740,7 @@ export interface operations {
                 after?: components["parameters"]["After"];
                 /** @description One of these types; repeated, or separated by commas. */
                 type?: components["parameters"]["EventTypes"];
-                /** @description Go on with what comes. By default `true` for `text/event-stream`, `false` for `application/x-ndjson`. */
+                /** @description Continue with new events. By default `true` for `text/event-stream`, `false` for `application/x-ndjson`. */
                 follow?: components["parameters"]["FollowEvents"];
             };
             header?: {
@@ -6751,7 +6752,7 @@ export interface operations {
             };
             path: {
                 /**
-                 * @description The id of a job. A text that is no id names no job (404).
+                 * @description The id of a job. Anything else is 404.
                  * @example 0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f
                  */
                 id: components["parameters"]["Id"];
@@ -6820,7 +6821,7 @@ export interface operations {
                 label_selector?: string;
                 /** @description Of this batch and its jobs. */
                 batch?: string;
-                /** @description Go on with what comes. By default `true` for `text/event-stream`, `false` for `application/x-ndjson`. */
+                /** @description Continue with new events. By default `true` for `text/event-stream`, `false` for `application/x-ndjson`. */
                 follow?: components["parameters"]["FollowEvents"];
             };
             header?: {
@@ -7237,6 +7238,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -7293,6 +7296,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -7348,6 +7353,8 @@ export interface operations {
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
+                /** @description Read by the page. */
+                node?: string;
                 /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
@@ -7408,6 +7415,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -7464,6 +7473,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -7519,6 +7530,8 @@ export interface operations {
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
+                /** @description Read by the page. */
+                node?: string;
                 /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
@@ -7579,6 +7592,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -7635,6 +7650,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -7690,6 +7707,8 @@ export interface operations {
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
+                /** @description Read by the page. */
+                node?: string;
                 /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
@@ -7750,6 +7769,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -7805,6 +7826,8 @@ export interface operations {
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
+                /** @description Read by the page. */
+                node?: string;
                 /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
@@ -7862,6 +7885,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -7917,6 +7942,8 @@ export interface operations {
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
+                /** @description Read by the page. */
+                node?: string;
                 /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
@@ -7974,6 +8001,8 @@ export interface operations {
                 /** @description Read by the page. */
                 name?: string;
                 /** @description Read by the page. */
+                node?: string;
+                /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
                 page?: string;
@@ -8029,6 +8058,8 @@ export interface operations {
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
+                /** @description Read by the page. */
+                node?: string;
                 /** @description Read by the page. */
                 order?: string;
                 /** @description Read by the page. */
@@ -8113,7 +8144,7 @@ export interface operations {
     listBatches: {
         parameters: {
             query?: {
-                /** @description At most so many; more than 1000 are lowered to 1000. */
+                /** @description The maximum number of batches */
                 page_size?: number;
                 /** @description The `next_page_token` of a list. */
                 page_token?: string;
@@ -8156,7 +8187,7 @@ export interface operations {
     createBatch: {
         parameters: {
             query?: {
-                /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
+                /** @description Hold the answer back for at most this many seconds (the limit is 300), by default until the job has ended. */
                 wait?: components["parameters"]["Wait"];
                 /** @description Only check the body. */
                 validate_only?: boolean;
@@ -8265,7 +8296,7 @@ export interface operations {
     getBatch: {
         parameters: {
             query?: {
-                /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
+                /** @description Hold the answer back for at most this many seconds (the limit is 300), by default until the job has ended. */
                 wait?: components["parameters"]["Wait"];
                 /** @description What `wait` waits for: the last end, or a version greater than `after_version`, by default the present one. */
                 until?: "finished" | "change";
@@ -8319,7 +8350,7 @@ export interface operations {
                 force?: boolean;
                 /** @description Shown in `termination.reason` of the jobs. */
                 reason?: string;
-                /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
+                /** @description Hold the answer back for at most this many seconds (the limit is 300), by default until the job has ended. */
                 wait?: components["parameters"]["Wait"];
                 /** @description When all have ended, remove the batch and the records and output of its jobs. Waits for 300 seconds unless `wait` says less; if it takes longer, the answer is 202 and nothing is removed. */
                 purge?: boolean;
@@ -8393,7 +8424,7 @@ export interface operations {
     rerunBatch: {
         parameters: {
             query?: {
-                /** @description Hold the answer back for so many seconds at most, lowered to 300; until the job has ended where nothing else is said. */
+                /** @description Hold the answer back for at most this many seconds (the limit is 300), by default until the job has ended. */
                 wait?: components["parameters"]["Wait"];
             };
             header?: {
@@ -8580,7 +8611,7 @@ export interface operations {
     resetQueue: {
         parameters: {
             query?: {
-                /** @description Also where jobs wait or run in it: they go on without its limits. */
+                /** @description Also if jobs wait or run in it: they continue without its limits. */
                 force?: boolean;
             };
             header?: {
@@ -8697,7 +8728,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The templates that are in force now; none where there is no policy. */
+            /** @description The templates currently in force; none without a policy. */
             200: {
                 headers: {
                     "Request-Id": components["headers"]["Request-Id"];
@@ -9466,8 +9497,17 @@ export interface operations {
     };
     drain: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Hold the answer back for at most this many seconds (the limit is 300), by default until the job has ended. */
+                wait?: components["parameters"]["Wait"];
+            };
+            header?: {
+                /**
+                 * @description `wait=SECONDS` does what the parameter `wait` does. What is not understood is ignored.
+                 * @example wait=30
+                 */
+                Prefer?: components["parameters"]["Prefer"];
+            };
             path?: never;
             cookie?: never;
         };
@@ -9477,12 +9517,17 @@ export interface operations {
             202: {
                 headers: {
                     "Request-Id": components["headers"]["Request-Id"];
+                    "Preference-Applied": components["headers"]["Preference-Applied"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": {
                         /** @constant */
                         draining: true;
+                        /** @description Jobs that have started and not ended. */
+                        running: number;
+                        /** @description Jobs that wait, such as for a time or a release. */
+                        queued: number;
                     };
                 };
             };

@@ -51,8 +51,13 @@ const Words = memo(({ row, marks, firstHit, currentHit, raw, dark }: WordsProps)
 export const LogRow = memo(LogRow_, (a, b) =>
   a.line === b.line && a.goesOn === b.goesOn && a.time === b.time && a.target === b.target && sameWords(a, b));
 
+/** A row that was fetched again has the bytes that it had. */
+function sameRow(a: Row, b: Row): boolean {
+  return a === b || (a.kind === b.kind && a.from === b.from && a.end === b.end && a.bytes.length === b.bytes.length && a.stream === b.stream && a.sgr.fg === b.sgr.fg && a.sgr.bg === b.sgr.bg && a.sgr.flags === b.sgr.flags);
+}
+
 function sameWords(a: WordsProps, b: WordsProps): boolean {
-  return a.row === b.row && a.raw === b.raw && a.dark === b.dark && sameMarks(a.marks, b.marks) && (a.marks.length === 0 || (a.firstHit === b.firstHit && a.currentHit === b.currentHit));
+  return sameRow(a.row, b.row) && a.raw === b.raw && a.dark === b.dark && sameMarks(a.marks, b.marks) && (a.marks.length === 0 || (a.firstHit === b.firstHit && a.currentHit === b.currentHit));
 }
 
 function sameMarks(a: readonly Mark[], b: readonly Mark[]): boolean {

@@ -77,11 +77,9 @@ export function LogView({ job, tip }: { job: Job; tip: { next: number; first: nu
   const [hits, setHits] = useState<Hits>(() => new Hits());
   const [findProblem, setFindProblem] = useState("");
   const [current, setCurrent] = useState(-1);
-  // What the address names, until something else is pointed at.
-  const wanted = useMemo(() => parseHash(hash.value), [hash.value]);
-  const [pointed, point_] = useState<{ since: Range | null; at: Range } | null>(null);
-  const target = pointed !== null && pointed.since === wanted ? pointed.at : wanted;
-  const setTarget = (at: Range): void => point_({ since: wanted, at });
+  // What the address names, until something else is pointed at. It is drawn with the rows, and not before they are here.
+  const pointed = useRef<Range | null>(null);
+  const target = pointed.current;
   const [seen, setSeen] = useState<number | null>(null);
   const [asking, setAsking] = useState(false);
   const box = useRef<HTMLDivElement>(null);
@@ -94,10 +92,20 @@ export function LogView({ job, tip }: { job: Job; tip: { next: number; first: nu
   useEffect(() => () => port.close(), [port]);
   useLayoutEffect(() => source.extent(tip.first, tip.next, tip.complete), [source, tip.first, tip.next, tip.complete]);
   // A place that the job has not written yet, or that is not known yet to be written, is gone to once it is there.
-  const isThere = wanted !== null && wanted.from < tip.next;
-  useLayoutEffect(() => {
-    if (wanted && isThere) port.jump(wanted.from, 0.3);
-  }, [port, wanted, isThere]);
+  const waits = useRef<Range | null>(null);
+  const aim = (): void => {
+    if (waits.current === null || waits.current.from >= source.next) return;
+    port.jump(waits.current.from, 0.3);
+    waits.current = null;
+  };
+  const isOwn = useRef(false);
+  useLayoutEffect(() => hash.subscribe((words) => {
+    if (isOwn.current) return;
+    pointed.current = waits.current = parseHash(words);
+    aim();
+    if (pointed.current === null) draw();
+  }), [port]);
+  useLayoutEffect(aim, [port, tip.next]);
 
   useLayoutEffect(() => {
     const observer = new ResizeObserver(() => {
@@ -174,9 +182,13 @@ export function LogView({ job, tip }: { job: Job; tip: { next: number; first: nu
   };
   const point = (offset: number, extend: boolean): void => {
     const range = extend && target ? { from: Math.min(target.from, offset), to: Math.max(target.from, offset) } : { from: offset, to: offset };
-    setTarget(range);
+    pointed.current = range;
     port.follow = false;
     history.replaceState(null, "", `${location.pathname}${location.search}#o${range.from}${range.to > range.from ? `-o${range.to}` : ""}`);
+    // One is there already.
+    isOwn.current = true;
+    hash.value = location.hash;
+    isOwn.current = false;
     draw();
   };
   const go = async (wish: Goto): Promise<void> => {
@@ -184,8 +196,8 @@ export function LogView({ job, tip }: { job: Job; tip: { next: number; first: nu
     if (wish.kind === "part") return wish.part === 1 ? port.toEnd() : port.jump(offsetAt(wish.part, source));
     try {
       const found = await get<{ offset: number }>(`/jobs/${job.id}/output/place`, wish.kind === "line" ? { line: Math.max(1, wish.line) } : { at: wish.at });
+      pointed.current = { from: found.offset, to: found.offset };
       port.jump(found.offset, 0.3);
-      setTarget({ from: found.offset, to: found.offset });
     } catch (error) {
       say(error instanceof Problem && error.status === 404 ? "This service cannot find lines and times" : words(error), true);
     }
@@ -196,8 +208,8 @@ export function LogView({ job, tip }: { job: Job; tip: { next: number; first: nu
     const row = visible.rows.find((one) => one.offset <= from && from < one.end);
     nextError(job.id, row?.end ?? from + 1).then((offset) => {
       if (offset === null) return say("No line of standard error below");
+      pointed.current = { from: offset, to: offset };
       port.jump(offset, 0.3);
-      setTarget({ from: offset, to: offset });
     }, (error: unknown) => say(words(error), true));
   };
   const cycle = (): void => change({ logTimes: ({ off: "clock", clock: "start", start: "before", before: "off" } as const)[logTimes] });
@@ -225,7 +237,7 @@ export function LogView({ job, tip }: { job: Job; tip: { next: number; first: nu
         event.preventDefault();
         point(Number(row.dataset["o"]), event.shiftKey);
       }}>
-        <div class="rows" ref={inner}>
+        <div class="rows" ref={inner} style={{ "--gutter": gutter(source.next) }}>
           {visible.rows.map((row, index) => {
             const { marks, first } = wish.text === "" ? { marks: [], first: 0 } : hits.within(row);
             const before = visible.rows[index - 1];
@@ -252,6 +264,11 @@ export function LogView({ job, tip }: { job: Job; tip: { next: number; first: nu
       {asking && <GoTo day={new Date(job.started_at ?? job.created_at)} onGo={(to) => void go(to)} onClose={() => setAsking(false)} />}
     </section>
   );
+}
+
+/** As wide as the numbers of so many bytes may be; it grows twice, and not with each digit. */
+function gutter(next: number): string {
+  return next < 10_000 ? "58px" : next < 10_000_000 ? "76px" : "96px";
 }
 
 const TIMES: Record<Times, string> = { off: "off", clock: "of day", start: "since the start", before: "since the line before" };

@@ -264,8 +264,16 @@ export function target(text: string): string | null {
   }
 }
 
+/** Nothing but letters, digits and signs of ASCII? */
+function isSimple(bytes: Uint8Array): boolean {
+  for (const byte of bytes) if (byte < 0x20 || byte > 0x7e) return false;
+  return true;
+}
+
 /** What is shown of a row, as at most `MAX_SPANS` spans. */
 export function spans(bytes: Uint8Array, start: Sgr, marks: readonly Mark[] = [], raw = false): Span[] {
+  // Most rows of most logs.
+  if (marks.length === 0 && bytes.length > 0 && isSimple(bytes)) return [{ text: utf8(bytes, 0, bytes.length), sgr: start, odd: false, mark: -1, href: null }];
   const out: Span[] = [];
   let mark = -1;
   let next = 0;

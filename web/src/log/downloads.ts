@@ -1,6 +1,7 @@
 // What of a log can be saved: everything that the service has, without loading it here.
 
-import { download, words } from "../api/client.ts";
+import { address, download, ticket, words } from "../api/client.ts";
+import { token } from "../api/session.ts";
 import type { Job } from "../api/model.ts";
 import { say } from "../parts/parts.tsx";
 
@@ -16,5 +17,12 @@ export function downloads(job: Job, lines: { from: number; end: number } | null 
     { key: "stdout", word: "Standard output", run: save("/stdout", ".stdout.log") },
     ...(lines ? [{ key: "lines", word: "The marked lines", run: save("", ".lines.log", { offset: String(lines.from), limit_bytes: String(lines.end - lines.from) }) }] : []),
     { key: "stderr", word: "Standard error", run: save("/stderr", ".stderr.log") },
+    { key: "plain", word: "As plain text, in a tab", run: () => { plain(`/jobs/${job.id}/output`).catch((error: unknown) => say(words(error), true)); } },
   ];
+}
+
+/** The words alone, as the browser shows a text: to search, to print, to be read out. */
+async function plain(path: string): Promise<void> {
+  const url = address(path, { ticket: token.value === null ? null : await ticket(path) });
+  window.open(url.href, "_blank", "noopener,noreferrer");
 }

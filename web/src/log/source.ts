@@ -19,6 +19,8 @@ const SIZE = 64 << 10;
 const SIZE_OF_ONE = 2 << 20;
 /** As many bytes as are kept. */
 const KEPT = 4 << 20;
+/** Of the place that somebody jumps to, before and behind the part of it that is cut: rows begin there for sure, and fill a screen. */
+const GLIMPSE = [16 << 10, 24 << 10] as const;
 
 interface Window {
   index: number;
@@ -40,6 +42,14 @@ interface Window {
   closed: Uint32Array | null;
 }
 
+/** A small piece around the place that somebody jumps to, which is there before its window is. */
+interface Glimpse {
+  index: number;
+  rows: Row[];
+  loading: boolean;
+  abort: AbortController;
+}
+
 export class LogSource {
   first = 0;
   next = 0;
@@ -54,6 +64,7 @@ export class LogSource {
   #clock = 0;
   /** The window that somebody waits for. */
   #wanted = -1;
+  #glimpse: Glimpse | null = null;
 
   constructor(which: Which, fetch: Fetch, lineOf: LineOf | null, changed: (now?: boolean) => void) {
     this.#which = which;
@@ -66,6 +77,7 @@ export class LogSource {
   close(): void {
     for (const window of this.#windows.values()) window.abort.abort();
     this.#counting?.abort();
+    this.#glimpse?.abort.abort();
     this.#windows.clear();
   }
 
@@ -102,7 +114,8 @@ export class LogSource {
   window(index: number): { rows: Row[]; whole: boolean; failed: unknown } {
     const window = this.#windows.get(index) ?? this.#make(index);
     window.used = ++this.#clock;
-    if (!this.#sated(window) && window.loading === null && window.failed === null) {
+    const isGlimpsed = this.#glimpse?.loading === true && this.#glimpse.index === index;
+    if (!this.#sated(window) && window.loading === null && window.failed === null && !isGlimpsed) {
       window.loading = this.#load(window).finally(() => {
         window.loading = null;
         if (!window.abort.signal.aborted) this.#changed(index === this.#wanted);
@@ -120,9 +133,40 @@ export class LogSource {
       window.abort.abort();
       this.#windows.delete(other);
     }
+    this.#glimpse?.abort.abort();
+    this.#glimpse = null;
+    const here = this.#windows.get(index);
+    if (this.#which === "all" && (here === undefined || (here.rows.length === 0 && here.loading === null && here.failed === null))) return void this.#look(offset);
     this.#wanted = index;
     this.window(index);
     this.#number(this.#windows.get(index)!);
+  }
+
+  /** The rows around a byte that are here before its window is; nothing if it is not among them. */
+  glimpse(offset: number): Row[] | null {
+    const rows = this.#glimpse?.rows ?? [];
+    const last = rows.at(-1);
+    return last !== undefined && rows[0]!.from <= offset && offset < last.end ? rows : null;
+  }
+
+  /** Fetches what fills a screen: its window, its colours and the numbers of its lines come when somebody stays. */
+  async #look(offset: number): Promise<void> {
+    const glimpse: Glimpse = { index: this.indexOf(offset), rows: [], loading: true, abort: new AbortController() };
+    this.#glimpse = glimpse;
+    const from = Math.max(this.first, Math.floor(offset / CUT) * CUT - GLIMPSE[0]);
+    const until = Math.min(this.next, Math.floor(offset / CUT) * CUT + GLIMPSE[1]);
+    const builder = new RowBuilder(from, from === 0, true);
+    try {
+      const { body } = await this.#fetch(from, until - from, glimpse.abort.signal);
+      await build(body, builder, until, () => undefined);
+      const all = builder.all();
+      // The first row may have begun before it, and the last one may go on.
+      glimpse.rows = all.slice(from === this.first ? 0 : 1, all.at(-1)?.closed || until === this.next ? undefined : -1);
+    } catch {
+      // The window is asked for then, and says what is wrong.
+    }
+    glimpse.loading = false;
+    if (!glimpse.abort.signal.aborted) this.#changed(true);
   }
 
   async loaded(index: number): Promise<void> {
@@ -204,17 +248,7 @@ export class LogSource {
       const answer = await this.#fetch(from, until - Math.max(from, this.first), window.abort.signal);
       const { builder } = window;
       // What came before an error has been read all the same, and must not be read twice.
-      for await (const line of lines(answer.body)) {
-        const one = record(line);
-        if (one.kind === "output") {
-          if (one.piece.offset >= until) break;
-          builder.push(one.piece);
-          window.read = builder.next;
-        } else if (one.kind === "gap") {
-          builder.gap(one.from, one.to);
-          window.read = builder.next;
-        }
-      }
+      await build(answer.body, builder, until, () => { window.read = builder.next; });
       window.read = Math.max(window.read, Math.min(answer.next, until));
       builder.next = window.read;
       this.first = Math.max(this.first, from === 0 ? answer.first : 0);
@@ -240,6 +274,21 @@ export class LogSource {
   }
 }
 
+/** Makes rows of a body, up to an offset. */
+async function build(body: ReadableStream<Uint8Array>, builder: RowBuilder, until: number, read: () => void): Promise<void> {
+  for await (const line of lines(body)) {
+    const one = record(line);
+    if (one.kind === "output") {
+      if (one.piece.offset >= until) break;
+      builder.push(one.piece);
+      read();
+    } else if (one.kind === "gap") {
+      builder.gap(one.from, one.to);
+      read();
+    }
+  }
+}
+
 function closed(rows: Row[]): Uint32Array {
   const out = new Uint32Array(rows.length + 1);
   rows.forEach((row, i) => { out[i + 1] = out[i]! + (row.kind === "line" && row.closed ? 1 : 0); });
@@ -261,8 +310,13 @@ export interface Visible {
 /** The rows around an offset: at least so many before it and after it, as far as they are here. `ahead`: what is beside them is fetched as well. */
 export function around(source: LogSource, offset: number, before: number, after: number, ahead = true): Visible {
   const middle = source.indexOf(offset);
+  const glimpse = source.glimpse(offset);
+  if (glimpse !== null && !ahead) return glimpsed(source, glimpse, offset, before, after);
   const here = source.window(middle);
   if (here.rows.length === 0 && !here.whole) {
+    // The number of its first line is asked for meanwhile.
+    if (glimpse !== null) source.lineAt(middle);
+    if (glimpse !== null) return { ...glimpsed(source, glimpse, offset, before, after), failed: here.failed };
     // What is beside it is not the place that was asked for.
     return { rows: [], lines: [], anchor: -1, loading: here.failed === null && source.next > source.first, failed: here.failed, atStart: false, atEnd: false };
   }
@@ -299,6 +353,14 @@ export function around(source: LogSource, offset: number, before: number, after:
     ...slice(source, parts, from, to), anchor: count === 0 ? -1 : anchor - from, loading, failed,
     atStart: from === 0 && low === source.firstIndex, atEnd: high >= source.lastIndex && to === count,
   };
+}
+
+/** The same of what is here before the window is. */
+function glimpsed(source: LogSource, rows: Row[], offset: number, before: number, after: number): Visible {
+  const place = Math.max(0, rowAt(rows, offset));
+  const [from, to] = [Math.max(0, place - before), Math.min(rows.length, place + after)];
+  const part = rows.slice(from, to);
+  return { rows: part, lines: part.map(() => null), anchor: place - from, loading: true, failed: null, atStart: part[0]!.from === source.first, atEnd: part.at(-1)!.end === source.next };
 }
 
 /** The rows of one window. */

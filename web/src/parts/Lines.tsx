@@ -1,21 +1,46 @@
-// How much ran and waited, as lines over time.
+// How much ran and waited, and what the jobs that ended have used, as lines over time; and all of it as a table.
 
+import { count, duration } from "../state/format.ts";
+import { endsOf, jobsOf } from "./Bars.tsx";
 import type { Bucket } from "./buckets.ts";
+import { Line, Plot, timeOf, topOf } from "./Plot.tsx";
 
 /** The most that ran and waited, of each bar. */
-export function Lines({ buckets }: { buckets: Bucket[] }) {
-  const most = Math.max(4, ...buckets.map((one) => Math.max(one.running, one.queued)));
-  const top = Math.ceil(most / 4) * 4;
-  const [left, right, height] = [30, 560, 150];
-  const x = (i: number): number => left + (i / Math.max(1, buckets.length - 1)) * (right - left);
-  const y = (value: number): number => height - (value / top) * (height - 12);
-  const points = (of: (one: Bucket) => number): string => buckets.map((one, i) => `${x(i).toFixed(1)},${y(of(one)).toFixed(1)}`).join(" ");
+export function Lines({ buckets, range }: { buckets: Bucket[]; range: number }) {
+  const top = topOf(buckets.flatMap((one) => [one.running, one.queued]));
   const peak = (of: (one: Bucket) => number): number => Math.max(0, ...buckets.map(of));
   return (
-    <svg class="bars" viewBox="0 0 570 176" preserveAspectRatio="none" role="img" aria-label={`At most ${peak((one) => one.running)} ran and ${peak((one) => one.queued)} waited at a time`}>
-      {[0, 0.5, 1].map((part) => <g key={part}><line x1={left} x2={right} y1={y(top * part)} y2={y(top * part)} stroke="var(--line)" /><text x={left - 6} y={y(top * part) + 4} text-anchor="end">{top * part}</text></g>)}
-      <polyline points={points((one) => one.queued)} fill="none" stroke="var(--grey-fill)" stroke-width="2" vector-effect="non-scaling-stroke" />
-      <polyline points={points((one) => one.running)} fill="none" stroke="var(--blue-fill)" stroke-width="2" vector-effect="non-scaling-stroke" />
-    </svg>
+    <Plot buckets={buckets} range={range} scale={[top, top / 2, 0].map(count)} label={`At most ${peak((one) => one.running)} ran and ${peak((one) => one.queued)} waited at a time`}>
+      <Line buckets={buckets} top={top} of={(one) => one.queued} colour="grey" filled />
+      <Line buckets={buckets} top={top} of={(one) => one.running} colour="blue" />
+    </Plot>
+  );
+}
+
+/** What the jobs that ended in each bar have used of processors. */
+export function Used({ buckets, range }: { buckets: Bucket[]; range: number }) {
+  const top = Math.max(1, ...buckets.map((one) => one.cpu));
+  return (
+    <Plot buckets={buckets} range={range} scale={[top, top / 2].map((part) => duration(Math.ceil(part))).concat("0")} label={`Jobs that ended have used ${duration(buckets.reduce((sum, one) => sum + one.cpu, 0))} of processors`}>
+      <Line buckets={buckets} top={top} of={(one) => one.cpu} colour="violet" filled />
+    </Plot>
+  );
+}
+
+/** The charts in words. */
+export function Table({ buckets, range }: { buckets: Bucket[]; range: number }) {
+  const some = buckets.filter((one) => one.total > 0 || one.running > 0 || one.queued > 0 || one.cpu > 0).reverse();
+  return (
+    <details class="card folded">
+      <summary class="muted small">The same as a table</summary>
+      {some.length === 0 ? <p class="muted pad">Nothing has run.</p> : (
+        <table>
+          <thead><tr><th class="w-time">From</th><th>Ended</th><th class="w-time num">Ran</th><th class="w-time num">Waited</th><th class="w-time num">Processor</th></tr></thead>
+          <tbody>{some.map((one) => (
+            <tr key={one.from}><td class="muted">{timeOf(one.from, range)}</td><td>{one.total > 0 ? <a class="plain" href={jobsOf(one, range)}>{endsOf(one)}</a> : <span class="faint">none</span>}</td><td class="num">{count(one.running)}</td><td class="num">{count(one.queued)}</td><td class="num muted">{one.cpu > 0 ? duration(one.cpu) : "–"}</td></tr>
+          ))}</tbody>
+        </table>
+      )}
+    </details>
   );
 }

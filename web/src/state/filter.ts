@@ -9,12 +9,16 @@ export interface Filter {
   queue: string;
   batch: string;
   schedule: string;
+  node: string;
   after: string;
   before: string;
   order: "desc" | "asc";
 }
 
-export const EVERYTHING: Filter = { states: [], labels: [], name: "", queue: "", batch: "", schedule: "", after: "", before: "", order: "desc" };
+export const EVERYTHING: Filter = { states: [], labels: [], name: "", queue: "", batch: "", schedule: "", node: "", after: "", before: "", order: "desc" };
+
+/** What has one name, and is called so in the address, by the API and in the box. */
+export const NAMED = ["queue", "batch", "schedule", "node"] as const;
 
 export const STATES: State[] = ["queued", "starting", "running", "paused", "stopping", "succeeded", "failed", "timed_out", "canceled", "lost"];
 
@@ -23,7 +27,7 @@ export function toAddress(filter: Filter): URLSearchParams {
   if (filter.states.length > 0) out.set("state", filter.states.join(","));
   if (filter.labels.length > 0) out.set("label", filter.labels.join(","));
   if (filter.name !== "") out.set("name", filter.name);
-  for (const name of ["queue", "batch", "schedule"] as const) if (filter[name] !== "") out.set(name, filter[name]);
+  for (const name of NAMED) if (filter[name] !== "") out.set(name, filter[name]);
   if (filter.after !== "") out.set("after", filter.after);
   if (filter.before !== "") out.set("before", filter.before);
   if (filter.order !== "desc") out.set("order", filter.order);
@@ -39,6 +43,7 @@ export function fromAddress(query: URLSearchParams): Filter {
     queue: query.get("queue") ?? "",
     batch: query.get("batch") ?? "",
     schedule: query.get("schedule") ?? "",
+    node: query.get("node") ?? "",
     after: moment(query.get("after")),
     before: moment(query.get("before")),
     order: query.get("order") === "asc" ? "asc" : "desc",
@@ -71,7 +76,7 @@ export function toQuery(filter: Filter): Record<string, string> {
   const out: Record<string, string> = {};
   if (filter.labels.length > 0) out["label_selector"] = filter.labels.join(",");
   if (filter.name !== "") out["name_prefix"] = filter.name;
-  for (const name of ["queue", "batch", "schedule"] as const) if (filter[name] !== "") out[name] = filter[name];
+  for (const name of NAMED) if (filter[name] !== "") out[name] = filter[name];
   if (filter.after !== "") out["created_after"] = filter.after;
   if (filter.before !== "") out["created_before"] = filter.before;
   return out;
@@ -81,9 +86,9 @@ export function toQuery(filter: Filter): Record<string, string> {
 export function typed(filter: Filter, text: string, now: Date): Filter {
   const word = text.trim();
   if (word === "") return filter;
-  const named = /^(name|queue|batch|schedule|label|since|after|before|created):\s*(.+)$/i.exec(word);
+  const named = /^(name|queue|batch|schedule|node|label|since|after|before|created):\s*(.+)$/i.exec(word);
   const [kind, value] = named ? [named[1]!.toLowerCase(), named[2]!] : ["", word];
-  if (kind === "queue" || kind === "batch" || kind === "schedule") return { ...filter, [kind]: value };
+  if (kind === "queue" || kind === "batch" || kind === "schedule" || kind === "node") return { ...filter, [kind]: value };
   if (kind === "since" || kind === "after" || kind === "created") return { ...filter, after: when(value, now) ?? filter.after };
   if (kind === "before") return { ...filter, before: when(value, now) ?? filter.before };
   if (kind === "label" || (kind === "" && /[=!]|\s(in|notin)\s*\(/.test(word))) return { ...filter, labels: [...new Set([...filter.labels, ...cutSelector(value)])] };

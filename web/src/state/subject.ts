@@ -12,7 +12,7 @@ export function subjectOf(event: Pick<Event_, "subject" | "data">): Subject {
   const { subject, data } = event;
   const cut = subject.indexOf("/");
   const [kind, name] = cut < 0 ? ["job", subject] : [subject.slice(0, cut), subject.slice(cut + 1)];
-  const short = data.name ?? name.slice(0, 8);
+  const short = data.name ?? `${name.slice(0, 8)}…${name.slice(-4)}`;
   switch (kind) {
     case "job": return { path: `jobs/${name}`, word: short };
     case "batch": return { path: `batches/${name}`, word: short };

@@ -42,10 +42,10 @@ export function Access() {
         <div class="card scroll">
           <header class="headed"><h2>Sessions</h2><span class="sub">of browsers</span></header>
           <table>
-            <thead><tr><th>Browser</th><th class="w-dur">Of</th><th class="w-time">May</th><th class="w-dur wide">Since</th><th class="w-dur wide">Last used</th><th class="w-by num"><span class="spoken">Actions</span></th></tr></thead>
+            <thead><tr><th>Browser</th><th class="w-dur wide">Of</th><th class="w-time">May</th><th class="w-dur wide">Since</th><th class="w-dur wide">Last used</th><th class="w-by num"><span class="spoken">Actions</span></th></tr></thead>
             <tbody>
               {list.data.sessions.map((one) => (
-                <tr key={one.id}><td><bdi>{one.browser}</bdi>{one.current && <span class="faint"> · this one</span>}</td><td class="muted"><bdi>{actor(one.actor)}</bdi></td><td class="muted">{one.scope}</td><td class="muted wide">{at(one.created_at)}</td><td class="muted wide">{at(one.used_at)}</td><td class="num"><Button small kind="stop" onClick={() => void (one.current ? signOut() : end(one.id))}>{one.current ? "Log out" : "End"}</Button></td></tr>
+                <tr key={one.id}><td><bdi>{one.browser}</bdi>{one.current && <span class="faint"> · this one</span>}</td><td class="muted wide"><bdi>{actor(one.actor)}</bdi></td><td class="muted">{one.scope}</td><td class="muted wide">{at(one.created_at)}</td><td class="muted wide">{at(one.used_at)}</td><td class="num"><Button small kind="stop" onClick={() => void (one.current ? signOut() : end(one.id))}>{one.current ? "Log out" : "End"}</Button></td></tr>
               ))}
               {list.data.sessions.length === 0 && <tr><td colSpan={6} class="muted">None.</td></tr>}
             </tbody>

@@ -39,7 +39,7 @@ export function Checkup() {
   };
   const notes: [boolean, string][] = [
     [ready.data === "", ready.data === "" ? "New jobs are taken." : `New jobs are not taken: ${ready.data ?? "not known"}.`],
-    [one.containment.cgroup !== null, one.containment.cgroup !== null ? `cgroup v2 is used; it can limit ${one.containment.controllers.join(", ") || "nothing"}.` : `cgroup v2 is not used: ${one.containment.cgroup_unavailable}. Limits of jobs are refused.`],
+    [one.containment.cgroup !== null && one.containment.controllers.length > 0, one.containment.cgroup !== null ? `cgroup v2 is used; it can limit ${one.containment.controllers.join(", ") || "nothing"}.` : `cgroup v2 is not used: ${one.containment.cgroup_unavailable}. Limits of jobs are refused.`],
     [one.sandbox.landlock_abi !== null && one.sandbox.seccomp, one.sandbox.landlock_abi !== null && one.sandbox.seccomp ? `The kernel has Landlock ${one.sandbox.landlock_abi} and seccomp; the default is ${one.sandbox.default}.` : "The kernel lacks a part of the sandbox."],
     [one.damaged_records === 0, one.damaged_records === 0 ? "No record was found damaged." : `${one.damaged_records} damaged records were put aside.`],
   ];

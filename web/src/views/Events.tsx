@@ -67,7 +67,7 @@ export function Events() {
       {error !== null && events === null ? <Broken error={error} /> : events === null ? <Loading /> : events.length === 0 ? <div class="card empty"><h2>Nothing has happened</h2><p class="muted">Events of jobs come here.</p></div> : (
         <div class="card scroll">
           <table class="events">
-            <thead><tr><th class="w-dur">Time</th><th class="w-dur wide">Event</th><th class="w-result">Of</th><th>What</th></tr></thead>
+            <thead><tr><th class="w-clock">Time</th><th class="w-result wide">Event</th><th class="w-result">Of</th><th>What</th></tr></thead>
             <tbody>{[...events].reverse().map((event) => (
               <tr key={event.id}><td class="mono muted" title={event.time}>{clock(event.time, settings.value.times === "utc")}</td><td class="wide">{typeWords(event.type)}</td><td><About event={event} /></td><td class="muted"><bdi>{told(event)}</bdi></td></tr>
             ))}</tbody>

@@ -31,7 +31,7 @@ export function JobTable({ query, keyOf, nothing }: { query: Record<string, stri
       <div class="card table">
         {list.data.jobs.length === 0 ? <p class="muted pad">{nothing}</p> : (
           <table class="queues">
-            <thead><tr><th class="w-state">State</th><th>Job</th>{keyOf && <th class="w-time wide">Key</th>}<th class="w-time wide">Created</th><th class="w-dur">For</th><th class="w-result wide">Result</th></tr></thead>
+            <thead><tr><th class="w-state">State</th><th>Job</th>{keyOf && <th class="w-time wide">Key</th>}<th class="w-time wide">Created</th><th class="w-dur">For</th><th class="w-why wide">Result</th></tr></thead>
             <tbody>{list.data.jobs.map((job) => (
               <tr key={job.id}>
                 <td><State state={job.state} /></td>

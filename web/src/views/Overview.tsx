@@ -5,7 +5,7 @@ import type { BasicJob, Count, Info, State as Name, Stats } from "../api/model.t
 import { Icon } from "../parts/Icon.tsx";
 import { Bars } from "../parts/Bars.tsx";
 import { bucketed, type Range, RANGES } from "../parts/buckets.ts";
-import { Lines } from "../parts/Lines.tsx";
+import { Lines, Table, Used } from "../parts/Lines.tsx";
 import { Broken, Loading, Meter, now, Segments } from "../parts/parts.tsx";
 import { State, StateShape } from "../parts/State.tsx";
 import { link, place, requery } from "../router.ts";
@@ -74,16 +74,21 @@ export function Overview() {
         </Tile>
         <div class="card tile"><div class="k"><Icon name="checkup" />Service</div><div class="v">{info.free_bytes !== null ? bytes(info.free_bytes) : duration(Math.max(0, Math.floor((clock - Date.parse(info.started_at)) / 1000)))} <small>{info.free_bytes !== null ? "free" : "up"}</small></div><Meter part={info.free_bytes !== null && info.disk_bytes ? 1 - info.free_bytes / info.disk_bytes : 0} class="grey" /><div class="n">{info.draining ? "takes no new jobs" : "takes new jobs"}</div></div>
       </div>
-      <div class="row lists">
+      <div class="row charts">
       <div class="card">
-        <header><h2>Ended</h2><span class="sub">{RANGES[range].word}{used >= 1 && `, ${duration(Math.floor(used))} of processors`}</span><span class="legend">{(["succeeded", "failed", "timed_out", "canceled", "lost"] as const).filter((state) => buckets.some((one) => one.counts[state])).map((state) => <span key={state}><i class={`fill-${state}`} />{state.replace("_", " ")}</span>)}</span></header>
+        <header><h2>Ended</h2><span class="sub">{RANGES[range].word}</span><span class="legend">{(["succeeded", "failed", "timed_out", "canceled", "lost"] as const).filter((state) => buckets.some((one) => one.counts[state])).map((state) => <span key={state}><i class={`fill-${state}`} />{state.replace("_", " ")}</span>)}</span></header>
         <Bars buckets={buckets} range={RANGES[range].seconds} />
       </div>
       <div class="card">
-        <header><h2>Running and waiting</h2><span class="legend"><span><i class="fill-running" />{info.jobs.running}</span><span><i class="fill-queued" />{info.jobs.queued}</span></span></header>
-        <Lines buckets={buckets} />
+        <header><h2>Running and waiting</h2><span class="legend"><span><i class="fill-running" />{info.jobs.running}</span><span><i class="fill-waiting" />{info.jobs.queued}</span></span></header>
+        <Lines buckets={buckets} range={RANGES[range].seconds} />
+      </div>
+      <div class="card">
+        <header><h2>Processor</h2><span class="sub">of what ended</span><span class="legend"><span>{duration(Math.floor(used))}</span></span></header>
+        <Used buckets={buckets} range={RANGES[range].seconds} />
       </div>
       </div>
+      <Table buckets={buckets} range={RANGES[range].seconds} />
       <div class="row lists">
         <div class="card">
           <header class="headed"><h2>Running now</h2><span class="sub">by processor</span><div class="grow" /><a class="muted small" href={link("jobs", { state: "running,paused" })}>All {info.jobs.running} running</a></header>

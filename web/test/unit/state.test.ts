@@ -1,3 +1,5 @@
+import { pausesOf } from "../../src/views/job/pauses.ts";
+import type { EventType } from "../../src/api/model.ts";
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { bytes, commandLine, count, duration, moment, parseBytes, parseDuration, quote } from "../../src/state/format.ts";
@@ -33,12 +35,20 @@ test("filters go into the address and come back", () => {
   const next = random(3);
   for (let i = 0; i < 200; i++) {
     const filter: Filter = {
-      states: STATES.filter(() => next(3) === 0), labels: next(2) ? ["team=web", "env in (a,b)", "!x"].slice(0, 1 + next(3)) : [], name: next(2) ? "a&b=c ä#" : "", queue: next(2) ? "default" : "", batch: next(2) ? "0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f" : "", schedule: next(2) ? "nightly" : "",
+      states: STATES.filter(() => next(3) === 0), labels: next(2) ? ["team=web", "env in (a,b)", "!x"].slice(0, 1 + next(3)) : [], name: next(2) ? "a&b=c ä#" : "", queue: next(2) ? "default" : "", batch: next(2) ? "0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f" : "", schedule: next(2) ? "nightly" : "", node: next(2) ? "n-7.example" : "",
       after: next(2) ? "2026-01-31T12:00:00.000Z" : "", before: "", order: next(2) ? "asc" : "desc",
     };
     assert.deepEqual(fromAddress(new URLSearchParams(toAddress(filter).toString())), filter);
   }
   assert.deepEqual(fromAddress(new URLSearchParams("state=evil,running&after=never&order=x")), { ...EVERYTHING, states: ["running"] });
+});
+
+test("pauses of a job, also one that goes on", () => {
+  const at = (second: number): string => new Date(second * 1000).toISOString();
+  const event = (type: EventType, second: number) => ({ type, time: at(second) });
+  assert.deepEqual(pausesOf([], 9000), []);
+  assert.deepEqual(pausesOf([event("job.paused", 1), event("job.resumed", 3), event("job.paused", 5)], 9000), [{ from: 1000, to: 3000 }, { from: 5000, to: 9000 }]);
+  assert.deepEqual(pausesOf([event("job.resumed", 1), event("job.paused", 2), event("job.paused", 3), event("job.stopping", 4), event("job.finished", 5)], 9000), [{ from: 2000, to: 4000 }]);
 });
 
 test("what is typed into the filter", () => {

@@ -5,9 +5,11 @@ import { LogSource } from "../../src/log/source.ts";
 import { Viewport } from "../../src/log/viewport.ts";
 
 /** A log of numbers whose windows come when they are let go. */
-function log(lines: number): { port: Viewport; draw: () => string[]; settle: () => Promise<void>; length: number } {
+function log(lines: number): { port: Viewport; draw: () => string[]; settle: () => Promise<void>; length: number; asked: { from: number; limit: number }[] } {
+  const asked: { from: number; limit: number }[] = [];
   const content = new TextEncoder().encode(Array.from({ length: lines }, (_, i) => `${i}\n`).join(""));
   const source = new LogSource("all", async (from, limit) => {
+    asked.push({ from, limit });
     const part = content.subarray(from, from + limit);
     const records: string[] = [];
     for (let at = 0; at < part.length; at += 32768) records.push(JSON.stringify({ type: "output", offset: from + at, stream: "stdout", at: "2026-01-31T12:00:00.000000Z", text: new TextDecoder().decode(part.subarray(at, at + 32768)) }));
@@ -28,7 +30,7 @@ function log(lines: number): { port: Viewport; draw: () => string[]; settle: () 
       await new Promise((done) => setTimeout(done));
     }
   };
-  return { port, draw, settle, length: content.length };
+  return { port, draw, settle, length: content.length, asked };
 }
 
 test("the end is followed, and a jump to where nothing is yet arrives", async () => {
@@ -137,7 +139,50 @@ test("what is drawn while somebody jumps does not move the place that is jumped 
   assert.ok(Math.abs(Number(draw()[0]) * 6.9 - 1_000_000) < 100_000, draw()[0]);
 });
 
-test("a jump waits for one window alone, and lets go of what is being fetched for another", async () => {
+test("a jump waits for little, and what is around it comes once somebody stays", async () => {
+  const { port, draw, settle, asked } = log(400_000);
+  await settle();
+  for (const [offset, far] of [[1_000_000, 2 * ROW], [2_000_123, 0], [0, 0]] as const) {
+    asked.length = 0;
+    port.jump(offset);
+    await settle();
+    assert.ok(asked.length >= 1 && asked[0]!.limit <= 48 << 10, JSON.stringify(asked));
+    const [first = ""] = draw();
+    const rows = draw();
+    assert.ok(rows.length >= 20, `${rows.length} rows`);
+    rows.forEach((text, i) => assert.equal(Number(text), Number(first) + i));
+    // It is looked at: the same rows, and more of them above and below.
+    const end = Date.now() + 30_000;
+    while (port.visible.rows.length < 60 && Date.now() < end) await settle();
+    assert.ok(port.visible.rows.length >= 60, `${port.visible.rows.length} rows`);
+    assert.deepEqual(draw(), rows);
+    port.scrollBy(far);
+    assert.equal(Number(draw()[0]), Number(first) + far / ROW);
+  }
+});
+
+test("a colour that began far before a jump is there once somebody stays", async () => {
+  const content = new TextEncoder().encode(`${"plain\n".repeat(30_000)}\u001b[31m${"red\n".repeat(30_000)}`);
+  const source = new LogSource("all", async (from, limit) => {
+    const text = new TextDecoder().decode(content.subarray(from, from + limit));
+    return { first: 0, next: Math.min(content.length, from + limit), complete: true, body: new Response(JSON.stringify({ type: "output", offset: from, stream: "stdout", at: "2026-01-31T12:00:00.000000Z", text })).body! };
+  }, null, () => undefined);
+  const port = new Viewport(source, () => undefined);
+  port.height = 20 * ROW;
+  source.extent(0, content.length, true);
+  port.jump(180_005 + 40_000);
+  const colour = async (): Promise<unknown> => {
+    port.settle(port.rows().rows.map(() => ROW));
+    await new Promise((done) => setTimeout(done));
+    return port.visible.rows[5]?.sgr.fg;
+  };
+  const end = Date.now() + 30_000;
+  while ((await colour()) !== 1 && Date.now() < end);
+  port.close();
+  assert.equal(await colour(), 1);
+});
+
+test("a jump waits for one place alone, and lets go of what is being fetched for another", async () => {
   const asked: [number, AbortSignal][] = [];
   const source = new LogSource("all", (from, _, signal) => {
     asked.push([from, signal]);
@@ -150,5 +195,5 @@ test("a jump waits for one window alone, and lets go of what is being fetched fo
     port.rows();
   }
   port.close();
-  assert.deepEqual(asked.map(([from, signal]) => [from, signal.aborted]), [50, 20, 70].map((at) => [(at << 20) - (64 << 10), at !== 70]));
+  assert.deepEqual(asked.map(([from, signal]) => [from, signal.aborted]), [50, 20, 70].map((at) => [(at << 20) - (16 << 10), at !== 70]));
 });

@@ -9,7 +9,7 @@ const data = (name: string | null) => ({ name, labels: {}, state: "running" as c
 
 test("an event leads to what it is about", () => {
   const id = "0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f";
-  assert.deepEqual(subjectOf({ subject: id, data: data(null) }), { path: `jobs/${id}`, word: "0198c1d2" });
+  assert.deepEqual(subjectOf({ subject: id, data: data(null) }), { path: `jobs/${id}`, word: "0198c1d2…5e6f" });
   assert.deepEqual(subjectOf({ subject: id, data: data("build") }), { path: `jobs/${id}`, word: "build" });
   assert.deepEqual(subjectOf({ subject: `batch/${id}`, data: data("many") }), { path: `batches/${id}`, word: "many" });
   assert.deepEqual(subjectOf({ subject: "schedule/nightly-report", data: data(null) }), { path: "schedules/nightly-report", word: "nightly-report" });

@@ -39,7 +39,7 @@ export function Files({ job }: { job: Job }) {
         </header>
         {files.length === 0 ? <p class="muted pad">{isTerminal(job.state) ? "Nothing is kept." : "Nothing is there yet."}</p> : (
           <table class="queues">
-            <thead><tr><th>Path</th><th class="w-size num">Size</th><th class="w-time wide">Changed</th><th class="w-size wide">Mode</th><td class="w-act" /></tr></thead>
+            <thead><tr><th>Path</th><th class="w-size num">Size</th><th class="w-time wide">Changed</th><th class="w-size wide">Mode</th><th class="w-act"><span class="spoken">Actions</span></th></tr></thead>
             <tbody>{files.map((one) => (
               <tr key={one.path}>
                 <td title={one.path}><span class="first"><bdi class={`cut mono small ${one.type === "file" ? "" : "muted"}`}>{one.path}{one.type === "directory" && "/"}</bdi>{one.type === "symlink" && <span class="faint small">link</span>}{one.artifact && <span class="label">artifact</span>}</span></td>

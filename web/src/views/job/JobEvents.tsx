@@ -47,7 +47,7 @@ export function JobEvents({ id }: { id: string }) {
   return (
     <div class="card scroll">
       <table class="events">
-        <thead><tr><th class="w-dur">Time</th><th class="w-dur">Event</th><th>What</th></tr></thead>
+        <thead><tr><th class="w-clock">Time</th><th class="w-result">Event</th><th>What</th></tr></thead>
         <tbody>{events.data.map((event) => <tr key={event.id}><td class="mono muted" title={event.time}>{clock(event.time, settings.value.times === "utc")}</td><td>{typeWords(event.type)}</td><td><bdi>{told(event)}</bdi></td></tr>)}</tbody>
       </table>
       {events.error !== null && <p class="tint-red pad">{words(events.error)}</p>}

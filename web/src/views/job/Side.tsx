@@ -55,7 +55,7 @@ function Facts({ job }: { job: Job }) {
   if (usage) facts.push(["Used", `${duration(usage.user_cpu_seconds + usage.system_cpu_seconds)} of processor, ${bytes(usage.max_rss_bytes)} at most`]);
   const limits = [spec.limits.memory_bytes !== null && bytes(spec.limits.memory_bytes), spec.limits.cpu !== null && `${spec.limits.cpu} cores`, spec.limits.pids !== null && `${spec.limits.pids} processes`].filter(Boolean);
   facts.push(["Limits", limits.length > 0 ? limits.join(", ") : "none"]);
-  if (job.node !== undefined) facts.push(["Node", <a class="plain" href={link("nodes")}><bdi>{job.node}</bdi></a>]);
+  if (job.node !== undefined) facts.push(["Node", <a class="plain" href={link("jobs", { node: job.node })}><bdi>{job.node}</bdi></a>]);
   if (process) facts.push(["Contained by", process.containment === "subreaper" ? "subreaper" : "cgroup and subreaper"]);
   if (process?.sandbox) facts.push(["Sandbox", [process.sandbox.landlock_abi !== null && `Landlock ${process.sandbox.landlock_abi}`, process.sandbox.seccomp && "seccomp", process.sandbox.missing.length > 0 && `without ${process.sandbox.missing.join(", ")}`].filter(Boolean).join(", ")]);
   facts.push(["Stop", `${spec.stop.signal}, ${duration(spec.stop.grace_seconds)} of grace, SIGKILL`]);

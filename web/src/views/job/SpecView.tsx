@@ -36,6 +36,8 @@ const USUAL: Record<string, unknown> = {
 };
 
 export function isUsual(key: string, value: unknown): boolean {
+  // What is nothing was not asked for.
+  if (value === null || (Array.isArray(value) && value.length === 0)) return true;
   return key in USUAL && JSON.stringify(USUAL[key]) === JSON.stringify(value);
 }
 

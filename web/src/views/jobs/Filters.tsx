@@ -3,7 +3,7 @@
 import { useState } from "preact/hooks";
 import { Icon } from "../../parts/Icon.tsx";
 import { Menu } from "../../parts/parts.tsx";
-import { type Filter, typed } from "../../state/filter.ts";
+import { type Filter, NAMED, typed } from "../../state/filter.ts";
 import { moment } from "../../state/format.ts";
 import { change, settings } from "../../state/settings.ts";
 import { COLUMNS, shown } from "./columns.ts";
@@ -14,7 +14,7 @@ export function Filters({ filter, onFilter }: { filter: Filter; onFilter: (filte
   const at = (time: string): string => moment(time, Date.now(), settings.value.times === "utc" ? "utc" : "local");
   if (filter.name !== "") chips.push({ key: "name", word: "name", value: `${filter.name}…`, without: { ...filter, name: "" } });
   for (const label of filter.labels) chips.push({ key: label, word: "label", value: label, without: { ...filter, labels: filter.labels.filter((one) => one !== label) } });
-  for (const name of ["queue", "batch", "schedule"] as const) if (filter[name] !== "") chips.push({ key: name, word: name, value: filter[name], without: { ...filter, [name]: "" } });
+  for (const name of NAMED) if (filter[name] !== "") chips.push({ key: name, word: name, value: filter[name], without: { ...filter, [name]: "" } });
   if (filter.after !== "") chips.push({ key: "after", word: "created", value: `since ${at(filter.after)}`, without: { ...filter, after: "" } });
   if (filter.before !== "") chips.push({ key: "before", word: "created", value: `before ${at(filter.before)}`, without: { ...filter, before: "" } });
   return (

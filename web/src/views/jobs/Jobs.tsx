@@ -8,7 +8,7 @@ import { Broken, Button, Labels, Loading, Meter, now, say } from "../../parts/pa
 import { State } from "../../parts/State.tsx";
 import { go, link, place, requery } from "../../router.ts";
 import { again } from "../../state/acts.ts";
-import { EVERYTHING, type Filter, fromAddress, STATES, toAddress, toQuery } from "../../state/filter.ts";
+import { EVERYTHING, type Filter, fromAddress, NAMED, STATES, toAddress, toQuery } from "../../state/filter.ts";
 import { actor, bytes, count, duration, moment } from "../../state/format.ts";
 import { info, may } from "../../state/me.ts";
 import { useResource } from "../../state/resource.ts";
@@ -171,7 +171,7 @@ function JobRow({ job, use, selected, cursor, onToggle, onStop, onAgain, onPeek 
       <td class="wide"><input type="checkbox" aria-label={`Select ${nameOf(job)}`} checked={selected} onClick={(event) => onToggle(job, event.shiftKey)} /></td>
       <td><State state={job.state} /></td>
       <td>
-        <span class="first"><a class={`name ${job.name === null ? "mono" : ""}`} href={link(`jobs/${job.id}`)}><bdi>{nameOf(job)}</bdi></a><span class="wide labels"><Labels labels={job.labels} most={2} />{job.node !== undefined && <bdi class="label" title="The node that has it">on {job.node}</bdi>}</span></span>
+        <span class="first"><a class={`name ${job.name === null ? "mono" : ""}`} href={link(`jobs/${job.id}`)}><bdi>{nameOf(job)}</bdi></a><span class="wide labels"><Labels labels={job.labels} most={2} />{job.node !== undefined && <a class="label" title="All jobs of this node" href={link("jobs", { node: job.node })}><bdi>on {job.node}</bdi></a>}</span></span>
         <bdi class="cmd" title={job.command}>{job.command}</bdi>
       </td>
       {COLUMNS.filter(({ key }) => shown(key)).map(({ key }) => cell(key))}
@@ -203,7 +203,7 @@ function wordsOf(filter: Filter): string {
   if (filter.states.length > 0) out.push(filter.states.join(" or "));
   if (filter.labels.length > 0) out.push(filter.labels.join(", "));
   if (filter.name !== "") out.push(`a name in ${filter.name}…`);
-  for (const name of ["queue", "batch", "schedule"] as const) if (filter[name] !== "") out.push(`${name} ${filter[name]}`);
+  for (const name of NAMED) if (filter[name] !== "") out.push(`${name} ${filter[name]}`);
   if (filter.after !== "") out.push(`created since ${moment(filter.after, Date.now(), "local")}`);
   return out.join(", ") || "any name and state";
 }

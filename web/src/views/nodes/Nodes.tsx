@@ -5,6 +5,7 @@ import { get, send, skew, words } from "../../api/client.ts";
 import type { Node } from "../../api/model.ts";
 import { Broken, Button, Dialog, Loading, Meter, now, say } from "../../parts/parts.tsx";
 import { StateShape } from "../../parts/State.tsx";
+import { link } from "../../router.ts";
 import { count, duration } from "../../state/format.ts";
 import { isHub, may } from "../../state/me.ts";
 import { useResource } from "../../state/resource.ts";
@@ -69,7 +70,7 @@ function Row({ node, onDrain, onForget }: { node: Node; onDrain: () => void; onF
         {node.jobs > 0 && lost !== null ? <span class="two small tint-pink">{lost > 0 ? `jobs lost in ${duration(lost)}` : "jobs are lost"}</span> : means !== "" && <span class="two small faint">{means}</span>}
       </td>
       <td><span class="two">{count(node.weight)}<span class="faint"> of {count(node.slots)}</span></span><Meter part={node.slots === 0 ? 0 : node.weight / node.slots} class={node.accepting ? "" : "grey"} /></td>
-      <td class="mid num">{count(node.jobs)}</td>
+      <td class="mid num"><a class="plain" title={`All jobs of ${node.name}`} href={link("jobs", { node: node.name })}>{count(node.jobs)}</a></td>
       <td class="wide muted">{duration(Math.max(0, Math.floor((clock - Date.parse(node.since)) / 1000)))}</td>
       <td class="num">
         {may("admin") && (

@@ -32,7 +32,7 @@ export function Schedules() {
       ) : (
         <div class="card table">
           <table class="queues">
-            <thead><tr><th>Schedule</th><th class="w-result">Due</th><th class="w-result wide">Last</th><th class="w-dur mid num">Made</th><th class="w-by num">{may("operate") ? <span class="spoken">Actions</span> : ""}</th></tr></thead>
+            <thead><tr><th>Schedule</th><th class="w-bar">Due</th><th class="w-result wide">Last</th><th class="w-dur mid num">Made</th><th class="w-by num">{may("operate") ? <span class="spoken">Actions</span> : ""}</th></tr></thead>
             <tbody>{schedules.map((schedule) => <Row key={schedule.name} schedule={schedule} onChange={list.reload} />)}</tbody>
           </table>
         </div>
