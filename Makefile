@@ -85,7 +85,7 @@ help:
 	@echo 'make advisories         known vulnerabilities in the dependencies (needs github.com)'
 	@echo 'make bench              the benchmarks'
 
-# The server prints the address, and a curl line with the token. Built to be there soon, not to be fast or small.
+# The server prints the address, and a curl line with the token. Built to be there soon: not to be fast or small, and not to be measured.
 run:
 	$(CARGO) build --profile quick --locked --bin procession
 	target/quick/procession serve $(ARGS)
