@@ -85,7 +85,7 @@ help:
 	@echo 'make advisories         known vulnerabilities in the dependencies (needs github.com)'
 	@echo 'make bench              the benchmarks'
 
-# The server prints the address, and a curl line with the token. Built to be there soon, not to be fast or small.
+# The server prints the address, and a curl line with the token. Built to be there soon: not to be fast or small, and not to be measured.
 run:
 	$(CARGO) build --profile quick --locked --bin procession
 	target/quick/procession serve $(ARGS)
@@ -313,7 +313,8 @@ test-docker:
 
 # Installed, upgraded under a running job, removed and purged, in a Debian of its own.
 test-deb: build
-	tests/deb/run.sh --program target/release/procession
+	tests/deb/run.sh --suite bookworm --program target/release/procession
+	tests/deb/run.sh --suite trixie --program target/release/procession
 
 # PROCESSION_TEST_REAL_WORK: build a C project from its Debian source as a job.
 test-real-work:

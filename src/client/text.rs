@@ -50,6 +50,15 @@ pub(super) fn size(bytes: u64) -> String {
     ByteSize(bytes).display().iec_short().to_string()
 }
 
+/// The note below a list of jobs that is not all of them.
+pub(super) fn only_the_newest(jobs: usize) -> String {
+    let which = match jobs {
+        1 => "job is".to_owned(),
+        jobs => format!("{jobs} jobs are"),
+    };
+    format!("only the newest {which} shown; --limit 0 shows all")
+}
+
 /// Arguments as one would type them to a shell.
 pub(super) fn command_line<'a>(arguments: impl IntoIterator<Item = &'a str>) -> String {
     // No argument of a program has a NUL byte.
@@ -78,6 +87,17 @@ mod tests {
         assert_eq!(size(1536), "1.5K");
         assert_eq!(size(64 << 20), "64.0M");
         assert_eq!(size(u64::MAX), "16.0E");
+    }
+
+    #[test]
+    fn one_job_is_no_number_of_jobs() {
+        assert_eq!(
+            [1, 2].map(only_the_newest),
+            [
+                "only the newest job is shown; --limit 0 shows all",
+                "only the newest 2 jobs are shown; --limit 0 shows all"
+            ]
+        );
     }
 
     #[test]

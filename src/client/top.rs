@@ -19,7 +19,7 @@ use super::execute;
 use super::failure::Failure;
 use super::table::{Align, Table};
 use super::terminal::print;
-use super::text::{size, span};
+use super::text::{only_the_newest, size, span};
 use super::view::Job;
 use super::watch::Watch;
 use super::{lookup, terminal};
@@ -227,10 +227,7 @@ fn picture(before: &Look, now: &Look, as_json: bool) -> String {
         table.row(&cells, None);
     }
     let note = if now.has_more {
-        format!(
-            "only the newest {} jobs are shown; --limit 0 shows all\n",
-            now.jobs.len()
-        )
+        format!("{}\n", only_the_newest(now.jobs.len()))
     } else {
         String::new()
     };

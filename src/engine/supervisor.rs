@@ -394,7 +394,11 @@ impl Supervisor {
             return None;
         }
         let jobs = self.monitors.jobs();
-        tracing::info!(jobs, "the service has ended; {jobs} jobs go on");
+        let left = match jobs {
+            0 => String::new(),
+            jobs => format!("; {jobs} jobs go on"),
+        };
+        tracing::info!(jobs, "the service has ended{left}");
         Some(if orderly {
             ExitCode::SUCCESS
         } else {

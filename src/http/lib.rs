@@ -22,6 +22,7 @@ pub mod doctor;
 mod events;
 mod extract;
 mod files;
+mod followed;
 mod forward;
 #[doc(hidden)]
 pub mod fuzz;

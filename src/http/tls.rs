@@ -8,16 +8,16 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+
+use crate::followed;
 
 /// The files for TLS; absolute paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,9 +29,6 @@ pub struct Files {
     /// The authority whose certificates clients must show as well; none where they need not.
     pub client_ca: Option<PathBuf>,
 }
-
-/// How often the files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// The certificate that new connections are shown; clones show the same.
 #[derive(Clone)]
@@ -49,53 +46,20 @@ impl Certificates {
     }
 
     /// Reads the files again when they have changed, for as long as it is polled. What cannot be used changes
-    /// nothing: the certificate before it may be good for weeks.
+    /// nothing: the certificate before it may be good for weeks. Certificate and key are two files, of which one may be on its way.
     pub(crate) async fn follow(self, tls: &Files) {
-        // The first look reads again: the files may have changed since they were opened.
-        let mut seen = None;
-        let mut failed = false;
-        let mut looks = tokio::time::interval(LOOK_EVERY);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            looks.tick().await;
-            let now = Some(Seen::of(tls));
-            let is_new = now != seen;
-            if !is_new && !failed {
-                continue;
-            }
-            let is_first = seen.is_none();
-            seen = now;
-            failed = match acceptor(tls) {
-                Ok(new) => {
-                    self.0.send_replace(new);
-                    if !is_first {
-                        tracing::info!("new TLS connections get the certificate that is there now");
-                    }
-                    false
-                }
-                // Certificate and key are two files: one of them may be on its way. The next look tells.
-                Err(_) if is_new => true,
-                Err(error) => {
-                    tracing::error!(%error, "the new TLS files cannot be used, and the old certificate goes on: {error}");
-                    false
-                }
-            };
-        }
-    }
-}
-
-/// What a look sees of the files, through links: which they are, and when they were last changed.
-#[derive(PartialEq, Eq)]
-struct Seen(Vec<Option<(u64, u64, i64, i64)>>);
-
-impl Seen {
-    fn of(tls: &Files) -> Self {
         let files = [Some(&tls.cert), Some(&tls.key), tls.client_ca.as_ref()];
-        let looked = files.into_iter().flatten().map(|path| {
-            let found = std::fs::metadata(path).ok()?;
-            Some((found.dev(), found.ino(), found.ctime(), found.ctime_nsec()))
-        });
-        Self(looked.collect())
+        let files: Vec<_> = files.into_iter().flatten().cloned().collect();
+        let take = |new, is_first: bool| {
+            self.0.send_replace(new);
+            if !is_first {
+                tracing::info!("new TLS connections get the certificate that is there now");
+            }
+        };
+        followed::follow(&files, || acceptor(tls), take, |error| {
+            tracing::error!(%error, "the new TLS files cannot be used, and the old certificate goes on: {error}");
+        })
+        .await;
     }
 }
 

@@ -6,6 +6,7 @@
 mod file;
 pub mod sessions;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,16 +15,14 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
+use crate::followed;
 pub(crate) use file::check;
 pub use file::{AuthError, Entry, Expiry, TokenName, create, list, revoke};
 use job::time::Timestamp;
 use linux::clock;
 use protocol::state_dir;
-
-/// How soon a changed token file is noticed.
-const NOTICED_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long an expiry is waited for at once: a step of the wall clock is noticed after that.
 const EXPIRY_CHECK: Duration = Duration::from_secs(60);
@@ -252,35 +251,34 @@ impl Tokens {
 
     /// Follows the files for as long as it is polled.
     pub(crate) async fn follow(self, state_dir: &Path) {
-        // The first look reads again: the files may have changed since they were opened.
-        let mut seen = None;
-        let mut ticks = tokio::time::interval(NOTICED_WITHIN);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            let now = Some(file::Seen::of(state_dir));
-            if now != seen {
-                seen = now;
-                self.reload(state_dir);
-            }
-        }
+        let read = || Ok::<_, Infallible>(present(state_dir));
+        let take = |known, _| self.set(known);
+        followed::follow(&file::paths(state_dir), read, take, |never| match *never {}).await;
     }
 
-    /// What cannot be read recognises nobody: a secret that is broken must not keep doors open.
     fn reload(&self, state_dir: &Path) {
-        let mut known = Vec::new();
-        match file::present_token(state_dir) {
-            Ok(Some(token)) => known.push(Known::default(&token)),
-            Ok(None) => tracing::warn!("the file token is gone: its token is revoked"),
-            Err(error) => tracing::error!("the token of the first start is not valid: {error}"),
-        }
-        match list(state_dir) {
-            Ok(entries) => known.extend(entries.iter().map(Known::from)),
-            Err(error) => tracing::error!("no named token is valid: {error}"),
-        }
+        self.set(present(state_dir));
+    }
+
+    fn set(&self, known: Vec<Known>) {
         tracing::debug!(tokens = known.len(), "the tokens were read again");
         self.known.send_replace(known);
     }
+}
+
+/// The tokens of the files. What cannot be read recognises nobody: a secret that is broken must not keep doors open.
+fn present(state_dir: &Path) -> Vec<Known> {
+    let mut known = Vec::new();
+    match file::present_token(state_dir) {
+        Ok(Some(token)) => known.push(Known::default(&token)),
+        Ok(None) => tracing::warn!("the file token is gone: its token is revoked"),
+        Err(error) => tracing::error!("the token of the first start is not valid: {error}"),
+    }
+    match list(state_dir) {
+        Ok(entries) => known.extend(entries.iter().map(Known::from)),
+        Err(error) => tracing::error!("no named token is valid: {error}"),
+    }
+    known
 }
 
 /// What a token gave to whoever sent it, for as long as the token lasts.

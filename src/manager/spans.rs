@@ -151,9 +151,9 @@ pub struct Asked<'a> {
     pub trace: Option<&'a Trace>,
     /// The job that it created.
     pub created: Option<JobId>,
-    pub method: &'a str,
+    pub method: &'static str,
     /// The pattern that matched.
-    pub route: &'a str,
+    pub route: &'static str,
     pub status: u16,
     pub from: Timestamp,
     pub to: Timestamp,
@@ -173,16 +173,48 @@ impl Asked<'_> {
         is_traced && sampler.takes(self.trace, || self.trace_id().unwrap_or_default())
     }
 
+    /// What waits for the collector; `None` if it is in no trace.
+    fn facts(&self) -> Option<RequestFacts> {
+        Some(RequestFacts {
+            trace_id: self.trace_id()?,
+            id: self.id.to_owned(),
+            parent: self.trace.map(|trace| trace.span_id.clone()),
+            created: self.created,
+            method: self.method,
+            route: self.route,
+            status: self.status,
+            from: self.from,
+            to: self.to,
+        })
+    }
+}
+
+/// What the span of a request is made of.
+#[derive(Debug)]
+struct RequestFacts {
+    trace_id: String,
+    id: String,
+    /// The caller's span.
+    parent: Option<String>,
+    created: Option<JobId>,
+    method: &'static str,
+    route: &'static str,
+    status: u16,
+    from: Timestamp,
+    to: Timestamp,
+}
+
+impl RequestFacts {
     /// What created a job is the parent of the job's span.
-    fn span(&self) -> Option<Span> {
+    fn span(self) -> Span {
         let span_id = match self.created {
             Some(job) => Step::Request.span_id(job),
             None => digest(&[b"request", self.id.as_bytes()], 8),
         };
-        Some(Span {
-            trace_id: self.trace_id()?.into(),
+        Span {
+            trace_id: self.trace_id.into(),
             span_id,
-            parent_span_id: self.trace.map(|trace| trace.span_id.clone()),
+            parent_span_id: self.parent,
             name: format!("{} {}", self.method, self.route).into(),
             kind: Kind::Server,
             from: self.from,
@@ -196,11 +228,12 @@ impl Asked<'_> {
             .into(),
             links: Vec::new(),
             status: (self.status >= 500).then(|| Status::error(None)),
-        })
+        }
     }
 }
 
 /// One span of a job, before it is made.
+#[derive(Debug)]
 struct Planned {
     step: Step,
     parent: Step,
@@ -208,7 +241,7 @@ struct Planned {
     to: Timestamp,
 }
 
-/// Spans of one job that are to be made, if there is room for them.
+/// Spans of one job that are to be made, if there is room for them: which, and nothing of what is in them.
 struct Plan<'a> {
     job: &'a Job,
     labels: &'a [String],
@@ -284,19 +317,60 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn trace_id(&self) -> String {
-        trace_id(self.job.id, self.job.trace.as_ref())
+    /// What waits for the collector.
+    fn facts(self) -> JobFacts {
+        let job = self.job;
+        let label = |key: &String| Some((key.clone(), job.labels.get(key)?.clone()));
+        JobFacts {
+            job: job.id,
+            trace_id: job.trace.as_ref().map(|trace| trace.trace_id.clone()),
+            rerun_of: job.rerun_of,
+            state: job.state,
+            queue: job.spec.queue.clone(),
+            attempt: job.attempt,
+            name: job.name.clone(),
+            labels: self.labels.iter().filter_map(label).collect(),
+            cause: job.termination.as_ref().map(|it| it.cause),
+            pid: job.process.as_ref().map(|process| process.pid),
+            exit: job.exit.map(|exit| exit.status),
+            spans: self.spans,
+        }
     }
+}
 
-    fn make(&self) -> impl Iterator<Item = Span> {
-        let trace_id: Arc<str> = self.trace_id().into();
-        let attributes = attributes(self.job, self.labels);
-        self.spans.iter().map(move |planned| {
+/// What the spans of a job are made of.
+#[derive(Debug)]
+struct JobFacts {
+    job: JobId,
+    /// The caller's.
+    trace_id: Option<String>,
+    rerun_of: Option<JobId>,
+    state: State,
+    queue: String,
+    attempt: u32,
+    name: Option<String>,
+    /// Those that the operator names.
+    labels: Vec<(String, String)>,
+    cause: Option<Cause>,
+    pid: Option<i32>,
+    exit: Option<ExitStatus>,
+    spans: Vec<Planned>,
+}
+
+impl JobFacts {
+    fn spans(mut self) -> impl Iterator<Item = Span> {
+        let trace_id: Arc<str> = match self.trace_id.take() {
+            Some(callers) => callers.into(),
+            None => trace_id(self.job, None).into(),
+        };
+        let attributes = self.attributes();
+        let spans = std::mem::take(&mut self.spans);
+        spans.into_iter().map(move |planned| {
             let is_whole = matches!(planned.step, Step::Job);
             Span {
                 trace_id: trace_id.clone(),
-                span_id: planned.step.span_id(self.job.id),
-                parent_span_id: Some(planned.parent.span_id(self.job.id)),
+                span_id: planned.step.span_id(self.job),
+                parent_span_id: Some(planned.parent.span_id(self.job)),
                 name: planned.step.name().into(),
                 kind: Kind::Internal,
                 from: planned.from,
@@ -310,7 +384,7 @@ impl<'a> Plan<'a> {
 
     /// The job that this one repeats, if that had a trace of its own.
     fn original(&self) -> Option<Link> {
-        let original = self.job.rerun_of?;
+        let original = self.rerun_of?;
         Some(Link {
             trace_id: trace_id(original, None),
             span_id: Step::Job.span_id(original),
@@ -318,9 +392,59 @@ impl<'a> Plan<'a> {
     }
 
     fn status(&self) -> Option<Status> {
-        let has_failed = !matches!(self.job.state, State::Succeeded | State::Canceled);
-        let cause = self.job.termination.as_ref().map(|it| it.cause.as_str());
-        has_failed.then(|| Status::error(cause))
+        let has_failed = !matches!(self.state, State::Succeeded | State::Canceled);
+        has_failed.then(|| Status::error(self.cause.map(Cause::as_str)))
+    }
+
+    fn attributes(&self) -> Arc<[Attribute]> {
+        let mut attributes = vec![
+            Attribute::text("procession.job.id", self.job.to_string()),
+            Attribute::text("procession.job.state", self.state.as_str()),
+            Attribute::text("procession.queue.name", self.queue.as_str()),
+            Attribute::number("procession.job.attempt", self.attempt),
+        ];
+        if let Some(name) = &self.name {
+            attributes.push(Attribute::text("procession.job.name", name.as_str()));
+        }
+        for (key, value) in &self.labels {
+            let key = format!("procession.job.label.{key}");
+            attributes.push(Attribute::text(key, value.as_str()));
+        }
+        if let Some(cause) = self.cause {
+            attributes.push(Attribute::text("procession.job.cause", cause.as_str()));
+        }
+        if let Some(pid) = self.pid {
+            attributes.push(Attribute::number("process.pid", pid));
+        }
+        match self.exit {
+            Some(ExitStatus::Code(code)) => {
+                attributes.push(Attribute::number("process.exit.code", code));
+            }
+            Some(ExitStatus::Signal { signal, .. }) => {
+                attributes.push(Attribute::text(
+                    "procession.exit.signal",
+                    signal.to_string(),
+                ));
+            }
+            None => {}
+        }
+        attributes.into()
+    }
+}
+
+/// What spans are made of when they are sent: a collector that hangs costs no more than this.
+#[derive(Debug)]
+enum Facts {
+    Job(JobFacts),
+    Request(RequestFacts),
+}
+
+impl Facts {
+    fn add_to(self, spans: &mut Vec<Span>) {
+        match self {
+            Self::Job(job) => spans.extend(job.spans()),
+            Self::Request(request) => spans.push(request.span()),
+        }
     }
 }
 
@@ -330,44 +454,6 @@ fn is_stopped(job: &Job) -> bool {
     job.termination
         .as_ref()
         .is_some_and(|it| !by_itself.contains(&it.cause))
-}
-
-fn attributes(job: &Job, labels: &[String]) -> Arc<[Attribute]> {
-    let mut attributes = vec![
-        Attribute::text("procession.job.id", job.id.to_string()),
-        Attribute::text("procession.job.state", job.state.as_str()),
-        Attribute::text("procession.queue.name", job.spec.queue.as_str()),
-        Attribute::number("procession.job.attempt", job.attempt),
-    ];
-    if let Some(name) = &job.name {
-        attributes.push(Attribute::text("procession.job.name", name.as_str()));
-    }
-    for key in labels {
-        if let Some(value) = job.labels.get(key) {
-            let key = format!("procession.job.label.{key}");
-            attributes.push(Attribute::text(key, value.as_str()));
-        }
-    }
-    if let Some(termination) = &job.termination {
-        let cause = termination.cause.as_str();
-        attributes.push(Attribute::text("procession.job.cause", cause));
-    }
-    if let Some(process) = &job.process {
-        attributes.push(Attribute::number("process.pid", process.pid));
-    }
-    match job.exit.map(|exit| exit.status) {
-        Some(ExitStatus::Code(code)) => {
-            attributes.push(Attribute::number("process.exit.code", code));
-        }
-        Some(ExitStatus::Signal { signal, .. }) => {
-            attributes.push(Attribute::text(
-                "procession.exit.signal",
-                signal.to_string(),
-            ));
-        }
-        None => {}
-    }
-    attributes.into()
 }
 
 #[cfg(test)]
@@ -384,11 +470,11 @@ mod tests {
     };
 
     fn of_job(job: &Job, otlp: &Otlp) -> Vec<Value> {
-        Plan::of_job(job, otlp).map_or_else(Vec::new, |plan| shown(&plan))
+        Plan::of_job(job, otlp).map_or_else(Vec::new, shown)
     }
 
-    fn shown(plan: &Plan<'_>) -> Vec<Value> {
-        let spans = plan.make();
+    fn shown(plan: Plan<'_>) -> Vec<Value> {
+        let spans = plan.facts().spans();
         spans
             .map(|span| serde_json::to_value(span).unwrap())
             .collect()
@@ -468,7 +554,7 @@ mod tests {
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into();
         job.keep_attempt(None);
-        let first = shown(&Plan::of_attempt(&job, &otlp(ALL)).unwrap());
+        let first = shown(Plan::of_attempt(&job, &otlp(ALL)).unwrap());
         let again_at = job.finished_at.unwrap().after(Duration::from_secs(3));
         job.wait_again(again_at);
         // It was given up while it waited.

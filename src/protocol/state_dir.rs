@@ -141,10 +141,16 @@ impl StateDir {
         let io_failed = |error: io::Error| unusable(error.to_string());
         let boot_id = procfs::boot_id().map_err(io_failed)?;
         let settled = place::settle(path, &lock, &boot_id).map_err(io_failed)?;
-        let settled = settled.map_err(|in_use| StateDirError::CopyOfUsed {
-            path: path.to_owned(),
-            original: in_use.original,
-            holder: in_use.holder,
+        let settled = settled.map_err(|in_use| match in_use.original {
+            original if original == path => StateDirError::InUse {
+                path: original,
+                holder: in_use.holder,
+            },
+            original => StateDirError::CopyOfUsed {
+                path: path.to_owned(),
+                original,
+                holder: in_use.holder,
+            },
         })?;
         let instance = instance(&path.join("instance"), settled.is_copy).map_err(io_failed)?;
         Ok(Self {

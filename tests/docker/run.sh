@@ -16,7 +16,10 @@ work=$(mktemp -d)
 # shellcheck source=tests/docker/engine.sh
 source tests/docker/engine.sh
 
+compose=()
+
 cleanup() {
+    [ ${#compose[@]} = 0 ] || "${compose[@]}" down --volumes >/dev/null 2>&1 || true
     for container in "${containers[@]}"; do
         "${docker[@]}" rm --force --volumes "$container" >/dev/null 2>&1 || true
     done
@@ -156,6 +159,30 @@ job_runs() {
     equal "$(api GET "/jobs/$(jq --raw-output .id <<<"$ended")/output/stdout" | head -1)" hello
 }
 
+# compose_up: compose.yaml as it is but for image and port, by Compose of version 2 or Debian's; sets container, base, token.
+compose_up() {
+    local port command=("${docker[@]}" compose)
+    if ! "${command[@]}" version >/dev/null 2>&1; then
+        scripts/need.sh docker-compose
+        command=(docker-compose "${docker[@]:1}")
+    fi
+    port=$(free_port)
+    sed -e "s|127.0.0.1:8080:|127.0.0.1:$port:|" -e "s|image: procession\$|image: $image|" compose.yaml >"$work/compose.yaml"
+    compose=("${command[@]}" --project-directory "$PWD" --project-name "procession-test-$$" --file "$work/compose.yaml")
+    "${compose[@]}" up --detach --no-build >"$work/compose" 2>&1 || { tail -5 "$work/compose" >&2; return 1; }
+    container=$("${compose[@]}" ps --quiet procession 2>/dev/null)
+    base=http://127.0.0.1:$port
+    eventually 20 curl --silent --fail --max-time 2 --output /dev/null "$base/healthz" || return 1
+    token=$(inside cat /var/lib/procession/state/token)
+}
+
+compose_down() {
+    local began=$SECONDS
+    "${compose[@]}" down --volumes
+    [ $((SECONDS - began)) -lt 30 ] || { echo "took $((SECONDS - began)) s"; return 1; }
+    ! "${docker[@]}" inspect "$container" >/dev/null 2>&1
+}
+
 pid_one_is_procession() { inside cat /proc/1/cmdline | tr '\0' ' ' | grep -q '^/usr/local/bin/procession serve'; }
 # shellcheck disable=SC2016 # As above.
 runs_as() { equal "$(inside sh -c 'while read -r k v _; do [ "$k" != Uid: ] || echo "$v"; done </proc/1/status')" "$1"; }
@@ -227,6 +254,15 @@ start --user 1234567:0 --volume "procession-any-$$:/var/lib/procession"
 check "as any uid with group 0: and starts again on the same volume" job_runs
 "${docker[@]}" rm --force "$container" >/dev/null
 "${docker[@]}" volume rm "procession-any-$$" >/dev/null 2>&1 || true
+
+if compose_up; then
+    check "compose.yaml: a job runs" job_runs
+    check "compose.yaml: the service becomes healthy" eventually 40 healthy
+    submit 'sleep 4300' >/dev/null
+    check "compose.yaml: down ends job and service in their grace" compose_down
+else
+    check "compose.yaml: the service is up" false
+fi
 
 echo "docker: $passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -120,6 +120,25 @@ async fn the_log_is_one_form_and_says_what_becomes_of_jobs() {
 }
 
 #[tokio::test]
+async fn an_end_without_jobs_names_none() {
+    let mut server = Server::start().await;
+    assert!(server.end(Signal::SIGTERM).unwrap().success());
+    let lines = lines(&server);
+    let messages: Vec<_> = lines
+        .iter()
+        .filter_map(|line| line["message"].as_str())
+        .collect();
+    let ends = &messages[messages.len() - 2..];
+    assert_eq!(
+        ends,
+        [
+            "SIGTERM: the service ends; no job runs",
+            "the service has ended"
+        ]
+    );
+}
+
+#[tokio::test]
 async fn jobs_that_are_left_are_said_to_go_on_and_to_be_found() {
     let leave = || Server::builder().args(["--on-shutdown", "leave"]);
     let mut server = leave().start().await;

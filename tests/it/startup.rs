@@ -162,6 +162,19 @@ async fn a_second_service_on_the_same_state_directory_is_refused_and_the_first_g
     assert!(socket.exists(), "the first one's socket is still there");
 }
 
+#[tokio::test]
+async fn a_second_service_is_refused_even_if_the_lock_was_removed() {
+    let mut server = Server::start().await;
+    std::fs::remove_file(server.state_dir().join("lock")).unwrap();
+    refuses(
+        serve(&server.state_dir()).args(["--listen", "127.0.0.1:0"]),
+        &["is used by another procession"],
+    );
+    let job = server.run(&json!({"command": ["true"]})).await;
+    assert_eq!(job["state"], "succeeded");
+    assert!(server.end(Signal::SIGTERM).unwrap().success());
+}
+
 #[test]
 fn a_configuration_that_is_wrong_is_refused_by_name() {
     let home = scratch();

@@ -68,6 +68,7 @@ pub(super) fn announce(asked: Asked, is_again: bool, settings: &Settings, jobs: 
     let Asked { signal, pid, uid } = asked;
     let grace_seconds = rounded_seconds(settings.shutdown_grace);
     let becomes = match (settings.stop_jobs, is_again) {
+        _ if jobs == 0 => "no job runs".to_owned(),
         (true, false) => {
             format!("{jobs} running jobs are stopped, and killed after {grace_seconds} s")
         }

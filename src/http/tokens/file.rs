@@ -219,17 +219,9 @@ struct Contents {
     tokens: Vec<Entry>,
 }
 
-/// What tells one content of the token files from another, without reading them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Seen([Option<(u64, i64, i64, u64)>; 2]);
-
-impl Seen {
-    pub(super) fn of(state_dir: &Path) -> Self {
-        Self([DEFAULT_FILE, FILE].map(|name| {
-            let found = fs::symlink_metadata(state_dir.join(name)).ok()?;
-            Some((found.ino(), found.ctime(), found.ctime_nsec(), found.size()))
-        }))
-    }
+/// The token files.
+pub(super) fn paths(state_dir: &Path) -> [PathBuf; 2] {
+    [DEFAULT_FILE, FILE].map(|name| state_dir.join(name))
 }
 
 /// The first start's token; nothing if its file was removed.

@@ -1,14 +1,14 @@
-//! The way of spans to the collector: a bounded queue and one task. Whoever has a span never waits; what has no room, and
-//! what the collector does not take, is counted and dropped.
+//! The way of spans to the collector: a bounded queue of what they are made of, and one task that makes and sends them.
+//! Whoever has a span never waits; what has no room, and what the collector does not take, is counted and dropped.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::otlp::{self, Attribute, Span};
-use super::{Asked, Otlp, Plan};
+use super::{Asked, Facts, Otlp, Plan, trace_id};
 use crate::metrics::Metrics;
 use crate::time::until;
 use job::Job;
@@ -16,7 +16,7 @@ use job::Job;
 /// The most spans that wait.
 const QUEUE: usize = 4096;
 
-/// The most spans of one request.
+/// A request with so many spans is not made larger.
 const BATCH: usize = 512;
 
 /// How long a span waits for others.
@@ -32,25 +32,35 @@ const LAST: Duration = Duration::from_secs(2);
 /// Takes spans; clones share the queue.
 #[derive(Clone, Debug)]
 pub struct Exporter {
-    queue: mpsc::Sender<Span>,
+    queue: mpsc::UnboundedSender<Waiting>,
+    /// For spans, which bounds the queue.
+    room: Arc<Semaphore>,
     otlp: Arc<Otlp>,
     metrics: Arc<Metrics>,
+}
+
+/// Spans that wait for the collector, with their room.
+#[derive(Debug)]
+struct Waiting {
+    facts: Facts,
+    _room: OwnedSemaphorePermit,
 }
 
 /// What is to be driven for spans to go anywhere.
 #[derive(Debug)]
 pub(crate) struct Delivery {
-    queue: mpsc::Receiver<Span>,
+    queue: mpsc::UnboundedReceiver<Waiting>,
     otlp: Arc<Otlp>,
     metrics: Arc<Metrics>,
 }
 
 impl Exporter {
     pub(crate) fn new(otlp: Otlp, metrics: Arc<Metrics>) -> (Self, Delivery) {
-        let (sender, queue) = mpsc::channel(QUEUE);
+        let (sender, queue) = mpsc::unbounded_channel();
         let otlp = Arc::new(otlp);
         let exporter = Self {
             queue: sender,
+            room: Arc::new(Semaphore::new(QUEUE)),
             otlp: otlp.clone(),
             metrics: metrics.clone(),
         };
@@ -65,51 +75,43 @@ impl Exporter {
     /// The end of a job is durable. Gives the trace that its spans are in, if they go anywhere.
     pub(crate) fn ended(&self, job: &Job) -> Option<String> {
         let plan = Plan::of_job(job, &self.otlp)?;
-        self.put(&plan).then(|| plan.trace_id())
+        self.put_plan(plan)
+            .then(|| trace_id(job.id, job.trace.as_ref()))
     }
 
     /// The end of an attempt is durable, and another one follows.
     pub(crate) fn attempt_ended(&self, job: &Job) {
         if let Some(plan) = Plan::of_attempt(job, &self.otlp) {
-            self.put(&plan);
+            self.put_plan(plan);
         }
     }
 
     /// A request was answered. Gives the trace that its span is in, if it goes anywhere.
     #[must_use]
     pub fn answered(&self, asked: &Asked<'_>) -> Option<String> {
-        if !asked.is_taken(self.otlp.sampler) || !self.has_room(1) {
-            return None;
-        }
-        self.send(asked.span());
-        asked.trace_id()
+        let is_taken = asked.is_taken(self.otlp.sampler);
+        let is_put = is_taken && self.put(1, || asked.facts().map(Facts::Request));
+        is_put.then(|| asked.trace_id()).flatten()
     }
 
-    /// Whether there was room for the spans.
-    fn put(&self, plan: &Plan<'_>) -> bool {
-        let has_room = self.has_room(plan.spans.len());
-        if has_room {
-            self.send(plan.make());
-        }
-        has_room
+    fn put_plan(&self, plan: Plan<'_>) -> bool {
+        let spans = u32::try_from(plan.spans.len()).unwrap_or(u32::MAX);
+        self.put(spans, || Some(Facts::Job(plan.facts())))
     }
 
-    /// What has no room is not even made, and counted here: a collector that hangs must not cost time.
-    fn has_room(&self, spans: usize) -> bool {
-        let has_room = self.queue.capacity() >= spans;
-        if !has_room {
-            let count = u64::try_from(spans).unwrap_or(u64::MAX);
-            self.metrics.spans_dropped(count);
+    /// Whether there was room for so many spans. All spans pass here: without room nothing is even put together for them, since a
+    /// collector that hangs must not cost time.
+    fn put(&self, spans: u32, facts: impl FnOnce() -> Option<Facts>) -> bool {
+        let room = self.room.clone().try_acquire_many_owned(spans).ok();
+        let waiting = room.and_then(|_room| {
+            let facts = facts()?;
+            Some(Waiting { facts, _room })
+        });
+        let is_put = waiting.is_some_and(|waiting| self.queue.send(waiting).is_ok());
+        if !is_put {
+            self.metrics.spans_dropped(spans.into());
         }
-        has_room
-    }
-
-    fn send(&self, spans: impl IntoIterator<Item = Span>) {
-        for span in spans {
-            if self.queue.try_send(span).is_err() {
-                self.metrics.spans_dropped(1);
-            }
-        }
+        is_put
     }
 }
 
@@ -131,7 +133,13 @@ impl Delivery {
             let mut batch = Vec::new();
             let mut is_over = tokio::select! {
                 _ = &mut end => true,
-                count = self.queue.recv_many(&mut batch, BATCH) => count == 0,
+                first = self.queue.recv() => match first {
+                    Some(first) => {
+                        first.facts.add_to(&mut batch);
+                        false
+                    }
+                    None => true,
+                },
             };
             if !is_over {
                 is_over = tokio::select! {
@@ -141,9 +149,9 @@ impl Delivery {
             }
             let most = if is_over { QUEUE } else { BATCH };
             while batch.len() < most
-                && let Ok(span) = self.queue.try_recv()
+                && let Ok(next) = self.queue.try_recv()
             {
-                batch.push(span);
+                next.facts.add_to(&mut batch);
             }
             let mut sending = std::pin::pin!(self.send(&client, batch));
             let is_sent = tokio::select! {

@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{LOCK, private_file};
+use super::{LOCK, SERVING, private_file};
 use crate::record;
 
 /// The name of the file that notes the place.
@@ -35,7 +35,7 @@ pub(super) struct Settled {
     pub(super) is_copy: bool,
 }
 
-/// The original of a copy is in use.
+/// The original of a copy is in use, or the directory itself.
 #[derive(Debug)]
 pub(super) struct InUse {
     pub(super) original: PathBuf,
@@ -63,7 +63,7 @@ pub(super) fn settle(
         .as_ref()
         .is_some_and(|noted| (noted.device, noted.inode) != (device, inode));
     if let Some(noted) = noted.as_ref().filter(|_| is_copy)
-        && let Some(holder) = noted.holder()
+        && let Some(holder) = noted.holder(directory)
     {
         return Ok(Err(InUse {
             original: noted.path.clone(),
@@ -97,8 +97,12 @@ pub(super) fn settle(
 
 impl Place {
     /// Who holds the lock that is at this place still. That file is opened only if it is another than ours: closing
-    /// it would let go of our own lock.
-    fn holder(&self) -> Option<i32> {
+    /// it would let go of our own lock. If this is the place, somebody has removed the lock, and whoever held it holds it still, as
+    /// nobody can see; but its server has a lock as well.
+    fn holder(&self, here: &Path) -> Option<i32> {
+        if self.path == here {
+            return record::lock_holder(&File::open(here.join(SERVING)).ok()?).ok()?;
+        }
         let lock = self.path.join(LOCK);
         let found = fs::symlink_metadata(&lock).ok()?;
         if (found.dev(), found.ino()) != (self.device, self.inode) {
