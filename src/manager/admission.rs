@@ -125,17 +125,6 @@ impl Admission {
         self.waiting.len()
     }
 
-    /// Would a job that wants nothing but a place in this queue start at once? A guess: others may come first.
-    #[must_use]
-    pub(super) fn is_calm(&self, queue: &str) -> bool {
-        let settings = self.settings(queue);
-        self.waiting.is_empty()
-            && u32::try_from(self.running.len()).is_ok_and(|running| running < self.max_running)
-            && settings.max_running.is_none()
-            && settings.rate.is_none()
-            && !settings.paused
-    }
-
     /// Does it wait?
     #[must_use]
     pub(super) fn waits(&self, job: JobId) -> bool {

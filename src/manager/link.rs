@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
@@ -11,9 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use job::{Job, JobId};
+use job::JobId;
 use linux::sys;
 use protocol::codec;
 use protocol::record;
@@ -53,86 +51,39 @@ impl Socket {
     }
 }
 
-/// How many monitors may be asked for ahead at a time. They are for a client that waits for its job; of many that wait together
-/// each waits for the others.
-const MOST_AHEAD: usize = 2;
-
 /// The socket to the supervisor.
 #[derive(Debug)]
-pub(super) struct SupervisorLink {
-    socket: Socket,
-    ahead: Arc<Semaphore>,
-}
-
-/// A monitor that was asked for before its job is durable. It waits to be told what to launch; one that never hears of it ends.
-#[derive(Debug)]
-pub(super) struct Ahead {
-    monitor: OwnedFd,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Ahead {
-    pub(super) fn launch(self, launch: &Launch) -> io::Result<MonitorLink> {
-        match give_launch(self.monitor.as_fd(), launch) {
-            // The other side has said why, or its death is seen as that of any other.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            given => given?,
-        }
-        MonitorLink::new(self.monitor)
-    }
-}
+pub(super) struct SupervisorLink(Socket);
 
 impl SupervisorLink {
     pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self {
-            socket: Socket::new(fd)?,
-            ahead: Arc::new(Semaphore::new(MOST_AHEAD)),
-        })
-    }
-
-    /// Asks for a monitor for a job that is about to be durable; `None` if it is as well asked for later.
-    pub(super) async fn ahead(&self, job: &Job) -> Option<Ahead> {
-        let place = self.ahead.clone().try_acquire_owned().ok()?;
-        let (ours, theirs) = wire::pair().ok()?;
-        let message = ToSupervisor::Launch {
-            job: job.id,
-            merge_stderr: job.spec.has_one_stream(),
-            open_stdin: job.spec.takes_input(),
-            pty: false,
-        };
-        self.socket.send(&message, &[theirs.as_fd()]).await.ok()?;
-        Some(Ahead {
-            monitor: ours,
-            _place: place,
-        })
+        Socket::new(fd).map(Self)
     }
 
     /// The next thing the supervisor says; `None` when it is gone.
     pub(super) async fn receive(&self) -> io::Result<Option<FromSupervisor>> {
-        match self.socket.receive().await? {
+        match self.0.receive().await? {
             Received::Message(message, _) => Ok(Some(message)),
             Received::Closed => Ok(None),
         }
     }
 
     pub(super) async fn ready(&self) -> io::Result<()> {
-        self.socket.send(&ToSupervisor::Ready, &[]).await
+        self.0.send(&ToSupervisor::Ready, &[]).await
     }
 
     pub(super) async fn alive(&self) -> io::Result<()> {
-        self.socket.send(&ToSupervisor::Alive, &[]).await
+        self.0.send(&ToSupervisor::Alive, &[]).await
     }
 
     /// Has the supervisor keep whether new jobs are refused.
     pub(super) async fn drain(&self, draining: bool) -> io::Result<()> {
-        self.socket.send(&ToSupervisor::Drain(draining), &[]).await
+        self.0.send(&ToSupervisor::Drain(draining), &[]).await
     }
 
     /// Has the supervisor let go of a job's standard input.
     pub(super) async fn close_stdin(&self, job: JobId) -> io::Result<()> {
-        self.socket
-            .send(&ToSupervisor::CloseStdin { job }, &[])
-            .await
+        self.0.send(&ToSupervisor::CloseStdin { job }, &[]).await
     }
 
     /// Has a monitor forked for this launch, and returns the socket to it.
@@ -145,7 +96,7 @@ impl SupervisorLink {
             open_stdin: launch.open_stdin,
             pty: launch.pty.is_some(),
         };
-        self.socket.send(&message, &[theirs.as_fd()]).await?;
+        self.0.send(&message, &[theirs.as_fd()]).await?;
         MonitorLink::new(ours)
     }
 }

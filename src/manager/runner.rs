@@ -22,7 +22,6 @@ pub(super) use acceptance::Acceptance;
 use super::admission::Ticket;
 use super::adopt::{self, Fate, NoRecord, Origin};
 use super::job_dirs::Over;
-use super::link::Ahead;
 use super::readers::Readers;
 use super::shared::Shared;
 use super::shutdown::ShutdownPlan;
@@ -79,8 +78,6 @@ pub(super) struct Runner {
     untold: Vec<Event>,
     /// Its directory may be another job's once it is over.
     is_spare: bool,
-    /// The monitor that it will have.
-    ahead: Option<Ahead>,
 }
 
 /// What is told of a job, and by whom.
@@ -124,7 +121,6 @@ impl Runner {
             notify: None,
             untold: Vec::new(),
             is_spare: false,
-            ahead: None,
             shared,
             job,
             publish,

@@ -319,35 +319,3 @@ async fn more_jobs_than_descriptors_wait_for_one_another() {
         assert_eq!(job["state"], "canceled", "{job:#}");
     }
 }
-
-#[tokio::test]
-async fn a_monitor_that_was_asked_for_in_vain_ends_and_says_nothing() {
-    let server = Server::start().await;
-    let body = json!({"command": ["true"]});
-    let mut jobs = HashSet::new();
-    for _ in 0..8 {
-        let request = server
-            .request(reqwest::Method::POST, "/jobs?wait=30")
-            .header("idempotency-key", "once")
-            .json(&body);
-        jobs.insert(id(&server.send(request).await.json()));
-    }
-    assert_eq!(jobs.len(), 1, "{jobs:?}");
-    // One that has no place waits without a monitor.
-    let held = server
-        .submit(&json!({"command": ["true"], "hold": true}))
-        .await;
-    assert_eq!(held["state"], "queued", "{held:#}");
-    let job = server.run_script("true").await;
-    assert_eq!(job["state"], "succeeded", "{job:#}");
-    let supervisor = server.supervisor().as_raw();
-    eventually("only monitors without a job are left", async || {
-        let monitors = server.marked().into_iter().filter(|process| {
-            process.name == "procession-mon" && process.ppid == supervisor && !process.is_zombie()
-        });
-        (monitors.count() <= 1).then_some(())
-    })
-    .await;
-    let log = server.log();
-    assert!(!log.contains("ended unasked"), "{log}");
-}

@@ -7,8 +7,6 @@ use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::Signal::{
     SIGABRT, SIGBUS, SIGCHLD, SIGFPE, SIGILL, SIGPIPE, SIGSEGV, SIGSYS, SIGTERM, SIGTRAP,
@@ -330,9 +328,6 @@ pub(super) fn detach(keep: &[&OwnedFd]) -> io::Result<SignalFd> {
 
 fn read_launch(control: &OwnedFd) -> io::Result<Launch> {
     let missing = || io::Error::from(io::ErrorKind::UnexpectedEof);
-    // It may have been asked for ahead. Whoever has done that closes its end if it needs no monitor.
-    let mut awaited = [PollFd::new(control.as_fd(), PollFlags::POLLIN)];
-    while poll(&mut awaited, PollTimeout::NONE) == Err(Errno::EINTR) {}
     match wire::receive::<Option<Launch>>(control.as_fd())? {
         Received::Message(Some(launch), _) => Ok(launch),
         Received::Message(None, files) => {

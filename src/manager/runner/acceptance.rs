@@ -39,7 +39,6 @@ impl Acceptance {
         failpoint::hit("job.accepting");
         let insertion =
             crate::submit::insertion(&runner.job, &secrets, idempotency, planned.as_ref());
-        runner.ask_ahead().await;
         let inserted = workspace::insert(&runner.shared, &runner.job, (insertion, parts)).await;
         let refusal = match inserted {
             Ok(Inserted::New) => {

@@ -54,7 +54,6 @@ impl Runner {
         if slot.try_recv().is_ok() {
             return Next::Start(None);
         }
-        self.ahead = None;
         self.answer();
         let mut deadline = self.start_deadline();
         loop {
@@ -199,21 +198,7 @@ impl Runner {
         Next::Over
     }
 
-    /// Asks for its monitor while the job is made durable, if it is about to start: the one does not wait for the other, and
-    /// only then is the monitor told what to launch.
-    pub(super) async fn ask_ahead(&mut self) {
-        let (job, spec) = (&self.job, &self.job.spec);
-        let may_wait = job.hold || job.run_at.is_some() || !job.depends_on.is_empty();
-        let is_plain = spec.concurrency.is_none() && spec.workspace.is_none() && spec.pty.is_none();
-        if may_wait || !is_plain || self.shared.nodes.is_some() {
-            return;
-        }
-        if self.shared.room.look(|it| it.is_calm(&spec.queue)) {
-            self.ahead = self.shared.supervisor.ahead(job).await;
-        }
-    }
-
-    async fn launch(&mut self, secrets: Secrets) -> Result<MonitorLink, NotLaunched> {
+    async fn launch(&self, secrets: Secrets) -> Result<MonitorLink, NotLaunched> {
         let failed = |message: String| NotLaunched::Failed(not_forked(message));
         let provided = workspace::provide(&self.shared, &self.job, Default::default()).await;
         provided.map_err(|error| failed(format!("failed to make the workspace: {error}")))?;
@@ -230,17 +215,18 @@ impl Runner {
             launch.spare = self.shared.job_dirs.take_spare();
         }
         failpoint::hit("launch.sending");
-        let link = match self.ahead.take() {
-            Some(ahead) => ahead.launch(&launch),
-            None => self.shared.supervisor.launch(&launch).await,
-        };
-        let link = link.map_err(|error| {
-            if is_gone(&error) {
-                NotLaunched::NoSupervisor
-            } else {
-                failed(format!("failed to make the monitor: {error}"))
-            }
-        });
+        let link = self
+            .shared
+            .supervisor
+            .launch(&launch)
+            .await
+            .map_err(|error| {
+                if is_gone(&error) {
+                    NotLaunched::NoSupervisor
+                } else {
+                    failed(format!("failed to make the monitor: {error}"))
+                }
+            });
         failpoint::hit("launch.sent");
         link
     }
