@@ -235,7 +235,7 @@ async fn lists_are_complete_or_say_that_they_are_not() {
         let (found, told) = lines(args);
         assert_eq!(found, count, "{args:?}");
         assert!(
-            told.contains("jobs are shown; --limit 0 shows all"),
+            told.contains("of 105 jobs shown, the newest; --limit 0 shows all"),
             "{told}"
         );
     }
