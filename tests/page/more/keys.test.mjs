@@ -68,6 +68,7 @@ test("a job is run, followed, found in its list, looked at, stopped and run agai
   await keyboard.press("Enter");
   await page.locator(".chip", { hasText: "keys=all" }).waitFor();
   await keyboard.press("Escape");
+  await page.locator("tr[data-id]", { hasText: "by-hand" }).waitFor();
   await keyboard.press("j");
   await page.locator("tr[data-cursor]", { hasText: "by-hand" }).waitFor();
   await keyboard.press("x");
