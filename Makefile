@@ -273,7 +273,7 @@ workflows: $(CHECK_JSONSCHEMA)/bin/check-jsonschema
 	$< --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 # Before a release and every night: all that is slow, needs much, or seldom changes. Each in small where `make` alone is long.
-release-check: deny test-mcp-conformance test-walk test-unheard test-page-more test-page-long test-walk test-prometheus test-clients test-docker test-deb test-vm test-static test-arm64 test-real-work guards
+release-check: deny test-mcp-conformance test-unheard test-page-more test-page-long test-walk test-prometheus test-clients test-docker test-deb test-vm test-static test-arm64 test-real-work guards
 	$(MAKE) fuzz FUZZ_SECONDS=30
 	$(MAKE) schemathesis SECONDS=120
 	$(MAKE) soak PROCESSION_FAULT_KILLS=60 PROCESSION_FAULT_MINUTES=1 PROCESSION_FAILPOINT_ROUNDS=10 \
