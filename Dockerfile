@@ -42,6 +42,7 @@ COPY src/engine/Cargo.toml src/engine/
 COPY src/manager/Cargo.toml src/manager/
 COPY src/mcp/Cargo.toml src/mcp/
 COPY src/cluster/Cargo.toml src/cluster/
+COPY src/ledger/Cargo.toml src/ledger/
 COPY src/http/Cargo.toml src/http/
 COPY src/client/Cargo.toml src/client/
 COPY fuzz/targets/Cargo.toml fuzz/targets/

@@ -26,7 +26,7 @@ TEST_RUNNER := $(if $(HAS_NEXTEST),nextest run,test)
 # Tests wait for processes and timers more than they compute.
 export NEXTEST_TEST_THREADS ?= $(shell echo $$((3 * $$(nproc))))
 # What the tests run, besides Debian's essential packages.
-TEST_NEEDS := make cc=build-essential curl perl python3 setsid=util-linux tmux vi=vim-tiny top=procps nginx=nginx-light
+TEST_NEEDS := make cc=build-essential curl perl python3 setsid=util-linux tmux vi=vim-tiny top=procps nginx=nginx-light pg_ctlcluster=postgresql pgbouncer
 # `make check` without nextest: the names in its profile.
 CHECK_TESTS = $(shell sed -n '/profile.check/,$$s/.*test.=\([a-z0-9_:]*\).*/\1/p' .config/nextest.toml)
 # What does not read the log of its service, and is none of the long ones.

@@ -11,6 +11,7 @@ mod token;
 mod upgrade;
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 
@@ -23,7 +24,7 @@ use client::{
     queues, run, schedules, show, templates, terminal, top, wait,
 };
 use engine::supervisor;
-use http::connections;
+use http::{connections, relay};
 use protocol::notices::announce;
 use protocol::state_dir::{STORE, Surroundings};
 use protocol::stderr::{EXIT_CONFIG, complain};
@@ -105,6 +106,8 @@ enum Command {
     Serve(Serve),
     /// Replace a running service with the program now on disk; jobs keep running
     Upgrade(upgrade::UpgradeArgs),
+    /// Make the key that seals what API nodes keep in PostgreSQL: procession cluster-key cluster.key
+    ClusterKey(ClusterKeyArgs),
     /// Create, list and revoke tokens
     Token(token::TokenArgs),
     /// Check how secure the service is with these settings and what it lacks; exit 1 if something is insecure or a problem
@@ -128,6 +131,12 @@ const EXIT_CODES: &str = "Exit codes: 0 success; 1 refused by the service, or fa
 const JOB_EXIT_CODES: &str = "Exit codes: the job's own, or 128 + n if signal n ended it; 124 timeout; \
     125 any failure that is not the job's; 126 the program cannot be executed; 127 no such program; \
     141 the reader of the output is gone.";
+
+#[derive(Debug, clap::Args)]
+struct ClusterKeyArgs {
+    /// The file, which must not exist; each API node needs the same
+    file: PathBuf,
+}
 
 #[derive(Debug, clap::Args)]
 struct Serve {
@@ -177,12 +186,23 @@ pub(crate) fn run() -> ExitCode {
         Command::Mcp(args) => mcp::run(&args),
         Command::Serve(args) => serve(&args),
         Command::Upgrade(args) => upgrade::run(&args),
+        Command::ClusterKey(args) => cluster_key(&args),
         Command::Token(args) => token::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args, Cli::command()),
         Command::Version => terminal::printed(&Cli::command().render_version()),
+    }
+}
+
+fn cluster_key(args: &ClusterKeyArgs) -> ExitCode {
+    match ledger::make_key(&args.file) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("cannot make {}: {error}", args.file.display()));
+            ExitCode::from(failure::FAILED)
+        }
     }
 }
 
@@ -249,6 +269,11 @@ fn aside<T: Send>(work: impl Fn() -> T + Sync) -> T {
 fn check_files(config: &Config) -> Result<(), String> {
     if let Part::Node(_, target) = &config.part {
         target.check().map_err(|error| error.to_string())?;
+    }
+    if let Some(setup) = &config.ledger {
+        relay::check_advertised(&setup.advertise)?;
+        let follower = ledger::Follower::new(setup, env!("CARGO_PKG_VERSION"));
+        follower.map_err(|error| error.to_string())?;
     }
     connections::check_files(&server::http_options(config))
 }

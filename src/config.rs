@@ -147,6 +147,8 @@ pub(crate) struct Config {
     pub allowed_hosts: Vec<String>,
     /// What this is in a cluster.
     pub part: Part,
+    /// The ledger that a hub shares with other API nodes.
+    pub ledger: Option<ledger::Setup>,
 }
 
 impl Config {
@@ -208,8 +210,10 @@ fn read_all(s: &Reading<'_>, surroundings: &Surroundings) -> Config {
         s.optional("tls_client_ca", path),
     ));
     let auth = s.one("auth", auth);
+    let (part, ledger) = cluster::read(s, path, auth, &state_dir);
     let config = Config {
-        part: cluster::read(s, path, auth),
+        part,
+        ledger,
         listen: s.one("listen", address),
         auth,
         tls: s.keep(tls).flatten(),

@@ -3,6 +3,8 @@
 //! It owns nothing that cannot be rebuilt from the store, the job directories and the monitors. It binds
 //! nothing: the listening sockets are the supervisor's.
 
+mod ledger;
+
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
@@ -20,6 +22,7 @@ use tokio::time::Instant;
 use crate::cli::doctor;
 use crate::config::{Config, ConfigError, Part};
 use crate::limits;
+use ::ledger::Leader;
 use cluster::Node;
 use http::connections::{Auth, Connections, Options};
 use http::doctor::Doctor;
@@ -61,27 +64,64 @@ pub(crate) fn run(config: Config, inherited: Inherited) -> u8 {
     // Boxed, so that there is one copy of it rather than one for each kind of runtime.
     let serving: Pin<Box<dyn Future<Output = _>>> = Box::pin(serve(config, inherited));
     match runtime.block_on(serving) {
-        Ok((store, lock)) => {
+        Ok(Ended {
+            store,
+            leader,
+            lock,
+        }) => {
             runtime.shutdown_background();
-            store.close();
+            if let Some(store) = store {
+                store.close();
+            }
+            if let Some(leader) = leader {
+                leader.release();
+            }
             drop(lock);
             0
         }
         Err(failure) => {
             tracing::error!("cannot start: {}", failure.message);
+            runtime.shutdown_background();
             failure.code
         }
     }
 }
 
-async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Failure> {
+/// What a server leaves to be closed.
+struct Ended {
+    store: Option<Store>,
+    /// Whoever shares the ledger, and led.
+    leader: Option<Leader>,
+    lock: File,
+}
+
+async fn serve(config: Config, inherited: Inherited) -> Result<Ended, Failure> {
     failpoint::fail("server.starting").map_err(Failure::system("cannot start the server"))?;
     let lock = wait_for_predecessor(&config.state_dir).await?;
-    let store = Store::open_with(&store::Settings {
+    let (mut leader, mut keeper, mut status) = (None, None, None);
+    if let Some(setup) = &config.ledger {
+        match ledger::follow(&config, setup, &inherited).await? {
+            ledger::Came::Over => {
+                return Ok(Ended {
+                    store: None,
+                    leader: None,
+                    lock,
+                });
+            }
+            ledger::Came::Lead(lead, known) => {
+                let ::ledger::Lead {
+                    leader: leading,
+                    keeper: keeping,
+                } = *lead;
+                (leader, keeper, status) = (Some(leading), Some(keeping), Some(known));
+            }
+        }
+    }
+    let settings = store::Settings {
         max_events: config.max_events,
         ..store::Settings::new(&config.state_dir.join(STORE))
-    })
-    .map_err(Failure::config)?;
+    };
+    let store = Store::open_kept(&settings, keeper).map_err(Failure::config)?;
     let restarts = inherited.restarts;
     let (setup, listeners) = setup(&config, inherited, store);
     let (manager, tasks) = Manager::start(setup).await.map_err(|error| Failure {
@@ -96,8 +136,16 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
         let listen = address;
         return Err(Failure::config(ConfigError::OpenToNetwork { listen }));
     }
-    let connections = Connections::start(&http_options(&config), manager.clone(), listeners)
-        .map_err(Failure::config)?;
+    let options = Options {
+        ledger: status,
+        ..http_options(&config)
+    };
+    let connections =
+        Connections::start(&options, manager.clone(), listeners).map_err(Failure::config)?;
+    if config.ledger.is_some() {
+        // Before anybody comes: the others take over tokens with the jobs.
+        ledger::carry_all(&manager.store()).await;
+    }
     manager
         .announce_ready()
         .await
@@ -121,11 +169,34 @@ async fn serve(config: Config, inherited: Inherited) -> Result<(Store, File), Fa
     if let Some(node) = node(&config, &manager, &connections) {
         joined.spawn(node.run(ending));
     }
-    until_the_end(&manager, tasks, connections).await;
+    let mut carrying = JoinSet::new();
+    if config.ledger.is_some() {
+        carrying.spawn(ledger::carry(manager.store()));
+    }
+    let lost = async {
+        match &leader {
+            Some(leader) => leader.lost().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = until_the_end(&manager, tasks, connections) => {}
+        // Whatever this server knows may be wrong by now. The next one begins with what is in the ledger.
+        why = lost => {
+            return Err(Failure {
+                message: format!("a hub that does not lead any more: {why}"),
+                code: 1,
+            });
+        }
+    }
     end_node.send_replace(true);
     // What it was at is in the store, or never was.
     joined.join_next().await;
-    Ok((manager.store(), lock))
+    Ok(Ended {
+        store: Some(manager.store()),
+        leader,
+        lock,
+    })
 }
 
 /// What makes this service a node of a cluster, if it is to be one.
@@ -251,6 +322,7 @@ pub(crate) fn http_options(config: &Config) -> Options {
         mcp: config.mcp,
         webhook_allow_private: config.webhook_allow_private,
         allowed_hosts: config.allowed_hosts.clone(),
+        ledger: None,
         doctor: Doctor::new({
             let config = config.clone();
             move || doctor::findings(&config)

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONNECTION, HeaderValue, UPGRADE};
@@ -25,8 +26,8 @@ const TOKEN_BYTES: usize = 4096;
 /// Which hub, and how it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Where it is.
-    pub url: String,
+    /// Where it is: one address, or those of all API nodes, any of which will do.
+    pub urls: Vec<String>,
     /// The file of the token.
     pub token_file: PathBuf,
     /// The authority of the hub's certificate; without it, those that the system trusts.
@@ -67,7 +68,9 @@ struct Problem {
 #[derive(Debug)]
 pub(crate) struct Dialer {
     client: reqwest::Client,
-    base: Url,
+    bases: Vec<Url>,
+    /// The address that is dialled now.
+    turn: AtomicUsize,
     token_file: PathBuf,
 }
 
@@ -84,28 +87,10 @@ impl Target {
 impl Dialer {
     pub(crate) fn new(target: &Target) -> Result<Self, DialError> {
         let setting = |why: String| DialError::Setting(why);
-        let base = Url::parse(&target.url)
-            .map_err(|error| setting(format!("--join {}: {error}", target.url)))?;
-        let host = base.host_str().unwrap_or_default();
-        let bare = host.trim_matches(['[', ']']);
-        let is_loopback = host == "localhost"
-            || bare
-                .parse::<std::net::IpAddr>()
-                .is_ok_and(|address| address.is_loopback());
-        match base.scheme() {
-            "https" => {}
-            "http" if is_loopback => {}
-            "http" => {
-                return Err(setting(format!(
-                    "--join {base}: plain HTTP would show the token and every secret to the network: use https://"
-                )));
-            }
-            _ => {
-                return Err(setting(format!(
-                    "--join {base}: must begin with https://, or with http:// for a loopback address"
-                )));
-            }
-        }
+        let bases = target.urls.iter().map(|text| base(text));
+        let bases = bases.collect::<Result<Vec<_>, _>>()?;
+        let has_tls = bases.iter().any(|(base, _)| base.scheme() == "https");
+        let is_loopback = bases.iter().all(|(_, is_loopback)| *is_loopback);
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("procession/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
@@ -113,7 +98,7 @@ impl Dialer {
             .http1_only()
             .pool_max_idle_per_host(0)
             .tcp_nodelay(true)
-            .tls_built_in_root_certs(base.scheme() == "https" && target.ca.is_none());
+            .tls_built_in_root_certs(has_tls && target.ca.is_none());
         if is_loopback {
             builder = builder.no_proxy();
         }
@@ -133,9 +118,21 @@ impl Dialer {
             .map_err(|error| setting(format!("TLS cannot be set up: {}", root(&error))))?;
         Ok(Self {
             client,
-            base,
+            bases: bases.into_iter().map(|(base, _)| base).collect(),
+            turn: AtomicUsize::new(0),
             token_file: target.token_file.clone(),
         })
+    }
+
+    /// The address that is dialled now.
+    pub(crate) fn base(&self) -> &Url {
+        let turn = self.turn.load(Ordering::Relaxed);
+        &self.bases[turn % self.bases.len()]
+    }
+
+    /// Another address from now on, if there are several.
+    pub(crate) fn next(&self) {
+        self.turn.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Read anew each time: it may have been replaced.
@@ -159,7 +156,7 @@ impl Dialer {
         path: &str,
         query: &[(&str, &str)],
     ) -> Result<WebSocketStream<Upgraded>, DialError> {
-        let mut url = self.base.clone();
+        let mut url = self.base().clone();
         let prefix = url.path().trim_end_matches('/').to_owned();
         url.set_path(&format!("{prefix}{path}"));
         let key = generate_key();
@@ -194,6 +191,31 @@ impl Dialer {
         }
         let upgraded = response.upgrade().await.map_err(unreachable)?;
         Ok(socket::over(upgraded, Role::Client).await)
+    }
+}
+
+/// An address, and whether it is of this machine.
+fn base(text: &str) -> Result<(Url, bool), DialError> {
+    let setting = |why: String| Err(DialError::Setting(why));
+    let base = match Url::parse(text) {
+        Ok(base) => base,
+        Err(error) => return setting(format!("--join {text}: {error}")),
+    };
+    let host = base.host_str().unwrap_or_default();
+    let bare = host.trim_matches(['[', ']']);
+    let is_loopback = host == "localhost"
+        || bare
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback());
+    match base.scheme() {
+        "https" => Ok((base, is_loopback)),
+        "http" if is_loopback => Ok((base, is_loopback)),
+        "http" => setting(format!(
+            "--join {base}: plain HTTP would show the token and every secret to the network: use https://"
+        )),
+        _ => setting(format!(
+            "--join {base}: must begin with https://, or with http:// for a loopback address"
+        )),
     }
 }
 

@@ -71,7 +71,6 @@ impl Node {
                 return;
             }
         };
-        let url = &self.target.url;
         let (mut pause, mut said) = (PAUSE, String::new());
         loop {
             let began = Instant::now();
@@ -80,6 +79,9 @@ impl Node {
                 _ = ending.wait_for(|ending| *ending) => Ended::Over,
             };
             self.assigned.linked(false);
+            let url = dialer.base().clone();
+            // Of several addresses the next one may be of an API node that lives.
+            dialer.next();
             let why = match ended {
                 Ended::Over => return,
                 Ended::Refused(why) => format!("the hub {url} does not take this node: {why}"),
@@ -130,7 +132,7 @@ impl Node {
             Err(_) => return Ended::Broken("it says nothing".to_owned()),
         };
         self.assigned.linked(true);
-        let (name, url) = (&self.name, &self.target.url);
+        let (name, url) = (&self.name, dialer.base());
         tracing::info!(node = %name, "joined the hub {url} as node {name}");
         let mut streams = JoinSet::new();
         let offering = offer(dialer.clone(), self.name.clone(), epoch, self.serve.clone());

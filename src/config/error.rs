@@ -95,6 +95,14 @@ pub(crate) enum ConfigError {
         /// What is wrong with them.
         why: &'static str,
     },
+    /// The same of a setting that must not be shown.
+    #[error("{flags} {why}")]
+    Hidden {
+        /// Which.
+        flags: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
     /// There is no home to keep state in.
     #[error("no place for state: give --state-dir DIR, or set HOME")]
     NoStateDir,

@@ -76,6 +76,7 @@ fn without_settings_the_defaults_hold() {
             workspaces_dir: "/home/ada/.local/state/procession/workspaces".into(),
             allowed_hosts: Vec::new(),
             part: Part::Alone,
+            ledger: None,
         }
     );
     assert_eq!(config.on_shutdown(true), OnShutdown::Stop);
@@ -127,6 +128,9 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         "--join-ca=hub.pem",
         "--node-name=n1",
         "--node-lost-after-seconds=60",
+        "--cluster-key-file=",
+        "--advertise=",
+        "--api-takeover-seconds=5",
     ];
     let file = r#"
         listen = "[::1]:0"
@@ -169,6 +173,9 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         join_ca = "hub.pem"
         node_name = "n1"
         node_lost_after_seconds = "1min"
+        cluster_key_file = ""
+        advertise = ""
+        api_takeover_seconds = "5s"
     "#;
     let by_flags = with_flags(&flags).unwrap();
     assert_eq!(by_flags.state_dir, Path::new("/srv/s"));
@@ -179,7 +186,7 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
     assert!(by_flags.deny_root_jobs);
     assert_eq!(by_flags.sandbox, Baseline::Require);
     let target = ::cluster::Target {
-        url: "https://hub".to_owned(),
+        urls: vec!["https://hub".to_owned()],
         token_file: "/srv/t".into(),
         ca: Some("/srv/hub.pem".into()),
     };

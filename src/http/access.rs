@@ -95,6 +95,7 @@ pub(super) async fn create(State(api): State<Api>, request: Request) -> Result<R
     let expires_at = wanted.expires.map(|after| clock::wall().after(after));
     let (entry, token) =
         with_files(move || tokens.create(&wanted.name, wanted.scope, expires_at)).await?;
+    carry(&api).await?;
     let view = TokenView {
         token: Some(token),
         ..TokenView::from(entry)
@@ -112,6 +113,16 @@ pub(super) async fn revoke(
     let made_with = format!("token:{name}");
     let shown = name.to_string();
     with_files(move || tokens.revoke(&name)).await?;
+    carry(&api).await?;
     let schedules = api.manager.schedules().made_by(&made_with);
     Ok(Json(json!({"name": shown, "schedules": schedules})).into_response())
+}
+
+/// Lets the other API nodes know the tokens, if there are any.
+async fn carry(api: &Api) -> Result<(), ApiError> {
+    let store = api.manager.store();
+    for name in ["token", "tokens.json"] {
+        store.carry_file(name).await?;
+    }
+    Ok(())
 }

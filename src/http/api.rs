@@ -57,6 +57,8 @@ pub struct Settings {
     pub policy: Option<Policies>,
     /// Says how safe the service is.
     pub doctor: Doctor,
+    /// What is known of the ledger that this hub shares with other API nodes.
+    pub ledger: Option<ledger::Status>,
     /// The uid of this process, which may use the unix socket.
     pub uid: u32,
     /// `POST /mcp` is there.

@@ -59,7 +59,7 @@ const KEEPALIVE_INTERVAL: u32 = 15;
 const KEEPALIVE_PROBES: u32 = 4;
 
 /// How long open connections get when the service ends.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How long a stream of a node waits for a request of the hub; the link tells earlier that there will be none.
 const STREAM_IDLE: Duration = Duration::from_hours(24 * 365);
@@ -103,6 +103,8 @@ pub struct Options {
     pub allowed_hosts: Vec<String>,
     /// Says how safe the service is with all of its settings.
     pub doctor: Doctor,
+    /// What is known of the ledger that this hub shares with other API nodes.
+    pub ledger: Option<ledger::Status>,
 }
 
 /// Everything that is being served.
@@ -160,6 +162,7 @@ impl Connections {
                     ..SpecLimits::default()
                 },
                 doctor: options.doctor.clone(),
+                ledger: options.ledger.clone(),
                 uid: nix::unistd::geteuid().as_raw(),
                 version: env!("CARGO_PKG_VERSION"),
                 commit: option_env!("PROCESSION_COMMIT"),
@@ -267,7 +270,7 @@ fn page(listeners: &Listeners, tls: bool) -> io::Result<String> {
     Ok(format!("{scheme}://{address}/"))
 }
 
-fn adopt(listeners: Listeners) -> io::Result<(TcpListener, UnixListener)> {
+pub(crate) fn adopt(listeners: Listeners) -> io::Result<(TcpListener, UnixListener)> {
     listeners.tcp.set_nonblocking(true)?;
     listeners.unix.set_nonblocking(true)?;
     if let Err(error) = keep_alive(&listeners.tcp) {
@@ -288,12 +291,12 @@ fn keep_alive(listener: &std::net::TcpListener) -> nix::Result<()> {
 }
 
 /// Where connections come in.
-struct Sockets {
-    tcp: TcpListener,
-    unix: UnixListener,
-    tls: Option<Certificates>,
-    keep_alive: Duration,
-    places: Places,
+pub(crate) struct Sockets {
+    pub(crate) tcp: TcpListener,
+    pub(crate) unix: UnixListener,
+    pub(crate) tls: Option<Certificates>,
+    pub(crate) keep_alive: Duration,
+    pub(crate) places: Places,
 }
 
 /// A connection that has come in.
@@ -304,7 +307,8 @@ enum Incoming {
     Closing,
 }
 
-async fn accept_all(app: Router, sockets: Sockets, mut closing: watch::Receiver<bool>) {
+/// Serves every connection until `closing` says so.
+pub(crate) async fn accept_all(app: Router, sockets: Sockets, mut closing: watch::Receiver<bool>) {
     let mut serving = JoinSet::new();
     let mut warn_at = None;
     let own_status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

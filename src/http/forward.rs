@@ -162,7 +162,7 @@ async fn send(api: &Api, node: &NodeName, mut request: Request) -> Result<Respon
 }
 
 /// What belongs to a connection, and not to what is sent over it.
-fn strip(headers: &mut HeaderMap) {
+pub(super) fn strip(headers: &mut HeaderMap) {
     headers.remove(CONNECTION);
     headers.remove(TRANSFER_ENCODING);
     headers.remove(HeaderName::from_static("keep-alive"));

@@ -41,6 +41,7 @@ mod query;
 mod queues;
 mod range;
 mod recording;
+pub mod relay;
 pub mod request;
 mod respond;
 mod routes;

@@ -223,6 +223,8 @@ pub enum ApiError {
     NotReady(&'static str),
     /// The job's monitor does not answer at present.
     MonitorUnavailable,
+    /// PostgreSQL cannot be reached, or the API node that leads.
+    LedgerUnavailable,
     /// The node that has the job is not connected at present.
     NodeUnreachable,
     /// No node has this name.

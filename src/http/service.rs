@@ -13,6 +13,7 @@ use crate::api::Api;
 use crate::extract::Wait;
 use crate::problem::ApiError;
 use crate::query::Params;
+use crate::relay;
 use crate::web;
 use job::time::Timestamp;
 use manager::metrics::{Format, Present};
@@ -74,6 +75,10 @@ pub(super) async fn metrics(
         ..api.manager.present().await?
     };
     let text = api.manager.metrics().encode(&present, format);
+    let text = match &settings.ledger {
+        Some(ledger) => relay::with_series(&text, &ledger.view()),
+        None => text,
+    };
     Ok(([(CONTENT_TYPE, kind)], text).into_response())
 }
 
@@ -157,6 +162,8 @@ struct InfoView {
     policy: bool,
     /// What whoever operates it should know.
     notices: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ledger: Option<serde_json::Value>,
     features: Vec<&'static str>,
 }
 
@@ -263,6 +270,11 @@ pub(super) async fn info(State(api): State<Api>) -> Response {
             .as_ref()
             .is_some_and(|it| it.now().is_all()),
         notices,
+        ledger: api
+            .settings
+            .ledger
+            .as_ref()
+            .map(|it| relay::seen(&it.view())),
         features: features(api.manager.hub().is_some()),
     };
     Json(view).into_response()

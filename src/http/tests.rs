@@ -32,6 +32,7 @@ pub(super) fn settings() -> Settings {
         audit: None,
         policy: None,
         doctor: super::doctor::Doctor::new(Vec::new),
+        ledger: None,
         uid: 1000,
         version: "0.0.0",
         commit: None,

@@ -125,6 +125,7 @@ impl From<NotReady> for SubmitError {
                 why: reason.as_str().to_owned(),
                 full: false,
                 failing: true,
+                unkept: false,
             }),
         }
     }

@@ -49,6 +49,9 @@ pub const UNIX_SOCKET: &str = "procession.sock";
 /// Locked by the server for as long as it serves, in the state directory.
 pub const SERVING: &str = "serving";
 
+/// The files that all API nodes of a cluster with a common ledger share: tokens, and the nodes that have joined.
+pub const SHARED: [&str; 3] = ["token", "tokens.json", "nodes.json"];
+
 /// The state directory of a service of the whole machine.
 pub const SYSTEM_STATE_DIR: &str = "/var/lib/procession";
 

@@ -12,6 +12,8 @@ pub struct StoreError {
     pub full: bool,
     /// The disk failed, or cannot currently be written to, or another program holds the store locked.
     pub failing: bool,
+    /// What failed is not the store itself: its changes are not kept.
+    pub unkept: bool,
 }
 
 impl StoreError {
@@ -22,6 +24,7 @@ impl StoreError {
             why: "the store is closed".to_owned(),
             full: false,
             failing: false,
+            unkept: false,
         }
     }
 }
@@ -44,13 +47,20 @@ pub(crate) enum Fault {
     /// A step of a schedule has been made already, or the schedule has changed.
     #[error("the schedule has gone on meanwhile")]
     NoSuchTurn,
+    /// The change is not kept elsewhere, or that is not known.
+    #[error("{0}")]
+    Ledger(String),
 }
 
 impl Fault {
     pub(crate) fn is_full(&self) -> bool {
         match self {
             Self::Sqlite(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
-            Self::Encoding(_) | Self::UnknownState(_) | Self::NoSuchJob | Self::NoSuchTurn => false,
+            Self::Encoding(_)
+            | Self::UnknownState(_)
+            | Self::NoSuchJob
+            | Self::NoSuchTurn
+            | Self::Ledger(_) => false,
         }
     }
 
@@ -69,6 +79,7 @@ impl Fault {
             Self::Sqlite(error) => error
                 .sqlite_error_code()
                 .is_some_and(|code| OUTSIDE.contains(&code)),
+            Self::Ledger(_) => true,
             Self::Encoding(_) | Self::UnknownState(_) | Self::NoSuchJob | Self::NoSuchTurn => false,
         }
     }
@@ -79,6 +90,7 @@ impl Fault {
             why: self.to_string(),
             full: self.is_full(),
             failing: self.is_failing(),
+            unkept: matches!(self, Self::Ledger(_)),
         }
     }
 }

@@ -12,6 +12,7 @@ mod error;
 mod events;
 mod inbox;
 mod insertion;
+mod log;
 mod outbox;
 mod query;
 mod queues;
@@ -43,6 +44,8 @@ use job::query::{Filter, Query};
 use job::spec::Secrets;
 use job::time::Timestamp;
 use job::{Idempotency, Job, JobId, State};
+use log::Log;
+pub use log::{Keeper, Kept, Position, Replica, snapshot, tail};
 pub use outbox::{Deliveries, Delivery, Room};
 pub use queues::Queues;
 use reader::Readers;
@@ -104,6 +107,7 @@ pub struct Store {
     path: Arc<Path>,
     writer: Writer,
     readers: Readers,
+    is_kept: bool,
     threads: Arc<Mutex<Threads>>,
 }
 
@@ -136,18 +140,34 @@ impl Store {
     /// # Errors
     /// See [`OpenError`]; a file that is refused keeps its content.
     pub fn open_with(settings: &Settings) -> Result<Self, OpenError> {
+        Self::open_kept(settings, None)
+    }
+
+    /// The same, and each change counts once this keeper has it.
+    ///
+    /// # Errors
+    /// As [`Store::open_with`]; also if the file has no place in a log.
+    pub fn open_kept(
+        settings: &Settings,
+        keeper: Option<Box<dyn Keeper>>,
+    ) -> Result<Self, OpenError> {
         let (path, connection) = schema::open(&settings.path)?;
         let connections = (0..settings.readers.max(1))
             .map(|_| schema::open_reader(&path))
             .collect::<Result<Vec<Connection>, OpenError>>()?;
         let source = events::source(&connection)?;
         let (readers, reader_threads) = Readers::start(connections)?;
-        let (writer, writer_thread) = Writer::start(connection, settings.max_events)?;
+        let log = keeper
+            .map(|keeper| Log::open(&connection, keeper))
+            .transpose()?;
+        let is_kept = log.is_some();
+        let (writer, writer_thread) = Writer::start(connection, settings.max_events, log)?;
         Ok(Self {
             source: source.into(),
             path: path.into(),
             writer,
             readers,
+            is_kept,
             threads: Arc::new(Mutex::new(Threads {
                 writer: Some(writer_thread),
                 readers: reader_threads,
@@ -249,6 +269,42 @@ impl Store {
     pub async fn delete(&self, ids: Vec<JobId>) -> Result<(), StoreError> {
         let doing = "cannot remove jobs";
         self.writer.change(Change::Delete(ids), doing).await
+    }
+
+    /// Keeps the content of a file of the state directory with the jobs, for the copies of this store. Without a keeper
+    /// there are none, and nothing is done.
+    ///
+    /// # Errors
+    /// If it is not stored.
+    pub async fn keep_file(&self, name: &str, content: String) -> Result<(), StoreError> {
+        if !self.is_kept {
+            return Ok(());
+        }
+        let change = Change::KeepFile(name.to_owned(), content);
+        let doing = "cannot keep a file for the other API nodes";
+        self.writer.change(change, doing).await
+    }
+
+    /// The same with the file as it is now, unless it is kept like that already. One that is not there is passed over.
+    ///
+    /// # Errors
+    /// If it is not stored.
+    pub async fn carry_file(&self, name: &str) -> Result<(), StoreError> {
+        if !self.is_kept {
+            return Ok(());
+        }
+        let path = self.path.with_file_name(name);
+        let wanted = name.to_owned();
+        let doing = "cannot read a file for the other API nodes";
+        let read = move |connection: &Connection| {
+            let kept = log::kept_file(connection, &wanted)?;
+            let present = std::fs::read_to_string(&path).ok();
+            Ok(present.filter(|present| kept.as_ref() != Some(present)))
+        };
+        match self.readers.read(doing, read).await? {
+            Some(content) => self.keep_file(name, content).await,
+            None => Ok(()),
+        }
     }
 
     /// The greatest id of all jobs; `None` while there is none.

@@ -214,8 +214,16 @@ impl From<rusqlite::Error> for OpenError {
 
 /// Opens the connection that writes; also gives the path for the connections that read.
 pub(super) fn open(path: &Path) -> Result<(PathBuf, Connection), OpenError> {
+    let (path, mut connection) = connect(path)?;
+    migrate(&mut connection, MIGRATIONS)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    Ok((path, connection))
+}
+
+/// The same, and leaves the tables in the version that they have.
+pub(super) fn connect(path: &Path) -> Result<(PathBuf, Connection), OpenError> {
     let path = prepare(path)?;
-    let mut connection = Connection::open_with_flags(
+    let connection = Connection::open_with_flags(
         &path,
         OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX
@@ -234,8 +242,6 @@ pub(super) fn open(path: &Path) -> Result<(PathBuf, Connection), OpenError> {
     connection.pragma_update(None, "journal_size_limit", 16 << 20)?;
     connection.pragma_update(None, "cache_size", -16_384)?;
     connection.set_prepared_statement_cache_capacity(64);
-    migrate(&mut connection, MIGRATIONS)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     Ok((path, connection))
 }
 
@@ -363,16 +369,38 @@ fn migrate(connection: &mut Connection, migrations: &[&str]) -> Result<(), OpenE
     for (to, step) in (1_i64..).zip(migrations) {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if version(&transaction)? < to {
-            transaction.execute_batch(step)?;
-            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-            transaction.pragma_update(None, "user_version", to)?;
+            take(&transaction, step, to)?;
             transaction.commit()?;
         }
     }
     Ok(())
 }
 
-fn version(connection: &Connection) -> Result<i64, OpenError> {
+fn take(transaction: &Connection, step: &str, to: i64) -> Result<(), OpenError> {
+    transaction.execute_batch(step)?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", to)?;
+    Ok(())
+}
+
+/// The step that leads to this version, as part of somebody's transaction. Copies of a store take it as well, so it leaves
+/// nothing to chance.
+pub(super) fn step(transaction: &Connection, to: i64) -> Result<(), OpenError> {
+    let index = usize::try_from(to - 1).ok();
+    let step = index.and_then(|index| MIGRATIONS.get(index));
+    let step = step.ok_or(OpenError::Newer {
+        found: to,
+        known: known(),
+    })?;
+    take(transaction, step, to)
+}
+
+/// The newest version that this program knows.
+pub(super) fn known() -> i64 {
+    newest(MIGRATIONS)
+}
+
+pub(super) fn version(connection: &Connection) -> Result<i64, OpenError> {
     Ok(connection.pragma_query_value(None, "user_version", |row| row.get(0))?)
 }
 

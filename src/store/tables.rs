@@ -9,6 +9,7 @@ use crate::batches::{self, BatchRow};
 use crate::bulk::{self, Bulk};
 use crate::encoding::{self, Columns, Encoded, Indexed};
 use crate::events::{self, EventRow};
+use crate::log;
 use crate::outbox::{self, Settlement};
 use crate::queues::{self, QueueRow};
 use crate::schedules::{self, ScheduleRow};
@@ -115,6 +116,8 @@ pub(super) enum Change {
     DeleteSchedule(String, EventRow),
     /// What became of an attempt to deliver an event of this job.
     Settle(i64, JobId, Settlement),
+    /// The content of a file of the state directory, for the copies of a store with a log.
+    KeepFile(String, String),
 }
 
 /// Numbers about the whole store.
@@ -246,6 +249,7 @@ pub(super) fn change(
         Change::Settle(id, job, settlement) => {
             outbox::settle(connection, *id, *job, settlement, totals)
         }
+        Change::KeepFile(name, content) => log::keep_file(connection, name, content),
     }
 }
 

@@ -1,3 +1,6 @@
+#[path = "log/tests.rs"]
+mod log;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::os::unix::fs::{FileExt, PermissionsExt};

@@ -14,6 +14,7 @@ use crate::batches;
 use crate::events::{self, EventRow, Feed};
 use crate::inbox::{self, Inbox, Sender, Urgency, Woken};
 use crate::insertion::{self, Insertion};
+use crate::log::Log;
 use crate::outbox::{self, Settlement};
 use crate::queues::{self, Start};
 use crate::tables::{self, Change, Totals};
@@ -70,7 +71,8 @@ impl Command {
                 | Change::PutBatch(_)
                 | Change::DeleteBatch(_)
                 | Change::StopBatch(..)
-                | Change::Settle(..),
+                | Change::Settle(..)
+                | Change::KeepFile(..),
                 _,
             )
             | Self::Start(_) => &[],
@@ -131,6 +133,7 @@ impl Writer {
     pub(super) fn start(
         connection: Connection,
         keep: u64,
+        log: Option<Log>,
     ) -> Result<(Self, JoinHandle<()>), OpenError> {
         let tally = Arc::new(Tally::default());
         let totals = Totals::read(&connection)?;
@@ -147,6 +150,7 @@ impl Writer {
             tally,
             feed,
             keep,
+            log,
         };
         let thread = thread::Builder::new()
             .name("store-writer".to_owned())
@@ -242,6 +246,8 @@ struct WriterThread {
     feed: Arc<Feed>,
     /// How many events are kept.
     keep: u64,
+    /// Where each change goes before it counts, if anywhere.
+    log: Option<Log>,
 }
 
 impl WriterThread {
@@ -332,6 +338,9 @@ impl WriterThread {
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         let before = Totals::read(&transaction)?;
         let mut now = before;
+        if self.log.is_some() {
+            Log::begin();
+        }
         let mut outcomes = Vec::with_capacity(batch.len());
         for (command, _) in batch {
             if guard == Guard::Whole {
@@ -339,6 +348,7 @@ impl WriterThread {
                 continue;
             }
             let savepoint = transaction.savepoint()?;
+            let mark = Log::mark();
             let mut totals = now;
             let outcome = apply(&savepoint, command, &mut totals);
             match outcome {
@@ -353,6 +363,7 @@ impl WriterThread {
                         return Err(fault);
                     }
                     savepoint.finish()?;
+                    Log::rewind(mark);
                     outcomes.push(Err(fault));
                 }
             }
@@ -367,7 +378,12 @@ impl WriterThread {
             let failure = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR);
             rusqlite::Error::SqliteFailure(failure, None)
         })?;
+        let kept = self.log.as_mut().map(|log| log.keep(&transaction));
+        let kept = kept.transpose()?;
         transaction.commit()?;
+        if let (Some(log), Some(seq)) = (&mut self.log, kept) {
+            log.committed(seq);
+        }
         failpoint::hit("store.committed");
         if let Some(tell) = self.tally.on_commit.get() {
             tell(begun.elapsed());
@@ -513,6 +529,7 @@ mod tests {
             tally: Arc::default(),
             feed: Arc::new(Feed::new(0)),
             keep: 1000,
+            log: None,
         };
         assert!(desk.write(batch).is_empty());
         let answers: Vec<Result<Inserted, String>> = answers
@@ -534,6 +551,7 @@ mod tests {
             tally: Arc::default(),
             feed: Arc::new(Feed::new(0)),
             keep: 1000,
+            log: None,
         };
         let job = tests::job(State::Succeeded);
         let insertion = insertion(&job);

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::harness::{Builder, Server, eventually, kill_now};
 
 /// A port for a service that is started again; none of those that the kernel gives away.
-fn port() -> u16 {
+pub(crate) fn port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let begin = u16::try_from(std::process::id() % 12_000).unwrap();
     loop {
@@ -164,7 +164,7 @@ fn builder(failpoints: &tempfile::TempDir) -> Builder {
 }
 
 /// Kills every process of a service that is not a job's, as the end of a machine would.
-fn kill_service(server: &mut Server) {
+pub(crate) fn kill_service(server: &mut Server) {
     let parts = server.marked();
     let ours = parts.iter().filter(|it| it.name.starts_with("procession"));
     for process in ours {
@@ -174,7 +174,7 @@ fn kill_service(server: &mut Server) {
 }
 
 /// How often each of these words is a line of a file.
-fn lines(path: &std::path::Path) -> HashMap<String, usize> {
+pub(crate) fn lines(path: &std::path::Path) -> HashMap<String, usize> {
     let mut counts = HashMap::new();
     for line in fs::read_to_string(path).unwrap_or_default().lines() {
         *counts.entry(line.to_owned()).or_default() += 1;

@@ -29,6 +29,7 @@ mod faults;
 mod files;
 mod follow;
 mod harness;
+mod ledger;
 mod life;
 mod list;
 mod live_usage;

@@ -289,9 +289,9 @@ pub(crate) async fn allowed(
 }
 
 /// A body that breaks off when its caller's permission ends.
-struct Bounded {
-    body: Body,
-    end: Pin<Box<dyn Future<Output = ()> + Send>>,
+pub(crate) struct Bounded {
+    pub(crate) body: Body,
+    pub(crate) end: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl HttpBody for Bounded {

@@ -23,6 +23,9 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         if error.full {
             Self::NoRoom
+        } else if error.unkept {
+            tracing::warn!(%error, "the ledger cannot be used: {error}");
+            Self::LedgerUnavailable
         } else if error.failing {
             tracing::warn!(%error, "the store cannot be used: {error}");
             Self::StoreUnavailable
@@ -219,7 +222,7 @@ impl From<QueueError> for ApiError {
             QueueError::InUse => Self::QueueInUse,
             QueueError::Changed => Self::PreconditionFailed,
             QueueError::Store(error) if error.full => Self::NoRoom,
-            QueueError::Store(error) if error.failing => Self::StoreUnavailable,
+            QueueError::Store(error) if error.failing => error.into(),
             QueueError::Store(error) => error.into(),
         }
     }
@@ -232,7 +235,7 @@ impl From<ScheduleError> for ApiError {
             ScheduleError::Changed => Self::PreconditionFailed,
             ScheduleError::NotUnderstood(why) => Self::Internal(why),
             ScheduleError::Store(error) if error.full => Self::NoRoom,
-            ScheduleError::Store(error) if error.failing => Self::StoreUnavailable,
+            ScheduleError::Store(error) if error.failing => error.into(),
             ScheduleError::Store(error) => error.into(),
         }
     }
@@ -262,6 +265,7 @@ mod tests {
             why: "hidden".to_owned(),
             full,
             failing,
+            unkept: false,
         };
         let unavailable = Unavailable::Containment {
             pointer: "/limits/pids".to_owned(),

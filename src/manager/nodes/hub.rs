@@ -122,8 +122,18 @@ impl Hub {
     /// Says why it may not join, and what to do.
     pub async fn join(&self, hello: Hello, actor: &str) -> Result<Joined, String> {
         let joined = self.nodes.join(hello, actor).await?;
+        if let Err(error) = self.carry().await {
+            self.nodes.part(&joined.node, joined.epoch);
+            return Err(format!("the hub cannot note who has joined: {error}"));
+        }
         self.shared.nodes_changed();
         Ok(joined)
+    }
+
+    /// Lets the other API nodes know the nodes, if there are any.
+    async fn carry(&self) -> std::io::Result<()> {
+        let carried = self.shared.store.carry_file(super::file::NAME).await;
+        carried.map_err(std::io::Error::other)
     }
 
     /// A message of a node; `false` if its link is none any more.
@@ -154,6 +164,7 @@ impl Hub {
     /// If there is no such node, or it cannot be kept.
     pub async fn drain(&self, node: &NodeName, draining: bool) -> Result<(), NodeError> {
         let is_known = self.nodes.drain(node, draining).await?;
+        self.carry().await?;
         self.shared.nodes_changed();
         is_known.then_some(()).ok_or(NodeError::NoSuchNode)
     }
@@ -164,6 +175,7 @@ impl Hub {
     /// If there is no such node, it is connected, or it cannot be kept.
     pub async fn forget(&self, node: &NodeName) -> Result<(), NodeError> {
         let is_gone = self.nodes.forget(node).await?;
+        self.carry().await?;
         self.shared.nodes_changed();
         match is_gone {
             None => Err(NodeError::NoSuchNode),

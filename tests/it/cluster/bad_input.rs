@@ -25,7 +25,23 @@ fn refused(args: &[&str]) -> String {
 #[test]
 fn settings_that_do_not_go_together_are_refused() {
     for (args, why) in [
-        (&["--cluster", "postgres://db"][..], "must be local or off"),
+        (
+            &["--cluster", "mysql://db"][..],
+            "must be local, off, or a URL",
+        ),
+        (&["--cluster", "postgres://db"], "goes with --role api"),
+        (
+            &["--cluster", "postgres://db", "--role", "api"],
+            "goes with --cluster-key-file",
+        ),
+        (
+            &["--cluster", "postgres://%2Ftmp/db", "--role", "api"],
+            "goes with --advertise",
+        ),
+        (
+            &["--advertise", "https://hub"],
+            "go with --cluster and the URL",
+        ),
         (&["--role", "api"], "goes with --cluster local"),
         (
             &["--cluster", "local", "--auth", "none"],

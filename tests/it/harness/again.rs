@@ -29,6 +29,11 @@ impl Server {
         assert!(self.child.is_none(), "a killed supervisor ends");
     }
 
+    /// Has it been started, and not ended since?
+    pub(crate) fn is_started(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// Has the supervisor ended by now?
     pub(crate) fn has_ended(&mut self) -> bool {
         if let Some(child) = &mut self.child

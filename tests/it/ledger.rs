@@ -1,0 +1,346 @@
+//! Several API nodes over one PostgreSQL: real services and a real database on this machine, any of which may die.
+
+mod faults;
+mod postgres;
+mod refusals;
+
+use std::collections::HashMap;
+use std::fs;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::cluster::port;
+use crate::harness::{Builder, Reply, Server, eventually, id, program, unique};
+use postgres::Postgres;
+
+/// API nodes and the nodes that have joined them.
+struct Apis {
+    apis: Vec<Server>,
+    ports: Vec<u16>,
+    nodes: Vec<Server>,
+    url: String,
+    keys: tempfile::TempDir,
+    client: reqwest::Client,
+    // Last: the others end before it.
+    postgres: Postgres,
+}
+
+impl Apis {
+    /// So many API nodes, and so many nodes with four slots each that know all of them.
+    async fn start(apis: usize, nodes: usize) -> Self {
+        let postgres = Postgres::start();
+        let url = postgres.url();
+        Self::start_at(postgres, url, apis, nodes).await
+    }
+
+    async fn start_at(postgres: Postgres, url: String, apis: usize, nodes: usize) -> Self {
+        let mut all = Self {
+            apis: Vec::new(),
+            ports: (0..apis).map(|_| port()).collect(),
+            nodes: Vec::new(),
+            url,
+            keys: tempfile::tempdir().unwrap(),
+            client: reqwest::Client::builder()
+                .timeout(Duration::from_secs(20))
+                .no_proxy()
+                .pool_max_idle_per_host(0)
+                .build()
+                .unwrap(),
+            postgres,
+        };
+        let key = all.keys.path().join("key");
+        let mut made = program(&unique(), "");
+        assert!(made.arg("cluster-key").arg(key).status().unwrap().success());
+        for number in 0..apis {
+            let api = all.builder(number).start().await;
+            all.apis.push(api);
+        }
+        for number in 1..=nodes {
+            all.add(&format!("n{number}")).await;
+        }
+        for number in 1..=nodes {
+            all.connected(&format!("n{number}")).await;
+        }
+        all
+    }
+
+    fn builder(&self, number: usize) -> Builder {
+        let port = self.ports[number];
+        Server::builder()
+            .args(["--listen".to_owned(), format!("127.0.0.1:{port}")])
+            .args(["--advertise".to_owned(), format!("http://127.0.0.1:{port}")])
+            .args(["--cluster", &self.url, "--role", "api"])
+            .args(["--node-name".to_owned(), format!("api{number}")])
+            .args(["--api-takeover-seconds", "2", "--cluster-key-file"])
+            .args([self.keys.path().join("key").display().to_string()])
+    }
+
+    async fn add(&mut self, name: &str) {
+        let body = json!({"name": name, "scope": "runner"});
+        let reply = self.ask(Method::POST, "/tokens", Some(&body), None).await;
+        assert_eq!(reply.status, 201, "{reply}");
+        let token = self.apis[0].scratch().join(name);
+        fs::write(&token, reply.json()["token"].as_str().unwrap()).unwrap();
+        let urls: Vec<String> = self
+            .ports
+            .iter()
+            .map(|it| format!("http://127.0.0.1:{it}"))
+            .collect();
+        let node = Server::builder()
+            .args(["--join".to_owned(), urls.join(",")])
+            .args(["--join-token-file".to_owned(), token.display().to_string()])
+            .args(["--node-name", name, "--max-running", "4"]);
+        self.nodes.push(node.start().await);
+    }
+
+    async fn connected(&self, name: &str) {
+        eventually(&format!("{name} is connected"), async || {
+            let reply = self
+                .try_ask(Method::GET, &format!("/nodes/{name}"), None, None)
+                .await?;
+            (reply.status == 200 && reply.json()["state"] == "connected").then_some(())
+        })
+        .await;
+    }
+
+    /// One answer of any API node, if there is one that is none of an outage.
+    async fn try_ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        key: Option<&str>,
+    ) -> Option<Reply> {
+        for api in &self.apis {
+            let address = api.address();
+            let mut request = self
+                .client
+                .request(method.clone(), format!("http://{address}{path}"))
+                .bearer_auth(api.token());
+            if let Some(body) = body {
+                request = request.json(body);
+            }
+            if let Some(key) = key {
+                request = request.header("Idempotency-Key", format!("\"{key}\""));
+            }
+            if let Ok(response) = request.send().await
+                && response.status() != 503
+            {
+                return Some(Reply {
+                    status: response.status().as_u16(),
+                    headers: response.headers().clone(),
+                    body: response.bytes().await.ok()?.to_vec(),
+                });
+            }
+        }
+        None
+    }
+
+    /// An answer, at last.
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        key: Option<&str>,
+    ) -> Reply {
+        eventually(&format!("{method} {path} is answered"), async || {
+            self.try_ask(method.clone(), path, body, key).await
+        })
+        .await
+    }
+
+    async fn finished(&self, id: &str) -> Value {
+        let path = format!("/jobs/{id}?wait=5&until=finished");
+        eventually(&format!("job {id} has ended"), async || {
+            let reply = self.ask(Method::GET, &path, None, None).await;
+            assert_eq!(reply.status, 200, "an accepted job is missing: {reply}");
+            let job = reply.json();
+            crate::harness::is_finished(&job).then_some(job)
+        })
+        .await
+    }
+
+    /// What an API node says of itself and of the ledger.
+    async fn ledger(&self, number: usize) -> Option<Value> {
+        let server = &self.apis[number];
+        let asked = self
+            .client
+            .get(format!("http://{}/readyz", server.address()));
+        let reply = asked.send().await.ok()?;
+        let body: Value = reply.json().await.ok()?;
+        if !body["ledger"].is_null() {
+            return Some(body["ledger"].clone());
+        }
+        // One that follows would say what the leader says.
+        if body["ready"] != true {
+            return None;
+        }
+        let info = self.client.get(format!("http://{}/info", server.address()));
+        let info = info.bearer_auth(server.token()).send().await.ok()?;
+        let info: Value = info.json().await.ok()?;
+        Some(info["ledger"].clone())
+    }
+
+    /// The number of the API node that leads, with its epoch.
+    async fn leader(&self) -> (usize, u64) {
+        eventually("somebody leads", async || {
+            for number in 0..self.apis.len() {
+                if !self.apis[number].is_started() {
+                    continue;
+                }
+                let ledger = self.ledger(number).await.unwrap_or_default();
+                if ledger["role"] == "leads" {
+                    return Some((number, ledger["epoch"].as_u64().unwrap()));
+                }
+            }
+            None
+        })
+        .await
+    }
+
+    fn follower(&self, leader: usize) -> usize {
+        (leader + 1) % self.apis.len()
+    }
+
+    /// Waits until every API node has every change, stops them, and holds their databases against each other.
+    async fn are_equal(&mut self) {
+        let (leader, _) = self.leader().await;
+        eventually("nobody is behind", async || {
+            let ledger = self.ledger(leader).await?;
+            let followers = ledger["followers"].as_array()?;
+            let heard = followers.iter().filter(|it| it["heard"] == true);
+            let is_even = heard.clone().count() == self.apis.len() - 1
+                && heard.clone().all(|it| it["behind"] == 0);
+            is_even.then_some(())
+        })
+        .await;
+        let mut dumps = Vec::new();
+        for number in (0..self.apis.len())
+            .filter(|it| *it != leader)
+            .chain([leader])
+        {
+            // The one that leads ends last, and nobody takes the lead then.
+            self.apis[number].end(Signal::SIGTERM);
+            dumps.push(dump(&self.apis[number].state_dir().join("procession.db")));
+        }
+        let last = dumps.pop().unwrap();
+        // What the end of the leader has written is in its own alone.
+        for dump in &dumps {
+            let lacking: Vec<_> = dump.iter().filter(|row| !last.contains(row)).collect();
+            assert_eq!(lacking, Vec::<&String>::new());
+            assert_eq!(dump.len(), last.len());
+        }
+        assert!(last.len() > 10, "{last:#?}");
+    }
+}
+
+/// Every row of every table of a store.
+fn dump(path: &std::path::Path) -> Vec<String> {
+    let connection = rusqlite::Connection::open(path).unwrap();
+    let mut tables = connection
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> 'ledger_tail' ORDER BY name")
+        .unwrap();
+    let tables: Vec<String> = tables
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    let mut dump = Vec::new();
+    for table in tables {
+        let mut rows = connection
+            .prepare(&format!("SELECT * FROM \"{table}\""))
+            .unwrap();
+        let width = rows.column_count();
+        let mut rows = rows.query([]).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            let cells = (0..width).map(|index| format!("{:?}", row.get_ref(index).unwrap()));
+            dump.push(format!(
+                "{table}: {}",
+                cells.collect::<Vec<_>>().join(" | ")
+            ));
+        }
+    }
+    dump
+}
+
+#[tokio::test]
+async fn every_api_node_answers_for_all_of_them() {
+    let mut all = Apis::start(3, 2).await;
+    let (leader, epoch) = all.leader().await;
+    assert_eq!(epoch, 1);
+    let mut made = HashMap::new();
+    for number in 0..3 {
+        let api = &all.apis[number];
+        let body = json!({"script": format!("echo from {number}"), "labels": {"of": "all"}});
+        let job = api.submit(&body).await;
+        made.insert(job["id"].as_str().unwrap().to_owned(), number);
+    }
+    for (job, number) in &made {
+        let other = &all.apis[(number + 1) % 3];
+        assert_eq!(other.finished(job).await["exit"]["code"], 0);
+        assert_eq!(other.text(job).await, format!("from {number}\n"));
+    }
+    for api in &all.apis {
+        let list = api.get("/jobs?label_selector=of%3Dall").await.json();
+        assert_eq!(list["jobs"].as_array().unwrap().len(), 3, "{list:#}");
+        assert_eq!(api.get("/readyz").await.status, 200);
+        assert_eq!(
+            api.get("/nodes").await.json()["nodes"]
+                .as_array()
+                .unwrap()
+                .len(),
+            2
+        );
+    }
+    let follower = &all.apis[all.follower(leader)];
+    // A key holds whoever is asked.
+    let keyed = json!({"command": ["true"]});
+    let mut ids = Vec::new();
+    for api in &all.apis {
+        let request = api.request(Method::POST, "/jobs").json(&keyed);
+        let reply = api
+            .send(request.header("Idempotency-Key", "\"once\""))
+            .await;
+        assert!(reply.status < 300, "{reply}");
+        ids.push(id(&reply.json()));
+    }
+    assert!(ids.iter().all(|it| *it == ids[0]), "{ids:?}");
+    // A terminal, over the unix socket of one that follows.
+    let run = follower
+        .client()
+        .args(["run", "--", "sh", "-c", "echo seen; exit 3"])
+        .output()
+        .unwrap();
+    assert_eq!(run.status.code(), Some(3), "{run:?}");
+    assert_eq!(String::from_utf8_lossy(&run.stdout), "seen\n");
+    // Following, and the end of all processes.
+    let job = follower
+        .submit(&json!({"script": "echo begun; sleep 1000 & sleep 1000"}))
+        .await;
+    let job = id(&job);
+    follower.says(&job, "begun").await;
+    let events = follower.request(Method::GET, "/events");
+    let events = follower
+        .send(events.header("Accept", "application/x-ndjson"))
+        .await;
+    assert!(
+        String::from_utf8_lossy(&events.body).contains(&job),
+        "{events}"
+    );
+    assert_eq!(follower.stop(&job, "force").await["state"], "canceled");
+    let error = follower
+        .get("/jobs/0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f")
+        .await;
+    assert_eq!(error.status, 404, "{error}");
+    let metrics = follower.get("/metrics").await;
+    let metrics = String::from_utf8(metrics.body).unwrap();
+    assert!(
+        metrics.contains("procession_ledger_followers 2\n"),
+        "{metrics}"
+    );
+    all.are_equal().await;
+}

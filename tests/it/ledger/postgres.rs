@@ -1,0 +1,254 @@
+//! A PostgreSQL of Debian for one test: on a socket in a directory of its own, as a user without privileges.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::harness::{LONG, blocking_until, is_root};
+
+/// The user that a service without privileges has on Debian.
+const NOBODY: u32 = 65_534;
+
+/// A server and the directory that holds its data and its socket.
+#[derive(Debug)]
+pub(super) struct Postgres {
+    dir: TempDir,
+    child: Option<Child>,
+    args: Vec<String>,
+}
+
+/// A program of PostgreSQL, of the newest version that is installed.
+fn installed(name: &str) -> PathBuf {
+    let mut versions: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
+        .expect("PostgreSQL is installed: make test does that")
+        .map(|entry| entry.unwrap().path().join("bin").join(name))
+        .filter(|path| path.exists())
+        .collect();
+    versions.sort();
+    versions.pop().expect("PostgreSQL is installed")
+}
+
+/// A program as a user that PostgreSQL is willing to run as.
+pub(super) fn unprivileged(program: &Path) -> Command {
+    let mut command = if is_root() {
+        let mut command = Command::new("setpriv");
+        command.args([
+            format!("--reuid={NOBODY}"),
+            format!("--regid={NOBODY}"),
+            "--clear-groups".to_owned(),
+        ]);
+        command.arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    for (name, _) in std::env::vars() {
+        if name.starts_with("PG") || name.starts_with("LC_") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null()).current_dir("/");
+    command
+}
+
+fn done(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    output
+}
+
+impl Postgres {
+    /// One that holds nothing yet.
+    pub(super) fn start() -> Self {
+        let mut postgres = Self::directory();
+        done(
+            unprivileged(&installed("initdb"))
+                .args(["--username=procession", "--auth=trust", "--no-sync"])
+                .arg("--pgdata")
+                .arg(postgres.data()),
+        );
+        postgres.begin();
+        postgres
+    }
+
+    fn directory() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        if is_root() {
+            std::os::unix::fs::chown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        Self {
+            dir,
+            child: None,
+            args: Vec::new(),
+        }
+    }
+
+    /// A copy that follows this one and that each commit waits for from now on.
+    pub(super) fn standby(&self) -> Self {
+        let mut standby = Self::directory();
+        done(
+            unprivileged(&installed("pg_basebackup"))
+                .args([
+                    "--username=procession",
+                    "--write-recovery-conf",
+                    "--no-sync",
+                    "--checkpoint=fast",
+                ])
+                .arg("--host")
+                .arg(self.dir.path())
+                .arg("--pgdata")
+                .arg(standby.data()),
+        );
+        standby.begin();
+        self.sql("ALTER SYSTEM SET synchronous_standby_names = '*'");
+        self.sql("SELECT pg_reload_conf()");
+        let is_synced = || {
+            self.sql("SELECT sync_state FROM pg_stat_replication")
+                .contains("sync")
+        };
+        assert!(blocking_until(LONG, is_synced), "the standby follows");
+        standby
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// The directory of its socket.
+    pub(super) fn socket(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Starts it again after its end.
+    pub(super) fn begin(&mut self) {
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("log"))
+            .unwrap();
+        // The children of one that was killed may still hold its memory.
+        let is_up = || {
+            let mut child = unprivileged(&installed("postgres"))
+                .arg("-D")
+                .arg(self.data())
+                .arg("-k")
+                .arg(self.dir.path())
+                .args([
+                    "-c",
+                    "listen_addresses=",
+                    "-c",
+                    "fsync=off",
+                    "-c",
+                    "max_connections=40",
+                ])
+                .args(["-c", "shared_buffers=16MB", "-c", "max_wal_senders=4"])
+                .args(&self.args)
+                .stdout(log.try_clone().unwrap())
+                .stderr(log.try_clone().unwrap())
+                .spawn()
+                .unwrap();
+            let is_up = blocking_until(LONG, || {
+                child.try_wait().unwrap().is_some() || self.query("SELECT 1").status.success()
+            });
+            let is_up = is_up && child.try_wait().unwrap().is_none();
+            is_up.then_some(child)
+        };
+        let mut child = None;
+        blocking_until(LONG, || {
+            child = is_up();
+            child.is_some()
+        });
+        self.child = Some(child.unwrap_or_else(|| {
+            panic!(
+                "{}",
+                fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+            )
+        }));
+    }
+
+    fn query(&self, sql: &str) -> Output {
+        Command::new("psql")
+            .args([
+                "--no-psqlrc",
+                "--tuples-only",
+                "--no-align",
+                "--username=procession",
+            ])
+            .arg("--host")
+            .arg(self.dir.path())
+            .args(["--dbname=postgres", "--command", sql])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    /// What the database answers.
+    pub(super) fn sql(&self, sql: &str) -> String {
+        let output = self.query(sql);
+        assert!(output.status.success(), "{sql}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The address as the service takes it.
+    pub(super) fn url(&self) -> String {
+        format!("postgres://procession@{}/postgres", self.host())
+    }
+
+    /// The host in such an address.
+    pub(super) fn host(&self) -> String {
+        self.dir.path().display().to_string().replace('/', "%2F")
+    }
+
+    /// Ends it.
+    pub(super) fn end(&mut self, signal: Signal) {
+        let Some(mut child) = self.child.take() else {
+            return;
+        };
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        let _ = kill(pid, signal);
+        if !blocking_until(LONG, || child.try_wait().unwrap().is_some()) {
+            let _ = child.kill();
+        }
+    }
+
+    /// Stops it where it is, or lets it go on: every process of it.
+    pub(super) fn signal_all(&self, signal: Signal) {
+        let data = self.data().display().to_string();
+        for process in crate::harness::processes() {
+            let cwd = fs::read_link(format!("/proc/{}/cwd", process.pid));
+            if cwd.is_ok_and(|cwd| cwd.display().to_string() == data) {
+                let _ = kill(Pid::from_raw(process.pid), signal);
+            }
+        }
+    }
+
+    /// Nobody comes in without a password any more.
+    pub(super) fn ask_for_passwords(&mut self) {
+        fs::write(
+            self.data().join("pg_hba.conf"),
+            "local all all scram-sha-256\n",
+        )
+        .unwrap();
+        self.signal_all(Signal::SIGHUP);
+        let is_so = || !self.query("SELECT 1").status.success();
+        assert!(blocking_until(LONG, is_so), "passwords are asked for");
+    }
+
+    /// Makes the copy the one that is written to.
+    pub(super) fn promote(&self) {
+        assert!(self.sql("SELECT pg_promote()").contains('t'));
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.signal_all(Signal::SIGCONT);
+        self.end(Signal::SIGQUIT);
+    }
+}
