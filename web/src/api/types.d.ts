@@ -1886,6 +1886,7 @@ export interface paths {
          * May new jobs come?
          * @description Not while the service drains or the disk is nearly full. Requests about jobs are answered all the same: with
          *     `serving`, for probes that keep all requests away from what is not ready, it is ready until the service ends.
+         *     An API node that does not lead answers for itself: it is ready if it hears PostgreSQL and reaches the one that leads.
          */
         get: operations["getReadiness"];
         put?: never;
@@ -3876,6 +3877,31 @@ export interface components {
             /** @description `false` if the service may not look at all processes of the job. */
             complete: boolean;
         };
+        /** @description The ledger that several API nodes share, as one of them sees it. */
+        Ledger: {
+            /** @enum {string} */
+            role: "leads" | "follows";
+            /** @description The cluster that the database has. */
+            cluster: string;
+            /** @description How often the lead has been taken. */
+            epoch: number;
+            /** @description The last change that this API node has. */
+            seq: number;
+            /** @description How many changes it lacks. */
+            behind: number;
+            /** @description Where the API node that leads is reached; empty if none does. */
+            leader: string;
+            /** @description Has PostgreSQL answered in the last seconds? */
+            available: boolean;
+            /** @description The other API nodes; known to the one that leads. */
+            followers: {
+                url: string;
+                version: string;
+                /** @description Has it been heard in the last ten seconds? */
+                heard: boolean;
+                behind: number;
+            }[];
+        };
         Info: {
             /** @constant */
             name: "procession";
@@ -3931,6 +3957,7 @@ export interface components {
             policy: boolean;
             /** @description What the operator should know. `no_room`: free disk space is below the limit, so new jobs are refused; `root_jobs`: the service runs as root, and so do jobs without `user`. */
             notices: ("no_room" | "root_jobs")[];
+            ledger?: components["schemas"]["Ledger"];
             /** @description What this version can do and an earlier one could not; `nodes`: it is the hub of a cluster. */
             features: string[];
         };
@@ -3961,7 +3988,7 @@ export interface components {
          * @description Stable; clients accept codes that they do not know.
          * @enum {string}
          */
-        ProblemCode: "invalid_query" | "invalid_page_token" | "invalid_header" | "invalid_json" | "invalid_request" | "unauthenticated" | "forbidden" | "peer_not_allowed" | "origin_not_allowed" | "policy_forbids" | "privilege_required" | "not_found" | "job_not_found" | "queue_not_found" | "batch_not_found" | "schedule_not_found" | "method_not_allowed" | "not_acceptable" | "body_timeout" | "job_not_started" | "job_stopping" | "job_already_finished" | "job_not_queued" | "queue_in_use" | "token_not_found" | "token_exists" | "too_many_tokens" | "no_tokens" | "depended_on" | "batch_not_finished" | "batch_jobs_expired" | "file_not_found" | "invalid_path" | "invalid_archive" | "no_workspace" | "not_a_file" | "nothing_to_rerun" | "concurrency_conflict" | "signal_failed" | "stdin_closed" | "stdin_offset_mismatch" | "stdin_taken" | "no_terminal" | "precondition_failed" | "cursor_expired" | "body_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "upgrade_required" | "head_too_large" | "host_not_allowed" | "invalid_spec" | "invalid_body" | "no_such_user" | "no_such_template" | "containment_unavailable" | "sandbox_unavailable" | "sandbox_required" | "idempotency_key_reused" | "secrets_unknown" | "queue_full" | "too_many_streams" | "internal" | "draining" | "not_ready" | "monitor_unavailable" | "node_unreachable" | "node_not_found" | "node_connected" | "runner_only" | "store_unavailable" | "no_room";
+        ProblemCode: "invalid_query" | "invalid_page_token" | "invalid_header" | "invalid_json" | "invalid_request" | "unauthenticated" | "forbidden" | "peer_not_allowed" | "origin_not_allowed" | "policy_forbids" | "privilege_required" | "not_found" | "job_not_found" | "queue_not_found" | "batch_not_found" | "schedule_not_found" | "method_not_allowed" | "not_acceptable" | "body_timeout" | "job_not_started" | "job_stopping" | "job_already_finished" | "job_not_queued" | "queue_in_use" | "token_not_found" | "token_exists" | "too_many_tokens" | "no_tokens" | "depended_on" | "batch_not_finished" | "batch_jobs_expired" | "file_not_found" | "invalid_path" | "invalid_archive" | "no_workspace" | "not_a_file" | "nothing_to_rerun" | "concurrency_conflict" | "signal_failed" | "stdin_closed" | "stdin_offset_mismatch" | "stdin_taken" | "no_terminal" | "precondition_failed" | "cursor_expired" | "body_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "upgrade_required" | "head_too_large" | "host_not_allowed" | "invalid_spec" | "invalid_body" | "no_such_user" | "no_such_template" | "containment_unavailable" | "sandbox_unavailable" | "sandbox_required" | "idempotency_key_reused" | "secrets_unknown" | "queue_full" | "too_many_streams" | "internal" | "draining" | "not_ready" | "monitor_unavailable" | "ledger_unavailable" | "node_unreachable" | "node_not_found" | "node_connected" | "runner_only" | "store_unavailable" | "no_room";
     };
     responses: {
         /** @description An error of the protocol, such as -32020 where a header differs from the body; or `not_found`, where there are no tools. */
@@ -9613,6 +9640,7 @@ export interface operations {
                     "application/json": {
                         /** @constant */
                         ready: true;
+                        ledger?: components["schemas"]["Ledger"];
                     };
                 };
             };
