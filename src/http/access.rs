@@ -122,7 +122,7 @@ pub(super) async fn revoke(
 async fn carry(api: &Api) -> Result<(), ApiError> {
     let store = api.manager.store();
     for name in ["token", "tokens.json"] {
-        store.carry_file(name).await?;
+        store::SharedFiles(&store).carry(name).await?;
     }
     Ok(())
 }

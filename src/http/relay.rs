@@ -2,7 +2,8 @@
 //!
 //! A request goes as it came, so that only the leader says who asks and what they may. What a route means is not known here.
 
-use std::fmt::Write;
+mod shown;
+
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,6 +44,7 @@ use crate::tls::Certificates;
 use ledger::{Status, View};
 use protocol::listeners::Listeners;
 use protocol::state_dir;
+pub(super) use shown::{seen, with_series};
 
 /// How long a request waits for somebody who leads, besides the time that it takes to take the lead.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -207,84 +209,6 @@ async fn readyz(State(relay): State<Relay>) -> Result<Response, ApiError> {
         return Err(ApiError::NotReady("the API node that leads is not reached"));
     }
     Ok(Json(json!({"ready": true, "ledger": seen(&view)})).into_response())
-}
-
-/// What is told of the ledger.
-pub(super) fn seen(view: &View) -> serde_json::Value {
-    let members: Vec<_> = view
-        .members
-        .iter()
-        .map(|member| {
-            json!({
-                "url": member.url,
-                "version": member.version,
-                "heard": member.is_heard,
-                "behind": view.head.saturating_sub(member.seq),
-            })
-        })
-        .collect();
-    json!({
-        "role": view.role.as_str(),
-        "cluster": view.cluster,
-        "epoch": view.epoch,
-        "seq": view.seq,
-        "behind": view.head.saturating_sub(view.seq),
-        "leader": view.leader,
-        "available": view.is_heard(),
-        "followers": members,
-    })
-}
-
-/// The series of the ledger, before the end of all others.
-pub(super) fn with_series(text: &str, view: &View) -> String {
-    const END: &str = "# EOF\n";
-    let (text, end) = match text.strip_suffix(END) {
-        Some(text) => (text, END),
-        None => (text, ""),
-    };
-    let heard = view.members.iter().filter(|member| member.is_heard);
-    let behind = heard
-        .clone()
-        .map(|it| view.head.saturating_sub(it.seq))
-        .max();
-    let series = [
-        (
-            "available",
-            "PostgreSQL has answered in the last seconds.",
-            u64::from(view.is_heard()),
-        ),
-        (
-            "epoch",
-            "How often the lead of the cluster has been taken.",
-            view.epoch,
-        ),
-        ("seq", "The last change of the ledger.", view.seq),
-        (
-            "followers",
-            "API nodes that follow and are heard.",
-            u64::try_from(heard.count()).unwrap_or_default(),
-        ),
-        (
-            "behind",
-            "Changes that the slowest of them lacks.",
-            behind.unwrap_or_default(),
-        ),
-        (
-            "appended_bytes",
-            "Bytes that this server has appended to the ledger.",
-            view.appended.1,
-        ),
-    ];
-    let mut all = text.to_owned();
-    for (name, help, value) in series {
-        let name = format!("procession_ledger_{name}");
-        // A text does not fail.
-        let _ = writeln!(
-            all,
-            "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}"
-        );
-    }
-    all + end
 }
 
 /// A body, as often as it is needed.

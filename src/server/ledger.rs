@@ -18,7 +18,7 @@ use protocol::state_dir::SHARED;
 use protocol::stderr::Failure;
 use protocol::wire::messages::{FromSupervisor, ToSupervisor};
 use protocol::wire::{self, Received};
-use store::Store;
+use store::{SharedFiles, Store};
 
 /// How long the first start waits for the database.
 const FIRST: Duration = Duration::from_secs(10);
@@ -199,7 +199,7 @@ pub(super) async fn carry(store: Store) {
 /// The same once.
 pub(super) async fn carry_all(store: &Store) {
     for name in SHARED {
-        if let Err(error) = store.carry_file(name).await {
+        if let Err(error) = SharedFiles(store).carry(name).await {
             tracing::warn!(%error, "{name} is not known to the other API nodes: {error}");
         }
     }

@@ -19,6 +19,7 @@ mod queues;
 mod reader;
 mod schedules;
 mod schema;
+mod shared_files;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -51,6 +52,7 @@ pub use queues::Queues;
 use reader::Readers;
 pub use schedules::{Schedules, schedules_made_by};
 pub use schema::OpenError;
+pub use shared_files::SharedFiles;
 use tables::{Change, Row};
 pub use writer::Stats;
 use writer::Writer;
@@ -269,42 +271,6 @@ impl Store {
     pub async fn delete(&self, ids: Vec<JobId>) -> Result<(), StoreError> {
         let doing = "cannot remove jobs";
         self.writer.change(Change::Delete(ids), doing).await
-    }
-
-    /// Keeps the content of a file of the state directory with the jobs, for the copies of this store. Without a keeper
-    /// there are none, and nothing is done.
-    ///
-    /// # Errors
-    /// If it is not stored.
-    pub async fn keep_file(&self, name: &str, content: String) -> Result<(), StoreError> {
-        if !self.is_kept {
-            return Ok(());
-        }
-        let change = Change::KeepFile(name.to_owned(), content);
-        let doing = "cannot keep a file for the other API nodes";
-        self.writer.change(change, doing).await
-    }
-
-    /// The same with the file as it is now, unless it is kept like that already. One that is not there is passed over.
-    ///
-    /// # Errors
-    /// If it is not stored.
-    pub async fn carry_file(&self, name: &str) -> Result<(), StoreError> {
-        if !self.is_kept {
-            return Ok(());
-        }
-        let path = self.path.with_file_name(name);
-        let wanted = name.to_owned();
-        let doing = "cannot read a file for the other API nodes";
-        let read = move |connection: &Connection| {
-            let kept = log::kept_file(connection, &wanted)?;
-            let present = std::fs::read_to_string(&path).ok();
-            Ok(present.filter(|present| kept.as_ref() != Some(present)))
-        };
-        match self.readers.read(doing, read).await? {
-            Some(content) => self.keep_file(name, content).await,
-            None => Ok(()),
-        }
     }
 
     /// The greatest id of all jobs; `None` while there is none.

@@ -458,20 +458,3 @@ fn read_tail(connection: &Connection, after: u64) -> Result<Vec<Kept>, OpenError
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
-
-/// Keeps a file of the state directory, where the store has a log.
-pub(super) fn keep_file(connection: &Connection, name: &str, content: &str) -> Result<(), Fault> {
-    connection
-        .prepare_cached("INSERT OR REPLACE INTO ledger_files (name, content) VALUES (?, ?)")?
-        .execute([name, content])?;
-    Ok(())
-}
-
-/// The content of a file as it is kept.
-pub(super) fn kept_file(connection: &Connection, name: &str) -> Result<Option<String>, Fault> {
-    let content = connection
-        .prepare_cached("SELECT content FROM ledger_files WHERE name = ?")?
-        .query_row([name], |row| row.get(0))
-        .optional()?;
-    Ok(content)
-}

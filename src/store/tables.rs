@@ -9,10 +9,10 @@ use crate::batches::{self, BatchRow};
 use crate::bulk::{self, Bulk};
 use crate::encoding::{self, Columns, Encoded, Indexed};
 use crate::events::{self, EventRow};
-use crate::log;
 use crate::outbox::{self, Settlement};
 use crate::queues::{self, QueueRow};
 use crate::schedules::{self, ScheduleRow};
+use crate::shared_files;
 use crate::{Fault, Inserted};
 use job::time::Timestamp;
 use job::{Idempotency, Job, JobId};
@@ -249,7 +249,7 @@ pub(super) fn change(
         Change::Settle(id, job, settlement) => {
             outbox::settle(connection, *id, *job, settlement, totals)
         }
-        Change::KeepFile(name, content) => log::keep_file(connection, name, content),
+        Change::KeepFile(name, content) => shared_files::keep_file(connection, name, content),
     }
 }
 

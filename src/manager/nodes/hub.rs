@@ -132,7 +132,8 @@ impl Hub {
 
     /// Lets the other API nodes know the nodes, if there are any.
     async fn carry(&self) -> std::io::Result<()> {
-        let carried = self.shared.store.carry_file(super::file::NAME).await;
+        let files = store::SharedFiles(&self.shared.store);
+        let carried = files.carry(super::file::NAME).await;
         carried.map_err(std::io::Error::other)
     }
 

@@ -236,8 +236,8 @@ async fn a_copy_that_takes_every_change_is_the_same_row_by_row() {
                             store.deliveries().settle(delivery, event).await.unwrap();
                         }
                     }
-                    store
-                        .keep_file("token", format!("it's {round}"))
+                    SharedFiles(&store)
+                        .keep("token", format!("it's {round}"))
                         .await
                         .unwrap();
                 }
