@@ -127,6 +127,9 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         "--join-ca=hub.pem",
         "--node-name=n1",
         "--node-lost-after-seconds=60",
+        "--node-label=gpu=a100",
+        "--node-label=zone=",
+        "--placement=pack",
     ];
     let file = r#"
         listen = "[::1]:0"
@@ -169,6 +172,8 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         join_ca = "hub.pem"
         node_name = "n1"
         node_lost_after_seconds = "1min"
+        node_label = ["gpu=a100", "zone="]
+        placement = "pack"
     "#;
     let by_flags = with_flags(&flags).unwrap();
     assert_eq!(by_flags.state_dir, Path::new("/srv/s"));
@@ -183,7 +188,15 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         token_file: "/srv/t".into(),
         ca: Some("/srv/hub.pem".into()),
     };
-    assert_eq!(by_flags.part, Part::Node("n1".parse().unwrap(), target));
+    let labels = [
+        ("gpu", "a100"),
+        ("zone", ""),
+        ("procession/name", "n1"),
+        ("procession/arch", std::env::consts::ARCH),
+    ];
+    let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let part = Part::Node("n1".parse().unwrap(), target, labels.into());
+    assert_eq!(by_flags.part, part);
     assert_eq!(by_flags.policy.as_deref(), Some(Path::new("/srv/p.toml")));
     let tls = by_flags.tls.clone().unwrap();
     assert_eq!(tls.client_ca.as_deref(), Some(Path::new("/srv/ca.pem")));
