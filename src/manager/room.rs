@@ -6,6 +6,7 @@
 //!
 //! One lock, held for a look-up or a change, and never over an await.
 
+mod ahead;
 mod deadlines;
 
 use std::collections::HashMap;

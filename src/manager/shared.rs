@@ -17,7 +17,7 @@ use super::nodes::NodeBook;
 use super::queues::Registry;
 use super::resolve::{Resolver, own_environment};
 use super::room::Room;
-use super::runner::late;
+use super::runner::{Arrivals, late};
 use super::seldom::Seldom;
 use super::setup::{Host, Limits, Membership, Setup};
 use super::shutdown::Shutdown;
@@ -54,6 +54,8 @@ pub(super) struct Shared {
     tasks: Spawner,
     /// Which jobs have tasks, and which wait.
     pub(super) room: Room,
+    /// How many are on their way in.
+    pub(super) arrivals: Arrivals,
     /// Which jobs wait for the ends of others.
     pub(super) chains: Chains,
     /// The queues of which something is set.
@@ -124,6 +126,7 @@ impl Shared {
                 Admission::new(max_running, setup.limits.max_queued),
                 nodes.clone(),
             ),
+            arrivals: Arrivals::default(),
             chains: Chains::default(),
             queues: Registry::default(),
             stats: Stats::open(&setup.state_dir),
