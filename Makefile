@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help run build dist sbom check test test-build web pictures test-web test-page test-page-more test-page-long test-rust test-unprivileged test-unheard test-walk test-prometheus test-client test-clients test-python test-mcp test-mcp-conformance test-examples docs book recording spelling lint workflows \
-	release-check deny advisories test-manifests test-image test-docker test-deb test-vm test-static deb test-arm64 test-real-work soak fuzz \
+	release-check deny advisories test-manifests test-image test-docker test-deb test-vm test-static deb test-arm64 test-real-work soak soak-cluster fuzz \
 	guards schemathesis bench release-upload image-push clean
 
 CARGO ?= cargo
@@ -83,6 +83,7 @@ help:
 	@echo 'make sbom               the list of what the program is made of (CycloneDX), in target/dist'
 	@echo 'make release-upload     what `make dist` has made, to the release of TAG; make image-push, the image as IMAGE'
 	@echo 'make advisories         known vulnerabilities in the dependencies (needs github.com)'
+	@echo 'make soak-cluster       hub and nodes under 500 faults, held against what clients were answered'
 	@echo 'make bench              the benchmarks'
 
 # The server prints the address, and a curl line with the token. Built to be there soon: not to be fast or small, and not to be measured.
@@ -365,6 +366,11 @@ soak:
 	PROCESSION_QUEUE_KILLS=$${PROCESSION_QUEUE_KILLS:-20} PROCESSION_QUEUE_ROUNDS=$${PROCESSION_QUEUE_ROUNDS:-100} \
 		PROCESSION_QUEUED=$${PROCESSION_QUEUED:-4000} PROCESSION_RATE_SECONDS=$${PROCESSION_RATE_SECONDS:-10} \
 		$(CARGO) test --locked --test it -- queues:: --nocapture
+
+# The checker of histories over as many faults as PROCESSION_CLUSTER_FAULTS says; a seed is printed, and PROCESSION_FAULT_SEED replays it.
+soak-cluster:
+	PROCESSION_CLUSTER_FAULTS=$${PROCESSION_CLUSTER_FAULTS:-500} \
+		$(CARGO) test --locked --test it -- cluster::history --nocapture
 
 # FUZZ_TARGETS='spec patch' runs only these, FUZZ_JOBS=2 two at a time.
 CARGO_FUZZ_VERSION := 0.13.2

@@ -267,7 +267,7 @@ fn aside<T: Send>(work: impl Fn() -> T + Sync) -> T {
 }
 
 fn check_files(config: &Config) -> Result<(), String> {
-    if let Part::Node(_, target) = &config.part {
+    if let Part::Node(_, target, _) = &config.part {
         target.check().map_err(|error| error.to_string())?;
     }
     if let Some(setup) = &config.ledger {

@@ -201,7 +201,7 @@ async fn serve(config: Config, inherited: Inherited) -> Result<Ended, Failure> {
 
 /// What makes this service a node of a cluster, if it is to be one.
 fn node(config: &Config, manager: &Manager, connections: &Connections) -> Option<Node> {
-    let Part::Node(name, target) = &config.part else {
+    let Part::Node(name, target, labels) = &config.part else {
         return None;
     };
     let door = connections.hub_door();
@@ -210,6 +210,7 @@ fn node(config: &Config, manager: &Manager, connections: &Connections) -> Option
         name: name.clone(),
         target: target.clone(),
         slots: u32::try_from(slots).unwrap_or(u32::MAX),
+        labels: labels.clone(),
         assigned: manager.assigned(),
         serve: Arc::new(move |stream| Box::pin(door.clone().serve(stream))),
     })

@@ -18,13 +18,13 @@ use crate::{Plan, note};
 const KEPT_UP: f64 = 1000.0;
 
 /// Lines that a job writes.
-struct Lines {
-    length: u64,
+pub(crate) struct Lines {
+    pub(crate) length: u64,
     /// So many of them at once.
-    count: u64,
+    pub(crate) count: u64,
     /// The time between two times, in microseconds.
-    step: u64,
-    seconds: u64,
+    pub(crate) step: u64,
+    pub(crate) seconds: u64,
 }
 
 impl Lines {
@@ -34,7 +34,11 @@ impl Lines {
 }
 
 /// Everybody follows one job; returns them when each has had all of it, and the cores that the server used.
-fn follow(service: &Service, lines: &Lines, followers: usize) -> io::Result<(Vec<Follower>, f64)> {
+pub(crate) fn follow(
+    service: &Service,
+    lines: &Lines,
+    followers: usize,
+) -> io::Result<(Vec<Follower>, f64)> {
     let program = baseline::compile("lines")?;
     let Lines {
         length,

@@ -68,6 +68,7 @@ pub(crate) fn finished(number: usize, spec: &Arc<Spec>) -> Job {
         attempts: Vec::new(),
         artifacts: None,
         claim: None,
+        late: None,
         next_attempt_at: None,
         exit: Some(Exit {
             status: ExitStatus::Code(u8::from(failed)),

@@ -6,6 +6,7 @@
 
 mod baseline;
 mod client;
+mod cluster;
 mod events;
 mod followers;
 mod jobs;
@@ -17,6 +18,7 @@ mod processes;
 mod report;
 mod running;
 mod service;
+mod simulation;
 mod spans;
 mod stats;
 mod tools;
@@ -77,7 +79,7 @@ fn run() -> io::Result<()> {
     let mut rows = Vec::new();
     type Measure<'a> = &'a dyn Fn(&mut Vec<Row>) -> io::Result<()>;
     let found = std::cell::RefCell::new(Vec::new());
-    let groups: [(&[&'static str], Measure<'_>); 17] = [
+    let groups: [(&[&'static str], Measure<'_>); 19] = [
         (&["F1"], &|rows| {
             jobs::throughput(&plan, rows, &mut found.borrow_mut())
         }),
@@ -98,6 +100,8 @@ fn run() -> io::Result<()> {
         (&["F14"], &|rows| spans::hanging_collector(&plan, rows)),
         (&["F15"], &|rows| waiting::figures(&plan, rows)),
         (&["F16"], &|rows| tools::rate(&plan, rows)),
+        (&["F17"], &|rows| cluster::figures(&plan, rows)),
+        (&["F17"], &|rows| simulation::figures(&plan, rows)),
         (&["Recovery"], &|rows| large::recovery(&plan, rows)),
     ];
     let known = |figure: &str| {

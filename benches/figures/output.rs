@@ -24,7 +24,11 @@ fn writer(bytes: u64) -> [String; 5] {
 }
 
 /// Runs `jobs` writers of `bytes` each; returns the seconds until the last is finished, and an id.
-fn through_service(service: &Service, jobs: u64, bytes: u64) -> io::Result<(f64, String)> {
+pub(crate) fn through_service(
+    service: &Service,
+    jobs: u64,
+    bytes: u64,
+) -> io::Result<(f64, String)> {
     let spec = serde_json::json!({
         "command": writer(bytes),
         "output": {"max_bytes": bytes + (64 << 20)},

@@ -1,5 +1,6 @@
 //! `procession nodes` and `procession node`: the machines of a cluster.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -55,6 +56,9 @@ struct Node {
     hub: bool,
     draining: bool,
     accepting: bool,
+    /// An older hub has none.
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
     slots: u32,
     jobs: usize,
     weight: u64,
@@ -110,6 +114,7 @@ fn table(nodes: &[Node]) -> Table {
         ("RUNNING", Align::Right),
         ("VERSION", Align::Left),
         ("SINCE", Align::Left),
+        ("LABELS", Align::Left),
         ("REMARK", Align::Fill),
     ]);
     for node in nodes {
@@ -125,6 +130,15 @@ fn table(nodes: &[Node]) -> Table {
             None if node.hub => "the hub".to_owned(),
             None => String::new(),
         };
+        // Those that each has by itself are seen elsewhere.
+        let labels = node
+            .labels
+            .iter()
+            .filter(|(key, _)| !key.starts_with("procession/"));
+        let labels: Vec<String> = labels
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        let labels = labels.join(",");
         let colour = match (node.state.as_str(), node.accepting) {
             ("connected", true) => Colour::Green,
             ("connected", false) => Colour::Yellow,
@@ -136,6 +150,7 @@ fn table(nodes: &[Node]) -> Table {
             running.as_str(),
             node.version.as_deref().unwrap_or_default(),
             node.since.as_str(),
+            labels.as_str(),
             remark.as_str(),
         ];
         table.row(&cells, Some((1, colour)));
@@ -151,13 +166,17 @@ mod tests {
     #[test]
     fn a_line_says_how_full_a_node_is_and_what_becomes_of_its_jobs() {
         let node = json!({"name": "n7", "state": "unreachable", "hub": false, "draining": true,
-            "accepting": false, "slots": 4, "jobs": 2, "weight": 3, "version": null,
+            "accepting": false, "labels": {"procession/name": "n7", "gpu": "a100"}, "slots": 4, "jobs": 2, "weight": 3, "version": null,
             "since": "2026-01-01T00:00:00Z", "lost_at": "2026-01-01T00:05:00Z"});
         let node = Node::deserialize(&node).unwrap();
         let text = table(&[node]).render(Style::default());
         let line = text.lines().nth(1).unwrap();
         assert!(
             line.starts_with("n7    unreachable  3/4 (2 jobs)"),
+            "{line}"
+        );
+        assert!(
+            line.contains("  gpu=a100  ") && !line.contains("procession/"),
             "{line}"
         );
         assert!(

@@ -1,6 +1,6 @@
 //! A node of a cluster: it dials its hub for as long as the service lasts, and does what comes over the link.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub struct Node {
     pub target: Target,
     /// The most jobs that it runs, by weight.
     pub slots: u32,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
     /// Its jobs.
     pub assigned: Assigned,
     /// What serves the requests of the hub.
@@ -105,6 +107,10 @@ impl Node {
 
     /// One link, from the hello to its end.
     async fn link(&self, dialer: &Arc<Dialer>) -> Ended {
+        let jobs = match self.assigned.held().await {
+            Ok(jobs) => jobs,
+            Err(error) => return Ended::Broken(error.to_string()),
+        };
         let mut socket = match dialer.dial("/cluster/link", &[]).await {
             Ok(socket) => socket,
             Err(error @ (DialError::Setting(_) | DialError::Unreachable(_))) => {
@@ -119,6 +125,8 @@ impl Node {
             place: self.assigned.place().to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             slots: self.slots,
+            labels: self.labels.clone(),
+            jobs,
         });
         if let Err(error) = socket::send(&mut socket, &hello).await {
             return Ended::Broken(error.to_string());

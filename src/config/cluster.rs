@@ -1,5 +1,6 @@
 //! What a service is in a cluster, as its settings say.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,9 +10,14 @@ use super::values::{DAY, span, url, word};
 use cluster::Target;
 use http::connections::Auth;
 use job::NodeName;
+use job::label;
+use job::placement::OWN_LABELS;
 use ledger::Address;
-use manager::HubSetup;
+use manager::{HubSetup, own_labels};
 use protocol::state_dir::STORE;
+
+/// The labels of a node.
+pub(crate) type Labels = BTreeMap<String, String>;
 
 /// What a service is in a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +27,7 @@ pub(crate) enum Part {
     /// Its hub.
     Hub(HubSetup),
     /// A node of it.
-    Node(NodeName, Target),
+    Node(NodeName, Target, Labels),
 }
 
 /// Where the ledger of a hub is.
@@ -58,6 +64,10 @@ pub(super) fn read(
     );
     let ledger = shared(s, place, &path, is_node, ca.clone(), state_dir);
     let ledger = s.keep(ledger).flatten();
+    let packs = s.one("placement", word(&[("spread", false), ("pack", true)]));
+    let given_labels = s.many("node_label", node_label);
+    let has_labels = !given_labels.is_empty();
+    let labels: Labels = given_labels.into_iter().collect();
     let part = match (is_hub, join) {
         (true, Some(_)) => Err((
             "--join",
@@ -72,6 +82,7 @@ pub(super) fn read(
         (false, None) if token_file.is_some() || ca.is_some() => {
             Err(("--join-token-file and --join-ca", "go with --join"))
         }
+        (false, None) if has_labels => Err(("--node-label", "goes with --join or --cluster local")),
         (false, None) => Ok(None),
         (false, Some(join)) => match token_file {
             None => Err((
@@ -95,11 +106,16 @@ pub(super) fn read(
     };
     let part = match (s.keep(name), target) {
         (None, _) => Part::Alone,
-        (Some(name), Some(target)) => Part::Node(name, target),
+        (Some(name), Some(target)) => {
+            let labels = with_own(labels, &name);
+            Part::Node(name, target, labels)
+        }
         (Some(name), None) => Part::Hub(HubSetup {
-            name,
             is_node,
             lost_after,
+            labels: with_own(labels, &name),
+            packs,
+            name,
         }),
     };
     (part, ledger)
@@ -184,6 +200,27 @@ fn shared(
 /// URLs with commas between them.
 fn urls(text: &str) -> Result<Vec<String>, String> {
     text.split(',').map(|one| url(one.trim())).collect()
+}
+
+/// With those that a node has by itself.
+fn with_own(mut labels: Labels, name: &NodeName) -> Labels {
+    labels.extend(own_labels(name));
+    labels
+}
+
+/// A label of a node.
+fn node_label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or("must be KEY=VALUE, such as gpu=a100")?;
+    if key.starts_with(OWN_LABELS) {
+        return Err(format!(
+            "labels that begin with {OWN_LABELS} are given by the service"
+        ));
+    }
+    label::check_key(key).map_err(|error| error.to_string())?;
+    label::check_value(value).map_err(|error| error.to_string())?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 /// What was given, unless that is nothing.

@@ -149,6 +149,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Name of this machine in the cluster."),
     row("node_lost_after_seconds", "--node-lost-after-seconds", "PROCESSION_NODE_LOST_AFTER_SECONDS", "SECONDS", One, Value("300"),
         "On a hub: how long a node that is not heard keeps its jobs; then they are lost."),
+    row("node_label", "--node-label", "PROCESSION_NODE_LABEL", "KEY=VALUE", Many, Rule("none"),
+        "Label of this machine in the cluster, for jobs to choose it by; can be repeated."),
+    row("placement", "--placement", "PROCESSION_PLACEMENT", "spread|pack", One, Value("spread"),
+        "On a hub: give jobs to the node with the greatest free share, or fill one node after the other."),
 ];
 
 /// The one setting that the file cannot hold.

@@ -131,6 +131,9 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         "--cluster-key-file=",
         "--advertise=",
         "--api-takeover-seconds=5",
+        "--node-label=gpu=a100",
+        "--node-label=zone=",
+        "--placement=pack",
     ];
     let file = r#"
         listen = "[::1]:0"
@@ -176,6 +179,8 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         cluster_key_file = ""
         advertise = ""
         api_takeover_seconds = "5s"
+        node_label = ["gpu=a100", "zone="]
+        placement = "pack"
     "#;
     let by_flags = with_flags(&flags).unwrap();
     assert_eq!(by_flags.state_dir, Path::new("/srv/s"));
@@ -190,7 +195,15 @@ fn every_setting_can_be_given_by_flag_and_by_file() {
         token_file: "/srv/t".into(),
         ca: Some("/srv/hub.pem".into()),
     };
-    assert_eq!(by_flags.part, Part::Node("n1".parse().unwrap(), target));
+    let labels = [
+        ("gpu", "a100"),
+        ("zone", ""),
+        ("procession/name", "n1"),
+        ("procession/arch", std::env::consts::ARCH),
+    ];
+    let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let part = Part::Node("n1".parse().unwrap(), target, labels.into());
+    assert_eq!(by_flags.part, part);
     assert_eq!(by_flags.policy.as_deref(), Some(Path::new("/srv/p.toml")));
     let tls = by_flags.tls.clone().unwrap();
     assert_eq!(tls.client_ca.as_deref(), Some(Path::new("/srv/ca.pem")));

@@ -309,8 +309,9 @@ fn views_are_as_described_with_every_field_there() {
         assert_valid(&schema, &view);
         assert!(!view.to_string().contains("hunter2"));
         let described = root["components"]["schemas"]["Job"]["properties"].as_object();
-        // That of its node is there in a cluster alone.
-        let described = described.unwrap().keys().filter(|it| *it != "node");
+        // Those are there in a cluster alone.
+        let described = described.unwrap().keys();
+        let described = described.filter(|it| !["node", "late"].contains(&it.as_str()));
         let described: BTreeSet<_> = described.collect();
         let shown: BTreeSet<_> = view.as_object().unwrap().keys().collect();
         assert_eq!(shown, described);
@@ -322,6 +323,9 @@ fn views_are_as_described_with_every_field_there() {
             .flat_map(|part| part["properties"].as_object().unwrap().keys())
             .cloned()
             .collect();
+        // Shown if they were given.
+        known.remove("placement");
+        known.remove("on_node_loss");
         match job.spec.program {
             Program::Command { .. } => {
                 known.remove("script");

@@ -1,5 +1,8 @@
 //! Routes on the nodes of a cluster: who has joined, drain, forget.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -20,6 +23,7 @@ struct NodeView {
     hub: bool,
     draining: bool,
     accepting: bool,
+    labels: Arc<BTreeMap<String, String>>,
     slots: u32,
     jobs: usize,
     weight: u64,
@@ -40,6 +44,7 @@ impl From<NodeState> for NodeView {
             hub: node.is_here,
             draining: node.is_draining,
             accepting: node.is_connected && !node.is_draining && !node.is_shut,
+            labels: node.labels,
             slots: node.slots,
             jobs: node.jobs,
             weight: node.weight,

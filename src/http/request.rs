@@ -10,6 +10,7 @@ mod files;
 mod json;
 mod many;
 mod patch;
+mod placement;
 mod queues;
 mod ready;
 mod retry;
@@ -222,11 +223,14 @@ fn submission(mut f: Fields<'_>, limits: &SpecLimits) -> Option<NewJob> {
         workspace: files::workspace_of(&mut f, needs_workspace),
         inputs,
         artifacts,
+        placement: f.optional("placement", placement::placement),
+        on_node_loss: f.or_default("on_node_loss", placement::on_node_loss),
     };
     files::check_together(&f, &spec);
     rules::check_together(&f, &spec, limits);
     sandbox::check_together(&f, &spec);
     retry::check_together(&f, &spec);
+    placement::check_together(&f, &spec);
     ready::check_together(&f, &spec);
     warning::check_together(&f, &spec);
     let has_priority = f.has("priority");

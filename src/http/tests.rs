@@ -79,6 +79,8 @@ async fn manager() -> Manager {
             name: "hub".parse().unwrap(),
             is_node: true,
             lost_after: std::time::Duration::from_secs(1),
+            labels: std::collections::BTreeMap::new(),
+            packs: false,
         }),
         deny_root_jobs: false,
         webhook_allow_private: false,

@@ -22,7 +22,7 @@ use job::workspace::Artifacts;
 use job::{
     Attempt, Cause, Job, OutputTotals, SpawnFailure, Spec, State, Survivor, Termination, Usage,
 };
-use manager::cloud_event::ExitView;
+use manager::cloud_event::{ExitView, LateView};
 use manager::{Manager, Reason, Use};
 pub(super) use ports::PortList;
 pub(super) use processes::ProcessList;
@@ -72,6 +72,9 @@ pub struct JobView<'a> {
     /// Of a job of a hub that has been given to a node.
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<String>,
+    /// Of a lost job of a node that has come back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    late: Option<LateView<'a>>,
 }
 
 impl<'a> JobView<'a> {
@@ -131,6 +134,7 @@ impl<'a> JobView<'a> {
             blocked_by: &job.survivors,
             artifacts: job.artifacts.as_ref(),
             node: None,
+            late: job.late.as_deref().map(LateView::from),
         }
     }
 
@@ -191,6 +195,9 @@ struct AttemptView<'a> {
     escalated: bool,
     killed_leftovers: u32,
     message: Option<&'a str>,
+    /// Of one that was lost with its node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<&'a str>,
 }
 
 impl<'a> From<&'a Attempt> for AttemptView<'a> {
@@ -208,6 +215,7 @@ impl<'a> From<&'a Attempt> for AttemptView<'a> {
             escalated: attempt.escalated,
             killed_leftovers: attempt.killed_leftovers,
             message: attempt.message.as_deref(),
+            node: attempt.lost_with.as_ref().map(|it| it.0.as_str()),
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::outcome::{Cause, Exit, OutputTotals, SpawnFailure, Termination, Usage};
 use crate::retry::{Decision, Failure};
 use crate::time::Timestamp;
-use crate::{Job, State};
+use crate::{Claim, Job, NodeName, State};
 
 /// An attempt that has ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +36,9 @@ pub struct Attempt {
     pub killed_leftovers: u32,
     /// One sentence for people on how it ended.
     pub message: Option<String>,
+    /// The node that it was lost with, and by which claim that had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_with: Option<Box<(NodeName, u32)>>,
 }
 
 impl Job {
@@ -112,9 +115,48 @@ impl Job {
             escalated: termination.is_some_and(|it| it.escalated),
             killed_leftovers: termination.map_or(0, |it| it.killed_leftovers),
             message: self.message.clone(),
+            lost_with: None,
         };
         self.attempts.push(attempt);
         self.usage = self.usage_with(None);
+    }
+
+    /// The number of the last claim that there was of it.
+    #[must_use]
+    pub fn last_fence(&self) -> u32 {
+        let lost = self.attempts.iter().filter_map(|it| it.lost_with.as_ref());
+        let present = self.claim.as_ref().map(|claim| claim.fence);
+        lost.map(|it| it.1).chain(present).max().unwrap_or(0)
+    }
+
+    /// The node of a job that has just been given up for lost has this claim no more, and the job waits for another node.
+    /// What the lost attempt has written stays on its node, and is a gap in the output of the job.
+    pub fn leave_node(&mut self, claim: &Claim, at: Timestamp) {
+        let lost = Attempt {
+            number: self.attempt,
+            started_at: self.attempt_started_at(),
+            finished_at: at,
+            cause: Cause::NodeLost,
+            exit: None,
+            spawn_failure: None,
+            usage: None,
+            first_offset: self.attempt_offset(),
+            next_offset: self.output.next_offset.max(self.attempt_offset()),
+            escalated: false,
+            killed_leftovers: 0,
+            message: self.message.clone(),
+            lost_with: Some(Box::new((claim.node.clone(), claim.fence))),
+        };
+        self.output.next_offset = lost.next_offset;
+        self.output.first_offset = lost.next_offset;
+        self.attempts.push(lost);
+        self.claim = None;
+        self.wait_again(at);
+        self.message = Some(format!(
+            "attempt {} was lost with node {}; it starts again elsewhere",
+            self.attempt - 1,
+            claim.node
+        ));
     }
 
     /// A job whose attempt has ended and been kept waits for the next one, not before `at`.
@@ -267,6 +309,29 @@ mod tests {
         let mut job = ended(3);
         job.state = State::Succeeded;
         assert_eq!(job.retry_decision(at(2), 0.0), Decision::Over);
+    }
+
+    #[test]
+    fn a_job_that_leaves_a_lost_node_begins_its_next_attempt_where_the_output_is_known_to_end() {
+        let mut job = ended(1);
+        Arc::make_mut(&mut job.spec).retry = None;
+        let claim = Claim {
+            node: "n7".parse().unwrap(),
+            store: "urn:uuid:7".to_owned(),
+            fence: 3,
+            confirmed: true,
+            seen: 9,
+            stop: None,
+        };
+        job.claim = Some(Box::new(claim.clone()));
+        job.leave_node(&claim, at(5));
+        assert_eq!((job.state, job.attempt), (State::Queued, 2));
+        assert_eq!((job.attempt_offset(), job.last_fence()), (10, 3));
+        assert_eq!(job.next_attempt_at, Some(at(5)));
+        assert!(job.claim.is_none() && job.termination.is_none() && !job.output.complete);
+        let lost = &job.attempts[0];
+        assert_eq!((lost.cause, lost.exit), (Cause::NodeLost, None));
+        assert!(job.message.unwrap().contains("n7"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::{Batch, Ends, Membership};
 use crate::outcome::{Cause, Exit};
+use crate::placement::Late;
 use crate::queue::Queue;
 use crate::schedule::{Record, Skipped};
 use crate::spec::Scope;
@@ -105,6 +106,8 @@ pub enum What {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// See [`Kind::ReportedLate`].
+    ReportedLate(Late),
     /// See [`Kind::WebhookDelivered`].
     WebhookDelivered {
         /// Which of the job's webhooks.
@@ -182,6 +185,7 @@ impl What {
             Self::AttemptFinished { .. } => Kind::AttemptFinished,
             Self::Artifacts { .. } => Kind::Artifacts,
             Self::Finished { .. } => Kind::Finished,
+            Self::ReportedLate(_) => Kind::ReportedLate,
             Self::WebhookDelivered { .. } => Kind::WebhookDelivered,
             Self::WebhookFailed { .. } => Kind::WebhookFailed,
             Self::BatchCreated { .. } => Kind::BatchCreated,

@@ -15,6 +15,7 @@ mod idempotency;
 pub mod label;
 pub mod life;
 pub mod outcome;
+pub mod placement;
 pub mod pty;
 pub mod query;
 pub mod queue;
@@ -38,6 +39,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::Membership;
 use crate::dependency::Dependency;
+use crate::placement::Late;
 use crate::time::Timestamp;
 pub use attempt::Attempt;
 pub use claim::{Claim, NodeName};
@@ -292,6 +294,9 @@ pub struct Job {
     /// Which node of a cluster has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Box<Claim>>,
+    /// What its node has reported after the job was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late: Option<Box<Late>>,
 }
 
 impl Job {
@@ -335,6 +340,7 @@ impl Job {
             survivors: Vec::new(),
             artifacts: None,
             claim: None,
+            late: None,
         }
     }
 

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::label;
 
 /// One condition on a job's labels.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Requirement {
     /// The label exists and has one of these values (`a=b`, `a==b`, `a in (b,c)`).
     In(String, Vec<String>),
@@ -20,13 +22,20 @@ pub enum Requirement {
 }
 
 /// Conditions that must all hold. An empty selector matches every job.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Selector {
     /// The conditions.
     pub requirements: Vec<Requirement>,
 }
 
 impl Selector {
+    /// Has it no condition?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.requirements.is_empty()
+    }
+
     /// Do these labels fulfil every condition?
     #[must_use]
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
@@ -58,6 +67,20 @@ pub struct SelectorError {
     pub position: usize,
     /// What is allowed there.
     pub fix: &'static str,
+}
+
+impl TryFrom<String> for Selector {
+    type Error = SelectorError;
+
+    fn try_from(text: String) -> Result<Self, SelectorError> {
+        text.parse()
+    }
+}
+
+impl From<Selector> for String {
+    fn from(selector: Selector) -> Self {
+        selector.to_string()
+    }
 }
 
 impl FromStr for Selector {

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::placement::{OnNodeLoss, Placement};
 use crate::pty::Pty;
 use crate::queue::Concurrency;
 use crate::ready::Ready;
@@ -112,6 +113,12 @@ pub struct Spec {
     pub inputs: Vec<Input>,
     /// What is kept of it at the end.
     pub artifacts: Option<ArtifactRules>,
+    /// Which nodes of a cluster it may run on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+    /// What becomes of it if its node is lost.
+    #[serde(skip_serializing_if = "OnNodeLoss::is_usual")]
+    pub on_node_loss: OnNodeLoss,
 }
 
 impl Spec {
@@ -203,6 +210,8 @@ impl Default for Spec {
             workspace: None,
             inputs: Vec::new(),
             artifacts: None,
+            placement: None,
+            on_node_loss: OnNodeLoss::Lost,
         }
     }
 }

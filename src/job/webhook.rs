@@ -43,7 +43,9 @@ impl Webhook {
     #[must_use]
     pub fn wants(&self, kind: Kind) -> bool {
         match kind {
-            Kind::WebhookDelivered
+            // Its webhooks are told of it up to its end.
+            Kind::ReportedLate
+            | Kind::WebhookDelivered
             | Kind::WebhookFailed
             | Kind::ScheduleStarted
             | Kind::ScheduleSkipped

@@ -3,13 +3,14 @@
 //! A job starts when all its gates are open at one moment; until then it holds nothing of any of them. Its own gates are
 //! a hold, other jobs, a time and a key, and none of them stands in the way of another job. The gates of its queue are
 //! a pause, a rate and a limit, and none of them stands in the way of another queue. The last gate is the service's
-//! limit.
+//! limit; on a hub it is the room of the nodes that the job may run on.
 //!
 //! What a ticket is not ready for it is found under: the time, the key, its queue. So a grant looks at the first
 //! of each queue that could start something, and never at all that wait.
 
 mod fair;
 mod keys;
+mod lines;
 mod places;
 mod queues;
 mod rate;
@@ -20,6 +21,7 @@ mod ticket;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use crate::nodes::{Account, Class};
 use job::JobId;
 use job::queue::Settings;
 use job::time::Timestamp;
@@ -68,8 +70,8 @@ pub(super) struct Admission {
     timed: BTreeSet<(Timestamp, JobId)>,
     keys: Keys,
     queues: BTreeMap<Arc<str>, Queue>,
-    /// The first job of each queue that could start one.
-    open: BTreeSet<Candidate>,
+    /// The first job of each queue that could start one, by class.
+    open: BTreeMap<Class, BTreeSet<Candidate>>,
     /// The queues that are shut by their rate.
     rated: BTreeSet<(Timestamp, Arc<str>)>,
 }
@@ -89,7 +91,7 @@ impl Admission {
             timed: BTreeSet::new(),
             keys: Keys::default(),
             queues: BTreeMap::new(),
-            open: BTreeSet::new(),
+            open: BTreeMap::new(),
             rated: BTreeSet::new(),
         }
     }
@@ -271,21 +273,35 @@ impl Admission {
         }
     }
 
-    /// All that may start now, in order. They run from now on, as far as this account goes.
-    pub(super) fn grant(&mut self, now: Timestamp) -> Vec<JobId> {
+    /// All that may start now, in order. They run from now on, as far as this account goes. On a hub each has a place on a
+    /// node then.
+    pub(super) fn grant(&mut self, now: Timestamp, mut nodes: Option<&mut Account>) -> Vec<JobId> {
         self.open_gates(now);
         let mut granted = Vec::new();
-        while let Some(first) = self.open.first().cloned() {
+        // The classes that no node has room for, and the nodes that are held back for their first jobs.
+        let (mut full, mut held_back) = (Vec::new(), Vec::new());
+        while let Some(first) = self.first_but(&full) {
             let Some(found) = self.waiting.get(&first.job) else {
                 self.refresh(&first.queue, Some(now));
                 continue;
             };
-            let ticket = &found.ticket;
-            if self.running_weight + u64::from(ticket.weight) > u64::from(self.max_running) {
-                // It keeps its place: otherwise lighter ones would pass it for ever.
-                break;
+            let ticket = found.ticket.clone();
+            match &mut nodes {
+                None => {
+                    let needed = self.running_weight + u64::from(ticket.weight);
+                    if needed > u64::from(self.max_running) {
+                        // It keeps its place: otherwise lighter ones would pass it for ever.
+                        break;
+                    }
+                }
+                Some(nodes) => {
+                    if !nodes.claim(first.job, &ticket.class, &held_back) {
+                        held_back.extend(nodes.hold_back(&ticket.class, &held_back));
+                        full.push(ticket.class);
+                        continue;
+                    }
+                }
             }
-            let ticket = ticket.clone();
             if let Some(queue) = self.queues.get_mut(&ticket.queue) {
                 queue.ready.charge(&ticket.group, ticket.weight);
                 if queue.settings.rate.is_some() {
@@ -297,6 +313,13 @@ impl Admission {
             granted.push(first.job);
         }
         granted
+    }
+
+    /// The first job of all that could start, but for those of these classes.
+    fn first_but(&self, full: &[Class]) -> Option<Candidate> {
+        let open = self.open.iter().filter(|(class, _)| !full.contains(class));
+        let firsts = open.filter_map(|(_, candidates)| candidates.first());
+        firsts.min().cloned()
     }
 
     /// When time alone opens a gate.
@@ -321,6 +344,11 @@ impl Admission {
         })
     }
 
+    /// The class of a waiting job.
+    pub(super) fn class_of(&self, job: JobId) -> Option<&Class> {
+        self.waiting.get(&job).map(|it| &it.ticket.class)
+    }
+
     fn why_not_now(&self, ticket: &Ticket) -> Reason {
         if let Some(claim) = &ticket.claim
             && !self.keys.is_free(claim)
@@ -339,7 +367,7 @@ impl Admission {
         if let Some(at) = queue.opens_at {
             return Reason::Rate(at);
         }
-        if queue.candidate.is_some() {
+        if (queue.candidates.iter()).any(|it| it.class == ticket.class) {
             return Reason::Slot;
         }
         let first = queue.ready.first();

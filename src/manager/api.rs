@@ -82,6 +82,9 @@ pub enum SubmitError {
     /// Its files would be on this machine, which runs no jobs.
     #[error("this hub runs no jobs itself, and a job with a workspace runs on the hub alone")]
     NeedsHub,
+    /// There are no nodes to choose from.
+    #[error("this service is not the hub of a cluster, so there are no nodes to choose from")]
+    NoNodes,
     /// The key was used with another body.
     #[error("the idempotency key was used with another body")]
     KeyReused,

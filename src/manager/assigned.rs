@@ -16,18 +16,26 @@ use super::time::until;
 use super::{Manager, RequestError, SubmitError, Until};
 use job::amendment::Amendment;
 use job::event::{Cursor, What};
+use job::life::Stop;
+use job::query::{Filter, Order, Query};
 use job::spec::Secrets;
-use job::{Job, JobId};
+use job::{Cause, Job, JobId, State};
 use protocol::wire::link::{Ask, AskRefused, Assignment, Change, Happened, Report};
 use protocol::wire::messages::RequestRefused;
 use store::{EventQuery, StoreError};
 use tokio::time::Instant;
+
+/// The most lost jobs that a hub is told of.
+const LOST: usize = 1000;
 
 /// The most events of a report.
 const EVENTS: usize = 1000;
 
 /// How soon it is looked again whether a job was stored, after the store has failed.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long is waited for the end of an attempt that another one has come for.
+const CLEARED: Duration = Duration::from_secs(5);
 
 /// How soon it is looked again whether something of a job is left.
 const LOOK_FOR_LEFT: Duration = Duration::from_millis(100);
@@ -74,15 +82,48 @@ impl Assigned {
         self.shared().linked.send_replace(is_linked);
     }
 
-    /// Does this node have the job?
+    /// By which claim this node has the job; `None` if it does not.
+    async fn fence_of(&self, id: JobId) -> Result<Option<u32>, StoreError> {
+        match self.shared().get_any(id).await {
+            Ok(job) => Ok(Some(job.last_fence())),
+            Err(LookupError::NoSuchJob) => Ok(None),
+            Err(LookupError::Store(error)) => Err(error),
+        }
+    }
+
+    /// The jobs that have not ended, and the lost ones, which may have left something; each with the number of its claim.
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub async fn has(&self, id: JobId) -> Result<bool, StoreError> {
-        match self.shared().get_any(id).await {
-            Ok(_) => Ok(true),
-            Err(LookupError::NoSuchJob) => Ok(false),
-            Err(LookupError::Store(error)) => Err(error),
+    pub async fn held(&self) -> Result<Vec<(JobId, u32)>, StoreError> {
+        let store = &self.shared().store;
+        let unfinished = store.unfinished(|job, _| (job.id, job.last_fence()));
+        let mut held = unfinished.await?;
+        let query = Query {
+            filter: Filter {
+                states: vec![State::Lost],
+                ..Filter::default()
+            },
+            order: Order::CreatedDescending,
+            after: None,
+            limit: LOST,
+            is_brief: true,
+        };
+        let (_, lost) = store.list(query, 0).await?;
+        held.extend(lost.iter().map(|job| (job.id, job.last_fence())));
+        Ok(held)
+    }
+
+    /// Ends what is left of a job whose claim is not valid any more, and removes it.
+    async fn clear(&self, id: JobId) {
+        let stop = Stop {
+            reason: Some("it has started again on another node".to_owned()),
+            force: true,
+            ..Stop::for_cause(Cause::Superseded)
+        };
+        let stopped = self.manager.stop(id, stop).await;
+        if stopped.is_ok() && self.is_gone(id, CLEARED).await.unwrap_or(false) {
+            self.forget(vec![id]).await;
         }
     }
 
@@ -94,10 +135,13 @@ impl Assigned {
     pub async fn take(&self, assignment: Assignment) -> Result<(), NotTaken> {
         let Assignment { job, secrets } = assignment;
         let id = job.id;
+        let fence = job.last_fence();
         loop {
-            match self.has(id).await {
-                Ok(true) => return Ok(()),
-                Ok(false) => break,
+            match self.fence_of(id).await {
+                Ok(Some(present)) if present >= fence => return Ok(()),
+                // An attempt that the hub has given up for lost makes room for the one that has come in its place.
+                Ok(Some(_)) => self.clear(id).await,
+                Ok(None) => break,
                 Err(error) => self.shared().store_failed(&error),
             }
             until(Some(Instant::now() + LOOK_AGAIN)).await;
@@ -107,9 +151,9 @@ impl Assigned {
         linux::failpoint::hit("take.stored");
         // A store that fails may have stored it all the same.
         while let Err(SubmitError::Store(_)) = &taken {
-            match self.has(id).await {
-                Ok(true) => taken = Ok(()),
-                Ok(false) => break,
+            match self.fence_of(id).await {
+                Ok(Some(_)) => taken = Ok(()),
+                Ok(None) => break,
                 Err(error) => {
                     self.shared().store_failed(&error);
                     until(Some(Instant::now() + LOOK_AGAIN)).await;

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use job::batch::Ends;
 use job::event::{About, Cursor, Event, What};
+use job::placement::Late;
 use job::spec::Scope;
 use job::time::Timestamp;
 use job::{Cause, Exit, ExitStatus, Signal, State};
@@ -89,6 +90,9 @@ enum More<'a> {
         exit: Option<ExitView>,
         requested_by: Option<&'a str>,
         reason: Option<&'a str>,
+    },
+    Late {
+        late: LateView<'a>,
     },
     Delivered {
         webhook: usize,
@@ -185,6 +189,9 @@ impl<'a> From<&'a What> for More<'a> {
                 requested_by: requested_by.as_deref(),
                 reason: reason.as_deref(),
             },
+            What::ReportedLate(late) => Self::Late {
+                late: LateView::from(late),
+            },
             What::WebhookDelivered {
                 webhook,
                 event,
@@ -266,6 +273,26 @@ impl<'a> CloudEvent<'a> {
     /// The whole event as one line of JSON.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("names, numbers and texts can always be written as JSON")
+    }
+}
+
+/// What a node has reported of a job that had been given up for lost.
+#[derive(Debug, Serialize)]
+pub struct LateView<'a> {
+    node: &'a str,
+    state: State,
+    exit: Option<ExitView>,
+    finished_at: Option<Timestamp>,
+}
+
+impl<'a> From<&'a Late> for LateView<'a> {
+    fn from(late: &'a Late) -> Self {
+        Self {
+            node: late.node.as_str(),
+            state: late.state,
+            exit: late.exit.as_ref().map(ExitView::from),
+            finished_at: late.finished_at,
+        }
     }
 }
 

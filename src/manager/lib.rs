@@ -70,7 +70,7 @@ use job::{Idempotency, Job, JobId, Spec, State};
 pub use linux::beneath::Kind as FileKind;
 pub use linux::ports::{Port, Ports};
 pub use listing::Budget;
-pub use nodes::{Hub, HubSetup, Joined, NodeError, NodeState};
+pub use nodes::{Hub, HubSetup, Joined, NodeError, NodeState, own_labels};
 pub use processes::{ProcessInfo, Use};
 pub use protocol::wire::messages::INPUT_BYTES;
 pub use queues::{QueueError, QueueState, Queues};
@@ -308,8 +308,7 @@ impl Manager {
             // To end what has ended is granted; a lost job may have left processes.
             Ok(_) | Err(RequestError::Refused(Refusal::Finished)) => {
                 let job = self.get(id).await?;
-                self.shared.end_left(&job, &stop).await;
-                Ok(job)
+                Ok(self.shared.end_left(job, &stop).await)
             }
             Err(error) => Err(error),
         }

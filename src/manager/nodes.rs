@@ -4,6 +4,7 @@
 
 mod account;
 mod file;
+mod govern;
 mod hub;
 mod link;
 
@@ -15,9 +16,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
-use account::{Account, Slots};
+use account::Slots;
+pub(crate) use account::{Account, Class};
 use file::Saved;
-pub use hub::{Hub, HubSetup, Joined, NodeError, NodeState};
+pub use hub::{Hub, HubSetup, Joined, NodeError, NodeState, own_labels};
 use job::time::Timestamp;
 use job::{JobId, NodeName};
 pub(super) use link::NodeLink;
@@ -36,7 +38,8 @@ struct Link {
     epoch: u64,
     place: String,
     outgoing: mpsc::UnboundedSender<ToNode>,
-    jobs: HashMap<JobId, mpsc::UnboundedSender<FromNode>>,
+    /// Who hears what is said of a job, by the number of its subscription.
+    jobs: HashMap<JobId, (u64, mpsc::UnboundedSender<FromNode>)>,
     asks: HashMap<u64, oneshot::Sender<bool>>,
 }
 
@@ -47,12 +50,14 @@ struct Node {
     link: Option<Link>,
     is_shut: bool,
     version: Option<String>,
+    labels: Arc<BTreeMap<String, String>>,
     since: (Instant, Timestamp),
 }
 
 impl Node {
     fn new(saved: Saved, is_here: bool) -> Self {
         Self {
+            labels: Arc::new(saved.labels.clone()),
             saved,
             is_here,
             link: None,
@@ -67,6 +72,7 @@ impl Node {
             most: self.saved.slots,
             is_open: (self.is_here || self.link.is_some()) && !self.is_shut && !self.saved.draining,
             is_here: self.is_here,
+            labels: self.labels.clone(),
         }
     }
 }
@@ -127,6 +133,7 @@ impl NodeBook {
         slots: u32,
     ) -> std::io::Result<Self> {
         let mut books = Books::default();
+        books.account.packs = setup.packs;
         let mut own_drains = false;
         for saved in file::read(state_dir)? {
             if saved.name == setup.name {
@@ -144,6 +151,7 @@ impl NodeBook {
                 actor: String::new(),
                 slots,
                 draining: own_drains,
+                labels: setup.labels.clone(),
             };
             books
                 .nodes
@@ -189,17 +197,18 @@ impl NodeBook {
         (books.account.most(), books.account.heaviest())
     }
 
-    /// Gives a job a place: the name and the store of a node, and whether it is this one.
-    pub(super) fn claim(
-        &self,
-        job: JobId,
-        weight: u32,
-        must_be_here: bool,
-    ) -> Option<(NodeName, String, bool)> {
-        let mut books = self.books();
-        let (name, is_here) = books.account.claim(job, weight, must_be_here)?;
-        let store = books.nodes.get(&name).map(|node| node.saved.store.clone());
-        Some((name, store.unwrap_or_default(), is_here))
+    /// Looks at the account of all nodes, or changes it.
+    pub(super) fn account<R>(&self, look: impl FnOnce(&mut Account) -> R) -> R {
+        look(&mut self.books().account)
+    }
+
+    /// The place that a job was given, as the name and the store of the node, and whether it is this one; `None` if that
+    /// node takes no jobs any more.
+    pub(super) fn place_of(&self, job: JobId) -> Option<(NodeName, String, bool)> {
+        let books = self.books();
+        let name = books.account.place_of(job)?.clone();
+        let node = books.nodes.get(&name).filter(|it| it.slots().is_open)?;
+        Some((name, node.saved.store.clone(), node.is_here))
     }
 
     /// Notes a job that an earlier server gave to this node.
@@ -224,6 +233,8 @@ impl NodeBook {
     /// Where is the node that has the job?
     pub(super) fn find(self: &Arc<Self>, name: &NodeName, job: JobId) -> Found {
         let mut books = self.books();
+        books.last_ticket += 1;
+        let number = books.last_ticket;
         let Some(node) = books.nodes.get_mut(name) else {
             return Found::Unknown;
         };
@@ -231,13 +242,14 @@ impl NodeBook {
             return Found::Away(node.since.0 + self.lost_after);
         };
         let (sender, inbox) = mpsc::unbounded_channel();
-        link.jobs.insert(job, sender);
+        link.jobs.insert(job, (number, sender));
         Found::Linked(NodeLink {
             book: self.clone(),
             node: name.clone(),
             store: node.saved.store.clone(),
             epoch: link.epoch,
             job,
+            number,
             outgoing: link.outgoing.clone(),
             inbox,
         })
@@ -347,6 +359,7 @@ impl NodeBook {
             store: hello.store,
             actor: actor.to_owned(),
             slots: hello.slots,
+            labels: hello.labels,
             draining: before.as_ref().is_some_and(|it| it.draining),
         };
         let mut node = Node::new(saved.clone(), false);
@@ -408,7 +421,7 @@ impl NodeBook {
             | FromNode::Refused { job, .. }
             | FromNode::Answer { job, .. } => *job,
         };
-        if let Some(task) = link.jobs.get(&job) {
+        if let Some((_, task)) = link.jobs.get(&job) {
             // A task that is over needs nothing.
             let _ = task.send(message);
         }
@@ -435,58 +448,5 @@ impl NodeBook {
             let link = node.link.as_ref();
             node.saved.actor == actor && link.is_some_and(|link| link.epoch == epoch)
         })
-    }
-
-    /// Every node.
-    pub(super) fn states(&self) -> Vec<NodeState> {
-        let books = self.books();
-        let state = |(name, node): (&NodeName, &Node)| {
-            let is_connected = node.is_here || node.link.is_some();
-            let is_waited_for = !is_connected && books.account.used(name) > 0;
-            NodeState {
-                name: name.clone(),
-                is_here: node.is_here,
-                is_connected,
-                is_draining: node.saved.draining,
-                is_shut: node.is_shut,
-                slots: node.saved.slots,
-                jobs: books.account.count(name),
-                weight: books.account.used(name),
-                version: node.version.clone(),
-                since: node.since.1,
-                lost_at: is_waited_for.then(|| node.since.1.after(self.lost_after)),
-            }
-        };
-        books.nodes.iter().map(state).collect()
-    }
-
-    /// Lets a node have no new jobs, or again; durable when this returns. `false`: there is no such node.
-    pub(super) async fn drain(&self, name: &NodeName, draining: bool) -> std::io::Result<bool> {
-        let saved = {
-            let mut books = self.books();
-            let Some(node) = books.nodes.get_mut(name) else {
-                return Ok(false);
-            };
-            node.saved.draining = draining;
-            books.refresh(name);
-            books.saved()
-        };
-        self.save(saved).await.map(|()| true)
-    }
-
-    /// Gives a node up: it will not come back. `None`: there is no such node; `Some(false)`: it is connected.
-    pub(super) async fn forget(&self, name: &NodeName) -> std::io::Result<Option<bool>> {
-        let saved = {
-            let mut books = self.books();
-            match books.nodes.get(name) {
-                None => return Ok(None),
-                Some(node) if node.is_here || node.link.is_some() => return Ok(Some(false)),
-                Some(_) => {}
-            }
-            books.nodes.remove(name);
-            books.refresh(name);
-            books.saved()
-        };
-        self.save(saved).await.map(|()| Some(true))
     }
 }

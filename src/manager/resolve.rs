@@ -391,12 +391,12 @@ impl Resolver {
             let name = format!("@{}", readiness::socket_name(id));
             env.insert(readiness::VARIABLE.to_owned(), name);
         }
+        if spec.retry.is_some() || !spec.on_node_loss.is_usual() {
+            env.insert("PROCESSION_ATTEMPT".to_owned(), attempt.to_string());
+        }
         if let Some(retry) = &spec.retry {
-            let numbers = [
-                ("PROCESSION_ATTEMPT", attempt),
-                ("PROCESSION_MAX_ATTEMPTS", retry.max_attempts),
-            ];
-            env.extend(numbers.map(|(name, number)| (name.to_owned(), number.to_string())));
+            let most = retry.max_attempts.to_string();
+            env.insert("PROCESSION_MAX_ATTEMPTS".to_owned(), most);
         }
         env.extend(spec.env.clone());
         env.extend(spec.secret_env.0.clone());

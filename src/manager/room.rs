@@ -6,12 +6,18 @@
 //!
 //! One lock, held for a look-up or a change, and never over an await.
 
-use std::collections::{BTreeSet, HashMap};
+mod ahead;
+mod deadlines;
+
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use deadlines::Deadlines;
+
 use super::admission::{Admission, Claim, Reason, Rejection, Ticket};
+use super::nodes::{Class, NodeBook};
 use super::readers::Readers;
 use super::runner::JobRequest;
 use job::queue::{Concurrency, OnConflict, Settings};
@@ -85,33 +91,6 @@ enum Entry {
     },
 }
 
-/// When those that wait without a task have to have started.
-#[derive(Debug, Default)]
-struct Deadlines {
-    in_order: BTreeSet<(Timestamp, JobId)>,
-    of: HashMap<JobId, Timestamp>,
-}
-
-impl Deadlines {
-    fn set(&mut self, job: JobId, deadline: Option<Timestamp>) {
-        self.take(job);
-        if let Some(at) = deadline {
-            self.in_order.insert((at, job));
-            self.of.insert(job, at);
-        }
-    }
-
-    fn take(&mut self, job: JobId) -> Option<Timestamp> {
-        let at = self.of.remove(&job)?;
-        self.in_order.remove(&(at, job));
-        Some(at)
-    }
-
-    fn first(&self) -> Option<(Timestamp, JobId)> {
-        self.in_order.first().copied()
-    }
-}
-
 #[derive(Debug)]
 struct Books {
     entries: HashMap<JobId, Entry>,
@@ -125,12 +104,14 @@ struct Books {
 #[derive(Debug)]
 pub(super) struct Room {
     books: Mutex<Books>,
+    /// The nodes that run the jobs, on the hub of a cluster. They are locked after the books.
+    nodes: Option<Arc<NodeBook>>,
     /// Time opens a gate earlier than it would have.
     pub(super) changed: Notify,
 }
 
 impl Room {
-    pub(super) fn new(admission: Admission) -> Self {
+    pub(super) fn new(admission: Admission, nodes: Option<Arc<NodeBook>>) -> Self {
         let books = Books {
             entries: HashMap::new(),
             admission,
@@ -139,6 +120,7 @@ impl Room {
         };
         Self {
             books: Mutex::new(books),
+            nodes,
             changed: Notify::new(),
         }
     }
@@ -169,6 +151,7 @@ impl Room {
             is_retry: job.next_attempt_at.is_some(),
             held: job.hold,
             group: group.unwrap_or_default(),
+            class: (self.nodes.as_ref()).map_or_else(Class::default, |_| Class::of(job)),
             ..Ticket::plain(job.id, spec.queue.as_str().into(), spec.priority)
         }
     }
@@ -280,32 +263,6 @@ impl Room {
         }
     }
 
-    /// The same before it is durable: it may be granted, and nobody sees it before [`Room::show`].
-    pub(super) fn enter_ahead(&self, ticket: Ticket, slot: oneshot::Sender<()>) {
-        let mut books = self.books();
-        let id = ticket.job;
-        books.admission.enter(ticket);
-        if let Some(Entry::Task(task)) = books.entries.get_mut(&id) {
-            task.slot = Some(slot);
-        }
-    }
-
-    /// A job that has entered ahead is durable.
-    pub(super) fn show(&self, id: JobId) {
-        if let Some(Entry::Task(task)) = self.books().entries.get_mut(&id) {
-            task.visible = true;
-        }
-    }
-
-    /// A job that has entered ahead was not accepted after all.
-    pub(super) fn turn_away(&self, id: JobId) {
-        let mut books = self.books();
-        books.entries.remove(&id);
-        if !books.admission.withdraw(id) {
-            books.admission.leave(id);
-        }
-    }
-
     /// A job without a task waits from now on; it is woken when it is granted, or for its start deadline.
     pub(super) fn enter_asleep(&self, ticket: Ticket, deadline: Option<Timestamp>) {
         let mut books = self.books();
@@ -322,7 +279,11 @@ impl Room {
     pub(super) fn grant(&self, now: Timestamp) -> Vec<Waker> {
         let mut wakers = Vec::new();
         let mut books = self.books();
-        for job in books.admission.grant(now) {
+        let granted = match &self.nodes {
+            None => books.admission.grant(now, None),
+            Some(nodes) => nodes.account(|it| books.admission.grant(now, Some(it))),
+        };
+        for job in granted {
             match books.entries.get_mut(&job) {
                 Some(Entry::Task(task)) => {
                     if let Some(slot) = task.slot.take() {
@@ -496,7 +457,14 @@ impl Room {
 
     /// What a waiting job waits for.
     pub(super) fn why(&self, id: JobId) -> Option<Reason> {
-        self.books().admission.why(id)
+        let books = self.books();
+        let why = books.admission.why(id)?;
+        let class = books.admission.class_of(id);
+        let (Reason::Slot, Some(nodes), Some(class)) = (&why, &self.nodes, class) else {
+            return Some(why);
+        };
+        let none = nodes.account(|it| it.why_none(class));
+        Some(none.map_or(why, Reason::NoNode))
     }
 }
 
@@ -525,7 +493,7 @@ mod tests {
 
     #[test]
     fn a_start_deadline_is_kept_only_while_a_job_waits_without_a_task() {
-        let room = Room::new(Admission::new(1, 10));
+        let room = Room::new(Admission::new(1, 10), None);
         let deadline = Timestamp::from_micros(9);
         let jobs: Vec<JobId> = (1..=4).map(|it| JobId::from_bytes([it; 16])).collect();
         for job in &jobs {
@@ -534,8 +502,7 @@ mod tests {
         }
         let count = || {
             let deadlines = &room.books().deadlines;
-            assert_eq!(deadlines.in_order.len(), deadlines.of.len());
-            deadlines.of.len()
+            deadlines.count()
         };
         assert_eq!((count(), room.wake_at()), (4, Some(deadline)));
         // One is granted, one is woken by somebody who asks.

@@ -44,7 +44,7 @@ use linux::tree;
 use protocol::record::Record;
 pub(super) use requests::{JobRequest, Reply};
 use supervised::{Followed, Supervised};
-pub(super) use there::resume as resume_there;
+pub(super) use there::{late, resume as resume_there};
 
 /// The most survivors of a lost job that its message names.
 const SURVIVORS_NAMED: usize = 16;

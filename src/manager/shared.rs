@@ -17,7 +17,7 @@ use super::nodes::NodeBook;
 use super::queues::Registry;
 use super::resolve::{Resolver, own_environment};
 use super::room::Room;
-use super::runner::Arrivals;
+use super::runner::{Arrivals, late};
 use super::seldom::Seldom;
 use super::setup::{Host, Limits, Membership, Setup};
 use super::shutdown::Shutdown;
@@ -113,7 +113,8 @@ impl Shared {
         let nodes = match &setup.part {
             Membership::Hub(hub) => {
                 let source = setup.store.source();
-                Some(NodeBook::open(hub, source, &setup.state_dir, max_running)?)
+                let book = NodeBook::open(hub, source, &setup.state_dir, max_running)?;
+                Some(Arc::new(book))
             }
             Membership::Alone | Membership::Node => None,
         };
@@ -121,7 +122,10 @@ impl Shared {
             store: setup.store,
             supervisor: SupervisorLink::new(setup.supervisor)?,
             started_at: clock::wall(),
-            room: Room::new(Admission::new(max_running, setup.limits.max_queued)),
+            room: Room::new(
+                Admission::new(max_running, setup.limits.max_queued),
+                nodes.clone(),
+            ),
             arrivals: Arrivals::default(),
             chains: Chains::default(),
             queues: Registry::default(),
@@ -149,7 +153,7 @@ impl Shared {
             spans,
             finished_amendments: Semaphore::new(1),
             failures: Seldom::default(),
-            nodes: nodes.map(Arc::new),
+            nodes,
             is_node: matches!(setup.part, Membership::Node),
             linked: watch::Sender::new(false),
             shutdown,
@@ -225,16 +229,19 @@ impl Shared {
         claim.is_some_and(|claim| claim.store != self.store.source())
     }
 
-    /// Begins to end what a lost job has left, wherever that is.
-    pub(super) async fn end_left(&self, job: &Job, stop: &Stop) {
+    /// Begins to end what a lost job has left, wherever that is. Gives the job as it is then.
+    pub(super) async fn end_left(self: &Arc<Self>, job: Arc<Job>, stop: &Stop) -> Arc<Job> {
         match (&self.nodes, &job.claim) {
-            (Some(nodes), Some(claim)) if self.is_there(job) => {
+            (Some(nodes), Some(claim)) if self.is_there(&job) => {
                 if job.state == State::Lost {
+                    late::keep_stop(self, job.id, stop).await;
                     nodes.ask_blindly(&claim.node, job.id, Ask::Stop(stop.clone()));
+                    return self.get(job.id).await.unwrap_or(job);
                 }
             }
-            _ => self.lost_jobs.end(job, stop).await,
+            _ => self.lost_jobs.end(&job, stop).await,
         }
+        job
     }
 
     /// Is nothing left of a job that has ended, wherever it ran? Waits for as long as `limit` if a stop was asked.
@@ -263,6 +270,9 @@ impl Shared {
     /// Can a job with this spec run anywhere? Files are on this machine alone.
     pub(super) fn has_place(&self, spec: &Spec) -> Result<(), SubmitError> {
         let nodes = self.nodes.as_ref();
+        if nodes.is_none() && spec.placement.is_some() {
+            return Err(SubmitError::NoNodes);
+        }
         match nodes.is_some_and(|nodes| spec.workspace.is_some() && !nodes.is_node()) {
             true => Err(SubmitError::NeedsHub),
             false => Ok(()),

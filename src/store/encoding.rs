@@ -15,6 +15,7 @@ use crate::bulk::{self, Bulk, Stored};
 use job::batch::Membership;
 use job::dependency::Dependency;
 use job::outcome::{Exit, OutputTotals, SpawnFailure, Termination, Usage};
+use job::placement::Late;
 use job::schedule::Occurrence;
 use job::spec::Secrets;
 use job::time::Timestamp;
@@ -94,6 +95,8 @@ struct Record<'a> {
     artifacts: Option<Cow<'a, Artifacts>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     claim: Option<Cow<'a, Claim>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    late: Option<Cow<'a, Late>>,
 }
 
 fn no_labels(labels: &BTreeMap<String, String>) -> bool {
@@ -160,6 +163,7 @@ pub(super) fn encode(job: &Job) -> Result<Encoded, Fault> {
         survivors: Cow::Borrowed(&job.survivors),
         artifacts: job.artifacts.as_ref().map(Cow::Borrowed),
         claim: job.claim.as_deref().map(Cow::Borrowed),
+        late: job.late.as_deref().map(Cow::Borrowed),
     };
     let text = defaults::strip(serde_json::to_string(&record)?);
     let columns = Columns {
@@ -218,6 +222,7 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Stored, Fault> {
         survivors: record.survivors.into_owned(),
         artifacts: record.artifacts.map(Cow::into_owned),
         claim: record.claim.map(|it| Box::new(it.into_owned())),
+        late: record.late.map(|it| Box::new(it.into_owned())),
     };
     Ok(Stored { job, is_cut })
 }

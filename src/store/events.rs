@@ -97,6 +97,7 @@ fn number_of(kind: Kind) -> i64 {
         Kind::Signaled => 5,
         Kind::Changed => 6,
         Kind::Finished => 7,
+        Kind::ReportedLate => 21,
         Kind::WebhookDelivered => 8,
         Kind::WebhookFailed => 9,
         Kind::AttemptFinished => 10,

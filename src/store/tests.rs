@@ -15,6 +15,7 @@ use super::*;
 use job::batch::{Membership, On};
 use job::dependency::{Awaited, Dependency};
 use job::outcome::*;
+use job::placement::{Late, OnNodeLoss, Placement};
 use job::pty::Pty;
 use job::query::{Filter, OnNode, Order};
 use job::queue::{Concurrency, OnConflict};
@@ -1015,6 +1016,8 @@ prop_compose! {
         ),
     ) -> Spec {
         Spec {
+            placement: no_new_privs.then(|| Placement { node_selector: "a in (b,c)".parse().unwrap(), nodes: vec!["n7".parse().unwrap()] }),
+            on_node_loss: if no_new_privs { OnNodeLoss::Restart } else { OnNodeLoss::Lost },
             workspace: no_new_privs.then(Workspace::default),
             inputs: cwd.iter().filter_map(|path| Some(Input {
                 path: InnerPath::new(path.as_str()).ok()?, content: Content::Text(path.clone()), mode: None, unpack: None,
@@ -1063,6 +1066,7 @@ prop_compose! {
         micros in 0_u32..u32::MAX,
     ) -> Job {
         Job {
+            late: maybe.map(|_| Box::new(Late { node: "n7".parse().unwrap(), state, exit: None, finished_at: maybe_at })),
             claim: maybe.map(|confirmed| Box::new(Claim { confirmed, seen: version, ..claim("n7") })),
             artifacts: maybe.map(|truncated| Artifacts { files: version, truncated, missing: path.clone().into_iter().collect(), ..Artifacts::default() }),
             id: JobId::generate(), name, labels, created_by, rerun_of: maybe.map(|_| JobId::generate()), trace: None, run_at: maybe_at, hold: flag, schedule: maybe_at.map(|_| Occurrence { name: path.clone().unwrap_or_default(), due_at: maybe_at }), spec: Arc::new(spec),
@@ -1084,7 +1088,7 @@ prop_compose! {
                 vec![Attempt {
                     number: 1, started_at: maybe_at, finished_at: at, cause: Cause::Timeout, exit: None,
                     spawn_failure: None, usage: None, first_offset: 0, next_offset: version, escalated: flag,
-                    killed_leftovers: 1, message: message.clone(),
+                    killed_leftovers: 1, message: message.clone(), lost_with: maybe.map(|_| Box::new(("n7".parse().unwrap(), 3))),
                 }]
             } else {
                 Vec::new()

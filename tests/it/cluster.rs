@@ -2,8 +2,11 @@
 
 mod bad_input;
 mod control;
+mod cuts;
 mod faults;
+mod history;
 mod loss;
+mod placement;
 mod tls;
 
 use std::collections::HashMap;
@@ -147,6 +150,20 @@ impl Cluster {
             (reply.status == 200 && reply.json()["state"] == state).then_some(())
         })
         .await;
+    }
+
+    /// What was told of a job, in order.
+    async fn kinds(&self, id: &str) -> Vec<String> {
+        let path = format!("/jobs/{id}/events?follow=false");
+        let request = self.hub.request(Method::GET, &path);
+        let request = request.header("Accept", "application/x-ndjson");
+        let reply = self.hub.send(request).await;
+        let text = String::from_utf8(reply.body).unwrap();
+        let kind = |line: &str| {
+            let event: Value = serde_json::from_str(line).unwrap();
+            event["type"].as_str().unwrap().to_owned()
+        };
+        text.lines().map(kind).collect()
     }
 
     fn arm(&self, place: &str) {

@@ -1,4 +1,5 @@
-"""Holds packaging/kubernetes against Kubernetes' own schemas, Pod Security's profile "restricted", and this project.
+"""Holds packaging/kubernetes against Kubernetes' own schemas, Pod Security's profile "restricted", and this project; and the
+compose file of a cluster against this project.
 
 Run by `make test-manifests`, which installs the schemas. Every check is an assertion with its place.
 """
@@ -171,6 +172,33 @@ def the_schemas_refuse_what_is_wrong(deployment):
         check(False, f"taken: {wrong}")
 
 
+def compose_is_a_cluster():
+    """packaging/compose-cluster.yaml: the hub is who its nodes join, and each has what is its own."""
+    whole = yaml.safe_load((ROOT / "packaging/compose-cluster.yaml").read_text())
+    settings = set(re.findall(r"`(PROCESSION_[A-Z_]+)`", (ROOT / "docs/configuration.md").read_text()))
+    services = dict(whole["services"])
+    for name, service in services.items():
+        env = service["environment"]
+        check(set(env) <= settings, set(env) - settings)
+        hardened = (service["read_only"], service["cap_drop"], service["security_opt"])
+        check(hardened == (True, ["ALL"], ["no-new-privileges:true"]), name)
+        grace = float(service["stop_grace_period"].removesuffix("s"))
+        check(grace >= float(env["PROCESSION_SHUTDOWN_GRACE_SECONDS"]) + 5, f"{name}: the grace")
+        check(service["volumes"] == [f"{name}:/var/lib/procession"] and name in whole["volumes"], f"{name}: its volume")
+        used = {path.removeprefix("/run/secrets/") for path in env.values() if path.startswith("/run/secrets/")}
+        check(used == set(service["secrets"]) <= set(whole["secrets"]), f"{name}: its secrets")
+    hub = services.pop("hub")
+    env = hub["environment"]
+    check((env["PROCESSION_CLUSTER"], env["PROCESSION_ROLE"]) == ("local", "api"), "it is no hub")
+    (port,) = hub["ports"]
+    check(port.startswith("127.0.0.1:") and env["PROCESSION_LISTEN"].endswith(port.rsplit(":", 1)[1]), "the port")
+    for name, node in services.items():
+        env = node["environment"]
+        check(env["PROCESSION_NODE_NAME"] == name and name in env["PROCESSION_JOIN_TOKEN_FILE"], f"{name}: its name")
+        check(env["PROCESSION_JOIN"] == "https://hub:8443" and "ports" not in node, f"{name}: another hub")
+    check(len(services) == 2 and hub["environment"]["PROCESSION_ALLOWED_HOST"] == "hub", "the nodes")
+
+
 def main():
     check(MANIFESTS, "no manifest")
     for path in MANIFESTS:
@@ -189,6 +217,7 @@ def main():
             is_restricted(nodes["spec"]["template"]["spec"])
             the_nodes_join_the_hub(nodes, documents)
         the_monitor_finds_the_service(documents)
+    compose_is_a_cluster()
     print(f"kubernetes: {checks} passed, 0 failed")
 
 

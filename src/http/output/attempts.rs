@@ -88,6 +88,7 @@ mod tests {
                 escalated: false,
                 killed_leftovers: 0,
                 message: None,
+                lost_with: None,
             });
             job.attempt = number + 1;
         }

@@ -84,6 +84,11 @@ impl From<SubmitError> for ApiError {
                 code: code::INVALID_VALUE,
                 detail: error.to_string(),
             }]),
+            SubmitError::NoNodes => Self::InvalidSpec(vec![Violation {
+                place: Place::Pointer("/placement".to_owned()),
+                code: code::INVALID_VALUE,
+                detail: error.to_string(),
+            }]),
             SubmitError::KeyReused => Self::KeyReused,
             SubmitError::Unavailable(unavailable) => unavailable.into(),
             SubmitError::NoRoom => Self::NoRoom,

@@ -46,6 +46,7 @@ pub(super) fn waits_for(job: &Job, manager: &Manager) -> Option<Reason> {
 /// One sentence for people: what went wrong, or why it waits.
 pub(super) fn state_message<'a>(job: &'a Job, why: Option<&Reason>) -> Option<Cow<'a, str>> {
     match (&job.message, why) {
+        (Some(message), Some(Reason::NoNode(why))) => Some(format!("{message}; {why}").into()),
         (Some(message), _) => Some(message.into()),
         (None, Some(why)) => Some(wait_message(job, why).into()),
         (None, None) => None,
@@ -64,6 +65,7 @@ fn wait_word(why: &Reason) -> &'static str {
         Reason::QueuePaused(_) => "queue_paused",
         Reason::Rate(_) => "waiting_for_rate",
         Reason::Queue(_) => "waiting_for_queue",
+        Reason::NoNode(_) => "no_matching_node",
         Reason::Slot => "waiting_for_slot",
     }
 }
@@ -96,6 +98,7 @@ fn wait_message(job: &Job, why: &Reason) -> String {
             format!("queue {queue} has no room for job {first}, which comes first")
         }
         Reason::Queue(None) => format!("queue {queue} runs as much as it may"),
+        Reason::NoNode(why) => why.clone(),
         Reason::Slot => "the service runs as much as it may".to_owned(),
     }
 }

@@ -46,6 +46,9 @@ pub enum Kind {
     /// It reached its terminal state.
     #[serde(rename = "job.finished")]
     Finished,
+    /// A node has reported what became of a job that had been given up for lost.
+    #[serde(rename = "job.reported_late")]
+    ReportedLate,
     /// A webhook has taken an event.
     #[serde(rename = "job.webhook_delivered")]
     WebhookDelivered,
@@ -87,7 +90,7 @@ pub enum About {
 
 impl Kind {
     /// Every kind, in the order of a life.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Created,
         Self::Started,
         Self::Paused,
@@ -101,6 +104,7 @@ impl Kind {
         Self::AttemptFinished,
         Self::Artifacts,
         Self::Finished,
+        Self::ReportedLate,
         Self::WebhookDelivered,
         Self::WebhookFailed,
         Self::BatchCreated,
@@ -128,6 +132,7 @@ impl Kind {
             Self::AttemptFinished => "job.attempt_finished",
             Self::Artifacts => "job.artifacts",
             Self::Finished => "job.finished",
+            Self::ReportedLate => "job.reported_late",
             Self::WebhookDelivered => "job.webhook_delivered",
             Self::WebhookFailed => "job.webhook_failed",
             Self::BatchCreated => "batch.created",
@@ -162,6 +167,7 @@ impl Kind {
             | Self::AttemptFinished
             | Self::Artifacts
             | Self::Finished
+            | Self::ReportedLate
             | Self::WebhookDelivered
             | Self::WebhookFailed => About::Job,
             Self::BatchCreated | Self::BatchFinished => About::Batch,
@@ -187,6 +193,7 @@ impl Kind {
             | Self::NotReady
             | Self::Artifacts
             | Self::Finished
+            | Self::ReportedLate
             | Self::WebhookDelivered
             | Self::WebhookFailed
             | Self::BatchCreated

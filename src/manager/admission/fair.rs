@@ -7,7 +7,7 @@ use std::sync::Arc;
 use job::JobId;
 
 /// A turn comes to the group that has had the least.
-type Turn = (u64, Arc<str>);
+pub(super) type Turn = (u64, Arc<str>);
 
 #[derive(Debug, Default)]
 pub(super) struct Ready {
@@ -26,15 +26,14 @@ struct Group {
 }
 
 impl Ready {
-    /// A job of the group has come into the queue. A new group begins at the least of the others, so that it
-    /// is neither behind them nor makes up for what it did not want.
+    /// A job of the group has come into the queue. A new group begins at `at`.
     ///
     /// Its name is kept once, not once a job.
-    pub(super) fn join(&mut self, group: &mut Arc<str>) {
+    pub(super) fn join(&mut self, group: &mut Arc<str>, at: u64) {
         if let Some((name, _)) = self.groups.get_key_value(group) {
             *group = name.clone();
         } else {
-            let used = self.groups.values().map(|it| it.used).min().unwrap_or(0);
+            let used = at;
             let fresh = Group {
                 used,
                 ..Group::default()
@@ -44,6 +43,17 @@ impl Ready {
         if let Some(found) = self.groups.get_mut(group) {
             found.members += 1;
         }
+    }
+
+    /// What a group has had, and the least that any has.
+    pub(super) fn used(&self, group: &Arc<str>) -> (Option<u64>, Option<u64>) {
+        let least = self.groups.values().map(|it| it.used).min();
+        (self.groups.get(group).map(|it| it.used), least)
+    }
+
+    /// Nothing waits here.
+    pub(super) fn is_empty(&self) -> bool {
+        self.groups.is_empty()
     }
 
     /// A job of the group has left the queue.
@@ -89,11 +99,16 @@ impl Ready {
         }
     }
 
+    /// The job whose turn it is, after what puts it in order.
+    pub(super) fn front(&self) -> Option<(Reverse<i32>, &Turn, JobId)> {
+        let (level, turns) = self.levels.first_key_value()?;
+        let (turn, jobs) = turns.first_key_value()?;
+        Some((*level, turn, jobs.first().copied()?))
+    }
+
     /// The job whose turn it is.
     pub(super) fn first(&self) -> Option<JobId> {
-        let (_, turns) = self.levels.first_key_value()?;
-        let (_, jobs) = turns.first_key_value()?;
-        jobs.first().copied()
+        self.front().map(|(_, _, job)| job)
     }
 
     /// A job of the group has started: the others have their turns first.
@@ -122,7 +137,8 @@ mod tests {
         let mut group: Arc<str> = group.into();
         let jobs: Vec<JobId> = (0..count).map(|_| JobId::generate()).collect();
         for job in &jobs {
-            ready.join(&mut group);
+            let (had, least) = ready.used(&group);
+            ready.join(&mut group, had.or(least).unwrap_or(0));
             ready.insert(&group, priority, *job);
         }
         jobs

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use crate::nodes::Class;
 use job::{Job, JobId};
 
 /// What a key begins with that stands for a batch. No client can choose such a key.
@@ -42,12 +43,14 @@ impl Claim {
     }
 }
 
-/// Where jobs go that differ only by priority and age: the queue, the group in it, and the limit that they bring.
+/// Where jobs go that differ only by priority and age: the queue, the group in it, the limit that they bring, and the nodes
+/// that could run them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Lane {
     pub(super) queue: Arc<str>,
     pub(super) group: Arc<str>,
     pub(super) limit: u32,
+    pub(super) class: Class,
 }
 
 type Place = (Reverse<i32>, JobId);

@@ -55,9 +55,9 @@ impl Admission {
         {
             queue.heavy.remove(&job);
             if place == Place::Ready {
-                queue.ready.remove(&ticket.group, ticket.priority, job);
+                queue.ready.remove(&ticket);
             }
-            queue.ready.part(&ticket.group);
+            queue.ready.part(&ticket);
         }
         Some(ticket)
     }
@@ -79,7 +79,7 @@ impl Admission {
         }
         let queue = self.queues.entry(ticket.queue.clone()).or_default();
         if queue.members.insert(job) {
-            queue.ready.join(&mut ticket.group);
+            queue.ready.join(&ticket.class, &mut ticket.group);
         }
         if ticket.weight > self.heaviest || !queue.could_hold(ticket.weight) {
             found.place = Place::Heavy;
@@ -95,7 +95,7 @@ impl Admission {
             return;
         }
         found.place = Place::Ready;
-        queue.ready.insert(&ticket.group, ticket.priority, job);
+        queue.ready.insert(ticket);
     }
 
     /// Makes those ready that waited for a key and need not any more.
@@ -136,48 +136,85 @@ impl Admission {
         }
     }
 
-    /// Looks again which job of the queue is the next, if any can be. Without `now` a rate that is set is looked at in
-    /// the next grant.
+    /// Looks again which jobs of the queue are the next, if any can be: one of each class. Without `now` a rate that is set
+    /// is looked at in the next grant.
     pub(super) fn refresh(&mut self, name: &Arc<str>, now: Option<Timestamp>) {
         let Some(queue) = self.queues.get_mut(name) else {
             return;
         };
-        if let Some(candidate) = queue.candidate.take() {
-            self.open.remove(&candidate);
+        for candidate in queue.candidates.drain(..) {
+            if let Some(open) = self.open.get_mut(&candidate.class) {
+                open.remove(&candidate);
+                if open.is_empty() {
+                    self.open.remove(&candidate.class);
+                }
+            }
         }
         if let Some(at) = queue.opens_at.take() {
             self.rated.remove(&(at, name.clone()));
         }
-        if let Some(key) = queue.front.take() {
+        for key in queue.fronts.drain(..) {
             self.keys.step_back(&key, name);
         }
+        let stood_for = match queue.settings.paused {
+            true => Vec::new(),
+            false => self.put_aside(name),
+        };
+        self.stand(name, now);
+        self.tidy(name);
+        for key in stood_for {
+            self.promote(&key);
+        }
+    }
+
+    /// Puts those aside that come first and cannot be next. Gives the keys that they do not stand for any more.
+    fn put_aside(&mut self, name: &Arc<str>) -> Vec<Arc<str>> {
         let mut stood_for = Vec::new();
-        while let Some(job) = queue.ready.first()
-            && !queue.settings.paused
-        {
-            let Some(found) = self.waiting.get_mut(&job) else {
-                break;
-            };
-            let ticket = &found.ticket;
-            if let Some(claim) = &ticket.claim
-                && !self.keys.is_free(claim)
+        let Some(queue) = self.queues.get_mut(name) else {
+            return stood_for;
+        };
+        let mut class = queue.ready.class_after(None);
+        while let Some(present) = class {
+            while let Some(job) = queue.ready.first_of(&present)
+                && let Some(found) = self.waiting.get_mut(&job)
             {
-                queue.ready.remove(&ticket.group, ticket.priority, job);
-                found.place = Place::Parked;
-                let lane = ticket.lane(claim.limit);
-                self.keys.park(&claim.key, lane, ticket.priority, job);
-                continue;
+                let ticket = &found.ticket;
+                if let Some(claim) = &ticket.claim
+                    && !self.keys.is_free(claim)
+                {
+                    queue.ready.remove(ticket);
+                    found.place = Place::Parked;
+                    let lane = ticket.lane(claim.limit);
+                    self.keys.park(&claim.key, lane, ticket.priority, job);
+                } else if !queue.could_hold(ticket.weight) {
+                    queue.ready.remove(ticket);
+                    found.place = Place::Heavy;
+                    queue.heavy.insert(job);
+                    // It does not stand for others of its key any more.
+                    stood_for.extend(ticket.claim.as_ref().map(|it| it.key.clone()));
+                } else {
+                    break;
+                }
             }
-            if !queue.could_hold(ticket.weight) {
-                queue.ready.remove(&ticket.group, ticket.priority, job);
-                found.place = Place::Heavy;
-                queue.heavy.insert(job);
-                // It does not stand for others of its key any more.
-                stood_for.extend(ticket.claim.as_ref().map(|it| it.key.clone()));
+            class = queue.ready.class_after(Some(&present));
+        }
+        stood_for
+    }
+
+    /// Lets the first of each class stand for the queue, as far as the queue has room: none passes another there.
+    fn stand(&mut self, name: &Arc<str>, now: Option<Timestamp>) {
+        let Some(queue) = self.queues.get_mut(name) else {
+            return;
+        };
+        if queue.settings.paused {
+            return;
+        }
+        for job in queue.ready.firsts() {
+            let Some(Waiting { ticket, .. }) = self.waiting.get(&job) else {
                 continue;
-            }
+            };
             if let Some(claim) = &ticket.claim {
-                queue.front = Some(claim.key.clone());
+                queue.fronts.push(claim.key.clone());
                 self.keys.step_up(&claim.key, name);
             }
             let opens_at = queue.settings.rate.and_then(|rate| match now {
@@ -188,21 +225,21 @@ impl Admission {
             if let Some(at) = opens_at {
                 queue.opens_at = Some(at);
                 self.rated.insert((at, name.clone()));
-            } else if queue.has_room(ticket.weight) {
-                let candidate = Candidate {
-                    priority: Reverse(ticket.priority),
-                    load: queue.load(self.max_running),
-                    job,
-                    queue: name.clone(),
-                };
-                queue.candidate = Some(candidate.clone());
-                self.open.insert(candidate);
+                return;
             }
-            break;
-        }
-        self.tidy(name);
-        for key in stood_for {
-            self.promote(&key);
+            if !queue.has_room(ticket.weight) {
+                return;
+            }
+            let candidate = Candidate {
+                priority: Reverse(ticket.priority),
+                load: queue.load(self.max_running),
+                job,
+                queue: name.clone(),
+                class: ticket.class.clone(),
+            };
+            queue.candidates.push(candidate.clone());
+            let open = self.open.entry(ticket.class.clone()).or_default();
+            open.insert(candidate);
         }
     }
 

@@ -4,8 +4,9 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::fair::Ready;
+use super::lines::Lines;
 use super::rate::Starts;
+use crate::nodes::Class;
 use job::JobId;
 use job::queue::Settings;
 use job::time::Timestamp;
@@ -33,6 +34,7 @@ pub(super) struct Candidate {
     pub(super) load: u64,
     pub(super) job: JobId,
     pub(super) queue: Arc<str>,
+    pub(super) class: Class,
 }
 
 /// One queue.
@@ -47,14 +49,14 @@ pub(super) struct Queue {
     /// All that wait for the queue or for a key.
     pub(super) members: BTreeSet<JobId>,
     /// Those of them that wait for the queue alone.
-    pub(super) ready: Ready,
+    pub(super) ready: Lines,
     /// Those of them that are heavier than the limit is.
     pub(super) heavy: BTreeSet<JobId>,
     pub(super) starts: Starts,
-    /// What stands for it among the queues that could start a job.
-    pub(super) candidate: Option<Candidate>,
-    /// The key of its next job.
-    pub(super) front: Option<Arc<str>>,
+    /// What stands for it among the queues that could start a job, one a class.
+    pub(super) candidates: Vec<Candidate>,
+    /// The keys of those.
+    pub(super) fronts: Vec<Arc<str>>,
     /// When its rate opens.
     pub(super) opens_at: Option<Timestamp>,
 }

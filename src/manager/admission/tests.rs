@@ -236,6 +236,7 @@ fn check_reason(admission: &Admission, model: &Model, now: Timestamp) {
                 let full = Model::weight(running) + ticket.weight > most;
                 assert!(full != before.is_some());
             }
+            Reason::NoNode(_) => unreachable!("there are no nodes"),
             Reason::Slot => assert!(model.next_of(&ticket.queue, now).is_some()),
         }
     }
@@ -287,12 +288,12 @@ proptest! {
                 Step::Pass(seconds) => now += seconds,
                 Step::Withdraw(_) | Step::Leave(_) | Step::Amend(..) => {}
             }
-            let granted = admission.grant(at(now));
+            let granted = admission.grant(at(now), None);
             if admission.queues().all(|(it, _)| it != "a") { model.starts.remove("a"); }
             if admission.queues().all(|(it, _)| it != "b") { model.starts.remove("b"); }
             if admission.queues().all(|(it, _)| it != "c") { model.starts.remove("c"); }
             prop_assert_eq!(&granted, &model.grant(at(now)));
-            prop_assert_eq!(admission.grant(at(now)), []);
+            prop_assert_eq!(admission.grant(at(now), None), []);
             check(&admission, &model);
             check_reason(&admission, &model, at(now));
             let wake_at = admission.wake_at();
@@ -315,7 +316,7 @@ proptest! {
         }
         let mut running: Vec<JobId> = model.running.iter().map(|it| it.job).collect();
         while admission.waiting() > 0 {
-            running.extend(admission.grant(at(now + 100)));
+            running.extend(admission.grant(at(now + 100), None));
             prop_assert!(!running.is_empty(), "{:?}", admission);
             for job in running.drain(..) { admission.leave(job); }
         }
@@ -324,6 +325,122 @@ proptest! {
         prop_assert!(admission.timed.is_empty() && admission.open.is_empty() && admission.rated.is_empty());
         prop_assert_eq!(admission.running_weight, 0);
     }
+}
+
+/// What runs and what waits on a hub, looked at all of it each time.
+#[derive(Debug, Default)]
+struct Hub {
+    account: Account,
+    waiting: Vec<Ticket>,
+    running: Vec<JobId>,
+}
+
+impl Hub {
+    fn grant(&mut self) -> Vec<JobId> {
+        let (mut full, mut back) = (Vec::new(), Vec::new());
+        self.waiting
+            .sort_by_key(|it| (Reverse(it.priority), it.job));
+        let mut granted = Vec::new();
+        for ticket in &self.waiting {
+            if full.contains(&ticket.class) {
+                continue;
+            }
+            if self.account.claim(ticket.job, &ticket.class, &back) {
+                granted.push(ticket.job);
+            } else {
+                back.extend(self.account.hold_back(&ticket.class, &back));
+                full.push(ticket.class.clone());
+            }
+        }
+        self.waiting.retain(|it| !granted.contains(&it.job));
+        self.running.extend(&granted);
+        granted
+    }
+}
+
+fn class(weight: u32, gpu: Option<bool>) -> Class {
+    let placement = gpu.map(|gpu| job::placement::Placement {
+        node_selector: format!("gpu={gpu}").parse().unwrap(),
+        ..job::placement::Placement::default()
+    });
+    Class {
+        weight,
+        placement: placement.map(Arc::new),
+        ..Class::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn on_a_hub_each_gets_the_node_that_it_may_have_and_holds_up_nobody_else(
+        steps in prop::collection::vec((0..6_u8, 0_i32..2, 1..4_u32, prop::option::of(any::<bool>()), any::<prop::sample::Index>()), 1..60),
+    ) {
+        let mut admission = Admission::new(0, 100);
+        let mut model = Hub::default();
+        let mut account = Account::default();
+        admission.set_most(100, 4);
+        for (step, priority, weight, gpu, which) in steps {
+            match step {
+                0..=2 => {
+                    let mut ticket = plain("a", priority);
+                    (ticket.weight, ticket.class) = (weight, class(weight, gpu));
+                    admission.enter(ticket.clone());
+                    model.waiting.push(ticket);
+                }
+                3 if !model.running.is_empty() => {
+                    let job = model.running.swap_remove(which.index(model.running.len()));
+                    admission.leave(job);
+                    account.release(job);
+                    model.account.release(job);
+                }
+                _ => {
+                    let node = ["x", "y", "z"][which.index(3)];
+                    for account in [&mut account, &mut model.account] {
+                        account.set_for_test(node, 4, step != 5, gpu.unwrap_or(node == "x"));
+                    }
+                }
+            }
+            let granted = admission.grant(at(0), Some(&mut account));
+            prop_assert_eq!(granted, model.grant());
+            for ticket in &model.waiting {
+                prop_assert!(admission.why(ticket.job).is_some());
+            }
+        }
+        for job in model.running { admission.leave(job); }
+        for ticket in model.waiting { admission.withdraw(ticket.job); }
+        prop_assert!(admission.queues.is_empty() && admission.open.is_empty());
+    }
+}
+
+#[test]
+fn a_job_that_fits_nowhere_holds_one_node_back_and_lets_others_go_on() {
+    let mut account = Account::default();
+    account.set_for_test("x", 4, true, true);
+    account.set_for_test("y", 4, true, false);
+    let mut admission = Admission::new(8, 100);
+    let mut enter = |weight: u32, gpu: Option<bool>| {
+        let mut ticket = plain("a", 0);
+        (ticket.weight, ticket.class) = (weight, class(weight, gpu));
+        let job = ticket.job;
+        admission.enter(ticket);
+        job
+    };
+    let first = [enter(3, Some(true)), enter(2, Some(false))];
+    let (nowhere, heavy) = (enter(6, None), enter(4, None));
+    let (light, other) = (enter(1, None), enter(2, Some(true)));
+    let mut grant = |leaving: Option<JobId>| {
+        if let Some(job) = leaving {
+            admission.leave(job);
+            account.release(job);
+        }
+        admission.grant(at(0), Some(&mut account))
+    };
+    // The heavy one waits for the room of y, and the light one takes that of x.
+    assert_eq!(grant(None), [first[0], first[1], light]);
+    assert_eq!(grant(Some(first[1])), [heavy]);
+    assert_eq!(grant(Some(first[0])), [other]);
+    assert!(admission.waits(nowhere));
 }
 
 fn plain(queue: &str, priority: i32) -> Ticket {
@@ -344,7 +461,7 @@ fn the_service_and_the_queue_are_bounded_by_what_waits_and_what_is_promised() {
     assert_eq!(admission.promise(third.clone(), false), Ok(()));
     admission.enter(first.clone());
     admission.enter(third);
-    assert_eq!(admission.grant(at(0)), [first.job]);
+    assert_eq!(admission.grant(at(0), None), [first.job]);
     assert_eq!(
         admission.promise(second, false),
         Err(Rejection::ServiceFull)
@@ -396,7 +513,7 @@ fn who_will_not_wait_for_a_key_is_refused_for_whoever_has_it() {
     let patient = with_key();
     assert_eq!(admission.promise(patient.clone(), false), Ok(()));
     admission.enter(patient.clone());
-    assert_eq!(admission.grant(at(0)), [first.job]);
+    assert_eq!(admission.grant(at(0), None), [first.job]);
     assert_eq!(
         admission.why(patient.job),
         Some(Reason::Key(claim.clone(), Some(first.job)))
@@ -437,16 +554,16 @@ fn one_with_many_jobs_keeps_another_waiting_for_two_at_most_even_over_many_keys(
         for number in 0..1000 {
             enter(&mut admission, "many", number % keys);
         }
-        let mut running = admission.grant(at(0)).pop().unwrap();
+        let mut running = admission.grant(at(0), None).pop().unwrap();
         for _ in 0..100 {
             admission.leave(running);
-            running = admission.grant(at(0)).pop().unwrap();
+            running = admission.grant(at(0), None).pop().unwrap();
         }
         let one = enter(&mut admission, "one", 1000);
         let mut before = 0;
         while running != one {
             admission.leave(running);
-            running = admission.grant(at(0)).pop().unwrap();
+            running = admission.grant(at(0), None).pop().unwrap();
             before += 1;
         }
         assert!(before <= 3, "{before} before it with {keys} keys");
@@ -476,7 +593,7 @@ fn the_groups_of_a_fair_queue_share_it_by_weight() {
     }
     let mut shares: HashMap<&str, u32> = HashMap::new();
     for _ in 0..100 {
-        let granted = admission.grant(at(0));
+        let granted = admission.grant(at(0), None);
         for job in granted {
             let (group, weight) = group_of[&job];
             *shares.entry(group).or_default() += weight;
@@ -502,13 +619,13 @@ fn a_start_counts_for_the_rate_from_when_it_was() {
     let [first, second] = [plain("a", 0), plain("a", 0)];
     admission.enter(first.clone());
     admission.enter(second.clone());
-    assert_eq!(admission.grant(at(0)), [first.job]);
+    assert_eq!(admission.grant(at(0), None), [first.job]);
     assert_eq!(admission.wake_at(), Some(at(10)));
     admission.started(first.job, at(2));
-    assert_eq!(admission.grant(at(10)), []);
+    assert_eq!(admission.grant(at(10), None), []);
     assert_eq!(admission.wake_at(), Some(at(12)));
     assert_eq!(admission.why(second.job), Some(Reason::Rate(at(12))));
-    assert_eq!(admission.grant(at(12)), [second.job]);
+    assert_eq!(admission.grant(at(12), None), [second.job]);
 }
 
 /// A job that an earlier server has launched, whose start that one died before it noted.
@@ -527,11 +644,11 @@ fn a_start_that_nobody_has_noted_counts_before_the_first_grant() {
     let (first, second) = (plain("q", 0), plain("q", 0));
     admission.adopt(first.clone(), Some(at(100)));
     admission.enter(second.clone());
-    assert_eq!(admission.grant(at(101)), []);
+    assert_eq!(admission.grant(at(101), None), []);
     // It was seen a little later, and is one start all the same.
     admission.started(first.job, at(102));
-    assert_eq!(admission.grant(at(111)), []);
-    assert_eq!(admission.grant(at(112)), [second.job]);
+    assert_eq!(admission.grant(at(111), None), []);
+    assert_eq!(admission.grant(at(112), None), [second.job]);
 }
 
 #[test]
@@ -551,11 +668,11 @@ fn a_hundred_thousand_that_wait_cost_little_and_a_grant_looks_at_few() {
             ..plain(["a", "b", "c"][number % 3], 0)
         });
     }
-    let mut running = admission.grant(at(0));
+    let mut running = admission.grant(at(0), None);
     let entered = begin.elapsed();
     for _ in 0..10_000 {
         admission.leave(running.remove(0));
-        running.extend(admission.grant(at(0)));
+        running.extend(admission.grant(at(0), None));
     }
     assert_eq!(running.len(), 4);
     let all = begin.elapsed();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::keys::{Claim, Lane};
+use crate::nodes::Class;
 use job::JobId;
 use job::time::Timestamp;
 
@@ -29,6 +30,8 @@ pub(crate) struct Ticket {
     pub(crate) depends: u32,
     /// Whose turn it takes in a fair queue.
     pub(crate) group: Arc<str>,
+    /// Which nodes could run it; nothing unless this is the hub of a cluster.
+    pub(crate) class: Class,
 }
 
 /// The gate that is shut; where several are, the first of them.
@@ -52,6 +55,8 @@ pub enum Reason {
     Rate(Timestamp),
     /// Its queue has no room, or none for the job that is first there, if that is another one.
     Queue(Option<JobId>),
+    /// No node of the cluster could run it, and why.
+    NoNode(String),
     /// The service has no room.
     Slot,
 }
@@ -84,6 +89,7 @@ impl Ticket {
             held: false,
             depends: 0,
             group: Arc::default(),
+            class: Class::default(),
         }
     }
 
@@ -97,6 +103,7 @@ impl Ticket {
             queue: self.queue.clone(),
             group: self.group.clone(),
             limit,
+            class: self.class.clone(),
         }
     }
 }

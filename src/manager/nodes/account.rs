@@ -1,8 +1,40 @@
-//! PURE: which node gets the next job, and how many jobs all of them run together.
+//! PURE: which node gets a job, and how many jobs all of them run together.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use job::{JobId, NodeName};
+use job::placement::Placement;
+use job::{Job, JobId, NodeName};
+
+/// Jobs that the same nodes could run, and with the same room. Those of one wait in their order; none of another waits
+/// for them, but that they have a node held back that has too little room for them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Class {
+    /// Only the hub itself can run it.
+    pub(crate) must_be_here: bool,
+    pub(crate) weight: u32,
+    pub(crate) placement: Option<Arc<Placement>>,
+}
+
+impl Class {
+    /// That of a job of a hub.
+    pub(crate) fn of(job: &Job) -> Self {
+        // Its files are on the hub, or what an attempt on it has left.
+        let was_here = job.claim.is_none()
+            && (job.attempts.last()).is_some_and(|last| last.lost_with.is_none());
+        Self {
+            must_be_here: job.spec.workspace.is_some() || was_here,
+            weight: job.spec.weight,
+            placement: job.spec.placement.clone().map(Arc::new),
+        }
+    }
+
+    fn allows(&self, name: &NodeName, slots: &Slots) -> bool {
+        let placement = self.placement.as_ref();
+        (slots.is_here || !self.must_be_here)
+            && placement.is_none_or(|it| it.allows(name, &slots.labels))
+    }
+}
 
 /// What the account knows of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,17 +45,17 @@ pub(super) struct Slots {
     pub(super) is_open: bool,
     /// It is this service itself.
     pub(super) is_here: bool,
+    pub(super) labels: Arc<BTreeMap<String, String>>,
 }
 
-/// Which jobs are where, and which wait for a node.
+/// Which jobs are where.
 #[derive(Debug, Default)]
-pub(super) struct Account {
+pub(crate) struct Account {
     nodes: BTreeMap<NodeName, Slots>,
     used: BTreeMap<NodeName, u64>,
     held: HashMap<JobId, (NodeName, u32)>,
-    /// Those that have a slot of the service and fit on no node, in their order. Nobody passes the first, so that lighter
-    /// ones do not keep it from its room for ever.
-    line: VecDeque<JobId>,
+    /// Nodes are filled one after the other, and not evenly.
+    pub(super) packs: bool,
 }
 
 impl Account {
@@ -35,37 +67,90 @@ impl Account {
         }
     }
 
-    /// Gives a job a place: on the node that has the greatest free share, or on this one.
-    pub(super) fn claim(
-        &mut self,
-        job: JobId,
-        weight: u32,
-        must_be_here: bool,
-    ) -> Option<(NodeName, bool)> {
-        let free =
-            |name: &NodeName, slots: &Slots| u64::from(slots.most).saturating_sub(self.used(name));
-        let is_first = must_be_here || self.line.front().is_none_or(|first| *first == job);
-        let fitting = self.nodes.iter().filter(|(name, slots)| {
-            slots.is_open
-                && (slots.is_here || !must_be_here)
-                && free(name, slots) >= u64::from(weight)
-        });
+    #[cfg(test)]
+    pub(crate) fn set_for_test(&mut self, name: &str, most: u32, is_open: bool, gpu: bool) {
+        let slots = Slots {
+            most,
+            is_open,
+            is_here: false,
+            labels: Arc::new([("gpu".to_owned(), gpu.to_string())].into()),
+        };
+        self.set(&name.parse().expect("it is a name"), Some(slots));
+    }
+
+    fn free(&self, name: &NodeName, slots: &Slots) -> u64 {
+        u64::from(slots.most).saturating_sub(self.used(name))
+    }
+
+    /// The nodes that a job of this class may be given now, were they empty.
+    fn open<'a>(&'a self, class: &'a Class) -> impl Iterator<Item = (&'a NodeName, &'a Slots)> {
+        let open = self.nodes.iter().filter(|(_, slots)| slots.is_open);
+        open.filter(|(name, slots)| class.allows(name, slots))
+    }
+
+    /// Gives a job a place on none of those that are held back: where the greatest share is free, or the least.
+    pub(crate) fn claim(&mut self, job: JobId, class: &Class, back: &[NodeName]) -> bool {
+        let weight = u64::from(class.weight);
+        let fitting = self
+            .open(class)
+            .filter(|(name, slots)| self.free(name, slots) >= weight && !back.contains(name));
         // Of equal shares the first name; a share is compared without a division.
         let best = fitting.reduce(|best, other| {
-            let left = u128::from(free(best.0, best.1)) * u128::from(other.1.most);
-            let right = u128::from(free(other.0, other.1)) * u128::from(best.1.most);
-            if right > left { other } else { best }
+            let left = u128::from(self.free(best.0, best.1)) * u128::from(other.1.most);
+            let right = u128::from(self.free(other.0, other.1)) * u128::from(best.1.most);
+            let is_better = match self.packs {
+                true => right < left,
+                false => right > left,
+            };
+            if is_better { other } else { best }
         });
-        let Some((name, slots)) = best.filter(|_| is_first) else {
-            if !must_be_here && !self.line.contains(&job) {
-                self.line.push_back(job);
-            }
-            return None;
+        let Some(name) = best.map(|(name, _)| name.clone()) else {
+            return false;
         };
-        let (name, is_here) = (name.clone(), slots.is_here);
-        self.line.retain(|it| *it != job);
-        self.hold(job, &name, weight);
-        Some((name, is_here))
+        self.hold(job, &name, class.weight);
+        true
+    }
+
+    /// The node to hold back for a job that has no room: the one that has the most of those that could ever run it. So what
+    /// is free there only grows until it is enough, whatever else waits.
+    pub(crate) fn hold_back(&self, class: &Class, back: &[NodeName]) -> Option<NodeName> {
+        let could = self
+            .open(class)
+            .filter(|(name, slots)| slots.most >= class.weight && !back.contains(name));
+        let best = could.reduce(|best, other| {
+            match self.free(other.0, other.1) > self.free(best.0, best.1) {
+                true => other,
+                false => best,
+            }
+        });
+        best.map(|(name, _)| name.clone())
+    }
+
+    /// Why no node could be given a job of this class, however little the nodes had to do; `None` if one could.
+    pub(crate) fn why_none(&self, class: &Class) -> Option<String> {
+        if self
+            .open(class)
+            .any(|(_, slots)| slots.most >= class.weight)
+        {
+            return None;
+        }
+        Some(match &class.placement {
+            _ if class.must_be_here => "the hub, which has its files, takes no jobs".to_owned(),
+            _ if self.open(class).next().is_some() => {
+                let weight = class.weight;
+                format!("no node that it may run on is large enough for its weight of {weight}")
+            }
+            Some(wanted) => match wanted.nodes.is_empty() {
+                true => format!("no node with {wanted} is connected and takes jobs"),
+                false => format!("{wanted} is not connected, or takes no jobs"),
+            },
+            None => "no node is connected that takes jobs".to_owned(),
+        })
+    }
+
+    /// Where a job has its place.
+    pub(super) fn place_of(&self, job: JobId) -> Option<&NodeName> {
+        self.held.get(&job).map(|(name, _)| name)
     }
 
     /// Notes a job that has its place already.
@@ -75,9 +160,8 @@ impl Account {
         *self.used.entry(name.clone()).or_default() += u64::from(weight);
     }
 
-    /// Takes its place back, or its place in the line.
-    pub(super) fn release(&mut self, job: JobId) {
-        self.line.retain(|it| *it != job);
+    /// Takes its place back.
+    pub(crate) fn release(&mut self, job: JobId) {
         if let Some((name, weight)) = self.held.remove(&job)
             && let Some(used) = self.used.get_mut(&name)
         {
@@ -132,69 +216,117 @@ mod tests {
         JobId::from_bytes([number; 16])
     }
 
-    fn shut(account: &mut Account, name: &NodeName, most: u32) {
-        let slots = slots(most).map(|slots| Slots {
-            is_open: false,
-            ..slots
-        });
-        account.set(name, slots);
-    }
-
-    fn slots(most: u32) -> Option<Slots> {
-        Some(Slots {
+    fn set(account: &mut Account, node: &str, most: u32, is_open: bool) {
+        let gpu = ["b", "c"].contains(&node).to_string();
+        let slots = Slots {
             most,
-            is_open: true,
+            is_open,
             is_here: false,
-        })
+            labels: Arc::new([("gpu".to_owned(), gpu)].into()),
+        };
+        account.set(&name(node), Some(slots));
     }
 
-    fn claimed(account: &mut Account, job: u8, weight: u32) -> Option<String> {
-        let claimed = account.claim(id(job), weight, false);
-        claimed.map(|(node, _)| node.to_string())
+    fn class(weight: u32, selector: &str) -> Class {
+        let placement = Placement {
+            node_selector: selector.parse().unwrap(),
+            ..Placement::default()
+        };
+        Class {
+            weight,
+            placement: (!selector.is_empty()).then(|| placement.into()),
+            ..Class::default()
+        }
+    }
+
+    fn claimed(account: &mut Account, job: u8, class: &Class) -> Option<String> {
+        let claimed = account.claim(id(job), class, &[]);
+        claimed.then(|| account.place_of(id(job)).unwrap().to_string())
     }
 
     #[test]
     fn jobs_spread_by_free_share_and_none_goes_to_a_node_that_is_shut() {
         let mut account = Account::default();
-        account.set(&name("a"), slots(2));
-        account.set(&name("b"), slots(4));
-        account.set(&name("c"), slots(100));
-        shut(&mut account, &name("c"), 100);
-        let places: Vec<_> = (1..=7).map(|it| claimed(&mut account, it, 1)).collect();
-        let places: Vec<&str> = places
-            .iter()
-            .map(|it| it.as_deref().unwrap_or("-"))
+        set(&mut account, "a", 2, true);
+        set(&mut account, "b", 4, true);
+        set(&mut account, "c", 100, false);
+        let places: Vec<String> = (1..=7)
+            .map(|it| claimed(&mut account, it, &class(1, "")).unwrap_or("-".to_owned()))
             .collect();
         assert_eq!(places, ["a", "b", "b", "a", "b", "b", "-"]);
         assert_eq!((account.most(), account.heaviest()), (6, 100));
         account.release(id(1));
-        assert_eq!(claimed(&mut account, 7, 1).as_deref(), Some("a"));
+        assert_eq!(
+            claimed(&mut account, 7, &class(1, "")).as_deref(),
+            Some("a")
+        );
     }
 
     #[test]
-    fn a_heavy_job_is_not_passed_by_lighter_ones() {
-        let mut account = Account::default();
-        account.set(&name("a"), slots(2));
-        account.set(&name("b"), slots(2));
-        for job in [1, 2] {
-            claimed(&mut account, job, 1).unwrap();
+    fn packed_jobs_fill_one_node_after_the_other() {
+        let mut account = Account {
+            packs: true,
+            ..Account::default()
+        };
+        for node in ["a", "b"] {
+            set(&mut account, node, 2, true);
         }
-        assert_eq!(claimed(&mut account, 3, 2), None);
-        assert_eq!(claimed(&mut account, 4, 1), None);
-        account.release(id(1));
-        assert_eq!(claimed(&mut account, 4, 1), None);
-        assert_eq!(claimed(&mut account, 3, 2).as_deref(), Some("a"));
-        assert_eq!(claimed(&mut account, 4, 1).as_deref(), Some("b"));
+        let places: Vec<String> = (1..=4)
+            .map(|it| claimed(&mut account, it, &class(1, "")).unwrap())
+            .collect();
+        assert_eq!(places, ["a", "a", "b", "b"]);
+    }
+
+    #[test]
+    fn a_job_goes_to_nodes_that_it_may_run_on_and_it_is_said_why_there_is_none() {
+        let mut account = Account::default();
+        set(&mut account, "a", 9, true);
+        set(&mut account, "b", 2, true);
+        let gpu = class(1, "gpu=true");
+        for job in [1, 2] {
+            assert_eq!(claimed(&mut account, job, &gpu).as_deref(), Some("b"));
+        }
+        assert_eq!(claimed(&mut account, 3, &gpu), None);
+        // It will.
+        assert_eq!(account.why_none(&gpu), None);
+        let why = account.why_none(&class(3, "gpu=true")).unwrap();
+        assert!(why.contains("weight of 3"), "{why}");
+        set(&mut account, "b", 2, false);
+        let why = account.why_none(&gpu).unwrap();
+        assert_eq!(why, "no node with gpu=true is connected and takes jobs");
+        let here = Class {
+            must_be_here: true,
+            ..class(1, "")
+        };
+        assert!(!account.claim(id(9), &here, &[]));
+    }
+
+    #[test]
+    fn the_node_that_is_held_back_is_the_one_that_has_room_first() {
+        let mut account = Account::default();
+        for node in ["a", "b", "c"] {
+            set(&mut account, node, 4, true);
+        }
+        for job in [1, 2, 3, 4] {
+            claimed(&mut account, job, &class(1, "")).unwrap();
+        }
+        // a has two of them, and b is the first of the others.
+        let back = account.hold_back(&class(4, ""), &[]).unwrap();
+        assert_eq!(back, name("b"));
+        let second = account.hold_back(&class(4, ""), std::slice::from_ref(&back));
+        assert_eq!(second, Some(name("c")));
+        assert_eq!(account.hold_back(&class(5, ""), &[]), None);
+        assert!(!account.claim(id(5), &class(3, ""), &[name("b"), name("c")]));
     }
 
     #[test]
     fn what_a_node_that_is_gone_has_takes_no_room_of_the_others() {
         let mut account = Account::default();
-        account.set(&name("a"), slots(3));
-        account.set(&name("b"), slots(3));
-        claimed(&mut account, 1, 1).unwrap();
+        set(&mut account, "a", 3, true);
+        set(&mut account, "b", 3, true);
+        claimed(&mut account, 1, &class(1, "")).unwrap();
         assert_eq!(account.most(), 6);
-        shut(&mut account, &name("a"), 3);
+        set(&mut account, "a", 3, false);
         assert_eq!(account.most(), 4);
         account.set(&name("a"), None);
         assert_eq!(account.most(), 4);
@@ -204,20 +336,24 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_node_has_more_than_its_slots_whatever_happens(steps in prop::collection::vec((0..5_u8, 0..12_u8, 1..4_u32), 1..80)) {
-            let mut account = Account::default();
-            let names = [name("a"), name("b"), name("c")];
-            for (step, job, weight) in steps {
-                let node = &names[usize::from(job) % names.len()];
+        fn no_node_has_more_than_its_slots_whatever_happens(steps in prop::collection::vec((0..5_u8, 0..12_u8, 1..4_u32, any::<bool>()), 1..80), packs: bool) {
+            let mut account = Account { packs, ..Account::default() };
+            let names = ["a", "b", "c"];
+            for (step, job, weight, has_gpu) in steps {
+                let node = names[usize::from(job) % names.len()];
                 match step {
-                    0 => account.set(node, slots(4)),
-                    1 => shut(&mut account, node, 4),
+                    0 => set(&mut account, node, 4, true),
+                    1 => set(&mut account, node, 4, false),
                     2 => account.release(id(job)),
                     _ if account.held.contains_key(&id(job)) => {}
-                    _ => drop(account.claim(id(job), weight, false)),
+                    _ => {
+                        let selector = if has_gpu { "gpu=true" } else { "" };
+                        let claimed = claimed(&mut account, job, &class(weight, selector));
+                        prop_assert!(!has_gpu || claimed.as_deref() != Some("a"));
+                    }
                 }
-                for node in &names {
-                    prop_assert!(account.used(node) <= 4);
+                for node in names {
+                    prop_assert!(account.used(&name(node)) <= 4);
                 }
                 let held: u64 = account.held.values().map(|(_, weight)| u64::from(*weight)).sum();
                 prop_assert!(u64::from(account.most()) >= held);

@@ -1,5 +1,6 @@
 //! The file of the nodes that have joined: who they are, so that a hub that starts again knows whom to wait for.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -26,6 +27,8 @@ pub(super) struct Saved {
     pub(super) slots: u32,
     #[serde(default)]
     pub(super) draining: bool,
+    #[serde(default)]
+    pub(super) labels: BTreeMap<String, String>,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -74,6 +77,7 @@ mod tests {
             actor: "token:n7".to_owned(),
             slots: 4,
             draining: true,
+            labels: [("gpu".to_owned(), "a100".to_owned())].into(),
         };
         write(dir.path(), vec![saved.clone()]).unwrap();
         assert_eq!(read(dir.path()).unwrap(), [saved]);

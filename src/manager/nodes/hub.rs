@@ -1,12 +1,15 @@
 //! The nodes of a cluster as others than the jobs' tasks use them: who serves the links, and who governs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::NodeBook;
+use crate::runner::late;
 use crate::shared::Shared;
+use job::placement::OWN_LABELS;
 use job::time::Timestamp;
 use job::{Job, NodeName};
 use protocol::wire::link::{FromNode, Hello, ToNode};
@@ -20,6 +23,20 @@ pub struct HubSetup {
     pub is_node: bool,
     /// How long a node that is not heard keeps its jobs.
     pub lost_after: Duration,
+    /// The labels of the hub as a node.
+    pub labels: BTreeMap<String, String>,
+    /// Nodes are filled one after the other, and not evenly.
+    pub packs: bool,
+}
+
+/// What is added to the labels of a node by itself.
+#[must_use]
+pub fn own_labels(name: &NodeName) -> [(String, String); 2] {
+    let own = |key: &str, value: &str| (format!("{OWN_LABELS}{key}"), value.to_owned());
+    [
+        own("name", name.as_str()),
+        own("arch", std::env::consts::ARCH),
+    ]
 }
 
 /// A node as operators see it.
@@ -37,6 +54,8 @@ pub struct NodeState {
     pub is_shut: bool,
     /// The most that it runs, by weight.
     pub slots: u32,
+    /// Its labels.
+    pub labels: Arc<BTreeMap<String, String>>,
     /// How many jobs it has.
     pub jobs: usize,
     /// Their weight.
@@ -121,12 +140,15 @@ impl Hub {
     /// # Errors
     /// Says why it may not join, and what to do.
     pub async fn join(&self, hello: Hello, actor: &str) -> Result<Joined, String> {
+        let held = hello.jobs.clone();
         let joined = self.nodes.join(hello, actor).await?;
         if let Err(error) = self.carry().await {
             self.nodes.part(&joined.node, joined.epoch);
             return Err(format!("the hub cannot note who has joined: {error}"));
         }
         self.shared.nodes_changed();
+        let returned = late::catch_up(self.shared.clone(), joined.node.clone(), held);
+        self.shared.spawn(returned);
         Ok(joined)
     }
 

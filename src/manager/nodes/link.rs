@@ -47,6 +47,7 @@ pub(crate) struct NodeLink {
     pub(crate) store: String,
     pub(super) epoch: u64,
     pub(super) job: JobId,
+    pub(super) number: u64,
     pub(super) outgoing: mpsc::UnboundedSender<ToNode>,
     pub(super) inbox: mpsc::UnboundedReceiver<FromNode>,
 }
@@ -80,6 +81,7 @@ impl Drop for NodeLink {
         let mut books = self.book.books();
         if let Some(link) = books.link(&self.node)
             && link.epoch == self.epoch
+            && (link.jobs.get(&self.job)).is_some_and(|(number, _)| *number == self.number)
         {
             link.jobs.remove(&self.job);
         }

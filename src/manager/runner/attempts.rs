@@ -89,6 +89,10 @@ async fn clear_away(runner: &mut Runner) -> bool {
 /// The job as it ends if it waits for another attempt and there is to be none any more.
 pub(super) fn given_up(runner: &Runner) -> Option<Job> {
     runner.job.next_attempt_at?;
+    if runner.job.attempts.last()?.lost_with.is_some() {
+        // It was not its failure.
+        return None;
+    }
     let ended = runner.job.as_ended_last(clock::wall())?;
     // As it was asked when the attempt ended.
     let asked_at = runner.job.attempts.last()?.finished_at;

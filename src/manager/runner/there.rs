@@ -3,7 +3,9 @@
 //! Only a claim that is durable is handed over, and a node takes a job once, however often it is handed over. So a job has
 //! one node for good, unless that has said that it did not take it.
 
+pub(crate) mod late;
 mod place;
+mod restart;
 mod stops;
 
 use std::collections::{HashMap, VecDeque};
@@ -124,7 +126,10 @@ impl<'a> Away<'a> {
             }
             match left {
                 Left::Link => {}
-                Left::Refused => return Next::Start(self.asked_to_stop()),
+                Left::Refused => {
+                    let stopping = self.asked_to_stop();
+                    return place::wait_again(self.runner, stopping).await;
+                }
                 Left::Then(next) => return next,
             }
         }
@@ -357,14 +362,16 @@ impl<'a> Away<'a> {
         }
         if let Some(nodes) = &self.nodes {
             nodes.shut(&node);
-            nodes.release(id);
-            self.runner.shared.nodes_changed();
         }
         Some(Left::Refused)
     }
 
     /// Stores what the node reports, then shows it, then says so.
     async fn on_report(&mut self, link: &NodeLink, report: Report) -> Option<Left> {
+        if report.job.last_fence() < self.runner.job.last_fence() {
+            // Of an attempt that was given up for lost.
+            return None;
+        }
         let (seen, is_over) = (report.seen, report.job.state.is_terminal());
         let runner = &mut *self.runner;
         let before = runner.job.clone();
@@ -454,9 +461,16 @@ impl<'a> Away<'a> {
             "node {} {why}: nobody knows how the job ended, or whether it still runs there",
             node.unwrap_or_default()
         ));
+        if let Some(claim) = restart::wanted(&runner.job, &self.held) {
+            let next = restart::elsewhere(runner, &claim).await;
+            for (asked, _) in std::mem::take(&mut self.held) {
+                unreachable_now(asked);
+            }
+            return next;
+        }
         runner.shared.leave(runner.job.id);
         runner.commit_end().await;
-        stops::stop_on_return(runner);
+        late::after_loss(&runner.shared, &runner.job);
         for (asked, _) in std::mem::take(&mut self.held) {
             // A stop of what is over is granted.
             match asked {

@@ -263,6 +263,7 @@ impl Run {
                 | SubmitError::Archive { .. }
                 | SubmitError::RunnerOnly
                 | SubmitError::NeedsHub
+                | SubmitError::NoNodes
                 | SubmitError::Unavailable(_)),
             ) => {
                 self.warn(&record, &error.to_string());

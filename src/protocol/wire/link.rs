@@ -34,6 +34,12 @@ pub struct Hello {
     pub version: String,
     /// The most jobs that it runs, by their weights.
     pub slots: u32,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// The jobs that it has and that have not ended or are lost, each by which claim.
+    #[serde(default)]
+    pub jobs: Vec<(JobId, u32)>,
 }
 
 /// Node → hub.

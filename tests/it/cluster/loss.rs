@@ -1,7 +1,7 @@
 //! A node that dies: what is told, when its jobs are lost, and what becomes of what it has left.
 
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Cluster, kill_service};
 use crate::harness::{eventually, id, processes_with, unique_seconds};
@@ -49,14 +49,201 @@ async fn jobs_of_a_dead_node_are_lost_after_a_time_and_what_is_left_is_ended_whe
     assert_eq!(processes_with(&seconds).len(), 1);
     let asked = cluster.hub.delete(&id, "wait=1").await;
     assert_eq!(asked.status, 202, "{asked}");
+    let said = asked.json()["state_message"].to_string();
+    assert!(said.contains("when node n1 is there"), "{said}");
+    // The stop outlasts the hub.
+    cluster.crash_hub().await;
+    let again = cluster.node_builder("n1");
+    cluster.nodes[0].start_again(again).await;
+    eventually("what is left of it is ended", async || {
+        processes_with(&seconds).is_empty().then_some(())
+    })
+    .await;
+    let ended = cluster.hub.delete(&id, "wait=30").await;
+    assert_eq!(ended.status, 200, "{ended}");
+    // A terminal state is not taken back.
+    let told = reported_late(&cluster, &id).await;
+    assert_eq!(
+        (&told["state"], &told["finished_at"], &told["exit"]),
+        (&lost["state"], &lost["finished_at"], &json!(null))
+    );
+    assert_eq!(told["late"]["node"], "n1", "{told:#}");
+}
+
+/// The job once its node has said how it ended after it was given up for lost.
+async fn reported_late(cluster: &Cluster, id: &str) -> Value {
+    eventually("it is told how it ended", async || {
+        let job = cluster.hub.job(id).await;
+        let state = job["late"]["state"].as_str();
+        state.is_some_and(|it| it != "running").then_some(job)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_end_of_a_lost_job_is_told_when_its_node_comes_back_and_its_output_is_there() {
+    let args = ["--role", "api", "--node-lost-after-seconds", "1"];
+    let mut cluster = Cluster::start_with(1, &args).await;
+    let gate = cluster.hub.scratch().join("gate");
+    let script = format!(
+        "echo a; until test -e {}; do sleep 0.05; done; echo b; exit 6",
+        gate.display()
+    );
+    let job = cluster.hub.submit(&json!({ "script": script })).await;
+    let id = id(&job);
+    cluster.hub.says(&id, "a\n").await;
+    // Its monitor and the job go on.
+    cluster.nodes[0].kill_supervisor();
+    let lost = cluster.hub.finished(&id).await;
+    assert_eq!(lost["state_reason"], "node_lost", "{lost:#}");
+    assert!(lost.get("late").is_none(), "{lost:#}");
+    let again = cluster.node_builder("n1");
+    cluster.nodes[0].start_again(again).await;
+    eventually("it is told that it still runs", async || {
+        let job = cluster.hub.job(&id).await;
+        (job["late"]["state"] == "running").then_some(())
+    })
+    .await;
+    std::fs::write(&gate, "").unwrap();
+    let told = reported_late(&cluster, &id).await;
+    assert_eq!(
+        (&told["state"], &told["state_reason"], &told["exit"]),
+        (&json!("lost"), &json!("node_lost"), &json!(null))
+    );
+    assert_eq!(
+        (&told["late"]["state"], &told["late"]["exit"]["code"]),
+        (&json!("failed"), &json!(6)),
+        "{told:#}"
+    );
+    assert_eq!(cluster.hub.text(&id).await, "a\nb\n");
+    let kinds = cluster.kinds(&id).await;
+    let expected = [
+        "job.created",
+        "job.started",
+        "job.finished",
+        "job.reported_late",
+        "job.reported_late",
+    ];
+    assert_eq!(kinds, expected);
+    // It is told once.
+    cluster.crash_hub().await;
+    cluster.connected("n1", true).await;
+    cluster.hub.run_script("exit 0").await;
+    assert_eq!(cluster.hub.job(&id).await["version"], told["version"]);
+}
+
+/// The opposite of at most once, for whom wants it: it overlaps, and the first attempt is ended when it is found.
+#[tokio::test]
+async fn a_job_that_wants_it_starts_again_elsewhere_when_its_node_is_lost() {
+    let args = ["--role", "api", "--node-lost-after-seconds", "1"];
+    let mut cluster = Cluster::start_with(2, &args).await;
+    let starts = cluster.hub.scratch().join("starts");
+    let gate = cluster.hub.scratch().join("gate");
+    let script = format!(
+        "echo $PROCESSION_ATTEMPT $$ >> {}; echo attempt $PROCESSION_ATTEMPT; until test -e {}; do sleep 0.05; done; exit 7",
+        starts.display(),
+        gate.display()
+    );
+    let body =
+        json!({"script": script, "on_node_loss": "restart", "placement": {"nodes": ["n1", "n2"]}});
+    let job = cluster.hub.submit(&body).await;
+    let id = id(&job);
+    assert_eq!((&job["node"], &job["attempt"]), (&json!("n1"), &json!(1)));
+    cluster.hub.says(&id, "attempt 1\n").await;
+    cluster.nodes[0].kill_supervisor();
+    let job = eventually("it runs on the other one", async || {
+        let job = cluster.hub.job(&id).await;
+        (job["state"] == "running" && job["attempt"] == 2).then_some(job)
+    })
+    .await;
+    assert_eq!(job["node"], "n2", "{job:#}");
+    let first = &job["attempts"][0];
+    assert_eq!(
+        (
+            &first["number"],
+            &first["cause"],
+            &first["node"],
+            &first["exit"]
+        ),
+        (&json!(1), &json!("node_lost"), &json!("n1"), &json!(null)),
+        "{job:#}"
+    );
+    cluster.hub.says(&id, "attempt 2\n").await;
+    let begun = std::fs::read_to_string(&starts).unwrap();
+    let pids: Vec<i32> = begun
+        .lines()
+        .map(|line| line.split(' ').nth(1).unwrap().parse().unwrap())
+        .collect();
+    assert_eq!(pids.len(), 2, "{begun}");
+    let lives = |pid: i32| std::path::Path::new(&format!("/proc/{pid}")).exists();
+    assert!(
+        lives(pids[0]) && lives(pids[1]),
+        "both run: that was asked for"
+    );
+    // The hub is started again, and the node comes back: its attempt is not wanted any more.
+    cluster.crash_hub().await;
     let again = cluster.node_builder("n1");
     cluster.nodes[0].start_again(again).await;
     cluster.connected("n1", true).await;
-    let ended = cluster.hub.delete(&id, "wait=30").await;
-    assert_eq!(ended.status, 200, "{ended}");
-    assert_eq!(processes_with(&seconds), []);
-    // A terminal state is not taken back.
-    assert_eq!(cluster.hub.job(&id).await["version"], lost["version"]);
+    eventually("the first attempt is ended", async || {
+        (!lives(pids[0])).then_some(())
+    })
+    .await;
+    assert!(lives(pids[1]));
+    std::fs::write(&gate, "").unwrap();
+    let ended = cluster.hub.finished(&id).await;
+    assert_eq!(
+        (&ended["state"], &ended["exit"]["code"], &ended["attempt"]),
+        (&json!("failed"), &json!(7), &json!(2)),
+        "{ended:#}"
+    );
+    assert_eq!(cluster.hub.text(&id).await, "attempt 2\n");
+    let kinds = cluster.kinds(&id).await;
+    let expected = [
+        "job.created",
+        "job.started",
+        "job.attempt_finished",
+        "job.started",
+        "job.finished",
+    ];
+    assert_eq!(kinds, expected);
+}
+
+/// With one node alone it waits for that one, which ends the first attempt before it begins the second.
+#[tokio::test]
+async fn a_restarted_job_may_come_back_to_the_node_that_it_was_lost_with() {
+    let args = ["--role", "api", "--node-lost-after-seconds", "1"];
+    let mut cluster = Cluster::start_with(1, &args).await;
+    let starts = cluster.hub.scratch().join("starts");
+    let script = format!(
+        "echo $$ >> {}; test $PROCESSION_ATTEMPT = 2 || exec sleep 1000; echo second",
+        starts.display()
+    );
+    let body = json!({"script": script, "on_node_loss": "restart"});
+    let id = id(&cluster.hub.submit(&body).await);
+    eventually("it has begun", async || {
+        std::fs::read_to_string(&starts).ok()
+    })
+    .await;
+    cluster.nodes[0].kill_supervisor();
+    eventually("it waits for a node", async || {
+        let job = cluster.hub.job(&id).await;
+        (job["state_reason"] == "no_matching_node").then_some(())
+    })
+    .await;
+    let again = cluster.node_builder("n1");
+    cluster.nodes[0].start_again(again).await;
+    let ended = cluster.hub.finished(&id).await;
+    assert_eq!(
+        (&ended["state"], &ended["attempt"]),
+        (&json!("succeeded"), &json!(2)),
+        "{ended:#}"
+    );
+    assert_eq!(cluster.hub.text(&id).await, "second\n");
+    let begun = std::fs::read_to_string(&starts).unwrap();
+    let first = begun.lines().next().unwrap();
+    assert!(!std::path::Path::new(&format!("/proc/{first}")).exists());
+    assert_eq!(begun.lines().count(), 2, "{begun}");
 }
 
 /// A stop is taken whether the node is there or not, and holds over a restart of the hub.

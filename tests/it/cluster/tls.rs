@@ -11,7 +11,7 @@ use super::bad_input::says;
 use super::{Cluster, builder, port};
 use crate::harness::Lines;
 
-/// An authority, a certificate of it for 127.0.0.1, and the key.
+/// An authority, a certificate of it for an address, and the key.
 struct Certificates {
     authority: String,
     certificate: String,
@@ -19,7 +19,7 @@ struct Certificates {
 }
 
 impl Certificates {
-    fn new() -> Self {
+    fn new(address: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params
             .distinguished_name
@@ -27,7 +27,7 @@ impl Certificates {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        let params = CertificateParams::new([address.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &authority).unwrap();
         Self {
             authority: authority.pem(),
@@ -51,15 +51,16 @@ impl Certificates {
     }
 }
 
-/// A hub without nodes that talks TLS; the file of its authority.
-async fn hub() -> (Cluster, PathBuf) {
+/// A hub without nodes that talks TLS at this address; the file of its authority.
+pub(super) async fn hub(address: &str) -> (Cluster, PathBuf) {
     let failpoints = tempfile::tempdir().unwrap();
-    let certificates = Certificates::new();
+    let certificates = Certificates::new(address);
     let [authority, certificate, key] = certificates.write(failpoints.path());
     let port = port();
+    let listen = format!("--listen={address}:{port}");
     let hub = builder(&failpoints)
         .args(["--cluster", "local", "--node-name", "hub", "--role", "api"])
-        .args([format!("--listen=127.0.0.1:{port}")])
+        .args([listen])
         .args([format!("--tls-cert={}", certificate.display())])
         .args([format!("--tls-key={}", key.display())])
         .trusting(certificates.authority);
@@ -75,10 +76,10 @@ async fn hub() -> (Cluster, PathBuf) {
 
 #[tokio::test]
 async fn a_node_joins_over_tls_with_the_authority_of_its_hub_and_with_no_other() {
-    let (mut cluster, authority) = hub().await;
+    let (mut cluster, authority) = hub("127.0.0.1").await;
     let hub_url = format!("https://127.0.0.1:{}", cluster.port);
     let other = tempfile::tempdir().unwrap();
-    let [stranger, ..] = Certificates::new().write(other.path());
+    let [stranger, ..] = Certificates::new("127.0.0.1").write(other.path());
     cluster.token("n1").await;
     for (url, args, why) in [
         (&hub_url, vec![], "cannot be reached"),

@@ -2251,11 +2251,38 @@ export interface components {
              */
             inputs: components["schemas"]["Input"][] | null;
             artifacts?: null | components["schemas"]["ArtifactRules"];
+            /** @description Which nodes of a cluster the job may run on. Only a hub takes it. Shown if it was given. */
+            placement?: null | components["schemas"]["Placement"];
+            /**
+             * @description What becomes of the job if its node is lost (`--node-lost-after-seconds`). With `lost` it ends as `lost`. With `restart` it starts
+             *     again on another node, as its next attempt, although it may still run where nobody hears it; that attempt is ended when its node
+             *     comes back. Excludes an open standard input and a terminal. Shown if it is `restart`.
+             * @enum {string|null}
+             */
+            on_node_loss?: "lost" | "restart" | null;
             /**
              * @description How long record and output are kept after the end.
              * @default 604800
              */
             ttl_seconds_after_finished: number | null;
+        };
+        Placement: {
+            /**
+             * @description Conditions on the labels of the node, in the syntax of `label_selector`: `gpu=a100,zone in (a,b)`. Each node has `procession/name` and `procession/arch` by itself.
+             * @example gpu=a100,zone in (a,b)
+             */
+            node_selector?: string | null;
+            /** @description One of these nodes. */
+            nodes?: string[] | null;
+        };
+        /** @description What a node has reported of a job that had been given up for lost. */
+        Late: {
+            node: string;
+            /** @description That of the job there; if it is not terminal, it still runs, and `DELETE` ends it. */
+            state: components["schemas"]["State"];
+            exit: null | components["schemas"]["Exit"];
+            /** @description By the clock of the node. */
+            finished_at: null | components["schemas"]["Timestamp"];
         };
         /**
          * @description Exactly one of `log`, `port`, `file` and `notify`. If it does not come within `timeout_seconds` of the start of the attempt, that is the
@@ -2623,6 +2650,8 @@ export interface components {
             killed_leftovers: number;
             /** @description One sentence for people on how it ended. */
             message: string | null;
+            /** @description In a cluster, of an attempt with the cause `node_lost`: the node that it was lost with. What it has written stays there. */
+            node?: string;
         };
         /** @description Lines of a terminal or characters of a line. */
         TerminalLength: number;
@@ -2902,7 +2931,7 @@ export interface components {
              * @description A stable word. Of an ended job the cause; of a queued one the first gate that is shut at this moment: `held`, `waiting_for_dependencies`, `waiting_for_time`,
              *     `waiting_for_batch` (as many jobs of its batch run as may), `waiting_for_key`, `never_fits`
              *     (its weight is above a limit that was lowered), `waiting_for_retry` (between two attempts), `queue_paused`, `waiting_for_rate`, `waiting_for_queue`, or
-             *     `waiting_for_slot` (the service is full). What a job waits for does not make `version` grow. In a cluster, `node_unreachable` of a
+             *     `waiting_for_slot` (the service is full); in a cluster also `no_matching_node` (no node could run it; `state_message` says why). What a job waits for does not make `version` grow. In a cluster, `node_unreachable` of a
              *     job whose node has not been heard for some seconds.
              */
             state_reason: string | null;
@@ -2947,7 +2976,7 @@ export interface components {
             process: null | components["schemas"]["Process"];
             /** @description The number of the present, the next or the last attempt. `exit`, `termination`, `process` and `spawn_failure` are of that; `started_at` is of the first; `usage` is of all. */
             attempt: number;
-            /** @description The attempts that have ended, of a job with `retry`. */
+            /** @description The attempts that have ended, of a job with `retry` or `on_node_loss: restart`. */
             attempts: components["schemas"]["Attempt"][];
             /** @description Between two attempts the time at which the next one may begin. */
             next_attempt_at: null | components["schemas"]["Timestamp"];
@@ -2966,6 +2995,8 @@ export interface components {
             artifacts: null | components["schemas"]["Artifacts"];
             /** @description In a cluster alone: the node that has the job. Absent before it has one. */
             node?: string;
+            /** @description In a cluster alone: what became of a job that is `lost`, once its node has come back. Absent before. */
+            late?: components["schemas"]["Late"];
         };
         /** @description What a list shows of a job; the fields have the meaning that they have in `Job`. */
         BasicJob: {
@@ -3055,6 +3086,10 @@ export interface components {
             draining: boolean;
             /** @description It is given jobs if it has room. */
             accepting: boolean;
+            /** @description Those of `--node-label`, and `procession/name` and `procession/arch`. */
+            labels: {
+                [key: string]: string;
+            };
             /** @description The most that it runs, by weight (`--max-running` of the node). */
             slots: number;
             /** @description How many jobs it has. */
@@ -3341,7 +3376,7 @@ export interface components {
             next_offset: number;
         };
         /** @enum {string} */
-        EventType: "job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.warned" | "job.changed" | "job.ready" | "job.not_ready" | "job.attempt_finished" | "job.artifacts" | "job.finished" | "job.webhook_delivered" | "job.webhook_failed" | "batch.created" | "batch.finished" | "schedule.started" | "schedule.skipped" | "schedule.changed" | "queue.changed";
+        EventType: "job.created" | "job.started" | "job.paused" | "job.resumed" | "job.stopping" | "job.signaled" | "job.warned" | "job.changed" | "job.ready" | "job.not_ready" | "job.attempt_finished" | "job.artifacts" | "job.finished" | "job.reported_late" | "job.webhook_delivered" | "job.webhook_failed" | "batch.created" | "batch.finished" | "schedule.started" | "schedule.skipped" | "schedule.changed" | "queue.changed";
         /**
          * @description A happening, as a CloudEvent 1.0. `source` names the store that it comes from, `time` is when it happened. `subject` is the job's id,
          *     `batch/` and that of a batch, `schedule/` and the name of a schedule, or `queue/` and that of a queue; the last two are only in
@@ -3446,6 +3481,8 @@ export interface components {
                 /** @description With `job.finished` and `job.attempt_finished`. */
                 exit?: null | components["schemas"]["Exit"];
                 next_attempt_at?: components["schemas"]["Timestamp"];
+                /** @description With `job.reported_late`. */
+                late?: components["schemas"]["Late"];
                 /** @description With `job.webhook_delivered`, `job.webhook_failed`: which of the spec's. */
                 webhook?: number;
                 /** @description The id of the event that was delivered or given up. */

@@ -11,7 +11,7 @@ import { settings } from "../state/settings.ts";
 import { subjectOf, typeWords } from "../state/subject.ts";
 import { readEvents, told } from "./job/JobEvents.tsx";
 
-const TYPES: EventType[] = ["job.created", "job.started", "job.ready", "job.not_ready", "job.warned", "job.paused", "job.resumed", "job.signaled", "job.changed", "job.stopping", "job.attempt_finished", "job.artifacts", "job.finished", "job.webhook_delivered", "job.webhook_failed", "batch.created", "batch.finished", "schedule.started", "schedule.skipped", "schedule.changed", "queue.changed"];
+const TYPES: EventType[] = ["job.created", "job.started", "job.ready", "job.not_ready", "job.warned", "job.paused", "job.resumed", "job.signaled", "job.changed", "job.stopping", "job.attempt_finished", "job.artifacts", "job.finished", "job.reported_late", "job.webhook_delivered", "job.webhook_failed", "batch.created", "batch.finished", "schedule.started", "schedule.skipped", "schedule.changed", "queue.changed"];
 const KEPT = 500;
 
 export function Events() {

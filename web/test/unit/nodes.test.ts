@@ -2,9 +2,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Node } from "../../src/api/model.ts";
 import { result } from "../../src/state/words.ts";
-import { sentence, standing } from "../../src/views/nodes/nodes.ts";
+import { labels, sentence, standing } from "../../src/views/nodes/nodes.ts";
 
-const NODE: Node = { name: "n1", state: "connected", hub: false, draining: false, accepting: true, slots: 8, jobs: 2, weight: 3, version: "0.1.0", since: "2026-01-01T00:00:00Z", lost_at: null };
+const NODE: Node = { name: "n1", state: "connected", hub: false, draining: false, accepting: true, labels: { "procession/name": "n1", gpu: "a100" }, slots: 8, jobs: 2, weight: 3, version: "0.1.0", since: "2026-01-01T00:00:00Z", lost_at: null };
 
 test("a node stands as one word, and what follows for its jobs", () => {
   const words = (node: Partial<Node>): string[] => { const { word, means } = standing({ ...NODE, ...node }); return [word, means]; };
@@ -14,6 +14,10 @@ test("a node stands as one word, and what follows for its jobs", () => {
   assert.deepEqual(words({ accepting: false }), ["Takes no jobs", "it says so itself"]);
   // That it is away is more than that it is drained.
   assert.deepEqual(words({ state: "unreachable", draining: true, accepting: false }), ["Unreachable", "its jobs run on, unseen"]);
+});
+
+test("the labels that somebody has given a node", () => {
+  assert.deepEqual(labels(NODE), ["gpu=a100"]);
 });
 
 test("the cluster in a sentence", () => {

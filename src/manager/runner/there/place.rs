@@ -3,14 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::{Away, store};
 use crate::nodes::NodeBook;
-use crate::runner::requests::JobRequest;
-use crate::runner::{Next, Runner, Stopping, log};
-use crate::time::until;
-use crate::{RequestError, batches};
-use job::life::Refusal;
-use job::outcome::{Cause, Termination};
+use crate::runner::{Next, Runner, Stopping};
+use crate::{batches, chains};
 use job::spec::Secrets;
 use job::{Claim, Job, NodeName, State};
 use linux::failpoint;
@@ -29,69 +27,44 @@ pub(in crate::runner) enum Chosen {
     Then(Next),
 }
 
-/// Is it one that only this machine can run? Its files are here.
-fn must_be_here(job: &Job) -> bool {
-    job.spec.workspace.is_some() || job.claim.is_none() && !job.attempts.is_empty()
-}
-
-/// Finds a node for a job that has a slot of the service, and waits for one.
+/// Finds the node that a job has its place on.
 pub(in crate::runner) async fn choose(
     runner: &mut Runner,
-    nodes: &Arc<NodeBook>,
+    nodes: &NodeBook,
     stopping: &mut Option<Stopping>,
 ) -> Chosen {
-    let mut changes = nodes.changes();
-    let mut has_said = false;
-    let deadline = runner.start_deadline();
-    loop {
-        changes.borrow_and_update();
-        if let Some(stopping) = stopping.take() {
-            return Chosen::Then(runner.cancel(stopping).await);
-        }
-        if runner.shutdown.borrow().is_some() {
-            return Chosen::Then(runner.stay_queued());
-        }
-        let (id, weight) = (runner.job.id, runner.job.spec.weight);
-        match nodes.claim(id, weight, must_be_here(&runner.job)) {
-            Some((_, _, true)) => return Chosen::Here,
-            Some((node, store, false)) => return Chosen::There(node, store),
-            None => {}
-        }
-        if !std::mem::replace(&mut has_said, true) {
-            runner.job.state = State::Queued;
-            runner.job.message = Some("it waits for a node that has room for it".to_owned());
-            runner.publish();
-            runner.answer();
-        }
-        tokio::select! {
-            _ = changes.changed() => {}
-            _ = runner.shutdown.changed() => {}
-            () = until(deadline) => {
-                runner.shared.leave(id);
-                let termination = Termination::unasked(Cause::StartDeadline);
-                runner.end_unstarted(termination).await;
-                return Chosen::Then(Next::Over);
-            }
-            Some(asked) = runner.requests.recv() => match *asked {
-                JobRequest::Stop(stop, reply) => {
-                    log::stopping(&runner.job, &stop);
-                    *stopping = Some((stop, reply));
-                }
-                JobRequest::Relay(_, reply) => drop(reply.send(Err(Refusal::NotStarted.into()))),
-                JobRequest::Follow => {}
-                JobRequest::Amend(version, amendment, reply) => {
-                    let amended = if version != runner.job.version {
-                        Err(RequestError::Changed)
-                    } else if amendment.changes_place(&runner.job) {
-                        Err(RequestError::NotQueued)
-                    } else {
-                        runner.amend(*amendment).await
-                    };
-                    let _ = reply.send(amended);
-                }
-            },
-        }
+    if let Some(stopping) = stopping.take() {
+        return Chosen::Then(runner.cancel(stopping).await);
     }
+    if runner.shutdown.borrow().is_some() {
+        return Chosen::Then(runner.stay_queued());
+    }
+    match nodes.place_of(runner.job.id) {
+        Some((_, _, true)) => Chosen::Here,
+        Some((node, store, false)) => Chosen::There(node, store),
+        // It has gone in this very moment.
+        None => Chosen::Then(wait_again(runner, None).await),
+    }
+}
+
+/// A job that has a place and could not be given to that node waits for another one.
+pub(super) async fn wait_again(runner: &mut Runner, stopping: Option<Stopping>) -> Next {
+    let id = runner.job.id;
+    if !take_back(runner).await {
+        return Next::Over;
+    }
+    let was_queued = runner.job.state == State::Queued;
+    runner.job.state = State::Queued;
+    runner.shared.leave(id);
+    let (slot, has_slot) = oneshot::channel();
+    let ticket = runner.shared.room.ticket_of(&runner.job);
+    runner.shared.room.enter(ticket, Some(slot));
+    chains::linked(&runner.shared, id);
+    if !was_queued {
+        runner.publish();
+    }
+    runner.shared.grant();
+    Next::Wait(has_slot, stopping)
 }
 
 /// Makes it durable that no node has the job, before it starts here. `false` if the service ends first.
@@ -105,7 +78,7 @@ pub(in crate::runner) async fn hand_over(
     secrets: &Secrets,
     (node, store_id): (NodeName, String),
 ) -> Next {
-    let fence = runner.job.claim.as_ref().map_or(0, |it| it.fence) + 1;
+    let fence = runner.job.last_fence() + 1;
     runner.job.claim = Some(Box::new(Claim {
         node,
         store: store_id,
@@ -116,6 +89,7 @@ pub(in crate::runner) async fn hand_over(
     }));
     runner.job.state = State::Starting;
     runner.job.message = None;
+    runner.job.next_attempt_at = None;
     runner.job.version += 1;
     failpoint::hit("claim.storing");
     if !store(runner, Vec::new()).await {
@@ -134,6 +108,7 @@ pub(super) fn assignment(job: &Job, secrets: &Secrets) -> Assignment {
     "default".clone_into(&mut spec.queue);
     spec.priority = 0;
     spec.start_deadline = None;
+    spec.placement = None;
     spec.ttl_after_finished = spec.ttl_after_finished.max(KEPT);
     let handed = Job {
         name: job.name.clone(),
@@ -142,6 +117,9 @@ pub(super) fn assignment(job: &Job, secrets: &Secrets) -> Assignment {
         trace: job.trace.clone(),
         schedule: job.schedule.clone(),
         claim: job.claim.clone(),
+        started_at: job.started_at,
+        attempt: job.attempt,
+        attempts: job.attempts.clone(),
         ..Job::accepted(
             job.id,
             job.created_by.clone(),

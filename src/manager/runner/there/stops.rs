@@ -6,10 +6,8 @@ use tokio::sync::oneshot;
 
 use super::{Away, store, unreachable_now};
 use crate::RequestError;
-use crate::nodes::Found;
+use crate::runner::Stopping;
 use crate::runner::requests::JobRequest;
-use crate::runner::{Runner, Stopping};
-use protocol::wire::link::Ask;
 
 impl Away<'_> {
     /// A stop that was asked while the node was not there, for whoever has the job next.
@@ -43,34 +41,4 @@ impl Away<'_> {
         };
         let _ = reply.send(answer);
     }
-}
-
-/// A job is lost whose stop has not reached its node: what runs there is ended if the node comes back, as far as this
-/// service lives to see it.
-pub(super) fn stop_on_return(runner: &Runner) {
-    let (Some(nodes), Some(claim)) = (runner.shared.nodes.clone(), &runner.job.claim) else {
-        return;
-    };
-    let (Some(stop), node, job) = (claim.stop.clone(), claim.node.clone(), runner.job.id) else {
-        return;
-    };
-    let mut shutdown = runner.shutdown.clone();
-    runner.shared.spawn(async move {
-        let mut changes = nodes.changes();
-        loop {
-            changes.borrow_and_update();
-            match nodes.find(&node, job) {
-                Found::Linked(link) => {
-                    link.ask(Ask::Stop(*stop));
-                    return;
-                }
-                Found::Unknown => return,
-                Found::Away(_) => {}
-            }
-            tokio::select! {
-                _ = changes.changed() => {}
-                _ = shutdown.wait_for(Option::is_some) => return,
-            }
-        }
-    });
 }

@@ -9,7 +9,7 @@ import { link } from "../../router.ts";
 import { count, duration } from "../../state/format.ts";
 import { isHub, may } from "../../state/me.ts";
 import { useResource } from "../../state/resource.ts";
-import { sentence, standing } from "./nodes.ts";
+import { labels, sentence, standing } from "./nodes.ts";
 
 export function Nodes() {
   return isHub() === false ? <div class="card empty"><h2>One machine</h2><p class="muted">This service is no hub of a cluster: it runs all of its jobs itself. <code class="mono">procession serve --cluster local</code> starts a hub.</p></div> : <List />;
@@ -63,7 +63,7 @@ function Row({ node, onDrain, onForget }: { node: Node; onDrain: () => void; onF
     <tr>
       <td>
         <span class="first"><bdi class="name">{node.name}</bdi>{node.hub && <span class="label">this service</span>}</span>
-        <span class="cmd">{node.version ?? "not heard yet"}</span>
+        <span class="cmd">{[node.version ?? "not heard yet", ...labels(node)].join(" ")}</span>
       </td>
       <td>
         <span class={`state ${shape}`}><StateShape state={shape} /><span class="word">{word}</span></span>

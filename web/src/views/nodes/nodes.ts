@@ -11,6 +11,11 @@ export function standing(node: Node): { shape: State; word: string; means: strin
   return { shape: "succeeded", word: "Connected", means: "" };
 }
 
+/** Its labels, but for those that each node has by itself. */
+export function labels(node: Node): string[] {
+  return Object.entries(node.labels).filter(([key]) => !key.startsWith("procession/")).map(([key, value]) => `${key}=${value}`);
+}
+
 /** The whole cluster in a sentence. */
 export function sentence(nodes: Node[]): string {
   const sum = (of: (node: Node) => number): number => nodes.reduce((total, node) => total + of(node), 0);

@@ -1,0 +1,224 @@
+//! F17, the large one: a real hub with a thousand nodes that speak the real protocol and run nothing.
+//!
+//! They are tasks of this program. Each takes what it is given, says that it runs, and that it has ended.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+use crate::cluster::{get, hub, token, until};
+use crate::report::Row;
+use crate::service::{Scratch, Service, pause};
+use crate::stats::float64;
+use crate::{Plan, note, processes};
+use job::event::{Cursor, What};
+use job::outcome::{Cause, Exit, ExitStatus, Termination};
+use job::time::Timestamp;
+use job::{Job, State};
+use protocol::wire::link::{FromNode, Happened, Hello, PROTOCOL, Report, ToNode};
+
+const NODES: usize = 1000;
+
+/// How many jobs a second.
+const RATE: u32 = 200;
+
+type Socket = WebSocketStream<TcpStream>;
+
+/// One node, until its link ends.
+struct Node {
+    socket: Socket,
+    /// The number of the last event of its store.
+    last: Cursor,
+}
+
+fn failed(error: &Error) -> io::Error {
+    io::Error::other(error.to_string())
+}
+
+impl Node {
+    async fn join(address: SocketAddr, token: &str, number: usize) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        let url = format!("ws://{address}/cluster/link");
+        let mut request = url.into_client_request().map_err(|error| failed(&error))?;
+        let token = HeaderValue::try_from(format!("Bearer {token}")).map_err(io::Error::other)?;
+        request.headers_mut().insert("authorization", token);
+        let (socket, _) = client_async(request, stream)
+            .await
+            .map_err(|error| failed(&error))?;
+        let mut node = Self { socket, last: 0 };
+        let name = format!("sim-{number}");
+        node.say(&FromNode::Hello(Hello {
+            protocol: PROTOCOL,
+            node: name.parse().map_err(io::Error::other)?,
+            store: format!("urn:sim:{number}"),
+            place: "here".to_owned(),
+            version: "0".to_owned(),
+            slots: 16,
+            labels: [("zone".to_owned(), format!("z{}", number % 10))].into(),
+            jobs: Vec::new(),
+        }))
+        .await?;
+        Ok(node)
+    }
+
+    async fn say(&mut self, message: &FromNode) -> io::Result<()> {
+        let text = serde_json::to_string(message)?;
+        let sent = self.socket.send(Message::text(text)).await;
+        sent.map_err(|error| failed(&error))
+    }
+
+    async fn serve(mut self) -> io::Result<()> {
+        while let Some(message) = self.socket.next().await {
+            let text = match message.map_err(|error| failed(&error))? {
+                Message::Text(text) => text,
+                Message::Close(_) => return Ok(()),
+                Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {
+                    continue;
+                }
+            };
+            match serde_json::from_str(&text)? {
+                ToNode::Ping => self.say(&FromNode::Pong { accepts: true }).await?,
+                ToNode::Assign(assignment) => self.run(assignment.job).await?,
+                ToNode::Refused { why } => return Err(io::Error::other(why)),
+                ToNode::Welcome { .. }
+                | ToNode::Follow { .. }
+                | ToNode::Ack { .. }
+                | ToNode::Ask { .. }
+                | ToNode::Forget(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What a node reports of a job that ends at once.
+    async fn run(&mut self, mut job: Job) -> io::Result<()> {
+        let now = Timestamp::from_micros(job.created_at.as_micros() + 1000);
+        job.state = State::Running;
+        job.started_at = Some(now);
+        job.version += 1;
+        self.report(&job, What::Started { pid: Some(7) }).await?;
+        job.state = State::Succeeded;
+        job.finished_at = Some(now);
+        job.version += 1;
+        job.exit = Some(Exit {
+            status: ExitStatus::Code(0),
+            at: now,
+            oom_killed: None,
+        });
+        job.termination = Some(Termination::unasked(Cause::Exited));
+        job.output.complete = true;
+        let ended = What::Finished {
+            cause: Some(Cause::Exited),
+            exit: job.exit,
+            requested_by: None,
+            reason: None,
+        };
+        self.report(&job, ended).await
+    }
+
+    async fn report(&mut self, job: &Job, what: What) -> io::Result<()> {
+        self.last += 1;
+        let happened = Happened {
+            at: job.started_at.unwrap_or_default(),
+            state: job.state,
+            attempt: 1,
+            what,
+        };
+        let report = Report {
+            job: job.clone(),
+            events: vec![happened],
+            seen: self.last,
+            answers: Vec::new(),
+        };
+        self.say(&FromNode::Report(Box::new(report))).await
+    }
+}
+
+/// Cores and memory in MB of the hub's server over this time.
+fn cost(
+    hub: &Service,
+    time: Duration,
+    mut work: impl FnMut() -> io::Result<()>,
+) -> io::Result<(f64, f64)> {
+    let server = hub.server_pid()?;
+    let (begin, used) = (Instant::now(), processes::cpu(server));
+    while begin.elapsed() < time {
+        work()?;
+    }
+    let used = processes::cpu(server).saturating_sub(used);
+    let cores = float64(used) / 1e9 / begin.elapsed().as_secs_f64();
+    Ok((cores, float64(processes::rss(server)) / 1e3))
+}
+
+/// F17 with many nodes.
+pub(crate) fn figures(plan: &Plan, rows: &mut Vec<Row>) -> io::Result<()> {
+    note("F17 with 1000 nodes");
+    let scratch = Scratch::new()?;
+    let hub = hub(&scratch, &["--max-connections", "4096"])?;
+    let token = token(&hub, "sim", &scratch.path().join("token"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    let address = hub.address;
+    let nodes = runtime.block_on(async {
+        let mut nodes = JoinSet::new();
+        for number in 0..NODES {
+            nodes.spawn(Node::join(address, &token, number).await?.serve());
+        }
+        io::Result::Ok(nodes)
+    })?;
+    let connected = || -> io::Result<usize> {
+        let list = get(&hub, "/nodes")?;
+        let nodes = list["nodes"].as_array().into_iter().flatten();
+        Ok(nodes.filter(|node| node["state"] == "connected").count())
+    };
+    until(|| Ok(connected()? == NODES))?;
+    let time = plan.load * 2;
+    let (idle, idle_mb) = cost(&hub, time, || {
+        pause(Duration::from_millis(50));
+        Ok(())
+    })?;
+    let mut connection = hub.connect()?;
+    let (begin, mut submitted) = (Instant::now(), 0_u32);
+    let (busy, busy_mb) = cost(&hub, time, || {
+        let due = begin + Duration::from_secs(1) * submitted / RATE;
+        pause(due.saturating_duration_since(Instant::now()));
+        submitted += 1;
+        let answer = connection.exchange(&hub.short_job(""))?;
+        match answer.status {
+            201 => Ok(()),
+            _ => Err(io::Error::other(answer.body)),
+        }
+    })?;
+    let rate = f64::from(submitted) / begin.elapsed().as_secs_f64();
+    hub.wait_for_live(0)?;
+    let left = connected()?;
+    if left != NODES {
+        return Err(io::Error::other(format!("{left} nodes are left")));
+    }
+    rows.push(Row::new(
+        "F17",
+        "the hub with 1000 simulated nodes, idle",
+        format!("{idle:.2} cores, {idle_mb:.0} MB"),
+        "≤ 0.2 cores",
+        Some(idle <= 0.2),
+    ));
+    rows.push(Row::new(
+        "F17",
+        "the same at 200 jobs/s from one client",
+        format!("{busy:.2} cores, {busy_mb:.0} MB at {rate:.0} jobs/s"),
+        "≤ 1 core, 200 MB",
+        Some(busy <= 1.0 && busy_mb <= 200.0),
+    ));
+    drop(nodes);
+    Ok(())
+}

@@ -1,0 +1,213 @@
+//! A node comes back after its jobs were given up for lost: what became of them is told, and what is not wanted any more
+//! is ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::api::LookupError;
+use crate::nodes::{Found, NodeBook};
+use crate::shared::Shared;
+use job::event::{Event, What};
+use job::life::Stop;
+use job::placement::Late;
+use job::query::{Filter, OnNode, Order, Query};
+use job::{Cause, Job, JobId, NodeName, State};
+use linux::clock;
+use protocol::wire::link::{Ask, FromNode, Report, ToNode};
+
+/// How many lost jobs are read at a time.
+const PAGE: usize = 100;
+
+/// How long is waited at a time for the end of what is not wanted any more.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A node has joined, and says that it has these jobs, which have not ended.
+pub(crate) async fn catch_up(shared: Arc<Shared>, node: NodeName, held: Vec<(JobId, u32)>) {
+    for (job, fence) in held {
+        shared.spawn(end_superseded(shared.clone(), node.clone(), job, fence));
+    }
+    let mut query = Query {
+        filter: Filter {
+            states: vec![State::Lost],
+            node: Some(OnNode::Named(node.to_string())),
+            ..Filter::default()
+        },
+        order: Order::CreatedAscending,
+        after: None,
+        limit: PAGE,
+        is_brief: true,
+    };
+    loop {
+        let lost = match shared.store.list(query.clone(), 0).await {
+            Ok((_, lost)) => lost,
+            // The next link is another chance.
+            Err(error) => return shared.store_failed(&error),
+        };
+        query.after = lost.last().map(|job| job.id);
+        let is_last = lost.len() < PAGE;
+        for job in lost {
+            after_loss(&shared, &job);
+        }
+        if is_last {
+            return;
+        }
+    }
+}
+
+/// Hears what the node of a lost job has to say, if it is connected and has not said it.
+pub(super) fn after_loss(shared: &Arc<Shared>, job: &Job) {
+    let is_told = job.late.as_ref().is_some_and(|it| it.state.is_terminal());
+    let Some(nodes) = shared.nodes.clone().filter(|_| !is_told) else {
+        return;
+    };
+    shared.spawn(hear(shared.clone(), nodes, job.id));
+}
+
+async fn hear(shared: Arc<Shared>, nodes: Arc<NodeBook>, id: JobId) {
+    // As it is by now: a stop may have been asked meanwhile.
+    let Ok(job) = shared.get(id).await else {
+        return;
+    };
+    let Some(claim) = job.claim.as_deref().filter(|_| shared.is_there(&job)) else {
+        return;
+    };
+    let Found::Linked(mut link) = nodes.find(&claim.node, id) else {
+        return;
+    };
+    if link.store != claim.store {
+        return;
+    }
+    if let Some(stop) = &claim.stop {
+        link.ask(Ask::Stop((**stop).clone()));
+    }
+    let seen = claim.seen;
+    link.send(ToNode::Follow { job: id, seen });
+    let mut shutdown = shared.shutdown.subscribe();
+    loop {
+        let said = tokio::select! {
+            said = link.receive() => said,
+            _ = shutdown.wait_for(Option::is_some) => None,
+        };
+        match said {
+            Some(FromNode::Report(report)) if report.job.last_fence() >= job.last_fence() => {
+                let is_over = report.job.state.is_terminal();
+                if !tell(&shared, id, &claim.node, &report).await {
+                    return;
+                }
+                let seen = report.seen;
+                link.send(ToNode::Ack { job: id, seen });
+                if is_over {
+                    return;
+                }
+            }
+            Some(FromNode::NotHeld { .. }) | None => return,
+            Some(_) => {}
+        }
+    }
+}
+
+/// Notes what the node says of a lost job, which stays what it is. `false` if that cannot be noted.
+async fn tell(shared: &Arc<Shared>, id: JobId, node: &NodeName, report: &Report) -> bool {
+    let there = &report.job;
+    let _turn = shared.finished_amendments.acquire().await;
+    let job = match shared.get(id).await {
+        Ok(job) => job,
+        Err(LookupError::NoSuchJob) => return false,
+        Err(LookupError::Store(error)) => {
+            shared.store_failed(&error);
+            return false;
+        }
+    };
+    let late = Late {
+        node: node.clone(),
+        state: there.state,
+        exit: there.exit,
+        finished_at: there.finished_at,
+    };
+    if job.late.as_deref() == Some(&late) {
+        return true;
+    }
+    let mut job = Job::clone(&job);
+    let is_over = late.state.is_terminal();
+    job.output = there.output;
+    job.usage = there.usage;
+    job.message = Some(match is_over {
+        true => format!(
+            "it was given up for lost; node {node} has come back and says that it ended there: {}",
+            late.state.as_str()
+        ),
+        false => format!(
+            "it was given up for lost; node {node} has come back, and it still runs there: DELETE ends it"
+        ),
+    });
+    if let Some(claim) = job.claim.as_mut().filter(|_| is_over) {
+        claim.stop = None;
+    }
+    job.late = Some(Box::new(late.clone()));
+    job.version += 1;
+    let event = Event::of(&job, clock::wall(), What::ReportedLate(late));
+    let stored = shared.store.finish(Arc::new(job), vec![event]).await;
+    if let Err(error) = &stored {
+        shared.store_failed(error);
+    }
+    stored.is_ok()
+}
+
+/// Keeps a stop of a lost job until its node is there again.
+pub(crate) async fn keep_stop(shared: &Arc<Shared>, id: JobId, stop: &Stop) {
+    let _turn = shared.finished_amendments.acquire().await;
+    let Ok(job) = shared.get(id).await else {
+        return;
+    };
+    let is_told = job.late.as_ref().is_some_and(|it| it.state.is_terminal());
+    let mut job = Job::clone(&job);
+    let Some(claim) = job.claim.as_mut().filter(|_| !is_told) else {
+        return;
+    };
+    if claim.stop.as_deref() == Some(stop) {
+        return;
+    }
+    let node = claim.node.clone();
+    let was_asked = claim.stop.replace(Box::new(stop.clone())).is_some();
+    if !was_asked && let Some(message) = &mut job.message {
+        message.push_str(&format!(
+            "; what is left of it is ended when node {node} is there"
+        ));
+    }
+    job.version += 1;
+    let event = Event {
+        webhooks: Vec::new(),
+        ..Event::of(&job, clock::wall(), What::Changed)
+    };
+    if let Err(error) = shared.store.finish(Arc::new(job), vec![event]).await {
+        shared.store_failed(&error);
+    }
+}
+
+/// Ends an attempt that a node still has, if another one has been begun in its place.
+async fn end_superseded(shared: Arc<Shared>, node: NodeName, id: JobId, fence: u32) {
+    // What is not known here is left alone: it may be newer than a backup that this hub was restored from.
+    let Ok(job) = shared.get_any(id).await else {
+        return;
+    };
+    let present = job.claim.as_ref().map(|claim| claim.fence);
+    if present == Some(fence) || job.last_fence() < fence {
+        return;
+    }
+    let Some(nodes) = shared.nodes.clone() else {
+        return;
+    };
+    tracing::info!(job.id = %id, %node, "node {node} still has an attempt of job {id} that was given up for lost: it is ended");
+    let stop = Stop {
+        reason: Some("it has started again on another node".to_owned()),
+        force: true,
+        ..Stop::for_cause(Cause::Superseded)
+    };
+    nodes.ask_blindly(&node, id, Ask::Stop(stop));
+    if nodes.is_gone(&node, id, PATIENCE).await
+        && let Ok(job) = shared.get_any(id).await
+        && job.claim.as_ref().is_none_or(|claim| claim.node != node)
+    {
+        nodes.forget_jobs(vec![(node, id)]);
+    }
+}
