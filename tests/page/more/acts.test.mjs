@@ -92,7 +92,7 @@ test("a stop of all that match hits those that were there", options, async () =>
   const { counts } = await (await service.api("GET", "/jobs/counts?label_selector=batch%3Dbulk")).json();
   assert.equal(counts.find((one) => one.state === "queued").count, 122);
   // One has ended meanwhile: fewer are.
-  await service.api("PATCH", `/jobs/${other.id}`, { labels: {} });
+  await service.api("PATCH", `/jobs/${other.id}`, { labels: { batch: null } });
   const [first] = (await (await service.api("GET", "/jobs?label_selector=batch%3Dbulk&order_by=created_at%20asc&page_size=1")).json()).jobs;
   await service.api("DELETE", `/jobs/${first.id}?force&wait=30`);
   await go.click();

@@ -100,6 +100,30 @@ test("a job is run, followed, found in its list, looked at, stopped and run agai
   await visitor.leave();
 });
 
+test("single keys that are switched off do nothing, and everything is still reached", options, async () => {
+  const visitor = await browser.signedIn(service, "settings");
+  const { page } = visitor;
+  await tabTo(page, page.getByLabel("single keys act"));
+  await page.keyboard.press("Space");
+  assert.equal(await page.getByLabel("single keys act").isChecked(), false);
+  await page.keyboard.press("Escape");
+  for (const key of ["?", "n", "/"]) await page.keyboard.press(key);
+  assert.equal(await page.locator("dialog").count(), 0);
+  assert.equal(page.url(), `${service.url}/ui/settings`);
+  await tabTo(page, page.getByRole("link", { name: "Run", exact: true }));
+  await page.keyboard.press("Enter");
+  await page.waitForURL(`${service.url}/ui/run`);
+  await page.goto(`${service.url}/ui/jobs`);
+  await page.locator("tbody tr").first().waitFor();
+  await page.keyboard.press("s");
+  assert.equal(await page.locator("dialog").count(), 0);
+  const name = page.locator("tbody .name").first();
+  await tabTo(page, name);
+  await page.keyboard.press("Enter");
+  await page.locator(".lines .l").first().waitFor();
+  await visitor.leave();
+});
+
 test("what can be done with a job and with the service is done from the box at the top", options, async () => {
   const job = await service.create({ script: "echo here; exec sleep 300", name: "boxed", labels: { box: "yes" } });
   const visitor = await browser.signedIn(service, `jobs/${job.id}`);
@@ -189,28 +213,4 @@ test("an administrator drains from the box; who may only look is offered nothing
   const offered = await reader.page.locator(".jump .pop button").allTextContents();
   assert.deepEqual(offered.sort(), ["Copy the id of looked-at", "Dark colours", "Keys and what they do", "Log out"]);
   await reader.leave();
-});
-
-test("single keys that are switched off do nothing, and everything is still reached", options, async () => {
-  const visitor = await browser.signedIn(service, "settings");
-  const { page } = visitor;
-  await tabTo(page, page.getByLabel("single keys act"));
-  await page.keyboard.press("Space");
-  assert.equal(await page.getByLabel("single keys act").isChecked(), false);
-  await page.keyboard.press("Escape");
-  for (const key of ["?", "n", "/"]) await page.keyboard.press(key);
-  assert.equal(await page.locator("dialog").count(), 0);
-  assert.equal(page.url(), `${service.url}/ui/settings`);
-  await tabTo(page, page.getByRole("link", { name: "Run", exact: true }));
-  await page.keyboard.press("Enter");
-  await page.waitForURL(`${service.url}/ui/run`);
-  await page.goto(`${service.url}/ui/jobs`);
-  await page.locator("tbody tr").first().waitFor();
-  await page.keyboard.press("s");
-  assert.equal(await page.locator("dialog").count(), 0);
-  const name = page.locator("tbody .name").first();
-  await tabTo(page, name);
-  await page.keyboard.press("Enter");
-  await page.locator(".lines .l").first().waitFor();
-  await visitor.leave();
 });

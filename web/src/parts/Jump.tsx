@@ -13,23 +13,21 @@ const VIEWS: [string, string][] = [["", "Overview"], ["jobs", "Jobs"], ["batches
 
 export function Jump() {
   const [text, setText] = useState("");
-  const [found, setFound] = useState<BasicJob[]>([]);
+  const [answer, setAnswer] = useState<{ word: string; jobs: BasicJob[] }>({ word: "", jobs: [] });
   const [open, setOpen] = useState(false);
-  // Is it known which jobs have this name? Enter waits for that: what comes first then is what is meant.
-  const [isKnown, setKnown] = useState(false);
-  const entered = useRef(false);
+  // Enter waits until it is known which jobs have this name: what comes first then is what is meant.
+  const entered = useRef("");
   const box = useRef<HTMLFormElement>(null);
   const word = text.trim();
   const isCommand = word.startsWith(">");
+  const isKnown = isCommand || answer.word === word;
+  const found = answer.word === word ? answer.jobs : [];
   useEffect(() => {
-    setFound([]);
-    setKnown(isCommand);
-    entered.current = false;
     if (word === "" || isCommand) return;
     const abort = new AbortController();
     const timer = setTimeout(() => {
       const query = /[=!]/.test(word) ? { label_selector: word } : { name_prefix: word };
-      get<{ jobs: BasicJob[] }>("/jobs", { ...query, view: "basic", page_size: 6 }, abort.signal).then((list) => setFound(list.jobs), () => undefined).then(() => { if (!abort.signal.aborted) setKnown(true); });
+      get<{ jobs: BasicJob[] }>("/jobs", { ...query, view: "basic", page_size: 6 }, abort.signal).then((list) => list.jobs, () => []).then((jobs) => { if (!abort.signal.aborted) setAnswer({ word, jobs }); });
     }, 150);
     return () => {
       clearTimeout(timer);
@@ -38,6 +36,7 @@ export function Jump() {
   }, [word]);
   const leave = (): void => {
     setText("");
+    entered.current = "";
     setOpen(false);
     (document.activeElement as HTMLElement | null)?.blur();
   };
@@ -54,8 +53,8 @@ export function Jump() {
     choice.run();
   };
   useEffect(() => {
-    if (isKnown && entered.current) take(choices[0]);
-  }, [isKnown]);
+    if (word !== "" && isKnown && entered.current === word) take(choices[0]);
+  }, [word, isKnown]);
   const keys = (event: KeyboardEvent): void => {
     const all = [...(box.current?.querySelectorAll<HTMLElement>(".pop > *") ?? [])];
     const at = all.indexOf(document.activeElement as HTMLElement);
@@ -70,7 +69,7 @@ export function Jump() {
     <form class="jump" role="search" aria-label="Whole service" ref={box} onKeyDown={keys} onFocusIn={() => setOpen(true)} onFocusOut={(event) => { if (!box.current?.contains(event.relatedTarget as Node | null)) setOpen(false); }} onSubmit={(event) => {
       event.preventDefault();
       if (isKnown || choices[0]?.href !== undefined) take(choices[0]);
-      else entered.current = word !== "";
+      else entered.current = word;
     }}>
       <Icon name="search" />
       <input type="text" placeholder="Job, label, view or action" aria-label="Find a job, or do something" autocomplete="off" spellcheck={false} value={text} onInput={(event) => setText(event.currentTarget.value)} />
