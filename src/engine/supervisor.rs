@@ -58,6 +58,10 @@ const MANY: usize = 64;
 /// How long after a signal every child is asked all the same: signals of ends that come together are one.
 const SWEEP_AFTER: Duration = Duration::from_millis(50);
 
+/// How long supervisor, monitors and server run at a time while others wait, the least that the kernel takes: each does
+/// little when it is woken, and somebody waits for it. Jobs have the kernel's own slice.
+const SLICE: Duration = Duration::from_micros(100);
+
 /// Runs the service until it is told to end. One line on stderr says why it could not start.
 #[must_use]
 pub fn run(settings: Settings, server: Server) -> ExitCode {
@@ -124,6 +128,7 @@ struct Supervisor {
 impl Supervisor {
     fn start(settings: Settings, become_server: Server) -> Result<Self, Failure> {
         let signals = Signals::take().map_err(Failure::system("cannot take signals"))?;
+        sys::raw::set_slice(Some(SLICE));
         let passed = linux::service_manager::sockets().map_err(Failure::system(
             "cannot take the sockets that were passed on",
         ))?;

@@ -15,7 +15,9 @@ use job::JobId;
 use linux::sys;
 use protocol::codec;
 use protocol::record;
-use protocol::wire::messages::{FromMonitor, FromSupervisor, Launch, ToMonitor, ToSupervisor};
+use protocol::wire::messages::{
+    Begin, FromMonitor, FromSupervisor, Launch, ToMonitor, ToSupervisor,
+};
 use protocol::wire::{self, Received};
 
 #[derive(Debug)]
@@ -141,6 +143,11 @@ impl MonitorLink {
             Received::Message(message, _) => Ok(Some(message)),
             Received::Closed => Ok(None),
         }
+    }
+
+    /// Lets a launch go on that is held.
+    pub(super) async fn begin(&self) -> io::Result<()> {
+        self.0.send(&Begin, &[]).await
     }
 
     pub(super) async fn send(&self, message: &ToMonitor) -> io::Result<()> {

@@ -56,6 +56,18 @@ pub(super) fn mirror(job: &mut Job, record: &Record) {
     }
 }
 
+/// The job as it was when its program had begun, from a record that may tell more; nothing if that tells of no start.
+pub(super) fn as_started(job: &Job, record: &Record) -> Option<Job> {
+    record.life.started_at()?;
+    let mut started = job.clone();
+    mirror(&mut started, record);
+    started.state = State::Running;
+    started.exit = None;
+    started.usage = job.usage;
+    started.survivors.clear();
+    Some(started)
+}
+
 /// The job as another node has it, as far as that is the node's affair.
 pub(super) fn mirror_there(job: &mut Job, there: &Job) {
     // It has its slot. What it waits for there is over in a moment.

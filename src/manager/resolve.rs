@@ -216,6 +216,7 @@ impl Resolver {
             pty: spec.pty.clone(),
             log_from: job.attempt_offset(),
             spare: None,
+            is_held: false,
         })
     }
 

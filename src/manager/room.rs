@@ -280,6 +280,32 @@ impl Room {
         }
     }
 
+    /// The same before it is durable: it may be granted, and nobody sees it before [`Room::show`].
+    pub(super) fn enter_ahead(&self, ticket: Ticket, slot: oneshot::Sender<()>) {
+        let mut books = self.books();
+        let id = ticket.job;
+        books.admission.enter(ticket);
+        if let Some(Entry::Task(task)) = books.entries.get_mut(&id) {
+            task.slot = Some(slot);
+        }
+    }
+
+    /// A job that has entered ahead is durable.
+    pub(super) fn show(&self, id: JobId) {
+        if let Some(Entry::Task(task)) = self.books().entries.get_mut(&id) {
+            task.visible = true;
+        }
+    }
+
+    /// A job that has entered ahead was not accepted after all.
+    pub(super) fn turn_away(&self, id: JobId) {
+        let mut books = self.books();
+        books.entries.remove(&id);
+        if !books.admission.withdraw(id) {
+            books.admission.leave(id);
+        }
+    }
+
     /// A job without a task waits from now on; it is woken when it is granted, or for its start deadline.
     pub(super) fn enter_asleep(&self, ticket: Ticket, deadline: Option<Timestamp>) {
         let mut books = self.books();

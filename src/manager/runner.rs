@@ -1,6 +1,7 @@
 //! The one task of a live job, from its acceptance to its durable end. Nobody else changes the job.
 
 mod acceptance;
+mod ahead;
 mod attempts;
 mod log;
 mod ready;
@@ -18,10 +19,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 pub(super) use acceptance::Acceptance;
+pub(super) use ahead::Arrivals;
 
 use super::admission::Ticket;
 use super::adopt::{self, Fate, NoRecord, Origin};
 use super::job_dirs::Over;
+use super::link::MonitorLink;
 use super::readers::Readers;
 use super::shared::Shared;
 use super::shutdown::ShutdownPlan;
@@ -78,6 +81,8 @@ pub(super) struct Runner {
     untold: Vec<Event>,
     /// Its directory may be another job's once it is over.
     is_spare: bool,
+    /// Its monitor, which has made all ready and waits for the job to be durable.
+    ahead: Option<MonitorLink>,
 }
 
 /// What is told of a job, and by whom.
@@ -121,6 +126,7 @@ impl Runner {
             notify: None,
             untold: Vec::new(),
             is_spare: false,
+            ahead: None,
             shared,
             job,
             publish,
@@ -413,6 +419,11 @@ impl Runner {
     fn tell(&self, what: What) {
         let event = Event::of(&self.job, clock::wall(), what);
         self.shared.store.tell(vec![event]);
+    }
+
+    /// Does somebody wait for the start of the job?
+    fn awaits_start(&self) -> bool {
+        self.answer.as_ref().is_some_and(|it| !it.is_closed()) && self.job.state == State::Starting
     }
 
     fn answer(&mut self) {

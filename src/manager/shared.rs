@@ -17,6 +17,7 @@ use super::nodes::NodeBook;
 use super::queues::Registry;
 use super::resolve::{Resolver, own_environment};
 use super::room::Room;
+use super::runner::Arrivals;
 use super::seldom::Seldom;
 use super::setup::{Host, Limits, Membership, Setup};
 use super::shutdown::Shutdown;
@@ -53,6 +54,8 @@ pub(super) struct Shared {
     tasks: Spawner,
     /// Which jobs have tasks, and which wait.
     pub(super) room: Room,
+    /// How many are on their way in.
+    pub(super) arrivals: Arrivals,
     /// Which jobs wait for the ends of others.
     pub(super) chains: Chains,
     /// The queues of which something is set.
@@ -119,6 +122,7 @@ impl Shared {
             supervisor: SupervisorLink::new(setup.supervisor)?,
             started_at: clock::wall(),
             room: Room::new(Admission::new(max_running, setup.limits.max_queued)),
+            arrivals: Arrivals::default(),
             chains: Chains::default(),
             queues: Registry::default(),
             stats: Stats::open(&setup.state_dir),

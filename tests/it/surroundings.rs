@@ -467,7 +467,7 @@ const HERITAGE: &str = r#"
     echo "personality $(cat /proc/$$/personality)"
     echo "nice $(nice) umask $(umask) oom $(cat /proc/self/oom_score_adj)"
     grep -E '^(Cap(Inh|Prm|Eff|Amb)|Sig(Blk|Ign|Cgt)|Seccomp|THP_enabled)' /proc/self/status
-    grep -E '^(policy|prio)' /proc/self/sched
+    grep -E '^(policy|prio|se.slice)' /proc/self/sched
     tr '\0' '\n' < /proc/self/environ | grep -v -E '^(LC_PROCESSION_TEST|PROCESSION_JOB_ID|PWD|_)='
     ls /proc/self/fd | wc -l
     ulimit -c
@@ -505,6 +505,41 @@ async fn a_job_has_nothing_of_an_odd_service() {
         // Inheritable capabilities alone give a program nothing.
         assert_eq!(seen[0], seen[1], "{more}");
         assert!(seen[0].contains("SCHED_OTHER"), "{}", seen[0]);
+        assert_eq!(slice(&seen[0]), slice(&own_schedule()), "{}", seen[0]);
+    }
+}
+
+fn own_schedule() -> String {
+    std::fs::read_to_string("/proc/self/sched").unwrap_or_default()
+}
+
+/// How long a process may run while others wait, of kernels that say it.
+fn slice(schedule: &str) -> Option<u64> {
+    let line = schedule.lines().find(|line| line.starts_with("se.slice"))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+#[tokio::test]
+async fn the_service_has_a_shorter_slice_than_its_jobs() {
+    let Some(usual) = slice(&own_schedule()) else {
+        eprintln!("skipped: this kernel has one slice for all");
+        return;
+    };
+    let server = Server::start().await;
+    let job = server.submit(&json!({"command": ["sleep", "60"]})).await;
+    let of = |pid: i64| {
+        let schedule = std::fs::read_to_string(format!("/proc/{pid}/sched"));
+        slice(&schedule.expect("a process of the service lives"))
+    };
+    assert_eq!(of(job["process"]["pid"].as_i64().unwrap()), Some(usual));
+    let monitor = server.monitors()[&id(&job)];
+    for role in [
+        monitor,
+        server.supervisor(),
+        server.server_process().unwrap(),
+    ] {
+        let slice = of(role.as_raw().into());
+        assert!(slice < Some(usual), "{role}: {slice:?}, jobs: {usual}");
     }
 }
 

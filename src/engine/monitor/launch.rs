@@ -7,6 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::Signal::{
     SIGABRT, SIGBUS, SIGCHLD, SIGFPE, SIGILL, SIGPIPE, SIGSEGV, SIGSYS, SIGTERM, SIGTRAP,
@@ -35,7 +37,7 @@ use linux::tree::{Reach, Tree};
 use protocol::codec;
 use protocol::output;
 use protocol::record::{self, Record};
-use protocol::wire::messages::{FromMonitor, Launch};
+use protocol::wire::messages::{Begin, FromMonitor, Launch};
 use protocol::wire::{self, Received};
 
 /// Makes the monitor of a job, and its leader. If that fails, the server has been told.
@@ -185,6 +187,12 @@ fn launch_in(
             original_nofile: host.original_nofile,
             sandbox,
         };
+        if launch.is_held && !is_let_go(control) {
+            return Err(not_made("a job that was not accepted")(
+                io::ErrorKind::Interrupted.into(),
+            ));
+        }
+        failpoint::hit("launch.let_go");
         let starting = leader::start(launch, inherited, idle, &mut record, &facts)?;
         Ok((starting, pump, input))
     });
@@ -206,6 +214,24 @@ fn launch_in(
                 let _ = group.remove();
             }
             Err(failure)
+        }
+    }
+}
+
+/// Waits until the job of a launch that is held is durable; `false` if it never will be. The server is the only one who knows,
+/// and if it dies the next one launches the job anew.
+fn is_let_go(control: &OwnedFd) -> bool {
+    failpoint::hit("launch.held");
+    loop {
+        let mut polled = [PollFd::new(control.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut polled, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return false,
+        }
+        match wire::receive::<Begin>(control.as_fd()) {
+            Ok(Received::Message(Begin, _)) => return true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(Received::Closed) | Err(_) => return false,
         }
     }
 }

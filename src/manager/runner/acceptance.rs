@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::ahead::{self, Ahead};
 use super::{Next, Runner, workspace};
 use crate::api::LookupError;
 use crate::room::Superseded;
@@ -37,31 +38,32 @@ impl Acceptance {
             answer,
         } = self;
         failpoint::hit("job.accepting");
+        let shared = runner.shared.clone();
+        let (arrival, is_alone) = shared.arrivals.come();
+        let is_plain = is_alone && ahead::is_plain(&shared, &runner.job);
         let insertion =
             crate::submit::insertion(&runner.job, &secrets, idempotency, planned.as_ref());
-        let inserted = workspace::insert(&runner.shared, &runner.job, (insertion, parts)).await;
+        let insert = workspace::insert(&runner.shared, &runner.job, (insertion, parts));
+        let (inserted, ahead) = if is_plain {
+            // The first is on its way when the second begins.
+            let (inserted, ahead) = tokio::join!(insert, ahead::launch(&runner, &secrets));
+            (inserted, Some(ahead))
+        } else {
+            (insert.await, None)
+        };
+        drop(arrival);
         let refusal = match inserted {
             Ok(Inserted::New) => {
                 failpoint::hit("job.accepted");
+                let next = Self::enter(&mut runner, ahead);
                 let queue = runner.shared.queue_label(&runner.job.spec.queue);
                 runner.shared.metrics.accepted(queue);
                 runner.shared.stats.created();
                 runner.answer = Some(answer);
-                let (slot, has_slot) = oneshot::channel();
-                let ticket = runner.shared.room.ticket_of(&runner.job);
-                runner.shared.room.enter(ticket, Some(slot));
-                chains::linked(&runner.shared, runner.job.id);
-                if let Some(key) = &runner.job.spec.concurrency {
-                    let room = &runner.shared.room;
-                    let doomed = room.supersede(runner.job.id, key, Superseded::Others);
-                    runner.shared.end_superseded(doomed, &runner.job);
-                }
-                runner.shared.grant();
-                let next = Next::Wait(has_slot, None);
                 return runner.go_on(secrets, next, Instant::now()).await;
             }
             Ok(Inserted::Replay(id)) => {
-                runner.shared.room.take_back(runner.job.id);
+                Self::turn_away(&runner, ahead);
                 runner
                     .shared
                     .get_any(id)
@@ -77,15 +79,47 @@ impl Acceptance {
                     })
             }
             Ok(Inserted::KeyReused) => {
-                runner.shared.room.take_back(runner.job.id);
+                Self::turn_away(&runner, ahead);
                 Err(SubmitError::KeyReused)
             }
             Err(error) => {
-                runner.shared.room.take_back(runner.job.id);
+                Self::turn_away(&runner, ahead);
                 Err(error)
             }
         };
         runner.shared.chains.account().remove(runner.job.id);
         let _ = answer.send(refusal);
+    }
+
+    /// The job is durable: it waits from now on, or starts if it has its slot by now.
+    fn enter(runner: &mut Runner, ahead: Option<Ahead>) -> Next {
+        let shared = &runner.shared;
+        if let Some(ahead) = ahead {
+            ahead.keep(shared);
+            runner.ahead = ahead.link;
+            return match ahead.is_granted {
+                true => Next::Start(None),
+                false => Next::Wait(ahead.has_slot, None),
+            };
+        }
+        let (slot, has_slot) = oneshot::channel();
+        let ticket = shared.room.ticket_of(&runner.job);
+        shared.room.enter(ticket, Some(slot));
+        chains::linked(shared, runner.job.id);
+        if let Some(key) = &runner.job.spec.concurrency {
+            let doomed = shared
+                .room
+                .supersede(runner.job.id, key, Superseded::Others);
+            shared.end_superseded(doomed, &runner.job);
+        }
+        shared.grant();
+        Next::Wait(has_slot, None)
+    }
+
+    fn turn_away(runner: &Runner, ahead: Option<Ahead>) {
+        match ahead {
+            Some(ahead) => ahead.undo(&runner.shared),
+            None => runner.shared.room.take_back(runner.job.id),
+        }
     }
 }

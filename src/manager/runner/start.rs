@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::requests::JobRequest;
 use super::supervised::{Followed, Supervised};
 use super::there::{self, Chosen};
-use super::{Next, Runner, Stopping, WAKEFUL, attempts, log, ready, unstarted, workspace};
+use super::{Next, Runner, Stopping, WAKEFUL, ahead, attempts, log, ready, unstarted, workspace};
 use crate::adopt::Origin;
 use crate::batches;
 use crate::link::MonitorLink;
@@ -24,7 +24,7 @@ use linux::failpoint;
 const MOST_LAUNCHES: u32 = 5;
 
 /// Why a job was not launched.
-enum NotLaunched {
+pub(super) enum NotLaunched {
     Failed(SpawnFailure),
     /// The supervisor is dead, and with it this service.
     NoSupervisor,
@@ -172,7 +172,11 @@ impl Runner {
             self.job.message = None;
             self.publish();
             ready::listen(self);
-            let link = match Box::pin(self.launch(secrets.clone())).await {
+            let launched = match ahead::begin(self).await {
+                Some(link) => Ok(link),
+                None => Box::pin(self.launch(secrets.clone(), false)).await,
+            };
+            let link = match launched {
                 Ok(link) => link,
                 Err(NotLaunched::Failed(failure)) => return self.fail_to_spawn(failure).await,
                 Err(NotLaunched::NoSupervisor) => return self.stay_queued(),
@@ -198,7 +202,12 @@ impl Runner {
         Next::Over
     }
 
-    async fn launch(&self, secrets: Secrets) -> Result<MonitorLink, NotLaunched> {
+    /// Has a monitor launch the job, which waits before the program if it `is_held`.
+    pub(super) async fn launch(
+        &self,
+        secrets: Secrets,
+        is_held: bool,
+    ) -> Result<MonitorLink, NotLaunched> {
         let failed = |message: String| NotLaunched::Failed(not_forked(message));
         let provided = workspace::provide(&self.shared, &self.job, Default::default()).await;
         provided.map_err(|error| failed(format!("failed to make the workspace: {error}")))?;
@@ -214,6 +223,7 @@ impl Runner {
         if launch.attempt == 1 {
             launch.spare = self.shared.job_dirs.take_spare();
         }
+        launch.is_held = is_held;
         failpoint::hit("launch.sending");
         let link = self
             .shared

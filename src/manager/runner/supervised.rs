@@ -384,6 +384,14 @@ impl<'a> Supervised<'a> {
 
     /// The monitor's last record tells the end.
     async fn end_with(&mut self, record: &Record) -> Next {
+        // Its end may be there before its start has been told: who waits for the start does not wait for the disk.
+        if self.runner.awaits_start()
+            && let Some(running) = mirror::as_started(&self.runner.job, record)
+        {
+            self.runner.job = running;
+            self.runner.publish();
+            self.runner.answer();
+        }
         self.runner.finish(record);
         let next = attempts::settle(self.runner, record.usage).await;
         self.answer_pending(next)

@@ -109,7 +109,14 @@ pub struct Launch {
     /// A job that is over, whose directory it may have if that is still there: see [`record::set_aside`](crate::record::set_aside).
     #[serde(default)]
     pub spare: Option<JobId>,
+    /// The job is not durable yet: nothing of it may run before [`Begin`] has come.
+    #[serde(default)]
+    pub is_held: bool,
 }
+
+/// Server → a monitor whose launch is held: the job is durable. A socket that is closed before says that it never was.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Begin;
 
 /// The user and groups of a job, looked up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

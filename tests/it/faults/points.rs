@@ -77,6 +77,13 @@ async fn a_monitor_is_killed_where_it_begins() {
 }
 
 #[tokio::test]
+async fn a_monitor_is_killed_where_it_waits_for_its_job_to_be_durable() {
+    for whom in [Itself, Supervisor] {
+        try_all(&["launch.held", "launch.let_go"], whom, &[Kind::Plain]).await;
+    }
+}
+
+#[tokio::test]
 async fn a_monitor_is_killed_where_it_takes_the_directory_of_a_job_before() {
     for (places, whom) in [
         (
