@@ -106,7 +106,8 @@ test("over TLS, with a certificate of an authority that the browser knows: hints
 
 test("loading, errors, draining and what is gone are told in words", options, async () => {
   const service = await Service.start();
-  const visitor = await browser.signedIn(service, "", { allowed: [/status of (404|500|503|507)/] });
+  // A view that asks for no jobs: the first one that does is held.
+  const visitor = await browser.signedIn(service, "settings", { allowed: [/status of (404|500|503|507)/] });
   const { page } = visitor;
   let answer = null;
   await page.route((url) => url.pathname === "/jobs", async (route) => {
