@@ -126,13 +126,8 @@ fn by_name(connection: &Connection, query: &Query, states: &[i64]) -> Result<Opt
         return Ok(None);
     };
     let mut names = Sql::default();
-    names.push(
-        "labels WHERE key = ? AND value >= ?",
-        [text(NAME_LABEL), text(prefix)],
-    );
-    if let Some(end) = end_of(prefix) {
-        names.push(" AND value < ?", [text(&end)]);
-    }
+    names.push("labels WHERE key = ?", [text(NAME_LABEL)]);
+    named(&mut names, "value", prefix);
     // Nothing else has to be known of a job: then its row is read only if it is on the page.
     let is_alone = *filter
         == Filter {
@@ -181,23 +176,6 @@ fn by_name(connection: &Connection, query: &Query, states: &[i64]) -> Result<Opt
         [count(query.limit).into()],
     );
     Ok(Some(sql))
-}
-
-/// The least text that is greater than all that begin with this.
-fn end_of(prefix: &str) -> Option<String> {
-    let mut end = prefix.to_owned();
-    while let Some(last) = end.pop() {
-        let next = match last {
-            // Between the two are no characters.
-            '\u{d7ff}' => Some('\u{e000}'),
-            other => char::from_u32(u32::from(other) + 1),
-        };
-        if let Some(next) = next {
-            end.push(next);
-            return Some(end);
-        }
-    }
-    None
 }
 
 /// The rarest of the labels, name, queue, schedule, node and creator among them, that have to be there with one of a few values.
@@ -321,24 +299,5 @@ fn conditions(sql: &mut Sql, filter: &Filter) {
     }
     if let Some(moment) = filter.created_before {
         sql.push(" AND f.created_at < ?", [moment.as_micros().into()]);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_begins_with_a_text_lies_before_its_end() {
-        for (prefix, end) in [
-            ("a", Some("b")),
-            ("a\u{10ffff}", Some("b")),
-            ("\u{d7ff}", Some("\u{e000}")),
-            ("\u{10ffff}", None),
-        ] {
-            assert_eq!(end_of(prefix).as_deref(), end, "{prefix:?}");
-            let longer = format!("{prefix}\u{10ffff}");
-            assert!(end.is_none_or(|end| longer.as_str() < end && prefix < end));
-        }
     }
 }

@@ -29,17 +29,29 @@ pub(super) fn within(sql: &mut Sql, id: &str, filter: &Filter) {
     }
 }
 
+/// The names that begin with a text: SQLite compares texts as bytes, and LIKE would fold the case.
 pub(super) fn named(sql: &mut Sql, column: &str, prefix: &str) {
-    sql.push(&format!(" AND {column} IS NOT NULL"), []);
-    // SQLite's substr() makes NULL of what is empty.
-    if !prefix.is_empty() {
-        // Bytes, as a prefix of characters is one of bytes, and LIKE folds the case.
-        let prefix = Value::Blob(prefix.as_bytes().to_vec());
-        sql.push(
-            &format!(" AND substr(CAST({column} AS BLOB), 1, length(?)) = ?"),
-            [prefix.clone(), prefix],
-        );
+    sql.push(&format!(" AND {column} >= ?"), [text(prefix)]);
+    if let Some(end) = end_of(prefix) {
+        sql.push(&format!(" AND {column} < ?"), [text(&end)]);
     }
+}
+
+/// The least text that is greater than all that begin with this.
+fn end_of(prefix: &str) -> Option<String> {
+    let mut end = prefix.to_owned();
+    while let Some(last) = end.pop() {
+        let next = match last {
+            // Between the two are no characters.
+            '\u{d7ff}' => Some('\u{e000}'),
+            other => char::from_u32(u32::from(other) + 1),
+        };
+        if let Some(next) = next {
+            end.push(next);
+            return Some(end);
+        }
+    }
+    None
 }
 
 pub(super) fn blob(id: JobId) -> Value {
@@ -63,5 +75,24 @@ pub(super) fn direction(order: Order) -> (&'static str, &'static str) {
     match order {
         Order::CreatedDescending => (" DESC", "<"),
         Order::CreatedAscending => ("", ">"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_begins_with_a_text_lies_before_its_end() {
+        for (prefix, end) in [
+            ("a", Some("b")),
+            ("a\u{10ffff}", Some("b")),
+            ("\u{d7ff}", Some("\u{e000}")),
+            ("\u{10ffff}", None),
+        ] {
+            assert_eq!(end_of(prefix).as_deref(), end, "{prefix:?}");
+            let longer = format!("{prefix}\u{10ffff}");
+            assert!(end.is_none_or(|end| longer.as_str() < end && prefix < end));
+        }
     }
 }
