@@ -198,7 +198,7 @@ test-page: $(NODE_MODULES) test-build
 # The files that are run: all, or the names in PAGE_MORE.
 PAGE_MORE ?= *
 test-page-more: $(NODE_MODULES) test-build
-	scripts/need.sh chromium openssl certutil=libnss3-tools
+	scripts/need.sh chromium openssl certutil=libnss3-tools nginx caddy
 	node --test --test-concurrency=1 $(patsubst %,tests/page/more/%.test.mjs,$(PAGE_MORE))
 
 test-page-long: $(NODE_MODULES) test-build

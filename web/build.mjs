@@ -46,6 +46,8 @@ function finish(meta) {
   const name = (path) => path.split("/").at(-1);
   const app = name(entry[0]);
   const css = name(entry[1].cssBundle);
+  // Asked for together with the script that needs them, rather than once that has been read.
+  const chunks = entry[1].imports.filter((one) => one.kind === "import-statement").map((one) => name(one.path));
   // A browser asks for it again at each new address of a line, unless its name says that it stays as it is.
   const icon = readFileSync(join(here, "src/favicon.svg"));
   const favicon = `favicon-${createHash("sha256").update(icon).digest("hex").slice(0, 8)}.svg`;
@@ -60,7 +62,7 @@ function finish(meta) {
 <link rel="icon" href="assets/${favicon}" type="image/svg+xml">
 <link rel="stylesheet" href="assets/${css}">
 <style nonce="{nonce}"></style>
-<script type="module" src="assets/${app}"></script>
+${chunks.map((chunk) => `<link rel="modulepreload" href="assets/${chunk}">\n`).join("")}<script type="module" src="assets/${app}"></script>
 <body><div id="app"></div><noscript>This page needs JavaScript. The same is to be had by “procession” and by HTTP.</noscript></body>
 </html>
 `);

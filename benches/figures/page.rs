@@ -30,14 +30,15 @@ pub(crate) fn figures(plan: &Plan, rows: &mut Vec<Row>) -> io::Result<()> {
             return Ok(());
         }
     }
-    let (bytes, jumps, lines) = if plan.quick {
-        ("100000000", "30", "100")
+    let sizes = if plan.quick {
+        ["100000000", "30", "100", "15"]
     } else {
-        ("1000000000", "300", "300")
+        ["1000000000", "300", "300", "60"]
     };
     note("F13: the page in a browser");
     let output = Command::new("node")
-        .args(["tests/page/bench.mjs", bytes, jumps, lines])
+        .arg("tests/page/bench.mjs")
+        .args(sizes)
         .current_dir(ROOT)
         .env("PROCESSION_PROGRAM", BINARY)
         .output()?;
@@ -50,7 +51,52 @@ pub(crate) fn figures(plan: &Plan, rows: &mut Vec<Row>) -> io::Result<()> {
     let last = text.lines().last().unwrap_or_default();
     let figures: Value = serde_json::from_str(last).map_err(io::Error::other)?;
     rows.extend(table(&figures));
+    rows.extend(quiet(&figures));
     Ok(())
+}
+
+/// The rows of what a page costs that nobody touches, and of what a key costs.
+fn quiet(figures: &Value) -> Vec<Row> {
+    let of = |name: &str| figures[name].as_f64().unwrap_or(f64::NAN);
+    let row = |what: String, measured: String, goal, reached| {
+        Row::new("F13", what, measured, goal, Some(reached))
+    };
+    let (list, log) = (of("key_list_p75_ms"), of("key_log_p75_ms"));
+    let (rss, page) = (of("ten_rss_bytes") / 1e6, of("page_rss_bytes") / 1e3);
+    vec![
+        row(
+            format!("an open page that nobody touches, by the minute, over {:.0} s", of("quiet_seconds")),
+            format!(
+                "{:.0} requests, {:.0} bytes, {:.0} layouts, {:.0} ms of its main thread",
+                of("quiet_requests"),
+                of("quiet_bytes"),
+                of("quiet_layouts"),
+                of("quiet_busy_ms")
+            ),
+            "no request",
+            of("quiet_requests") == 0.0,
+        ),
+        row(
+            "ten such pages: RSS of server and supervisor, of it for each page; their processor by the minute; heap of a page".to_owned(),
+            format!(
+                "{rss:.1} MB, {page:.0} kB; {:.0} ms; {:.1} MB",
+                of("ten_cpu_ms"),
+                of("page_heap_bytes") / 1e6
+            ),
+            "< 20 MB, ≤ 100 kB",
+            rss < 20.0 && page <= 100.0,
+        ),
+        row(
+            format!("a key until it is painted, {} in the list and in the log, p75 (slowest)", of("key_times")),
+            format!(
+                "{list:.0} ({:.0}) and {log:.0} ({:.0}) ms",
+                of("key_list_max_ms"),
+                of("key_log_max_ms")
+            ),
+            "≤ 100 ms",
+            list <= 100.0 && log <= 100.0,
+        ),
+    ]
 }
 
 /// The rows of what was measured.
@@ -83,7 +129,7 @@ fn table(figures: &Value) -> Vec<Row> {
         ),
         row(
             format!(
-                "a log of {:.1} GB, from the click to its first lines",
+                "a log of {:.1} GB, from the click to its first lines, p50 of 5",
                 of("bytes") / 1e9
             ),
             format!("{first:.0} ms"),

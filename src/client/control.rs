@@ -42,6 +42,12 @@ pub struct StopArgs {
     /// Reason to record with the job
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    /// Do nothing unless exactly N jobs match
+    #[arg(long, value_name = "N", requires = "filter")]
+    expect: Option<u64>,
+    /// Only print how many jobs match
+    #[arg(long, requires = "filter")]
+    dry_run: bool,
     /// Do not wait until every process of the job has ended
     #[arg(long)]
     no_wait: bool,
@@ -71,6 +77,9 @@ struct Filter {
     /// Stop every unfinished job of a queue
     #[arg(long, value_name = "QUEUE")]
     queue: Option<String>,
+    /// Only jobs that this actor created, such as token:ci or uid:1000
+    #[arg(long, value_name = "ACTOR")]
+    created_by: Option<String>,
     /// Only jobs created since a time, such as 10m ago or 2026-01-31T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = since)]
     created_after: Option<Timestamp>,
@@ -89,6 +98,7 @@ impl Filter {
             ("state", states),
             ("name_prefix", self.name_prefix.as_ref().map(|it| json!(it))),
             ("queue", self.queue.as_ref().map(|it| json!(it))),
+            ("created_by", self.created_by.as_ref().map(|it| json!(it))),
             ("created_after", moment(self.created_after)),
             ("created_before", moment(self.created_before)),
         ]
@@ -234,12 +244,28 @@ async fn stop_matching(
     if let Some(reason) = &args.reason {
         body.insert("reason".to_owned(), json!(reason));
     }
+    if let Some(expect) = args.expect {
+        body.insert("expect".to_owned(), json!(expect));
+    }
+    if args.dry_run {
+        body.insert("dry_run".to_owned(), json!(true));
+    }
     let body = Value::Object(body).to_string();
     let request = || {
         let request = client.post("/jobs/stop").body(body.clone());
         request.header("Content-Type", "application/json")
     };
     let answer: Value = client.json(request).await?;
+    if args.dry_run && args.json {
+        print_json(&answer)?;
+    } else if args.dry_run {
+        let more = if answer["truncated"] == true {
+            "more than "
+        } else {
+            ""
+        };
+        print(&format!("{more}{}\n", answer["matched"]))?;
+    }
     let mut code = ExitCode::SUCCESS;
     for result in answer["results"].as_array().into_iter().flatten() {
         let id = result["id"].as_str().unwrap_or_default();

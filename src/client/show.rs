@@ -48,6 +48,9 @@ pub struct PsArgs {
     /// Show jobs of this queue only
     #[arg(long)]
     queue: Option<String>,
+    /// Show jobs that this actor created only, such as token:ci or uid:1000
+    #[arg(long, value_name = "ACTOR")]
+    created_by: Option<String>,
     /// Show at most N jobs, newest first; 0 for all [default: 100, and all with --quiet]
     #[arg(short = 'n', long, value_name = "N")]
     limit: Option<usize>,
@@ -157,6 +160,7 @@ async fn list(client: &Client, args: &PsArgs) -> Result<(String, Option<String>)
     );
     query.extend(args.name.clone().map(|name| ("name_prefix", name)));
     query.extend(args.queue.clone().map(|queue| ("queue", queue)));
+    query.extend(args.created_by.clone().map(|actor| ("created_by", actor)));
     let (mut jobs, mut has_more) = (Vec::new(), false);
     lookup::each(client, &query, |job| {
         has_more = jobs.len() == limit;

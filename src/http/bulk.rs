@@ -4,23 +4,25 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use axum::extract::{Request, State as State_};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use futures_util::stream::{self, Stream, StreamExt};
 use serde::Serialize;
 
 use crate::api::Api;
-use crate::body;
 use crate::extract::MAX_WAIT;
 use crate::layers::auth::Caller;
 use crate::problem::ApiError;
-use crate::request::{self, Body, BodyError, Chosen, FieldError, MAX_REASON_CHARACTERS, Which};
+use crate::request::{
+    self, ACTED_MAX, Body, BodyError, Chosen, FieldError, MAX_REASON_CHARACTERS, Which,
+};
 use crate::view::JobView;
+use crate::{body, idempotency, jobs, trace};
 use job::life::Stop;
-use job::query::{Order, Query};
+use job::query::{Filter, Order, Query};
 use job::{Cause, Job, JobId, State};
-use manager::{Budget, Purged, RequestError};
+use manager::{Budget, LookupError, Purged, RequestError};
 
 #[derive(Debug, Serialize)]
 struct Waited<'a> {
@@ -44,7 +46,7 @@ pub(super) async fn wait(State_(api): State_<Api>, request: Request) -> Result<R
             }
             ids
         }
-        Which::Matching(filter) => api.manager.unfinished(filter).await?,
+        Which::Matching(filter) => api.manager.unfinished(*filter).await?,
     };
     api.manager.wait_many(&ids, wish.all, wish.timeout).await;
     let (mut finished, mut jobs, mut budget) = (0, Vec::new(), Budget::default());
@@ -69,18 +71,17 @@ pub(super) async fn wait(State_(api): State_<Api>, request: Request) -> Result<R
     Ok(Json(waited).into_response())
 }
 
-/// The most jobs that one request acts on.
-const MOST: usize = 10_000;
-
 /// How many of them are in work at a time.
 const AT_ONCE: usize = 1024;
 /// How many jobs that have ended are purged by one call of the manager, and how many lost ones at a time.
 const ENDED_AT_ONCE: usize = 500;
 const LOST_AT_ONCE: usize = 64;
+/// How many jobs are made again at a time.
+const AGAIN_AT_ONCE: usize = 64;
 
 #[derive(Debug, Serialize)]
 struct Acted<'a> {
-    /// How many jobs were meant, at most [`MOST`].
+    /// How many jobs were meant, at most [`ACTED_MAX`].
     matched: usize,
     /// There are more.
     truncated: bool,
@@ -104,6 +105,8 @@ enum Done {
     Begun(Option<Arc<Job>>),
     /// All of it has happened.
     Job(Option<Arc<Job>>),
+    /// This new job does the same again.
+    Again(Option<Arc<Job>>),
     /// So many processes got the signal.
     Delivered(u64),
     /// It is gone.
@@ -114,7 +117,7 @@ impl Done {
     /// Leaves the job out if the answer has no place for it.
     fn fit(&mut self, budget: &mut Budget) {
         match self {
-            Self::Begun(job) | Self::Job(job) => {
+            Self::Begun(job) | Self::Job(job) | Self::Again(job) => {
                 *job = job.take().filter(|job| budget.take(job));
             }
             Self::Delivered(_) | Self::Purged => {}
@@ -122,57 +125,125 @@ impl Done {
     }
 }
 
-/// The jobs that a request means, of those that have ended or of those that have not.
+/// Of which jobs a request means some.
+#[derive(Clone, Copy)]
+enum Of {
+    Unfinished,
+    Ended,
+    All,
+}
+
+impl Of {
+    fn has(self, state: State) -> bool {
+        match self {
+            Self::Unfinished => !state.is_terminal(),
+            Self::Ended => state.is_terminal(),
+            Self::All => true,
+        }
+    }
+}
+
+/// The jobs that a request means. From here on it is about these and no others.
 #[derive(Default)]
 struct Meant {
     jobs: Vec<(JobId, State)>,
+    matched: usize,
     /// There are more.
     truncated: bool,
 }
 
-async fn meant(api: &Api, chosen: &Chosen, ended: bool) -> Result<Meant, ApiError> {
+impl Meant {
+    /// Those on which something is to be done: none if there are not as many as the client has counted, or if they
+    /// were only to be counted.
+    async fn of(api: &Api, chosen: &Chosen, of: Of) -> Result<Self, ApiError> {
+        let (jobs, truncated) = matching(api, chosen, of).await?;
+        let mut meant = Self {
+            matched: jobs.len(),
+            jobs,
+            truncated,
+        };
+        if let Some(expected) = chosen.expect
+            && (truncated || meant.matched != expected)
+        {
+            return Err(ApiError::CountDiffers {
+                matched: meant.matched,
+                expected,
+                truncated,
+            });
+        }
+        if chosen.dry_run {
+            meant.jobs.clear();
+        }
+        Ok(meant)
+    }
+}
+
+/// The jobs that match, oldest first, and whether there are more.
+async fn matching(
+    api: &Api,
+    chosen: &Chosen,
+    of: Of,
+) -> Result<(Vec<(JobId, State)>, bool), ApiError> {
     let mut filter = chosen.filter.clone();
     let is_wanted = |state: &State| filter.states.is_empty() || filter.states.contains(state);
     let mut states = State::ALL.to_vec();
-    states.retain(|state| state.is_terminal() == ended && is_wanted(state));
+    states.retain(|state| of.has(*state) && is_wanted(state));
     if states.is_empty() {
-        return Ok(Meant::default());
+        return Ok((Vec::new(), false));
     }
     filter.states = states;
+    if let Some(ids) = &chosen.ids {
+        return Ok((named(api, ids, &filter).await?, false));
+    }
+    let most = usize::from(ACTED_MAX);
     let mut jobs: Vec<(JobId, State)> = Vec::new();
     loop {
         let page = api.manager.list(Query {
             filter: filter.clone(),
             order: Order::CreatedAscending,
             after: jobs.last().map(|(id, _)| *id),
-            limit: MOST - jobs.len(),
+            limit: most - jobs.len(),
             is_brief: true,
         });
         let page = page.await?;
         jobs.extend(page.jobs.iter().map(|job| (job.id, job.state)));
         // It ends early if its jobs are large.
-        if !page.more || page.jobs.is_empty() || jobs.len() >= MOST {
-            let truncated = page.more;
-            return Ok(Meant { jobs, truncated });
+        if !page.more || page.jobs.is_empty() || jobs.len() >= most {
+            return Ok((jobs, page.more));
         }
     }
 }
 
+/// Of the jobs of these ids, those that are there and match.
+async fn named(api: &Api, ids: &[JobId], filter: &Filter) -> Result<Vec<(JobId, State)>, ApiError> {
+    let filter = api.manager.with_own_node(filter.clone());
+    let mut jobs = Vec::with_capacity(ids.len());
+    for id in ids {
+        match api.manager.get(*id).await {
+            Ok(job) if filter.matches(&job) => jobs.push((job.id, job.state)),
+            Ok(_) | Err(LookupError::NoSuchJob) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(jobs)
+}
+
 /// What came of it for one job.
-type One = (JobId, Result<Done, RequestError>);
+type One = (JobId, Result<Done, ApiError>);
 
 /// Does the same to each of these jobs, so many at a time.
-fn each<F>(
+fn each<F, E>(
     jobs: Vec<(JobId, State)>,
     at_once: usize,
     act: impl Fn(JobId) -> F,
 ) -> impl Stream<Item = One>
 where
-    F: Future<Output = Result<Done, RequestError>>,
+    F: Future<Output = Result<Done, E>>,
+    ApiError: From<E>,
 {
     let work = stream::iter(jobs).map(move |(id, _)| {
         let work = act(id);
-        async move { (id, work.await) }
+        async move { (id, work.await.map_err(ApiError::from)) }
     });
     work.buffered(at_once)
 }
@@ -182,13 +253,9 @@ async fn act<F>(api: &Api, chosen: &Chosen, act: impl Fn(JobId) -> F) -> Result<
 where
     F: Future<Output = Result<Done, RequestError>>,
 {
-    let mut meant = meant(api, chosen, false).await?;
-    let matched = meant.jobs.len();
-    if chosen.dry_run {
-        meant.jobs.clear();
-    }
+    let meant = Meant::of(api, chosen, Of::Unfinished).await?;
     let work = each(meant.jobs, AT_ONCE, act);
-    Ok(carry_out(api, matched, meant.truncated, work).await)
+    Ok(carry_out(api, meant.matched, meant.truncated, work).await)
 }
 
 /// Does the work, and says what came of it for each job.
@@ -200,9 +267,8 @@ async fn carry_out(
 ) -> Response {
     let mut work = pin!(work);
     let mut budget = Budget::default();
-    let mut done: Vec<(JobId, Result<Done, ApiError>)> = Vec::with_capacity(matched);
-    while let Some((id, one)) = work.next().await {
-        let mut one = one.map_err(ApiError::from);
+    let mut done: Vec<One> = Vec::with_capacity(matched);
+    while let Some((id, mut one)) = work.next().await {
         if let Ok(done) = &mut one {
             done.fit(&mut budget);
         }
@@ -233,6 +299,10 @@ fn acted_on<'a>(api: &Api, id: JobId, done: &'a Result<Done, ApiError>) -> Acted
             on.job = job.as_ref().map(|job| JobView::of(job, &api.manager));
         }
         Ok(Done::Job(job)) => {
+            on.job = job.as_ref().map(|job| JobView::of(job, &api.manager));
+        }
+        Ok(Done::Again(job)) => {
+            on.status = StatusCode::CREATED.as_u16();
             on.job = job.as_ref().map(|job| JobView::of(job, &api.manager));
         }
         Ok(Done::Delivered(count)) => on.delivered_to = Some(*count),
@@ -324,6 +394,25 @@ pub(super) async fn resume(
     resumed.await
 }
 
+/// `POST /jobs/rerun`
+pub(super) async fn rerun(
+    State_(api): State_<Api>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (key, trace) = (idempotency::key(&headers)?, trace::of(&headers));
+    let chosen = request::parse_chosen(&read(&api, request).await?).map_err(invalid)?;
+    let meant = Meant::of(&api, &chosen, Of::All).await?;
+    let work = each(meant.jobs, AGAIN_AT_ONCE, async |id| {
+        // A repeat of the whole finds what it has made of each.
+        let key = key.as_ref().map(|key| format!("{key} {id}"));
+        let again = jobs::again(&api, &caller, id, (key, trace.clone())).await?;
+        Ok::<_, ApiError>(Done::Again(Some(again.job)))
+    });
+    Ok(carry_out(&api, meant.matched, meant.truncated, work).await)
+}
+
 /// `POST /jobs/purge`
 pub(super) async fn purge(
     State_(api): State_<Api>,
@@ -339,11 +428,7 @@ pub(super) async fn purge(
         grace: None,
         force: false,
     };
-    let mut meant = meant(&api, &chosen, true).await?;
-    let matched = meant.jobs.len();
-    if chosen.dry_run {
-        meant.jobs.clear();
-    }
+    let meant = Meant::of(&api, &chosen, Of::Ended).await?;
     // What a lost job has left running has to end first.
     let is_lost = |(_, state): &(JobId, State)| *state == State::Lost;
     let (lost, ended): (Vec<_>, Vec<_>) = meant.jobs.into_iter().partition(is_lost);
@@ -353,22 +438,23 @@ pub(super) async fn purge(
     let lost = each(lost, LOST_AT_ONCE, |id| {
         let (manager, stop) = (&api.manager, stop.clone());
         async move {
-            Ok(match manager.purge(id, stop, MAX_WAIT).await? {
+            let purged = manager.purge(id, stop, MAX_WAIT).await?;
+            Ok::<_, RequestError>(match purged {
                 Purged::Gone => Done::Purged,
                 Purged::StillThere(job) => Done::Begun(Some(job)),
             })
         }
     });
     let work = ended.flat_map(stream::iter).chain(lost);
-    Ok(carry_out(&api, matched, meant.truncated, work).await)
+    Ok(carry_out(&api, meant.matched, meant.truncated, work).await)
 }
 
 async fn purge_ended(api: &Api, some: Vec<JobId>) -> Vec<One> {
     let purged = api.manager.purge_ended(some.clone()).await;
     let what = |id: &JobId| match &purged {
-        Ok(stay) if stay.contains(id) => Err(RequestError::DependedOn),
+        Ok(stay) if stay.contains(id) => Err(ApiError::DependedOn),
         Ok(_) => Ok(Done::Purged),
-        Err(error) => Err(error.clone()),
+        Err(error) => Err(error.clone().into()),
     };
     some.iter().map(|id| (*id, what(id))).collect()
 }

@@ -34,7 +34,7 @@ use manager::{LookupError, Manager, Page, Until};
 pub(super) use patch::patch;
 pub(super) use pause::{pause, resume};
 pub(super) use release::release;
-pub(super) use rerun::{RERUN, rerun};
+pub(super) use rerun::{RERUN, again, rerun};
 pub(super) use stop::{End, STOP, stop};
 
 /// The parameters of [`get`].

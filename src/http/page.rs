@@ -21,6 +21,7 @@ pub(super) const PARAMETERS: &[&str] = &[
     "batch",
     "schedule",
     "node",
+    "created_by",
     "created_after",
     "created_before",
     "page_size",
@@ -67,6 +68,7 @@ pub(super) fn filter(params: &mut Params) -> Filter {
         batch: batch(params),
         schedule: params.text("schedule"),
         node: params.text("node").map(OnNode::Named),
+        created_by: params.text("created_by"),
         created_after: moment(params, "created_after"),
         created_before: moment(params, "created_before"),
     }

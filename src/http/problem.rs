@@ -98,6 +98,15 @@ pub enum ApiError {
     SecretsUnknown,
     /// Unfinished jobs depend on it.
     DependedOn,
+    /// Other jobs match than those that the client has counted.
+    CountDiffers {
+        /// So many match; of more than 10 000 only that there are more is known.
+        matched: usize,
+        /// So many should.
+        expected: usize,
+        /// There are more than `matched`.
+        truncated: bool,
+    },
     /// The job has no directory of its own.
     NoWorkspace,
     /// Nothing of this name is in the job's workspace.

@@ -45,7 +45,7 @@ use job::time::Timestamp;
 use job::{Signal, Spec};
 use json::{JsonError, Value};
 pub use many::{
-    Chosen, SignalMany, StopMany, WaitMany, Which, parse_chosen, parse_signal_many,
+    ACTED_MAX, Chosen, SignalMany, StopMany, WaitMany, Which, parse_chosen, parse_signal_many,
     parse_stop_many, parse_wait_many,
 };
 pub use patch::{Changes, parse_amendment, parse_queue_patch, parse_rerun};

@@ -46,7 +46,7 @@ const DELETE: Method = Method::DELETE;
 
 /// What the page keeps in its address. The shell reads nothing of it.
 const SHELL: &[&str] = &[
-    "after", "again", "batch", "before", "label", "name", "node", "order", "page", "queue",
+    "after", "again", "batch", "before", "by", "label", "name", "node", "order", "page", "queue",
     "range", "schedule", "state", "tab", "template", "type",
 ];
 
@@ -64,6 +64,7 @@ pub(super) fn table() -> Vec<Route> {
         route(POST, "/jobs/signal", Operate, &[], bulk::signal),
         route(POST, "/jobs/pause", Operate, &[], bulk::pause),
         route(POST, "/jobs/resume", Operate, &[], bulk::resume),
+        route(POST, "/jobs/rerun", Operate, &[], bulk::rerun),
         route(POST, "/jobs/purge", Operate, &[], bulk::purge),
         route(POST, "/jobs/{id}/pause", Operate, &[], jobs::pause),
         route(POST, "/jobs/{id}/resume", Operate, &[], jobs::resume),

@@ -158,6 +158,8 @@ struct InfoView {
     memory_bytes: Option<u64>,
     free_bytes: Option<u64>,
     disk_bytes: Option<u64>,
+    /// Of the jobs that have ended.
+    output_bytes: u64,
     /// Templates are all that can be run.
     policy: bool,
     /// What whoever operates it should know.
@@ -264,6 +266,7 @@ pub(super) async fn info(State(api): State<Api>) -> Response {
         memory_bytes: memory_bytes(),
         free_bytes: info.disk.map(|(free, _)| free),
         disk_bytes: info.disk.map(|(_, all)| all),
+        output_bytes: info.output_bytes,
         policy: api
             .settings
             .policy

@@ -27,6 +27,7 @@ pub(super) const COUNTS: &[&str] = &[
     "batch",
     "schedule",
     "node",
+    "created_by",
     "created_after",
     "created_before",
     "limit",

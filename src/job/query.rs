@@ -44,6 +44,8 @@ pub struct Filter {
     pub schedule: Option<String>,
     /// Of this node of the cluster.
     pub node: Option<OnNode>,
+    /// Created by exactly this actor.
+    pub created_by: Option<String>,
     /// Created at or after.
     pub created_after: Option<Timestamp>,
     /// Created before.
@@ -74,6 +76,10 @@ impl Filter {
                 of.is_some_and(|it| it.name == name)
             })
             && self.node.as_ref().is_none_or(|node| node.has(job))
+            && self
+                .created_by
+                .as_deref()
+                .is_none_or(|actor| job.created_by == actor)
             && self
                 .batch
                 .is_none_or(|batch| job.batch.as_ref().is_some_and(|it| it.id == batch))

@@ -362,6 +362,8 @@ pub struct Info {
     pub damaged_records: u64,
     /// Free bytes and all bytes of the file system of the state, where it says so.
     pub disk: Option<(u64, u64)>,
+    /// Bytes of the output of ended jobs that are kept on this machine.
+    pub output_bytes: u64,
 }
 
 /// Why no new job is accepted.

@@ -263,8 +263,7 @@ impl Manager {
         listing::page(&self.shared, query).await
     }
 
-    /// How many jobs of each state match, and whether that is all of them. What moves meanwhile may be missed or
-    /// counted twice.
+    /// How many jobs of each state match, and whether that is all. What moves meanwhile may be missed or counted twice.
     pub async fn counts(
         &self,
         filter: Filter,
@@ -273,8 +272,9 @@ impl Manager {
         listing::counts(&self.shared, self.with_own_node(filter), limit).await
     }
 
-    /// A hub is the node of its own name.
-    fn with_own_node(&self, mut filter: Filter) -> Filter {
+    /// The filter as it is held against jobs: a hub is the node of its own name.
+    #[must_use]
+    pub fn with_own_node(&self, mut filter: Filter) -> Filter {
         if let Some(OnNode::Named(name)) = &filter.node
             && self.hub().is_some_and(|hub| hub.is_own(name))
         {

@@ -430,6 +430,7 @@ impl Shared {
             root_jobs: geteuid().is_root() && !self.resolver.deny_root_jobs,
             damaged_records: self.job_dirs.damaged_records(),
             disk: self.job_dirs.disk(),
+            output_bytes: self.store.counts().output_bytes,
         }
     }
 }

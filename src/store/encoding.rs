@@ -227,9 +227,22 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Stored, Fault> {
     Ok(Stored { job, is_cut })
 }
 
-/// What a row's text has for the index of labels.
+/// Bytes of the job's output that are kept here: that of a node's job is there.
+pub(super) fn kept_output(job: &Job) -> i64 {
+    match job.claim {
+        Some(_) => 0,
+        None => kept(job.output.first_offset, job.output.next_offset),
+    }
+}
+
+fn kept(first: u64, next: u64) -> i64 {
+    i64::try_from(next.saturating_sub(first)).unwrap_or(i64::MAX)
+}
+
+/// What a row's text has for the index of labels and the totals.
 #[derive(Deserialize)]
 pub(super) struct Indexed {
+    pub(super) created_by: String,
     #[serde(default)]
     pub(super) labels: BTreeMap<String, String>,
     #[serde(default)]
@@ -238,6 +251,16 @@ pub(super) struct Indexed {
     batch: Option<OfBatch>,
     #[serde(default)]
     claim: Option<OfNode>,
+    #[serde(default)]
+    output: Extent,
+}
+
+/// Where the output that is kept begins and ends.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Extent {
+    first_offset: u64,
+    next_offset: u64,
 }
 
 #[derive(Deserialize)]
@@ -259,6 +282,14 @@ impl Indexed {
     /// The node that has the job, or had it at its end.
     pub(super) fn node(&self) -> Option<&str> {
         self.claim.as_ref().map(|it| it.node.as_str())
+    }
+
+    /// The same as [`kept_output`].
+    pub(super) fn kept_output(&self) -> i64 {
+        match self.claim {
+            Some(_) => 0,
+            None => kept(self.output.first_offset, self.output.next_offset),
+        }
     }
 }
 

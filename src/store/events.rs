@@ -124,7 +124,7 @@ pub(super) fn insert(
         return Ok(());
     }
     let mut insert = connection.prepare_cached(
-        "INSERT INTO events (seq, job, at, kind, event, finished) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO events (seq, job, at, kind, event, finished, output) VALUES (?, ?, ?, ?, ?, ?, ?)",
     )?;
     for row in rows {
         totals.last_event += 1;
@@ -134,7 +134,8 @@ pub(super) fn insert(
             row.at,
             row.kind,
             row.text,
-            totals.finished
+            totals.finished,
+            totals.output
         ])?;
         for webhook in &row.webhooks {
             outbox::put(

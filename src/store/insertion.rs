@@ -175,8 +175,7 @@ pub(super) fn insert(
 fn insert_job(connection: &Connection, job: &NewRow, totals: &mut Totals) -> Result<(), Fault> {
     let id = job.row.id();
     if job.is_terminal {
-        tables::insert_finished(connection, &job.row)?;
-        totals.finished = totals.finished.saturating_add(1);
+        tables::insert_finished(connection, &job.row, totals)?;
     } else {
         tables::insert_live(connection, &job.row)?;
     }

@@ -96,6 +96,8 @@ pub enum Inserted {
 pub struct Counts {
     /// Jobs in a terminal state.
     pub finished: u64,
+    /// Bytes of their output that are kept on this machine.
+    pub output_bytes: u64,
 }
 
 /// A handle to the store; clones share one writer and one set of readers.

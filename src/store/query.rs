@@ -122,6 +122,12 @@ pub(super) fn live(connection: &Connection, query: &Query, more: usize) -> Resul
             [text(schedule)],
         );
     }
+    if let Some(creator) = &filter.created_by {
+        sql.push(
+            " AND json_extract(job, '$.created_by') = ?",
+            [text(creator)],
+        );
+    }
     sql.push(&format!(" ORDER BY id{descending}"), []);
     let mut statement = connection.prepare_cached(&sql.text)?;
     let mut rows = statement.query(params_from_iter(&sql.values))?;

@@ -164,6 +164,17 @@ const MIGRATIONS: &[&str] = &[
     "INSERT INTO labels (key, value, state, id)
         SELECT '#node', json_extract(job, '$.claim.node'), state, id FROM finished
         WHERE json_extract(job, '$.claim.node') IS NOT NULL;",
+    // How much output is kept is a total as the number of finished jobs is: in a row of its own, and in that of each event.
+    "INSERT INTO labels (key, value, state, id)
+        SELECT '#by', json_extract(job, '$.created_by'), state, id FROM finished
+        WHERE json_extract(job, '$.created_by') <> 'anonymous';
+    ALTER TABLE events ADD COLUMN output INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE totals ADD COLUMN output INTEGER NOT NULL DEFAULT 0;
+    UPDATE totals SET output = (
+        SELECT ifnull(sum(ifnull(json_extract(job, '$.output.next_offset'), 0)
+            - ifnull(json_extract(job, '$.output.first_offset'), 0)), 0)
+        FROM finished WHERE json_extract(job, '$.claim') IS NULL);
+    UPDATE events SET output = (SELECT output FROM totals) WHERE seq = (SELECT max(seq) FROM events);",
 ];
 
 /// How long a connection waits for a predecessor that is still going down.
@@ -470,6 +481,7 @@ mod tests {
         let totals = Totals::read(&connection).unwrap();
         let before = Totals {
             finished: 7,
+            output: 0,
             last_event: 9,
             pruned_events: 2,
         };

@@ -35,15 +35,23 @@ pub(super) const SCHEDULE_LABEL: &str = "#schedule";
 /// The key of the job's node there.
 pub(super) const NODE_LABEL: &str = "#node";
 
+/// The key of who created the job there.
+pub(super) const CREATOR_LABEL: &str = "#by";
+
+/// Who creates all jobs of a service that asks nobody who they are. No index helps to find most of what there is.
+const NOBODY: &str = "anonymous";
+
 /// A job as it goes into a table.
 #[derive(Debug)]
 pub(super) struct Row {
     columns: Columns,
-    queue: String,
+    queue: Box<str>,
     text: String,
     /// What of it is beside the row.
     bulk: Option<Box<Bulk>>,
     has_webhooks: bool,
+    /// Bytes of its output that are kept here.
+    output: i64,
     /// Boxed, as few jobs have one.
     place: Option<Box<Place>>,
 }
@@ -66,10 +74,11 @@ impl Row {
         } = encoding::encode(job)?;
         Ok(Self {
             columns,
-            queue: job.spec.queue.clone(),
+            queue: job.spec.queue.as_str().into(),
             text,
             bulk,
             has_webhooks: !job.spec.webhooks.is_empty(),
+            output: encoding::kept_output(job),
             place: job.batch.as_ref().map(|it| {
                 Box::new(Place {
                     batch: it.id,
@@ -129,6 +138,8 @@ pub(super) enum Change {
 pub(super) struct Totals {
     /// Jobs in a terminal state.
     pub(super) finished: i64,
+    /// Bytes of their output that are kept here.
+    pub(super) output: i64,
     /// The cursor of the newest event that there ever was.
     pub(super) last_event: i64,
     /// The newest cursor whose event has been removed to make room.
@@ -139,23 +150,25 @@ impl Totals {
     /// Both rows must be of one moment: read in a transaction, where others write.
     pub(super) fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let mut totals = connection
-            .prepare_cached("SELECT finished, last_event, pruned_events FROM totals")?
+            .prepare_cached("SELECT finished, output, last_event, pruned_events FROM totals")?
             .query_row([], |row| {
                 Ok(Self {
                     finished: row.get(0)?,
-                    last_event: row.get(1)?,
-                    pruned_events: row.get(2)?,
+                    output: row.get(1)?,
+                    last_event: row.get(2)?,
+                    pruned_events: row.get(3)?,
                 })
             })?;
-        let newest: Option<(i64, i64)> = connection
-            .prepare_cached("SELECT seq, finished FROM events ORDER BY seq DESC LIMIT 1")?
+        let newest: Option<(i64, i64, i64)> = connection
+            .prepare_cached("SELECT seq, finished, output FROM events ORDER BY seq DESC LIMIT 1")?
             .query_row([], |row| row.try_into())
             .optional()?;
-        if let Some((seq, finished)) = newest
+        if let Some((seq, finished, output)) = newest
             && seq > totals.last_event
         {
             totals.last_event = seq;
             totals.finished = finished;
+            totals.output = output;
         }
         Ok(totals)
     }
@@ -166,9 +179,22 @@ impl Totals {
             return Ok(());
         }
         connection
-            .prepare_cached("UPDATE totals SET finished = ?, last_event = ?, pruned_events = ?")?
-            .execute([self.finished, self.last_event, self.pruned_events])?;
+            .prepare_cached(
+                "UPDATE totals SET finished = ?, output = ?, last_event = ?, pruned_events = ?",
+            )?
+            .execute([
+                self.finished,
+                self.output,
+                self.last_event,
+                self.pruned_events,
+            ])?;
         Ok(())
+    }
+
+    /// There are so many more finished jobs, with so much more output.
+    fn add(&mut self, jobs: i64, output: i64) {
+        self.finished = self.finished.saturating_add(jobs);
+        self.output = self.output.saturating_add(output);
     }
 }
 
@@ -284,18 +310,22 @@ pub(super) fn finish(
         .prepare_cached("DELETE FROM live WHERE id = ?")?
         .execute([id])?;
     if was_live == 0 {
-        refinish(connection, row)?;
+        refinish(connection, row, totals)?;
         return Ok(false);
     }
-    insert_finished(connection, row)?;
+    insert_finished(connection, row, totals)?;
     connection
         .prepare_cached("DELETE FROM secrets WHERE id = ?")?
         .execute([id])?;
-    totals.finished = totals.finished.saturating_add(1);
     Ok(true)
 }
 
-pub(super) fn insert_finished(connection: &Connection, row: &Row) -> Result<(), Fault> {
+pub(super) fn insert_finished(
+    connection: &Connection,
+    row: &Row,
+    totals: &mut Totals,
+) -> Result<(), Fault> {
+    totals.add(1, row.output);
     connection
         .prepare_cached(
             "INSERT INTO finished (id, state, name, queue, created_at, expires_at, job)
@@ -307,10 +337,11 @@ pub(super) fn insert_finished(connection: &Connection, row: &Row) -> Result<(), 
 }
 
 /// Stores the end of a job again. It keeps its place in the order of the ends.
-fn refinish(connection: &Connection, row: &Row) -> Result<(), Fault> {
-    if !delete_labels(connection, row.columns.id)? {
+fn refinish(connection: &Connection, row: &Row, totals: &mut Totals) -> Result<(), Fault> {
+    let Some(before) = delete_labels(connection, row.columns.id)? else {
         return Err(Fault::NoSuchJob);
-    }
+    };
+    totals.add(0, row.output.saturating_sub(before));
     connection
         .prepare_cached(
             "UPDATE finished SET state = :state, name = :name, queue = :queue,
@@ -356,8 +387,8 @@ fn pair<'a>((key, value): (&'a String, &'a String)) -> (&'a str, &'a str) {
     (key, value)
 }
 
-/// Queue, name, schedule and node as labels that no client can set, so that the index of labels finds jobs by them, too. A
-/// job without a name, a schedule and a node in the default queue costs nothing.
+/// Queue, name, schedule, node and creator as labels that no client can set, so that the index of labels finds jobs by them,
+/// too. A job of nobody without a name, a schedule and a node in the default queue costs nothing.
 fn marks<'a>(
     queue: &'a str,
     name: Option<&'a str>,
@@ -368,7 +399,13 @@ fn marks<'a>(
     let schedule = schedule.map(|it| (SCHEDULE_LABEL, it.name.as_str()));
     let name = name.map(|it| (NAME_LABEL, it));
     let node = indexed.node().map(|it| (NODE_LABEL, it));
-    [queue, name, schedule, node].into_iter().flatten()
+    let creator = is_indexed(&indexed.created_by).then_some((CREATOR_LABEL, &*indexed.created_by));
+    [queue, name, schedule, node, creator].into_iter().flatten()
+}
+
+/// Are the jobs that this actor has created in the index of labels?
+pub(super) fn is_indexed(creator: &str) -> bool {
+    creator != NOBODY
 }
 
 /// The same for the batch.
@@ -376,8 +413,9 @@ fn batch_label(batch: Option<&str>) -> Option<(&'static str, &str)> {
     batch.map(|id| (BATCH_LABEL, id))
 }
 
-/// Removes a finished job's labels from the index; false where the job is not a finished one.
-fn delete_labels(connection: &Connection, id: JobId) -> Result<bool, Fault> {
+/// Removes a finished job's labels from the index. Gives back how much of its output was kept; nothing if the job is not a
+/// finished one.
+fn delete_labels(connection: &Connection, id: JobId) -> Result<Option<i64>, Fault> {
     let row = connection
         .prepare_cached("SELECT state, queue, job, name FROM finished WHERE id = ?")?
         .query_row([id.as_bytes()], |row| {
@@ -390,7 +428,7 @@ fn delete_labels(connection: &Connection, id: JobId) -> Result<bool, Fault> {
         })
         .optional()?;
     let Some((state, queue, text, name)) = row else {
-        return Ok(false);
+        return Ok(None);
     };
     let mut delete = connection.prepare_cached(
         "DELETE FROM labels WHERE key = ? AND value = ? AND state = ? AND id = ?",
@@ -401,15 +439,15 @@ fn delete_labels(connection: &Connection, id: JobId) -> Result<bool, Fault> {
     for (key, value) in indexed.labels.iter().map(pair).chain(marks) {
         delete.execute(params![key, value, state, id.as_bytes()])?;
     }
-    Ok(true)
+    Ok(Some(indexed.kept_output()))
 }
 
 fn delete(connection: &Connection, id: JobId, totals: &mut Totals) -> Result<(), Fault> {
-    if delete_labels(connection, id)? {
+    if let Some(output) = delete_labels(connection, id)? {
         connection
             .prepare_cached("DELETE FROM finished WHERE id = ?")?
             .execute([id.as_bytes()])?;
-        totals.finished = totals.finished.saturating_sub(1);
+        totals.add(-1, -output);
     }
     for sql in [
         "DELETE FROM live WHERE id = ?",

@@ -386,7 +386,8 @@ async fn an_end_is_stored_again_without_doubling_and_never_undone() {
         finished(&store, everything()).await,
         [last.as_ref().clone()]
     );
-    assert_eq!((store.counts().finished, rows(&path, "labels")), (1, 1));
+    // Its label, and who created it.
+    assert_eq!((store.counts().finished, rows(&path, "labels")), (1, 2));
     assert!(store.update(Arc::new(one), Vec::new()).await.is_err());
     assert!(store.update(last, Vec::new()).await.is_err());
 }
@@ -703,7 +704,10 @@ async fn ended_jobs_of_nodes_are_found_in_a_store_of_before() {
     }
     store.close();
     raw(&path)
-        .execute_batch("DELETE FROM labels WHERE key = '#node'; PRAGMA user_version = 9;")
+        .execute_batch(
+            "DELETE FROM labels WHERE key IN ('#node', '#by'); ALTER TABLE events DROP COLUMN output;
+             ALTER TABLE totals DROP COLUMN output; PRAGMA user_version = 9;",
+        )
         .unwrap();
     let store = Store::open(&path).unwrap();
     let query = Query {
@@ -719,7 +723,105 @@ async fn ended_jobs_of_nodes_are_found_in_a_store_of_before() {
     let found = finished(&store, query).await;
     assert_eq!(found.iter().map(|it| it.id).collect::<Vec<_>>(), [there.id]);
     store.delete(vec![there.id]).await.unwrap();
+    // Of the other one who created it.
+    assert_eq!(rows(&path, "labels"), 1);
+}
+
+/// A job of this actor that has ended, with so many bytes of output of which the first ones are gone.
+async fn with_output(store: &Store, actor: &str, first: u64, next: u64) -> Job {
+    let job = Job {
+        created_by: actor.to_owned(),
+        output: OutputTotals {
+            stdout_bytes: next,
+            first_offset: first,
+            next_offset: next,
+            dropped_bytes: first,
+            ..OutputTotals::default()
+        },
+        ..job(State::Running)
+    };
+    store_new(store, &job).await;
+    finish_telling(store, job.clone()).await;
+    job
+}
+
+async fn finish_telling(store: &Store, job: Job) {
+    let end = ended(job, State::Failed);
+    let events = job::event::since(State::Running, &end, clock::wall());
+    assert!(!events.is_empty());
+    store.finish(end, events).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_creators_and_the_output_of_a_store_of_before_are_known() {
+    let (_folder, path, store) = fresh();
+    let mine = with_output(&store, "token:ci", 100, 1100).await;
+    let nobodys = with_output(&store, "anonymous", 0, 20).await;
+    let there = Job {
+        claim: Some(Box::new(claim("n7"))),
+        ..mine.clone()
+    };
+    let elsewhere = Job {
+        id: JobId::generate(),
+        ..there
+    };
+    store_new(&store, &elsewhere).await;
+    let end = ended(elsewhere.clone(), State::Succeeded);
+    store.finish(end, Vec::new()).await.unwrap();
+    assert_eq!(store.counts().output_bytes, 1020);
+    store.close();
+    raw(&path)
+        .execute_batch(
+            "DELETE FROM labels WHERE key = '#by'; ALTER TABLE events DROP COLUMN output;
+             ALTER TABLE totals DROP COLUMN output; PRAGMA user_version = 10;",
+        )
+        .unwrap();
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.counts().output_bytes, 1020);
+    let by = async |actor: &str| {
+        let query = Query {
+            filter: Filter {
+                created_by: Some(actor.to_owned()),
+                ..Filter::default()
+            },
+            ..everything()
+        };
+        let found = finished(&store, query).await;
+        found.iter().map(|job| job.id).collect::<Vec<_>>()
+    };
+    let both = if by("token:ci").await[0] == mine.id {
+        [mine.id, elsewhere.id]
+    } else {
+        [elsewhere.id, mine.id]
+    };
+    assert_eq!(by("token:ci").await, both);
+    assert_eq!(by("anonymous").await, [nobodys.id]);
+    assert_eq!(by("token").await, []);
+    store.delete(vec![mine.id, elsewhere.id]).await.unwrap();
+    assert_eq!(store.counts().output_bytes, 20);
     assert_eq!(rows(&path, "labels"), 0);
+    store.close();
+}
+
+#[tokio::test]
+async fn the_output_that_is_kept_is_counted_over_a_change_of_an_end_and_a_restart() {
+    let (_folder, path, store) = fresh();
+    let one = with_output(&store, "uid:1", 0, 500).await;
+    let mut later = one.clone();
+    later.output.first_offset = 200;
+    finish_telling(&store, later).await;
+    assert_eq!(store.counts().output_bytes, 300);
+    let another = with_output(&store, "uid:1", 0, 7).await;
+    store.close();
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.counts().output_bytes, 307);
+    store.delete(vec![one.id]).await.unwrap();
+    assert_eq!(store.counts().output_bytes, 7);
+    store.delete(vec![another.id]).await.unwrap();
+    store.close();
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.counts().output_bytes, 0);
+    store.close();
 }
 
 #[test]
@@ -731,7 +833,7 @@ fn a_newer_store_is_refused_and_untouched() {
     let error = Store::open(&path).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "store has schema 99, this procession knows up to 10: start the newer version"
+        "store has schema 99, this procession knows up to 11: start the newer version"
     );
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
@@ -1157,6 +1259,7 @@ prop_compose! {
         batch in prop::option::weighted(0.2, 0_u128..3),
         schedule in prop::option::weighted(0.2, word()),
         node in prop::option::weighted(0.2, prop::option::weighted(0.7, prop::sample::select(vec!["n1", "n2", "n3"]))),
+        creator in prop::option::weighted(0.2, 0_u128..3),
         created_after in prop::option::weighted(0.2, 0_i64..10),
         created_before in prop::option::weighted(0.2, 0_i64..10),
         descending in any::<bool>(),
@@ -1166,6 +1269,7 @@ prop_compose! {
         Query {
             filter: Filter {
                 states, selector: Selector { requirements }, name, name_prefix, queue, schedule,
+                created_by: creator.map(creator_of),
                 node: node.map(|named| named.map_or(OnNode::Hub, |name| OnNode::Named(name.to_owned()))),
                 batch: batch.map(|it| JobId::from_bytes(it.to_be_bytes())),
                 created_after: created_after.map(Timestamp::from_micros),
@@ -1210,6 +1314,7 @@ proptest! {
                     key: String::new(), group: 0, index: 0, count: 1, max_running: None,
                 }),
                 claim: (number % 3 > 0).then(|| Box::new(claim(&format!("n{}", number % 3)))),
+                created_by: creator_of(number % 3),
                 spec: Arc::new(Spec { queue, ..Spec::clone(&base.spec) }),
                 ..base
             }
@@ -1241,6 +1346,13 @@ proptest! {
             Ok(())
         })?;
         store.close();
+    }
+}
+
+fn creator_of(number: u128) -> String {
+    match number {
+        0 => "anonymous".to_owned(),
+        other => format!("token:t{other}"),
     }
 }
 

@@ -101,6 +101,7 @@ struct Tally {
     commands: AtomicU64,
     commits: AtomicU64,
     finished: AtomicU64,
+    output: AtomicU64,
     on_commit: OnceLock<OnCommit>,
 }
 
@@ -114,9 +115,11 @@ impl fmt::Debug for Tally {
 }
 
 impl Tally {
-    fn see_finished(&self, count: i64) {
+    fn see(&self, totals: Totals) {
+        let number = |count: i64| u64::try_from(count).unwrap_or(0);
         self.finished
-            .store(u64::try_from(count).unwrap_or(0), Ordering::Relaxed);
+            .store(number(totals.finished), Ordering::Relaxed);
+        self.output.store(number(totals.output), Ordering::Relaxed);
     }
 }
 
@@ -144,7 +147,7 @@ impl Writer {
             tally: Arc::clone(&tally),
             feed: Arc::clone(&feed),
         };
-        tally.see_finished(totals.finished);
+        tally.see(totals);
         let desk = WriterThread {
             connection,
             tally,
@@ -224,6 +227,7 @@ impl Writer {
     pub(super) fn counts(&self) -> Counts {
         Counts {
             finished: self.tally.finished.load(Ordering::Relaxed),
+            output_bytes: self.tally.output.load(Ordering::Relaxed),
         }
     }
 }
@@ -388,7 +392,7 @@ impl WriterThread {
         if let Some(tell) = self.tally.on_commit.get() {
             tell(begun.elapsed());
         }
-        self.tally.see_finished(now.finished);
+        self.tally.see(now);
         self.tally.commits.fetch_add(1, Ordering::Relaxed);
         self.tally.commands.fetch_add(
             u64::try_from(batch.len()).unwrap_or(u64::MAX),

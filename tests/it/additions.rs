@@ -46,6 +46,85 @@ async fn stop_on_the_command_line_takes_a_filter() {
 }
 
 #[tokio::test]
+async fn stop_on_the_command_line_counts_first_and_holds_to_the_count() {
+    let server = Server::start().await;
+    let mut jobs = Vec::new();
+    for name in ["a-1", "a-2"] {
+        jobs.push(id(&server.submit(&sleep(name, "default")).await));
+    }
+    let run = |args: &[&str]| {
+        let mut command = server.client();
+        let ran = command.args(args).output().unwrap();
+        let text = String::from_utf8(ran.stdout).unwrap();
+        let said = String::from_utf8(ran.stderr).unwrap();
+        (ran.status.code().unwrap(), text, said)
+    };
+    let mine = [
+        "stop",
+        "--name-prefix",
+        "a-",
+        "--created-by",
+        "token:default",
+    ];
+    let (code, text, _) = run(&[&mine[..], &["--dry-run"]].concat());
+    assert_eq!((code, text.as_str()), (0, "2\n"));
+    let (code, text, said) = run(&[&mine[..], &["--expect", "3"]].concat());
+    assert_eq!((code, text.as_str()), (1, ""), "{said}");
+    assert!(
+        said.contains("2 jobs match and 3 were expected; nothing was done"),
+        "{said}"
+    );
+    assert_eq!(server.in_state(&jobs[0], "running").await["name"], "a-1");
+    let (_, text, _) = run(&["ps", "--quiet", "--created-by", "token:default"]);
+    assert_eq!(text.lines().count(), 2, "{text}");
+    let (_, text, _) = run(&["ps", "--quiet", "--created-by", "uid:4294967294"]);
+    assert_eq!(text, "");
+    let (code, text, said) = run(&[&mine[..], &["--expect", "2", "--force"]].concat());
+    assert_eq!((code, text.lines().count()), (0, 2), "{said}");
+    let (code, ..) = run(&["stop", "--expect", "2", &jobs[0]]);
+    assert_eq!(code, 2);
+}
+
+#[tokio::test]
+async fn the_creator_of_a_job_is_a_filter_and_its_output_is_counted() {
+    let server = Server::start().await;
+    let made = server
+        .post("/tokens", &json!({"name": "ci", "scope": "operate"}))
+        .await;
+    let token = made.json()["token"].as_str().unwrap().to_owned();
+    let mine = id(&server.run_script("printf 0123456789").await);
+    let request = server
+        .anonymous(Method::POST, "/jobs?wait=60")
+        .bearer_auth(token);
+    let body = json!({"script": "printf 01234", "name": "theirs"});
+    let answer = request.json(&body).send().await.unwrap();
+    let theirs: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+    assert_eq!(theirs["created_by"], "token:ci");
+    let names = async |query: &str| {
+        let list = server.get(&format!("/jobs?{query}")).await.json();
+        let jobs = list["jobs"].as_array().unwrap().iter();
+        jobs.map(|job| job["id"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names("created_by=token:ci").await, [theirs["id"].clone()]);
+    assert_eq!(names("created_by=token:default").await, [json!(mine)]);
+    let failed = names("created_by=token:ci&state=failed").await;
+    assert!(failed.is_empty(), "{failed:?}");
+    let counts = server.get("/jobs/counts?created_by=token:ci").await.json();
+    let succeeded = counts["counts"].as_array().unwrap().iter();
+    let succeeded = succeeded.clone().find(|one| one["state"] == "succeeded");
+    assert_eq!(succeeded.unwrap()["count"], 1, "{counts:#}");
+    assert_eq!(server.get("/info").await.json()["output_bytes"], 15);
+    let purged = server
+        .post(
+            "/jobs/purge",
+            &json!({"created_by": "token:ci", "expect": 1}),
+        )
+        .await;
+    assert_eq!(purged.status, 207, "{purged}");
+    assert_eq!(server.get("/info").await.json()["output_bytes"], 10);
+}
+
+#[tokio::test]
 async fn lines_are_found_by_the_command_line_as_grep_finds_them() {
     let server = Server::start().await;
     let script =

@@ -139,6 +139,152 @@ async fn a_purge_removes_what_has_ended_and_a_repeat_nothing() {
 }
 
 #[tokio::test]
+async fn nothing_is_done_if_others_match_than_were_counted() {
+    let server = Server::start().await;
+    let jobs = sleepers(&server, 3, "counted").await;
+    for verb in ["stop", "signal", "pause", "resume", "rerun"] {
+        for (expect, dry_run) in [(2, false), (4, false), (0, true)] {
+            let mut body = json!({"queue": "counted", "expect": expect, "dry_run": dry_run});
+            if verb == "signal" {
+                body["signal"] = json!("SIGKILL");
+            }
+            let reply = server.post(&format!("/jobs/{verb}"), &body).await;
+            let problem = reply.json();
+            assert_eq!(
+                (
+                    reply.status,
+                    &problem["code"],
+                    &problem["matched"],
+                    &problem["expected"]
+                ),
+                (409, &json!("count_differs"), &json!(3), &json!(expect)),
+                "{verb} {reply}"
+            );
+        }
+    }
+    let list = server.get("/jobs?queue=counted").await.json();
+    assert_eq!(list["jobs"].as_array().unwrap().len(), 3, "{list:#}");
+    for job in &jobs {
+        assert_eq!(server.job(job).await["state"], "running");
+    }
+    for wrong in [json!(-1), json!(10_001), json!("3"), json!(1.5)] {
+        let body = json!({"queue": "counted", "expect": wrong});
+        let reply = server.post("/jobs/stop", &body).await;
+        assert_eq!(
+            (reply.status, reply.code().as_str()),
+            (422, "invalid_body"),
+            "{body}"
+        );
+    }
+    let stop = json!({"queue": "counted", "expect": 3, "force": true});
+    let stopped = acted(&server, "stop", &stop).await;
+    assert_eq!(stopped["matched"], 3, "{stopped:#}");
+    for job in &jobs {
+        server.finished(job).await;
+    }
+    let purge = json!({"queue": "counted", "expect": 2});
+    let reply = server.post("/jobs/purge", &purge).await;
+    assert_eq!(
+        (reply.status, reply.code().as_str()),
+        (409, "count_differs")
+    );
+    assert_eq!(server.job(&jobs[0]).await["state"], "canceled");
+    let purged = acted(&server, "purge", &json!({"queue": "counted", "expect": 3})).await;
+    assert_eq!(statuses(&purged), [204; 3]);
+}
+
+#[tokio::test]
+async fn named_jobs_are_acted_on_if_they_match() {
+    let server = Server::start().await;
+    let jobs = sleepers(&server, 3, "named").await;
+    let over = id(&server.run_script("exit 0").await);
+    let gone = "00000000-0000-7000-8000-000000000000";
+    let body = json!({"job_ids": [jobs[0], jobs[2], over, gone], "expect": 2});
+    let paused = acted(&server, "pause", &body).await;
+    assert_eq!(
+        (&paused["matched"], statuses(&paused)),
+        (&json!(2), vec![200; 2])
+    );
+    assert_eq!(server.job(&jobs[1]).await["state"], "running");
+    let body = json!({"job_ids": jobs, "state": "running", "force": true});
+    let stopped = acted(&server, "stop", &body).await;
+    assert_eq!(stopped["results"][0]["id"], json!(jobs[1]), "{stopped:#}");
+    assert_eq!(stopped["matched"], 1);
+    server.finished(&jobs[1]).await;
+    let rest = acted(&server, "stop", &json!({"job_ids": jobs, "force": true})).await;
+    assert_eq!(rest["matched"], 2);
+    for job in &jobs {
+        server.finished(job).await;
+    }
+    let purged = acted(&server, "purge", &json!({"job_ids": [jobs[0], over]})).await;
+    assert_eq!(statuses(&purged), [204; 2]);
+    for body in [
+        json!({"job_ids": []}),
+        json!({"job_ids": [jobs[1], jobs[1]]}),
+        json!({"job_ids": ["x"]}),
+    ] {
+        let reply = server.post("/jobs/stop", &body).await;
+        assert_eq!(
+            (reply.status, reply.code().as_str()),
+            (422, "invalid_body"),
+            "{body}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn all_that_match_run_again_once_however_often_that_is_asked() {
+    let server = Server::start().await;
+    let mut ended = Vec::new();
+    for code in [1, 0, 2] {
+        let body = json!({"script": format!("exit {code}"), "name": format!("n{code}")});
+        ended.push(id(&server.submit(&body).await));
+    }
+    for job in &ended {
+        server.finished(job).await;
+    }
+    let secret = json!({"script": "exit 1", "secret_env": {"A": "b"}});
+    let secret = id(&server.submit(&secret).await);
+    server.finished(&secret).await;
+    let before = server.job(&secret).await["created_at"].clone();
+    let body =
+        json!({"state": "failed", "job_ids": [ended[0], ended[1], ended[2], secret], "expect": 3});
+    let request = async || {
+        let request = server.request(reqwest::Method::POST, "/jobs/rerun");
+        let request = request.header("Idempotency-Key", "again-1").json(&body);
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 207);
+        let text = answer.text().await.unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    let first = request().await;
+    assert_eq!(statuses(&first), [201, 201, 422], "{first:#}");
+    for (one, of) in first["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip([&ended[0], &ended[2]])
+    {
+        assert_eq!(
+            (&one["id"], &one["job"]["rerun_of"]),
+            (&json!(of), &json!(of))
+        );
+        assert_eq!(
+            server.finished(one["job"]["id"].as_str().unwrap()).await["state"],
+            "failed"
+        );
+    }
+    let again = request().await;
+    for at in [0, 1] {
+        let of = |answer: &Value| answer["results"][at]["job"]["id"].clone();
+        assert_eq!(of(&first), of(&again));
+    }
+    let newer = format!("/jobs?created_after={}", before.as_str().unwrap());
+    let list = server.get(&newer).await.json();
+    assert_eq!(list["jobs"].as_array().unwrap().len(), 3, "{list:#}");
+}
+
+#[tokio::test]
 async fn jobs_that_end_meanwhile_are_told_one_by_one() {
     let server = Server::start().await;
     let gate = server.scratch().join("gate");

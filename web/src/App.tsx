@@ -2,15 +2,16 @@
 
 import { lazy, Suspense } from "preact/compat";
 import { useEffect, useState } from "preact/hooks";
-import { reachable } from "./api/client.ts";
+import { reachable, words } from "./api/client.ts";
 import { live, tryNow, watch } from "./api/hints.ts";
 import { changed, over, session, token } from "./api/session.ts";
 import { Icon, type IconName, Logo } from "./parts/Icon.tsx";
-import { Button, Dialog, Loading, now, Toast } from "./parts/parts.tsx";
+import { Button, Dialog, Loading, now, say, Toast } from "./parts/parts.tsx";
 import { Jump } from "./parts/Jump.tsx";
 import { go, link, place, type View } from "./router.ts";
 import { actor, duration } from "./state/format.ts";
-import { info, isHub, loadInfo, may, whoAmI } from "./state/me.ts";
+import { info, isHub, loadInfo, may, setDraining, signOut, whoAmI } from "./state/me.ts";
+import { useActions } from "./state/actions.ts";
 import { change, settings } from "./state/settings.ts";
 import { shownName } from "./state/shown.ts";
 import { JobPage } from "./views/job/JobPage.tsx";
@@ -86,6 +87,12 @@ function Frame() {
   }, []);
   useKeysEverywhere();
   const [help, setHelp] = useState(false);
+  useActions(() => [
+    ...(may("admin") && info.value ? [{ key: "drain", ...(info.value.draining ? { icon: "play" as const, word: "End the drain: take jobs again" } : { icon: "stop" as const, word: "Drain the service: take no new jobs" }), run: drain }] : []),
+    { key: "theme", icon: isDark() ? "sun" : "moon", word: isDark() ? "Light colours" : "Dark colours", run: () => change({ theme: isDark() ? "light" : "dark" }) },
+    { key: "keys", icon: "eye", word: "Keys and what they do", run: () => setHelp(true) },
+    { key: "out", icon: "person", word: "Log out", run: () => void signOut() },
+  ]);
   useEffect(() => {
     const hear = (): void => setHelp(true);
     document.addEventListener("procession-help", hear);
@@ -169,8 +176,16 @@ function Title() {
   );
 }
 
+function drain(): void {
+  setDraining(!info.value?.draining).catch((error: unknown) => say(words(error), true));
+}
+
+function isDark(): boolean {
+  return settings.value.theme === "dark" || (settings.value.theme === "system" && matchMedia("(prefers-color-scheme: dark)").matches);
+}
+
 function Theme() {
-  const dark = settings.value.theme === "dark" || (settings.value.theme === "system" && matchMedia("(prefers-color-scheme: dark)").matches);
+  const dark = isDark();
   return <Button icon={dark ? "sun" : "moon"} kind="quiet" class="wide" label={dark ? "Light colours" : "Dark colours"} onClick={() => change({ theme: dark ? "light" : "dark" })} />;
 }
 
@@ -254,7 +269,7 @@ function useKeysEverywhere(): void {
 }
 
 const keys = (): [string, [string, string][]][] => [
-  ["Everywhere", [["/", "jump to a job"], ["g o, g j, g e", "overview, jobs, events"], ["g b, g q, g s", "batches, queues, schedules"], ...(isHub() ? [["g m", "machines: the nodes of the cluster"] as [string, string]] : []), ["n", "run"], ["?", "this"]]],
+  ["Everywhere", [["/", "jump to a job, or do something; > for all that can be done"], ["g o, g j, g e", "overview, jobs, events"], ["g b, g q, g s", "batches, queues, schedules"], ...(isHub() ? [["g m", "machines: the nodes of the cluster"] as [string, string]] : []), ["n", "run"], ["?", "this"]]],
   ["List", [["j, k", "down, up"], ["Enter", "open"], ["Space", "look at the last lines"], ["x, Shift-x", "select, up to it"], ["s", "stop"], ["r", "again"], ["l", "filter"], ["[, ]", "page"]]],
   ["Job", [["1 to 9", "tabs"], ["s", "stop"], ["p", "pause, resume"], ["r, e", "again, again with changes"], ["b", "notify me when it ends"], ["y, Y", "copy the id, the link"]]],
   ["Log", [["f", "follow"], ["Ctrl-F, n, N", "find, next, previous"], ["Home, End, g g, G", "beginning, end"], [":", "go to"], ["w, t, o", "wrap, times, streams"], ["E", "next line of standard error"], ["d", "download"]]],

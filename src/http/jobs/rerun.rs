@@ -15,7 +15,9 @@ use crate::problem::ApiError;
 use crate::query::Params;
 use crate::request::{self, BodyError, FieldError, NewJob};
 use crate::{body, idempotency, trace};
-use job::JobId;
+use job::trace::Trace;
+use job::{JobId, Spec};
+use manager::Submitted;
 
 /// The parameters of [`rerun`].
 pub(crate) const RERUN: &[&str] = super::CREATE;
@@ -39,17 +41,39 @@ pub(crate) async fn rerun(
     } else {
         bytes::Bytes::new()
     };
-    let path = format!("/jobs/{id}/rerun");
-    let request = idempotency::Request::of(&api, &caller, key, (&Method::POST, &path), &patch);
-    let submitted = match request.await? {
-        idempotency::Request::Repeat(submitted) => submitted,
-        idempotency::Request::New(claim) => {
-            let new = changed(&api, id, &patch).await?;
-            wait.can_be_for(&new.spec)?;
-            submit(&api, &caller, new, (Some(id), trace), claim).await?
-        }
-    };
+    let by = (key, trace);
+    let submitted = repeated(&api, &caller, id, &patch, by, |spec| wait.can_be_for(spec)).await?;
     Ok(accepted(&api, submitted, &wait, shown).await)
+}
+
+/// The same job again, by this key of the caller if it has one.
+pub(crate) async fn again(
+    api: &Api,
+    caller: &Caller,
+    id: JobId,
+    by: (Option<String>, Option<Trace>),
+) -> Result<Submitted, ApiError> {
+    repeated(api, caller, id, &[], by, |_| Ok(())).await
+}
+
+async fn repeated(
+    api: &Api,
+    caller: &Caller,
+    id: JobId,
+    patch: &[u8],
+    (key, trace): (Option<String>, Option<Trace>),
+    check: impl FnOnce(&Spec) -> Result<(), ApiError>,
+) -> Result<Submitted, ApiError> {
+    let path = format!("/jobs/{id}/rerun");
+    let request = idempotency::Request::of(api, caller, key, (&Method::POST, &path), patch);
+    match request.await? {
+        idempotency::Request::Repeat(submitted) => Ok(submitted),
+        idempotency::Request::New(claim) => {
+            let new = changed(api, id, patch).await?;
+            check(&new.spec)?;
+            submit(api, caller, new, (Some(id), trace), claim).await
+        }
+    }
 }
 
 /// The job as the patch changes it.

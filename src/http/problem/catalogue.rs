@@ -22,6 +22,8 @@ pub(crate) struct Problem<'a> {
     pub(crate) detail: Cow<'a, str>,
     /// The mistakes one by one, if they can be told apart.
     pub(crate) errors: Cow<'a, [Violation]>,
+    /// How many jobs match, and how many were expected.
+    pub(super) counts: Option<(usize, usize)>,
     /// The header that belongs to the status.
     pub(super) header: Option<(HeaderName, Cow<'a, str>)>,
 }
@@ -39,6 +41,7 @@ impl<'a> Problem<'a> {
             title,
             detail: detail.into(),
             errors: Cow::Borrowed(&[]),
+            counts: None,
             header: None,
         }
     }
@@ -46,6 +49,13 @@ impl<'a> Problem<'a> {
     fn errors(self, errors: &'a [Violation]) -> Self {
         Self {
             errors: errors.into(),
+            ..self
+        }
+    }
+
+    fn counts(self, matched: usize, expected: usize) -> Self {
+        Self {
+            counts: Some((matched, expected)),
             ..self
         }
     }
@@ -108,6 +118,7 @@ impl ApiError {
             Self::NothingToRerun => Problem::new(S::CONFLICT, "nothing_to_rerun", "Nothing is left to run again", "all jobs of the batch have succeeded: `{\"only\": \"all\"}` runs them again"),
             Self::SecretsUnknown => Problem::new(S::UNPROCESSABLE_ENTITY, "secrets_unknown", "The values of secrets are gone", "jobs or webhooks of the batch have secrets, and those are erased when a job ends: submit the batch again"),
             Self::DependedOn => Problem::new(S::CONFLICT, "depended_on", "Unfinished jobs depend on it", "it can be removed once the jobs that depend on it have ended"),
+            Self::CountDiffers { matched, expected, truncated } => Problem::new(S::CONFLICT, "count_differs", "Another number of jobs matches", format!("{}{matched} jobs match and {expected} were expected; nothing was done", if *truncated { "more than " } else { "" })).counts(*matched, *expected),
             Self::NoWorkspace => Problem::new(S::CONFLICT, "no_workspace", "The job has no workspace", "it was created without `workspace`, `inputs` and `artifacts`"),
             Self::FileNotFound => Problem::new(S::NOT_FOUND, "file_not_found", "There is no such file", "the job's workspace has no file of this name, or none was kept"),
             Self::NotAFile => Problem::new(S::CONFLICT, "not_a_file", "The path is not a file of the job", "it is a directory, a link, a pipe or somebody else's file, or it leads through a file"),
@@ -217,6 +228,11 @@ pub(crate) fn examples() -> Vec<ApiError> {
         ApiError::NothingToRerun,
         ApiError::SecretsUnknown,
         ApiError::DependedOn,
+        ApiError::CountDiffers {
+            matched: 2,
+            expected: 1,
+            truncated: false,
+        },
         ApiError::NoWorkspace,
         ApiError::FileNotFound,
         ApiError::NotAFile,

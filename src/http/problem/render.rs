@@ -28,6 +28,10 @@ struct RenderedProblem<'a> {
     code: &'static str,
     #[serde(skip_serializing_if = "is_empty")]
     errors: Cow<'a, [Violation]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    matched: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected: Option<usize>,
     request_id: &'a str,
 }
 
@@ -67,6 +71,8 @@ pub(crate) async fn render(request: Request, next: Next) -> Response {
         detail: problem.detail,
         code: problem.code,
         errors: problem.errors,
+        matched: problem.counts.map(|(matched, _)| matched),
+        expected: problem.counts.map(|(_, expected)| expected),
         request_id: &request_id,
     };
     let body = serde_json::to_vec(&problem).expect("strings and numbers");

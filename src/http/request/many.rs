@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::fields::{At, Errors, Fields, boolean, code, filled_text, seconds};
+use super::fields::{At, Errors, Fields, boolean, code, filled_text, integer, seconds};
 use super::json::Value;
 use super::{Body, FieldError, ONE_DAY, dependencies, rules};
-use job::query::Filter;
+use job::query::{Filter, OnNode};
 use job::selector::Selector;
 use job::spec::Scope;
 use job::time::Timestamp;
@@ -13,6 +13,9 @@ use job::{JobId, Signal, State};
 
 /// The most jobs that one request names.
 const JOBS_MAX: usize = 1000;
+
+/// The most jobs that one request acts on.
+pub const ACTED_MAX: u16 = 10_000;
 
 /// The longest name of a queue or a job that can match.
 const NAME_BYTES: usize = 512;
@@ -23,7 +26,7 @@ pub enum Which {
     /// These.
     Ids(Vec<JobId>),
     /// Those that match and have not finished.
-    Matching(Filter),
+    Matching(Box<Filter>),
 }
 
 /// The body of `POST /jobs/wait`.
@@ -40,10 +43,14 @@ pub struct WaitMany {
 /// Which jobs something is done to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chosen {
-    /// Never empty: nobody means every job by leaving something out.
+    /// Never empty, if no jobs are named: nobody means every job by leaving something out.
     pub filter: Filter,
+    /// Of these, those that match.
+    pub ids: Option<Vec<JobId>>,
     /// Only count them.
     pub dry_run: bool,
+    /// Nothing is done unless it is exactly so many.
+    pub expect: Option<usize>,
 }
 
 /// The body of `POST /jobs/signal`.
@@ -100,7 +107,7 @@ pub fn parse_wait_many(body: &Body, longest: Duration) -> Result<WaitMany, Vec<F
         );
         f.finish();
         WaitMany {
-            which: ids.map_or(Which::Matching(filter), Which::Ids),
+            which: ids.map_or_else(|| Which::Matching(Box::new(filter)), Which::Ids),
             all,
             timeout: timeout.min(longest),
         }
@@ -108,13 +115,16 @@ pub fn parse_wait_many(body: &Body, longest: Duration) -> Result<WaitMany, Vec<F
     errors.result(wait)
 }
 
-/// The fields of a filter, as the query of `GET /jobs` has them.
-const FILTER: [&str; 9] = [
+/// The fields that choose jobs: their ids, and the fields of a filter as the query of `GET /jobs` has them.
+const FILTER: [&str; 12] = [
+    "job_ids",
     "label_selector",
     "state",
     "queue",
     "batch",
     "schedule",
+    "node",
+    "created_by",
     "name",
     "name_prefix",
     "created_after",
@@ -134,14 +144,26 @@ fn chosen(f: &mut Fields<'_>) -> Option<Chosen> {
         name_prefix: f.optional("name_prefix", filled_text(NAME_BYTES)),
         created_after: f.optional("created_after", moment),
         created_before: f.optional("created_before", moment),
-        node: None,
+        node: f
+            .optional("node", filled_text(NAME_BYTES))
+            .map(OnNode::Named),
+        created_by: f.optional("created_by", filled_text(NAME_BYTES)),
     };
+    let ids = f.optional("job_ids", |at| at.set(JOBS_MAX, job_id));
     if !FILTER.iter().any(|name| f.has(name)) {
         let detail = format!("give at least one of {}", FILTER.join(", "));
         f.refuse("label_selector", code::MISSING, detail);
     }
     let dry_run = f.or(false, "dry_run", boolean);
-    Some(Chosen { filter, dry_run })
+    let expect = f
+        .optional("expect", integer(0..=ACTED_MAX))
+        .map(usize::from);
+    Some(Chosen {
+        filter,
+        ids,
+        dry_run,
+        expect,
+    })
 }
 
 /// One state, or a list of such.
@@ -165,7 +187,7 @@ fn moment(at: &At<'_>) -> Option<Timestamp> {
     }
 }
 
-/// Reads the body of `POST /jobs/pause`, `/jobs/resume` and `/jobs/purge`.
+/// Reads the body of `POST /jobs/pause`, `/jobs/resume`, `/jobs/rerun` and `/jobs/purge`.
 pub fn parse_chosen(body: &Body) -> Result<Chosen, Vec<FieldError>> {
     let errors = Errors::default();
     let at = At::root(&body.0, &errors);

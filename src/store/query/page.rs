@@ -10,7 +10,8 @@ use super::sql::{Sql, blob, count, direction, named, question_marks, text, withi
 use crate::Fault;
 use crate::encoding;
 use crate::tables::{
-    BATCH_LABEL, DEFAULT_QUEUE, NAME_LABEL, NODE_LABEL, QUEUE_LABEL, SCHEDULE_LABEL,
+    BATCH_LABEL, CREATOR_LABEL, DEFAULT_QUEUE, NAME_LABEL, NODE_LABEL, QUEUE_LABEL, SCHEDULE_LABEL,
+    is_indexed,
 };
 use job::State;
 use job::query::{Filter, OnNode, Query};
@@ -177,7 +178,7 @@ fn by_name(connection: &Connection, query: &Query, states: &[i64]) -> Result<Opt
     Ok(Some(sql))
 }
 
-/// The rarest of the labels, name, queue, schedule and node among them, that have to be there with one of a few values.
+/// The rarest of the labels, name, queue, schedule, node and creator among them, that have to be there with one of a few values.
 fn leading_label<'a>(
     connection: &Connection,
     filter: &'a Filter,
@@ -190,11 +191,13 @@ fn leading_label<'a>(
         OnNode::Named(name) => Some(name.as_str()),
         OnNode::Hub => None,
     });
+    let creator = filter.created_by.as_deref().filter(|it| is_indexed(it));
     let marks = [
         name.map(|it| (NAME_LABEL, vec![it])),
         queue.map(|it| (QUEUE_LABEL, vec![it])),
         schedule.map(|it| (SCHEDULE_LABEL, vec![it])),
         node.map(|it| (NODE_LABEL, vec![it])),
+        creator.map(|it| (CREATOR_LABEL, vec![it])),
     ];
     let mut candidates: Vec<(&str, Vec<&str>)> = marks.into_iter().flatten().collect();
     for requirement in &filter.selector.requirements {
@@ -284,6 +287,12 @@ fn conditions(sql: &mut Sql, filter: &Filter) {
             [],
         ),
         None => {}
+    }
+    if let Some(creator) = &filter.created_by {
+        sql.push(
+            " AND json_extract(f.job, '$.created_by') = ?",
+            [text(creator)],
+        );
     }
     if let Some(moment) = filter.created_after {
         sql.push(" AND f.created_at >= ?", [moment.as_micros().into()]);

@@ -70,7 +70,8 @@ test("pause, resume, a signal, a longer timeout, and again with changes", option
 
 test("a stop of all that match hits those that were there", options, async () => {
   await service.api("POST", "/batches", { jobs: [{ key: "bulk", repeat: 120, command: ["true"], labels: { batch: "bulk" }, hold: true }] });
-  const visitor = await browser.signedIn(service, "jobs?label=batch%3Dbulk");
+  const other = await service.create({ command: ["true"], name: "other", hold: true });
+  const visitor = await browser.signedIn(service, "jobs?label=batch%3Dbulk", { allowed: [/409/] });
   const { page } = visitor;
   await page.getByLabel("Select this page").check();
   await page.getByRole("button", { name: "Select all 120" }).click();
@@ -82,13 +83,26 @@ test("a stop of all that match hits those that were there", options, async () =>
   await page.getByLabel("Type 120 to go on").fill("12");
   assert.ok(await go.isDisabled(), "the count has to be typed");
   await page.getByLabel("Type 120 to go on").fill("120");
+  // Another job that was there has got the label: more than somebody was shown are not stopped.
+  await service.api("PATCH", `/jobs/${other.id}`, { labels: { batch: "bulk" } });
+  const asked = [];
+  page.on("request", (request) => { if (request.method() === "POST" && new URL(request.url()).pathname.startsWith("/jobs/")) asked.push([new URL(request.url()).pathname, request.postDataJSON()?.expect]); });
+  await go.click();
+  await page.locator("dialog [role=alert]", { hasText: "121 jobs match and 120 were expected; nothing was done" }).waitFor();
+  const { counts } = await (await service.api("GET", "/jobs/counts?label_selector=batch%3Dbulk")).json();
+  assert.equal(counts.find((one) => one.state === "queued").count, 122);
+  // One has ended meanwhile: fewer are.
+  await service.api("PATCH", `/jobs/${other.id}`, { labels: { batch: null } });
+  const [first] = (await (await service.api("GET", "/jobs?label_selector=batch%3Dbulk&order_by=created_at%20asc&page_size=1")).json()).jobs;
+  await service.api("DELETE", `/jobs/${first.id}?force&wait=30`);
   await go.click();
   await page.locator("dialog").waitFor({ state: "detached" });
+  assert.deepEqual(asked, [["/jobs/stop", 120], ["/jobs/stop", 120], ["/jobs/stop", 119]]);
   await until(async () => {
     const { jobs } = await (await service.api("GET", "/jobs?label_selector=batch%3Dbulk&state=queued,starting,running,stopping&page_size=1000")).json();
     return jobs.length === 1 && jobs[0].id === late.id;
   }, "the end of those and of no other");
-  await service.api("DELETE", `/jobs/${late.id}?force`);
+  for (const one of [late, other]) await service.api("DELETE", `/jobs/${one.id}?force`);
   await visitor.leave();
 });
 

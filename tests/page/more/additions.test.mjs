@@ -19,6 +19,52 @@ async function write(job, text) {
   assert.ok(answer.ok, await answer.text());
 }
 
+test("names and labels as long as they may be make no view wider, and nothing of them is too faint", options, async () => {
+  const labels = Object.fromEntries(Array.from({ length: 60 }, (_, i) => [`label-${i}.of-a-team/with-${"x".repeat(30)}`, `value-${"v".repeat(50)}${i}`]));
+  const job = await service.create({ script: "head -c 200000 /dev/urandom; seq 1 20000", name: "n".repeat(128), labels });
+  await service.finished(job.id);
+  const visitor = await browser.signedIn(service, "", { allowed: [/net::ERR_FAILED/] });
+  const { page } = visitor;
+  await bringAxe(page);
+  // Its lines have no numbers: they are named by their bytes.
+  await page.route("**/output/place?*", (route) => route.abort());
+  for (const width of [1440, 800, 320]) {
+    await page.setViewportSize({ width, height: 900 });
+    for (const path of ["jobs", `jobs/${job.id}`, `jobs/${job.id}?tab=spec`, "events"]) {
+      await page.goto(`${service.url}/ui/${path}`);
+      await page.getByText("nnnn").first().waitFor({ state: "attached" });
+      if (path.endsWith(job.id)) await page.locator(".l .g.unknown").first().waitFor();
+      assert.equal(await page.evaluate(() => Math.max(document.scrollingElement.scrollWidth - innerWidth, document.querySelector(".main").scrollWidth - document.querySelector(".main").clientWidth)), 0, `${path} at ${width}`);
+      assert.deepEqual(await findings(page), [], `${path} at ${width}`);
+    }
+  }
+  await page.unrouteAll({ behavior: "wait" });
+  await visitor.leave();
+});
+
+test("jobs of one creator are a list, from a job and by what is typed", options, async () => {
+  const made = await (await service.api("POST", "/tokens", { name: "robot", scope: "operate" })).json();
+  const answer = await service.api("POST", "/jobs?wait=30", { script: "echo 12345", name: "by-robot" }, { Authorization: `Bearer ${made.token}` });
+  const job = await answer.json();
+  await service.finished((await service.create({ command: ["true"], name: "by-default" })).id);
+  const visitor = await browser.signedIn(service, `jobs/${job.id}`);
+  const { page } = visitor;
+  await page.locator(".cmdline a", { hasText: "robot" }).click();
+  await page.waitForURL(`${service.url}/ui/jobs?by=token%3Arobot`);
+  await page.locator("tr", { hasText: "by-robot" }).waitFor();
+  assert.equal(await page.locator("tbody tr").count(), 1);
+  await page.getByRole("button", { name: "Without by token:robot" }).click();
+  await page.locator("tr", { hasText: "by-default" }).waitFor();
+  await page.getByLabel("Filter").fill("by:token:robot");
+  await page.keyboard.press("Enter");
+  await until(async () => (await page.locator("tbody tr").count()) === 1, "the list of one");
+  const { output_bytes: kept } = await (await service.api("GET", "/info")).json();
+  assert.ok(kept >= 6);
+  await page.goto(`${service.url}/ui/`);
+  await page.getByText(/[0-9.]+ (B|kB) of output kept/).waitFor();
+  await visitor.leave();
+});
+
 test("columns of the list are chosen by keys, and stay chosen", options, async () => {
   const job = await service.create({ command: ["true"], name: "columned", priority: 7, queue: "side" });
   await service.finished(job.id);

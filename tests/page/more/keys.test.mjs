@@ -123,3 +123,94 @@ test("single keys that are switched off do nothing, and everything is still reac
   await page.locator(".lines .l").first().waitFor();
   await visitor.leave();
 });
+
+test("what can be done with a job and with the service is done from the box at the top", options, async () => {
+  const job = await service.create({ script: "echo here; exec sleep 300", name: "boxed", labels: { box: "yes" } });
+  const visitor = await browser.signedIn(service, `jobs/${job.id}`);
+  const { page } = visitor;
+  const { keyboard } = page;
+  const say = async (words) => {
+    await keyboard.press("/");
+    await page.locator(".jump input:focus").waitFor();
+    await keyboard.type(words);
+  };
+  await page.locator(".title .state", { hasText: "Running" }).waitFor();
+  // All that can be done, and the way through it by arrows.
+  await say(">");
+  await page.locator(".jump .pop button", { hasText: "Pause boxed" }).waitFor();
+  const all = await page.locator(".jump .pop button").allTextContents();
+  for (const word of ["Stop boxed …", "Signal boxed …", "Again: rerun boxed", "Change name, labels, timeout of boxed …", "Copy the id of boxed", "Log out"]) assert.ok(all.includes(word), `${word}: ${all.join()}`);
+  assert.ok(!all.some((word) => word.startsWith("Resume") || word.startsWith("Remove")), all.join());
+  await keyboard.press("Escape");
+  await say("pause");
+  await page.locator(".jump .pop", { hasText: "Pause boxed" }).waitFor();
+  await keyboard.press("Enter");
+  await page.locator(".title .state", { hasText: "Paused" }).waitFor();
+  await say("resume");
+  await keyboard.press("Enter");
+  await page.locator(".title .state", { hasText: "Running" }).waitFor();
+  // A job whose name begins so comes first, and Enter waits until that is known.
+  const named = await service.create({ command: ["true"], name: "stop-me" });
+  await service.finished(named.id);
+  let answer;
+  const entered = new Promise((done) => { answer = done; });
+  await page.route("**/jobs?name_prefix=stop*", async (route) => {
+    await entered;
+    await route.continue();
+  });
+  await say("stop");
+  await keyboard.press("Enter");
+  answer();
+  await page.locator("h1", { hasText: "stop-me" }).waitFor();
+  assert.equal(await page.locator("dialog").count(), 0);
+  await page.goBack();
+  await page.locator("h1", { hasText: "boxed" }).waitFor();
+  await page.locator(".title .state", { hasText: "Running" }).waitFor();
+  // What is asked about when its button is pressed is asked about here.
+  await say("> stop b");
+  await page.locator(".jump .pop button", { hasText: "Stop boxed …" }).waitFor();
+  await keyboard.press("ArrowDown");
+  await keyboard.press("Enter");
+  await page.locator("dialog", { hasText: "Stop boxed?" }).waitFor();
+  assert.equal((await service.job(job.id)).state, "running");
+  await keyboard.press("Enter");
+  await page.locator(".title .state", { hasText: "Canceled" }).waitFor();
+  await say("rerun");
+  await page.locator(".jump .pop", { hasText: "rerun boxed" }).waitFor();
+  await keyboard.press("Enter");
+  await page.waitForURL((url) => !url.pathname.endsWith(job.id));
+  await page.locator(".title .state", { hasText: "Running" }).waitFor();
+  const { jobs } = await (await service.api("GET", "/jobs?label_selector=box%3Dyes&state=running")).json();
+  for (const one of jobs) await service.api("DELETE", `/jobs/${one.id}?force`);
+  await page.unroute("**/jobs?name_prefix=stop*");
+  await visitor.leave();
+});
+
+test("an administrator drains from the box; who may only look is offered nothing that would be refused", options, async () => {
+  const job = await service.create({ command: ["true"], name: "looked-at" });
+  await service.finished(job.id);
+  const visitor = await browser.visitor(service);
+  const { page } = visitor;
+  await page.goto(await service.wayIn("--scope", "admin"));
+  await page.locator(".app").waitFor();
+  const box = page.locator(".jump input");
+  await box.fill("drain");
+  await page.locator(".jump .pop button", { hasText: "Drain the service" }).waitFor();
+  await page.keyboard.press("Enter");
+  await page.getByText("Draining: no new job is taken").waitFor();
+  await box.fill("drain");
+  await page.locator(".jump .pop button", { hasText: "End the drain" }).waitFor();
+  await page.keyboard.press("Enter");
+  await page.getByText("Draining: no new job is taken").waitFor({ state: "detached" });
+  await visitor.leave();
+  const reader = await browser.visitor(service);
+  await reader.page.goto(await service.wayIn("--scope", "read"));
+  await reader.page.locator(".app").waitFor();
+  await reader.page.goto(`${service.url}/ui/jobs/${job.id}`);
+  await reader.page.locator("h1", { hasText: "looked-at" }).waitFor();
+  await reader.page.locator(".jump input").fill(">");
+  await reader.page.locator(".jump .pop button", { hasText: "Log out" }).waitFor();
+  const offered = await reader.page.locator(".jump .pop button").allTextContents();
+  assert.deepEqual(offered.sort(), ["Copy the id of looked-at", "Dark colours", "Keys and what they do", "Log out"]);
+  await reader.leave();
+});

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { makeAuthority } from "../authority.mjs";
 import { Browser, LIMIT, rows, Service, until } from "../harness.mjs";
+import { Reverse } from "../proxies.mjs";
 import { Proxy } from "../proxy.mjs";
 
 let browser;
@@ -15,9 +16,11 @@ after(async () => { await browser.stop(); });
 
 const options = { timeout: 4 * LIMIT };
 
-test("below a path that a proxy strips: run, follow, download, and use a terminal", options, async () => {
+const PROXIES = { "a proxy": (service) => Proxy.start(service.url, "/tools/procession/"), nginx: Reverse.nginx, Caddy: Reverse.caddy };
+
+for (const [name, before] of Object.entries(PROXIES)) test(`below a path that ${name} strips: run, follow, download, and use a terminal`, options, async () => {
   const service = await Service.start();
-  const proxy = await Proxy.start(service.url, "/tools/procession/");
+  const proxy = await before(service);
   try {
     const visitor = await browser.visitor({ url: proxy.url });
     const { page } = visitor;
@@ -103,7 +106,8 @@ test("over TLS, with a certificate of an authority that the browser knows: hints
 
 test("loading, errors, draining and what is gone are told in words", options, async () => {
   const service = await Service.start();
-  const visitor = await browser.signedIn(service, "", { allowed: [/status of (404|500|503|507)/] });
+  // A view that asks for no jobs: the first one that does is held.
+  const visitor = await browser.signedIn(service, "settings", { allowed: [/status of (404|500|503|507)/] });
   const { page } = visitor;
   let answer = null;
   await page.route((url) => url.pathname === "/jobs", async (route) => {

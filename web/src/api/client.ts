@@ -8,7 +8,7 @@ import type { Violation } from "./model.ts";
 export const ROOT = new URL("..", document.baseURI);
 
 export class Problem extends Error {
-  constructor(readonly status: number, readonly code: string, readonly detail: string, readonly errors: Violation[], readonly requestId: string, readonly headers: Headers | null = null) {
+  constructor(readonly status: number, readonly code: string, readonly detail: string, readonly errors: Violation[], readonly requestId: string, readonly headers: Headers | null = null, /** With `count_differs`: so many jobs match. */ readonly matched: number | null = null) {
     super(detail);
   }
 }
@@ -69,7 +69,7 @@ export async function send(method: string, path: string, options: Options = {}):
 async function problemOf(response: Response): Promise<Problem> {
   try {
     const json = await response.json();
-    return new Problem(response.status, String(json.code), String(json.detail), json.errors ?? [], String(json.request_id ?? ""), response.headers);
+    return new Problem(response.status, String(json.code), String(json.detail), json.errors ?? [], String(json.request_id ?? ""), response.headers, typeof json.matched === "number" ? json.matched : null);
   } catch {
     return new Problem(response.status, "unreadable", `the answer ${response.status} came from something in between`, [], "");
   }

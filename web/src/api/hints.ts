@@ -19,6 +19,8 @@ let timer: ReturnType<typeof setInterval> | undefined;
 let retry: ReturnType<typeof setTimeout> | undefined;
 let wait = 250;
 let dull = false;
+/** It was heard before: what was shown then may be of jobs that are gone, of which nothing is said. */
+let wasHeard = false;
 
 /** Hears of a subject until the answer is called. */
 export function watch(subject: string, hear: Hear): () => void {
@@ -83,9 +85,10 @@ async function connect(): Promise<void> {
     timer = undefined;
     live.value = "live";
     reachable.value = { lost: null, last: Date.now() };
+    // The service says what is newest of each subject when it is watched.
     tell();
-    // What came while nobody listened.
-    all();
+    if (wasHeard) all();
+    wasHeard = true;
   };
   mine.onmessage = ({ data }) => {
     const hint = JSON.parse(String(data));

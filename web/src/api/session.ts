@@ -7,12 +7,17 @@ import { signal } from "@preact/signals";
 import type { Session } from "./model.ts";
 
 const KEY = "procession.session";
+/** Who that is: nothing that grants anything, so that the page need not wait for the service to say it again. */
+const WHO = "procession.who";
 
 /** What goes into `Authorization`; nothing where the service asks for nothing. */
 export const token = signal<string | null>(stored());
 
-/** Who that is; `undefined` until the service has said it. */
-export const session = signal<Session | null | undefined>(undefined);
+/** Who that is; `undefined` until the service has said it. What it said last is taken for true until it says otherwise. */
+export const session = signal<Session | null | undefined>(recalled());
+
+/** The service has not said yet that it knows the session. */
+export let isRecalled = session.peek() !== undefined;
 
 /** It was good, and is no longer. */
 export const over = signal(false);
@@ -27,6 +32,30 @@ function stored(): string | null {
   }
 }
 
+function recalled(): Session | undefined {
+  // A code is about to be used, or there is nothing to sign in with.
+  if (token.peek() === null || location.hash.startsWith("#code=")) return undefined;
+  try {
+    return JSON.parse(sessionStorage.getItem(WHO) ?? localStorage.getItem(WHO) ?? "") as Session;
+  } catch {
+    return undefined;
+  }
+}
+
+/** The service has said who that is. */
+export function know(who: Session): void {
+  isRecalled = false;
+  session.value = who;
+  if (token.value === null) return;
+  try {
+    const text = JSON.stringify(who);
+    sessionStorage.setItem(WHO, text);
+    if (localStorage.getItem(KEY) !== null) localStorage.setItem(WHO, text);
+  } catch {
+    // It is asked for again.
+  }
+}
+
 /** Another session from now on, in this tab and the others. */
 export function enter(text: string, stay: boolean): void {
   keep(text, stay);
@@ -38,6 +67,9 @@ function keep(text: string, stay: boolean): void {
     sessionStorage.setItem(KEY, text);
     if (stay) localStorage.setItem(KEY, text);
     else localStorage.removeItem(KEY);
+    // It may be somebody else's.
+    sessionStorage.removeItem(WHO);
+    localStorage.removeItem(WHO);
   } catch {
     // Without storage it lasts as long as the tab.
   }
@@ -54,8 +86,10 @@ export function forget(): void {
 
 function drop(): void {
   try {
-    sessionStorage.removeItem(KEY);
-    localStorage.removeItem(KEY);
+    for (const key of [KEY, WHO]) {
+      sessionStorage.removeItem(key);
+      localStorage.removeItem(key);
+    }
   } catch {
     // There was nothing to remove.
   }
@@ -64,7 +98,8 @@ function drop(): void {
 
 /** The service does not know the session any more. */
 export function ended(): void {
-  if (session.value) over.value = true;
+  // What was kept is of no use: one is asked to sign in as if there had been nothing.
+  if (session.value && !isRecalled) over.value = true;
 }
 
 // A tab with a session holds a lock, so that a new one knows whether there is anybody to ask. Only in a secure context.

@@ -336,6 +336,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/jobs/rerun": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Run every job that matches again
+         * @description As `POST /jobs/{id}/rerun` without a patch on each, the oldest 10 000. `id` of a result is that of the job which was to run again,
+         *     and `job` the new one.
+         */
+        post: operations["rerunJobs"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/jobs/purge": {
         parameters: {
             query?: never;
@@ -3596,13 +3617,17 @@ export interface components {
             truncated: boolean;
             jobs: components["schemas"]["Job"][];
         };
-        /** @description Which jobs; at least one of these fields, each as in the query of `GET /jobs`. */
+        /** @description Which jobs; at least one of `job_ids` and the conditions, each as in the query of `GET /jobs`. */
         JobFilter: {
+            /** @description Of these, those that match. */
+            job_ids?: string[] | null;
             label_selector?: string | null;
             /** @description One state or several. */
             state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
+            node?: string | null;
+            created_by?: string | null;
             name?: string | null;
             name_prefix?: string | null;
             /** Format: uuid */
@@ -3614,13 +3639,19 @@ export interface components {
              * @default false
              */
             dry_run: boolean | null;
+            /** @description The number of jobs that have to match. If another number does, nothing is done: 409 `count_differs`. */
+            expect?: number | null;
         };
         SignalJobsRequest: {
+            /** @description Of these, those that match. */
+            job_ids?: string[] | null;
             label_selector?: string | null;
             /** @description One state or several. */
             state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
+            node?: string | null;
+            created_by?: string | null;
             name?: string | null;
             name_prefix?: string | null;
             /** Format: uuid */
@@ -3632,11 +3663,15 @@ export interface components {
              * @default false
              */
             dry_run: boolean | null;
+            /** @description The number of jobs that have to match. If another number does, nothing is done: 409 `count_differs`. */
+            expect?: number | null;
             signal: components["schemas"]["SignalName"];
             /** @enum {string|null} */
             scope?: "group" | "leader" | "all" | null;
         };
         StopRequest: {
+            /** @description Of these, those that match. */
+            job_ids?: string[] | null;
             label_selector?: string | null;
             /**
              * Format: uuid
@@ -3647,6 +3682,8 @@ export interface components {
             state?: string | components["schemas"]["State"][] | null;
             queue?: string | null;
             schedule?: string | null;
+            node?: string | null;
+            created_by?: string | null;
             name?: string | null;
             name_prefix?: string | null;
             created_after?: null | components["schemas"]["Timestamp"];
@@ -3656,6 +3693,8 @@ export interface components {
              * @default false
              */
             dry_run: boolean | null;
+            /** @description The number of jobs that have to match. If another number does, nothing is done: 409 `count_differs`. */
+            expect?: number | null;
             signal?: null | components["schemas"]["SignalName"];
             grace_seconds?: number | null;
             /** @default false */
@@ -3990,6 +4029,8 @@ export interface components {
             free_bytes: number | null;
             /** @description Its size. */
             disk_bytes: number | null;
+            /** @description Output of ended jobs that is kept on this machine. */
+            output_bytes: number;
             /** @description A command policy of the mode `only` holds: templates are all that can be run. */
             policy: boolean;
             /** @description What the operator should know. `no_room`: free disk space is below the limit, so new jobs are refused; `root_jobs`: the service runs as root, and so do jobs without `user`. */
@@ -4007,6 +4048,10 @@ export interface components {
             detail: string;
             code: components["schemas"]["ProblemCode"];
             errors?: components["schemas"]["Violation"][];
+            /** @description With `count_differs`: how many jobs match, 10 000 if there are more. */
+            matched?: number;
+            /** @description With `count_differs`: `expect`. */
+            expected?: number;
             request_id: string;
         };
         /** @description One mistake. Its place is one of `pointer`: a JSON pointer into the body; `parameter`: of the query; `header`. */
@@ -4025,7 +4070,7 @@ export interface components {
          * @description Stable; clients accept codes that they do not know.
          * @enum {string}
          */
-        ProblemCode: "invalid_query" | "invalid_page_token" | "invalid_header" | "invalid_json" | "invalid_request" | "unauthenticated" | "forbidden" | "peer_not_allowed" | "origin_not_allowed" | "policy_forbids" | "privilege_required" | "not_found" | "job_not_found" | "queue_not_found" | "batch_not_found" | "schedule_not_found" | "method_not_allowed" | "not_acceptable" | "body_timeout" | "job_not_started" | "job_stopping" | "job_already_finished" | "job_not_queued" | "queue_in_use" | "token_not_found" | "token_exists" | "too_many_tokens" | "no_tokens" | "depended_on" | "batch_not_finished" | "batch_jobs_expired" | "file_not_found" | "invalid_path" | "invalid_archive" | "no_workspace" | "not_a_file" | "nothing_to_rerun" | "concurrency_conflict" | "signal_failed" | "stdin_closed" | "stdin_offset_mismatch" | "stdin_taken" | "no_terminal" | "precondition_failed" | "cursor_expired" | "body_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "upgrade_required" | "head_too_large" | "host_not_allowed" | "invalid_spec" | "invalid_body" | "no_such_user" | "no_such_template" | "containment_unavailable" | "sandbox_unavailable" | "sandbox_required" | "idempotency_key_reused" | "secrets_unknown" | "queue_full" | "too_many_streams" | "internal" | "draining" | "not_ready" | "monitor_unavailable" | "ledger_unavailable" | "node_unreachable" | "node_not_found" | "node_connected" | "runner_only" | "store_unavailable" | "no_room";
+        ProblemCode: "invalid_query" | "invalid_page_token" | "invalid_header" | "invalid_json" | "invalid_request" | "unauthenticated" | "forbidden" | "peer_not_allowed" | "origin_not_allowed" | "policy_forbids" | "privilege_required" | "not_found" | "job_not_found" | "queue_not_found" | "batch_not_found" | "schedule_not_found" | "method_not_allowed" | "not_acceptable" | "body_timeout" | "job_not_started" | "job_stopping" | "job_already_finished" | "job_not_queued" | "queue_in_use" | "token_not_found" | "token_exists" | "too_many_tokens" | "no_tokens" | "depended_on" | "count_differs" | "batch_not_finished" | "batch_jobs_expired" | "file_not_found" | "invalid_path" | "invalid_archive" | "no_workspace" | "not_a_file" | "nothing_to_rerun" | "concurrency_conflict" | "signal_failed" | "stdin_closed" | "stdin_offset_mismatch" | "stdin_taken" | "no_terminal" | "precondition_failed" | "cursor_expired" | "body_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "upgrade_required" | "head_too_large" | "host_not_allowed" | "invalid_spec" | "invalid_body" | "no_such_user" | "no_such_template" | "containment_unavailable" | "sandbox_unavailable" | "sandbox_required" | "idempotency_key_reused" | "secrets_unknown" | "queue_full" | "too_many_streams" | "internal" | "draining" | "not_ready" | "monitor_unavailable" | "ledger_unavailable" | "node_unreachable" | "node_not_found" | "node_connected" | "runner_only" | "store_unavailable" | "no_room";
     };
     responses: {
         /** @description An error of the protocol, such as -32020 where a header differs from the body; or `not_found`, where there are no tools. */
@@ -4479,6 +4524,8 @@ export interface operations {
                 schedule?: string;
                 /** @description Of this node of the cluster, which has the job or had it at its end. */
                 node?: string;
+                /** @description Created by exactly this actor, such as `token:ci` or `uid:1000`. */
+                created_by?: string;
                 /** @description Created at or after this moment. */
                 created_after?: string;
                 /** @description Created before this moment. */
@@ -4733,6 +4780,8 @@ export interface operations {
                 schedule?: string;
                 /** @description Of this node of the cluster. */
                 node?: string;
+                /** @description Created by exactly this actor. */
+                created_by?: string;
                 /** @description Created at or after this moment. */
                 created_after?: string;
                 /** @description Created before this moment. */
@@ -5390,6 +5439,15 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             408: components["responses"]["BodyTimeout"];
+            /** @description `count_differs`: another number of jobs matches than `expect`; nothing was done. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             421: components["responses"]["HostNotAllowed"];
@@ -5432,6 +5490,15 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             408: components["responses"]["BodyTimeout"];
+            /** @description `count_differs`: another number of jobs matches than `expect`; nothing was done. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             421: components["responses"]["HostNotAllowed"];
@@ -5474,6 +5541,15 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             408: components["responses"]["BodyTimeout"];
+            /** @description `count_differs`: another number of jobs matches than `expect`; nothing was done. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             421: components["responses"]["HostNotAllowed"];
@@ -5516,6 +5592,79 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             408: components["responses"]["BodyTimeout"];
+            /** @description `count_differs`: another number of jobs matches than `expect`; nothing was done. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            421: components["responses"]["HostNotAllowed"];
+            /** @description `invalid_body`. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            500: components["responses"]["Internal"];
+        };
+    };
+    rerunJobs: {
+        parameters: {
+            query?: never;
+            header?: {
+                /** @description As for `POST /jobs/{id}/rerun`, for each of the jobs. */
+                "Idempotency-Key"?: string;
+                /**
+                 * @description W3C Trace Context: the caller's span. The job shows it as `trace`, log lines have its trace id, and the job's environment has
+                 *     `TRACEPARENT` (with `TRACESTATE` and `BAGGAGE`), unless `env` or `secret_env` set it. A value that is not valid is ignored.
+                 * @example 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01
+                 */
+                traceparent?: components["parameters"]["Traceparent"];
+                /** @description Passed on with `traceparent`; ignored if longer than 512 bytes. */
+                tracestate?: components["parameters"]["Tracestate"];
+                /** @description Passed on with `traceparent`; ignored if longer than 8 KiB. */
+                baggage?: components["parameters"]["Baggage"];
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["JobFilter"];
+            };
+        };
+        responses: {
+            /** @description What was answered for each job. */
+            207: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StopResults"];
+                };
+            };
+            400: components["responses"]["BadJson"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            408: components["responses"]["BodyTimeout"];
+            /** @description `count_differs`: another number of jobs matches than `expect`; nothing was done. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             421: components["responses"]["HostNotAllowed"];
@@ -5558,6 +5707,15 @@ export interface operations {
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
             408: components["responses"]["BodyTimeout"];
+            /** @description `count_differs`: another number of jobs matches than `expect`; nothing was done. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             421: components["responses"]["HostNotAllowed"];
@@ -7298,6 +7456,8 @@ export interface operations {
                 /** @description Read by the page. */
                 before?: string;
                 /** @description Read by the page. */
+                by?: string;
+                /** @description Read by the page. */
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
@@ -7356,6 +7516,8 @@ export interface operations {
                 /** @description Read by the page. */
                 before?: string;
                 /** @description Read by the page. */
+                by?: string;
+                /** @description Read by the page. */
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
@@ -7413,6 +7575,8 @@ export interface operations {
                 batch?: string;
                 /** @description Read by the page. */
                 before?: string;
+                /** @description Read by the page. */
+                by?: string;
                 /** @description Read by the page. */
                 label?: string;
                 /** @description Read by the page. */
@@ -7475,6 +7639,8 @@ export interface operations {
                 /** @description Read by the page. */
                 before?: string;
                 /** @description Read by the page. */
+                by?: string;
+                /** @description Read by the page. */
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
@@ -7533,6 +7699,8 @@ export interface operations {
                 /** @description Read by the page. */
                 before?: string;
                 /** @description Read by the page. */
+                by?: string;
+                /** @description Read by the page. */
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
@@ -7590,6 +7758,8 @@ export interface operations {
                 batch?: string;
                 /** @description Read by the page. */
                 before?: string;
+                /** @description Read by the page. */
+                by?: string;
                 /** @description Read by the page. */
                 label?: string;
                 /** @description Read by the page. */
@@ -7652,6 +7822,8 @@ export interface operations {
                 /** @description Read by the page. */
                 before?: string;
                 /** @description Read by the page. */
+                by?: string;
+                /** @description Read by the page. */
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
@@ -7710,6 +7882,8 @@ export interface operations {
                 /** @description Read by the page. */
                 before?: string;
                 /** @description Read by the page. */
+                by?: string;
+                /** @description Read by the page. */
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
@@ -7767,6 +7941,8 @@ export interface operations {
                 batch?: string;
                 /** @description Read by the page. */
                 before?: string;
+                /** @description Read by the page. */
+                by?: string;
                 /** @description Read by the page. */
                 label?: string;
                 /** @description Read by the page. */
@@ -7829,6 +8005,8 @@ export interface operations {
                 /** @description Read by the page. */
                 before?: string;
                 /** @description Read by the page. */
+                by?: string;
+                /** @description Read by the page. */
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
@@ -7886,6 +8064,8 @@ export interface operations {
                 batch?: string;
                 /** @description Read by the page. */
                 before?: string;
+                /** @description Read by the page. */
+                by?: string;
                 /** @description Read by the page. */
                 label?: string;
                 /** @description Read by the page. */
@@ -7945,6 +8125,8 @@ export interface operations {
                 /** @description Read by the page. */
                 before?: string;
                 /** @description Read by the page. */
+                by?: string;
+                /** @description Read by the page. */
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
@@ -8002,6 +8184,8 @@ export interface operations {
                 batch?: string;
                 /** @description Read by the page. */
                 before?: string;
+                /** @description Read by the page. */
+                by?: string;
                 /** @description Read by the page. */
                 label?: string;
                 /** @description Read by the page. */
@@ -8061,6 +8245,8 @@ export interface operations {
                 /** @description Read by the page. */
                 before?: string;
                 /** @description Read by the page. */
+                by?: string;
+                /** @description Read by the page. */
                 label?: string;
                 /** @description Read by the page. */
                 name?: string;
@@ -8118,6 +8304,8 @@ export interface operations {
                 batch?: string;
                 /** @description Read by the page. */
                 before?: string;
+                /** @description Read by the page. */
+                by?: string;
                 /** @description Read by the page. */
                 label?: string;
                 /** @description Read by the page. */

@@ -32,9 +32,10 @@ function LogRow_({ row, line, goesOn, time, target, marks, firstHit, currentHit,
     );
   }
   const number = goesOn ? "↩" : line === null ? `b${row.offset}` : count(line);
+  const name = goesOn ? `↩ byte ${row.offset}` : `${line === null ? "Byte" : "Line"} ${number}`;
   return (
     <div class={`l ${row.stream === "stderr" ? "e" : ""} ${target ? "tg" : ""}`} data-o={row.offset}>
-      <a class={`g ${line === null ? "unknown" : ""}`} href={`#o${row.offset}`} tabIndex={-1} aria-label={line === null ? `Byte ${row.offset}` : `Line ${line}`}>{number}</a>
+      <a class={`g ${line === null ? "unknown" : ""}`} href={`#o${row.offset}`} tabIndex={-1} aria-label={name}>{number}</a>
       {time !== null && <span class="t">{time}</span>}
       <Words row={row} marks={marks} firstHit={firstHit} currentHit={currentHit} raw={raw} dark={dark} />
     </div>

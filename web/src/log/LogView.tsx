@@ -106,6 +106,10 @@ export function LogView({ job, tip }: { job: Job; tip: { next: number; first: nu
     if (pointed.current === null) draw();
   }), [port]);
   useLayoutEffect(aim, [port, tip.next]);
+  // What fills the screen is asked for at once, and before all that belongs to it.
+  useLayoutEffect(() => {
+    if (port.follow && source.next > source.first) source.hurry(source.next - 1);
+  }, [port]);
 
   useLayoutEffect(() => {
     const observer = new ResizeObserver(() => {

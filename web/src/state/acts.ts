@@ -1,6 +1,6 @@
 // What is done to jobs.
 
-import { key, send, sendThrough } from "../api/client.ts";
+import { key, Problem, send, sendThrough } from "../api/client.ts";
 import type { Job } from "../api/model.ts";
 
 export async function stop(id: string, wish: { grace?: number | null; signal?: string | null; reason?: string; force?: boolean } = {}): Promise<Job> {
@@ -41,6 +41,26 @@ export async function create(body: unknown): Promise<Job> {
 
 export async function patch(id: string, body: unknown): Promise<Job> {
   return (await send("PATCH", `/jobs/${id}`, { body, type: "application/merge-patch+json" })).json();
+}
+
+/** What became of each job of a request on many. */
+interface Acted {
+  results: { id: string; status: number; detail: string | null }[];
+}
+
+/** Does the same to all that match, if they are as many as somebody was shown, or fewer since some have ended meanwhile. */
+export async function all(act: "stop" | "rerun" | "pause" | "resume", filter: Record<string, unknown>, shown: number): Promise<{ id: string; error: unknown }[]> {
+  const headers = act === "rerun" ? key() : {};
+  let expect = shown;
+  for (;;) {
+    try {
+      const answer: Acted = await (await sendThrough("POST", `/jobs/${act}`, { body: { ...filter, expect }, headers })).json();
+      return answer.results.filter(({ status }) => status >= 400).map(({ id, detail }) => ({ id, error: new Error(detail ?? "") }));
+    } catch (error) {
+      if (!(error instanceof Problem) || error.code !== "count_differs" || error.matched === null || error.matched >= expect) throw error;
+      expect = error.matched;
+    }
+  }
 }
 
 /** Does the same to many, a few at a time; says what became of each. */

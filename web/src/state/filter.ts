@@ -10,15 +10,16 @@ export interface Filter {
   batch: string;
   schedule: string;
   node: string;
+  by: string;
   after: string;
   before: string;
   order: "desc" | "asc";
 }
 
-export const EVERYTHING: Filter = { states: [], labels: [], name: "", queue: "", batch: "", schedule: "", node: "", after: "", before: "", order: "desc" };
+export const EVERYTHING: Filter = { states: [], labels: [], name: "", queue: "", batch: "", schedule: "", node: "", by: "", after: "", before: "", order: "desc" };
 
-/** What has one name, and is called so in the address, by the API and in the box. */
-export const NAMED = ["queue", "batch", "schedule", "node"] as const;
+/** What has one name, and is called so in the address and in the box. */
+export const NAMED = ["queue", "batch", "schedule", "node", "by"] as const;
 
 export const STATES: State[] = ["queued", "starting", "running", "paused", "stopping", "succeeded", "failed", "timed_out", "canceled", "lost"];
 
@@ -44,6 +45,7 @@ export function fromAddress(query: URLSearchParams): Filter {
     batch: query.get("batch") ?? "",
     schedule: query.get("schedule") ?? "",
     node: query.get("node") ?? "",
+    by: query.get("by") ?? "",
     after: moment(query.get("after")),
     before: moment(query.get("before")),
     order: query.get("order") === "asc" ? "asc" : "desc",
@@ -76,19 +78,19 @@ export function toQuery(filter: Filter): Record<string, string> {
   const out: Record<string, string> = {};
   if (filter.labels.length > 0) out["label_selector"] = filter.labels.join(",");
   if (filter.name !== "") out["name_prefix"] = filter.name;
-  for (const name of NAMED) if (filter[name] !== "") out[name] = filter[name];
+  for (const name of NAMED) if (filter[name] !== "") out[name === "by" ? "created_by" : name] = filter[name];
   if (filter.after !== "") out["created_after"] = filter.after;
   if (filter.before !== "") out["created_before"] = filter.before;
   return out;
 }
 
-/** What somebody typed into the box: `team=web`, `!nightly`, `queue:default`, `schedule:nightly`, `since:1h`, `before:06:00`; else a name. */
+/** What somebody typed into the box: `team=web`, `!nightly`, `queue:default`, `schedule:nightly`, `by:token:ci`, `since:1h`, `before:06:00`; else a name. */
 export function typed(filter: Filter, text: string, now: Date): Filter {
   const word = text.trim();
   if (word === "") return filter;
-  const named = /^(name|queue|batch|schedule|node|label|since|after|before|created):\s*(.+)$/i.exec(word);
+  const named = /^(name|queue|batch|schedule|node|by|label|since|after|before|created):\s*(.+)$/i.exec(word);
   const [kind, value] = named ? [named[1]!.toLowerCase(), named[2]!] : ["", word];
-  if (kind === "queue" || kind === "batch" || kind === "schedule" || kind === "node") return { ...filter, [kind]: value };
+  if (kind === "queue" || kind === "batch" || kind === "schedule" || kind === "node" || kind === "by") return { ...filter, [kind]: value };
   if (kind === "since" || kind === "after" || kind === "created") return { ...filter, after: when(value, now) ?? filter.after };
   if (kind === "before") return { ...filter, before: when(value, now) ?? filter.before };
   if (kind === "label" || (kind === "" && /[=!]|\s(in|notin)\s*\(/.test(word))) return { ...filter, labels: [...new Set([...filter.labels, ...cutSelector(value)])] };

@@ -3,7 +3,7 @@
 import { signal } from "@preact/signals";
 import { get, Problem, send } from "../api/client.ts";
 import { type Info, reaches, type Scope, type Session } from "../api/model.ts";
-import { ask, enter, forget, over, session, token } from "../api/session.ts";
+import { ask, enter, forget, isRecalled, know, over, session, token } from "../api/session.ts";
 
 export const info = signal<Info | null>(null);
 
@@ -22,14 +22,14 @@ export async function whoAmI(): Promise<void> {
   if (token.value === null) await ask();
   const asked = token.value;
   try {
-    session.value = await get<Session>("/session");
+    know(await get<Session>("/session"));
     over.value = false;
   } catch (error) {
     if (!(error instanceof Problem) || error.status !== 401) throw error;
     // Somebody has signed in meanwhile.
     if (token.value !== asked) return;
     // What was kept is of no use any more.
-    if (session.value === undefined && asked !== null) forget();
+    if ((session.value === undefined || isRecalled) && asked !== null) forget();
     session.value = null;
   }
 }
@@ -41,9 +41,9 @@ export async function signIn(proof: { code: string } | { token: string }, stay: 
   token.value = null;
   try {
     const answer = await send("POST", "/session", { body });
-    const made = (await answer.json()) as Session & { token: string };
-    enter(made.token, stay);
-    session.value = made;
+    const { token: text, ...who } = (await answer.json()) as Session & { token: string };
+    enter(text, stay);
+    know(who);
     over.value = false;
   } catch (error) {
     token.value = before;
@@ -58,6 +58,12 @@ export async function signOut(): Promise<void> {
     // It ends by itself; here it is forgotten in any case.
   }
   forget();
+}
+
+/** Takes no new jobs from now on, or takes them again. */
+export async function setDraining(on: boolean): Promise<void> {
+  await send(on ? "POST" : "DELETE", "/drain");
+  await loadInfo();
 }
 
 function browserName(): string {

@@ -1,11 +1,11 @@
 // What the service is, and whether it takes jobs.
 
-import { get, Problem, send, words } from "../api/client.ts";
+import { get, Problem, words } from "../api/client.ts";
 import type { Finding, Info } from "../api/model.ts";
 import { Icon, type IconName } from "../parts/Icon.tsx";
 import { Broken, Button, Loading, now, say } from "../parts/parts.tsx";
 import { bytes, count, duration } from "../state/format.ts";
-import { loadInfo, may } from "../state/me.ts";
+import { may, setDraining } from "../state/me.ts";
 import { useResource } from "../state/resource.ts";
 
 const VERDICTS: Record<Finding["verdict"], [string, IconName, string]> = { ok: ["succeeded", "check", "Good"], problem: ["stopping", "warn", "Problem"], note: ["queued", "eye", "Note"], insecure: ["failed", "warn", "Insecure"] };
@@ -29,10 +29,9 @@ export function Checkup() {
   const one = info.data;
   const drain = async (on: boolean): Promise<void> => {
     try {
-      await send(on ? "POST" : "DELETE", "/drain");
+      await setDraining(on);
       info.reload();
       ready.reload();
-      void loadInfo();
     } catch (error) {
       say(words(error), true);
     }
@@ -66,6 +65,7 @@ export function Checkup() {
           <dt>Queued</dt><dd>{count(one.jobs.queued)} of {count(one.jobs.max_queued)}</dd>
           {one.cpus !== null && <><dt>Machine</dt><dd>{one.cpus} cores{one.memory_bytes !== null && `, ${bytes(one.memory_bytes)} of memory`}</dd></>}
           {one.free_bytes !== null && <><dt>Disk</dt><dd>{bytes(one.free_bytes)} free{one.disk_bytes !== null && ` of ${bytes(one.disk_bytes)}`}</dd></>}
+          <dt>Output</dt><dd>{bytes(one.output_bytes)} kept, of jobs that have ended</dd>
           <dt>Runs</dt><dd>{one.policy ? "templates of its policy only" : "any command"}</dd>
         </dl>
       </div>

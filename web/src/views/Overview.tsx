@@ -72,7 +72,7 @@ export function Overview() {
         <Tile to={{ state: "failed,timed_out,lost" }} state="failed" word="Failed" value={count(bad)} beside="in 24 h" note={[failed && `${failed} failed`, late && `${late} timed out`, lost && `${lost} lost`].filter(Boolean).join(", ") || "none"}>
           <div class="meter parts" aria-hidden="true">{([["failed", failed], ["timed_out", late], ["lost", lost]] as const).map(([state, number]) => number > 0 && <i key={state} class={`fill-${state}`} style={{ width: `${(number / bad) * 100}%` }} />)}</div>
         </Tile>
-        <div class="card tile"><div class="k"><Icon name="checkup" />Service</div><div class="v">{info.free_bytes !== null ? bytes(info.free_bytes) : duration(Math.max(0, Math.floor((clock - Date.parse(info.started_at)) / 1000)))} <small>{info.free_bytes !== null ? "free" : "up"}</small></div><Meter part={info.free_bytes !== null && info.disk_bytes ? 1 - info.free_bytes / info.disk_bytes : 0} class="grey" /><div class="n">{info.draining ? "takes no new jobs" : "takes new jobs"}</div></div>
+        <div class="card tile"><div class="k"><Icon name="checkup" />Service</div><div class="v">{info.free_bytes !== null ? bytes(info.free_bytes) : duration(Math.max(0, Math.floor((clock - Date.parse(info.started_at)) / 1000)))} <small>{info.free_bytes !== null ? "free" : "up"}</small></div><Meter part={info.free_bytes !== null && info.disk_bytes ? 1 - info.free_bytes / info.disk_bytes : 0} class="grey" /><div class="n">{info.draining ? "takes no new jobs" : `${bytes(info.output_bytes)} of output kept`}</div></div>
       </div>
       <div class="row charts">
       <div class="card">

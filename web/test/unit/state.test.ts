@@ -35,7 +35,7 @@ test("filters go into the address and come back", () => {
   const next = random(3);
   for (let i = 0; i < 200; i++) {
     const filter: Filter = {
-      states: STATES.filter(() => next(3) === 0), labels: next(2) ? ["team=web", "env in (a,b)", "!x"].slice(0, 1 + next(3)) : [], name: next(2) ? "a&b=c ä#" : "", queue: next(2) ? "default" : "", batch: next(2) ? "0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f" : "", schedule: next(2) ? "nightly" : "", node: next(2) ? "n-7.example" : "",
+      states: STATES.filter(() => next(3) === 0), labels: next(2) ? ["team=web", "env in (a,b)", "!x"].slice(0, 1 + next(3)) : [], name: next(2) ? "a&b=c ä#" : "", queue: next(2) ? "default" : "", batch: next(2) ? "0198c1d2-7b3a-7c4e-9f10-2a6b3c4d5e6f" : "", schedule: next(2) ? "nightly" : "", node: next(2) ? "n-7.example" : "", by: next(2) ? "token:ci" : "",
       after: next(2) ? "2026-01-31T12:00:00.000Z" : "", before: "", order: next(2) ? "asc" : "desc",
     };
     assert.deepEqual(fromAddress(new URLSearchParams(toAddress(filter).toString())), filter);
@@ -58,6 +58,8 @@ test("what is typed into the filter", () => {
   assert.equal(typed(EVERYTHING, "crawl-", now).name, "crawl-");
   assert.equal(typed(EVERYTHING, "queue:fast", now).queue, "fast");
   assert.equal(typed(EVERYTHING, "schedule:nightly", now).schedule, "nightly");
+  assert.equal(typed(EVERYTHING, "by:token:ci", now).by, "token:ci");
+  assert.deepEqual(toQuery({ ...EVERYTHING, by: "uid:7" }), { created_by: "uid:7" });
   assert.equal(typed(EVERYTHING, "since:1h", now).after, "2026-01-31T11:00:00.000Z");
   assert.deepEqual(cutSelector("a=b, c in (d,e),!f"), ["a=b", "c in (d,e)", "!f"]);
   assert.deepEqual(toQuery({ ...EVERYTHING, labels: ["a=b", "!c"], name: "x" }), { label_selector: "a=b,!c", name_prefix: "x" });

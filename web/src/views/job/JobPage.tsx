@@ -10,6 +10,7 @@ import { Icon } from "../../parts/Icon.tsx";
 import { Broken, Button, copy, Dialog, Labels, Loading, Menu, say } from "../../parts/parts.tsx";
 import { State } from "../../parts/State.tsx";
 import { go, link, place } from "../../router.ts";
+import { type Action, useActions } from "../../state/actions.ts";
 import { again, pause, purge, release, resume, signal } from "../../state/acts.ts";
 import { actor, bytes, commandLine } from "../../state/format.ts";
 import { may } from "../../state/me.ts";
@@ -17,18 +18,18 @@ import { useResource } from "../../state/resource.ts";
 import { settings } from "../../state/settings.ts";
 import { shownName } from "../../state/shown.ts";
 import { nameOf, result, TINT } from "../../state/words.ts";
-import { Attempts } from "./Attempts.tsx";
 import { Bell, toggleBell, useBell } from "./Bell.tsx";
-import { EditDialog } from "./EditDialog.tsx";
 import { JobEvents } from "./JobEvents.tsx";
 import { Processes } from "./Processes.tsx";
 import { useProcesses } from "./processes.ts";
 import { Side } from "./Side.tsx";
-import { SignalDialog } from "./SignalDialog.tsx";
 import { StopDialog } from "./StopDialog.tsx";
 import { Timeline } from "./Timeline.tsx";
 import { Waits } from "./Waits.tsx";
 
+const Attempts = lazy(() => import("../rest.ts").then((all) => ({ default: all.Attempts })));
+const EditDialog = lazy(() => import("../rest.ts").then((all) => ({ default: all.EditDialog })));
+const SignalDialog = lazy(() => import("../rest.ts").then((all) => ({ default: all.SignalDialog })));
 const Files = lazy(() => import("../rest.ts").then((all) => ({ default: all.Files })));
 const Ports = lazy(() => import("../rest.ts").then((all) => ({ default: all.Ports })));
 const InputView = lazy(() => import("../rest.ts").then((all) => ({ default: all.InputView })));
@@ -122,6 +123,27 @@ export function JobPage({ id }: { id: string }) {
     bell: () => { if (job && !isTerminal(job.state)) void toggleBell(id); }, change: () => { if (may("operate")) go(link("run", { again: id })); }, copy: () => void copy(id, "the id"), link: () => void copy(location.href, "the link"),
   });
 
+  useActions(() => {
+    if (!job) return [];
+    const [name, done, state] = [nameOf(job), isTerminal(job.state), job.state];
+    const out: Action[] = [];
+    const offer = (key: string, icon: Action["icon"], word: string, run: () => void): void => void out.push({ key, icon, word, run });
+    if (may("operate")) {
+      if (!done || state === "lost") offer("stop", "stop", state === "queued" ? `Stop: take ${name} out of the queue …` : done ? `Stop what is left of ${name} …` : `Stop ${name} …`, () => setOpen("stop"));
+      if (state === "running") offer("pause", "pause", `Pause ${name}`, () => void act(() => pause(id)));
+      if (state === "paused") offer("resume", "play", `Resume ${name}`, () => void act(() => resume(id)));
+      if (state === "queued") offer("release", "play", `Release ${name}`, () => void act(() => release(id)));
+      if (state === "running" || state === "paused") offer("signal", "signal", `Signal ${name} …`, () => setOpen("signal"));
+      offer("again", "again", `Again: rerun ${name}`, () => void rerun());
+      offer("changes", "again", `Again with changes: rerun ${name} …`, () => go(link("run", { again: id })));
+      offer("edit", "settings", `Change name, labels, timeout of ${name} …`, () => setOpen("edit"));
+      if (done) offer("purge", "trash", `Remove record and output of ${name} …`, () => setOpen("purge"));
+    }
+    if (!done) offer("bell", "bell", `Notify me when ${name} ends`, () => void toggleBell(id));
+    offer("copy", "copy", `Copy the id of ${name}`, () => void copy(id, "the id"));
+    return out;
+  });
+
   if (!job) return <><h1 class="spoken">Job</h1>{fetched.error ? <Broken error={fetched.error} again={fetched.reload} /> : <Loading />}</>;
   return (
     <div class="job">
@@ -134,14 +156,16 @@ export function JobPage({ id }: { id: string }) {
         {tab === "terminal" && <Suspense fallback={<Loading />}><Terminal key={id} job={job} /></Suspense>}
         {tab === "recording" && <Suspense fallback={<Loading />}><Player key={id} job={job} /></Suspense>}
         {tab === "processes" && <div class="stack"><Processes watch={processes} />{processes.list.length > 0 && <Suspense fallback={null}><Ports id={id} /></Suspense>}</div>}
-        {tab === "attempts" && <Attempts job={job} />}
+        {tab === "attempts" && <Suspense fallback={<Loading />}><Attempts job={job} /></Suspense>}
         {(tab === "files" || tab === "spec" || tab === "input") && <Suspense fallback={<Loading />}>{tab === "files" ? <Files key={id} job={job} /> : tab === "spec" ? <SpecView job={job} /> : <InputView job={job} />}</Suspense>}
         {tab === "events" && <JobEvents id={id} />}
         <Side job={job} watch={processes} ports={tab !== "processes"} />
       </div>
       {open === "stop" && <StopDialog job={{ id, name: nameOf(job), state: job.state }} spec={job.spec.stop} processes={processes.list.length} onClose={() => setOpen(null)} onStopped={setMine} />}
-      {(open === "edit" || open === "timeout") && <EditDialog job={job} first={open === "edit" ? "name" : "timeout"} onClose={() => setOpen(null)} onDone={setMine} />}
-      {open === "signal" && <SignalDialog id={id} onClose={() => setOpen(null)} />}
+      <Suspense fallback={null}>
+        {(open === "edit" || open === "timeout") && <EditDialog job={job} first={open === "edit" ? "name" : "timeout"} onClose={() => setOpen(null)} onDone={setMine} />}
+        {open === "signal" && <SignalDialog id={id} onClose={() => setOpen(null)} />}
+      </Suspense>
       {open === "purge" && <PurgeDialog job={job} onClose={() => setOpen(null)} />}
     </div>
   );
@@ -211,7 +235,7 @@ function Head({ job, onOpen, onAct, onRerun, onExtend }: { job: Job; onOpen: (op
       </div>
       <div class="cmdline">
         <code class="cut" title={commandLine(job.spec)}><bdi>{commandLine(job.spec)}</bdi></code>
-        <span class="wide">{job.spec.cwd !== null && <>in <bdi class="mono">{job.spec.cwd}</bdi> · </>}{job.process && `PID ${job.process.pid}, session ${job.process.sid} · `}{job.node !== undefined && <>on <a class="plain" href={link("jobs", { node: job.node })}><bdi>{job.node}</bdi></a> · </>}by <b>{actor(job.created_by)}</b>{job.batch && <> · <bdi class="mono">{job.batch.key}</bdi> of the batch <a class="plain mono" href={link(`batches/${job.batch.id}`)}>{job.batch.id.slice(0, 8)}</a></>}{job.schedule && <> · of the schedule <a class="plain" href={link(`schedules/${job.schedule.name}`)}><bdi>{job.schedule.name}</bdi></a></>}{job.rerun_of && <> · again of <a class="plain mono" href={link(`jobs/${job.rerun_of}`)}>{job.rerun_of.slice(0, 8)}</a></>}</span>
+        <span class="wide">{job.spec.cwd !== null && <>in <bdi class="mono">{job.spec.cwd}</bdi> · </>}{job.process && `PID ${job.process.pid}, session ${job.process.sid} · `}{job.node !== undefined && <>on <a class="plain" href={link("jobs", { node: job.node })}><bdi>{job.node}</bdi></a> · </>}by <a class="plain" href={link("jobs", { by: job.created_by })}><b>{actor(job.created_by)}</b></a>{job.batch && <> · <bdi class="mono">{job.batch.key}</bdi> of the batch <a class="plain mono" href={link(`batches/${job.batch.id}`)}>{job.batch.id.slice(0, 8)}</a></>}{job.schedule && <> · of the schedule <a class="plain" href={link(`schedules/${job.schedule.name}`)}><bdi>{job.schedule.name}</bdi></a></>}{job.rerun_of && <> · again of <a class="plain mono" href={link(`jobs/${job.rerun_of}`)}>{job.rerun_of.slice(0, 8)}</a></>}</span>
       </div>
       {why !== "" && <p class={`blocked ${TINT[job.state] ?? "muted"}`}><bdi>{why}</bdi></p>}
       {job.blocked_by.length > 0 && <p class="blocked tint-amber">{job.blocked_by.slice(0, 3).map((one) => `PID ${one.pid} ${one.name} is in state ${one.state}${one.state === "D" ? ", waiting for a disk or a network file system" : ""}`).join("; ")}{job.blocked_by.length > 3 && ` and ${job.blocked_by.length - 3} more`}</p>}

@@ -2,11 +2,11 @@
 
 import { useState } from "preact/hooks";
 import { get, words } from "../../api/client.ts";
-import type { BasicJob } from "../../api/model.ts";
+import { type BasicJob, isTerminal, type State } from "../../api/model.ts";
 import { Icon } from "../../parts/Icon.tsx";
 import { Button, Dialog, Field, Input } from "../../parts/parts.tsx";
-import { again, each, patch, pause, resume, stop } from "../../state/acts.ts";
-import { type Filter, toQuery } from "../../state/filter.ts";
+import { again, all, each, patch, pause, resume, stop } from "../../state/acts.ts";
+import { type Filter, STATES, toQuery } from "../../state/filter.ts";
 import { count } from "../../state/format.ts";
 import { acts, nameOf } from "../../state/words.ts";
 
@@ -14,17 +14,31 @@ export type BulkAct = "stop" | "again" | "pause" | "resume" | "priority";
 
 const WORDS: Record<BulkAct, [string, string, string]> = { stop: ["Stop", "stopped", "stopped"], again: ["Run again", "run again", "run again"], pause: ["Pause", "paused", "paused"], resume: ["Resume", "resumed", "resumed"], priority: ["Set the priority of", "set", "changed"] };
 
+/** As many as one request acts on. */
+const MOST = 10_000;
+
+/** The filter as the API takes it: what was there at this moment. */
+function before(filter: Filter, at: Date): Record<string, string> {
+  const end = filter.before !== "" && Date.parse(filter.before) < at.getTime() ? filter.before : at.toISOString();
+  return { ...toQuery(filter), created_before: end };
+}
+
 /** Every job that matches and was there at this moment. */
 export async function frozen(filter: Filter, at: Date): Promise<BasicJob[]> {
   const out: BasicJob[] = [];
   let token: string | null = null;
-  const before = filter.before !== "" && Date.parse(filter.before) < at.getTime() ? filter.before : at.toISOString();
   do {
-    const page: { jobs: BasicJob[]; next_page_token: string | null } = await get("/jobs", { ...toQuery(filter), created_before: before, state: filter.states.join(",") || null, view: "basic", page_size: 1000, page_token: token });
+    const page: { jobs: BasicJob[]; next_page_token: string | null } = await get("/jobs", { ...before(filter, at), state: filter.states.join(",") || null, view: "basic", page_size: 1000, page_token: token });
     out.push(...page.jobs);
     token = page.next_page_token;
-  } while (token !== null && out.length < 10_000);
+  } while (token !== null && out.length < MOST);
   return out;
+}
+
+/** The states whose jobs an act is for, of those that are shown. */
+function statesFor(act: BulkAct, filter: Filter): State[] {
+  const fits = (state: State): boolean => (act === "stop" ? !isTerminal(state) : act === "pause" || act === "resume" ? acts(state)[act] : true);
+  return STATES.filter((state) => fits(state) && (filter.states.length === 0 || filter.states.includes(state)));
 }
 
 export function BulkBar({ selected, total, all, onAll, onAct, onClear }: { selected: BasicJob[]; total: string | null; all: boolean; onAll: () => void; onAct: (act: BulkAct) => void; onClear: () => void }) {
@@ -44,10 +58,12 @@ export function BulkBar({ selected, total, all, onAll, onAct, onClear }: { selec
   );
 }
 
-export function BulkDialog({ act, jobs, at, filtered, onClose }: { act: BulkAct; jobs: BasicJob[]; at: Date; filtered: string; onClose: (done: boolean) => void }) {
+/** `filter`: all that match were selected, and `filtered` says in words which these are. */
+export function BulkDialog({ act, jobs, at, filter, filtered, onClose }: { act: BulkAct; jobs: BasicJob[]; at: Date; filter: Filter | null; filtered: string; onClose: (done: boolean) => void }) {
   const [typed, setTyped] = useState("");
   const [done, setDone] = useState<number | null>(null);
   const [failed, setFailed] = useState<{ id: string; error: unknown }[] | null>(null);
+  const [problem, setProblem] = useState("");
   const hit = act === "again" ? jobs : jobs.filter((job) => acts(job.state)[act]);
   const [verb, , past] = WORDS[act];
   const many = hit.length > 100;
@@ -55,6 +71,15 @@ export function BulkDialog({ act, jobs, at, filtered, onClose }: { act: BulkAct;
   const wrong = act === "priority" && !(/^-?[0-9]{1,7}$/.test(priority.trim()) && Math.abs(Number(priority)) <= 1_000_000);
   const run = async (): Promise<void> => {
     setDone(0);
+    if (filter !== null && act !== "priority" && jobs.length < MOST) {
+      try {
+        const out = await all(act === "again" ? "rerun" : act, { ...before(filter, at), state: statesFor(act, filter) }, hit.length);
+        return out.length === 0 ? onClose(true) : setFailed(out);
+      } catch (error) {
+        setDone(null);
+        return setProblem(words(error));
+      }
+    }
     const how: Record<BulkAct, (id: string) => Promise<unknown>> = { stop: (id) => stop(id), again: (id) => again(id), pause, resume, priority: (id) => patch(id, { priority: Number(priority) }) };
     const out = await each(hit.map((job) => job.id), how[act], setDone);
     if (out.length === 0) onClose(true);
@@ -63,7 +88,7 @@ export function BulkDialog({ act, jobs, at, filtered, onClose }: { act: BulkAct;
   if (failed !== null) {
     return (
       <Dialog title={`${count(failed.length)} of ${count(hit.length)} could not be ${past}`} onClose={() => onClose(true)}>
-        <ul class="scroll">{failed.slice(0, 50).map(({ id, error }) => <li key={id} class="small"><bdi>{nameOf(hit.find((job) => job.id === id)!)}</bdi>: <span class="muted">{words(error)}</span></li>)}</ul>
+        <ul class="scroll">{failed.slice(0, 50).map(({ id, error }) => <li key={id} class="small"><bdi>{nameOf(hit.find((job) => job.id === id) ?? { name: null, id })}</bdi>: <span class="muted">{words(error)}</span></li>)}</ul>
         <div class="buttons"><Button onClick={() => onClose(true)}>Close</Button></div>
       </Dialog>
     );
@@ -77,6 +102,7 @@ export function BulkDialog({ act, jobs, at, filtered, onClose }: { act: BulkAct;
       <p class="small"><bdi>{hit.slice(0, 5).map(nameOf).join(", ")}</bdi>{hit.length > 5 && <span class="faint"> and {count(hit.length - 5)} more</span>}</p>
       {act === "priority" && <Field id="bulk-priority" label="Priority" hint="-1000000 to 1000000" error={wrong ? "must be a whole number from -1000000 to 1000000" : undefined}><Input id="bulk-priority" inputMode="numeric" value={priority} bad={wrong} onInput={(event) => setPriority(event.currentTarget.value)} /></Field>}
       {many && <Field id="bulk-count" label={`Type ${hit.length} to go on`}><Input id="bulk-count" inputMode="numeric" value={typed} onInput={(event) => setTyped(event.currentTarget.value)} /></Field>}
+      {problem !== "" && <p class="tint-red" role="alert">{problem}</p>}
       {done !== null && <p role="status">{count(done)} of {count(hit.length)}</p>}
       <div class="buttons">
         <Button disabled={done !== null} onClick={() => onClose(false)}>Leave them</Button>

@@ -137,7 +137,7 @@ export function Jobs() {
         </div>
       )}
       {selected.size > 0 && may("operate") && <BulkBar selected={[...selected.values()]} total={selected.size >= jobs.length && (list.next !== null || token !== "") ? total : null} all={everything !== null} onAll={() => void selectAll()} onClear={clear} onAct={(act) => setBulk({ act, at: everything ?? new Date(), jobs: [...selected.values()] })} />}
-      {bulk && <BulkDialog act={bulk.act} jobs={bulk.jobs} at={bulk.at} filtered={everything ? wordsOf(filter) : ""} onClose={(done) => { setBulk(null); if (done) clear(); }} />}
+      {bulk && <BulkDialog act={bulk.act} jobs={bulk.jobs} at={bulk.at} filter={everything ? filter : null} filtered={everything ? wordsOf(filter) : ""} onClose={(done) => { setBulk(null); if (done) clear(); }} />}
       {stopping && <StopDialog job={{ id: stopping.id, name: nameOf(stopping), state: stopping.state }} onClose={() => setStopping(null)} />}
       {peek && <Peek id={peek} onClose={() => setPeek(null)} />}
     </>
@@ -145,7 +145,8 @@ export function Jobs() {
 }
 
 function JobRow({ job, use, selected, cursor, onToggle, onStop, onAgain, onPeek }: { job: BasicJob; use: Use | undefined; selected: boolean; cursor: boolean; onToggle: (job: BasicJob, range: boolean) => void; onStop: () => void; onAgain: () => void; onPeek: () => void }) {
-  const clock = now.value + skew.value;
+  // The clock of a job that has ended stands still: its row is not drawn once a second.
+  const clock = (isTerminal(job.state) && settings.value.times !== "relative" ? now.peek() : now.value) + skew.value;
   const seconds = ran(job, clock);
   const cpus = info.value?.cpus ?? 1;
   const running = !isTerminal(job.state);

@@ -1,6 +1,6 @@
 // The page of jobs that is shown. Rows do not move under the hand: what is new waits.
 
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { get } from "../../api/client.ts";
 import { watch } from "../../api/hints.ts";
 import type { BasicJob, Job } from "../../api/model.ts";
@@ -31,7 +31,8 @@ export function useList(filter: Filter, token: string, size: number): List {
   const latest = useRef<Page | null>(null);
   const shown = useRef<BasicJob[] | null>(null);
   const again = useRef<(replace: boolean) => void>(() => undefined);
-  useEffect(() => {
+  // Asked for before it is drawn that there is nothing yet.
+  useLayoutEffect(() => {
     const abort = new AbortController();
     let busy = false;
     let stale = false;
