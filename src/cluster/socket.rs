@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Message};
 pub const PING: Duration = Duration::from_secs(3);
 
 /// Nothing was heard for so long: the other side is gone, or might as well be.
-pub const SILENCE: Duration = Duration::from_secs(10);
+pub const SILENCE: Duration = Duration::from_secs(8);
 
 /// A job may have a spec of the largest body that a service takes, which may have been raised.
 const MESSAGE_BYTES: usize = 64 << 20;

@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -201,12 +201,11 @@ async fn exchange(hub: &Hub, joined: Joined, caller: &Caller, socket: &mut Socke
                 Some(message) => message,
                 None => return "it has connected again, or was forgotten".to_owned(),
             },
-            _ = pings.tick() => {
-                if heard_at.elapsed() > SILENCE {
-                    let seconds = SILENCE.as_secs();
-                    return format!("it has said nothing for {seconds} seconds");
-                }
-                ToNode::Ping
+            _ = pings.tick() => ToNode::Ping,
+            // Not with the next ping: that is up to three seconds later.
+            () = sleep_until(heard_at + SILENCE) => {
+                let seconds = SILENCE.as_secs();
+                return format!("it has said nothing for {seconds} seconds");
             }
             () = &mut ended => return "its token has ended".to_owned(),
         };
