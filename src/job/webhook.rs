@@ -255,6 +255,6 @@ mod tests {
             secret: None,
         };
         let told = Kind::ALL.into_iter().filter(|kind| webhook.wants(*kind));
-        assert_eq!(told.count(), Kind::ALL.len() - 6);
+        assert_eq!(told.count(), Kind::ALL.len() - 7);
     }
 }

@@ -1,5 +1,4 @@
-//! The embedded store: jobs, their secrets, idempotency keys and events, and the durability of all of
-//! them.
+//! The embedded store: jobs, secrets, idempotency keys and events, and the durability of all of them.
 //!
 //! One thread writes and commits what has queued up as one transaction; a few threads read. Nothing of
 //! SQLite blocks a worker of the async runtime, and nothing of it is seen outside. The store decides
