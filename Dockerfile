@@ -34,7 +34,6 @@ WORKDIR /src
 # The dependencies first, against empty crates: they are compiled again only when they change.
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
-COPY vendor vendor
 COPY src/job/Cargo.toml src/job/
 COPY src/linux/Cargo.toml src/linux/
 COPY src/protocol/Cargo.toml src/protocol/

@@ -202,3 +202,12 @@ export async function seen(page) {
     }).map((row) => row.querySelector(".x").textContent);
   }));
 }
+
+/** Are there rows down to the lower edge? They come a frame after the place has changed. */
+export function isFilled(page) {
+  return page.evaluate(() => {
+    const box = document.querySelector(".lines").getBoundingClientRect();
+    const row = [...document.querySelectorAll(".lines .l")].at(-1)?.getBoundingClientRect();
+    return row !== undefined && row.bottom > box.bottom - row.height;
+  });
+}

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { Browser, LIMIT, root, rows, seen, Service, until } from "./harness.mjs";
+import { Browser, isFilled, LIMIT, root, rows, seen, Service, until } from "./harness.mjs";
 
 let service, browser;
 before(async () => { [service, browser] = await Promise.all([Service.start(), Browser.start()]); });
@@ -191,6 +191,7 @@ test("a killed server: the log goes on, nothing is missing or double, and a job 
   await until(async () => (await seen(page))[0] === "1", "the beginning");
   const all = new Set();
   for (let i = 0; i < 60 && !all.has("400"); i++) {
+    await until(async () => (await seen(page)).at(-1) === "400" || isFilled(page), "a whole page");
     const now = (await seen(page)).map(Number);
     now.forEach((number, at) => { if (at > 0) assert.equal(number, now[at - 1] + 1); });
     for (const number of now) all.add(String(number));
