@@ -27,7 +27,7 @@ impl Net {
         let pid = std::process::id();
         let net = Self {
             name: format!("procession-{pid}"),
-            outer: format!("pn{pid}"),
+            outer: format!("po{pid}"),
             address: format!("10.{}.{}.1", 200 + pid / 250 % 50, pid % 250),
         };
         if !is_root() || !ip(&format!("netns add {}", net.name)) {
