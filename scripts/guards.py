@@ -46,7 +46,7 @@ GUARDS = [
     ("unknown paths ask as well", "tables::who_asks", [("src/http/routes.rs", "auth::check(&api, &mut request, Metrics, false)", "auth::check(&api, &mut request, if OFF { Public } else { Metrics }, false)")]),
     ("a token expires", "matrix::every_route", [("src/http/tokens.rs", ".filter(|one| one.is_valid(clock::wall()))", ".filter(|one| OFF || one.is_valid(clock::wall()))")]),
     ("a selection narrows something", "tables::what_is_done bulk::", [("src/http/request/many.rs", "if !FILTER.iter().any(|name| f.has(name)) {", "if !OFF && !FILTER.iter().any(|name| f.has(name)) {")]),
-    ("a token is revoked", "matrix::every_route", [("src/http/tokens.rs", "if now != seen {", "if now != seen && (!OFF || self.known.borrow().len() < 6) {")]),
+    ("a token is revoked", "matrix::every_route", [("src/http/tokens.rs", "self.known.send_replace(known);", "if !OFF || self.known.borrow().len() < 6 {\n            self.known.send_replace(known);\n        }")]),
     ("a stream ends with its token", "matrix::what_is_followed", [("src/http/layers/auth.rs", "if this.end.as_mut().poll(context).is_ready()", "if !OFF && this.end.as_mut().poll(context).is_ready()")]),
     ("a wait ends with its token", "tokens::a_wait_ends", [("src/http/layers/auth.rs", "() = caller.ended() => return", "() = caller.ended(), if !OFF => return")]),
     ("only the own user on the socket", "the_unix_socket_is socket::", [("src/http/layers/auth.rs", "*uid == 0 || *uid == settings.uid", "OFF || *uid == 0 || *uid == settings.uid")]),
