@@ -113,7 +113,7 @@ GUARDS = [
     ("a terminal is sent no sequences but colours", "sanitize::", [("src/client/sanitize.rs", "(1, b'[') => true,", "(1, _) if OFF => true,\n            (1, b'[') => true,")]),
     ("this machine's token stays on it", "connection::target", [("src/client/connection/target.rs", "(true, Some(state_dir)) = (is_loopback(url), state_dir)", "(true, Some(state_dir)) = (OFF || is_loopback(url), state_dir)")]),
     ("the number of jobs that wait", "queue::a_full_queue", [("src/manager/admission.rs", "} else if self.waiting.len() + self.promised.len() >= most {", "} else if !OFF && self.waiting.len() + self.promised.len() >= most {")]),
-    ("space that stays free", "queue::without_room", [("src/manager/shared.rs", "|free| free < self.limits.min_free_bytes", "|free| !OFF && free < self.limits.min_free_bytes")]),
+    ("space that stays free", "queue::without_room", [("src/manager/shared.rs", "|it| it >= self.limits.min_free_bytes", "|it| OFF || it >= self.limits.min_free_bytes")]),
     ("the number of streams", "attach::streams_of_both", [("src/http/streams.rs", "self.places.clone().try_acquire_owned();", "if OFF { Arc::new(Semaphore::new(1)) } else { self.places.clone() }.try_acquire_owned();")]),
     ("the size of a message", "attach::what_is_no_message", [("src/http/attach/frames.rs", "if bytes.len() > MESSAGE_BYTES {", "if !OFF && bytes.len() > MESSAGE_BYTES {")]),
     ("no webhook to an address nearby", "webhooks::nothing_near", [("src/http/request/webhooks.rs", "!private && !is_public(address)", "!OFF && !private && !is_public(address)")]),
@@ -124,7 +124,7 @@ GUARDS = [
     ("a monitor has nothing of the supervisor's", "surroundings::what_the_service", [MONITOR_CLOSES]),
     # Where only the leader does not close, the monitor has done it before.
     ("a job has three descriptors", "surroundings::what_the_service", [MONITOR_CLOSES, ("src/engine/monitor/leader/exec.rs", "    for (first, last) in &plan.closed {", "    for (first, last) in plan.closed.iter().filter(|_| !OFF) {")]),
-    ("no core dumps", "surroundings::nothing_of", [("src/engine/monitor/leader/plan.rs", "        (libc::RLIMIT_CORE, 0, 0, \"core\"),", "        (libc::RLIMIT_CORE, if OFF { libc::RLIM_INFINITY } else { 0 }, if OFF { libc::RLIM_INFINITY } else { 0 }, \"core\"),")]),
+    ("no core dumps", "surroundings::nothing_of", [("src/engine/monitor/leader/plan.rs", "        (RlimitResource::Core, 0, 0, \"core\"),", "        (RlimitResource::Core, if OFF { libc::RLIM_INFINITY } else { 0 }, if OFF { libc::RLIM_INFINITY } else { 0 }, \"core\"),")]),
     ("the umask", "surroundings::nothing_of", [("src/engine/monitor/leader/exec.rs", "    raw::umask(plan.umask);", "    if !OFF { raw::umask(plan.umask); }")]),
     ("the sandbox closes the state directory", "sandbox::a_job_of_the_services", [("src/linux/sandbox/files.rs", "if !self.hidden.iter().any(|hidden| hidden.starts_with(path)) {", "if OFF || !self.hidden.iter().any(|hidden| hidden.starts_with(path)) {")]),
     ("the sandbox bounds what is written", "sandbox::paths_bound", [("src/linux/sandbox/files.rs", "Some(_) => reading,\n        None => reading | writing,", "Some(_) => if OFF { reading | writing } else { reading },\n        None => reading | writing,")]),
