@@ -44,15 +44,7 @@ const USUAL: &str = r#"{
 static SECTIONS: LazyLock<Map<String, Value>> =
     LazyLock::new(|| serde_json::from_str(USUAL).expect("the text above is a JSON object"));
 
-static PATTERNS: LazyLock<Patterns> = LazyLock::new(|| {
-    let sections = SECTIONS.iter().map(|(name, section)| {
-        let Pattern::Object { members, .. } = Pattern::of(section) else {
-            unreachable!("every section above is an object");
-        };
-        (name.clone(), Pattern::Section(members))
-    });
-    sections.collect()
-});
+static PATTERNS: LazyLock<Patterns> = LazyLock::new(|| sections(|_, _| {}));
 
 /// What has to be put back: all of it, but for what a spec has by itself where nothing is said. It is read several times
 /// as fast without these forty members.
@@ -60,10 +52,7 @@ static ABSENT: LazyLock<Patterns> = LazyLock::new(|| {
     let by_itself = serde_json::to_value(Spec::default()).expect("a spec is JSON");
     let usual = SECTIONS.get("spec").and_then(Value::as_object);
     let is_usual = |name: &str| usual.and_then(|it| it.get(name)) == by_itself.get(name);
-    let sections = SECTIONS.iter().map(|(name, section)| {
-        let Pattern::Object { mut members, .. } = Pattern::of(section) else {
-            unreachable!("every section above is an object");
-        };
+    sections(|name, members| {
         if name == "spec" {
             members.retain(|name, pattern| match pattern {
                 Pattern::Object { text, .. } if is_usual(name) => {
@@ -74,10 +63,20 @@ static ABSENT: LazyLock<Patterns> = LazyLock::new(|| {
                 Pattern::Object { .. } | Pattern::Text(_) | Pattern::Section(_) => !is_usual(name),
             });
         }
+    })
+});
+
+/// The sections as patterns, each after `change`.
+fn sections(change: impl Fn(&str, &mut Patterns)) -> Patterns {
+    let sections = SECTIONS.iter().map(|(name, section)| {
+        let Pattern::Object { mut members, .. } = Pattern::of(section) else {
+            unreachable!("every section above is an object");
+        };
+        change(name, &mut members);
         (name.clone(), Pattern::Section(members))
     });
     sections.collect()
-});
+}
 
 type Patterns = BTreeMap<String, Pattern>;
 

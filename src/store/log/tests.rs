@@ -39,8 +39,8 @@ impl Keeper for Memory {
     }
 }
 
-/// A store with a keeper, and a copy of it as it was at its beginning.
-fn kept(folder: &TempDir, max_events: u64) -> (PathBuf, Store, Memory, Replica) {
+/// The file of a store that has its place in a log, and where a copy of it is to be.
+fn placed(folder: &TempDir) -> (PathBuf, PathBuf, Position) {
     let (path, copy) = (
         folder.path().join("store.db"),
         folder.path().join("copy.db"),
@@ -54,6 +54,12 @@ fn kept(folder: &TempDir, max_events: u64) -> (PathBuf, Store, Memory, Replica) 
     };
     replica.place(&position).unwrap();
     drop(replica);
+    (path, copy, position)
+}
+
+/// A store with a keeper, and a copy of it as it was at its beginning.
+fn kept(folder: &TempDir, max_events: u64) -> (PathBuf, Store, Memory, Replica) {
+    let (path, copy, position) = placed(folder);
     assert_eq!(snapshot(&path, &copy).unwrap(), position);
     let memory = Memory::default();
     let settings = Settings {
@@ -297,19 +303,7 @@ async fn what_the_keeper_does_not_take_is_not_there_and_is_said_to_be_unkept() {
 #[tokio::test]
 async fn a_file_of_before_takes_the_steps_of_its_tables_as_changes() {
     let folder = TempDir::new().unwrap();
-    let (path, copy) = (
-        folder.path().join("store.db"),
-        folder.path().join("copy.db"),
-    );
-    let mut replica = Replica::create(&path).unwrap();
-    let position = Position {
-        cluster: "c".to_owned(),
-        seq: 1,
-        claim: "me".to_owned(),
-        timeline: 1,
-    };
-    replica.place(&position).unwrap();
-    drop(replica);
+    let (path, copy, _) = placed(&folder);
     raw(&path)
         .execute_batch(
             "DROP TABLE bulk; ALTER TABLE events DROP COLUMN output; ALTER TABLE totals DROP COLUMN output;
