@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::cli::doctor;
 use crate::config::{Config, ConfigError, Part};
 use crate::limits;
-use ::ledger::Leader;
+use ::ledger::{Leader, Status};
 use cluster::Node;
 use http::connections::{Auth, Connections, Options};
 use http::doctor::Doctor;
@@ -34,7 +34,7 @@ use protocol::notices::announce;
 use protocol::record;
 use protocol::state_dir::{SERVING, STORE, private_file};
 use protocol::stderr::Failure;
-use store::{self, Store};
+use store::{self, Keeper, Store};
 
 /// How long the server of a dead supervisor may take to end, when it is said that it is waited for, and how often it is
 /// looked for. A disk that stands still for seconds holds it up: what it has answered has to be written.
@@ -95,28 +95,44 @@ struct Ended {
     lock: File,
 }
 
+/// What a service that shares its ledger has when it leads; nothing for one that does not share it.
+#[derive(Default)]
+struct Lead {
+    leader: Option<Leader>,
+    keeper: Option<Box<dyn Keeper>>,
+    status: Option<Status>,
+}
+
+/// Waits until this server may write its store; `None` if the supervisor ends it before.
+async fn lead(config: &Config, inherited: &Inherited) -> Result<Option<Lead>, Failure> {
+    let Some(setup) = &config.ledger else {
+        return Ok(Some(Lead::default()));
+    };
+    Ok(match ledger::follow(config, setup, inherited).await? {
+        ledger::Came::Over => None,
+        ledger::Came::Lead(lead, status) => Some(Lead {
+            leader: Some(lead.leader),
+            keeper: Some(lead.keeper),
+            status: Some(status),
+        }),
+    })
+}
+
 async fn serve(config: Config, inherited: Inherited) -> Result<Ended, Failure> {
     failpoint::fail("server.starting").map_err(Failure::system("cannot start the server"))?;
     let lock = wait_for_predecessor(&config.state_dir).await?;
-    let (mut leader, mut keeper, mut status) = (None, None, None);
-    if let Some(setup) = &config.ledger {
-        match ledger::follow(&config, setup, &inherited).await? {
-            ledger::Came::Over => {
-                return Ok(Ended {
-                    store: None,
-                    leader: None,
-                    lock,
-                });
-            }
-            ledger::Came::Lead(lead, known) => {
-                let ::ledger::Lead {
-                    leader: leading,
-                    keeper: keeping,
-                } = *lead;
-                (leader, keeper, status) = (Some(leading), Some(keeping), Some(known));
-            }
-        }
-    }
+    let Some(Lead {
+        leader,
+        keeper,
+        status,
+    }) = lead(&config, &inherited).await?
+    else {
+        return Ok(Ended {
+            store: None,
+            leader: None,
+            lock,
+        });
+    };
     let settings = store::Settings {
         max_events: config.max_events,
         ..store::Settings::new(&config.state_dir.join(STORE))
@@ -150,19 +166,10 @@ async fn serve(config: Config, inherited: Inherited) -> Result<Ended, Failure> {
         .announce_ready()
         .await
         .map_err(Failure::system("cannot reach the supervisor"))?;
-    let jobs = manager.info();
     if restarts == 0 {
-        greet(&config, address, &connections, &jobs);
+        greet(&config, address, &connections, &manager.info());
     } else {
-        let Info {
-            running, queued, ..
-        } = jobs;
-        tracing::info!(
-            running,
-            queued,
-            restarts,
-            "the server is back; {running} jobs run on and {queued} wait"
-        );
+        say_back(restarts, &manager.info());
     }
     let (end_node, ending) = watch::channel(false);
     let mut joined = JoinSet::new();
@@ -353,6 +360,17 @@ async fn wait_for_predecessor(state_dir: &Path) -> Result<File, Failure> {
         tokio::time::sleep_until(Instant::now() + PREDECESSOR_PAUSE).await;
     }
     Ok(file)
+}
+
+/// Says that a server has taken the place of one that ended.
+fn say_back(restarts: u32, jobs: &Info) {
+    let (running, queued) = (jobs.running, jobs.queued);
+    tracing::info!(
+        running,
+        queued,
+        restarts,
+        "the server is back; {running} jobs run on and {queued} wait"
+    );
 }
 
 /// Says where the service listens and what it has found; on a terminal, a curl line that works as well.

@@ -11,7 +11,7 @@ use job::event::{About, Cursor, Event, What};
 use job::placement::Late;
 use job::spec::Scope;
 use job::time::Timestamp;
-use job::{Cause, Exit, ExitStatus, Signal, State};
+use job::{Cause, Exit, ExitStatus, JobId, Signal, State};
 
 /// The media type of one event by itself.
 pub const CLOUD_EVENT_JSON: &str = "application/cloudevents+json";
@@ -130,14 +130,20 @@ fn subject(event: &Event) -> String {
     }
 }
 
+impl<'a> More<'a> {
+    fn created(by: &'a str, rerun_of: Option<JobId>, total: Option<u32>) -> Self {
+        Self::Created {
+            created_by: by,
+            rerun_of: rerun_of.map(|id| id.to_string()),
+            total,
+        }
+    }
+}
+
 impl<'a> From<&'a What> for More<'a> {
     fn from(what: &'a What) -> Self {
         match what {
-            What::Created { by, rerun_of } => Self::Created {
-                created_by: by,
-                rerun_of: rerun_of.map(|id| id.to_string()),
-                total: None,
-            },
+            What::Created { by, rerun_of } => Self::created(by, *rerun_of, None),
             What::Started { pid } => Self::Started { pid: *pid },
             What::Paused
             | What::Resumed
@@ -218,11 +224,7 @@ impl<'a> From<&'a What> for More<'a> {
                 by,
                 rerun_of,
                 total,
-            } => Self::Created {
-                created_by: by,
-                rerun_of: rerun_of.map(|id| id.to_string()),
-                total: Some(*total),
-            },
+            } => Self::created(by, *rerun_of, Some(*total)),
             What::BatchFinished { total, ends } => Self::BatchFinished {
                 total: *total,
                 counts: *ends,

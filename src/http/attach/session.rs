@@ -261,17 +261,7 @@ impl Input<'_> {
                         | RequestError::Refused(Refusal::Stopping | Refusal::Finished)
                         | RequestError::NoSuchJob,
                     ) => self.is_open = false,
-                    Err(
-                        RequestError::MonitorGone
-                        | RequestError::NodeUnreachable
-                        | RequestError::Errno(_)
-                        | RequestError::Changed
-                        | RequestError::NotQueued
-                        | RequestError::StdinOffset { .. }
-                        | RequestError::NoTerminal
-                        | RequestError::DependedOn
-                        | RequestError::Store(_),
-                    ) => return Err(frames::INPUT_UNKNOWN),
+                    Err(_) => return Err(frames::INPUT_UNKNOWN),
                 }
             }
             if eof {
