@@ -1,6 +1,7 @@
 //! What operators count: one series at a time, and that there are no more of them the more jobs there are.
 
 use std::collections::BTreeMap;
+use std::os::unix::net::UnixStream;
 
 use nix::unistd::Pid;
 use reqwest::Method;
@@ -107,7 +108,7 @@ async fn every_end_is_counted_by_state_and_cause() {
             (r#"procession_job_start_seconds_count{queue="other"}"#, 10.0),
             ("procession_webhook_pending", 0.0),
             ("procession_audit_lines_lost_total", 0.0),
-            (r#"procession_http_connections{kind="tcp"}"#, 1.0),
+            (r#"procession_http_connections{kind="unix"}"#, 0.0),
         ],
     );
     for name in [
@@ -117,6 +118,26 @@ async fn every_end_is_counted_by_state_and_cause() {
         "procession_store_commit_seconds_count",
     ] {
         assert!(have[name] > 0.0, "{name} in {have:#?}");
+    }
+}
+
+#[tokio::test]
+async fn connections_are_counted_while_they_are_open() {
+    let server = Server::start().await;
+    // The client of the test opens as many to the port as it likes.
+    let socket = server.state_dir().join("procession.sock");
+    let mut idle: Vec<_> = (0..3)
+        .map(|_| UnixStream::connect(&socket).unwrap())
+        .collect();
+    for (left, counted) in [(3, 3.0), (1, 1.0), (0, 0.0)] {
+        idle.truncate(left);
+        eventually("as many connections as are open", async || {
+            let have = present(&server).await;
+            assert!(have[r#"procession_http_connections{kind="tcp"}"#] >= 1.0);
+            let unix = have[r#"procession_http_connections{kind="unix"}"#];
+            (unix == counted).then_some(())
+        })
+        .await;
     }
 }
 
