@@ -37,7 +37,7 @@ pub(super) enum Urgency {
 pub(super) enum Woken {
     /// Something urgent is there, or a crowd.
     Urgent,
-    /// What can wait is there, and nobody had said how long it may.
+    /// What can wait is there, and nothing else was waited for.
     Told,
     /// The time is up.
     Rested,
@@ -133,8 +133,17 @@ impl<T> Drop for Sender<T> {
 pub(super) struct Inbox<T>(Arc<Shared<T>>);
 
 impl<T> Inbox<T> {
-    /// Rests until there is something urgent or `until` has come; without it, until there is anything.
-    pub(super) fn wait(&self, until: Option<Instant>) -> Woken {
+    /// Rests until there is something urgent, or `until` has come.
+    pub(super) fn wait(&self, until: Instant) -> Woken {
+        self.sleep(Some(until), Sleep::UntilUrgent)
+    }
+
+    /// Rests until there is anything, or `until` has come.
+    pub(super) fn wait_for_any(&self, until: Option<Instant>) -> Woken {
+        self.sleep(until, Sleep::UntilTold)
+    }
+
+    fn sleep(&self, until: Option<Instant>, how: Sleep) -> Woken {
         let mut queue = self.0.queue();
         loop {
             if queue.urgent > 0 || queue.messages.len() >= self.0.crowd {
@@ -143,18 +152,17 @@ impl<T> Inbox<T> {
             if queue.senders == 0 {
                 return Woken::Closed;
             }
+            if how == Sleep::UntilTold && !queue.messages.is_empty() {
+                return Woken::Told;
+            }
             let wait = match until {
-                None if !queue.messages.is_empty() => return Woken::Told,
                 None => None,
                 Some(until) => match until.checked_duration_since(Instant::now()) {
                     Some(left) if !left.is_zero() => Some(left),
                     Some(_) | None => return Woken::Rested,
                 },
             };
-            queue.sleep = match wait {
-                None => Sleep::UntilTold,
-                Some(_) => Sleep::UntilUrgent,
-            };
+            queue.sleep = how;
             queue = match wait {
                 None => self.0.bell.wait(queue),
                 Some(left) => self
@@ -209,13 +217,13 @@ mod tests {
         sender.send(1, Later).unwrap();
         let begin = Instant::now();
         let patience = Duration::from_millis(20);
-        assert_eq!(inbox.wait(Some(begin + patience)), Woken::Rested);
+        assert_eq!(inbox.wait(begin + patience), Woken::Rested);
         assert!(begin.elapsed() >= patience);
         sender.send(2, Now).unwrap();
         sender.send(3, Later).unwrap();
-        assert_eq!(inbox.wait(Some(Instant::now() + LONG)), Woken::Urgent);
+        assert_eq!(inbox.wait(Instant::now() + LONG), Woken::Urgent);
         assert_eq!(inbox.take(2), [1, 2]);
-        assert_eq!(inbox.wait(None), Woken::Told);
+        assert_eq!(inbox.wait_for_any(None), Woken::Told);
         assert_eq!(inbox.take(2), [3]);
     }
 
@@ -225,7 +233,7 @@ mod tests {
         let receiver = thread::spawn(move || {
             let mut seen = Vec::new();
             loop {
-                let woken = inbox.wait(Some(Instant::now() + LONG));
+                let woken = inbox.wait(Instant::now() + LONG);
                 seen.push((woken, inbox.take(9)));
                 if woken == Woken::Closed {
                     return seen;
@@ -267,9 +275,22 @@ mod tests {
     #[test]
     fn who_sleeps_with_no_time_set_is_woken_by_anything() {
         let (sender, inbox) = channel(10);
-        let receiver = thread::spawn(move || (inbox.wait(None), inbox.take(9)));
+        let receiver = thread::spawn(move || (inbox.wait_for_any(None), inbox.take(9)));
         sender.send(1, Later).unwrap();
         assert_eq!(receiver.join().unwrap(), (Woken::Told, vec![1]));
         assert_eq!(sender.send(2, Now), Err(2));
+    }
+
+    #[test]
+    fn who_waits_for_anything_for_a_time_is_told_of_what_can_wait() {
+        let (sender, inbox) = channel(10);
+        let begin = Instant::now();
+        let patience = Duration::from_millis(20);
+        assert_eq!(inbox.wait_for_any(Some(begin + patience)), Woken::Rested);
+        assert!(begin.elapsed() >= patience);
+        sender.send(1, Later).unwrap();
+        let later = Instant::now() + LONG;
+        assert_eq!(inbox.wait_for_any(Some(later)), Woken::Told);
+        assert_eq!(inbox.take(9), [1]);
     }
 }

@@ -45,6 +45,11 @@ struct NewRow {
 }
 
 impl Insertion {
+    /// How many rows it writes.
+    pub(super) fn rows(&self) -> usize {
+        self.jobs.len() + self.changes.len() + self.events.len()
+    }
+
     /// Adds a job, the values of its secrets and what is told of it.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ use crate::{Counts, Fault, Inserted, OpenError, StoreError};
 use job::JobId;
 use job::event::Cursor;
 use linux::failpoint;
+use linux::sys::give_back_heap;
 
 /// The most commands in one transaction, so that the first does not wait long for the last.
 const MAX_BATCH: usize = 512;
@@ -32,6 +33,11 @@ const HELD: Duration = Duration::from_millis(50);
 
 /// How soon events are tried again that found no room, or no store that can be written to.
 const ROOM_RETRY: Duration = Duration::from_secs(1);
+
+/// After so many rows, and when nothing has been written for so long, memory is given back. So the next large batch does
+/// not wait for it, and jobs that come one at a time keep the pages that they share.
+const MANY: usize = 1000;
+const QUIET: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 enum Command {
@@ -52,6 +58,14 @@ impl Command {
         match self {
             Self::Change(Change::Finish(row, _), _) => Some(row.place()?.batch),
             Self::Insert(..) | Self::Change(..) | Self::Tell(_) | Self::Start(_) => None,
+        }
+    }
+
+    /// How much there is to be written, roughly.
+    fn rows(&self) -> usize {
+        match self {
+            Self::Insert(insertion, _) => insertion.rows(),
+            Self::Change(..) | Self::Tell(_) | Self::Start(_) => 1 + self.events().len(),
         }
     }
 
@@ -234,6 +248,22 @@ impl Writer {
 
 type Entry = (Command, &'static str);
 
+/// What has been written since memory was given back last.
+#[derive(Default)]
+struct Used {
+    rows: usize,
+    /// When it is given back, if nothing is written until then. Seldom: what follows has to be read again.
+    give_back_at: Option<Instant>,
+}
+
+impl Used {
+    fn note(&mut self, batch: &[Entry]) {
+        let rows = batch.iter().map(|(command, _)| command.rows());
+        self.rows = self.rows.saturating_add(rows.sum());
+        self.give_back_at = (self.rows >= MANY).then(|| Instant::now() + QUIET);
+    }
+}
+
 /// What an error undoes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Guard {
@@ -260,9 +290,13 @@ impl WriterThread {
         // Until when what can wait waits. After a commit as well, as what is told next is mostly of a job that
         // has just been accepted and will soon be over.
         let mut rest_until = None;
+        let mut used = Used::default();
         let mut stopping = false;
         while !stopping {
-            let woken = inbox.wait(rest_until);
+            let woken = match rest_until {
+                Some(until) => inbox.wait(until),
+                None => inbox.wait_for_any(used.give_back_at),
+            };
             if woken == Woken::Told {
                 rest_until = Some(Instant::now() + HELD);
                 continue;
@@ -281,9 +315,13 @@ impl WriterThread {
                 }
             }
             if woken == Woken::Rested && batch.is_empty() {
-                rest_until = None;
+                if rest_until.take().is_none() {
+                    self.give_back();
+                    used = Used::default();
+                }
                 continue;
             }
+            used.note(&batch);
             held = self.write(batch);
             let rest = if held.is_empty() { HELD } else { ROOM_RETRY };
             rest_until = Some(Instant::now() + rest);
@@ -293,6 +331,13 @@ impl WriterThread {
         let _ = self
             .connection
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    }
+
+    /// Lets go of the pages that SQLite keeps for what is written next, and of the free pieces of the heap between them.
+    fn give_back(&self) {
+        // A failure costs memory and nothing else.
+        let _ = self.connection.execute_batch("PRAGMA shrink_memory");
+        give_back_heap();
     }
 
     /// Carries out a batch and answers. Gives back the events that found no room.

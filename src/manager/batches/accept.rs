@@ -1,16 +1,13 @@
 //! From a submission to jobs that are stored and wait, and what becomes of all jobs of a batch at once.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use tokio::time::Instant;
 
 use super::{BatchError, BatchJob, BatchSubmission, MOST_TOLD, PURGED};
 use crate::chains::{self, Link, Tally, Target, Unlinked};
 use crate::room::Superseded;
 use crate::shared::Shared;
-use crate::time::until;
 use crate::{Manager, SubmitError};
 use job::batch::{self, Batch, Ends, Group, Membership, OnFailure};
 use job::dependency::{Awaited, Dependency};
@@ -23,14 +20,8 @@ use job::{Cause, Idempotency, Job, JobId, Spec, State};
 use linux::clock;
 use store::{Inserted, Insertion, StoreError};
 
-/// From so many jobs on, a batch has used memory that is worth giving back.
-const MANY: usize = 1000;
-
 /// How many jobs of a batch are stopped at the same time: as many as have room in a transaction of the store.
 const STOPPED_AT_ONCE: usize = 512;
-
-/// How soon the request of a batch is over, once its jobs are accepted.
-const REQUEST_OVER: Duration = Duration::from_millis(500);
 
 pub(super) async fn accept(
     shared: &Arc<Shared>,
@@ -96,20 +87,7 @@ pub(super) async fn accept(
         }
     }
     shared.grant();
-    if jobs.len() >= MANY {
-        give_back_memory(shared);
-    }
     Ok((batch, false))
-}
-
-/// What was read and written for a large batch is several times what waits of it, and the allocator would keep it. Once the
-/// request is over, it is given back.
-fn give_back_memory(shared: &Shared) {
-    shared.spawn(async {
-        until(Some(Instant::now() + REQUEST_OVER)).await;
-        // It fails only at the end of the service.
-        let _ = tokio::task::spawn_blocking(linux::sys::give_back_heap).await;
-    });
 }
 
 /// The batch and its jobs as they are to be stored.
