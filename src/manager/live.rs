@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::api::LookupError;
 use super::readers::Readers;
 use super::room::{Awake, Place, Waker};
-use super::runner::{JobRequest, Reply, Runner, STORE_RETRY, Told};
+use super::runner::{Held, JobRequest, Reply, Runner, STORE_RETRY, Told};
 use super::shared::Shared;
 use super::time::until;
 use super::{Follow, RequestError, mirror};
@@ -36,7 +36,8 @@ impl Shared {
         slot: Option<oneshot::Sender<()>>,
     ) -> Box<Runner> {
         let id = job.id;
-        let (publish, state) = watch::channel(Arc::new(job.clone()));
+        let job = Held::new(job);
+        let (publish, state) = watch::channel(job.shown());
         let (requests, asked) = mpsc::channel(REQUESTS);
         let feed = Arc::new(watch::Sender::new(0));
         let waits = job.spec.output.on_limit == OnLimit::Wait;

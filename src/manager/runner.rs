@@ -3,6 +3,7 @@
 mod acceptance;
 mod ahead;
 mod attempts;
+mod held;
 mod log;
 mod ready;
 mod requests;
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 
 pub(super) use acceptance::Acceptance;
 pub(super) use ahead::Arrivals;
+pub(super) use held::Held;
 
 use super::admission::Ticket;
 use super::adopt::{self, Fate, NoRecord, Origin};
@@ -60,7 +62,7 @@ pub(super) const STORE_RETRY: Duration = Duration::from_secs(1);
 
 pub(super) struct Runner {
     shared: Arc<Shared>,
-    job: Job,
+    job: Held,
     publish: watch::Sender<Arc<Job>>,
     feed: Arc<watch::Sender<u64>>,
     /// Up to where the output has been read, of a job that waits for that.
@@ -110,7 +112,7 @@ pub(super) enum Next {
 impl Runner {
     pub(super) fn new(
         shared: Arc<Shared>,
-        job: Job,
+        job: Held,
         Told {
             publish,
             feed,
@@ -224,12 +226,13 @@ impl Runner {
 
     /// The end of a job whose present attempt has not begun; what there is to see is that of the one before.
     async fn end_unstarted(&mut self, termination: Termination) {
-        if let Some(last) = self.job.attempts.last() {
-            self.job.attempt = last.number;
-            self.job.exit = last.exit;
-            self.job.spawn_failure.clone_from(&last.spawn_failure);
+        let job = &mut *self.job;
+        if let Some(last) = job.attempts.last() {
+            job.attempt = last.number;
+            job.exit = last.exit;
+            job.spawn_failure.clone_from(&last.spawn_failure);
         }
-        mirror::end(&mut self.job, termination, clock::wall());
+        mirror::end(job, termination, clock::wall());
         self.commit_end().await;
     }
 
@@ -244,7 +247,7 @@ impl Runner {
             mirror::mirror(&mut self.job, record);
         }
         // Its last record may be older than its last output.
-        let present = Arc::new(self.job.clone());
+        let present = self.job.shown();
         let present = self.shared.job_dirs.with_present_output(present).await;
         self.job.output = present.output;
         mirror::end(&mut self.job, Termination::unasked(cause), clock::wall());
@@ -288,7 +291,7 @@ impl Runner {
 
     /// The same, with what there is to tell of it.
     async fn commit_end_telling(&mut self, events: Vec<Event>) {
-        let job = Arc::new(self.job.clone());
+        let job = self.job.shown();
         self.told = job.state;
         failpoint::hit("end.storing");
         let mut was_said = false;
@@ -362,15 +365,14 @@ impl Runner {
     async fn amend(&mut self, amendment: Amendment) -> Result<u64, RequestError> {
         let mut job = self.job.clone();
         amendment.apply(&mut job);
-        if job == self.job {
+        if *job == *self.job {
             return Ok(job.version);
         }
         job.version += 1;
         let changed = Event::of(&job, clock::wall(), What::Changed);
-        let stored = Arc::new(job.clone());
-        self.shared.store.update(stored, vec![changed]).await?;
+        self.shared.store.update(job.shown(), vec![changed]).await?;
         self.job = job;
-        self.publish.send_replace(Arc::new(self.job.clone()));
+        self.publish.send_replace(self.job.shown());
         Ok(self.job.version)
     }
 
@@ -383,7 +385,7 @@ impl Runner {
             self.told = self.job.state;
             self.shared.store.tell(events);
         }
-        self.publish.send_replace(Arc::new(self.job.clone()));
+        self.publish.send_replace(self.job.shown());
     }
 
     fn note_start(&mut self) {

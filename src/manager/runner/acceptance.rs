@@ -29,7 +29,15 @@ pub(crate) struct Acceptance {
 
 impl Acceptance {
     /// A new job: durable first, then queued or started.
-    pub(crate) async fn take_in(self, mut runner: Box<Runner>) {
+    pub(crate) async fn take_in(self, runner: Box<Runner>) {
+        // In a box of its own, which is gone once the job runs.
+        if let Some((runner, secrets, next)) = Box::pin(self.store(runner)).await {
+            runner.go_on(secrets, next, Instant::now()).await;
+        }
+    }
+
+    /// Makes the job durable, and answers where it is not: `None`.
+    async fn store(self, mut runner: Box<Runner>) -> Option<(Box<Runner>, Secrets, Next)> {
         let Self {
             secrets,
             idempotency,
@@ -60,7 +68,7 @@ impl Acceptance {
                 runner.shared.metrics.accepted(queue);
                 runner.shared.stats.created();
                 runner.answer = Some(answer);
-                return runner.go_on(secrets, next, Instant::now()).await;
+                return Some((runner, secrets, next));
             }
             Ok(Inserted::Replay(id)) => {
                 Self::turn_away(&runner, ahead);
@@ -89,6 +97,7 @@ impl Acceptance {
         };
         runner.shared.chains.account().remove(runner.job.id);
         let _ = answer.send(refusal);
+        None
     }
 
     /// The job is durable: it waits from now on, or starts if it has its slot by now.

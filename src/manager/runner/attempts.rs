@@ -1,7 +1,5 @@
 //! What follows the end of an attempt: the end of the job, or another attempt.
 
-use std::sync::Arc;
-
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -33,7 +31,7 @@ pub(super) async fn settle(runner: &mut Runner, usage: Option<Usage>) -> Next {
     let ended = runner.job.clone();
     runner.job.wait_again(at);
     runner.job.version += 1;
-    let job = Arc::new(runner.job.clone());
+    let job = runner.job.shown();
     let events = event::between(runner.told, &ended, &job);
     let events = ready::with_untold(runner, events);
     runner.told = State::Queued;

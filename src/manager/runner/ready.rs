@@ -69,17 +69,15 @@ pub(super) async fn take(runner: &mut Runner, watch: &mut Watch, seen: Seen) -> 
         }
     };
     failpoint::hit("ready.storing");
-    let stored = std::sync::Arc::new(job.clone());
-    if let Err(error) = runner.shared.store.update(stored, vec![event]).await {
+    if let Err(error) = runner.shared.store.update(job.shown(), vec![event]).await {
         runner.shared.store_failed(&error);
         watch.again(seen, STORE_RETRY);
         return None;
     }
     failpoint::hit("ready.stored");
     log::ready(&job);
+    runner.publish.send_replace(job.shown());
     runner.job = job;
-    let published = std::sync::Arc::new(runner.job.clone());
-    runner.publish.send_replace(published);
     stop_of_late(runner)
 }
 

@@ -8,7 +8,9 @@ use tokio::time::Instant;
 use super::requests::JobRequest;
 use super::supervised::{Followed, Supervised};
 use super::there::{self, Chosen};
-use super::{Next, Runner, Stopping, WAKEFUL, ahead, attempts, log, ready, unstarted, workspace};
+use super::{
+    Held, Next, Runner, Stopping, WAKEFUL, ahead, attempts, log, ready, unstarted, workspace,
+};
 use crate::adopt::Origin;
 use crate::batches;
 use crate::link::MonitorLink;
@@ -92,7 +94,7 @@ impl Runner {
                     if let Some(ended) = attempts::given_up(self)
                         && self.withdraw()
                     {
-                        self.job = ended;
+                        self.job = Held::new(ended);
                         self.commit_end().await;
                         let _ = reply.send(amended);
                         return Next::Over;

@@ -8,7 +8,7 @@ use std::ops::ControlFlow::{self, Break, Continue};
 use tokio::time::Instant;
 
 use super::requests::{JobRequest, Pending, READERS, Reply, UNANSWERED, refused, send};
-use super::{Next, Runner, Stopping, attempts, log, ready, warning};
+use super::{Held, Next, Runner, Stopping, attempts, log, ready, warning};
 use crate::adopt::{self, Fate, Origin};
 use crate::link::MonitorLink;
 use crate::readers::{Telling, more_read};
@@ -90,7 +90,7 @@ impl<'a> Supervised<'a> {
     }
 
     /// Mirrors the monitor until the job is over; `stopping` is the first that it is asked.
-    pub(super) async fn follow(mut self, stopping: Option<Stopping>) -> Followed {
+    pub(super) async fn follow(&mut self, stopping: Option<Stopping>) -> Followed {
         if let Some((stop, reply)) = stopping {
             let request = self.stop(stop, reply);
             self.send(request).await;
@@ -388,7 +388,7 @@ impl<'a> Supervised<'a> {
         if self.runner.awaits_start()
             && let Some(running) = mirror::as_started(&self.runner.job, record)
         {
-            self.runner.job = running;
+            self.runner.job = Held::new(running);
             self.runner.publish();
             self.runner.answer();
         }

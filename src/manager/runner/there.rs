@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Makes the job as it is durable; `false` if the service ends first.
 async fn store(runner: &mut Runner, events: Vec<Event>) -> bool {
-    let job = Arc::new(runner.job.clone());
+    let job = runner.job.shown();
     while let Err(error) = runner
         .shared
         .store
@@ -380,7 +380,7 @@ impl<'a> Away<'a> {
             mirror::mirror_there(&mut runner.job, &report.job);
         }
         // What is only told of it leaves it as it is.
-        if runner.job != before {
+        if *runner.job != *before {
             runner.job.version += 1;
         }
         if let Some(claim) = &mut runner.job.claim {
@@ -436,7 +436,7 @@ impl<'a> Away<'a> {
             return Some(Left::Then(Next::Over));
         }
         failpoint::hit("report.stored");
-        runner.publish.send_replace(Arc::new(runner.job.clone()));
+        runner.publish.send_replace(runner.job.shown());
         if runner.job.state != State::Starting {
             runner.answer();
         }

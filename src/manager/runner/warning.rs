@@ -1,8 +1,6 @@
 //! What becomes of a warning that the monitor has given: an event, once, and the time in the job. That time is in the job
 //! only once it is durable with the event, and so says whether it was told.
 
-use std::sync::Arc;
-
 use super::{Runner, log};
 use job::event::{Event, What};
 use job::{Job, State};
@@ -22,20 +20,19 @@ pub(super) async fn tell(runner: &mut Runner, record: &Record) {
         return;
     };
     job.version += 1;
-    let job = Arc::new(job);
     failpoint::hit("warning.storing");
     let event = Event {
         version: job.version,
         ..event
     };
-    if let Err(error) = runner.shared.store.update(job.clone(), vec![event]).await {
+    if let Err(error) = runner.shared.store.update(job.shown(), vec![event]).await {
         runner.shared.store_failed(&error);
         return;
     }
     failpoint::hit("warning.stored");
     log::warned(&job);
-    runner.job = Job::clone(&job);
-    runner.publish.send_replace(job);
+    runner.publish.send_replace(job.shown());
+    runner.job = job;
 }
 
 /// The same of a job that has ended meanwhile: with its end.

@@ -96,7 +96,7 @@ pub(in crate::runner) async fn hand_over(
         return Next::Over;
     }
     failpoint::hit("claim.stored");
-    runner.publish.send_replace(Arc::new(runner.job.clone()));
+    runner.publish.send_replace(runner.job.shown());
     Away::new(runner, secrets).follow().await
 }
 

@@ -1,7 +1,6 @@
 //! A job whose node is lost starts again elsewhere, if its spec says so.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -49,7 +48,7 @@ pub(super) async fn elsewhere(runner: &mut Runner, claim: &Claim) -> Next {
     let ticket = runner.shared.room.ticket_of(&runner.job);
     runner.shared.room.enter(ticket, Some(slot));
     chains::linked(&runner.shared, id);
-    runner.publish.send_replace(Arc::new(runner.job.clone()));
+    runner.publish.send_replace(runner.job.shown());
     runner.answer();
     runner.shared.grant();
     Next::Wait(has_slot, None)

@@ -1,7 +1,5 @@
 //! Stops that do not reach the node of a job.
 
-use std::sync::Arc;
-
 use tokio::sync::oneshot;
 
 use super::{Away, store, unreachable_now};
@@ -34,7 +32,7 @@ impl Away<'_> {
         claim.stop = Some(Box::new(stop));
         runner.job.version += 1;
         let answer = if store(runner, Vec::new()).await {
-            runner.publish.send_replace(Arc::new(runner.job.clone()));
+            runner.publish.send_replace(runner.job.shown());
             Ok(0)
         } else {
             Err(RequestError::NodeUnreachable)
