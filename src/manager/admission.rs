@@ -17,6 +17,7 @@ mod rate;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod timed;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub use queues::Contents;
 use queues::{Candidate, Queue};
 pub(crate) use ticket::Ticket;
 pub use ticket::{Reason, Rejection};
+use timed::Timed;
 
 /// What a job that runs holds.
 #[derive(Debug)]
@@ -67,7 +69,7 @@ pub(super) struct Admission {
     running: HashMap<JobId, Holding>,
     waiting: HashMap<JobId, Waiting>,
     promised: HashMap<JobId, Ticket>,
-    timed: BTreeSet<(Timestamp, JobId)>,
+    timed: Timed,
     keys: Keys,
     queues: BTreeMap<Arc<str>, Queue>,
     /// The first job of each queue that could start one, by class.
@@ -88,7 +90,7 @@ impl Admission {
             running: HashMap::new(),
             waiting: HashMap::new(),
             promised: HashMap::new(),
-            timed: BTreeSet::new(),
+            timed: Timed::default(),
             keys: Keys::default(),
             queues: BTreeMap::new(),
             open: BTreeMap::new(),
@@ -325,7 +327,7 @@ impl Admission {
     /// When time alone opens a gate.
     #[must_use]
     pub(super) fn wake_at(&self) -> Option<Timestamp> {
-        let timed = self.timed.first().map(|(at, _)| *at);
+        let timed = self.timed.first().map(|(at, _)| at);
         let rated = self.rated.first().map(|(at, _)| *at);
         [timed, rated].into_iter().flatten().min()
     }

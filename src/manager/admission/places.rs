@@ -41,7 +41,7 @@ impl Admission {
     pub(super) fn remove(&mut self, job: JobId) -> Option<Ticket> {
         let Waiting { ticket, place } = self.waiting.remove(&job)?;
         if let Place::Timed(at) = place {
-            self.timed.remove(&(at, job));
+            self.timed.remove((at, job));
         }
         if let Some(claim) = &ticket.claim {
             if place == Place::Parked {
@@ -117,10 +117,10 @@ impl Admission {
 
     /// Opens what time alone opens.
     pub(super) fn open_gates(&mut self, now: Timestamp) {
-        while let Some((at, job)) = self.timed.first().copied()
+        while let Some((at, job)) = self.timed.first()
             && at <= now
         {
-            self.timed.remove(&(at, job));
+            self.timed.remove((at, job));
             if let Some(found) = self.waiting.get_mut(&job) {
                 found.ticket.not_before = None;
                 let queue = found.ticket.queue.clone();

@@ -27,7 +27,7 @@ pub(super) async fn accept(
     shared: &Arc<Shared>,
     submission: BatchSubmission,
 ) -> Result<(Batch, bool), BatchError> {
-    let (batch, groups, jobs, idempotency) = planned(shared, submission);
+    let (batch, groups, mut jobs, idempotency) = planned(shared, submission);
     let tickets = jobs.iter().map(|(job, _)| {
         let key = job.spec.concurrency.as_ref();
         let is_alone = key.is_some_and(|it| it.policy == OnConflict::Reject);
@@ -70,12 +70,15 @@ pub(super) async fn accept(
             };
         }
     };
-    for (job, _) in &jobs {
+    let waiting = jobs.iter().map(|(job, _)| {
         shared.metrics.accepted(shared.queue_label(&job.spec.queue));
-        let deadline = job.start_deadline_at();
-        shared
-            .room
-            .enter_asleep(shared.room.ticket_of(job), deadline);
+        (shared.room.ticket_of(job), job.start_deadline_at())
+    });
+    let waiting: Vec<_> = waiting.collect();
+    // What stays of those that wait lies close together if all that goes has gone by then.
+    jobs.retain(|(job, _)| job.spec.concurrency.is_some());
+    for (ticket, deadline) in waiting {
+        shared.room.enter_asleep(ticket, deadline);
     }
     for id in links.into_iter().filter_map(Link::keep) {
         chains::linked(shared, id);
