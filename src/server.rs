@@ -27,6 +27,7 @@ use cluster::Node;
 use http::connections::{Auth, Connections, Options};
 use http::doctor::Doctor;
 use linux::failpoint;
+use linux::sys::bound_free_heap;
 use manager::{self, Host, Info, Limits, Manager, Setup, SupervisorSaid, Tasks};
 use protocol::inherited::Inherited;
 use protocol::listeners::Listeners;
@@ -50,6 +51,7 @@ pub(crate) const INSECURE: &str = "procession::insecure";
 
 /// Runs the server until the supervisor says that the service ends; returns the exit code.
 pub(crate) fn run(config: Config, inherited: Inherited) -> u8 {
+    bound_free_heap();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("procession-srv")

@@ -26,7 +26,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::failpoint;
 use job::Signal;
-pub use memory::{forget_text_pages, give_back_heap, give_back_memory};
+pub use memory::{bound_free_heap, forget_text_pages, give_back_heap, give_back_memory};
 pub use wait::{End, Usage, WaitTarget, Waited, stopped_child, used_by_children, wait};
 
 #[cfg(feature = "tokio")]

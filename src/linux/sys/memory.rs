@@ -33,6 +33,26 @@ pub fn give_back_heap() {
     };
 }
 
+/// How much free memory lies at the end of an arena before it is given back, and from what size on an allocation has pages
+/// of its own.
+#[cfg(target_env = "gnu")]
+const FREE_END: libc::c_int = 2 << 20;
+#[cfg(target_env = "gnu")]
+const OWN_PAGES: libc::c_int = 4 << 20;
+
+/// Keeps the heap from holding on to what one large request has used (mallopt(3)): by itself the allocator raises both
+/// bounds with the largest piece that was ever freed, up to 64 and 32 MiB, and malloc_trim(3) does not reach the ends of arenas.
+pub fn bound_free_heap() {
+    #[cfg(target_env = "gnu")]
+    for (bound, bytes) in [
+        (libc::M_TRIM_THRESHOLD, FREE_END),
+        (libc::M_MMAP_THRESHOLD, OWN_PAGES),
+    ] {
+        // SAFETY: it takes integers, and sets a bound that later allocations go by.
+        unsafe { libc::mallopt(bound, bytes) };
+    }
+}
+
 fn forget_unused_stack() {
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
     let page = page.ok().flatten();
