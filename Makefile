@@ -24,7 +24,7 @@ HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 HAS_NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 TEST_RUNNER := $(if $(HAS_NEXTEST),nextest run,test)
 # Tests wait for processes and timers more than they compute.
-export NEXTEST_TEST_THREADS ?= $(shell echo $$((3 * $$(nproc))))
+export NEXTEST_TEST_THREADS ?= $(shell echo $$((4 * $$(nproc))))
 # What the tests run, besides Debian's essential packages.
 TEST_NEEDS := make cc=build-essential curl perl python3 setsid=util-linux tmux vi=vim-tiny top=procps nginx=nginx-light pg_ctlcluster=postgresql pgbouncer
 # `make check` without nextest: the names in its profile.

@@ -151,13 +151,15 @@ fn example(path: &str) -> String {
 
 #[tokio::test]
 async fn every_route_but_the_public_ones_asks_for_a_token_before_it_reads_a_body() {
+    let app = app(manager().await, settings());
     for route in routes::table() {
         for token in [None, Some("Bearer wrong"), Some("Basic YTpi")] {
             let mut request = request(route.method.as_str(), &example(route.path));
             if let Some(token) = token {
                 request = request.header("authorization", token);
             }
-            let response = send(request.body(untouchable()).unwrap()).await;
+            let request = request.body(untouchable()).unwrap();
+            let response = app.clone().oneshot(request).await.unwrap();
             let public = route.access == super::Access::Public;
             assert_eq!(
                 response.status() == StatusCode::UNAUTHORIZED,
@@ -473,12 +475,14 @@ async fn another_method_is_told_which_ones_there_are() {
 
 #[tokio::test]
 async fn an_unknown_parameter_is_refused_on_every_route() {
+    let app = app(manager().await, settings());
     // Whoever has to show no token is no node.
     let of_all = |route: &routes::Route| route.access != Access::Runner;
     for route in routes::table().into_iter().filter(of_all) {
         let path = format!("{}?surprise=1", example(route.path));
         let request = allowed(route.method.as_str(), &path);
-        let response = send(request.body(untouchable()).unwrap()).await;
+        let request = request.body(untouchable()).unwrap();
+        let response = app.clone().oneshot(request).await.unwrap();
         assert_eq!(
             problem(response).await,
             (400, "invalid_query".into()),
