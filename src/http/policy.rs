@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use self::param::{Param, RawParam};
-use crate::request::{self, Argument, FieldError, NewJob, SpecLimits, TemplateRequest, code};
+use crate::request::{self, Argument, FieldError, NewJob, SpecLimits, TemplateRequest, Turn, code};
 use job::Spec;
 use job::spec::Program;
 use linux::files;
@@ -189,22 +189,35 @@ impl Policy {
         let arguments = template
             .arguments(&request.params)
             .map_err(TemplateError::Invalid)?;
-        let spec = template
+        let mut spec = template
             .spec(&arguments, &self.limits)
             .map_err(TemplateError::Invalid)?;
+        let has_priority = request.turn.priority.is_some() || template.says("priority");
+        let fixed = template.give(&mut spec, request.turn);
+        if !fixed.is_empty() {
+            let errors = fixed.into_iter().map(|field| FieldError {
+                pointer: format!("/{field}"),
+                code: code::CONFLICT,
+                detail: format!(
+                    "template {:?} says this itself: leave it out",
+                    request.template
+                ),
+            });
+            return Err(TemplateError::Invalid(errors.collect()));
+        }
         Ok(NewJob {
             name: request.name,
             labels: request.labels,
             spec,
             run_at: request.run_at,
             hold: request.hold,
-            // A template says all of what is run.
-            has_priority: true,
+            has_priority,
             depends_on: request.depends_on,
         })
     }
 
     /// May this job run: is it one that a template makes, with parameters that the template allows, or may be any?
+    /// Where it waits is asked only as far as the template says that.
     #[must_use]
     pub fn admits(&self, spec: &Spec) -> bool {
         if !self.is_all() {
@@ -217,7 +230,10 @@ impl Policy {
             template
                 .arguments_in(command)
                 .and_then(|arguments| template.spec(&arguments, &self.limits).ok())
-                .is_some_and(|made| made == *spec)
+                .is_some_and(|mut made| {
+                    template.give(&mut made, Turn::of(spec));
+                    made == *spec
+                })
         })
     }
 }
@@ -303,6 +319,42 @@ impl Template {
             format!("spec: {}", told.join("; "))
         })?;
         Ok(template)
+    }
+
+    fn says(&self, field: &str) -> bool {
+        self.spec.contains_key(field)
+    }
+
+    /// Gives the job this turn, but for the fields that the template says itself: those are the answer.
+    fn give(&self, spec: &mut Spec, turn: Turn) -> Vec<&'static str> {
+        let mut fixed = Vec::new();
+        let mut is_free = |field| {
+            if self.says(field) {
+                fixed.push(field);
+            }
+            !self.says(field)
+        };
+        if let Some(queue) = turn.queue
+            && is_free("queue")
+        {
+            spec.queue = queue;
+        }
+        if let Some(priority) = turn.priority
+            && is_free("priority")
+        {
+            spec.priority = priority;
+        }
+        if let Some(weight) = turn.weight
+            && is_free("weight")
+        {
+            spec.weight = weight;
+        }
+        if let Some(concurrency) = turn.concurrency
+            && is_free("concurrency")
+        {
+            spec.concurrency = Some(concurrency);
+        }
+        fixed
     }
 
     fn described(&self, name: &str) -> Described {

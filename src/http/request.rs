@@ -53,7 +53,7 @@ pub use queues::parse_queue;
 use rules::StdinMode;
 pub use schedules::{parse_schedule, parse_schedule_patch, parse_times, schedule_members};
 pub(crate) use session::{parse_code, parse_entry, parse_ticket};
-pub use template::{Argument, TemplateRequest, parse_template_request};
+pub use template::{Argument, TemplateRequest, Turn, parse_template_request};
 pub(crate) use tokens::parse_token;
 
 /// A request body that is JSON, with an object at its top and no key twice.

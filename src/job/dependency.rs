@@ -138,4 +138,20 @@ mod tests {
             assert_eq!(End::of(state).is_some(), state.is_terminal(), "{state:?}");
         }
     }
+
+    #[test]
+    fn what_went_badly_by_itself_has_failed_and_what_was_stopped_has_not() {
+        for (state, failed) in [
+            (State::Succeeded, false),
+            (State::Failed, true),
+            (State::TimedOut, true),
+            (State::Lost, true),
+            (State::Canceled, false),
+        ] {
+            let end = End::of(state).unwrap();
+            assert_eq!(On::Failed.holds(end), failed, "{state:?}");
+            assert_eq!(On::Succeeded.holds(end), state == State::Succeeded);
+            assert!(On::Finished.holds(end), "{state:?}");
+        }
+    }
 }

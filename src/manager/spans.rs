@@ -612,4 +612,51 @@ mod tests {
         };
         assert!(of_job(&sampled, &otlp(ignores)).is_empty());
     }
+
+    #[test]
+    fn a_stop_is_a_part_of_its_attempt_from_the_first_signal_on() {
+        use job::Signal;
+        use job::outcome::SentSignal;
+
+        let mut job = ended();
+        job.state = State::Canceled;
+        let first = Timestamp::from_micros(2_000_000);
+        let mut termination = Termination::unasked(Cause::Canceled);
+        termination.signals_sent = vec![SentSignal {
+            signal: Signal::KILL,
+            at: first,
+        }];
+        job.termination = Some(termination);
+        let spans = of_job(&job, &otlp(ALL));
+        let stop = spans
+            .iter()
+            .find(|span| span["name"] == "procession.stop")
+            .unwrap();
+        let attempt = spans
+            .iter()
+            .find(|span| span["name"] == "procession.attempt")
+            .unwrap();
+        assert_eq!(stop["parentSpanId"], attempt["spanId"], "{spans:#?}");
+        assert_eq!(stop["startTimeUnixNano"], "2000000000", "{stop:#}");
+        assert_eq!(stop["endTimeUnixNano"], attempt["endTimeUnixNano"]);
+        // One that ended by itself was not stopped, whatever cleaned up after it.
+        job.termination.as_mut().unwrap().cause = Cause::Exited;
+        let spans = of_job(&job, &otlp(ALL));
+        assert!(spans.iter().all(|span| span["name"] != "procession.stop"));
+    }
+
+    #[test]
+    fn a_repeat_has_a_trace_of_its_own_and_a_link_to_the_first() {
+        let first = ended();
+        let again = Job {
+            id: JobId::from_bytes([2; 16]),
+            rerun_of: Some(first.id),
+            ..ended()
+        };
+        let [first, again] = [&first, &again].map(|job| of_job(job, &otlp(ALL)).remove(0));
+        assert_ne!(again["traceId"], first["traceId"]);
+        let link = &again["links"][0];
+        assert_eq!(link["traceId"], first["traceId"], "{again:#}");
+        assert_eq!(link["spanId"], first["spanId"], "{again:#}");
+    }
 }

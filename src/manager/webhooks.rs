@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
-use crate::time::chance;
+use crate::time::{chance, pause_until};
 use job::event::{Event, Kind, What};
 use job::time::Timestamp;
 use job::webhook;
@@ -31,9 +31,8 @@ const EACH: usize = 8;
 /// How soon the store is asked again after it failed.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
-/// The least and the most between two looks at the outbox: the wall clock may be set.
+/// The least between two looks at the outbox.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(10);
-const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 /// Delivers until `end` comes; what is under way then is left to the next server.
 pub(crate) async fn deliver(
@@ -105,8 +104,7 @@ impl Deliveries {
             );
             self.attempts.spawn(attempt);
         }
-        let pause = next.map_or(LONGEST_SLEEP, |next| next.since(now));
-        Instant::now() + pause.clamp(SHORTEST_SLEEP, LONGEST_SLEEP)
+        Instant::now() + pause_until(next, now).max(SHORTEST_SLEEP)
     }
 }
 

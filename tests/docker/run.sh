@@ -183,6 +183,13 @@ compose_down() {
     ! "${docker[@]}" inspect "$container" >/dev/null 2>&1
 }
 
+label() { "${docker[@]}" image inspect --format "{{index .Config.Labels \"org.opencontainers.image.$1\"}}" "$image"; }
+has_labels() {
+    equal "$(label title)" Procession &&
+        equal "$(label description)" 'HTTP job runner' &&
+        equal "$(label licenses)" "$(sed -n 's/^license = "\(.*\)"/\1/p' Cargo.toml)"
+}
+
 pid_one_is_procession() { inside cat /proc/1/cmdline | tr '\0' ' ' | grep -q '^/usr/local/bin/procession serve'; }
 # shellcheck disable=SC2016 # As above.
 runs_as() { equal "$(inside sh -c 'while read -r k v _; do [ "$k" != Uid: ] || echo "$v"; done </proc/1/status')" "$1"; }
@@ -224,6 +231,7 @@ fi
 start
 check "the first process is the supervisor" pid_one_is_procession
 check "it runs as an ordinary user" runs_as 65532
+check "the image says what it is" has_labels
 check "without a token nothing is listed" without_token_is_401
 check "a job runs" job_runs
 check "100 jobs that leave orphans leave no zombie" orphans_are_reaped

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cli::Client;
@@ -104,6 +105,103 @@ async fn templates_are_there_beside_what_clients_say_themselves() {
     let mut command = server.client();
     command.arg("templates");
     assert!(Client::start(command).end().good().text().contains("greet"));
+}
+
+/// The policy says what runs; where and when is not its matter.
+#[tokio::test]
+async fn a_job_of_a_template_runs_again_whatever_its_queue_and_priority() {
+    let governed = governed(&template("greet")).await;
+    let server = &governed.server;
+    let settings = json!({"default_priority": 5});
+    let queue = server
+        .request(Method::PUT, "/queues/default")
+        .json(&settings);
+    assert_eq!(server.send(queue).await.status, 201);
+    let job = server.run(&of("greet")).await;
+    assert_eq!(job["spec"]["priority"], 5, "{job:#}");
+    let path = format!("/jobs/{}/rerun?wait=30", id(&job));
+    for patch in [
+        json!({}),
+        json!({"queue": "other"}),
+        json!({"priority": 7}),
+        json!({"weight": 2, "concurrency": {"key": "k"}}),
+    ] {
+        let again = server.post(&path, &patch).await;
+        assert_eq!(again.status, 201, "{patch}: {again}");
+    }
+    let other = json!({"timeout_seconds": 9});
+    assert_eq!(server.post(&path, &other).await.code(), "policy_forbids");
+}
+
+#[tokio::test]
+async fn a_client_says_where_a_job_of_a_template_waits_unless_the_template_does() {
+    let fixed = "[template.fixed]\ncommand = [\"/bin/true\"]\nspec = { queue = \"backup\" }\n";
+    let governed = governed(&format!("{}{fixed}", template("free"))).await;
+    let server = &governed.server;
+    let settings = json!({"default_priority": 3});
+    let queue = server
+        .request(Method::PUT, "/queues/backup")
+        .json(&settings);
+    assert_eq!(server.send(queue).await.status, 201);
+    let turn = json!({"queue": "night", "priority": 7, "weight": 2, "concurrency": {"key": "k"}});
+    let with = |name: &str, turn: &Value| {
+        let mut body = of(name);
+        let fields = turn.as_object().unwrap().clone();
+        body.as_object_mut().unwrap().extend(fields);
+        body
+    };
+    let body = with("free", &turn);
+    let valid = server.post("/jobs/validate", &body).await;
+    assert_eq!(valid.json()["spec"]["queue"], "night", "{valid}");
+    let job = server.run(&body).await;
+    assert_eq!(job["state"], "succeeded", "{job:#}");
+    let spec = &job["spec"];
+    let told = json!({
+        "queue": spec["queue"], "priority": spec["priority"], "weight": spec["weight"],
+        "concurrency": {"key": spec["concurrency"]["key"]},
+    });
+    assert_eq!(told, turn, "{job:#}");
+    let again = server
+        .post(&format!("/jobs/{}/rerun", id(&job)), &json!({}))
+        .await;
+    assert_eq!(again.json()["spec"], job["spec"], "{again}");
+    // In a batch the fields may come from its defaults; a schedule makes such a job too.
+    let batch =
+        json!({"defaults": {"queue": "night"}, "jobs": [with("free", &json!({"key": "a"}))]});
+    let batch = server.post("/batches?wait=30", &batch).await;
+    assert_eq!(batch.json()["state"], "succeeded", "{batch}");
+    let schedule = json!({"cron": "@yearly", "job": body});
+    let schedule = server.request(Method::PUT, "/schedules/s").json(&schedule);
+    assert_eq!(server.send(schedule).await.status, 201);
+    let run = server.post("/schedules/s/run?wait=30", &json!({})).await;
+    assert_eq!(run.json()["spec"]["priority"], 7, "{run}");
+
+    // The template, then its queue, then the service.
+    let plain = server.run(&json!({"template": "fixed"})).await;
+    let (queue, priority) = (&plain["spec"]["queue"], &plain["spec"]["priority"]);
+    assert_eq!((queue, priority), (&json!("backup"), &json!(3)));
+    let mut body = turn.clone();
+    body["template"] = json!("fixed");
+    let refused = server.post("/jobs", &body).await;
+    assert_eq!(refused.status, 422, "{refused}");
+    let errors = refused.json()["errors"].clone();
+    assert_eq!(errors.as_array().map(Vec::len), Some(1), "{refused}");
+    let told = (&errors[0]["pointer"], &errors[0]["code"]);
+    assert_eq!(told, (&json!("/queue"), &json!("conflict")), "{refused}");
+    let path = format!("/jobs/{}/rerun", id(&plain));
+    let moved = server.post(&path, &json!({"queue": "night"})).await;
+    assert_eq!(moved.code(), "policy_forbids", "{moved}");
+    let mut command = server.client();
+    command.args([
+        "run",
+        "--template",
+        "free",
+        "--param",
+        "who=you",
+        "--queue",
+        "night",
+    ]);
+    assert_eq!(Client::start(command).end().good().text(), "you\n");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use proptest::prelude::*;
 
 use super::*;
+use job::queue::{Concurrency, OnConflict};
 
 const BACKUP: &str = r#"
 [template.backup]
@@ -35,6 +36,7 @@ fn request(template: &str, params: &[(&str, Argument)]) -> TemplateRequest {
         run_at: None,
         hold: false,
         depends_on: Vec::new(),
+        turn: Turn::default(),
     }
 }
 
@@ -76,6 +78,66 @@ fn a_template_makes_a_job_and_the_policy_admits_it() {
     );
     assert_eq!(new.spec.timeout.unwrap().as_secs(), 60);
     assert!(policy.admits(&new.spec));
+}
+
+#[test]
+fn a_client_says_where_its_job_waits_unless_the_template_does() {
+    let policy = Policy::parse(
+        "[template.free]\ncommand = [\"/bin/true\", \"free\"]\n\
+         [template.fixed]\ncommand = [\"/bin/true\", \"fixed\"]\n\
+         spec = { queue = \"backup\", concurrency = { key = \"disk\" } }\n",
+    )
+    .unwrap();
+    let key = |key: &str| {
+        let (limit, policy) = (1, OnConflict::Queue);
+        let key = key.to_owned();
+        Some(Concurrency { key, limit, policy })
+    };
+    let turn = Turn {
+        queue: Some("night".to_owned()),
+        priority: Some(0),
+        weight: Some(2),
+        concurrency: key("mine"),
+    };
+    let job = |template: &str, turn: &Turn| {
+        let turn = turn.clone();
+        policy.job(TemplateRequest {
+            turn,
+            ..request(template, &[])
+        })
+    };
+    let free = job("free", &turn).unwrap();
+    assert_eq!(Turn::of(&free.spec), turn);
+    assert!(free.has_priority && policy.admits(&free.spec));
+    // Without a priority it gets that of its queue.
+    let plain = job("free", &Turn::default()).unwrap();
+    assert!(!plain.has_priority);
+    let Err(TemplateError::Invalid(errors)) = job("fixed", &turn) else {
+        panic!("the template says its queue and its key");
+    };
+    let told: Vec<_> = errors
+        .iter()
+        .map(|it| (it.pointer.as_str(), it.code))
+        .collect();
+    let conflict = code::CONFLICT;
+    assert_eq!(told, [("/queue", conflict), ("/concurrency", conflict)]);
+    let open = Turn {
+        queue: None,
+        concurrency: None,
+        ..turn
+    };
+    let fixed = job("fixed", &open).unwrap().spec;
+    assert_eq!((fixed.queue.as_str(), fixed.weight), ("backup", 2));
+    assert!(policy.admits(&fixed));
+    let with = |change: &dyn Fn(&mut Spec)| {
+        let mut spec = fixed.clone();
+        change(&mut spec);
+        policy.admits(&spec)
+    };
+    assert!(with(&|spec| spec.priority = 7));
+    assert!(!with(&|spec| spec.queue = "night".to_owned()));
+    assert!(!with(&|spec| spec.concurrency = None));
+    assert!(!with(&|spec| spec.concurrency = key("mine")));
 }
 
 #[test]

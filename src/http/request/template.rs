@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use super::fields::{At, Errors, FieldError, Fields, boolean, code};
 use super::json::{Number, Value};
 use super::{Body, SpecLimits, dependencies, rules, times};
+use job::Spec;
 use job::dependency::Dependency;
+use job::queue::Concurrency;
 use job::time::Timestamp;
 
 /// The most parameters that are read.
@@ -37,6 +39,34 @@ pub struct TemplateRequest {
     pub hold: bool,
     /// What has to end before it may start.
     pub depends_on: Vec<Dependency>,
+    /// Where it waits.
+    pub turn: Turn,
+}
+
+/// Where a job waits for its turn, and what decides whose turn it is: no matter of what it runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// The queue.
+    pub queue: Option<String>,
+    /// Higher starts first.
+    pub priority: Option<i32>,
+    /// How much it takes of the limits.
+    pub weight: Option<u32>,
+    /// The key that it runs under.
+    pub concurrency: Option<Concurrency>,
+}
+
+impl Turn {
+    /// That of a job which is there.
+    #[must_use]
+    pub fn of(spec: &Spec) -> Self {
+        Self {
+            queue: Some(spec.queue.clone()),
+            priority: Some(spec.priority),
+            weight: Some(spec.weight),
+            concurrency: spec.concurrency.clone(),
+        }
+    }
 }
 
 impl Body {
@@ -79,6 +109,12 @@ pub fn parse_template_request(
         let run_at = f.optional("run_at", times::moment);
         let hold = f.or_default("hold", boolean);
         let depends_on = f.or_default("depends_on", dependencies::dependencies);
+        let turn = Turn {
+            queue: f.optional("queue", rules::queue),
+            priority: f.optional("priority", rules::priority),
+            weight: f.optional("weight", rules::weight),
+            concurrency: f.optional("concurrency", rules::concurrency),
+        };
         f.finish();
         Some(TemplateRequest {
             template: template?,
@@ -88,6 +124,7 @@ pub fn parse_template_request(
             run_at,
             hold,
             depends_on,
+            turn,
         })
     });
     errors.result(request)
@@ -114,6 +151,7 @@ fn argument(at: &At<'_>) -> Option<Argument> {
 mod tests {
     use super::*;
     use crate::request::parse_body;
+    use job::queue::OnConflict;
 
     fn read(text: &str) -> Result<TemplateRequest, Vec<(String, &'static str)>> {
         let body = parse_body(text.as_bytes()).unwrap();
@@ -124,14 +162,26 @@ mod tests {
     }
 
     #[test]
-    fn a_template_its_parameters_a_name_labels_and_a_time_are_read() {
+    fn a_template_its_parameters_and_when_it_runs_are_read() {
         let request = read(
             r#"{"template":"t","params":{"a":-1,"b":"x"},"name":"n","labels":{"k":"v"},
-                "run_at":"2027-01-01T00:00:00Z","hold":true}"#,
+                "run_at":"2027-01-01T00:00:00Z","hold":true,"queue":"q","priority":-5,"weight":null,
+                "concurrency":{"key":"k"}}"#,
         );
         let request = request.unwrap();
         let midnight = "2027-01-01T00:00:00Z".parse().ok();
         assert_eq!((request.run_at, request.hold), (midnight, true));
+        let turn = Turn {
+            queue: Some("q".to_owned()),
+            priority: Some(-5),
+            weight: None,
+            concurrency: Some(Concurrency {
+                key: "k".to_owned(),
+                limit: 1,
+                policy: OnConflict::Queue,
+            }),
+        };
+        assert_eq!(request.turn, turn);
         assert_eq!(request.template, "t");
         assert_eq!(request.params["a"], Argument::Integer(-1));
         assert_eq!(request.params["b"], Argument::Text("x".to_owned()));
@@ -148,6 +198,18 @@ mod tests {
                 r#"{"template":"t","user":"root"}"#,
                 "/user",
                 "unknown_field",
+            ),
+            (r#"{"template":"t","queue":""}"#, "/queue", "invalid_value"),
+            (
+                r#"{"template":"t","priority":"1"}"#,
+                "/priority",
+                "wrong_type",
+            ),
+            (r#"{"template":"t","weight":0}"#, "/weight", "out_of_range"),
+            (
+                r#"{"template":"t","concurrency":{}}"#,
+                "/concurrency/key",
+                "missing",
             ),
             (r#"{"template":"t","params":[]}"#, "/params", "wrong_type"),
             (

@@ -327,6 +327,50 @@ proptest! {
     }
 }
 
+/// What a server finds at its start, in whatever order it is read: what runs, and what waits.
+fn found() -> impl Strategy<Value = Vec<(bool, Ticket)>> {
+    prop::collection::vec((prop::bool::weighted(0.2), wish()), 0..60)
+        .prop_map(|all| {
+            all.into_iter()
+                .map(|(runs, wish)| (runs, wish.ticket(JobId::generate(), 0)))
+                .collect::<Vec<_>>()
+        })
+        .prop_shuffle()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn after_a_start_all_have_entered_before_the_first_is_granted(
+        queues in prop::collection::vec(settings(), 3),
+        found in found(),
+    ) {
+        let mut admission = Admission::new(SERVICE, 100);
+        let mut model = Model::default();
+        for (place, settings) in (0..).zip(queues) {
+            admission.set_queue(&name(place), settings.clone(), at(0));
+            model.queues.extend(settings.map(|it| (name(place), it)));
+        }
+        for (runs, ticket) in found {
+            if runs {
+                admission.adopt(ticket.clone(), None);
+                model.running.push(ticket);
+            } else {
+                admission.enter(ticket.clone());
+                model.waiting.push(ticket);
+            }
+        }
+        let all = model.waiting.len();
+        prop_assert_eq!(admission.waiting(), all, "nobody starts before all are there");
+        let granted = admission.grant(at(0), None);
+        prop_assert_eq!(&granted, &model.grant(at(0)));
+        prop_assert_eq!(admission.waiting(), all - granted.len());
+        prop_assert_eq!(admission.grant(at(0), None), []);
+        check(&admission, &model);
+        check_reason(&admission, &model, at(0));
+    }
+}
+
 /// What runs and what waits on a hub, looked at all of it each time.
 #[derive(Debug, Default)]
 struct Hub {

@@ -9,16 +9,13 @@ use super::{Entry, Maker, unfinished};
 use crate::api::{SubmitError, Submitted};
 use crate::shared::Shared;
 use crate::submit::{self, Planned};
-use crate::time::until;
+use crate::time::{pause_until, until};
 use job::Cause;
 use job::event::{Event, What};
 use job::life::Stop;
 use job::schedule::{Last, Overlap, Record, Skipped};
 use job::time::Timestamp;
 use linux::clock;
-
-/// How long it sleeps at most: the wall clock may be set meanwhile.
-const LONGEST: Duration = Duration::from_secs(60);
 
 /// How soon what could not be done is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -32,9 +29,7 @@ pub(super) fn start(shared: &Arc<Shared>, maker: Maker) {
     let task = shared.clone();
     shared.spawn(async move {
         loop {
-            let now = clock::wall();
-            let next = task.schedules.next_look();
-            let pause = next.map_or(LONGEST, |at| at.since(now)).min(LONGEST);
+            let pause = pause_until(task.schedules.next_look(), clock::wall());
             tokio::select! {
                 _ = shutdown.changed() => return,
                 () = task.schedules.changed.notified() => continue,

@@ -2716,6 +2716,11 @@ export interface components {
             hold: boolean | null;
             /** @description What has to end before the job may start. One that cannot end that way any more ends the job: `canceled`, `dependency_failed`. What is not there is 422 `invalid_spec`, `no_such_job`. */
             depends_on?: components["schemas"]["Dependency"][] | null;
+            /** @description This, and the next three: as in a `JobSubmission`, for what the template leaves open. What the template sets itself is 422 `invalid_spec`, `conflict`. */
+            queue?: string | null;
+            priority?: number | null;
+            weight?: number | null;
+            concurrency?: null | components["schemas"]["Concurrency"];
         };
         /** @description A merge patch (RFC 7396) on the `JobSubmission` of the job. */
         RerunPatch: Record<string, never>;
