@@ -9,13 +9,9 @@ use std::time::Duration;
 use reqwest::header::{AUTHORIZATION, CONNECTION, HeaderValue, UPGRADE};
 use reqwest::{Certificate, StatusCode, Upgraded, redirect};
 use serde::Deserialize;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
 use url::Url;
-
-use crate::socket;
 
 /// How long a connection and the answer on it may take.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -150,12 +146,12 @@ impl Dialer {
         Ok(value)
     }
 
-    /// Opens a WebSocket at this path of the hub.
+    /// Opens a connection that becomes a WebSocket at this path of the hub.
     pub(crate) async fn dial(
         &self,
         path: &str,
         query: &[(&str, &str)],
-    ) -> Result<WebSocketStream<Upgraded>, DialError> {
+    ) -> Result<Upgraded, DialError> {
         let mut url = self.base().clone();
         let prefix = url.path().trim_end_matches('/').to_owned();
         url.set_path(&format!("{prefix}{path}"));
@@ -189,8 +185,7 @@ impl Dialer {
         if accept.is_none_or(|it| it.as_bytes() != derive_accept_key(key.as_bytes()).as_bytes()) {
             return Err(DialError::NoHub);
         }
-        let upgraded = response.upgrade().await.map_err(unreachable)?;
-        Ok(socket::over(upgraded, Role::Client).await)
+        response.upgrade().await.map_err(unreachable)
     }
 }
 

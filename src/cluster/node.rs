@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::dial::{DialError, Dialer, Target};
 use crate::jobs::{Holding, Told};
@@ -112,7 +113,7 @@ impl Node {
             Err(error) => return Ended::Broken(error.to_string()),
         };
         let mut socket = match dialer.dial("/cluster/link", &[]).await {
-            Ok(socket) => socket,
+            Ok(upgraded) => socket::over(upgraded, Role::Client).await,
             Err(error @ (DialError::Setting(_) | DialError::Unreachable(_))) => {
                 return Ended::Broken(error.to_string());
             }
@@ -296,14 +297,14 @@ async fn offer(dialer: Arc<Dialer>, node: NodeName, epoch: u64, serve: Serve) {
             Some(_) = streams.join_next() => continue,
         }
         let query = [("node", node.as_str()), ("epoch", epoch.as_str())];
-        let socket = loop {
+        let upgraded = loop {
             match dialer.dial("/cluster/stream", &query).await {
-                Ok(socket) => break socket,
+                Ok(upgraded) => break upgraded,
                 // Without a hub the link ends as well, and this with it.
                 Err(_) => tokio::time::sleep_until(Instant::now() + PING).await,
             }
         };
-        let (near, carry) = socket::bytes(socket);
+        let (near, carry) = socket::bytes(upgraded, Role::Client);
         let (serve, taken) = (serve.clone(), taken.clone());
         streams.spawn(async move {
             let serving = serve_when_asked(near, serve, taken);

@@ -46,9 +46,10 @@ pub(super) async fn link(
     let streams = api.streams().clone();
     let begin = streams.clone();
     begin.begin(async move {
-        let Some(mut socket) = upgraded(upgrade).await else {
+        let Some(upgraded) = upgraded(upgrade).await else {
             return;
         };
+        let mut socket = socket::over(upgraded, Role::Server).await;
         tokio::select! {
             () = converse(&api, &hub, &caller, &mut socket) => {}
             () = streams.ended() => {}
@@ -77,10 +78,10 @@ pub(super) async fn stream(
     let streams = api.streams().clone();
     let begin = streams.clone();
     begin.begin(async move {
-        let Some(socket) = upgraded(upgrade).await else {
+        let Some(upgraded) = upgraded(upgrade).await else {
             return;
         };
-        let (near, carry) = socket::bytes(socket);
+        let (near, carry) = socket::bytes(upgraded, Role::Server);
         api.offered.put(&node, epoch, near);
         tokio::select! {
             () = carry => {}
@@ -123,9 +124,9 @@ fn upgrade(request: &mut Request) -> Result<(Response, OnUpgrade), ApiError> {
     Ok((response, upgrade))
 }
 
-async fn upgraded(upgrade: OnUpgrade) -> Option<Socket> {
+async fn upgraded(upgrade: OnUpgrade) -> Option<TokioIo<Upgraded>> {
     let upgraded = timeout(UPGRADED, upgrade).await.ok()?.ok()?;
-    Some(socket::over(TokioIo::new(upgraded), Role::Server).await)
+    Some(TokioIo::new(upgraded))
 }
 
 /// A link, from the hello of the node to its end.
