@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Job;
+use crate::placement::Placement;
 use crate::queue::Concurrency;
 use crate::retry::Retry;
 use crate::spec::StopPolicy;
@@ -33,6 +34,8 @@ pub struct Amendment {
     pub concurrency: Option<Concurrency>,
     /// Whether it is tried again if it fails.
     pub retry: Option<Retry>,
+    /// Where in a cluster it may run.
+    pub placement: Option<Placement>,
     /// It does not start before this moment.
     pub run_at: Option<Timestamp>,
     /// It does not start before it is released.
@@ -57,6 +60,7 @@ impl Amendment {
             weight: spec.weight,
             concurrency: spec.concurrency.clone(),
             retry: spec.retry.clone(),
+            placement: spec.placement.clone(),
             run_at: job.run_at,
             hold: job.hold,
             next_attempt_at: job.next_attempt_at,
@@ -77,6 +81,7 @@ impl Amendment {
             || self.priority != spec.priority
             || self.weight != spec.weight
             || self.concurrency != spec.concurrency
+            || self.placement != spec.placement
             || self.run_at != job.run_at
             || self.hold != job.hold
             || self.next_attempt_at != job.next_attempt_at
@@ -98,6 +103,7 @@ impl Amendment {
         spec.weight = self.weight;
         spec.concurrency = self.concurrency;
         spec.retry = self.retry;
+        spec.placement = self.placement;
         job.expires_at = job.finished_at.map(|at| at.after(self.ttl_after_finished));
     }
 }

@@ -3590,6 +3590,8 @@ export interface components {
                 /** @enum {string|null} */
                 policy?: "queue" | "reject" | "newest" | "replace" | null;
             } | null;
+            /** @description While queued. */
+            placement?: null | components["schemas"]["Placement"];
             /** @description Between two attempts, one that allows no further attempt ends the job as the last one has ended. */
             retry?: null | components["schemas"]["Retry"];
         };
