@@ -10,6 +10,7 @@ use crate::queue::Concurrency;
 use crate::retry::Retry;
 use crate::spec::StopPolicy;
 use crate::time::Timestamp;
+use crate::workspace::Uploads;
 
 /// The changeable parts of a job, all of them as they are to be.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +43,8 @@ pub struct Amendment {
     pub hold: bool,
     /// Between two attempts, when the next one may begin.
     pub next_attempt_at: Option<Timestamp>,
+    /// Where files are that were uploaded for it.
+    pub uploads: Option<Box<Uploads>>,
 }
 
 impl Amendment {
@@ -64,6 +67,7 @@ impl Amendment {
             run_at: job.run_at,
             hold: job.hold,
             next_attempt_at: job.next_attempt_at,
+            uploads: job.uploads.clone(),
         }
     }
 
@@ -94,6 +98,7 @@ impl Amendment {
         job.run_at = self.run_at;
         job.hold = self.hold;
         job.next_attempt_at = self.next_attempt_at;
+        job.uploads = self.uploads;
         let spec = Arc::make_mut(&mut job.spec);
         spec.timeout = self.timeout;
         spec.stop = self.stop;

@@ -10,12 +10,13 @@ mod link;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
+use crate::inputs::Fetch;
 use account::Slots;
 pub(crate) use account::{Account, Class};
 use file::Saved;
@@ -49,6 +50,7 @@ struct Node {
     is_here: bool,
     link: Option<Link>,
     is_shut: bool,
+    takes_files: bool,
     version: Option<String>,
     labels: Arc<BTreeMap<String, String>>,
     since: (Instant, Timestamp),
@@ -62,6 +64,7 @@ impl Node {
             is_here,
             link: None,
             is_shut: false,
+            takes_files: is_here,
             version: None,
             since: (Instant::now(), clock::wall()),
         }
@@ -72,6 +75,7 @@ impl Node {
             most: self.saved.slots,
             is_open: (self.is_here || self.link.is_some()) && !self.is_shut && !self.saved.draining,
             is_here: self.is_here,
+            takes_files: self.takes_files,
             labels: self.labels.clone(),
         }
     }
@@ -123,6 +127,8 @@ pub(super) struct NodeBook {
     state_dir: PathBuf,
     books: Mutex<Books>,
     changed: watch::Sender<()>,
+    /// How files of jobs on other nodes are read.
+    fetch: OnceLock<Fetch>,
     /// One at a time writes the file, and notes up to which change it has.
     writing: tokio::sync::Mutex<u64>,
 }
@@ -179,6 +185,7 @@ impl NodeBook {
             state_dir: state_dir.to_owned(),
             books: Mutex::new(books),
             changed: watch::Sender::new(()),
+            fetch: OnceLock::new(),
             writing: tokio::sync::Mutex::new(0),
         })
     }
@@ -187,10 +194,9 @@ impl NodeBook {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does this service run jobs itself?
-    pub(super) fn is_node(&self) -> bool {
-        let books = self.books();
-        books.nodes.get(&self.own).is_some_and(|node| node.is_here)
+    /// How files of jobs on other nodes are read; nothing before requests are served.
+    pub(super) fn fetch(&self) -> Option<Fetch> {
+        self.fetch.get().cloned()
     }
 
     /// Tells of every change of what nodes there are.
@@ -373,6 +379,7 @@ impl NodeBook {
         };
         let mut node = Node::new(saved.clone(), false);
         node.version = Some(hello.version);
+        node.takes_files = hello.takes_files;
         node.link = Some(Link {
             epoch,
             place: hello.place,
@@ -441,7 +448,8 @@ impl NodeBook {
                 return (true, false);
             }
             FromNode::Report(report) => report.job.id,
-            FromNode::NotHeld { job }
+            FromNode::Prepared { job }
+            | FromNode::NotHeld { job }
             | FromNode::Refused { job, .. }
             | FromNode::Answer { job, .. } => *job,
         };

@@ -66,6 +66,7 @@ pub fn parse_amendment(
             run_at: f.optional("run_at", times::moment),
             hold: f.or_default("hold", boolean),
             next_attempt_at: job.next_attempt_at,
+            uploads: job.uploads.clone(),
         };
         f.finish();
         amendment
