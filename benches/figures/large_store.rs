@@ -67,6 +67,7 @@ pub(crate) fn finished(number: usize, spec: &Arc<Spec>) -> Job {
         attempt: 1,
         attempts: Vec::new(),
         artifacts: None,
+        uploads: None,
         claim: None,
         late: None,
         next_attempt_at: None,

@@ -63,6 +63,7 @@ impl Node {
             version: "0".to_owned(),
             slots: 16,
             labels: [("zone".to_owned(), format!("z{}", number % 10))].into(),
+            takes_files: false,
             jobs: Vec::new(),
         }))
         .await?;
@@ -89,6 +90,7 @@ impl Node {
                 ToNode::Assign(assignment) => self.run(assignment.job).await?,
                 ToNode::Refused { why } => return Err(io::Error::other(why)),
                 ToNode::Welcome { .. }
+                | ToNode::Prepare(_)
                 | ToNode::Follow { .. }
                 | ToNode::Ack { .. }
                 | ToNode::Ask { .. }

@@ -7,15 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONNECTION, HeaderValue, UPGRADE};
-use reqwest::{Certificate, StatusCode, Upgraded, redirect};
+use reqwest::{Certificate, Response, StatusCode, Upgraded, redirect};
 use serde::Deserialize;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
 use url::Url;
-
-use crate::socket;
 
 /// How long a connection and the answer on it may take.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -150,48 +146,77 @@ impl Dialer {
         Ok(value)
     }
 
-    /// Opens a WebSocket at this path of the hub.
+    /// A request to this path of the hub.
+    fn request(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<reqwest::RequestBuilder, DialError> {
+        let mut url = self.base().clone();
+        let prefix = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&format!("{prefix}{path}"));
+        let request = self.client.get(url).query(query);
+        Ok(request.header(AUTHORIZATION, self.token()?))
+    }
+
+    /// Opens a connection that becomes a WebSocket at this path of the hub.
     pub(crate) async fn dial(
         &self,
         path: &str,
         query: &[(&str, &str)],
-    ) -> Result<WebSocketStream<Upgraded>, DialError> {
-        let mut url = self.base().clone();
-        let prefix = url.path().trim_end_matches('/').to_owned();
-        url.set_path(&format!("{prefix}{path}"));
+    ) -> Result<Upgraded, DialError> {
         let key = generate_key();
         let request = self
-            .client
-            .get(url)
-            .query(query)
-            .header(AUTHORIZATION, self.token()?)
+            .request(path, query)?
             .header(CONNECTION, "Upgrade")
             .header(UPGRADE, "websocket")
             .header("Sec-WebSocket-Version", "13")
             .header("Sec-WebSocket-Key", &key);
-        let unreachable = |error: reqwest::Error| DialError::Unreachable(root(&error));
-        let answer = tokio::time::timeout(CONNECT * 2, request.send()).await;
-        let answer = answer.map_err(|_| DialError::Unreachable("no answer in time".to_owned()))?;
-        let response = answer.map_err(unreachable)?;
-        match response.status() {
-            StatusCode::SWITCHING_PROTOCOLS => {}
-            StatusCode::UNAUTHORIZED => return Err(DialError::Token),
-            StatusCode::FORBIDDEN => return Err(DialError::Scope),
-            StatusCode::NOT_FOUND => return Err(DialError::NoHub),
-            status => {
-                let body = response.bytes().await.unwrap_or_default();
-                let problem = serde_json::from_slice::<Problem>(&body);
-                let detail = problem.map_or_else(|_| status.to_string(), |it| it.detail);
-                return Err(DialError::Refused(detail));
-            }
-        }
+        let response = answer(request, StatusCode::SWITCHING_PROTOCOLS).await?;
         let accept = response.headers().get("sec-websocket-accept");
         if accept.is_none_or(|it| it.as_bytes() != derive_accept_key(key.as_bytes()).as_bytes()) {
             return Err(DialError::NoHub);
         }
-        let upgraded = response.upgrade().await.map_err(unreachable)?;
-        Ok(socket::over(upgraded, Role::Client).await)
+        response
+            .upgrade()
+            .await
+            .map_err(|error| unreachable(&error))
     }
+
+    /// What is at this path of the hub.
+    pub(crate) async fn get(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<Response, DialError> {
+        answer(self.request(path, query)?, StatusCode::OK).await
+    }
+}
+
+/// The answer of the hub, if it is as wanted.
+async fn answer(
+    request: reqwest::RequestBuilder,
+    wanted: StatusCode,
+) -> Result<Response, DialError> {
+    let answer = tokio::time::timeout(CONNECT * 2, request.send()).await;
+    let answer = answer.map_err(|_| DialError::Unreachable("no answer in time".to_owned()))?;
+    let response = answer.map_err(|error| unreachable(&error))?;
+    match response.status() {
+        status if status == wanted => Ok(response),
+        StatusCode::UNAUTHORIZED => Err(DialError::Token),
+        StatusCode::FORBIDDEN => Err(DialError::Scope),
+        StatusCode::NOT_FOUND => Err(DialError::NoHub),
+        status => {
+            let body = response.bytes().await.unwrap_or_default();
+            let problem = serde_json::from_slice::<Problem>(&body);
+            let detail = problem.map_or_else(|_| status.to_string(), |it| it.detail);
+            Err(DialError::Refused(detail))
+        }
+    }
+}
+
+fn unreachable(error: &reqwest::Error) -> DialError {
+    DialError::Unreachable(root(error))
 }
 
 /// An address, and whether it is of this machine.

@@ -1,14 +1,19 @@
 //! One job of the hub on this node, for as long as the link lasts: it is taken, reported as it changes, and asked about.
 
+use std::sync::Arc;
+
 use tokio::sync::mpsc;
 
-use job::JobId;
+use crate::fetch::Source;
 use job::event::Cursor;
-use manager::{Assigned, LookupError, Watching};
+use job::{Job, JobId};
+use manager::{Assigned, LookupError, NotTaken, Watching};
 use protocol::wire::link::{Answered, Ask, Assignment, FromNode};
 
 /// What the hub says about a job.
 pub(crate) enum Told {
+    Prepare(Box<Job>),
+    Forget,
     Assign(Box<Assignment>),
     Follow(Cursor),
     Ack(Cursor),
@@ -20,6 +25,11 @@ pub(crate) struct Holding {
     assigned: Assigned,
     id: JobId,
     outgoing: mpsc::UnboundedSender<FromNode>,
+    source: Arc<Source>,
+    /// Its files have come, and it has not.
+    is_prepared: bool,
+    /// What was told while files were fetched.
+    next: Option<Told>,
     /// What is reported of it.
     reporting: Option<Reporting>,
     /// What was asked and has been done. It is answered with the report that tells what came of it, so that the hub knows
@@ -51,11 +61,15 @@ impl Holding {
         assigned: Assigned,
         id: JobId,
         outgoing: mpsc::UnboundedSender<FromNode>,
+        source: Arc<Source>,
     ) -> Self {
         Self {
             assigned,
             id,
             outgoing,
+            source,
+            is_prepared: false,
+            next: None,
             reporting: None,
             answers: Vec::new(),
         }
@@ -69,24 +83,22 @@ impl Holding {
     ) -> (JobId, Vec<Told>) {
         loop {
             self.report().await;
-            let changed = async {
-                match &mut self.reporting {
-                    Some(reporting) if !reporting.is_due => reporting.watching.changed().await,
-                    Some(_) | None => std::future::pending().await,
-                }
-            };
-            let woken = tokio::select! {
-                told = told.recv() => Woken::Told(told),
-                () = changed => Woken::Changed,
+            let woken = match self.next.take() {
+                Some(next) => Woken::Told(Some(next)),
+                None => self.wait(&mut told).await,
             };
             match woken {
-                Woken::Told(None) => return (self.id, Vec::new()),
+                Woken::Told(None) => {
+                    self.give_files_up().await;
+                    return (self.id, Vec::new());
+                }
                 Woken::Told(Some(next)) => {
-                    self.on_told(next).await;
-                    if self.reporting.is_none() {
+                    self.on_told(next, &mut told).await;
+                    if self.reporting.is_none() && !self.is_prepared {
                         told.close();
+                        let next = self.next.take();
                         let left = std::iter::from_fn(|| told.try_recv().ok());
-                        return (self.id, left.collect());
+                        return (self.id, next.into_iter().chain(left).collect());
                     }
                 }
                 Woken::Changed => {
@@ -95,6 +107,19 @@ impl Holding {
                     }
                 }
             }
+        }
+    }
+
+    async fn wait(&mut self, told: &mut mpsc::UnboundedReceiver<Told>) -> Woken {
+        let changed = async {
+            match &mut self.reporting {
+                Some(reporting) if !reporting.is_due => reporting.watching.changed().await,
+                Some(_) | None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            told = told.recv() => Woken::Told(told),
+            () = changed => Woken::Changed,
         }
     }
 
@@ -110,21 +135,24 @@ impl Holding {
         }
     }
 
-    async fn on_told(&mut self, told: Told) {
-        match told {
+    async fn on_told(&mut self, next: Told, told: &mut mpsc::UnboundedReceiver<Told>) {
+        match next {
             Told::Assign(assignment) => {
                 let claim = assignment.job.claim.as_ref();
                 let fence = claim.map_or(0, |claim| claim.fence);
                 match self.assigned.take(*assignment).await {
-                    Ok(()) => self.follow(0).await,
-                    Err(refusal) => self.say(FromNode::Refused {
-                        job: self.id,
-                        fence,
-                        why: refusal.why,
-                        is_final: refusal.is_final,
-                    }),
+                    Ok(()) => {
+                        self.is_prepared = false;
+                        self.follow(0).await;
+                    }
+                    Err(refusal) => {
+                        self.give_files_up().await;
+                        self.refuse(fence, refusal);
+                    }
                 }
             }
+            Told::Prepare(job) => self.prepare(&job, told).await,
+            Told::Forget => self.give_files_up().await,
             Told::Follow(seen) => self.follow(seen).await,
             Told::Ack(seen) => self.on_ack(seen),
             Told::Ask(ticket, ask) => {
@@ -135,6 +163,57 @@ impl Holding {
                     None => self.say_answers(),
                 }
             }
+        }
+    }
+
+    fn refuse(&self, fence: u32, refusal: NotTaken) {
+        self.say(FromNode::Refused {
+            job: self.id,
+            fence,
+            why: refusal.why,
+            is_final: refusal.is_final,
+        });
+    }
+
+    /// Fetches the files of the job, unless the hub does not want it any more or the link ends.
+    async fn prepare(&mut self, job: &Job, told: &mut mpsc::UnboundedReceiver<Told>) {
+        self.give_files_up().await;
+        let fetched = async {
+            let Some(part) = self.assigned.expect_files(job).await? else {
+                return Ok(None);
+            };
+            let fetched = self.source.fetch(self.id, part).await;
+            fetched.map(Some).map_err(|why| NotTaken {
+                why,
+                is_final: false,
+            })
+        };
+        let archive = tokio::select! {
+            fetched = fetched => match fetched {
+                Ok(Some(archive)) => archive,
+                // It has the job: what it says of it comes with the assignment.
+                Ok(None) => return self.say(FromNode::Prepared { job: self.id }),
+                Err(refusal) => return self.refuse(0, refusal),
+            },
+            // The link has ended, or the hub wants something else.
+            next = told.recv() => {
+                self.next = next;
+                return;
+            }
+        };
+        match self.assigned.take_files(job, archive).await {
+            Ok(()) => {
+                self.is_prepared = true;
+                self.say(FromNode::Prepared { job: self.id });
+            }
+            Err(refusal) => self.refuse(0, refusal),
+        }
+    }
+
+    /// The job does not come after all.
+    async fn give_files_up(&mut self) {
+        if std::mem::take(&mut self.is_prepared) {
+            self.assigned.give_files_up(self.id).await;
         }
     }
 

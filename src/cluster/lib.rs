@@ -4,6 +4,7 @@
 //! is whoever's gives it: this crate knows no routes.
 
 mod dial;
+mod fetch;
 mod jobs;
 mod node;
 pub mod socket;

@@ -11,8 +11,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::dial::{DialError, Dialer, Target};
+use crate::fetch::Source;
 use crate::jobs::{Holding, Told};
 use crate::socket::{self, PING, SILENCE};
 use job::{JobId, NodeName};
@@ -112,7 +114,7 @@ impl Node {
             Err(error) => return Ended::Broken(error.to_string()),
         };
         let mut socket = match dialer.dial("/cluster/link", &[]).await {
-            Ok(socket) => socket,
+            Ok(upgraded) => socket::over(upgraded, Role::Client).await,
             Err(error @ (DialError::Setting(_) | DialError::Unreachable(_))) => {
                 return Ended::Broken(error.to_string());
             }
@@ -126,6 +128,7 @@ impl Node {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             slots: self.slots,
             labels: self.labels.clone(),
+            takes_files: true,
             jobs,
         });
         if let Err(error) = socket::send(&mut socket, &hello).await {
@@ -145,14 +148,19 @@ impl Node {
         let mut streams = JoinSet::new();
         let offering = offer(dialer.clone(), self.name.clone(), epoch, self.serve.clone());
         streams.spawn(offering);
-        let ended = self.converse(socket).await;
+        let source = Arc::new(Source {
+            dialer: dialer.clone(),
+            node: self.name.clone(),
+            epoch,
+        });
+        let ended = self.converse(socket, source).await;
         streams.shutdown().await;
         ended
     }
 
-    async fn converse(&self, mut socket: WebSocketStream<Upgraded>) -> Ended {
+    async fn converse(&self, mut socket: WebSocketStream<Upgraded>, source: Arc<Source>) -> Ended {
         let (outgoing, mut sending) = mpsc::unbounded_channel();
-        let mut holdings = Holdings::new(self.assigned.clone(), outgoing);
+        let mut holdings = Holdings::new(self.assigned.clone(), outgoing, source);
         let mut heard_at = Instant::now();
         let ended = loop {
             let heard = tokio::select! {
@@ -190,6 +198,7 @@ impl Node {
 struct Holdings {
     assigned: Assigned,
     outgoing: mpsc::UnboundedSender<FromNode>,
+    source: Arc<Source>,
     jobs: HashMap<JobId, mpsc::UnboundedSender<Told>>,
     /// One for each job.
     tasks: JoinSet<(JobId, Vec<Told>)>,
@@ -198,10 +207,15 @@ struct Holdings {
 }
 
 impl Holdings {
-    fn new(assigned: Assigned, outgoing: mpsc::UnboundedSender<FromNode>) -> Self {
+    fn new(
+        assigned: Assigned,
+        outgoing: mpsc::UnboundedSender<FromNode>,
+        source: Arc<Source>,
+    ) -> Self {
         Self {
             assigned,
             outgoing,
+            source,
             jobs: HashMap::new(),
             tasks: JoinSet::new(),
             asides: JoinSet::new(),
@@ -214,6 +228,7 @@ impl Holdings {
                 let accepts = self.assigned.ready().is_ok();
                 let _ = self.outgoing.send(FromNode::Pong { accepts });
             }
+            ToNode::Prepare(job) => self.tell(job.id, Told::Prepare(job)),
             ToNode::Assign(assignment) => {
                 self.tell(assignment.job.id, Told::Assign(assignment));
             }
@@ -234,6 +249,12 @@ impl Holdings {
             }
             ToNode::Ask { ticket, job, ask } => self.tell(job, Told::Ask(ticket, ask)),
             ToNode::Forget(jobs) => {
+                for job in &jobs {
+                    // It may be fetching files.
+                    if let Some(task) = self.jobs.get(job) {
+                        let _ = task.send(Told::Forget);
+                    }
+                }
                 let assigned = self.assigned.clone();
                 self.asides
                     .spawn(async move { assigned.forget(jobs).await });
@@ -254,7 +275,12 @@ impl Holdings {
         let (sender, receiver) = mpsc::unbounded_channel();
         let _ = sender.send(told);
         self.jobs.insert(job, sender);
-        let holding = Holding::new(self.assigned.clone(), job, self.outgoing.clone());
+        let holding = Holding::new(
+            self.assigned.clone(),
+            job,
+            self.outgoing.clone(),
+            self.source.clone(),
+        );
         self.tasks.spawn(holding.run(receiver));
     }
 
@@ -296,14 +322,14 @@ async fn offer(dialer: Arc<Dialer>, node: NodeName, epoch: u64, serve: Serve) {
             Some(_) = streams.join_next() => continue,
         }
         let query = [("node", node.as_str()), ("epoch", epoch.as_str())];
-        let socket = loop {
+        let upgraded = loop {
             match dialer.dial("/cluster/stream", &query).await {
-                Ok(socket) => break socket,
+                Ok(upgraded) => break upgraded,
                 // Without a hub the link ends as well, and this with it.
                 Err(_) => tokio::time::sleep_until(Instant::now() + PING).await,
             }
         };
-        let (near, carry) = socket::bytes(socket);
+        let (near, carry) = socket::bytes(upgraded, Role::Client);
         let (serve, taken) = (serve.clone(), taken.clone());
         streams.spawn(async move {
             let serving = serve_when_asked(near, serve, taken);

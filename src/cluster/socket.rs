@@ -23,14 +23,23 @@ const MESSAGE_BYTES: usize = 64 << 20;
 /// How many bytes wait on their way through a stream, and go in one message.
 const PIECE: usize = 64 << 10;
 
-/// A WebSocket over a connection that has become one.
+/// What is read at once of messages, which are mostly smaller. Each link has such a buffer for as long as it lasts.
+const MESSAGE_READ: usize = 4 << 10;
+
+/// The first bytes of a stream. Most streams only wait, and have no larger buffer until then.
+const FIRST: usize = 1 << 10;
+
+/// A WebSocket for messages, over a connection that has become one.
 pub async fn over<S: AsyncRead + AsyncWrite + Unpin>(stream: S, role: Role) -> WebSocketStream<S> {
-    let limits = WebSocketConfig::default()
+    WebSocketStream::from_raw_socket(stream, role, Some(limits(MESSAGE_READ))).await
+}
+
+fn limits(read_at_once: usize) -> WebSocketConfig {
+    WebSocketConfig::default()
         .max_message_size(Some(MESSAGE_BYTES))
         .max_frame_size(Some(MESSAGE_BYTES))
-        .read_buffer_size(PIECE)
-        .write_buffer_size(0);
-    WebSocketStream::from_raw_socket(stream, role, Some(limits)).await
+        .read_buffer_size(read_at_once)
+        .write_buffer_size(0)
 }
 
 /// Sends a message.
@@ -73,13 +82,47 @@ where
     }
 }
 
-/// The bytes that a WebSocket carries, and what moves them for as long as it is polled.
-pub fn bytes<S>(socket: WebSocketStream<S>) -> (DuplexStream, impl Future<Output = ()> + Send)
+/// The bytes that a connection carries which has become a WebSocket, and what moves them for as long as it is polled.
+pub fn bytes<S>(stream: S, role: Role) -> (DuplexStream, impl Future<Output = ()> + Send)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (near, far) = tokio::io::duplex(PIECE);
-    (near, carry(socket, far))
+    (near, wait_and_carry(stream, role, far))
+}
+
+/// What the first bytes of a stream are.
+enum First {
+    ToSend(usize),
+    Came(usize),
+}
+
+async fn wait_and_carry<S>(mut stream: S, role: Role, mut far: DuplexStream)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (mut to_send, mut came) = ([0; FIRST], [0; FIRST]);
+    let first = tokio::select! {
+        read = far.read(&mut to_send) => read.map(First::ToSend),
+        read = stream.read(&mut came) => read.map(First::Came),
+    };
+    let limits = Some(limits(PIECE));
+    match first {
+        Ok(First::ToSend(length @ 1..)) => {
+            let mut socket = WebSocketStream::from_raw_socket(stream, role, limits).await;
+            let message = Message::Binary(Bytes::copy_from_slice(&to_send[..length]));
+            if socket.send(message).await.is_ok() {
+                carry(socket, far).await;
+            }
+        }
+        Ok(First::Came(length @ 1..)) => {
+            let part = came[..length].to_vec();
+            let socket = WebSocketStream::from_partially_read(stream, part, role, limits).await;
+            carry(socket, far).await;
+        }
+        // Either side has ended without a word.
+        Ok(First::ToSend(0) | First::Came(0)) | Err(_) => {}
+    }
 }
 
 async fn carry<S>(socket: WebSocketStream<S>, stream: DuplexStream)
@@ -128,10 +171,8 @@ mod tests {
     #[tokio::test]
     async fn bytes_come_out_as_they_went_in_on_both_ways_and_an_end_is_an_end() {
         let (one, other) = tokio::io::duplex(100);
-        let one = over(one, Role::Client).await;
-        let other = over(other, Role::Server).await;
-        let (mut one, carry_one) = bytes(one);
-        let (mut other, carry_other) = bytes(other);
+        let (mut one, carry_one) = bytes(one, Role::Client);
+        let (mut other, carry_other) = bytes(other, Role::Server);
         let mut tasks = JoinSet::new();
         tasks.spawn(carry_one);
         tasks.spawn(carry_other);

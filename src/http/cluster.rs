@@ -19,13 +19,17 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::api::Api;
+use crate::files::archive;
 use crate::layers::auth::Caller;
 use crate::problem::{ApiError, Place, Violation};
 use crate::query::Params;
 use cluster::socket::{self, PING, SILENCE};
-use job::NodeName;
+use job::{JobId, NodeName};
 use manager::{Hub, Joined};
 use protocol::wire::link::{FromNode, ToNode};
+
+/// The parameters of [`files`].
+pub(super) const FILES: &[&str] = &["node", "epoch", "job"];
 
 /// The parameters of [`stream`].
 pub(super) const STREAM: &[&str] = &["node", "epoch"];
@@ -46,9 +50,10 @@ pub(super) async fn link(
     let streams = api.streams().clone();
     let begin = streams.clone();
     begin.begin(async move {
-        let Some(mut socket) = upgraded(upgrade).await else {
+        let Some(upgraded) = upgraded(upgrade).await else {
             return;
         };
+        let mut socket = socket::over(upgraded, Role::Server).await;
         tokio::select! {
             () = converse(&api, &hub, &caller, &mut socket) => {}
             () = streams.ended() => {}
@@ -77,10 +82,10 @@ pub(super) async fn stream(
     let streams = api.streams().clone();
     let begin = streams.clone();
     begin.begin(async move {
-        let Some(socket) = upgraded(upgrade).await else {
+        let Some(upgraded) = upgraded(upgrade).await else {
             return;
         };
-        let (near, carry) = socket::bytes(socket);
+        let (near, carry) = socket::bytes(upgraded, Role::Server);
         api.offered.put(&node, epoch, near);
         tokio::select! {
             () = carry => {}
@@ -89,6 +94,30 @@ pub(super) async fn stream(
         }
     });
     Ok(response)
+}
+
+/// `GET /cluster/files`: all that is in the workspace of a job that the node is about to get, as a tar archive.
+pub(super) async fn files(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    mut params: Params,
+) -> Result<Response, ApiError> {
+    let hub = api.manager.hub().ok_or(ApiError::NotFound)?;
+    let node = params.parsed("node", "the name of a node", |text| text.parse().ok());
+    let epoch = params.integer("epoch");
+    let job = params.parsed("job", "the id of a job", |text| text.parse().ok());
+    params.finish()?;
+    let (node, epoch): (NodeName, u64) = node.zip(epoch).ok_or(ApiError::NodeNotFound)?;
+    let job: JobId = job.ok_or(ApiError::JobNotFound)?;
+    if !hub.has_link(&node, epoch, &caller.actor) {
+        return Err(ApiError::NodeNotFound);
+    }
+    // Of no other job: a token of a node reads nothing.
+    if !hub.is_given(&node, job) {
+        return Err(ApiError::JobNotFound);
+    }
+    let bundle = api.manager.files().bundle(job).await?;
+    Ok(archive::bundled(bundle, job))
 }
 
 /// The answer to a request for a WebSocket, and what becomes of the connection.
@@ -123,9 +152,9 @@ fn upgrade(request: &mut Request) -> Result<(Response, OnUpgrade), ApiError> {
     Ok((response, upgrade))
 }
 
-async fn upgraded(upgrade: OnUpgrade) -> Option<Socket> {
+async fn upgraded(upgrade: OnUpgrade) -> Option<TokioIo<Upgraded>> {
     let upgraded = timeout(UPGRADED, upgrade).await.ok()?.ok()?;
-    Some(socket::over(TokioIo::new(upgraded), Role::Server).await)
+    Some(TokioIo::new(upgraded))
 }
 
 /// A link, from the hello of the node to its end.

@@ -27,10 +27,11 @@ impl<S: Send + Sync> FromRequestParts<S> for InPath {
 
     /// What does not parse names no job.
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        Path::<String>::from_request_parts(parts, state)
+        // Behind it may come the path of a file.
+        Path::<Vec<(String, String)>>::from_request_parts(parts, state)
             .await
             .ok()
-            .and_then(|Path(text)| text.parse().ok())
+            .and_then(|Path(all)| all.first()?.1.parse().ok())
             .map(Self)
             .ok_or(ApiError::JobNotFound)
     }

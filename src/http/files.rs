@@ -2,7 +2,7 @@
 //!
 //! Contents go through in pieces: a file of any size takes no more memory than a small one.
 
-mod archive;
+pub(crate) mod archive;
 
 use std::fs::File;
 use std::io;

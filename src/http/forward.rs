@@ -4,7 +4,7 @@
 //! is not known here.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -21,14 +21,17 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::io::DuplexStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::api::Api;
 use crate::headers::{ACTOR, SCOPE, SEC_FETCH_DEST, SEC_FETCH_MODE, SEC_FETCH_SITE};
 use crate::layers::auth::Caller;
 use crate::output::Wanted;
 use crate::problem::{ApiError, AsItIs};
-use job::{Job, NodeName};
+use crate::streams::Streams;
+use job::workspace::InnerPath;
+use job::{Job, JobId, NodeName};
+use manager::{Fetch, FilesError, Part};
 use protocol::output::Stream;
 
 /// How long a request waits for a stream: the server of the node may have been started again.
@@ -40,6 +43,9 @@ const ATTEMPTS: usize = 4;
 /// The largest answer that is read here and not passed on.
 const ANSWER_BYTES: usize = 16 << 20;
 
+/// So much of a file is gathered before it is written.
+const PIECE: usize = 256 << 10;
+
 /// Is this a route that the node of a job answers?
 pub(super) fn is_forwarded(path: &str) -> bool {
     let Some(rest) = path.strip_prefix("/jobs/{id}/") else {
@@ -47,9 +53,19 @@ pub(super) fn is_forwarded(path: &str) -> bool {
     };
     matches!(
         rest,
-        "attach" | "stdin" | "pty" | "processes" | "ports" | "recording.cast"
-    ) || rest == "output"
-        || rest.starts_with("output/")
+        "attach"
+            | "stdin"
+            | "pty"
+            | "processes"
+            | "ports"
+            | "recording.cast"
+            | "output"
+            | "files"
+            | "files.tar"
+            | "files.tar.gz"
+            | "files.zip"
+    ) || rest.starts_with("output/")
+        || rest.starts_with("files/")
 }
 
 /// Streams that wait for requests, of the present link of each node.
@@ -121,13 +137,20 @@ impl Offered {
 
 /// The answer of this node to a request.
 pub(super) async fn to(api: &Api, node: NodeName, request: Request) -> Response {
-    match send(api, &node, request).await {
+    match send((&api.offered, api.streams()), &node, request).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     }
 }
 
-async fn send(api: &Api, node: &NodeName, mut request: Request) -> Result<Response, ApiError> {
+/// What a request goes through: streams of nodes, and what runs connections.
+type Door<'a> = (&'a Offered, &'a Streams);
+
+async fn send(
+    (offered, streams): Door<'_>,
+    node: &NodeName,
+    mut request: Request,
+) -> Result<Response, ApiError> {
     let caller = request.extensions().get::<Caller>().cloned();
     let caller = caller.ok_or(ApiError::Unauthenticated)?;
     let is_upgrade = request.headers().contains_key(UPGRADE);
@@ -141,10 +164,10 @@ async fn send(api: &Api, node: &NodeName, mut request: Request) -> Result<Respon
             true => Body::empty(),
             false => body.take().unwrap_or_default(),
         };
-        let stream = api.offered.take(node, until).await?;
-        match exchange(api, stream, head.clone().map(|()| body)).await {
+        let stream = offered.take(node, until).await?;
+        match exchange(streams, stream, head.clone().map(|()| body)).await {
             Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                return Ok(joined(api, caller, response, client_side));
+                return Ok(joined(streams, caller, response, client_side));
             }
             Ok(mut response) => {
                 strip(response.headers_mut());
@@ -206,12 +229,12 @@ fn head(request: &Request, caller: &Caller) -> Result<axum::http::Request<()>, A
 }
 
 async fn exchange(
-    api: &Api,
+    streams: &Streams,
     stream: DuplexStream,
     request: axum::http::Request<Body>,
 ) -> hyper::Result<Response> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    api.streams().begin(async move {
+    streams.begin(async move {
         // Its end is seen by whoever waits for the answer.
         let _ = connection.with_upgrades().await;
     });
@@ -221,14 +244,13 @@ async fn exchange(
 
 /// Both sides speak another protocol from here on: what one says the other gets.
 fn joined(
-    api: &Api,
+    streams: &Streams,
     caller: Caller,
     mut response: Response,
     client_side: Option<hyper::upgrade::OnUpgrade>,
 ) -> Response {
     let node_side = hyper::upgrade::on(&mut response);
-    let streams = api.streams().clone();
-    let is_over = api.streams().clone();
+    let is_over = streams.clone();
     if let Some(client_side) = client_side {
         streams.begin(async move {
             let (Ok(client), Ok(node)) = tokio::join!(client_side, node_side) else {
@@ -262,7 +284,7 @@ pub(super) async fn excerpt(api: &Api, job: &Job, wanted: Wanted) -> Result<Valu
     *request.method_mut() = Method::GET;
     *request.uri_mut() = target.parse().map_err(|_| ApiError::NodeUnreachable)?;
     request.extensions_mut().insert(Caller::reader("hub"));
-    let response = send(api, &claim.node, request).await?;
+    let response = send((&api.offered, api.streams()), &claim.node, request).await?;
     if response.status() != StatusCode::OK {
         return Err(ApiError::NodeUnreachable);
     }
@@ -274,4 +296,62 @@ pub(super) async fn excerpt(api: &Api, job: &Job, wanted: Wanted) -> Result<Valu
     let view: Value = serde_json::from_slice(&body.to_bytes())
         .map_err(|error| ApiError::Internal(format!("an answer of a node: {error}")))?;
     Ok(view["output"]["excerpt"].clone())
+}
+
+/// Copies a file of a job that a node has.
+pub(super) fn fetch(offered: Arc<Offered>, streams: Streams) -> Fetch {
+    Fetch(Arc::new(move |node, job, path, part| {
+        let (offered, streams) = (offered.clone(), streams.clone());
+        Box::pin(async move { copy((&offered, &streams), &node, (job, path), part).await })
+    }))
+}
+
+async fn copy(
+    door: Door<'_>,
+    node: &NodeName,
+    (job, path): (JobId, InnerPath),
+    mut part: Part,
+) -> Result<Part, FilesError> {
+    let gone = |_| FilesError::NodeUnreachable;
+    let path: Vec<String> = path.as_str().split('/').map(encoded).collect();
+    let mut request = Request::new(Body::empty());
+    let target = format!("/jobs/{job}/files/{}", path.join("/"));
+    *request.uri_mut() = target.parse().map_err(|_| FilesError::NotFound)?;
+    request.extensions_mut().insert(Caller::reader("hub"));
+    let response = send(door, node, request).await.map_err(gone)?;
+    match response.status() {
+        StatusCode::OK => {}
+        StatusCode::NOT_FOUND => return Err(FilesError::NotFound),
+        StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY => {
+            return Err(FilesError::NotAFile);
+        }
+        _ => return Err(FilesError::NodeUnreachable),
+    }
+    let mut body = response.into_body();
+    let mut gathered = Vec::new();
+    loop {
+        let frame = timeout(PATIENCE * 2, body.frame()).await;
+        let frame = frame.map_err(|_| FilesError::NodeUnreachable)?;
+        let is_over = frame.is_none();
+        if let Some(frame) = frame {
+            let frame = frame.map_err(|_| FilesError::NodeUnreachable)?;
+            gathered.extend_from_slice(&frame.into_data().unwrap_or_default());
+        }
+        if is_over || gathered.len() >= PIECE {
+            part = part.write(std::mem::take(&mut gathered)).await?;
+        }
+        if is_over {
+            return Ok(part);
+        }
+    }
+}
+
+/// A name as a part of a path.
+fn encoded(name: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    let bytes = name.bytes().map(|byte| match plain(byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    });
+    bytes.collect()
 }

@@ -95,6 +95,11 @@ pub fn app(manager: Manager, settings: Settings) -> Router {
     api.manager
         .schedules()
         .start(schedules::maker(api.settings.clone()));
+    if let Some(hub) = api.manager.hub() {
+        // Of its parts, not of the API: a circle would hold the manager for ever.
+        let streams = api.streams().clone();
+        hub.fetch_with(forward::fetch(api.offered.clone(), streams));
+    }
     // All of it as one layer of the router: each would be a box of its own otherwise, and a request clones
     // every box that it has not passed yet.
     let around = ServiceBuilder::new()

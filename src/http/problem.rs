@@ -236,6 +236,8 @@ pub enum ApiError {
     LedgerUnavailable,
     /// The node that has the job is not connected at present.
     NodeUnreachable,
+    /// The files of the job cannot be used at present, for this reason.
+    FilesUnavailable(String),
     /// No node has this name.
     NodeNotFound,
     /// The node is connected, and is not given up.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use axum::RequestExt;
 use axum::extract::{Request, State};
@@ -26,7 +27,7 @@ use super::{
 };
 use crate::tokens::Access::{self, Admin, Metrics, Operate, Public, Read, Runner};
 use job::NodeName;
-use manager::LookupError;
+use manager::{LookupError, Until};
 
 /// One method of one path.
 #[derive(Debug)]
@@ -271,6 +272,13 @@ pub(super) fn table() -> Vec<Route> {
             cluster::STREAM,
             cluster::stream,
         ),
+        route(
+            GET,
+            "/cluster/files",
+            Runner,
+            cluster::FILES,
+            cluster::files,
+        ),
         route(POST, "/drain", Admin, service::DRAIN, service::drain),
         route(DELETE, "/drain", Admin, &[], service::end_drain),
         route(GET, "/healthz", Public, &[], service::healthz),
@@ -395,23 +403,34 @@ async fn enter(State(gate): State<Gate>, mut request: Request, next: Next) -> Re
     auth::while_allowed(request, next).await
 }
 
+/// How long a request waits for the node to take the job that it is about.
+const TAKEN: Duration = Duration::from_secs(5);
+
 /// The node that has the job in the path, if it is another one.
 async fn elsewhere(api: &Api, request: &mut Request) -> Result<Option<NodeName>, ApiError> {
     // What is wrong with the request is said by its handler.
     let Ok(InPath(id)) = request.extract_parts::<InPath>().await else {
         return Ok(None);
     };
-    let job = match api.manager.get(id).await {
+    let until = Instant::now() + TAKEN;
+    let mut job = match api.manager.get(id).await {
         Ok(job) => job,
         Err(LookupError::NoSuchJob) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let is_there = api.manager.is_there(&job);
-    Ok(job
-        .claim
-        .as_ref()
-        .filter(|_| is_there)
-        .map(|claim| claim.node.clone()))
+    loop {
+        let is_there = api.manager.is_there(&job);
+        let Some(claim) = job.claim.as_ref().filter(|_| is_there) else {
+            return Ok(None);
+        };
+        let left = until.saturating_duration_since(Instant::now());
+        if claim.confirmed || job.state.is_terminal() || left.is_zero() {
+            return Ok(Some(claim.node.clone()));
+        }
+        // The node is about to take it, and does not know it before.
+        let changed = Until::VersionAfter(job.version);
+        job = api.manager.wait(id, changed, left).await?;
+    }
 }
 
 async fn if_allowed(api: &Api, request: &mut Request) -> Result<(), ApiError> {

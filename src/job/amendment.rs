@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Job;
+use crate::placement::Placement;
 use crate::queue::Concurrency;
 use crate::retry::Retry;
 use crate::spec::StopPolicy;
 use crate::time::Timestamp;
+use crate::workspace::Uploads;
 
 /// The changeable parts of a job, all of them as they are to be.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,12 +35,16 @@ pub struct Amendment {
     pub concurrency: Option<Concurrency>,
     /// Whether it is tried again if it fails.
     pub retry: Option<Retry>,
+    /// Where in a cluster it may run.
+    pub placement: Option<Placement>,
     /// It does not start before this moment.
     pub run_at: Option<Timestamp>,
     /// It does not start before it is released.
     pub hold: bool,
     /// Between two attempts, when the next one may begin.
     pub next_attempt_at: Option<Timestamp>,
+    /// Where files are that were uploaded for it.
+    pub uploads: Option<Box<Uploads>>,
 }
 
 impl Amendment {
@@ -57,9 +63,11 @@ impl Amendment {
             weight: spec.weight,
             concurrency: spec.concurrency.clone(),
             retry: spec.retry.clone(),
+            placement: spec.placement.clone(),
             run_at: job.run_at,
             hold: job.hold,
             next_attempt_at: job.next_attempt_at,
+            uploads: job.uploads.clone(),
         }
     }
 
@@ -77,6 +85,7 @@ impl Amendment {
             || self.priority != spec.priority
             || self.weight != spec.weight
             || self.concurrency != spec.concurrency
+            || self.placement != spec.placement
             || self.run_at != job.run_at
             || self.hold != job.hold
             || self.next_attempt_at != job.next_attempt_at
@@ -89,6 +98,7 @@ impl Amendment {
         job.run_at = self.run_at;
         job.hold = self.hold;
         job.next_attempt_at = self.next_attempt_at;
+        job.uploads = self.uploads;
         let spec = Arc::make_mut(&mut job.spec);
         spec.timeout = self.timeout;
         spec.stop = self.stop;
@@ -98,6 +108,7 @@ impl Amendment {
         spec.weight = self.weight;
         spec.concurrency = self.concurrency;
         spec.retry = self.retry;
+        spec.placement = self.placement;
         job.expires_at = job.finished_at.map(|at| at.after(self.ttl_after_finished));
     }
 }

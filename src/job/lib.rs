@@ -50,7 +50,7 @@ use sandbox::InForce;
 use schedule::Occurrence;
 pub use signal::Signal;
 pub use spec::Spec;
-use workspace::Artifacts;
+use workspace::{Artifacts, Uploads};
 
 /// Where a job is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -291,6 +291,9 @@ pub struct Job {
     /// What was found of its artifacts, once it has ended, if it has a workspace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifacts: Option<Artifacts>,
+    /// Where files are that were uploaded for it before a node of a cluster had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uploads: Option<Box<Uploads>>,
     /// Which node of a cluster has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Box<Claim>>,
@@ -339,6 +342,7 @@ impl Job {
             output: OutputTotals::default(),
             survivors: Vec::new(),
             artifacts: None,
+            uploads: None,
             claim: None,
             late: None,
         }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use patterns::{PATTERNS_MAX, PatternError, Patterns};
 
-use crate::{JobId, Spec, State};
+use crate::{JobId, NodeName, Spec, State};
 
 /// The longest path within a workspace, in bytes.
 pub const PATH_BYTES: usize = 4095;
@@ -275,6 +275,15 @@ impl Default for ArtifactRules {
             max_files: 10_000,
         }
     }
+}
+
+/// Where files are that were uploaded for a job which waits: they are in no store, and on one disk alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uploads {
+    /// The hub that has them.
+    pub node: NodeName,
+    /// What tells its directory of workspaces from all others.
+    pub place: String,
 }
 
 /// What was found of the artifacts at the end.

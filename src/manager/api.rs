@@ -15,7 +15,7 @@ use job::life::Refusal;
 use job::sandbox::{Baseline, Features};
 use job::time::Timestamp;
 use job::trace::Trace;
-use job::{Idempotency, Job, JobId, Spec};
+use job::{Idempotency, Job, JobId, NodeName, Spec};
 
 /// Who asks, such as `token:default` or `uid:1000`; recorded with what was asked.
 pub type Actor = String;
@@ -79,9 +79,11 @@ pub enum SubmitError {
     /// This is a node of a cluster: jobs come from its hub alone.
     #[error("this is a node of a cluster, and jobs come from its hub")]
     RunnerOnly,
-    /// Its files would be on this machine, which runs no jobs.
-    #[error("this hub runs no jobs itself, and a job with a workspace runs on the hub alone")]
-    NeedsHub,
+    /// Files that were uploaded for it are on the disk of this API node, which does not lead any more.
+    #[error(
+        "files that were uploaded for it are on the disk of {0}, which is not the hub any more"
+    )]
+    UploadsElsewhere(NodeName),
     /// There are no nodes to choose from.
     #[error("this service is not the hub of a cluster, so there are no nodes to choose from")]
     NoNodes,

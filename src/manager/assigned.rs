@@ -2,6 +2,8 @@
 //!
 //! How a message travels is not known here.
 
+mod files;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +49,18 @@ pub struct NotTaken {
     pub why: String,
     /// It would not on another try either.
     pub is_final: bool,
+}
+
+impl From<SubmitError> for NotTaken {
+    fn from(error: SubmitError) -> Self {
+        Self {
+            is_final: matches!(
+                error,
+                SubmitError::Unavailable(_) | SubmitError::TooHeavy(_) | SubmitError::Workspace(_)
+            ),
+            why: error.to_string(),
+        }
+    }
 }
 
 /// The jobs that a hub has assigned to this node.
@@ -135,16 +149,12 @@ impl Assigned {
     pub async fn take(&self, assignment: Assignment) -> Result<(), NotTaken> {
         let Assignment { job, secrets } = assignment;
         let id = job.id;
-        let fence = job.last_fence();
-        loop {
-            match self.fence_of(id).await {
-                Ok(Some(present)) if present >= fence => return Ok(()),
-                // An attempt that the hub has given up for lost makes room for the one that has come in its place.
-                Ok(Some(_)) => self.clear(id).await,
-                Ok(None) => break,
-                Err(error) => self.shared().store_failed(&error),
-            }
-            until(Some(Instant::now() + LOOK_AGAIN)).await;
+        if self.make_room(&job).await {
+            return Ok(());
+        }
+        let is_whole = job.spec.workspace.is_none() || self.shared().workspaces.handover.has(id);
+        if !is_whole {
+            return Err(NotTaken::for_now("its files are not here"));
         }
         linux::failpoint::hit("take.storing");
         let mut taken = self.accept(job, Secrets(secrets)).await;
@@ -160,19 +170,32 @@ impl Assigned {
                 }
             }
         }
-        taken.map_err(|error| NotTaken {
-            is_final: matches!(
-                error,
-                SubmitError::Unavailable(_) | SubmitError::TooHeavy(_) | SubmitError::Workspace(_)
-            ),
-            why: error.to_string(),
-        })
+        if taken.is_ok() {
+            self.shared().workspaces.handover.taken(id);
+        }
+        taken.map_err(NotTaken::from)
+    }
+
+    /// Ends an attempt that the hub has given up for lost, before another one comes in its place. `true`: this one is
+    /// there already.
+    async fn make_room(&self, job: &Job) -> bool {
+        // What has no claim yet gets the next one.
+        let next = job.last_fence().saturating_add(1);
+        let fence = job.claim.as_ref().map_or(next, |claim| claim.fence);
+        loop {
+            match self.fence_of(job.id).await {
+                Ok(Some(present)) if present >= fence => return true,
+                Ok(Some(_)) => self.clear(job.id).await,
+                Ok(None) => return false,
+                Err(error) => self.shared().store_failed(&error),
+            }
+            until(Some(Instant::now() + LOOK_AGAIN)).await;
+        }
     }
 
     async fn accept(&self, job: Job, secrets: Secrets) -> Result<(), SubmitError> {
         let shared = self.shared();
-        shared.resolver.check_apart(&job.spec).await?;
-        shared.ready()?;
+        submit::check(shared, &job.spec).await?;
         let newcomer = Newcomer {
             job,
             secrets,
@@ -302,6 +325,8 @@ impl Assigned {
     pub async fn forget(&self, ids: Vec<JobId>) {
         for id in ids {
             let Ok(job) = self.manager.get(id).await else {
+                // Its files may have come before it.
+                self.give_files_up(id).await;
                 continue;
             };
             if !job.state.is_terminal() {

@@ -175,8 +175,8 @@ impl Batches {
         self.shared.takes_own()?;
         self.shared.ready().map_err(SubmitError::from)?;
         for (place, job) in submission.jobs.iter().enumerate() {
-            let has_place = self.shared.has_place(&job.spec);
-            has_place.map_err(|error| BatchError::Job(place, error))?;
+            let has_nodes = self.shared.has_nodes(&job.spec);
+            has_nodes.map_err(|error| BatchError::Job(place, error))?;
         }
         let (answer, answered) = oneshot::channel();
         let shared = self.shared.clone();

@@ -11,15 +11,18 @@ use std::sync::Arc;
 
 use nix::sys::stat::FileStat;
 
-use super::api::{LookupError, SubmitError};
+use super::api::{LookupError, RequestError, SubmitError};
 use super::inputs::Part;
+use super::runner::JobRequest;
 use super::runner::workspace::provide;
 use super::shared::Shared;
 use super::workspaces::{Draft, UnpackError};
 pub use archive::Archive;
+use job::amendment::Amendment;
+use job::life::Refusal;
 use job::time::Timestamp;
 use job::workspace::{FileMode, InnerPath, Unpack};
-use job::{Job, JobId};
+use job::{Job, JobId, State};
 use linux::beneath::{self, InTheWay, Kind, Owner};
 use seen::{Seen, Within};
 use store::StoreError;
@@ -57,6 +60,12 @@ pub enum FilesError {
     /// The disk is full.
     #[error("no room")]
     NoRoom,
+    /// The node that has the job is not connected.
+    #[error("the node that has the job is not connected")]
+    NodeUnreachable,
+    /// They cannot be used at this moment, for this reason.
+    #[error("{0}")]
+    Unavailable(String),
     /// The disk fails.
     #[error("{0}")]
     Io(io::Error),
@@ -147,6 +156,7 @@ pub struct Opened {
 /// A file that is being put into a workspace. Nothing is seen of it before [`Upload::finish`].
 #[derive(Debug)]
 pub struct Upload {
+    shared: Arc<Shared>,
     place: Place,
     draft: Draft,
     path: InnerPath,
@@ -255,12 +265,15 @@ impl Files {
             return Err(FilesError::NoRoom);
         }
         let job = shared.get(id).await?;
+        are_here(&shared, &job)?;
+        is_in(&shared, id)?;
         if !job.state.is_terminal() {
             let provided = provide(&shared, &job, BTreeMap::new()).await;
             if let Err(SubmitError::Input { why, .. }) = provided {
                 return Err(why);
             }
             provided.map_err(|error| FilesError::Io(io::Error::other(error)))?;
+            note_upload(&shared, id).await?;
         }
         self.at(id, move |place| {
             if place.job.state.is_terminal() {
@@ -268,6 +281,7 @@ impl Files {
             }
             let workspaces = &shared.workspaces;
             Ok(Upload {
+                shared: shared.clone(),
                 most: workspaces.left(id).min(shared.limits.max_upload_bytes),
                 draft: workspaces.draft()?,
                 place,
@@ -285,6 +299,13 @@ impl Files {
 
     /// Removes a file of a job that has not ended.
     pub async fn remove(&self, id: JobId, path: InnerPath) -> Result<(), FilesError> {
+        let shared = &self.shared;
+        let job = shared.get(id).await?;
+        are_here(shared, &job)?;
+        // Where nothing is, nothing changes.
+        if !job.state.is_terminal() && shared.workspaces.of(id).is_ok() {
+            note_upload(shared, id).await?;
+        }
         self.at(id, move |place| {
             if place.job.state.is_terminal() {
                 return Err(FilesError::Finished);
@@ -292,7 +313,8 @@ impl Files {
             let directory = place.directory.as_ref().ok_or(FilesError::NotFound)?;
             Ok(beneath::remove_file(directory.as_fd(), path.as_str())?)
         })
-        .await
+        .await?;
+        is_in(shared, id)
     }
 
     /// Does something that may block with the directory of a job.
@@ -305,6 +327,7 @@ impl Files {
         if job.spec.workspace.is_none() {
             return Err(FilesError::NoWorkspace);
         }
+        are_here(&self.shared, &job)?;
         let shared = self.shared.clone();
         let done = tokio::task::spawn_blocking(move || {
             let directory = match shared.workspaces.of(id) {
@@ -332,6 +355,7 @@ impl Upload {
 
     /// The file is complete, and what is in it comes into the directory of its path.
     pub async fn unpack(self, form: Unpack) -> Result<(), FilesError> {
+        let (shared, id) = (self.shared.clone(), self.place.job.id);
         let unpacked = tokio::task::spawn_blocking(move || {
             let directory = self.place.directory.as_ref().ok_or(FilesError::NotFound)?;
             let to = (directory.as_fd(), &self.path);
@@ -343,7 +367,8 @@ impl Upload {
         });
         unpacked
             .await
-            .unwrap_or_else(|error| Err(FilesError::Io(io::Error::other(error))))
+            .unwrap_or_else(|error| Err(FilesError::Io(io::Error::other(error))))?;
+        is_in(&shared, id)
     }
 
     /// Writes on.
@@ -359,6 +384,7 @@ impl Upload {
 
     /// The file is complete, and there; `true`: nothing was before.
     pub async fn finish(self) -> Result<bool, FilesError> {
+        let (shared, id) = (self.shared.clone(), self.place.job.id);
         let put = tokio::task::spawn_blocking(move || {
             let Place {
                 directory, owner, ..
@@ -372,8 +398,60 @@ impl Upload {
             )?;
             Ok(is_new)
         });
-        put.await
-            .unwrap_or_else(|error| Err(FilesError::Io(io::Error::other(error))))
+        let is_new = put
+            .await
+            .unwrap_or_else(|error| Err(FilesError::Io(io::Error::other(error))))?;
+        is_in(&shared, id).map(|()| is_new)
+    }
+}
+
+/// Are the files of the job on this machine, as far as it has not been given to another node?
+fn are_here(shared: &Shared, job: &Job) -> Result<(), FilesError> {
+    let Some(node) = shared.lacks_uploads(job).filter(|_| !shared.is_there(job)) else {
+        return Ok(());
+    };
+    Err(FilesError::Unavailable(
+        SubmitError::UploadsElsewhere(node).to_string(),
+    ))
+}
+
+/// Before something is put into the workspace of a job that waits: makes durable where that is, if another one may be the
+/// hub when the job starts.
+async fn note_upload(shared: &Arc<Shared>, id: JobId) -> Result<(), FilesError> {
+    let uploads = shared.uploads();
+    loop {
+        let job = shared.get(id).await?;
+        if uploads.is_none() || job.state != State::Queued || job.uploads == uploads {
+            return Ok(());
+        }
+        let amendment = Amendment {
+            uploads: uploads.clone(),
+            ..Amendment::none(&job)
+        };
+        let amended = shared.ask(id, |reply| {
+            JobRequest::Amend(job.version, Box::new(amendment), reply)
+        });
+        match amended.await {
+            // It has changed by itself: look again.
+            Ok(_) | Err(RequestError::Changed) => {}
+            Err(RequestError::Refused(Refusal::Finished)) => return Err(FilesError::Finished),
+            Err(RequestError::Store(error)) => return Err(error.into()),
+            Err(other) => return Err(FilesError::Unavailable(other.to_string())),
+        }
+    }
+}
+
+/// Is what has just been put here in what the job gets? Not if its directory has left for a node meanwhile.
+fn is_in(shared: &Shared, id: JobId) -> Result<(), FilesError> {
+    let has_gone = shared
+        .room
+        .any_state(id)
+        .is_some_and(|job| shared.is_there(&job));
+    match has_gone || shared.workspaces.handover.is_leaving(id) {
+        true => Err(FilesError::Unavailable(
+            "its files are on their way to its node: try again".to_owned(),
+        )),
+        false => Ok(()),
     }
 }
 

@@ -60,7 +60,7 @@ pub use api::{
 pub use assigned::{Assigned, NotTaken, Watching};
 pub use batches::{BatchError, BatchJob, BatchState, BatchSubmission, BatchUntil, Batches};
 pub use files::{Archive, FileEntry, Files, FilesError, Listing, Opened, Upload, Wanted};
-pub use inputs::Part;
+pub use inputs::{Fetch, FetchFile, Part};
 use job::event::Cursor;
 use job::life::{Refusal, Stop};
 use job::pty::Size;
@@ -88,7 +88,7 @@ pub use stats::Row;
 use store::{EventPage, EventQuery, Store, StoreError};
 use tasks::Spawner;
 pub use tasks::Tasks;
-pub use workspaces::UnpackError;
+pub use workspaces::{Bundle, Parcel, UnpackError};
 
 /// A handle to the job manager; clones are the same manager.
 #[derive(Clone, Debug)]

@@ -95,6 +95,7 @@ pub(super) fn mirror_there(job: &mut Job, there: &Job) {
     job.not_ready_at = there.not_ready_at;
     job.ready_message.clone_from(&there.ready_message);
     job.survivors.clone_from(&there.survivors);
+    job.artifacts.clone_from(&there.artifacts);
     if let Some(process) = &mut job.process {
         // It would be looked for on this machine.
         process.unwatched = None;

@@ -10,12 +10,13 @@ mod link;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
+use crate::inputs::Fetch;
 use account::Slots;
 pub(crate) use account::{Account, Class};
 use file::Saved;
@@ -49,6 +50,7 @@ struct Node {
     is_here: bool,
     link: Option<Link>,
     is_shut: bool,
+    takes_files: bool,
     version: Option<String>,
     labels: Arc<BTreeMap<String, String>>,
     since: (Instant, Timestamp),
@@ -62,6 +64,7 @@ impl Node {
             is_here,
             link: None,
             is_shut: false,
+            takes_files: is_here,
             version: None,
             since: (Instant::now(), clock::wall()),
         }
@@ -72,6 +75,7 @@ impl Node {
             most: self.saved.slots,
             is_open: (self.is_here || self.link.is_some()) && !self.is_shut && !self.saved.draining,
             is_here: self.is_here,
+            takes_files: self.takes_files,
             labels: self.labels.clone(),
         }
     }
@@ -83,7 +87,14 @@ struct Books {
     account: Account,
     last_epoch: u64,
     last_ticket: u64,
+    /// How often what is kept of the nodes has changed.
+    changes: u64,
 }
+
+/// A change of what is kept of the nodes, to be made durable.
+#[must_use]
+#[derive(Clone, Copy, Debug)]
+struct Unsaved(u64);
 
 impl Books {
     fn refresh(&mut self, name: &NodeName) {
@@ -98,6 +109,11 @@ impl Books {
     fn saved(&self) -> Vec<Saved> {
         self.nodes.values().map(|node| node.saved.clone()).collect()
     }
+
+    fn changed(&mut self) -> Unsaved {
+        self.changes += 1;
+        Unsaved(self.changes)
+    }
 }
 
 /// The nodes of a hub.
@@ -111,8 +127,10 @@ pub(super) struct NodeBook {
     state_dir: PathBuf,
     books: Mutex<Books>,
     changed: watch::Sender<()>,
-    /// One at a time writes the file.
-    writing: tokio::sync::Mutex<()>,
+    /// How files of jobs on other nodes are read.
+    fetch: OnceLock<Fetch>,
+    /// One at a time writes the file, and notes up to which change it has.
+    writing: tokio::sync::Mutex<u64>,
 }
 
 /// Where a job's node is.
@@ -167,7 +185,8 @@ impl NodeBook {
             state_dir: state_dir.to_owned(),
             books: Mutex::new(books),
             changed: watch::Sender::new(()),
-            writing: tokio::sync::Mutex::new(()),
+            fetch: OnceLock::new(),
+            writing: tokio::sync::Mutex::new(0),
         })
     }
 
@@ -175,10 +194,9 @@ impl NodeBook {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does this service run jobs itself?
-    pub(super) fn is_node(&self) -> bool {
-        let books = self.books();
-        books.nodes.get(&self.own).is_some_and(|node| node.is_here)
+    /// How files of jobs on other nodes are read; nothing before requests are served.
+    pub(super) fn fetch(&self) -> Option<Fetch> {
+        self.fetch.get().cloned()
     }
 
     /// Tells of every change of what nodes there are.
@@ -309,18 +327,15 @@ impl NodeBook {
 
     /// A node says hello, with the token of this actor. The error says why it may not join, and what to do.
     pub(super) async fn join(&self, hello: Hello, actor: &str) -> Result<Joined, String> {
-        let (joined, saved) = self.admit(hello, actor)?;
-        if let Some(saved) = saved {
-            let written = self.save(saved).await;
-            if let Err(error) = written {
-                self.part(&joined.node, joined.epoch);
-                return Err(format!("the hub cannot note who has joined: {error}"));
-            }
+        let (joined, unsaved) = self.admit(hello, actor)?;
+        if let Err(error) = self.save(unsaved).await {
+            self.part(&joined.node, joined.epoch);
+            return Err(format!("the hub cannot note who has joined: {error}"));
         }
         Ok(joined)
     }
 
-    fn admit(&self, hello: Hello, actor: &str) -> Result<(Joined, Option<Vec<Saved>>), String> {
+    fn admit(&self, hello: Hello, actor: &str) -> Result<(Joined, Unsaved), String> {
         let name = hello.node;
         if hello.protocol != PROTOCOL {
             return Err(format!(
@@ -364,6 +379,7 @@ impl NodeBook {
         };
         let mut node = Node::new(saved.clone(), false);
         node.version = Some(hello.version);
+        node.takes_files = hello.takes_files;
         node.link = Some(Link {
             epoch,
             place: hello.place,
@@ -379,14 +395,29 @@ impl NodeBook {
             epoch,
             outgoing: receiver,
         };
-        Ok((joined, is_new.then(|| books.saved())))
+        // What could not be written before is not durable yet, though nothing has changed since.
+        let unsaved = match is_new {
+            true => books.changed(),
+            false => Unsaved(books.changes),
+        };
+        Ok((joined, unsaved))
     }
 
-    async fn save(&self, nodes: Vec<Saved>) -> std::io::Result<()> {
-        let _turn = self.writing.lock().await;
+    /// Makes a change durable, and with it all that have come by then: of a thousand nodes that join at once, few write.
+    async fn save(&self, Unsaved(change): Unsaved) -> std::io::Result<()> {
+        let mut written = self.writing.lock().await;
+        if *written >= change {
+            return Ok(());
+        }
+        let (nodes, changes) = {
+            let books = self.books();
+            (books.saved(), books.changes)
+        };
         let state_dir = self.state_dir.clone();
-        let written = tokio::task::spawn_blocking(move || file::write(&state_dir, nodes)).await;
-        written.map_err(std::io::Error::other)?
+        let done = tokio::task::spawn_blocking(move || file::write(&state_dir, nodes)).await;
+        done.map_err(std::io::Error::other)??;
+        *written = changes;
+        Ok(())
     }
 
     /// A message of a node; `false` if its link is none any more. Second: nodes can be given jobs that could not.
@@ -417,7 +448,8 @@ impl NodeBook {
                 return (true, false);
             }
             FromNode::Report(report) => report.job.id,
-            FromNode::NotHeld { job }
+            FromNode::Prepared { job }
+            | FromNode::NotHeld { job }
             | FromNode::Refused { job, .. }
             | FromNode::Answer { job, .. } => *job,
         };

@@ -24,10 +24,11 @@ use super::shutdown::Shutdown;
 use super::spans::Exporter;
 use super::stats::Stats;
 use super::tasks::Spawner;
-use super::workspaces::Workspaces;
+use super::workspaces::{Workspaces, handover};
 use super::{Info, NotReady, SubmitError, schedules};
 use job::life::Stop;
 use job::time::Timestamp;
+use job::workspace::Uploads;
 use job::{Cause, Job, JobId, NodeName, Spec, State};
 use linux::clock;
 use linux::sandbox;
@@ -64,6 +65,8 @@ pub(super) struct Shared {
     pub(super) resolver: Arc<Resolver>,
     pub(super) job_dirs: Arc<JobDirs>,
     pub(super) workspaces: Arc<Workspaces>,
+    /// What tells the directory of the workspaces from all others, if this is a hub or was one.
+    place: Option<String>,
     pub(super) lost_jobs: Arc<LostJobs>,
     /// What operators count.
     pub(super) metrics: Arc<Metrics>,
@@ -143,6 +146,7 @@ impl Shared {
                 sampler: setup.otlp.map(|otlp| otlp.sampler),
             }),
             job_dirs: Arc::new(JobDirs::new(setup.jobs)),
+            place: handover::place(&workspaces, nodes.is_some())?,
             workspaces: Arc::new(workspaces),
             lost_jobs: Arc::new(LostJobs::new(
                 host.boot_id.clone(),
@@ -267,16 +271,26 @@ impl Shared {
         }
     }
 
-    /// Can a job with this spec run anywhere? Files are on this machine alone.
-    pub(super) fn has_place(&self, spec: &Spec) -> Result<(), SubmitError> {
-        let nodes = self.nodes.as_ref();
-        if nodes.is_none() && spec.placement.is_some() {
-            return Err(SubmitError::NoNodes);
-        }
-        match nodes.is_some_and(|nodes| spec.workspace.is_some() && !nodes.is_node()) {
-            true => Err(SubmitError::NeedsHub),
+    /// Are there nodes, if a job with this spec wants to choose?
+    pub(super) fn has_nodes(&self, spec: &Spec) -> Result<(), SubmitError> {
+        match self.nodes.is_none() && spec.placement.is_some() {
+            true => Err(SubmitError::NoNodes),
             false => Ok(()),
         }
+    }
+
+    /// Where files are from now on that are uploaded for jobs which wait: nothing but in a cluster, where another one may
+    /// lead when the job starts.
+    pub(super) fn uploads(&self) -> Option<Box<Uploads>> {
+        let node = self.nodes.as_ref()?.own.clone();
+        let place = self.place.clone()?;
+        Some(Box::new(Uploads { node, place }))
+    }
+
+    /// Who has the files that were uploaded for a job, if that is not this one.
+    pub(super) fn lacks_uploads(&self, job: &Job) -> Option<NodeName> {
+        let uploads = job.uploads.as_ref()?;
+        (self.place.as_ref() != Some(&uploads.place)).then(|| uploads.node.clone())
     }
 
     /// Ends those that a job supersedes. They have been kept from starting by now.

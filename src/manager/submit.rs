@@ -17,7 +17,7 @@ use job::queue::OnConflict;
 use job::schedule::{Occurrence, Record};
 use job::spec::Secrets;
 use job::time::Timestamp;
-use job::{Idempotency, Job, JobId};
+use job::{Idempotency, Job, JobId, Spec};
 use linux::clock;
 use store::{Inserted, Insertion, StoreError};
 
@@ -49,7 +49,7 @@ pub(super) async fn submit_planned(
     shared.takes_own()?;
     shared.resolver.check_apart(&submission.spec).await?;
     shared.ready().map_err(SubmitError::from)?;
-    shared.has_place(&submission.spec)?;
+    shared.has_nodes(&submission.spec)?;
     let Submission {
         name,
         labels,
@@ -90,6 +90,7 @@ pub(super) async fn submit_planned(
         last.job_id = Some(id);
     }
     let job = Job {
+        uploads: (!parts.is_empty()).then(|| shared.uploads()).flatten(),
         name,
         labels,
         rerun_of,
@@ -109,6 +110,12 @@ pub(super) async fn submit_planned(
         is_alone,
     };
     accept(shared, newcomer).await
+}
+
+/// Could a job with this spec be accepted here now?
+pub(super) async fn check(shared: &Shared, spec: &Spec) -> Result<(), SubmitError> {
+    shared.resolver.check_apart(spec).await?;
+    Ok(shared.ready()?)
 }
 
 /// A job that is about to be accepted.

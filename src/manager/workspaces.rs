@@ -3,6 +3,7 @@
 //! A job may change its own at any moment, so that all goes through `linux::beneath`. What of it clients may see is
 //! decided in `job::workspace`; whose turn it is to remove something, in `workspaces/sweep`.
 
+pub(super) mod handover;
 pub(super) mod sweep;
 mod unpack;
 pub(super) mod usage;
@@ -23,6 +24,8 @@ use nix::unistd::{UnlinkatFlags, geteuid, syncfs, unlinkat};
 use tokio::sync::Notify;
 
 use super::inputs::Sources;
+use handover::Handover;
+pub use handover::{Bundle, Parcel};
 use job::workspace::{self, Artifacts, Content, FileMode, InnerPath, Input, Kept, Tally, Unpack};
 use job::{Job, JobId};
 use linux::beneath::{self, InTheWay, Kind, Owner};
@@ -52,6 +55,8 @@ pub(super) struct Workspaces {
     all_bytes: AtomicU64,
     /// There is something to remove.
     untidy: Notify,
+    /// Those that go to other nodes or have come from a hub.
+    pub(super) handover: Handover,
 }
 
 /// A file in the making. Dropped, it is gone.
@@ -92,6 +97,7 @@ impl Workspaces {
             most,
             all_bytes: AtomicU64::new(0),
             untidy: Notify::new(),
+            handover: Handover::default(),
         };
         for name in names(workspaces.incoming.as_fd())? {
             workspaces.discard(workspaces.incoming.as_fd(), &name)?;
@@ -102,12 +108,6 @@ impl Workspaces {
     /// A job's own directory; `NotFound` as long as there is none.
     pub(super) fn of(&self, id: JobId) -> io::Result<OwnedFd> {
         beneath::directory(self.root.as_fd(), &id.to_string())
-    }
-
-    /// The jobs that have one. Blocks.
-    pub(super) fn all(&self) -> Vec<JobId> {
-        let names = names(self.root.as_fd()).unwrap_or_default();
-        names.iter().filter_map(|name| name.parse().ok()).collect()
     }
 
     /// Makes a job's directory with its inputs, as far as it has none. Either all of it is there or nothing. Blocks.
@@ -153,7 +153,13 @@ impl Workspaces {
         let directory = beneath::directory(self.incoming.as_fd(), name)?;
         let mut left = self.most;
         for (place, input) in inputs.iter().enumerate() {
-            let draft = self.drafted(&input.content, sources.files.remove(&place), &mut sources)?;
+            let draft = match sources.copies.remove(&place) {
+                Some(copy) => copy.0,
+                None => {
+                    let other = sources.files.remove(&place);
+                    self.drafted(&input.content, other, &mut sources)?
+                }
+            };
             let length = draft.file.metadata()?.len();
             if length > left {
                 let why = UnpackError::TooLarge(self.most);

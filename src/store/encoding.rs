@@ -20,7 +20,7 @@ use job::schedule::Occurrence;
 use job::spec::Secrets;
 use job::time::Timestamp;
 use job::trace::Trace;
-use job::workspace::Artifacts;
+use job::workspace::{Artifacts, Uploads};
 use job::{Attempt, Claim, Job, JobId, Process, Spec, State, Survivor};
 
 /// What a row holds beside the text.
@@ -94,6 +94,8 @@ struct Record<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     artifacts: Option<Cow<'a, Artifacts>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    uploads: Option<Cow<'a, Uploads>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     claim: Option<Cow<'a, Claim>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     late: Option<Cow<'a, Late>>,
@@ -162,6 +164,7 @@ pub(super) fn encode(job: &Job) -> Result<Encoded, Fault> {
         output: job.output,
         survivors: Cow::Borrowed(&job.survivors),
         artifacts: job.artifacts.as_ref().map(Cow::Borrowed),
+        uploads: job.uploads.as_deref().map(Cow::Borrowed),
         claim: job.claim.as_deref().map(Cow::Borrowed),
         late: job.late.as_deref().map(Cow::Borrowed),
     };
@@ -221,6 +224,7 @@ pub(super) fn decode(columns: Columns, text: &str) -> Result<Stored, Fault> {
         output: record.output,
         survivors: record.survivors.into_owned(),
         artifacts: record.artifacts.map(Cow::into_owned),
+        uploads: record.uploads.map(|it| Box::new(it.into_owned())),
         claim: record.claim.map(|it| Box::new(it.into_owned())),
         late: record.late.map(|it| Box::new(it.into_owned())),
     };

@@ -25,7 +25,7 @@ use job::sandbox::{InForce, Part, Sandbox};
 use job::schedule::{Definition, Missed, Occurrence, Overlap, Progress, Record, When};
 use job::selector::{Requirement, Selector};
 use job::spec::*;
-use job::workspace::{ArtifactRules, Artifacts, Content, InnerPath, Input, Workspace};
+use job::workspace::{ArtifactRules, Artifacts, Content, InnerPath, Input, Uploads, Workspace};
 use job::{Attempt, Claim, Process, Signal, State, Survivor};
 use linux::clock;
 
@@ -1170,6 +1170,7 @@ prop_compose! {
         Job {
             late: maybe.map(|_| Box::new(Late { node: "n7".parse().unwrap(), state, exit: None, finished_at: maybe_at })),
             claim: maybe.map(|confirmed| Box::new(Claim { confirmed, seen: version, ..claim("n7") })),
+            uploads: maybe.map(|_| Box::new(Uploads { node: "n7".parse().unwrap(), place: created_by.clone() })),
             artifacts: maybe.map(|truncated| Artifacts { files: version, truncated, missing: path.clone().into_iter().collect(), ..Artifacts::default() }),
             id: JobId::generate(), name, labels, created_by, rerun_of: maybe.map(|_| JobId::generate()), trace: None, run_at: maybe_at, hold: flag, schedule: maybe_at.map(|_| Occurrence { name: path.clone().unwrap_or_default(), due_at: maybe_at }), spec: Arc::new(spec),
             depends_on: if flag { vec![Dependency { awaited: Awaited::Job { job: JobId::generate() }, on: On::Failed }] } else { Vec::new() },

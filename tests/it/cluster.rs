@@ -4,6 +4,7 @@ mod bad_input;
 mod control;
 mod cuts;
 mod faults;
+mod files;
 mod history;
 mod loss;
 mod placement;
@@ -307,11 +308,11 @@ async fn a_hub_runs_jobs_itself_unless_it_is_told_not_to() {
     }
     nodes.sort();
     assert_eq!(nodes, ["hub", "hub", "n1", "n1"]);
-    // Files are on the hub, and so are jobs that have some.
+    // One with files runs here as well.
     let job = json!({
         "script": "cat in.txt",
-        "workspace": {},
         "inputs": [{"path": "in.txt", "text": "here\n"}],
+        "placement": {"nodes": ["hub"]},
     });
     let waiting = cluster.hub.submit(&job).await;
     assert_eq!(waiting["state"], "queued", "{waiting:#}");

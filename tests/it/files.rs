@@ -1,6 +1,6 @@
 //! Files in and out: a directory for each job, what is put in before it starts, and what is kept of it.
 
-mod archives;
+pub(crate) mod archives;
 mod commands;
 pub(crate) mod crash;
 

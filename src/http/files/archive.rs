@@ -24,7 +24,7 @@ use crate::problem::ApiError;
 use crate::query::Params;
 use job::JobId;
 use job::workspace::{InnerPath, Patterns};
-use manager::{Archive, FileEntry};
+use manager::{Archive, Bundle, FileEntry, Parcel};
 
 /// The parameters of each of them.
 pub(crate) const ARCHIVE: &[&str] = &["path", "match", "ticket"];
@@ -80,24 +80,31 @@ async fn archive(
         Form::TarGz => ("application/gzip", "tar.gz"),
         Form::Zip => ("application/zip", "zip"),
     };
-    let mut response = ([(CONTENT_TYPE, kind)], body(archive, form, id)).into_response();
+    let write = move |out: Out| match form {
+        Form::Tar => write_tar(out, &archive)?.flush(),
+        Form::TarGz => {
+            let out = GzEncoder::new(out, Compression::fast());
+            write_tar(out, &archive)?.finish()?.flush()
+        }
+        Form::Zip => write_zip(out, &archive),
+    };
+    let mut response = ([(CONTENT_TYPE, kind)], body(write, id)).into_response();
     as_data(&mut response, kind, &format!("{id}.{suffix}"));
     Ok(response)
 }
 
-fn body(archive: Archive, form: Form, id: JobId) -> Body {
+/// The answer to a node that fetches the files of a job.
+pub(crate) fn bundled(bundle: Bundle, id: JobId) -> Response {
+    let write = move |out: Out| write_bundle(out, &bundle)?.flush();
+    ([(CONTENT_TYPE, "application/x-tar")], body(write, id)).into_response()
+}
+
+type Out = BufWriter<Pieces>;
+
+fn body(write: impl FnOnce(Out) -> io::Result<()> + Send + 'static, id: JobId) -> Body {
     let (sender, receiver) = mpsc::channel(PIECES);
-    let writing = tokio::task::spawn_blocking(move || {
-        let out = BufWriter::with_capacity(PIECE, Pieces(sender));
-        match form {
-            Form::Tar => write_tar(out, &archive)?.flush(),
-            Form::TarGz => {
-                let out = GzEncoder::new(out, Compression::fast());
-                write_tar(out, &archive)?.finish()?.flush()
-            }
-            Form::Zip => write_zip(out, &archive),
-        }
-    });
+    let writing =
+        tokio::task::spawn_blocking(move || write(BufWriter::with_capacity(PIECE, Pieces(sender))));
     let begin = (receiver, writing, id);
     let stream = stream::try_unfold(begin, async |(mut receiver, writing, id)| {
         if let Some(piece) = receiver.recv().await {
@@ -137,6 +144,32 @@ fn write_tar<W: Write>(out: W, archive: &Archive) -> io::Result<W> {
         header.set_mtime(seconds(&entry));
         // A path that is too long for a header gets one of its own.
         tar.append_data(&mut header, &entry.path, whole(file, bytes))
+    })?;
+    tar.into_inner()
+}
+
+fn write_bundle<W: Write>(out: W, bundle: &Bundle) -> io::Result<W> {
+    let mut tar = tar::Builder::new(out);
+    bundle.each(|path, parcel| {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        match parcel {
+            Parcel::Directory => {
+                header.set_entry_type(tar::EntryType::Directory);
+                header.set_mode(0o700);
+                tar.append_data(&mut header, path, io::empty())
+            }
+            Parcel::Link(to) => {
+                header.set_entry_type(tar::EntryType::Symlink);
+                header.set_mode(0o777);
+                tar.append_link(&mut header, path, to)
+            }
+            Parcel::File(file, mode, bytes) => {
+                header.set_size(bytes);
+                header.set_mode(mode);
+                tar.append_data(&mut header, path, whole(file, bytes))
+            }
+        }
     })?;
     tar.into_inner()
 }

@@ -11,7 +11,7 @@ use crate::api::Api;
 use crate::extract::InPath;
 use crate::problem::ApiError;
 use crate::{body, conditions, request, respond, view};
-use manager::{RequestError, Until};
+use manager::{RequestError, SubmitError, Until};
 
 /// How long a patch waits for a change that was made at the same time before it is tried again.
 const BETWEEN: Duration = Duration::from_millis(50);
@@ -30,6 +30,10 @@ pub(crate) async fn patch(
         let amendment = request::parse_amendment(&job, &patch, &api.settings.spec_limits)?;
         if headers.contains_key(IF_MATCH) && !conditions::match_has(&headers, &view::etag(&job)) {
             return Err(ApiError::PreconditionFailed);
+        }
+        let places = amendment.placement != job.spec.placement;
+        if places && amendment.placement.is_some() && api.manager.hub().is_none() {
+            return Err(SubmitError::NoNodes.into());
         }
         match api.manager.amend(id, job.version, amendment).await {
             Ok(job) => Ok(Some(job)),

@@ -79,11 +79,7 @@ impl From<SubmitError> for ApiError {
             }]),
             SubmitError::Draining => Self::Draining,
             SubmitError::RunnerOnly => Self::RunnerOnly,
-            SubmitError::NeedsHub => Self::InvalidSpec(vec![Violation {
-                place: Place::Pointer("/workspace".to_owned()),
-                code: code::INVALID_VALUE,
-                detail: error.to_string(),
-            }]),
+            SubmitError::UploadsElsewhere(_) => Self::FilesUnavailable(error.to_string()),
             SubmitError::NoNodes => Self::InvalidSpec(vec![Violation {
                 place: Place::Pointer("/placement".to_owned()),
                 code: code::INVALID_VALUE,
@@ -116,6 +112,8 @@ impl From<SubmitError> for ApiError {
                     | FilesError::Finished
                     | FilesError::NoRoom
                     | FilesError::Archive(_)
+                    | FilesError::NodeUnreachable
+                    | FilesError::Unavailable(_)
                     | FilesError::Io(_)
                     | FilesError::Store(_)) => return other.into(),
                 };
@@ -186,6 +184,8 @@ impl From<FilesError> for ApiError {
             FilesError::Exists => Self::PreconditionFailed,
             FilesError::Finished => Self::Refused(Refusal::Finished),
             FilesError::NoRoom => Self::NoRoom,
+            FilesError::NodeUnreachable => Self::NodeUnreachable,
+            FilesError::Unavailable(why) => Self::FilesUnavailable(why),
             FilesError::Archive(error) => error.into(),
             FilesError::Io(error) => Self::io("using the files of a job", &error),
             FilesError::Store(error) => error.into(),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value as JsonValue};
 use super::fields::{At, Errors, Fields, boolean, code, seconds};
 use super::{
     ANY_TIME, Body, BodyError, FieldError, NewJob, ONE_MINUTE, SpecLimits, TEN_YEARS, parse_body,
-    parse_queue, parse_submission, retry::retry, rules, stop, times,
+    parse_queue, parse_submission, placement, retry::retry, rules, stop, times,
 };
 use job::Job;
 use job::Spec;
@@ -15,7 +15,7 @@ use job::amendment::Amendment;
 use job::queue::Settings;
 
 /// The members of a spec that an amendment can change.
-const AMENDABLE: [&str; 8] = [
+const AMENDABLE: [&str; 9] = [
     "timeout_seconds",
     "stop",
     "ttl_seconds_after_finished",
@@ -24,6 +24,7 @@ const AMENDABLE: [&str; 8] = [
     "weight",
     "concurrency",
     "retry",
+    "placement",
 ];
 
 /// Reads the body of `PATCH /jobs/{id}` as a change of this job.
@@ -61,9 +62,11 @@ pub fn parse_amendment(
             weight: f.or(usual.weight, "weight", rules::weight),
             concurrency: f.optional("concurrency", rules::concurrency),
             retry: f.optional("retry", retry),
+            placement: f.optional("placement", placement::placement),
             run_at: f.optional("run_at", times::moment),
             hold: f.or_default("hold", boolean),
             next_attempt_at: job.next_attempt_at,
+            uploads: job.uploads.clone(),
         };
         f.finish();
         amendment

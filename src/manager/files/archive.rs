@@ -10,6 +10,7 @@ use nix::sys::stat::FileStat;
 
 use super::{FileEntry, Files, FilesError, Seen};
 use crate::shared::Shared;
+use crate::workspaces::Bundle;
 use job::JobId;
 use job::workspace::{InnerPath, Patterns};
 use linux::beneath::{self, Kind, Owner};
@@ -42,6 +43,19 @@ impl Files {
                 owner: place.owner,
                 within,
                 patterns,
+            })
+        })
+        .await
+    }
+
+    /// All that is in the job's workspace, for the node that is about to get the job.
+    pub async fn bundle(&self, id: JobId) -> Result<Bundle, FilesError> {
+        let workspaces = self.shared.workspaces.clone();
+        self.at(id, move |place| {
+            Ok(Bundle {
+                workspaces,
+                directory: place.directory.ok_or(FilesError::NotFound)?,
+                owner: place.owner,
             })
         })
         .await

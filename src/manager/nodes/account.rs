@@ -12,6 +12,8 @@ use job::{Job, JobId, NodeName};
 pub(crate) struct Class {
     /// Only the hub itself can run it.
     pub(crate) must_be_here: bool,
+    /// It has files, which not every node takes.
+    pub(crate) has_files: bool,
     pub(crate) weight: u32,
     pub(crate) placement: Option<Arc<Placement>>,
 }
@@ -19,11 +21,12 @@ pub(crate) struct Class {
 impl Class {
     /// That of a job of a hub.
     pub(crate) fn of(job: &Job) -> Self {
-        // Its files are on the hub, or what an attempt on it has left.
+        // What an attempt on the hub has left is there.
         let was_here = job.claim.is_none()
             && (job.attempts.last()).is_some_and(|last| last.lost_with.is_none());
         Self {
-            must_be_here: job.spec.workspace.is_some() || was_here,
+            must_be_here: was_here,
+            has_files: job.spec.workspace.is_some(),
             weight: job.spec.weight,
             placement: job.spec.placement.clone().map(Arc::new),
         }
@@ -32,6 +35,7 @@ impl Class {
     fn allows(&self, name: &NodeName, slots: &Slots) -> bool {
         let placement = self.placement.as_ref();
         (slots.is_here || !self.must_be_here)
+            && (slots.takes_files || !self.has_files)
             && placement.is_none_or(|it| it.allows(name, &slots.labels))
     }
 }
@@ -45,6 +49,8 @@ pub(super) struct Slots {
     pub(super) is_open: bool,
     /// It is this service itself.
     pub(super) is_here: bool,
+    /// It takes jobs with files.
+    pub(super) takes_files: bool,
     pub(super) labels: Arc<BTreeMap<String, String>>,
 }
 
@@ -73,6 +79,7 @@ impl Account {
             most,
             is_open,
             is_here: false,
+            takes_files: true,
             labels: Arc::new([("gpu".to_owned(), gpu.to_string())].into()),
         };
         self.set(&name.parse().expect("it is a name"), Some(slots));
@@ -134,8 +141,17 @@ impl Account {
         {
             return None;
         }
+        let without_files = Class {
+            has_files: false,
+            ..class.clone()
+        };
         Some(match &class.placement {
-            _ if class.must_be_here => "the hub, which has its files, takes no jobs".to_owned(),
+            _ if class.must_be_here => {
+                "the hub, which has what an attempt has left, takes no jobs".to_owned()
+            }
+            _ if class.has_files && self.open(&without_files).next().is_some() => {
+                "no node that it may run on takes jobs with files: upgrade the nodes".to_owned()
+            }
             _ if self.open(class).next().is_some() => {
                 let weight = class.weight;
                 format!("no node that it may run on is large enough for its weight of {weight}")
@@ -222,6 +238,7 @@ mod tests {
             most,
             is_open,
             is_here: false,
+            takes_files: node != "a",
             labels: Arc::new([("gpu".to_owned(), gpu)].into()),
         };
         account.set(&name(node), Some(slots));
@@ -299,6 +316,15 @@ mod tests {
             ..class(1, "")
         };
         assert!(!account.claim(id(9), &here, &[]));
+        // An older node takes no files.
+        let files = Class {
+            has_files: true,
+            ..class(1, "")
+        };
+        let why = account.why_none(&files).unwrap();
+        assert!(why.contains("upgrade"), "{why}");
+        set(&mut account, "c", 2, true);
+        assert_eq!(claimed(&mut account, 4, &files).as_deref(), Some("c"));
     }
 
     #[test]

@@ -30,21 +30,21 @@ impl NodeBook {
 
     /// Lets a node have no new jobs, or again; durable when this returns. `false`: there is no such node.
     pub(super) async fn drain(&self, name: &NodeName, draining: bool) -> std::io::Result<bool> {
-        let saved = {
+        let unsaved = {
             let mut books = self.books();
             let Some(node) = books.nodes.get_mut(name) else {
                 return Ok(false);
             };
             node.saved.draining = draining;
             books.refresh(name);
-            books.saved()
+            books.changed()
         };
-        self.save(saved).await.map(|()| true)
+        self.save(unsaved).await.map(|()| true)
     }
 
     /// Gives a node up: it will not come back. `None`: there is no such node; `Some(false)`: it is connected.
     pub(super) async fn forget(&self, name: &NodeName) -> std::io::Result<Option<bool>> {
-        let saved = {
+        let unsaved = {
             let mut books = self.books();
             match books.nodes.get(name) {
                 None => return Ok(None),
@@ -53,8 +53,8 @@ impl NodeBook {
             }
             books.nodes.remove(name);
             books.refresh(name);
-            books.saved()
+            books.changed()
         };
-        self.save(saved).await.map(|()| Some(true))
+        self.save(unsaved).await.map(|()| Some(true))
     }
 }

@@ -7,11 +7,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::NodeBook;
+use crate::inputs::Fetch;
 use crate::runner::late;
 use crate::shared::Shared;
 use job::placement::OWN_LABELS;
 use job::time::Timestamp;
-use job::{Job, NodeName};
+use job::{Job, JobId, NodeName};
 use protocol::wire::link::{FromNode, Hello, ToNode};
 
 /// What a hub is set up with.
@@ -179,6 +180,19 @@ impl Hub {
     #[must_use]
     pub fn has_link(&self, node: &NodeName, epoch: u64, actor: &str) -> bool {
         self.nodes.has_link(node, epoch, actor)
+    }
+
+    /// Is this node about to get this job?
+    #[must_use]
+    pub fn is_given(&self, node: &NodeName, job: JobId) -> bool {
+        let place = self.nodes.place_of(job);
+        place.is_some_and(|(name, _, _)| name == *node)
+    }
+
+    /// Says how files of jobs on other nodes are read.
+    pub fn fetch_with(&self, fetch: Fetch) {
+        // The first one stays.
+        let _ = self.nodes.fetch.set(fetch);
     }
 
     /// Gives a node no new jobs, or some again; durable when this returns.

@@ -3,6 +3,7 @@
 //! Only a claim that is durable is handed over, and a node takes a job once, however often it is handed over. So a job has
 //! one node for good, unless that has said that it did not take it.
 
+mod files;
 pub(crate) mod late;
 mod place;
 mod restart;
@@ -16,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::requests::{JobRequest, Reply, refused};
-use super::{Next, Runner, STORE_RETRY, WAKEFUL, log, start};
+use super::{Next, Runner, STORE_RETRY, WAKEFUL, log, start, workspace};
 use crate::nodes::{Found, NodeBook, NodeLink};
 use crate::time::until;
 use crate::{RequestError, mirror};
@@ -30,6 +31,7 @@ use linux::{clock, failpoint};
 use protocol::wire::link::{Answered, Ask, AskRefused, Change, FromNode, Report, ToNode};
 
 pub(super) use place::{Chosen, choose, hand_over, take_back};
+use stops::unreachable_now;
 
 /// How long a request waits for a node that is not connected: its server may have been started again.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -54,6 +56,9 @@ async fn store(runner: &mut Runner, events: Vec<Event>) -> bool {
 
 /// A job that an earlier server gave to another node; it holds a slot.
 pub(crate) async fn resume(mut runner: Box<Runner>, secrets: Secrets) {
+    if runner.job.claim.as_ref().is_some_and(|it| it.confirmed) {
+        files::are_there(&runner).await;
+    }
     let next = Away::new(&mut runner, &secrets).follow().await;
     let awake_until = Instant::now() + WAKEFUL;
     runner.go_on(secrets, next, awake_until).await;
@@ -242,7 +247,7 @@ impl<'a> Away<'a> {
                         return left;
                     }
                 }
-                FromNode::Hello(_) | FromNode::Pong { .. } => {}
+                FromNode::Hello(_) | FromNode::Prepared { .. } | FromNode::Pong { .. } => {}
             }
         }
     }
@@ -383,8 +388,9 @@ impl<'a> Away<'a> {
         if *runner.job != *before {
             runner.job.version += 1;
         }
+        let mut is_first = false;
         if let Some(claim) = &mut runner.job.claim {
-            claim.confirmed = true;
+            is_first = !std::mem::replace(&mut claim.confirmed, true);
             claim.seen = seen;
         }
         let mut events: Vec<Event> = report
@@ -419,6 +425,7 @@ impl<'a> Away<'a> {
             }
             runner.shared.leave(runner.job.id);
             runner.shared.metrics.attempt_ended(runner.job.state);
+            workspace::collect(&runner.shared, &mut runner.job).await;
             runner.commit_end_telling(events).await;
             let job = runner.job.id;
             link.send(ToNode::Ack { job, seen });
@@ -437,6 +444,9 @@ impl<'a> Away<'a> {
         }
         failpoint::hit("report.stored");
         runner.publish.send_replace(runner.job.shown());
+        if is_first {
+            files::are_there(runner).await;
+        }
         if runner.job.state != State::Starting {
             runner.answer();
         }
@@ -481,17 +491,5 @@ impl<'a> Away<'a> {
             }
         }
         Next::Over
-    }
-}
-
-/// The node is not there.
-fn unreachable_now(asked: JobRequest) {
-    match asked {
-        JobRequest::Stop(_, reply)
-        | JobRequest::Relay(_, reply)
-        | JobRequest::Amend(_, _, reply) => {
-            let _ = reply.send(Err(RequestError::NodeUnreachable));
-        }
-        JobRequest::Follow => {}
     }
 }

@@ -45,8 +45,20 @@ pub(crate) async fn provide(
     job: &Job,
     parts: BTreeMap<String, Part>,
 ) -> Result<(), SubmitError> {
-    if job.spec.workspace.is_none() || shared.workspaces.of(job.id).is_ok() {
+    if job.spec.workspace.is_none() {
         return Ok(());
+    }
+    // What may be in a directory of an earlier time would not be what was uploaded.
+    if let Some(node) = shared.lacks_uploads(job) {
+        return Err(SubmitError::UploadsElsewhere(node));
+    }
+    if shared.workspaces.of(job.id).is_ok() {
+        return Ok(());
+    }
+    if job.uploads.is_some() && parts.is_empty() {
+        // It was there before anything could be uploaded.
+        let why = "files that were uploaded for it are not there any more";
+        return Err(SubmitError::Workspace(io::Error::other(why)));
     }
     let sources = inputs::open(shared, &job.spec, parts).await?;
     let (shared, id, spec) = (shared.clone(), job.id, job.spec.clone());
@@ -73,6 +85,12 @@ pub(super) async fn collect(shared: &Arc<Shared>, job: &mut Job) {
         return;
     }
     failpoint::hit("artifacts.collecting");
+    if shared.is_there(job) {
+        // The node has looked; what is here are the files that it got.
+        let (workspaces, id) = (shared.workspaces.clone(), job.id);
+        let _ = tokio::task::spawn_blocking(move || workspaces.note_end(id)).await;
+        return;
+    }
     let (shared, ended) = (shared.clone(), job.clone());
     let collected = tokio::task::spawn_blocking(move || {
         shared.workspaces.note_end(ended.id);

@@ -257,7 +257,7 @@ impl Run {
                 | SubmitError::Input { .. }
                 | SubmitError::Archive { .. }
                 | SubmitError::RunnerOnly
-                | SubmitError::NeedsHub
+                | SubmitError::UploadsElsewhere(_)
                 | SubmitError::NoNodes
                 | SubmitError::Unavailable(_)),
             ) => {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use job::{Job, JobId};
 
+use super::handover;
 use crate::shared::Shared;
 
 /// How many entries are removed at a time.
@@ -13,7 +14,7 @@ const BATCH: usize = 1000;
 /// job that has a row, or to nobody.
 pub(crate) async fn start(shared: &Arc<Shared>) {
     let workspaces = shared.workspaces.clone();
-    let found = tokio::task::spawn_blocking(move || workspaces.all());
+    let found = tokio::task::spawn_blocking(move || handover::all(&workspaces));
     let found = found.await.unwrap_or_default();
     let sweeping = shared.clone();
     let mut shutdown = shared.shutdown.subscribe();
@@ -42,7 +43,9 @@ async fn remove_strangers(shared: &Arc<Shared>, found: Vec<JobId>) {
         }
     }
     let workspaces = shared.workspaces.clone();
-    let removed = tokio::task::spawn_blocking(move || workspaces.remove(&strangers));
+    let removed = tokio::task::spawn_blocking(move || {
+        handover::remove_strangers(&workspaces, &strangers);
+    });
     let _ = removed.await;
 }
 
@@ -76,7 +79,15 @@ async fn tidy_ended(shared: &Arc<Shared>) {
 async fn tidy(shared: &Arc<Shared>, job: Job) {
     let workspaces = shared.workspaces.clone();
     let id = job.id;
-    let tidied = tokio::task::spawn_blocking(move || workspaces.tidy(&job));
+    // What has ended on another node has its files there.
+    let is_there = shared.is_there(&job);
+    let tidied = tokio::task::spawn_blocking(move || match is_there {
+        true => {
+            workspaces.remove(&[id]);
+            Ok(())
+        }
+        false => workspaces.tidy(&job),
+    });
     if let Ok(Err(error)) = tidied.await {
         tracing::warn!(job.id = %id, %error, "the workspace of job {id} could not be tidied up: {error}");
     }

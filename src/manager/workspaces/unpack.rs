@@ -14,7 +14,7 @@ use job::workspace::{InnerPath, Unpack};
 use linux::beneath::{self, Owner};
 
 /// The most entries of an archive.
-const ENTRIES_MAX: u64 = 200_000;
+pub(super) const ENTRIES_MAX: u64 = 200_000;
 /// The longest name that stands in an entry of its own, and the longest list of extensions.
 const NAME_BYTES: u64 = 16 << 10;
 const EXTENSIONS_BYTES: u64 = 256 << 10;

@@ -37,6 +37,9 @@ pub struct Hello {
     /// Its labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// It takes jobs with files.
+    #[serde(default)]
+    pub takes_files: bool,
     /// The jobs that it has and that have not ended or are lost, each by which claim.
     #[serde(default)]
     pub jobs: Vec<(JobId, u32)>,
@@ -50,16 +53,21 @@ pub enum FromNode {
     Hello(Hello),
     /// How a job is.
     Report(Box<Report>),
+    /// It has the files of a job that it is about to get.
+    Prepared {
+        /// Which.
+        job: JobId,
+    },
     /// It does not have this job.
     NotHeld {
         /// Which.
         job: JobId,
     },
-    /// It has not taken a job, and has stored nothing of it.
+    /// It has not taken a job or its files, and has stored nothing of it.
     Refused {
         /// Which.
         job: JobId,
-        /// By which claim.
+        /// By which claim; 0 if it has none yet.
         fence: u32,
         /// For people.
         why: String,
@@ -136,7 +144,9 @@ pub enum ToNode {
         /// For people.
         why: String,
     },
-    /// Take this job, unless it is there; then report it.
+    /// Fetch the files of this job, which is about to be assigned; then say so. Only for a node that takes files.
+    Prepare(Box<Job>),
+    /// Take this job, unless it is there; then report it. If it has a workspace, its files have been fetched.
     Assign(Box<Assignment>),
     /// Report a job that was taken, with what has happened after this.
     Follow {
@@ -161,7 +171,7 @@ pub enum ToNode {
         /// What.
         ask: Ask,
     },
-    /// These jobs are gone at the hub: remove what is left of them.
+    /// These jobs are gone at the hub, or go elsewhere: remove what is left of them.
     Forget(Vec<JobId>),
     /// A sign of life; the node answers.
     Ping,

@@ -174,14 +174,6 @@ async fn a_node_takes_jobs_from_its_hub_alone_and_a_hub_without_nodes_of_its_own
             "{reply}"
         );
     }
-    let files = json!({"command": ["true"], "workspace": {}});
-    let reply = cluster.hub.post("/jobs", &files).await;
-    assert_eq!(reply.status, 422, "{reply}");
-    assert_eq!(
-        reply.json()["errors"][0]["pointer"],
-        "/workspace",
-        "{reply}"
-    );
     // What a node cannot do is told as what it is.
     let nobody = json!({"command": ["true"], "weight": 3});
     let reply = cluster.hub.post("/jobs", &nobody).await;

@@ -1,9 +1,10 @@
 //! Jobs choose nodes by labels, and one that fits nowhere holds up none that does.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::Cluster;
-use crate::harness::id;
+use crate::harness::{Server, id};
 
 impl Cluster {
     async fn add_with(&mut self, name: &str, args: &[&str]) {
@@ -122,4 +123,61 @@ async fn a_service_that_is_no_hub_has_no_nodes_to_choose_from() {
     let job = server.run(&json!({"command": ["true"]})).await;
     assert!(job["spec"].get("on_node_loss").is_none() && job["spec"].get("placement").is_none());
     assert_eq!(job["state"], "succeeded", "{job:#}");
+}
+
+#[tokio::test]
+async fn a_job_that_waits_can_be_sent_elsewhere() {
+    let cluster = Cluster::start(2).await;
+    let patch = async |id: &str, placement: Value| {
+        let request = cluster.hub.request(Method::PATCH, &format!("/jobs/{id}"));
+        let request = request.json(&json!({ "placement": placement }));
+        cluster.hub.send(request).await
+    };
+    let nowhere = json!({"node_selector": "procession/arch!=none", "nodes": ["n9"]});
+    let job = cluster.hub.submit(&long(&nowhere)).await;
+    let (id, held) = (id(&job), id(&cluster.hub.submit(&long(&nowhere)).await));
+    assert_eq!(job["state_reason"], "no_matching_node", "{job:#}");
+    let wrong = patch(&id, json!({"node": "n1"})).await;
+    assert_eq!(wrong.status, 422, "{wrong}");
+    assert_eq!(wrong.json()["errors"][0]["pointer"], "/placement/node");
+    // Fields that are not given stay.
+    let changed = patch(&id, json!({"nodes": ["n2"]})).await;
+    assert_eq!(changed.status, 200, "{changed}");
+    assert_eq!(
+        changed.json()["spec"]["placement"],
+        json!({"node_selector": "procession/arch!=none", "nodes": ["n2"]})
+    );
+    let job = cluster.hub.in_state(&id, "running").await;
+    assert_eq!(job["node"], "n2", "{job:#}");
+    let late = patch(&id, json!({"nodes": ["n1"]})).await;
+    assert_eq!(
+        (late.status, late.code().as_str()),
+        (409, "job_not_queued"),
+        "{late}"
+    );
+    // It is kept, and `null` takes it away.
+    let changed = patch(&held, Value::Null).await;
+    assert_eq!(changed.status, 200, "{changed}");
+    assert!(
+        changed.json()["spec"].get("placement").is_none(),
+        "{changed}"
+    );
+    cluster.hub.in_state(&held, "running").await;
+
+    let alone = Server::start().await;
+    let job = alone
+        .submit(&json!({"command": ["true"], "hold": true}))
+        .await;
+    let request = alone.request(
+        Method::PATCH,
+        &format!("/jobs/{}", crate::harness::id(&job)),
+    );
+    let request = request.json(&json!({"placement": {"nodes": ["n1"]}}));
+    let refused = alone.send(request).await;
+    assert_eq!(refused.status, 422, "{refused}");
+    assert_eq!(
+        refused.json()["errors"][0]["pointer"],
+        "/placement",
+        "{refused}"
+    );
 }

@@ -26,12 +26,12 @@ fn through(program: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
     })
 }
 
-fn said(program: &str, args: &[&str], input: &[u8]) -> String {
+pub(crate) fn said(program: &str, args: &[&str], input: &[u8]) -> String {
     String::from_utf8(through(program, args, input)).unwrap()
 }
 
 /// An archive that Python makes of these lines, which use `a` as an open tarfile.
-fn made(lines: &str) -> Vec<u8> {
+pub(crate) fn made(lines: &str) -> Vec<u8> {
     let program = format!(
         "import io, sys, tarfile\nout = io.BytesIO()\na = tarfile.open(fileobj=out, mode='w')\n\
          def add(name, kind=tarfile.REGTYPE, content=b'', link='', mode=0o644):\n\
@@ -42,10 +42,10 @@ fn made(lines: &str) -> Vec<u8> {
     through("python3", &["-c", &program], b"")
 }
 
-const FORM: &str = "multipart/form-data; boundary=b0undary";
+pub(crate) const FORM: &str = "multipart/form-data; boundary=b0undary";
 
 /// A form of these parts, each with its name.
-fn form(parts: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn form(parts: &[(&str, &[u8])]) -> Vec<u8> {
     let mut body = Vec::new();
     for (name, content) in parts {
         let head = format!("--b0undary\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n");

@@ -1824,7 +1824,7 @@ export interface paths {
         };
         /**
          * Where a node joins
-         * @description A WebSocket that a node opens (`procession serve --join`). What is said over it is not part of this contract: hub and node understand each other over versions, and nobody else takes part.
+         * @description A WebSocket that a node opens (`procession serve --join`). What is said over it is not part of this contract.
          */
         get: operations["clusterLink"];
         put?: never;
@@ -1843,10 +1843,27 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Where a node opens a stream for requests of the hub
-         * @description A WebSocket that a node opens. It carries the bytes of HTTP, with the hub as the client.
+         * Where a node opens a stream for the hub
+         * @description A WebSocket that a node opens, with the bytes of HTTP. The hub is the client.
          */
         get: operations["clusterStream"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/cluster/files": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The files of a job, for its node */
+        get: operations["clusterFiles"];
         put?: never;
         post?: never;
         delete?: never;
@@ -3595,6 +3612,8 @@ export interface components {
                 /** @enum {string|null} */
                 policy?: "queue" | "reject" | "newest" | "replace" | null;
             } | null;
+            /** @description While queued. */
+            placement?: null | components["schemas"]["Placement"];
             /** @description Between two attempts, one that allows no further attempt ends the job as the last one has ended. */
             retry?: null | components["schemas"]["Retry"];
         };
@@ -4075,7 +4094,7 @@ export interface components {
          * @description Stable; clients accept codes that they do not know.
          * @enum {string}
          */
-        ProblemCode: "invalid_query" | "invalid_page_token" | "invalid_header" | "invalid_json" | "invalid_request" | "unauthenticated" | "forbidden" | "peer_not_allowed" | "origin_not_allowed" | "policy_forbids" | "privilege_required" | "not_found" | "job_not_found" | "queue_not_found" | "batch_not_found" | "schedule_not_found" | "method_not_allowed" | "not_acceptable" | "body_timeout" | "job_not_started" | "job_stopping" | "job_already_finished" | "job_not_queued" | "queue_in_use" | "token_not_found" | "token_exists" | "too_many_tokens" | "no_tokens" | "depended_on" | "count_differs" | "batch_not_finished" | "batch_jobs_expired" | "file_not_found" | "invalid_path" | "invalid_archive" | "no_workspace" | "not_a_file" | "nothing_to_rerun" | "concurrency_conflict" | "signal_failed" | "stdin_closed" | "stdin_offset_mismatch" | "stdin_taken" | "no_terminal" | "precondition_failed" | "cursor_expired" | "body_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "upgrade_required" | "head_too_large" | "host_not_allowed" | "invalid_spec" | "invalid_body" | "no_such_user" | "no_such_template" | "containment_unavailable" | "sandbox_unavailable" | "sandbox_required" | "idempotency_key_reused" | "secrets_unknown" | "queue_full" | "too_many_streams" | "internal" | "draining" | "not_ready" | "monitor_unavailable" | "ledger_unavailable" | "node_unreachable" | "node_not_found" | "node_connected" | "runner_only" | "store_unavailable" | "no_room";
+        ProblemCode: "invalid_query" | "invalid_page_token" | "invalid_header" | "invalid_json" | "invalid_request" | "unauthenticated" | "forbidden" | "peer_not_allowed" | "origin_not_allowed" | "policy_forbids" | "privilege_required" | "not_found" | "job_not_found" | "queue_not_found" | "batch_not_found" | "schedule_not_found" | "method_not_allowed" | "not_acceptable" | "body_timeout" | "job_not_started" | "job_stopping" | "job_already_finished" | "job_not_queued" | "queue_in_use" | "token_not_found" | "token_exists" | "too_many_tokens" | "no_tokens" | "depended_on" | "count_differs" | "batch_not_finished" | "batch_jobs_expired" | "file_not_found" | "invalid_path" | "invalid_archive" | "no_workspace" | "not_a_file" | "nothing_to_rerun" | "concurrency_conflict" | "signal_failed" | "stdin_closed" | "stdin_offset_mismatch" | "stdin_taken" | "no_terminal" | "precondition_failed" | "cursor_expired" | "body_too_large" | "unsupported_media_type" | "range_not_satisfiable" | "upgrade_required" | "head_too_large" | "host_not_allowed" | "invalid_spec" | "invalid_body" | "no_such_user" | "no_such_template" | "containment_unavailable" | "sandbox_unavailable" | "sandbox_required" | "idempotency_key_reused" | "secrets_unknown" | "queue_full" | "too_many_streams" | "internal" | "draining" | "not_ready" | "monitor_unavailable" | "ledger_unavailable" | "node_unreachable" | "files_unavailable" | "node_not_found" | "node_connected" | "runner_only" | "store_unavailable" | "no_room";
     };
     responses: {
         /** @description An error of the protocol, such as -32020 where a header differs from the body; or `not_found`, where there are no tools. */
@@ -4367,6 +4386,16 @@ export interface components {
         WebSocketOnly: {
             headers: {
                 Upgrade?: "websocket";
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description `store_unavailable`; in a cluster `node_unreachable`, `files_unavailable`: see `detail`. */
+        FilesUnavailable: {
+            headers: {
+                "Retry-After": components["headers"]["Retry-After"];
                 [name: string]: unknown;
             };
             content: {
@@ -4697,7 +4726,7 @@ export interface operations {
                 };
             };
             500: components["responses"]["Internal"];
-            /** @description `draining`; `store_unavailable`: the disk of the state directory fails or is read-only. */
+            /** @description `draining`; `store_unavailable`: the disk of the state directory fails or is read-only; `node_unreachable`. */
             503: {
                 headers: {
                     "Retry-After": components["headers"]["Retry-After"];
@@ -6142,7 +6171,7 @@ export interface operations {
             };
             421: components["responses"]["HostNotAllowed"];
             500: components["responses"]["Internal"];
-            503: components["responses"]["StoreUnavailable"];
+            503: components["responses"]["FilesUnavailable"];
         };
     };
     getFilesTar: {
@@ -6200,7 +6229,7 @@ export interface operations {
             };
             421: components["responses"]["HostNotAllowed"];
             500: components["responses"]["Internal"];
-            503: components["responses"]["StoreUnavailable"];
+            503: components["responses"]["FilesUnavailable"];
         };
     };
     getFilesTarGz: {
@@ -6258,7 +6287,7 @@ export interface operations {
             };
             421: components["responses"]["HostNotAllowed"];
             500: components["responses"]["Internal"];
-            503: components["responses"]["StoreUnavailable"];
+            503: components["responses"]["FilesUnavailable"];
         };
     };
     getFilesZip: {
@@ -6316,7 +6345,7 @@ export interface operations {
             };
             421: components["responses"]["HostNotAllowed"];
             500: components["responses"]["Internal"];
-            503: components["responses"]["StoreUnavailable"];
+            503: components["responses"]["FilesUnavailable"];
         };
     };
     getFile: {
@@ -6420,7 +6449,7 @@ export interface operations {
                 };
             };
             500: components["responses"]["Internal"];
-            503: components["responses"]["StoreUnavailable"];
+            503: components["responses"]["FilesUnavailable"];
         };
     };
     putFile: {
@@ -6530,7 +6559,7 @@ export interface operations {
                 };
             };
             500: components["responses"]["Internal"];
-            503: components["responses"]["StoreUnavailable"];
+            503: components["responses"]["FilesUnavailable"];
             507: components["responses"]["NoRoom"];
         };
     };
@@ -6594,7 +6623,7 @@ export interface operations {
                 };
             };
             500: components["responses"]["Internal"];
-            503: components["responses"]["StoreUnavailable"];
+            503: components["responses"]["FilesUnavailable"];
         };
     };
     getOutput: {
@@ -9750,6 +9779,48 @@ export interface operations {
             };
             421: components["responses"]["HostNotAllowed"];
             426: components["responses"]["WebSocketOnly"];
+        };
+    };
+    clusterFiles: {
+        parameters: {
+            query: {
+                /** @description The name of the node. */
+                node: string;
+                /** @description The number of its link. */
+                epoch: number;
+                /** @description The id of the job. */
+                job: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A tar archive. */
+            200: {
+                headers: {
+                    "Request-Id": components["headers"]["Request-Id"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-tar": string;
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthenticated"];
+            403: components["responses"]["Forbidden"];
+            /** @description `node_not_found`: the node has no such link with this token; `job_not_found`; `not_found`: this is no hub. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            421: components["responses"]["HostNotAllowed"];
+            503: components["responses"]["FilesUnavailable"];
         };
     };
     drain: {

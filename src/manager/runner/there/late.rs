@@ -131,6 +131,7 @@ async fn tell(shared: &Arc<Shared>, id: JobId, node: &NodeName, report: &Report)
     let is_over = late.state.is_terminal();
     job.output = there.output;
     job.usage = there.usage;
+    job.artifacts.clone_from(&there.artifacts);
     job.message = Some(match is_over {
         true => format!(
             "it was given up for lost; node {node} has come back and says that it ended there: {}",

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{Away, store};
+use super::{Away, files, store};
 use crate::nodes::NodeBook;
 use crate::runner::{Next, Runner, Stopping};
+use crate::workspaces::handover;
 use crate::{batches, chains};
 use job::spec::Secrets;
 use job::{Claim, Job, NodeName, State};
@@ -76,8 +77,17 @@ pub(in crate::runner) async fn take_back(runner: &mut Runner) -> bool {
 pub(in crate::runner) async fn hand_over(
     runner: &mut Runner,
     secrets: &Secrets,
-    (node, store_id): (NodeName, String),
+    there: (NodeName, String),
 ) -> Next {
+    let Some(nodes) = runner.shared.nodes.clone() else {
+        return Next::Over;
+    };
+    // What is put there from now on would not be in what the node gets.
+    let _leaving = handover::leave(&runner.shared.workspaces, runner.job.id);
+    if let Err(next) = files::send(runner, &nodes, &there).await {
+        return next;
+    }
+    let (node, store_id) = there;
     let fence = runner.job.last_fence() + 1;
     runner.job.claim = Some(Box::new(Claim {
         node,
@@ -109,6 +119,8 @@ pub(super) fn assignment(job: &Job, secrets: &Secrets) -> Assignment {
     spec.priority = 0;
     spec.start_deadline = None;
     spec.placement = None;
+    // They are in its workspace.
+    spec.inputs.clear();
     spec.ttl_after_finished = spec.ttl_after_finished.max(KEPT);
     let handed = Job {
         name: job.name.clone(),

@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use super::{Away, store, unreachable_now};
+use super::{Away, store};
 use crate::RequestError;
 use crate::runner::Stopping;
 use crate::runner::requests::JobRequest;
@@ -38,5 +38,17 @@ impl Away<'_> {
             Err(RequestError::NodeUnreachable)
         };
         let _ = reply.send(answer);
+    }
+}
+
+/// The node is not there.
+pub(super) fn unreachable_now(asked: JobRequest) {
+    match asked {
+        JobRequest::Stop(_, reply)
+        | JobRequest::Relay(_, reply)
+        | JobRequest::Amend(_, _, reply) => {
+            let _ = reply.send(Err(RequestError::NodeUnreachable));
+        }
+        JobRequest::Follow => {}
     }
 }
