@@ -31,8 +31,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection that is only for signs of life may take.
 const HASTE: Duration = Duration::from_secs(3);
 
-/// The log is at least so long before there is a snapshot.
-const LONG: u64 = 64 << 20;
+/// The log is at least so long before there is a snapshot; in what is tested little, so that there are some.
+const LONG: u64 = if cfg!(debug_assertions) {
+    256 << 10
+} else {
+    64 << 20
+};
 
 /// An API node that says nothing for so long is not heard, and after the second is forgotten.
 const UNHEARD: Duration = Duration::from_secs(10);
