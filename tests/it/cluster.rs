@@ -7,7 +7,7 @@ mod faults;
 mod history;
 mod loss;
 mod placement;
-mod tls;
+pub(crate) mod tls;
 
 use std::collections::HashMap;
 use std::fs;

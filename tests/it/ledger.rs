@@ -4,6 +4,7 @@ mod faults;
 mod loss;
 mod postgres;
 mod refusals;
+mod tls;
 mod ways;
 
 use std::collections::HashMap;
