@@ -98,7 +98,7 @@ struct Ended {
 async fn serve(config: Config, inherited: Inherited) -> Result<Ended, Failure> {
     failpoint::fail("server.starting").map_err(Failure::system("cannot start the server"))?;
     let lock = wait_for_predecessor(&config.state_dir).await?;
-    let (mut leader, mut keeper, mut status) = (None, None, None);
+    let (mut leader, mut keeper, mut peers) = (None, None, None);
     if let Some(setup) = &config.ledger {
         match ledger::follow(&config, setup, &inherited).await? {
             ledger::Came::Over => {
@@ -113,7 +113,8 @@ async fn serve(config: Config, inherited: Inherited) -> Result<Ended, Failure> {
                     leader: leading,
                     keeper: keeping,
                 } = *lead;
-                (leader, keeper, status) = (Some(leading), Some(keeping), Some(known));
+                (leader, keeper) = (Some(leading), Some(keeping));
+                peers = Some(ledger::peers(setup, &known));
             }
         }
     }
@@ -137,7 +138,7 @@ async fn serve(config: Config, inherited: Inherited) -> Result<Ended, Failure> {
         return Err(Failure::config(ConfigError::OpenToNetwork { listen }));
     }
     let options = Options {
-        ledger: status,
+        ledger: peers,
         ..http_options(&config)
     };
     let connections =
@@ -173,9 +174,16 @@ async fn serve(config: Config, inherited: Inherited) -> Result<Ended, Failure> {
     if config.ledger.is_some() {
         carrying.spawn(ledger::carry(manager.store()));
     }
+    let deposed = connections.deposed();
     let lost = async {
         match &leader {
-            Some(leader) => leader.lost().await,
+            Some(leader) => tokio::select! {
+                why = leader.lost() => why,
+                why = deposed => {
+                    leader.abandon();
+                    why
+                }
+            },
             None => std::future::pending().await,
         }
     };

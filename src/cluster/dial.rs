@@ -17,8 +17,9 @@ use url::Url;
 
 use crate::socket;
 
-/// How long a connection and the answer on it may take.
+/// How long a connection and the answer on it may take; with several addresses less, since another one may do.
 const CONNECT: Duration = Duration::from_secs(10);
+const ONE_OF_MANY: Duration = Duration::from_secs(5);
 
 /// A token is no longer than this.
 const TOKEN_BYTES: usize = 4096;
@@ -170,7 +171,11 @@ impl Dialer {
             .header("Sec-WebSocket-Version", "13")
             .header("Sec-WebSocket-Key", &key);
         let unreachable = |error: reqwest::Error| DialError::Unreachable(root(&error));
-        let answer = tokio::time::timeout(CONNECT * 2, request.send()).await;
+        let limit = match self.bases.len() {
+            1 => CONNECT * 2,
+            _ => ONE_OF_MANY,
+        };
+        let answer = tokio::time::timeout(limit, request.send()).await;
         let answer = answer.map_err(|_| DialError::Unreachable("no answer in time".to_owned()))?;
         let response = answer.map_err(unreachable)?;
         match response.status() {

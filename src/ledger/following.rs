@@ -383,6 +383,7 @@ impl Follower {
             cluster: now.cluster.clone(),
             claim: claim.clone(),
             epoch,
+            takeover: self.setup.takeover,
         };
         let (seq, snapshot) = (unsigned(now.seq), unsigned(now.snapshot));
         let newest = Replica::newest_schema();

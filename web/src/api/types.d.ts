@@ -9835,6 +9835,8 @@ export interface operations {
                     "application/json": {
                         /** @constant */
                         live: true;
+                        /** @description Of an API node with a shared ledger: how often the lead has been taken, as far as it knows. */
+                        epoch?: number;
                     };
                 };
             };
