@@ -1,6 +1,7 @@
 //! Several API nodes over one PostgreSQL: real services and a real database on this machine, any of which may die.
 
 mod faults;
+mod history;
 mod lead;
 mod loss;
 mod postgres;
