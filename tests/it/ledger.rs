@@ -441,5 +441,29 @@ async fn every_api_node_answers_for_all_of_them() {
         metrics.contains("procession_ledger_followers 2\n"),
         "{metrics}"
     );
+    // Who leads and who follows is told with the nodes, and in the check-up.
+    let nodes = follower.get("/nodes").await.json();
+    assert_eq!(nodes["ledger"]["followers"].as_array().unwrap().len(), 2);
+    let said = |args: &[&str]| {
+        let output = follower.client().args(args).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let leading = format!("http://127.0.0.1:{}", all.ports[leader]);
+    let listed = said(&["nodes"]);
+    let rows: Vec<_> = listed.lines().map(str::split_whitespace).collect();
+    let roles = rows.into_iter().filter_map(|mut row| {
+        let url = row.next().filter(|it| it.starts_with("http"))?;
+        Some((url.to_owned(), row.next()?.to_owned()))
+    });
+    let roles: Vec<(String, String)> = roles.collect();
+    assert_eq!(roles.len(), 3, "{listed}");
+    assert_eq!(roles[0], (leading.clone(), "leads".to_owned()), "{listed}");
+    let state_dir = follower.state_dir().display().to_string();
+    let doctor = said(&["doctor", "--state-dir", &state_dir]);
+    assert!(
+        doctor.contains(&format!("{leading} leads, as number 1")),
+        "{doctor}"
+    );
+    assert_eq!(doctor.matches(" follows\n").count(), 2, "{doctor}");
     all.are_equal().await;
 }

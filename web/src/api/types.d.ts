@@ -9555,7 +9555,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description By name. The hub is one of them if it runs jobs itself. */
+            /** @description By name. The hub is one of them if it runs jobs itself. API nodes that share a ledger are in `ledger`. */
             200: {
                 headers: {
                     "Request-Id": components["headers"]["Request-Id"];
@@ -9564,6 +9564,7 @@ export interface operations {
                 content: {
                     "application/json": {
                         nodes: components["schemas"]["Node"][];
+                        ledger?: components["schemas"]["Ledger"];
                     };
                 };
             };
