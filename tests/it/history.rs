@@ -403,7 +403,8 @@ async fn judge(client: &Persistent, id: &str, known: &Known, written: &Written) 
                 !known.restarts || known.sleeps.is_some(),
                 "it is started again: {job:#}"
             );
-            let late = eventually_within(SETTLED, "it is told what became of it", async || {
+            let what = format!("it is told what became of {id} on {}: {job:#}", job["node"]);
+            let late = eventually_within(SETTLED, what, async || {
                 let job = client.get(&format!("/jobs/{id}")).await.json();
                 let state = job["late"]["state"].as_str()?.to_owned();
                 ["succeeded", "failed", "canceled", "lost"]
