@@ -56,7 +56,7 @@ help:
 	@echo 'make pictures           the pictures of README and docs, of a real service (ten minutes)'
 	@echo 'make test-web           the page: types, unit tests, and web/dist is what its sources give (needs Node)'
 	@echo 'make test-page          the page in a browser, on a real service (needs Node and Chromium)'
-	@echo 'make test-manifests     packaging/kubernetes, against the schemas of Kubernetes'
+	@echo 'make test-manifests     packaging/kubernetes, against the schemas of Kubernetes, and the compose files of clusters'
 	@echo 'make test-image         the image, with the program of `make build` (its own Docker engine where none answers, as root)'
 	@echo
 	@echo 'make release-check      before a release: the parts that follow (an hour or more, as root)'
@@ -83,7 +83,7 @@ help:
 	@echo 'make sbom               the list of what the program is made of (CycloneDX), in target/dist'
 	@echo 'make release-upload     what `make dist` has made, to the release of TAG; make image-push, the image as IMAGE'
 	@echo 'make advisories         known vulnerabilities in the dependencies (needs github.com)'
-	@echo 'make soak-cluster       hub and nodes under 500 faults, held against what clients were answered'
+	@echo 'make soak-cluster       a hub, and API nodes with PostgreSQL, each with nodes and under 500 faults, held against what clients were answered'
 	@echo 'make bench              the benchmarks'
 
 # The server prints the address, and a curl line with the token. Built to be there soon: not to be fast or small, and not to be measured.
@@ -369,8 +369,9 @@ soak:
 
 # The checker of histories over as many faults as PROCESSION_CLUSTER_FAULTS says; a seed is printed, and PROCESSION_FAULT_SEED replays it.
 soak-cluster:
+	scripts/need.sh pg_ctlcluster=postgresql pgbouncer
 	PROCESSION_CLUSTER_FAULTS=$${PROCESSION_CLUSTER_FAULTS:-500} \
-		$(CARGO) test --locked --test it -- cluster::history --nocapture
+		$(CARGO) test --locked --test it -- cluster::history ledger::history --nocapture --test-threads=1
 
 # FUZZ_TARGETS='spec patch' runs only these, FUZZ_JOBS=2 two at a time.
 CARGO_FUZZ_VERSION := 0.13.2

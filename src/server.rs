@@ -22,10 +22,11 @@ use tokio::time::Instant;
 use crate::cli::doctor;
 use crate::config::{Config, ConfigError, Part};
 use crate::limits;
-use ::ledger::{Leader, Status};
+use ::ledger::Leader;
 use cluster::Node;
 use http::connections::{Auth, Connections, Options};
 use http::doctor::Doctor;
+use http::relay::Peers;
 use linux::failpoint;
 use linux::sys::bound_free_heap;
 use manager::{self, Host, Info, Limits, Manager, Setup, SupervisorSaid, Tasks};
@@ -102,7 +103,7 @@ struct Ended {
 struct Lead {
     leader: Option<Leader>,
     keeper: Option<Box<dyn Keeper>>,
-    status: Option<Status>,
+    peers: Option<Peers>,
 }
 
 /// Waits until this server may write its store; `None` if the supervisor ends it before.
@@ -112,10 +113,10 @@ async fn lead(config: &Config, inherited: &Inherited) -> Result<Option<Lead>, Fa
     };
     Ok(match ledger::follow(config, setup, inherited).await? {
         ledger::Came::Over => None,
-        ledger::Came::Lead(lead, status) => Some(Lead {
+        ledger::Came::Lead(lead, known) => Some(Lead {
             leader: Some(lead.leader),
             keeper: Some(lead.keeper),
-            status: Some(status),
+            peers: Some(ledger::peers(setup, &known)),
         }),
     })
 }
@@ -126,7 +127,7 @@ async fn serve(config: Config, inherited: Inherited) -> Result<Ended, Failure> {
     let Some(Lead {
         leader,
         keeper,
-        status,
+        peers,
     }) = lead(&config, &inherited).await?
     else {
         return Ok(Ended {
@@ -155,7 +156,7 @@ async fn serve(config: Config, inherited: Inherited) -> Result<Ended, Failure> {
         return Err(Failure::config(ConfigError::OpenToNetwork { listen }));
     }
     let options = Options {
-        ledger: status,
+        ledger: peers,
         ..http_options(&config)
     };
     let connections =
@@ -182,9 +183,16 @@ async fn serve(config: Config, inherited: Inherited) -> Result<Ended, Failure> {
     if config.ledger.is_some() {
         carrying.spawn(ledger::carry(manager.store()));
     }
+    let deposed = connections.deposed();
     let lost = async {
         match &leader {
-            Some(leader) => leader.lost().await,
+            Some(leader) => tokio::select! {
+                why = leader.lost() => why,
+                why = deposed => {
+                    leader.abandon();
+                    why
+                }
+            },
             None => std::future::pending().await,
         }
     };

@@ -3,6 +3,7 @@
 //!
 //! Root acts as the owner of the state directory, as whom the service runs. It reads files and asks a running service over the unix socket; it changes nothing.
 
+mod cluster;
 mod health;
 mod machine;
 mod security;
@@ -82,6 +83,9 @@ fn examine(config: &Config, backup: Option<Result<Duration, String>>) -> Vec<Fin
     Finding::collect(|say| {
         security::examine(config, &machine, say);
         health::examine(config, &machine.health, say);
+        if let Some(info) = &machine.info {
+            cluster::examine(info, say);
+        }
     })
 }
 

@@ -70,6 +70,24 @@ struct Node {
 #[derive(Debug, Deserialize)]
 struct List {
     nodes: Vec<Value>,
+    /// Of API nodes that share a ledger.
+    ledger: Option<Value>,
+}
+
+/// As much of a ledger as is shown: who leads, and who follows.
+#[derive(Debug, Deserialize)]
+struct Ledger {
+    leader: String,
+    available: bool,
+    followers: Vec<Follower>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Follower {
+    url: String,
+    version: String,
+    heard: bool,
+    behind: u64,
 }
 
 pub fn list(args: &NodesArgs) -> ExitCode {
@@ -77,14 +95,22 @@ pub fn list(args: &NodesArgs) -> ExitCode {
         let client = Client::new(&args.connect)?;
         let list: List = client.json(|| client.get("/nodes")).await?;
         if args.json {
-            print_json(&json!({"nodes": list.nodes}))?;
+            let mut whole = json!({"nodes": list.nodes});
+            if let Some(ledger) = list.ledger {
+                whole["ledger"] = ledger;
+            }
+            print_json(&whole)?;
             return Ok(ExitCode::SUCCESS);
         }
-        let nodes = list.nodes.iter().map(|node| {
-            Node::deserialize(node).map_err(|error| Failure::NotUnderstood(error.to_string()))
-        });
-        let nodes: Vec<Node> = nodes.collect::<Result<_, _>>()?;
+        let unknown = |error: serde_json::Error| Failure::NotUnderstood(error.to_string());
+        let nodes = list.nodes.iter().map(Node::deserialize);
+        let nodes: Vec<Node> = nodes.collect::<Result<_, _>>().map_err(unknown)?;
         print(&table(&nodes).render(terminal::style()))?;
+        if let Some(ledger) = list.ledger {
+            let ledger = Ledger::deserialize(ledger).map_err(unknown)?;
+            let text = api_nodes(&ledger).render(terminal::style());
+            print(&format!("\n{text}"))?;
+        }
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -158,10 +184,61 @@ fn table(nodes: &[Node]) -> Table {
     table
 }
 
+/// The API nodes, the one that leads first.
+fn api_nodes(ledger: &Ledger) -> Table {
+    let mut table = Table::new(&[
+        ("API NODE", Align::Left),
+        ("ROLE", Align::Left),
+        ("BEHIND", Align::Right),
+        ("VERSION", Align::Left),
+        ("REMARK", Align::Fill),
+    ]);
+    let (colour, remark) = match ledger.available {
+        true => (Colour::Green, ""),
+        false => (Colour::Red, "does not reach PostgreSQL"),
+    };
+    let cells = [ledger.leader.as_str(), "leads", "0", "", remark];
+    table.row(&cells, Some((1, colour)));
+    for follower in &ledger.followers {
+        let (colour, remark) = match follower.heard {
+            true => (Colour::Green, ""),
+            false => (Colour::Red, "is not heard"),
+        };
+        let (url, version) = (follower.url.as_str(), follower.version.as_str());
+        let behind = follower.behind.to_string();
+        let cells = [url, "follows", behind.as_str(), version, remark];
+        table.row(&cells, Some((1, colour)));
+    }
+    table
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::table::Style;
+
+    #[test]
+    fn api_nodes_are_listed_with_who_leads_and_who_is_behind() {
+        let ledger = json!({"role": "leads", "leader": "https://a:8443", "available": true, "followers": [
+            {"url": "https://b:8443", "version": "0.1.0", "heard": true, "behind": 0},
+            {"url": "https://c:8443", "version": "0.1.0", "heard": false, "behind": 12},
+        ]});
+        let ledger = Ledger::deserialize(ledger).unwrap();
+        let text = api_nodes(&ledger).render(Style::default());
+        let lines: Vec<String> = text
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "API NODE ROLE BEHIND VERSION REMARK",
+                "https://a:8443 leads 0",
+                "https://b:8443 follows 0 0.1.0",
+                "https://c:8443 follows 12 0.1.0 is not heard",
+            ]
+        );
+    }
 
     #[test]
     fn a_line_says_how_full_a_node_is_and_what_becomes_of_its_jobs() {

@@ -13,8 +13,9 @@ use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use url::Url;
 
-/// How long a connection and the answer on it may take.
+/// How long a connection and the answer on it may take; with several addresses less, since another one may do.
 const CONNECT: Duration = Duration::from_secs(10);
+const ONE_OF_MANY: Duration = Duration::from_secs(5);
 
 /// A token is no longer than this.
 const TOKEN_BYTES: usize = 4096;
@@ -172,7 +173,9 @@ impl Dialer {
             .header(UPGRADE, "websocket")
             .header("Sec-WebSocket-Version", "13")
             .header("Sec-WebSocket-Key", &key);
-        let response = answer(request, StatusCode::SWITCHING_PROTOCOLS).await?;
+        let response = self
+            .answer(request, StatusCode::SWITCHING_PROTOCOLS)
+            .await?;
         let accept = response.headers().get("sec-websocket-accept");
         if accept.is_none_or(|it| it.as_bytes() != derive_accept_key(key.as_bytes()).as_bytes()) {
             return Err(DialError::NoHub);
@@ -189,28 +192,34 @@ impl Dialer {
         path: &str,
         query: &[(&str, &str)],
     ) -> Result<Response, DialError> {
-        answer(self.request(path, query)?, StatusCode::OK).await
+        self.answer(self.request(path, query)?, StatusCode::OK)
+            .await
     }
-}
 
-/// The answer of the hub, if it is as wanted.
-async fn answer(
-    request: reqwest::RequestBuilder,
-    wanted: StatusCode,
-) -> Result<Response, DialError> {
-    let answer = tokio::time::timeout(CONNECT * 2, request.send()).await;
-    let answer = answer.map_err(|_| DialError::Unreachable("no answer in time".to_owned()))?;
-    let response = answer.map_err(|error| unreachable(&error))?;
-    match response.status() {
-        status if status == wanted => Ok(response),
-        StatusCode::UNAUTHORIZED => Err(DialError::Token),
-        StatusCode::FORBIDDEN => Err(DialError::Scope),
-        StatusCode::NOT_FOUND => Err(DialError::NoHub),
-        status => {
-            let body = response.bytes().await.unwrap_or_default();
-            let problem = serde_json::from_slice::<Problem>(&body);
-            let detail = problem.map_or_else(|_| status.to_string(), |it| it.detail);
-            Err(DialError::Refused(detail))
+    /// The answer of the hub, if it is as wanted.
+    async fn answer(
+        &self,
+        request: reqwest::RequestBuilder,
+        wanted: StatusCode,
+    ) -> Result<Response, DialError> {
+        let limit = match self.bases.len() {
+            1 => CONNECT * 2,
+            _ => ONE_OF_MANY,
+        };
+        let answer = tokio::time::timeout(limit, request.send()).await;
+        let answer = answer.map_err(|_| DialError::Unreachable("no answer in time".to_owned()))?;
+        let response = answer.map_err(|error| unreachable(&error))?;
+        match response.status() {
+            status if status == wanted => Ok(response),
+            StatusCode::UNAUTHORIZED => Err(DialError::Token),
+            StatusCode::FORBIDDEN => Err(DialError::Scope),
+            StatusCode::NOT_FOUND => Err(DialError::NoHub),
+            status => {
+                let body = response.bytes().await.unwrap_or_default();
+                let problem = serde_json::from_slice::<Problem>(&body);
+                let detail = problem.map_or_else(|_| status.to_string(), |it| it.detail);
+                Err(DialError::Refused(detail))
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::layers::auth::Caller;
 use crate::output;
 use crate::policy::Policies;
 use crate::request::SpecLimits;
+use crate::standing::Standing;
 use crate::streams::Streams;
 use crate::tokens::Tokens;
 use crate::tokens::sessions::{Sessions, Tickets};
@@ -57,8 +58,8 @@ pub struct Settings {
     pub policy: Option<Policies>,
     /// Says how safe the service is.
     pub doctor: Doctor,
-    /// What is known of the ledger that this hub shares with other API nodes.
-    pub ledger: Option<ledger::Status>,
+    /// Of a hub that shares its ledger with other API nodes: whether it still leads.
+    pub ledger: Option<Standing>,
     /// The uid of this process, which may use the unix socket.
     pub uid: u32,
     /// `POST /mcp` is there.

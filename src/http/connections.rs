@@ -28,7 +28,9 @@ use crate::doctor::Doctor;
 use crate::layers::auth::{PeerAddress, PeerHub, PeerUid};
 use crate::layers::{guards, rest};
 use crate::policy::{Policies, Policy};
+use crate::relay::Peers;
 use crate::request::SpecLimits;
+use crate::standing::Standing;
 use crate::streams::Streams;
 use crate::tls::{self, Certificates};
 use crate::tokens::sessions::{Maker, Sessions};
@@ -103,8 +105,8 @@ pub struct Options {
     pub allowed_hosts: Vec<String>,
     /// Says how safe the service is with all of its settings.
     pub doctor: Doctor,
-    /// What is known of the ledger that this hub shares with other API nodes.
-    pub ledger: Option<ledger::Status>,
+    /// The other API nodes that this hub shares its ledger with, if it does.
+    pub ledger: Option<Peers>,
 }
 
 /// Everything that is being served.
@@ -119,6 +121,7 @@ pub struct Connections {
     /// What makes codes for browsers; nothing if nobody has to sign in.
     sessions: Option<Sessions>,
     hub_door: HubDoor,
+    standing: Option<Standing>,
 }
 
 impl Connections {
@@ -144,6 +147,7 @@ impl Connections {
         let audit = Arc::new(Audit::open(&options.state_dir)?);
         let (streams, conversations) = Streams::new(options.max_streams);
         let places = Places::new(options.max_connections);
+        let standing = options.ledger.as_ref().map(Standing::new).transpose()?;
         let app = crate::app(
             manager,
             Settings {
@@ -162,7 +166,7 @@ impl Connections {
                     ..SpecLimits::default()
                 },
                 doctor: options.doctor.clone(),
-                ledger: options.ledger.clone(),
+                ledger: standing.clone(),
                 uid: nix::unistd::geteuid().as_raw(),
                 version: env!("CARGO_PKG_VERSION"),
                 commit: option_env!("PROCESSION_COMMIT"),
@@ -194,7 +198,19 @@ impl Connections {
             page,
             sessions: (options.auth == Auth::Token).then_some(sessions),
             hub_door,
+            standing,
         })
+    }
+
+    /// Resolves when another API node leads, as the others say while the ledger cannot be asked; says which.
+    pub fn deposed(&self) -> impl Future<Output = String> + use<> {
+        let standing = self.standing.clone();
+        async move {
+            match standing {
+                Some(standing) => standing.deposed().await,
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// An address that leads a browser on this machine to the page, signed in once if that is needed.

@@ -48,6 +48,7 @@ mod routes;
 mod schedules;
 mod service;
 mod session;
+mod standing;
 mod stats;
 mod stdin;
 mod streams;

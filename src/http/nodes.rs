@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::api::Api;
 use crate::problem::ApiError;
+use crate::relay;
 use job::NodeName;
 use job::time::Timestamp;
 use manager::{Hub, NodeState};
@@ -76,7 +77,12 @@ fn view(hub: &Hub, name: &NodeName) -> Result<NodeView, ApiError> {
 pub(super) async fn list(State(api): State<Api>) -> Result<Response, ApiError> {
     let nodes = hub(&api)?.nodes();
     let nodes: Vec<NodeView> = nodes.into_iter().map(NodeView::from).collect();
-    Ok(Json(json!({"nodes": nodes})).into_response())
+    let mut answer = json!({"nodes": nodes});
+    if let Some(standing) = &api.settings.ledger {
+        // The API nodes, who run no jobs.
+        answer["ledger"] = relay::seen(&standing.status().view());
+    }
+    Ok(Json(answer).into_response())
 }
 
 /// `GET /nodes/{name}`

@@ -55,6 +55,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection to the leader may take, and an answer to whether it is there.
 const CONNECT: Duration = Duration::from_secs(2);
 
+/// How often it is looked whether the leader is reached, and after how many failures it is not.
+const LOOK: Duration = Duration::from_secs(1);
+const FAILURES: u32 = 3;
+
 /// A body of this size is kept until it is answered, so that it can be sent to the next leader.
 const KEPT: u64 = 1 << 20;
 
@@ -83,6 +87,8 @@ struct Inner {
     state_dir: PathBuf,
     uid: u32,
     streams: Streams,
+    /// Does the leader answer this one?
+    reached: watch::Sender<bool>,
 }
 
 /// Everything that is being passed on.
@@ -108,9 +114,11 @@ impl Relaying {
             state_dir: options.state_dir.clone(),
             uid: nix::unistd::geteuid().as_raw(),
             streams,
+            reached: watch::Sender::new(true),
         }));
+        accepting.spawn(relay.clone().look());
         let app = Router::new()
-            .route("/healthz", get(service::healthz))
+            .route("/healthz", get(healthz))
             .route("/readyz", get(readyz))
             .fallback(pass)
             .with_state(relay)
@@ -155,7 +163,7 @@ impl Relaying {
 }
 
 /// Reads the file of the authority, and holds the rule that nothing secret goes over a network in the clear.
-fn client(peers: &Peers) -> Result<Client, String> {
+pub(crate) fn client(peers: &Peers) -> Result<Client, String> {
     let mut builder = Client::builder()
         .redirect(redirect::Policy::none())
         .connect_timeout(CONNECT)
@@ -195,6 +203,11 @@ pub fn check_advertised(text: &str) -> Result<(), String> {
     }
 }
 
+/// `GET /healthz` of an API node that follows.
+async fn healthz(State(relay): State<Relay>) -> Response {
+    service::live(Some(relay.0.peers.status.view().epoch))
+}
+
 /// `GET /readyz` of an API node that follows: it hears the database, and reaches who leads.
 async fn readyz(State(relay): State<Relay>) -> Result<Response, ApiError> {
     let view = relay.0.peers.status.view();
@@ -203,9 +216,7 @@ async fn readyz(State(relay): State<Relay>) -> Result<Response, ApiError> {
     }
     let leader = relay.leader_of(&view);
     let leader = leader.ok_or(ApiError::NotReady("no API node leads"))?;
-    let asked = relay.0.client.get(format!("{leader}/healthz")).send();
-    let answer = timeout(CONNECT, asked).await;
-    if !answer.is_ok_and(|it| it.is_ok_and(|it| it.status() == StatusCode::OK)) {
+    if !relay.answers(&leader).await {
         return Err(ApiError::NotReady("the API node that leads is not reached"));
     }
     Ok(Json(json!({"ready": true, "ledger": seen(&view)})).into_response())
@@ -236,15 +247,40 @@ impl Relay {
         }
     }
 
-    /// Resolves when this one does not lead any more.
-    async fn deposed(self, leader: String) {
-        let mut changes = self.0.peers.status.changes();
+    /// Does the leader answer in time?
+    async fn answers(&self, leader: &str) -> bool {
+        let asked = self.0.client.get(format!("{leader}/healthz")).send();
+        let answer = timeout(CONNECT, asked).await;
+        answer.is_ok_and(|it| it.is_ok_and(|it| it.status() == StatusCode::OK))
+    }
+
+    /// Notes whether the leader is reached, for as long as it is polled: a network may swallow what is sent.
+    async fn look(self) {
+        let mut failures = 0;
+        loop {
+            sleep_until(Instant::now() + LOOK).await;
+            let leader = self.leader_of(&self.0.peers.status.view());
+            failures = match leader {
+                Some(leader) if !self.answers(&leader).await => failures + 1,
+                Some(_) | None => 0,
+            };
+            let is_reached = failures < FAILURES;
+            (self.0.reached).send_if_modified(|it| std::mem::replace(it, is_reached) != is_reached);
+        }
+    }
+
+    /// Resolves when this one does not lead any more, or is not reached.
+    async fn gone(self, leader: String) {
+        let (mut changes, mut reached) =
+            (self.0.peers.status.changes(), self.0.reached.subscribe());
         let other = |view: &View| {
             let url = view.leader.trim_end_matches('/');
             !url.is_empty() && url != leader
         };
-        if changes.wait_for(other).await.is_err() {
-            std::future::pending::<()>().await;
+        // Neither sender goes before this does.
+        tokio::select! {
+            _ = changes.wait_for(other) => {}
+            _ = reached.wait_for(|it| !it) => {}
         }
     }
 
@@ -330,7 +366,7 @@ impl Relay {
             let asked = self.ask(&leader, (&method, &uri, &headers), this);
             let answer = tokio::select! {
                 answer = asked => answer.map_err(|error| error.is_connect()),
-                () = self.clone().deposed(leader.clone()) => Err(false),
+                () = self.clone().gone(leader.clone()) => Err(false),
             };
             let is_undone = match answer {
                 Ok(response) if response.headers().contains_key(RELAYED) => true,
@@ -347,7 +383,7 @@ impl Relay {
         }
     }
 
-    /// The answer, which breaks off if somebody else leads before it is whole.
+    /// The answer, which breaks off if the leader is gone before it is whole.
     fn answered(&self, leader: String, response: reqwest::Response) -> Response {
         let response: axum::http::Response<reqwest::Body> = response.into();
         let mut response = response.map(Body::new);
@@ -361,7 +397,7 @@ impl Relay {
         if is_whole {
             return response;
         }
-        let end = self.clone().deposed(leader);
+        let end = self.clone().gone(leader);
         response.map(|body| {
             Body::new(Bounded {
                 body,
@@ -383,7 +419,7 @@ impl Relay {
         let mut leader_side = leader_side.map_err(|_| ApiError::LedgerUnavailable)?;
         let client_side = client_side.ok_or(ApiError::UpgradeRequired)?;
         let streams = self.0.streams.clone();
-        let deposed = self.clone().deposed(leader);
+        let gone = self.clone().gone(leader);
         self.0.streams.begin(async move {
             let Ok(client) = client_side.await else {
                 return;
@@ -391,7 +427,7 @@ impl Relay {
             let mut client = TokioIo::new(client);
             tokio::select! {
                 _ = tokio::io::copy_bidirectional(&mut client, &mut leader_side) => {}
-                () = deposed => {}
+                () = gone => {}
                 () = streams.ended() => {}
             }
         });

@@ -375,9 +375,24 @@ struct Gate {
     is_conditional: bool,
     /// The node that has the job answers.
     is_forwarded: bool,
+    /// It is about this process, whether it leads or not.
+    is_of_process: bool,
 }
 
-async fn enter(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
+/// What an API node answers counts if it led when it had the answer.
+async fn enter(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let ledger = gate.api.settings.ledger.clone();
+    let ledger = ledger.filter(|_| !gate.is_of_process);
+    let answer = admit(gate, request, next).await;
+    match ledger {
+        Some(standing) if !standing.is_sure() && !Box::pin(standing.holds()).await => {
+            ApiError::LedgerUnavailable.into_response()
+        }
+        Some(_) | None => answer,
+    }
+}
+
+async fn admit(gate: Gate, mut request: Request, next: Next) -> Response {
     let tickets = gate.query.contains(&auth::TICKET);
     let entered = auth::check(&gate.api, &mut request, gate.access, tickets)
         .and_then(|()| query::check_known(request.uri(), gate.query));
@@ -463,6 +478,7 @@ pub(super) fn router(api: &Api) -> Router {
                 // They are about a file of it.
                 && !route.path.contains("/files/")
                 && route.method != PATCH,
+            is_of_process: ["/healthz", "/readyz", "/metrics"].contains(&route.path),
         };
         let handler = route
             .handler

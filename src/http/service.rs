@@ -25,8 +25,18 @@ pub(super) const OPENAPI: &str = include_str!("../../openapi.yaml");
 static PACKED_OPENAPI: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/openapi.yaml.gz"));
 
 /// The process answers.
-pub(super) async fn healthz() -> Response {
-    Json(json!({"live": true})).into_response()
+pub(super) async fn healthz(State(api): State<Api>) -> Response {
+    let ledger = api.settings.ledger.as_ref();
+    live(ledger.map(|it| it.status().view().epoch))
+}
+
+/// The same; API nodes with a common ledger learn so who has led last.
+pub(super) fn live(epoch: Option<u64>) -> Response {
+    let body = match epoch {
+        None => json!({"live": true}),
+        Some(epoch) => json!({"live": true, "epoch": epoch}),
+    };
+    Json(body).into_response()
 }
 
 /// New jobs may come, or with `serving`: requests are answered.
@@ -76,7 +86,7 @@ pub(super) async fn metrics(
     };
     let text = api.manager.metrics().encode(&present, format);
     let text = match &settings.ledger {
-        Some(ledger) => relay::with_series(&text, &ledger.view()),
+        Some(ledger) => relay::with_series(&text, &ledger.status().view()),
         None => text,
     };
     Ok(([(CONTENT_TYPE, kind)], text).into_response())
@@ -277,7 +287,7 @@ pub(super) async fn info(State(api): State<Api>) -> Response {
             .settings
             .ledger
             .as_ref()
-            .map(|it| relay::seen(&it.view())),
+            .map(|it| relay::seen(&it.status().view())),
         features: features(api.manager.hub().is_some()),
     };
     Json(view).into_response()

@@ -12,7 +12,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, Row};
 
 use crate::key::Key;
-use crate::tls::Tls;
+use crate::tls::{self, Tls};
 use crate::{Address, LedgerError};
 use store::Kept;
 
@@ -482,7 +482,7 @@ fn failed(error: &tokio_postgres::Error) -> LedgerError {
     let mut words = error.to_string();
     let mut inner = error.source();
     while let Some(error) = inner {
-        let _ = write!(words, ": {error}");
+        let _ = write!(words, ": {}", tls::said(error));
         inner = error.source();
     }
     const FINAL: [&SqlState; 5] = [

@@ -41,6 +41,8 @@ pub struct Follower {
     claim: String,
     /// What was seen of who leads, and since when that has not changed.
     seen: Option<(Leading, Instant)>,
+    /// The copy has changes that a failover of the database has lost.
+    is_ahead: bool,
     attended: Option<Instant>,
     version: String,
 }
@@ -87,6 +89,7 @@ impl Follower {
             replica: None,
             claim,
             seen: None,
+            is_ahead: false,
             attended: None,
             version: version.to_owned(),
         })
@@ -133,10 +136,16 @@ impl Follower {
             self.recognise().await?;
         }
         let leading = self.leading().await?;
+        let last = unsigned(leading.seq);
+        if self.is_ahead && self.position()?.is_some_and(|it| it.seq <= last) {
+            // They were given back, or others have come in their place.
+            self.is_ahead = false;
+            self.compare(&leading).await?;
+        }
         self.catch_up(&leading).await?;
         self.attend().await?;
         let behind = self.behind(&leading)?;
-        if behind || !self.may_take(&leading) {
+        if behind || !self.may_take(&leading) || self.leaves_it(&leading).await? {
             return Ok(None);
         }
         self.take(&leading).await
@@ -213,20 +222,31 @@ impl Follower {
                 )));
             }
             // A failover has lost what this copy has: who leads appends it again, or this one once it leads.
+            self.is_ahead = true;
             return Ok(());
         }
+        self.compare(&leading).await
+    }
+
+    /// Is the last change of the copy the log's? If it is not, the copy is replaced.
+    async fn compare(&mut self, leading: &Leading) -> Result<(), LedgerError> {
+        let (Some(replica), Some(position)) = (&self.replica, self.position()?) else {
+            return Ok(());
+        };
+        let database = self.database()?;
         replica.note_timeline(database.timeline)?;
         match database.maker(position.seq).await? {
             Some(claim) if claim == position.claim => Ok(()),
             found => {
-                if found.is_some() {
-                    tracing::error!(
+                match found {
+                    None => tracing::warn!("this API node is far behind, and reads the snapshot"),
+                    Some(_) => tracing::error!(
                         "the copy of the store on this machine has a change {} that is not the log's; it is replaced",
                         position.seq
-                    );
+                    ),
                 }
                 self.replica = None;
-                self.load(&leading).await
+                self.load(leading).await
             }
         }
     }
@@ -235,6 +255,7 @@ impl Follower {
         let database = self.database()?;
         let store = &self.setup.store;
         let replica = snapshots::load(database, &self.key, store, leading.snapshot).await?;
+        replica.note_timeline(database.timeline)?;
         self.put_files(&replica)?;
         self.replica = Some(replica);
         Ok(())
@@ -314,6 +335,17 @@ impl Follower {
         is_own || leading.url.is_empty() || self.seen.as_ref().is_some_and(is_silent)
     }
 
+    /// Another one may have changes that a failover of the database has lost: it comes first, if it is there.
+    async fn leaves_it(&self, leading: &Leading) -> Result<bool, LedgerError> {
+        let most = signed(self.position()?.map_or(0, |it| it.seq));
+        let is_long = |(_, since): &(Leading, Instant)| since.elapsed() >= self.setup.takeover * 2;
+        if self.seen.as_ref().is_some_and(is_long) {
+            return Ok(false);
+        }
+        let mut members = self.database()?.members().await?.into_iter();
+        Ok(members.any(|it| it.seq > leading.seq.max(most) && it.url != self.setup.advertise))
+    }
+
     async fn take(&mut self, leading: &Leading) -> Result<Option<Lead>, LedgerError> {
         let claim = uuid::Uuid::now_v7().to_string();
         // Noted first: if the answer is lost, the next look finds a claim of its own.
@@ -351,6 +383,7 @@ impl Follower {
             cluster: now.cluster.clone(),
             claim: claim.clone(),
             epoch,
+            takeover: self.setup.takeover,
         };
         let (seq, snapshot) = (unsigned(now.seq), unsigned(now.snapshot));
         let newest = Replica::newest_schema();

@@ -71,8 +71,11 @@ impl Key {
     pub fn read(path: &Path) -> Result<Self, String> {
         let wrong = |why: &str| format!("--cluster-key-file {}: {why}", path.display());
         let found = fs::metadata(path).map_err(|error| wrong(&error.to_string()))?;
-        if found.mode() & 0o077 != 0 {
-            return Err(wrong("can be read by others; run chmod 600 on it"));
+        // A group may read it, as that of a mounted Secret does.
+        if found.mode() & 0o027 != 0 {
+            return Err(wrong(
+                "can be read or written by others; run chmod 600 on it",
+            ));
         }
         let text = fs::read_to_string(path).map_err(|error| wrong(&error.to_string()))?;
         let bytes = decode(text.trim());
@@ -228,6 +231,8 @@ mod tests {
         assert!(Key::read(&path).unwrap().seals());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(Key::read(&path).unwrap_err().contains("chmod 600"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o440)).unwrap();
+        assert!(Key::read(&path).is_ok(), "as a mounted Secret has it");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(&path, "abc").unwrap();
         assert!(Key::read(&path).unwrap_err().contains("holds no key"));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc as blocking;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant as Moment};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -31,8 +31,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection that is only for signs of life may take.
 const HASTE: Duration = Duration::from_secs(3);
 
-/// The log is at least so long before there is a snapshot.
-const LONG: u64 = 64 << 20;
+/// The log is at least so long before there is a snapshot; in what is tested little, so that there are some.
+const LONG: u64 = if cfg!(debug_assertions) {
+    256 << 10
+} else {
+    64 << 20
+};
 
 /// An API node that says nothing for so long is not heard, and after the second is forgotten.
 const UNHEARD: Duration = Duration::from_secs(10);
@@ -50,6 +54,8 @@ pub(crate) struct Title {
     pub(crate) cluster: String,
     pub(crate) claim: String,
     pub(crate) epoch: i64,
+    /// So long do the others wait for a word of this one.
+    pub(crate) takeover: Duration,
 }
 
 enum Wish {
@@ -62,6 +68,7 @@ enum Wish {
 pub struct Leader {
     wishes: mpsc::UnboundedSender<Wish>,
     lost: watch::Receiver<Option<String>>,
+    over: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -121,6 +128,7 @@ impl Leader {
     ) -> std::io::Result<(Self, Box<dyn Keeper>)> {
         let (wishes, inbox) = mpsc::unbounded_channel();
         let (lose, lost) = watch::channel(None);
+        let (over, mut is_over) = watch::channel(false);
         let timeline = Arc::new(AtomicU32::new(database.timeline));
         let pen = Pen {
             claim: title.claim.clone(),
@@ -151,7 +159,12 @@ impl Leader {
                     .enable_all()
                     .build();
                 let why = match runtime {
-                    Ok(runtime) => runtime.block_on(desk.run(inbox)),
+                    Ok(runtime) => runtime.block_on(async {
+                        tokio::select! {
+                            why = desk.run(inbox) => why,
+                            _ = is_over.wait_for(|it| *it) => None,
+                        }
+                    }),
                     Err(error) => Some(error.to_string()),
                 };
                 lose.send_replace(why);
@@ -159,6 +172,7 @@ impl Leader {
         let leader = Self {
             wishes,
             lost,
+            over,
             thread: Some(thread),
         };
         Ok((leader, Box::new(pen)))
@@ -171,6 +185,11 @@ impl Leader {
             return std::future::pending().await;
         };
         why.clone().unwrap_or_default()
+    }
+
+    /// Somebody else leads: nothing is appended any more, and nobody waits for what was to be.
+    pub fn abandon(&self) {
+        self.over.send_replace(true);
     }
 
     /// Gives the lead up, once all that was appended is done.
@@ -322,7 +341,9 @@ impl Desk {
     async fn try_append(&mut self, kept: &Kept) -> Result<(), LedgerError> {
         let claim = self.title.claim.clone();
         let database = self.connected().await?;
+        let sent = Moment::now();
         if database.append(&claim, kept).await? {
+            self.confirmed(sent);
             return Ok(());
         }
         let leading = database.leading().await?;
@@ -349,13 +370,22 @@ impl Desk {
         beaten
     }
 
+    /// The others count from when they see what was written, which is not before it was sent.
+    fn confirmed(&self, sent: Moment) {
+        let until = sent.checked_add(self.title.takeover);
+        self.title.status.note(|view| view.sure_until = until);
+    }
+
     async fn try_beat(&mut self) -> Result<(), LedgerError> {
         let claim = self.title.claim.clone();
         let database = self.connected().await?;
+        let sent = Moment::now();
         if !database.beat(&claim).await? {
             let leading = database.leading().await?;
             return Err(deposed(&leading.url));
         }
+        self.confirmed(sent);
+        let database = self.connected().await?;
         let rows = database.members().await?;
         let now = Instant::now();
         let mut members = Vec::new();

@@ -13,8 +13,8 @@ use store::{Position, Replica};
 /// The bytes of the file in one part.
 const PART: usize = 1 << 20;
 
-/// So many changes before a snapshot are kept, for those who follow at a small distance.
-const KEPT: u64 = 1000;
+/// So many changes before a snapshot are kept, for those who follow at a small distance; in what is tested few.
+const KEPT: u64 = if cfg!(debug_assertions) { 50 } else { 1000 };
 
 fn beside(store: &Path, end: &str) -> PathBuf {
     let mut name = store.as_os_str().to_owned();

@@ -62,6 +62,8 @@ pub struct View {
     pub appended: (u64, u64),
     /// The API nodes that follow; known to the one that leads.
     pub members: Vec<Member>,
+    /// Until then nobody else can have taken the lead: an API node that follows waits for so long after each word of this one.
+    pub sure_until: Option<Instant>,
 }
 
 impl View {
@@ -94,6 +96,12 @@ impl Status {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<View> {
         self.0.subscribe()
+    }
+
+    /// Until when this one leads for certain; nothing if it does not know. It may lead after that as well.
+    #[must_use]
+    pub fn sure_until(&self) -> Option<Instant> {
+        self.0.borrow().sure_until
     }
 
     pub(crate) fn note(&self, change: impl FnOnce(&mut View)) {

@@ -1,5 +1,6 @@
 //! TLS to the database, with the certificate and the name of the host checked.
 
+use std::error::Error;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use tokio_rustls::client;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::{CertificateError, ClientConfig, Error as TlsError, RootCertStore};
 
 use crate::Address;
 
@@ -33,6 +34,9 @@ impl Tls {
                     let certificate = certificate.map_err(|it| wrong(it.to_string()))?;
                     roots.add(certificate).map_err(|it| wrong(it.to_string()))?;
                 }
+                if roots.is_empty() {
+                    return Err(wrong("no certificate in PEM".to_owned()));
+                }
             }
             None if address.has_tls() => {
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -46,6 +50,38 @@ impl Tls {
             .with_root_certificates(roots)
             .with_no_client_auth();
         Ok(Self(Arc::new(config)))
+    }
+}
+
+/// The error, with what to do about it if that is known.
+pub(crate) fn said(error: &(dyn Error + 'static)) -> String {
+    match advice(error) {
+        Some(advice) => format!("{advice} ({error})"),
+        None => error.to_string(),
+    }
+}
+
+fn advice(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    let inner = error.downcast_ref::<io::Error>()?.get_ref()?;
+    let TlsError::InvalidCertificate(why) = inner.downcast_ref()? else {
+        return None;
+    };
+    let is_foreign = matches!(
+        why,
+        CertificateError::UnknownIssuer | CertificateError::BadSignature
+    );
+    let is_of_another = matches!(
+        why,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }
+    );
+    match (is_foreign, is_of_another) {
+        (true, _) => Some(
+            "its certificate is not of an authority that is trusted: give that with sslrootcert=FILE",
+        ),
+        (_, true) => {
+            Some("its certificate is not of this host: use the name that it is made out to")
+        }
+        (false, false) => None,
     }
 }
 

@@ -308,7 +308,7 @@ impl Manager {
             // To end what has ended is granted; a lost job may have left processes.
             Ok(_) | Err(RequestError::Refused(Refusal::Finished)) => {
                 let job = self.get(id).await?;
-                Ok(self.shared.end_left(job, &stop).await)
+                Ok(self.shared.end_left(job, &stop).await?)
             }
             Err(error) => Err(error),
         }

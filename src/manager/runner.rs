@@ -105,6 +105,8 @@ pub(super) enum Next {
     Wait(oneshot::Receiver<()>, Option<Stopping>),
     /// It starts. A stop was asked meanwhile.
     Start(Option<Stopping>),
+    /// It is handed over to the node that it has been claimed for.
+    HandOver,
     /// Nothing: the job is over, waits without a task, or is left to the next server.
     Over,
 }
@@ -167,6 +169,7 @@ impl Runner {
             next = match next {
                 Next::Wait(slot, stopping) => self.queue(slot, stopping, awake_until).await,
                 Next::Start(stopping) => self.start(&secrets, stopping).await,
+                Next::HandOver => Box::pin(there::claimed(&mut self, &secrets)).await,
                 Next::Over => break,
             };
             awake_until = Instant::now() + WAKEFUL;

@@ -8,6 +8,7 @@ use nix::unistd::geteuid;
 use tokio::sync::{Semaphore, watch};
 
 use super::admission::Admission;
+use super::api::LookupError;
 use super::chains::Chains;
 use super::job_dirs::JobDirs;
 use super::link::SupervisorLink;
@@ -234,18 +235,22 @@ impl Shared {
     }
 
     /// Begins to end what a lost job has left, wherever that is. Gives the job as it is then.
-    pub(super) async fn end_left(self: &Arc<Self>, job: Arc<Job>, stop: &Stop) -> Arc<Job> {
+    pub(super) async fn end_left(
+        self: &Arc<Self>,
+        job: Arc<Job>,
+        stop: &Stop,
+    ) -> Result<Arc<Job>, LookupError> {
         match (&self.nodes, &job.claim) {
             (Some(nodes), Some(claim)) if self.is_there(&job) => {
                 if job.state == State::Lost {
-                    late::keep_stop(self, job.id, stop).await;
                     nodes.ask_blindly(&claim.node, job.id, Ask::Stop(stop.clone()));
-                    return self.get(job.id).await.unwrap_or(job);
+                    late::keep_stop(self, job.id, stop).await?;
+                    return self.get(job.id).await;
                 }
             }
             _ => self.lost_jobs.end(&job, stop).await,
         }
-        job
+        Ok(job)
     }
 
     /// Is nothing left of a job that has ended, wherever it ran? Waits for as long as `limit` if a stop was asked.

@@ -174,12 +174,13 @@ pub(super) async fn accept(
 /// A new job with what belongs to it, as it is stored.
 pub(super) fn insertion(
     job: &Job,
+    created: Event,
     secrets: &Secrets,
     idempotency: Option<Idempotency>,
     planned: Option<&Planned>,
 ) -> Result<Insertion, StoreError> {
     let mut insertion = Insertion::default();
-    insertion.add(job, secrets, vec![Event::created(job)])?;
+    insertion.add(job, secrets, vec![created])?;
     if let Some(idempotency) = idempotency {
         insertion.keyed(&job.created_by, idempotency, job.id);
     }

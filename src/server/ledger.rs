@@ -122,7 +122,10 @@ pub(super) async fn follow(
         if relaying.is_some() {
             continue;
         }
-        if view.is_heard() && view.seq > 0 && view.seq == view.head && !view.leader.is_empty() {
+        let has_all = view.seq > 0 && view.seq == view.head && !view.leader.is_empty();
+        // One that was there before says that it can do nothing, so that clients and nodes look for another.
+        let is_back = !is_first && view.trouble.is_some();
+        if view.is_heard() && has_all || is_back {
             relaying = Some(relay(config, setup, inherited, &status)?);
             overseer.tell(&ToSupervisor::Ready);
         } else if let Some(why) = view.trouble
@@ -162,13 +165,7 @@ fn relay(
             ConfigError::OpenToNetwork { listen }
         );
     }
-    let peers = Peers {
-        own: setup.advertise.clone(),
-        ca: setup.ca.clone(),
-        takeover: setup.takeover,
-        status: status.clone(),
-    };
-    let relaying = Relaying::start(&http_options(config), peers, listeners);
+    let relaying = Relaying::start(&http_options(config), peers(setup, status), listeners);
     let relaying = relaying.map_err(Failure::config)?;
     let scheme = match config.tls {
         Some(_) => "https",
@@ -184,6 +181,16 @@ fn relay(
         "listening on {url}, and following {leader}"
     );
     Ok(relaying)
+}
+
+/// The other API nodes, and what is known of who leads.
+pub(super) fn peers(setup: &Setup, status: &Status) -> Peers {
+    Peers {
+        own: setup.advertise.clone(),
+        ca: setup.ca.clone(),
+        takeover: setup.takeover,
+        status: status.clone(),
+    }
 }
 
 /// Keeps the files of the state directory that belong to the cluster in the ledger, for as long as it is polled.

@@ -8,7 +8,7 @@ mod files;
 mod history;
 mod loss;
 mod placement;
-mod tls;
+pub(crate) mod tls;
 
 use std::collections::HashMap;
 use std::fs;

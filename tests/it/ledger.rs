@@ -2,20 +2,29 @@
 
 mod faults;
 mod files;
+mod history;
+mod lead;
+mod loss;
 mod postgres;
 mod refusals;
+mod tls;
+mod ways;
 
 use std::collections::HashMap;
 use std::fs;
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cluster::port;
-use crate::harness::{Builder, Reply, Server, eventually, id, program, unique};
+use crate::harness::{Builder, Reply, Server, eventually, eventually_within, id, program, unique};
+use crate::history::SETTLED;
 use postgres::Postgres;
+use ways::Ways;
 
 /// API nodes and the nodes that have joined them.
 struct Apis {
@@ -23,6 +32,11 @@ struct Apis {
     ports: Vec<u16>,
     nodes: Vec<Server>,
     url: String,
+    /// What can be cut between all of them.
+    ways: Option<Ways>,
+    args: Vec<String>,
+    /// The one that answered last is asked first.
+    answered: AtomicUsize,
     keys: tempfile::TempDir,
     client: reqwest::Client,
     // Last: the others end before it.
@@ -38,11 +52,37 @@ impl Apis {
     }
 
     async fn start_at(postgres: Postgres, url: String, apis: usize, nodes: usize) -> Self {
+        let ports = (0..apis).map(|_| port()).collect();
+        Self::start_with(postgres, url, ports, None, &[], nodes).await
+    }
+
+    /// The same with ways that can be cut, and more arguments of the API nodes.
+    async fn start_apart(apis: usize, nodes: usize, args: &[&str]) -> Self {
+        let to = port();
+        let postgres = Postgres::start_on(to);
+        let ports: Vec<u16> = (0..apis).map(|_| port()).collect();
+        let ways = Ways::lay(to, &ports, nodes).await;
+        let url = postgres.url();
+        Self::start_with(postgres, url, ports, Some(ways), args, nodes).await
+    }
+
+    async fn start_with(
+        postgres: Postgres,
+        url: String,
+        ports: Vec<u16>,
+        ways: Option<Ways>,
+        args: &[&str],
+        nodes: usize,
+    ) -> Self {
+        let apis = ports.len();
         let mut all = Self {
             apis: Vec::new(),
-            ports: (0..apis).map(|_| port()).collect(),
+            ports,
             nodes: Vec::new(),
             url,
+            ways,
+            args: args.iter().map(|&it| it.to_owned()).collect(),
+            answered: AtomicUsize::new(0),
             keys: tempfile::tempdir().unwrap(),
             client: reqwest::Client::builder()
                 .timeout(Duration::from_secs(20))
@@ -60,7 +100,7 @@ impl Apis {
             all.apis.push(api);
         }
         for number in 1..=nodes {
-            all.add(&format!("n{number}")).await;
+            all.add(number).await;
         }
         for number in 1..=nodes {
             all.connected(&format!("n{number}")).await;
@@ -70,31 +110,62 @@ impl Apis {
 
     fn builder(&self, number: usize) -> Builder {
         let port = self.ports[number];
+        let (database, advertised) = match &self.ways {
+            Some(ways) => (ways.database[number].url(), ways.apis[number].port),
+            None => (self.url.clone(), port),
+        };
         Server::builder()
             .args(["--listen".to_owned(), format!("127.0.0.1:{port}")])
-            .args(["--advertise".to_owned(), format!("http://127.0.0.1:{port}")])
-            .args(["--cluster", &self.url, "--role", "api"])
+            .args([
+                "--advertise".to_owned(),
+                format!("http://127.0.0.1:{advertised}"),
+            ])
+            .args(["--cluster", &database, "--role", "api"])
+            .args(self.args.clone())
             .args(["--node-name".to_owned(), format!("api{number}")])
             .args(["--api-takeover-seconds", "2", "--cluster-key-file"])
             .args([self.keys.path().join("key").display().to_string()])
     }
 
-    async fn add(&mut self, name: &str) {
+    async fn add(&mut self, number: usize) {
+        let name = format!("n{number}");
         let body = json!({"name": name, "scope": "runner"});
         let reply = self.ask(Method::POST, "/tokens", Some(&body), None).await;
         assert_eq!(reply.status, 201, "{reply}");
-        let token = self.apis[0].scratch().join(name);
+        let token = self.apis[0].scratch().join(&name);
         fs::write(&token, reply.json()["token"].as_str().unwrap()).unwrap();
-        let urls: Vec<String> = self
-            .ports
+        let node = self.node_builder(number).start().await;
+        self.nodes.push(node);
+    }
+
+    /// How node `n1` and so on is started.
+    fn node_builder(&self, number: usize) -> Builder {
+        let name = format!("n{number}");
+        let token = self.apis[0].scratch().join(&name);
+        let ports = match &self.ways {
+            Some(ways) => ways.nodes[number - 1].iter().map(|it| it.port).collect(),
+            None => self.ports.clone(),
+        };
+        let urls: Vec<String> = ports
             .iter()
             .map(|it| format!("http://127.0.0.1:{it}"))
             .collect();
-        let node = Server::builder()
+        Server::builder()
             .args(["--join".to_owned(), urls.join(",")])
             .args(["--join-token-file".to_owned(), token.display().to_string()])
-            .args(["--node-name", name, "--max-running", "4"]);
-        self.nodes.push(node.start().await);
+            .args(["--node-name", &name, "--max-running", "4"])
+            .env("NODE", &name)
+    }
+
+    /// Starts an API node again that was killed, once its server has let go of the port.
+    async fn start_again(&mut self, number: usize) {
+        let port = self.ports[number];
+        eventually("the port is free", async || {
+            TcpListener::bind(("127.0.0.1", port)).ok()
+        })
+        .await;
+        let again = self.builder(number);
+        self.apis[number].start_again(again).await;
     }
 
     async fn connected(&self, name: &str) {
@@ -115,7 +186,10 @@ impl Apis {
         body: Option<&Value>,
         key: Option<&str>,
     ) -> Option<Reply> {
-        for api in &self.apis {
+        let first = self.answered.load(Ordering::Relaxed);
+        for step in 0..self.apis.len() {
+            let number = (first + step) % self.apis.len();
+            let api = &self.apis[number];
             let address = api.address();
             let mut request = self
                 .client
@@ -130,6 +204,7 @@ impl Apis {
             if let Ok(response) = request.send().await
                 && response.status() != 503
             {
+                self.answered.store(number, Ordering::Relaxed);
                 return Some(Reply {
                     status: response.status().as_u16(),
                     headers: response.headers().clone(),
@@ -189,18 +264,42 @@ impl Apis {
     /// The number of the API node that leads, with its epoch.
     async fn leader(&self) -> (usize, u64) {
         eventually("somebody leads", async || {
+            let mut leaders = Vec::new();
             for number in 0..self.apis.len() {
                 if !self.apis[number].is_started() {
                     continue;
                 }
                 let ledger = self.ledger(number).await.unwrap_or_default();
                 if ledger["role"] == "leads" {
-                    return Some((number, ledger["epoch"].as_u64().unwrap()));
+                    leaders.push((number, ledger["epoch"].as_u64().unwrap()));
+                }
+            }
+            leaders.into_iter().max_by_key(|(_, epoch)| *epoch)
+        })
+        .await
+    }
+
+    /// Another API node leads than this one, which led with this number.
+    async fn is_followed(&self, before: usize, epoch: u64) -> usize {
+        eventually_within(SETTLED, "another one leads", async || {
+            for other in (0..self.apis.len()).filter(|it| *it != before) {
+                let ledger = self.ledger(other).await.unwrap_or_default();
+                if ledger["role"] == "leads" && ledger["epoch"].as_u64() > Some(epoch) {
+                    return Some(other);
                 }
             }
             None
         })
         .await
+    }
+
+    /// Stops an API node where it is, or lets it go on. Its supervisor would wake it.
+    fn freeze(&self, number: usize, signal: Signal) {
+        let api = &self.apis[number];
+        let parts = [Some(api.supervisor()), api.server_process()];
+        for part in parts.into_iter().flatten() {
+            let _ = kill(part, signal);
+        }
     }
 
     fn follower(&self, leader: usize) -> usize {
@@ -343,5 +442,29 @@ async fn every_api_node_answers_for_all_of_them() {
         metrics.contains("procession_ledger_followers 2\n"),
         "{metrics}"
     );
+    // Who leads and who follows is told with the nodes, and in the check-up.
+    let nodes = follower.get("/nodes").await.json();
+    assert_eq!(nodes["ledger"]["followers"].as_array().unwrap().len(), 2);
+    let said = |args: &[&str]| {
+        let output = follower.client().args(args).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let leading = format!("http://127.0.0.1:{}", all.ports[leader]);
+    let listed = said(&["nodes"]);
+    let rows: Vec<_> = listed.lines().map(str::split_whitespace).collect();
+    let roles = rows.into_iter().filter_map(|mut row| {
+        let url = row.next().filter(|it| it.starts_with("http"))?;
+        Some((url.to_owned(), row.next()?.to_owned()))
+    });
+    let roles: Vec<(String, String)> = roles.collect();
+    assert_eq!(roles.len(), 3, "{listed}");
+    assert_eq!(roles[0], (leading.clone(), "leads".to_owned()), "{listed}");
+    let state_dir = follower.state_dir().display().to_string();
+    let doctor = said(&["doctor", "--state-dir", &state_dir]);
+    assert!(
+        doctor.contains(&format!("{leading} leads, as number 1")),
+        "{doctor}"
+    );
+    assert_eq!(doctor.matches(" follows\n").count(), 2, "{doctor}");
     all.are_equal().await;
 }

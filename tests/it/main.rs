@@ -29,6 +29,7 @@ mod faults;
 mod files;
 mod follow;
 mod harness;
+mod history;
 mod ledger;
 mod life;
 mod list;

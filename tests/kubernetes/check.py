@@ -1,5 +1,5 @@
 """Holds packaging/kubernetes against Kubernetes' own schemas, Pod Security's profile "restricted", and this project; and the
-compose file of a cluster against this project.
+compose files of clusters against this project.
 
 Run by `make test-manifests`, which installs the schemas. Every check is an assertion with its place.
 """
@@ -86,8 +86,7 @@ def is_of_the_image(pod, container, env):
     check(container["image"] == f"procession:{version}", "the version of the image")
 
 
-def fits_the_program(pod, documents):
-    container, env, mounts, volumes = parts(pod)
+def talks_tls(container, env, mounts, volumes):
     # The names in a Secret of the type kubernetes.io/tls.
     tls = next(path for path, name in mounts.items() if name == "tls")
     check(env["PROCESSION_TLS_CERT"] == f"{tls}/tls.crt" and env["PROCESSION_TLS_KEY"] == f"{tls}/tls.key", "TLS")
@@ -97,6 +96,12 @@ def fits_the_program(pod, documents):
     port = container["ports"][0]
     check(env["PROCESSION_LISTEN"].endswith(f":{port['containerPort']}"), "the port")
     has_probes(container, "HTTPS", "/readyz?serving")
+
+
+def fits_the_program(pod, documents):
+    container, env, mounts, volumes = parts(pod)
+    talks_tls(container, env, mounts, volumes)
+    port = container["ports"][0]
     is_of_the_image(pod, container, env)
     # Of those of one kind, the first is the hub's.
     by_kind = {document["kind"]: document for document in reversed(documents)}
@@ -112,23 +117,57 @@ def fits_the_program(pod, documents):
     check(by_kind["ServiceAccount"]["metadata"]["name"] == pod["serviceAccountName"], "the account")
 
 
-def the_nodes_join_the_hub(nodes, documents):
+def names_its_pods(kind, documents):
+    """The headless Service that a StatefulSet needs."""
+    spec = kind["spec"]
+    names = next(it for it in documents if it["kind"] == "Service" and it["metadata"]["name"] == spec["serviceName"])
+    check(names["spec"]["clusterIP"] == "None", "the names of the pods")
+    labels = spec["template"]["metadata"]["labels"]
+    check(spec["selector"]["matchLabels"] == names["spec"]["selector"] == labels, "the selector of the pods")
+    return names
+
+
+def the_api_nodes_share_a_ledger(apis, documents):
+    spec, pod = apis["spec"], apis["spec"]["template"]["spec"]
+    claims = [claim["metadata"]["name"] for claim in spec["volumeClaimTemplates"]]
+    container, env, mounts, volumes = parts(pod, claims)
+    check(mounts["/var/lib/procession"] in claims, "API nodes that share a state directory")
+    talks_tls(container, env, mounts, volumes)
+    is_of_the_image(pod, container, env)
+    names, service = names_its_pods(apis, documents), documents[1]
+    check(names["spec"]["publishNotReadyAddresses"] is True, "who is not ready is asked who leads")
+    port = names["spec"]["ports"][0]["port"]
+    check(port == container["ports"][0]["containerPort"], "a headless Service maps no ports")
+    domain = f"{names['metadata']['name']}.procession.svc"
+    check(env["PROCESSION_ADVERTISE"] == f"https://$(POD_NAME).{domain}:{port}", "where it is reached")
+    hosts = env["PROCESSION_ALLOWED_HOST"].split(",")
+    for number in range(spec["replicas"]):
+        check(f"{apis['metadata']['name']}-{number}.{domain}" in hosts, "a name that API nodes refuse")
+    check(f"{service['metadata']['name']}.procession.svc" in hosts, "the name that clients use")
+    check(spec["replicas"] in (2, 3) and env["PROCESSION_ROLE"] == "api", "API nodes")
+    secret = next(path for path, name in mounts.items() if name == "cluster")
+    check(env["PROCESSION_CLUSTER"] == f"@{secret}/url", "the password is in no environment")
+    check(env["PROCESSION_CLUSTER_KEY_FILE"] == f"{secret}/key", "what seals the ledger")
+    # src/ledger/key.rs refuses a key that others than owner and group can read.
+    check(volumes["cluster"]["secret"]["defaultMode"] == 0o440, "the mode of the key")
+    authority = next(path for path, name in mounts.items() if name == "ca")
+    check(env["PROCESSION_JOIN_CA"].startswith(f"{authority}/"), "the authority of the others")
+    labels = spec["template"]["metadata"]["labels"]
+    check(service["spec"]["selector"] == labels and "clusterIP" not in service["spec"], "clients reach them")
+    budget = next(it for it in documents if it["kind"] == "PodDisruptionBudget")
+    check(budget["spec"] == {"maxUnavailable": 1, "selector": {"matchLabels": labels}}, "one at a time")
+    return env, service
+
+
+def the_nodes_join(nodes, documents, hub_env, hub):
     spec, pod = nodes["spec"], nodes["spec"]["template"]["spec"]
     claims = [claim["metadata"]["name"] for claim in spec["volumeClaimTemplates"]]
     container, env, mounts, volumes = parts(pod, claims)
     check(mounts["/var/lib/procession"] in claims, "pods that share a state directory")
     has_probes(container, "HTTP", "/readyz")
     is_of_the_image(pod, container, env)
-    services = [document for document in documents if document["kind"] == "Service"]
-    hub, names = services
-    check(spec["serviceName"] == names["metadata"]["name"] and names["spec"]["clusterIP"] == "None", "the names of the pods")
-    labels = spec["template"]["metadata"]["labels"]
-    check(spec["selector"]["matchLabels"] == names["spec"]["selector"] == labels, "the selector of the nodes")
-    check(labels != hub["spec"]["selector"], "clients would reach nodes")
-    deployment = next(document for document in documents if document["kind"] == "Deployment")
-    (hub_container,) = deployment["spec"]["template"]["spec"]["containers"]
-    hub_env = {item["name"]: item["value"] for item in hub_container["env"]}
-    check((hub_env["PROCESSION_CLUSTER"], hub_env["PROCESSION_ROLE"]) == ("local", "api"), "it is no hub")
+    names_its_pods(nodes, documents)
+    check(spec["template"]["metadata"]["labels"] != hub["spec"]["selector"], "clients would reach nodes")
     host = env["PROCESSION_JOIN"].removeprefix("https://")
     check(host.split(".")[0] == hub["metadata"]["name"] and hub["spec"]["ports"][0]["port"] == 443, "another hub")
     check(host in hub_env["PROCESSION_ALLOWED_HOST"].split(","), "a name that the hub refuses")
@@ -144,7 +183,7 @@ def the_nodes_join_the_hub(nodes, documents):
 ENDPOINT = {"port": str, "scheme": str, "interval": str, "authorization": dict, "tlsConfig": dict}
 
 
-def the_monitor_finds_the_service(documents):
+def the_monitor_finds_the_service(documents, env):
     monitor = yaml.safe_load((ROOT / "packaging/prometheus/servicemonitor.yaml").read_text())
     check((monitor["apiVersion"], monitor["kind"]) == ("monitoring.coreos.com/v1", "ServiceMonitor"), "the kind")
     service = next(document for document in documents if document["kind"] == "Service")
@@ -156,10 +195,7 @@ def the_monitor_finds_the_service(documents):
     check(set(endpoint["authorization"]["credentials"]) == {"name", "key"}, "the token's Secret")
     check(set(endpoint["tlsConfig"]) == {"serverName", "ca"}, "its TLS")
     check(set(endpoint["tlsConfig"]["ca"]["secret"]) == {"name", "key"}, "the certificate's Secret")
-    deployment = next(document for document in documents if document["kind"] == "Deployment")
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    hosts = next(item["value"] for item in container["env"] if item["name"] == "PROCESSION_ALLOWED_HOST")
-    check(endpoint["tlsConfig"]["serverName"] in hosts.split(","), "a name that the service refuses")
+    check(endpoint["tlsConfig"]["serverName"] in env["PROCESSION_ALLOWED_HOST"].split(","), "a name that the service refuses")
 
 
 def the_schemas_refuse_what_is_wrong(deployment):
@@ -172,11 +208,12 @@ def the_schemas_refuse_what_is_wrong(deployment):
         check(False, f"taken: {wrong}")
 
 
-def compose_is_a_cluster():
-    """packaging/compose-cluster.yaml: the hub is who its nodes join, and each has what is its own."""
-    whole = yaml.safe_load((ROOT / "packaging/compose-cluster.yaml").read_text())
+def compose_services(name):
+    """The services of a compose file that are Procession: each has what is its own. And the others."""
+    whole = yaml.safe_load((ROOT / "packaging" / name).read_text())
     settings = set(re.findall(r"`(PROCESSION_[A-Z_]+)`", (ROOT / "docs/configuration.md").read_text()))
     services = dict(whole["services"])
+    others = {name: services.pop(name) for name, service in whole["services"].items() if service["image"] != "procession"}
     for name, service in services.items():
         env = service["environment"]
         check(set(env) <= settings, set(env) - settings)
@@ -185,18 +222,57 @@ def compose_is_a_cluster():
         grace = float(service["stop_grace_period"].removesuffix("s"))
         check(grace >= float(env["PROCESSION_SHUTDOWN_GRACE_SECONDS"]) + 5, f"{name}: the grace")
         check(service["volumes"] == [f"{name}:/var/lib/procession"] and name in whole["volumes"], f"{name}: its volume")
-        used = {path.removeprefix("/run/secrets/") for path in env.values() if path.startswith("/run/secrets/")}
+        used = {path.removeprefix("@").removeprefix("/run/secrets/") for path in env.values() if "/run/secrets/" in path}
+        if "db" in others:
+            # The authority of the database is in the address.
+            used.add("ca-pem")
         check(used == set(service["secrets"]) <= set(whole["secrets"]), f"{name}: its secrets")
+        check(env["PROCESSION_NODE_NAME"] == name, f"{name}: its name")
+    for secret, file in whole["secrets"].items():
+        check(file["file"] == f"./{'.'.join(secret.rsplit('-', 1))}", f"{secret}: its file")
+    return services, others
+
+
+def compose_has_nodes(services, join):
+    for name, node in services.items():
+        env = node["environment"]
+        check(name in env["PROCESSION_JOIN_TOKEN_FILE"], f"{name}: its token")
+        check(env["PROCESSION_JOIN"] == join and "ports" not in node, f"{name}: another hub")
+    check(len(services) == 2, "the nodes")
+
+
+def compose_is_a_cluster():
+    """packaging/compose-cluster.yaml: the hub is who its nodes join."""
+    services, others = compose_services("compose-cluster.yaml")
+    check(not others, others)
     hub = services.pop("hub")
     env = hub["environment"]
     check((env["PROCESSION_CLUSTER"], env["PROCESSION_ROLE"]) == ("local", "api"), "it is no hub")
     (port,) = hub["ports"]
     check(port.startswith("127.0.0.1:") and env["PROCESSION_LISTEN"].endswith(port.rsplit(":", 1)[1]), "the port")
-    for name, node in services.items():
-        env = node["environment"]
-        check(env["PROCESSION_NODE_NAME"] == name and name in env["PROCESSION_JOIN_TOKEN_FILE"], f"{name}: its name")
-        check(env["PROCESSION_JOIN"] == "https://hub:8443" and "ports" not in node, f"{name}: another hub")
-    check(len(services) == 2 and hub["environment"]["PROCESSION_ALLOWED_HOST"] == "hub", "the nodes")
+    check(env["PROCESSION_ALLOWED_HOST"] == "hub", "its name")
+    compose_has_nodes(services, "https://hub:8443")
+
+
+def compose_has_a_database():
+    """packaging/compose-postgres.yaml: three API nodes on one database, and nodes that know all of them."""
+    services, others = compose_services("compose-postgres.yaml")
+    names = ["api1", "api2", "api3"]
+    apis = {name: services.pop(name) for name in names}
+    ports = set()
+    for name, api in apis.items():
+        env = api["environment"]
+        check((env["PROCESSION_ROLE"], env["PROCESSION_CLUSTER"]) == ("api", "@/run/secrets/cluster-url"), name)
+        check(env["PROCESSION_ADVERTISE"] == f"https://{name}:8443", f"{name}: where it is reached")
+        check(env["PROCESSION_TLS_CERT"].endswith(f"/{name}-pem"), f"{name}: its certificate")
+        check(env["PROCESSION_ALLOWED_HOST"].split(",") == names, f"{name}: the names that clients use")
+        (port,) = api["ports"]
+        check(port.startswith("127.0.0.1:") and port.endswith(":8443"), f"{name}: the port")
+        ports.add(port)
+    check(len(ports) == 3, "one port for two")
+    (database,) = others.values()
+    check("ssl=on" in database["command"] and "ports" not in database, "the database")
+    compose_has_nodes(services, ",".join(f"https://{name}:8443" for name in names))
 
 
 def main():
@@ -208,16 +284,24 @@ def main():
                 # Raises where the document is not of that version.
                 taken = kubernetes_validate.validate(document, version, strict=True)
                 check(taken == version, f"{path.name}: {document['kind']} in {version}")
-        deployment = next(document for document in documents if document["kind"] == "Deployment")
-        the_schemas_refuse_what_is_wrong(deployment)
-        pod = deployment["spec"]["template"]["spec"]
-        is_restricted(pod)
-        fits_the_program(pod, documents)
-        for nodes in [document for document in documents if document["kind"] == "StatefulSet"]:
-            is_restricted(nodes["spec"]["template"]["spec"])
-            the_nodes_join_the_hub(nodes, documents)
-        the_monitor_finds_the_service(documents)
+        sets = {it["metadata"]["name"]: it for it in documents if it["kind"] == "StatefulSet"}
+        deployments = [document for document in documents if document["kind"] == "Deployment"]
+        for kind in deployments + list(sets.values()):
+            the_schemas_refuse_what_is_wrong(kind)
+            is_restricted(kind["spec"]["template"]["spec"])
+        service = next(document for document in documents if document["kind"] == "Service")
+        if deployments:
+            pod = deployments[0]["spec"]["template"]["spec"]
+            fits_the_program(pod, documents)
+            env = parts(pod)[1]
+        else:
+            env, service = the_api_nodes_share_a_ledger(sets.pop("procession-api"), documents)
+        for nodes in sets.values():
+            check(env["PROCESSION_ROLE"] == "api" and env["PROCESSION_CLUSTER"], "it is no hub")
+            the_nodes_join(nodes, documents, env, service)
+        the_monitor_finds_the_service(documents, env)
     compose_is_a_cluster()
+    compose_has_a_database()
     print(f"kubernetes: {checks} passed, 0 failed")
 
 

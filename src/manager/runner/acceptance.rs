@@ -12,6 +12,7 @@ use crate::room::Superseded;
 use crate::submit::Planned;
 use crate::{Part, SubmitError, Submitted, chains};
 use job::Idempotency;
+use job::event::Event;
 use job::spec::Secrets;
 use linux::failpoint;
 use store::Inserted;
@@ -48,16 +49,25 @@ impl Acceptance {
         failpoint::hit("job.accepting");
         let shared = runner.shared.clone();
         let (arrival, is_alone) = shared.arrivals.come();
-        let is_plain = is_alone && ahead::is_plain(&shared, &runner.job);
+        let is_plain = ahead::is_plain(&runner.job);
+        let created = Event::created(&runner.job);
+        let claimed = match &shared.nodes {
+            Some(nodes) if is_plain => Some(ahead::claim(&mut runner, nodes)),
+            Some(_) | None => None,
+        };
+        let planned = planned.as_ref();
         let insertion =
-            crate::submit::insertion(&runner.job, &secrets, idempotency, planned.as_ref());
+            crate::submit::insertion(&runner.job, created, &secrets, idempotency, planned);
+        if claimed.as_ref().is_some_and(|it| it.is_claimed) {
+            failpoint::hit("claim.storing");
+        }
         let insert = workspace::insert(&runner.shared, &runner.job, (insertion, parts));
-        let (inserted, ahead) = if is_plain {
+        let (inserted, ahead) = if is_plain && is_alone && shared.nodes.is_none() {
             // The first is on its way when the second begins.
             let (inserted, ahead) = tokio::join!(insert, ahead::launch(&runner, &secrets));
             (inserted, Some(ahead))
         } else {
-            (insert.await, None)
+            (insert.await, claimed)
         };
         drop(arrival);
         let refusal = match inserted {
@@ -106,9 +116,13 @@ impl Acceptance {
         if let Some(ahead) = ahead {
             ahead.keep(shared);
             runner.ahead = ahead.link;
-            return match ahead.is_granted {
-                true => Next::Start(None),
-                false => Next::Wait(ahead.has_slot, None),
+            if ahead.is_claimed {
+                failpoint::hit("claim.stored");
+            }
+            return match (ahead.is_claimed, ahead.is_granted) {
+                (true, _) => Next::HandOver,
+                (false, true) => Next::Start(None),
+                (false, false) => Next::Wait(ahead.has_slot, None),
             };
         }
         let (slot, has_slot) = oneshot::channel();

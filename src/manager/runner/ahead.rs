@@ -1,5 +1,6 @@
 //! A start while the job is on its way to the disk: its monitor makes everything ready and waits, and the program is
-//! executed once the job is durable. So the answer takes the longer of the two and not both.
+//! executed once the job is durable. So the answer takes the longer of the two and not both. In a hub, the job is claimed for
+//! its node by the same commit that accepts it.
 //!
 //! Nothing else of the job depends on it: a launch that fails here is made again when the job starts.
 
@@ -8,8 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::oneshot;
 
-use super::Runner;
+use super::{Runner, there};
 use crate::link::MonitorLink;
+use crate::nodes::NodeBook;
 use crate::shared::Shared;
 use job::spec::Secrets;
 use job::{Job, JobId};
@@ -41,6 +43,8 @@ pub(super) struct Ahead {
     job: JobId,
     pub(super) has_slot: oneshot::Receiver<()>,
     pub(super) is_granted: bool,
+    /// It is stored with its node.
+    pub(super) is_claimed: bool,
     /// The monitor that waits.
     pub(super) link: Option<MonitorLink>,
 }
@@ -55,15 +59,20 @@ impl Ahead {
     pub(super) fn undo(self, shared: &Arc<Shared>) {
         drop(self.link);
         shared.room.turn_away(self.job);
-        shared.grant();
+        match &shared.nodes {
+            Some(nodes) => {
+                nodes.release(self.job);
+                shared.nodes_changed();
+            }
+            None => shared.grant(),
+        }
     }
 }
 
-/// Is this a job that nothing but a slot keeps from starting, and whose start is no more than a process on this machine?
-pub(super) fn is_plain(shared: &Shared, job: &Job) -> bool {
+/// Is this a job that nothing but a slot keeps from starting, and whose start is no more than a process?
+pub(super) fn is_plain(job: &Job) -> bool {
     let spec = &job.spec;
-    shared.nodes.is_none()
-        && !job.hold
+    !job.hold
         && job.run_at.is_none()
         && job.depends_on.is_empty()
         && job.batch.is_none()
@@ -74,21 +83,38 @@ pub(super) fn is_plain(shared: &Shared, job: &Job) -> bool {
 
 /// Takes the job's slot if there is one, and has its monitor made.
 pub(super) async fn launch(runner: &Runner, secrets: &Secrets) -> Ahead {
+    let mut ahead = enter(runner);
+    if ahead.is_granted {
+        ahead.link = Box::pin(runner.launch(secrets.clone(), true)).await.ok();
+    }
+    ahead
+}
+
+/// Takes the job's slot if there is one, and claims the job for the node that has it.
+pub(super) fn claim(runner: &mut Runner, nodes: &NodeBook) -> Ahead {
+    let mut ahead = enter(runner);
+    if ahead.is_granted
+        && let Some((node, store, false)) = nodes.place_of(runner.job.id)
+    {
+        there::claim(runner, (node, store));
+        ahead.is_claimed = true;
+    }
+    ahead
+}
+
+fn enter(runner: &Runner) -> Ahead {
     let shared = &runner.shared;
     let (slot, mut has_slot) = oneshot::channel();
     let ticket = shared.room.ticket_of(&runner.job);
     shared.room.enter_ahead(ticket, slot);
     shared.grant();
     let is_granted = has_slot.try_recv().is_ok();
-    let link = match is_granted {
-        true => Box::pin(runner.launch(secrets.clone(), true)).await.ok(),
-        false => None,
-    };
     Ahead {
         job: runner.job.id,
         has_slot,
         is_granted,
-        link,
+        is_claimed: false,
+        link: None,
     }
 }
 

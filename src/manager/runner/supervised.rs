@@ -406,7 +406,7 @@ impl<'a> Supervised<'a> {
                     continue;
                 }
                 (Next::Wait(..), _) => Refusal::NotStarted,
-                (Next::Start(_) | Next::Over, _) => Refusal::Finished,
+                (Next::Start(_) | Next::HandOver | Next::Over, _) => Refusal::Finished,
             };
             let _ = pending.reply.send(Err(refusal.into()));
         }

@@ -30,7 +30,7 @@ use job::{Claim, State};
 use linux::{clock, failpoint};
 use protocol::wire::link::{Answered, Ask, AskRefused, Change, FromNode, Report, ToNode};
 
-pub(super) use place::{Chosen, choose, hand_over, take_back};
+pub(super) use place::{Chosen, choose, claim, claimed, hand_over, take_back};
 use stops::unreachable_now;
 
 /// How long a request waits for a node that is not connected: its server may have been started again.

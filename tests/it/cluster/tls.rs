@@ -12,14 +12,14 @@ use super::{Cluster, builder, port};
 use crate::harness::Lines;
 
 /// An authority, a certificate of it for an address, and the key.
-struct Certificates {
-    authority: String,
-    certificate: String,
-    key: String,
+pub(crate) struct Certificates {
+    pub(crate) authority: String,
+    pub(crate) certificate: String,
+    pub(crate) key: String,
 }
 
 impl Certificates {
-    fn new(address: &str) -> Self {
+    pub(crate) fn new(address: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params
             .distinguished_name

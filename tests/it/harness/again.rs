@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -87,7 +88,8 @@ impl Server {
         Persistent {
             client: self.client.clone(),
             token: self.token.clone(),
-            address: Arc::new(Mutex::new(self.address)),
+            addresses: Arc::new(Mutex::new(vec![self.address])),
+            turn: Arc::default(),
         }
     }
 }
@@ -102,13 +104,28 @@ pub(crate) fn kill_now(pid: Pid) {
 pub(crate) struct Persistent {
     client: Client,
     token: String,
-    address: Arc<Mutex<SocketAddr>>,
+    addresses: Arc<Mutex<Vec<SocketAddr>>>,
+    /// Whose turn it is of several.
+    turn: Arc<AtomicUsize>,
 }
 
 impl Persistent {
     /// The service is somewhere else now.
     pub(crate) fn moved(&self, server: &Server) {
-        *self.address.lock().unwrap() = server.address;
+        *self.addresses.lock().unwrap() = vec![server.address];
+    }
+
+    /// These services answer as well, and are asked in turn.
+    pub(crate) fn with<'a>(self, servers: impl IntoIterator<Item = &'a Server>) -> Self {
+        let more = servers.into_iter().map(|server| server.address);
+        self.addresses.lock().unwrap().extend(more);
+        self
+    }
+
+    fn address(&self) -> SocketAddr {
+        let addresses = self.addresses.lock().unwrap();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        addresses[turn % addresses.len()]
     }
 
     /// The answer, at last. A 503 is none: the service is going down, or the job's monitor is being
@@ -124,7 +141,7 @@ impl Persistent {
         let end = Instant::now() + LONG * 2;
         let mut last = String::new();
         while Instant::now() < end {
-            let address = *self.address.lock().unwrap();
+            let address = self.address();
             let mut request = self
                 .client
                 .request(method.clone(), format!("http://{address}{path}"))

@@ -25,14 +25,14 @@ fn body(starts: &Path, number: u32) -> Value {
 }
 
 /// What clients were answered.
-struct Load {
+pub(super) struct Load {
     starts: PathBuf,
     accepted: BTreeMap<String, u32>,
     next: u32,
 }
 
 impl Load {
-    fn new(all: &Apis) -> Self {
+    pub(super) fn new(all: &Apis) -> Self {
         Self {
             starts: all.apis[0].scratch().join("starts"),
             accepted: BTreeMap::new(),
@@ -41,7 +41,7 @@ impl Load {
     }
 
     /// So many jobs, each with a key, by whoever answers.
-    async fn submit(&mut self, all: &Apis, count: u32) {
+    pub(super) async fn submit(&mut self, all: &Apis, count: u32) {
         for _ in 0..count {
             let number = self.next;
             self.next += 1;
@@ -56,7 +56,7 @@ impl Load {
     }
 
     /// Every job ends as it was to end, has started once, and is in the list once.
-    async fn judge(&self, all: &Apis) {
+    pub(super) async fn judge(&self, all: &Apis) {
         for (id, number) in &self.accepted {
             let job = all.finished(id).await;
             assert_eq!(job["exit"]["code"], number % 7, "job {number}: {job:#}");
@@ -92,7 +92,7 @@ impl Load {
 }
 
 /// A job that goes on until it is told to end, by a file.
-async fn lasting(all: &Apis, gate: &Path) -> String {
+pub(super) async fn lasting(all: &Apis, gate: &Path) -> String {
     let script = format!(
         "echo begun; until test -e {}; do sleep 0.05; done; echo over",
         gate.display()
@@ -130,8 +130,7 @@ async fn another_api_node_leads_when_the_one_that_leads_is_killed() {
     assert_eq!(String::from_utf8_lossy(&output.body), "begun\nover\n");
     load.judge(&all).await;
     // The one that was killed comes back, and follows.
-    let again = all.builder(first);
-    all.apis[first].start_again(again).await;
+    all.start_again(first).await;
     load.submit(&all, 3).await;
     load.judge(&all).await;
     all.are_equal().await;
@@ -279,8 +278,7 @@ async fn a_pooler_in_transaction_mode_may_stand_in_between() {
     let (leader, _) = all.leader().await;
     kill_service(&mut all.apis[leader]);
     load.submit(&all, 3).await;
-    let again = all.builder(leader);
-    all.apis[leader].start_again(again).await;
+    all.start_again(leader).await;
     load.judge(&all).await;
     drop(all);
     drop(pooler);

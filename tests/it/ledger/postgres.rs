@@ -20,7 +20,11 @@ pub(super) struct Postgres {
     dir: TempDir,
     child: Option<Child>,
     args: Vec<String>,
+    port: u16,
 }
+
+/// Only a name, as long as there is no TCP.
+const PORT: u16 = 5432;
 
 /// A program of PostgreSQL, of the newest version that is installed.
 fn installed(name: &str) -> PathBuf {
@@ -65,7 +69,19 @@ fn done(command: &mut Command) -> Output {
 impl Postgres {
     /// One that holds nothing yet.
     pub(super) fn start() -> Self {
-        let mut postgres = Self::directory();
+        Self::made(PORT, &[])
+    }
+
+    /// The same, which listens on this port of this machine as well.
+    pub(super) fn start_on(port: u16) -> Self {
+        Self::made(port, &["listen_addresses=127.0.0.1"])
+    }
+
+    fn made(port: u16, settings: &[&str]) -> Self {
+        let mut postgres = Self::directory(port);
+        for setting in settings {
+            postgres.set(setting);
+        }
         done(
             unprivileged(&installed("initdb"))
                 .args(["--username=procession", "--auth=trust", "--no-sync"])
@@ -76,7 +92,12 @@ impl Postgres {
         postgres
     }
 
-    fn directory() -> Self {
+    /// A setting, from the next begin on.
+    pub(super) fn set(&mut self, setting: &str) {
+        self.args.extend(["-c".to_owned(), setting.to_owned()]);
+    }
+
+    fn directory(port: u16) -> Self {
         let dir = tempfile::tempdir().unwrap();
         if is_root() {
             std::os::unix::fs::chown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
@@ -86,26 +107,13 @@ impl Postgres {
             dir,
             child: None,
             args: Vec::new(),
+            port,
         }
     }
 
     /// A copy that follows this one and that each commit waits for from now on.
     pub(super) fn standby(&self) -> Self {
-        let mut standby = Self::directory();
-        done(
-            unprivileged(&installed("pg_basebackup"))
-                .args([
-                    "--username=procession",
-                    "--write-recovery-conf",
-                    "--no-sync",
-                    "--checkpoint=fast",
-                ])
-                .arg("--host")
-                .arg(self.dir.path())
-                .arg("--pgdata")
-                .arg(standby.data()),
-        );
-        standby.begin();
+        let standby = self.copy();
         self.sql("ALTER SYSTEM SET synchronous_standby_names = '*'");
         self.sql("SELECT pg_reload_conf()");
         let is_synced = || {
@@ -116,8 +124,40 @@ impl Postgres {
         standby
     }
 
+    /// A copy that follows this one, and that no commit waits for.
+    pub(super) fn copy(&self) -> Self {
+        let mut standby = Self::directory(self.port);
+        done(
+            unprivileged(&installed("pg_basebackup"))
+                .args([
+                    "--username=procession",
+                    "--write-recovery-conf",
+                    "--no-sync",
+                    "--checkpoint=fast",
+                ])
+                .arg("--host")
+                .arg(self.dir.path())
+                .arg(format!("--port={}", self.port))
+                .arg("--pgdata")
+                .arg(standby.data()),
+        );
+        standby.begin();
+        standby
+    }
+
     fn data(&self) -> PathBuf {
         self.dir.path().join("data")
+    }
+
+    /// Where the program has its files: those of a certificate belong there.
+    pub(super) fn put(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        if is_root() {
+            std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path
     }
 
     /// The directory of its socket.
@@ -139,14 +179,9 @@ impl Postgres {
                 .arg(self.data())
                 .arg("-k")
                 .arg(self.dir.path())
-                .args([
-                    "-c",
-                    "listen_addresses=",
-                    "-c",
-                    "fsync=off",
-                    "-c",
-                    "max_connections=40",
-                ])
+                .args(["-p".to_owned(), self.port.to_string()])
+                .args(["-c", "listen_addresses=", "-c", "fsync=off"])
+                .args(["-c", "max_connections=40"])
                 .args(["-c", "shared_buffers=16MB", "-c", "max_wal_senders=4"])
                 .args(&self.args)
                 .stdout(log.try_clone().unwrap())
@@ -182,6 +217,7 @@ impl Postgres {
             ])
             .arg("--host")
             .arg(self.dir.path())
+            .arg(format!("--port={}", self.port))
             .args(["--dbname=postgres", "--command", sql])
             .stdin(Stdio::null())
             .output()

@@ -11,7 +11,7 @@ use crate::cluster::port;
 use crate::harness::{LONG, Server, blocking_until, program, unique};
 
 /// What `procession serve` with this ledger says before it gives up, and its exit code.
-fn refused(state: &std::path::Path, url: &str, more: &[&str]) -> (Option<i32>, String) {
+pub(super) fn refused(state: &std::path::Path, url: &str, more: &[&str]) -> (Option<i32>, String) {
     let port = port();
     let mut command: Command = program(&unique(), "");
     command
@@ -49,7 +49,7 @@ fn refused(state: &std::path::Path, url: &str, more: &[&str]) -> (Option<i32>, S
     )
 }
 
-fn one(url: &str, more: &[&str]) -> crate::harness::Builder {
+pub(super) fn one(url: &str, more: &[&str]) -> crate::harness::Builder {
     let port = port();
     Server::builder()
         .args(["--listen".to_owned(), format!("127.0.0.1:{port}")])

@@ -9589,7 +9589,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description By name. The hub is one of them if it runs jobs itself. */
+            /** @description By name. The hub is one of them if it runs jobs itself. API nodes that share a ledger are in `ledger`. */
             200: {
                 headers: {
                     "Request-Id": components["headers"]["Request-Id"];
@@ -9598,6 +9598,7 @@ export interface operations {
                 content: {
                     "application/json": {
                         nodes: components["schemas"]["Node"][];
+                        ledger?: components["schemas"]["Ledger"];
                     };
                 };
             };
@@ -9911,6 +9912,8 @@ export interface operations {
                     "application/json": {
                         /** @constant */
                         live: true;
+                        /** @description Of an API node with a shared ledger: how often the lead has been taken, as far as it knows. */
+                        epoch?: number;
                     };
                 };
             };

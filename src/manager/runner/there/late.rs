@@ -4,9 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::api::LookupError;
 use crate::nodes::{Found, NodeBook};
+use crate::runner::STORE_RETRY;
 use crate::shared::Shared;
+use crate::time::until;
 use job::event::{Event, What};
 use job::life::Stop;
 use job::placement::Late;
@@ -91,8 +95,16 @@ async fn hear(shared: Arc<Shared>, nodes: Arc<NodeBook>, id: JobId) {
         match said {
             Some(FromNode::Report(report)) if report.job.last_fence() >= job.last_fence() => {
                 let is_over = report.job.state.is_terminal();
-                if !tell(&shared, id, &claim.node, &report).await {
-                    return;
+                while let Err(error) = tell(&shared, id, &claim.node, &report).await {
+                    let LookupError::Store(error) = error else {
+                        return;
+                    };
+                    // The node says it once in a link.
+                    shared.store_failed(&error);
+                    tokio::select! {
+                        () = until(Some(Instant::now() + STORE_RETRY)) => {}
+                        _ = shutdown.wait_for(Option::is_some) => return,
+                    }
                 }
                 let seen = report.seen;
                 link.send(ToNode::Ack { job: id, seen });
@@ -106,26 +118,25 @@ async fn hear(shared: Arc<Shared>, nodes: Arc<NodeBook>, id: JobId) {
     }
 }
 
-/// Notes what the node says of a lost job, which stays what it is. `false` if that cannot be noted.
-async fn tell(shared: &Arc<Shared>, id: JobId, node: &NodeName, report: &Report) -> bool {
+/// Notes what the node says of a lost job, which stays what it is.
+async fn tell(
+    shared: &Arc<Shared>,
+    id: JobId,
+    node: &NodeName,
+    report: &Report,
+) -> Result<(), LookupError> {
     let there = &report.job;
     let _turn = shared.finished_amendments.acquire().await;
-    let job = match shared.get(id).await {
-        Ok(job) => job,
-        Err(LookupError::NoSuchJob) => return false,
-        Err(LookupError::Store(error)) => {
-            shared.store_failed(&error);
-            return false;
-        }
-    };
+    let job = shared.get(id).await?;
     let late = Late {
         node: node.clone(),
         state: there.state,
         exit: there.exit,
         finished_at: there.finished_at,
     };
-    if job.late.as_deref() == Some(&late) {
-        return true;
+    let is_told = job.late.as_ref().is_some_and(|it| it.state.is_terminal());
+    if is_told || job.late.as_deref() == Some(&late) {
+        return Ok(());
     }
     let mut job = Job::clone(&job);
     let is_over = late.state.is_terminal();
@@ -147,26 +158,24 @@ async fn tell(shared: &Arc<Shared>, id: JobId, node: &NodeName, report: &Report)
     job.late = Some(Box::new(late.clone()));
     job.version += 1;
     let event = Event::of(&job, clock::wall(), What::ReportedLate(late));
-    let stored = shared.store.finish(Arc::new(job), vec![event]).await;
-    if let Err(error) = &stored {
-        shared.store_failed(error);
-    }
-    stored.is_ok()
+    Ok(shared.store.finish(Arc::new(job), vec![event]).await?)
 }
 
 /// Keeps a stop of a lost job until its node is there again.
-pub(crate) async fn keep_stop(shared: &Arc<Shared>, id: JobId, stop: &Stop) {
+pub(crate) async fn keep_stop(
+    shared: &Arc<Shared>,
+    id: JobId,
+    stop: &Stop,
+) -> Result<(), LookupError> {
     let _turn = shared.finished_amendments.acquire().await;
-    let Ok(job) = shared.get(id).await else {
-        return;
-    };
+    let job = shared.get(id).await?;
     let is_told = job.late.as_ref().is_some_and(|it| it.state.is_terminal());
     let mut job = Job::clone(&job);
     let Some(claim) = job.claim.as_mut().filter(|_| !is_told) else {
-        return;
+        return Ok(());
     };
     if claim.stop.as_deref() == Some(stop) {
-        return;
+        return Ok(());
     }
     let node = claim.node.clone();
     let was_asked = claim.stop.replace(Box::new(stop.clone())).is_some();
@@ -180,9 +189,7 @@ pub(crate) async fn keep_stop(shared: &Arc<Shared>, id: JobId, stop: &Stop) {
         webhooks: Vec::new(),
         ..Event::of(&job, clock::wall(), What::Changed)
     };
-    if let Err(error) = shared.store.finish(Arc::new(job), vec![event]).await {
-        shared.store_failed(&error);
-    }
+    Ok(shared.store.finish(Arc::new(job), vec![event]).await?)
 }
 
 /// Ends an attempt that a node still has, if another one has been begun in its place.

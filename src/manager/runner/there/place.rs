@@ -73,6 +73,23 @@ pub(in crate::runner) async fn take_back(runner: &mut Runner) -> bool {
     runner.job.claim.take().is_none() || store(runner, Vec::new()).await
 }
 
+/// Claims the job for a node, which counts once it is durable.
+pub(in crate::runner) fn claim(runner: &mut Runner, (node, store_id): (NodeName, String)) {
+    let fence = runner.job.last_fence() + 1;
+    runner.job.claim = Some(Box::new(Claim {
+        node,
+        store: store_id,
+        fence,
+        confirmed: false,
+        seen: 0,
+        stop: None,
+    }));
+    runner.job.state = State::Starting;
+    runner.job.message = None;
+    runner.job.next_attempt_at = None;
+    runner.job.version += 1;
+}
+
 /// Claims the job for a node, hands it over and mirrors it.
 pub(in crate::runner) async fn hand_over(
     runner: &mut Runner,
@@ -87,25 +104,17 @@ pub(in crate::runner) async fn hand_over(
     if let Err(next) = files::send(runner, &nodes, &there).await {
         return next;
     }
-    let (node, store_id) = there;
-    let fence = runner.job.last_fence() + 1;
-    runner.job.claim = Some(Box::new(Claim {
-        node,
-        store: store_id,
-        fence,
-        confirmed: false,
-        seen: 0,
-        stop: None,
-    }));
-    runner.job.state = State::Starting;
-    runner.job.message = None;
-    runner.job.next_attempt_at = None;
-    runner.job.version += 1;
+    claim(runner, there);
     failpoint::hit("claim.storing");
     if !store(runner, Vec::new()).await {
         return Next::Over;
     }
     failpoint::hit("claim.stored");
+    claimed(runner, secrets).await
+}
+
+/// The same for a job whose claim is durable.
+pub(in crate::runner) async fn claimed(runner: &mut Runner, secrets: &Secrets) -> Next {
     runner.publish.send_replace(runner.job.shown());
     Away::new(runner, secrets).follow().await
 }

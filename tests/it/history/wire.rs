@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 /// How it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(crate) enum Mode {
     Open,
     /// Nothing comes through, and nobody is told.
     Frozen,
@@ -17,15 +17,15 @@ pub(super) enum Mode {
 }
 
 /// A way to the hub.
-pub(super) struct Wire {
-    pub(super) port: u16,
+pub(crate) struct Wire {
+    pub(crate) port: u16,
     mode: watch::Sender<Mode>,
     /// It ends with this.
     _carrying: JoinSet<()>,
 }
 
 impl Wire {
-    pub(super) async fn lay(port: u16, to: u16) -> Self {
+    pub(crate) async fn lay(port: u16, to: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let mode = watch::Sender::new(Mode::Open);
         let seen = mode.clone();
@@ -47,7 +47,7 @@ impl Wire {
         }
     }
 
-    pub(super) fn set(&self, mode: Mode) {
+    pub(crate) fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
 }
