@@ -191,6 +191,15 @@ async fn a_client_says_where_a_job_of_a_template_waits_unless_the_template_does(
     let path = format!("/jobs/{}/rerun", id(&plain));
     let moved = server.post(&path, &json!({"queue": "night"})).await;
     assert_eq!(moved.code(), "policy_forbids", "{moved}");
+    // What is there already may be moved.
+    let held = json!({"template": "fixed", "hold": true});
+    let held = id(&server.submit(&held).await);
+    let patch = server.request(Method::PATCH, &format!("/jobs/{held}"));
+    let patch = patch.header("content-type", "application/merge-patch+json");
+    let moved = server.send(patch.body(r#"{"queue": "night"}"#)).await;
+    assert_eq!(moved.json()["spec"]["queue"], "night", "{moved}");
+    server.stop(&held, "").await;
+
     let mut command = server.client();
     command.args([
         "run",
