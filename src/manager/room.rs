@@ -294,6 +294,10 @@ impl Room {
                 None => wakers.push(books.waker(job, true)),
             }
         }
+        if books.wakes_at.is_some_and(|at| at <= now) {
+            // The clock that sleeps until then was set meanwhile, and does not know.
+            self.changed.notify_one();
+        }
         self.tell_clock(&books);
         wakers
     }

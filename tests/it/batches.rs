@@ -141,6 +141,22 @@ async fn a_batch_expands_and_its_jobs_know_their_places() {
     assert_eq!(finished[0]["subject"], format!("batch/{}", id(&batch)));
     assert_eq!(finished[0]["data"]["counts"]["succeeded"], 6);
     assert_eq!(events[0]["type"], "batch.created");
+    // A job's own events are of the job alone.
+    for job in &jobs {
+        let request = server.request(Method::GET, &format!("/jobs/{}/events", id(job)));
+        let own = server
+            .send(request.header("accept", "application/x-ndjson"))
+            .await;
+        let own = String::from_utf8(own.body).unwrap();
+        assert!(own.lines().count() >= 3, "{own}");
+        for line in own.lines() {
+            let event: Value = serde_json::from_str(line).unwrap();
+            assert!(
+                event["type"].as_str().unwrap().starts_with("job."),
+                "{event:#}"
+            );
+        }
+    }
     let list = server.get("/batches?page_size=1").await.json();
     assert_eq!(list["batches"][0]["id"], batch["id"]);
 }

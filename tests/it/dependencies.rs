@@ -49,10 +49,11 @@ async fn a_job_starts_once_what_it_depends_on_has_succeeded() {
 async fn each_end_lets_those_start_that_need_it_and_ends_the_others() {
     let server = Server::start().await;
     let cwd = server.scratch();
-    for (end, state) in [
-        ("good", "succeeded"),
-        ("bad", "failed"),
-        ("stopped", "canceled"),
+    for (end, state, counts_as) in [
+        ("good", "succeeded", "succeeded"),
+        ("bad", "failed", "failed"),
+        ("late", "timed_out", "failed"),
+        ("stopped", "canceled", "canceled"),
     ] {
         let script = format!("mkfifo {end}; echo ready; read word < {end}; [ \"$word\" != bad ]");
         let target = server
@@ -63,15 +64,20 @@ async fn each_end_lets_those_start_that_need_it_and_ends_the_others() {
         for on in ["succeeded", "failed", "finished"] {
             jobs.push((on, server.submit(&after(&target, on)).await));
         }
-        if end == "stopped" {
-            server.stop(&id(&target), "force").await;
-        } else {
-            std::fs::write(cwd.join(end), format!("{end}\n")).unwrap();
+        match end {
+            "stopped" => drop(server.stop(&id(&target), "force").await),
+            "late" => {
+                let patch = server.request(Method::PATCH, &format!("/jobs/{}", id(&target)));
+                let patch = patch.header("content-type", "application/merge-patch+json");
+                let patched = server.send(patch.body(r#"{"timeout_seconds": 0.1}"#)).await;
+                assert_eq!(patched.status, 200, "{patched}");
+            }
+            _ => std::fs::write(cwd.join(end), format!("{end}\n")).unwrap(),
         }
         assert_eq!(server.finished(&id(&target)).await["state"], state);
         for (on, job) in jobs {
             let job = server.finished(&id(&job)).await;
-            if on == "finished" || on == state {
+            if on == "finished" || on == counts_as {
                 assert_eq!(job["state"], "succeeded", "{on} {job:#}");
                 continue;
             }
@@ -203,6 +209,14 @@ async fn what_unfinished_jobs_depend_on_is_kept() {
         (reply.status == 404).then_some(())
     })
     .await;
+    // Its record was removed by retention, and is as one that never was.
+    let refused = server.post("/jobs", &after(&target, "finished")).await;
+    let error = refused.json()["errors"][0].clone();
+    assert_eq!(
+        (refused.status, &error["code"]),
+        (422, &json!("no_such_job")),
+        "{refused}"
+    );
 }
 
 #[tokio::test]

@@ -191,6 +191,20 @@ async fn a_client_says_where_a_job_of_a_template_waits_unless_the_template_does(
     let path = format!("/jobs/{}/rerun", id(&plain));
     let moved = server.post(&path, &json!({"queue": "night"})).await;
     assert_eq!(moved.code(), "policy_forbids", "{moved}");
+    // What is there already may be moved.
+    let held = json!({"template": "fixed", "hold": true});
+    let held = id(&server.submit(&held).await);
+    let patch = server.request(Method::PATCH, &format!("/jobs/{held}"));
+    let patch = patch.header("content-type", "application/merge-patch+json");
+    let moved = server.send(patch.body(r#"{"queue": "night"}"#)).await;
+    assert_eq!(moved.json()["spec"]["queue"], "night", "{moved}");
+    let after = with("free", &json!({"depends_on": [{"job": held}]}));
+    let after = server.submit(&after).await;
+    server.waits_for(&after, "waiting_for_dependencies").await;
+    server.stop(&held, "").await;
+    let after = server.finished(&id(&after)).await;
+    assert_eq!(after["state_reason"], "dependency_failed", "{after:#}");
+
     let mut command = server.client();
     command.args([
         "run",

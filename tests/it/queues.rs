@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -326,6 +326,78 @@ async fn a_pause_outlives_restarts_and_a_resume_starts_at_once() {
 }
 
 #[tokio::test]
+async fn a_pause_outlives_an_upgrade() {
+    let server = Server::start().await;
+    let settings = json!({"paused": true, "pause_reason": "friday"});
+    server.put_queue("q", &settings).await;
+    let job = server
+        .submit(&json!({"command": ["true"], "queue": "q"}))
+        .await;
+    server.waits_for(&job, "queue_paused").await;
+    let before = server.server_process().unwrap();
+    kill(server.supervisor(), Signal::SIGHUP).unwrap();
+    eventually("the next program's server", async || {
+        server.server_process().filter(|pid| *pid != before)
+    })
+    .await;
+    server.persistent().get("/readyz").await;
+    let waiting = server.waits_for(&job, "queue_paused").await;
+    assert!(
+        waiting["state_message"]
+            .as_str()
+            .unwrap()
+            .contains("friday")
+    );
+    assert_eq!(server.queue("q").await["paused"], true);
+    server.patch_queue("q", &json!({"paused": false})).await;
+    assert_eq!(server.finished(&id(&job)).await["state"], "succeeded");
+}
+
+#[tokio::test]
+async fn what_a_job_waits_for_is_true_at_each_look_and_makes_no_version() {
+    let server = Server::builder().args(["--max-running", "2"]).start().await;
+    let cwd = server.scratch();
+    let key = json!({"concurrency": {"key": "k"}});
+    let holder = server.submit(&gated(&cwd, "holder", &key)).await;
+    let other = server.submit(&gated(&cwd, "other", &json!({}))).await;
+    for job in [&holder, &other] {
+        server.says(&id(job), "ready").await;
+    }
+    server.put_queue("q", &json!({"paused": true})).await;
+    let body = json!({"command": ["true"], "queue": "q", "concurrency": {"key": "k"}});
+    let job = server.submit(&body).await;
+    let waiting = server.waits_for(&job, "waiting_for_key").await;
+    let message = waiting["state_message"].as_str().unwrap();
+    assert!(message.contains(&id(&holder)), "{message}");
+    let version = &waiting["version"];
+    open(&cwd, "holder");
+    server.finished(&id(&holder)).await;
+    let paused = server.waits_for(&job, "queue_paused").await;
+    assert_eq!(&paused["version"], version, "{paused:#}");
+    let third = server.submit(&gated(&cwd, "third", &json!({}))).await;
+    server.says(&id(&third), "ready").await;
+    server.patch_queue("q", &json!({"paused": false})).await;
+    let full = server.waits_for(&job, "waiting_for_slot").await;
+    assert_eq!(&full["version"], version, "{full:#}");
+    // The queue says since when, and one of which nothing is set is there with its jobs.
+    let queue = server.queue("q").await;
+    let apart = micros(&queue, "oldest_queued_at").abs_diff(micros(&job, "created_at"));
+    assert!(apart < 1_000_000, "{queue:#}");
+    let plain = server.queue("default").await;
+    assert_eq!(
+        (&plain["running"], &plain["max_running"]),
+        (&json!(2), &Value::Null)
+    );
+    for name in ["other", "third"] {
+        open(&cwd, name);
+    }
+    assert_eq!(server.finished(&id(&job)).await["state"], "succeeded");
+    for job in [&other, &third] {
+        server.finished(&id(job)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_key_lets_one_run_at_a_time_and_leaves_no_gaps() {
     let server = Server::start().await;
     let body = json!({"command": ["true"], "concurrency": {"key": "k"}});
@@ -447,6 +519,38 @@ async fn groups_take_turns_in_a_fair_queue() {
     };
     let mut jobs = server.submit_all(30, &job("many")).await;
     jobs.push(server.submit(&job("one")).await);
+    server.patch_queue("q", &json!({"paused": false})).await;
+    server.all_finished(&jobs).await;
+    let order = std::fs::read_to_string(cwd.join("order")).unwrap();
+    let place = order.lines().position(|who| who == "one").unwrap();
+    assert!(place <= 2, "{order}");
+}
+
+#[tokio::test]
+async fn tokens_take_turns_in_a_fair_queue_whatever_keys_their_jobs_have() {
+    let server = Server::start().await;
+    let cwd = server.scratch();
+    let settings = json!({"max_running": 1, "paused": true, "fair_by": "created_by"});
+    server.put_queue("q", &settings).await;
+    let other = json!({"name": "other", "scope": "operate"});
+    let other = server.post("/tokens", &other).await.json();
+    let job = |who: &str, key: usize| {
+        let script = format!("echo {who} >> order");
+        json!({"script": script, "cwd": cwd, "queue": "q", "concurrency": {"key": format!("k{key}")}})
+    };
+    let many = (0..60).map(|number| {
+        let body = job("many", number % 20);
+        let server = &server;
+        async move { server.submit(&body).await }
+    });
+    let mut jobs = join_all(many).await;
+    let request = server
+        .anonymous(Method::POST, "/jobs")
+        .bearer_auth(other["token"].as_str().unwrap())
+        .json(&job("one", 99));
+    let one = server.send(request).await;
+    assert_eq!(one.status, 201, "{one}");
+    jobs.push(one.json());
     server.patch_queue("q", &json!({"paused": false})).await;
     server.all_finished(&jobs).await;
     let order = std::fs::read_to_string(cwd.join("order")).unwrap();

@@ -434,3 +434,115 @@ async fn of_a_queue_and_of_lists() {
         assert_eq!(reply.json()["errors"][0]["parameter"], parameter);
     }
 }
+
+#[tokio::test]
+async fn of_what_else_there_is() {
+    let server = Server::start().await;
+    for (more, pointer, code) in [
+        (
+            json!({"retry": {"never_exit_codes": [256]}}),
+            "/retry/never_exit_codes/0",
+            "out_of_range",
+        ),
+        (
+            json!({"retry": {"on": "exited"}}),
+            "/retry/on",
+            "wrong_type",
+        ),
+        (
+            json!({"retry": {"backoff": []}}),
+            "/retry/backoff",
+            "wrong_type",
+        ),
+        (json!({"concurrency": []}), "/concurrency", "wrong_type"),
+        (json!({"concurrency": {}}), "/concurrency/key", "missing"),
+        (json!({"depends_on": "x"}), "/depends_on", "wrong_type"),
+    ] {
+        let body = with(&json!({"command": ["true"]}), &more);
+        is_refused(&server.post("/jobs", &body).await, pointer, code);
+    }
+    let jobs = json!({"jobs": [{"key": "a", "command": ["true"]}]});
+    for (more, pointer) in [
+        (json!({"labels": []}), "/labels"),
+        (json!({"labels": {"a": 1}}), "/labels/a"),
+        (json!({"name": 5}), "/name"),
+    ] {
+        let reply = server.post("/batches", &with(&jobs, &more)).await;
+        is_refused(&reply, pointer, "wrong_type");
+    }
+    let daily = json!({"cron": "@daily", "job": {"command": ["true"]}});
+    for (more, pointer, code) in [
+        (json!({"overlap": "x"}), "/overlap", "invalid_value"),
+        (json!({"paused": "yes"}), "/paused", "wrong_type"),
+        (json!({"starts_at": "x"}), "/starts_at", "invalid_value"),
+        (json!({"labels": []}), "/labels", "wrong_type"),
+    ] {
+        let request = server.request(Method::PUT, "/schedules/s");
+        let reply = server.send(request.json(&with(&daily, &more))).await;
+        is_refused(&reply, pointer, code);
+    }
+    for (body, pointer, code) in [
+        (json!({"cron": "x"}), "/cron", "invalid_value"),
+        (
+            json!({"cron": "@daily", "count": 0}),
+            "/count",
+            "out_of_range",
+        ),
+        (
+            json!({"cron": "@daily", "after": "x"}),
+            "/after",
+            "invalid_value",
+        ),
+        (
+            json!({"cron": "@daily", "job": {}}),
+            "/job",
+            "unknown_field",
+        ),
+    ] {
+        is_refused(&server.post("/schedules/times", &body).await, pointer, code);
+    }
+    for (body, pointer, code) in [
+        (json!({"paused": 1}), "/paused", "wrong_type"),
+        (json!({"rate": []}), "/rate", "wrong_type"),
+        (
+            json!({"rate": {"starts": 0, "per_seconds": 1}}),
+            "/rate/starts",
+            "out_of_range",
+        ),
+    ] {
+        let request = server.request(Method::PUT, "/queues/q").json(&body);
+        is_refused(&server.send(request).await, pointer, code);
+    }
+    has_nothing(&server).await;
+
+    let batch = server.post("/batches?wait=30", &jobs).await;
+    assert_eq!(batch.status, 201, "{batch}");
+    let batch = format!("/batches/{}", id(&batch.json()));
+    let rerun = format!("{batch}/rerun");
+    for (body, pointer, code) in [
+        (json!({"only": "x"}), "/only", "invalid_value"),
+        (json!({"all": true}), "/all", "unknown_field"),
+    ] {
+        is_refused(&server.post(&rerun, &body).await, pointer, code);
+    }
+    for (method, path, parameter) in [
+        (Method::GET, "/batches?page_size=0".to_owned(), "page_size"),
+        (Method::GET, format!("{batch}?until=x"), "until"),
+        (
+            Method::DELETE,
+            format!("{batch}?grace_seconds=-1"),
+            "grace_seconds",
+        ),
+        (
+            Method::DELETE,
+            "/queues/q?force=perhaps".to_owned(),
+            "force",
+        ),
+        (Method::GET, "/events?batch=x".to_owned(), "batch"),
+        (Method::GET, "/events?type=batch.x".to_owned(), "type"),
+    ] {
+        let reply = server.send(server.request(method, &path)).await;
+        assert_eq!(reply.status, 400, "{path}: {reply}");
+        assert_eq!(reply.json()["errors"][0]["parameter"], parameter, "{path}");
+    }
+}

@@ -1,6 +1,6 @@
 //! Schedules: jobs that are made again and again, once for each due time.
 
-use std::time::Duration;
+mod clocks;
 
 use jiff::{SignedDuration, Timestamp};
 use nix::sys::signal::Signal;
@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cli::cli;
-use crate::harness::{Builder, LONG, Reply, Server, amount, bound, eventually, id, kill_now};
+use crate::harness::{LONG, Reply, Server, amount, eventually, id, kill_now};
 
 impl Server {
     async fn put_schedule(&self, name: &str, body: &Value) -> Reply {
@@ -318,57 +318,6 @@ async fn a_pause_over_a_due_time_makes_no_job_and_nothing_is_made_up_for() {
 }
 
 #[tokio::test]
-async fn a_service_that_was_down_makes_up_for_what_it_missed_as_said() {
-    let mut clock = Clock::new();
-    let mut server = clock.builder().start().await;
-    let moments: Vec<String> = (0..5)
-        .map(|it| clock.after(300.0 + 0.1 * f64::from(it)))
-        .collect();
-    let job = json!({"command": ["true"]});
-    for (name, more) in [
-        ("latest", json!({})),
-        ("all", json!({"missed": "all", "overlap": "allow"})),
-        ("none", json!({"missed": "skip"})),
-        ("narrow", json!({"missed_within_seconds": 0})),
-    ] {
-        let mut body = json!({"at": moments, "job": job});
-        body.as_object_mut()
-            .unwrap()
-            .extend(more.as_object().unwrap().clone());
-        let reply = server.put_schedule(name, &body).await;
-        assert_eq!(reply.status, 201, "{reply}");
-    }
-    server.end(Signal::SIGTERM);
-    clock.forward(600);
-    server.start_again(clock.builder()).await;
-    let latest = server.has_run("latest", 1).await;
-    assert_eq!(
-        (&latest["runs"], &latest["skipped"]),
-        (&json!(1), &json!(1)),
-        "{latest:#}"
-    );
-    let jobs = server.jobs_of("latest").await;
-    assert_eq!(jobs[0]["schedule"]["due_at"], json!(moments[4]));
-    server.has_run("all", 5).await;
-    let due: Vec<Value> = server
-        .jobs_of("all")
-        .await
-        .iter()
-        .map(|it| it["schedule"]["due_at"].clone())
-        .collect();
-    assert_eq!(json!(due), json!(moments));
-    for name in ["none", "narrow"] {
-        let skipped = server.has_skipped(name, "missed").await;
-        assert_eq!(
-            (&skipped["runs"], &skipped["skipped"]),
-            (&json!(0), &json!(1)),
-            "{skipped:#}"
-        );
-        assert_eq!(server.jobs_of(name).await.len(), 0);
-    }
-}
-
-#[tokio::test]
 async fn a_job_that_has_not_ended_is_dealt_with_as_said() {
     let server = Server::start().await;
     let job = json!({"command": ["sleep", "600"]});
@@ -591,6 +540,36 @@ async fn the_command_line_sets_shows_and_removes_schedules() {
     );
 }
 
+#[tokio::test]
+async fn the_crontab_of_the_system_is_imported_with_its_users() {
+    let server = Server::start().await;
+    let me = nix::unistd::User::from_uid(nix::unistd::geteuid());
+    let me = me.unwrap().unwrap().name;
+    let file = server.scratch().join("crontab");
+    let text = format!(
+        "SHELL=/bin/sh\n\n17 *\t* * *\t{me}\tcd / && true\n47 6\t* * 7\t{me}\ttest -x /usr/sbin/anacron || true\n@reboot {me} x\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let import = ["crontab", "import", "--system", file.to_str().unwrap()];
+    let import = cli(&server, &import);
+    assert_eq!(
+        (import.code, import.text()),
+        (Some(1), "crontab-3\ncrontab-4\n"),
+        "{import:?}"
+    );
+    assert!(import.stderr.contains("line 5: @reboot"), "{import:?}");
+    let hourly = server.schedule("crontab-3").await;
+    assert_eq!(
+        (
+            &hourly["cron"],
+            &hourly["job"]["user"],
+            &hourly["job"]["script"]
+        ),
+        (&json!("17 * * * *"), &json!(me), &json!("cd / && true"))
+    );
+    assert_eq!(server.schedule("crontab-4").await["cron"], "47 6 * * 7");
+}
+
 /// The events of this kind with this subject.
 async fn told(server: &Server, kind: &str, subject: &str) -> Vec<Value> {
     let request = server.request(Method::GET, &format!("/events?follow=false&type={kind}"));
@@ -691,111 +670,4 @@ async fn a_schedule_outlives_its_token_and_the_revocation_names_it() {
     for name in ["of-ci", "of-night"] {
         assert!(server.schedule(name).await["next_due_at"].is_string());
     }
-}
-
-/// A wall clock that a test sets.
-struct Clock {
-    folder: tempfile::TempDir,
-    ahead: i32,
-}
-
-impl Clock {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        Self { folder, ahead: 0 }
-    }
-
-    fn builder(&self) -> Builder {
-        let folder = self.folder.path().display().to_string();
-        Server::builder().env("PROCESSION_FAILPOINTS", &folder)
-    }
-
-    fn forward(&mut self, seconds: i32) {
-        self.ahead += seconds;
-        let (file, new) = ("clock", "clock.new");
-        let [file, new] = [file, new].map(|name| self.folder.path().join(name));
-        std::fs::write(&new, (i64::from(self.ahead) * 1_000_000).to_string()).unwrap();
-        std::fs::rename(new, file).unwrap();
-    }
-
-    fn after(&self, seconds: f64) -> String {
-        seconds_from_now(seconds + f64::from(self.ahead))
-    }
-
-    /// Has the service look at its clock, and waits until it has done what is due.
-    async fn passes(&self, server: &Server, name: &str) {
-        let body = json!({"at": [self.after(0.2)], "job": {"command": ["true"]}});
-        let reply = server.put_schedule(name, &body).await;
-        assert_eq!(reply.status, 201, "{reply}");
-        server.has_run(name, 1).await;
-    }
-}
-
-#[tokio::test]
-async fn ten_minutes_down_over_a_due_time_are_made_up_for_and_two_hours_are_not() {
-    let mut clock = Clock::new();
-    let mut server = clock.builder().start().await;
-    let due = clock.after(300.0);
-    let script = "echo $PROCESSION_DUE_AT";
-    let body = json!({"at": [due, clock.after(900.0)], "job": {"script": script}});
-    assert_eq!(server.put_schedule("s", &body).await.status, 201);
-    let minutes: Vec<String> = (1..=5)
-        .map(|it| clock.after(60.0 * f64::from(it)))
-        .collect();
-    let all =
-        json!({"at": minutes, "missed": "all", "overlap": "allow", "job": {"command": ["true"]}});
-    assert_eq!(server.put_schedule("all", &all).await.status, 201);
-
-    server.end(Signal::SIGTERM);
-    clock.forward(600);
-    server.start_again(clock.builder()).await;
-    let ready = std::time::Instant::now();
-    server.has_run("s", 1).await;
-    assert!(ready.elapsed() < bound(Duration::from_secs(1)), "{ready:?}");
-    let jobs = server.jobs_of("s").await;
-    assert_eq!(jobs.len(), 1, "{jobs:#?}");
-    server.finished(&id(&jobs[0])).await;
-    assert_eq!(server.text(&id(&jobs[0])).await, format!("{due}\n"));
-    server.has_run("all", 5).await;
-    let jobs = server.jobs_of("all").await;
-    let made: Vec<&Value> = jobs.iter().map(|it| &it["schedule"]["due_at"]).collect();
-    assert_eq!(json!(made), json!(minutes));
-
-    server.end(Signal::SIGTERM);
-    clock.forward(7200);
-    server.start_again(clock.builder()).await;
-    let schedule = server.has_skipped("s", "missed").await;
-    assert_eq!(schedule["runs"], 1, "{schedule:#}");
-    assert_eq!(server.jobs_of("s").await.len(), 1);
-    let events = told(&server, "schedule.skipped", "schedule/s").await;
-    assert_eq!(events.len(), 1, "{events:#?}");
-    assert_eq!(events[0]["data"]["reason"], "missed");
-}
-
-#[tokio::test]
-async fn a_clock_that_is_set_back_runs_nothing_twice_and_set_forward_is_as_being_down() {
-    let mut clock = Clock::new();
-    let server = clock.builder().start().await;
-    let body = json!({"at": [clock.after(0.5)], "job": {"command": ["true"]}});
-    assert_eq!(server.put_schedule("once", &body).await.status, 201);
-    server.has_run("once", 1).await;
-    clock.forward(-7200);
-    clock.passes(&server, "back").await;
-    clock.forward(7200);
-    clock.passes(&server, "again").await;
-    let once = server.schedule("once").await;
-    assert_eq!((&once["runs"], &once["skipped"]), (&json!(1), &json!(0)));
-    assert_eq!(server.jobs_of("once").await.len(), 1);
-
-    let long_ago = json!({"at": [clock.after(1800.0)], "job": {"command": ["true"]}});
-    let lately = json!({"at": [clock.after(5400.0)], "job": {"command": ["true"]}});
-    for (name, body) in [("long-ago", long_ago), ("lately", lately)] {
-        assert_eq!(server.put_schedule(name, &body).await.status, 201);
-    }
-    clock.forward(7200);
-    clock.passes(&server, "forward").await;
-    server.has_skipped("long-ago", "missed").await;
-    server.has_run("lately", 1).await;
-    assert_eq!(server.jobs_of("long-ago").await.len(), 0);
-    assert_eq!(server.jobs_of("lately").await.len(), 1);
 }
