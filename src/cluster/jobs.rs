@@ -1,14 +1,19 @@
 //! One job of the hub on this node, for as long as the link lasts: it is taken, reported as it changes, and asked about.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::fetch::Source;
 use job::event::Cursor;
 use job::{Job, JobId};
 use manager::{Assigned, LookupError, NotTaken, Watching};
 use protocol::wire::link::{Answered, Ask, Assignment, FromNode};
+
+/// How soon a job is looked up again, after the store has failed.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the hub says about a job.
 pub(crate) enum Told {
@@ -143,7 +148,7 @@ impl Holding {
                 match self.assigned.take(*assignment).await {
                     Ok(()) => {
                         self.is_prepared = false;
-                        self.follow(0).await;
+                        self.follow(0, told).await;
                     }
                     Err(refusal) => {
                         self.give_files_up().await;
@@ -153,7 +158,7 @@ impl Holding {
             }
             Told::Prepare(job) => self.prepare(&job, told).await,
             Told::Forget => self.give_files_up().await,
-            Told::Follow(seen) => self.follow(seen).await,
+            Told::Follow(seen) => self.follow(seen, told).await,
             Told::Ack(seen) => self.on_ack(seen),
             Told::Ask(ticket, ask) => {
                 let result = self.assigned.ask(self.id, ask).await;
@@ -217,21 +222,32 @@ impl Holding {
         }
     }
 
-    async fn follow(&mut self, seen: Cursor) {
-        self.reporting = self
-            .assigned
-            .watch(self.id)
-            .await
-            .map(|watching| Reporting {
-                watching,
-                seen,
-                sent: None,
-                version: 0,
-                is_due: true,
-            });
-        if self.reporting.is_none() {
-            self.say(FromNode::NotHeld { job: self.id });
-        }
+    /// Begins to report, unless the link ends before the store can be read.
+    async fn follow(&mut self, seen: Cursor, told: &mpsc::UnboundedReceiver<Told>) {
+        self.reporting = None;
+        let watching = loop {
+            match self.assigned.watch(self.id).await {
+                Ok(watching) => break watching,
+                Err(LookupError::NoSuchJob) => {
+                    return self.say(FromNode::NotHeld { job: self.id });
+                }
+                // It is there for all that is known: the hub would give it up.
+                Err(LookupError::Store(error)) => {
+                    tracing::error!(job.id = %self.id, %error, "job {} cannot be reported yet: {error}", self.id);
+                }
+            }
+            if told.is_closed() {
+                return;
+            }
+            tokio::time::sleep_until(Instant::now() + LOOK_AGAIN).await;
+        };
+        self.reporting = Some(Reporting {
+            watching,
+            seen,
+            sent: None,
+            version: 0,
+            is_due: true,
+        });
     }
 
     fn on_ack(&mut self, seen: Cursor) {

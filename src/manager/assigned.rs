@@ -207,10 +207,13 @@ impl Assigned {
         submit::accept(shared, newcomer).await.map(drop)
     }
 
-    /// Tells as the job changes, or as there are events of it; `None` if this node does not have it.
-    pub async fn watch(&self, id: JobId) -> Option<Watching> {
-        let follow = self.shared().follow(id).await.ok()?;
-        Some(Watching {
+    /// Tells as the job changes, or as there are events of it.
+    ///
+    /// # Errors
+    /// If this node does not have the job, or its store cannot be read.
+    pub async fn watch(&self, id: JobId) -> Result<Watching, LookupError> {
+        let follow = self.shared().follow(id).await?;
+        Ok(Watching {
             state: follow.state,
             news: self.shared().store.news(Some(id)),
         })
