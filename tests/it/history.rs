@@ -412,6 +412,12 @@ async fn judge(client: &Persistent, id: &str, known: &Known, written: &Written) 
                     .then_some(job["late"].clone())
             })
             .await;
+            if late["finished_at"].is_null() {
+                // Its node does not have it, and removes none so soon: it has never got it.
+                assert_eq!(late["state"], "lost", "{late:#}");
+                assert_eq!(starts(attempt), None, "it has begun there: {late:#}");
+                return "lost on its way to its node";
+            }
             if let Some(code) = late["exit"]["code"].as_u64() {
                 assert_eq!(code, u64::from(known.number % 7), "{late:#}");
             }

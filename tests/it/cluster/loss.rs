@@ -1,5 +1,6 @@
 //! A node that dies: what is told, when its jobs are lost, and what becomes of what it has left.
 
+use nix::sys::signal::{Signal, kill};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -130,6 +131,53 @@ async fn the_end_of_a_lost_job_is_told_when_its_node_comes_back_and_its_output_i
     cluster.connected("n1", true).await;
     cluster.hub.run_script("exit 0").await;
     assert_eq!(cluster.hub.job(&id).await["version"], told["version"]);
+}
+
+/// It was on its way when its node died.
+#[tokio::test]
+async fn a_node_that_comes_back_says_so_of_a_lost_job_that_it_never_got() {
+    let args = ["--role", "api", "--node-lost-after-seconds", "1"];
+    let mut cluster = Cluster::start_with(1, &args).await;
+    // Its link is open, and it reads nothing. Its supervisor would wake it.
+    let node = &cluster.nodes[0];
+    for part in [node.supervisor(), node.server_process().unwrap()] {
+        kill(part, Signal::SIGSTOP).unwrap();
+    }
+    let began = cluster.hub.scratch().join("began");
+    let script = format!("touch {}", began.display());
+    let id = id(&cluster.hub.submit(&json!({ "script": script })).await);
+    let lost = cluster.hub.finished(&id).await;
+    assert_eq!(
+        (&lost["state_reason"], &lost["node"]),
+        (&json!("node_lost"), &json!("n1")),
+        "{lost:#}"
+    );
+    assert!(lost.get("late").is_none(), "{lost:#}");
+    let asked = cluster.hub.delete(&id, "wait=1").await;
+    assert_eq!(asked.status, 202, "nobody knows yet: {asked}");
+    kill_service(&mut cluster.nodes[0]);
+    let again = cluster.node_builder("n1");
+    cluster.nodes[0].start_again(again).await;
+    let told = reported_late(&cluster, &id).await;
+    let late = json!({"node": "n1", "state": "lost", "exit": null, "finished_at": null});
+    assert_eq!(told["late"], late, "{told:#}");
+    let said = told["state_message"].as_str().unwrap();
+    assert!(said.ends_with("most likely it never began"), "{said}");
+    assert!(!began.exists());
+    let ended = cluster.hub.delete(&id, "wait=30").await;
+    assert_eq!(ended.status, 200, "{ended}");
+    // It is told once.
+    cluster.crash_hub().await;
+    cluster.connected("n1", true).await;
+    cluster.hub.run_script("exit 0").await;
+    assert_eq!(cluster.hub.job(&id).await["version"], told["version"]);
+    let expected = [
+        "job.created",
+        "job.finished",
+        "job.changed",
+        "job.reported_late",
+    ];
+    assert_eq!(cluster.kinds(&id).await, expected);
 }
 
 /// The opposite of at most once, for whom wants it: it overlaps, and the first attempt is ended when it is found.

@@ -2316,7 +2316,7 @@ export interface components {
         /** @description What a node has reported of a job that had been given up for lost. */
         Late: {
             node: string;
-            /** @description That of the job there; if it is not terminal, it still runs, and `DELETE` ends it. */
+            /** @description That of the job there; if it is not terminal, it still runs, and `DELETE` ends it. `lost` with `finished_at` null: the node does not have the job. */
             state: components["schemas"]["State"];
             exit: null | components["schemas"]["Exit"];
             /** @description By the clock of the node. */

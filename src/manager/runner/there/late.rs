@@ -17,7 +17,7 @@ use job::placement::Late;
 use job::query::{Filter, OnNode, Order, Query};
 use job::{Cause, Job, JobId, NodeName, State};
 use linux::clock;
-use protocol::wire::link::{Ask, FromNode, Report, ToNode};
+use protocol::wire::link::{Ask, FromNode, ToNode};
 
 /// How many lost jobs are read at a time.
 const PAGE: usize = 100;
@@ -92,28 +92,55 @@ async fn hear(shared: Arc<Shared>, nodes: Arc<NodeBook>, id: JobId) {
             said = link.receive() => said,
             _ = shutdown.wait_for(Option::is_some) => None,
         };
+        let node = claim.node.clone();
         match said {
             Some(FromNode::Report(report)) if report.job.last_fence() >= job.last_fence() => {
-                let is_over = report.job.state.is_terminal();
-                while let Err(error) = tell(&shared, id, &claim.node, &report).await {
-                    let LookupError::Store(error) = error else {
-                        return;
-                    };
-                    // The node says it once in a link.
-                    shared.store_failed(&error);
-                    tokio::select! {
-                        () = until(Some(Instant::now() + STORE_RETRY)) => {}
-                        _ = shutdown.wait_for(Option::is_some) => return,
-                    }
+                let there = &report.job;
+                let late = Late {
+                    node,
+                    state: there.state,
+                    exit: there.exit,
+                    finished_at: there.finished_at,
+                };
+                if !note(&shared, id, &late, Some(there)).await {
+                    return;
                 }
                 let seen = report.seen;
                 link.send(ToNode::Ack { job: id, seen });
-                if is_over {
+                if late.state.is_terminal() {
                     return;
                 }
             }
-            Some(FromNode::NotHeld { .. }) | None => return,
+            // It was lost on its way there, or has been removed: over the next link it would say the same.
+            Some(FromNode::NotHeld { .. }) => {
+                let late = Late {
+                    node,
+                    state: State::Lost,
+                    exit: None,
+                    finished_at: None,
+                };
+                note(&shared, id, &late, None).await;
+                return;
+            }
+            None => return,
             Some(_) => {}
+        }
+    }
+}
+
+/// Notes what the node says as soon as the store takes it: it is said once in a link. `false` if the job is gone, or the
+/// service ends.
+async fn note(shared: &Arc<Shared>, id: JobId, late: &Late, there: Option<&Job>) -> bool {
+    let mut shutdown = shared.shutdown.subscribe();
+    loop {
+        match tell(shared, id, late, there).await {
+            Ok(()) => return true,
+            Err(LookupError::NoSuchJob) => return false,
+            Err(LookupError::Store(error)) => shared.store_failed(&error),
+        }
+        tokio::select! {
+            () = until(Some(Instant::now() + STORE_RETRY)) => {}
+            _ = shutdown.wait_for(Option::is_some) => return false,
         }
     }
 }
@@ -122,42 +149,39 @@ async fn hear(shared: Arc<Shared>, nodes: Arc<NodeBook>, id: JobId) {
 async fn tell(
     shared: &Arc<Shared>,
     id: JobId,
-    node: &NodeName,
-    report: &Report,
+    late: &Late,
+    there: Option<&Job>,
 ) -> Result<(), LookupError> {
-    let there = &report.job;
     let _turn = shared.finished_amendments.acquire().await;
     let job = shared.get(id).await?;
-    let late = Late {
-        node: node.clone(),
-        state: there.state,
-        exit: there.exit,
-        finished_at: there.finished_at,
-    };
     let is_told = job.late.as_ref().is_some_and(|it| it.state.is_terminal());
-    if is_told || job.late.as_deref() == Some(&late) {
+    if is_told || job.late.as_deref() == Some(late) {
         return Ok(());
     }
     let mut job = Job::clone(&job);
     let is_over = late.state.is_terminal();
-    job.output = there.output;
-    job.usage = there.usage;
-    job.artifacts.clone_from(&there.artifacts);
-    job.message = Some(match is_over {
-        true => format!(
-            "it was given up for lost; node {node} has come back and says that it ended there: {}",
-            late.state.as_str()
-        ),
-        false => format!(
-            "it was given up for lost; node {node} has come back, and it still runs there: DELETE ends it"
-        ),
-    });
+    let is_confirmed = job.claim.as_ref().is_some_and(|claim| claim.confirmed);
+    let said = match there {
+        Some(_) if is_over => format!(" and says that it ended there: {}", late.state.as_str()),
+        Some(_) => ", and it still runs there: DELETE ends it".to_owned(),
+        None if is_confirmed => " and does not have it any more".to_owned(),
+        None => " and does not have it: most likely it never began".to_owned(),
+    };
+    job.message = Some(format!(
+        "it was given up for lost; node {} has come back{said}",
+        late.node
+    ));
+    if let Some(there) = there {
+        job.output = there.output;
+        job.usage = there.usage;
+        job.artifacts.clone_from(&there.artifacts);
+    }
     if let Some(claim) = job.claim.as_mut().filter(|_| is_over) {
         claim.stop = None;
     }
     job.late = Some(Box::new(late.clone()));
     job.version += 1;
-    let event = Event::of(&job, clock::wall(), What::ReportedLate(late));
+    let event = Event::of(&job, clock::wall(), What::ReportedLate(late.clone()));
     Ok(shared.store.finish(Arc::new(job), vec![event]).await?)
 }
 
