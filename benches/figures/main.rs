@@ -7,6 +7,7 @@
 mod baseline;
 mod client;
 mod cluster;
+mod database;
 mod events;
 mod followers;
 mod jobs;
@@ -14,6 +15,7 @@ mod large;
 mod large_store;
 mod output;
 mod page;
+mod postgres;
 mod processes;
 mod report;
 mod running;
@@ -79,7 +81,7 @@ fn run() -> io::Result<()> {
     let mut rows = Vec::new();
     type Measure<'a> = &'a dyn Fn(&mut Vec<Row>) -> io::Result<()>;
     let found = std::cell::RefCell::new(Vec::new());
-    let groups: [(&[&'static str], Measure<'_>); 19] = [
+    let groups: [(&[&'static str], Measure<'_>); 20] = [
         (&["F1"], &|rows| {
             jobs::throughput(&plan, rows, &mut found.borrow_mut())
         }),
@@ -101,6 +103,7 @@ fn run() -> io::Result<()> {
         (&["F15"], &|rows| waiting::figures(&plan, rows)),
         (&["F16"], &|rows| tools::rate(&plan, rows)),
         (&["F17"], &|rows| cluster::figures(&plan, rows)),
+        (&["F17"], &|rows| postgres::figures(&plan, rows)),
         (&["F17"], &|rows| simulation::figures(&plan, rows)),
         (&["Recovery"], &|rows| large::recovery(&plan, rows)),
     ];
