@@ -85,7 +85,7 @@ fn run() -> io::Result<()> {
     let mut rows = Vec::new();
     type Measure<'a> = &'a dyn Fn(&mut Vec<Row>) -> io::Result<()>;
     let found = std::cell::RefCell::new(Vec::new());
-    let groups: [(&[&'static str], Measure<'_>); 20] = [
+    let groups: [(&[&'static str], Measure<'_>); 21] = [
         (&["F1"], &|rows| {
             jobs::throughput(&plan, rows, &mut found.borrow_mut())
         }),
