@@ -400,7 +400,7 @@ schemathesis:
 	tests/schemathesis/run.sh target/debug/procession $(SECONDS) $(SEED)
 
 # FIGURES=F1,F2,recovery measures only these and leaves docs/benchmarks.md alone. What is missing of the baselines
-# (Debian: webhook, task-spooler; python3 with pip) is reported as not measured, and so is pueue where it cannot be
+# (Debian: webhook, task-spooler, postgresql; python3 with pip) is reported as not measured, and so is pueue where it cannot be
 # installed; F1 alone needs it. F13 needs Node and Chromium.
 COMMA := ,
 FIGURE_LIST := $(subst $(COMMA), ,$(FIGURES))

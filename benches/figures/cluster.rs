@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::slice;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -17,7 +18,7 @@ use crate::stats::{float64, median, millis, percentile, ratios, spread};
 use crate::{Plan, note};
 
 /// How many nodes.
-const NODES: usize = 3;
+pub(crate) const NODES: usize = 3;
 
 /// How many requests a round of the latencies has.
 const REQUESTS: usize = 200;
@@ -39,17 +40,20 @@ pub(crate) fn token(hub: &Service, name: &str, file: &Path) -> io::Result<String
     Ok(token.to_owned())
 }
 
-fn node(scratch: &Scratch, hub: &Service, number: usize) -> io::Result<Service> {
+/// A node that has joined; further hubs are those that it may turn to.
+pub(crate) fn node(scratch: &Scratch, hubs: &[Service], number: usize) -> io::Result<Service> {
+    let hub = &hubs[0];
     let name = format!("n{number}");
     let file = scratch.path().join(format!("{name}.token"));
     token(hub, &name, &file)?;
-    let (url, file) = (
-        format!("http://{}", hub.address),
-        file.display().to_string(),
-    );
+    let urls: Vec<String> = hubs
+        .iter()
+        .map(|hub| format!("http://{}", hub.address))
+        .collect();
+    let (urls, file) = (urls.join(","), file.display().to_string());
     let flags = [
         "--join",
-        &url,
+        &urls,
         "--join-token-file",
         &file,
         "--node-name",
@@ -76,7 +80,8 @@ pub(crate) fn until(mut is_so: impl FnMut() -> io::Result<bool>) -> io::Result<D
     Ok(begin.elapsed())
 }
 
-fn starts(service: &Service) -> io::Result<f64> {
+/// From `POST` to 201 of one client, p50 in milliseconds.
+pub(crate) fn starts(service: &Service) -> io::Result<f64> {
     let mut connection = service.connect()?;
     let mut taken = Vec::with_capacity(REQUESTS);
     for _ in 0..REQUESTS {
@@ -112,9 +117,18 @@ fn forwarded(hub: &Service) -> io::Result<(f64, f64)> {
     Ok((median(&taken), percentile(&taken, 0.99)))
 }
 
+/// A signal to processes, of which some may be gone.
+pub(crate) fn send(processes: &[u32], signal: Signal) {
+    for process in processes {
+        if let Ok(pid) = i32::try_from(*process) {
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
+    }
+}
+
 /// How long it takes until a job of a node that has died says so, or of one that has fallen silent.
 fn loss(scratch: &Scratch, hub: &Service, number: usize, signal: Signal) -> io::Result<f64> {
-    let lost = node(scratch, hub, number)?;
+    let lost = node(scratch, slice::from_ref(hub), number)?;
     let name = format!("n{number}");
     // It outlives a node that is killed, and ends by itself.
     let spec = json!({"command": ["/bin/sleep", "30"], "placement": {"nodes": [name]}});
@@ -124,15 +138,9 @@ fn loss(scratch: &Scratch, hub: &Service, number: usize, signal: Signal) -> io::
     let job: Value = serde_json::from_str(&answer.body).map_err(io::Error::other)?;
     let path = format!("/jobs/{}", job["id"].as_str().unwrap_or_default());
     let processes = [lost.supervisor_pid(), lost.server_pid()?];
-    let send = |signal| {
-        for process in processes {
-            let pid = Pid::from_raw(i32::try_from(process).unwrap_or_default());
-            let _ = kill(pid, signal);
-        }
-    };
-    send(signal);
+    send(&processes, signal);
     let taken = until(|| Ok(get(hub, &path)?["state_reason"] == "node_unreachable"))?;
-    send(Signal::SIGCONT);
+    send(&processes, Signal::SIGCONT);
     Ok(taken.as_secs_f64())
 }
 
@@ -143,7 +151,7 @@ pub(crate) fn figures(plan: &Plan, rows: &mut Vec<Row>) -> io::Result<()> {
     let hub = hub(&scratch, &[])?;
     let mut nodes = Vec::new();
     for number in 1..=NODES {
-        nodes.push(node(&scratch, &hub, number)?);
+        nodes.push(node(&scratch, slice::from_ref(&hub), number)?);
     }
     let (mut alone, mut together) = (vec![], vec![]);
     let (mut here, mut there) = (vec![], vec![]);

@@ -7,6 +7,7 @@
 mod baseline;
 mod client;
 mod cluster;
+mod database;
 mod events;
 mod followers;
 mod jobs;
@@ -15,6 +16,7 @@ mod large_store;
 mod million;
 mod output;
 mod page;
+mod postgres;
 mod processes;
 mod report;
 mod running;
@@ -83,7 +85,7 @@ fn run() -> io::Result<()> {
     let mut rows = Vec::new();
     type Measure<'a> = &'a dyn Fn(&mut Vec<Row>) -> io::Result<()>;
     let found = std::cell::RefCell::new(Vec::new());
-    let groups: [(&[&'static str], Measure<'_>); 20] = [
+    let groups: [(&[&'static str], Measure<'_>); 21] = [
         (&["F1"], &|rows| {
             jobs::throughput(&plan, rows, &mut found.borrow_mut())
         }),
@@ -105,6 +107,7 @@ fn run() -> io::Result<()> {
         (&["F15"], &|rows| waiting::figures(&plan, rows)),
         (&["F16"], &|rows| tools::rate(&plan, rows)),
         (&["F17"], &|rows| cluster::figures(&plan, rows)),
+        (&["F17"], &|rows| postgres::figures(&plan, rows)),
         (&["F17"], &|rows| simulation::figures(&plan, rows)),
         (&["Recovery"], &|rows| large::recovery(&plan, rows)),
         (&[SELDOM], &|rows| million::figures(&plan, rows)),

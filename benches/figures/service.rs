@@ -53,9 +53,15 @@ fn address_of(supervisor: &mut Child) -> io::Result<SocketAddr> {
 impl Service {
     /// Starts the service on a state directory, which is made where it is missing.
     pub(crate) fn start(state: &Path, flags: &[&str]) -> io::Result<Self> {
+        Self::start_on(0, state, flags)
+    }
+
+    /// The same on a port that others know beforehand.
+    pub(crate) fn start_on(port: u16, state: &Path, flags: &[&str]) -> io::Result<Self> {
         let begin = Instant::now();
         let mut supervisor = Command::new(BINARY)
-            .args(["serve", "--listen", "127.0.0.1:0", "--on-shutdown", "stop"])
+            .args(["serve", "--on-shutdown", "stop"])
+            .args(["--listen".to_owned(), format!("127.0.0.1:{port}")])
             .args(["--log-level", "error", "--shutdown-grace-seconds", "2"])
             .arg("--state-dir")
             .arg(state)

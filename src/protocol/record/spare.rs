@@ -34,8 +34,12 @@ fn name_of(job: JobId) -> String {
 /// The job's program was executed, and its monitor has written all that it will.
 pub fn set_aside(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<bool> {
     let directory = File::from(open_directory(jobs, job)?);
+    // Where there is output it is not locked: whoever reads it at that moment would find none.
+    if !has_record_alone(directory.as_fd())? {
+        return Ok(false);
+    }
     // A reader would find the next job's output in it: see `open_to_read`.
-    if directory.try_lock().is_err() || !has_record_alone(directory.as_fd())? {
+    if directory.try_lock().is_err() {
         return Ok(false);
     }
     blank(directory.as_fd())?;
@@ -212,6 +216,23 @@ mod tests {
         drop(reader);
         std::fs::write(keep.path().join(job.to_string()).join("log"), "x").unwrap();
         assert!(!set_aside(jobs.as_fd(), job).unwrap());
+    }
+
+    #[test]
+    fn what_a_job_has_written_is_there_at_every_moment() {
+        let (keep, jobs) = jobs();
+        let job = ended(&jobs);
+        std::fs::write(keep.path().join(job.to_string()).join("log"), "x").unwrap();
+        std::thread::scope(|scope| {
+            let tidier = scope.spawn(|| {
+                let kept = (0..20_000).map(|_| set_aside(jobs.as_fd(), job).unwrap());
+                kept.filter(|is_kept| *is_kept).count()
+            });
+            while !tidier.is_finished() {
+                open_to_read(jobs.as_fd(), job).unwrap();
+            }
+            assert_eq!(tidier.join().unwrap(), 0);
+        });
     }
 
     #[test]
