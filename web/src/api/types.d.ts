@@ -1824,7 +1824,7 @@ export interface paths {
         };
         /**
          * Where a node joins
-         * @description A WebSocket that a node opens (`procession serve --join`). What is said over it is not part of this contract.
+         * @description A WebSocket that a node opens (`procession serve --join`). What it says is not part of this contract.
          */
         get: operations["clusterLink"];
         put?: never;
@@ -1844,7 +1844,7 @@ export interface paths {
         };
         /**
          * Where a node opens a stream for the hub
-         * @description A WebSocket that a node opens, with the bytes of HTTP. The hub is the client.
+         * @description A WebSocket that a node opens. The hub is the client of its HTTP.
          */
         get: operations["clusterStream"];
         put?: never;
@@ -2733,7 +2733,7 @@ export interface components {
             hold: boolean | null;
             /** @description What has to end before the job may start. One that cannot end that way any more ends the job: `canceled`, `dependency_failed`. What is not there is 422 `invalid_spec`, `no_such_job`. */
             depends_on?: components["schemas"]["Dependency"][] | null;
-            /** @description This, and the next three: as in a `JobSubmission`, for what the template leaves open. What the template sets itself is 422 `invalid_spec`, `conflict`. */
+            /** @description With the next three, what the template leaves open; what it sets is 422 `conflict`. */
             queue?: string | null;
             priority?: number | null;
             weight?: number | null;
@@ -4392,7 +4392,7 @@ export interface components {
                 "application/problem+json": components["schemas"]["Problem"];
             };
         };
-        /** @description `store_unavailable`; in a cluster `node_unreachable`, `files_unavailable`: see `detail`. */
+        /** @description `store_unavailable`, `node_unreachable`, `files_unavailable`. */
         FilesUnavailable: {
             headers: {
                 "Retry-After": components["headers"]["Retry-After"];
@@ -4726,7 +4726,7 @@ export interface operations {
                 };
             };
             500: components["responses"]["Internal"];
-            /** @description `draining`; `store_unavailable`: the disk of the state directory fails or is read-only; `node_unreachable`. */
+            /** @description `draining`; `store_unavailable`: the disk fails or is read-only; `node_unreachable`. */
             503: {
                 headers: {
                     "Retry-After": components["headers"]["Retry-After"];
@@ -9589,7 +9589,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description By name. The hub is one of them if it runs jobs itself. API nodes that share a ledger are in `ledger`. */
+            /** @description By name, with the hub if it runs jobs itself. API nodes that share a ledger are in `ledger`. */
             200: {
                 headers: {
                     "Request-Id": components["headers"]["Request-Id"];
@@ -9785,9 +9785,9 @@ export interface operations {
     clusterFiles: {
         parameters: {
             query: {
-                /** @description The name of the node. */
+                /** @description Its name. */
                 node: string;
-                /** @description The number of its link. */
+                /** @description Of its link. */
                 epoch: number;
                 /** @description The id of the job. */
                 job: string;
@@ -9811,7 +9811,7 @@ export interface operations {
             400: components["responses"]["InvalidQuery"];
             401: components["responses"]["Unauthenticated"];
             403: components["responses"]["Forbidden"];
-            /** @description `node_not_found`: the node has no such link with this token; `job_not_found`; `not_found`: this is no hub. */
+            /** @description `node_not_found`: no such link with this token; `job_not_found`; `not_found`: no hub. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -9912,7 +9912,7 @@ export interface operations {
                     "application/json": {
                         /** @constant */
                         live: true;
-                        /** @description Of an API node with a shared ledger: how often the lead has been taken, as far as it knows. */
+                        /** @description Of an API node with a shared ledger: how often the lead has been taken. */
                         epoch?: number;
                     };
                 };
