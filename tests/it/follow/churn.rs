@@ -1,5 +1,7 @@
 //! Followers that come and go while the server is killed, beside a job that writes faster than any of them reads.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -117,6 +119,8 @@ struct Follower<'a> {
     is_dropping: bool,
     at: u64,
     had: Had,
+    /// How often it has come back, for whoever waits for that.
+    comebacks: Arc<AtomicU32>,
 }
 
 impl<'a> Follower<'a> {
@@ -131,6 +135,7 @@ impl<'a> Follower<'a> {
                 job: job.id.clone(),
                 ..Had::default()
             },
+            comebacks: Arc::default(),
         }
     }
 
@@ -150,7 +155,7 @@ impl<'a> Follower<'a> {
 
     /// Comes back, as often as not where it was, else some way before.
     fn come_back(&mut self) {
-        self.had.comebacks += 1;
+        self.had.comebacks = self.comebacks.fetch_add(1, Ordering::Relaxed) + 1;
         if self.rng.random() {
             self.at = self.at.saturating_sub(self.rng.random_range(0..100_000));
         }
@@ -295,9 +300,17 @@ async fn followers_that_come_and_go_miss_nothing_while_the_server_is_killed() {
         both
     };
     let (lines, events, raw) = (of_both(), of_both(), of_both());
+    let all = lines.iter().chain(&events).chain(&raw);
+    let comebacks: Vec<_> = all.map(|it| it.comebacks.clone()).collect();
     let faults = async {
         let kills = u32::try_from(kills).unwrap();
         kill_the_server(&server, &fast, kills, Duration::from_secs(seconds)).await;
+        // Else this would be a test of nothing.
+        eventually("each has come back three times", async || {
+            let all = comebacks.iter().all(|it| it.load(Ordering::Relaxed) >= 3);
+            all.then_some(())
+        })
+        .await;
         server.stop(&fast.id, "force").await;
         server.stop(&calm.id, "force").await;
     };
@@ -311,7 +324,6 @@ async fn followers_that_come_and_go_miss_nothing_while_the_server_is_killed() {
         eprintln!("{had:?}");
         let ended = server.finished(&had.job).await;
         assert_eq!(had.end, ended["output"]["next_offset"], "{had:?} {ended:#}");
-        // Else this would be a test of nothing.
         assert!(had.comebacks >= 3 && had.bytes > 1 << 20, "{had:?}");
     }
 }

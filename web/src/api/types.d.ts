@@ -2316,7 +2316,7 @@ export interface components {
         /** @description What a node has reported of a job that had been given up for lost. */
         Late: {
             node: string;
-            /** @description That of the job there; if it is not terminal, it still runs, and `DELETE` ends it. `lost` with `finished_at` null: the node does not have the job. */
+            /** @description That of the job there; if it is not terminal, it runs, and `DELETE` ends it. `lost`: it is not there. */
             state: components["schemas"]["State"];
             exit: null | components["schemas"]["Exit"];
             /** @description By the clock of the node. */
@@ -3981,7 +3981,6 @@ export interface components {
         Ledger: {
             /** @enum {string} */
             role: "leads" | "follows";
-            /** @description The cluster that the database has. */
             cluster: string;
             /** @description How often the lead has been taken. */
             epoch: number;
@@ -3989,15 +3988,15 @@ export interface components {
             seq: number;
             /** @description How many changes it lacks. */
             behind: number;
-            /** @description Where the API node that leads is reached; empty if none does. */
+            /** @description Its URL; empty if none leads. */
             leader: string;
-            /** @description Has PostgreSQL answered in the last seconds? */
+            /** @description PostgreSQL answers. */
             available: boolean;
             /** @description The other API nodes; known to the one that leads. */
             followers: {
                 url: string;
                 version: string;
-                /** @description Has it been heard in the last ten seconds? */
+                /** @description In the last ten seconds. */
                 heard: boolean;
                 behind: number;
             }[];
@@ -9589,7 +9588,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description By name, with the hub if it runs jobs itself. API nodes that share a ledger are in `ledger`. */
+            /** @description By name, with the hub if it runs jobs itself. */
             200: {
                 headers: {
                     "Request-Id": components["headers"]["Request-Id"];
