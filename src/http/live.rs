@@ -95,6 +95,8 @@ struct Watched {
 
 struct Watch {
     follow: Follow,
+    /// What is told of the job is durable a moment after the job has changed, and cannot be read before.
+    events: watch::Receiver<u64>,
     wants_job: bool,
     wants_output: bool,
     version: Option<u64>,
@@ -134,6 +136,7 @@ impl Watched {
             } else if let Ok(follow) = manager.follow(id).await {
                 let watch = Watch {
                     follow,
+                    events: manager.news(Some(id)),
                     wants_job,
                     wants_output,
                     version: None,
@@ -166,7 +169,9 @@ impl Watch {
     fn news(&mut self, id: JobId, out: &mut Vec<String>) {
         let job = self.follow.state.borrow_and_update().clone();
         let id = id.to_string();
-        if self.wants_job && self.version != Some(job.version) {
+        let is_told = self.events.has_changed().unwrap_or_default();
+        self.events.mark_unchanged();
+        if self.wants_job && (is_told || self.version != Some(job.version)) {
             self.version = Some(job.version);
             out.push(json!({"job": id, "version": job.version}).to_string());
         }

@@ -387,6 +387,17 @@ async fn hints_tell_what_is_newer() {
         .unwrap()
     };
     let first = hear(&|hint| hint["job"] == id.as_str()).await;
+    // Who reads what is told of the job after each hint has all of it after the last.
+    for (act, kind) in [("pause", "job.paused"), ("resume", "job.resumed")] {
+        server.post(&format!("/jobs/{id}/{act}"), &json!({})).await;
+        loop {
+            hear(&|hint| hint["job"] == id.as_str()).await;
+            let told = server.get(&format!("/jobs/{id}/events?follow=false")).await;
+            if told.to_string().contains(kind) {
+                break;
+            }
+        }
+    }
     let request = server.request(Method::POST, &format!("/jobs/{id}/stdin?eof"));
     server.send(request.body("x\n")).await;
     hear(&|hint| {
