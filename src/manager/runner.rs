@@ -13,6 +13,7 @@ mod there;
 mod warning;
 pub(super) mod workspace;
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +31,6 @@ use super::link::MonitorLink;
 use super::readers::Readers;
 use super::shared::Shared;
 use super::shutdown::ShutdownPlan;
-use super::time::until;
 use super::{RequestError, SubmitError, Submitted, chains, lost_jobs, mirror};
 use job::amendment::Amendment;
 use job::event::{self, Event, What};
@@ -56,9 +56,6 @@ const WAKEFUL: Duration = Duration::from_secs(1);
 
 /// How long the processes of a lost attempt are waited for at a time.
 const SURVIVORS_PATIENCE: Duration = Duration::from_secs(60);
-
-/// How soon a failed write of a job's end is tried again.
-pub(super) const STORE_RETRY: Duration = Duration::from_secs(1);
 
 pub(super) struct Runner {
     shared: Arc<Shared>,
@@ -297,14 +294,9 @@ impl Runner {
         let job = self.job.shown();
         self.told = job.state;
         failpoint::hit("end.storing");
-        let mut was_said = false;
-        while let Err(error) = self.shared.store.finish(job.clone(), events.clone()).await {
-            self.shared.store_failed(&error);
-            if !std::mem::replace(&mut was_said, true) {
-                tracing::error!(job.id = %job.id, %error, "the end of job {} could not be stored, and is tried again until it is: {error}", job.id);
-            }
-            until(Some(Instant::now() + STORE_RETRY)).await;
-        }
+        let finish = || self.shared.store.finish(job.clone(), events.clone());
+        let end = (job.id, "the end");
+        self.shared.until_stored(end, finish, pending::<()>()).await;
         failpoint::hit("end.stored");
         self.shared.count_end(&job);
         self.publish.send_replace(job.clone());

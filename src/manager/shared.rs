@@ -25,6 +25,7 @@ use super::shutdown::Shutdown;
 use super::spans::Exporter;
 use super::stats::Stats;
 use super::tasks::Spawner;
+use super::time::until;
 use super::workspaces::{Workspaces, handover};
 use super::{Info, NotReady, SubmitError, schedules};
 use job::life::Stop;
@@ -45,6 +46,9 @@ const PURGED_AT_ONCE: usize = 64;
 
 /// How soon a node that did not answer is asked again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How soon what the store has not taken is tried again.
+pub(super) const STORE_RETRY: Duration = Duration::from_secs(1);
 
 pub(super) struct Shared {
     pub(super) store: Store,
@@ -374,6 +378,34 @@ impl Shared {
         // On a full disk each job that ends would say so each second.
         if self.failures.is_due(&error.to_string(), Instant::now()) {
             tracing::error!(%error, "the store failed: {error}");
+        }
+    }
+
+    /// Stores something of a job, however often that fails; `None` if `end` comes first.
+    pub(super) async fn until_stored<T, F>(
+        &self,
+        (id, what): (JobId, &str),
+        mut attempt: impl FnMut() -> F,
+        end: impl Future,
+    ) -> Option<T>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        tokio::pin!(end);
+        let mut was_said = false;
+        loop {
+            let error = match attempt().await {
+                Ok(done) => return Some(done),
+                Err(error) => error,
+            };
+            self.store_failed(&error);
+            if !std::mem::replace(&mut was_said, true) {
+                tracing::error!(job.id = %id, %error, "{what} of job {id} could not be stored, and is tried again until it is: {error}");
+            }
+            tokio::select! {
+                () = until(Some(tokio::time::Instant::now() + STORE_RETRY)) => {}
+                _ = &mut end => return None,
+            }
         }
     }
 

@@ -1,11 +1,12 @@
 //! What follows the end of an attempt: the end of the job, or another attempt.
 
-use tokio::sync::oneshot;
-use tokio::time::Instant;
+use std::future::pending;
 
-use super::{Next, Runner, STORE_RETRY, SURVIVORS_PATIENCE, ready};
+use tokio::sync::oneshot;
+
+use super::{Next, Runner, SURVIVORS_PATIENCE, ready};
 use crate::chains;
-use crate::time::{chance, until};
+use crate::time::chance;
 use job::event;
 use job::life::Stop;
 use job::outcome::{Cause, Usage};
@@ -37,15 +38,10 @@ pub(super) async fn settle(runner: &mut Runner, usage: Option<Usage>) -> Next {
     runner.told = State::Queued;
     runner.is_counted = false;
     failpoint::hit("settle.storing");
-    while let Err(error) = runner
-        .shared
-        .store
-        .update(job.clone(), events.clone())
-        .await
-    {
-        runner.shared.store_failed(&error);
-        until(Some(Instant::now() + STORE_RETRY)).await;
-    }
+    let shared = &runner.shared;
+    let update = || shared.store.update(job.clone(), events.clone());
+    let next = (job.id, "the next attempt");
+    shared.until_stored(next, update, pending::<()>()).await;
     failpoint::hit("settle.stored");
     runner.shared.count_attempt(&ended);
     runner.shared.job_dirs.remove_record(job.id).await;

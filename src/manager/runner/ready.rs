@@ -1,7 +1,8 @@
 //! What becomes of a job that is ready, or is not in time.
 
-use super::{Runner, STORE_RETRY, log};
+use super::{Runner, log};
 use crate::readiness::{self, Found, Seen, Watch};
+use crate::shared::STORE_RETRY;
 use job::State;
 use job::event::{Event, Kind, What};
 use job::life::Stop;

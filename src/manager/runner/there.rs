@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::requests::{JobRequest, Reply, refused};
-use super::{Next, Runner, STORE_RETRY, WAKEFUL, log, start, workspace};
+use super::{Next, Runner, WAKEFUL, log, start, workspace};
 use crate::nodes::{Found, NodeBook, NodeLink};
 use crate::time::until;
 use crate::{RequestError, mirror};
@@ -38,20 +38,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Makes the job as it is durable; `false` if the service ends first.
 async fn store(runner: &mut Runner, events: Vec<Event>) -> bool {
-    let job = runner.job.shown();
-    while let Err(error) = runner
-        .shared
-        .store
-        .update(job.clone(), events.clone())
-        .await
-    {
-        runner.shared.store_failed(&error);
-        tokio::select! {
-            () = until(Some(Instant::now() + STORE_RETRY)) => {}
-            _ = runner.shutdown.wait_for(Option::is_some) => return false,
-        }
-    }
-    true
+    let (job, shared) = (runner.job.shown(), &runner.shared);
+    let update = || shared.store.update(job.clone(), events.clone());
+    let end = runner.shutdown.wait_for(Option::is_some);
+    let news = (job.id, "the state on its node");
+    shared.until_stored(news, update, end).await.is_some()
 }
 
 /// A job that an earlier server gave to another node; it holds a slot.

@@ -4,13 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::api::LookupError;
 use crate::nodes::{Found, NodeBook};
-use crate::runner::STORE_RETRY;
 use crate::shared::Shared;
-use crate::time::until;
 use job::event::{Event, What};
 use job::life::Stop;
 use job::placement::Late;
@@ -132,17 +128,17 @@ async fn hear(shared: Arc<Shared>, nodes: Arc<NodeBook>, id: JobId) {
 /// service ends.
 async fn note(shared: &Arc<Shared>, id: JobId, late: &Late, there: Option<&Job>) -> bool {
     let mut shutdown = shared.shutdown.subscribe();
-    loop {
+    let tell = || async {
         match tell(shared, id, late, there).await {
-            Ok(()) => return true,
-            Err(LookupError::NoSuchJob) => return false,
-            Err(LookupError::Store(error)) => shared.store_failed(&error),
+            Ok(()) => Ok(true),
+            Err(LookupError::NoSuchJob) => Ok(false),
+            Err(LookupError::Store(error)) => Err(error),
         }
-        tokio::select! {
-            () = until(Some(Instant::now() + STORE_RETRY)) => {}
-            _ = shutdown.wait_for(Option::is_some) => return false,
-        }
-    }
+    };
+    let news = (id, "what its node says");
+    let end = shutdown.wait_for(Option::is_some);
+    let told = shared.until_stored(news, tell, end).await;
+    told.unwrap_or(false)
 }
 
 /// Notes what the node says of a lost job, which stays what it is.
