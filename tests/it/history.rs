@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -92,6 +92,22 @@ impl Clients {
             (self.submitted.load(Ordering::Relaxed) >= end).then_some(())
         })
         .await;
+    }
+
+    /// Has one thing fail after the other, with answers in between; how often each did.
+    pub(crate) async fn suffer(
+        &self,
+        rounds: u32,
+        mut fail: impl AsyncFnMut() -> &'static str,
+    ) -> Counts {
+        let (begun, mut counts) = (Instant::now(), Counts::new());
+        for _ in 0..rounds {
+            self.pause(3).await;
+            let failed = fail().await;
+            eprintln!("{:4.0} s: {failed}", begun.elapsed().as_secs_f64());
+            *counts.entry(failed).or_default() += 1;
+        }
+        counts
     }
 
     /// Nothing fails any more: waits for the end of everything, and holds it against what was answered.

@@ -1,7 +1,5 @@
 //! The checker of histories over a hub and its nodes.
 
-use std::time::Instant;
-
 use nix::sys::signal::{Signal, kill};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -11,7 +9,7 @@ use serde_json::Value;
 use super::{Cluster, port};
 use crate::harness::{eventually_within, kill_now};
 use crate::history::wire::{Mode, Wire};
-use crate::history::{Clients, Counts, SETTLED, choices};
+use crate::history::{Clients, SETTLED, choices};
 
 /// What fails, one after the other.
 struct Faults<'a> {
@@ -129,12 +127,6 @@ async fn whatever_fails_what_clients_were_answered_stays_true() {
         random: StdRng::seed_from_u64(random.random()),
         clients: &clients,
     };
-    let (begun, mut counts) = (Instant::now(), Counts::new());
-    for _ in 0..rounds {
-        faults.clients.pause(3).await;
-        let failed = faults.fail().await;
-        eprintln!("{:4.0} s: {failed}", begun.elapsed().as_secs_f64());
-        *counts.entry(failed).or_default() += 1;
-    }
+    let counts = clients.suffer(rounds, async || faults.fail().await).await;
     clients.judge(wires.len(), counts).await;
 }

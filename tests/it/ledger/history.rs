@@ -1,7 +1,6 @@
 //! The checker of histories over PostgreSQL, three API nodes and their nodes.
 
 use std::path::Path;
-use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
 use rand::rngs::StdRng;
@@ -13,7 +12,7 @@ use super::Apis;
 use crate::cluster::kill_service;
 use crate::harness::{Persistent, eventually_within, kill_now};
 use crate::history::wire::Mode;
-use crate::history::{Clients, Counts, SETTLED, choices};
+use crate::history::{Clients, SETTLED, choices};
 
 /// What fails, one after the other.
 struct Faults<'a> {
@@ -240,13 +239,7 @@ async fn whatever_fails_what_clients_were_answered_stays_true() {
         all: &mut all,
         clients: &clients,
     };
-    let (begun, mut counts) = (Instant::now(), Counts::new());
-    for _ in 0..rounds {
-        faults.clients.pause(3).await;
-        let failed = faults.fail().await;
-        eprintln!("{:4.0} s: {failed}", begun.elapsed().as_secs_f64());
-        *counts.entry(failed).or_default() += 1;
-    }
+    let counts = clients.suffer(rounds, async || faults.fail().await).await;
     clients.judge(3, counts).await;
     // I11: every copy of the store is the same.
     all.are_equal().await;
