@@ -308,14 +308,20 @@ impl Apis {
 
     /// Waits until every API node has every change, stops them, and holds their databases against each other.
     async fn are_equal(&mut self) {
-        let (leader, _) = self.leader().await;
-        eventually("nobody is behind", async || {
+        let mut seen = Value::Null;
+        let leader = eventually("nobody is behind", async || {
+            // On a machine that stands still for a moment the lead moves.
+            let (leader, _) = self.leader().await;
             let ledger = self.ledger(leader).await?;
+            if seen != ledger {
+                eprintln!("API node {leader}: {ledger}");
+                seen.clone_from(&ledger);
+            }
             let followers = ledger["followers"].as_array()?;
             let heard = followers.iter().filter(|it| it["heard"] == true);
             let is_even = heard.clone().count() == self.apis.len() - 1
                 && heard.clone().all(|it| it["behind"] == 0);
-            is_even.then_some(())
+            is_even.then_some(leader)
         })
         .await;
         let mut dumps = Vec::new();
