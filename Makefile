@@ -1,7 +1,7 @@
 # `make run` starts the service, `make test` is what a change must pass; the rest are parts of it or beside it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run build dist sbom check test test-build web pictures test-web test-page test-page-more test-page-long test-rust test-unprivileged test-unheard test-walk test-prometheus test-client test-clients test-python test-mcp test-mcp-conformance test-examples docs book recording spelling lint workflows \
+.PHONY: help run build dist sbom check test test-ready test-fetched test-build web pictures test-web test-page test-page-more test-page-long test-rust test-unprivileged test-unheard test-walk test-prometheus test-client test-clients test-python test-mcp test-mcp-conformance test-examples docs book recording spelling lint workflows \
 	release-check deny advisories test-manifests test-image test-docker test-deb test-vm test-static deb test-arm64 test-real-work soak soak-cluster fuzz \
 	guards schemathesis bench release-upload image-push clean
 
@@ -27,6 +27,8 @@ TEST_RUNNER := $(if $(HAS_NEXTEST),nextest run,test)
 export NEXTEST_TEST_THREADS ?= $(shell echo $$((4 * $$(nproc))))
 # What the tests run, besides Debian's essential packages.
 TEST_NEEDS := make cc=build-essential curl perl python3 setsid=util-linux tmux vi=vim-tiny top=procps nginx=nginx-light pg_ctlcluster=postgresql pgbouncer
+# And what other parts of `make test` do.
+MORE_TEST_NEEDS := chromium go=golang-go node=nodejs npm
 # `make check` without nextest: the names in its profile.
 CHECK_TESTS = $(shell sed -n '/profile.check/,$$s/.*test.=\([a-z0-9_:]*\).*/\1/p' .config/nextest.toml)
 # What does not read the log of its service, and is none of the long ones.
@@ -148,7 +150,20 @@ else
 	$(CARGO) test --locked --test it -- --exact $(CHECK_TESTS)
 endif
 
-test: test-rust test-web test-page test-unprivileged test-client test-python test-examples test-mcp
+test: test-ready test-rust test-web test-page test-unprivileged test-client test-python test-examples test-mcp
+
+# Compiling waits for processors and fetching for the network, so that both are done at once, before the first test.
+test-ready:
+	@scripts/need.sh $(TEST_NEEDS) $(if $(filter 0,$(shell id -u)),,$(MORE_TEST_NEEDS))
+	@$(MAKE) --no-print-directory --jobs=2 test-build test-fetched
+
+# Each part fetches what it needs if it is run by itself.
+test-fetched: $(NODE_MODULES)
+	@scripts/need.sh $(MORE_TEST_NEEDS)
+	@scripts/venv.sh $(CLIENT) tests/client/requirements.txt
+	@scripts/venv.sh $(PYTHON) clients/python/requirements.txt
+	@scripts/venv.sh $(EXAMPLES) tests/examples/requirements.txt
+	@tests/mcp/fetch.sh
 
 # All parts use what this builds.
 test-build:
@@ -223,7 +238,9 @@ test-prometheus: test-build
 	tests/prometheus/run.sh target/debug/procession
 
 # The generator is pinned in tests/client/requirements.txt and installed below target/, once.
+CLIENT := target/client/venv
 test-client: test-build
+	scripts/venv.sh $(CLIENT) tests/client/requirements.txt
 	tests/client/run.sh target/debug/procession
 
 # clients/python: its types, and its tests on a real service.

@@ -3,15 +3,13 @@
 #
 #   tests/client/run.sh PROGRAM
 #
-# It holds the description to what generators of clients can read. The generator is pinned in
-# requirements.txt and installed below target/, once.
+# It holds the description to what generators of clients can read. `make test-client` installs the generator.
 set -euo pipefail
 program=$(realpath "$1")
 cd "$(dirname "$0")/../.."
 
 work=target/client
 venv=$work/venv
-scripts/venv.sh "$venv" tests/client/requirements.txt
 
 rm -rf "$work/generated"
 PATH="$PWD/$venv/bin:$PATH" openapi-python-client generate \
