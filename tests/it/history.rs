@@ -56,6 +56,8 @@ pub(crate) struct Clients {
 impl Clients {
     /// They begin; jobs write into the file `lines`.
     pub(crate) async fn begin(client: Persistent, lines: PathBuf, random: &mut StdRng) -> Self {
+        // It may be asking in every outage of a row of them.
+        let client = client.patient(SETTLED * 2);
         let limit = json!({"max_running": NARROW});
         let asked = client.ask(Method::PUT, "/queues/narrow", Some(&limit), None);
         assert!([200, 201].contains(&asked.await.status));

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::{self, F_WRLCK, SEEK_SET};
@@ -90,6 +90,7 @@ impl Server {
             token: self.token.clone(),
             addresses: Arc::new(Mutex::new(vec![self.address])),
             turn: Arc::default(),
+            patience: LONG * 2,
         }
     }
 }
@@ -107,9 +108,16 @@ pub(crate) struct Persistent {
     addresses: Arc<Mutex<Vec<SocketAddr>>>,
     /// Whose turn it is of several.
     turn: Arc<AtomicUsize>,
+    /// How long it asks.
+    patience: Duration,
 }
 
 impl Persistent {
+    /// The same with more patience, where one fault follows the other.
+    pub(crate) fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
     /// The service is somewhere else now.
     pub(crate) fn moved(&self, server: &Server) {
         *self.addresses.lock().unwrap() = vec![server.address];
@@ -138,7 +146,7 @@ impl Persistent {
         body: Option<&Value>,
         key: Option<&str>,
     ) -> Reply {
-        let end = Instant::now() + LONG * 2;
+        let end = Instant::now() + self.patience;
         let mut last = String::new();
         while Instant::now() < end {
             let address = self.address();
@@ -174,7 +182,7 @@ impl Persistent {
 
     /// The job as it is when it has ended.
     pub(crate) async fn finished(&self, id: &str) -> Value {
-        let end = Instant::now() + LONG * 2;
+        let end = Instant::now() + self.patience;
         loop {
             let reply = self.get(&format!("/jobs/{id}?wait=5&until=finished")).await;
             assert_eq!(reply.status, 200, "an accepted job is missing: {reply}");
