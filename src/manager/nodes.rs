@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::inputs::Fetch;
 use account::Slots;
-pub(crate) use account::{Account, Class};
+pub(crate) use account::{Account, Class, Left};
 use file::Saved;
 pub use hub::{Hub, HubSetup, Joined, NodeError, NodeState, own_labels};
 use job::time::Timestamp;
@@ -239,6 +239,11 @@ impl NodeBook {
         self.books().account.release(job);
     }
 
+    /// A job that was given up for lost has not been on its node, or is gone from it; `true` if there is room for it now.
+    pub(super) fn is_left_no_more(&self, name: &NodeName, job: JobId) -> bool {
+        self.books().account.is_left_no_more(name, job)
+    }
+
     /// This node has refused a job, and gets no other until it says that it takes some.
     pub(super) fn shut(&self, name: &NodeName) {
         let mut books = self.books();
@@ -325,9 +330,15 @@ impl NodeBook {
         }
     }
 
-    /// A node says hello, with the token of this actor. The error says why it may not join, and what to do.
-    pub(super) async fn join(&self, hello: Hello, actor: &str) -> Result<Joined, String> {
-        let (joined, unsaved) = self.admit(hello, actor)?;
+    /// A node says hello, with the token of this actor, and has these jobs that were given up for lost, of these weights.
+    /// The error says why it may not join, and what to do.
+    pub(super) async fn join(
+        &self,
+        hello: Hello,
+        left: Left,
+        actor: &str,
+    ) -> Result<Joined, String> {
+        let (joined, unsaved) = self.admit(hello, left, actor)?;
         if let Err(error) = self.save(unsaved).await {
             self.part(&joined.node, joined.epoch);
             return Err(format!("the hub cannot note who has joined: {error}"));
@@ -335,7 +346,7 @@ impl NodeBook {
         Ok(joined)
     }
 
-    fn admit(&self, hello: Hello, actor: &str) -> Result<(Joined, Unsaved), String> {
+    fn admit(&self, hello: Hello, left: Left, actor: &str) -> Result<(Joined, Unsaved), String> {
         let name = hello.node;
         if hello.protocol != PROTOCOL {
             return Err(format!(
@@ -354,7 +365,7 @@ impl NodeBook {
                 "this hub knows {NODES_MAX} nodes, which is the most"
             ));
         }
-        let has_jobs = books.account.used(&name) > 0;
+        let has_jobs = books.account.held_weight(&name) > 0;
         let before = match books.nodes.get(&name) {
             Some(known) => {
                 may_return(known, &hello.store, &hello.place, actor, has_jobs)?;
@@ -388,6 +399,7 @@ impl NodeBook {
             asks: HashMap::new(),
         });
         books.nodes.insert(name.clone(), node);
+        books.account.set_left(&name, left);
         books.refresh(&name);
         let is_new = before != Some(saved);
         let joined = Joined {
@@ -468,6 +480,7 @@ impl NodeBook {
         {
             node.link = None;
             node.since = (Instant::now(), clock::wall());
+            books.account.set_left(name, Left::new());
             books.refresh(name);
         }
     }

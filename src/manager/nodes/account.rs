@@ -54,12 +54,17 @@ pub(super) struct Slots {
     pub(super) labels: Arc<BTreeMap<String, String>>,
 }
 
+/// Jobs that were given up for lost and still run, with their weights.
+pub(crate) type Left = HashMap<JobId, u32>;
+
 /// Which jobs are where.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
     nodes: BTreeMap<NodeName, Slots>,
     used: BTreeMap<NodeName, u64>,
     held: HashMap<JobId, (NodeName, u32)>,
+    /// On nodes that are connected.
+    left: HashMap<NodeName, Left>,
     /// Nodes are filled one after the other, and not evenly.
     pub(super) packs: bool,
 }
@@ -188,14 +193,39 @@ impl Account {
         }
     }
 
+    /// Sets which jobs that were given up for lost a node still has, with their weights.
+    pub(super) fn set_left(&mut self, name: &NodeName, jobs: Left) {
+        match jobs.is_empty() {
+            true => drop(self.left.remove(name)),
+            false => drop(self.left.insert(name.clone(), jobs)),
+        }
+    }
+
+    /// Such a job is gone from a node; `true` if it took room there until now.
+    pub(super) fn is_left_no_more(&mut self, name: &NodeName, job: JobId) -> bool {
+        let jobs = self.left.get_mut(name);
+        jobs.is_some_and(|jobs| jobs.remove(&job).is_some())
+    }
+
+    fn left_weight(&self, name: &NodeName) -> u64 {
+        let jobs = self.left.get(name).into_iter().flatten();
+        jobs.map(|(_, weight)| u64::from(*weight)).sum()
+    }
+
+    /// The weight of the jobs whose place is on a node.
+    pub(super) fn held_weight(&self, name: &NodeName) -> u64 {
+        self.used.get(name).copied().unwrap_or_default()
+    }
+
     /// The weight of the jobs that a node has.
     pub(super) fn used(&self, name: &NodeName) -> u64 {
-        self.used.get(name).copied().unwrap_or_default()
+        self.held_weight(name) + self.left_weight(name)
     }
 
     /// How many jobs a node has.
     pub(super) fn count(&self, name: &NodeName) -> usize {
-        self.held.values().filter(|(node, _)| node == name).count()
+        let held = self.held.values().filter(|(node, _)| node == name);
+        held.count() + self.left.get(name).map_or(0, HashMap::len)
     }
 
     /// The weight that may run: what nodes can be given, and what the others have.
@@ -203,9 +233,10 @@ impl Account {
         let open = self.nodes.iter().filter(|(_, slots)| slots.is_open);
         let (mut most, mut open_used) = (0_u64, 0_u64);
         for (name, slots) in open {
-            let used = self.used(name);
-            most += u64::from(slots.most).max(used);
-            open_used += used;
+            let held = self.held_weight(name);
+            let room = u64::from(slots.most).saturating_sub(self.left_weight(name));
+            most += room.max(held);
+            open_used += held;
         }
         let all_used: u64 = self.used.values().sum();
         u32::try_from(most + (all_used - open_used)).unwrap_or(u32::MAX)
@@ -358,6 +389,32 @@ mod tests {
         assert_eq!(account.most(), 4);
         account.release(id(1));
         assert_eq!(account.most(), 3);
+    }
+
+    #[test]
+    fn a_lost_job_that_still_runs_takes_room_until_it_is_gone() {
+        let mut account = Account::default();
+        set(&mut account, "a", 2, true);
+        account.set_left(&name("a"), [(id(1), 1)].into());
+        assert_eq!(claimed(&mut account, 2, &class(2, "")), None);
+        assert_eq!(
+            claimed(&mut account, 2, &class(1, "")).as_deref(),
+            Some("a")
+        );
+        assert_eq!(claimed(&mut account, 3, &class(1, "")), None);
+        let (used, count) = (account.used(&name("a")), account.count(&name("a")));
+        assert_eq!((used, count, account.most()), (2, 2, 1));
+        assert!(account.is_left_no_more(&name("a"), id(1)));
+        assert!(!account.is_left_no_more(&name("a"), id(1)));
+        assert_eq!(
+            claimed(&mut account, 3, &class(1, "")).as_deref(),
+            Some("a")
+        );
+        // A place that a job was given stays, whatever was left there.
+        account.set_left(&name("a"), [(id(4), 9)].into());
+        assert_eq!(account.most(), 2);
+        account.set_left(&name("a"), HashMap::new());
+        assert_eq!((account.most(), account.count(&name("a"))), (2, 2));
     }
 
     proptest! {

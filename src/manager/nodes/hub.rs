@@ -142,7 +142,8 @@ impl Hub {
     /// Says why it may not join, and what to do.
     pub async fn join(&self, hello: Hello, actor: &str) -> Result<Joined, String> {
         let held = hello.jobs.clone();
-        let joined = self.nodes.join(hello, actor).await?;
+        let left = late::left_on(&self.shared, &hello.node, &held).await;
+        let joined = self.nodes.join(hello, left, actor).await?;
         if let Err(error) = self.carry().await {
             self.nodes.part(&joined.node, joined.epoch);
             return Err(format!("the hub cannot note who has joined: {error}"));

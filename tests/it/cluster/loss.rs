@@ -294,6 +294,48 @@ async fn a_restarted_job_may_come_back_to_the_node_that_it_was_lost_with() {
     assert_eq!(begun.lines().count(), 2, "{begun}");
 }
 
+/// What was given up for lost and still runs takes room on its node: nothing is sent there to wait for its end.
+#[tokio::test]
+async fn a_lost_job_that_still_runs_takes_its_nodes_room() {
+    let args = ["--role", "api", "--node-lost-after-seconds", "1"];
+    let mut cluster = Cluster::start_with(1, &args).await;
+    let mut lost = Vec::new();
+    for _ in 0..2 {
+        let body = json!({"command": ["sleep", unique_seconds()]});
+        lost.push(id(&cluster.hub.submit(&body).await));
+    }
+    cluster.nodes[0].kill_supervisor();
+    for id in &lost {
+        assert_eq!(cluster.hub.finished(id).await["state"], "lost");
+    }
+    let again = cluster.node_builder("n1");
+    cluster.nodes[0].start_again(again).await;
+    cluster.connected("n1", true).await;
+    let node = cluster.node("n1").await;
+    assert_eq!((&node["jobs"], &node["weight"]), (&json!(2), &json!(2)));
+    let next = id(&cluster.hub.submit(&json!({"command": ["true"]})).await);
+    let path = format!("/jobs/{next}?wait=1&until=started");
+    let job = cluster.hub.get(&path).await.json();
+    assert_eq!(
+        (&job["state"], &job["node"]),
+        (&json!("queued"), &Value::Null),
+        "{job:#}"
+    );
+    // It is known over a restart of the hub, before anybody is sent there.
+    cluster.crash_hub().await;
+    cluster.connected("n1", true).await;
+    let job = cluster.hub.job(&next).await;
+    assert_eq!(job["state"], "queued", "{job:#}");
+    let ended = cluster.hub.delete(&lost[0], "wait=30&force=true").await;
+    assert_eq!(ended.status, 200, "{ended}");
+    assert_eq!(cluster.hub.finished(&next).await["state"], "succeeded");
+    eventually("the other one is left", async || {
+        (cluster.node("n1").await["jobs"] == 1).then_some(())
+    })
+    .await;
+    cluster.hub.delete(&lost[1], "wait=30&force=true").await;
+}
+
 /// A stop is taken whether the node is there or not, and holds over a restart of the hub.
 #[tokio::test]
 async fn a_stop_waits_for_the_node_that_has_the_job() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::LookupError;
-use crate::nodes::{Found, NodeBook};
+use crate::nodes::{Found, Left, NodeBook};
 use crate::shared::Shared;
 use job::event::{Event, What};
 use job::life::Stop;
@@ -20,6 +20,23 @@ const PAGE: usize = 100;
 
 /// How long is waited at a time for the end of what is not wanted any more.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Of the jobs that a node says it has, those that were given up for lost, with their weights: what still runs takes room
+/// there.
+pub(crate) async fn left_on(shared: &Arc<Shared>, node: &NodeName, held: &[(JobId, u32)]) -> Left {
+    let mut left = Left::new();
+    for (id, _) in held {
+        // One that cannot be read takes none until it is heard of.
+        if let Ok(job) = shared.get(*id).await
+            && job.state == State::Lost
+            && !is_told(&job)
+            && job.claim.as_ref().is_some_and(|it| it.node == *node)
+        {
+            left.insert(*id, job.spec.weight);
+        }
+    }
+    left
+}
 
 /// A node has joined, and says that it has these jobs, which have not ended.
 pub(crate) async fn catch_up(shared: Arc<Shared>, node: NodeName, held: Vec<(JobId, u32)>) {
@@ -56,26 +73,36 @@ pub(crate) async fn catch_up(shared: Arc<Shared>, node: NodeName, held: Vec<(Job
 
 /// Hears what the node of a lost job has to say, if it is connected and has not said it.
 pub(super) fn after_loss(shared: &Arc<Shared>, job: &Job) {
-    let is_told = job.late.as_ref().is_some_and(|it| it.state.is_terminal());
-    let Some(nodes) = shared.nodes.clone().filter(|_| !is_told) else {
+    let Some(nodes) = shared.nodes.clone().filter(|_| !is_told(job)) else {
         return;
     };
     shared.spawn(hear(shared.clone(), nodes, job.id));
 }
 
+/// Has its node said how it ended, or that it does not have it?
+fn is_told(job: &Job) -> bool {
+    job.late.as_ref().is_some_and(|it| it.state.is_terminal())
+}
+
 async fn hear(shared: Arc<Shared>, nodes: Arc<NodeBook>, id: JobId) {
+    let Some(node) = hear_from(&shared, &nodes, id).await else {
+        return;
+    };
+    if nodes.is_left_no_more(&node, id) {
+        shared.nodes_changed();
+    }
+}
+
+/// Tells what the node of a lost job says of it; the node, once it has said that nothing of it runs there.
+async fn hear_from(shared: &Arc<Shared>, nodes: &Arc<NodeBook>, id: JobId) -> Option<NodeName> {
     // As it is by now: a stop may have been asked meanwhile.
-    let Ok(job) = shared.get(id).await else {
-        return;
-    };
-    let Some(claim) = job.claim.as_deref().filter(|_| shared.is_there(&job)) else {
-        return;
-    };
+    let job = shared.get(id).await.ok()?;
+    let claim = job.claim.as_deref().filter(|_| shared.is_there(&job))?;
     let Found::Linked(mut link) = nodes.find(&claim.node, id) else {
-        return;
+        return None;
     };
     if link.store != claim.store {
-        return;
+        return None;
     }
     if let Some(stop) = &claim.stop {
         link.ask(Ask::Stop((**stop).clone()));
@@ -98,13 +125,13 @@ async fn hear(shared: Arc<Shared>, nodes: Arc<NodeBook>, id: JobId) {
                     exit: there.exit,
                     finished_at: there.finished_at,
                 };
-                if !note(&shared, id, &late, Some(there)).await {
-                    return;
+                if !note(shared, id, &late, Some(there)).await {
+                    return None;
                 }
                 let seen = report.seen;
                 link.send(ToNode::Ack { job: id, seen });
                 if late.state.is_terminal() {
-                    return;
+                    return Some(late.node);
                 }
             }
             // It was lost on its way there, or has been removed: over the next link it would say the same.
@@ -115,10 +142,10 @@ async fn hear(shared: Arc<Shared>, nodes: Arc<NodeBook>, id: JobId) {
                     exit: None,
                     finished_at: None,
                 };
-                note(&shared, id, &late, None).await;
-                return;
+                note(shared, id, &late, None).await;
+                return Some(late.node);
             }
-            None => return,
+            None => return None,
             Some(_) => {}
         }
     }
@@ -150,8 +177,7 @@ async fn tell(
 ) -> Result<(), LookupError> {
     let _turn = shared.finished_amendments.acquire().await;
     let job = shared.get(id).await?;
-    let is_told = job.late.as_ref().is_some_and(|it| it.state.is_terminal());
-    if is_told || job.late.as_deref() == Some(late) {
+    if is_told(&job) || job.late.as_deref() == Some(late) {
         return Ok(());
     }
     let mut job = Job::clone(&job);
@@ -189,7 +215,7 @@ pub(crate) async fn keep_stop(
 ) -> Result<(), LookupError> {
     let _turn = shared.finished_amendments.acquire().await;
     let job = shared.get(id).await?;
-    let is_told = job.late.as_ref().is_some_and(|it| it.state.is_terminal());
+    let is_told = is_told(&job);
     let mut job = Job::clone(&job);
     let Some(claim) = job.claim.as_mut().filter(|_| !is_told) else {
         return Ok(());
