@@ -160,6 +160,18 @@ impl Clients {
     }
 }
 
+/// What a job's process was told of itself.
+fn marks(pid: i32) -> Vec<String> {
+    let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let environ = String::from_utf8_lossy(&environ).into_owned();
+    let is_mark = |it: &&str| it.starts_with("PROCESSION_") || it.starts_with("NODE=");
+    environ
+        .split('\0')
+        .filter(is_mark)
+        .map(str::to_owned)
+        .collect()
+}
+
 /// What a client knows of a job.
 #[derive(Clone, Debug)]
 struct Known {
@@ -278,10 +290,14 @@ impl Client {
         if reply.status == 200
             && let Some(seconds) = &self.jobs[id].sleeps
         {
+            let left = processes_with(seconds);
+            let lines = fs::read_to_string(&self.lines).unwrap_or_default();
+            let begun: Vec<_> = lines.lines().filter(|it| it.contains(id)).collect();
+            let marks: Vec<_> = left.iter().map(|it| marks(it.pid)).collect();
             assert_eq!(
-                processes_with(seconds),
+                left,
                 [],
-                "200 says that nothing is left: {reply}"
+                "200 says that nothing is left: {reply}\n{begun:?}\n{marks:?}"
             );
         }
     }
