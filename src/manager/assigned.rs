@@ -159,8 +159,8 @@ impl Assigned {
         linux::failpoint::hit("take.storing");
         let mut taken = self.accept(job, Secrets(secrets)).await;
         linux::failpoint::hit("take.stored");
-        // A store that fails may have stored it all the same.
-        while let Err(SubmitError::Store(_)) = &taken {
+        // A store that fails may have stored it all the same, and so may one that ends meanwhile.
+        while let Err(SubmitError::Store(_) | SubmitError::Draining) = &taken {
             match self.fence_of(id).await {
                 Ok(Some(_)) => taken = Ok(()),
                 Ok(None) => break,

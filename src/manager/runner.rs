@@ -171,6 +171,8 @@ impl Runner {
             };
             awake_until = Instant::now() + WAKEFUL;
         }
+        // It is accepted, whoever starts it.
+        self.answer();
         if self.told.is_terminal() {
             let (job, is_spare) = (self.job.id, self.is_spare);
             self.shared.job_dirs.tidy(Over { job, is_spare }).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::api::{Submission, SubmitError, Submitted};
+use super::api::{LookupError, Submission, SubmitError, Submitted};
 use super::chains;
 use super::inputs::Part;
 use super::runner::Acceptance;
@@ -159,7 +159,16 @@ pub(super) async fn accept(
     shared.spawn(acceptance.take_in(runner));
     loop {
         match timeout(START_PATIENCE, &mut answered).await {
-            Ok(answer) => return answer.unwrap_or(Err(SubmitError::Draining)),
+            Ok(Ok(answer)) => return answer,
+            // The service ends. What is stored is accepted: the next server starts it.
+            Ok(Err(_)) => {
+                let replayed = false;
+                return match shared.get_any(id).await {
+                    Ok(job) => Ok(Submitted { job, replayed }),
+                    Err(LookupError::NoSuchJob) => Err(SubmitError::Draining),
+                    Err(LookupError::Store(error)) => Err(SubmitError::Store(error)),
+                };
+            }
             Err(_) => {
                 // It can be seen as soon as it is accepted.
                 if let Ok(job) = shared.present(id).await {

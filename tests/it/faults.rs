@@ -2,6 +2,7 @@
 
 mod checkable;
 mod errors;
+mod late;
 mod leader;
 mod leaks;
 mod lost;

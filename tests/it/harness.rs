@@ -114,7 +114,9 @@ impl Builder {
 
     /// Starts the service and waits until it listens.
     pub(crate) async fn start(self) -> Server {
-        let (home, mark) = (tempfile::tempdir().unwrap(), unique());
+        let is_kept = std::env::var_os("PROCESSION_TEST_KEEP").is_some();
+        let home = tempfile::Builder::new().disable_cleanup(is_kept).tempdir();
+        let (home, mark) = (home.unwrap(), unique());
         let authority = self.authority.clone();
         let (child, address) = self.launch(home.path(), &mark);
         let mut client = Client::builder()

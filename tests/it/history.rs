@@ -396,10 +396,10 @@ async fn judge(client: &Persistent, id: &str, known: &Known, written: &Written) 
     let attempt = u32::try_from(job["attempt"].as_u64().unwrap()).unwrap();
     let starts = |number: u32| written.starts.get(&(id.to_owned(), number));
     for number in 1..=attempt {
-        let begun = starts(number).map_or(0, Vec::len);
+        let begun = starts(number).map_or([].as_slice(), Vec::as_slice);
         assert!(
-            begun <= 1,
-            "attempt {number} of {id} started {begun} times: {job:#}"
+            begun.len() <= 1,
+            "attempt {number} of {id} started on {begun:?}: {job:#}"
         );
     }
     assert!(starts(attempt + 1).is_none(), "{job:#}");

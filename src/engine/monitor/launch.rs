@@ -154,6 +154,11 @@ fn launch_in(
     mut record: record::Writer,
 ) -> Result<Launched, SpawnFailure> {
     failpoint::hit("record.made");
+    if is_abandoned(control) {
+        return Err(not_made("a job whose server is gone")(
+            io::ErrorKind::BrokenPipe.into(),
+        ));
+    }
     let output = open_output(&launch, directory).map_err(not_made("the output"))?;
     let group = make_group(host, &launch)?;
     let facts = Record {
@@ -216,6 +221,14 @@ fn launch_in(
             Err(failure)
         }
     }
+}
+
+/// Was the server gone before the record was there? Then the next one may not have seen it: the job is launched anew, or was
+/// and is over. A server that goes later leaves a record that the next one finds.
+fn is_abandoned(control: &OwnedFd) -> bool {
+    // That it hangs up needs no asking for (poll(2)).
+    let mut polled = [PollFd::new(control.as_fd(), PollFlags::empty())];
+    poll(&mut polled, PollTimeout::ZERO).is_ok_and(|count| count > 0)
 }
 
 /// Waits until the job of a launch that is held is durable; `false` if it never will be. The server is the only one who knows,
