@@ -22,8 +22,9 @@ use store::{Keeper, Kept};
 /// How often who leads says so.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// How long an append is tried before the writer is told that it failed.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an append is tried, from when it is asked, before the writer is told that it failed. What is left of ten seconds is
+/// for the answer to the client: it may have to be found out who leads.
+const PATIENCE: Duration = Duration::from_secs(7);
 
 /// The pause before another connection.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -59,7 +60,8 @@ pub(crate) struct Title {
 }
 
 enum Wish {
-    Append(Kept, blocking::Sender<Result<(), String>>),
+    /// Until then it is tried.
+    Append(Kept, Instant, blocking::Sender<Result<(), String>>),
     Release,
 }
 
@@ -107,7 +109,8 @@ impl Keeper for Pen {
             body: body.to_vec(),
         };
         let over = || "this API node does not lead any more".to_owned();
-        let sent = self.wishes.send(Wish::Append(kept, answer));
+        let until = Instant::now() + PATIENCE;
+        let sent = self.wishes.send(Wish::Append(kept, until, answer));
         sent.map_err(|_| over())?;
         answered.recv().unwrap_or_else(|_| Err(over()))
     }
@@ -228,8 +231,8 @@ impl Desk {
             let done = tokio::select! {
                 biased;
                 wish = inbox.recv() => match wish {
-                    Some(Wish::Append(kept, answer)) => {
-                        let appended = self.append(&kept).await;
+                    Some(Wish::Append(kept, until, answer)) => {
+                        let appended = self.append(&kept, until).await;
                         let told = appended.as_ref().copied().map_err(ToString::to_string);
                         let _ = answer.send(told);
                         appended
@@ -309,8 +312,7 @@ impl Desk {
         append_all(database, &title.claim, last, self.seq, tail).await
     }
 
-    async fn append(&mut self, kept: &Kept) -> Result<(), LedgerError> {
-        let until = Instant::now() + PATIENCE;
+    async fn append(&mut self, kept: &Kept, until: Instant) -> Result<(), LedgerError> {
         loop {
             let tried = timeout_at(until, self.try_append(kept)).await;
             let why = match tried {

@@ -5,6 +5,7 @@ mod files;
 mod history;
 mod lead;
 mod loss;
+mod outage;
 mod postgres;
 mod refusals;
 mod tls;

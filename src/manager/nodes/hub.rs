@@ -14,6 +14,7 @@ use job::placement::OWN_LABELS;
 use job::time::Timestamp;
 use job::{Job, JobId, NodeName};
 use protocol::wire::link::{FromNode, Hello, ToNode};
+use store::StoreError;
 
 /// What a hub is set up with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +93,9 @@ pub enum NodeError {
     /// What was asked cannot be kept.
     #[error("cannot note it: {0}")]
     Io(#[from] std::io::Error),
+    /// The other API nodes do not know of it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// The nodes of the cluster whose hub this service is.
@@ -154,10 +158,9 @@ impl Hub {
     }
 
     /// Lets the other API nodes know the nodes, if there are any.
-    async fn carry(&self) -> std::io::Result<()> {
+    async fn carry(&self) -> Result<(), StoreError> {
         let files = store::SharedFiles(&self.shared.store);
-        let carried = files.carry(super::file::NAME).await;
-        carried.map_err(std::io::Error::other)
+        files.carry(super::file::NAME).await
     }
 
     /// A message of a node; `false` if its link is none any more.
