@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::requests::{JobRequest, Reply, refused};
-use super::{Next, Runner, WAKEFUL, log, start, workspace};
+use super::{Next, Runner, WAKEFUL, log, workspace};
 use crate::nodes::{Found, NodeBook, NodeLink};
 use crate::time::until;
 use crate::{RequestError, mirror};
@@ -346,8 +346,8 @@ impl<'a> Away<'a> {
         tracing::info!(job.id = %id, %node, "node {node} does not take job {id}: {why}");
         if is_final {
             self.runner.job.claim = None;
-            let failure = start::not_forked(format!("node {node} cannot run it: {why}"));
-            return Some(Left::Then(self.runner.fail_to_spawn(failure).await));
+            let why = format!("node {node} cannot run it: {why}");
+            return Some(Left::Then(self.runner.fail_to_place(&node, why).await));
         }
         if let Some(nodes) = &self.nodes {
             nodes.shut(&node);
