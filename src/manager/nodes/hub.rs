@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use super::NodeBook;
+use super::{NodeBook, witness};
 use crate::inputs::Fetch;
 use crate::runner::late;
 use crate::shared::Shared;
 use job::placement::OWN_LABELS;
 use job::time::Timestamp;
 use job::{Job, JobId, NodeName};
-use protocol::wire::link::{FromNode, Hello, ToNode};
+use protocol::wire::link::{FromNode, Hello, Lead, ToNode};
 use store::StoreError;
 
 /// What a hub is set up with.
@@ -183,6 +183,13 @@ impl Hub {
     #[must_use]
     pub fn has_link(&self, node: &NodeName, epoch: u64, actor: &str) -> bool {
         self.nodes.has_link(node, epoch, actor)
+    }
+
+    /// Has some of the nodes that are connected ask all API nodes that they know how often the lead has been taken; gives
+    /// their answers to be.
+    #[must_use]
+    pub fn ask_who_leads(&self) -> Vec<oneshot::Receiver<Option<Lead>>> {
+        witness::ask_who_leads(&self.nodes)
     }
 
     /// Is this node about to get this job?

@@ -231,7 +231,10 @@ impl<'a> Away<'a> {
                         return left;
                     }
                 }
-                FromNode::Hello(_) | FromNode::Prepared { .. } | FromNode::Pong { .. } => {}
+                FromNode::Hello(_)
+                | FromNode::Prepared { .. }
+                | FromNode::Pong { .. }
+                | FromNode::Lead { .. } => {}
             }
         }
     }
