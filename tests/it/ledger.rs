@@ -9,6 +9,7 @@ mod outage;
 mod postgres;
 mod refusals;
 mod tls;
+mod unprivileged;
 mod ways;
 
 use std::collections::HashMap;
