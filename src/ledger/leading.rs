@@ -17,6 +17,7 @@ use crate::key::Key;
 use crate::status::{Member, Role, Status};
 use crate::tls::Tls;
 use crate::{Address, LedgerError, snapshots};
+use linux::failpoint;
 use store::{Keeper, Kept};
 
 /// How often who leads says so.
@@ -32,12 +33,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection that is only for signs of life may take.
 const HASTE: Duration = Duration::from_secs(3);
 
-/// The log is at least so long before there is a snapshot; in what is tested little, so that there are some.
-const LONG: u64 = if cfg!(debug_assertions) {
-    256 << 10
-} else {
-    64 << 20
-};
+/// The log is longer than this, and than the store, before there is a snapshot.
+const LONG: u64 = 64 << 20;
 
 /// An API node that says nothing for so long is not heard, and after the second is forgotten.
 const UNHEARD: Duration = Duration::from_secs(10);
@@ -421,9 +418,14 @@ impl Desk {
 
     /// Makes a snapshot if the log is long.
     fn consider_snapshot(&mut self) {
-        let size = std::fs::metadata(&self.title.store).map_or(0, |it| it.len());
-        if self.since < LONG.max(size) || !self.making.is_empty() {
+        let long = failpoint::number("ledger.long", LONG);
+        if self.since < long || !self.making.is_empty() {
             return;
+        }
+        match store::size(&self.title.store) {
+            Ok(size) if self.since < size => return,
+            // The snapshot finds out why.
+            Ok(_) | Err(_) => {}
         }
         self.since = 0;
         let (title, timeline) = (self.title.clone(), self.timeline.load(Ordering::Relaxed));
