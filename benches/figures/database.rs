@@ -4,15 +4,16 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Output};
 
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 
 use crate::cluster::{send, until};
+use unprivileged::{NOBODY, unprivileged};
 
-/// The user that a service without privileges has on Debian.
-const NOBODY: u32 = 65_534;
+#[path = "../../tests/it/ledger/unprivileged.rs"]
+mod unprivileged;
 
 /// A server with its defaults, on a socket in a directory of its own.
 pub(crate) struct Postgres {
@@ -56,26 +57,8 @@ impl Postgres {
         Ok(postgres)
     }
 
-    /// A program as a user that PostgreSQL is willing to run as.
     fn unprivileged(&self, program: &str) -> Command {
-        let program = self.programs.join(program);
-        let mut command = if geteuid().is_root() {
-            let mut command = Command::new("setpriv");
-            command
-                .args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")])
-                .arg("--clear-groups")
-                .arg(program);
-            command
-        } else {
-            Command::new(program)
-        };
-        for (name, _) in std::env::vars() {
-            if name.starts_with("PG") || name.starts_with("LC_") {
-                command.env_remove(name);
-            }
-        }
-        command.stdin(Stdio::null()).current_dir("/");
-        command
+        unprivileged(&self.programs.join(program))
     }
 
     pub(crate) fn begin(&mut self) -> io::Result<()> {

@@ -83,6 +83,7 @@ impl<'a> Node<'a> {
             slots: 16,
             labels: [("zone".to_owned(), format!("z{}", number % 10))].into(),
             takes_files: false,
+            hears_others: false,
             jobs: Vec::new(),
         }))
         .await?;
@@ -118,6 +119,7 @@ impl<'a> Node<'a> {
                 ToNode::Welcome { .. }
                 | ToNode::Prepare(_)
                 | ToNode::Ask { .. }
+                | ToNode::WhoLeads { .. }
                 | ToNode::Forget(_) => {}
             }
         }

@@ -9,13 +9,20 @@ use std::time::Duration;
 use reqwest::header::{AUTHORIZATION, CONNECTION, HeaderValue, UPGRADE};
 use reqwest::{Certificate, Response, StatusCode, Upgraded, redirect};
 use serde::Deserialize;
+use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use url::Url;
 
+use crate::lead;
+use protocol::wire::link::Lead;
+
 /// How long a connection and the answer on it may take; with several addresses less, since another one may do.
 const CONNECT: Duration = Duration::from_secs(10);
 const ONE_OF_MANY: Duration = Duration::from_secs(5);
+
+/// How long an API node may take to say how often the lead has been taken. Who wants to know waits a little longer.
+const SAID: Duration = Duration::from_millis(800);
 
 /// A token is no longer than this.
 const TOKEN_BYTES: usize = 4096;
@@ -130,6 +137,19 @@ impl Dialer {
     /// Another address from now on, if there are several.
     pub(crate) fn next(&self) {
         self.turn.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Asks all addresses how often the lead has been taken; gives the highest answer.
+    pub(crate) async fn who_leads(&self) -> Option<Lead> {
+        let mut asking = JoinSet::new();
+        for base in &self.bases {
+            let (client, url) = (self.client.clone(), base.to_string());
+            asking.spawn(async move {
+                let epoch = lead::epoch(&client, &url, SAID).await?;
+                Some(Lead { epoch, url })
+            });
+        }
+        asking.join_all().await.into_iter().flatten().max()
     }
 
     /// Read anew each time: it may have been replaced.

@@ -6,6 +6,7 @@
 mod dial;
 mod fetch;
 mod jobs;
+pub mod lead;
 mod node;
 pub mod socket;
 

@@ -129,6 +129,7 @@ impl Node {
             slots: self.slots,
             labels: self.labels.clone(),
             takes_files: true,
+            hears_others: true,
             jobs,
         });
         if let Err(error) = socket::send(&mut socket, &hello).await {
@@ -227,6 +228,13 @@ impl Holdings {
             ToNode::Ping => {
                 let accepts = self.assigned.ready().is_ok();
                 let _ = self.outgoing.send(FromNode::Pong { accepts });
+            }
+            ToNode::WhoLeads { ticket } => {
+                let (source, outgoing) = (self.source.clone(), self.outgoing.clone());
+                self.asides.spawn(async move {
+                    let lead = source.dialer.who_leads().await;
+                    let _ = outgoing.send(FromNode::Lead { ticket, lead });
+                });
             }
             ToNode::Prepare(job) => self.tell(job.id, Told::Prepare(job)),
             ToNode::Assign(assignment) => {

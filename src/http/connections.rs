@@ -147,7 +147,8 @@ impl Connections {
         let audit = Arc::new(Audit::open(&options.state_dir)?);
         let (streams, conversations) = Streams::new(options.max_streams);
         let places = Places::new(options.max_connections);
-        let standing = options.ledger.as_ref().map(Standing::new).transpose()?;
+        let standing = |peers| Standing::new(peers, manager.hub());
+        let standing = options.ledger.as_ref().map(standing).transpose()?;
         let app = crate::app(
             manager,
             Settings {

@@ -1,4 +1,5 @@
-//! Whether an API node that led leads on: the ledger says so for a while, and after that the other API nodes are asked.
+//! Whether an API node that led leads on: the ledger says so for a while, and after that the other API nodes are asked, by itself
+//! and by its nodes.
 //!
 //! While PostgreSQL is away for all of them, nobody leads anew, and what runs is controlled as ever. If it is away for this one
 //! alone, or this process stood still, another one leads, and nothing that is known here may be told any more.
@@ -6,12 +7,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
+use tokio::time::timeout_at;
 
 use crate::relay::{self, Peers};
 use ledger::Status;
+use manager::Hub;
+use protocol::wire::link::Lead;
 use reqwest::Client;
 
 /// How long the others have for an answer.
@@ -28,6 +31,8 @@ pub struct Standing(Arc<Inner>);
 struct Inner {
     client: Client,
     peers: Peers,
+    /// The nodes, which may hear others that this one does not.
+    hub: Option<Hub>,
     /// One round at a time; those who wait for it share what came of it.
     round: Mutex<Option<Round>>,
 }
@@ -40,18 +45,13 @@ struct Round {
     other: Option<String>,
 }
 
-/// What an API node says of itself.
-#[derive(Deserialize)]
-struct Live {
-    epoch: Option<u64>,
-}
-
 impl Standing {
     /// Reads the file of the authority; the error is one line that says the fix.
-    pub(crate) fn new(peers: &Peers) -> Result<Self, String> {
+    pub(crate) fn new(peers: &Peers, hub: Option<Hub>) -> Result<Self, String> {
         Ok(Self(Arc::new(Inner {
             client: relay::client(peers)?,
             peers: peers.clone(),
+            hub,
             round: Mutex::new(None),
         })))
     }
@@ -104,28 +104,45 @@ impl Standing {
         other
     }
 
-    /// Asks all who were heard of. Whoever does not answer is not counted: it may have ended together with the database.
+    /// Asks all API nodes that were heard of, and has nodes ask those that they know. Whoever does not answer is not counted: it
+    /// may have ended together with the database.
     async fn ask(&self) -> Option<String> {
-        let view = self.status().view();
+        let (until, view) = (Instant::now() + ANSWER, self.status().view());
+        let through_nodes = self.0.hub.as_ref().map(Hub::ask_who_leads);
         let mut asking = JoinSet::new();
         for member in view.members {
-            let client = self.0.client.clone();
+            let (client, url) = (self.0.client.clone(), member.url);
             asking.spawn(async move {
-                let url = member.url.trim_end_matches('/');
-                let request = client.get(format!("{url}/healthz")).timeout(ANSWER);
-                let answer = request.send().await.ok()?.bytes().await.ok()?;
-                let live: Live = serde_json::from_slice(&answer).ok()?;
-                live.epoch.map(|epoch| (epoch, member.url))
+                let epoch = cluster::lead::epoch(&client, &url, ANSWER).await?;
+                Some(Lead { epoch, url })
             });
         }
+        let deposed = |lead: Lead| {
+            (lead.epoch > view.epoch).then(|| {
+                format!(
+                    "PostgreSQL is not reached, and {} says that the lead was taken {} times, by this one as number {}",
+                    lead.url, lead.epoch, view.epoch
+                )
+            })
+        };
+        let mut are_heard = !asking.is_empty();
         while let Some(answered) = asking.join_next().await {
-            if let Ok(Some((epoch, url))) = answered
-                && epoch > view.epoch
+            match answered.ok().flatten() {
+                Some(lead) => {
+                    if let Some(why) = deposed(lead) {
+                        return Some(why);
+                    }
+                }
+                None => are_heard = false,
+            }
+        }
+        // Those who are all heard would know.
+        for answer in through_nodes.into_iter().flatten().filter(|_| !are_heard) {
+            let answered = timeout_at(until.into(), answer).await;
+            if let Ok(Ok(Some(lead))) = answered
+                && let Some(why) = deposed(lead)
             {
-                return Some(format!(
-                    "PostgreSQL is not reached, and {url} says that the lead was taken {epoch} times, by this one as number {}",
-                    view.epoch
-                ));
+                return Some(format!("{why}, as a node has heard"));
             }
         }
         None

@@ -215,7 +215,7 @@ impl<'a> From<&'a Attempt> for AttemptView<'a> {
             escalated: attempt.escalated,
             killed_leftovers: attempt.killed_leftovers,
             message: attempt.message.as_deref(),
-            node: attempt.lost_with.as_ref().map(|it| it.0.as_str()),
+            node: attempt.node().map(job::NodeName::as_str),
         }
     }
 }

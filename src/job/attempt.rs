@@ -39,6 +39,18 @@ pub struct Attempt {
     /// The node that it was lost with, and by which claim that had it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_with: Option<Box<(NodeName, u32)>>,
+    /// The node that would not run it, of one that began nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_by: Option<Box<NodeName>>,
+}
+
+impl Attempt {
+    /// The node that it was lost with, or that would not run it.
+    #[must_use]
+    pub fn node(&self) -> Option<&NodeName> {
+        let lost_with = self.lost_with.as_ref().map(|it| &it.0);
+        lost_with.or(self.refused_by.as_deref())
+    }
 }
 
 impl Job {
@@ -116,6 +128,7 @@ impl Job {
             killed_leftovers: termination.map_or(0, |it| it.killed_leftovers),
             message: self.message.clone(),
             lost_with: None,
+            refused_by: None,
         };
         self.attempts.push(attempt);
         self.usage = self.usage_with(None);
@@ -146,6 +159,7 @@ impl Job {
             killed_leftovers: 0,
             message: self.message.clone(),
             lost_with: Some(Box::new((claim.node.clone(), claim.fence))),
+            refused_by: None,
         };
         self.output.next_offset = lost.next_offset;
         self.output.first_offset = lost.next_offset;

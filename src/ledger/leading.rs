@@ -17,13 +17,15 @@ use crate::key::Key;
 use crate::status::{Member, Role, Status};
 use crate::tls::Tls;
 use crate::{Address, LedgerError, snapshots};
+use linux::failpoint;
 use store::{Keeper, Kept};
 
 /// How often who leads says so.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// How long an append is tried before the writer is told that it failed.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an append is tried, from when it is asked, before the writer is told that it failed. What is left of ten seconds is
+/// for the answer to the client: it may have to be found out who leads.
+const PATIENCE: Duration = Duration::from_secs(7);
 
 /// The pause before another connection.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -31,12 +33,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection that is only for signs of life may take.
 const HASTE: Duration = Duration::from_secs(3);
 
-/// The log is at least so long before there is a snapshot; in what is tested little, so that there are some.
-const LONG: u64 = if cfg!(debug_assertions) {
-    256 << 10
-} else {
-    64 << 20
-};
+/// The log is longer than this, and than the store, before there is a snapshot.
+const LONG: u64 = 64 << 20;
 
 /// An API node that says nothing for so long is not heard, and after the second is forgotten.
 const UNHEARD: Duration = Duration::from_secs(10);
@@ -59,7 +57,8 @@ pub(crate) struct Title {
 }
 
 enum Wish {
-    Append(Kept, blocking::Sender<Result<(), String>>),
+    /// Until then it is tried.
+    Append(Kept, Instant, blocking::Sender<Result<(), String>>),
     Release,
 }
 
@@ -107,7 +106,8 @@ impl Keeper for Pen {
             body: body.to_vec(),
         };
         let over = || "this API node does not lead any more".to_owned();
-        let sent = self.wishes.send(Wish::Append(kept, answer));
+        let until = Instant::now() + PATIENCE;
+        let sent = self.wishes.send(Wish::Append(kept, until, answer));
         sent.map_err(|_| over())?;
         answered.recv().unwrap_or_else(|_| Err(over()))
     }
@@ -228,8 +228,8 @@ impl Desk {
             let done = tokio::select! {
                 biased;
                 wish = inbox.recv() => match wish {
-                    Some(Wish::Append(kept, answer)) => {
-                        let appended = self.append(&kept).await;
+                    Some(Wish::Append(kept, until, answer)) => {
+                        let appended = self.append(&kept, until).await;
                         let told = appended.as_ref().copied().map_err(ToString::to_string);
                         let _ = answer.send(told);
                         appended
@@ -309,8 +309,7 @@ impl Desk {
         append_all(database, &title.claim, last, self.seq, tail).await
     }
 
-    async fn append(&mut self, kept: &Kept) -> Result<(), LedgerError> {
-        let until = Instant::now() + PATIENCE;
+    async fn append(&mut self, kept: &Kept, until: Instant) -> Result<(), LedgerError> {
         loop {
             let tried = timeout_at(until, self.try_append(kept)).await;
             let why = match tried {
@@ -419,9 +418,14 @@ impl Desk {
 
     /// Makes a snapshot if the log is long.
     fn consider_snapshot(&mut self) {
-        let size = std::fs::metadata(&self.title.store).map_or(0, |it| it.len());
-        if self.since < LONG.max(size) || !self.making.is_empty() {
+        let long = failpoint::number("ledger.long", LONG);
+        if self.since < long || !self.making.is_empty() {
             return;
+        }
+        match store::size(&self.title.store) {
+            Ok(size) if self.since < size => return,
+            // The snapshot finds out why.
+            Ok(_) | Err(_) => {}
         }
         self.since = 0;
         let (title, timeline) = (self.title.clone(), self.timeline.load(Ordering::Relaxed));

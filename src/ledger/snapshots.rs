@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use crate::LedgerError;
 use crate::database::{Database, unsigned};
 use crate::key::Key;
+use linux::failpoint;
 use store::{Position, Replica};
 
 /// The bytes of the file in one part.
 const PART: usize = 1 << 20;
 
-/// So many changes before a snapshot are kept, for those who follow at a small distance; in what is tested few.
-const KEPT: u64 = if cfg!(debug_assertions) { 50 } else { 1000 };
+/// So many changes before a snapshot are kept, for those who follow at a small distance.
+const KEPT: u64 = 1000;
 
 fn beside(store: &Path, end: &str) -> PathBuf {
     let mut name = store.as_os_str().to_owned();
@@ -69,7 +70,8 @@ pub(crate) async fn publish(database: &Database, claim: &str, seq: u64) -> Resul
     if !database.publish(claim, seq).await? {
         return Err(LedgerError::Deposed("another API node leads".to_owned()));
     }
-    database.trim(seq, seq.saturating_sub(KEPT)).await
+    let kept = failpoint::number("ledger.kept", KEPT);
+    database.trim(seq, seq.saturating_sub(kept)).await
 }
 
 /// Replaces the store with the snapshot of the log, if there is one.

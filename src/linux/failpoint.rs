@@ -8,7 +8,8 @@
 //! "What is durable when" in ARCHITECTURE.md, before it or after it.
 //!
 //! Other places are system calls that can fail: there the file holds an errno, which everybody who comes by
-//! gets for as long as the file is there. And the file `clock` says by how many microseconds the wall clock is off.
+//! gets for as long as the file is there. The file `clock` says by how many microseconds the wall clock is off, and some
+//! numbers of the program can be put in the place of others by a file with the name of the place.
 
 use std::io;
 
@@ -63,6 +64,19 @@ pub fn fail(place: &str) -> io::Result<()> {
 #[inline(always)]
 pub fn fail(_place: &str) -> io::Result<()> {
     Ok(())
+}
+
+/// This number, or the one that a test has put in its place.
+#[cfg(debug_assertions)]
+pub fn number(place: &str, number: u64) -> u64 {
+    armed::number(place).unwrap_or(number)
+}
+
+/// This number: this is a release build.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub fn number(_place: &str, number: u64) -> u64 {
+    number
 }
 
 /// By how many microseconds a test has set the wall clock.
@@ -120,6 +134,11 @@ mod armed {
     pub(super) fn clock_is_off() -> i64 {
         let text = directory().and_then(|it| fs::read_to_string(it.join("clock")).ok());
         text.and_then(|it| it.trim().parse().ok()).unwrap_or(0)
+    }
+
+    pub(super) fn number(place: &str) -> Option<u64> {
+        let text = fs::read_to_string(directory()?.join(place)).ok()?;
+        text.trim().parse().ok()
     }
 
     pub(super) fn hit(file: &CStr) {

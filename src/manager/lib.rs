@@ -41,6 +41,7 @@ mod stats;
 mod submit;
 mod tasks;
 mod time;
+mod trouble;
 mod wake;
 mod webhooks;
 mod workspaces;

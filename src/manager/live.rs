@@ -27,6 +27,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long a job's monitor may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
+/// The same if the store fails meanwhile: what came of it is not told before it is stored.
+const UNSTORED_LIMIT: Duration = Duration::from_secs(8);
+
 impl Shared {
     /// Makes the job's task-to-be and its entry in the room; one that waits is granted by `slot`.
     pub(super) fn enlist(
@@ -151,7 +154,7 @@ impl Shared {
     }
 
     /// Asks a live job's task; a job that is not live has finished, or never was. A monitor that does not answer in
-    /// time may still do what it was asked.
+    /// time, or whose answer cannot be stored, may still do what it was asked.
     pub(super) async fn ask(
         self: &Arc<Self>,
         id: JobId,
@@ -162,7 +165,13 @@ impl Shared {
         if let Some(awake) = self.awake(id).await? {
             // Input is taken as fast as the job reads it. Of thousands that are asked at once, each has its time from when
             // its turn has come.
-            let limit = (!request.is_input()).then(|| Instant::now() + ANSWER_LIMIT);
+            let is_input = request.is_input();
+            let asked_at = Instant::now();
+            let limit = (!is_input).then(|| asked_at + ANSWER_LIMIT);
+            let unstored = async {
+                until((!is_input).then(|| asked_at + UNSTORED_LIMIT)).await;
+                self.trouble.since(asked_at.into_std()).await
+            };
             let asked = async {
                 let _ = awake.requests.send(request).await;
                 replied.await.ok()
@@ -170,6 +179,7 @@ impl Shared {
             let answer = tokio::select! {
                 biased;
                 answer = asked => answer,
+                error = unstored => return Err(error.into()),
                 () = until(limit) => return Err(RequestError::MonitorGone),
             };
             if let Some(answer) = answer {

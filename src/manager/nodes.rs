@@ -7,6 +7,7 @@ mod file;
 mod govern;
 mod hub;
 mod link;
+mod witness;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ use job::{JobId, NodeName};
 pub(super) use link::NodeLink;
 use link::may_return;
 use linux::clock;
-use protocol::wire::link::{Ask, FromNode, Hello, PROTOCOL, ToNode};
+use protocol::wire::link::{Ask, FromNode, Hello, Lead, PROTOCOL, ToNode};
 
 /// The most nodes that a hub knows.
 const NODES_MAX: usize = 2000;
@@ -42,6 +43,7 @@ struct Link {
     /// Who hears what is said of a job, by the number of its subscription.
     jobs: HashMap<JobId, (u64, mpsc::UnboundedSender<FromNode>)>,
     asks: HashMap<u64, oneshot::Sender<bool>>,
+    leads: HashMap<u64, oneshot::Sender<Option<Lead>>>,
 }
 
 #[derive(Debug)]
@@ -51,6 +53,7 @@ struct Node {
     link: Option<Link>,
     is_shut: bool,
     takes_files: bool,
+    hears_others: bool,
     version: Option<String>,
     labels: Arc<BTreeMap<String, String>>,
     since: (Instant, Timestamp),
@@ -65,6 +68,7 @@ impl Node {
             link: None,
             is_shut: false,
             takes_files: is_here,
+            hears_others: false,
             version: None,
             since: (Instant::now(), clock::wall()),
         }
@@ -391,12 +395,14 @@ impl NodeBook {
         let mut node = Node::new(saved.clone(), false);
         node.version = Some(hello.version);
         node.takes_files = hello.takes_files;
+        node.hears_others = hello.hears_others;
         node.link = Some(Link {
             epoch,
             place: hello.place,
             outgoing,
             jobs: HashMap::new(),
             asks: HashMap::new(),
+            leads: HashMap::new(),
         });
         books.nodes.insert(name.clone(), node);
         books.account.set_left(&name, left);
@@ -449,6 +455,10 @@ impl NodeBook {
                 return (true, has_changed);
             }
             FromNode::Hello(_) => return (false, false),
+            FromNode::Lead { ticket, lead } => {
+                link.hear_who_leads(*ticket, lead.clone());
+                return (true, false);
+            }
             FromNode::Answer { answered, .. } if link.asks.contains_key(&answered.ticket) => {
                 let is_gone = match &answered.result {
                     Ok(answer) => *answer == 1,

@@ -38,7 +38,7 @@ use job::life::{Refusal, Stop};
 use job::outcome::{Cause, SpawnFailure, Termination};
 use job::spec::Secrets;
 use job::time::Timestamp;
-use job::{Job, State, Unwatched};
+use job::{Job, NodeName, State, Unwatched};
 use linux::clock;
 use linux::failpoint;
 use linux::notify::NotifySocket;
@@ -78,6 +78,8 @@ pub(super) struct Runner {
     notify: Option<NotifySocket>,
     /// Happenings that are told with the next change.
     untold: Vec<Event>,
+    /// The node that does not take its present attempt, now or later.
+    refused_by: Option<Box<NodeName>>,
     /// Its directory may be another job's once it is over.
     is_spare: bool,
     /// Its monitor, which has made all ready and waits for the job to be durable.
@@ -126,6 +128,7 @@ impl Runner {
             granted_at: None,
             notify: None,
             untold: Vec::new(),
+            refused_by: None,
             is_spare: false,
             ahead: None,
             shared,
@@ -216,6 +219,12 @@ impl Runner {
         self.shared.leave(self.job.id);
         mirror::fail_to_spawn(&mut self.job, failure, clock::wall());
         attempts::settle(self, None).await
+    }
+
+    /// The same of one that this node does not take, now or later.
+    async fn fail_to_place(&mut self, node: &NodeName, why: String) -> Next {
+        self.refused_by = Some(Box::new(node.clone()));
+        self.fail_to_spawn(start::not_forked(why)).await
     }
 
     /// The end of a job that had a slot and was stopped before its program ran.

@@ -19,13 +19,13 @@ use super::queues::Registry;
 use super::resolve::{Resolver, own_environment};
 use super::room::Room;
 use super::runner::{Arrivals, late};
-use super::seldom::Seldom;
 use super::setup::{Host, Limits, Membership, Setup};
 use super::shutdown::Shutdown;
 use super::spans::Exporter;
 use super::stats::Stats;
 use super::tasks::Spawner;
 use super::time::until;
+use super::trouble::Trouble;
 use super::workspaces::{Workspaces, handover};
 use super::{Info, NotReady, SubmitError, schedules};
 use job::life::Stop;
@@ -82,7 +82,7 @@ pub(super) struct Shared {
     /// Whose turn it is to change a finished job.
     pub(super) finished_amendments: Semaphore,
     /// How the store failed last.
-    failures: Seldom,
+    pub(super) trouble: Trouble,
     /// The nodes of the cluster whose hub this is.
     pub(super) nodes: Option<Arc<NodeBook>>,
     /// This is a node of a cluster, and jobs come from its hub.
@@ -161,7 +161,7 @@ impl Shared {
             metrics,
             spans,
             finished_amendments: Semaphore::new(1),
-            failures: Seldom::default(),
+            trouble: Trouble::new(),
             nodes,
             is_node: matches!(setup.part, Membership::Node),
             linked: watch::Sender::new(false),
@@ -375,10 +375,7 @@ impl Shared {
     }
 
     pub(super) fn store_failed(&self, error: &StoreError) {
-        // On a full disk each job that ends would say so each second.
-        if self.failures.is_due(&error.to_string(), Instant::now()) {
-            tracing::error!(%error, "the store failed: {error}");
-        }
+        self.trouble.note(error);
     }
 
     /// Stores something of a job, however often that fails; `None` if `end` comes first.

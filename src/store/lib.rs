@@ -45,7 +45,7 @@ use job::spec::Secrets;
 use job::time::Timestamp;
 use job::{Idempotency, Job, JobId, State};
 use log::Log;
-pub use log::{Keeper, Kept, Position, Replica, snapshot, tail};
+pub use log::{Keeper, Kept, Position, Replica, size, snapshot, tail};
 pub use outbox::{Deliveries, Delivery, Room};
 pub use queues::Queues;
 use reader::Readers;

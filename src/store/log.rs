@@ -438,6 +438,18 @@ pub fn snapshot(path: &Path, to: &Path) -> Result<Position, OpenError> {
     })
 }
 
+/// How large a store is, in bytes, without the last changes that it keeps.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn size(path: &Path) -> Result<u64, OpenError> {
+    let connection = schema::open_reader(path)?;
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let pages = number("PRAGMA page_count")? - number("PRAGMA freelist_count")?;
+    let tail = number("SELECT coalesce(sum(length(body)), 0) FROM ledger_tail")?;
+    Ok(unsigned(pages * number("PRAGMA page_size")? - tail))
+}
+
 /// The last changes of a store that is being written to, that came after this one, oldest first.
 ///
 /// # Errors

@@ -1192,6 +1192,7 @@ prop_compose! {
                     number: 1, started_at: maybe_at, finished_at: at, cause: Cause::Timeout, exit: None,
                     spawn_failure: None, usage: None, first_offset: 0, next_offset: version, escalated: flag,
                     killed_leftovers: 1, message: message.clone(), lost_with: maybe.map(|_| Box::new(("n7".parse().unwrap(), 3))),
+                    refused_by: maybe.map(|_| Box::new("n8".parse().unwrap())),
                 }]
             } else {
                 Vec::new()

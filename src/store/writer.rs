@@ -156,6 +156,7 @@ impl Writer {
             feed,
             keep,
             log,
+            unkept: None,
         };
         let thread = thread::Builder::new()
             .name("store-writer".to_owned())
@@ -283,6 +284,7 @@ mod tests {
             feed: Arc::new(Feed::new(0)),
             keep: 1000,
             log: None,
+            unkept: None,
         };
         assert!(desk.write(batch).is_empty());
         let answers: Vec<Result<Inserted, String>> = answers
@@ -305,6 +307,7 @@ mod tests {
             feed: Arc::new(Feed::new(0)),
             keep: 1000,
             log: None,
+            unkept: None,
         };
         let job = tests::job(State::Succeeded);
         let insertion = insertion(&job);

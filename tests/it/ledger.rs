@@ -5,9 +5,11 @@ mod files;
 mod history;
 mod lead;
 mod loss;
+mod outage;
 mod postgres;
 mod refusals;
 mod tls;
+mod unprivileged;
 mod ways;
 
 use std::collections::HashMap;
@@ -92,6 +94,9 @@ impl Apis {
                 .unwrap(),
             postgres,
         };
+        // Smaller than what is released, so that the log is cut back.
+        fs::write(all.keys.path().join("ledger.long"), "262144").unwrap();
+        fs::write(all.keys.path().join("ledger.kept"), "50").unwrap();
         let key = all.keys.path().join("key");
         let mut made = program(&unique(), "");
         assert!(made.arg("cluster-key").arg(key).status().unwrap().success());
@@ -125,6 +130,10 @@ impl Apis {
             .args(["--node-name".to_owned(), format!("api{number}")])
             .args(["--api-takeover-seconds", "2", "--cluster-key-file"])
             .args([self.keys.path().join("key").display().to_string()])
+            .env(
+                "PROCESSION_FAILPOINTS",
+                &self.keys.path().display().to_string(),
+            )
     }
 
     async fn add(&mut self, number: usize) {

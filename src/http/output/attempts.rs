@@ -89,6 +89,7 @@ mod tests {
                 killed_leftovers: 0,
                 message: None,
                 lost_with: None,
+                refused_by: None,
             });
             job.attempt = number + 1;
         }

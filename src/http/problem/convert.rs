@@ -170,6 +170,7 @@ impl From<NodeError> for ApiError {
             NodeError::NoSuchNode => Self::NodeNotFound,
             NodeError::Connected => Self::NodeConnected,
             NodeError::Io(error) => Self::io("noting the nodes", &error),
+            NodeError::Store(error) => error.into(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use job::placement::Placement;
-use job::{Job, JobId, NodeName};
+use job::{Cause, Job, JobId, NodeName};
 
 /// Jobs that the same nodes could run, and with the same room. Those of one wait in their order; none of another waits
 /// for them, but that they have a node held back that has too little room for them.
@@ -16,19 +16,23 @@ pub(crate) struct Class {
     pub(crate) has_files: bool,
     pub(crate) weight: u32,
     pub(crate) placement: Option<Arc<Placement>>,
+    /// This node has just refused it: another one gets it, if there is any.
+    pub(crate) avoids: Option<Box<NodeName>>,
 }
 
 impl Class {
     /// That of a job of a hub.
     pub(crate) fn of(job: &Job) -> Self {
-        // What an attempt on the hub has left is there.
-        let was_here = job.claim.is_none()
-            && (job.attempts.last()).is_some_and(|last| last.lost_with.is_none());
+        // What an attempt on the hub has left is there; one that has executed nothing has left nothing.
+        let attempts = job.attempts.iter().rev();
+        let mut since_loss = attempts.take_while(|it| it.lost_with.is_none());
+        let was_here = job.claim.is_none() && since_loss.any(|it| it.cause != Cause::SpawnFailed);
         Self {
             must_be_here: was_here,
             has_files: job.spec.workspace.is_some(),
             weight: job.spec.weight,
             placement: job.spec.placement.clone().map(Arc::new),
+            avoids: (job.attempts.last()).and_then(|last| last.refused_by.clone()),
         }
     }
 
@@ -97,7 +101,13 @@ impl Account {
     /// The nodes that a job of this class may be given now, were they empty.
     fn open<'a>(&'a self, class: &'a Class) -> impl Iterator<Item = (&'a NodeName, &'a Slots)> {
         let open = self.nodes.iter().filter(|(_, slots)| slots.is_open);
-        open.filter(|(name, slots)| class.allows(name, slots))
+        let open = open.filter(|(name, slots)| class.allows(name, slots));
+        let avoided = class.avoids.as_deref();
+        let is_other = |(name, slots): (&NodeName, &Slots)| {
+            Some(name) != avoided && slots.most >= class.weight
+        };
+        let has_other = avoided.is_some() && open.clone().any(is_other);
+        open.filter(move |(name, _)| !has_other || Some(*name) != avoided)
     }
 
     /// Gives a job a place on none of those that are held back: where the greatest share is free, or the least.
@@ -308,6 +318,26 @@ mod tests {
             claimed(&mut account, 7, &class(1, "")).as_deref(),
             Some("a")
         );
+    }
+
+    #[test]
+    fn a_node_that_has_refused_a_job_gets_it_again_only_if_no_other_can_run_it() {
+        let mut account = Account::default();
+        set(&mut account, "a", 4, true);
+        let again = Class {
+            avoids: Some(Box::new(name("a"))),
+            ..class(2, "")
+        };
+        assert_eq!(claimed(&mut account, 1, &again).as_deref(), Some("a"));
+        // This one has no room for it, whatever else it has.
+        set(&mut account, "b", 1, true);
+        assert_eq!(claimed(&mut account, 2, &again).as_deref(), Some("a"));
+        account.release(id(2));
+        set(&mut account, "c", 2, true);
+        assert_eq!(claimed(&mut account, 2, &again).as_deref(), Some("c"));
+        // It waits for that one.
+        assert_eq!(claimed(&mut account, 3, &again), None);
+        assert_eq!(account.hold_back(&again, &[]), Some(name("c")));
     }
 
     #[test]

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use super::NodeBook;
+use super::{NodeBook, witness};
 use crate::inputs::Fetch;
 use crate::runner::late;
 use crate::shared::Shared;
 use job::placement::OWN_LABELS;
 use job::time::Timestamp;
 use job::{Job, JobId, NodeName};
-use protocol::wire::link::{FromNode, Hello, ToNode};
+use protocol::wire::link::{FromNode, Hello, Lead, ToNode};
+use store::StoreError;
 
 /// What a hub is set up with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +93,9 @@ pub enum NodeError {
     /// What was asked cannot be kept.
     #[error("cannot note it: {0}")]
     Io(#[from] std::io::Error),
+    /// The other API nodes do not know of it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// The nodes of the cluster whose hub this service is.
@@ -155,10 +159,9 @@ impl Hub {
     }
 
     /// Lets the other API nodes know the nodes, if there are any.
-    async fn carry(&self) -> std::io::Result<()> {
+    async fn carry(&self) -> Result<(), StoreError> {
         let files = store::SharedFiles(&self.shared.store);
-        let carried = files.carry(super::file::NAME).await;
-        carried.map_err(std::io::Error::other)
+        files.carry(super::file::NAME).await
     }
 
     /// A message of a node; `false` if its link is none any more.
@@ -181,6 +184,13 @@ impl Hub {
     #[must_use]
     pub fn has_link(&self, node: &NodeName, epoch: u64, actor: &str) -> bool {
         self.nodes.has_link(node, epoch, actor)
+    }
+
+    /// Has some of the nodes that are connected ask all API nodes that they know how often the lead has been taken; gives
+    /// their answers to be.
+    #[must_use]
+    pub fn ask_who_leads(&self) -> Vec<oneshot::Receiver<Option<Lead>>> {
+        witness::ask_who_leads(&self.nodes)
     }
 
     /// Is this node about to get this job?

@@ -20,6 +20,9 @@ pub(super) async fn settle(runner: &mut Runner, usage: Option<Usage>) -> Next {
     ready::last_look(runner).await;
     let decision = runner.job.retry_decision(clock::wall(), chance());
     runner.job.keep_attempt(usage);
+    if let (Some(node), Some(last)) = (runner.refused_by.take(), runner.job.attempts.last_mut()) {
+        last.refused_by = Some(node);
+    }
     let Decision::Again(at) = decision else {
         runner.commit_end().await;
         runner.shared.metrics.attempt_ended(runner.job.state);

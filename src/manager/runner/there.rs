@@ -4,6 +4,7 @@
 //! one node for good, unless that has said that it did not take it.
 
 mod files;
+mod keeping;
 pub(crate) mod late;
 mod place;
 mod restart;
@@ -17,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::requests::{JobRequest, Reply, refused};
-use super::{Next, Runner, WAKEFUL, log, start, workspace};
+use super::{Next, Runner, WAKEFUL, log, workspace};
 use crate::nodes::{Found, NodeBook, NodeLink};
 use crate::time::until;
 use crate::{RequestError, mirror};
@@ -30,20 +31,12 @@ use job::{Claim, State};
 use linux::{clock, failpoint};
 use protocol::wire::link::{Answered, Ask, AskRefused, Change, FromNode, Report, ToNode};
 
+use keeping::{store, store_and_ask};
 pub(super) use place::{Chosen, choose, claim, claimed, hand_over, take_back};
 use stops::unreachable_now;
 
 /// How long a request waits for a node that is not connected: its server may have been started again.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Makes the job as it is durable; `false` if the service ends first.
-async fn store(runner: &mut Runner, events: Vec<Event>) -> bool {
-    let (job, shared) = (runner.job.shown(), &runner.shared);
-    let update = || shared.store.update(job.clone(), events.clone());
-    let end = runner.shutdown.wait_for(Option::is_some);
-    let news = (job.id, "the state on its node");
-    shared.until_stored(news, update, end).await.is_some()
-}
 
 /// A job that an earlier server gave to another node; it holds a slot.
 pub(crate) async fn resume(mut runner: Box<Runner>, secrets: Secrets) {
@@ -198,10 +191,10 @@ impl<'a> Away<'a> {
             let (reply, _) = oneshot::channel();
             self.ask(&link, JobRequest::Stop(stop, reply)).await;
         }
-        while let Some((asked, _)) = self.held.pop_front() {
-            self.ask(&link, asked).await;
-        }
         loop {
+            while let Some((asked, _)) = self.held.pop_front() {
+                self.ask(&link, asked).await;
+            }
             let woken = tokio::select! {
                 said = link.receive() => Woken::Said(said),
                 Some(asked) = self.runner.requests.recv() => Woken::Asked(*asked),
@@ -238,7 +231,10 @@ impl<'a> Away<'a> {
                         return left;
                     }
                 }
-                FromNode::Hello(_) | FromNode::Prepared { .. } | FromNode::Pong { .. } => {}
+                FromNode::Hello(_)
+                | FromNode::Prepared { .. }
+                | FromNode::Pong { .. }
+                | FromNode::Lead { .. } => {}
             }
         }
     }
@@ -353,8 +349,8 @@ impl<'a> Away<'a> {
         tracing::info!(job.id = %id, %node, "node {node} does not take job {id}: {why}");
         if is_final {
             self.runner.job.claim = None;
-            let failure = start::not_forked(format!("node {node} cannot run it: {why}"));
-            return Some(Left::Then(self.runner.fail_to_spawn(failure).await));
+            let why = format!("node {node} cannot run it: {why}");
+            return Some(Left::Then(self.runner.fail_to_place(&node, why).await));
         }
         if let Some(nodes) = &self.nodes {
             nodes.shut(&node);
@@ -430,10 +426,11 @@ impl<'a> Away<'a> {
             return Some(Left::Then(Next::Over));
         }
         failpoint::hit("report.storing");
-        if !store(runner, events).await {
+        if !store_and_ask(self, link, events).await {
             return Some(Left::Then(Next::Over));
         }
         failpoint::hit("report.stored");
+        let runner = &mut *self.runner;
         runner.publish.send_replace(runner.job.shown());
         if is_first {
             files::are_there(runner).await;

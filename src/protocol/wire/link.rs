@@ -40,6 +40,9 @@ pub struct Hello {
     /// It takes jobs with files.
     #[serde(default)]
     pub takes_files: bool,
+    /// It answers [`ToNode::WhoLeads`].
+    #[serde(default)]
+    pub hears_others: bool,
     /// The jobs that it has and that have not ended or are lost, each by which claim.
     #[serde(default)]
     pub jobs: Vec<(JobId, u32)>,
@@ -86,6 +89,22 @@ pub enum FromNode {
         /// It takes jobs.
         accepts: bool,
     },
+    /// The answer to [`ToNode::WhoLeads`].
+    Lead {
+        /// That of the question.
+        ticket: u64,
+        /// What the API node says that has heard of most; nothing if none has answered.
+        lead: Option<Lead>,
+    },
+}
+
+/// How often the lead of a cluster has been taken, and who says so.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Lead {
+    /// How often.
+    pub epoch: u64,
+    /// Where that API node is reached.
+    pub url: String,
 }
 
 /// How a job is, and what has happened to it.
@@ -175,6 +194,11 @@ pub enum ToNode {
     Forget(Vec<JobId>),
     /// A sign of life; the node answers.
     Ping,
+    /// Ask all API nodes that you know how often the lead has been taken. Only for a node that hears others.
+    WhoLeads {
+        /// Comes back with the answer.
+        ticket: u64,
+    },
 }
 
 /// A job for a node.

@@ -332,3 +332,56 @@ async fn a_file_of_before_takes_the_steps_of_its_tables_as_changes() {
         "{error}"
     );
 }
+
+/// Waits with each change until it is told to, and then refuses it.
+#[derive(Debug)]
+struct Slow {
+    asked: std::sync::mpsc::Sender<u64>,
+    gate: std::sync::mpsc::Receiver<()>,
+}
+
+impl Keeper for Slow {
+    fn claim(&self) -> &str {
+        "me"
+    }
+
+    fn timeline(&self) -> u32 {
+        1
+    }
+
+    fn seal(&self, _: u64, change: &str) -> Result<Vec<u8>, String> {
+        Ok(change.as_bytes().to_vec())
+    }
+
+    fn append(&mut self, seq: u64, _: &[u8]) -> Result<(), String> {
+        self.asked.send(seq).unwrap();
+        self.gate.recv().unwrap();
+        Err("it refuses".to_owned())
+    }
+}
+
+/// It would wait as long again, and has waited.
+#[tokio::test]
+async fn what_comes_while_a_change_is_tried_in_vain_is_refused_with_it() {
+    let folder = TempDir::new().unwrap();
+    let (path, ..) = placed(&folder);
+    let (asked, was_asked) = std::sync::mpsc::channel();
+    let (open, gate) = std::sync::mpsc::channel();
+    let keeper = Box::new(Slow { asked, gate });
+    let store = Store::open_kept(&Settings::new(&path), Some(keeper)).unwrap();
+    {
+        let insert = || store.insert(Arc::new(job(State::Queued)), secrets(), None, Vec::new());
+        let (mut first, mut second) = (pin!(insert()), pin!(insert()));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(first.as_mut().poll(&mut context).is_pending());
+        was_asked.recv().unwrap();
+        assert!(second.as_mut().poll(&mut context).is_pending());
+        open.send(()).unwrap();
+        for refused in [first.await, second.await] {
+            assert!(refused.unwrap_err().unkept);
+        }
+    }
+    assert!(was_asked.try_recv().is_err(), "it was tried once");
+    drop(open);
+    store.close();
+}

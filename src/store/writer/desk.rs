@@ -67,6 +67,8 @@ pub(super) struct Desk {
     pub(super) keep: u64,
     /// Where each change goes before it counts, if anywhere.
     pub(super) log: Option<Log>,
+    /// What was not kept there, and is answered with what has come meanwhile.
+    pub(super) unkept: Option<(Fault, Vec<Entry>)>,
 }
 
 impl Desk {
@@ -108,6 +110,20 @@ impl Desk {
             }
             used.note(&batch);
             held = self.write(batch);
+            if let Some((fault, mut refused)) = self.unkept.take() {
+                // What has come meanwhile would wait as long again, and has waited. What comes after an answer has not.
+                for message in inbox.take(usize::MAX) {
+                    match message {
+                        Message::Write(command, doing) => refused.push((command, doing)),
+                        Message::Stop => {
+                            stopping = true;
+                            break;
+                        }
+                    }
+                }
+                let answered = refused.into_iter();
+                held.extend(answered.filter_map(|entry| answer(entry, Err(&fault))));
+            }
             let rest = if held.is_empty() { HELD } else { ROOM_RETRY };
             rest_until = Some(Instant::now() + rest);
         }
@@ -125,7 +141,7 @@ impl Desk {
         give_back_heap();
     }
 
-    /// Carries out a batch and answers. Gives back the events that found no room.
+    /// Carries out a batch and answers, unless it was not kept. Gives back the events that found no room.
     pub(super) fn write(&mut self, batch: Vec<Entry>) -> Vec<Entry> {
         if batch.is_empty() {
             return batch;
@@ -146,6 +162,11 @@ impl Desk {
             Err(fault) if batch.len() == 1 || fault.is_failing() => {
                 let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
                 self.tally.commands.fetch_add(count, Ordering::Relaxed);
+                if let Fault::Ledger(_) = fault {
+                    let unkept = self.unkept.get_or_insert((fault, Vec::new()));
+                    unkept.1.extend(batch);
+                    return Vec::new();
+                }
                 batch
                     .into_iter()
                     .filter_map(|entry| answer(entry, Err(&fault)))

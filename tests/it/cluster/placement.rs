@@ -181,3 +181,49 @@ async fn a_job_that_waits_can_be_sent_elsewhere() {
         "{refused}"
     );
 }
+
+/// What a node refuses for good has started nowhere: it is tried again where it may run, or ends with the reason.
+#[tokio::test]
+async fn a_job_that_a_node_refuses_for_good_is_tried_on_another_one_or_ends() {
+    let mut cluster = Cluster::start(0).await;
+    let strict = ["--sandbox", "require", "--max-workspace-bytes", "4096"];
+    cluster.add_with("n1", &strict).await;
+    let again =
+        json!({"max_attempts": 2, "on": ["spawn_failed"], "backoff": {"initial_seconds": 0.1}});
+    let plain = json!({"command": ["true"], "sandbox": {"seccomp": "off"}, "retry": again});
+    let large = "x".repeat(9000);
+    let with_files = json!({
+        "command": ["true"],
+        "sandbox": {},
+        "inputs": [{"path": "large", "text": large}],
+        "retry": again,
+    });
+    for (body, why) in [(&plain, "node n1 cannot run it"), (&with_files, "node n1")] {
+        let ended = cluster
+            .hub
+            .finished(&id(&cluster.hub.submit(body).await))
+            .await;
+        assert_eq!(
+            (&ended["state"], &ended["state_reason"], &ended["attempt"]),
+            (&json!("failed"), &json!("spawn_failed"), &json!(2)),
+            "{ended:#}"
+        );
+        let message = ended["state_message"].as_str().unwrap();
+        assert!(message.contains(why), "{message}");
+        assert!(ended.get("node").is_none(), "it ran nowhere: {ended:#}");
+    }
+    // Of two nodes that are as free as each other the first one is asked first, and the other one next.
+    cluster.add_with("n2", &[]).await;
+    for body in [&plain, &with_files] {
+        let ended = cluster
+            .hub
+            .finished(&id(&cluster.hub.submit(body).await))
+            .await;
+        assert_eq!(
+            (&ended["state"], &ended["node"], &ended["attempt"]),
+            (&json!("succeeded"), &json!("n2"), &json!(2)),
+            "{ended:#}"
+        );
+        assert_eq!(ended["attempts"][0]["cause"], "spawn_failed", "{ended:#}");
+    }
+}

@@ -130,9 +130,8 @@ impl Persistent {
         self
     }
 
-    fn address(&self) -> SocketAddr {
+    fn address(&self, turn: usize) -> SocketAddr {
         let addresses = self.addresses.lock().unwrap();
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         addresses[turn % addresses.len()]
     }
 
@@ -148,8 +147,11 @@ impl Persistent {
     ) -> Reply {
         let end = Instant::now() + self.patience;
         let mut last = String::new();
+        // One after the other, whatever other clients do meanwhile.
+        let mut turn = self.turn.fetch_add(1, Ordering::Relaxed);
         while Instant::now() < end {
-            let address = self.address();
+            let address = self.address(turn);
+            turn = turn.wrapping_add(1);
             let mut request = self
                 .client
                 .request(method.clone(), format!("http://{address}{path}"))

@@ -15,12 +15,13 @@ static DESCRIPTION: LazyLock<Value> = LazyLock::new(|| {
 });
 
 /// Problems that every operation can have, as the description's introduction says.
-const ANYWHERE: [(u16, &str); 6] = [
+const ANYWHERE: [(u16, &str); 7] = [
     (400, "invalid_query"),
     (403, "origin_not_allowed"),
     (421, "host_not_allowed"),
     (431, "head_too_large"),
     (500, "internal"),
+    (503, "ledger_unavailable"),
     (503, "node_unreachable"),
 ];
 

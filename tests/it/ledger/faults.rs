@@ -308,7 +308,7 @@ impl Pooler {
         if crate::harness::is_root() {
             std::os::unix::fs::chown(dir.path(), Some(65_534), Some(65_534)).unwrap();
         }
-        let mut child = super::postgres::unprivileged(Path::new("/usr/sbin/pgbouncer"))
+        let mut child = super::unprivileged::unprivileged(Path::new("/usr/sbin/pgbouncer"))
             .arg(&file)
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null())

@@ -42,7 +42,7 @@ impl Faults<'_> {
         let (leader, epoch) = self.all.leader().await;
         let follower = (leader + self.random.random_range(1..3)) % 3;
         let node = self.random.random_range(0..self.all.nodes.len());
-        match self.random.random_range(0..24) {
+        match self.random.random_range(0..26) {
             kind @ 0..=7 => self.api_fails(kind, leader, epoch, follower).await,
             kind @ 8..=12 => self.node_fails(kind, node).await,
             kind @ 13..=15 => self.database_fails(kind, leader).await,
@@ -190,6 +190,13 @@ impl Faults<'_> {
                 "a node was cut off from the leader for a while"
             }
             21 | 22 => {
+                ways.isolate(leader, mode);
+                self.all.is_followed(leader, epoch).await;
+                self.clients.pause(2).await;
+                ways.isolate(leader, Mode::Open);
+                "the leader was cut off from all but its nodes until another one led"
+            }
+            23 | 24 => {
                 ways.set_node(node, mode);
                 self.all
                     .node_is(node, |it| it["state"] == "unreachable")

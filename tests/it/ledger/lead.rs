@@ -92,6 +92,49 @@ async fn a_leader_that_hears_nobody_but_its_nodes_controls_what_runs() {
     assert_eq!(all.finished(&job).await["state"], "canceled");
 }
 
+/// Its nodes hear whoever leads now, and it hears them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_hears_nobody_but_its_nodes_learns_from_them_who_leads() {
+    let mut all = Apis::start_apart(2, 2, &[]).await;
+    let gate = all.apis[0].scratch().join("gate");
+    let running = lasting(&all, &gate).await;
+    let mut load = Load::new(&all);
+    load.submit(&all, 4).await;
+    let (first, epoch) = all.leader().await;
+    let ways = all.ways.as_ref().unwrap();
+    let cut = Instant::now();
+    ways.isolate(first, Mode::Frozen);
+    let next = all.is_followed(first, epoch).await;
+    for node in ["n1", "n2"] {
+        eventually("the nodes are those of the new leader", async || {
+            let reply = all.apis[next].get(&format!("/nodes/{node}")).await;
+            (reply.status == 200 && reply.json()["state"] == "connected").then_some(())
+        })
+        .await;
+    }
+    let seconds = cut.elapsed().as_secs_f64();
+    eprintln!("FIGURE isolated_nodes_moved_seconds {seconds:.2}");
+    load.submit(&all, 4).await;
+    let api = &all.apis[next];
+    assert_eq!(api.job(&running).await["state"], "running");
+    assert_eq!(api.text(&running).await, "begun\n");
+    let log = all.apis[first].log();
+    assert!(log.contains("says that the lead was taken"), "{log}");
+    // What it knows may be old, and is not told.
+    let reply = all.apis[first].get(&format!("/jobs/{running}")).await;
+    assert_eq!(reply.status, 503, "{reply}");
+    all.ways.as_ref().unwrap().isolate(first, Mode::Open);
+    eventually("it follows", async || {
+        let ledger = all.ledger(first).await?;
+        (ledger["role"] == "follows" && ledger["behind"] == 0).then_some(())
+    })
+    .await;
+    std::fs::write(&gate, "").unwrap();
+    assert_eq!(all.finished(&running).await["exit"]["code"], 0);
+    load.judge(&all).await;
+    all.are_equal().await;
+}
+
 /// Whoever was stopped while others led knows nothing that may be told, however quickly it is asked when it goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_stood_still_answers_nothing_that_is_not_so_any_more() {

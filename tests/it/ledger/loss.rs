@@ -147,6 +147,56 @@ async fn one_that_was_away_for_long_reads_the_snapshot_that_is_made_under_load()
     all.are_equal().await;
 }
 
+/// What is released: the log is longer than 64 MiB before it is cut back, and 1000 changes before the snapshot stay.
+#[tokio::test]
+async fn the_log_is_cut_back_as_late_as_is_released_and_who_slept_over_it_reads_the_snapshot() {
+    const MIB: u64 = 1 << 20;
+    let mut all = Apis::start(2, 1).await;
+    for place in ["ledger.long", "ledger.kept"] {
+        std::fs::remove_file(all.keys.path().join(place)).unwrap();
+    }
+    let (leader, _) = all.leader().await;
+    let away = all.follower(leader);
+    let mut load = Load::new(&all);
+    load.submit(&all, 3).await;
+    all.apis[away].end(Signal::SIGTERM);
+    let snapshot = "SELECT snapshot FROM procession.leader";
+    let before = number(&all.postgres, snapshot);
+    // Both at one moment: a snapshot takes changes away.
+    let length = format!(
+        "SELECT CASE WHEN (SELECT snapshot FROM procession.leader) = {before} \
+         THEN sum(length(body)) ELSE 0 END FROM procession.changes"
+    );
+    let api = &all.apis[leader];
+    let mut random = rand::rngs::StdRng::seed_from_u64(1);
+    let letters = (0..200_000).map(|_| char::from(random.random_range(b' '..b'~')));
+    let noise: String = letters.collect();
+    let mut written = 0;
+    // The store stays small, so that the length of the log alone decides.
+    while let present @ 1.. = number(&all.postgres, &length) {
+        written = present;
+        assert!(written < 80 * MIB, "{written} bytes, and no snapshot");
+        for step in 0..20 {
+            let from = random.random_range(0..noise.len() - 60_000);
+            let job = json!({"command": ["true", noise[from..from + 60_000]]});
+            let body = json!({"cron": "30 2 1 1 *", "job": job});
+            let path = format!("/schedules/s{}", step % 3);
+            let reply = api.send(api.request(Method::PUT, &path).json(&body)).await;
+            assert!([200, 201].contains(&reply.status), "{reply}");
+        }
+    }
+    eprintln!("FIGURE log_bytes_at_the_snapshot {written}");
+    assert!(written > 62 * MIB, "a snapshot after {written} bytes");
+    let first_kept = "SELECT min(seq) FROM procession.changes";
+    let is_cut = || number(&all.postgres, first_kept) + 999 == number(&all.postgres, snapshot);
+    assert!(blocking_until(LONG, is_cut), "1000 changes stay");
+    all.start_again(away).await;
+    assert!(all.apis[away].log().contains("reads the snapshot"));
+    load.submit(&all, 3).await;
+    load.judge(&all).await;
+    all.are_equal().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_whose_changes_are_lost_for_good_has_those_that_came_in_their_place() {
     let mut all = Apis::start_apart(3, 0, &[]).await;

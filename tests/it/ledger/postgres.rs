@@ -9,10 +9,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use super::unprivileged::{NOBODY, unprivileged};
 use crate::harness::{LONG, blocking_until, is_root};
-
-/// The user that a service without privileges has on Debian.
-const NOBODY: u32 = 65_534;
 
 /// A server and the directory that holds its data and its socket.
 #[derive(Debug)]
@@ -35,29 +33,6 @@ fn installed(name: &str) -> PathBuf {
         .collect();
     versions.sort();
     versions.pop().expect("PostgreSQL is installed")
-}
-
-/// A program as a user that PostgreSQL is willing to run as.
-pub(super) fn unprivileged(program: &Path) -> Command {
-    let mut command = if is_root() {
-        let mut command = Command::new("setpriv");
-        command.args([
-            format!("--reuid={NOBODY}"),
-            format!("--regid={NOBODY}"),
-            "--clear-groups".to_owned(),
-        ]);
-        command.arg(program);
-        command
-    } else {
-        Command::new(program)
-    };
-    for (name, _) in std::env::vars() {
-        if name.starts_with("PG") || name.starts_with("LC_") {
-            command.env_remove(name);
-        }
-    }
-    command.stdin(Stdio::null()).current_dir("/");
-    command
 }
 
 fn done(command: &mut Command) -> Output {

@@ -41,6 +41,15 @@ impl Ways {
         ways
     }
 
+    /// All that one API node reaches PostgreSQL and the other API nodes by, and is reached by of those. Between the others it is
+    /// the same, as each of them has one address.
+    pub(super) fn isolate(&self, api: usize, mode: Mode) {
+        self.database[api].set(mode);
+        for wire in &self.apis {
+            wire.set(mode);
+        }
+    }
+
     /// All that a node reaches the API nodes by.
     pub(super) fn set_node(&self, node: usize, mode: Mode) {
         for wire in &self.nodes[node] {

@@ -2688,7 +2688,7 @@ export interface components {
             killed_leftovers: number;
             /** @description One sentence for people on how it ended. */
             message: string | null;
-            /** @description In a cluster, of an attempt with the cause `node_lost`: the node that it was lost with. What it has written stays there. */
+            /** @description In a cluster: the node that it was lost with, where what it has written stays, or that would not run it. */
             node?: string;
         };
         /** @description Lines of a terminal or characters of a line. */

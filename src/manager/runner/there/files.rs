@@ -96,7 +96,7 @@ async fn converse(
                 tracing::info!(job.id = %id, %node, "node {node} does not take the files of job {id}: {why}");
                 if is_final {
                     let why = format!("node {node} does not take its files: {why}");
-                    return Err(runner.fail_to_spawn(start::not_forked(why)).await);
+                    return Err(runner.fail_to_place(node, why).await);
                 }
                 nodes.shut(node);
                 return Err(wait_again(runner, None).await);
