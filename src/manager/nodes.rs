@@ -282,14 +282,6 @@ impl NodeBook {
         })
     }
 
-    /// Since when a node is not heard, if that is longer than a restart takes; and when its jobs are lost.
-    pub(super) fn unheard(&self, name: &NodeName) -> Option<(Timestamp, Timestamp)> {
-        let books = self.books();
-        let node = books.nodes.get(name)?;
-        let is_away = !node.is_here && node.link.is_none() && node.since.0.elapsed() > BLINK;
-        is_away.then(|| (node.since.1, node.since.1.after(self.lost_after)))
-    }
-
     /// Is nothing left of a job that a node had? `false` if the node cannot say so within this time.
     pub(super) async fn is_gone(&self, name: &NodeName, job: JobId, limit: Duration) -> bool {
         let answered = {

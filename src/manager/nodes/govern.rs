@@ -1,7 +1,8 @@
 //! The nodes as operators see and govern them.
 
-use super::{Node, NodeBook, NodeState};
+use super::{BLINK, Node, NodeBook, NodeState};
 use job::NodeName;
+use job::time::Timestamp;
 
 impl NodeBook {
     /// Every node.
@@ -26,6 +27,14 @@ impl NodeBook {
             }
         };
         books.nodes.iter().map(state).collect()
+    }
+
+    /// Since when a node is not heard, if that is longer than a restart takes; and when its jobs are lost.
+    pub(super) fn unheard(&self, name: &NodeName) -> Option<(Timestamp, Timestamp)> {
+        let books = self.books();
+        let node = books.nodes.get(name)?;
+        let is_away = !node.is_here && node.link.is_none() && node.since.0.elapsed() > BLINK;
+        is_away.then(|| (node.since.1, node.since.1.after(self.lost_after)))
     }
 
     /// Lets a node have no new jobs, or again; durable when this returns. `false`: there is no such node.
