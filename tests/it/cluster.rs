@@ -23,10 +23,11 @@ use crate::harness::{Builder, Server, eventually, kill_now};
 /// A port for a service that is started again; none of those that the kernel gives away.
 pub(crate) fn port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let begin = u16::try_from(std::process::id() % 12_000).unwrap();
+    // Tests that run side by side have numbers that are near each other: each has some ports of its own.
+    let begin = u16::try_from(u64::from(std::process::id()) * 41 % 12_000).unwrap();
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = 20_000 + (begin + step * 7) % 12_000;
+        let port = 20_000 + (begin + step) % 12_000;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
