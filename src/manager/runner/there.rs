@@ -377,7 +377,11 @@ impl<'a> Away<'a> {
             // Of an attempt that was given up for lost.
             return None;
         }
-        let (seen, is_over) = (report.seen, report.job.state.is_terminal());
+        let is_over = report.job.state.is_terminal();
+        let ack = (!report.unconfirmed).then_some(ToNode::Ack {
+            job: report.job.id,
+            seen: report.seen,
+        });
         let runner = &mut *self.runner;
         let before = runner.job.clone();
         if report.job.version >= self.version {
@@ -391,17 +395,9 @@ impl<'a> Away<'a> {
         let mut is_first = false;
         if let Some(claim) = &mut runner.job.claim {
             is_first = !std::mem::replace(&mut claim.confirmed, true);
-            claim.seen = seen;
+            claim.seen = report.seen;
         }
-        let mut events: Vec<Event> = report
-            .events
-            .into_iter()
-            .map(|it| Event {
-                state: Some(it.state),
-                attempt: Some(it.attempt),
-                ..Event::of(&runner.job, it.at, it.what)
-            })
-            .collect();
+        let mut events = mirror::told_there(&runner.job, report.events);
         for event in &events {
             runner.told = event.state.unwrap_or(runner.told);
             if let What::AttemptFinished { .. } = event.what {
@@ -427,8 +423,9 @@ impl<'a> Away<'a> {
             runner.shared.metrics.attempt_ended(runner.job.state);
             workspace::collect(&runner.shared, &mut runner.job).await;
             runner.commit_end_telling(events).await;
-            let job = runner.job.id;
-            link.send(ToNode::Ack { job, seen });
+            if let Some(ack) = ack {
+                link.send(ack);
+            }
             for answered in report.answers {
                 self.on_answer(answered).await;
             }
@@ -438,11 +435,15 @@ impl<'a> Away<'a> {
             }
             return Some(Left::Then(Next::Over));
         }
-        failpoint::hit("report.storing");
-        if !store(runner, events).await {
-            return Some(Left::Then(Next::Over));
+        // What nothing is told of yet is stored with what comes next: until then it is asked anew of the node, as a start
+        // is of a monitor.
+        if !events.is_empty() || is_first && runner.job.spec.workspace.is_some() {
+            failpoint::hit("report.storing");
+            if !store(runner, events).await {
+                return Some(Left::Then(Next::Over));
+            }
+            failpoint::hit("report.stored");
         }
-        failpoint::hit("report.stored");
         runner.publish.send_replace(runner.job.shown());
         if is_first {
             files::are_there(runner).await;
@@ -450,8 +451,9 @@ impl<'a> Away<'a> {
         if runner.job.state != State::Starting {
             runner.answer();
         }
-        let job = runner.job.id;
-        link.send(ToNode::Ack { job, seen });
+        if let Some(ack) = ack {
+            link.send(ack);
+        }
         for answered in report.answers {
             self.on_answer(answered).await;
         }

@@ -105,8 +105,10 @@ async fn hear(shared: Arc<Shared>, nodes: Arc<NodeBook>, id: JobId) {
                 if !note(&shared, id, &late, Some(there)).await {
                     return;
                 }
-                let seen = report.seen;
-                link.send(ToNode::Ack { job: id, seen });
+                if !report.unconfirmed {
+                    let seen = report.seen;
+                    link.send(ToNode::Ack { job: id, seen });
+                }
                 if late.state.is_terminal() {
                     return;
                 }
