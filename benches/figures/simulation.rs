@@ -180,6 +180,7 @@ impl<'a> Node<'a> {
             events: vec![happened],
             seen: self.kept.last,
             answers: Vec::new(),
+            unconfirmed: false,
         };
         self.say(&FromNode::Report(Box::new(report))).await
     }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::fetch::Source;
 use job::event::Cursor;
 use job::{Job, JobId};
-use manager::{Assigned, LookupError, NotTaken, Watching};
+use manager::{Assigned, Listening, LookupError, NotTaken, Watching};
 use protocol::wire::link::{Answered, Ask, Assignment, FromNode};
 
 /// How soon a job is looked up again, after the store has failed.
@@ -47,8 +47,8 @@ struct Reporting {
     watching: Watching,
     /// The last event that the hub has.
     seen: Cursor,
-    /// The report that the hub has not stored yet: up to which event, and whether it is the last one.
-    sent: Option<(Cursor, bool)>,
+    /// The report that the hub has not stored yet, if that is waited for: up to which event.
+    sent: Option<Cursor>,
     /// The version that was reported last.
     version: u64,
     /// There may be something to report.
@@ -87,7 +87,11 @@ impl Holding {
         mut told: mpsc::UnboundedReceiver<Told>,
     ) -> (JobId, Vec<Told>) {
         loop {
+            let was_reported = self.reporting.is_some();
             self.report().await;
+            if was_reported && self.reporting.is_none() {
+                return self.leave(told);
+            }
             let woken = match self.next.take() {
                 Some(next) => Woken::Told(Some(next)),
                 None => self.wait(&mut told).await,
@@ -100,10 +104,7 @@ impl Holding {
                 Woken::Told(Some(next)) => {
                     self.on_told(next, &mut told).await;
                     if self.reporting.is_none() && !self.is_prepared {
-                        told.close();
-                        let next = self.next.take();
-                        let left = std::iter::from_fn(|| told.try_recv().ok());
-                        return (self.id, next.into_iter().chain(left).collect());
+                        return self.leave(told);
                     }
                 }
                 Woken::Changed => {
@@ -113,6 +114,14 @@ impl Holding {
                 }
             }
         }
+    }
+
+    /// There is nothing to report.
+    fn leave(mut self, mut told: mpsc::UnboundedReceiver<Told>) -> (JobId, Vec<Told>) {
+        told.close();
+        let next = self.next.take();
+        let left = std::iter::from_fn(|| told.try_recv().ok());
+        (self.id, next.into_iter().chain(left).collect())
     }
 
     async fn wait(&mut self, told: &mut mpsc::UnboundedReceiver<Told>) -> Woken {
@@ -145,10 +154,13 @@ impl Holding {
             Told::Assign(assignment) => {
                 let claim = assignment.job.claim.as_ref();
                 let fence = claim.map_or(0, |claim| claim.fence);
+                // Before there is something to tell.
+                let listening = self.assigned.listen(self.id);
                 match self.assigned.take(*assignment).await {
-                    Ok(()) => {
+                    Ok(is_new) => {
                         self.is_prepared = false;
-                        self.follow(0, told).await;
+                        let listening = is_new.then_some(listening);
+                        self.follow(0, listening, told).await;
                     }
                     Err(refusal) => {
                         self.give_files_up().await;
@@ -158,7 +170,7 @@ impl Holding {
             }
             Told::Prepare(job) => self.prepare(&job, told).await,
             Told::Forget => self.give_files_up().await,
-            Told::Follow(seen) => self.follow(seen, told).await,
+            Told::Follow(seen) => self.follow(seen, None, told).await,
             Told::Ack(seen) => self.on_ack(seen),
             Told::Ask(ticket, ask) => {
                 let result = self.assigned.ask(self.id, ask).await;
@@ -222,11 +234,16 @@ impl Holding {
         }
     }
 
-    /// Begins to report, unless the link ends before the store can be read.
-    async fn follow(&mut self, seen: Cursor, told: &mpsc::UnboundedReceiver<Told>) {
+    /// Begins to report, unless the link ends before the store can be read. `listening`: all that is told of a new job.
+    async fn follow(
+        &mut self,
+        seen: Cursor,
+        mut listening: Option<Listening>,
+        told: &mpsc::UnboundedReceiver<Told>,
+    ) {
         self.reporting = None;
         let watching = loop {
-            match self.assigned.watch(self.id).await {
+            match self.assigned.watch(self.id, listening.take()).await {
                 Ok(watching) => break watching,
                 Err(LookupError::NoSuchJob) => {
                     return self.say(FromNode::NotHeld { job: self.id });
@@ -254,18 +271,13 @@ impl Holding {
         let Some(reporting) = &mut self.reporting else {
             return;
         };
-        if let Some((sent, is_last)) = reporting.sent
-            && sent == seen
-        {
+        if reporting.sent == Some(seen) {
             reporting.seen = seen;
             reporting.sent = None;
-            if is_last {
-                self.reporting = None;
-            }
         }
     }
 
-    /// Reports what there is to report. One report at a time is on its way.
+    /// Reports what there is to report. Of reports that are waited for, one at a time is on its way.
     async fn report(&mut self) {
         let Some(reporting) = &mut self.reporting else {
             return;
@@ -274,15 +286,28 @@ impl Holding {
             return;
         }
         reporting.is_due = false;
-        match self.assigned.report(self.id, reporting.seen).await {
+        // An answer tells of what is reported with it.
+        let complete = !self.answers.is_empty();
+        let (watching, seen) = (&mut reporting.watching, reporting.seen);
+        match self.assigned.report(watching, seen, complete).await {
             Ok(mut report) => {
                 let has_news = !report.events.is_empty() || report.job.version > reporting.version;
                 if !has_news {
                     return self.say_answers();
                 }
+                // The hub asks over the next link for what it has not got over this one: the end of a job is said once. And
+                // a start is not to hold up an end.
+                let is_last = report.job.state.is_terminal();
+                report.unconfirmed = is_last || reporting.version == 0 && report.events.is_empty();
                 reporting.version = report.job.version;
-                reporting.sent = Some((report.seen, report.job.state.is_terminal()));
+                match report.unconfirmed {
+                    true => reporting.seen = report.seen,
+                    false => reporting.sent = Some(report.seen),
+                }
                 report.answers = std::mem::take(&mut self.answers);
+                if is_last {
+                    self.reporting = None;
+                }
                 self.say(FromNode::Report(Box::new(report)));
             }
             Err(LookupError::NoSuchJob) => {

@@ -274,6 +274,8 @@ impl Holdings {
     /// Each job has a task, which ends when there is nothing to report of it.
     fn tell(&mut self, job: JobId, told: Told) {
         let unsent = match self.jobs.get(&job) {
+            // A hub of before acknowledges the end as well.
+            None if matches!(told, Told::Ack(_)) => None,
             Some(task) => task.send(told).err().map(|unsent| unsent.0),
             None => Some(told),
         };

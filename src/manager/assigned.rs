@@ -3,12 +3,14 @@
 //! How a message travels is not known here.
 
 mod files;
+mod taken;
+mod watching;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 
 use super::api::{LookupError, NotReady};
 use super::runner::JobRequest;
@@ -17,21 +19,21 @@ use super::submit::{self, Newcomer};
 use super::time::until;
 use super::{Manager, RequestError, SubmitError, Until};
 use job::amendment::Amendment;
-use job::event::{Cursor, What};
+use job::event::{Cursor, Event, What};
 use job::life::Stop;
 use job::query::{Filter, Order, Query};
 use job::spec::Secrets;
 use job::{Cause, Job, JobId, State};
-use protocol::wire::link::{Ask, AskRefused, Assignment, Change, Happened, Report};
+use protocol::wire::link::{Ask, AskRefused, Assignment, Change, Report};
 use protocol::wire::messages::RequestRefused;
-use store::{EventQuery, StoreError};
+use store::{StoreError, Tellings};
+use taken::Taken;
 use tokio::time::Instant;
+use watching::report_of;
+pub use watching::{Listening, Watching};
 
 /// The most lost jobs that a hub is told of.
 const LOST: usize = 1000;
-
-/// The most events of a report.
-const EVENTS: usize = 1000;
 
 /// How soon it is looked again whether a job was stored, after the store has failed.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -67,9 +69,15 @@ impl From<SubmitError> for NotTaken {
 #[derive(Clone, Debug)]
 pub struct Assigned {
     pub(super) manager: Manager,
+    taken: Arc<OnceCell<Mutex<Taken>>>,
 }
 
 impl Assigned {
+    pub(super) fn new(manager: Manager) -> Self {
+        let taken = Arc::default();
+        Self { manager, taken }
+    }
+
     fn shared(&self) -> &Arc<Shared> {
         &self.manager.shared
     }
@@ -142,15 +150,16 @@ impl Assigned {
     }
 
     /// Takes a job: durable when this returns, and started as soon as it can be. One that is there already is left as it
-    /// is.
+    /// is. `true`: nothing of it was ever here before.
     ///
     /// # Errors
     /// If it is certain that nothing of it is stored.
-    pub async fn take(&self, assignment: Assignment) -> Result<(), NotTaken> {
+    pub async fn take(&self, assignment: Assignment) -> Result<bool, NotTaken> {
         let Assignment { job, secrets } = assignment;
         let id = job.id;
-        if self.make_room(&job).await {
-            return Ok(());
+        let is_new = self.is_new(id).await;
+        if !is_new && self.make_room(&job).await {
+            return Ok(false);
         }
         let is_whole = job.spec.workspace.is_none() || self.shared().workspaces.handover.has(id);
         if !is_whole {
@@ -173,7 +182,22 @@ impl Assigned {
         if taken.is_ok() {
             self.shared().workspaces.handover.taken(id);
         }
-        taken.map_err(NotTaken::from)
+        taken.map(|()| is_new).map_err(NotTaken::from)
+    }
+
+    /// Is it certain that this job was never here? Notes that it comes.
+    async fn is_new(&self, id: JobId) -> bool {
+        let newest = async || {
+            let newest = self.shared().store.newest().await?;
+            Ok::<_, StoreError>(Mutex::new(Taken::since(newest)))
+        };
+        let taken = self.taken.get_or_try_init(newest).await;
+        taken.is_ok_and(|taken| {
+            taken
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .note(id)
+        })
     }
 
     /// Ends an attempt that the hub has given up for lost, before another one comes in its place. `true`: this one is
@@ -207,70 +231,77 @@ impl Assigned {
         submit::accept(shared, newcomer).await.map(drop)
     }
 
-    /// Tells as the job changes, or as there are events of it.
-    ///
-    /// # Errors
-    /// If this node does not have the job, or its store cannot be read.
-    pub async fn watch(&self, id: JobId) -> Result<Watching, LookupError> {
-        let follow = self.shared().follow(id).await?;
-        Ok(Watching {
-            state: follow.state,
-            news: self.shared().store.news(Some(id)),
-        })
+    /// What is told of a job from now on, which need not be here yet.
+    #[must_use]
+    pub fn listen(&self, id: JobId) -> Listening {
+        Listening(Tellings(&self.shared().store).of(id))
     }
 
-    /// The job as it is, with what has happened since `seen`.
+    /// Tells as the job changes, or as there are events of it. `listening`: nothing has been told of it that is not
+    /// heard there.
     ///
     /// # Errors
     /// If this node does not have the job, or its store cannot be read.
-    pub async fn report(&self, id: JobId, seen: Cursor) -> Result<Report, LookupError> {
-        let mut after = (seen > 0).then_some(seen);
-        loop {
-            let job = self.manager.get(id).await?;
-            // What has made the job what it is goes with it.
-            self.shared().store.told_is_durable().await?;
-            let page = self.shared().store.events(EventQuery {
-                job: Some(id),
-                after,
-                limit: EVENTS,
-            });
-            let page = page.await?;
-            if page.expired {
-                // They are not kept any more: from the oldest that is.
-                after = None;
-                continue;
-            }
-            let is_end = |what: &What| matches!(what, What::Finished { .. });
-            let ends = page.events.iter().any(|(_, event)| is_end(&event.what));
-            if ends && !job.state.is_terminal() {
-                // It has ended since it was looked at.
-                continue;
-            }
-            let mut report = Report {
-                job: (*job).clone(),
-                events: Vec::new(),
-                seen: page.events.last().map_or(seen, |(cursor, _)| *cursor),
-                answers: Vec::new(),
-            };
-            if let Some(process) = &mut report.job.process {
-                // It means something on this machine alone.
-                process.unwatched = None;
-            }
-            report.events = page
-                .events
-                .into_iter()
-                .filter(|(_, event)| !matches!(event.what, What::Created { .. } | What::Changed))
-                .filter_map(|(_, event)| {
-                    Some(Happened {
-                        at: event.at,
-                        state: event.state?,
-                        attempt: event.attempt?,
-                        what: event.what,
-                    })
-                })
-                .collect();
-            return Ok(report);
+    pub async fn watch(
+        &self,
+        id: JobId,
+        listening: Option<Listening>,
+    ) -> Result<Watching, LookupError> {
+        let is_new = listening.is_some();
+        let listening = listening.unwrap_or_else(|| self.listen(id));
+        let state = match self.shared().awake(id).await? {
+            Some(awake) => awake.state,
+            None => watch::channel(self.shared().get(id).await?).1,
+        };
+        Ok(Watching::new(state, listening, is_new))
+    }
+
+    /// The job as it is, with what has happened since `seen` as far as that is durable: what there is to tell of a start
+    /// comes later. But nothing is left out if it is to be `complete`, or the job has ended.
+    ///
+    /// # Errors
+    /// If this node does not have the job any more, or its store cannot be read.
+    pub async fn report(
+        &self,
+        watching: &mut Watching,
+        seen: Cursor,
+        complete: bool,
+    ) -> Result<Report, LookupError> {
+        let made = self.make_report(watching, seen, complete).await;
+        if made.is_err() {
+            watching.read_again();
         }
+        made
+    }
+
+    async fn make_report(
+        &self,
+        watching: &mut Watching,
+        seen: Cursor,
+        complete: bool,
+    ) -> Result<Report, LookupError> {
+        let store = &self.shared().store;
+        let tellings = Tellings(store);
+        let mut job = watching.state.borrow_and_update().clone();
+        if complete || job.state.is_terminal() && tellings.are_owed() {
+            tellings.are_durable().await?;
+            job = watching.state.borrow_and_update().clone();
+        }
+        let (events, seen) = watching.told(store, job.id, seen).await?;
+        let is_end = |event: &Event| matches!(event.what, What::Finished { .. });
+        if !job.state.is_terminal() && events.iter().any(is_end) {
+            // It has ended since it was looked at, and shows so in a moment.
+            let state = &mut watching.state;
+            let shown = state.wait_for(|job| job.state.is_terminal()).await;
+            let shown = shown.ok().map(|job| job.clone());
+            job = match shown {
+                Some(job) => job,
+                None => self.shared().get(job.id).await?,
+            };
+        } else if !events.is_empty() && !job.state.is_terminal() {
+            job = self.shared().job_dirs.with_present_output(job).await;
+        }
+        Ok(report_of(&job, events, seen))
     }
 
     /// Does what is asked about a job.
@@ -358,32 +389,5 @@ fn told(error: RequestError) -> AskRefused {
         | RequestError::MonitorGone
         | RequestError::NodeUnreachable
         | RequestError::Store(_) => AskRefused::Unavailable,
-    }
-}
-
-/// A subscription to a job of a hub.
-#[derive(Debug)]
-pub struct Watching {
-    state: watch::Receiver<Arc<Job>>,
-    news: watch::Receiver<Cursor>,
-}
-
-impl Watching {
-    /// Ends when there may be something to report; never for a job that is over and has been reported.
-    pub async fn changed(&mut self) {
-        let state = async {
-            if self.state.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
-        let news = async {
-            if self.news.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
-        tokio::select! {
-            () = state => {}
-            () = news => {}
-        }
     }
 }

@@ -58,7 +58,7 @@ pub use api::{
     Actor, Follow, Info, LookupError, NotReady, Page, Purged, RequestError, Submission,
     SubmitError, Submitted, Unavailable, Until,
 };
-pub use assigned::{Assigned, NotTaken, Watching};
+pub use assigned::{Assigned, Listening, NotTaken, Watching};
 pub use batches::{BatchError, BatchJob, BatchState, BatchSubmission, BatchUntil, Batches};
 pub use files::{Archive, FileEntry, Files, FilesError, Listing, Opened, Upload, Wanted};
 pub use inputs::{Fetch, FetchFile, Part};
@@ -191,7 +191,7 @@ impl Manager {
     #[must_use]
     pub fn assigned(&self) -> Assigned {
         let manager = self.clone();
-        Assigned { manager }
+        Assigned::new(manager)
     }
 
     /// Does another node of the cluster have this job?

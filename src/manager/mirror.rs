@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use job::event::Event;
 use job::outcome::{Cause, ExitStatus, SpawnFailure, Termination};
 use job::time::Timestamp;
 use job::{Job, Process, State, Survivor, Unwatched};
 use protocol::record::Record;
+use protocol::wire::link::Happened;
 
 /// Takes over what the monitor says, all except the end: a terminal state is shown after it is durable.
 pub(super) fn mirror(job: &mut Job, record: &Record) {
@@ -100,6 +102,16 @@ pub(super) fn mirror_there(job: &mut Job, there: &Job) {
         // It would be looked for on this machine.
         process.unwatched = None;
     }
+}
+
+/// What another node tells of the job.
+pub(super) fn told_there(job: &Job, happened: Vec<Happened>) -> Vec<Event> {
+    let event = |it: Happened| Event {
+        state: Some(it.state),
+        attempt: Some(it.attempt),
+        ..Event::of(job, it.at, it.what)
+    };
+    happened.into_iter().map(event).collect()
 }
 
 /// How the job's processes are found without a monitor above them.

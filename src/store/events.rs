@@ -8,11 +8,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::Fault;
 use crate::outbox;
 use crate::tables::Totals;
+use crate::tellings::Telling;
 use job::event::{Cursor, Event, Kind, Place, What};
 use job::time::Timestamp;
 use job::{JobId, State};
@@ -24,9 +25,9 @@ const PRUNED_AT_ONCE: i64 = 4096;
 #[derive(Debug)]
 pub(super) struct EventRow {
     pub(super) job: JobId,
-    at: i64,
+    pub(super) at: i64,
     kind: i64,
-    text: String,
+    pub(super) text: String,
     webhooks: Vec<usize>,
 }
 
@@ -353,6 +354,8 @@ struct Followers {
     outbox: watch::Sender<()>,
     /// Of single jobs, as long as somebody follows them.
     jobs: HashMap<JobId, watch::Sender<Cursor>>,
+    /// The same with what is told.
+    listeners: HashMap<JobId, mpsc::UnboundedSender<Telling>>,
 }
 
 impl Feed {
@@ -361,6 +364,7 @@ impl Feed {
             all: Some(watch::Sender::new(last)),
             outbox: watch::Sender::new(()),
             jobs: HashMap::new(),
+            listeners: HashMap::new(),
         }))
     }
 
@@ -382,6 +386,30 @@ impl Feed {
         followers.jobs.retain(|_, feed| feed.receiver_count() > 0);
         let feed = followers.jobs.entry(job);
         feed.or_insert_with(|| watch::Sender::new(last)).subscribe()
+    }
+
+    /// What is told of a job from now on, once it is durable. There is one who listens: the last one that has asked.
+    pub(super) fn listen(&self, job: JobId) -> mpsc::UnboundedReceiver<Telling> {
+        let mut followers = self.followers();
+        let (sender, receiver) = mpsc::unbounded_channel();
+        if followers.all.is_some() {
+            followers.listeners.retain(|_, it| !it.is_closed());
+            followers.listeners.insert(job, sender);
+        }
+        receiver
+    }
+
+    /// Tells what has been committed to those who listen, up to `last`.
+    pub(super) fn say<'a>(&self, last: Cursor, rows: impl IntoIterator<Item = &'a EventRow>) {
+        let followers = self.followers();
+        if followers.listeners.is_empty() {
+            return;
+        }
+        for row in rows {
+            if let Some(listener) = followers.listeners.get(&row.job) {
+                let _ = listener.send(Telling::of(row, last));
+            }
+        }
     }
 
     /// Told when there are new deliveries.
@@ -415,6 +443,7 @@ impl Feed {
         let mut followers = self.followers();
         for job in jobs {
             followers.jobs.remove(job);
+            followers.listeners.remove(job);
         }
     }
 
@@ -423,6 +452,7 @@ impl Feed {
         let mut followers = self.followers();
         followers.all = None;
         followers.jobs.clear();
+        followers.listeners.clear();
     }
 }
 

@@ -20,6 +20,7 @@ mod schedules;
 mod schema;
 mod shared_files;
 mod tables;
+mod tellings;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -53,6 +54,7 @@ pub use schedules::{Schedules, schedules_made_by};
 pub use schema::OpenError;
 pub use shared_files::SharedFiles;
 use tables::{Change, Row};
+pub use tellings::{Telling, Tellings};
 pub use writer::Stats;
 use writer::Writer;
 
@@ -222,17 +224,6 @@ impl Store {
             .and_then(|row| Ok(Change::Update(row, EventRow::all(events)?)))
             .map_err(|it| it.doing(doing))?;
         self.writer.change(change, doing).await
-    }
-
-    /// Returns once what was told before is durable.
-    ///
-    /// # Errors
-    /// If the store failed; what was told is then made durable later.
-    pub async fn told_is_durable(&self) -> Result<(), StoreError> {
-        let nothing = Change::Delete(Vec::new());
-        self.writer
-            .change(nothing, "cannot store what was told")
-            .await
     }
 
     /// Tells what has happened to jobs without a change of what is stored of them. It becomes durable with

@@ -4,7 +4,7 @@
 mod desk;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -104,6 +104,8 @@ struct Tally {
     commits: AtomicU64,
     finished: AtomicU64,
     output: AtomicU64,
+    /// What could not be written is tried again.
+    owes: AtomicBool,
     on_commit: OnceLock<OnCommit>,
 }
 
@@ -210,6 +212,10 @@ impl Writer {
     pub(super) fn stop(&self) {
         // Fails only where the thread has ended already.
         let _ = self.messages.send(Message::Stop, Urgency::Now);
+    }
+
+    pub(super) fn owes(&self) -> bool {
+        self.tally.owes.load(Ordering::Relaxed)
     }
 
     pub(super) fn feed(&self) -> &Feed {

@@ -23,7 +23,7 @@ use crate::nodes::{Found, NodeBook, NodeLink};
 use crate::time::until;
 use crate::{RequestError, mirror};
 use job::amendment::Amendment;
-use job::event::{self, Event, What};
+use job::event::{self, What};
 use job::life::{Refusal, Stop};
 use job::outcome::{Cause, Termination};
 use job::spec::Secrets;
@@ -364,7 +364,11 @@ impl<'a> Away<'a> {
             // Of an attempt that was given up for lost.
             return None;
         }
-        let (seen, is_over) = (report.seen, report.job.state.is_terminal());
+        let is_over = report.job.state.is_terminal();
+        let ack = (!report.unconfirmed).then_some(ToNode::Ack {
+            job: report.job.id,
+            seen: report.seen,
+        });
         let runner = &mut *self.runner;
         let before = runner.job.clone();
         if report.job.version >= self.version {
@@ -378,17 +382,9 @@ impl<'a> Away<'a> {
         let mut is_first = false;
         if let Some(claim) = &mut runner.job.claim {
             is_first = !std::mem::replace(&mut claim.confirmed, true);
-            claim.seen = seen;
+            claim.seen = report.seen;
         }
-        let mut events: Vec<Event> = report
-            .events
-            .into_iter()
-            .map(|it| Event {
-                state: Some(it.state),
-                attempt: Some(it.attempt),
-                ..Event::of(&runner.job, it.at, it.what)
-            })
-            .collect();
+        let mut events = mirror::told_there(&runner.job, report.events);
         for event in &events {
             runner.told = event.state.unwrap_or(runner.told);
             if let What::AttemptFinished { .. } = event.what {
@@ -414,8 +410,9 @@ impl<'a> Away<'a> {
             runner.shared.metrics.attempt_ended(runner.job.state);
             workspace::collect(&runner.shared, &mut runner.job).await;
             runner.commit_end_telling(events).await;
-            let job = runner.job.id;
-            link.send(ToNode::Ack { job, seen });
+            if let Some(ack) = ack {
+                link.send(ack);
+            }
             for answered in report.answers {
                 self.on_answer(answered).await;
             }
@@ -425,11 +422,15 @@ impl<'a> Away<'a> {
             }
             return Some(Left::Then(Next::Over));
         }
-        failpoint::hit("report.storing");
-        if !store_and_ask(self, link, events).await {
-            return Some(Left::Then(Next::Over));
+        // What nothing is told of yet is stored with what comes next: until then it is asked anew of the node, as a start
+        // is of a monitor.
+        if !events.is_empty() || is_first && runner.job.spec.workspace.is_some() {
+            failpoint::hit("report.storing");
+            if !store_and_ask(self, link, events).await {
+                return Some(Left::Then(Next::Over));
+            }
+            failpoint::hit("report.stored");
         }
-        failpoint::hit("report.stored");
         let runner = &mut *self.runner;
         runner.publish.send_replace(runner.job.shown());
         if is_first {
@@ -438,8 +439,9 @@ impl<'a> Away<'a> {
         if runner.job.state != State::Starting {
             runner.answer();
         }
-        let job = runner.job.id;
-        link.send(ToNode::Ack { job, seen });
+        if let Some(ack) = ack {
+            link.send(ack);
+        }
         for answered in report.answers {
             self.on_answer(answered).await;
         }

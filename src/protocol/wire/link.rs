@@ -119,6 +119,9 @@ pub struct Report {
     /// The answers to what was asked before, and what came of it is in this report.
     #[serde(default)]
     pub answers: Vec<Answered>,
+    /// It is not waited for that the hub has it: another one may follow at once, or none ever.
+    #[serde(default)]
+    pub unconfirmed: bool,
 }
 
 /// The answer to a question.
@@ -174,7 +177,7 @@ pub enum ToNode {
         /// The last event that the hub has.
         seen: Cursor,
     },
-    /// A report is stored.
+    /// A report is stored, of those that are waited for.
     Ack {
         /// Of which job.
         job: JobId,
@@ -284,6 +287,28 @@ mod tests {
             panic!("{text}");
         };
         assert_eq!((back.job, back.secrets["A"].as_str()), (job, "hunter2"));
+    }
+
+    #[test]
+    fn a_report_of_an_earlier_version_waits_to_be_acknowledged() {
+        let id = JobId::generate();
+        let spec = Arc::new(Spec::default());
+        let job = Job::accepted(id, "uid:7".to_owned(), spec, Timestamp::from_micros(7));
+        let report = Report {
+            job,
+            events: Vec::new(),
+            seen: 3,
+            answers: Vec::new(),
+            unconfirmed: true,
+        };
+        let mut value = serde_json::to_value(&report).unwrap();
+        let back: Report = serde_json::from_value(value.clone()).unwrap();
+        assert!(back.unconfirmed && back.job == report.job);
+        let fields = value.as_object_mut().unwrap();
+        fields.remove("answers");
+        fields.remove("unconfirmed");
+        let back: Report = serde_json::from_value(value).unwrap();
+        assert!(!back.unconfirmed && back.answers.is_empty() && back.seen == 3);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{Settings, Store, tests};
+use crate::{Settings, Store, Tellings, tests};
 use job::spec::Secrets;
 use job::{Job, State, event};
 use linux::clock;
@@ -64,6 +64,45 @@ async fn events_come_back_in_the_order_in_which_they_were_told() {
     assert!(page.over && !page.more && !page.expired);
     // What was told without a change went with the end: two transactions for three events.
     assert_eq!(store.stats().commits, 2);
+}
+
+#[tokio::test]
+async fn who_listens_to_a_job_hears_what_is_durable_before_who_told_it_knows() {
+    let (_folder, store) = open(1000);
+    let mut job = tests::job(State::Queued);
+    // A job need not be there to be listened to.
+    let mut heard = Tellings(&store).of(job.id);
+    let created = vec![Event::created(&job)];
+    let job_in = Arc::new(job.clone());
+    let inserted = store.insert(job_in, Secrets::default(), None, created);
+    inserted.await.unwrap();
+    let first = heard.try_recv().unwrap();
+    assert_eq!(
+        (first.upto, first.event().unwrap().what.kind()),
+        (1, Kind::Created)
+    );
+    create(&store).await;
+    job.state = State::Succeeded;
+    let events = vec![
+        Event::of(&job, clock::wall(), What::Paused),
+        event::since(State::Paused, &job, clock::wall()).remove(0),
+    ];
+    let finished = store.finish(Arc::new(job.clone()), events.clone());
+    finished.await.unwrap();
+    for event in events {
+        let next = heard.try_recv().unwrap();
+        assert_eq!((next.upto, next.event().unwrap()), (4, event));
+    }
+    // What was not stored is not told.
+    let stranger = Arc::new(tests::job(State::Running));
+    let mut of_stranger = Tellings(&store).of(stranger.id);
+    let changed = Event::of(&stranger, clock::wall(), What::Changed);
+    let refused = store.update(stranger, vec![changed]).await;
+    refused.unwrap_err();
+    assert!(of_stranger.try_recv().is_err() && heard.try_recv().is_err());
+    assert!(!Tellings(&store).are_owed());
+    store.end_news();
+    assert!(heard.recv().await.is_none());
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 use super::*;
+use crate::Tellings;
 use job::queue::{Queue, Settings as QueueSettings};
 use job::webhook::Webhook;
 
@@ -284,7 +285,9 @@ async fn what_the_keeper_does_not_take_is_not_there_and_is_said_to_be_unkept() {
     );
     // What is only told is tried again.
     store.tell(vec![Event::created(&first)]);
-    assert!(store.told_is_durable().await.is_err());
+    let tellings = Tellings(&store);
+    assert!(!tellings.are_owed() && tellings.are_durable().await.is_err());
+    assert!(tellings.are_owed());
     *memory.refuses.lock().unwrap() = false;
     let second = job(State::Queued);
     store_new(&store, &second).await;

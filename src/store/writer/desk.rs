@@ -122,8 +122,9 @@ impl Desk {
                     }
                 }
                 let answered = refused.into_iter();
-                held.extend(answered.filter_map(|entry| answer(entry, Err(&fault))));
+                held.extend(answered.filter_map(|entry| self.answer(entry, Err(&fault))));
             }
+            self.tally.owes.store(!held.is_empty(), Ordering::Relaxed);
             let rest = if held.is_empty() { HELD } else { ROOM_RETRY };
             rest_until = Some(Instant::now() + rest);
         }
@@ -157,7 +158,7 @@ impl Desk {
             Ok(outcomes) => batch
                 .into_iter()
                 .zip(&outcomes)
-                .filter_map(|(entry, outcome)| answer(entry, outcome.as_ref().copied()))
+                .filter_map(|(entry, outcome)| self.answer(entry, outcome.as_ref().copied()))
                 .collect(),
             Err(fault) if batch.len() == 1 || fault.is_failing() => {
                 let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
@@ -169,7 +170,7 @@ impl Desk {
                 }
                 batch
                     .into_iter()
-                    .filter_map(|entry| answer(entry, Err(&fault)))
+                    .filter_map(|entry| self.answer(entry, Err(&fault)))
                     .collect()
             }
             // The transaction as a whole failed: what is too large for the disk must not take the rest
@@ -179,6 +180,15 @@ impl Desk {
                 .flat_map(|entry| self.write(vec![entry]))
                 .collect(),
         }
+    }
+
+    /// Tells who waits; gives back what has to be tried again, which others know before what came later is answered.
+    fn answer(&self, entry: Entry, outcome: Result<Inserted, &Fault>) -> Option<Entry> {
+        let left = answer(entry, outcome);
+        if left.is_some() {
+            self.tally.owes.store(true, Ordering::Relaxed);
+        }
+        left
     }
 
     /// `Err` if nothing of the batch was committed.
@@ -249,12 +259,22 @@ impl Desk {
             u64::try_from(batch.len()).unwrap_or(u64::MAX),
             Ordering::Relaxed,
         );
-        self.tell_of(batch, before, now);
+        self.tell_of(batch, &outcomes, before, now);
         Ok(outcomes)
     }
 
-    fn tell_of(&self, batch: &[Entry], before: Totals, now: Totals) {
+    fn tell_of(
+        &self,
+        batch: &[Entry],
+        outcomes: &[Result<Inserted, Fault>],
+        before: Totals,
+        now: Totals,
+    ) {
         if now.last_event != before.last_event {
+            let written = batch.iter().zip(outcomes);
+            let written = written.filter(|(_, it)| matches!(it, Ok(Inserted::New)));
+            let rows = written.flat_map(|((command, _), _)| command.events());
+            self.feed.say(cursor(now), rows);
             let events = batch.iter().flat_map(|(command, _)| command.events());
             let batches = batch.iter().filter_map(|(command, _)| command.batch());
             let told = events.map(|event| event.job).chain(batches);

@@ -128,8 +128,10 @@ async fn hear_from(shared: &Arc<Shared>, nodes: &Arc<NodeBook>, id: JobId) -> Op
                 if !note(shared, id, &late, Some(there)).await {
                     return None;
                 }
-                let seen = report.seen;
-                link.send(ToNode::Ack { job: id, seen });
+                if !report.unconfirmed {
+                    let seen = report.seen;
+                    link.send(ToNode::Ack { job: id, seen });
+                }
                 if late.state.is_terminal() {
                     return Some(late.node);
                 }
