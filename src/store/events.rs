@@ -3,6 +3,7 @@
 //! What an event means is not known here. A cursor is a row's number: it grows, and no number is given
 //! twice, even where the newest rows are removed along with their job.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -29,6 +30,8 @@ pub(super) struct EventRow {
     kind: i64,
     pub(super) text: String,
     webhooks: Vec<usize>,
+    /// Its cursor, once it is written.
+    pub(super) cursor: Cell<Cursor>,
 }
 
 /// What has no column of its own.
@@ -74,6 +77,7 @@ impl EventRow {
             kind,
             text: serde_json::to_string(&record)?,
             webhooks,
+            cursor: Cell::default(),
         })
     }
 
@@ -129,6 +133,8 @@ pub(super) fn insert(
     )?;
     for row in rows {
         totals.last_event += 1;
+        row.cursor
+            .set(Cursor::try_from(totals.last_event).unwrap_or_default());
         insert.execute(params![
             totals.last_event,
             row.job.as_bytes(),
@@ -399,15 +405,15 @@ impl Feed {
         receiver
     }
 
-    /// Tells what has been committed to those who listen, up to `last`.
-    pub(super) fn say<'a>(&self, last: Cursor, rows: impl IntoIterator<Item = &'a EventRow>) {
+    /// Tells what has been committed to those who listen.
+    pub(super) fn say<'a>(&self, rows: impl IntoIterator<Item = &'a EventRow>) {
         let followers = self.followers();
         if followers.listeners.is_empty() {
             return;
         }
         for row in rows {
             if let Some(listener) = followers.listeners.get(&row.job) {
-                let _ = listener.send(Telling::of(row, last));
+                let _ = listener.send(Telling::of(row));
             }
         }
     }

@@ -40,17 +40,17 @@ impl Tellings<'_> {
 /// What has been told of a job and is durable.
 #[derive(Debug)]
 pub struct Telling {
-    /// The newest cursor of that moment: nothing that was told of the job up to now is after it.
-    pub upto: Cursor,
+    /// Its cursor.
+    pub cursor: Cursor,
     job: JobId,
     at: i64,
     text: String,
 }
 
 impl Telling {
-    pub(super) fn of(row: &EventRow, upto: Cursor) -> Self {
+    pub(super) fn of(row: &EventRow) -> Self {
         Self {
-            upto,
+            cursor: row.cursor.get(),
             job: row.job,
             at: row.at,
             text: row.text.clone(),

@@ -86,9 +86,9 @@ impl Watching {
         while let Ok(telling) = self.tellings.try_recv() {
             self.told.push(telling);
         }
-        for telling in self.told.drain(..).filter(|it| it.upto > read) {
+        for telling in self.told.drain(..).filter(|it| it.cursor > read) {
             events.extend(Some(telling.event()?).filter(concerns_hub));
-            last = telling.upto;
+            last = telling.cursor;
         }
         Ok((events, last))
     }

@@ -274,7 +274,7 @@ impl Desk {
             let written = batch.iter().zip(outcomes);
             let written = written.filter(|(_, it)| matches!(it, Ok(Inserted::New)));
             let rows = written.flat_map(|((command, _), _)| command.events());
-            self.feed.say(cursor(now), rows);
+            self.feed.say(rows);
             let events = batch.iter().flat_map(|(command, _)| command.events());
             let batches = batch.iter().filter_map(|(command, _)| command.batch());
             let told = events.map(|event| event.job).chain(batches);
