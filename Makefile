@@ -389,6 +389,7 @@ soak-cluster:
 	scripts/need.sh pg_ctlcluster=postgresql pgbouncer
 	PROCESSION_CLUSTER_FAULTS=$${PROCESSION_CLUSTER_FAULTS:-500} \
 		$(CARGO) test --locked --test it -- cluster::history ledger::history --nocapture --test-threads=1
+	PROCESSION_LOG_MIB=64 $(CARGO) test --locked --test it -- ledger::loss::the_log_is_cut_back --nocapture
 
 # FUZZ_TARGETS='spec patch' runs only these, FUZZ_JOBS=2 two at a time.
 CARGO_FUZZ_VERSION := 0.13.2

@@ -21,6 +21,12 @@ use manager::Submitted;
 
 const MAX_KEY_CHARACTERS: usize = 255;
 
+/// Can this be a key?
+pub(super) fn is_key(text: &str) -> bool {
+    (1..=MAX_KEY_CHARACTERS).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 type Turn = tokio::sync::Mutex<()>;
 /// A caller, and one of its keys.
 type Name = (Arc<str>, String);
@@ -131,10 +137,7 @@ pub(super) fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
         .and_then(|rest| rest.strip_suffix(b"\""))
         .unwrap_or(bytes);
     let key = std::str::from_utf8(bytes).unwrap_or_default();
-    let good = (1..=MAX_KEY_CHARACTERS).contains(&key.len())
-        && key.bytes().all(|byte| byte.is_ascii_graphic())
-        && values.next().is_none();
-    if good {
+    if is_key(key) && values.next().is_none() {
         return Ok(Some(key.to_owned()));
     }
     Err(ApiError::InvalidHeader(Violation {

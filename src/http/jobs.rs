@@ -26,7 +26,7 @@ use crate::problem::ApiError;
 use crate::query::Params;
 use crate::request::{self, BodyError};
 use crate::view::{BasicView, Delivered, JobList, JobView, PortList, ProcessList};
-use crate::{body, conditions, extract, page, respond, view};
+use crate::{body, conditions, extract, idempotency, page, respond, view};
 pub(super) use create::{CREATE, accepted, create, judge, judged, made, submission, validate};
 use job::query::Query;
 use job::{Job, JobId};
@@ -93,7 +93,12 @@ async fn keyed(
     caller: &Caller,
     params: &mut Params,
 ) -> Result<Option<Option<Arc<Job>>>, ApiError> {
-    let Some(key) = params.text("idempotency_key") else {
+    let key = params.parsed(
+        "idempotency_key",
+        "1 to 255 visible ASCII characters",
+        |text| idempotency::is_key(text).then(|| text.to_owned()),
+    );
+    let Some(key) = key else {
         return Ok(None);
     };
     let Some(id) = api.manager.made(&caller.actor, &key).await? else {

@@ -575,6 +575,8 @@ async fn unknown_jobs_paths_methods_and_parameters_are_told_apart() {
         "/jobs?page_size=x".to_owned(),
         "/jobs?page_size=1&page_size=2".to_owned(),
         "/jobs?order_by=name".to_owned(),
+        "/jobs?idempotency_key=".to_owned(),
+        format!("/jobs?idempotency_key={}", "x".repeat(256)),
         "/jobs?created_after=yesterday".to_owned(),
         "/jobs?label_selector=a%3D%3D%3Db".to_owned(),
         "/jobs?label_selector=in%20(".to_owned(),
