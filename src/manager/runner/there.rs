@@ -23,7 +23,7 @@ use crate::nodes::{Found, NodeBook, NodeLink};
 use crate::time::until;
 use crate::{RequestError, mirror};
 use job::amendment::Amendment;
-use job::event::{self, What};
+use job::event::{self, Event, What};
 use job::life::{Refusal, Stop};
 use job::outcome::{Cause, Termination};
 use job::spec::Secrets;
@@ -384,7 +384,7 @@ impl<'a> Away<'a> {
             is_first = !std::mem::replace(&mut claim.confirmed, true);
             claim.seen = report.seen;
         }
-        let mut events = mirror::told_there(&runner.job, report.events);
+        let events = mirror::told_there(&runner.job, report.events);
         for event in &events {
             runner.told = event.state.unwrap_or(runner.told);
             if let What::AttemptFinished { .. } = event.what {
@@ -393,34 +393,7 @@ impl<'a> Away<'a> {
         }
         runner.note_start();
         if is_over {
-            // Retention goes by the clock of the hub.
-            if let Some(claim) = &mut runner.job.claim {
-                claim.stop = None;
-            }
-            let ttl = runner.job.spec.ttl_after_finished;
-            runner.job.expires_at = Some(clock::wall().after(ttl));
-            if !events
-                .iter()
-                .any(|it| matches!(it.what, What::Finished { .. }))
-            {
-                // The node does not keep it any more.
-                events.extend(event::since(State::Starting, &runner.job, clock::wall()));
-            }
-            runner.shared.leave(runner.job.id);
-            runner.shared.metrics.attempt_ended(runner.job.state);
-            workspace::collect(&runner.shared, &mut runner.job).await;
-            runner.commit_end_telling(events).await;
-            if let Some(ack) = ack {
-                link.send(ack);
-            }
-            for answered in report.answers {
-                self.on_answer(answered).await;
-            }
-            // The others were asked a job that is over.
-            for pending in std::mem::take(&mut self.pending).into_values() {
-                let _ = pending.reply.send(Err(Refusal::Finished.into()));
-            }
-            return Some(Left::Then(Next::Over));
+            return Some(self.on_end(link, events, ack, report.answers).await);
         }
         // What nothing is told of yet is stored with what comes next: until then it is asked anew of the node, as a start
         // is of a monitor.
@@ -446,6 +419,45 @@ impl<'a> Away<'a> {
             self.on_answer(answered).await;
         }
         None
+    }
+
+    /// The last report of a job: its end is stored, then shown, then said to be.
+    async fn on_end(
+        &mut self,
+        link: &NodeLink,
+        mut events: Vec<Event>,
+        ack: Option<ToNode>,
+        answers: Vec<Answered>,
+    ) -> Left {
+        let runner = &mut *self.runner;
+        // Retention goes by the clock of the hub.
+        if let Some(claim) = &mut runner.job.claim {
+            claim.stop = None;
+        }
+        let ttl = runner.job.spec.ttl_after_finished;
+        runner.job.expires_at = Some(clock::wall().after(ttl));
+        if !events
+            .iter()
+            .any(|it| matches!(it.what, What::Finished { .. }))
+        {
+            // The node does not keep it any more.
+            events.extend(event::since(State::Starting, &runner.job, clock::wall()));
+        }
+        runner.shared.leave(runner.job.id);
+        runner.shared.metrics.attempt_ended(runner.job.state);
+        workspace::collect(&runner.shared, &mut runner.job).await;
+        runner.commit_end_telling(events).await;
+        if let Some(ack) = ack {
+            link.send(ack);
+        }
+        for answered in answers {
+            self.on_answer(answered).await;
+        }
+        // The others were asked a job that is over.
+        for pending in std::mem::take(&mut self.pending).into_values() {
+            let _ = pending.reply.send(Err(Refusal::Finished.into()));
+        }
+        Left::Then(Next::Over)
     }
 
     /// The node will not tell how the job ends. It may still run there.
