@@ -49,6 +49,9 @@ def before_call(context, case, kwargs):
     # Events of all jobs go on for ever.
     if case.operation.path == "/events" and (case.query or {}).get("follow", True) in (True, "true", "", "1"):
         case.query = {**(case.query or {}), "follow": "false"}
+    # Without its own token a run sees nothing but 401.
+    if case.operation.path == "/tokens/{name}" and (case.path_parameters or {}).get("name") == "default":
+        case.path_parameters = {**case.path_parameters, "name": "gone"}
     # A head of more than 32 KiB is a matter of tests/security, and of no operation.
     for name, value in (case.query or {}).items():
         if isinstance(value, str) and len(value) > 2000:
