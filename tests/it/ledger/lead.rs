@@ -12,6 +12,17 @@ use super::faults::{Load, lasting};
 use crate::harness::{eventually, id, processes_with, unique_seconds};
 use crate::history::wire::Mode;
 
+/// Both nodes are connected to this API node.
+async fn nodes_are_at(all: &Apis, api: usize) {
+    for node in ["n1", "n2"] {
+        eventually("the nodes are those of the new leader", async || {
+            let reply = all.apis[api].get(&format!("/nodes/{node}")).await;
+            (reply.status == 200 && reply.json()["state"] == "connected").then_some(())
+        })
+        .await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_leave_a_leader_that_is_cut_off_from_the_database_alone() {
     let mut all = Apis::start_apart(3, 2, &[]).await;
@@ -24,13 +35,7 @@ async fn nodes_leave_a_leader_that_is_cut_off_from_the_database_alone() {
     ways.database[first].set(Mode::Cut);
     let cut = Instant::now();
     let next = all.is_followed(first, epoch).await;
-    for node in ["n1", "n2"] {
-        eventually("the nodes are those of the new leader", async || {
-            let reply = all.apis[next].get(&format!("/nodes/{node}")).await;
-            (reply.status == 200 && reply.json()["state"] == "connected").then_some(())
-        })
-        .await;
-    }
+    nodes_are_at(&all, next).await;
     let seconds = cut.elapsed().as_secs_f64();
     eprintln!("FIGURE nodes_moved_seconds {seconds:.2}");
     // Work, and control of what ran before.
@@ -105,13 +110,7 @@ async fn a_leader_that_hears_nobody_but_its_nodes_learns_from_them_who_leads() {
     let cut = Instant::now();
     ways.isolate(first, Mode::Frozen);
     let next = all.is_followed(first, epoch).await;
-    for node in ["n1", "n2"] {
-        eventually("the nodes are those of the new leader", async || {
-            let reply = all.apis[next].get(&format!("/nodes/{node}")).await;
-            (reply.status == 200 && reply.json()["state"] == "connected").then_some(())
-        })
-        .await;
-    }
+    nodes_are_at(&all, next).await;
     let seconds = cut.elapsed().as_secs_f64();
     eprintln!("FIGURE isolated_nodes_moved_seconds {seconds:.2}");
     load.submit(&all, 4).await;
