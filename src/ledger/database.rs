@@ -20,7 +20,7 @@ use store::Kept;
 const FORMAT: i32 = 1;
 
 /// How long a statement may take.
-const STATEMENT: Duration = Duration::from_secs(10);
+pub(crate) const STATEMENT: Duration = Duration::from_secs(10);
 
 /// What a key has to open before anything else.
 const PROOF: &str = "the proof of the key";
@@ -92,36 +92,8 @@ pub(crate) struct Database {
 type Params<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
 impl Database {
-    /// Connects to a primary: the first host that is one, and that no failover has left behind.
-    pub(crate) async fn connect(
-        address: &Address,
-        tls: &Tls,
-        least_timeline: u32,
-    ) -> Result<Self, LedgerError> {
-        let mut failures = Vec::new();
-        for config in address.configs() {
-            let connected = match Self::connect_one(address, &config, tls).await {
-                Ok(database) if database.timeline < least_timeline => Err(stale(format!(
-                    "it is on timeline {}, and {least_timeline} was seen",
-                    database.timeline
-                ))),
-                connected => connected,
-            };
-            match connected {
-                Ok(database) => return Ok(database),
-                Err(error) => failures.push(error),
-            }
-        }
-        // What is wrong with one host may be well with another later.
-        let is_final = failures.iter().all(|error| !error.is_passing());
-        let words: Vec<String> = failures.iter().map(ToString::to_string).collect();
-        Err(match is_final {
-            true => LedgerError::Unusable(words.join("; ")),
-            false => LedgerError::Unavailable(words.join("; ")),
-        })
-    }
-
-    async fn connect_one(
+    /// Connects to one of the hosts, if it is a primary.
+    pub(crate) async fn connect_one(
         address: &Address,
         config: &Config,
         tls: &Tls,

@@ -14,7 +14,7 @@ use crate::key::Key;
 use crate::leading::{Leader, Title, append_all, change_label};
 use crate::status::{Role, Status};
 use crate::tls::Tls;
-use crate::{LedgerError, Setup, snapshots};
+use crate::{LedgerError, Setup, hosts, snapshots};
 use store::{Keeper, Position, Replica};
 
 /// How often the database is looked at.
@@ -130,7 +130,7 @@ impl Follower {
             }
             let seen = self.position()?.map_or(0, |it| it.timeline);
             let (address, tls) = (&self.setup.address, &self.tls);
-            let database = Database::connect(address, tls, seen).await?;
+            let database = hosts::connect(address, tls, seen).await?;
             database.prepare(&self.key).await?;
             self.database = Some(database);
             self.recognise().await?;
@@ -146,6 +146,9 @@ impl Follower {
         self.attend().await?;
         let behind = self.behind(&leading)?;
         if behind || !self.may_take(&leading) || self.leaves_it(&leading).await? {
+            return Ok(None);
+        }
+        if self.is_left_behind().await? {
             return Ok(None);
         }
         self.take(&leading).await
@@ -344,6 +347,19 @@ impl Follower {
         }
         let mut members = self.database()?.members().await?.into_iter();
         Ok(members.any(|it| it.seq > leading.seq.max(most) && it.url != self.setup.advertise))
+    }
+
+    /// Is there a newer primary, which did not answer when this one was connected to?
+    async fn is_left_behind(&mut self) -> Result<bool, LedgerError> {
+        let timeline = self.database()?.timeline;
+        let newest = hosts::connect(&self.setup.address, &self.tls, timeline).await?;
+        let is_newer = newest.timeline > timeline;
+        if is_newer {
+            tracing::warn!("a failover has left this PostgreSQL behind, and another is used");
+            self.database = None;
+            self.seen = None;
+        }
+        Ok(is_newer)
     }
 
     async fn take(&mut self, leading: &Leading) -> Result<Option<Lead>, LedgerError> {

@@ -16,7 +16,7 @@ use crate::database::{Database, signed, stale, unsigned};
 use crate::key::Key;
 use crate::status::{Member, Role, Status};
 use crate::tls::Tls;
-use crate::{Address, LedgerError, snapshots};
+use crate::{Address, LedgerError, hosts, snapshots};
 use linux::failpoint;
 use store::{Keeper, Kept};
 
@@ -261,7 +261,7 @@ impl Desk {
     async fn connected(&mut self) -> Result<&Database, LedgerError> {
         if self.database.is_none() {
             let (title, seen) = (&self.title, self.timeline.load(Ordering::Relaxed));
-            let database = Database::connect(&title.address, &title.tls, seen).await?;
+            let database = hosts::connect(&title.address, &title.tls, seen).await?;
             self.recognise(&database, seen).await?;
             self.timeline.store(database.timeline, Ordering::Relaxed);
             self.database = Some(database);
@@ -431,7 +431,7 @@ impl Desk {
         let (title, timeline) = (self.title.clone(), self.timeline.load(Ordering::Relaxed));
         self.making.spawn(async move {
             let (copy, position) = snapshots::copy(&title.store).await?;
-            let database = Database::connect(&title.address, &title.tls, timeline).await?;
+            let database = hosts::connect(&title.address, &title.tls, timeline).await?;
             snapshots::upload(&database, &title.key, &copy, position.seq).await?;
             snapshots::publish(&database, &title.claim, position.seq).await?;
             Ok(position.seq)

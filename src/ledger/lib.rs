@@ -6,6 +6,7 @@
 
 mod database;
 mod following;
+mod hosts;
 mod key;
 mod leading;
 mod snapshots;

@@ -37,6 +37,8 @@ struct Apis {
     /// What can be cut between all of them.
     ways: Option<Ways>,
     args: Vec<String>,
+    /// How many seconds nothing is heard of one that leads until another one does.
+    takeover: &'static str,
     /// The one that answered last is asked first.
     answered: AtomicUsize,
     keys: tempfile::TempDir,
@@ -84,6 +86,7 @@ impl Apis {
             url,
             ways,
             args: args.iter().map(|&it| it.to_owned()).collect(),
+            takeover: "2",
             answered: AtomicUsize::new(0),
             keys: tempfile::tempdir().unwrap(),
             client: reqwest::Client::builder()
@@ -128,7 +131,8 @@ impl Apis {
             .args(["--cluster", &database, "--role", "api"])
             .args(self.args.clone())
             .args(["--node-name".to_owned(), format!("api{number}")])
-            .args(["--api-takeover-seconds", "2", "--cluster-key-file"])
+            .args(["--api-takeover-seconds", self.takeover])
+            .args(["--cluster-key-file".to_owned()])
             .args([self.keys.path().join("key").display().to_string()])
             .env(
                 "PROCESSION_FAILPOINTS",

@@ -267,6 +267,65 @@ async fn the_synchronous_copy_of_a_killed_database_has_everything() {
     drop(standby);
 }
 
+const LEAD: &str = "SELECT epoch, claim, seq FROM procession.leader";
+
+/// Two API nodes whose database has failed over while one of them was away: that one, and the new primary. The old one is back, is
+/// the first in their address, and takes whatever is written to it, since no commit waits for its copy.
+async fn failed_over_without_one(takeover: &'static str) -> (Apis, Load, usize, Postgres) {
+    let primary = Postgres::start();
+    let standby = primary.copy();
+    let (first, second) = (primary.host(), standby.host());
+    let url = format!("postgres://procession@{first},{second}/postgres");
+    let mut all = Apis::start_at(primary, url, 2, 1).await;
+    all.takeover = takeover;
+    let mut load = Load::new(&all);
+    load.submit(&all, 3).await;
+    load.judge(&all).await;
+    let (leader, _) = all.leader().await;
+    let away = all.follower(leader);
+    all.apis[away].end(Signal::SIGTERM);
+    let has_all = || standby.sql(LEAD) == all.postgres.sql(LEAD);
+    assert!(blocking_until(LONG, has_all), "the copy has everything");
+    all.postgres.end(Signal::SIGKILL);
+    standby.promote();
+    load.submit(&all, 3).await;
+    all.postgres.begin();
+    (all, load, away, standby)
+}
+
+#[tokio::test]
+async fn one_that_missed_a_failover_of_the_database_does_not_go_on_with_the_old_one() {
+    let (mut all, mut load, away, standby) = failed_over_without_one("2").await;
+    let before = all.postgres.sql(LEAD);
+    all.start_again(away).await;
+    load.submit(&all, 3).await;
+    load.judge(&all).await;
+    all.are_equal().await;
+    assert_eq!(all.postgres.sql(LEAD), before, "nobody led there");
+    drop(standby);
+}
+
+#[tokio::test]
+async fn one_that_reaches_the_old_database_alone_looks_for_a_newer_one_before_it_leads() {
+    let (mut all, mut load, away, mut standby) = failed_over_without_one("10").await;
+    let before = all.postgres.sql(LEAD);
+    standby.end(Signal::SIGINT);
+    all.start_again(away).await;
+    eventually("it follows", async || {
+        let ledger = all.ledger(away).await?;
+        (ledger["role"] == "follows" && ledger["available"] == true).then_some(())
+    })
+    .await;
+    standby.begin();
+    load.submit(&all, 3).await;
+    load.judge(&all).await;
+    all.are_equal().await;
+    assert_eq!(all.postgres.sql(LEAD), before, "nobody led there");
+    let log = all.apis[away].log();
+    assert!(log.contains("a failover has left this PostgreSQL behind"));
+    drop(standby);
+}
+
 #[tokio::test]
 async fn a_pooler_in_transaction_mode_may_stand_in_between() {
     let postgres = Postgres::start();
