@@ -70,23 +70,26 @@ impl Connection {
         self.stream.write_all(request)
     }
 
-    /// Reads what is there; the status once the answer is complete.
-    fn receive(&mut self) -> io::Result<Option<u16>> {
+    /// Reads what is there; the answer's frame once it is complete.
+    fn receive(&mut self) -> io::Result<Option<Frame>> {
         let mut piece = [0; 1 << 14];
         let count = self.stream.read(&mut piece)?;
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         self.buffer.extend_from_slice(&piece[..count]);
-        Ok(frame(&self.buffer)?.map(|frame| frame.status))
+        frame(&self.buffer)
     }
 
     /// One request and its answer.
     pub(crate) fn exchange(&mut self, request: &[u8]) -> io::Result<Answer> {
         self.buffer.clear();
         self.send(request)?;
-        while self.receive()?.is_none() {}
-        let frame = frame(&self.buffer)?.ok_or_else(|| io::Error::other("no answer"))?;
+        let frame = loop {
+            if let Some(frame) = self.receive()? {
+                break frame;
+            }
+        };
         Ok(Answer {
             status: frame.status,
             body: String::from_utf8_lossy(&self.buffer[frame.head..frame.end]).into_owned(),
@@ -142,13 +145,22 @@ pub(crate) fn drive(
     connections: usize,
     mut next: impl FnMut() -> Option<Vec<u8>>,
 ) -> io::Result<Load> {
+    converse(address, connections, |_| next())
+}
+
+/// The same with requests that depend on the body of the connection's last answer; the first has none.
+pub(crate) fn converse(
+    address: SocketAddr,
+    connections: usize,
+    mut next: impl FnMut(Option<&[u8]>) -> Option<Vec<u8>>,
+) -> io::Result<Load> {
     let mut open = Vec::with_capacity(connections);
     let mut load = Load {
         done: 0,
         refused: 0,
     };
     for _ in 0..connections {
-        if let Some(request) = next() {
+        if let Some(request) = next(None) {
             let mut connection = Connection::open(address)?;
             connection.send(&request)?;
             open.push(connection);
@@ -172,17 +184,18 @@ pub(crate) fn drive(
             if !is_ready {
                 return true;
             }
-            let step = connection.receive().and_then(|status| {
-                let Some(status) = status else {
+            let step = connection.receive().and_then(|frame| {
+                let Some(frame) = frame else {
                     return Ok(true);
                 };
-                if (200..300).contains(&status) {
+                if (200..300).contains(&frame.status) {
                     load.done += 1;
                 } else {
                     load.refused += 1;
                 }
+                let request = next(Some(&connection.buffer[frame.head..frame.end]));
                 connection.buffer.clear();
-                match next() {
+                match request {
                     Some(request) => connection.send(&request).map(|()| true),
                     None => Ok(false),
                 }

@@ -21,6 +21,7 @@ mod processes;
 mod report;
 mod running;
 mod service;
+mod short;
 mod simulation;
 mod spans;
 mod stats;
@@ -85,7 +86,7 @@ fn run() -> io::Result<()> {
     let mut rows = Vec::new();
     type Measure<'a> = &'a dyn Fn(&mut Vec<Row>) -> io::Result<()>;
     let found = std::cell::RefCell::new(Vec::new());
-    let groups: [(&[&'static str], Measure<'_>); 21] = [
+    let groups: [(&[&'static str], Measure<'_>); 22] = [
         (&["F1"], &|rows| {
             jobs::throughput(&plan, rows, &mut found.borrow_mut())
         }),
@@ -109,6 +110,7 @@ fn run() -> io::Result<()> {
         (&["F17"], &|rows| cluster::figures(&plan, rows)),
         (&["F17"], &|rows| postgres::figures(&plan, rows)),
         (&["F17"], &|rows| simulation::figures(&plan, rows)),
+        (&["F18"], &|rows| short::output(&plan, rows)),
         (&["Recovery"], &|rows| large::recovery(&plan, rows)),
         (&[SELDOM], &|rows| million::figures(&plan, rows)),
     ];
