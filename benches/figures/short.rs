@@ -2,8 +2,10 @@
 
 use std::cell::Cell;
 use std::io;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::baseline;
 use crate::client;
 use crate::report::Row;
 use crate::service::{Scratch, Service};
@@ -29,14 +31,25 @@ enum Way {
 
 /// F18.
 pub(crate) fn output(plan: &Plan, rows: &mut Vec<Row>) -> io::Result<()> {
+    let limit = baseline::compile("limit")?;
     let (mut silent, mut answers, mut requests) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut just_true, mut just_echo) = (Vec::new(), Vec::new());
     for round in 0..plan.rounds {
         note(&format!("F18 round {}", round + 1));
         let scratch = Scratch::new()?;
         let service = Service::start(&scratch.state(), &[])?;
         let mut sums = [0.0; 3];
+        let time = plan.load / TURNS;
+        let spawned = |command: &[&str]| {
+            baseline::numbers(
+                Command::new(&limit)
+                    .arg(time.as_secs_f64().to_string())
+                    .args(command),
+            )
+        };
+        just_true.extend(spawned(&["/bin/true"])?);
+        just_echo.extend(spawned(&command())?);
         for _ in 0..TURNS {
-            let time = plan.load / TURNS;
             sums[0] += service.throughput(time, 0)?;
             sums[1] += read_back(&service, time, Way::Answer)?;
             sums[2] += read_back(&service, time, Way::Request)?;
@@ -50,10 +63,11 @@ pub(crate) fn output(plan: &Plan, rows: &mut Vec<Row>) -> io::Result<()> {
         "F18",
         "F1 with `/bin/echo` of 100 bytes and its output in the answer (`?wait=10&output_bytes=1000`)",
         format!(
-            "{} jobs/s = {} × F1 of the same service, {} jobs/s",
+            "{} jobs/s = {} × F1 of the same service, {} jobs/s; by *limit*, which reads nothing, {} × `/bin/true`",
             spread(&answers, 0),
             spread(&ratio, 2),
-            spread(&silent, 0)
+            spread(&silent, 0),
+            spread(&ratios(&just_echo, &just_true), 2)
         ),
         "≥ 0.9 × F1",
         Some(median(&ratio) >= 0.9),
@@ -79,8 +93,7 @@ fn read_back(service: &Service, time: Duration, way: Way) -> io::Result<f64> {
         Way::Answer => "?wait=10&output_bytes=1000",
         Way::Request => "?wait=10",
     };
-    let command: Vec<&str> = ["/bin/echo"].into_iter().chain(LINE.split(' ')).collect();
-    let spec = serde_json::json!({ "command": command });
+    let spec = serde_json::json!({ "command": command() });
     let request = service.submission(query, &spec.to_string());
     let (mut sent, mut read) = (0_u64, 0_u64);
     // The first that was not as it had to be.
@@ -115,6 +128,11 @@ fn read_back(service: &Service, time: Duration, way: Way) -> io::Result<f64> {
     }
     service.wait_for_live(0)?;
     Ok(float64(read) / begin.elapsed().as_secs_f64())
+}
+
+/// What the jobs run.
+fn command() -> Vec<&'static str> {
+    ["/bin/echo"].into_iter().chain(LINE.split(' ')).collect()
 }
 
 /// The id of the job that a body is.

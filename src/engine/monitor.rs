@@ -105,6 +105,8 @@ struct Monitor {
     timer: Option<TimerFd>,
     /// The memory that the start has used was given back.
     is_at_rest: bool,
+    /// Short output goes into the last record.
+    keeps_short: bool,
 }
 
 /// Which descriptor is ready.
@@ -307,10 +309,11 @@ impl Monitor {
         self.server.flush(&self.facts, &self.directory);
     }
 
-    /// The job is over: its output is synced, its last record written, its cgroup removed, the server told.
+    /// The job is over: its output is synced or in its last record, that is written, its cgroup removed, the server told.
     fn finish(&mut self) -> io::Result<()> {
-        if let Err(error) = self.pump.sync() {
-            tracing::warn!(job.id = %self.facts.job, %error, "the output of job {} may not be on disk: {error}", self.facts.job);
+        self.facts.short = self.pump.short().filter(|_| self.keeps_short);
+        if self.facts.short.is_none() {
+            self.sync_output();
         }
         self.facts.output = OutputTotals {
             complete: true,
@@ -323,7 +326,15 @@ impl Monitor {
         let has_run = self.facts.life.spawn_failure().is_none();
         self.facts.usage = self.processes.usage().filter(|_| has_run);
         failpoint::hit("end.recording");
-        self.write_record()?;
+        match self.write_record() {
+            // It has no room beside what else there is to say.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                self.facts.short = None;
+                self.sync_output();
+                self.write_record()?;
+            }
+            written => written?,
+        }
         failpoint::hit("end.recorded");
         if let Some(group) = self.processes.tree.group() {
             let _ = group.remove();
@@ -331,5 +342,11 @@ impl Monitor {
         self.server.finish(&self.facts, &self.directory);
         failpoint::hit("end.told");
         Ok(())
+    }
+
+    fn sync_output(&mut self) {
+        if let Err(error) = self.pump.sync() {
+            tracing::warn!(job.id = %self.facts.job, %error, "the output of job {} may not be on disk: {error}", self.facts.job);
+        }
     }
 }

@@ -117,7 +117,7 @@ pub(super) async fn log(
         selection.end = to;
         complete |= to.is_some();
     }
-    let reader = api.manager.output(id).await?;
+    let reader = api.manager.output_of(&job).await?;
     complete &= !is_unknown(&job, &reader);
     let plan = off_thread(move || plan_log(reader, &selection, complete)).await??;
     let complete = plan.complete && !plan.is_cut;
@@ -144,7 +144,7 @@ pub(super) async fn log(
 
 /// Does nobody know what the job has written? It was started, and came back from a backup without its record and log.
 fn is_unknown(job: &Job, reader: &Reader) -> bool {
-    job.state == job::State::Lost && job.process.is_none() && reader.is_without_directory()
+    job.state == job::State::Lost && job.process.is_none() && reader.has_nothing()
 }
 
 /// The head of an answer with output. Whether it is complete is not known while it is followed.

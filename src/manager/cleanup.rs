@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::job_dirs::Over;
 use super::shared::Shared;
 use job::JobId;
 
@@ -27,7 +28,13 @@ pub(super) async fn remove(shared: &Arc<Shared>, unfinished: HashSet<JobId>) {
             if let Ok(Some(job)) = removing.store.get(id).await
                 && job.state.is_terminal()
             {
-                removing.job_dirs.remove_record(id).await;
+                let stored = removing.store.outputs().get(id).await;
+                let over = Over {
+                    job: id,
+                    is_spare: false,
+                    is_output_stored: matches!(stored, Ok(Some(_))),
+                };
+                removing.job_dirs.tidy(over).await;
             }
             if removing.shutdown.has_begun() {
                 return;

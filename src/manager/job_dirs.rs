@@ -46,6 +46,8 @@ pub(super) struct Over {
     pub(super) job: JobId,
     /// Its directory may be another job's: see [`record::set_aside`].
     pub(super) is_spare: bool,
+    /// Its output is in the store.
+    pub(super) is_output_stored: bool,
 }
 
 impl JobDirs {
@@ -149,6 +151,15 @@ impl JobDirs {
         opened.await?.ok()
     }
 
+    /// Makes the job's output durable, which its monitor has left to the server.
+    pub(super) async fn sync_output(self: &Arc<Self>, id: JobId) {
+        let synced =
+            self.apart(move |jobs| record::open_directory(jobs, id).and_then(output::sync));
+        if let Some(Err(error)) = synced.await {
+            tracing::warn!(job.id = %id, %error, "the output of job {id} may not be on disk: {error}");
+        }
+    }
+
     /// The sizes that the job's terminal got, and when.
     pub(super) async fn sizes(self: &Arc<Self>, id: JobId) -> io::Result<Vec<(Timestamp, Size)>> {
         let read = self.apart(move |jobs| match record::open_to_read(jobs, id) {
@@ -200,10 +211,10 @@ impl JobDirs {
             let dirs = self.clone();
             // Those of a removal that panicked are left to the next server.
             let _ = tokio::task::spawn_blocking(move || {
-                for Over { job, is_spare } in jobs {
+                for over in jobs {
                     linux::failpoint::hit("record.removing");
-                    if !is_spare || !dirs.set_aside(job) {
-                        dirs.remove_record_now(job);
+                    if !over.is_spare || !dirs.set_aside(over) {
+                        dirs.remove_now(over);
                     }
                     linux::failpoint::hit("record.removed");
                 }
@@ -217,14 +228,30 @@ impl JobDirs {
         }
     }
 
+    /// Removes what a job that is over does not need any more. Blocks.
+    fn remove_now(
+        &self,
+        Over {
+            job,
+            is_output_stored,
+            ..
+        }: Over,
+    ) {
+        if is_output_stored && let Err(error) = record::remove_output(self.jobs.as_fd(), job) {
+            tracing::warn!(job.id = %job, %error, "the files of the output of job {job} could not be removed: {error}");
+        }
+        self.remove_record_now(job);
+    }
+
     /// Keeps the directory of a job that is over for another; `false` if that cannot be. Blocks.
-    fn set_aside(&self, job: JobId) -> bool {
+    fn set_aside(&self, over: Over) -> bool {
         if self.spares().len() >= MOST_SPARES {
             return false;
         }
-        let is_kept = record::set_aside(self.jobs.as_fd(), job).is_ok_and(|is_kept| is_kept);
+        let kept = record::set_aside(self.jobs.as_fd(), over.job, over.is_output_stored);
+        let is_kept = kept.is_ok_and(|is_kept| is_kept);
         if is_kept {
-            self.spares().push(job);
+            self.spares().push(over.job);
         }
         is_kept
     }

@@ -21,6 +21,7 @@ mod lost_jobs;
 pub mod metrics;
 mod mirror;
 mod nodes;
+mod outputs;
 mod processes;
 mod pulse;
 mod queues;
@@ -397,21 +398,20 @@ impl Manager {
 
     /// A reader of the job's output as kept now.
     pub async fn output(&self, id: JobId) -> Result<protocol::output::Reader, RequestError> {
-        let job = self.shared.get(id).await?;
-        if self.shared.is_there(&job) {
-            return Err(RequestError::NodeUnreachable);
-        }
-        let reader = self.shared.job_dirs.output(id).await;
-        let mut reader = reader.unwrap_or_else(protocol::output::Reader::empty);
-        if job.state.is_terminal() {
-            reader.expect(job.output);
-        }
-        Ok(reader)
+        self.output_of(&*self.shared.get(id).await?).await
     }
 
-    /// The same, or `None` while the job has no directory that output could be in.
+    /// The same of a job that has just been looked at.
+    pub async fn output_of(&self, job: &Job) -> Result<protocol::output::Reader, RequestError> {
+        if self.shared.is_there(job) {
+            return Err(RequestError::NodeUnreachable);
+        }
+        Ok(outputs::of(&self.shared, job).await?)
+    }
+
+    /// The same, or `None` while the job has nothing that output could be in.
     pub async fn started_output(&self, id: JobId) -> Option<protocol::output::Reader> {
-        self.shared.job_dirs.output(id).await
+        outputs::started(&self.shared, id).await.ok().flatten()
     }
 
     /// The sizes that the job's terminal got after its start, and when.

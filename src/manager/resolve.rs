@@ -217,6 +217,7 @@ impl Resolver {
             log_from: job.attempt_offset(),
             spare: None,
             is_held: false,
+            keeps_short: false,
         })
     }
 

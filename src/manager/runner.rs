@@ -31,7 +31,7 @@ use super::link::MonitorLink;
 use super::readers::Readers;
 use super::shared::Shared;
 use super::shutdown::ShutdownPlan;
-use super::{RequestError, SubmitError, Submitted, chains, lost_jobs, mirror};
+use super::{RequestError, SubmitError, Submitted, chains, lost_jobs, mirror, outputs};
 use job::amendment::Amendment;
 use job::event::{self, Event, What};
 use job::life::{Refusal, Stop};
@@ -43,6 +43,7 @@ use linux::clock;
 use linux::failpoint;
 use linux::notify::NotifySocket;
 use linux::tree;
+use protocol::output::Short;
 use protocol::record::Record;
 pub(super) use requests::{JobRequest, Reply};
 use supervised::{Followed, Supervised};
@@ -82,6 +83,10 @@ pub(super) struct Runner {
     refused_by: Option<Box<NodeName>>,
     /// Its directory may be another job's once it is over.
     is_spare: bool,
+    /// Its output, once it has ended, if that is short: it is not synced.
+    short: Option<Arc<Short>>,
+    /// That is in the store.
+    is_output_stored: bool,
     /// Its monitor, which has made all ready and waits for the job to be durable.
     ahead: Option<MonitorLink>,
 }
@@ -130,6 +135,8 @@ impl Runner {
             untold: Vec::new(),
             refused_by: None,
             is_spare: false,
+            short: None,
+            is_output_stored: false,
             ahead: None,
             shared,
             job,
@@ -177,8 +184,12 @@ impl Runner {
         // It is accepted, whoever starts it.
         self.answer();
         if self.told.is_terminal() {
-            let (job, is_spare) = (self.job.id, self.is_spare);
-            self.shared.job_dirs.tidy(Over { job, is_spare }).await;
+            let over = Over {
+                job: self.job.id,
+                is_spare: self.is_spare,
+                is_output_stored: self.is_output_stored,
+            };
+            self.shared.job_dirs.tidy(over).await;
         }
     }
 
@@ -305,11 +316,18 @@ impl Runner {
         let job = self.job.shown();
         self.told = job.state;
         failpoint::hit("end.storing");
-        let finish = || self.shared.store.finish(job.clone(), events.clone());
+        let short = self.short.take();
+        let output = short.as_deref().map(outputs::encode);
+        self.is_output_stored = output.is_some();
+        let store = self.shared.store.outputs();
+        let finish = || store.finish(job.clone(), events.clone(), output.clone());
         let end = (job.id, "the end");
         self.shared.until_stored(end, finish, pending::<()>()).await;
         failpoint::hit("end.stored");
         self.shared.count_end(&job);
+        if let Some(short) = short {
+            self.shared.recent.remember(job.id, short);
+        }
         self.publish.send_replace(job.clone());
         if job.spec.workspace.is_some() {
             self.shared.workspaces.is_untidy();
@@ -415,6 +433,7 @@ impl Runner {
         // A leader that executed nothing may write into the record later than anybody knows, and so may a rescuer's.
         let was_plain = !record.rescued && record.leader.is_some() && !self.job.spec.takes_input();
         self.is_spare = was_plain && self.origin == Origin::Ours;
+        self.short = record.short.clone().map(Arc::new);
         warning::note(self, record);
         if record.rescued {
             self.shared.metrics.rescued();

@@ -15,6 +15,7 @@ use super::link::SupervisorLink;
 use super::lost_jobs::LostJobs;
 use super::metrics::Metrics;
 use super::nodes::NodeBook;
+use super::outputs::Recent;
 use super::queues::Registry;
 use super::resolve::{Resolver, own_environment};
 use super::room::Room;
@@ -69,6 +70,7 @@ pub(super) struct Shared {
     pub(super) schedules: schedules::Registry,
     pub(super) resolver: Arc<Resolver>,
     pub(super) job_dirs: Arc<JobDirs>,
+    pub(super) recent: Recent,
     pub(super) workspaces: Arc<Workspaces>,
     /// What tells the directory of the workspaces from all others, if this is a hub or was one.
     place: Option<String>,
@@ -151,6 +153,7 @@ impl Shared {
                 sampler: setup.otlp.map(|otlp| otlp.sampler),
             }),
             job_dirs: Arc::new(JobDirs::new(setup.jobs)),
+            recent: Recent::default(),
             place: handover::place(&workspaces, nodes.is_some())?,
             workspaces: Arc::new(workspaces),
             lost_jobs: Arc::new(LostJobs::new(
@@ -348,6 +351,7 @@ impl Shared {
             self.room.forget(*id);
         }
         self.job_dirs.remove(ids.clone()).await;
+        self.recent.forget(&ids);
         let (workspaces, removed) = (self.workspaces.clone(), ids.clone());
         // What it could not remove it has told.
         let _ = tokio::task::spawn_blocking(move || workspaces.remove(&removed)).await;

@@ -6,7 +6,7 @@
 //! A segment is a pair of files named after the global offset of its first byte: `….log` has the bytes
 //! of both streams in the order of their arrival, `….idx` a header and records of 32 bytes that say
 //! whose they are and when they came. A global offset counts payload bytes over both streams, dropped
-//! ones included, and never changes its meaning. Nothing exists before the first byte.
+//! ones included, and never changes its meaning. Nothing of that name exists before the first byte.
 //!
 //! Two orders make this safe without locks and against SIGKILL at any instruction:
 //! - The writer states its intent in the index before it moves bytes from the pipe to the log. What
@@ -16,16 +16,19 @@
 mod index;
 mod reader;
 mod segment;
+mod short;
 pub mod sizes;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use job::time::Timestamp;
 pub use reader::{Located, Reader};
+pub(crate) use segment::{is_first, is_unused, put_by, remove_unused};
+pub use short::{SHORT, Short};
 pub use writer::{Pumped, Writer};
 
 /// Which of the job's two outputs a byte came from.
@@ -54,7 +57,13 @@ impl Stream {
 /// Unlinks all that is kept of a job's output, and leaves everything else in its directory.
 pub fn remove(dir: impl AsFd) -> io::Result<()> {
     segment::remove(&dir)?;
+    segment::remove_unused(&dir)?;
     sizes::remove(&dir)
+}
+
+/// Makes all that is kept of a job's output durable, as its writer would.
+pub fn sync(dir: OwnedFd) -> io::Result<()> {
+    segment::sync(&dir)
 }
 
 /// What a reader finds at an offset.

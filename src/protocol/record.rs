@@ -25,6 +25,7 @@ use nix::fcntl::{OFlag, openat, posix_fallocate};
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 
+use crate::output::Short;
 use crate::state_dir::boot_of;
 pub use directory::{
     CONTROL_SOCKET, abandon, create_directory, discard, is_untidy, open_directory, quarantine,
@@ -42,7 +43,7 @@ use notes::Noted;
 pub use notes::{LAST_WORD, LEADER_NOTE, LastWord, LeaderNote, tag_of};
 use slots::{LENGTH, SLOT, Slot, frame, newest, read_slot};
 pub use slots::{parse_slot, sealed, warm_up};
-pub use spare::{open_to_read, remove_spares, set_aside, take_spare};
+pub use spare::{open_to_read, remove_output, remove_spares, set_aside, take_spare};
 
 /// The file's name in the job's directory.
 const FILE: &str = "record";
@@ -100,6 +101,9 @@ pub struct Record {
     /// The log is full, and the job has waited for more than a moment until it is read.
     #[serde(default)]
     pub output_waits: bool,
+    /// All of its output, once the job has ended, if that is short. Its files are not synced then.
+    #[serde(default)]
+    pub short: Option<Short>,
 }
 
 /// The writing side, in the monitor.
@@ -294,6 +298,7 @@ pub(crate) mod tests {
             is_ahead: false,
             output_refused: None,
             output_waits: false,
+            short: None,
         }
     }
 

@@ -125,7 +125,7 @@ pub(super) struct Encoded {
     /// The row's text.
     pub(super) text: String,
     /// What is beside the row.
-    pub(super) bulk: Option<Box<Bulk>>,
+    pub(super) bulk: Option<Bulk>,
 }
 
 /// A job as it is to be stored.
@@ -179,7 +179,7 @@ pub(super) fn encode(job: &Job) -> Result<Encoded, Fault> {
     Ok(Encoded {
         columns,
         text,
-        bulk: bulk.map(Box::new),
+        bulk,
     })
 }
 

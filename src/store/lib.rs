@@ -13,6 +13,7 @@ mod inbox;
 mod insertion;
 mod log;
 mod outbox;
+mod outputs;
 mod query;
 mod queues;
 mod reader;
@@ -48,6 +49,7 @@ use job::{Idempotency, Job, JobId, State};
 use log::Log;
 pub use log::{Keeper, Kept, Position, Replica, size, snapshot, tail};
 pub use outbox::{Deliveries, Delivery, Room};
+pub use outputs::Outputs;
 pub use queues::Queues;
 use reader::Readers;
 pub use schedules::{Schedules, schedules_made_by};
@@ -246,14 +248,13 @@ impl Store {
     /// # Errors
     /// Also if the job is not stored or its state is not terminal.
     pub async fn finish(&self, job: Arc<Job>, events: Vec<Event>) -> Result<(), StoreError> {
-        let doing = "cannot store the end of a job";
-        if !job.state.is_terminal() {
-            return Err(Fault::NoSuchJob.doing(doing));
-        }
-        let change = Row::of(&job)
-            .and_then(|row| Ok(Change::Finish(row, EventRow::all(events)?)))
-            .map_err(|it| it.doing(doing))?;
-        self.writer.change(change, doing).await
+        self.outputs().finish(job, events, None).await
+    }
+
+    /// Short output, beside the rows of jobs that are over.
+    #[must_use]
+    pub fn outputs(&self) -> Outputs<'_> {
+        Outputs(self)
     }
 
     /// Removes jobs and all that belongs to them. Ids of no job are passed over.

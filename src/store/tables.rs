@@ -3,6 +3,8 @@
 //! Each function is part of a transaction that somebody else begins and commits. When that is, and who
 //! waits for it, is not known here.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 use crate::batches::{self, BatchRow};
@@ -10,6 +12,7 @@ use crate::bulk::{self, Bulk};
 use crate::encoding::{self, Columns, Encoded, Indexed};
 use crate::events::{self, EventRow};
 use crate::outbox::{self, Settlement};
+use crate::outputs;
 use crate::queues::{self, QueueRow};
 use crate::schedules::{self, ScheduleRow};
 use crate::shared_files;
@@ -47,13 +50,21 @@ pub(super) struct Row {
     columns: Columns,
     queue: Box<str>,
     text: String,
-    /// What of it is beside the row.
-    bulk: Option<Box<Bulk>>,
+    /// Boxed, as few have any.
+    beside: Option<Box<Beside>>,
     has_webhooks: bool,
     /// Bytes of its output that are kept here.
     output: i64,
     /// Boxed, as few jobs have one.
     place: Option<Box<Place>>,
+}
+
+/// What is stored beside a row.
+#[derive(Debug, Default)]
+struct Beside {
+    bulk: Option<Bulk>,
+    /// Its output, if that is short.
+    short: Option<Arc<[u8]>>,
 }
 
 /// The place of a job in its batch.
@@ -76,7 +87,12 @@ impl Row {
             columns,
             queue: job.spec.queue.as_str().into(),
             text,
-            bulk,
+            beside: bulk.map(|bulk| {
+                Box::new(Beside {
+                    bulk: Some(bulk),
+                    short: None,
+                })
+            }),
             has_webhooks: !job.spec.webhooks.is_empty(),
             output: encoding::kept_output(job),
             place: job.batch.as_ref().map(|it| {
@@ -87,6 +103,14 @@ impl Row {
                 })
             }),
         })
+    }
+
+    /// The same with the job's output beside it.
+    pub(super) fn with_output(mut self, short: Option<Arc<[u8]>>) -> Self {
+        if short.is_some() {
+            self.beside.get_or_insert_default().short = short;
+        }
+        self
     }
 
     pub(super) fn id(&self) -> JobId {
@@ -246,7 +270,7 @@ pub(super) fn insert_live(connection: &Connection, row: &Row) -> Result<(), Faul
             row.columns.expires_at,
             row.text
         ])?;
-    bulk::put(connection, row.columns.id, row.bulk.as_deref())
+    put_beside(connection, row)
 }
 
 /// Makes a change; the events of it are somebody else's.
@@ -296,7 +320,7 @@ fn update(connection: &Connection, row: &Row) -> Result<(), Fault> {
     if changed == 0 {
         return Err(Fault::NoSuchJob);
     }
-    bulk::put(connection, row.columns.id, row.bulk.as_deref())
+    put_beside(connection, row)
 }
 
 /// `true`: it had not finished before.
@@ -332,8 +356,16 @@ pub(super) fn insert_finished(
              VALUES (:id, :state, :name, :queue, :created_at, :expires_at, :job)",
         )?
         .execute(bound(row).as_slice())?;
-    bulk::put(connection, row.columns.id, row.bulk.as_deref())?;
+    put_beside(connection, row)?;
     insert_labels(connection, row)
+}
+
+fn put_beside(connection: &Connection, row: &Row) -> Result<(), Fault> {
+    let Some(beside) = &row.beside else {
+        return Ok(());
+    };
+    bulk::put(connection, row.columns.id, beside.bulk.as_ref())?;
+    outputs::put(connection, row.columns.id, beside.short.as_deref())
 }
 
 /// Stores the end of a job again. It keeps its place in the order of the ends.
@@ -348,7 +380,7 @@ fn refinish(connection: &Connection, row: &Row, totals: &mut Totals) -> Result<(
              created_at = :created_at, expires_at = :expires_at, job = :job WHERE id = :id",
         )?
         .execute(bound(row).as_slice())?;
-    bulk::put(connection, row.columns.id, row.bulk.as_deref())?;
+    put_beside(connection, row)?;
     insert_labels(connection, row)
 }
 
@@ -452,6 +484,7 @@ fn delete(connection: &Connection, id: JobId, totals: &mut Totals) -> Result<(),
     for sql in [
         "DELETE FROM live WHERE id = ?",
         "DELETE FROM bulk WHERE id = ?",
+        "DELETE FROM outputs WHERE id = ?",
         "DELETE FROM secrets WHERE id = ?",
         "DELETE FROM idempotency WHERE id = ?",
     ] {

@@ -289,6 +289,38 @@ async fn a_key_belongs_to_one_body_of_one_actor_for_the_life_of_the_job() {
 }
 
 #[tokio::test]
+async fn short_output_is_stored_with_the_end_and_goes_with_the_job() {
+    let (_folder, path, store) = fresh();
+    let (one, other) = (job(State::Queued), job(State::Queued));
+    store_new(&store, &one).await;
+    store_new(&store, &other).await;
+    let output: Arc<[u8]> = b"\0all of it\xff".as_slice().into();
+    let end = || ended(one.clone(), State::Succeeded);
+    let outputs = store.outputs();
+    let finish = |output| outputs.finish(end(), Vec::new(), output);
+    let early = Arc::new(one.clone());
+    let refused = outputs.finish(early, Vec::new(), Some(output.clone()));
+    assert!(refused.await.is_err());
+    assert_eq!(store.outputs().get(one.id).await.unwrap(), None);
+    finish(Some(output.clone())).await.unwrap();
+    // Stored again, as after a failure that was none, and changed later.
+    finish(Some(output.clone())).await.unwrap();
+    store.finish(end(), Vec::new()).await.unwrap();
+    store
+        .finish(ended(other.clone(), State::Failed), Vec::new())
+        .await
+        .unwrap();
+    store.close();
+    let store = Store::open(&path).unwrap();
+    let found = store.outputs().get(one.id).await.unwrap();
+    assert_eq!(found.as_deref(), Some(&*output));
+    assert_eq!(store.outputs().get(other.id).await.unwrap(), None);
+    store.delete(vec![one.id]).await.unwrap();
+    assert_eq!(store.outputs().get(one.id).await.unwrap(), None);
+    assert_eq!(rows(&path, "outputs"), 0);
+}
+
+#[tokio::test]
 async fn a_failing_command_does_not_fail_its_neighbours() {
     let (_folder, _path, store) = fresh();
     let twice = job(State::Queued);
@@ -706,7 +738,7 @@ async fn ended_jobs_of_nodes_are_found_in_a_store_of_before() {
     raw(&path)
         .execute_batch(
             "DELETE FROM labels WHERE key IN ('#node', '#by'); ALTER TABLE events DROP COLUMN output;
-             ALTER TABLE totals DROP COLUMN output; PRAGMA user_version = 9;",
+             ALTER TABLE totals DROP COLUMN output; DROP TABLE outputs; PRAGMA user_version = 9;",
         )
         .unwrap();
     let store = Store::open(&path).unwrap();
@@ -773,7 +805,7 @@ async fn the_creators_and_the_output_of_a_store_of_before_are_known() {
     raw(&path)
         .execute_batch(
             "DELETE FROM labels WHERE key = '#by'; ALTER TABLE events DROP COLUMN output;
-             ALTER TABLE totals DROP COLUMN output; PRAGMA user_version = 10;",
+             ALTER TABLE totals DROP COLUMN output; DROP TABLE outputs; PRAGMA user_version = 10;",
         )
         .unwrap();
     let store = Store::open(&path).unwrap();
@@ -833,7 +865,7 @@ fn a_newer_store_is_refused_and_untouched() {
     let error = Store::open(&path).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "store has schema 99, this procession knows up to 11: start the newer version"
+        "store has schema 99, this procession knows up to 12: start the newer version"
     );
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }

@@ -55,6 +55,7 @@ mod retention;
 mod retries;
 mod sandbox;
 mod schedules;
+mod short;
 mod shutdown;
 mod spawn;
 mod startup;

@@ -128,7 +128,8 @@ async fn a_stop_after_the_end_changes_nothing() {
 #[tokio::test]
 async fn a_purge_removes_record_and_output() {
     let server = Server::start().await;
-    let ended = server.run_script("echo something").await;
+    // So much that it is in files.
+    let ended = server.run_script("seq 2000").await;
     let live = server
         .submit(&json!({"command": ["sleep", unique_seconds()]}))
         .await;

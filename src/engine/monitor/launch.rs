@@ -59,6 +59,7 @@ pub(super) fn start(
                 signals: Rc::clone(&idle.signals),
                 timer: None,
                 is_at_rest: false,
+                keeps_short: launched.keeps_short,
                 facts: launched.facts,
                 record: launched.record,
                 directory,
@@ -94,6 +95,8 @@ struct Launched {
     pump: Pump,
     /// The writing side of an open standard input.
     input: Option<OwnedFd>,
+    /// Short output goes into the last record.
+    keeps_short: bool,
 }
 
 /// Makes the job's directory, or opens that of the attempt before, and all that is in it. Each step here takes away what it
@@ -181,7 +184,9 @@ fn launch_in(
         is_ahead: false,
         output_refused: None,
         output_waits: false,
+        short: None,
     };
+    let keeps_short = launch.keeps_short;
     let started = plug(&launch, pipes, control, output).and_then(|(plugs, pump, input)| {
         let sandbox = prepare_sandbox(&launch)?;
         let inherited = Inherited {
@@ -212,6 +217,7 @@ fn launch_in(
                 starting,
                 pump,
                 input,
+                keeps_short,
             })
         }
         Err(failure) => {

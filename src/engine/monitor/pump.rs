@@ -11,7 +11,7 @@ use super::terminal::Terminal;
 use super::{Awaited, Ready};
 use job::OutputTotals;
 use job::time::{BootInstant, Now};
-use protocol::output::{self, Pumped, Stream};
+use protocol::output::{self, Pumped, Short, Stream};
 
 /// How soon output is tried again after the disk refused it.
 const OUTPUT_RETRY: Duration = Duration::from_secs(1);
@@ -174,6 +174,11 @@ impl Pump {
 
     pub(super) fn limit_reached(&mut self) -> bool {
         self.output.limit_reached()
+    }
+
+    /// All of the output, if it is short and can be read back.
+    pub(super) fn short(&self) -> Option<Short> {
+        self.output.short().ok().flatten()
     }
 
     pub(super) fn sync(&mut self) -> io::Result<()> {

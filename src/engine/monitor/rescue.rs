@@ -106,6 +106,7 @@ fn take_over(host: &Host, remains: Remains) -> io::Result<Monitor> {
         signals: Rc::new(signals),
         timer: None,
         is_at_rest: false,
+        keeps_short: false,
         facts,
         record,
         directory,

@@ -94,13 +94,18 @@ pub(crate) struct Excerpt {
 
 /// The excerpt of a job's output by now.
 pub(crate) async fn excerpt(api: &Api, job: &Job, wanted: Wanted) -> Result<Excerpt, ApiError> {
-    let mut reader = api.manager.output(job.id).await?;
+    let reader = api.manager.output_of(job).await?;
     let is_over = job.state.is_terminal();
-    off_thread(move || {
+    let is_in_memory = reader.is_in_memory();
+    let read = move || {
+        let mut reader = reader;
         let excerpt = excerpt_of(&mut reader, wanted, is_over);
         excerpt.map_err(|error| ApiError::io("reading output", &error))
-    })
-    .await?
+    };
+    match is_in_memory {
+        true => read(),
+        false => off_thread(read).await?,
+    }
 }
 
 /// Where bytes that are shown come from: those from `at` on in [`Part::bytes`] have the offsets from `offset` on,

@@ -112,7 +112,7 @@ pub(crate) async fn begin(
 ) -> Result<Beginning, ApiError> {
     let reader = if job.state.is_terminal() {
         // It knows what there must be.
-        Some(api.manager.output(job.id).await?)
+        Some(api.manager.output_of(job).await?)
     } else {
         api.manager.started_output(job.id).await
     };

@@ -28,6 +28,9 @@ pub(super) async fn settle(runner: &mut Runner, usage: Option<Usage>) -> Next {
         runner.shared.metrics.attempt_ended(runner.job.state);
         return Next::Over;
     };
+    if runner.short.take().is_some() {
+        runner.shared.job_dirs.sync_output(runner.job.id).await;
+    }
     // No two attempts at a time. The next server finds the same end and does the same.
     if !clear_away(runner).await {
         return Next::Over;

@@ -226,6 +226,8 @@ impl Runner {
             launch.spare = self.shared.job_dirs.take_spare();
         }
         launch.is_held = is_held;
+        // The directory of such a job stays in any case.
+        launch.keeps_short = !self.job.spec.takes_input();
         failpoint::hit("launch.sending");
         let link = self
             .shared

@@ -1,20 +1,20 @@
 //! The server's side: seeks and reads while the writer appends, rotates and unlinks.
 //!
-//! Owns nothing on disk and changes nothing. It holds at most one segment open, which stays readable
+//! Owns nothing on disk and changes nothing. Short output may be in memory instead of files. It holds at most one segment open, which stays readable
 //! after its unlinking, so a slow reader keeps one segment's worth of disk beyond the limit. It blocks
 //! on the disk: callers on an async runtime run it where blocking is allowed.
 
+mod held;
 mod tail;
 mod view;
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
-use nix::fcntl::OFlag;
-
-use super::index::{Header, Kind, Position};
-use super::segment::{self, Part};
-use super::{Piece, RawPiece, Stream};
+use super::index::{Kind, Position};
+use super::segment;
+use super::{Piece, RawPiece, Short, Stream};
 use job::OutputTotals;
 pub use tail::Located;
 use view::View;
@@ -25,13 +25,23 @@ const LOOKS: usize = 64;
 /// Reads the output of one job.
 #[derive(Debug)]
 pub struct Reader {
-    /// `None` for a job without a directory: it has written nothing.
-    dir: Option<OwnedFd>,
+    source: Source,
     open: Option<View>,
     /// The last bounds found.
     seen: Bounds,
     /// What the job's record says there was; more than the files hold if they were lost or cut.
     recorded: OutputTotals,
+}
+
+/// Where the output is.
+#[derive(Debug)]
+enum Source {
+    /// Nowhere: the job has written nothing.
+    Nothing,
+    /// In the files of its directory.
+    Directory(OwnedFd),
+    /// Here.
+    Memory(Arc<Short>),
 }
 
 /// The outer bounds of the output.
@@ -58,29 +68,40 @@ impl Reader {
     /// A reader for a job's directory, which need not hold any output yet.
     pub fn open(dir: OwnedFd) -> io::Result<Self> {
         segment::indexes(&dir)?;
-        Ok(Self {
-            dir: Some(dir),
-            open: None,
-            seen: Bounds::default(),
-            recorded: OutputTotals::default(),
-        })
+        Ok(Self::of(Source::Directory(dir)))
     }
 
-    /// A reader for a job that has no directory, and so has written nothing.
+    /// A reader of output that is kept elsewhere than in files.
     #[must_use]
-    pub fn empty() -> Self {
+    pub fn of_short(short: Arc<Short>) -> Self {
+        Self::of(Source::Memory(short))
+    }
+
+    fn of(source: Source) -> Self {
         Self {
-            dir: None,
+            source,
             open: None,
             seen: Bounds::default(),
             recorded: OutputTotals::default(),
         }
     }
 
+    /// A reader for a job that has no directory, and so has written nothing.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::of(Source::Nothing)
+    }
+
     /// Is there nothing that could hold output?
     #[must_use]
-    pub fn is_without_directory(&self) -> bool {
-        self.dir.is_none()
+    pub fn has_nothing(&self) -> bool {
+        matches!(self.source, Source::Nothing)
+    }
+
+    /// Does reading never wait for a disk?
+    #[must_use]
+    pub fn is_in_memory(&self) -> bool {
+        matches!(self.source, Source::Memory(_) | Source::Nothing)
     }
 
     /// Tells what the record of a job that is over says of its output. What the files do not hold of that is
@@ -107,9 +128,11 @@ impl Reader {
     }
 
     fn segments(&self) -> io::Result<Vec<u64>> {
-        self.dir
-            .as_ref()
-            .map_or_else(|| Ok(Vec::new()), segment::indexes)
+        match &self.source {
+            Source::Nothing => Ok(Vec::new()),
+            Source::Directory(dir) => segment::indexes(dir),
+            Source::Memory(_) => Ok(vec![0]),
+        }
     }
 
     /// What there is by now; `complete` is for the caller to say.
@@ -249,7 +272,7 @@ impl Reader {
                 let header = if first == start.offset() {
                     Some(start)
                 } else {
-                    read_header(self.dir.as_ref(), first)?.map(|header| header.start)
+                    view::header_at(&self.source, first)?.map(|header| header.start)
                 };
                 if let Some(first) = header {
                     self.seen = Bounds { first, kept, end };
@@ -301,7 +324,7 @@ impl Reader {
                 open.refresh()?;
                 Ok(true)
             }
-            Some(_) | None => match View::open(self.dir.as_ref(), first)? {
+            Some(_) | None => match View::open(&self.source, first)? {
                 Some(segment) => {
                     self.open = Some(segment);
                     Ok(true)
@@ -358,14 +381,6 @@ impl Reader {
             }
         }
         Ok(Place::End)
-    }
-}
-
-fn read_header(dir: Option<&OwnedFd>, first: u64) -> io::Result<Option<Header>> {
-    let Some(dir) = dir else { return Ok(None) };
-    match segment::open(dir, first, Part::Index, OFlag::O_RDONLY)? {
-        Some(index) => view::header_of(&index),
-        None => Ok(None),
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -20,6 +20,8 @@ pub(super) enum Part {
 }
 
 impl Part {
+    const ALL: [Self; 2] = [Self::Index, Self::Log];
+
     fn suffix(self) -> &'static str {
         match self {
             Self::Index => "idx",
@@ -30,6 +32,60 @@ impl Part {
 
 fn name(first: u64, part: Part) -> String {
     format!("{first:020}.{}", part.suffix())
+}
+
+/// The name of an empty file that is there for the first segment to come.
+fn unused(part: Part) -> String {
+    format!("unused.{}", part.suffix())
+}
+
+/// Is this the name of one?
+pub(crate) fn is_unused(name: &[u8]) -> bool {
+    Part::ALL
+        .iter()
+        .any(|part| unused(*part).as_bytes() == name)
+}
+
+/// Is this the name of a file of the first segment?
+pub(crate) fn is_first(name: &[u8]) -> bool {
+    parse(name).is_some_and(|(first, _)| first == 0)
+}
+
+/// Empties the files of the first segment and keeps them for the output of another job, which has the directory next: making
+/// files is most of what short output costs.
+pub(crate) fn put_by(dir: impl AsFd) -> io::Result<()> {
+    for part in Part::ALL {
+        let (segment, unused) = (name(0, part), unused(part));
+        let flags = OFlag::O_WRONLY | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match openat(&dir, segment.as_str(), flags, Mode::empty()) {
+            Ok(file) => drop(file),
+            Err(Errno::ENOENT) => continue,
+            Err(errno) => return Err(errno.into()),
+        }
+        // Nothing has that name that is not empty.
+        renameat(&dir, segment.as_str(), &dir, unused.as_str())?;
+    }
+    Ok(())
+}
+
+/// Gives the first segment a file that is there for it; `false` if there is none.
+pub(super) fn use_unused(dir: impl AsFd, part: Part) -> io::Result<bool> {
+    match renameat(&dir, unused(part).as_str(), &dir, name(0, part).as_str()) {
+        Ok(()) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Removes the files that are there for output to come.
+pub(crate) fn remove_unused(dir: impl AsFd) -> io::Result<()> {
+    for part in Part::ALL {
+        match unlinkat(&dir, unused(part).as_str(), UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
 }
 
 fn parse(name: &[u8]) -> Option<(u64, Part)> {
@@ -97,6 +153,16 @@ pub(super) fn unlink_part(dir: impl AsFd, first: u64, part: Part) -> io::Result<
     }
 }
 
+/// Makes every segment file in a job's directory durable, and that it is there.
+pub(super) fn sync(dir: impl AsFd) -> io::Result<()> {
+    for (first, part) in list(&dir)? {
+        if let Some(file) = open(&dir, first, part, OFlag::O_RDONLY)? {
+            file.sync_data()?;
+        }
+    }
+    Ok(nix::unistd::fsync(&dir)?)
+}
+
 /// Unlinks every segment file in a job's directory and leaves everything else there.
 pub(super) fn remove(dir: impl AsFd) -> io::Result<()> {
     for (first, part) in list(&dir)? {
@@ -122,6 +188,7 @@ mod tests {
             "+0000000000000000001.log",
             "00000000000000000001.idx.log",
             "99999999999999999999.log",
+            "unused.idx",
             "00000000000000000001.txt",
             ".",
         ] {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirEntryExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -15,7 +16,7 @@ use rand::Rng;
 use tempfile::TempDir;
 
 use super::segment::{self, Part};
-use super::{Piece, Pumped, RawPiece, Reader, Stream, Writer};
+use super::{Piece, Pumped, RawPiece, Reader, SHORT, Short, Stream, Writer};
 use job::spec::{OnLimit, OutputPolicy};
 use job::time::Timestamp;
 use linux::clock;
@@ -164,9 +165,18 @@ impl Rig {
         Reader::open(directory(&self.dir)).unwrap()
     }
 
-    /// Everything a reader can find out agrees with the model.
+    /// Everything a reader can find out agrees with the model, also where it reads what is short from elsewhere.
     fn check(&self) {
-        let mut reader = self.reader();
+        self.check_with(self.reader());
+        if let Some(short) = self.writer.short().unwrap() {
+            let bytes = short.to_bytes();
+            assert!(bytes.len() <= 4 + usize::try_from(SHORT).unwrap());
+            assert_eq!(Short::from_bytes(&bytes).unwrap(), short);
+            self.check_with(Reader::of_short(short.into()));
+        }
+    }
+
+    fn check_with(&self, mut reader: Reader) {
         let totals = reader.totals().unwrap();
         assert_eq!(totals, self.writer.totals());
         let count = |wanted| {
@@ -388,6 +398,67 @@ fn a_silent_job_has_no_files() {
     rig.writer.sync().unwrap();
     assert_eq!(std::fs::read_dir(rig.dir.path()).unwrap().count(), 0);
     rig.check();
+}
+
+#[test]
+fn the_files_of_short_output_are_the_next_jobs() {
+    let mut rig = Rig::new(OutputPolicy::default());
+    rig.write(Stream::Stdout, b"the first job's");
+    rig.pump_all();
+    let inodes = |rig: &Rig| {
+        let entries = std::fs::read_dir(rig.dir.path()).unwrap();
+        let mut found: Vec<u64> = entries.map(|it| it.unwrap().ino()).collect();
+        found.sort_unstable();
+        found
+    };
+    let before = inodes(&rig);
+    segment::put_by(directory(&rig.dir)).unwrap();
+    assert_eq!(size_on_disk(&rig.dir), 0, "its bytes are gone");
+    assert_eq!(inodes(&rig), before);
+    rig.writer = Writer::new(directory(&rig.dir), rig.policy);
+    rig.log.clear();
+    // Nothing of it is seen before the next one writes.
+    rig.check();
+    rig.write(Stream::Stderr, b"other");
+    rig.pump_all();
+    rig.check();
+    assert_eq!(inodes(&rig), before);
+    // One that takes none of it leaves them to the one after it, and they go with the directory.
+    segment::put_by(directory(&rig.dir)).unwrap();
+    segment::put_by(directory(&rig.dir)).unwrap();
+    super::remove(directory(&rig.dir)).unwrap();
+    assert!(inodes(&rig).is_empty());
+}
+
+#[test]
+fn what_is_short_is_told_from_what_is_not() {
+    let longest = usize::try_from(SHORT).unwrap() - 64;
+    for (bytes, is_short) in [(1, true), (longest, true), (longest + 1, false)] {
+        let mut rig = Rig::new(OutputPolicy::default());
+        rig.write(Stream::Stdout, &vec![b'x'; bytes]);
+        rig.pump_all();
+        assert_eq!(rig.writer.short().unwrap().is_some(), is_short, "{bytes}");
+        rig.check();
+    }
+    // What lacks its beginning, and what is promised and not there yet.
+    let mut rig = Rig::new(policy(4096, OnLimit::DropOldest));
+    for _ in 0..300 {
+        rig.write(Stream::Stdout, &[b'x'; 100]);
+        rig.pump_all();
+    }
+    assert_eq!(rig.writer.short().unwrap(), None);
+    let mut rig = Rig::new(OutputPolicy::default());
+    rig.write(Stream::Stdout, b"one");
+    let now = Timestamp::from_micros(0);
+    assert_eq!(rig.writer.promise(Stream::Stdout, 3, now).unwrap(), 3);
+    assert_eq!(rig.writer.short().unwrap(), None);
+    assert_eq!(
+        Rig::new(OutputPolicy::default()).writer.short().unwrap(),
+        None
+    );
+    for bytes in [&b""[..], b"\x01\x00\x00", b"\x09\x00\x00\x00index"] {
+        assert!(Short::from_bytes(bytes).is_err(), "{bytes:?}");
+    }
 }
 
 #[test]

@@ -22,9 +22,9 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, SpliceFFlags, splice};
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::Stream;
 use super::index::{Header, Kind, Position, RECORD};
 use super::segment::{self, Part};
+use super::{Short, Stream};
 use closed::ClosedSegments;
 use current::{Current, Target};
 use job::OutputTotals;
@@ -272,6 +272,14 @@ impl Writer {
             next_offset: end.offset(),
             dropped_bytes: oldest + gap,
             complete: false,
+        }
+    }
+
+    /// All of the output, if it is short and every promise is kept.
+    pub fn short(&self) -> io::Result<Option<Short>> {
+        match &self.current {
+            Some(current) if self.closed.is_empty() && self.pending.is_none() => current.short(),
+            Some(_) | None => Ok(None),
         }
     }
 

@@ -11,6 +11,7 @@ use nix::sys::stat::Mode;
 
 use super::notes::read_last_word;
 use super::{FILE, ReadRecord, is_orphaned, lock, read_record};
+use crate::output;
 use job::JobId;
 
 /// The name of the socket that a monitor binds in the job's directory once its server is gone.
@@ -79,7 +80,9 @@ pub fn is_untidy(jobs: BorrowedFd<'_>, job: JobId) -> bool {
     {
         return true;
     }
-    nix::dir::Dir::from_fd(directory).is_ok_and(|mut entries| entries.iter().flatten().count() == 2)
+    let is_other = |entry: &nix::dir::Entry| !output::is_unused(entry.file_name().to_bytes());
+    nix::dir::Dir::from_fd(directory)
+        .is_ok_and(|mut entries| entries.iter().flatten().filter(is_other).count() == 2)
 }
 
 /// Makes sure that a launch whose monitor is dead never executes a program, and removes what it left.
@@ -120,6 +123,7 @@ pub fn discard(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<bool> {
         Ok(()) | Err(Errno::ENOENT) => {}
         Err(errno) => return Err(errno.into()),
     }
+    output::remove_unused(&directory)?;
     match unlinkat(jobs, job.to_string().as_str(), UnlinkatFlags::RemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => Ok(true),
         // Output of an attempt before; or a monitor has just made its record.
@@ -139,6 +143,7 @@ pub fn abandon(jobs: BorrowedFd<'_>, job: JobId, directory: BorrowedFd<'_>) {
     use nix::sys::stat::{fstat, fstatat};
     use nix::unistd::{UnlinkatFlags, unlinkat};
     let _ = unlinkat(directory, FILE, UnlinkatFlags::NoRemoveDir);
+    let _ = output::remove_unused(directory);
     let name = job.to_string();
     let inode = |stat: nix::Result<nix::sys::stat::FileStat>| stat.map(|stat| stat.st_ino).ok();
     let ours = inode(fstat(directory));
@@ -161,13 +166,15 @@ pub fn remove(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<()> {
         Ok(()) | Err(Errno::ENOENT) => {}
         Err(errno) => return Err(errno.into()),
     }
-    // Few jobs have ever had a socket there.
+    // Few jobs have ever had a socket there, or files that another job has left.
     let removed = match remove_directory() {
-        Err(Errno::ENOTEMPTY | Errno::EEXIST) => match unlink(CONTROL_SOCKET) {
-            Ok(()) => remove_directory(),
-            Err(Errno::ENOENT) => return Ok(()),
-            Err(errno) => return Err(errno.into()),
-        },
+        Err(Errno::ENOTEMPTY | Errno::EEXIST) => {
+            output::remove_unused(&directory)?;
+            match unlink(CONTROL_SOCKET) {
+                Ok(()) | Err(Errno::ENOENT) => remove_directory(),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
         removed => removed,
     };
     match removed {

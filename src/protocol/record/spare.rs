@@ -1,8 +1,8 @@
 //! Directories of jobs that are over, kept for jobs to come: making one and its record, and removing both, is most of what
 //! a short job does to a disk.
 //!
-//! The record in it is filled with zeroes, as a new one is. A monitor takes the directory by renaming it, which is what decides
-//! between two launches as making one does.
+//! The record in it is filled with zeroes, as a new one is, and the files of output that is kept elsewhere are empty and have
+//! another name. A monitor takes the directory by renaming it, which is what decides between two launches as making one does.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -18,6 +18,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use super::directory::open_directory;
 use super::slots::LENGTH;
 use super::{FILE, Writer, lock};
+use crate::output;
 use job::JobId;
 use linux::failpoint;
 use linux::sys;
@@ -28,14 +29,14 @@ fn name_of(job: JobId) -> String {
     format!("{PREFIX}{job}")
 }
 
-/// Keeps the directory of a job that is over for another; `false` if that cannot be: there is more in it than the record,
-/// or somebody reads it.
+/// Keeps the directory of a job that is over for another; `false` if that cannot be: there is more in it than the record and
+/// output that is kept elsewhere as well, or somebody reads it.
 ///
 /// The job's program was executed, and its monitor has written all that it will.
-pub fn set_aside(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<bool> {
+pub fn set_aside(jobs: BorrowedFd<'_>, job: JobId, is_output_elsewhere: bool) -> io::Result<bool> {
     let directory = File::from(open_directory(jobs, job)?);
     // Where there is output it is not locked: whoever reads it at that moment would find none.
-    if !has_record_alone(directory.as_fd())? {
+    if !has_no_more(directory.as_fd(), is_output_elsewhere)? {
         return Ok(false);
     }
     // A reader would find the next job's output in it: see `open_to_read`.
@@ -43,9 +44,21 @@ pub fn set_aside(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<bool> {
         return Ok(false);
     }
     blank(directory.as_fd())?;
+    if is_output_elsewhere {
+        output::put_by(&directory)?;
+    }
     let (name, spare) = (job.to_string(), name_of(job));
     sys::rename_new((jobs, &name), (jobs, &spare))?;
     Ok(true)
+}
+
+/// Removes the output of a job that is over and whose output is kept elsewhere, unless somebody reads it.
+pub fn remove_output(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<()> {
+    let directory = File::from(open_directory(jobs, job)?);
+    match directory.try_lock() {
+        Ok(()) => output::remove(&directory),
+        Err(_) => Ok(()),
+    }
 }
 
 fn blank(directory: BorrowedFd<'_>) -> io::Result<()> {
@@ -54,7 +67,8 @@ fn blank(directory: BorrowedFd<'_>) -> io::Result<()> {
     file.write_all_at(&vec![0; usize::try_from(LENGTH).unwrap_or_default()], 0)
 }
 
-fn has_record_alone(directory: BorrowedFd<'_>) -> io::Result<bool> {
+/// Is there nothing but the record and what the next job may have, or else the output?
+fn has_no_more(directory: BorrowedFd<'_>, is_output_elsewhere: bool) -> io::Result<bool> {
     let mut entries = Dir::openat(
         directory,
         ".",
@@ -62,10 +76,12 @@ fn has_record_alone(directory: BorrowedFd<'_>) -> io::Result<bool> {
         Mode::empty(),
     )?;
     for entry in entries.iter() {
-        if ![".", "..", FILE]
-            .map(str::as_bytes)
-            .contains(&entry?.file_name().to_bytes())
-        {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        let is_expected = [".", "..", FILE].map(str::as_bytes).contains(&name)
+            || output::is_unused(name)
+            || (is_output_elsewhere && output::is_first(name));
+        if !is_expected {
             return Ok(false);
         }
     }
@@ -108,6 +124,7 @@ pub fn remove_spares(jobs: BorrowedFd<'_>) -> io::Result<()> {
         }
         if let Ok(directory) = openat(jobs, name, flags | OFlag::O_NOFOLLOW, Mode::empty()) {
             let _ = unlinkat(&directory, FILE, UnlinkatFlags::NoRemoveDir);
+            let _ = output::remove_unused(&directory);
             let _ = unlinkat(jobs, name, UnlinkatFlags::RemoveDir);
         }
     }
@@ -165,7 +182,7 @@ mod tests {
     fn the_next_job_finds_nothing_of_the_one_before() {
         let (keep, jobs) = jobs();
         let (before, next) = (ended(&jobs), JobId::generate());
-        assert!(set_aside(jobs.as_fd(), before).unwrap());
+        assert!(set_aside(jobs.as_fd(), before, false).unwrap());
         assert!(open_directory(jobs.as_fd(), before).is_err());
         let record = keep.path().join(name_of(before)).join(FILE);
         assert!(std::fs::read(record).unwrap().iter().all(|byte| *byte == 0));
@@ -201,7 +218,7 @@ mod tests {
     fn a_launch_with_a_spare_directory_is_discarded_as_any_other() {
         let (keep, jobs) = jobs();
         let (before, next) = (ended(&jobs), JobId::generate());
-        assert!(set_aside(jobs.as_fd(), before).unwrap());
+        assert!(set_aside(jobs.as_fd(), before, false).unwrap());
         drop(take_spare(jobs.as_fd(), before, next).unwrap());
         assert!(discard(jobs.as_fd(), next).unwrap());
         assert_eq!(std::fs::read_dir(keep.path()).unwrap().count(), 0);
@@ -212,10 +229,10 @@ mod tests {
         let (keep, jobs) = jobs();
         let job = ended(&jobs);
         let reader = open_to_read(jobs.as_fd(), job).unwrap();
-        assert!(!set_aside(jobs.as_fd(), job).unwrap());
+        assert!(!set_aside(jobs.as_fd(), job, false).unwrap());
         drop(reader);
         std::fs::write(keep.path().join(job.to_string()).join("log"), "x").unwrap();
-        assert!(!set_aside(jobs.as_fd(), job).unwrap());
+        assert!(!set_aside(jobs.as_fd(), job, false).unwrap());
     }
 
     #[test]
@@ -225,7 +242,7 @@ mod tests {
         std::fs::write(keep.path().join(job.to_string()).join("log"), "x").unwrap();
         std::thread::scope(|scope| {
             let tidier = scope.spawn(|| {
-                let kept = (0..20_000).map(|_| set_aside(jobs.as_fd(), job).unwrap());
+                let kept = (0..20_000).map(|_| set_aside(jobs.as_fd(), job, false).unwrap());
                 kept.filter(|is_kept| *is_kept).count()
             });
             while !tidier.is_finished() {
@@ -236,10 +253,87 @@ mod tests {
     }
 
     #[test]
+    fn output_that_is_kept_elsewhere_is_gone_and_its_files_are_the_next_jobs() {
+        const LOG: &str = "00000000000000000000.log";
+        let (keep, jobs) = jobs();
+        let (before, next) = (ended(&jobs), JobId::generate());
+        let path = |name: &str| keep.path().join(name);
+        for name in [LOG, "00000000000000000000.idx"] {
+            std::fs::write(path(&before.to_string()).join(name), "secret").unwrap();
+        }
+        assert!(!set_aside(jobs.as_fd(), before, false).unwrap());
+        let reader = open_to_read(jobs.as_fd(), before).unwrap();
+        assert!(!set_aside(jobs.as_fd(), before, true).unwrap());
+        drop(reader);
+        assert!(path(&before.to_string()).join(LOG).exists());
+        assert!(set_aside(jobs.as_fd(), before, true).unwrap());
+        for entry in std::fs::read_dir(path(&name_of(before))).unwrap() {
+            let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+            assert!(bytes.iter().all(|byte| *byte == 0));
+        }
+        // A silent job has it, and the next one after that; each is as tidy as it was.
+        drop(take_spare(jobs.as_fd(), before, next).unwrap());
+        assert!(set_aside(jobs.as_fd(), next, false).unwrap());
+        let last = JobId::generate();
+        let (directory, writer) = take_spare(jobs.as_fd(), next, last).unwrap();
+        drop(writer);
+        assert!(crate::record::is_untidy(jobs.as_fd(), last));
+        crate::record::remove(jobs.as_fd(), last).unwrap();
+        drop(directory);
+        assert_eq!(std::fs::read_dir(keep.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_there_for_output_goes_with_the_directory() {
+        type Removal = fn(&File, JobId, &OwnedFd);
+        let removals: [Removal; 3] = [
+            |jobs, job, _| assert!(discard(jobs.as_fd(), job).unwrap()),
+            |jobs, job, made| crate::record::abandon(jobs.as_fd(), job, made.as_fd()),
+            |jobs, _, _| remove_spares(jobs.as_fd()).unwrap(),
+        ];
+        for (number, remove) in removals.into_iter().enumerate() {
+            let (keep, jobs) = jobs();
+            let (before, next) = (ended(&jobs), JobId::generate());
+            let log = keep.path().join(before.to_string());
+            std::fs::write(log.join("00000000000000000000.log"), "x").unwrap();
+            assert!(set_aside(jobs.as_fd(), before, true).unwrap());
+            let made = match number {
+                2 => File::open(keep.path().join(name_of(before)))
+                    .unwrap()
+                    .into(),
+                _ => take_spare(jobs.as_fd(), before, next).unwrap().0,
+            };
+            remove(&jobs, next, &made);
+            assert_eq!(
+                std::fs::read_dir(keep.path()).unwrap().count(),
+                0,
+                "{number}"
+            );
+        }
+    }
+
+    #[test]
+    fn output_that_is_kept_elsewhere_is_removed_unless_somebody_reads_it() {
+        let (keep, jobs) = jobs();
+        let job = ended(&jobs);
+        let log = keep.path().join(job.to_string());
+        let log = log.join("00000000000000000000.log");
+        std::fs::write(&log, "x").unwrap();
+        let reader = open_to_read(jobs.as_fd(), job).unwrap();
+        remove_output(jobs.as_fd(), job).unwrap();
+        assert!(log.exists());
+        drop(reader);
+        remove_output(jobs.as_fd(), job).unwrap();
+        assert!(!log.exists());
+        crate::record::remove(jobs.as_fd(), job).unwrap();
+        assert_eq!(std::fs::read_dir(keep.path()).unwrap().count(), 0);
+    }
+
+    #[test]
     fn what_an_earlier_server_has_set_aside_is_removed() {
         let (keep, jobs) = jobs();
         let (job, other) = (ended(&jobs), ended(&jobs));
-        assert!(set_aside(jobs.as_fd(), job).unwrap());
+        assert!(set_aside(jobs.as_fd(), job, false).unwrap());
         remove_spares(jobs.as_fd()).unwrap();
         let left: Vec<_> = std::fs::read_dir(keep.path()).unwrap().collect();
         assert_eq!(left.len(), 1);

@@ -112,6 +112,9 @@ pub struct Launch {
     /// The job is not durable yet: nothing of it may run before [`Begin`] has come.
     #[serde(default)]
     pub is_held: bool,
+    /// Short output goes into the last record, for the server to keep.
+    #[serde(default)]
+    pub keeps_short: bool,
 }
 
 /// Server → a monitor whose launch is held: the job is durable. A socket that is closed before says that it never was.

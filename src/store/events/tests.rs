@@ -288,6 +288,7 @@ fn a_store_of_the_version_before_events_is_brought_up_to_date() {
          DROP TABLE batch_groups;
          DROP TABLE schedules;
          DROP TABLE bulk;
+         DROP TABLE outputs;
          ALTER TABLE totals DROP COLUMN output;
          ALTER TABLE totals DROP COLUMN last_event;
          ALTER TABLE totals DROP COLUMN pruned_events;

@@ -309,7 +309,7 @@ async fn a_file_of_before_takes_the_steps_of_its_tables_as_changes() {
     let (path, copy, _) = placed(&folder);
     raw(&path)
         .execute_batch(
-            "DROP TABLE bulk; ALTER TABLE events DROP COLUMN output; ALTER TABLE totals DROP COLUMN output;
+            "DROP TABLE bulk; DROP TABLE outputs; ALTER TABLE events DROP COLUMN output; ALTER TABLE totals DROP COLUMN output;
              PRAGMA user_version = 8",
         )
         .unwrap();

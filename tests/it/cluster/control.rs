@@ -233,7 +233,8 @@ async fn a_stop_ends_every_process_on_the_node_and_a_purge_removes_what_it_wrote
     let cluster = Cluster::start(1).await;
     let hub = &cluster.hub;
     let seconds = unique_seconds();
-    let script = format!("echo begun; setsid sleep {seconds} & sleep {seconds} & wait");
+    // So much that it is in files.
+    let script = format!("seq 2000; setsid sleep {seconds} & sleep {seconds} & wait");
     let job = hub.submit(&json!({ "script": script })).await;
     let id = id(&job);
     crate::harness::eventually("both run", async || {

@@ -15,6 +15,8 @@ pub(crate) enum Kind {
     Plain,
     /// Exits at once and writes nothing.
     Quick,
+    /// Writes so little that the store keeps it.
+    Short,
     /// Writes to both streams.
     Streams,
     /// A child in a session of its own writes; two more are left behind, one without the job's pipes.
@@ -31,9 +33,10 @@ pub(crate) enum Kind {
     Deleted,
 }
 
-pub(crate) const KINDS: [Kind; 9] = [
+pub(crate) const KINDS: [Kind; 10] = [
     Kind::Plain,
     Kind::Quick,
+    Kind::Short,
     Kind::Streams,
     Kind::Children,
     Kind::Stdin,
@@ -68,7 +71,11 @@ impl Checkable {
             } else {
                 rng.random_range(1..=255)
             },
-            lines: rng.random_range(100..3000),
+            lines: if kind == Kind::Short {
+                rng.random_range(1..50)
+            } else {
+                rng.random_range(100..3000)
+            },
             body: Value::Null,
         };
         let pause = f64::from(rng.random_range(0..40_u32)) / 100.0;
@@ -109,6 +116,7 @@ impl Checkable {
                 some(2, 3, "")
             ),
             Kind::Quick => format!("{run}; exit {code}"),
+            Kind::Short => format!("{run}; {}; exit {code}", some(0, 1, "")),
             Kind::Streams => format!(
                 "{run}; {}; {} >&2; sleep {pause}; {} >&2; {}; exit {code}",
                 some(0, 1, ""),
@@ -141,6 +149,7 @@ impl Checkable {
     fn stdout(&self) -> String {
         let parts = match self.kind {
             Kind::Plain => 3,
+            Kind::Short => 1,
             Kind::Streams | Kind::Children | Kind::Stdin | Kind::Killed => 2,
             Kind::TimedOut | Kind::Deleted => 2,
             Kind::Quick | Kind::Missing => 0,
@@ -153,6 +162,7 @@ impl Checkable {
             Kind::Streams => self.text(2, "e"),
             Kind::Plain
             | Kind::Quick
+            | Kind::Short
             | Kind::Children
             | Kind::Stdin
             | Kind::Killed
@@ -195,7 +205,12 @@ impl Checkable {
             Kind::TimedOut => ("timed_out", Value::Null, json!("SIGTERM")),
             // The DELETE may have come before the program ran.
             Kind::Deleted => ("canceled", Value::Null, job["exit"]["signal"].clone()),
-            Kind::Plain | Kind::Quick | Kind::Streams | Kind::Children | Kind::Stdin => {
+            Kind::Plain
+            | Kind::Quick
+            | Kind::Short
+            | Kind::Streams
+            | Kind::Children
+            | Kind::Stdin => {
                 let state = if self.code == 0 {
                     "succeeded"
                 } else {
@@ -213,6 +228,7 @@ impl Checkable {
             Kind::Missing => equal("runs", &json!(found.runs), json!(0)),
             Kind::Plain
             | Kind::Quick
+            | Kind::Short
             | Kind::Streams
             | Kind::Children
             | Kind::Stdin

@@ -52,7 +52,7 @@ async fn the_server_is_killed_where_it_ends_a_job() {
         "record.removing",
         "record.removed",
     ];
-    try_all(&places, Itself, &[Kind::Plain, Kind::Quick]).await;
+    try_all(&places, Itself, &[Kind::Plain, Kind::Quick, Kind::Short]).await;
 }
 
 #[tokio::test]
@@ -93,9 +93,12 @@ async fn a_monitor_is_killed_where_it_takes_the_directory_of_a_job_before() {
         (&LEADER[..2], Parent),
         (&["spare.taking", "leader.recorded"][..], Supervisor),
     ] {
-        for place in places {
+        for (place, script) in places
+            .iter()
+            .flat_map(|it| [(it, "true"), (it, "echo once")])
+        {
             let trial = Trial::start().await;
-            trial.has_spare().await;
+            trial.has_spare(script).await;
             trial.run(place, whom, Kind::Plain, 1).await;
         }
     }
@@ -120,7 +123,7 @@ async fn a_monitor_is_killed_where_it_records_the_exit() {
 #[tokio::test]
 async fn a_monitor_is_killed_where_it_records_the_end() {
     let places = ["end.recording", "end.recorded", "end.told", "monitor.idle"];
-    try_all(&places, Itself, &[Kind::Plain, Kind::Quick]).await;
+    try_all(&places, Itself, &[Kind::Plain, Kind::Quick, Kind::Short]).await;
 }
 
 pub(super) const LEADER: [&str; 4] = [
@@ -216,9 +219,9 @@ impl Trial {
         }
     }
 
-    /// Has a job's directory be kept for the next.
-    async fn has_spare(&self) {
-        self.server.run_script("true").await;
+    /// Has the directory of a job be kept for the next.
+    async fn has_spare(&self, script: &str) {
+        self.server.run_script(script).await;
         eventually("a directory is kept", async || {
             let mut kept = std::fs::read_dir(self.server.state_dir().join("jobs")).ok()?;
             kept.find(|entry| is_spare(entry.as_ref().unwrap()))

@@ -2,17 +2,13 @@
 //!
 //! It must not know of other segments.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
+use std::io;
 
-use nix::fcntl::OFlag;
-
-use super::Located;
+use super::held::Held;
+use super::{Located, Source};
 use crate::output::Stream;
 use crate::output::index::{Header, Kind, Position, RECORD, Raw, Record};
-use crate::output::segment::{self, Part};
+use crate::output::segment::Part;
 
 /// The most that one read gives.
 pub(super) const LARGEST_PIECE: usize = 1 << 20;
@@ -23,8 +19,8 @@ const BLOCK: u64 = 128;
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) header: Header,
-    index: File,
-    log: Option<File>,
+    index: Held,
+    log: Option<Held>,
     /// The end of what the log held at the last refresh. Records below are final, up to the length of
     /// the last of them.
     pub(super) end: Position,
@@ -34,9 +30,8 @@ pub(super) struct View {
 }
 
 impl View {
-    pub(super) fn open(dir: Option<&OwnedFd>, first: u64) -> io::Result<Option<Self>> {
-        let Some(dir) = dir else { return Ok(None) };
-        let Some(index) = segment::open(dir, first, Part::Index, OFlag::O_RDONLY)? else {
+    pub(super) fn open(source: &Source, first: u64) -> io::Result<Option<Self>> {
+        let Some(index) = Held::open(source, first, Part::Index)? else {
             return Ok(None);
         };
         let Some(header) = header_of(&index)? else {
@@ -44,7 +39,7 @@ impl View {
         };
         let log = match header.kind {
             Kind::Gap => None,
-            Kind::Kept => match segment::open(dir, first, Part::Log, OFlag::O_RDONLY)? {
+            Kind::Kept => match Held::open(source, first, Part::Log)? {
                 Some(log) => Some(log),
                 None => return Ok(None),
             },
@@ -73,11 +68,11 @@ impl View {
     pub(super) fn refresh(&mut self) -> io::Result<()> {
         // The log's length first: see the module `output`.
         let held = match &self.log {
-            Some(log) => log.metadata()?.len(),
+            Some(log) => log.len()?,
             None => 0,
         };
         self.block.clear();
-        self.records = (self.index.metadata()?.len() / RECORD).saturating_sub(1);
+        self.records = (self.index.len()? / RECORD).saturating_sub(1);
         let start = self.header.start;
         if self.header.kind == Kind::Gap {
             let mut end = start;
@@ -214,13 +209,9 @@ impl View {
         let max = max.clamp(1, LARGEST_PIECE);
         let wanted = usize::try_from(end.saturating_sub(offset)).unwrap_or(max);
         let wanted = wanted.min(max);
-        let mut log = self.log.as_ref().ok_or_else(damaged)?;
-        // Not pread: that would need a buffer of zeroes first.
+        let log = self.log.as_ref().ok_or_else(damaged)?;
         let from = offset.checked_sub(self.header.start.offset());
-        log.seek(SeekFrom::Start(from.ok_or_else(damaged)?))?;
-        let mut bytes = Vec::with_capacity(wanted);
-        log.take(u64::try_from(wanted).map_err(io::Error::other)?)
-            .read_to_end(&mut bytes)?;
+        let bytes = log.read(from.ok_or_else(damaged)?, wanted)?;
         if bytes.is_empty() {
             return Err(damaged());
         }
@@ -228,8 +219,15 @@ impl View {
     }
 }
 
-/// `None` while there is none yet.
-pub(super) fn header_of(index: &File) -> io::Result<Option<Header>> {
+/// The header of the segment with this first offset; `None` while there is none yet.
+pub(super) fn header_at(source: &Source, first: u64) -> io::Result<Option<Header>> {
+    match Held::open(source, first, Part::Index)? {
+        Some(index) => header_of(&index),
+        None => Ok(None),
+    }
+}
+
+fn header_of(index: &Held) -> io::Result<Option<Header>> {
     let mut raw = Raw::default();
     match index.read_exact_at(&mut raw, 0) {
         Ok(()) => Ok(Header::decode(&raw)),

@@ -11,9 +11,9 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
-use crate::output::Stream;
 use crate::output::index::{Header, Kind, Position, RECORD, Raw, Record};
 use crate::output::segment::{self, Part};
+use crate::output::{SHORT, Short, Stream};
 use job::time::Timestamp;
 
 const LENGTH_FIELD: u64 = 24;
@@ -41,12 +41,22 @@ impl Current {
     /// A new segment. Litter of the same name, left by a failure, is overwritten.
     pub(super) fn create(dir: &OwnedFd, header: Header, now: Timestamp) -> io::Result<Self> {
         let first = header.start.offset();
-        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_TRUNC;
-        let index = make(dir, first, Part::Index, flags)?;
+        let make = |part| {
+            let created = OFlag::O_RDWR | OFlag::O_CREAT;
+            // One that is there is empty. ext4 writes a file to the disk when it is closed that was cut to nothing before it
+            // was written (mount option auto_da_alloc).
+            let is_there = first == 0 && segment::use_unused(dir, part)?;
+            let flags = match is_there {
+                true => created,
+                false => created | OFlag::O_TRUNC,
+            };
+            make(dir, first, part, flags)
+        };
+        let index = make(Part::Index)?;
         let (target, records) = match header.kind {
             Kind::Kept => {
                 index.write_all_at(&header.encode(), 0)?;
-                (Target::Log(make(dir, first, Part::Log, flags)?), 0)
+                (Target::Log(make(Part::Log)?), 0)
             }
             Kind::Gap => {
                 // One write within one page: it is there as a whole or not at all.
@@ -91,7 +101,7 @@ impl Current {
                 Target::Null(open_null()?, dropped)
             }
             Kind::Kept => {
-                let flags = OFlag::O_WRONLY | OFlag::O_CREAT;
+                let flags = OFlag::O_RDWR | OFlag::O_CREAT;
                 let log = make(dir, first, Part::Log, flags)?;
                 // Zeroes at the end are what a power failure leaves of records.
                 while records > 0 && last.is_none() {
@@ -137,6 +147,25 @@ impl Current {
             Target::Log(_) => index + self.place_in_log(self.end()),
             Target::Null(..) => index,
         }
+    }
+
+    /// What the files hold, if that is all of the output and no more than [`SHORT`] bytes.
+    pub(super) fn short(&self) -> io::Result<Option<Short>> {
+        let Target::Log(log) = &self.target else {
+            return Ok(None);
+        };
+        if self.header.start != Position::default() || self.size() > SHORT {
+            return Ok(None);
+        }
+        let read = |file: &File, size: u64| -> io::Result<Vec<u8>> {
+            let mut bytes = vec![0; usize::try_from(size).map_err(io::Error::other)?];
+            file.read_exact_at(&mut bytes, 0)?;
+            Ok(bytes)
+        };
+        Ok(Some(Short {
+            index: read(&self.index, RECORD * (1 + self.records))?,
+            log: read(log, self.place_in_log(self.end()))?,
+        }))
     }
 
     /// The file offset of a position.
