@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{Lines, Server, eventually, id, is_finished};
+use crate::harness::{Lines, Server, eventually, id, is_finished, unique_seconds};
 
 /// A job that writes to both streams.
 const SCRIPT: &str = "echo first; echo second >&2; printf 'no line end'";
@@ -203,4 +203,24 @@ async fn the_output_of_all_attempts_is_one_log() {
         text(&server, &format!("{path}?attempt=3")).await,
         "attempt 3\n"
     );
+}
+
+/// The last record has no room for the output beside a reason of this length: it stays in the files.
+#[tokio::test]
+async fn what_has_no_room_in_the_last_record_stays_in_files() {
+    let server = Server::start().await;
+    let seconds = unique_seconds();
+    let script = format!("seq -f 'a line of output %04.f' 1 181; echo end; exec sleep {seconds}");
+    let job = id(&server.submit(&json!({ "script": script })).await);
+    server.says(&job, "end").await;
+    let reason = "\u{1f600}".repeat(1024);
+    let reason: String = reason.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let ended = server.stop(&job, &format!("reason={reason}")).await;
+    assert_eq!(ended["state"], "canceled", "{ended:#}");
+    let reason = ended["termination"]["reason"].as_str().unwrap();
+    assert_eq!(reason.chars().count(), 1024);
+    let written = server.text(&job).await;
+    assert_eq!(written.lines().count(), 182);
+    assert!((3900..4032).contains(&written.len()), "{}", written.len());
+    assert!(directories(&server).contains(&job), "it has files");
 }
