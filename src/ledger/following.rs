@@ -352,8 +352,9 @@ impl Follower {
     /// Is there a newer primary, which did not answer when this one was connected to?
     async fn is_left_behind(&mut self) -> Result<bool, LedgerError> {
         let timeline = self.database()?.timeline;
-        let newest = hosts::connect(&self.setup.address, &self.tls, timeline).await?;
-        let is_newer = newest.timeline > timeline;
+        let newest = hosts::connect(&self.setup.address, &self.tls, timeline).await;
+        // The connection that is there is good; that there may be no second one is nothing against it.
+        let is_newer = newest.is_ok_and(|newest| newest.timeline > timeline);
         if is_newer {
             tracing::warn!("a failover has left this PostgreSQL behind, and another is used");
             self.database = None;

@@ -10,8 +10,8 @@ use crate::database::{Database, STATEMENT, stale};
 use crate::tls::Tls;
 use crate::{Address, LedgerError};
 
-/// How long the other hosts are waited for once one has answered.
-const OTHERS: Duration = Duration::from_secs(3);
+/// How long the other hosts are waited for once one has answered: less than the one that leads may take for a beat.
+const OTHERS: Duration = Duration::from_secs(1);
 
 /// Connects to a primary: of those that answer, the one that most failovers have led to, and no older one than was seen.
 pub(crate) async fn connect(

@@ -267,6 +267,37 @@ async fn the_synchronous_copy_of_a_killed_database_has_everything() {
     drop(standby);
 }
 
+/// A host that takes connections and says nothing costs nobody the lead: the other one is not waited for longer than a beat may take.
+#[tokio::test]
+async fn a_host_of_the_database_that_is_silent_costs_nobody_the_lead() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let postgres = Postgres::start();
+    let url = format!(
+        "postgres://procession@{},{}/postgres",
+        postgres.host(),
+        silent.local_addr().unwrap()
+    );
+    let mut all = Apis::start_at(postgres, url, 2, 1).await;
+    let mut load = Load::new(&all);
+    load.submit(&all, 2).await;
+    let beat = || -> u64 {
+        let beat = all.postgres.sql("SELECT beat FROM procession.leader");
+        beat.trim().parse().unwrap()
+    };
+    let (_, epoch) = all.leader().await;
+    for _ in 0..3 {
+        let ends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'procession'";
+        all.postgres.sql(ends);
+        // Longer than the lead lasts without a beat, and nobody writes meanwhile.
+        let before = beat();
+        eventually("it beats on", async || (beat() > before + 6).then_some(())).await;
+    }
+    assert_eq!(all.leader().await.1, epoch);
+    load.submit(&all, 2).await;
+    load.judge(&all).await;
+    all.are_equal().await;
+}
+
 const LEAD: &str = "SELECT epoch, claim, seq FROM procession.leader";
 
 /// Two API nodes whose database has failed over while one of them was away: that one, and the new primary. The old one is back, is
