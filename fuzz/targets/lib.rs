@@ -17,7 +17,7 @@ use job::selector::Selector;
 use job::time::Timestamp;
 use job::{Job, JobId};
 use protocol::codec;
-use protocol::output::{Piece, Reader, Stream};
+use protocol::output::{Piece, Reader, Short, Stream};
 use protocol::record;
 use protocol::wire::link::{FromNode, ToNode};
 use protocol::wire::messages::{FromMonitor, FromSupervisor, Launch, ToMonitor, ToSupervisor};
@@ -245,7 +245,7 @@ pub fn record_slots(bytes: &[u8]) {
     )));
 }
 
-/// Output files with any content: the reader neither panics nor goes on for ever.
+/// Output with any content, in files and from the store: the reader neither panics nor goes on for ever.
 pub fn index(bytes: &[u8]) {
     let Some((numbers, rest)) = bytes.split_first_chunk::<4>() else {
         return;
@@ -277,16 +277,24 @@ pub fn index(bytes: &[u8]) {
         };
         write(second, "idx", &header(kind, second), two);
     }
-    read(&directory.0, u64::try_from(from).expect("a byte"));
+    let from = u64::try_from(from).expect("a byte");
+    let opened = File::open(&directory.0).expect("it is there");
+    if let Ok(reader) = Reader::open(opened.into()) {
+        read(reader, from);
+    }
+    let index = [&header(b"PROCIDX1", 0), one].concat();
+    let length = u32::try_from(index.len()).expect("it is small");
+    let stored = [&length.to_le_bytes(), &*index, log].concat();
+    for stored in [&*stored, bytes] {
+        if let Ok(short) = Short::from_bytes(stored) {
+            read(Reader::of_short(short.into()), from);
+        }
+    }
 }
 
-fn read(directory: &Path, from: u64) {
+fn read(mut reader: Reader, from: u64) {
     /// More than there are places in the input.
     const STEPS: usize = 1000;
-    let directory = File::open(directory).expect("it is there");
-    let Ok(mut reader) = Reader::open(directory.into()) else {
-        return;
-    };
     drop(reader.totals());
     for filter in [None, Some(Stream::Stdout), Some(Stream::Stderr)] {
         drop(reader.tail_lines(3, filter));

@@ -32,10 +32,15 @@ pub(super) struct JobDirs {
 /// The most directories that are kept: as many as there are monitors without a job.
 const MOST_SPARES: usize = 32;
 
+/// The most directories that are looked at again since somebody was reading there.
+const MOST_READ: usize = 1000;
+
 /// Jobs that are over and whose records are still there.
 #[derive(Debug, Default)]
 struct Untidied {
     jobs: Vec<Over>,
+    /// Those that somebody reads, whose output is in the store.
+    read: Vec<Over>,
     /// Somebody removes them.
     is_tidying: bool,
 }
@@ -175,7 +180,8 @@ impl JobDirs {
     pub(super) async fn remove(self: &Arc<Self>, ids: Vec<JobId>) {
         let removed = self.apart(move |jobs| {
             for id in ids {
-                let Ok(directory) = record::open_directory(jobs, id) else {
+                // Held to the end, so that it becomes no other job's. Where it cannot be had, it is just being removed.
+                let Ok(directory) = record::open_to_read(jobs, id) else {
                     continue;
                 };
                 if let Err(error) = output::remove(&directory)
@@ -213,9 +219,7 @@ impl JobDirs {
             let _ = tokio::task::spawn_blocking(move || {
                 for over in jobs {
                     linux::failpoint::hit("record.removing");
-                    if !over.is_spare || !dirs.set_aside(over) {
-                        dirs.remove_now(over);
-                    }
+                    dirs.tidy_now(over);
                     linux::failpoint::hit("record.removed");
                 }
             })
@@ -228,19 +232,35 @@ impl JobDirs {
         }
     }
 
-    /// Removes what a job that is over does not need any more. Blocks.
-    fn remove_now(
-        &self,
-        Over {
-            job,
-            is_output_stored,
-            ..
-        }: Over,
-    ) {
-        if is_output_stored && let Err(error) = record::remove_output(self.jobs.as_fd(), job) {
-            tracing::warn!(job.id = %job, %error, "the files of the output of job {job} could not be removed: {error}");
+    /// Those that somebody was reading, tried again.
+    pub(super) async fn tidy_again(self: &Arc<Self>) {
+        let read = std::mem::take(&mut self.untidied().read);
+        for over in read {
+            self.tidy(over).await;
         }
-        self.remove_record_now(job);
+    }
+
+    fn tidy_now(&self, over: Over) {
+        if over.is_spare && self.set_aside(over) {
+            return;
+        }
+        if over.is_output_stored {
+            match record::remove_over(self.jobs.as_fd(), over.job) {
+                Ok(true) => return,
+                Ok(false) => {
+                    let read = &mut self.untidied().read;
+                    if read.len() < MOST_READ {
+                        read.push(over);
+                        return;
+                    }
+                }
+                Err(error) => {
+                    let id = over.job;
+                    tracing::warn!(job.id = %id, %error, "the directory of job {id} could not be removed: {error}");
+                }
+            }
+        }
+        self.remove_record_now(over.job);
     }
 
     /// Keeps the directory of a job that is over for another; `false` if that cannot be. Blocks.

@@ -74,6 +74,7 @@ pub use linux::ports::{Port, Ports};
 pub use listing::Budget;
 pub use nodes::{Hub, HubSetup, Joined, NodeError, NodeState, own_labels};
 pub use processes::{ProcessInfo, Use};
+use protocol::output::Reader;
 pub use protocol::wire::messages::INPUT_BYTES;
 pub use queues::{QueueError, QueueState, Queues};
 pub use readers::Reading;
@@ -397,21 +398,18 @@ impl Manager {
     }
 
     /// A reader of the job's output as kept now.
-    pub async fn output(&self, id: JobId) -> Result<protocol::output::Reader, RequestError> {
+    pub async fn output(&self, id: JobId) -> Result<Reader, RequestError> {
         self.output_of(&*self.shared.get(id).await?).await
     }
 
     /// The same of a job that has just been looked at.
-    pub async fn output_of(&self, job: &Job) -> Result<protocol::output::Reader, RequestError> {
-        if self.shared.is_there(job) {
-            return Err(RequestError::NodeUnreachable);
-        }
-        Ok(outputs::of(&self.shared, job).await?)
+    pub async fn output_of(&self, job: &Job) -> Result<Reader, RequestError> {
+        outputs::of(&self.shared, job).await
     }
 
     /// The same, or `None` while the job has nothing that output could be in.
-    pub async fn started_output(&self, id: JobId) -> Option<protocol::output::Reader> {
-        outputs::started(&self.shared, id).await.ok().flatten()
+    pub async fn started_output(&self, id: JobId) -> Result<Option<Reader>, StoreError> {
+        outputs::started(&self.shared, id).await
     }
 
     /// The sizes that the job's terminal got after its start, and when.

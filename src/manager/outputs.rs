@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::RequestError;
 use super::shared::Shared;
 use job::{Job, JobId};
 use protocol::output::{Reader, SHORT, Short};
@@ -50,22 +51,29 @@ pub(super) fn encode(short: &Short) -> Arc<[u8]> {
 }
 
 /// Reads the output of a job as it is kept now. What its record says that there was is known of one that is over.
-pub(super) async fn of(shared: &Arc<Shared>, job: &Job) -> Result<Reader, StoreError> {
-    let is_over = job.state.is_terminal();
+pub(super) async fn of(shared: &Arc<Shared>, job: &Job) -> Result<Reader, RequestError> {
+    if shared.is_there(job) {
+        return Err(RequestError::NodeUnreachable);
+    }
+    if !job.state.is_terminal() {
+        let reader = started(shared, job.id).await?;
+        return Ok(reader.unwrap_or_else(Reader::empty));
+    }
     let totals = job.output;
     let may_be_short = totals.first_offset == 0 && (1..=SHORT).contains(&totals.next_offset);
     // The files of such a job may be there as well, and are not synced.
-    let short = match is_over && may_be_short {
+    let short = match may_be_short {
         true => stored(shared, job.id).await?,
         false => None,
     };
     let mut reader = match short {
         Some(short) => Reader::of_short(short),
-        None => started(shared, job.id).await?.unwrap_or_else(Reader::empty),
+        None => {
+            let in_files = shared.job_dirs.output(job.id).await;
+            in_files.unwrap_or_else(Reader::empty)
+        }
     };
-    if is_over {
-        reader.expect(totals);
-    }
+    reader.expect(totals);
     Ok(reader)
 }
 

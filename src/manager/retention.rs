@@ -24,6 +24,7 @@ pub(super) fn start(shared: &Arc<Shared>) {
         loop {
             while remove_batch(&removing).await == BATCH {}
             batches::remove_expired(&removing).await;
+            removing.job_dirs.tidy_again().await;
             tokio::select! {
                 _ = shutdown.changed() => return,
                 () = until(Some(Instant::now() + PERIOD)) => {}

@@ -43,7 +43,7 @@ use notes::Noted;
 pub use notes::{LAST_WORD, LEADER_NOTE, LastWord, LeaderNote, tag_of};
 use slots::{LENGTH, SLOT, Slot, frame, newest, read_slot};
 pub use slots::{parse_slot, sealed, warm_up};
-pub use spare::{open_to_read, remove_output, remove_spares, set_aside, take_spare};
+pub use spare::{open_to_read, remove_over, remove_spares, set_aside, take_spare};
 
 /// The file's name in the job's directory.
 const FILE: &str = "record";
@@ -155,8 +155,9 @@ impl Writer {
 
     /// Writes the record into the older slot.
     pub fn write(&mut self, record: &Record) -> io::Result<()> {
+        // Where it has no room nothing is written, and the next one does not go to the slot of the newest.
+        let bytes = frame(self.sequence + 1, record)?;
         self.sequence += 1;
-        let bytes = frame(self.sequence, record)?;
         failpoint::fail("record.writing")?;
         self.file.write_all_at(&bytes, (self.sequence % 2) * SLOT)
     }
@@ -342,6 +343,29 @@ pub(crate) mod tests {
         std::fs::write(keep.path().join(FILE), b"PrRc garbage").unwrap();
         let found = read(directory.as_fd(), JOB).unwrap().unwrap();
         assert!(found.damaged && found.record.is_none());
+    }
+
+    #[test]
+    fn a_record_without_room_leaves_the_newest_one_in_its_slot() {
+        let (_keep, directory) = directory();
+        let mut writer = Writer::create(directory.as_fd()).unwrap();
+        let slot_of = |number: u32| {
+            let file = openat(&directory, FILE, OFlag::O_RDONLY, Mode::empty()).unwrap();
+            let file = File::from(file);
+            let slots = [0, SLOT].map(|at| read_slot(&file, at, JOB));
+            slots
+                .into_iter()
+                .position(|slot| matches!(slot, Slot::Whole(_, record) if record.attempt == number))
+        };
+        writer.write(&record(1)).unwrap();
+        writer.write(&record(2)).unwrap();
+        let newest = slot_of(2);
+        let mut large = record(3);
+        large.boot_id = "b".repeat(9000);
+        assert!(writer.write(&large).is_err());
+        writer.write(&record(3)).unwrap();
+        assert_eq!(slot_of(2), newest);
+        assert_ne!(slot_of(3), newest);
     }
 
     pub(crate) const LEADER: LeaderNote = LeaderNote {

@@ -50,7 +50,9 @@ impl Outputs<'_> {
         let doing = "cannot read the output of a job";
         let read = move |connection: &Connection| {
             let row = connection
-                .prepare_cached("SELECT output FROM outputs WHERE id = ?")?
+                .prepare_cached(
+                    "SELECT output FROM outputs WHERE seq = (SELECT seq FROM finished WHERE id = ?)",
+                )?
                 .query_row([id.as_bytes()], |row| row.get(0));
             Ok(row.optional()?)
         };
@@ -58,12 +60,22 @@ impl Outputs<'_> {
     }
 }
 
-/// Writes a job's output, if there is some that is short.
+/// Writes the output of a job that is over, if it is short.
 pub(super) fn put(connection: &Connection, id: JobId, short: Option<&[u8]>) -> Result<(), Fault> {
     if let Some(short) = short {
         connection
-            .prepare_cached("INSERT OR REPLACE INTO outputs (id, output) VALUES (?, ?)")?
-            .execute(params![id.as_bytes(), short])?;
+            .prepare_cached(
+                "INSERT OR REPLACE INTO outputs (seq, output) SELECT seq, ? FROM finished WHERE id = ?",
+            )?
+            .execute(params![short, id.as_bytes()])?;
     }
+    Ok(())
+}
+
+/// Removes a job's output, before its row.
+pub(super) fn delete(connection: &Connection, id: JobId) -> Result<(), Fault> {
+    connection
+        .prepare_cached("DELETE FROM outputs WHERE seq = (SELECT seq FROM finished WHERE id = ?)")?
+        .execute([id.as_bytes()])?;
     Ok(())
 }

@@ -476,6 +476,7 @@ fn delete_labels(connection: &Connection, id: JobId) -> Result<Option<i64>, Faul
 
 fn delete(connection: &Connection, id: JobId, totals: &mut Totals) -> Result<(), Fault> {
     if let Some(output) = delete_labels(connection, id)? {
+        outputs::delete(connection, id)?;
         connection
             .prepare_cached("DELETE FROM finished WHERE id = ?")?
             .execute([id.as_bytes()])?;
@@ -484,7 +485,6 @@ fn delete(connection: &Connection, id: JobId, totals: &mut Totals) -> Result<(),
     for sql in [
         "DELETE FROM live WHERE id = ?",
         "DELETE FROM bulk WHERE id = ?",
-        "DELETE FROM outputs WHERE id = ?",
         "DELETE FROM secrets WHERE id = ?",
         "DELETE FROM idempotency WHERE id = ?",
     ] {

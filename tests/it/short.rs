@@ -181,6 +181,67 @@ async fn what_was_seen_of_a_running_job_is_there_at_its_end() {
     }
 }
 
+/// Who reads when the job ends keeps its files from being removed; they go when nobody reads any more.
+#[tokio::test]
+async fn what_is_read_at_the_end_goes_when_nobody_reads_any_more() {
+    let server = Server::start().await;
+    let gate = server.scratch().join("gate");
+    let script = format!(
+        "seq 300; while [ ! -e {} ]; do sleep 0.01; done; echo over",
+        gate.display()
+    );
+    let job = id(&server.submit(&json!({ "script": script })).await);
+    server.says(&job, "300").await;
+    let path = format!("/jobs/{job}/output?follow");
+    let mut lines = Vec::new();
+    for _ in 0..4 {
+        let mut reading = Lines::new(server.request(Method::GET, &path).send().await.unwrap());
+        assert_eq!(reading.next().await.as_deref(), Some("1"));
+        lines.push(reading);
+    }
+    fs::write(&gate, "").unwrap();
+    server.finished(&job).await;
+    for mut reading in lines {
+        let mut last = None;
+        while let Some(line) = reading.next().await {
+            last = Some(line);
+        }
+        assert_eq!(last.as_deref(), Some("over"));
+    }
+    needs_no_files(&server, &job).await;
+    assert!(server.text(&job).await.ends_with("300\nover\n"));
+}
+
+/// Who waits for output of a job that has not begun finds it when the job is over, wherever it is then.
+#[tokio::test]
+async fn who_follows_from_before_the_start_has_all_of_it() {
+    let server = Server::builder().args(["--max-running", "1"]).start().await;
+    for round in 0..15 {
+        let first = id(&server.submit(&json!({"command": ["sleep", "0.05"]})).await);
+        let body = json!({"command": ["echo", format!("line {round}")]});
+        let mut follows = Vec::new();
+        let jobs: Vec<String> = [server.submit(&body).await, server.submit(&body).await]
+            .iter()
+            .map(id)
+            .collect();
+        for job in &jobs {
+            let path = format!("/jobs/{job}/output?follow");
+            let request = server.request(Method::GET, &path);
+            let records = request.header("accept", "application/x-ndjson");
+            follows.push(server.send(records));
+        }
+        for follow in futures_util::future::join_all(follows).await {
+            let body = String::from_utf8(follow.body).unwrap();
+            assert!(
+                body.contains(&format!(r#""text":"line {round}\n""#)),
+                "{body}"
+            );
+            assert!(!body.contains(r#""type":"gap""#), "{body}");
+        }
+        server.finished(&first).await;
+    }
+}
+
 /// What an attempt has written stays in the files, which the next one goes on with; at the end, the log of all is in the store.
 #[tokio::test]
 async fn the_output_of_all_attempts_is_one_log() {

@@ -330,7 +330,7 @@ impl Telling<'_> {
             // Looked at before the output is read: what is over then has all of its output on disk.
             let job = self.follow.state.borrow_and_update().clone();
             if job.state.is_terminal() {
-                self.log.expect(job.output).await;
+                self.log.recorded = Some(job.output);
             }
             if let Some(output) = &mut self.follow.output {
                 output.borrow_and_update();
@@ -415,6 +415,8 @@ pub(super) struct Log {
     /// `None` while there is no output, and while it is read from elsewhere.
     reader: Option<Reader>,
     at: u64,
+    /// What is known of the output of a job that is over, if the reader has not been told.
+    recorded: Option<OutputTotals>,
 }
 
 impl Log {
@@ -424,27 +426,27 @@ impl Log {
             id,
             reader: beginning.reader,
             at: beginning.first,
+            recorded: None,
         }
     }
 
     /// The files of the job, once it has any.
-    async fn open(&mut self) {
+    async fn open(&mut self) -> io::Result<()> {
         if self.reader.is_none() {
-            self.reader = self.manager.started_output(self.id).await;
+            let started = self.manager.started_output(self.id).await;
+            self.reader = started.map_err(io::Error::other)?;
         }
-    }
-
-    /// Tells what is known of the output of a job that is over.
-    async fn expect(&mut self, recorded: OutputTotals) {
-        self.open().await;
-        self.reader
-            .get_or_insert_with(Reader::empty)
-            .expect(recorded);
+        Ok(())
     }
 
     /// The next message with output; `None` if there is no more for now.
     async fn next(&mut self) -> io::Result<Option<Message>> {
-        self.open().await;
+        self.open().await?;
+        if let Some(recorded) = self.recorded.take() {
+            self.reader
+                .get_or_insert_with(Reader::empty)
+                .expect(recorded);
+        }
         let Some(mut reader) = self.reader.take() else {
             return Ok(None);
         };

@@ -26,7 +26,7 @@ use crate::headers::{FIRST_OFFSET, LAST_EVENT_ID};
 use crate::problem::{ApiError, Place, Violation};
 use crate::streams::Permit;
 use job::{Job, JobId, State};
-use manager::{Follow, Manager, Reading};
+use manager::{Follow, Manager, Reading, RequestError};
 use protocol::output::Reader;
 
 /// How often something is sent to those that would else hear nothing.
@@ -114,7 +114,8 @@ pub(crate) async fn begin(
         // It knows what there must be.
         Some(api.manager.output_of(job).await?)
     } else {
-        api.manager.started_output(job.id).await
+        let started = api.manager.started_output(job.id).await;
+        started.map_err(RequestError::from)?
     };
     match reader {
         None if matches!(selection.begin, Begin::Offset(offset) if offset > 0) => {
@@ -259,7 +260,7 @@ impl Follower {
             let job = self.state.borrow_and_update().clone();
             let ended = job.state.is_terminal();
             if ended {
-                self.open().await;
+                self.open().await?;
                 if let Some(records) = &mut self.records {
                     records.expect(job.output);
                 }
@@ -327,12 +328,14 @@ impl Follower {
     }
 
     /// The files of the job, once it has any.
-    async fn open(&mut self) {
+    async fn open(&mut self) -> io::Result<()> {
         if let Some(records) = &mut self.records
             && records.reader.is_none()
         {
-            records.reader = self.manager.started_output(self.id).await;
+            let started = self.manager.started_output(self.id).await;
+            records.reader = started.map_err(io::Error::other)?;
         }
+        Ok(())
     }
 
     async fn read(&mut self, told: Option<u64>, flush: bool) -> io::Result<Chunk> {
@@ -347,7 +350,7 @@ impl Follower {
             });
         }
         self.has_looked = true;
-        self.open().await;
+        self.open().await?;
         let records = self.records.as_ref().ok_or_else(broken)?;
         let shared = told.and_then(|told| Key::of(records, told));
         if let Some(key) = shared.filter(|_| !is_told_all) {

@@ -165,7 +165,7 @@ impl Gauges {
         );
         r.register_with_unit(
             "store",
-            "Size of the store on disk, without output",
+            "Size of the store on disk, without output in files",
             Unit::Bytes,
             g.store_bytes.clone(),
         );

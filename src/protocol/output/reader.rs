@@ -1,8 +1,9 @@
 //! The server's side: seeks and reads while the writer appends, rotates and unlinks.
 //!
-//! Owns nothing on disk and changes nothing. Short output may be in memory instead of files. It holds at most one segment open, which stays readable
+//! Owns nothing on disk and changes nothing. It holds at most one segment open, which stays readable
 //! after its unlinking, so a slow reader keeps one segment's worth of disk beyond the limit. It blocks
-//! on the disk: callers on an async runtime run it where blocking is allowed.
+//! on the disk: callers on an async runtime run it where blocking is allowed. Short output
+//! may be in memory in place of files.
 
 mod held;
 mod tail;

@@ -15,7 +15,7 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::directory::open_directory;
+use super::directory::{open_directory, remove};
 use super::slots::LENGTH;
 use super::{FILE, Writer, lock};
 use crate::output;
@@ -52,13 +52,21 @@ pub fn set_aside(jobs: BorrowedFd<'_>, job: JobId, is_output_elsewhere: bool) ->
     Ok(true)
 }
 
-/// Removes the output of a job that is over and whose output is kept elsewhere, unless somebody reads it.
-pub fn remove_output(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<()> {
-    let directory = File::from(open_directory(jobs, job)?);
-    match directory.try_lock() {
-        Ok(()) => output::remove(&directory),
-        Err(_) => Ok(()),
+/// Removes the directory of a job that is over and whose output is kept elsewhere, with all that is in it; `false` if somebody
+/// reads there.
+pub fn remove_over(jobs: BorrowedFd<'_>, job: JobId) -> io::Result<bool> {
+    let directory = match open_directory(jobs, job) {
+        Ok(directory) => File::from(directory),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    // Held to the end: whoever comes to read meanwhile would find nothing.
+    if directory.try_lock().is_err() {
+        return Ok(false);
     }
+    output::remove(&directory)?;
+    remove(jobs, job)?;
+    Ok(true)
 }
 
 fn blank(directory: BorrowedFd<'_>) -> io::Result<()> {
@@ -278,7 +286,7 @@ mod tests {
         let (directory, writer) = take_spare(jobs.as_fd(), next, last).unwrap();
         drop(writer);
         assert!(crate::record::is_untidy(jobs.as_fd(), last));
-        crate::record::remove(jobs.as_fd(), last).unwrap();
+        remove(jobs.as_fd(), last).unwrap();
         drop(directory);
         assert_eq!(std::fs::read_dir(keep.path()).unwrap().count(), 0);
     }
@@ -320,12 +328,11 @@ mod tests {
         let log = log.join("00000000000000000000.log");
         std::fs::write(&log, "x").unwrap();
         let reader = open_to_read(jobs.as_fd(), job).unwrap();
-        remove_output(jobs.as_fd(), job).unwrap();
+        assert!(!remove_over(jobs.as_fd(), job).unwrap());
         assert!(log.exists());
         drop(reader);
-        remove_output(jobs.as_fd(), job).unwrap();
-        assert!(!log.exists());
-        crate::record::remove(jobs.as_fd(), job).unwrap();
+        assert!(remove_over(jobs.as_fd(), job).unwrap());
+        assert!(remove_over(jobs.as_fd(), job).unwrap());
         assert_eq!(std::fs::read_dir(keep.path()).unwrap().count(), 0);
     }
 

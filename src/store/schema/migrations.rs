@@ -162,9 +162,9 @@ pub(super) const MIGRATIONS: &[&str] = &[
             - ifnull(json_extract(job, '$.output.first_offset'), 0)), 0)
         FROM finished WHERE json_extract(job, '$.claim') IS NULL);
     UPDATE events SET output = (SELECT output FROM totals) WHERE seq = (SELECT max(seq) FROM events);",
-    // Short output of jobs that are over, so that it needs no files and is as durable as their end.
+    // Short output of jobs that are over, by the number of their row, so that one page of one tree is written.
     "CREATE TABLE outputs (
-        id BLOB NOT NULL PRIMARY KEY,
+        seq INTEGER PRIMARY KEY,
         output BLOB NOT NULL
-    ) STRICT, WITHOUT ROWID;",
+    ) STRICT;",
 ];
