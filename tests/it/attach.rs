@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::{LONG, Server, eventually, id, kill_now, unique_seconds};
+use crate::harness::{LONG, Process, Server, eventually, id, kill_now, unique_seconds};
 use crate::terminal::shell;
 use client::{Attached, Refused, attach, attach_as, attach_with, over_unix};
 
@@ -435,8 +435,15 @@ async fn an_upgrade_says_goodbye_and_the_next_server_goes_on() {
     let mut attached = attach(&server, &job, "stdin").await.unwrap();
     attached.input(b"one").await;
     attached.until("one").await;
+    let before = server.server_process().unwrap().as_raw();
     kill(server.supervisor(), Signal::SIGHUP).unwrap();
     assert_eq!(attached.end().await.code, 1001);
+    // It may still take a connection, only to say the same.
+    eventually("that server has ended", async || {
+        let is_over = Process::read(before).is_none_or(|it| it.is_zombie());
+        is_over.then_some(())
+    })
+    .await;
     let mut again = eventually("the next server", async || {
         attach(&server, &job, "stdin&offset=3").await.ok()
     })
