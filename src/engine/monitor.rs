@@ -311,7 +311,10 @@ impl Monitor {
 
     /// The job is over: its output is synced or in its last record, that is written, its cgroup removed, the server told.
     fn finish(&mut self) -> io::Result<()> {
-        self.facts.short = self.pump.short().filter(|_| self.keeps_short);
+        self.facts.short = match self.keeps_short {
+            true => self.pump.short().map(Box::new),
+            false => None,
+        };
         if self.facts.short.is_none() {
             self.sync_output();
         }

@@ -433,7 +433,7 @@ impl Runner {
         // A leader that executed nothing may write into the record later than anybody knows, and so may a rescuer's.
         let was_plain = !record.rescued && record.leader.is_some() && !self.job.spec.takes_input();
         self.is_spare = was_plain && self.origin == Origin::Ours;
-        self.short = record.short.clone().map(Arc::new);
+        self.short = record.short.as_deref().cloned().map(Arc::new);
         warning::note(self, record);
         if record.rescued {
             self.shared.metrics.rescued();

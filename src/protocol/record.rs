@@ -103,7 +103,7 @@ pub struct Record {
     pub output_waits: bool,
     /// All of its output, once the job has ended, if that is short. Its files are not synced then.
     #[serde(default)]
-    pub short: Option<Short>,
+    pub short: Option<Box<Short>>,
 }
 
 /// The writing side, in the monitor.
