@@ -200,7 +200,6 @@ impl Runner {
         self.shared.leave(self.job.id);
         self.job.state = State::Queued;
         self.publish();
-        self.answer();
         Next::Over
     }
 
