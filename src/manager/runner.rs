@@ -83,10 +83,8 @@ pub(super) struct Runner {
     refused_by: Option<Box<NodeName>>,
     /// Its directory may be another job's once it is over.
     is_spare: bool,
-    /// Its output, once it has ended, if that is short: it is not synced.
+    /// Its output, once it has ended, if that is short: it is not synced, and stored with the end of the job.
     short: Option<Arc<Short>>,
-    /// That is in the store.
-    is_output_stored: bool,
     /// Its monitor, which has made all ready and waits for the job to be durable.
     ahead: Option<MonitorLink>,
 }
@@ -136,7 +134,6 @@ impl Runner {
             refused_by: None,
             is_spare: false,
             short: None,
-            is_output_stored: false,
             ahead: None,
             shared,
             job,
@@ -187,7 +184,7 @@ impl Runner {
             let over = Over {
                 job: self.job.id,
                 is_spare: self.is_spare,
-                is_output_stored: self.is_output_stored,
+                is_output_stored: self.short.is_some(),
             };
             self.shared.job_dirs.tidy(over).await;
         }
@@ -316,17 +313,15 @@ impl Runner {
         let job = self.job.shown();
         self.told = job.state;
         failpoint::hit("end.storing");
-        let short = self.short.take();
-        let output = short.as_deref().map(outputs::encode);
-        self.is_output_stored = output.is_some();
+        let output = self.short.as_deref().map(outputs::encode);
         let store = self.shared.store.outputs();
         let finish = || store.finish(job.clone(), events.clone(), output.clone());
         let end = (job.id, "the end");
         self.shared.until_stored(end, finish, pending::<()>()).await;
         failpoint::hit("end.stored");
         self.shared.count_end(&job);
-        if let Some(short) = short {
-            self.shared.recent.remember(job.id, short);
+        if let Some(short) = &self.short {
+            self.shared.recent.remember(job.id, short.clone());
         }
         self.publish.send_replace(job.clone());
         if job.spec.workspace.is_some() {

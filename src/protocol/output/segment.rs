@@ -20,7 +20,7 @@ pub(super) enum Part {
 }
 
 impl Part {
-    const ALL: [Self; 2] = [Self::Index, Self::Log];
+    pub(super) const ALL: [Self; 2] = [Self::Index, Self::Log];
 
     fn suffix(self) -> &'static str {
         match self {
@@ -80,10 +80,7 @@ pub(super) fn use_unused(dir: impl AsFd, part: Part) -> io::Result<bool> {
 /// Removes the files that are there for output to come.
 pub(crate) fn remove_unused(dir: impl AsFd) -> io::Result<()> {
     for part in Part::ALL {
-        match unlinkat(&dir, unused(part).as_str(), UnlinkatFlags::NoRemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(errno) => return Err(errno.into()),
-        }
+        unlink_name(&dir, &unused(part))?;
     }
     Ok(())
 }
@@ -147,18 +144,28 @@ pub(super) fn unlink(dir: impl AsFd, first: u64) -> io::Result<()> {
 
 /// Unlinks one file of a segment, which need not exist.
 pub(super) fn unlink_part(dir: impl AsFd, first: u64, part: Part) -> io::Result<()> {
-    match unlinkat(dir, name(first, part).as_str(), UnlinkatFlags::NoRemoveDir) {
+    unlink_name(dir, &name(first, part))
+}
+
+fn unlink_name(dir: impl AsFd, name: &str) -> io::Result<()> {
+    match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
         Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Makes what one file of a segment holds durable; it need not exist.
+pub(super) fn sync_part(dir: impl AsFd, first: u64, part: Part) -> io::Result<()> {
+    match open(dir, first, part, OFlag::O_RDONLY)? {
+        Some(file) => file.sync_data(),
+        None => Ok(()),
     }
 }
 
 /// Makes every segment file in a job's directory durable, and that it is there.
 pub(super) fn sync(dir: impl AsFd) -> io::Result<()> {
     for (first, part) in list(&dir)? {
-        if let Some(file) = open(&dir, first, part, OFlag::O_RDONLY)? {
-            file.sync_data()?;
-        }
+        sync_part(&dir, first, part)?;
     }
     Ok(nix::unistd::fsync(&dir)?)
 }

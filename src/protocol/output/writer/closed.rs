@@ -53,7 +53,7 @@ impl ClosedSegments {
     /// Adds one that a predecessor left.
     pub(super) fn adopt(&mut self, dir: &OwnedFd, first: u64) -> io::Result<()> {
         let mut size = 0;
-        for part in [Part::Index, Part::Log] {
+        for part in Part::ALL {
             if let Some(file) = segment::open(dir, first, part, OFlag::O_RDONLY)? {
                 size += file.metadata()?.len();
             }
@@ -83,10 +83,8 @@ impl ClosedSegments {
     /// Makes those durable that are not yet.
     pub(super) fn sync(&mut self, dir: &OwnedFd) -> io::Result<()> {
         for closed in self.segments.iter_mut().filter(|closed| !closed.synced) {
-            for part in [Part::Index, Part::Log] {
-                if let Some(file) = segment::open(dir, closed.first, part, OFlag::O_RDONLY)? {
-                    file.sync_data()?;
-                }
+            for part in Part::ALL {
+                segment::sync_part(dir, closed.first, part)?;
             }
             closed.synced = true;
         }
