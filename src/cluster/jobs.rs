@@ -169,7 +169,10 @@ impl Holding {
                 }
             }
             Told::Prepare(job) => self.prepare(&job, told).await,
-            Told::Forget => self.give_files_up().await,
+            Told::Forget => {
+                self.give_files_up().await;
+                self.assigned.forget(self.id).await;
+            }
             Told::Follow(seen) => self.follow(seen, None, told).await,
             Told::Ack(seen) => self.on_ack(seen),
             Told::Ask(ticket, ask) => {

@@ -257,15 +257,10 @@ impl Holdings {
             }
             ToNode::Ask { ticket, job, ask } => self.tell(job, Told::Ask(ticket, ask)),
             ToNode::Forget(jobs) => {
-                for job in &jobs {
-                    // It may be fetching files.
-                    if let Some(task) = self.jobs.get(job) {
-                        let _ = task.send(Told::Forget);
-                    }
+                // In turn with what else is said of each: a job may come anew.
+                for job in jobs {
+                    self.tell(job, Told::Forget);
                 }
-                let assigned = self.assigned.clone();
-                self.asides
-                    .spawn(async move { assigned.forget(jobs).await });
             }
             ToNode::Welcome { .. } | ToNode::Refused { .. } => {}
         }

@@ -145,7 +145,7 @@ impl Assigned {
         };
         let stopped = self.manager.stop(id, stop).await;
         if stopped.is_ok() && self.is_gone(id, CLEARED).await.unwrap_or(false) {
-            self.forget(vec![id]).await;
+            self.forget(id).await;
         }
     }
 
@@ -355,19 +355,16 @@ impl Assigned {
         }
     }
 
-    /// Removes what is left of jobs that have ended.
-    pub async fn forget(&self, ids: Vec<JobId>) {
-        for id in ids {
-            let Ok(job) = self.manager.get(id).await else {
-                // Its files may have come before it.
-                self.give_files_up(id).await;
-                continue;
-            };
-            if !job.state.is_terminal() {
-                tracing::warn!(job.id = %id, "the hub has removed job {id}, which still runs here");
-            } else if let Err(error) = self.shared().purge(&[id]).await {
-                self.shared().store_failed(&error);
-            }
+    /// Removes what is left of a job that has ended.
+    pub async fn forget(&self, id: JobId) {
+        let Ok(job) = self.manager.get(id).await else {
+            // Its files may have come before it.
+            return self.give_files_up(id).await;
+        };
+        if !job.state.is_terminal() {
+            tracing::warn!(job.id = %id, "the hub has removed job {id}, which still runs here");
+        } else if let Err(error) = self.shared().purge(&[id]).await {
+            self.shared().store_failed(&error);
         }
     }
 }

@@ -260,26 +260,13 @@ impl NodeBook {
     /// Where is the node that has the job?
     pub(super) fn find(self: &Arc<Self>, name: &NodeName, job: JobId) -> Found {
         let mut books = self.books();
-        books.last_ticket += 1;
-        let number = books.last_ticket;
-        let Some(node) = books.nodes.get_mut(name) else {
-            return Found::Unknown;
-        };
-        let Some(link) = &mut node.link else {
-            return Found::Away(node.since.0 + self.lost_after);
-        };
-        let (sender, inbox) = mpsc::unbounded_channel();
-        link.jobs.insert(job, (number, sender));
-        Found::Linked(NodeLink {
-            book: self.clone(),
-            node: name.clone(),
-            store: node.saved.store.clone(),
-            epoch: link.epoch,
-            job,
-            number,
-            outgoing: link.outgoing.clone(),
-            inbox,
-        })
+        match NodeLink::of(self, &mut books, name, job) {
+            Some(link) => Found::Linked(link),
+            None => match books.nodes.get(name) {
+                Some(node) => Found::Away(node.since.0 + self.lost_after),
+                None => Found::Unknown,
+            },
+        }
     }
 
     /// Is nothing left of a job that a node had? `false` if the node cannot say so within this time.

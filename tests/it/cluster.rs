@@ -168,8 +168,20 @@ impl Cluster {
         text.lines().map(kind).collect()
     }
 
+    /// Lets a node have no new jobs with `POST`, and again with `DELETE`.
+    async fn drain(&self, name: &str, method: Method) -> Value {
+        let request = self.hub.request(method, &format!("/nodes/{name}/drain"));
+        let reply = self.hub.send(request).await;
+        assert_eq!(reply.status, 200, "{reply}");
+        reply.json()
+    }
+
     fn arm(&self, place: &str) {
-        fs::write(self.failpoints.path().join(place), "").unwrap();
+        self.arm_with(place, "");
+    }
+
+    fn arm_with(&self, place: &str, what: &str) {
+        fs::write(self.failpoints.path().join(place), what).unwrap();
     }
 
     fn is_armed(&self, place: &str) -> bool {
@@ -263,13 +275,7 @@ async fn a_job_waits_for_the_first_node_and_a_drained_one_gets_none() {
         (&json!("succeeded"), &json!("n1"))
     );
 
-    let drain = async |method: Method| {
-        let request = cluster.hub.request(method, "/nodes/n1/drain");
-        let reply = cluster.hub.send(request).await;
-        assert_eq!(reply.status, 200, "{reply}");
-        reply.json()
-    };
-    let node = drain(Method::POST).await;
+    let node = cluster.drain("n1", Method::POST).await;
     assert_eq!(
         (&node["draining"], &node["accepting"]),
         (&json!(true), &json!(false))

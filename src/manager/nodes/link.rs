@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::{Node, NodeBook};
+use super::{Books, Node, NodeBook};
 use job::{JobId, NodeName};
 use protocol::wire::link::{Ask, FromNode, ToNode};
 
@@ -53,6 +53,41 @@ pub(crate) struct NodeLink {
 }
 
 impl NodeLink {
+    /// What the node says of the job comes here from now on, and to nobody else; `None` if it is not connected.
+    pub(super) fn of(
+        book: &Arc<NodeBook>,
+        books: &mut Books,
+        node: &NodeName,
+        job: JobId,
+    ) -> Option<Self> {
+        books.last_ticket += 1;
+        let number = books.last_ticket;
+        let known = books.nodes.get_mut(node)?;
+        let link = known.link.as_mut()?;
+        let (sender, inbox) = mpsc::unbounded_channel();
+        link.jobs.insert(job, (number, sender));
+        Some(Self {
+            book: book.clone(),
+            node: node.clone(),
+            store: known.saved.store.clone(),
+            epoch: link.epoch,
+            job,
+            number,
+            outgoing: link.outgoing.clone(),
+            inbox,
+        })
+    }
+
+    /// The same, if nobody else has it.
+    pub(crate) fn if_free(book: &Arc<NodeBook>, node: &NodeName, job: JobId) -> Option<Self> {
+        let mut books = book.books();
+        let is_taken = books.link(node)?.jobs.contains_key(&job);
+        match is_taken {
+            true => None,
+            false => Self::of(book, &mut books, node, job),
+        }
+    }
+
     /// What the node says of the job; `None` once the link has ended.
     pub(crate) async fn receive(&mut self) -> Option<FromNode> {
         self.inbox.recv().await
@@ -65,23 +100,47 @@ impl NodeLink {
 
     /// Asks; gives the ticket of the answer.
     pub(crate) fn ask(&self, ask: Ask) -> u64 {
-        let ticket = {
-            let mut books = self.book.books();
-            books.last_ticket += 1;
-            books.last_ticket
-        };
-        let job = self.job;
+        self.ask_with(&mut self.book.books(), ask)
+    }
+
+    fn ask_with(&self, books: &mut Books, ask: Ask) -> u64 {
+        books.last_ticket += 1;
+        let (ticket, job) = (books.last_ticket, self.job);
         self.send(ToNode::Ask { ticket, job, ask });
         ticket
+    }
+
+    /// Asks, unless somebody else has had the link since: what is asked must not strike what that one has sent there.
+    pub(crate) fn ask_if_held(&self, ask: Ask) -> bool {
+        let mut books = self.book.books();
+        let is_held = self.is_held(&mut books);
+        if is_held {
+            self.ask_with(&mut books, ask);
+        }
+        is_held
+    }
+
+    /// Has the node remove what is left of the job, unless somebody else has had the link since.
+    pub(crate) fn forget_if_held(&self) {
+        let mut books = self.book.books();
+        if self.is_held(&mut books) {
+            self.send(ToNode::Forget(vec![self.job]));
+        }
+    }
+
+    fn is_held(&self, books: &mut Books) -> bool {
+        books.link(&self.node).is_some_and(|link| {
+            let holder = link.jobs.get(&self.job);
+            link.epoch == self.epoch && holder.is_some_and(|(number, _)| *number == self.number)
+        })
     }
 }
 
 impl Drop for NodeLink {
     fn drop(&mut self) {
         let mut books = self.book.books();
-        if let Some(link) = books.link(&self.node)
-            && link.epoch == self.epoch
-            && (link.jobs.get(&self.job)).is_some_and(|(number, _)| *number == self.number)
+        if self.is_held(&mut books)
+            && let Some(link) = books.link(&self.node)
         {
             link.jobs.remove(&self.job);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::LookupError;
-use crate::nodes::{Found, Left, NodeBook};
+use crate::nodes::{Found, Left, NodeBook, NodeLink};
 use crate::shared::Shared;
 use job::event::{Event, What};
 use job::life::Stop;
@@ -240,8 +240,16 @@ pub(crate) async fn keep_stop(
     Ok(shared.store.finish(Arc::new(job), vec![event]).await?)
 }
 
-/// Ends an attempt that a node still has, if another one has been begun in its place.
+/// Ends an attempt that a node still has, if another one has been begun in its place. Whoever sends that one to the same
+/// node takes the link; the node itself then ends the old one first.
 async fn end_superseded(shared: Arc<Shared>, node: NodeName, id: JobId, fence: u32) {
+    let Some(nodes) = shared.nodes.clone() else {
+        return;
+    };
+    // Before the job is looked at: who takes the link later is seen by that.
+    let Some(link) = NodeLink::if_free(&nodes, &node, id) else {
+        return;
+    };
     // What is not known here is left alone: it may be newer than a backup that this hub was restored from.
     let Ok(job) = shared.get_any(id).await else {
         return;
@@ -250,20 +258,17 @@ async fn end_superseded(shared: Arc<Shared>, node: NodeName, id: JobId, fence: u
     if present == Some(fence) || job.last_fence() < fence {
         return;
     }
-    let Some(nodes) = shared.nodes.clone() else {
-        return;
-    };
-    tracing::info!(job.id = %id, %node, "node {node} still has an attempt of job {id} that was given up for lost: it is ended");
+    tokio::task::block_in_place(|| linux::failpoint::hit("superseded.looked"));
     let stop = Stop {
         reason: Some("it has started again on another node".to_owned()),
         force: true,
         ..Stop::for_cause(Cause::Superseded)
     };
-    nodes.ask_blindly(&node, id, Ask::Stop(stop));
-    if nodes.is_gone(&node, id, PATIENCE).await
-        && let Ok(job) = shared.get_any(id).await
-        && job.claim.as_ref().is_none_or(|claim| claim.node != node)
-    {
-        nodes.forget_jobs(vec![(node, id)]);
+    if !link.ask_if_held(Ask::Stop(stop)) {
+        return;
+    }
+    tracing::info!(job.id = %id, %node, "node {node} still has an attempt of job {id} that was given up for lost: it is ended");
+    if nodes.is_gone(&node, id, PATIENCE).await {
+        link.forget_if_held();
     }
 }
