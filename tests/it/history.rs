@@ -302,6 +302,16 @@ impl Client {
         }
     }
 
+    /// Those that only a stop ends may have every place that another one can have.
+    async fn leave_room(&mut self) {
+        let is_long = |known: &Known| known.sleeps.is_some() && known.end.is_none();
+        let long = self.jobs.iter().filter(|(_, known)| is_long(known));
+        let long: Vec<String> = long.map(|(id, _)| id.clone()).collect();
+        for id in long {
+            self.stop(&id).await;
+        }
+    }
+
     /// Goes on until it is told that it is enough.
     async fn work(mut self, submitted: Arc<AtomicU32>, is_over: Arc<AtomicBool>) -> Self {
         let mut number = 0;
@@ -324,7 +334,10 @@ impl Client {
                 if self.jobs[&old].sleeps.is_some() {
                     self.stop(&old).await;
                 }
-                let _ = self.client.get(&format!("/jobs/{old}?wait=1")).await;
+                let reply = self.client.get(&format!("/jobs/{old}?wait=1")).await;
+                if !is_finished(&reply.json()) {
+                    self.leave_room().await;
+                }
             }
         }
         self
