@@ -156,7 +156,9 @@ impl Holding {
                 let fence = claim.map_or(0, |claim| claim.fence);
                 // Before there is something to tell.
                 let listening = self.assigned.listen(self.id);
-                match self.assigned.take(*assignment).await {
+                // A link that has ended is not held up by what does not: over the next one it is assigned again.
+                let is_wanted = || !told.is_closed();
+                match self.assigned.take(*assignment, is_wanted).await {
                     Ok(is_new) => {
                         self.is_prepared = false;
                         let listening = is_new.then_some(listening);

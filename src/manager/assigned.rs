@@ -143,6 +143,9 @@ impl Assigned {
             force: true,
             ..Stop::for_cause(Cause::Superseded)
         };
+        if linux::failpoint::fail("superseded.stopping").is_err() {
+            return;
+        }
         let stopped = self.manager.stop(id, stop).await;
         if stopped.is_ok() && self.is_gone(id, CLEARED).await.unwrap_or(false) {
             self.forget(id).await;
@@ -150,15 +153,20 @@ impl Assigned {
     }
 
     /// Takes a job: durable when this returns, and started as soon as it can be. One that is there already is left as it
-    /// is. `true`: nothing of it was ever here before.
+    /// is. `true`: nothing of it was ever here before. What an attempt before has left is ended first, for as long as the job
+    /// is still wanted.
     ///
     /// # Errors
     /// If it is certain that nothing of it is stored.
-    pub async fn take(&self, assignment: Assignment) -> Result<bool, NotTaken> {
+    pub async fn take(
+        &self,
+        assignment: Assignment,
+        is_wanted: impl Fn() -> bool,
+    ) -> Result<bool, NotTaken> {
         let Assignment { job, secrets } = assignment;
         let id = job.id;
         let is_new = self.is_new(id).await;
-        if !is_new && self.make_room(&job).await {
+        if !is_new && self.make_room(&job, is_wanted).await? {
             return Ok(false);
         }
         let is_whole = job.spec.workspace.is_none() || self.shared().workspaces.handover.has(id);
@@ -202,19 +210,22 @@ impl Assigned {
 
     /// Ends an attempt that the hub has given up for lost, before another one comes in its place. `true`: this one is
     /// there already.
-    async fn make_room(&self, job: &Job) -> bool {
+    async fn make_room(&self, job: &Job, is_wanted: impl Fn() -> bool) -> Result<bool, NotTaken> {
         // What has no claim yet gets the next one.
         let next = job.last_fence().saturating_add(1);
         let fence = job.claim.as_ref().map_or(next, |claim| claim.fence);
-        loop {
+        while is_wanted() {
             match self.fence_of(job.id).await {
-                Ok(Some(present)) if present >= fence => return true,
+                Ok(Some(present)) if present >= fence => return Ok(true),
                 Ok(Some(_)) => self.clear(job.id).await,
-                Ok(None) => return false,
+                Ok(None) => return Ok(false),
                 Err(error) => self.shared().store_failed(&error),
             }
             until(Some(Instant::now() + LOOK_AGAIN)).await;
         }
+        Err(NotTaken::for_now(
+            "what an attempt before has left has not ended",
+        ))
     }
 
     async fn accept(&self, job: Job, secrets: Secrets) -> Result<(), SubmitError> {

@@ -29,11 +29,7 @@ pub(super) async fn remove(shared: &Arc<Shared>, unfinished: HashSet<JobId>) {
                 && job.state.is_terminal()
             {
                 let stored = removing.store.outputs().get(id).await;
-                let over = Over {
-                    job: id,
-                    is_spare: false,
-                    is_output_stored: matches!(stored, Ok(Some(_))),
-                };
+                let over = Over::of(&job, false, matches!(stored, Ok(Some(_))));
                 removing.job_dirs.tidy(over).await;
             }
             if removing.shutdown.has_begun() {

@@ -53,6 +53,19 @@ pub(super) struct Over {
     pub(super) is_spare: bool,
     /// Its output is in the store.
     pub(super) is_output_stored: bool,
+    /// Its last attempt, where another one may come: a hub may give a node the same job again.
+    pub(super) attempt: Option<u32>,
+}
+
+impl Over {
+    pub(super) fn of(job: &Job, is_spare: bool, is_output_stored: bool) -> Self {
+        Self {
+            job: job.id,
+            is_spare,
+            is_output_stored,
+            attempt: job.claim.as_ref().map(|_| job.attempt),
+        }
+    }
 }
 
 impl JobDirs {
@@ -241,6 +254,9 @@ impl JobDirs {
     }
 
     fn tidy_now(&self, over: Over) {
+        if over.attempt.is_some_and(|it| self.has_later(over.job, it)) {
+            return;
+        }
         if over.is_spare && self.set_aside(over) {
             return;
         }
@@ -261,6 +277,16 @@ impl JobDirs {
             }
         }
         self.remove_record_now(over.job);
+    }
+
+    /// Is the directory another attempt's by now, or is one just being made? Blocks.
+    fn has_later(&self, id: JobId, attempt: u32) -> bool {
+        let opened = record::open_directory(self.jobs.as_fd(), id);
+        let found = opened.and_then(|directory| record::read(directory.as_fd(), id));
+        found.is_ok_and(|found| {
+            let newest = found.and_then(|it| it.record);
+            newest.is_none_or(|it| it.attempt > attempt)
+        })
     }
 
     /// Keeps the directory of a job that is over for another; `false` if that cannot be. Blocks.

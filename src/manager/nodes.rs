@@ -243,6 +243,11 @@ impl NodeBook {
         self.books().account.release(job);
     }
 
+    /// A job that was given up for lost still runs on its node; `true` if that was not known.
+    pub(super) fn is_left(&self, name: &NodeName, job: JobId, weight: u32) -> bool {
+        self.books().account.is_left(name, job, weight)
+    }
+
     /// A job that was given up for lost has not been on its node, or is gone from it; `true` if there is room for it now.
     pub(super) fn is_left_no_more(&self, name: &NodeName, job: JobId) -> bool {
         self.books().account.is_left_no_more(name, job)

@@ -181,11 +181,7 @@ impl Runner {
         // It is accepted, whoever starts it.
         self.answer();
         if self.told.is_terminal() {
-            let over = Over {
-                job: self.job.id,
-                is_spare: self.is_spare,
-                is_output_stored: self.short.is_some(),
-            };
+            let over = Over::of(&self.job, self.is_spare, self.short.is_some());
             self.shared.job_dirs.tidy(over).await;
         }
     }

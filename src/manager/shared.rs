@@ -252,6 +252,8 @@ impl Shared {
                 if job.state == State::Lost {
                     nodes.ask_blindly(&claim.node, job.id, Ask::Stop(stop.clone()));
                     late::keep_stop(self, job.id, stop).await?;
+                    // The node may have come between the two, and has been asked nothing.
+                    nodes.ask_blindly(&claim.node, job.id, Ask::Stop(stop.clone()));
                     return self.get(job.id).await;
                 }
             }

@@ -8,6 +8,7 @@ mod files;
 mod history;
 mod loss;
 mod placement;
+mod restart;
 pub(crate) mod tls;
 
 use std::collections::HashMap;
@@ -182,6 +183,10 @@ impl Cluster {
 
     fn arm_with(&self, place: &str, what: &str) {
         fs::write(self.failpoints.path().join(place), what).unwrap();
+    }
+
+    fn disarm(&self, place: &str) {
+        fs::remove_file(self.failpoints.path().join(place)).unwrap();
     }
 
     fn is_armed(&self, place: &str) -> bool {

@@ -211,6 +211,12 @@ impl Account {
         }
     }
 
+    /// A job that was given up for lost runs on a node; `true` if it took no room there until now.
+    pub(super) fn is_left(&mut self, name: &NodeName, job: JobId, weight: u32) -> bool {
+        let jobs = self.left.entry(name.clone()).or_default();
+        jobs.insert(job, weight).is_none()
+    }
+
     /// Such a job is gone from a node; `true` if it took room there until now.
     pub(super) fn is_left_no_more(&mut self, name: &NodeName, job: JobId) -> bool {
         let jobs = self.left.get_mut(name);

@@ -216,7 +216,10 @@ impl<'a> Away<'a> {
                         return left;
                     }
                 }
-                FromNode::Answer { answered, .. } => self.on_answer(answered).await,
+                FromNode::Answer { answered, .. } => {
+                    self.keep_granted(std::slice::from_ref(&answered));
+                    self.on_answer(answered).await;
+                }
                 FromNode::NotHeld { .. } => {
                     let why = "does not have the job any more".to_owned();
                     return Left::Then(self.lose(why).await);
@@ -306,14 +309,8 @@ impl<'a> Away<'a> {
             return;
         };
         let Pending {
-            amendment,
-            stop,
-            reply,
+            amendment, reply, ..
         } = pending;
-        if let (Some(_), Ok(_), Some(claim)) = (stop, &result, &mut self.runner.job.claim) {
-            // Stored with what comes of it. Until then it would be asked again, which changes nothing.
-            claim.stop = None;
-        }
         let result = match (result, amendment) {
             // By the time it is asked again, it is in the store.
             (Ok(_), Some(_)) if self.runner.job.state.is_terminal() => Err(RequestError::Changed),
@@ -365,6 +362,7 @@ impl<'a> Away<'a> {
             return None;
         }
         let is_over = report.job.state.is_terminal();
+        let is_stopped = self.keep_granted(&report.answers);
         let ack = (!report.unconfirmed).then_some(ToNode::Ack {
             job: report.job.id,
             seen: report.seen,
@@ -396,8 +394,8 @@ impl<'a> Away<'a> {
             return Some(self.on_end(link, events, ack, report.answers).await);
         }
         // What nothing is told of yet is stored with what comes next: until then it is asked anew of the node, as a start
-        // is of a monitor.
-        if !events.is_empty() || is_first && runner.job.spec.workspace.is_some() {
+        // is of a monitor. But the node may be lost before.
+        if !events.is_empty() || is_stopped || is_first && runner.job.spec.workspace.is_some() {
             failpoint::hit("report.storing");
             if !store_and_ask(self, link, events).await {
                 return Some(Left::Then(Next::Over));
@@ -462,7 +460,9 @@ impl<'a> Away<'a> {
 
     /// The node will not tell how the job ends. It may still run there.
     async fn lose(&mut self, why: String) -> Next {
+        self.hold_stops();
         let runner = &mut *self.runner;
+        let restart = restart::wanted(&runner.job, &self.held);
         let node = runner.job.claim.as_ref().map(|it| it.node.to_string());
         mirror::end(
             &mut runner.job,
@@ -473,7 +473,7 @@ impl<'a> Away<'a> {
             "node {} {why}: nobody knows how the job ended, or whether it still runs there",
             node.unwrap_or_default()
         ));
-        if let Some(claim) = restart::wanted(&runner.job, &self.held) {
+        if let Some(claim) = restart {
             let next = restart::elsewhere(runner, &claim).await;
             for (asked, _) in std::mem::take(&mut self.held) {
                 unreachable_now(asked);

@@ -294,56 +294,6 @@ async fn a_restarted_job_may_come_back_to_the_node_that_it_was_lost_with() {
     assert_eq!(begun.lines().count(), 2, "{begun}");
 }
 
-/// Whoever ends what is left of the first attempt is held up until the second one runs on the same node: that one is left
-/// alone, with what it has recorded.
-#[tokio::test]
-async fn what_ends_a_superseded_attempt_strikes_no_later_one() {
-    const LOOKED: &str = "superseded.looked";
-    let args = ["--role", "api", "--node-lost-after-seconds", "1"];
-    let mut cluster = Cluster::start_with(1, &args).await;
-    let gate = cluster.hub.scratch().join("gate");
-    let script = format!(
-        "echo attempt $PROCESSION_ATTEMPT; until test -e {}; do sleep 0.05; done",
-        gate.display()
-    );
-    let body = json!({"script": script, "on_node_loss": "restart"});
-    let id = id(&cluster.hub.submit(&body).await);
-    cluster.hub.says(&id, "attempt 1\n").await;
-    cluster.nodes[0].kill_supervisor();
-    eventually("it waits for a node", async || {
-        let job = cluster.hub.job(&id).await;
-        (job["state_reason"] == "no_matching_node").then_some(())
-    })
-    .await;
-    cluster.arm_with(LOOKED, "wait");
-    cluster.drain("n1", Method::POST).await;
-    let again = cluster.node_builder("n1");
-    cluster.nodes[0].start_again(again).await;
-    eventually("it is looked", async || {
-        (!cluster.is_armed(LOOKED)).then_some(())
-    })
-    .await;
-    cluster.drain("n1", Method::DELETE).await;
-    cluster.hub.says(&id, "attempt 2\n").await;
-    cluster.arm(LOOKED);
-    eventually("it goes on", async || {
-        (!cluster.is_armed(LOOKED)).then_some(())
-    })
-    .await;
-    // What it says to the node comes before what is asked now.
-    let path = format!("/jobs/{id}/signal");
-    let sent = cluster.hub.post(&path, &json!({"signal": "WINCH"})).await;
-    assert_eq!(sent.status, 200, "{sent}");
-    std::fs::write(&gate, "").unwrap();
-    let ended = cluster.hub.finished(&id).await;
-    assert_eq!(
-        (&ended["state"], &ended["attempt"]),
-        (&json!("succeeded"), &json!(2)),
-        "{ended:#}"
-    );
-    assert_eq!(cluster.hub.text(&id).await, "attempt 2\n");
-}
-
 /// What was given up for lost and still runs takes room on its node: nothing is sent there to wait for its end.
 #[tokio::test]
 async fn a_lost_job_that_still_runs_takes_its_nodes_room() {
@@ -484,4 +434,43 @@ async fn a_node_whose_server_or_whole_service_is_started_again_keeps_its_jobs() 
     let ended = cluster.hub.finished(&id).await;
     assert_eq!(ended["exit"]["code"], 6, "{ended:#}");
     assert_eq!(cluster.hub.text(&id).await, "a\nb\n");
+}
+
+/// The hub has removed what it knew of a lost job, which then ends on its node: that has room again.
+#[tokio::test]
+async fn a_lost_job_that_is_removed_takes_no_room_once_it_has_ended() {
+    let args = [
+        "--role",
+        "api",
+        "--node-lost-after-seconds",
+        "1",
+        "--max-finished",
+        "1",
+    ];
+    let mut cluster = Cluster::start_with(1, &args).await;
+    let gate = cluster.hub.scratch().join("gate");
+    let script = format!(
+        "echo begun; until test -e {}; do sleep 0.05; done",
+        gate.display()
+    );
+    let body = json!({"script": script});
+    let id = id(&cluster.hub.submit(&body).await);
+    cluster.hub.says(&id, "begun\n").await;
+    cluster.nodes[0].kill_supervisor();
+    assert_eq!(cluster.hub.finished(&id).await["state"], "lost");
+    let again = cluster.node_builder("n1");
+    cluster.nodes[0].start_again(again).await;
+    cluster.connected("n1", true).await;
+    cluster.hub.run(&json!({"command": ["true"]})).await;
+    eventually("it is removed", async || {
+        let job = cluster.hub.get(&format!("/jobs/{id}")).await;
+        (job.status == 404).then_some(())
+    })
+    .await;
+    assert_eq!(cluster.node("n1").await["jobs"], 1);
+    std::fs::write(&gate, "").unwrap();
+    eventually("the node has room", async || {
+        (cluster.node("n1").await["jobs"] == 0).then_some(())
+    })
+    .await;
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::late;
 use super::place::{self, wait_again};
 use crate::RequestError;
 use crate::nodes::{Found, NodeBook, NodeLink};
@@ -109,6 +110,9 @@ async fn converse(
             }
             Woken::Asked(JobRequest::Stop(stop, reply)) => {
                 link.send(ToNode::Forget(vec![id]));
+                drop(link);
+                // What an attempt before has left there would have been ended for this one.
+                late::end_last_superseded(&runner.shared, &runner.job);
                 return Err(runner.cancel((stop, reply)).await);
             }
             Woken::Asked(JobRequest::Relay(_, reply)) => {

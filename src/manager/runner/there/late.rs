@@ -125,14 +125,19 @@ async fn hear_from(shared: &Arc<Shared>, nodes: &Arc<NodeBook>, id: JobId) -> Op
                     exit: there.exit,
                     finished_at: there.finished_at,
                 };
+                let is_over = late.state.is_terminal();
                 if !note(shared, id, &late, Some(there)).await {
-                    return None;
+                    // The hub has no such job any more, and the node nothing of it.
+                    return is_over.then_some(late.node);
+                }
+                if !is_over && nodes.is_left(&late.node, id, job.spec.weight) {
+                    shared.nodes_changed();
                 }
                 if !report.unconfirmed {
                     let seen = report.seen;
                     link.send(ToNode::Ack { job: id, seen });
                 }
-                if late.state.is_terminal() {
+                if is_over {
                     return Some(late.node);
                 }
             }
@@ -240,6 +245,14 @@ pub(crate) async fn keep_stop(
     Ok(shared.store.finish(Arc::new(job), vec![event]).await?)
 }
 
+/// Ends what is left of the last attempt that was given up for lost, if its node is there.
+pub(super) fn end_last_superseded(shared: &Arc<Shared>, job: &Job) {
+    let lost = job.attempts.last().and_then(|it| it.lost_with.as_deref());
+    if let Some((node, fence)) = lost {
+        shared.spawn(end_superseded(shared.clone(), node.clone(), job.id, *fence));
+    }
+}
+
 /// Ends an attempt that a node still has, if another one has been begun in its place. Whoever sends that one to the same
 /// node takes the link; the node itself then ends the old one first.
 async fn end_superseded(shared: Arc<Shared>, node: NodeName, id: JobId, fence: u32) {
@@ -254,8 +267,9 @@ async fn end_superseded(shared: Arc<Shared>, node: NodeName, id: JobId, fence: u
     let Ok(job) = shared.get_any(id).await else {
         return;
     };
-    let present = job.claim.as_ref().map(|claim| claim.fence);
-    if present == Some(fence) || job.last_fence() < fence {
+    // The node has this attempt by right, or has had a later one, which ended this one.
+    let is_its_own = job.claim.as_ref().is_some_and(|claim| claim.node == node);
+    if is_its_own || job.last_fence() < fence {
         return;
     }
     tokio::task::block_in_place(|| linux::failpoint::hit("superseded.looked"));

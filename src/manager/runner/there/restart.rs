@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::store;
+use super::{late, store};
 use crate::chains;
 use crate::runner::requests::JobRequest;
 use crate::runner::{Next, Runner};
@@ -15,12 +15,14 @@ use job::retry::ATTEMPTS_MAX;
 use job::{Claim, Job, State};
 use linux::{clock, failpoint};
 
-/// The claim that is given up for another attempt; `None` if there is to be none.
+/// The claim that is given up for another attempt when the node is lost; `None` if there is to be none, as for a job that is
+/// being stopped.
 pub(super) fn wanted(job: &Job, held: &VecDeque<(JobRequest, Instant)>) -> Option<Claim> {
     let claim = job.claim.as_deref()?;
     let is_stopped = |(asked, _): &(JobRequest, Instant)| matches!(asked, JobRequest::Stop(..));
     let again = job.spec.on_node_loss == OnNodeLoss::Restart
         && job.attempt < ATTEMPTS_MAX
+        && job.state != State::Stopping
         && claim.stop.is_none()
         && !held.iter().any(is_stopped);
     again.then(|| claim.clone())
@@ -34,7 +36,7 @@ pub(super) async fn elsewhere(runner: &mut Runner, claim: &Claim) -> Next {
     let events = event::between(runner.told, &ended, &runner.job);
     runner.told = State::Queued;
     runner.is_counted = false;
-    failpoint::hit("restart.storing");
+    tokio::task::block_in_place(|| failpoint::hit("restart.storing"));
     // The slot is not another one's before: the next server would find it taken.
     if !store(runner, events).await {
         return Next::Over;
@@ -49,6 +51,8 @@ pub(super) async fn elsewhere(runner: &mut Runner, claim: &Claim) -> Next {
     runner.shared.room.enter(ticket, Some(slot));
     chains::linked(&runner.shared, id);
     runner.publish.send_replace(runner.job.shown());
+    // The node may have come back before this was shown, and was told nothing.
+    late::end_last_superseded(&runner.shared, &runner.job);
     runner.answer();
     runner.shared.grant();
     Next::Wait(has_slot, None)

@@ -1,13 +1,37 @@
-//! Stops that do not reach the node of a job.
+//! Stops of a job on another node: they count whether they reach that node or not, and whether it is there in the end or not.
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::{Away, store};
 use crate::RequestError;
 use crate::runner::Stopping;
 use crate::runner::requests::JobRequest;
+use protocol::wire::link::Answered;
 
 impl Away<'_> {
+    /// Keeps the stops that the node has granted by these answers: a job that is being stopped does not start again elsewhere.
+    /// `true` if there are any.
+    pub(super) fn keep_granted(&mut self, answers: &[Answered]) -> bool {
+        let granted = answers.iter().filter(|it| it.result.is_ok());
+        let mut stops = granted.filter_map(|it| self.pending.get(&it.ticket)?.stop.clone());
+        let (Some(stop), Some(claim)) = (stops.next_back(), &mut self.runner.job.claim) else {
+            return false;
+        };
+        claim.stop = Some(Box::new(stop));
+        true
+    }
+
+    /// Of what the node was asked and has not answered, the stops are held, as those are that came while it was not there.
+    pub(super) fn hold_stops(&mut self) {
+        for (_, pending) in self.pending.extract_if(|_, it| it.stop.is_some()) {
+            if let Some(stop) = pending.stop {
+                let asked = JobRequest::Stop(stop, pending.reply);
+                self.held.push_back((asked, Instant::now()));
+            }
+        }
+    }
+
     /// A stop that was asked while the node was not there, for whoever has the job next.
     pub(super) fn asked_to_stop(&mut self) -> Option<Stopping> {
         let mut found = None;
