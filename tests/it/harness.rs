@@ -434,6 +434,16 @@ impl Server {
         job
     }
 
+    /// Has the timeout of a job strike, and gives the job as it is when it has ended: what it has run counts, so that this one
+    /// has passed.
+    pub(crate) async fn time_out(&self, id: &str) -> Value {
+        let request = self.request(Method::PATCH, &format!("/jobs/{id}"));
+        let body = json!({"timeout_seconds": 0.001});
+        let reply = self.send(request.json(&body)).await;
+        assert_eq!(reply.status, 200, "{reply}");
+        self.finished(id).await
+    }
+
     /// Stops a job and gives it as it is when it has ended.
     pub(crate) async fn stop(&self, id: &str, query: &str) -> Value {
         let reply = self.delete(id, &format!("{WAIT}&{query}")).await;
