@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
@@ -527,7 +527,7 @@ impl Server {
                 }
             }
         }
-        let gone = blocking_until(Duration::from_secs(2), || self.marked().is_empty());
+        let gone = blocking_until(LONG, || self.marked().is_empty());
         if !gone {
             for process in self.marked() {
                 wrong.push(format!("left behind: {process:?}"));
