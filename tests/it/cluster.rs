@@ -14,6 +14,8 @@ pub(crate) mod tls;
 use std::collections::HashMap;
 use std::fs;
 use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use reqwest::Method;
@@ -21,15 +23,21 @@ use serde_json::{Value, json};
 
 use crate::harness::{Builder, Server, eventually, kill_now};
 
-/// A port for a service that is started again; none of those that the kernel gives away.
+/// A port for one that is started later, or again: none of those that the kernel gives away, nor another test's.
 pub(crate) fn port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Tests that run side by side have numbers that are near each other: each has some ports of its own.
+    // Tests that run side by side have numbers that are near each other: each begins elsewhere.
     let begin = u16::try_from(u64::from(std::process::id()) * 41 % 12_000).unwrap();
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
         let port = 20_000 + (begin + step) % 12_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        let mark = format!("procession-test-port-{port}");
+        let mark = SocketAddr::from_abstract_name(mark).unwrap();
+        if let Ok(mark) = UnixDatagram::bind_addr(&mark)
+            && TcpListener::bind(("127.0.0.1", port)).is_ok()
+        {
+            // It says whose port it is while nobody listens on it, until this process ends.
+            std::mem::forget(mark);
             return port;
         }
     }

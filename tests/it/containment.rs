@@ -7,10 +7,10 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    LONG, Process, Server, eventually, id, is_root, processes_with, unique, unique_seconds,
+    LONG, Process, Server, bound, eventually, id, is_root, processes_with, unique, unique_seconds,
 };
 
-/// How soon a forced stop must have ended a hostile job.
+/// How soon a forced stop must have ended a hostile job, where nothing else keeps the machine busy.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// Ways in which a child gets away from its parent: what it is called, and the shell's words for it.
@@ -134,7 +134,7 @@ async fn a_hopper_is_caught_within_two_seconds() {
     let begun = Instant::now();
     let job = server.stop(&id(&job), "force=true").await;
     assert!(
-        begun.elapsed() < AT_ONCE,
+        begun.elapsed() < bound(AT_ONCE),
         "took {:?}: {job:#}",
         begun.elapsed()
     );
@@ -153,6 +153,8 @@ async fn a_fork_bomb_under_a_limit_of_processes_ends_within_two_seconds() {
         "user": uid,
         "cwd": "/",
         "rlimits": {"nproc": 200},
+        // It fills its limit all the same, and leaves the processors to the tests beside it.
+        "nice": 19,
     });
     if !is_root() {
         let refused = server.post("/jobs", &body).await;
@@ -170,7 +172,7 @@ async fn a_fork_bomb_under_a_limit_of_processes_ends_within_two_seconds() {
     let begun = Instant::now();
     let job = server.stop(&id(&job), "force=true").await;
     assert!(
-        begun.elapsed() < AT_ONCE,
+        begun.elapsed() < bound(AT_ONCE),
         "took {:?}: {job:#}",
         begun.elapsed()
     );
@@ -215,8 +217,8 @@ async fn a_pipe_held_by_an_outsider_delays_the_end_by_the_drain_limit_and_no_mor
         cwd.join("gate").exists().then_some(())
     })
     .await;
-    std::fs::write(cwd.join("gate"), "\n").unwrap();
     let begun = Instant::now();
+    std::fs::write(cwd.join("gate"), "\n").unwrap();
     let job = server.finished(&id(&job)).await;
     let took = begun.elapsed();
     assert!(

@@ -135,8 +135,7 @@ async fn a_running_timeout_can_be_extended_shortened_and_dropped() {
     );
     // What it has run counts: this one has passed already.
     let began = Instant::now();
-    patch(&server, &job, &json!({"timeout_seconds": 0.001})).await;
-    let ended = server.finished(&job).await;
+    let ended = server.time_out(&job).await;
     assert_eq!(ended["state"], "timed_out", "{ended:#}");
     assert!(began.elapsed() < Duration::from_secs(8));
     let late = patch(&server, &job, &json!({"timeout_seconds": 5})).await;

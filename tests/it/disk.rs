@@ -12,7 +12,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cli::cli;
-use crate::harness::{Server, binary, blocking_until, eventually, id, is_root, unique_seconds};
+use crate::harness::{
+    LONG, Server, binary, blocking_until, bound, eventually, id, is_root, unique_seconds,
+};
 
 /// A file system of a few megabytes in place of the state directory.
 struct Small(PathBuf);
@@ -241,7 +243,7 @@ async fn a_disk_that_cannot_be_written_to_is_refused_with_a_clear_word() {
     let ended = server.run_script("echo kept; exit 5").await;
     assert!(server.end(Signal::SIGTERM).unwrap().success());
     let mut remounted = Err(nix::errno::Errno::EBUSY);
-    blocking_until(Duration::from_secs(5), || {
+    blocking_until(LONG, || {
         remounted = small.remount(MsFlags::MS_RDONLY);
         remounted.is_ok()
     });
@@ -300,7 +302,6 @@ async fn a_store_that_somebody_holds_locked_is_told_soon_and_nothing_is_lost() {
     let job = id(&server.submit(&sleep).await);
     let other = rusqlite::Connection::open(server.state_dir().join("procession.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let soon = Duration::from_secs(10);
     let asked = std::time::Instant::now();
     let refusals = futures_util::future::join_all((0..5).map(|_| server.post("/jobs", &sleep)));
     for refused in refusals.await {
@@ -316,7 +317,9 @@ async fn a_store_that_somebody_holds_locked_is_told_soon_and_nothing_is_lost() {
         let done = server.send(server.request(Method::POST, &path)).await;
         assert_eq!(done.status, 200, "{done}");
     }
-    assert!(asked.elapsed() < soon, "{:?}", asked.elapsed());
+    let took = asked.elapsed();
+    eprintln!("FIGURE store_locked_seconds {:.2}", took.as_secs_f64());
+    assert!(took < bound(Duration::from_secs(10)).min(LONG), "{took:?}");
     // Longer than a writer waits for the lock.
     eventually("what cannot be told is tried again", async || {
         server

@@ -5,6 +5,15 @@ use serde_json::{Value, json};
 
 use crate::harness::{Server, id};
 
+/// Waits until what was written to standard output has been read: the other stream has a pipe of its own.
+const READ: &str = r#"python3 -c '
+import array, fcntl, termios, time
+left = array.array("i", [1])
+while left[0]:
+    time.sleep(0.01)
+    fcntl.ioctl(1, termios.FIONREAD, left)
+'"#;
+
 async fn created(server: &Server, query: &str, script: &str) -> Value {
     let path = format!("/jobs?{query}");
     let reply = server.post(&path, &json!({"script": script})).await;
@@ -30,8 +39,8 @@ fn number(value: &Value) -> u64 {
 #[tokio::test]
 async fn one_answer_has_exit_code_beginning_and_end() {
     let server = Server::start().await;
-    let script = "seq 100000; sleep 0.2; echo BAD >&2; exit 7";
-    let job = created(&server, "wait=30&output_bytes=4096", script).await;
+    let script = format!("seq 100000; {READ}; echo BAD >&2; exit 7");
+    let job = created(&server, "wait=30&output_bytes=4096", &script).await;
     assert_eq!(job["exit"]["code"], 7, "{job:#}");
     let (output, text) = (&job["output"], text(&job));
     assert!(text.len() <= 4096, "{}", text.len());

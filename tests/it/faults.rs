@@ -69,7 +69,7 @@ async fn judge(
 }
 
 /// The files that a job should not have any more once it has ended and its end is stored.
-fn leftover_files(server: &Server) -> Vec<String> {
+pub(crate) fn leftover_files(server: &Server) -> Vec<String> {
     let jobs = std::fs::read_dir(server.state_dir().join("jobs")).unwrap();
     jobs.flatten()
         .filter(|job| !crate::harness::is_spare(job))

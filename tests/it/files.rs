@@ -123,8 +123,10 @@ async fn a_job_that_is_stopped_or_fails_leaves_its_artifacts() {
             .extend(more.as_object().unwrap().clone());
         body
     };
-    let timed_out = server.run(&body(json!({"timeout_seconds": 0.5}))).await;
-    assert_eq!(timed_out["state"], "timed_out", "{timed_out:#}");
+    let timed_out = id(&server.submit(&body(json!({"timeout_seconds": 3600}))).await);
+    server.says(&timed_out, "ready").await;
+    let ended = server.time_out(&timed_out).await;
+    assert_eq!(ended["state"], "timed_out", "{ended:#}");
     let canceled = id(&server.submit(&body(json!({}))).await);
     server.says(&canceled, "ready").await;
     server.stop(&canceled, "").await;
@@ -138,7 +140,7 @@ async fn a_job_that_is_stopped_or_fails_leaves_its_artifacts() {
             .status,
         200
     );
-    for id in [id(&timed_out), canceled, killed] {
+    for id in [timed_out, canceled, killed] {
         let job = server.finished(&id).await;
         assert_eq!(job["artifacts"]["files"], 1, "{job:#}");
         assert_eq!(text(&server, &id, "out/a").await, "x\n");

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
@@ -434,6 +434,16 @@ impl Server {
         job
     }
 
+    /// Has the timeout of a job strike, and gives the job as it is when it has ended: what it has run counts, so that this one
+    /// has passed.
+    pub(crate) async fn time_out(&self, id: &str) -> Value {
+        let request = self.request(Method::PATCH, &format!("/jobs/{id}"));
+        let body = json!({"timeout_seconds": 0.001});
+        let reply = self.send(request.json(&body)).await;
+        assert_eq!(reply.status, 200, "{reply}");
+        self.finished(id).await
+    }
+
     /// Stops a job and gives it as it is when it has ended.
     pub(crate) async fn stop(&self, id: &str, query: &str) -> Value {
         let reply = self.delete(id, &format!("{WAIT}&{query}")).await;
@@ -517,7 +527,7 @@ impl Server {
                 }
             }
         }
-        let gone = blocking_until(Duration::from_secs(2), || self.marked().is_empty());
+        let gone = blocking_until(LONG, || self.marked().is_empty());
         if !gone {
             for process in self.marked() {
                 wrong.push(format!("left behind: {process:?}"));

@@ -37,7 +37,7 @@ struct Apis {
     /// What can be cut between all of them.
     ways: Option<Ways>,
     args: Vec<String>,
-    /// How many seconds nothing is heard of one that leads until another one does.
+    /// How many seconds nothing is heard of one that leads until another one does, unless the arguments say it.
     takeover: &'static str,
     /// The one that answered last is asked first.
     answered: AtomicUsize,
@@ -47,20 +47,32 @@ struct Apis {
     postgres: Postgres,
 }
 
+/// Arguments of API nodes of which none is to take the lead of another: a beat that comes late on a busy machine moves nothing.
+const STEADY: [&str; 2] = ["--api-takeover-seconds", "10"];
+
+/// The same where one is to take it at last.
+const PATIENT: [&str; 2] = ["--api-takeover-seconds", "5"];
+
 impl Apis {
     /// So many API nodes, and so many nodes with four slots each that know all of them.
-    async fn start(apis: usize, nodes: usize) -> Self {
+    async fn start(apis: usize, nodes: usize, args: &[&str]) -> Self {
         let postgres = Postgres::start();
         let url = postgres.url();
-        Self::start_at(postgres, url, apis, nodes).await
+        Self::start_at(postgres, url, apis, nodes, args).await
     }
 
-    async fn start_at(postgres: Postgres, url: String, apis: usize, nodes: usize) -> Self {
+    async fn start_at(
+        postgres: Postgres,
+        url: String,
+        apis: usize,
+        nodes: usize,
+        args: &[&str],
+    ) -> Self {
         let ports = (0..apis).map(|_| port()).collect();
-        Self::start_with(postgres, url, ports, None, &[], nodes).await
+        Self::start_with(postgres, url, ports, None, args, nodes).await
     }
 
-    /// The same with ways that can be cut, and more arguments of the API nodes.
+    /// The same with ways that can be cut.
     async fn start_apart(apis: usize, nodes: usize, args: &[&str]) -> Self {
         let to = port();
         let postgres = Postgres::start_on(to);
@@ -131,9 +143,9 @@ impl Apis {
             .args(["--cluster", &database, "--role", "api"])
             .args(self.args.clone())
             .args(["--node-name".to_owned(), format!("api{number}")])
-            .args(["--api-takeover-seconds", self.takeover])
             .args(["--cluster-key-file".to_owned()])
             .args([self.keys.path().join("key").display().to_string()])
+            .env("PROCESSION_API_TAKEOVER_SECONDS", self.takeover)
             .env(
                 "PROCESSION_FAILPOINTS",
                 &self.keys.path().display().to_string(),
@@ -388,7 +400,7 @@ fn dump(path: &std::path::Path) -> Vec<String> {
 
 #[tokio::test]
 async fn every_api_node_answers_for_all_of_them() {
-    let mut all = Apis::start(3, 2).await;
+    let mut all = Apis::start(3, 2, &STEADY).await;
     let (leader, epoch) = all.leader().await;
     assert_eq!(epoch, 1);
     let mut made = HashMap::new();

@@ -161,7 +161,7 @@ async fn wait_for_all_runs_until_the_last_process_has_ended() {
 #[tokio::test]
 async fn a_timeout_is_polite_first() {
     let server = Server::start().await;
-    let body = json!({"command": ["sleep", unique_seconds()], "timeout_seconds": 0.3});
+    let body = json!({"command": ["sleep", unique_seconds()], "timeout_seconds": 2});
     let job = server.submit(&body).await;
     assert!(job["deadline_at"].is_string(), "{job:#}");
     let job = server.finished(&id(&job)).await;
@@ -179,10 +179,12 @@ async fn a_timeout_that_is_ignored_escalates() {
     let seconds = unique_seconds();
     let body = json!({
         "script": format!("trap '' TERM; echo ready; sleep {seconds}"),
-        "timeout_seconds": 0.3,
+        "timeout_seconds": 3600,
         "stop": {"grace_seconds": 0.2},
     });
-    let job = server.run(&body).await;
+    let job = id(&server.submit(&body).await);
+    server.says(&job, "ready").await;
+    let job = server.time_out(&job).await;
     assert_eq!(job["state"], "timed_out", "{job:#}");
     assert_eq!(job["termination"]["escalated"], true, "{job:#}");
     assert_eq!(signals_sent(&job), ["SIGTERM", "SIGKILL"]);

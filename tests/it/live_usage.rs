@@ -48,15 +48,16 @@ async fn is_seen(server: &Server) {
     for _ in 0..2 {
         let job = id(&server.submit(&burning(1.0)).await);
         server.says(&job, "burnt").await;
-        let seen = eventually("two seconds are seen", async || {
+        let seen = eventually("two seconds of ended processes are seen", async || {
             let seen = server.job(&job).await;
             assert_eq!(seen["state"], "running", "{seen:#}");
-            (cpu(&seen["usage"]) >= 1.9).then_some(seen)
+            // The one that nobody but the monitor collects may be about to end.
+            let has_all = cpu(&seen["usage"]) >= 1.9 && seen["usage"]["processes"] == 1;
+            has_all.then_some(seen)
         })
         .await;
         let usage = &seen["usage"];
         assert!(cpu(usage) < 3.5, "{usage:#}");
-        assert_eq!(usage["processes"], 1, "{usage:#}");
         assert!(
             usage["memory_bytes"].as_u64().unwrap() > 1 << 20,
             "{usage:#}"

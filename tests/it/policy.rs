@@ -1,6 +1,7 @@
 //! A command policy beside ad-hoc commands, and one that changes while the service runs.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use reqwest::Method;
@@ -224,8 +225,10 @@ async fn a_changed_policy_is_in_force_soon_and_a_broken_one_is_not() {
     governed.has(&["first"]).await;
     let ran = governed.server.run(&of("first")).await;
     assert_eq!(ran["state"], "succeeded", "{ran:#}");
-    // Edited in place, and wrong.
-    fs::write(&governed.file, "[template.broken]\ncommand = 7\n").unwrap();
+    // Edited in place, and wrong; at no moment empty.
+    let wrong = format!("{:200}", "[template.broken]\ncommand = 7\n");
+    let mut file = fs::File::options().write(true).open(&governed.file);
+    file.as_mut().unwrap().write_all(wrong.as_bytes()).unwrap();
     eventually("the log complains", async || {
         (governed.complaints() > 0).then_some(())
     })

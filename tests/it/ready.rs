@@ -11,6 +11,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::cli::Client;
+use crate::cluster::port;
 use crate::harness::{Server, bound, id, is_root};
 
 /// Listens on a port of 127.0.0.1 once a line comes, and says when it does.
@@ -24,15 +25,6 @@ it.listen()
 print(time.time(), flush=True)
 sys.stdin.read()
 "#;
-
-/// A port that nobody listens on, and that the kernel gives to no client.
-fn free_port() -> u16 {
-    let process = u16::try_from(std::process::id() % 10_000).unwrap();
-    (0..10_000_u16)
-        .map(|at| 20_000 + (process + at) % 10_000)
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .unwrap()
-}
 
 fn listener(port: u16, address: &str, ready: &Value) -> Value {
     json!({
@@ -70,7 +62,7 @@ fn micros(at: &Value) -> i64 {
 #[tokio::test]
 async fn a_server_is_ready_once_it_listens() {
     let server = Server::start().await;
-    let port = free_port();
+    let port = port();
     let job = server
         .submit(&listener(port, "127.0.0.1", &json!({"port": port})))
         .await;
@@ -95,9 +87,9 @@ async fn a_server_is_ready_once_it_listens() {
 #[tokio::test]
 async fn a_port_of_another_process_and_one_at_another_address_do_not_count() {
     let server = Server::start().await;
-    let taken = TcpListener::bind(("127.0.0.1", free_port())).unwrap();
-    let port = taken.local_addr().unwrap().port();
-    let ready = json!({"port": port, "timeout_seconds": 1});
+    let taken = port();
+    let _held = TcpListener::bind(("127.0.0.1", taken)).unwrap();
+    let ready = json!({"port": taken, "timeout_seconds": 1});
     let job = server
         .submit(&json!({"command": ["sleep", "600"], "ready": ready}))
         .await;
@@ -107,17 +99,16 @@ async fn a_port_of_another_process_and_one_at_another_address_do_not_count() {
         (&json!("running"), &Value::Null),
         "{foreign:#}"
     );
-    let why = format!("a process that is none of the job's listens on port {port}");
+    let why = format!("a process that is none of the job's listens on port {taken}");
     assert_eq!(foreign["ready_message"], why, "{foreign:#}");
 
-    let port = free_port();
+    let port = port();
     let ready = json!({"port": port, "address": "routable", "timeout_seconds": 1});
     let job = id(&server.submit(&listener(port, "127.0.0.1", &ready)).await);
     input(&server, &job, "go\n").await;
     server.says(&job, "\n").await;
     let loopback = known(&server, &job).await;
     assert_eq!(loopback["ready_at"], Value::Null, "{loopback:#}");
-    drop(taken);
 }
 
 #[tokio::test]
@@ -396,7 +387,7 @@ async fn the_command_line_waits_until_a_server_is_ready() {
         ended.stderr.contains("ended before it was ready"),
         "{ended:?}"
     );
-    let port = free_port().to_string();
+    let port = port().to_string();
     let flags = ["--ready-port", &port, "--ready-timeout", "0.2"];
     let late = run(&flags, "exec sleep 600");
     assert_eq!(late.code, Some(125), "{late:?}");

@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::cluster::port;
 use crate::harness::{
     LONG, Process, Server, blocking_until, eventually, id, is_root, processes_with, program,
     unique, unique_seconds,
@@ -297,12 +298,12 @@ fn copy_all(from: &Path, to: &Path) {
 
 #[tokio::test]
 async fn a_service_that_was_killed_is_started_again_at_once_on_its_address() {
-    let mut server = Server::start().await;
+    let listen = ["--listen".to_owned(), format!("127.0.0.1:{}", port())];
+    let mut server = Server::builder().args(listen.clone()).start().await;
     let address = server.address();
     // Its server notices, and has a second for the requests that it answers.
     server.kill_supervisor();
-    let same = Server::builder().args(["--listen".to_owned(), address.to_string()]);
-    server.start_again(same).await;
+    server.start_again(Server::builder().args(listen)).await;
     assert_eq!(server.address(), address);
     assert_eq!(server.get("/readyz").await.status, 200);
 }
@@ -421,7 +422,9 @@ fn the_program_tells_its_version_and_what_it_can_do() {
 
 #[tokio::test]
 async fn a_shutdown_stops_the_jobs_and_their_records_say_so() {
-    let mut server = Server::start().await;
+    // So that a signal has its effect on a machine that is busy.
+    let grace = ["--shutdown-grace-seconds", "2"];
+    let mut server = Server::builder().args(grace).start().await;
     let token = server.token().to_owned();
     let (seconds, deaf) = (unique_seconds(), unique_seconds());
     let job = server.submit(&json!({"command": ["sleep", seconds]})).await;

@@ -10,6 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
+use crate::faults::leftover_files;
 use crate::harness::{Server, eventually, id, is_root, unique, unique_seconds};
 
 /// What the service must not give to its jobs: signals ignored, a mask, priorities.
@@ -139,6 +140,10 @@ async fn a_secret_reaches_the_job_and_nobody_else() {
         "{ended}"
     );
     assert_eq!(server.text(&job).await, format!("{}\n", secret.len()));
+    eventually("the job's own files are gone", async || {
+        leftover_files(&server).is_empty().then_some(())
+    })
+    .await;
     for file in files_below(&server.state_dir()) {
         // A write-ahead log keeps old pages until it is written over; the clean end empties it.
         if !file.to_string_lossy().ends_with("-wal") {

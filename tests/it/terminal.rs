@@ -7,7 +7,9 @@ use nix::unistd::Pid;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::{LONG, Reply, Server, eventually, id, kill_now, unique_seconds};
+use crate::harness::{
+    LONG, Process, Reply, Server, eventually, id, kill_now, processes_with, unique_seconds,
+};
 
 /// What an interactive shell is started with, so that nobody's dot files matter.
 const SHELL: [&str; 4] = ["bash", "--norc", "--noprofile", "-i"];
@@ -38,6 +40,16 @@ pub(crate) fn says_its_size(word: &str) -> String {
         [print(size.lines, size.columns, flush=True) for _ in iter(lambda: signal.sigwait({signal.SIGWINCH}), 0) \
         for size in [os.get_terminal_size()]]";
     format!("python3 -c '{program}' {word}")
+}
+
+/// Waits until what was stopped goes on: a shell says so before it gives it the terminal.
+pub(crate) async fn goes_on(words: &str) {
+    eventually("it goes on", async || {
+        let all = processes_with(words);
+        let is_stopped = |process: &Process| process.state == 'T';
+        (!all.is_empty() && !all.iter().any(is_stopped)).then_some(())
+    })
+    .await;
 }
 
 async fn resize(server: &Server, job: &str, body: &Value) -> Reply {
@@ -190,6 +202,7 @@ async fn a_shell_has_job_control() {
     type_in(&server, &job, "fg\n").await;
     // The line of `sleep` is repeated by `fg`.
     server.says(&job, &format!("\nsleep {long}\r\n")).await;
+    goes_on(&long).await;
     type_in(&server, &job, "\x03").await;
     server.says(&job, "^C").await;
     type_in(&server, &job, "echo $((41+1)); exit 7\n").await;
@@ -220,8 +233,8 @@ async fn a_stop_ends_everything_on_the_terminal() {
     let ended = server.stop(&job, "").await;
     assert_eq!(ended["state"], "canceled", "{ended:#}");
     assert!(began.elapsed() < LONG);
-    assert!(crate::harness::processes_with(&here).is_empty());
-    assert!(crate::harness::processes_with(&away).is_empty());
+    assert!(processes_with(&here).is_empty());
+    assert!(processes_with(&away).is_empty());
 }
 
 #[tokio::test]
@@ -232,7 +245,7 @@ async fn who_holds_the_terminal_in_the_background_is_waited_for_or_stopped() {
     let job = server.run(&json!({"script": script, "pty": {}})).await;
     assert_eq!(job["termination"]["killed_leftovers"], 1, "{job:#}");
     assert_eq!(job["exit"]["code"], 0);
-    assert!(crate::harness::processes_with(&seconds).is_empty());
+    assert!(processes_with(&seconds).is_empty());
     // With its leader a session loses its terminal; what waits for all goes on without it.
     let script =
         "(trap '' HUP; while kill -0 $$; do :; done; echo no; exit 0) 2>/dev/null & echo left";
@@ -299,7 +312,7 @@ async fn a_rescuer_finds_what_left_the_session_but_kept_the_terminal() {
         (reply.status == 200).then_some(())
     })
     .await;
-    assert!(crate::harness::processes_with(&seconds).is_empty());
+    assert!(processes_with(&seconds).is_empty());
 }
 
 #[tokio::test]

@@ -211,7 +211,11 @@ async fn a_collector_gets_one_trace_from_the_request_to_the_program() {
     let job = submit(&server, "?wait=30", &body, &[("traceparent", &parent)]).await;
     let whole = collector.span("procession.job", &id(&job)).await;
     let attempt = collector.span("procession.attempt", &id(&job)).await;
-    let spans = collector.spans();
+    let spans = eventually("all four spans", async || {
+        let spans = collector.spans();
+        (spans.len() >= 4).then_some(spans)
+    })
+    .await;
     let of = |name: &str| spans.iter().find(|span| span["name"] == name).unwrap();
     let (request, queue) = (of("POST /jobs"), of("procession.queue"));
     for span in [request, &whole, queue, &attempt] {

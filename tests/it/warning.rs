@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 
 use crate::files::crash::Armed;
 use crate::harness::{Persistent, Server, bound, eventually, id, kill_now};
+use crate::life::signals_sent;
 
-/// Says each time that it is warned.
+/// Says each time that it is warned, once it has said that it listens.
 const WARNED: &str = "trap 'echo warned' USR1; echo up; while :; do sleep 600 & wait $!; done";
 
 fn job(timeout: f64, before: f64) -> Value {
@@ -67,9 +68,11 @@ async fn told_so_often(client: &Persistent, job: &str, times: usize) -> Vec<Valu
 async fn a_job_is_warned_once_before_its_timeout_and_again_before_another_one() {
     let server = Server::start().await;
     let client = server.persistent();
-    let job = server.submit(&job(600.0, 599.0)).await;
+    let job = server.submit(&job(1200.0, 599.0)).await;
     assert_eq!(job["warned_at"], Value::Null, "{job:#}");
     let job = id(&job);
+    server.says(&job, "up").await;
+    patch(&client, &job, 600.0).await;
     assert_eq!(heard(&client, &job, 1).await, 1);
     let told = told_so_often(&client, &job, 1).await;
     let warned = server.job(&job).await;
@@ -100,16 +103,16 @@ async fn a_job_is_warned_once_before_its_timeout_and_again_before_another_one() 
 async fn without_a_signal_clients_alone_hear_of_it_and_the_timeout_strikes() {
     let server = Server::start().await;
     let body = json!({
-        "script": "trap 'echo heard' USR1 TERM; sleep 600 & wait $!", "timeout_seconds": 0.6,
-        "timeout_warning": {"before_seconds": 0.3},
+        "command": ["sleep", "600"], "timeout_seconds": 5, "timeout_warning": {"before_seconds": 4.5},
     });
     let ended = server.run(&body).await;
     assert_eq!(ended["state"], "timed_out", "{ended:#}");
     let job = id(&ended);
     let told = told_so_often(&server.persistent(), &job, 1).await;
     assert_eq!(told.len(), 1, "{told:?}");
-    // That of the stop.
-    assert_eq!(server.stdout(&job).await, "heard\n");
+    // That of the stop is the only one; any other would have ended it.
+    assert_eq!(ended["exit"]["signal"], "SIGTERM", "{ended:#}");
+    assert_eq!(signals_sent(&ended), ["SIGTERM"], "{ended:#}");
 }
 
 #[tokio::test]
@@ -122,12 +125,10 @@ async fn whoever_is_killed_at_the_warning_it_comes_once() {
         ("warning.stored", 1),
     ] {
         let armed = Armed::start().await;
+        let job = id(&armed.server.submit(&job(1200.0, 599.0)).await);
+        armed.server.says(&job, "up").await;
         armed.arm(point);
-        let body = job(600.0, 599.0);
-        let asked = armed
-            .client
-            .ask(Method::POST, "/jobs", Some(&body), Some(point));
-        let job = id(&asked.await.json());
+        patch(&armed.client, &job, 600.0).await;
         armed.is_struck(point).await;
         let told = told_so_often(&armed.client, &job, 1).await;
         assert_eq!(told.len(), 1, "{point}: {told:?}");

@@ -1,6 +1,6 @@
 //! Client commands through a proxy, a real nginx: what it answers of its own is not the service's last word.
 
-use std::net::TcpListener;
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::breaks::kill_server;
 use super::{Client, cli, command};
+use crate::cluster::port;
 use crate::harness::{LONG, Server, blocking_until, eventually, id, is_root, unique_seconds};
 
 /// An nginx in front of the service.
@@ -22,22 +23,19 @@ impl Proxy {
     fn start(server: &Server, lines: &str) -> Self {
         let home = server.scratch().join("nginx");
         std::fs::create_dir_all(&home).unwrap();
-        let first = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
-        for port in first..first + 50 {
-            if TcpListener::bind(("127.0.0.1", port)).is_err() {
-                continue;
-            }
-            let mut proxy = Self::launch(server, lines, home.clone(), port);
-            // Somebody else may have taken the port meanwhile.
-            let listens = blocking_until(LONG, || {
-                let ended = proxy.child.try_wait().unwrap().is_some();
-                ended || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-            });
-            if listens && proxy.child.try_wait().unwrap().is_none() {
-                return proxy;
-            }
-        }
-        panic!("nginx does not start: {}", proxy_log(&home, "error.log"));
+        let port = port();
+        let mut proxy = Self::launch(server, lines, home, port);
+        let listens = blocking_until(LONG, || {
+            let ended = proxy.child.try_wait().unwrap().is_some();
+            ended || TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        let runs = listens && proxy.child.try_wait().unwrap().is_none();
+        assert!(
+            runs,
+            "nginx does not start: {}",
+            proxy_log(&proxy.home, "error.log")
+        );
+        proxy
     }
 
     fn launch(server: &Server, lines: &str, home: PathBuf, port: u16) -> Self {

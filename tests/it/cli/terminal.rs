@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::cli;
 use crate::harness::{Server, blocking_until, eventually, id, kill_now, unique_seconds};
-use crate::terminal::says_its_size;
+use crate::terminal::{goes_on, says_its_size};
 
 /// A terminal of 100 by 30 with a shell in it, to type into and to look at.
 struct Screen {
@@ -123,6 +123,7 @@ async fn a_shell_is_used_as_if_it_were_here() {
     screen.wait("[1]+  Stopped");
     screen.line("fg");
     screen.wait(&format!("\nsleep {long}"));
+    goes_on(&long).await;
     screen.keys(&["C-c"]);
     screen.wait("^C");
     screen.line("clear; stty size; exit 7");

@@ -228,7 +228,9 @@ async fn a_job_that_wants_it_starts_again_elsewhere_when_its_node_is_lost() {
         lives(pids[0]) && lives(pids[1]),
         "both run: that was asked for"
     );
-    // The hub is started again, and the node comes back: its attempt is not wanted any more.
+    // The hub is started again, and the node comes back: its attempt is not wanted any more. The other node is given the time
+    // that it takes to come back too.
+    "600".clone_into(cluster.args.last_mut().unwrap());
     cluster.crash_hub().await;
     let again = cluster.node_builder("n1");
     cluster.nodes[0].start_again(again).await;

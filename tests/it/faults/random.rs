@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use super::checkable::{Checkable, KINDS, Kind};
 use super::{judge, leftover_files, post, runs};
 use crate::harness::{
-    Builder, Persistent, Server, blocking_until, eventually, kill_now, processes_with, unique,
+    Builder, LONG, Persistent, Server, blocking_until, eventually, kill_now, processes_with, unique,
 };
 
 /// How many jobs are under way at any time.
@@ -286,7 +286,7 @@ impl Bystander {
             .spawn()
             .unwrap();
         let ready = notes.with_extension("ready");
-        assert!(blocking_until(Duration::from_secs(10), || ready.exists()));
+        assert!(blocking_until(LONG, || ready.exists()));
         Self { child, notes }
     }
 

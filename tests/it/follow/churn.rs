@@ -1,7 +1,7 @@
 //! Followers that come and go while the server is killed, beside a job that writes faster than any of them reads.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -13,6 +13,9 @@ use super::reading::{EVENTS, Lines, NDJSON, bytes_of, count, open};
 use crate::harness::{LONG, Server, eventually, eventually_within, id, kill_now};
 
 const RAW: &str = "text/plain";
+
+/// How much each follower has at least.
+const ENOUGH: u64 = 1 << 20;
 
 /// Bytes of a line of the job.
 const LINE: usize = 16;
@@ -119,8 +122,9 @@ struct Follower<'a> {
     is_dropping: bool,
     at: u64,
     had: Had,
-    /// How often it has come back, for whoever waits for that.
+    /// How often it has come back and what it has had, for whoever waits for that.
     comebacks: Arc<AtomicU32>,
+    bytes: Arc<AtomicU64>,
 }
 
 impl<'a> Follower<'a> {
@@ -136,6 +140,7 @@ impl<'a> Follower<'a> {
                 ..Had::default()
             },
             comebacks: Arc::default(),
+            bytes: Arc::default(),
         }
     }
 
@@ -143,7 +148,8 @@ impl<'a> Follower<'a> {
         let at = self.at;
         assert!(Sequence::is_at(at, bytes), "wrong bytes at {at}");
         self.at += count(bytes.len());
-        self.had.bytes += count(bytes.len());
+        let length = count(bytes.len());
+        self.had.bytes = self.bytes.fetch_add(length, Ordering::Relaxed) + length;
     }
 
     fn is_gone(&mut self, to: u64) {
@@ -300,8 +306,9 @@ async fn followers_that_come_and_go_miss_nothing_while_the_server_is_killed() {
         both
     };
     let (lines, events, raw) = (of_both(), of_both(), of_both());
-    let all = lines.iter().chain(&events).chain(&raw);
-    let comebacks: Vec<_> = all.map(|it| it.comebacks.clone()).collect();
+    let all = || lines.iter().chain(&events).chain(&raw);
+    let comebacks: Vec<_> = all().map(|it| it.comebacks.clone()).collect();
+    let bytes: Vec<_> = all().map(|it| it.bytes.clone()).collect();
     let faults = async {
         let kills = u32::try_from(kills).unwrap();
         kill_the_server(&server, &fast, kills, Duration::from_secs(seconds)).await;
@@ -314,6 +321,11 @@ async fn followers_that_come_and_go_miss_nothing_while_the_server_is_killed() {
             })
             .await;
         }
+        eventually("each has had enough", async || {
+            let mut had = bytes.iter().map(|it| it.load(Ordering::Relaxed));
+            had.all(|it| it > ENOUGH).then_some(())
+        })
+        .await;
         server.stop(&fast.id, "force").await;
         server.stop(&calm.id, "force").await;
     };
@@ -327,6 +339,6 @@ async fn followers_that_come_and_go_miss_nothing_while_the_server_is_killed() {
         eprintln!("{had:?}");
         let ended = server.finished(&had.job).await;
         assert_eq!(had.end, ended["output"]["next_offset"], "{had:?} {ended:#}");
-        assert!(had.comebacks >= 3 && had.bytes > 1 << 20, "{had:?}");
+        assert!(had.comebacks >= 3 && had.bytes > ENOUGH, "{had:?}");
     }
 }

@@ -149,6 +149,7 @@ async fn an_event_source_comes_back_by_itself_and_stops_when_all_is_told() {
     let script =
         "mkfifo first second; echo one; read _ < first; echo zwei ü; read _ < second; echo three";
     let job = id(&server.submit(&json!({"script": script, "cwd": cwd})).await);
+    server.says(&job, "one").await;
     let program = cwd.join("event_source.mjs");
     fs::write(&program, include_str!("event_source.mjs")).unwrap();
     let mut node = Command::new("node")

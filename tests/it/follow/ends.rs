@@ -20,7 +20,7 @@ async fn ends_in_order(server: &Server, number: usize) {
     let cwd = server.scratch().join(number.to_string());
     std::fs::create_dir(&cwd).unwrap();
     let body = if waits_for_all {
-        json!({"script": "(sleep 0.1; echo bye) & echo up", "wait_for": "all"})
+        json!({"script": "echo up; (sleep 0.1; echo bye) &", "wait_for": "all"})
     } else {
         // The child writes when it is told to end.
         let child = format!(

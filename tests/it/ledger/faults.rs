@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Apis, Postgres};
+use super::{Apis, PATIENT, Postgres, STEADY};
 use crate::cluster::{kill_service, lines, port};
 use crate::harness::{LONG, blocking_until, eventually, id};
 
@@ -105,7 +105,7 @@ pub(super) async fn lasting(all: &Apis, gate: &Path) -> String {
 
 #[tokio::test]
 async fn another_api_node_leads_when_the_one_that_leads_is_killed() {
-    let mut all = Apis::start(3, 2).await;
+    let mut all = Apis::start(3, 2, &[]).await;
     let (first, epoch) = all.leader().await;
     let gate = all.apis[0].scratch().join("gate");
     let running = lasting(&all, &gate).await;
@@ -138,7 +138,7 @@ async fn another_api_node_leads_when_the_one_that_leads_is_killed() {
 
 #[tokio::test]
 async fn a_leader_that_stood_still_ends_itself_and_follows() {
-    let mut all = Apis::start(3, 2).await;
+    let mut all = Apis::start(3, 2, &[]).await;
     let (first, epoch) = all.leader().await;
     let mut load = Load::new(&all);
     load.submit(&all, 5).await;
@@ -177,7 +177,7 @@ async fn a_leader_that_stood_still_ends_itself_and_follows() {
 
 #[tokio::test]
 async fn an_outage_of_the_database_touches_nothing_that_runs() {
-    let mut all = Apis::start(2, 1).await;
+    let mut all = Apis::start(2, 1, &STEADY).await;
     let (leader, _) = all.leader().await;
     let api = &all.apis[leader];
     let gate = api.scratch().join("gate");
@@ -218,7 +218,7 @@ async fn an_outage_of_the_database_touches_nothing_that_runs() {
 
 #[tokio::test]
 async fn a_database_that_is_killed_under_load_loses_nothing_that_was_accepted() {
-    let mut all = Apis::start(2, 2).await;
+    let mut all = Apis::start(2, 2, &[]).await;
     let mut load = Load::new(&all);
     for _ in 0..3 {
         load.submit(&all, 6).await;
@@ -239,7 +239,7 @@ async fn the_synchronous_copy_of_a_killed_database_has_everything() {
         primary.host(),
         standby.host()
     );
-    let mut all = Apis::start_at(primary, url, 2, 2).await;
+    let mut all = Apis::start_at(primary, url, 2, 2, &[]).await;
     let mut load = Load::new(&all);
     load.submit(&all, 8).await;
     all.postgres.end(Signal::SIGKILL);
@@ -277,7 +277,7 @@ async fn a_host_of_the_database_that_is_silent_costs_nobody_the_lead() {
         postgres.host(),
         silent.local_addr().unwrap()
     );
-    let mut all = Apis::start_at(postgres, url, 2, 1).await;
+    let mut all = Apis::start_at(postgres, url, 2, 1, &PATIENT).await;
     let mut load = Load::new(&all);
     load.submit(&all, 2).await;
     let beat = || -> u64 {
@@ -307,7 +307,7 @@ async fn failed_over_without_one(takeover: &'static str) -> (Apis, Load, usize, 
     let standby = primary.copy();
     let (first, second) = (primary.host(), standby.host());
     let url = format!("postgres://procession@{first},{second}/postgres");
-    let mut all = Apis::start_at(primary, url, 2, 1).await;
+    let mut all = Apis::start_at(primary, url, 2, 1, &[]).await;
     all.takeover = takeover;
     let mut load = Load::new(&all);
     load.submit(&all, 3).await;
@@ -362,7 +362,7 @@ async fn a_pooler_in_transaction_mode_may_stand_in_between() {
     let postgres = Postgres::start();
     let pooler = Pooler::start(&postgres);
     let url = format!("postgres://procession@127.0.0.1:{}/postgres", pooler.port);
-    let mut all = Apis::start_at(postgres, url, 2, 1).await;
+    let mut all = Apis::start_at(postgres, url, 2, 1, &[]).await;
     let mut load = Load::new(&all);
     load.submit(&all, 5).await;
     let (leader, _) = all.leader().await;

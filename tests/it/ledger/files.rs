@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::json;
 
-use super::Apis;
+use super::{Apis, PATIENT};
 use crate::cluster::kill_service;
 use crate::harness::{Reply, eventually, id};
 
@@ -19,7 +19,7 @@ impl Apis {
 #[tokio::test]
 async fn a_job_whose_uploads_are_on_a_dead_leader_fails_with_that_reason_and_never_starts_without_them()
  {
-    let mut all = Apis::start(2, 1).await;
+    let mut all = Apis::start(2, 1, &PATIENT).await;
     let (leader, _) = all.leader().await;
     let follower = all.follower(leader);
     let body = |script: &str| {

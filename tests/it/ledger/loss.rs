@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::faults::Load;
-use super::{Apis, Postgres};
+use super::{Apis, Postgres, STEADY};
 use crate::cluster::kill_service;
 use crate::harness::{LONG, amount, blocking_until, eventually};
 use crate::history::wire::Mode;
@@ -20,7 +20,7 @@ fn last(postgres: &Postgres) -> u64 {
 }
 
 /// A database with a copy that commits do not wait for, and API nodes that know both.
-async fn with_a_copy(apis: usize) -> (Apis, Postgres) {
+async fn with_a_copy(apis: usize, args: &[&str]) -> (Apis, Postgres) {
     let primary = Postgres::start();
     let copy = primary.copy();
     let url = format!(
@@ -28,7 +28,7 @@ async fn with_a_copy(apis: usize) -> (Apis, Postgres) {
         primary.host(),
         copy.host()
     );
-    let all = Apis::start_at(primary, url, apis, 2).await;
+    let all = Apis::start_at(primary, url, apis, 2, args).await;
     (all, copy)
 }
 
@@ -56,7 +56,7 @@ async fn fall_over(all: &mut Apis, copy: &mut Postgres, load: &mut Load) -> (u64
 
 #[tokio::test]
 async fn the_leader_appends_again_what_an_asynchronous_failover_has_lost() {
-    let (mut all, mut copy) = with_a_copy(2).await;
+    let (mut all, mut copy) = with_a_copy(2, &STEADY).await;
     let (first, epoch) = all.leader().await;
     let mut load = Load::new(&all);
     let (_, lost) = fall_over(&mut all, &mut copy, &mut load).await;
@@ -77,7 +77,7 @@ async fn the_leader_appends_again_what_an_asynchronous_failover_has_lost() {
 
 #[tokio::test]
 async fn a_follower_appends_it_if_the_leader_died_with_the_database() {
-    let (mut all, mut copy) = with_a_copy(3).await;
+    let (mut all, mut copy) = with_a_copy(3, &[]).await;
     let (first, epoch) = all.leader().await;
     let mut load = Load::new(&all);
     let (_, lost) = fall_over(&mut all, &mut copy, &mut load).await;
@@ -98,7 +98,7 @@ async fn a_follower_appends_it_if_the_leader_died_with_the_database() {
 
 #[tokio::test]
 async fn one_that_was_away_for_long_reads_the_snapshot_that_is_made_under_load() {
-    let mut all = Apis::start(2, 2).await;
+    let mut all = Apis::start(2, 2, &[]).await;
     let (leader, _) = all.leader().await;
     let away = all.follower(leader);
     let mut load = Load::new(&all);
@@ -153,7 +153,7 @@ async fn one_that_was_away_for_long_reads_the_snapshot_that_is_made_under_load()
 async fn the_log_is_cut_back_no_sooner_than_is_said_and_who_slept_over_it_reads_the_snapshot() {
     const RELEASED: u32 = 64;
     let long = amount("PROCESSION_LOG_MIB", 6);
-    let mut all = Apis::start(2, 1).await;
+    let mut all = Apis::start(2, 1, &[]).await;
     for place in ["ledger.long", "ledger.kept"] {
         std::fs::remove_file(all.keys.path().join(place)).unwrap();
     }

@@ -5,12 +5,20 @@ use std::time::{Duration, Instant};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use super::Apis;
-use crate::harness::{Reply, Server, eventually, id, processes_with, unique_seconds};
+use super::{Apis, PATIENT};
+use crate::harness::{LONG, Reply, Server, bound, eventually, id, processes_with, unique_seconds};
 use crate::history::wire::Mode;
 
 /// No answer to a write takes longer, whatever is away.
 const ANSWERED: Duration = Duration::from_secs(10);
+
+/// No process is longer there after a forced stop.
+const GONE: Duration = Duration::from_secs(5);
+
+/// Does something take no longer than it does where nothing else keeps the machine busy, or at least not too long?
+fn is_in_time(took: Duration, limit: Duration) -> bool {
+    took < bound(limit).min(LONG)
+}
 
 /// A job that only a stop or a signal ends, and what its process sleeps.
 async fn lasting(api: &Server) -> (String, String) {
@@ -29,7 +37,7 @@ async fn timed(api: &Server, request: RequestBuilder, what: &str) -> Reply {
         "FIGURE outage_answer_seconds {:.2} {what}",
         took.as_secs_f64()
     );
-    assert!(took < ANSWERED, "{what} took {took:?}: {reply}");
+    assert!(is_in_time(took, ANSWERED), "{what} took {took:?}: {reply}");
     reply
 }
 
@@ -54,7 +62,8 @@ async fn gone(seconds: &str, since: Instant) {
     })
     .await;
     let took = since.elapsed();
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    eprintln!("FIGURE outage_gone_seconds {:.2}", took.as_secs_f64());
+    assert!(is_in_time(took, GONE), "{took:?}");
 }
 
 /// What was asked of a job that runs is done, and answered with what is known, or 503.
@@ -71,7 +80,7 @@ async fn done(api: &Server, method: Method, path: &str, body: Option<Value>) {
 }
 
 async fn every_write_is_answered_in_time(mode: Mode) {
-    let all = Apis::start_apart(2, 1, &[]).await;
+    let all = Apis::start_apart(2, 1, &PATIENT).await;
     let (leader, _) = all.leader().await;
     let (api, node) = (&all.apis[leader], &all.nodes[0]);
     let (paused, sleeps) = lasting(api).await;

@@ -92,8 +92,9 @@ impl Postgres {
         self.sql("ALTER SYSTEM SET synchronous_standby_names = '*'");
         self.sql("SELECT pg_reload_conf()");
         let is_synced = || {
-            self.sql("SELECT sync_state FROM pg_stat_replication")
-                .contains("sync")
+            // Not `async`.
+            let state = self.sql("SELECT sync_state FROM pg_stat_replication");
+            state.trim() == "sync"
         };
         assert!(blocking_until(LONG, is_synced), "the standby follows");
         standby

@@ -119,6 +119,10 @@ async fn a_call_that_waits_too_short_comes_back_and_goes_on() {
         verdict(&result).starts_with("still running after "),
         "{result:#}"
     );
+    let job_id = job_of(&result);
+    server.says(&job_id, "begun").await;
+    let again = json!({"job_id": job_id, "offset": 0, "wait_seconds": 0.5});
+    let result = call(&server, "wait_for_job", again).await;
     let told = &result["structuredContent"];
     assert_eq!(
         (&told["state"], &told["output"]),
@@ -129,7 +133,6 @@ async fn a_call_that_waits_too_short_comes_back_and_goes_on() {
         step.contains("wait_for_job with job_id and offset 6"),
         "{step}"
     );
-    let job_id = job_of(&result);
     fs::write(&gate, "").unwrap();
     let end = json!({"job_id": job_id, "offset": 6});
     let end = call(&server, "wait_for_job", end).await;

@@ -49,9 +49,7 @@ impl Clock {
 
     /// Has the service look at its clock, and waits until it has done what is due.
     async fn passes(&self, server: &Server, name: &str) {
-        let body = json!({"at": [self.after(0.2)], "job": {"command": ["true"]}});
-        let reply = server.put_schedule(name, &body).await;
-        assert_eq!(reply.status, 201, "{reply}");
+        server.put_soon(name, |seconds| self.after(seconds)).await;
         server.has_run(name, 1).await;
     }
 }
@@ -152,9 +150,7 @@ async fn ten_minutes_down_over_a_due_time_are_made_up_for_and_two_hours_are_not(
 async fn a_clock_that_is_set_back_runs_nothing_twice_and_set_forward_is_as_being_down() {
     let mut clock = Clock::new();
     let server = clock.builder().start().await;
-    let body = json!({"at": [clock.after(0.5)], "job": {"command": ["true"]}});
-    assert_eq!(server.put_schedule("once", &body).await.status, 201);
-    server.has_run("once", 1).await;
+    clock.passes(&server, "once").await;
     clock.forward(-7200);
     clock.passes(&server, "back").await;
     clock.forward(7200);
@@ -174,6 +170,75 @@ async fn a_clock_that_is_set_back_runs_nothing_twice_and_set_forward_is_as_being
     server.has_run("lately", 1).await;
     assert_eq!(server.jobs_of("long-ago").await.len(), 0);
     assert_eq!(server.jobs_of("lately").await.len(), 1);
+}
+
+/// One has ended before the other was made. Some of their times are of the machine's clock, others of the one that is set.
+async fn assert_in_order(server: &Server, one: &Value, other: &Value) {
+    let number = async |kind, job: &Value| -> u64 {
+        let events = told(server, kind, &id(job)).await;
+        events[0]["id"].as_str().unwrap().parse().unwrap()
+    };
+    let (ended, made) = (
+        number("job.finished", one).await,
+        number("job.created", other).await,
+    );
+    assert!(ended < made, "{ended} {made}: {one:#} {other:#}");
+}
+
+#[tokio::test]
+async fn a_job_that_has_not_ended_is_dealt_with_as_said() {
+    let mut clock = Clock::new();
+    let server = clock.builder().start().await;
+    let job = json!({"command": ["sleep", "600"]});
+    let moments = [60.0, 120.0, 180.0].map(|seconds| clock.after(seconds));
+    for overlap in ["allow", "skip", "queue", "replace"] {
+        let body = json!({"at": moments, "overlap": overlap, "job": job});
+        let reply = server.put_schedule(overlap, &body).await;
+        assert_eq!(reply.status, 201, "{reply}");
+    }
+    for runs in 1..=3 {
+        clock.forward(60);
+        clock.passes(&server, &format!("look-{runs}")).await;
+        server.has_run("allow", runs).await;
+        // What is replaced has ended before the next minute.
+        server.has_run("replace", runs).await;
+    }
+    let replaced = server.schedule("replace").await;
+    assert_eq!(replaced["skipped"], 0, "{replaced:#}");
+    let jobs = server.jobs_of("replace").await;
+    for pair in jobs.windows(2) {
+        let old = server.finished(&id(&pair[0])).await;
+        assert_eq!(
+            (&old["state"], &old["termination"]["cause"]),
+            (&json!("canceled"), &json!("superseded"))
+        );
+        assert_in_order(&server, &old, &pair[1]).await;
+    }
+    server.in_state(&id(&jobs[2]), "running").await;
+    server.stop(&id(&jobs[2]), "force=true").await;
+    let skipped = eventually("two are skipped", async || {
+        let schedule = server.schedule("skip").await;
+        (schedule["skipped"] == 2).then_some(schedule)
+    })
+    .await;
+    assert_eq!(
+        (&skipped["runs"], &skipped["last"]["reason"]),
+        (&json!(1), &json!("overlap"))
+    );
+    // Of two one waits, and only until the first has ended.
+    let queued = server.has_skipped("queue", "overlap").await;
+    assert_eq!(
+        (&queued["runs"], &queued["skipped"]),
+        (&json!(1), &json!(1)),
+        "{queued:#}"
+    );
+    let first = server.jobs_of("queue").await.remove(0);
+    server.stop(&id(&first), "force=true").await;
+    server.has_run("queue", 2).await;
+    let jobs = server.jobs_of("queue").await;
+    assert_eq!(jobs.len(), 2);
+    assert_in_order(&server, &first, &jobs[1]).await;
+    assert_eq!(server.schedule("queue").await["skipped"], 1);
 }
 
 /// A run of 90 seconds every minute: it begins at 0, 2 and 4.
