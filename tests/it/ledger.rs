@@ -286,6 +286,18 @@ impl Apis {
         Some(info["ledger"].clone())
     }
 
+    /// The same once it has heard of all others: it cannot ask whom it does not know.
+    async fn leader_of_all(&self) -> (usize, u64) {
+        eventually("the leader knows the others", async || {
+            let leader = self.leader().await;
+            let ledger = self.ledger(leader.0).await?;
+            let followers = ledger["followers"].as_array()?.iter();
+            let heard = followers.filter(|it| it["heard"] == true).count();
+            (heard + 1 == self.apis.len()).then_some(leader)
+        })
+        .await
+    }
+
     /// The number of the API node that leads, with its epoch.
     async fn leader(&self) -> (usize, u64) {
         eventually("somebody leads", async || {

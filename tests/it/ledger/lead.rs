@@ -141,7 +141,7 @@ async fn a_leader_that_hears_nobody_but_its_nodes_learns_from_them_who_leads() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_stood_still_answers_nothing_that_is_not_so_any_more() {
     let all = Apis::start(3, 1, &[]).await;
-    let (first, epoch) = all.leader().await;
+    let (first, epoch) = all.leader_of_all().await;
     let gate = all.apis[0].scratch().join("gate");
     let job = lasting(&all, &gate).await;
     all.apis[first].says(&job, "begun").await;
