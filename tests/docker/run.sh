@@ -159,13 +159,19 @@ job_runs() {
     equal "$(api GET "/jobs/$(jq --raw-output .id <<<"$ended")/output/stdout" | head -1)" hello
 }
 
-# compose_up: compose.yaml as it is but for image and port, by Compose of version 2 or Debian's; sets container, base, token.
-compose_up() {
-    local port command=("${docker[@]}" compose)
+# compose_command: sets that of Compose of version 2, or of Debian's.
+compose_command() {
+    command=("${docker[@]}" compose)
     if ! "${command[@]}" version >/dev/null 2>&1; then
         scripts/need.sh docker-compose
         command=(docker-compose "${docker[@]:1}")
     fi
+}
+
+# compose_up: compose.yaml as it is but for image and port; sets container, base, token.
+compose_up() {
+    local port command
+    compose_command
     port=$(free_port)
     sed -e "s|127.0.0.1:8080:|127.0.0.1:$port:|" -e "s|image: procession\$|image: $image|" compose.yaml >"$work/compose.yaml"
     compose=("${command[@]}" --project-directory "$PWD" --project-name "procession-test-$$" --file "$work/compose.yaml")
@@ -182,6 +188,25 @@ compose_down() {
     [ $((SECONDS - began)) -lt 30 ] || { echo "took $((SECONDS - began)) s"; return 1; }
     ! "${docker[@]}" inspect "$container" >/dev/null 2>&1
 }
+
+# deploy FILE: a compose file of packaging/ in a directory of its own, by the commands that it begins with; as they stand but for
+# image and ports. Sets compose.
+deploy() {
+    local file=$1 directory=$work/$1.d command sudo=sudo
+    [ "$(id -u)" != 0 ] || sudo=
+    compose_command
+    mkdir "$directory"
+    sed -e 's|"127.0.0.1:[0-9]*:|"127.0.0.1::|' -e "s|image: procession\$|image: $image|" "packaging/$file" >"$directory/$file"
+    compose=("${command[@]}" --project-name "procession-test-$$" --file "$directory/$file")
+    sed -n 's/^#   //p' "packaging/$file" \
+        | sed -e "s|sudo|$sudo|g" -e "s|docker compose|${command[*]} --project-name procession-test-$$|" >"$directory/commands"
+    (cd "$directory" && bash -euo pipefail commands) >"$work/compose" 2>&1 || { tail -5 "$work/compose"; return 1; }
+}
+
+# nodes_are SERVICE NUMBER: so many nodes are connected.
+nodes_are() { equal "$("${compose[@]}" exec -T "$1" procession nodes --json | jq '[.nodes[] | select(.state == "connected")] | length')" "$2"; }
+# The API nodes run none themselves.
+runs_on_a_node() { equal "$("${compose[@]}" exec -T "$1" procession run -- echo hello)" hello; }
 
 label() { "${docker[@]}" image inspect --format "{{index .Config.Labels \"org.opencontainers.image.$1\"}}" "$image"; }
 has_labels() {
@@ -270,6 +295,22 @@ if compose_up; then
     check "compose.yaml: down ends job and service in their grace" compose_down
 else
     check "compose.yaml: the service is up" false
+fi
+
+# deployed FILE SERVICE: with two nodes, and clients at this service.
+deployed() {
+    check "$1: it is deployed as it says" deploy "$1" || return
+    check "$1: both nodes are there" eventually 40 nodes_are "$2" 2
+    check "$1: a job runs on one of them" runs_on_a_node "$2"
+    check "$1: down ends all in their grace" compose_down
+}
+
+deployed compose-cluster.yaml hub
+# An engine of its own has no registry to pull from.
+if [ -n "$engine_pid" ] && ! "${docker[@]}" image inspect postgres:17 >/dev/null 2>&1; then
+    echo "skip  compose-postgres.yaml: there is no image postgres:17"
+else
+    deployed compose-postgres.yaml api2
 fi
 
 echo "docker: $passed passed, $failed failed"
