@@ -77,7 +77,7 @@ pub struct Claim {
     pub confirmed: bool,
     /// The last event of the node's store that is in the hub's.
     pub seen: Cursor,
-    /// What the node is asked as soon as it is there: a stop that came while it was not.
+    /// What the node is asked whenever it is there anew: a stop that came while it was not, or that it has granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<Box<Stop>>,
 }

@@ -45,6 +45,9 @@ pub struct Life {
     exit: Option<Exit>,
     spawn_failure: Option<SpawnFailure>,
     ending: Option<Ending>,
+    /// Whatever ends this attempt, somebody has asked for the end of the job.
+    #[serde(default)]
+    is_last: bool,
     signals_sent: Vec<SentSignal>,
     escalated: bool,
     killed_leftovers: u32,
@@ -68,6 +71,7 @@ impl Life {
             exit: None,
             spawn_failure: None,
             ending: None,
+            is_last: false,
             signals_sent: Vec::new(),
             escalated: false,
             killed_leftovers: 0,
@@ -377,6 +381,12 @@ impl Life {
             escalated: self.escalated,
             killed_leftovers: self.killed_leftovers,
         })
+    }
+
+    /// Has somebody asked for the end of the job, and not only of this attempt? None follows then, whatever has ended this one.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.is_last
     }
 
     /// The plan it follows.

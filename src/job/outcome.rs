@@ -72,6 +72,15 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Is a stop for this cause one of the job, whatever its attempt ends of?
+    #[must_use]
+    pub fn is_of_the_job(self) -> bool {
+        matches!(
+            self,
+            Self::Canceled | Self::Superseded | Self::DependencyFailed
+        )
+    }
+
     /// The word in the API.
     #[must_use]
     pub fn as_str(self) -> &'static str {

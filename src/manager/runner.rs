@@ -205,7 +205,7 @@ impl Runner {
             }
             Fate::Ended(record) => {
                 self.finish(&record);
-                attempts::settle(&mut self, record.usage).await
+                attempts::settle(&mut self, Some(&record)).await
             }
             Fate::Lost(record, cause) => {
                 self.shared.leave(self.job.id);
@@ -266,12 +266,11 @@ impl Runner {
         let present = self.shared.job_dirs.with_present_output(present).await;
         self.job.output = present.output;
         mirror::end(&mut self.job, Termination::unasked(cause), clock::wall());
-        let usage = record.as_ref().ok().and_then(|record| record.usage);
-        match record {
-            Ok(record) => self.name_survivors(mirror::unwatched(&record)).await,
+        match &record {
+            Ok(record) => self.name_survivors(mirror::unwatched(record)).await,
             Err(why) => self.job.message = Some(why.describe().to_owned()),
         }
-        attempts::settle(self, usage).await
+        attempts::settle(self, record.as_ref().ok()).await
     }
 
     /// Says what a lost job has left running, if anything, and keeps what finds it again.

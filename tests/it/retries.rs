@@ -259,6 +259,53 @@ async fn a_stop_in_a_pause_is_the_end_and_keeps_the_attempts() {
     assert_eq!(gone.status, 204, "{gone}");
 }
 
+/// A stop comes while the attempt ends already, for a reason of its own: that stays its cause, and no other attempt follows.
+#[tokio::test]
+async fn a_stop_while_an_attempt_ends_is_the_end_of_the_job() {
+    let server = Server::start().await;
+    for is_left in [false, true] {
+        let gates = tempfile::tempdir_in(server.scratch()).unwrap();
+        let gate = |name: &str| gates.path().join(name).display().to_string();
+        let until = |name: &str| format!("until test -e {}; do sleep 0.05; done", gate(name));
+        let held = format!(
+            "trap '{}; exit 9' TERM; echo ready; while :; do sleep 0.05; done",
+            until("end")
+        );
+        let script = match is_left {
+            true => format!("({held}) & {}; exit 3", until("leave")),
+            false => held,
+        };
+        let body = json!({"script": script, "timeout_seconds": 3600, "stop": {"grace_seconds": 300},
+            "retry": {"max_attempts": 3, "backoff": {"initial_seconds": 0}}});
+        let job = id(&server.submit(&body).await);
+        server.says(&job, "ready\n").await;
+        if is_left {
+            std::fs::write(gate("leave"), "").unwrap();
+        } else {
+            let soon = json!({"timeout_seconds": 0.001});
+            let changed = patch(&server, &job, &soon).await;
+            assert_eq!(changed.status, 200, "{changed}");
+        }
+        server.in_state(&job, "stopping").await;
+        let asked = server.delete(&job, "").await;
+        assert_eq!(asked.status, 202, "{asked}");
+        std::fs::write(gate("end"), "").unwrap();
+        let ended = server.finished(&job).await;
+        let (state, code) = if is_left {
+            ("failed", 3)
+        } else {
+            ("timed_out", 9)
+        };
+        assert_eq!(
+            (&ended["state"], &ended["attempt"], &ended["exit"]["code"]),
+            (&json!(state), &json!(1), &json!(code)),
+            "{ended:#}"
+        );
+        let text = server.text(&job).await;
+        assert_eq!(text.matches("ready").count(), 1, "{text}");
+    }
+}
+
 #[tokio::test]
 async fn a_release_ends_the_pause_and_is_refused_for_what_runs() {
     let server = Server::builder().args(["--max-running", "1"]).start().await;

@@ -53,6 +53,7 @@ impl Life {
     }
 
     fn note_ending(&mut self, stop: &Stop) {
+        self.is_last |= stop.cause.is_of_the_job();
         if self.ending.is_some() {
             return;
         }

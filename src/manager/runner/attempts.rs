@@ -9,17 +9,24 @@ use crate::chains;
 use crate::time::chance;
 use job::event;
 use job::life::Stop;
-use job::outcome::{Cause, Usage};
+use job::outcome::Cause;
 use job::retry::Decision;
 use job::{Job, State};
 use linux::clock;
 use linux::failpoint;
+use protocol::record::Record;
 
-/// An attempt has ended as the job says now, and has used this: the job is over, or another attempt follows.
-pub(super) async fn settle(runner: &mut Runner, usage: Option<Usage>) -> Next {
+/// An attempt has ended as the job says now, and as this record says if it has one: the job is over, or another attempt
+/// follows.
+pub(super) async fn settle(runner: &mut Runner, record: Option<&Record>) -> Next {
     ready::last_look(runner).await;
-    let decision = runner.job.retry_decision(clock::wall(), chance());
-    runner.job.keep_attempt(usage);
+    let decision = match record {
+        Some(record) if record.life.is_last() => Decision::Over,
+        Some(_) | None => runner.job.retry_decision(clock::wall(), chance()),
+    };
+    runner
+        .job
+        .keep_attempt(record.and_then(|record| record.usage));
     if let (Some(node), Some(last)) = (runner.refused_by.take(), runner.job.attempts.last_mut()) {
         last.refused_by = Some(node);
     }

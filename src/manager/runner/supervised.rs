@@ -393,7 +393,7 @@ impl<'a> Supervised<'a> {
             self.runner.answer();
         }
         self.runner.finish(record);
-        let next = attempts::settle(self.runner, record.usage).await;
+        let next = attempts::settle(self.runner, Some(record)).await;
         self.answer_pending(next)
     }
 
