@@ -214,18 +214,19 @@ impl Assigned {
         // What has no claim yet gets the next one.
         let next = job.last_fence().saturating_add(1);
         let fence = job.claim.as_ref().map_or(next, |claim| claim.fence);
-        while is_wanted() {
+        loop {
             match self.fence_of(job.id).await {
                 Ok(Some(present)) if present >= fence => return Ok(true),
                 Ok(Some(_)) => self.clear(job.id).await,
                 Ok(None) => return Ok(false),
                 Err(error) => self.shared().store_failed(&error),
             }
+            if !is_wanted() {
+                let why = "what an attempt before has left has not ended";
+                return Err(NotTaken::for_now(why));
+            }
             until(Some(Instant::now() + LOOK_AGAIN)).await;
         }
-        Err(NotTaken::for_now(
-            "what an attempt before has left has not ended",
-        ))
     }
 
     async fn accept(&self, job: Job, secrets: Secrets) -> Result<(), SubmitError> {

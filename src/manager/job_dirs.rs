@@ -16,6 +16,7 @@ use super::link::MonitorLink;
 use job::pty::Size;
 use job::time::Timestamp;
 use job::{Job, JobId, OutputTotals};
+use linux::procfs::ProcessIdentity;
 use protocol::output;
 use protocol::record;
 
@@ -53,8 +54,9 @@ pub(super) struct Over {
     pub(super) is_spare: bool,
     /// Its output is in the store.
     pub(super) is_output_stored: bool,
-    /// Its last attempt, where another one may come: a hub may give a node the same job again.
-    pub(super) attempt: Option<u32>,
+    /// Another attempt may come, since a hub may give a node the same job again; and the leader of this one, if there was one.
+    pub(super) may_return: bool,
+    pub(super) leader: Option<ProcessIdentity>,
 }
 
 impl Over {
@@ -63,7 +65,11 @@ impl Over {
             job: job.id,
             is_spare,
             is_output_stored,
-            attempt: job.claim.as_ref().map(|_| job.attempt),
+            may_return: job.claim.is_some(),
+            leader: job.process.as_ref().map(|it| ProcessIdentity {
+                pid: it.pid,
+                start_ticks: it.start_ticks,
+            }),
         }
     }
 }
@@ -254,7 +260,7 @@ impl JobDirs {
     }
 
     fn tidy_now(&self, over: Over) {
-        if over.attempt.is_some_and(|it| self.has_later(over.job, it)) {
+        if over.may_return && self.has_another(over) {
             return;
         }
         if over.is_spare && self.set_aside(over) {
@@ -280,12 +286,12 @@ impl JobDirs {
     }
 
     /// Is the directory another attempt's by now, or is one just being made? Blocks.
-    fn has_later(&self, id: JobId, attempt: u32) -> bool {
-        let opened = record::open_directory(self.jobs.as_fd(), id);
-        let found = opened.and_then(|directory| record::read(directory.as_fd(), id));
+    fn has_another(&self, over: Over) -> bool {
+        let opened = record::open_directory(self.jobs.as_fd(), over.job);
+        let found = opened.and_then(|directory| record::read(directory.as_fd(), over.job));
         found.is_ok_and(|found| {
             let newest = found.and_then(|it| it.record);
-            newest.is_none_or(|it| it.attempt > attempt)
+            newest.is_none_or(|it| it.leader.map(|leader| leader.identity) != over.leader)
         })
     }
 

@@ -463,16 +463,22 @@ impl<'a> Away<'a> {
         self.hold_stops();
         let runner = &mut *self.runner;
         let restart = restart::wanted(&runner.job, &self.held);
-        let node = runner.job.claim.as_ref().map(|it| it.node.to_string());
         mirror::end(
             &mut runner.job,
             Termination::unasked(Cause::NodeLost),
             clock::wall(),
         );
-        runner.job.message = Some(format!(
-            "node {} {why}: nobody knows how the job ended, or whether it still runs there",
-            node.unwrap_or_default()
-        ));
+        runner.job.message = runner.job.claim.as_deref().map(|claim| {
+            let ends = claim
+                .stop
+                .as_ref()
+                .map(|_| late::is_ended_there(&claim.node));
+            format!(
+                "node {} {why}: nobody knows how the job ended, or whether it still runs there{}",
+                claim.node,
+                ends.unwrap_or_default()
+            )
+        });
         if let Some(claim) = restart {
             let next = restart::elsewhere(runner, &claim).await;
             for (asked, _) in std::mem::take(&mut self.held) {

@@ -470,6 +470,12 @@ async fn a_lost_job_that_is_removed_takes_no_room_once_it_has_ended() {
     })
     .await;
     assert_eq!(cluster.node("n1").await["jobs"], 1);
+    // It is heard of before its end, and after that.
+    for change in ["pause", "resume"] {
+        let path = format!("/jobs/{id}/{change}");
+        let changed = cluster.nodes[0].post(&path, &json!({})).await;
+        assert_eq!(changed.status, 200, "{changed}");
+    }
     std::fs::write(&gate, "").unwrap();
     eventually("the node has room", async || {
         (cluster.node("n1").await["jobs"] == 0).then_some(())

@@ -112,7 +112,9 @@ async fn converse(
                 link.send(ToNode::Forget(vec![id]));
                 drop(link);
                 // What an attempt before has left there would have been ended for this one.
-                late::end_last_superseded(&runner.shared, &runner.job);
+                let fence = runner.job.last_fence();
+                let ending = late::end_superseded(runner.shared.clone(), node.clone(), id, fence);
+                runner.shared.spawn(ending);
                 return Err(runner.cancel((stop, reply)).await);
             }
             Woken::Asked(JobRequest::Relay(_, reply)) => {

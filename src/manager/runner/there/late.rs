@@ -126,9 +126,9 @@ async fn hear_from(shared: &Arc<Shared>, nodes: &Arc<NodeBook>, id: JobId) -> Op
                     finished_at: there.finished_at,
                 };
                 let is_over = late.state.is_terminal();
-                if !note(shared, id, &late, Some(there)).await {
-                    // The hub has no such job any more, and the node nothing of it.
-                    return is_over.then_some(late.node);
+                // It takes its room there although the hub may have removed what it knew of it.
+                if !note(shared, id, &late, Some(there)).await && shared.shutdown.has_begun() {
+                    return None;
                 }
                 if !is_over && nodes.is_left(&late.node, id, job.spec.weight) {
                     shared.nodes_changed();
@@ -214,6 +214,11 @@ async fn tell(
     Ok(shared.store.finish(Arc::new(job), vec![event]).await?)
 }
 
+/// What the message of a lost job adds if it was asked to end.
+pub(super) fn is_ended_there(node: &NodeName) -> String {
+    format!("; what is left of it is ended when node {node} is there")
+}
+
 /// Keeps a stop of a lost job until its node is there again.
 pub(crate) async fn keep_stop(
     shared: &Arc<Shared>,
@@ -233,9 +238,7 @@ pub(crate) async fn keep_stop(
     let node = claim.node.clone();
     let was_asked = claim.stop.replace(Box::new(stop.clone())).is_some();
     if !was_asked && let Some(message) = &mut job.message {
-        message.push_str(&format!(
-            "; what is left of it is ended when node {node} is there"
-        ));
+        message.push_str(&is_ended_there(&node));
     }
     job.version += 1;
     let event = Event {
@@ -245,17 +248,9 @@ pub(crate) async fn keep_stop(
     Ok(shared.store.finish(Arc::new(job), vec![event]).await?)
 }
 
-/// Ends what is left of the last attempt that was given up for lost, if its node is there.
-pub(super) fn end_last_superseded(shared: &Arc<Shared>, job: &Job) {
-    let lost = job.attempts.last().and_then(|it| it.lost_with.as_deref());
-    if let Some((node, fence)) = lost {
-        shared.spawn(end_superseded(shared.clone(), node.clone(), job.id, *fence));
-    }
-}
-
 /// Ends an attempt that a node still has, if another one has been begun in its place. Whoever sends that one to the same
 /// node takes the link; the node itself then ends the old one first.
-async fn end_superseded(shared: Arc<Shared>, node: NodeName, id: JobId, fence: u32) {
+pub(super) async fn end_superseded(shared: Arc<Shared>, node: NodeName, id: JobId, fence: u32) {
     let Some(nodes) = shared.nodes.clone() else {
         return;
     };
@@ -267,8 +262,11 @@ async fn end_superseded(shared: Arc<Shared>, node: NodeName, id: JobId, fence: u
     let Ok(job) = shared.get_any(id).await else {
         return;
     };
-    // The node has this attempt by right, or has had a later one, which ended this one.
-    let is_its_own = job.claim.as_ref().is_some_and(|claim| claim.node == node);
+    // The node has this attempt by right, or has had a later one, which ended this one, or gets that.
+    let is_its_own = job.claim.as_ref().is_some_and(|claim| {
+        let gets_it = claim.confirmed || !job.state.is_terminal();
+        claim.node == node && (claim.fence == fence || gets_it)
+    });
     if is_its_own || job.last_fence() < fence {
         return;
     }

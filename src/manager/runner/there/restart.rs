@@ -22,7 +22,6 @@ pub(super) fn wanted(job: &Job, held: &VecDeque<(JobRequest, Instant)>) -> Optio
     let is_stopped = |(asked, _): &(JobRequest, Instant)| matches!(asked, JobRequest::Stop(..));
     let again = job.spec.on_node_loss == OnNodeLoss::Restart
         && job.attempt < ATTEMPTS_MAX
-        && job.state != State::Stopping
         && claim.stop.is_none()
         && !held.iter().any(is_stopped);
     again.then(|| claim.clone())
@@ -52,7 +51,9 @@ pub(super) async fn elsewhere(runner: &mut Runner, claim: &Claim) -> Next {
     chains::linked(&runner.shared, id);
     runner.publish.send_replace(runner.job.shown());
     // The node may have come back before this was shown, and was told nothing.
-    late::end_last_superseded(&runner.shared, &runner.job);
+    let (shared, node) = (runner.shared.clone(), claim.node.clone());
+    let ending = late::end_superseded(shared, node, id, claim.fence);
+    runner.shared.spawn(ending);
     runner.answer();
     runner.shared.grant();
     Next::Wait(has_slot, None)

@@ -11,15 +11,16 @@ use protocol::wire::link::Answered;
 
 impl Away<'_> {
     /// Keeps the stops that the node has granted by these answers: a job that is being stopped does not start again elsewhere.
-    /// `true` if there are any.
+    /// `true` if that is news.
     pub(super) fn keep_granted(&mut self, answers: &[Answered]) -> bool {
         let granted = answers.iter().filter(|it| it.result.is_ok());
         let mut stops = granted.filter_map(|it| self.pending.get(&it.ticket)?.stop.clone());
         let (Some(stop), Some(claim)) = (stops.next_back(), &mut self.runner.job.claim) else {
             return false;
         };
+        let is_news = claim.stop.as_deref() != Some(&stop);
         claim.stop = Some(Box::new(stop));
-        true
+        is_news
     }
 
     /// Of what the node was asked and has not answered, the stops are held, as those are that came while it was not there.
