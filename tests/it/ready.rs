@@ -365,6 +365,30 @@ async fn each_attempt_is_ready_by_itself() {
     assert_eq!(all.matches("\"job.ready\"").count(), 2, "{all}");
 }
 
+/// Reports with a descriptor, as sd_pid_notify_with_fds(3) does, and says when that was closed.
+const WITH_DESCRIPTOR: &str = r#"
+import array, os, socket, time
+it = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+seen, held = os.pipe()
+what = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [held, held]))
+it.sendmsg([b"READY=1\nFDSTORE=1"], [what], 0, "\0" + os.environ["NOTIFY_SOCKET"][1:])
+os.close(held)
+os.read(seen, 1)
+print("closed", flush=True)
+time.sleep(600)
+"#;
+
+#[tokio::test]
+async fn a_report_counts_that_comes_with_descriptors() {
+    let server = Server::start().await;
+    let ready = json!({"notify": true});
+    let body = json!({"command": ["python3", "-c", WITH_DESCRIPTOR], "ready": ready});
+    let job = id(&server.submit(&body).await);
+    server.says(&job, "closed").await;
+    let known = known(&server, &job).await;
+    assert!(known["ready_at"].is_string(), "{known:#}");
+}
+
 #[tokio::test]
 async fn the_command_line_waits_until_a_server_is_ready() {
     let server = Server::start().await;
