@@ -1,16 +1,20 @@
 //! The socket that processes report to, as sd_notify(3) has it, and who it was that reported.
 
 use std::io::{self, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::cmsg_space;
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials,
     bind, recvmsg, setsockopt, socket, sockopt,
 };
+use nix::unistd::close;
 
 /// The longest message that is read; of a longer one, its beginning.
 const MESSAGE_BYTES: usize = 4096;
+
+/// The most descriptors that a message brings (unix(7)).
+const DESCRIPTORS: usize = 253;
 
 /// A socket with a name in the abstract name space: it leaves nothing behind, and every user reaches it.
 #[derive(Debug)]
@@ -32,19 +36,24 @@ impl NotifySocket {
     pub fn receive(socket: BorrowedFd<'_>) -> io::Result<(i32, Vec<u8>)> {
         let mut bytes = vec![0; MESSAGE_BYTES];
         let mut parts = [IoSliceMut::new(&mut bytes)];
-        let mut control = cmsg_space!(UnixCredentials);
+        // Without room for what comes, there is no word of the sender either.
+        let mut control = cmsg_space!(UnixCredentials, [RawFd; DESCRIPTORS]);
         let received = recvmsg::<UnixAddr>(
             socket.as_raw_fd(),
             &mut parts,
             Some(&mut control),
             MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC,
         )?;
-        let sender = received.cmsgs()?.find_map(|message| {
-            if let ControlMessageOwned::ScmCredentials(sender) = message {
-                return Some(sender.pid());
+        let mut sender = None;
+        for message in received.cmsgs()? {
+            if let ControlMessageOwned::ScmCredentials(credentials) = message {
+                sender = Some(credentials.pid());
+            } else if let ControlMessageOwned::ScmRights(descriptors) = message {
+                for descriptor in descriptors {
+                    let _ = close(descriptor);
+                }
             }
-            None
-        });
+        }
         let length = received.bytes;
         bytes.truncate(length);
         // 0 is nobody: a process of another PID namespace.

@@ -6,7 +6,7 @@ mod seen;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::sys::stat::FileStat;
@@ -14,8 +14,9 @@ use nix::sys::stat::FileStat;
 use super::api::{LookupError, RequestError, SubmitError};
 use super::inputs::Part;
 use super::runner::JobRequest;
-use super::runner::workspace::provide;
+use super::runner::workspace::prepare;
 use super::shared::Shared;
+use super::workspaces::changes::{self, Change};
 use super::workspaces::{Draft, UnpackError};
 pub use archive::Archive;
 use job::amendment::Amendment;
@@ -157,7 +158,8 @@ pub struct Opened {
 #[derive(Debug)]
 pub struct Upload {
     shared: Arc<Shared>,
-    place: Place,
+    id: JobId,
+    owner: Owner,
     draft: Draft,
     path: InnerPath,
     mode: FileMode,
@@ -228,9 +230,8 @@ impl Files {
     /// Begins a part of a form.
     pub async fn part(&self) -> Result<Part, FilesError> {
         let workspaces = self.shared.workspaces.clone();
-        let part = tokio::task::spawn_blocking(move || Ok(Part(workspaces.draft()?)));
-        part.await
-            .unwrap_or_else(|error| Err(FilesError::Io(io::Error::other(error))))
+        let part = tokio::task::spawn_blocking(move || Ok(Part(Draft::begin(&workspaces)?)));
+        Ok(part.await.map_err(io::Error::other).flatten()?)
     }
 
     /// Opens a file of the job.
@@ -268,11 +269,7 @@ impl Files {
         are_here(&shared, &job)?;
         is_in(&shared, id)?;
         if !job.state.is_terminal() {
-            let provided = provide(&shared, &job, BTreeMap::new()).await;
-            if let Err(SubmitError::Input { why, .. }) = provided {
-                return Err(why);
-            }
-            provided.map_err(|error| FilesError::Io(io::Error::other(error)))?;
+            make_workspace(&shared, &job).await?;
             note_upload(&shared, id).await?;
         }
         self.at(id, move |place| {
@@ -283,8 +280,9 @@ impl Files {
             Ok(Upload {
                 shared: shared.clone(),
                 most: workspaces.left(id).min(shared.limits.max_upload_bytes),
-                draft: workspaces.draft()?,
-                place,
+                draft: Draft::begin(workspaces)?,
+                id,
+                owner: place.owner,
                 path,
                 mode: mode.unwrap_or(FileMode::DEFAULT),
                 in_the_way: if is_new {
@@ -306,7 +304,9 @@ impl Files {
         if !job.state.is_terminal() && shared.workspaces.of(id).is_ok() {
             note_upload(shared, id).await?;
         }
+        let change = changes::begin(&shared.workspaces, id).ok_or(FilesError::Finished)?;
         self.at(id, move |place| {
+            let _change = change;
             if place.job.state.is_terminal() {
                 return Err(FilesError::Finished);
             }
@@ -355,20 +355,19 @@ impl Upload {
 
     /// The file is complete, and what is in it comes into the directory of its path.
     pub async fn unpack(self, form: Unpack) -> Result<(), FilesError> {
-        let (shared, id) = (self.shared.clone(), self.place.job.id);
-        let unpacked = tokio::task::spawn_blocking(move || {
-            let directory = self.place.directory.as_ref().ok_or(FilesError::NotFound)?;
-            let to = (directory.as_fd(), &self.path);
-            let unpacked = self.draft.unpack(form, to, self.place.owner, self.most);
-            if let Err(UnpackError::Io(error)) = unpacked {
-                return Err(error.into());
-            }
-            unpacked.map_err(FilesError::Archive)
-        });
-        unpacked
-            .await
-            .unwrap_or_else(|error| Err(FilesError::Io(io::Error::other(error))))?;
-        is_in(&shared, id)
+        let (shared, id, owner) = (self.shared, self.id, self.owner);
+        let (draft, most) = (self.draft, self.most);
+        let unpacked = tokio::task::spawn_blocking(move || draft.unpack(form, owner, most));
+        let aside = match unpacked.await.map_err(io::Error::other)? {
+            Ok(aside) => aside,
+            Err(UnpackError::Io(error)) => return Err(error.into()),
+            Err(error) => return Err(FilesError::Archive(error)),
+        };
+        let path = self.path;
+        change(&shared, id, move |directory| {
+            aside.move_into((directory, path.as_str()), owner)
+        })
+        .await
     }
 
     /// Writes on.
@@ -377,32 +376,67 @@ impl Upload {
             self.draft.write(&bytes)?;
             Ok(self)
         });
-        written
-            .await
-            .unwrap_or_else(|error| Err(FilesError::Io(io::Error::other(error))))
+        Ok(written.await.map_err(io::Error::other).flatten()?)
     }
 
     /// The file is complete, and there; `true`: nothing was before.
     pub async fn finish(self) -> Result<bool, FilesError> {
-        let (shared, id) = (self.shared.clone(), self.place.job.id);
-        let put = tokio::task::spawn_blocking(move || {
-            let Place {
-                directory, owner, ..
-            } = &self.place;
-            let directory = directory.as_ref().ok_or(FilesError::NotFound)?;
-            let is_new = self.draft.put(
-                directory.as_fd(),
-                self.path.as_str(),
-                (*owner, self.mode),
-                self.in_the_way,
-            )?;
-            Ok(is_new)
+        let (draft, path, in_the_way) = (self.draft, self.path, self.in_the_way);
+        let (owner, mode) = (self.owner, self.mode);
+        // This may take long, and no end waits for it.
+        let complete = tokio::task::spawn_blocking(move || {
+            draft.complete((owner, mode))?;
+            Ok(draft)
         });
-        let is_new = put
-            .await
-            .unwrap_or_else(|error| Err(FilesError::Io(io::Error::other(error))))?;
-        is_in(&shared, id).map(|()| is_new)
+        let draft = complete.await.map_err(io::Error::other).flatten()?;
+        change(&self.shared, self.id, move |directory| {
+            draft.put(directory, path.as_str(), owner, in_the_way)
+        })
+        .await
     }
+}
+
+/// Changes the workspace of a job that has not ended. Its end waits for that.
+async fn change<R: Send + 'static>(
+    shared: &Arc<Shared>,
+    id: JobId,
+    work: impl FnOnce(BorrowedFd<'_>) -> io::Result<R> + Send + 'static,
+) -> Result<R, FilesError> {
+    let change = begin_change(shared, id).await?;
+    let workspaces = shared.workspaces.clone();
+    let changed = tokio::task::spawn_blocking(move || {
+        let _change = change;
+        work(workspaces.of(id)?.as_fd())
+    });
+    let changed = changed.await.map_err(io::Error::other);
+    is_in(shared, id)?;
+    Ok(changed.flatten()?)
+}
+
+async fn begin_change(shared: &Shared, id: JobId) -> Result<Change, FilesError> {
+    let change = changes::begin(&shared.workspaces, id).ok_or(FilesError::Finished)?;
+    if shared.get(id).await?.state.is_terminal() {
+        return Err(FilesError::Finished);
+    }
+    Ok(change)
+}
+
+/// Makes the workspace of a job that has none yet.
+async fn make_workspace(shared: &Arc<Shared>, job: &Job) -> Result<(), FilesError> {
+    let aside = match prepare(shared, job, BTreeMap::new()).await {
+        Ok(Some(aside)) => aside,
+        Ok(None) => return Ok(()),
+        Err(SubmitError::Input { why, .. }) => return Err(why),
+        Err(error) => return Err(FilesError::Io(io::Error::other(error))),
+    };
+    let id = job.id;
+    // It may have ended meanwhile, and what it had may be gone.
+    let change = begin_change(shared, id).await?;
+    let made = tokio::task::spawn_blocking(move || {
+        let _change = change;
+        aside.become_workspace(id)
+    });
+    Ok(made.await.map_err(io::Error::other).flatten()?)
 }
 
 /// Are the files of the job on this machine, as far as it has not been given to another node?

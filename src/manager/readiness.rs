@@ -57,7 +57,9 @@ pub(super) struct Watch {
     deadline: Option<Instant>,
     /// What is to be told again.
     again: Option<(Seen, Instant)>,
-    _alive: oneshot::Sender<()>,
+    alive: oneshot::Sender<()>,
+    /// Comes when nothing is looked at any more.
+    ended: oneshot::Receiver<()>,
 }
 
 /// A job that is looked at.
@@ -82,6 +84,7 @@ impl Watch {
         let (found, is_found) = oneshot::channel();
         let (why, is_why) = watch::channel(None);
         let (alive, mut is_dropped) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
         let deadline = deadline(&present, &ready);
         let look = Look {
             shared: shared.clone(),
@@ -107,14 +110,22 @@ impl Watch {
                 () = looking => {}
                 _ = &mut is_dropped => {}
             }
+            drop(end);
         });
         Some(Self {
             found: awaits.then_some(is_found),
             why: is_why,
             deadline,
             again: None,
-            _alive: alive,
+            alive,
+            ended,
         })
+    }
+
+    /// Looks no more. After that the socket of the attempt is closed, and its name is free for the next one.
+    pub(super) async fn end(self) {
+        drop(self.alive);
+        let _ = self.ended.await;
     }
 
     /// What is seen next; never where nothing more can be. Dropping the future loses nothing.

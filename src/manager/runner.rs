@@ -296,6 +296,7 @@ impl Runner {
 
     /// Makes the end durable, then visible; then the record has served its purpose.
     async fn commit_end(&mut self) {
+        let _ending = workspace::end(&self.shared, &self.job).await;
         workspace::collect(&self.shared, &mut self.job).await;
         self.job.version += 1;
         let events = event::since(self.told, &self.job, clock::wall());

@@ -3,15 +3,18 @@
 //! A job may change its own at any moment, so that all goes through `linux::beneath`. What of it clients may see is
 //! decided in `job::workspace`; whose turn it is to remove something, in `workspaces/sweep`.
 
+pub(super) mod changes;
+mod drafts;
 pub(super) mod handover;
 pub(super) mod sweep;
 mod unpack;
 pub(super) mod usage;
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine;
@@ -24,12 +27,14 @@ use nix::unistd::{UnlinkatFlags, geteuid, syncfs, unlinkat};
 use tokio::sync::Notify;
 
 use super::inputs::Sources;
+use changes::Changes;
+pub(super) use drafts::{Aside, Draft};
 use handover::Handover;
 pub use handover::{Bundle, Parcel};
-use job::workspace::{self, Artifacts, Content, FileMode, InnerPath, Input, Kept, Tally, Unpack};
+use job::workspace::{self, Artifacts, Content, FileMode, Input, Kept, Tally};
 use job::{Job, JobId};
 use linux::beneath::{self, InTheWay, Kind, Owner};
-use linux::{failpoint, sys};
+use linux::failpoint;
 pub use unpack::UnpackError;
 
 /// What is not complete yet.
@@ -57,15 +62,8 @@ pub(super) struct Workspaces {
     untidy: Notify,
     /// Those that go to other nodes or have come from a hub.
     pub(super) handover: Handover,
-}
-
-/// A file in the making. Dropped, it is gone.
-#[derive(Debug)]
-pub(super) struct Draft {
-    workspaces: std::sync::Arc<Workspaces>,
-    name: String,
-    file: File,
-    is_done: bool,
+    /// Those that clients change at this moment, and those of jobs that end.
+    changes: Changes,
 }
 
 impl Workspaces {
@@ -98,6 +96,7 @@ impl Workspaces {
             all_bytes: AtomicU64::new(0),
             untidy: Notify::new(),
             handover: Handover::default(),
+            changes: Changes::default(),
         };
         for name in names(workspaces.incoming.as_fd())? {
             workspaces.discard(workspaces.incoming.as_fd(), &name)?;
@@ -110,47 +109,31 @@ impl Workspaces {
         beneath::directory(self.root.as_fd(), &id.to_string())
     }
 
-    /// Makes a job's directory with its inputs, as far as it has none. Either all of it is there or nothing. Blocks.
-    pub(super) fn provide(
-        self: &std::sync::Arc<Self>,
+    /// Makes what is to become a job's directory with its inputs, unless it has one. Blocks.
+    pub(super) fn prepare(
+        self: &Arc<Self>,
         id: JobId,
         (inputs, sources): (&[Input], Sources),
         owner: Owner,
-    ) -> Result<(), ProvideError> {
+    ) -> Result<Option<Aside>, ProvideError> {
         match self.of(id) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            found => return Ok(found.map(drop)?),
+            found => return Ok(found.map(|_| None)?),
         }
-        let name = self.fresh_name();
-        let incoming = self.incoming.as_fd();
-        let made = mkdirat(incoming, name.as_str(), Mode::from_bits_truncate(0o700));
-        made.map_err(io::Error::from)?;
+        let aside = Aside::begin(self)?;
         failpoint::hit("workspace.filling");
-        let provided = self.fill(&name, (inputs, sources), owner).and_then(|()| {
-            failpoint::hit("workspace.filled");
-            let to = id.to_string();
-            match sys::rename_new((incoming, &name), (self.root.as_fd(), &to)) {
-                Ok(()) => Ok(beneath::sync(&self.root)?),
-                Err(errno) => Err(io::Error::from(errno).into()),
-            }
-        });
-        if provided.is_err() {
-            self.discard(incoming, &name)?;
-        }
-        match provided {
-            // Somebody else was faster.
-            Err(ProvideError::Io(error)) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            provided => provided,
-        }
+        self.fill(&aside, (inputs, sources), owner)?;
+        failpoint::hit("workspace.filled");
+        Ok(Some(aside))
     }
 
     fn fill(
-        self: &std::sync::Arc<Self>,
-        name: &str,
+        self: &Arc<Self>,
+        aside: &Aside,
         (inputs, mut sources): (&[Input], Sources),
         owner: Owner,
     ) -> Result<(), ProvideError> {
-        let directory = beneath::directory(self.incoming.as_fd(), name)?;
+        let directory = aside.open()?;
         let mut left = self.most;
         for (place, input) in inputs.iter().enumerate() {
             let draft = match sources.copies.remove(&place) {
@@ -175,7 +158,8 @@ impl Workspaces {
                 None => {
                     let mode = input.mode.unwrap_or(FileMode::DEFAULT);
                     let to = input.path.as_str();
-                    draft.put(directory.as_fd(), to, (owner, mode), InTheWay::Stays)?;
+                    draft.complete((owner, mode))?;
+                    draft.put(directory.as_fd(), to, owner, InTheWay::Stays)?;
                     length
                 }
             };
@@ -190,7 +174,7 @@ impl Workspaces {
 
     /// What is in an input, as a file that is to be moved.
     fn drafted(
-        self: &std::sync::Arc<Self>,
+        self: &Arc<Self>,
         content: &Content,
         other: Option<File>,
         sources: &mut Sources,
@@ -202,7 +186,7 @@ impl Workspaces {
                 .map(|part| part.0)
                 .ok_or_else(|| gone("a part of the form"));
         }
-        let mut draft = self.draft()?;
+        let mut draft = Draft::begin(self)?;
         match content {
             Content::Text(text) => draft.write(text.as_bytes())?,
             Content::Base64(text) => {
@@ -221,17 +205,6 @@ impl Workspaces {
     /// What may still come into the workspace of a job. Blocks.
     pub(super) fn left(&self, id: JobId) -> u64 {
         self.most.saturating_sub(self.used(id))
-    }
-
-    /// Begins a file that is to be put into a workspace. Blocks.
-    pub(super) fn draft(self: &std::sync::Arc<Self>) -> io::Result<Draft> {
-        let name = self.fresh_name();
-        Ok(Draft {
-            file: beneath::new_file(self.incoming.as_fd(), &name)?,
-            workspaces: self.clone(),
-            name,
-            is_done: false,
-        })
     }
 
     /// May clients read this file of a job of this owner? A second name may be that of a file which is none of the job's.
@@ -364,88 +337,6 @@ pub(crate) enum ProvideError {
     /// The disk.
     #[error(transparent)]
     Io(#[from] io::Error),
-}
-
-impl Draft {
-    /// Unpacks it into a job's directory: all of it, or nothing if it is refused. Blocks.
-    pub(super) fn unpack(
-        self,
-        form: Unpack,
-        (directory, path): (BorrowedFd<'_>, &InnerPath),
-        owner: Owner,
-        most: u64,
-    ) -> Result<(), UnpackError> {
-        let workspaces = self.workspaces.clone();
-        let name = workspaces.fresh_name();
-        let incoming = workspaces.incoming.as_fd();
-        let made = mkdirat(incoming, name.as_str(), Mode::from_bits_truncate(0o700));
-        made.map_err(|errno| UnpackError::Io(errno.into()))?;
-        let unpacked = (|| {
-            let own = beneath::directory(incoming, &name).map_err(UnpackError::Io)?;
-            let archive = beneath::reopen(&self.file).map_err(UnpackError::Io)?;
-            unpack::unpack(archive, form, (own.as_fd(), None), owner, most)?;
-            syncfs(&own).map_err(|errno| UnpackError::Io(errno.into()))?;
-            failpoint::hit("archive.moving");
-            move_all(own.as_fd(), (directory, path.as_str()), owner)
-        })();
-        if let Err(error) = workspaces.discard(incoming, &name) {
-            tracing::warn!(%error, "what is left of an archive could not be removed: {error}");
-        }
-        workspaces.is_untidy();
-        unpacked
-    }
-
-    /// Writes on. Blocks.
-    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)
-    }
-
-    /// Puts it where it belongs; returns whether nothing was there. Blocks.
-    pub(super) fn put(
-        mut self,
-        directory: BorrowedFd<'_>,
-        path: &str,
-        (owner, mode): (Owner, FileMode),
-        in_the_way: InTheWay,
-    ) -> io::Result<bool> {
-        beneath::give(&self.file, owner, mode.bits())?;
-        self.file.sync_all()?;
-        failpoint::hit("file.putting");
-        let from = (self.workspaces.incoming.as_fd(), self.name.as_str());
-        let is_new = beneath::put(from, (directory, path), owner, in_the_way)?;
-        self.is_done = true;
-        Ok(is_new)
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        if !self.is_done {
-            let flags = UnlinkatFlags::NoRemoveDir;
-            // If it stays, the next server takes it away.
-            let _ = unlinkat(&self.workspaces.incoming, self.name.as_str(), flags);
-        }
-    }
-}
-
-/// Moves all that is in a directory into another one, each file at once.
-fn move_all(
-    from: BorrowedFd<'_>,
-    (root, path): (BorrowedFd<'_>, &str),
-    owner: Owner,
-) -> Result<(), UnpackError> {
-    beneath::make_directories(root, path, owner)?;
-    for entry in beneath::walk(from, "", beneath::Limits::default()) {
-        let to = format!("{path}/{}", entry.path);
-        if entry.kind == Kind::Directory {
-            beneath::make_directories(root, &to, owner)?;
-            continue;
-        }
-        let (parent, leaf) = entry.path.rsplit_once('/').unwrap_or(("", &entry.path));
-        let parent = beneath::directory(from, parent)?;
-        beneath::put((parent.as_fd(), leaf), (root, &to), owner, InTheWay::Goes)?;
-    }
-    Ok(())
 }
 
 /// Removes all files but these, and directories that are empty then.

@@ -3,6 +3,7 @@
 pub(crate) mod archives;
 mod commands;
 pub(crate) mod crash;
+mod ends;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

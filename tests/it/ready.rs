@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::cli::Client;
 use crate::cluster::port;
+use crate::files::crash::Armed;
 use crate::harness::{Server, bound, id, is_root};
 
 /// Listens on a port of 127.0.0.1 once a line comes, and says when it does.
@@ -363,6 +364,67 @@ async fn each_attempt_is_ready_by_itself() {
     );
     let all = events(&server, &id(&job)).await;
     assert_eq!(all.matches("\"job.ready\"").count(), 2, "{all}");
+}
+
+/// Reports with a descriptor, as sd_pid_notify_with_fds(3) does, and says when that was closed.
+const WITH_DESCRIPTOR: &str = r#"
+import array, os, socket, time
+it = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+seen, held = os.pipe()
+what = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [held, held]))
+it.sendmsg([b"READY=1\nFDSTORE=1"], [what], 0, "\0" + os.environ["NOTIFY_SOCKET"][1:])
+os.close(held)
+os.read(seen, 1)
+print("closed", flush=True)
+time.sleep(600)
+"#;
+
+#[tokio::test]
+async fn a_report_counts_that_comes_with_descriptors() {
+    let server = Server::start().await;
+    let ready = json!({"notify": true});
+    let body = json!({"command": ["python3", "-c", WITH_DESCRIPTOR], "ready": ready});
+    let job = id(&server.submit(&body).await);
+    server.says(&job, "closed").await;
+    let known = known(&server, &job).await;
+    assert!(known["ready_at"].is_string(), "{known:#}");
+}
+
+/// Reports at once. The first attempt ends as soon as its report has been read, the second one stays.
+const AT_ONCE: &str = r#"
+import array, os, socket, time
+it = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+seen, held = os.pipe()
+name = "\0" + os.environ["NOTIFY_SOCKET"][1:]
+what = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [held]))
+attempt = os.environ["PROCESSION_ATTEMPT"]
+try:
+    it.sendmsg([b"READY=1\nSTATUS=" + attempt.encode()], [what], 0, name)
+    print("told", attempt, flush=True)
+except OSError as error:
+    print("not told", attempt, error, flush=True)
+os.close(held)
+if attempt == "1":
+    os.read(seen, 1)
+    os._exit(1)
+time.sleep(600)
+"#;
+
+#[tokio::test]
+async fn the_next_attempt_reports_as_soon_as_it_starts() {
+    let armed = Armed::start().await;
+    // Where a socket is made that was not there when the program started.
+    armed.hold("notify.binding");
+    let retry = json!({"max_attempts": 2, "backoff": {"initial_seconds": 0}});
+    let body = json!({
+        "command": ["python3", "-c", AT_ONCE], "ready": {"notify": true}, "retry": retry,
+    });
+    let job = id(&armed.server.submit(&body).await);
+    let text = armed.server.says(&job, "told 2").await;
+    armed.hold("notify.binding");
+    assert!(text.contains("told 1\ntold 2\n"), "{text}");
+    let ready = known(&armed.server, &job).await;
+    assert_eq!(ready["ready_message"], "2", "{ready:#}");
 }
 
 #[tokio::test]

@@ -114,6 +114,27 @@ async fn what_is_typed_is_echoed_read_and_ended() {
 }
 
 #[tokio::test]
+async fn input_that_is_refused_was_not_typed() {
+    let server = Server::start().await;
+    let body = json!({"command": ["cat"], "pty": {}});
+    let job = id(&server.submit(&body).await);
+    type_in(&server, &job, "x").await;
+    let request = |query: &str| server.request(Method::POST, &format!("/jobs/{job}/stdin?{query}"));
+    let refused = server.send(request("offset=0").body("line\n")).await;
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (409, "stdin_offset_mismatch"),
+        "{refused}"
+    );
+    // In the middle of a line the end takes more than at its start.
+    assert_eq!(server.send(request("eof")).await.status, 204);
+    let ended = server.finished(&job).await;
+    assert_eq!(ended["exit"]["code"], 0, "{ended:#}");
+    let text = server.text(&job).await;
+    assert!(text.contains("xx") && !text.contains("line"), "{text}");
+}
+
+#[tokio::test]
 async fn a_resize_reaches_the_foreground() {
     let server = Server::start().await;
     // The shell waits, so that the one who is told is a child in its group.

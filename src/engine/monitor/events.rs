@@ -266,7 +266,7 @@ impl Monitor {
     /// Writes what the pipe of standard input takes.
     pub(super) fn on_input(&mut self, now: Now) -> io::Result<()> {
         let was_open = self.stdin.is_open();
-        while let Some(reply) = self.stdin.write(&self.record) {
+        while let Some(reply) = self.stdin.write(&self.record, self.pump.terminal()) {
             self.server.reply(reply);
         }
         if was_open && !self.stdin.is_open() {
@@ -336,10 +336,7 @@ impl Monitor {
                 }
                 resized
             }
-            Request::Stdin(mut input) => {
-                if let Some(terminal) = self.pump.terminal() {
-                    terminal.typed(&mut input, self.stdin.is_open());
-                }
+            Request::Stdin(input) => {
                 self.stdin.take(ticket, input);
                 self.on_input(now)?;
                 return Ok(None);

@@ -15,6 +15,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
 use nix::unistd::write;
 
+use super::terminal::Terminal;
 use linux::failpoint;
 use protocol::record;
 use protocol::wire::messages::{FromMonitor, Input, RequestRefused};
@@ -35,6 +36,8 @@ pub(super) struct Stdin {
 struct Packet {
     ticket: u64,
     input: Input,
+    /// Its turn has come, and it was not refused.
+    has_begun: bool,
     written: usize,
 }
 
@@ -78,14 +81,19 @@ impl Stdin {
         self.waiting.push_back(Packet {
             ticket,
             input,
+            has_begun: false,
             written: 0,
         });
     }
 
-    /// Writes of the first packet what the pipe takes; its answer, once it has one.
-    pub(super) fn write(&mut self, record: &record::Writer) -> Option<FromMonitor> {
+    /// Writes of the first packet what the pipe takes; its answer, once it has one. `terminal`: what it is typed into.
+    pub(super) fn write(
+        &mut self,
+        record: &record::Writer,
+        terminal: Option<&mut Terminal>,
+    ) -> Option<FromMonitor> {
         let ticket = self.waiting.front()?.ticket;
-        let result = match self.step(record) {
+        let result = match self.step(record, terminal) {
             Taken::PipeFull => return None,
             Taken::Written => Ok(self.offset.unwrap_or_default()),
             Taken::Refused(refusal) => Err(refusal),
@@ -94,12 +102,12 @@ impl Stdin {
         Some(FromMonitor::Reply { ticket, result })
     }
 
-    fn step(&mut self, record: &record::Writer) -> Taken {
+    fn step(&mut self, record: &record::Writer, terminal: Option<&mut Terminal>) -> Taken {
         let Some(packet) = self.waiting.front_mut() else {
             return Taken::PipeFull;
         };
-        let input = &packet.input;
-        if packet.written == 0 && input.offset.is_some() && input.offset != self.offset {
+        let input = &mut packet.input;
+        if !packet.has_begun && input.offset.is_some() && input.offset != self.offset {
             return Taken::Refused(RequestRefused::StdinOffset {
                 expected: self.offset,
             });
@@ -114,6 +122,13 @@ impl Stdin {
                 Taken::Refused(RequestRefused::StdinClosed)
             };
         };
+        if !packet.has_begun {
+            packet.has_begun = true;
+            // By now all that was typed before it is known.
+            if let Some(terminal) = terminal {
+                terminal.typed(input);
+            }
+        }
         while let Some(rest) = input
             .bytes
             .get(packet.written..)

@@ -172,11 +172,11 @@ impl Terminal {
     }
 
     /// The input as it goes into a terminal, which has no end that could be closed: it is typed.
-    pub(super) fn typed(&mut self, input: &mut Input, is_open: bool) {
+    pub(super) fn typed(&mut self, input: &mut Input) {
         if let Some(last) = input.bytes.last() {
             self.at_line_start = matches!(last, b'\n' | b'\r');
         }
-        if input.eof && is_open {
+        if input.eof {
             input.bytes.extend(self.end_of_input());
         }
     }

@@ -10,7 +10,7 @@ use job::JobId;
 use job::ready::Report;
 use linux::notify::NotifySocket;
 use linux::tree::Tree;
-use linux::{clock, procfs, sys};
+use linux::{clock, failpoint, procfs, sys};
 
 /// Where a process finds the name of the socket.
 pub(crate) const VARIABLE: &str = "NOTIFY_SOCKET";
@@ -32,7 +32,10 @@ pub(super) async fn listen(
     let name = socket_name(look.present().id);
     let socket = match socket {
         Some(socket) => Ok(socket),
-        None => NotifySocket::bind(&name),
+        None => {
+            tokio::task::block_in_place(|| failpoint::hit("notify.binding"));
+            NotifySocket::bind(&name)
+        }
     };
     let socket = socket.and_then(|socket| sys::watch(socket.into(), Interest::READABLE));
     let socket = match socket {

@@ -89,8 +89,17 @@ impl<'a> Supervised<'a> {
         }
     }
 
-    /// Mirrors the monitor until the job is over; `stopping` is the first that it is asked.
-    pub(super) async fn follow(&mut self, stopping: Option<Stopping>) -> Followed {
+    /// Mirrors the monitor until the attempt is over; `stopping` is the first that it is asked.
+    pub(super) async fn follow(mut self, stopping: Option<Stopping>) -> Followed {
+        let followed = self.follow_on(stopping).await;
+        // Another attempt may begin at once.
+        if let Some(watch) = self.ready.take() {
+            watch.end().await;
+        }
+        followed
+    }
+
+    async fn follow_on(&mut self, stopping: Option<Stopping>) -> Followed {
         if let Some((stop, reply)) = stopping {
             let request = self.stop(stop, reply);
             self.send(request).await;

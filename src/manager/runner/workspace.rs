@@ -6,7 +6,8 @@ use std::io;
 use std::sync::Arc;
 
 use crate::shared::Shared;
-use crate::workspaces::ProvideError;
+use crate::workspaces::changes::{self, Ending};
+use crate::workspaces::{Aside, ProvideError};
 use crate::{Part, SubmitError, inputs};
 use job::Job;
 use linux::failpoint;
@@ -40,20 +41,35 @@ pub(super) async fn insert(
 }
 
 /// Sees to it that the job has its directory, if it is to have one.
-pub(crate) async fn provide(
+pub(super) async fn provide(
     shared: &Arc<Shared>,
     job: &Job,
     parts: BTreeMap<String, Part>,
 ) -> Result<(), SubmitError> {
-    if job.spec.workspace.is_none() {
+    let Some(aside) = prepare(shared, job, parts).await? else {
         return Ok(());
+    };
+    let id = job.id;
+    let provided = tokio::task::spawn_blocking(move || aside.become_workspace(id));
+    let provided = provided.await.map_err(io::Error::other);
+    provided.flatten().map_err(SubmitError::Workspace)
+}
+
+/// Makes the directory of a job that is to have one and has none yet. It is not the job's so far.
+pub(crate) async fn prepare(
+    shared: &Arc<Shared>,
+    job: &Job,
+    parts: BTreeMap<String, Part>,
+) -> Result<Option<Aside>, SubmitError> {
+    if job.spec.workspace.is_none() {
+        return Ok(None);
     }
     // What may be in a directory of an earlier time would not be what was uploaded.
     if let Some(node) = shared.lacks_uploads(job) {
         return Err(SubmitError::UploadsElsewhere(node));
     }
     if shared.workspaces.of(job.id).is_ok() {
-        return Ok(());
+        return Ok(None);
     }
     if job.uploads.is_some() && parts.is_empty() {
         // It was there before anything could be uploaded.
@@ -62,21 +78,24 @@ pub(crate) async fn provide(
     }
     let sources = inputs::open(shared, &job.spec, parts).await?;
     let (shared, id, spec) = (shared.clone(), job.id, job.spec.clone());
-    let provided = tokio::task::spawn_blocking(move || {
+    let prepared = tokio::task::spawn_blocking(move || {
         let owner = shared.resolver.owner(&spec);
-        shared
-            .workspaces
-            .provide(id, (&spec.inputs, sources), owner)
+        let prepare = (&spec.inputs[..], sources);
+        shared.workspaces.prepare(id, prepare, owner)
     });
-    let provided = provided.await.map_err(io::Error::other);
-    match provided
-        .map_err(ProvideError::Io)
-        .and_then(|provided| provided)
-    {
-        Ok(()) => Ok(()),
+    let prepared = prepared.await.map_err(io::Error::other);
+    match prepared.map_err(ProvideError::Io).flatten() {
+        Ok(aside) => Ok(aside),
         Err(ProvideError::Archive { place, why }) => Err(SubmitError::Archive { place, why }),
         Err(ProvideError::Io(error)) => Err(SubmitError::Workspace(error)),
     }
+}
+
+/// The job ends: what clients are changing in its directory is waited for, and no more of it begins. To be held until the end
+/// can be seen.
+pub(super) async fn end(shared: &Shared, job: &Job) -> Option<Ending> {
+    job.spec.workspace.as_ref()?;
+    Some(changes::end(&shared.workspaces, job.id).await)
 }
 
 /// Looks for the artifacts of a job that has ended. However often: a server may be killed before the end is durable.

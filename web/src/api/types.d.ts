@@ -6520,7 +6520,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `no_workspace`; `not_a_file`: a directory is there, or something that is none is on the way; `job_already_finished`. */
+            /** @description `no_workspace`; `not_a_file`: a directory is there, or something that is none is on the way; `job_already_finished`, also if it ended while the body came. */
             409: {
                 headers: {
                     [name: string]: unknown;
