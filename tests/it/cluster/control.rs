@@ -5,6 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::Cluster;
+use crate::hangups::Places;
 use crate::harness::{Lines, id, processes_with, unique_seconds};
 
 #[tokio::test]
@@ -274,4 +275,18 @@ async fn the_end_of_the_hub_is_not_the_end_of_the_jobs() {
     );
     cluster.connected("n1", true).await;
     assert_eq!(cluster.hub.text(&id(&job)).await, "a\nb\n");
+}
+
+#[tokio::test]
+async fn a_drain_that_ends_lets_jobs_start_though_nobody_waits_for_the_answer() {
+    let cluster = Cluster::start(1).await;
+    let hub = &cluster.hub;
+    cluster.drain("n1", Method::POST).await;
+    let job = id(&hub.submit(&json!({"command": ["true"]})).await);
+    assert_eq!(hub.job(&job).await["state"], "queued");
+    let places = Places(cluster.failpoints.path());
+    let (place, request) = ("nodes.writing", (Method::DELETE, "/nodes/n1/drain"));
+    places.hang_up(hub, place, request, &Value::Null).await;
+    places.let_go(place);
+    assert_eq!(hub.finished(&job).await["state"], "succeeded");
 }
