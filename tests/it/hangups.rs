@@ -220,3 +220,26 @@ async fn a_batch_that_is_purged_is_gone_with_its_jobs() {
     let job = batch["jobs"]["a"].as_str().unwrap();
     server.is_there(&format!("/jobs/{job}"), false).await;
 }
+
+#[tokio::test]
+async fn a_session_that_its_browser_ends_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let places = Places(folder.path());
+    let server = places.server().await;
+    let body = json!({"token": server.token(), "browser": "one"});
+    let entry = server.anonymous(Method::POST, "/session").json(&body);
+    let reply = server.send(entry).await;
+    assert_eq!(reply.status, 201, "{reply}");
+    let token = reply.json()["token"].as_str().unwrap().to_owned();
+    let place = "session.struck";
+    let request = (Method::DELETE, "/session");
+    let by = (&server, token.as_str());
+    places.hang_up_with(by, place, request, &Value::Null).await;
+    places.let_go(place);
+    eventually("the session is over", async || {
+        let request = server.anonymous(Method::GET, "/session");
+        let reply = server.send(request.bearer_auth(&token)).await;
+        (reply.status == 401).then_some(())
+    })
+    .await;
+}
