@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use crate::control::patch;
 use crate::harness::{Server, eventually, id};
 
 /// Places in the service where a test holds it up: files of a folder.
@@ -219,6 +220,33 @@ async fn a_batch_that_is_purged_is_gone_with_its_jobs() {
     server.is_there(&path, false).await;
     let job = batch["jobs"]["a"].as_str().unwrap();
     server.is_there(&format!("/jobs/{job}"), false).await;
+}
+
+#[tokio::test]
+async fn a_change_of_a_job_that_has_ended_is_not_lost_to_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let places = Places(folder.path());
+    let server = places.server().await;
+    let job = id(&server.run(&json!({"command": ["true"]})).await);
+    let path = format!("/jobs/{job}");
+    let (first, second) = (json!({"labels": {"a": "b"}}), json!({"name": "n"}));
+    let request = (Method::PATCH, path.as_str());
+    places.hang_up(&server, COMMIT, request, &first).await;
+    let let_go = async {
+        // Meanwhile the second has come as far as it can.
+        for _ in 0..5 {
+            server.job(&job).await;
+        }
+        places.let_go(COMMIT);
+    };
+    let (reply, ()) = tokio::join!(patch(&server, &job, &second), let_go);
+    assert_eq!(reply.status, 200, "{reply}");
+    let job = server.job(&job).await;
+    assert_eq!(
+        (&job["labels"], &job["name"]),
+        (&first["labels"], &second["name"]),
+        "{job:#}"
+    );
 }
 
 #[tokio::test]
