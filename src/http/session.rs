@@ -14,7 +14,7 @@ use crate::body;
 use crate::layers::auth::{ActorSlot, By, Caller, PeerAddress};
 use crate::request::{self, BodyError};
 use crate::tokens::Access;
-use crate::tokens::sessions::{Proof, Session};
+use crate::tokens::sessions::{Proof, Session, Sessions};
 use job::time::Timestamp;
 
 /// The most bytes of a body here.
@@ -139,17 +139,33 @@ pub(super) async fn leave(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
+/// A session that is being taken out of the file, and is forgotten with this, also where nobody waits for that.
+struct Ending {
+    sessions: Sessions,
+    id: String,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.sessions.forget(&self.id);
+    }
+}
+
 /// Ends a session. Nothing is awaited after its end: the answer to whoever ends their own would be 401 otherwise.
 async fn end(api: &Api, id: String) -> Result<bool, ApiError> {
     let sessions = api.settings.sessions.clone();
+    let ending = Ending {
+        sessions: sessions.clone(),
+        id: id.clone(),
+    };
     let struck = tokio::task::spawn_blocking(move || {
         sessions.strike(&id);
-        id
+        linux::failpoint::hit("session.struck");
     });
-    let id = struck
+    struck
         .await
         .map_err(|error| ApiError::Internal(error.to_string()))?;
-    Ok(api.settings.sessions.forget(&id))
+    Ok(ending.sessions.forget(&ending.id))
 }
 
 /// `POST /session/tickets`

@@ -100,7 +100,10 @@ impl Manager {
         match asked {
             Ok(_) => Ok(self.get(id).await?),
             Err(RequestError::Refused(Refusal::Finished)) => {
-                self.amend_finished(id, version, amendment).await
+                let manager = self.clone();
+                let amending = async move { manager.amend_finished(id, version, amendment).await };
+                // Its turn lasts until the change is durable.
+                self.shared.see_through(amending).await
             }
             Err(error) => Err(error),
         }

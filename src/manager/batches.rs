@@ -292,17 +292,14 @@ impl Batches {
     /// If there is none, or the store fails.
     pub async fn stop(&self, id: JobId, stop: Stop) -> Result<BatchState, BatchError> {
         self.get(id).await?;
-        // All of it happens, whether the future is dropped or not, and whether this server lives or not.
-        self.shared.store.batches().stop(id, &stop).await?;
-        linux::failpoint::hit("batch.stop_stored");
-        let (answer, answered) = oneshot::channel();
         let shared = self.shared.clone();
-        self.shared.spawn(async move {
-            let _ = answer.send(accept::stop(&shared, id, stop, OnFailure::StopAll).await);
-        });
-        if let Ok(stopped) = answered.await {
-            stopped?;
-        }
+        // All of it happens, whether the future is dropped or not, and whether this server lives or not.
+        let stopping = async move {
+            shared.store.batches().stop(id, &stop).await?;
+            linux::failpoint::hit("batch.stop_stored");
+            accept::stop(&shared, id, stop, OnFailure::StopAll).await
+        };
+        self.shared.see_through(stopping).await?;
         self.get(id).await
     }
 
@@ -311,6 +308,12 @@ impl Batches {
     /// # Errors
     /// If jobs depend on it that have not ended, it has not finished, or the store fails.
     pub async fn purge(&self, id: JobId) -> Result<(), BatchError> {
+        let batches = self.clone();
+        let purging = async move { batches.purge_now(id).await };
+        self.shared.see_through(purging).await
+    }
+
+    async fn purge_now(&self, id: JobId) -> Result<(), BatchError> {
         if !self.get(id).await?.batch.state.is_terminal() {
             return Err(BatchError::NotFinished);
         }

@@ -210,6 +210,7 @@ impl JobDirs {
                     tracing::warn!(job.id = %id, %error, "the output of job {id} could not be removed: {error}");
                 }
             }
+            linux::failpoint::hit("purge.removed");
         });
         removed.await;
     }

@@ -50,7 +50,7 @@ mod workspaces;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::metrics::{Metrics, Present};
@@ -311,7 +311,12 @@ impl Manager {
             // To end what has ended is granted; a lost job may have left processes.
             Ok(_) | Err(RequestError::Refused(Refusal::Finished)) => {
                 let job = self.get(id).await?;
-                Ok(self.shared.end_left(job, &stop).await?)
+                if job.state != State::Lost {
+                    return Ok(job);
+                }
+                let shared = self.shared.clone();
+                let ending = async move { shared.end_left(job, &stop).await };
+                Ok(self.shared.see_through(ending).await?)
             }
             Err(error) => Err(error),
         }
@@ -325,15 +330,10 @@ impl Manager {
         stop: Stop,
         limit: Duration,
     ) -> Result<Purged, RequestError> {
-        let (answer, answered) = oneshot::channel();
         let manager = self.clone();
-        self.shared.spawn(async move {
-            let _ = answer.send(manager.purge_now(id, stop).await);
-        });
-        match timeout(limit, answered).await {
-            Ok(answer) => answer
-                .unwrap_or(Err(RequestError::MonitorGone))
-                .map(|()| Purged::Gone),
+        let purging = async move { manager.purge_now(id, stop).await };
+        match timeout(limit, self.shared.see_through(purging)).await {
+            Ok(purged) => purged.map(|()| Purged::Gone),
             Err(_) => match self.shared.present(id).await {
                 Ok(job) => Ok(Purged::StillThere(job)),
                 Err(LookupError::NoSuchJob) => Ok(Purged::Gone),
@@ -368,13 +368,9 @@ impl Manager {
     /// Removes records and outputs of jobs that have ended and have left no processes; returns those that stay because
     /// unfinished jobs depend on them. Once this has been polled, all of it happens, whether anybody waits for it or not.
     pub async fn purge_ended(&self, ids: Vec<JobId>) -> Result<Vec<JobId>, RequestError> {
-        let (answer, answered) = oneshot::channel();
         let shared = self.shared.clone();
-        self.shared.spawn(async move {
-            let _ = answer.send(shared.purge(&ids).await);
-        });
-        let purged = answered.await.map_err(|_| RequestError::MonitorGone)?;
-        Ok(purged?)
+        let purging = async move { shared.purge(&ids).await };
+        Ok(self.shared.see_through(purging).await?)
     }
 
     /// The job's live processes, and those that a lost job has left.

@@ -416,7 +416,11 @@ impl NodeBook {
             (books.saved(), books.changes)
         };
         let state_dir = self.state_dir.clone();
-        let done = tokio::task::spawn_blocking(move || file::write(&state_dir, nodes)).await;
+        let write = move || {
+            linux::failpoint::hit("nodes.writing");
+            file::write(&state_dir, nodes)
+        };
+        let done = tokio::task::spawn_blocking(write).await;
         done.map_err(std::io::Error::other)??;
         *written = changes;
         Ok(())

@@ -149,6 +149,17 @@ impl Queues {
         settings: Settings,
         expected: Option<u64>,
     ) -> Result<(QueueState, bool), QueueError> {
+        let (queues, name) = (self.clone(), name.to_owned());
+        let setting = async move { queues.set_now(&name, settings, expected).await };
+        self.shared.see_through(setting).await
+    }
+
+    async fn set_now(
+        &self,
+        name: &str,
+        settings: Settings,
+        expected: Option<u64>,
+    ) -> Result<(QueueState, bool), QueueError> {
         let _turn = self.shared.queues.turn.acquire().await;
         let before = self.shared.queues.known().get(name).cloned();
         let version = before.as_ref().map_or(0, |it| it.version);
@@ -178,6 +189,17 @@ impl Queues {
     /// # Errors
     /// If there is no such queue, it is in use or has changed, or the store fails.
     pub async fn reset(
+        &self,
+        name: &str,
+        force: bool,
+        expected: Option<u64>,
+    ) -> Result<(), QueueError> {
+        let (queues, name) = (self.clone(), name.to_owned());
+        let resetting = async move { queues.reset_now(&name, force, expected).await };
+        self.shared.see_through(resetting).await
+    }
+
+    async fn reset_now(
         &self,
         name: &str,
         force: bool,

@@ -326,6 +326,18 @@ impl Schedules {
         actor: &str,
         expected: Expected,
     ) -> Result<(ScheduleState, bool), ScheduleError> {
+        let (schedules, name, actor) = (self.clone(), name.to_owned(), actor.to_owned());
+        let putting = async move { schedules.put_now(&name, definition, &actor, expected).await };
+        self.shared.see_through(putting).await
+    }
+
+    async fn put_now(
+        &self,
+        name: &str,
+        definition: Definition,
+        actor: &str,
+        expected: Expected,
+    ) -> Result<(ScheduleState, bool), ScheduleError> {
         loop {
             let Some(entry) = self.shared.schedules.entry(name) else {
                 if let Some(state) = self.make(name, &definition, actor, expected).await? {
@@ -336,7 +348,7 @@ impl Schedules {
             let _turn = entry.turn.lock().await;
             let before = entry.record();
             if before.version == 0 {
-                // It has been removed meanwhile, or was never made.
+                // It has been removed meanwhile, or could not be made.
                 continue;
             }
             if !expected.is_met(Some(before.version)) {
@@ -408,6 +420,12 @@ impl Schedules {
     /// # Errors
     /// If there is none, it is not as expected, or the store fails.
     pub async fn remove(&self, name: &str, expected: Expected) -> Result<(), ScheduleError> {
+        let (schedules, name) = (self.clone(), name.to_owned());
+        let removing = async move { schedules.remove_now(&name, expected).await };
+        self.shared.see_through(removing).await
+    }
+
+    async fn remove_now(&self, name: &str, expected: Expected) -> Result<(), ScheduleError> {
         let entry = self.shared.schedules.entry(name);
         let entry = entry.ok_or(ScheduleError::NoSuchSchedule)?;
         let _turn = entry.turn.lock().await;

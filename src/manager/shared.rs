@@ -181,6 +181,14 @@ impl Shared {
         self.tasks.spawn(task);
     }
 
+    /// See [`Spawner::see_through`]: for whatever a handler changes in more than one place.
+    pub(super) fn see_through<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> impl Future<Output = T> {
+        self.tasks.see_through(work)
+    }
+
     /// Lets all start that may start now. After each change of what runs and waits.
     pub(super) fn grant(self: &Arc<Self>) {
         if self.shutdown.has_begun() {

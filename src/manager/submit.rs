@@ -156,14 +156,22 @@ pub(super) async fn accept(
         parts,
         answer,
     };
+    // A thread is handed over for it, which a release build does not do.
+    #[cfg(debug_assertions)]
+    tokio::task::block_in_place(|| linux::failpoint::hit("job.enlisted"));
     shared.spawn(acceptance.take_in(runner));
     loop {
         match timeout(START_PATIENCE, &mut answered).await {
             Ok(Ok(answer)) => return answer,
-            // The service ends. What is stored is accepted: the next server starts it.
+            // The service ends. What is stored is accepted: the next server starts it. What is not has never been taken in.
             Ok(Err(_)) => {
                 let replayed = false;
-                return match shared.get_any(id).await {
+                let found = shared.get(id).await;
+                if found.is_err() {
+                    shared.room.take_back(id);
+                    shared.chains.account().remove(id);
+                }
+                return match found {
                     Ok(job) => Ok(Submitted { job, replayed }),
                     Err(LookupError::NoSuchJob) => Err(SubmitError::Draining),
                     Err(LookupError::Store(error)) => Err(SubmitError::Store(error)),

@@ -66,12 +66,33 @@ impl Spawner {
 
     /// After [`Spawner::close`] the task is dropped, and with it whatever it would have answered.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        // In a box of its own: what waits for it would have room for it twice.
+        drop(self.take(Box::pin(task)));
+    }
+
+    /// Does work that is carried through once it has begun, whether anybody waits for it or not: a handler is dropped
+    /// when its client hangs up. After [`Spawner::close`] whoever waits does it: all that is not durable ends anyway.
+    pub(super) async fn see_through<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        let (answer, answered) = oneshot::channel();
+        let work: Task = Box::pin(async move {
+            // Nobody may be there any more.
+            let _ = answer.send(work.await);
+        });
+        if let Err(work) = self.take(work) {
+            work.await;
+        }
+        answered.await.expect("the work does not panic")
+    }
+
+    /// Runs a task, or gives it back after [`Spawner::close`].
+    fn take(&self, task: Task) -> Result<(), Task> {
         let door = self.door();
         let Some(alive) = door.alive.clone() else {
-            return;
+            return Err(task);
         };
-        // In a box of its own: what waits for it would have room for it twice.
-        let task: Task = Box::pin(task);
         let task: Task = Box::pin(async move {
             let _alive = alive;
             task.await;
@@ -83,9 +104,8 @@ impl Spawner {
             }
             None => door.waiting.send(task).err(),
         };
-        // It may want to spawn as it is dropped.
-        drop(door);
-        drop(refused);
+        // It may want to spawn as it is dropped, which is not done here.
+        refused.map_or(Ok(()), |refused| Err(refused.0))
     }
 
     /// Takes no more tasks: the end of those there are is the end of the manager's work.

@@ -12,7 +12,7 @@ use crate::harness::{Process, Reply, Server, eventually, id, unique_seconds};
 
 const PATCH: &str = "application/merge-patch+json";
 
-async fn patch(server: &Server, job: &str, body: &Value) -> Reply {
+pub(crate) async fn patch(server: &Server, job: &str, body: &Value) -> Reply {
     let request = server
         .request(Method::PATCH, &format!("/jobs/{job}"))
         .header("content-type", PATCH)

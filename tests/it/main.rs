@@ -28,6 +28,7 @@ mod excerpt;
 mod faults;
 mod files;
 mod follow;
+mod hangups;
 mod harness;
 mod history;
 mod ledger;

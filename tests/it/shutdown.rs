@@ -6,6 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::hangups::Places;
 use crate::harness::{Server, eventually, id, processes_with, unique_seconds};
 
 fn stubborn(seconds: &str) -> Value {
@@ -65,6 +66,38 @@ async fn a_second_sigterm_skips_the_grace() {
     let job = server.job(&id(&job)).await;
     assert_eq!(job["termination"]["cause"], "shutdown", "{job:#}");
     assert_eq!(job["exit"]["signal"], "SIGKILL", "{job:#}");
+}
+
+#[tokio::test]
+async fn a_job_that_comes_too_late_to_be_stored_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let places = Places(folder.path());
+    let builder = || {
+        Server::builder()
+            .env("PROCESSION_FAILPOINTS", folder.path().to_str().unwrap())
+            .args(["--shutdown-grace-seconds", "600"])
+    };
+    let mut server = builder().start().await;
+    let busy = id(&server.submit(&stubborn(&unique_seconds())).await);
+    server.says(&busy, "ready").await;
+    let place = "job.enlisted";
+    places.hold_up(place);
+    let body = json!({"command": ["true"], "name": "late"});
+    let ends = async {
+        places.reached(place).await;
+        kill(server.supervisor(), Signal::SIGTERM).unwrap();
+        eventually("the service ends", async || {
+            (server.job(&busy).await["state"] == "stopping").then_some(())
+        })
+        .await;
+        places.let_go(place);
+    };
+    let (reply, ()) = tokio::join!(server.post("/jobs", &body), ends);
+    assert_eq!((reply.status, reply.code()), (503, "draining".to_owned()));
+    assert_eq!(server.end(Signal::SIGTERM).unwrap().code(), Some(0));
+    server.restart(builder());
+    let jobs = server.get("/jobs?name=late").await.json();
+    assert_eq!(jobs["jobs"], json!([]), "{jobs:#}");
 }
 
 #[tokio::test]

@@ -211,10 +211,14 @@ impl Hub {
     /// # Errors
     /// If there is no such node, or it cannot be kept.
     pub async fn drain(&self, node: &NodeName, draining: bool) -> Result<(), NodeError> {
-        let is_known = self.nodes.drain(node, draining).await?;
-        self.carry().await?;
-        self.shared.nodes_changed();
-        is_known.then_some(()).ok_or(NodeError::NoSuchNode)
+        let (hub, node) = (self.clone(), node.clone());
+        let drain = async move {
+            let is_known = hub.nodes.drain(&node, draining).await?;
+            hub.carry().await?;
+            hub.shared.nodes_changed();
+            is_known.then_some(()).ok_or(NodeError::NoSuchNode)
+        };
+        self.shared.see_through(drain).await
     }
 
     /// Gives a node up: its jobs are lost at once.
@@ -222,13 +226,17 @@ impl Hub {
     /// # Errors
     /// If there is no such node, it is connected, or it cannot be kept.
     pub async fn forget(&self, node: &NodeName) -> Result<(), NodeError> {
-        let is_gone = self.nodes.forget(node).await?;
-        self.carry().await?;
-        self.shared.nodes_changed();
-        match is_gone {
-            None => Err(NodeError::NoSuchNode),
-            Some(false) => Err(NodeError::Connected),
-            Some(true) => Ok(()),
-        }
+        let (hub, node) = (self.clone(), node.clone());
+        let forget = async move {
+            let is_gone = hub.nodes.forget(&node).await?;
+            hub.carry().await?;
+            hub.shared.nodes_changed();
+            match is_gone {
+                None => Err(NodeError::NoSuchNode),
+                Some(false) => Err(NodeError::Connected),
+                Some(true) => Ok(()),
+            }
+        };
+        self.shared.see_through(forget).await
     }
 }

@@ -1,11 +1,12 @@
 //! What clients do to a job through the hub that a node has.
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::Cluster;
-use crate::harness::{Lines, id, processes_with, unique_seconds};
+use crate::hangups::Places;
+use crate::harness::{Lines, eventually, id, processes_with, unique_seconds};
 
 #[tokio::test]
 async fn a_job_of_a_node_is_seen_and_controlled_as_one_of_this_machine() {
@@ -274,4 +275,49 @@ async fn the_end_of_the_hub_is_not_the_end_of_the_jobs() {
     );
     cluster.connected("n1", true).await;
     assert_eq!(cluster.hub.text(&id(&job)).await, "a\nb\n");
+}
+
+#[tokio::test]
+async fn a_drain_that_ends_lets_jobs_start_though_nobody_waits_for_the_answer() {
+    let cluster = Cluster::start(1).await;
+    let hub = &cluster.hub;
+    cluster.drain("n1", Method::POST).await;
+    let job = id(&hub.submit(&json!({"command": ["true"]})).await);
+    assert_eq!(hub.job(&job).await["state"], "queued");
+    let places = Places(cluster.failpoints.path());
+    let (place, request) = ("nodes.writing", (Method::DELETE, "/nodes/n1/drain"));
+    places.hang_up(hub, place, request, &Value::Null).await;
+    places.let_go(place);
+    assert_eq!(hub.finished(&job).await["state"], "succeeded");
+}
+
+#[tokio::test]
+async fn a_job_that_comes_too_late_to_be_stored_by_a_node_goes_to_another() {
+    let mut cluster = Cluster::start(0).await;
+    cluster.token("n1").await;
+    let grace = ["--shutdown-grace-seconds", "600"];
+    let node = cluster.node_builder("n1").args(grace).start().await;
+    cluster.connected("n1", true).await;
+    let script = "trap '' TERM; echo ready; while :; do sleep 0.05; done";
+    let busy = id(&cluster.hub.submit(&json!({"script": script})).await);
+    cluster.hub.says(&busy, "ready").await;
+    let body = json!({"command": ["true"], "hold": true});
+    let late = id(&cluster.hub.submit(&body).await);
+    let places = Places(cluster.failpoints.path());
+    let place = "job.enlisted";
+    places.hold_up(place);
+    let path = format!("/jobs/{late}/release");
+    let release = cluster.hub.request(Method::POST, &path);
+    assert_eq!(cluster.hub.send(release).await.status, 200);
+    places.reached(place).await;
+    kill(node.supervisor(), Signal::SIGTERM).unwrap();
+    eventually("the node ends", async || {
+        (cluster.hub.job(&busy).await["state"] == "stopping").then_some(())
+    })
+    .await;
+    places.let_go(place);
+    cluster.add("n2").await;
+    let late = cluster.hub.finished(&late).await;
+    assert_eq!(late["state"], "succeeded", "{late:#}");
+    drop(node);
 }
