@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::chains::Target;
 use super::shared::Shared;
-use super::{Actor, Manager, SubmitError};
+use super::{Actor, Manager, SubmitError, purge};
 pub(super) use accept::{fail, recall, remove_expired, stop_again, with_batch};
 use job::batch::{self, Batch, Ends, Group, On, OnFailure};
 use job::life::Stop;
@@ -320,7 +320,7 @@ impl Batches {
         if is_wanted || ids.iter().any(|id| chains.is_wanted(*id)) {
             return Err(BatchError::DependedOn);
         }
-        if !self.shared.purge(&ids).await?.is_empty() {
+        if !purge::ended(&self.shared, &ids).await?.is_empty() {
             return Err(BatchError::DependedOn);
         }
         if accept::remove(&self.shared, id).await? {

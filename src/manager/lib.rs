@@ -24,6 +24,7 @@ mod nodes;
 mod outputs;
 mod processes;
 mod pulse;
+mod purge;
 mod queues;
 mod readers;
 mod readiness;
@@ -98,9 +99,6 @@ pub use workspaces::{Bundle, Parcel, UnpackError};
 pub struct Manager {
     shared: Arc<Shared>,
 }
-
-/// How long a purge waits for the processes of a lost job at a time.
-const SURVIVORS_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Manager {
     /// Starts a manager: takes over what earlier servers left, and accepts jobs from then on.
@@ -318,7 +316,7 @@ impl Manager {
     }
 
     /// Stops the job, waits for its end, then removes record and output; waits for no longer than `limit`. Once this
-    /// has been polled, all of it happens, whether anybody waits for it or not.
+    /// has been polled, all of it happens, whether anybody waits for it or not, unless this server ends before the job.
     pub async fn purge(
         &self,
         id: JobId,
@@ -328,7 +326,7 @@ impl Manager {
         let (answer, answered) = oneshot::channel();
         let manager = self.clone();
         self.shared.spawn(async move {
-            let _ = answer.send(manager.purge_now(id, stop).await);
+            let _ = answer.send(purge::stopped(&manager, id, stop).await);
         });
         match timeout(limit, answered).await {
             Ok(answer) => answer
@@ -342,36 +340,16 @@ impl Manager {
         }
     }
 
-    async fn purge_now(&self, id: JobId, stop: Stop) -> Result<(), RequestError> {
-        if self.shared.chains.is_wanted(id) {
-            return Err(RequestError::DependedOn);
-        }
-        let job = self.stop(id, stop).await?;
-        if !job.state.is_terminal()
-            && let Some(Awake { mut state, .. }) = self.shared.awake(id).await?
-        {
-            let _ = state.wait_for(|job| job.state.is_terminal()).await;
-        }
-        let job = self.get(id).await?;
-        while !self.shared.is_nothing_left(&job, SURVIVORS_PATIENCE).await {
-            if self.shared.shutdown.has_begun() {
-                return Err(RequestError::MonitorGone);
-            }
-        }
-        if self.shared.purge(&[id]).await?.is_empty() {
-            Ok(())
-        } else {
-            Err(RequestError::DependedOn)
-        }
-    }
-
-    /// Removes records and outputs of jobs that have ended and have left no processes; returns those that stay because
-    /// unfinished jobs depend on them. Once this has been polled, all of it happens, whether anybody waits for it or not.
-    pub async fn purge_ended(&self, ids: Vec<JobId>) -> Result<Vec<JobId>, RequestError> {
+    /// Removes records and outputs of jobs that have ended and have left no processes; returns those that stay, and why.
+    /// Once this has been polled, all of it happens, whether anybody waits for it or not.
+    pub async fn purge_ended(
+        &self,
+        ids: Vec<JobId>,
+    ) -> Result<Vec<(JobId, RequestError)>, RequestError> {
         let (answer, answered) = oneshot::channel();
         let shared = self.shared.clone();
         self.shared.spawn(async move {
-            let _ = answer.send(shared.purge(&ids).await);
+            let _ = answer.send(purge::ended(&shared, &ids).await);
         });
         let purged = answered.await.map_err(|_| RequestError::MonitorGone)?;
         Ok(purged?)

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::batches;
 use super::shared::Shared;
 use super::time::until;
+use super::{batches, purge};
 use job::JobId;
 use linux::clock;
 
@@ -52,7 +52,7 @@ async fn remove_batch(shared: &Arc<Shared>) -> usize {
     let doomed: Vec<JobId> = doomed.into_iter().take(BATCH).collect();
     let count = doomed.len();
     if count > 0
-        && let Err(error) = shared.purge(&doomed).await
+        && let Err(error) = purge::ended(shared, &doomed).await
     {
         tracing::error!(%error, "finished jobs could not be removed: {error}");
         return 0;
