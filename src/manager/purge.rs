@@ -3,8 +3,11 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::room::Awake;
 use super::shared::Shared;
+use super::time::until;
 use super::{Manager, RequestError};
 use job::life::Stop;
 use job::{JobId, NodeName};
@@ -14,8 +17,9 @@ use store::StoreError;
 /// How many jobs are removed at a time: a new job waits for what the store was asked for before it.
 const AT_ONCE: usize = 64;
 
-/// How long a purge waits for the processes of a lost job at a time.
+/// How long a purge waits for the processes of a lost job at a time, and how long it rests if nobody ends them.
 const SURVIVORS_PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Stops a job, waits for the end of all that it has started, and removes it. A server that leaves its jobs meanwhile leaves
 /// this one as well: it ends as it was asked to, and stays.
@@ -24,20 +28,27 @@ pub(super) async fn stopped(manager: &Manager, id: JobId, stop: Stop) -> Result<
     if shared.chains.is_wanted(id) {
         return Err(RequestError::DependedOn);
     }
-    let job = manager.stop(id, stop).await?;
+    let job = manager.stop(id, stop.clone()).await?;
     if !job.state.is_terminal()
         && let Some(Awake { mut state, .. }) = shared.awake(id).await?
     {
         // Closed without an end where the job is left to its monitor.
         let _ = state.wait_for(|job| job.state.is_terminal()).await;
     }
-    let job = shared.get(id).await?;
+    let mut job = shared.get(id).await?;
     if !job.state.is_terminal() {
         return Err(RequestError::MonitorGone);
     }
-    while !shared.is_nothing_left(&job, SURVIVORS_PATIENCE).await {
-        if shared.shutdown.has_begun() {
-            return Err(RequestError::MonitorGone);
+    let mut shutdown = shared.shutdown.subscribe();
+    loop {
+        // It may have been lost since it was stopped.
+        job = shared.end_left(job, &stop).await?;
+        if shared.is_nothing_left(&job, SURVIVORS_PATIENCE).await {
+            break;
+        }
+        tokio::select! {
+            _ = shutdown.wait_for(Option::is_some) => return Err(RequestError::MonitorGone),
+            () = until(Some(Instant::now() + LOOK_AGAIN)) => {}
         }
     }
     match ended(shared, &[id]).await?.pop() {

@@ -152,6 +152,43 @@ async fn daemons_of_monitors_that_died_together_are_stopped_with_their_own_jobs(
     }
 }
 
+/// Its monitor is another supervisor's, so nobody rescues the job, and nobody but the purge ends what it has left.
+async fn a_job_that_is_lost_while_it_is_purged_goes(builder: fn() -> Builder) {
+    let mut server = builder().start().await;
+    let mark = unique_seconds();
+    let script = format!(
+        "trap 'echo told; trap - TERM' TERM; : {mark}; echo ready; while :; do sleep 0.02; done"
+    );
+    let body = json!({"script": script, "stop": {"scope": "leader"}});
+    let job = id(&server.submit(&body).await);
+    server.says(&job, "ready").await;
+    server.kill_supervisor();
+    server.restart(builder());
+    let monitor = monitor_of(&server, &job);
+
+    let (purged, ()) = tokio::join!(
+        server.delete(&job, "purge&grace_seconds=600&wait=25"),
+        async {
+            server.says(&job, "told").await;
+            kill_now(monitor);
+        }
+    );
+    assert_eq!(purged.status, 204, "{purged}\n{}", server.log());
+    assert_eq!(processes_with(&mark), []);
+    let gone = server.get(&format!("/jobs/{job}")).await;
+    assert_eq!(gone.status, 404, "{gone}");
+}
+
+#[tokio::test]
+async fn a_purge_ends_what_a_job_has_left_that_is_lost_meanwhile() {
+    a_job_that_is_lost_while_it_is_purged_goes(Server::builder).await;
+}
+
+#[tokio::test]
+async fn a_purge_ends_what_a_job_without_cgroup_has_left_that_is_lost_meanwhile() {
+    a_job_that_is_lost_while_it_is_purged_goes(|| Server::builder().without_cgroups()).await;
+}
+
 /// A service whose supervisor is the first process of a PID namespace of its own, as in a container.
 fn first_process() -> Builder {
     Server::builder()
