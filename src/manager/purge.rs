@@ -15,7 +15,7 @@ use linux::failpoint;
 use store::StoreError;
 
 /// How many jobs are removed at a time: a new job waits for what the store was asked for before it.
-const AT_ONCE: usize = 64;
+pub(super) const AT_ONCE: usize = 64;
 
 /// How long a purge waits for the processes of a lost job at a time, and how long it rests if nobody ends them.
 const SURVIVORS_PATIENCE: Duration = Duration::from_secs(60);
@@ -71,7 +71,10 @@ pub(super) async fn ended(
                 None => over.push(*id),
             }
         }
-        let going = shared.chains.begin_removal(over.clone());
+        let going = {
+            let _turn = shared.finished_amendments.acquire().await;
+            shared.chains.begin_removal(over.clone())
+        };
         over.retain(|id| !going.contains(id));
         stay.extend(over.into_iter().map(|id| (id, RequestError::DependedOn)));
         remove(shared, going).await?;
@@ -79,8 +82,9 @@ pub(super) async fn ended(
     Ok(stay)
 }
 
-/// Removes what is on disk first, then the rows, so that nothing is left that no row leads to. Their removal has begun.
-async fn remove(shared: &Shared, ids: Vec<JobId>) -> Result<(), StoreError> {
+/// Removes what is on disk first, then the rows, so that nothing is left that no row leads to. Their removal has begun: nobody
+/// depends on them or changes them from now on.
+pub(super) async fn remove(shared: &Shared, ids: Vec<JobId>) -> Result<(), StoreError> {
     tokio::task::block_in_place(|| failpoint::hit("purge.removing"));
     // Their tasks are over, even if the last of them is still on its way out.
     for id in &ids {

@@ -78,7 +78,7 @@ pub(super) struct Shared {
     pub(super) stats: Stats,
     /// Where spans go, if they go anywhere.
     pub(super) spans: Option<Exporter>,
-    /// Whose turn it is to change a finished job.
+    /// Whose turn it is to change a finished job, or to begin to remove it.
     pub(super) finished_amendments: Semaphore,
     /// How the store failed last.
     pub(super) trouble: Trouble,
