@@ -3,6 +3,7 @@
 //! Numbers and ends are the store's, who waits for whom is in the chains. A batch has no task: its jobs have.
 
 mod accept;
+mod left;
 mod rerun;
 
 use std::collections::BTreeMap;
@@ -298,12 +299,26 @@ impl Batches {
         let (answer, answered) = oneshot::channel();
         let shared = self.shared.clone();
         self.shared.spawn(async move {
-            let _ = answer.send(accept::stop(&shared, id, stop, OnFailure::StopAll).await);
+            let _ = answer.send(accept::stop_all(&shared, id, stop).await);
         });
         if let Ok(stopped) = answered.await {
             stopped?;
         }
         self.get(id).await
+    }
+
+    /// Has nothing been left by its lost jobs, now or before `limit` has passed? It is ended, as their processes are.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn survivors_ended(
+        &self,
+        id: JobId,
+        stop: &Stop,
+        limit: Duration,
+    ) -> Result<bool, BatchError> {
+        let lost = left::end(&self.shared, id, stop).await?;
+        Ok(left::has_ended(&self.shared, lost, limit).await)
     }
 
     /// Removes a batch that has finished, with the records and the output of its jobs.
