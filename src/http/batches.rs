@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::http::header::{ETAG, LOCATION};
@@ -400,12 +401,15 @@ pub(super) async fn stop(
 ) -> Result<Response, ApiError> {
     let End { stop, purge, wait } = End::of(params, &caller, &headers)?;
     let batches = api.manager.batches();
-    let mut state = batches.stop(id, stop).await?;
     let limit = if purge { wait.patience() } else { wait.limit };
+    let end = Instant::now() + limit;
+    let mut state = batches.stop(id, stop.clone()).await?;
     if !state.batch.state.is_terminal() && !limit.is_zero() {
         state = batches.wait(id, BatchUntil::Finished, limit).await?;
     }
-    let is_over = state.batch.state.is_terminal();
+    let left = end.saturating_duration_since(Instant::now());
+    let is_over =
+        state.batch.state.is_terminal() && batches.survivors_ended(id, &stop, left).await?;
     let mut response = if purge && is_over {
         batches.purge(id).await?;
         StatusCode::NO_CONTENT.into_response()

@@ -1,5 +1,6 @@
 //! Routes on many jobs at once.
 
+use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -451,9 +452,12 @@ pub(super) async fn purge(
 
 async fn purge_ended(api: &Api, some: Vec<JobId>) -> Vec<One> {
     let purged = api.manager.purge_ended(some.clone()).await;
+    let purged = purged.map(HashMap::<_, _>::from_iter);
     let what = |id: &JobId| match &purged {
-        Ok(stay) if stay.contains(id) => Err(ApiError::DependedOn),
-        Ok(_) => Ok(Done::Purged),
+        Ok(stay) => match stay.get(id) {
+            Some(why) => Err(why.clone().into()),
+            None => Ok(Done::Purged),
+        },
         Err(error) => Err(error.clone().into()),
     };
     some.iter().map(|id| (*id, what(id))).collect()

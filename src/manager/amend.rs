@@ -149,6 +149,9 @@ impl Manager {
     ) -> Result<Arc<Job>, RequestError> {
         // One at a time, so that no change is lost.
         let _turn = self.shared.finished_amendments.acquire().await;
+        if self.shared.chains.is_leaving(id) {
+            return Err(RequestError::NoSuchJob);
+        }
         let job = self.get(id).await?;
         if job.version != version {
             return Err(RequestError::Changed);

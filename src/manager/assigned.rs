@@ -17,7 +17,7 @@ use super::runner::JobRequest;
 use super::shared::Shared;
 use super::submit::{self, Newcomer};
 use super::time::until;
-use super::{Manager, RequestError, SubmitError, Until};
+use super::{Manager, RequestError, SubmitError, Until, purge};
 use job::amendment::Amendment;
 use job::event::{Cursor, Event, What};
 use job::life::Stop;
@@ -375,7 +375,7 @@ impl Assigned {
         };
         if !job.state.is_terminal() {
             tracing::warn!(job.id = %id, "the hub has removed job {id}, which still runs here");
-        } else if let Err(error) = self.shared().purge(&[id]).await {
+        } else if let Err(error) = purge::ended(self.shared(), &[id]).await {
             self.shared().store_failed(&error);
         }
     }

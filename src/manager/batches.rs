@@ -3,6 +3,7 @@
 //! Numbers and ends are the store's, who waits for whom is in the chains. A batch has no task: its jobs have.
 
 mod accept;
+mod left;
 mod rerun;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use tokio::time::timeout;
 
 use super::chains::Target;
 use super::shared::Shared;
-use super::{Actor, Manager, SubmitError};
+use super::{Actor, Manager, SubmitError, purge};
 pub(super) use accept::{fail, recall, remove_expired, stop_again, with_batch};
 use job::batch::{self, Batch, Ends, Group, On, OnFailure};
 use job::life::Stop;
@@ -297,10 +298,24 @@ impl Batches {
         let stopping = async move {
             shared.store.batches().stop(id, &stop).await?;
             linux::failpoint::hit("batch.stop_stored");
-            accept::stop(&shared, id, stop, OnFailure::StopAll).await
+            accept::stop_all(&shared, id, stop).await
         };
         self.shared.see_through(stopping).await?;
         self.get(id).await
+    }
+
+    /// Has nothing been left by its lost jobs, now or before `limit` has passed? It is ended, as their processes are.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn survivors_ended(
+        &self,
+        id: JobId,
+        stop: &Stop,
+        limit: Duration,
+    ) -> Result<bool, BatchError> {
+        let lost = left::end(&self.shared, id, stop).await?;
+        Ok(left::has_ended(&self.shared, lost, limit).await)
     }
 
     /// Removes a batch that has finished, with the records and the output of its jobs.
@@ -323,7 +338,7 @@ impl Batches {
         if is_wanted || ids.iter().any(|id| chains.is_wanted(*id)) {
             return Err(BatchError::DependedOn);
         }
-        if !self.shared.purge(&ids).await?.is_empty() {
+        if !purge::ended(&self.shared, &ids).await?.is_empty() {
             return Err(BatchError::DependedOn);
         }
         if accept::remove(&self.shared, id).await? {

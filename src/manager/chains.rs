@@ -46,6 +46,11 @@ impl Chains {
         self.account().wanted()
     }
 
+    /// Is it being removed for good?
+    pub(super) fn is_leaving(&self, id: JobId) -> bool {
+        self.account().is_leaving(Target::Job(id))
+    }
+
     /// Those of them that may be removed for good, on which nothing can depend from now on.
     pub(super) fn begin_removal(&self, ids: Vec<JobId>) -> Vec<JobId> {
         let mut account = self.account();

@@ -24,6 +24,7 @@ mod nodes;
 mod outputs;
 mod processes;
 mod pulse;
+mod purge;
 mod queues;
 mod readers;
 mod readiness;
@@ -98,9 +99,6 @@ pub use workspaces::{Bundle, Parcel, UnpackError};
 pub struct Manager {
     shared: Arc<Shared>,
 }
-
-/// How long a purge waits for the processes of a lost job at a time.
-const SURVIVORS_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Manager {
     /// Starts a manager: takes over what earlier servers left, and accepts jobs from then on.
@@ -323,7 +321,7 @@ impl Manager {
     }
 
     /// Stops the job, waits for its end, then removes record and output; waits for no longer than `limit`. Once this
-    /// has been polled, all of it happens, whether anybody waits for it or not.
+    /// has been polled, all of it happens, whether anybody waits for it or not, unless this server ends before the job.
     pub async fn purge(
         &self,
         id: JobId,
@@ -331,7 +329,7 @@ impl Manager {
         limit: Duration,
     ) -> Result<Purged, RequestError> {
         let manager = self.clone();
-        let purging = async move { manager.purge_now(id, stop).await };
+        let purging = async move { purge::stopped(&manager, id, stop).await };
         match timeout(limit, self.shared.see_through(purging)).await {
             Ok(purged) => purged.map(|()| Purged::Gone),
             Err(_) => match self.shared.present(id).await {
@@ -342,34 +340,14 @@ impl Manager {
         }
     }
 
-    async fn purge_now(&self, id: JobId, stop: Stop) -> Result<(), RequestError> {
-        if self.shared.chains.is_wanted(id) {
-            return Err(RequestError::DependedOn);
-        }
-        let job = self.stop(id, stop).await?;
-        if !job.state.is_terminal()
-            && let Some(Awake { mut state, .. }) = self.shared.awake(id).await?
-        {
-            let _ = state.wait_for(|job| job.state.is_terminal()).await;
-        }
-        let job = self.get(id).await?;
-        while !self.shared.is_nothing_left(&job, SURVIVORS_PATIENCE).await {
-            if self.shared.shutdown.has_begun() {
-                return Err(RequestError::MonitorGone);
-            }
-        }
-        if self.shared.purge(&[id]).await?.is_empty() {
-            Ok(())
-        } else {
-            Err(RequestError::DependedOn)
-        }
-    }
-
-    /// Removes records and outputs of jobs that have ended and have left no processes; returns those that stay because
-    /// unfinished jobs depend on them. Once this has been polled, all of it happens, whether anybody waits for it or not.
-    pub async fn purge_ended(&self, ids: Vec<JobId>) -> Result<Vec<JobId>, RequestError> {
+    /// Removes records and outputs of jobs that have ended and have left no processes; returns those that stay, and why.
+    /// Once this has been polled, all of it happens, whether anybody waits for it or not.
+    pub async fn purge_ended(
+        &self,
+        ids: Vec<JobId>,
+    ) -> Result<Vec<(JobId, RequestError)>, RequestError> {
         let shared = self.shared.clone();
-        let purging = async move { shared.purge(&ids).await };
+        let purging = async move { purge::ended(&shared, &ids).await };
         Ok(self.shared.see_through(purging).await?)
     }
 

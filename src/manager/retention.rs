@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::batches;
 use super::shared::Shared;
 use super::time::until;
+use super::{batches, purge};
 use job::JobId;
 use linux::clock;
 
-/// How often they are looked for, and how many go at a time.
+/// How often they are looked for.
 const PERIOD: Duration = Duration::from_secs(5);
-const BATCH: usize = 500;
 
 /// Starts the task that removes finished jobs until the service ends.
 pub(super) fn start(shared: &Arc<Shared>) {
@@ -22,7 +21,7 @@ pub(super) fn start(shared: &Arc<Shared>) {
     let removing = shared.clone();
     shared.spawn(async move {
         loop {
-            while remove_batch(&removing).await == BATCH {}
+            while remove_some(&removing).await == purge::AT_ONCE {}
             batches::remove_expired(&removing).await;
             removing.job_dirs.tidy_again().await;
             tokio::select! {
@@ -33,15 +32,35 @@ pub(super) fn start(shared: &Arc<Shared>) {
     });
 }
 
-async fn remove_batch(shared: &Arc<Shared>) -> usize {
-    let mut doomed = HashSet::new();
+/// Removes as many as go at a time; how many that were.
+async fn remove_some(shared: &Arc<Shared>) -> usize {
+    let doomed = {
+        // From here on nobody keeps one of them for longer.
+        let _turn = shared.finished_amendments.acquire().await;
+        let mut doomed = choose(shared).await;
+        doomed.truncate(purge::AT_ONCE);
+        shared.chains.begin_removal(doomed)
+    };
+    let count = doomed.len();
+    if count > 0
+        && let Err(error) = purge::remove(shared, doomed).await
+    {
+        tracing::error!(%error, "finished jobs could not be removed: {error}");
+        return 0;
+    }
+    count
+}
+
+/// Those that are to go now.
+async fn choose(shared: &Shared) -> Vec<JobId> {
     // Those that unfinished jobs depend on stay, and must not stand in the way of others.
-    let limit = BATCH + shared.chains.wanted();
+    let limit = purge::AT_ONCE + shared.chains.wanted();
     let expired = shared.store.expired(clock::wall(), limit).await;
     let surplus = shared
         .store
         .oldest_finished_beyond(shared.limits.max_finished, limit)
         .await;
+    let mut doomed = HashSet::new();
     for found in [expired, surplus] {
         match found {
             Ok(found) => doomed.extend(found),
@@ -49,13 +68,5 @@ async fn remove_batch(shared: &Arc<Shared>) -> usize {
         }
     }
     doomed.retain(|id| !shared.chains.is_wanted(*id));
-    let doomed: Vec<JobId> = doomed.into_iter().take(BATCH).collect();
-    let count = doomed.len();
-    if count > 0
-        && let Err(error) = shared.purge(&doomed).await
-    {
-        tracing::error!(%error, "finished jobs could not be removed: {error}");
-        return 0;
-    }
-    count
+    doomed.into_iter().collect()
 }

@@ -42,9 +42,6 @@ use store::{Store, StoreError};
 /// With fewer files that can still be made no job is accepted: its directory, its record and its log are such.
 const MIN_FREE_FILES: u64 = 32;
 
-/// How many jobs are removed at a time: a new job waits for what the store was asked for before it.
-const PURGED_AT_ONCE: usize = 64;
-
 /// How soon a node that did not answer is asked again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -81,7 +78,7 @@ pub(super) struct Shared {
     pub(super) stats: Stats,
     /// Where spans go, if they go anywhere.
     pub(super) spans: Option<Exporter>,
-    /// Whose turn it is to change a finished job.
+    /// Whose turn it is to change a finished job, or to begin to remove it.
     pub(super) finished_amendments: Semaphore,
     /// How the store failed last.
     pub(super) trouble: Trouble,
@@ -340,52 +337,6 @@ impl Shared {
         let at = clock::wall();
         self.room.started(job.id, at);
         self.store.queues().tell_start(queue.clone(), at, rate.per);
-    }
-
-    /// Removes finished jobs, a few at a time. Returns those that stay because unfinished jobs depend on them.
-    pub(super) async fn purge(&self, ids: &[JobId]) -> Result<Vec<JobId>, StoreError> {
-        let mut stay = Vec::new();
-        for some in ids.chunks(PURGED_AT_ONCE) {
-            stay.extend(self.purge_some(some).await?);
-        }
-        Ok(stay)
-    }
-
-    /// Removes what is on disk first, then the rows, so that nothing is left that no row leads to.
-    async fn purge_some(&self, all: &[JobId]) -> Result<Vec<JobId>, StoreError> {
-        let ids = self.chains.begin_removal(all.to_vec());
-        let stay = all.iter().filter(|id| !ids.contains(id));
-        let stay = stay.copied().collect();
-        // Their tasks are over, even if the last of them is still on its way out.
-        for id in &ids {
-            self.room.forget(*id);
-        }
-        self.job_dirs.remove(ids.clone()).await;
-        self.recent.forget(&ids);
-        let (workspaces, removed) = (self.workspaces.clone(), ids.clone());
-        // What it could not remove it has told.
-        let _ = tokio::task::spawn_blocking(move || workspaces.remove(&removed)).await;
-        let there = self.there(&ids).await;
-        let deleted = self.store.delete(ids.clone()).await;
-        if let (Ok(()), Some(nodes)) = (&deleted, &self.nodes) {
-            nodes.forget_jobs(there);
-        }
-        self.chains.removed(&ids);
-        deleted.map(|()| stay)
-    }
-
-    /// The nodes that have something of these jobs.
-    async fn there(&self, ids: &[JobId]) -> Vec<(NodeName, JobId)> {
-        let mut there = Vec::new();
-        for id in ids.iter().filter(|_| self.nodes.is_some()) {
-            if let Ok(Some(job)) = self.store.get(*id).await
-                && self.is_there(&job)
-                && let Some(claim) = job.claim
-            {
-                there.push((claim.node, *id));
-            }
-        }
-        there
     }
 
     pub(super) fn store_failed(&self, error: &StoreError) {

@@ -257,7 +257,7 @@ impl Store {
         Outputs(self)
     }
 
-    /// Removes jobs and all that belongs to them. Ids of no job are passed over.
+    /// Removes finished jobs and all that belongs to them. All others are passed over.
     ///
     /// # Errors
     /// All of the jobs are still there then.

@@ -474,16 +474,15 @@ fn delete_labels(connection: &Connection, id: JobId) -> Result<Option<i64>, Faul
     Ok(Some(indexed.kept_output()))
 }
 
+/// Removes a finished job; one that has not ended stays, with all that belongs to it.
 fn delete(connection: &Connection, id: JobId, totals: &mut Totals) -> Result<(), Fault> {
-    if let Some(output) = delete_labels(connection, id)? {
-        outputs::delete(connection, id)?;
-        connection
-            .prepare_cached("DELETE FROM finished WHERE id = ?")?
-            .execute([id.as_bytes()])?;
-        totals.add(-1, -output);
-    }
+    let Some(output) = delete_labels(connection, id)? else {
+        return Ok(());
+    };
+    totals.add(-1, -output);
+    outputs::delete(connection, id)?;
     for sql in [
-        "DELETE FROM live WHERE id = ?",
+        "DELETE FROM finished WHERE id = ?",
         "DELETE FROM bulk WHERE id = ?",
         "DELETE FROM secrets WHERE id = ?",
         "DELETE FROM idempotency WHERE id = ?",

@@ -61,7 +61,7 @@ fn claim(node: &str) -> Claim {
     }
 }
 
-fn ended(mut job: Job, state: State) -> Arc<Job> {
+pub(crate) fn ended(mut job: Job, state: State) -> Arc<Job> {
     job.state = state;
     Arc::new(job)
 }
@@ -283,6 +283,10 @@ async fn a_key_belongs_to_one_body_of_one_actor_for_the_life_of_the_job() {
         insert(&job(State::Queued), 1).await.unwrap(),
         Inserted::Replay(first.id)
     );
+    store
+        .finish(ended(other.clone(), State::Failed), Vec::new())
+        .await
+        .unwrap();
     store.delete(vec![first.id, other.id]).await.unwrap();
     assert_eq!(rows(&path, "idempotency"), 0);
     assert_eq!(insert(&job(State::Queued), 2).await.unwrap(), Inserted::New);
@@ -463,6 +467,26 @@ async fn what_is_too_old_or_too_much_is_found_oldest_first_and_removed() {
     for table in ["live", "finished", "labels", "idempotency", "secrets"] {
         assert_eq!(rows(&path, table), 0, "{table}");
     }
+}
+
+#[tokio::test]
+async fn a_job_that_has_not_ended_outlasts_a_removal_with_all_that_belongs_to_it() {
+    let (_folder, path, store) = fresh();
+    let (lives, over) = (job(State::Queued), job(State::Queued));
+    let insert =
+        |job: &Job, secrets, key| store.insert(Arc::new(job.clone()), secrets, key, Vec::new());
+    insert(&lives, secrets(), key("k", 1)).await.unwrap();
+    store_new(&store, &over).await;
+    store
+        .finish(ended(over.clone(), State::Succeeded), Vec::new())
+        .await
+        .unwrap();
+    store.delete(vec![lives.id, over.id]).await.unwrap();
+    assert_eq!(store.get(over.id).await.unwrap(), None);
+    let (there, its_secrets) = store.unfinished_job(lives.id).await.unwrap().unwrap();
+    assert_eq!((there, its_secrets), (lives.clone(), secrets()));
+    assert_eq!(rows(&path, "idempotency"), 1);
+    assert_eq!(store.counts().finished, 0);
 }
 
 #[test]
@@ -1002,6 +1026,10 @@ async fn the_large_parts_of_a_job_are_kept_beside_its_row_and_left_out_of_a_brie
     assert!(in_rows < 10_000, "{in_rows}");
     let unfinished = store.unfinished_job(waiting.id).await.unwrap();
     assert_eq!(unfinished.unwrap().0, waiting);
+    store
+        .finish(ended(waiting.clone(), State::Canceled), Vec::new())
+        .await
+        .unwrap();
     store.delete(vec![waiting.id, done.id]).await.unwrap();
     assert_eq!(rows(&path, "bulk"), 0);
     store.close();

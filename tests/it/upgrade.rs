@@ -12,7 +12,7 @@ use reqwest::Method;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::harness::{LONG, Server, binary, eventually, id};
+use crate::harness::{LONG, Server, binary, eventually, id, processes_with, unique_seconds};
 
 /// What `procession upgrade` says, and its exit code.
 fn upgrade(server: &Server) -> (Option<i32>, String) {
@@ -170,6 +170,43 @@ async fn a_drain_outlives_an_upgrade() {
     .await;
     let info = server.get("/info").await.json();
     assert_eq!(info["draining"], true, "{info:#}");
+}
+
+/// A purge is its server's own. The stop is the monitor's, and goes on.
+#[tokio::test]
+async fn a_purge_that_an_upgrade_interrupts_removes_nothing_and_the_stop_goes_on() {
+    let server = Server::start().await;
+    let (go, mark) = (server.scratch().join("go"), unique_seconds());
+    let script = format!(
+        "trap 'until [ -e {} ]; do sleep 0.02; done; echo bye; exit 3' TERM
+         : {mark}; echo ready; while :; do sleep 0.02; done",
+        go.display()
+    );
+    let body = json!({"script": script, "stop": {"scope": "leader", "grace_seconds": 600}});
+    let job = id(&server.submit(&body).await);
+    server.says(&job, "ready").await;
+    let begun = server.delete(&job, "purge&wait=0").await;
+    assert_eq!(begun.status, 202, "{begun}");
+    server.in_state(&job, "stopping").await;
+
+    kill(server.supervisor(), Signal::SIGHUP).unwrap();
+    eventually("the new server answers", async || {
+        let info = server.get("/info").await.json();
+        (info["server_restarts"] == 1).then_some(())
+    })
+    .await;
+    let there = server.get(&format!("/jobs/{job}")).await;
+    assert_eq!(there.status, 200, "{there}\n{}", server.log());
+    assert_eq!(there.json()["state"], "stopping", "{there}");
+    assert_eq!(processes_with(&mark).len(), 1);
+    fs::write(go, "").unwrap();
+    let ended = server.finished(&job).await;
+    assert_eq!(ended["state"], "canceled", "{ended:#}");
+    assert_eq!(ended["exit"]["code"], 3, "{ended:#}");
+    assert_eq!(server.text(&job).await, "ready\nbye\n");
+    assert_eq!(processes_with(&mark), []);
+    let again = server.delete(&job, "purge").await;
+    assert_eq!(again.status, 204, "{again}");
 }
 
 /// How long a server that ends waits for the first request of a connection.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
-use super::{BatchError, BatchJob, BatchSubmission, MOST_TOLD, PURGED};
+use super::{BatchError, BatchJob, BatchSubmission, MOST_TOLD, PURGED, left};
 use crate::chains::{self, Link, Tally, Target, Unlinked};
 use crate::room::Superseded;
 use crate::shared::Shared;
@@ -212,6 +212,12 @@ async fn store(
         .await?;
     linux::failpoint::hit("batch.accepted");
     Ok((stored, links))
+}
+
+/// Ends all of a batch for a client: also what lost jobs of it have left, which nobody ends unasked.
+pub(super) async fn stop_all(shared: &Arc<Shared>, id: JobId, how: Stop) -> Result<(), StoreError> {
+    stop(shared, id, how.clone(), OnFailure::StopAll).await?;
+    left::end(shared, id, &how).await.map(drop)
 }
 
 /// Stops the jobs of a batch that have not ended: all of them, or those that wait.

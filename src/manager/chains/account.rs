@@ -288,6 +288,11 @@ impl Account {
         }
     }
 
+    /// Is it being removed?
+    pub(crate) fn is_leaving(&self, target: Target) -> bool {
+        self.leaving.contains(&target)
+    }
+
     /// It is gone.
     pub(crate) fn gone(&mut self, target: Target) {
         self.leaving.remove(&target);

@@ -121,6 +121,8 @@ async fn nothing_is_told_of_a_delivery_whose_job_is_gone() {
     let inserted = store.insert(Arc::new(job.clone()), Secrets::default(), None, created);
     inserted.await.unwrap();
     let delivery = due(&store, 0).await.remove(0);
+    let end = tests::ended(job.clone(), State::Succeeded);
+    store.finish(end, Vec::new()).await.unwrap();
     store.delete(vec![job.id]).await.unwrap();
     assert!(due(&store, 0).await.is_empty());
     let event = Event::of(&job, clock::wall(), What::Paused);

@@ -3,11 +3,12 @@
 use std::process::Command;
 
 use nix::unistd::Pid;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::remains::{monitor_of, with_daemon};
 use crate::harness::{
-    Builder, Server, eventually, id, kill_now, processes, processes_with, unique_seconds,
+    Builder, Reply, Server, eventually, id, kill_now, processes, processes_with, unique_seconds,
 };
 
 /// The numbers of the live processes of a job, as the service tells them.
@@ -149,6 +150,111 @@ async fn daemons_of_monitors_that_died_together_are_stopped_with_their_own_jobs(
         for (_, other) in &jobs[number + 1..] {
             assert_eq!(processes_with(other).len(), 1, "another job's");
         }
+    }
+}
+
+/// Its monitor is another supervisor's, so nobody rescues the job, and nobody but the purge ends what it has left.
+async fn a_job_that_is_lost_while_it_is_purged_goes(builder: fn() -> Builder) {
+    let mut server = builder().start().await;
+    let mark = unique_seconds();
+    let script = format!(
+        "trap 'echo told; trap - TERM' TERM; : {mark}; echo ready; while :; do sleep 0.02; done"
+    );
+    let body = json!({"script": script, "stop": {"scope": "leader"}});
+    let job = id(&server.submit(&body).await);
+    server.says(&job, "ready").await;
+    server.kill_supervisor();
+    server.restart(builder());
+    let monitor = monitor_of(&server, &job);
+
+    let (purged, ()) = tokio::join!(
+        server.delete(&job, "purge&grace_seconds=600&wait=25"),
+        async {
+            server.says(&job, "told").await;
+            kill_now(monitor);
+        }
+    );
+    assert_eq!(purged.status, 204, "{purged}\n{}", server.log());
+    assert_eq!(processes_with(&mark), []);
+    let gone = server.get(&format!("/jobs/{job}")).await;
+    assert_eq!(gone.status, 404, "{gone}");
+}
+
+#[tokio::test]
+async fn a_purge_ends_what_a_job_has_left_that_is_lost_meanwhile() {
+    a_job_that_is_lost_while_it_is_purged_goes(Server::builder).await;
+}
+
+#[tokio::test]
+async fn a_purge_ends_what_a_job_without_cgroup_has_left_that_is_lost_meanwhile() {
+    a_job_that_is_lost_while_it_is_purged_goes(|| Server::builder().without_cgroups()).await;
+}
+
+/// What is answered to a `DELETE` of a batch.
+async fn delete_batch(server: &Server, batch: &str, query: &str) -> Reply {
+    let path = format!("/batches/{batch}?{query}");
+    server.send(server.request(Method::DELETE, &path)).await
+}
+
+#[tokio::test]
+async fn what_the_lost_jobs_of_a_batch_have_left_is_ended_with_the_batch() {
+    let mut server = Server::start().await;
+    let (first, second) = (unique_seconds(), unique_seconds());
+    let mut batches = Vec::new();
+    for mark in [&first, &second] {
+        let script = format!("trap '' TERM; : {mark}; echo ready; while :; do sleep 0.02; done");
+        let body = json!({"jobs": [
+            {"key": "lost", "script": script},
+            {"key": "ended", "command": ["true"]},
+        ]});
+        let batch = server.post("/batches", &body).await;
+        assert_eq!(batch.status, 201, "{batch}");
+        let batch = id(&batch.json());
+        let path = format!("/jobs?batch={batch}&order_by=created_at");
+        let job = id(&server.get(&path).await.json()["jobs"][0]);
+        server.says(&job, "ready").await;
+        batches.push((batch, job));
+    }
+    let monitors = server.monitors();
+    server.kill_supervisor();
+    for monitor in monitors.into_values() {
+        kill_now(monitor);
+    }
+    server.restart(Server::builder());
+    for (batch, _) in &batches {
+        let ended = server.get(&format!("/batches/{batch}?wait=30")).await;
+        assert_eq!(ended.json()["counts"]["lost"], 1, "{ended}");
+    }
+    let [(stopped, its_job), (purged, other_job)] = &batches[..] else {
+        panic!("two batches");
+    };
+
+    let asked = delete_batch(&server, stopped, "grace_seconds=600").await;
+    assert_eq!(asked.status, 202, "{asked}");
+    assert!(
+        told(&server, its_job)
+            .await
+            .contains(&pids_with(&[&first])[0])
+    );
+    let forced = delete_batch(&server, stopped, "force&wait=20").await;
+    assert_eq!(forced.status, 200, "{forced}");
+    assert_eq!(processes_with(&first), []);
+    let again = delete_batch(&server, stopped, "").await;
+    assert_eq!(again.status, 200, "{again}");
+
+    assert_eq!(pids_with(&[&second]).len(), 1, "nobody has asked for it");
+    let asked = delete_batch(&server, purged, "purge&grace_seconds=600&wait=0").await;
+    assert_eq!(asked.status, 202, "{asked}");
+    assert!(
+        told(&server, other_job)
+            .await
+            .contains(&pids_with(&[&second])[0])
+    );
+    let forced = delete_batch(&server, purged, "purge&force").await;
+    assert_eq!(forced.status, 204, "{forced}");
+    assert_eq!(processes_with(&second), []);
+    for gone in [format!("/batches/{purged}"), format!("/jobs/{other_job}")] {
+        assert_eq!(server.get(&gone).await.status, 404, "{gone}");
     }
 }
 
