@@ -198,7 +198,7 @@ async fn a_purge_that_an_upgrade_interrupts_removes_nothing_and_the_stop_goes_on
     let there = server.get(&format!("/jobs/{job}")).await;
     assert_eq!(there.status, 200, "{there}\n{}", server.log());
     assert_eq!(there.json()["state"], "stopping", "{there}");
-    assert_eq!(processes_with(&mark).len(), 1);
+    assert_ne!(processes_with(&mark), []);
     fs::write(go, "").unwrap();
     let ended = server.finished(&job).await;
     assert_eq!(ended["state"], "canceled", "{ended:#}");

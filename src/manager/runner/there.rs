@@ -489,15 +489,7 @@ impl<'a> Away<'a> {
         runner.shared.leave(runner.job.id);
         runner.commit_end().await;
         late::after_loss(&runner.shared, &runner.job);
-        for (asked, _) in std::mem::take(&mut self.held) {
-            // A stop of what is over is granted.
-            match asked {
-                JobRequest::Stop(_, reply) => drop(reply.send(Ok(0))),
-                asked @ (JobRequest::Relay(..) | JobRequest::Amend(..) | JobRequest::Follow) => {
-                    unreachable_now(asked);
-                }
-            }
-        }
+        self.grant_held();
         Next::Over
     }
 }

@@ -202,7 +202,7 @@ async fn what_the_lost_jobs_of_a_batch_have_left_is_ended_with_the_batch() {
     let (first, second) = (unique_seconds(), unique_seconds());
     let mut batches = Vec::new();
     for mark in [&first, &second] {
-        let script = format!("trap '' TERM; : {mark}; echo ready; while :; do sleep 0.02; done");
+        let script = format!("trap '' TERM; echo ready; exec sleep {mark}");
         let body = json!({"jobs": [
             {"key": "lost", "script": script},
             {"key": "ended", "command": ["true"]},
@@ -211,8 +211,10 @@ async fn what_the_lost_jobs_of_a_batch_have_left_is_ended_with_the_batch() {
         assert_eq!(batch.status, 201, "{batch}");
         let batch = id(&batch.json());
         let path = format!("/jobs?batch={batch}&order_by=created_at");
-        let job = id(&server.get(&path).await.json()["jobs"][0]);
+        let jobs = server.get(&path).await.json();
+        let job = id(&jobs["jobs"][0]);
         server.says(&job, "ready").await;
+        server.finished(&id(&jobs["jobs"][1])).await;
         batches.push((batch, job));
     }
     let monitors = server.monitors();

@@ -1440,7 +1440,7 @@ export interface paths {
         post?: never;
         /**
          * Stop all jobs of a batch
-         * @description Jobs that wait end at once and none of them starts any more; those that run are stopped as by `DELETE /jobs/{id}`.
+         * @description Jobs that wait end at once and none of them starts any more; those that run or are `lost` are stopped as by `DELETE /jobs/{id}`.
          */
         delete: operations["stopBatch"];
         options?: never;
@@ -4967,10 +4967,7 @@ export interface operations {
                 reason?: string;
                 /** @description Hold the answer back for at most this many seconds (the limit is 300), by default until the job has ended. */
                 wait?: components["parameters"]["Wait"];
-                /**
-                 * @description When the job has ended, remove its record and its output. The answer waits for that, for 300 seconds unless
-                 *     `wait` says less; if it takes longer, the answer is 202 and the purge continues.
-                 */
+                /** @description When the job has ended, remove its record and its output. Waits for 300 seconds unless `wait` says less; if it takes longer, the answer is 202 and the purge continues, but not over an upgrade. */
                 purge?: boolean;
             };
             header?: {
@@ -6520,7 +6517,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["Problem"];
                 };
             };
-            /** @description `no_workspace`; `not_a_file`: a directory is there, or something that is none is on the way; `job_already_finished`, also if it ended while the body came. */
+            /** @description `no_workspace`; `not_a_file`: a directory is there, or something that is none is on the way; `job_already_finished`. */
             409: {
                 headers: {
                     [name: string]: unknown;

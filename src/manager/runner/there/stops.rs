@@ -33,6 +33,18 @@ impl Away<'_> {
         }
     }
 
+    /// The job is over: what is held is answered, and a stop is granted.
+    pub(super) fn grant_held(&mut self) {
+        for (asked, _) in std::mem::take(&mut self.held) {
+            match asked {
+                JobRequest::Stop(_, reply) => drop(reply.send(Ok(0))),
+                asked @ (JobRequest::Relay(..) | JobRequest::Amend(..) | JobRequest::Follow) => {
+                    unreachable_now(asked);
+                }
+            }
+        }
+    }
+
     /// A stop that was asked while the node was not there, for whoever has the job next.
     pub(super) fn asked_to_stop(&mut self) -> Option<Stopping> {
         let mut found = None;
