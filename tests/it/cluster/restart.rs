@@ -1,6 +1,8 @@
 //! A job that starts again elsewhere when its node is lost: what is done about the first attempt, and what is not done about
 //! the second.
 
+use std::path::PathBuf;
+
 use reqwest::Method;
 use serde_json::json;
 
@@ -29,33 +31,32 @@ impl Cluster {
         self.arm(place);
         eventually("it goes on", async || (!self.is_armed(place)).then_some(())).await;
     }
+}
 
-    /// A job that waits because the only node is lost.
-    async fn waits_for_a_node(&self, id: &str) {
-        eventually("it waits for a node", async || {
-            let job = self.hub.job(id).await;
-            (job["state_reason"] == "no_matching_node").then_some(())
-        })
-        .await;
-    }
+/// A cluster of one node, which is lost with the first attempt of a job; the job, which waits for a node, and its `$GATE`.
+async fn lost_once(rest: &str) -> (Cluster, String, PathBuf) {
+    let args = ["--role", "api", "--node-lost-after-seconds", "1"];
+    let mut cluster = Cluster::start_with(1, &args).await;
+    let gate = cluster.hub.scratch().join("gate");
+    let script = format!("echo attempt $PROCESSION_ATTEMPT; {rest}");
+    let body = json!({"script": script, "env": {"GATE": gate}, "on_node_loss": "restart"});
+    let id = id(&cluster.hub.submit(&body).await);
+    cluster.hub.says(&id, "attempt 1\n").await;
+    cluster.nodes[0].kill_supervisor();
+    eventually("it waits for a node", async || {
+        let job = cluster.hub.job(&id).await;
+        (job["state_reason"] == "no_matching_node").then_some(())
+    })
+    .await;
+    (cluster, id, gate)
 }
 
 /// Whoever ends what is left of the first attempt is held up until the second one runs on the same node: that one is left
 /// alone, with what it has recorded.
 #[tokio::test]
 async fn what_ends_a_superseded_attempt_strikes_no_later_one() {
-    let args = ["--role", "api", "--node-lost-after-seconds", "1"];
-    let mut cluster = Cluster::start_with(1, &args).await;
-    let gate = cluster.hub.scratch().join("gate");
-    let script = format!(
-        "echo attempt $PROCESSION_ATTEMPT; until test -e {}; do sleep 0.05; done",
-        gate.display()
-    );
-    let body = json!({"script": script, "on_node_loss": "restart"});
-    let id = id(&cluster.hub.submit(&body).await);
-    cluster.hub.says(&id, "attempt 1\n").await;
-    cluster.nodes[0].kill_supervisor();
-    cluster.waits_for_a_node(&id).await;
+    let rest = "until test -e $GATE; do sleep 0.05; done";
+    let (mut cluster, id, gate) = lost_once(rest).await;
     cluster.come_back_looked_at().await;
     cluster.hub.says(&id, "attempt 2\n").await;
     cluster.goes_on(LOOKED).await;
@@ -77,18 +78,8 @@ async fn what_ends_a_superseded_attempt_strikes_no_later_one() {
 #[tokio::test]
 async fn what_tidies_after_a_superseded_attempt_leaves_a_later_one_its_output() {
     const TIDYING: &str = "record.removing";
-    let args = ["--role", "api", "--node-lost-after-seconds", "1"];
-    let mut cluster = Cluster::start_with(1, &args).await;
-    let gate = cluster.hub.scratch().join("gate");
-    let script = format!(
-        "echo attempt $PROCESSION_ATTEMPT; until test -e {}; do sleep 0.05; done; echo end",
-        gate.display()
-    );
-    let body = json!({"script": script, "on_node_loss": "restart"});
-    let id = id(&cluster.hub.submit(&body).await);
-    cluster.hub.says(&id, "attempt 1\n").await;
-    cluster.nodes[0].kill_supervisor();
-    cluster.waits_for_a_node(&id).await;
+    let rest = "until test -e $GATE; do sleep 0.05; done; echo end";
+    let (mut cluster, id, gate) = lost_once(rest).await;
     cluster.arm_with(TIDYING, "wait");
     let again = cluster.node_builder("n1");
     cluster.nodes[0].start_again(again).await;
@@ -189,15 +180,8 @@ async fn a_node_that_comes_back_while_its_job_leaves_it_ends_the_first_attempt()
 #[tokio::test]
 async fn an_attempt_that_does_not_end_keeps_its_node_from_no_other_link() {
     const STOPPING: &str = "superseded.stopping";
-    let args = ["--role", "api", "--node-lost-after-seconds", "1"];
-    let mut cluster = Cluster::start_with(1, &args).await;
-    let script =
-        "echo attempt $PROCESSION_ATTEMPT; test $PROCESSION_ATTEMPT = 2 || exec sleep 1000";
-    let body = json!({"script": script, "on_node_loss": "restart"});
-    let id = id(&cluster.hub.submit(&body).await);
-    cluster.hub.says(&id, "attempt 1\n").await;
-    cluster.nodes[0].kill_supervisor();
-    cluster.waits_for_a_node(&id).await;
+    let rest = "test $PROCESSION_ATTEMPT = 2 || exec sleep 1000";
+    let (mut cluster, id, _) = lost_once(rest).await;
     cluster.arm_with(STOPPING, "5");
     cluster.come_back_looked_at().await;
     eventually("the second attempt is on its way", async || {
