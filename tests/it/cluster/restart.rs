@@ -84,7 +84,10 @@ async fn what_tidies_after_a_superseded_attempt_leaves_a_later_one_its_output() 
     let again = cluster.node_builder("n1");
     cluster.nodes[0].start_again(again).await;
     cluster.hub.says(&id, "attempt 2\n").await;
-    assert!(!cluster.is_armed(TIDYING), "nobody tidies");
+    eventually("somebody tidies", async || {
+        (!cluster.is_armed(TIDYING)).then_some(())
+    })
+    .await;
     cluster.goes_on(TIDYING).await;
     // What tidies is done before the next job is tidied after.
     cluster.hub.run(&json!({"command": ["true"]})).await;
