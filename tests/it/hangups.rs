@@ -100,6 +100,10 @@ fn unanswered(server: &Server) -> usize {
     audit.matches(r#""decision":"unanswered""#).count()
 }
 
+fn hourly() -> Value {
+    json!({"every_seconds": 3600, "job": {"command": ["true"]}})
+}
+
 impl Server {
     /// Waits until this is there, or is not.
     async fn is_there(&self, path: &str, there: bool) -> Value {
@@ -117,13 +121,12 @@ async fn a_new_schedule_is_there_for_everybody() {
     let folder = tempfile::tempdir().unwrap();
     let places = Places(folder.path());
     let server = places.server().await;
-    let body = json!({"every_seconds": 3600, "job": {"command": ["true"]}});
     let request = (Method::PUT, "/schedules/s");
-    places.hang_up_at_commit(&server, request, &body).await;
+    places.hang_up_at_commit(&server, request, &hourly()).await;
     let schedule = server.is_there("/schedules/s", true).await;
     assert_eq!(schedule["version"], 1, "{schedule:#}");
-    let again = server.request(Method::PUT, "/schedules/s").json(&body);
-    assert_eq!(server.send(again).await.status, 200);
+    let put = server.put_schedule("s", &hourly()).await;
+    assert_eq!(put.status, 200, "{put}");
     let removal = server.request(Method::DELETE, "/schedules/s");
     assert_eq!(server.send(removal).await.status, 204);
 }
@@ -133,9 +136,8 @@ async fn a_schedule_that_is_changed_is_due_as_it_was_changed() {
     let folder = tempfile::tempdir().unwrap();
     let places = Places(folder.path());
     let server = places.server().await;
-    let body = json!({"every_seconds": 3600, "job": {"command": ["true"]}});
-    let first = server.request(Method::PUT, "/schedules/s").json(&body);
-    assert_eq!(server.send(first).await.status, 201);
+    let put = server.put_schedule("s", &hourly()).await;
+    assert_eq!(put.status, 201, "{put}");
     let patch = json!({"every_seconds": 1});
     let request = (Method::PATCH, "/schedules/s");
     places.hang_up_at_commit(&server, request, &patch).await;
@@ -151,16 +153,15 @@ async fn a_schedule_that_is_removed_is_gone() {
     let folder = tempfile::tempdir().unwrap();
     let places = Places(folder.path());
     let server = places.server().await;
-    let body = json!({"every_seconds": 3600, "job": {"command": ["true"]}});
-    let first = server.request(Method::PUT, "/schedules/s").json(&body);
-    assert_eq!(server.send(first).await.status, 201);
+    let put = server.put_schedule("s", &hourly()).await;
+    assert_eq!(put.status, 201, "{put}");
     let request = (Method::DELETE, "/schedules/s");
     places
         .hang_up_at_commit(&server, request, &Value::Null)
         .await;
     server.is_there("/schedules/s", false).await;
-    let again = server.request(Method::PUT, "/schedules/s").json(&body);
-    assert_eq!(server.send(again).await.status, 201);
+    let put = server.put_schedule("s", &hourly()).await;
+    assert_eq!(put.status, 201, "{put}");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use crate::cli::cli;
 use crate::harness::{LONG, Reply, Server, amount, bound, eventually, id, kill_now};
 
 impl Server {
-    async fn put_schedule(&self, name: &str, body: &Value) -> Reply {
+    pub(crate) async fn put_schedule(&self, name: &str, body: &Value) -> Reply {
         let request = self.request(Method::PUT, &format!("/schedules/{name}"));
         self.send(request.json(body)).await
     }
